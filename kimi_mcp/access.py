@@ -1,0 +1,155 @@
+"""Who sees data and keys: which provider a call goes to, at which URL, with which key. Pure, no I/O.
+
+The operator chooses by environment; a host's model may only name a provider that the operator allowed (the policy's
+``provider-allowed``). A provider's own key goes to that provider's own hosts, and to another URL only where
+``KIMI_PROVIDER`` names the provider; ``KIMI_API_KEY`` goes to the chosen provider and to no other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from kimi_mcp.catalogue import Catalogue
+from kimi_mcp.catalogue.profile import Provider
+from kimi_mcp.errors import InvalidArguments, NotConfigured
+from kimi_mcp.settings import PROVIDER_KEYS, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Where one call goes."""
+
+    provider: Provider
+    """How it is served there."""
+    base_url: str
+    """OpenAI-compatible base URL, without a slash at the end."""
+    key: str | None = field(repr=False)
+    """What is sent as bearer; None: nothing is."""
+    key_variable: str | None
+    """Where the key came from; None: there is none."""
+    borrowed: bool = False
+    """Whether the key is another provider's variable, used because ``KIMI_PROVIDER`` says so (HF_TOKEN at nim)."""
+    chosen: bool = True
+    """Whether the operator's settings chose it, rather than the ``provider`` argument."""
+
+
+def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
+    """The provider that the settings choose.
+
+    Raises ``NotConfigured`` where they choose none, or one that is not in the catalogue.
+    """
+    if settings.provider is not None:
+        provider = catalogue.providers.get(settings.provider)
+        if provider is None:
+            near = catalogue.nearest(settings.provider, catalogue.providers)
+            raise NotConfigured(
+                "KIMI_PROVIDER names a provider that is not in the catalogue.",
+                fix="Set KIMI_PROVIDER to one of "
+                + ", ".join(catalogue.providers)
+                + (f". The nearest: {', '.join(near)}." if near else "."),
+            )
+        return provider
+    if settings.base_url is not None:
+        host = urlsplit(settings.base_url).hostname or ""
+        return catalogue.provider_of_host(host) or catalogue.providers["vllm"]
+    for variable, provider_id in PROVIDER_KEYS:
+        if variable in settings.keys:
+            return catalogue.providers[provider_id]
+    if "KIMI_API_KEY" in settings.keys:
+        return catalogue.providers["moonshot"]
+    raise NotConfigured(
+        "No provider is configured: no key is set and no base URL.",
+        fix="Set the key of a provider: "
+        + ", ".join(f"{variable} for {provider}" for variable, provider in PROVIDER_KEYS)
+        + "; or KIMI_BASE_URL for an engine of your own (vLLM, SGLang, KTransformers); or try it without a key: run "
+        "`kimi-mcp simulator` and set KIMI_PROVIDER=simulator.",
+    )
+
+
+def named_provider(name: str, catalogue: Catalogue) -> Provider:
+    """The provider that an argument names; ``InvalidArguments`` with the nearest names where there is none."""
+    provider = catalogue.providers.get(name.strip().lower())
+    if provider is None:
+        near = catalogue.nearest(name, catalogue.providers)
+        raise InvalidArguments(
+            "The argument `provider` names no provider of the catalogue.",
+            fix="Leave `provider` out, or name one of "
+            + ", ".join(catalogue.providers)
+            + (f". The nearest: {', '.join(near)}." if near else "."),
+        )
+    return provider
+
+
+def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Access:
+    """How a call reaches a provider: URL and key by the rules above.
+
+    Raises ``NotConfigured`` where the provider wants a key and none may go there, or where the URL can't be used.
+    """
+    is_chosen = provider.id == chosen.id
+    base_url = (settings.base_url if is_chosen else None) or provider.base_url
+    base_url = base_url.rstrip("/")
+    host = _host(base_url)
+    named = settings.provider == provider.id
+    own_host = host in provider.hosts
+    key, variable, borrowed = None, None, False
+    candidates = (("KIMI_API_KEY",) if is_chosen else ()) + (provider.key_variables if own_host or named else ())
+    for name in candidates:
+        if name in settings.keys:
+            key, variable = settings.keys[name], name
+            break
+    else:
+        for name in provider.borrowed_key_variables if named else ():
+            if name in settings.keys:
+                key, variable, borrowed = settings.keys[name], name, True
+                break
+    if key is None and provider.needs_key:
+        raise NotConfigured(_no_key(provider, settings, own_host or named), fix=_key_fix(provider, own_host or named))
+    if key is not None and base_url.startswith("http:") and not _is_loopback(host):
+        raise NotConfigured(
+            f"{variable} would travel in clear: the base URL of {provider.id} is plain http and not on this machine.",
+            fix="Set KIMI_BASE_URL to an https URL, or unset the key where the engine wants none.",
+        )
+    return Access(
+        provider=provider, base_url=base_url, key=key, key_variable=variable, borrowed=borrowed, chosen=is_chosen
+    )
+
+
+def _host(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    del port
+    if parts.scheme not in ("http", "https") or not host or parts.username is not None or parts.query or parts.fragment:
+        raise NotConfigured(
+            "KIMI_BASE_URL is no usable URL.",
+            fix="Set KIMI_BASE_URL to something like https://api.moonshot.ai/v1 or http://127.0.0.1:8000/v1: http or "
+            "https, a host, no user name, no query.",
+        )
+    return host.rstrip(".").lower()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_key(provider: Provider, settings: Settings, may_go: bool) -> str:
+    withheld = [name for name in provider.key_variables if name in settings.keys]
+    if withheld and not may_go:
+        return (
+            f"{withheld[0]} is set, but KIMI_BASE_URL is not one of {provider.id}'s own hosts, so the key stays here."
+        )
+    return f"The provider {provider.id} wants a key and none is set."
+
+
+def _key_fix(provider: Provider, may_go: bool) -> str:
+    names = " or ".join((*provider.key_variables, "KIMI_API_KEY"))
+    return f"Set {names}." if may_go else f"Set KIMI_PROVIDER={provider.id} to send it there, or set KIMI_API_KEY."

@@ -1,0 +1,185 @@
+"""The catalogue: what each Kimi model is and how each provider serves it, kept as TOML files. Reads package data.
+
+Importing this is cheap; the files are read and checked (``files.py``, ``schema.py``) when ``load`` is first called.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kimi_mcp.catalogue.profile import Model, Price, Profile, Provider, Serving
+from kimi_mcp.types import MediaKind, Mode
+
+__all__ = ["Catalogue", "CatalogueError", "Row", "load"]
+
+
+class CatalogueError(Exception):
+    """A file of the catalogue is wrong; the message names the file, the key and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One model at one provider, as ``kimi-mcp models`` shows it."""
+
+    provider: str
+    """Provider's id."""
+    model: str
+    """Model's catalogue id."""
+    wire_id: str
+    """The provider's own id for the model."""
+    state: str
+    """``served``, ``until <day>``, ``ended <day>`` (the first day without it), or ``unknown``: an engine that the
+    user runs serves what it was started with."""
+    modes: tuple[Mode, ...]
+    """The modes that can be had."""
+    context_tokens: int
+    """Prompt, reasoning and answer together."""
+    output_tokens: int
+    """The largest bound on reasoning plus answer."""
+    price: Price | None
+    """US dollars per million tokens; None: unknown."""
+    media: tuple[MediaKind, ...]
+    """What can be sent besides text."""
+    source: str
+    """Where the row's facts come from."""
+    checked: date
+    """The day of those facts."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as ``kimi-mcp models --json`` prints it."""
+        price = self.price
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "wire_id": self.wire_id,
+            "state": self.state,
+            "modes": list(self.modes),
+            "context_tokens": self.context_tokens,
+            "output_tokens": self.output_tokens,
+            "price": price and {"input": price.input, "cached": price.cached, "output": price.output},
+            "media": list(self.media),
+            "source": self.source,
+            "checked": self.checked.isoformat(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All models and all providers."""
+
+    models: Mapping[str, Model]
+    """Models by their id."""
+    providers: Mapping[str, Provider]
+    """Providers by their id, in the order in which the first one with a key is chosen."""
+
+    def profile(self, provider_id: str, model: str) -> Profile | None:
+        """One model at one provider; None where the provider does not list it.
+
+        ``model`` is a catalogue id or that provider's own id; an exact match comes before one that differs in case.
+        """
+        provider = self.providers.get(provider_id)
+        if provider is None:
+            return None
+        serving = _named(model, provider.models)
+        return None if serving is None else self._profile(provider, serving)
+
+    def profiles(self, provider_id: str, day: date) -> tuple[Profile, ...]:
+        """What a provider serves on that day, the preferred first: what ``auto`` goes through."""
+        provider = self.providers.get(provider_id)
+        rows = () if provider is None else provider.models
+        return tuple(self._profile(provider, row) for row in rows if provider and row.served_on(day))
+
+    def provider_of_host(self, host: str) -> Provider | None:
+        """The provider whose own host this is (a port is ignored); None for any other."""
+        name = host.strip().casefold().partition(":")[0].rstrip(".")
+        return next((provider for provider in self.providers.values() if name in provider.hosts), None)
+
+    def nearest(self, name: str, among: Iterable[str]) -> tuple[str, ...]:
+        """Up to three of ``among`` that ``name`` may have meant, the likeliest first."""
+        by_small = {candidate.casefold(): candidate for candidate in among}
+        return tuple(by_small[near] for near in difflib.get_close_matches(name.casefold(), by_small, n=3))
+
+    @property
+    def dearest(self) -> Price:
+        """The highest of all prices, each component by itself: what a budget counts where a price is unknown."""
+        prices = [row.price for provider in self.providers.values() for row in provider.models if row.price]
+        return Price(
+            input=max((price.input for price in prices), default=0.0),
+            cached=max((price.cached for price in prices), default=0.0),
+            output=max((price.output for price in prices), default=0.0),
+        )
+
+    def video_offers(self, day: date) -> tuple[tuple[str, str], ...]:
+        """Which provider takes video for which model on that day, as pairs of ids."""
+        return tuple(
+            (profile.provider.id, profile.model.id)
+            for profile in self._profiles()
+            if profile.video and profile.serving.served_on(day)
+        )
+
+    def rows(self, day: date) -> tuple[Row, ...]:
+        """Every model at every provider as it stands on that day."""
+        return tuple(_row(profile, day) for profile in self._profiles())
+
+    def _profiles(self) -> Iterator[Profile]:
+        for provider in self.providers.values():
+            for serving in provider.models:
+                yield self._profile(provider, serving)
+
+    def _profile(self, provider: Provider, serving: Serving) -> Profile:
+        return Profile(model=self.models[serving.model], provider=provider, serving=serving)
+
+
+def load(folder: Path | None = None) -> Catalogue:
+    """The catalogue of a folder with ``models`` and ``providers``; without one the package's own, read only once."""
+    return _packaged() if folder is None else _read(folder)
+
+
+@cache
+def _packaged() -> Catalogue:
+    return _read(Path(__file__).parent)
+
+
+def _read(folder: Path) -> Catalogue:
+    from kimi_mcp.catalogue import files  # here: pydantic is imported by the first who needs the facts
+
+    models, providers = files.read(folder)
+    return Catalogue(models=models, providers=providers)
+
+
+def _named(name: str, rows: tuple[Serving, ...]) -> Serving | None:
+    for row in rows:
+        if name in (row.model, row.wire_id):
+            return row
+    small = name.casefold()
+    return next((row for row in rows if small in (row.model.casefold(), row.wire_id.casefold())), None)
+
+
+def _row(profile: Profile, day: date) -> Row:
+    serving = profile.serving
+    return Row(
+        provider=profile.provider.id,
+        model=profile.model.id,
+        wire_id=serving.wire_id,
+        state=_state(profile, day),
+        modes=profile.modes,
+        context_tokens=profile.model.context_tokens,
+        output_tokens=profile.output_ceiling,
+        price=serving.price,
+        media=(*(("image",) if profile.image else ()), *(("video",) if profile.video else ())),
+        source=serving.source,
+        checked=serving.checked,
+    )
+
+
+def _state(profile: Profile, day: date) -> str:
+    until = profile.serving.until
+    if until is not None:
+        return f"until {until.isoformat()}" if day < until else f"ended {until.isoformat()}"
+    return "unknown" if profile.provider.self_hosted else "served"

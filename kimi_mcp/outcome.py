@@ -1,0 +1,195 @@
+"""``Outcome``: how a run stands or ended, and its two faces: the structured result and the text. Pure, no I/O.
+
+Some hosts show the model only the structure, some only the text: each stands on its own, on success and on failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kimi_mcp.errors import KimiError
+from kimi_mcp.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A stretch of an answer or of a reasoning, as ``kimi_run`` hands it out."""
+
+    of: str
+    """``answer`` or ``reasoning``."""
+    text: str
+    """The stretch itself."""
+    offset: int
+    """Where it begins, in code points."""
+    next_offset: int | None
+    """Where the next one begins; None: this was the last."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The result's ``page``."""
+        return {"of": self.of, "text": self.text, "offset": self.offset, "next_offset": self.next_offset}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One run as its caller sees it, whole or so far."""
+
+    status: Status
+    """How it stands."""
+    run_id: str | None = None
+    """Its id; None where it was refused before anything ran."""
+    conversation_id: str | None = None
+    """The conversation it belongs to."""
+    answer: str = ""
+    """The text, exactly what has arrived."""
+    parsed: Any = None
+    """The value that the answer stands for, where a ``response_schema`` asked for one and it fits."""
+    reasoning: str | None = None
+    """The whole reasoning, exactly what has arrived; None where there is none."""
+    model_asked: str | None = None
+    """What the caller or the setting said."""
+    model_sent: str | None = None
+    """The id on the wire."""
+    model_answered: str | None = None
+    """The model that the answer names."""
+    provider: str | None = None
+    """The provider's id."""
+    mode: Mode | None = None
+    """The mode it was asked in."""
+    finish_reason: FinishReason | None = None
+    """Why the provider ended it."""
+    usage: Usage | None = None
+    """Tokens, summed over the run's requests."""
+    cost_usd: float | None = None
+    """What it cost; None where a price is unknown."""
+    policy: tuple[Adjustment, ...] = ()
+    """What the policy changed or warned of."""
+    timing: Timing = Timing()
+    """How long it took."""
+    error: KimiError | None = None
+    """Why it is not whole."""
+    page: Page | None = None
+    """The stretch that ``kimi_run`` was asked for."""
+
+
+def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
+    """The result's ``structuredContent``: the same keys for every tool, on success and on failure."""
+    usage = outcome.usage or Usage()
+    error = outcome.error
+    return {
+        "status": outcome.status,
+        "run_id": outcome.run_id,
+        "conversation_id": outcome.conversation_id,
+        "answer": outcome.answer,
+        "parsed": outcome.parsed,
+        "reasoning": _reasoning(outcome, reasoning_chars),
+        "model": {"asked": outcome.model_asked, "sent": outcome.model_sent, "answered": outcome.model_answered},
+        "provider": outcome.provider,
+        "mode": outcome.mode,
+        "finish_reason": outcome.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "total_tokens": usage.total_tokens,
+            "cost_usd": outcome.cost_usd,
+        },
+        "policy": [adjustment.as_json() for adjustment in outcome.policy],
+        "timing": {
+            "first_token_s": _rounded(outcome.timing.first_token_s),
+            "total_s": _rounded(outcome.timing.total_s),
+            "attempts": outcome.timing.attempts,
+        },
+        "error": None
+        if error is None
+        else {
+            "code": error.code,
+            "message": error.message,
+            "fix": error.fix,
+            "retryable": error.retryable,
+            "rule": error.rule,
+        },
+        "swarm": None,
+        "page": outcome.page.as_json() if outcome.page else None,
+    }
+
+
+def text(outcome: Outcome) -> str:
+    """The result's text: the answer, with a short closing line where there is more to say than the answer."""
+    if outcome.page is not None:
+        return _page_text(outcome.page)
+    if outcome.status == "failed":
+        return _failure(outcome)
+    if outcome.status == "running":
+        return _running(outcome)
+    lines = [_closing(adjustment) for adjustment in outcome.policy]
+    if outcome.status == "cancelled":
+        lines.append("[cancelled: what stands above is all that had arrived]")
+    elif outcome.error is not None:
+        lines.append(f"[not whole: {outcome.error.message} {outcome.error.fix}]")
+    return "\n\n".join(part for part in (outcome.answer, "\n".join(lines)) if part)
+
+
+def _failure(outcome: Outcome) -> str:
+    error = outcome.error
+    said = "The call failed." if error is None else f"{error.code}: {error.message}\n{error.fix}"
+    had = f"\n\nWhat had arrived of the answer:\n{outcome.answer}" if outcome.answer else ""
+    if not outcome.answer and outcome.reasoning and outcome.run_id:
+        had = (
+            f"\n\nNo answer had arrived, but {len(outcome.reasoning)} characters of reasoning: "
+            f'kimi_run(run_id="{outcome.run_id}", action="reasoning") shows them.'
+        )
+    return said + had
+
+
+def _running(outcome: Outcome) -> str:
+    arrived = f"{outcome.answer}\n\n" if outcome.answer else ""
+    return (
+        f"{arrived}[still running after {outcome.timing.total_s:.0f} s; it goes on and is paid for once. Fetch it "
+        f'with kimi_run(run_id="{outcome.run_id}", action="wait")]'
+    )
+
+
+def _closing(adjustment: Adjustment) -> str:
+    if adjustment.action == "warned":
+        return f"[{adjustment.rule}: {adjustment.why}]"
+    return f"[{adjustment.rule}: {adjustment.field} {_shown(adjustment.asked)} → {_shown(adjustment.sent)}. {adjustment.why}]"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _page_text(page: Page) -> str:
+    if page.next_offset is None:
+        return page.text
+    return f"{page.text}\n\n[more: ask again with offset={page.next_offset}]"
+
+
+def _reasoning(outcome: Outcome, limit: int) -> dict[str, Any] | None:
+    whole = outcome.reasoning
+    if not whole:
+        return None
+    return {
+        "text": shortened(whole, limit),
+        "chars": len(whole),
+        "truncated": len(whole) > limit,
+        "uri": None,
+    }
+
+
+def shortened(whole: str, limit: int) -> str:
+    """Head and tail of a text, ``limit`` code points in all, with the gap marked; the whole where it fits."""
+    if len(whole) <= limit:
+        return whole
+    gap = f"\n[… {len(whole)} characters in all …]\n"
+    room = limit - len(gap)
+    if room < 2:
+        return whole[:limit]
+    head = room - room // 3
+    return whole[:head] + gap + whole[len(whole) - room // 3 :]
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -1,0 +1,128 @@
+"""The policy: what may be sent, what is mended first, what is refused, and what an answer must hold. Pure, no I/O.
+
+``decide`` makes a plan of a request or refuses it; ``judge`` looks at the answer; ``admit`` is asked before anything
+at all is sent; ``check`` judges a body that somebody else wrote. All four walk the same rows of ``rules.toml``: a rule
+is a row there, and a function in ``kinds.py`` only where no function of its kind exists yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from kimi_mcp.catalogue.profile import Profile
+from kimi_mcp.plan import Plan
+from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, Finding, Gathered, Refusal
+from kimi_mcp.policy.rules import Rule, load_rules
+from kimi_mcp.types import Adjustment, Completion, Request
+
+__all__ = ["Finding", "Gathered", "Refusal", "Rule", "admit", "check", "decide", "judge", "load_rules", "reported"]
+
+DEFAULT_OUTPUT_TOKENS = 32_768
+"""Asked for where neither the caller nor the catalogue says a bound (HC: Moonshot's own default for K2.5 and K2.6)."""
+
+
+def admit(gathered: Gathered) -> Refusal | None:
+    """Whether anything may be sent to that provider at that URL at all; asked before the first byte leaves."""
+    for rule in load_rules().values():
+        for finding in ADMISSION_KINDS[rule.kind](rule, gathered) if rule.kind in ADMISSION_KINDS else ():
+            return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
+    return None
+
+
+def decide(request: Request, profile: Profile, gathered: Gathered) -> Plan | Refusal:
+    """What will be sent for a request, or why nothing will.
+
+    Total: every request gets a plan or a refusal, none raises. Under ``strict`` a finding that would mend what the
+    caller asked for refuses instead; what the caller left open is chosen and reported either way.
+    """
+    if refusal := admit(gathered):
+        return refusal
+    plan = _first_draft(request, profile)
+    for rule in _in_order():
+        for finding in REQUEST_KINDS[rule.kind](rule, request, plan, gathered):
+            if finding.action == "refuse" or (
+                finding.action == "adjust" and gathered.strict and not finding.left_open
+            ):
+                return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
+            plan = finding.mend(plan)
+            plan = replace(plan, adjustments=(*plan.adjustments, finding.as_adjustment()))
+    return _settled(request, plan)
+
+
+def check(request: Request, profile: Profile, gathered: Gathered) -> tuple[Finding, ...]:
+    """Every objection to a request, mended or not: what ``kimi-mcp policy check`` prints."""
+    plan = _first_draft(request, profile)
+    found: list[Finding] = []
+    for rule in _in_order():
+        for finding in REQUEST_KINDS[rule.kind](rule, request, plan, gathered):
+            found.append(finding)
+            plan = finding.mend(plan)
+    settled = _settled(request, plan)
+    if isinstance(settled, Refusal):
+        found.append(Finding.beside_the_table(settled))
+    return tuple(found)
+
+
+def judge(plan: Plan, completion: Completion) -> tuple[Adjustment, ...]:
+    """What is to be said of an answer: another model answered, or the reasoning was lost."""
+    return tuple(
+        finding.as_adjustment()
+        for rule in load_rules().values()
+        if rule.kind in ANSWER_KINDS
+        for finding in ANSWER_KINDS[rule.kind](rule, plan, completion)
+    )
+
+
+def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, **places: Any) -> Adjustment:
+    """The entry for a rule whose case is seen elsewhere on the path (kind ``reported``)."""
+    rule = load_rules()[rule_id]
+    return Finding.of(rule, field=field, asked=asked, sent=sent, **places).as_adjustment()
+
+
+def _in_order() -> Iterator[Rule]:
+    """The rules that look at a request, in the order in which one's mend may matter to the next."""
+    rules = load_rules().values()
+    for kind in REQUEST_KINDS:
+        yield from (rule for rule in rules if rule.kind == kind)
+
+
+def _first_draft(request: Request, profile: Profile) -> Plan:
+    """The request as it stands, before any rule has looked."""
+    return Plan(
+        profile=profile,
+        mode=request.mode,
+        turns=request.turns,
+        said=request.sampling,
+        max_tokens=request.max_tokens or 0,
+        effort=request.effort,
+        tools=request.tools,
+        tool_choice=request.tool_choice,
+        response_schema=request.response_schema,
+        limits=request.limits,
+        model_asked=request.model_asked,
+        adjustments=(),
+    )
+
+
+def _settled(request: Request, plan: Plan) -> Plan | Refusal:
+    """The plan with what the caller left open filled in, and with sampling values said only where they are wanted."""
+    profile = plan.profile
+    ceiling = profile.output_ceiling
+    max_tokens = plan.max_tokens or min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, ceiling)
+    if max_tokens > ceiling:
+        return Refusal(
+            rule=None,
+            code="invalid_arguments",
+            message=f"`max_tokens` is {request.max_tokens}; {profile.model.id} at {profile.provider.id} allows "
+            f"{ceiling} at most.",
+            fix=f"Leave `max_tokens` out, or set it to {ceiling} or less.",
+        )
+    fixed = profile.fixed(plan.mode) or {}
+    if profile.provider.says_sampling:
+        said = {name: fixed[name] for name in ("temperature", "top_p") if name in fixed} | dict(plan.said)
+    else:
+        said = {name: value for name, value in plan.said.items() if fixed.get(name) != value}
+    return replace(plan, max_tokens=max_tokens, said=said)
+

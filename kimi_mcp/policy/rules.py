@@ -1,0 +1,70 @@
+"""The rows of ``rules.toml``, read once. Reads that one file of the package, no other I/O."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+Action = Literal["adjust", "warn", "refuse"]
+"""What a rule does: mend and report (refused under ``strict``), report, or refuse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One row: an id that users hold on to, and what it says when it objects."""
+
+    id: str
+    """The contract's name for it."""
+    kind: str
+    """Which function looks; several rules may share one."""
+    guards: str
+    """The mistake it guards against."""
+    action: Action
+    """What it does when it objects."""
+    message: str
+    """What is said, with ``{places}`` that the finding fills."""
+    fix: str
+    """What the caller can change, with ``{places}`` likewise."""
+    source: str
+    """Where the rule comes from."""
+    date: date
+    """The day of that source."""
+    options: Mapping[str, Any]
+    """What its kind needs to know: limits, signs, hosts."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as ``kimi-mcp policy --json`` prints it."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "guards": self.guards,
+            "action": self.action,
+            "message": self.message,
+            "fix": self.fix,
+            "source": self.source,
+            "date": self.date.isoformat(),
+        }
+
+
+@cache
+def load_rules() -> Mapping[str, Rule]:
+    """Every rule by id, in the order of the file."""
+    rows = tomllib.loads((Path(__file__).parent / "rules.toml").read_text("utf-8"))
+    return {name: _rule(name, cast(dict[str, Any], row)) for name, row in rows.items()}
+
+
+def _rule(name: str, row: dict[str, Any]) -> Rule:
+    said = {key: row.pop(key) for key in ("kind", "guards", "action", "message", "fix", "source", "date")}
+    return Rule(id=name, options=row, **said)
+
+
+@cache
+def signs(rule_id: str) -> tuple[re.Pattern[str], ...]:
+    """The compiled signs of a rule of kind ``text-signs``."""
+    return tuple(re.compile(sign, re.DOTALL) for sign in load_rules()[rule_id].options["signs"])

@@ -1,0 +1,170 @@
+"""Runs: every call is one, and it belongs to the server, not to the request that asked for it. I/O: none but waiting.
+
+A handler asks for a run and waits for it; the run goes on in the server's own task group when the handler is gone, and
+what has arrived can be read at any moment. Kept in memory: a finished run stays readable until ``KEEP`` newer ones
+have finished or their texts pass ``KEEP_CHARS``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kimi_mcp.errors import Cancelled, KimiError, RunNotFound
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.plan import Plan
+from kimi_mcp.types import Mode, Status, Timing
+from kimi_mcp.wire import Fold
+
+KEEP = 64
+"""Finished runs that stay readable."""
+
+KEEP_CHARS = 4_000_000
+"""Code points of answers and reasoning that finished runs may hold together; the newest run is always kept."""
+
+
+class Run:
+    """One call while it lives and after. Mutable: it grows as its answer does."""
+
+    def __init__(self, *, caller: str, tool: str, prompt: str) -> None:
+        self.id = f"run_{secrets.token_hex(12)}"
+        """Random, not to be guessed."""
+        self.caller = caller
+        """Who may read it."""
+        self.tool = tool
+        """The tool that was called."""
+        self.prompt_head = " ".join(prompt[:200].split())[:80]
+        """The beginning of its prompt, for lists."""
+        self.fold = Fold(on_first=self._first_token)
+        """What has arrived from the request that is under way."""
+        self.plan: Plan | None = None
+        """What was sent; None as long as nothing was decided."""
+        self.model_asked: str | None = None
+        """What the caller or the setting said."""
+        self.provider: str | None = None
+        """Who answers."""
+        self.mode: Mode | None = None
+        """The mode it is asked in."""
+        self.attempts = 0
+        """Upstream requests sent so far."""
+        self.waits_for: str | None = "a free place"
+        """What it waits for, for progress; None: tokens are coming."""
+        self.done = anyio.Event()
+        """Set when it has ended."""
+        self.outcome: Outcome | None = None
+        """How it ended; None as long as it runs."""
+        self._scope = anyio.CancelScope()
+        self._started = time.monotonic()
+        self._first: float | None = None
+
+    def cancel(self) -> None:
+        """End it; the upstream request is closed at once."""
+        self._scope.cancel()
+
+    def begin(self, plan: Plan) -> None:
+        """The policy has decided; from here on something may be paid for."""
+        self.plan, self.mode, self.provider = plan, plan.mode, plan.profile.provider.id
+
+    def attempted(self, attempts_before: int) -> None:
+        """One more upstream request goes out."""
+        del attempts_before
+        self.attempts += 1
+        self.waits_for = "the first token"
+
+    def seconds(self) -> float:
+        """Since it was asked for."""
+        return time.monotonic() - self._started
+
+    def timing(self) -> Timing:
+        """How long it has taken so far."""
+        return Timing(first_token_s=self._first, total_s=self.seconds(), attempts=self.attempts)
+
+    def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:
+        """The run with exactly what has arrived; its outcome once it has one."""
+        if self.outcome is not None:
+            return self.outcome
+        completion = self.fold.completion()
+        sent = self.plan.profile.serving.wire_id if self.plan else None
+        return Outcome(
+            status=status,
+            run_id=self.id if self.attempts or self.plan or status == "running" else None,
+            answer=completion.answer,
+            reasoning=completion.reasoning,
+            model_asked=self.model_asked,
+            model_sent=sent if self.attempts else None,
+            model_answered=completion.model,
+            provider=self.provider,
+            mode=self.mode,
+            finish_reason=completion.finish_reason,
+            usage=completion.usage,
+            policy=self.plan.adjustments if self.plan else (),
+            timing=self.timing(),
+            error=error,
+        )
+
+    async def live(self, work: Callable[[Run], Awaitable[Outcome]]) -> None:
+        """Run to the end, whatever end that is; the outcome is set before ``done`` is."""
+        try:
+            with self._scope:
+                outcome = await work(self)
+                self.outcome = replace(outcome, timing=self.timing())
+        finally:
+            if self.outcome is None:
+                stopped = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
+                self.outcome = self.snapshot("cancelled", stopped)
+            self.fold = Fold()
+            self.done.set()
+
+    def _first_token(self) -> None:
+        if self._first is None:
+            self._first = self.seconds()
+        self.waits_for = None
+
+
+class Runs:
+    """The runs of this process."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._runs: dict[str, Run] = {}
+
+    def start(self, run: Run, work: Callable[[Run], Awaitable[Outcome]]) -> Run:
+        """Let a run live in the server's task group."""
+        self._forget()
+        self._runs[run.id] = run
+        self._tasks.start_soon(run.live, work)
+        return run
+
+    def find(self, run_id: str, caller: str) -> Run:
+        """A run by its id, for the caller it belongs to; ``RunNotFound`` otherwise."""
+        run = self._runs.get(run_id)
+        if run is None or run.caller != caller:
+            raise RunNotFound(
+                "No run of that id is known to this server.",
+                fix="Call kimi_run without `run_id` to see your latest runs.",
+            )
+        return run
+
+    def latest(self, caller: str, most: int = 10) -> list[Run]:
+        """A caller's newest runs, the newest first."""
+        return [run for run in reversed(self._runs.values()) if run.caller == caller][:most]
+
+    def _forget(self) -> None:
+        finished = [run for run in self._runs.values() if run.outcome is not None]
+        held = sum(_size(run) for run in finished)
+        for run in finished[:-1]:
+            if len(finished) < KEEP and held <= KEEP_CHARS:
+                return
+            finished = finished[1:]
+            held -= _size(run)
+            del self._runs[run.id]
+
+
+def _size(run: Run) -> int:
+    outcome = run.outcome
+    return 0 if outcome is None else len(outcome.answer) + len(outcome.reasoning or "")

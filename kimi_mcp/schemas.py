@@ -1,0 +1,212 @@
+"""Moonshot's dialect of JSON schema: what it refuses, and the same schema said so that it takes it. Pure, no I/O.
+
+Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` stands beside
+``anyOf``; nothing but annotations' absence stands beside ``$ref``; whatever is ``required`` is among the ``properties``.
+``problems`` names each breach with its path, ``rewritten`` says the schema anew without loss, or None where it can't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+Schema = Mapping[str, Any]
+
+_TYPES = ("string", "number", "boolean", "object", "array", "null")
+
+_TYPE_OF_KEYWORD: Mapping[str, str] = {
+    "properties": "object",
+    "additionalProperties": "object",
+    "items": "array",
+    "minItems": "array",
+    "maxItems": "array",
+    "pattern": "string",
+    "minLength": "string",
+    "maxLength": "string",
+    "format": "string",
+    "minimum": "number",
+    "maximum": "number",
+    "multipleOf": "number",
+}
+"""Keywords that only say something of one type: who writes them means that type."""
+
+MAX_DEPTH = 64
+"""Schemas nested deeper than this are neither searched nor rewritten."""
+
+
+def problems(schema: Schema) -> Iterator[str]:
+    """Every breach of the dialect, as ``path: what is wrong``, the root's path being ``#``."""
+    yield from _problems(schema, "#", 0)
+
+
+def _problems(schema: Any, path: str, depth: int) -> Iterator[str]:
+    if not isinstance(schema, Mapping):
+        yield f"{path}: not an object"
+        return
+    schema = cast(Schema, schema)
+    if depth > MAX_DEPTH:
+        yield f"{path}: nested deeper than {MAX_DEPTH}"
+        return
+    if "$ref" in schema:
+        if set(schema) - {"$ref", "$defs", "definitions"}:
+            yield f"{path}: something stands beside $ref"
+    elif "anyOf" in schema:
+        if "type" in schema:
+            yield f"{path}: type stands beside anyOf"
+    elif "type" not in schema:
+        yield f"{path}: no type"
+    properties = _mapping(schema.get("properties"))
+    missing = [name for name in _names(schema.get("required")) if name not in properties]
+    if missing and "$ref" not in schema:
+        yield f"{path}: required names what is not in properties ({', '.join(missing[:3])})"
+    for step, inner in _inner(schema):
+        yield from _problems(inner, f"{path}/{step}", depth + 1)
+
+
+def rewritten(schema: Schema) -> dict[str, Any] | None:
+    """The same schema within the dialect, accepting exactly what it accepts; None where that can't be said."""
+    try:
+        mended = _rewritten(schema, schema, 0)
+    except _CannotSay:
+        return None
+    return None if next(problems(mended), None) else mended
+
+
+class _CannotSay(Exception):
+    """This schema has no equal within the dialect."""
+
+
+def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
+    if schema is True:
+        return _anything()
+    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+        raise _CannotSay
+    new = dict(cast(Schema, schema))
+    if "oneOf" in new and "anyOf" not in new and "type" not in new:
+        raise _CannotSay
+    if "$ref" in new and set(new) - {"$ref", "$defs", "definitions"}:
+        reference = new.pop("$ref")
+        if "type" in new and new["type"] != _target(reference, root).get("type"):
+            raise _CannotSay
+        new.pop("type", None)
+        if "anyOf" in new:
+            raise _CannotSay
+        new["anyOf"] = [{"$ref": reference}]
+    if "anyOf" in new and "type" in new:
+        branches = _narrowed(cast(list[Any], new["anyOf"]), _types(new.pop("type")), root)
+        if not branches:
+            raise _CannotSay
+        new["anyOf"] = branches
+    if not new.keys() & {"$ref", "anyOf", "type"}:
+        new |= _typed(new)
+    properties = _mapping(new.get("properties"))
+    missing = [name for name in _names(new.get("required")) if name not in properties]
+    if missing:
+        if new.get("additionalProperties", True) is not True:
+            raise _CannotSay
+        new["properties"] = {**properties, **{name: _anything() for name in missing}}
+    return _with_inner(new, root, depth)
+
+
+def _typed(schema: Schema) -> dict[str, Any]:
+    """The type that an untyped schema means: by its values, by its keywords, else any."""
+    if "enum" in schema or "const" in schema:
+        values = cast(list[Any], schema.get("enum", [schema.get("const")]))
+        kinds = sorted({_type_of(value) for value in values})
+        return {"type": kinds[0] if len(kinds) == 1 else kinds}
+    meant = {kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in schema}
+    if len(meant) == 1:
+        return {"type": meant.pop()}
+    if meant or "allOf" in schema or "not" in schema:
+        raise _CannotSay
+    return _anything()
+
+
+def _anything() -> dict[str, Any]:
+    return {"anyOf": [{"type": kind} for kind in _TYPES]}
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    return {str: "string", list: "array"}.get(cast(type[Any], type(value)), "object")
+
+
+def _narrowed(branches: list[Any], kinds: tuple[str, ...], root: Schema) -> list[Any]:
+    """The branches of an ``anyOf`` with its parent's type said inside each; those that contradict it fall away."""
+    narrowed: list[Any] = []
+    for branch in branches:
+        if not isinstance(branch, Mapping):
+            raise _CannotSay
+        branch = cast(Schema, branch)
+        if "$ref" in branch:
+            if not set(_types(_target(branch["$ref"], root).get("type"))) & set(kinds):
+                raise _CannotSay
+            narrowed.append(branch)
+            continue
+        if "anyOf" in branch:
+            raise _CannotSay
+        own = _types(branch.get("type", list(kinds)))
+        both = [kind for kind in own if kind in kinds or (kind == "integer" and "number" in kinds)]
+        if both:
+            narrowed.append({**branch, "type": both[0] if len(both) == 1 else both})
+    return narrowed
+
+
+def _target(reference: Any, root: Schema) -> Schema:
+    """What a local reference points at."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        raise _CannotSay
+    found: Any = root
+    for step in reference[1:].split("/")[1:]:
+        found = _mapping(found).get(step.replace("~1", "/").replace("~0", "~"))
+    if not isinstance(found, Mapping):
+        raise _CannotSay
+    return cast(Schema, found)
+
+
+def _inner(schema: Schema) -> Iterator[tuple[str, Any]]:
+    """Every schema right inside this one, with its place."""
+    for keyword in ("properties", "$defs", "definitions", "patternProperties"):
+        for name, inner in _mapping(schema.get(keyword)).items():
+            yield f"{keyword}/{name}", inner
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(inner := schema.get(keyword), Mapping):
+            yield keyword, inner
+    for keyword in ("anyOf", "prefixItems"):
+        if isinstance(branches := schema.get(keyword), list):
+            for index, inner in enumerate(cast(list[Any], branches)):
+                yield f"{keyword}/{index}", inner
+
+
+def _with_inner(schema: dict[str, Any], root: Schema, depth: int) -> dict[str, Any]:
+    for keyword in ("properties", "$defs", "definitions", "patternProperties"):
+        if keyword in schema:
+            schema[keyword] = {
+                name: _rewritten(inner, root, depth + 1) for name, inner in _mapping(schema[keyword]).items()
+            }
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(schema.get(keyword), Mapping):
+            schema[keyword] = _rewritten(schema[keyword], root, depth + 1)
+    for keyword in ("anyOf", "prefixItems"):
+        if isinstance(schema.get(keyword), list):
+            schema[keyword] = [_rewritten(inner, root, depth + 1) for inner in schema[keyword]]
+    return schema
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in cast(list[Any], value) if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _types(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(_names(value))

@@ -1,0 +1,337 @@
+"""The MCP face: tools, resources, progress and cancellation, on the SDK's low-level server. The importer of mcp.server.
+
+A handler never runs a call. It starts a run in the task group of the server's lifespan and waits for it, so that the
+run outlives a handler that the SDK cancels; whether a cancellation ends the run too is decided by its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+from mcp.server import Server
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    Icon,
+    ListResourcesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    RequestId,
+    Resource,
+    TextContent,
+    TextResourceContents,
+    ToolAnnotations,
+)
+from mcp_types import Tool as ListedTool
+
+from kimi_mcp import __version__, catalogue, hosts, policy
+from kimi_mcp.engine import Engine, today
+from kimi_mcp.errors import InvalidArguments, KimiError
+from kimi_mcp.outcome import Outcome, Page, structured, text
+from kimi_mcp.runs import Run, Runs
+from kimi_mcp.settings import Settings
+from kimi_mcp.skill import load_skill
+from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Ask, Look, Tool, input_schema, listed_tools, read_arguments
+
+log = logging.getLogger(__name__)
+
+CALLER = "stdio"
+"""Whom runs belong to: one process on stdio serves one caller."""
+
+FIRST_PROGRESS_S = 5.0
+"""Progress before this many seconds disconnects some hosts (seen of Claude Desktop, 2026)."""
+
+PROGRESS_EVERY_S = 3.0
+"""Seconds between two reports of progress."""
+
+PAGE_CHARS = 20_000
+"""Code points in a page of an answer or of a reasoning: what every known host shows its model whole."""
+
+MOST_RESULT_CHARS = 500_000
+"""What Claude Code is asked to take of one result (the most that it allows a server to ask)."""
+
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="11" fill="#16181d"/>'
+    '<path d="M31 35.5A14.5 14.5 0 1 1 27.6 9.6 11.6 11.6 0 1 0 36.9 30 14.4 14.4 0 0 1 31 35.5Z" fill="#f4f1e8"/>'
+    '<circle cx="33.5" cy="15" r="2.6" fill="#5b8cff"/></svg>'
+)
+
+
+@dataclass
+class House:
+    """What lives as long as the server does."""
+
+    engine: Engine
+    """The one path."""
+    runs: Runs
+    """The runs of this process."""
+    waiting: dict[RequestId, Run] = field(default_factory=dict[RequestId, "Run"])
+    """Which run each request under way waits for; a cancelled request's entry stays until its reason is known."""
+
+
+Context = ServerRequestContext[House, Any]
+
+
+def build_server(settings: Settings) -> Server[House]:
+    """The server with its tools and resources; ``SkillError`` where skill.md and the code disagree."""
+    skill = load_skill()
+    tools = [_listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
+
+    @asynccontextmanager
+    async def lifespan(server: Server[House]) -> AsyncIterator[House]:
+        del server
+        engine = Engine(settings)
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield House(engine=engine, runs=Runs(tasks))
+            finally:
+                tasks.cancel_scope.cancel()
+                with anyio.move_on_after(0.5, shield=True):
+                    await engine.aclose()
+
+    async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        del context, params
+        return ListToolsResult(tools=tools)
+
+    server = Server[House](
+        "kimi-mcp",
+        version=__version__,
+        title="Kimi",
+        description=skill.description,
+        instructions=skill.instructions,
+        icons=[Icon(src=_data_url("image/svg+xml", _ICON), mime_type="image/svg+xml", sizes=["any"])],
+        lifespan=lifespan,
+        on_list_tools=list_tools,
+        on_call_tool=_call_tool,
+        on_list_resources=_list_resources,
+        on_read_resource=_read_resource,
+    )
+    server.middleware.append(_hear_cancellations)
+    return server
+
+
+# ── tools ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _listed(tool: Tool, title: str, description: str) -> ListedTool:
+    return ListedTool(
+        name=tool.name,
+        title=title,
+        description=description,
+        input_schema=input_schema(tool.arguments),
+        output_schema=OUTPUT_SCHEMA,
+        annotations=ToolAnnotations(
+            title=title,
+            read_only_hint=tool.mode is not None,
+            destructive_hint=False,
+            idempotent_hint=False,
+            open_world_hint=tool.open_world,
+        ),
+        _meta={"anthropic/maxResultSizeChars": MOST_RESULT_CHARS},
+    )
+
+
+async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
+    house = context.lifespan_context
+    try:
+        outcome = await _outcome(context, params.name, params.arguments)
+    except KimiError as error:
+        outcome = Outcome(status="failed", error=error)
+    return CallToolResult(
+        content=[TextContent(text=text(outcome))],
+        structured_content=structured(outcome, reasoning_chars=house.engine.settings.reasoning_inline_chars),
+        is_error=outcome.status == "failed",
+    )
+
+
+async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome:
+    tool = TOOLS.get(name)
+    if tool is None:
+        raise InvalidArguments("There is no tool of that name.", fix=f"Call one of {', '.join(TOOLS)}.")
+    match read_arguments(tool, arguments):
+        case Ask() as ask if tool.mode is not None:
+            return await _ask(context, tool, ask)
+        case Look() as look:
+            return await _look(context, look)
+        case other:
+            raise TypeError(f"{name} takes {type(other).__name__}, which nobody serves")
+
+
+async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
+    assert tool.mode is not None
+    house = context.lifespan_context
+    call = ask.call(tool.mode)
+    run = Run(caller=CALLER, tool=tool.name, prompt=ask.prompt)
+    house.runs.start(run, lambda run: house.engine.run(call, run))
+    if context.request_id is not None:
+        house.waiting[context.request_id] = run
+    await _wait(context, run, house.engine.settings.reply_within_s)
+    if context.request_id is not None:
+        house.waiting.pop(context.request_id, None)
+    return run.snapshot()
+
+
+async def _look(context: Context, look: Look) -> Outcome:
+    house = context.lifespan_context
+    if look.run_id is None:
+        return Outcome(status="completed", answer=_list_of(house.runs.latest(CALLER)))
+    run = house.runs.find(look.run_id, CALLER)
+    match look.action:
+        case "wait":
+            within = house.engine.settings.reply_within_s if look.wait_s is None else look.wait_s
+            await _wait(context, run, within)
+            return run.snapshot()
+        case "status":
+            return run.snapshot()
+        case "answer" | "reasoning":
+            return _paged(run.snapshot(), look.action, look.offset)
+        case "cancel":
+            run.cancel()
+            await run.done.wait()
+            return run.snapshot()
+
+
+async def _wait(context: Context, run: Run, within_s: float) -> None:
+    """Until the run has ended or the caller has waited long enough, telling it meanwhile what is going on."""
+    start = anyio.current_time()
+    tick = start + FIRST_PROGRESS_S
+    while not run.done.is_set():
+        with anyio.move_on_at(min(tick, start + within_s)):
+            await run.done.wait()
+        now = anyio.current_time()
+        if run.done.is_set() or now >= start + within_s:
+            return
+        await context.session.report_progress(round(now - start, 1), message=_progress(run))
+        tick = anyio.current_time() + PROGRESS_EVERY_S
+
+
+def _progress(run: Run) -> str:
+    if run.waits_for is not None:
+        phase = f"waiting for {run.waits_for}"
+    elif run.fold.has_answer:
+        phase = "answering"
+    else:
+        phase = "thinking"
+    tokens = f" · about {run.fold.pieces:,} tokens" if run.fold.pieces else ""
+    again = f" · attempt {run.attempts}" if run.attempts > 1 else ""
+    return f"{phase}{tokens} · {run.seconds():.0f} s{again}"
+
+
+def _list_of(runs: list[Run]) -> str:
+    if not runs:
+        return "No run is known to this server yet."
+    return "\n".join(f"{run.id}  {run.snapshot().status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
+
+
+def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
+    whole = (outcome.answer if of == "answer" else outcome.reasoning) or ""
+    if offset > len(whole):
+        raise InvalidArguments(
+            f"`offset` {offset} is beyond the {len(whole)} characters there are.", fix="Give a smaller `offset`."
+        )
+    end = offset + PAGE_CHARS
+    page = Page(of=of, text=whole[offset:end], offset=offset, next_offset=end if end < len(whole) else None)
+    return replace(outcome, answer="", reasoning=None, page=page)
+
+
+# ── cancellation ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _hear_cancellations(context: Context, call_next: CallNext) -> HandlerResult:
+    """A user's cancellation ends the run; that of a host whose clock ran out leaves it alive and fetchable."""
+    if context.method == "notifications/cancelled":
+        said = context.params or {}
+        run = context.lifespan_context.waiting.pop(said.get("requestId", ""), None)
+        if run is not None and not hosts.gave_up(said.get("reason")):
+            run.cancel()
+    return await call_next(context)
+
+
+# ── resources ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _catalogue_json() -> str:
+    rows = [row.as_json() for row in catalogue.load().rows(today())]
+    return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+def _policy_json() -> str:
+    return json.dumps([rule.as_json() for rule in policy.load_rules().values()], indent=1, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Document:
+    name: str
+    title: str
+    description: str
+    mime_type: str
+    read: Callable[[], str]
+
+
+_DOCUMENTS: Mapping[str, _Document] = {
+    "kimi://catalogue": _Document(
+        name="catalogue",
+        title="Models and providers",
+        description="Which provider serves which Kimi model today: state, modes, limits, prices, sources.",
+        mime_type="application/json",
+        read=_catalogue_json,
+    ),
+    "kimi://policy": _Document(
+        name="policy",
+        title="The policy",
+        description="Every rule: what it guards against, what it does, and where it comes from.",
+        mime_type="application/json",
+        read=_policy_json,
+    ),
+    "kimi://skill": _Document(
+        name="skill",
+        title="How to use Kimi",
+        description="The skill document: which tool when, the two modes, and the mistakes to avoid.",
+        mime_type="text/markdown",
+        read=lambda: load_skill().text,
+    ),
+}
+"""What can be read, by address."""
+
+
+async def _list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+    del context, params
+    return ListResourcesResult(
+        resources=[
+            Resource(
+                uri=uri,
+                name=document.name,
+                title=document.title,
+                description=document.description,
+                mime_type=document.mime_type,
+            )
+            for uri, document in _DOCUMENTS.items()
+        ]
+    )
+
+
+async def _read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+    del context
+    document = _DOCUMENTS.get(str(params.uri))
+    if document is None:
+        raise MCPError(INVALID_PARAMS, f"There is no such resource; there are {', '.join(_DOCUMENTS)}.")
+    read: Callable[[], str] = document.read
+    contents = TextResourceContents(uri=params.uri, mime_type=document.mime_type, text=read())
+    return ReadResourceResult(contents=[contents])
+
+
+def _data_url(mime_type: str, content: str) -> str:
+    return f"data:{mime_type};base64,{b64encode(content.encode()).decode()}"
+

@@ -1,0 +1,43 @@
+"""``kimi-mcp serve``: starts the server on stdio, quickly. Owns the process: its environment, collector and exit.
+
+Start-up time matters (a host may begin its first turn before a slow server is ready): nothing that a first call alone
+needs is imported here, and the collector rests while modules load, since all they make lives as long as the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import NoReturn
+
+
+def serve() -> NoReturn:
+    """Serve one client on stdin and stdout until it leaves; ends the process."""
+    gc.disable()
+    import anyio
+
+    from kimi_mcp import logs
+    from kimi_mcp.server import build_server
+    from kimi_mcp.settings import read_settings
+    from kimi_mcp.skill import SkillError
+    from kimi_mcp.stdio import leave, serve_stdio
+
+    settings = read_settings(os.environ)
+    logs.configure(settings.log_level)
+    logs.hide(*settings.keys.values())
+    if sys.stdin.isatty():
+        print(
+            "kimi-mcp serves the Model Context Protocol on stdin and stdout: a host starts it. Press Ctrl-D to end. "
+            "Try `kimi-mcp ask`, `kimi-mcp demo` or `kimi-mcp --help`.",
+            file=sys.stderr,
+        )
+    try:
+        server = build_server(settings)
+    except SkillError as fault:
+        print(f"kimi-mcp: {fault}", file=sys.stderr)
+        leave(1)
+    gc.freeze()
+    gc.enable()
+    anyio.run(serve_stdio, server)
+    leave(0)

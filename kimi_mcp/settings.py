@@ -1,0 +1,264 @@
+"""The settings: every environment variable we read, in one table. Pure: the environment comes in as a mapping.
+
+A value that still reads ``${…}`` counts as unset, and so does an empty one: hosts that expand no variables pass them
+on literally. A value that can't be read is remembered, not raised: the server must start and list its tools whatever
+the environment says; the first call then reports it as ``not_configured``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kimi_mcp.errors import NotConfigured
+
+PROVIDER_KEYS: tuple[tuple[str, str], ...] = (
+    ("MOONSHOT_API_KEY", "moonshot"),
+    ("NVIDIA_API_KEY", "nim"),
+    ("HF_TOKEN", "huggingface"),
+    ("OPENROUTER_API_KEY", "openrouter"),
+    ("TOGETHER_API_KEY", "together"),
+    ("FIREWORKS_API_KEY", "fireworks"),
+    ("NOVITA_API_KEY", "novita"),
+)
+"""Key variables in the order in which they choose a provider when nothing else does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """One environment variable: a row of the README's table, of ``doctor``, and of the reader below."""
+
+    name: str
+    """Its name in the environment."""
+    meaning: str
+    """One sentence for people."""
+    default: str
+    """The default, in words."""
+    field: str | None = None
+    """The field of ``Settings`` that it sets; None: kept among the keys."""
+    read: Callable[[str], Any] = str
+    """From text to value; raises ``ValueError`` with what is allowed."""
+    secret: bool = False
+    """Whether its value must never be shown."""
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise ValueError(f"a whole number of at least {least}")
+        return value
+
+    return read
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ValueError("a number above 0")
+    return value
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        for word in allowed:
+            if text.lower() == word.lower():
+                return word
+        raise ValueError("one of " + ", ".join(allowed))
+
+    return read
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    return tuple(Path(part).expanduser() for part in text.split(os.pathsep) if part)
+
+
+def _lower(text: str) -> str:
+    return text.strip().lower()
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        name="KIMI_PROVIDER",
+        meaning="Who answers: moonshot, moonshot-cn, nim, huggingface, openrouter, together, fireworks, novita, vllm, "
+        "sglang, ktransformers or simulator.",
+        default="with KIMI_BASE_URL the provider whose host it is, else vllm; without it the first whose key is set; "
+        "with KIMI_API_KEY alone moonshot",
+        field="provider",
+        read=_lower,
+    ),
+    Variable(
+        name="KIMI_BASE_URL",
+        meaning="Another base URL for that provider.",
+        default="the provider's own",
+        field="base_url",
+    ),
+    Variable(
+        name="KIMI_MODEL",
+        meaning="A catalogue id such as kimi-k2.5, or the provider's own id.",
+        default="auto: the first of the provider's list that it serves today, K2.5 first",
+        field="model",
+    ),
+    Variable(
+        name="KIMI_ALLOWED_PROVIDERS",
+        meaning="Providers, separated by commas, that the `provider` argument may name: a host's model must not "
+        "choose who sees the data.",
+        default="the chosen one alone",
+        field="allowed_providers",
+        read=_names,
+    ),
+    Variable(
+        name="KIMI_API_KEY", meaning="Key for whatever provider is chosen.", default="none", field=None, secret=True
+    ),
+    *(
+        Variable(
+            name=variable,
+            meaning=f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only "
+            "where KIMI_PROVIDER names the provider.",
+            default="none",
+            secret=True,
+        )
+        for variable, provider in PROVIDER_KEYS
+    ),
+    Variable(
+        name="KIMI_POLICY",
+        meaning="`adjust`: a mendable violation is mended and reported. `strict`: what the caller asked for is "
+        "refused instead of mended. What the caller left open is chosen and reported in both.",
+        default="adjust",
+        field="policy",
+        read=_one_of("adjust", "strict"),
+    ),
+    Variable(
+        name="KIMI_REPLY_WITHIN_S",
+        meaning="After this long a caller gets a run handle instead of waiting, unless its host is known to wait "
+        "while progress comes.",
+        default="45",
+        field="reply_within_s",
+        read=_positive,
+    ),
+    Variable(
+        name="KIMI_FIRST_TOKEN_TIMEOUT_S",
+        meaning="Upstream deadline for the first token; comments and keep-alives do not reset it.",
+        default="120",
+        field="first_token_timeout_s",
+        read=_positive,
+    ),
+    Variable(
+        name="KIMI_IDLE_TIMEOUT_S",
+        meaning="Upstream deadline between two tokens; comments and keep-alives do not reset it.",
+        default="60",
+        field="idle_timeout_s",
+        read=_positive,
+    ),
+    Variable(
+        name="KIMI_TOTAL_TIMEOUT_S",
+        meaning="Upstream deadline for one call, all attempts included.",
+        default="1800",
+        field="total_timeout_s",
+        read=_positive,
+    ),
+    Variable(
+        name="KIMI_REASONING_INLINE_CHARS",
+        meaning="How much reasoning a result carries inline; it all lands in the host's context.",
+        default="2000",
+        field="reasoning_inline_chars",
+        read=_whole(0),
+    ),
+    Variable(
+        name="KIMI_MAX_CONCURRENCY",
+        meaning="Upstream requests in flight at once.",
+        default="16",
+        field="max_concurrency",
+        read=_whole(1),
+    ),
+    Variable(
+        name="KIMI_LOG_LEVEL",
+        meaning="Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+        default="WARNING",
+        field="log_level",
+        read=_one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    ),
+)
+"""Every variable that is read today, in the order of the README."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says, each value read and checked once."""
+
+    provider: str | None = None
+    """``KIMI_PROVIDER``; None: chosen by base URL or key."""
+    base_url: str | None = None
+    """``KIMI_BASE_URL``; None: the provider's own."""
+    model: str = "auto"
+    """``KIMI_MODEL``."""
+    allowed_providers: tuple[str, ...] = ()
+    """``KIMI_ALLOWED_PROVIDERS``; empty: the chosen one alone."""
+    policy: Literal["adjust", "strict"] = "adjust"
+    """``KIMI_POLICY``."""
+    reply_within_s: float = 45.0
+    """``KIMI_REPLY_WITHIN_S``, seconds."""
+    first_token_timeout_s: float = 120.0
+    """``KIMI_FIRST_TOKEN_TIMEOUT_S``, seconds."""
+    idle_timeout_s: float = 60.0
+    """``KIMI_IDLE_TIMEOUT_S``, seconds."""
+    total_timeout_s: float = 1800.0
+    """``KIMI_TOTAL_TIMEOUT_S``, seconds."""
+    reasoning_inline_chars: int = 2000
+    """``KIMI_REASONING_INLINE_CHARS``, code points."""
+    max_concurrency: int = 16
+    """``KIMI_MAX_CONCURRENCY``, requests."""
+    log_level: str = "WARNING"
+    """``KIMI_LOG_LEVEL``."""
+    keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Keys by the name of their variable; never shown."""
+    unreadable: tuple[NotConfigured, ...] = ()
+    """One error for each variable whose value can't be read."""
+
+    def check(self) -> None:
+        """Raise the first ``NotConfigured`` there is, so that nothing is sent on half a setting."""
+        if self.unreadable:
+            raise self.unreadable[0]
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read every variable of the table. Never raises: what can't be read stands in ``unreadable``."""
+    values: dict[str, Any] = {}
+    keys: dict[str, str] = {}
+    unreadable: list[NotConfigured] = []
+    for variable in VARIABLES:
+        text = environment.get(variable.name, "").strip()
+        if not text or "${" in text:
+            continue
+        if variable.secret:
+            if text.isascii() and text.isprintable() and " " not in text:
+                keys[variable.name] = text
+            else:
+                unreadable.append(
+                    NotConfigured(
+                        f"{variable.name} holds characters that no key has.",
+                        fix=f"Set {variable.name} to the key alone: printable ASCII without spaces or line ends.",
+                    )
+                )
+            continue
+        assert variable.field is not None
+        try:
+            values[variable.field] = variable.read(text)
+        except ValueError as allowed:
+            unreadable.append(
+                NotConfigured(f"{variable.name} can't be read.", fix=f"Set {variable.name} to {allowed}, or unset it.")
+            )
+    return Settings(**values, keys=keys, unreadable=tuple(unreadable))

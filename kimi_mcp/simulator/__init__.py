@@ -1,0 +1,21 @@
+"""Owns a strict local stand-in for the providers' APIs, an oracle independent of the rest of kimi_mcp. I/O.
+
+`async with Simulator(provider="moonshot") as sim:` listens on `sim.base_url`; `faults.py` documents scenarios.
+"""
+
+from kimi_mcp.simulator.faults import Match, ScenarioError, ScriptedCall, Step, StepLike, load_scenario
+from kimi_mcp.simulator.server import Simulator, SimulatorError, serve_simulator
+from kimi_mcp.simulator.state import Received
+
+__all__ = [
+    "Match",
+    "Received",
+    "ScenarioError",
+    "ScriptedCall",
+    "Simulator",
+    "SimulatorError",
+    "Step",
+    "StepLike",
+    "load_scenario",
+    "serve_simulator",
+]

@@ -1,0 +1,278 @@
+"""Owns what each provider's dialect is and which models it serves when: rows of data. Pure, no I/O.
+
+Written from published sources alone (named beside each row); shares nothing with the product's catalogue.
+"third party" marks a date or id that only third parties report; "assumed" marks what no source was found for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from types import MappingProxyType
+from typing import Literal
+
+FACTS_DAY = date(2026, 11, 23)
+"""The day the published sources were read; what is served is judged as of this day unless told otherwise."""
+
+Switch = Literal["thinking", "chat_template_kwargs"]
+"""Where a request says whether to think."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What a model is, wherever it is served."""
+
+    name: str
+    """Its name in Moonshot's family, such as `kimi-k2.6`."""
+    always_thinks: bool = False
+    """Thinking can't be switched off (K2.7, K3)."""
+    keeps: bool = False
+    """Takes `thinking.keep: null|"all"` (K2.6; platform docs, third-party OpenAPI copy)."""
+    efforts: tuple[str, ...] = ()
+    """Levels of a top-level `reasoning_effort`; such a model takes no `thinking` object (K3)."""
+    forced_tools: bool = False
+    """`tool_choice: "required"` is allowed while thinking (K3)."""
+    context: int = 262_144
+    """Tokens of prompt and answer together."""
+    default_max_tokens: int = 32_768
+    """Tokens of an answer where the request names no limit."""
+
+
+_K25 = Model(name="kimi-k2.5")
+_K26 = Model(name="kimi-k2.6", keeps=True)
+_K27 = Model(name="kimi-k2.7-code", always_thinks=True)
+_K3 = Model(
+    name="kimi-k3",
+    always_thinks=True,
+    efforts=("low", "high", "max"),
+    forced_tools=True,
+    context=1_048_576,
+    default_max_tokens=131_072,
+)
+_K31 = replace(_K3, name="kimi-k3.1-pro")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A model under the id that one provider gives it, with the days it is served."""
+
+    id: str
+    model: Model
+    since: date | None = None
+    """First day; None: as long as anyone remembers."""
+    until: date | None = None
+    """Last day; None: no end known."""
+    redirected_since: date | None = None
+    """From this day on another model answers in its place."""
+    redirected_to: str | None = None
+    """The id of that other model."""
+
+    def live(self, day: date) -> bool:
+        """Whether the provider serves it on that day."""
+        return (self.since is None or self.since <= day) and (self.until is None or day <= self.until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How one provider's chat-completions API differs from the others."""
+
+    name: str
+    serves: tuple[Served, ...]
+    moonshot: bool = False
+    """Moonshot's own strict API: fixed sampling values, its schema dialect, files, balance, `ms://` ids."""
+    switch: Switch = "chat_template_kwargs"
+    reasoning_field: str = "reasoning_content"
+    """The field of an answer that carries the reasoning."""
+    reads_reasoning: str = "reasoning_content"
+    """The field of an assistant message that is read; any other name is dropped without a word."""
+    needs_key: bool = True
+    retired_status: int = 404
+    """Status for a model that is no longer served."""
+    lists_retired: bool = False
+    """`/models` still names retired models."""
+    image: bool = True
+    video: bool = True
+    video_status: int = 400
+    """Status for video where it can't be taken."""
+    max_tokens_limit: int | None = None
+    """Largest `max_tokens` that is taken."""
+    extra_fields: frozenset[str] = frozenset()
+    """Top-level fields of a request beyond those that everyone takes."""
+    says_reasoning_tokens: bool = False
+    """Usage carries `completion_tokens_details.reasoning_tokens`."""
+
+    def find(self, model_id: str) -> Served | None:
+        """The row of that id, live or not."""
+        return next((row for row in self.serves if row.id == model_id), None)
+
+
+_K26_ENDS = date(2026, 12, 31)  # third party
+
+# models.dev PR 6101 (K2.5's end), diillson/chatcli#1344 (GET /v1/models on 2026-09-02), models.dev (K3.1, third party)
+_FAMILY = (
+    Served(id="kimi-k2.6", model=_K26, until=_K26_ENDS),
+    Served(id="kimi-k2.7-code", model=_K27, until=_K26_ENDS),
+    Served(id="kimi-k2.7-code-highspeed", model=replace(_K27, name="kimi-k2.7-code-highspeed"), until=_K26_ENDS),
+    Served(id="kimi-k3", model=_K3),
+    Served(id="kimi-k3.1-pro", model=_K31, since=date(2026, 10, 24)),
+    Served(
+        id="kimi-k3.1-pro-highspeed",
+        model=replace(_K31, name="kimi-k3.1-pro-highspeed"),
+        since=date(2026, 10, 24),
+    ),
+)
+_MOONSHOT = Dialect(
+    name="moonshot",
+    serves=(Served(id="kimi-k2.5", model=_K25, until=date(2026, 8, 31)), *_FAMILY),
+    moonshot=True,
+    switch="thinking",
+    extra_fields=frozenset({"thinking", "reasoning_effort", "prompt_cache_key", "safety_identifier"}),
+)
+
+_ENGINE_FIELDS = frozenset(
+    {
+        "chat_template_kwargs",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "include_reasoning",
+        "separate_reasoning",
+        "structured_outputs",
+        "guided_json",
+        "mm_processor_kwargs",
+        "add_generation_prompt",
+        "continue_final_message",
+        "cache_salt",
+        "priority",
+        "request_id",
+        "ignore_eos",
+        "min_tokens",
+        "skip_special_tokens",
+        "stop_token_ids",
+        "reasoning_effort",
+    }
+)
+"""What self-hosted engines take on top (vLLM and SGLang OpenAI-server docs)."""
+
+_HOSTED_FIELDS = frozenset({"chat_template_kwargs", "top_k", "min_p", "repetition_penalty", "reasoning_effort"})
+
+# vLLM since 0.16 answers with `reasoning`, reads `reasoning` and drops `reasoning_content` (vllm-project/recipes);
+# video answers 500 (vllm#42491). A server started without --api-key takes any caller.
+_VLLM = Dialect(
+    name="vllm",
+    serves=(Served(id="moonshotai/Kimi-K2.5", model=_K25),),
+    reasoning_field="reasoning",
+    reads_reasoning="reasoning",
+    needs_key=False,
+    video=False,
+    video_status=500,
+    extra_fields=_ENGINE_FIELDS,
+)
+# SGLang: `reasoning_content`; video not merged (sglang#37632).
+_SGLANG = replace(
+    _VLLM,
+    name="sglang",
+    reasoning_field="reasoning_content",
+    reads_reasoning="reasoning_content",
+    video_status=400,
+)
+# NVIDIA/NemoClaw#2120 (K2.5), models.dev#3146 (K2.6), NVIDIA/NemoClaw#11902 (410 while /models still lists them).
+_NIM = Dialect(
+    name="nim",
+    serves=(
+        Served(
+            id="moonshotai/kimi-k2.5",
+            model=_K25,
+            until=date(2026, 5, 20),
+            redirected_since=date(2026, 4, 30),
+            redirected_to="moonshotai/kimi-k2.6",
+        ),
+        Served(id="moonshotai/kimi-k2.6", model=_K26, until=date(2026, 7, 7)),
+        Served(id="moonshotai/kimi-k3", model=_K3),
+    ),
+    reasoning_field="reasoning",
+    reads_reasoning="reasoning",
+    retired_status=410,
+    lists_retired=True,
+    video=False,
+    max_tokens_limit=65_536,
+    extra_fields=frozenset({"chat_template_kwargs", "reasoning_effort"}),
+)
+# models.dev and third parties; K2.5 no longer routed. Field and switch assumed.
+_HUGGINGFACE = Dialect(
+    name="huggingface",
+    serves=(Served(id="moonshotai/Kimi-K2.6", model=_K26), Served(id="moonshotai/Kimi-K3", model=_K3)),
+    video=False,
+    extra_fields=_HOSTED_FIELDS,
+)
+# OpenRouter announced K2.5's removal for 2026-09-07; the others assumed. `reasoning` is OpenRouter's own field.
+_OPENROUTER = Dialect(
+    name="openrouter",
+    serves=(
+        Served(id="moonshotai/kimi-k2.5", model=_K25, until=date(2026, 9, 6)),
+        Served(id="moonshotai/kimi-k2.6", model=_K26),
+        Served(id="moonshotai/kimi-k3", model=_K3),
+    ),
+    reasoning_field="reasoning",
+    reads_reasoning="reasoning",
+    video=False,
+    says_reasoning_tokens=True,
+    extra_fields=_HOSTED_FIELDS | {"reasoning", "include_reasoning", "provider", "models", "transforms", "usage"},
+)
+# Together stopped K2.5 on 2026-05-21; takes `thinking: {type}`, documents video. K2.6 and K3 assumed.
+_TOGETHER = Dialect(
+    name="together",
+    serves=(
+        Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 5, 20)),
+        Served(id="moonshotai/Kimi-K2.6", model=_K26),
+        Served(id="moonshotai/Kimi-K3", model=_K3),
+    ),
+    switch="thinking",
+    reasoning_field="reasoning",
+    reads_reasoning="reasoning",
+    extra_fields=frozenset({"thinking", "top_k", "min_p", "repetition_penalty", "reasoning_effort"}),
+)
+# Fireworks announced K2.5's end for June 2026; K2.6 and K3 assumed by its naming.
+_FIREWORKS = Dialect(
+    name="fireworks",
+    serves=(
+        Served(id="accounts/fireworks/models/kimi-k2p5", model=_K25, until=date(2026, 6, 30)),
+        Served(id="accounts/fireworks/models/kimi-k2p6", model=_K26),
+        Served(id="accounts/fireworks/models/kimi-k3", model=_K3),
+    ),
+    video=False,
+    extra_fields=_HOSTED_FIELDS,
+)
+# models.dev of 2026-07-02: text, image and video; still named as serving it (NousResearch/hermes-agent#109895).
+_NOVITA = Dialect(
+    name="novita",
+    serves=(Served(id="moonshotai/kimi-k2.5", model=_K25),),
+    extra_fields=_HOSTED_FIELDS,
+)
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            _MOONSHOT,
+            replace(_MOONSHOT, name="moonshot-cn"),
+            _NIM,
+            _HUGGINGFACE,
+            _OPENROUTER,
+            _TOGETHER,
+            _FIREWORKS,
+            _NOVITA,
+            _VLLM,
+            _SGLANG,
+            replace(_SGLANG, name="ktransformers"),
+            replace(
+                _MOONSHOT,
+                name="simulator",
+                serves=(Served(id="kimi-k2.5", model=_K25), *(replace(row, until=None) for row in _FAMILY)),
+                needs_key=False,
+            ),
+        )
+    }
+)
+"""Every dialect by its provider's name. `simulator` speaks Moonshot's and serves the whole family, K2.5 included."""

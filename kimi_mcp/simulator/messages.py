@@ -1,0 +1,267 @@
+"""Owns reading a request's messages: roles, parts, media, tool turns and their reasoning. Pure, no I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from kimi_mcp.simulator import tokens
+from kimi_mcp.simulator.dialects import Dialect
+from kimi_mcp.simulator.media import FORMATS, Medium, names_format, sniff
+from kimi_mcp.simulator.refusals import Refused, invalid
+from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object, as_text
+
+_ROLES = ("system", "user", "assistant", "tool")
+_IMAGE_TOKENS_PER_PIXEL = 1 / 784
+_MOST_IMAGE_TOKENS = 4096
+_VIDEO_TOKENS = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMedium:
+    """A medium that has arrived: in a data URL, or before as a file."""
+
+    medium: Medium | None
+    """What its header says; None for a file that is no medium."""
+    size: int
+    """Bytes."""
+    sha256: str
+    purpose: str | None = None
+    """Of an uploaded file."""
+    url: str | None = None
+    """Of a link that an engine would fetch by itself."""
+
+
+class MediaSource(Protocol):
+    """Where `ms://` ids are looked up."""
+
+    def stored(self, file_id: str) -> StoredMedium | None:
+        """The uploaded file of that id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Messages:
+    """What the messages of a request brought."""
+
+    turns: int
+    """Number of messages."""
+    system: str | None
+    """Text of the system messages, joined."""
+    prompt: str
+    """Text of the last user message."""
+    last_tool_text: str | None
+    """Text of the tool messages after the last assistant turn."""
+    media: tuple[StoredMedium, ...]
+    reasoning: tuple[tuple[int, str], ...]
+    """Index and reasoning of each assistant message that brought one under the field that is read."""
+    partial: str | None
+    """Beginning of the answer that the request dictates (`partial: true`)."""
+    transcript: str
+    """All that the prompt cache compares."""
+    tokens: int
+
+
+class _Reader:
+    def __init__(self, dialect: Dialect, thinking: bool, source: MediaSource) -> None:
+        self.dialect, self.thinking, self.source = dialect, thinking, source
+        self.media: list[StoredMedium] = []
+        self.media_tokens = 0
+        self.reasoning: list[tuple[int, str]] = []
+        self.open_calls: list[str] = []
+        self.known_calls: set[str] = set()
+
+    def text_of(self, content: object, index: int, role: str) -> str:
+        if content is None:
+            return ""
+        if isinstance(content, str):
+            return content
+        parts = as_array(content)
+        if parts is None:
+            invalid(f"Invalid request: the content of the message at position {index} must be a string or an array")
+        texts = [self._part(as_object(part) or {}, index, role) for part in parts]
+        return "\n".join(one for one in texts if one)
+
+    def _part(self, part: JsonObject, index: int, role: str) -> str:
+        kind = part.get("type")
+        if kind == "text":
+            text = as_text(part.get("text"))
+            if text is None or not text.strip():
+                invalid("text content is empty")
+            return text
+        if kind not in ("image_url", "video_url"):
+            invalid(f"Invalid request: unknown content part type '{kind}' in the message at position {index}")
+        if role not in ("user", "tool"):
+            invalid(f"Invalid request: {kind} is not allowed in a message with role '{role}'")
+        said = part.get(kind)
+        url = as_text(said) if self.dialect.moonshot else None
+        url = url or as_text((as_object(said) or {}).get("url"))
+        if url is None:
+            invalid(f"Invalid request: {kind}.url must be a string")
+        found = self._medium(kind.removesuffix("_url"), url)
+        self.media.append(found)
+        self.media_tokens += _media_tokens(found)
+        return ""
+
+    def _medium(self, kind: str, url: str) -> StoredMedium:
+        dialect = self.dialect
+        if kind == "video" and not dialect.video:
+            if dialect.video_status == 500:  # vllm#42491
+                raise Refused(500, "InternalServerError", "Internal server error")
+            invalid("Invalid request: video input is not supported by this model")
+        if url.startswith("data:"):
+            return _data_url(kind, url)
+        if dialect.moonshot and url.startswith("ms://"):
+            return self._file(kind, url.removeprefix("ms://"))
+        if dialect.moonshot or not url.startswith(("http://", "https://")):
+            invalid(f"Invalid request: unsupported {kind} url: {url[:200]}")  # OpenHands/software-agent-sdk#3219
+        # An engine would fetch this from inside its own network (vllm#57157); the simulator only says so.
+        return StoredMedium(medium=Medium(kind=kind, format="link"), size=0, sha256="", url=url)
+
+    def _file(self, kind: str, file_id: str) -> StoredMedium:
+        found = self.source.stored(file_id)
+        if found is None:
+            invalid(f"Invalid request: file {file_id} not found")
+        if found.purpose != kind or found.medium is None or found.medium.kind != kind:
+            invalid(f"Invalid request: file {file_id} has purpose '{found.purpose}', not '{kind}'")
+        return found
+
+    def assistant(self, message: JsonObject, index: int, text: str) -> None:
+        calls = as_array(message.get("tool_calls")) or []
+        reasoning = message.get(self.dialect.reads_reasoning)
+        if reasoning is not None and not isinstance(reasoning, str):
+            invalid(f"Invalid request: '{self.dialect.reads_reasoning}' must be string")
+        if reasoning is not None:
+            self.reasoning.append((index, reasoning))
+        if calls and self.dialect.moonshot:
+            if self.thinking and reasoning is None:  # MoonshotAI/Kimi-K2.5#13
+                invalid(
+                    "thinking is enabled but reasoning_content is missing in assistant tool call message "
+                    f"at index {index}"
+                )
+            if message.get("content") is not None and not text.strip():  # MoonshotAI/kimi-cli#2621
+                invalid("text content is empty")
+        if not calls and not text.strip():  # AIDotNet/OpenCowork#10
+            invalid(f"Invalid request: the message at position {index} with role 'assistant' must not be empty")
+        self.open_calls = []
+        for call in calls:
+            found = as_object(call) or {}
+            function = as_object(found.get("function")) or {}
+            call_id, arguments = as_text(found.get("id")), function.get("arguments")
+            if not call_id or not as_text(function.get("name")) or not isinstance(arguments, str):
+                invalid(f"Invalid request: malformed tool call in the message at position {index}")
+            self.open_calls.append(call_id)
+            self.known_calls.add(call_id)
+
+    def tool(self, message: JsonObject) -> None:
+        call_id = as_text(message.get("tool_call_id")) or ""
+        if call_id not in self.known_calls:
+            invalid(f"Invalid request: tool_call_id {call_id} is not found")
+        if call_id in self.open_calls:
+            self.open_calls.remove(call_id)
+
+    def all_answered(self) -> None:
+        if self.open_calls:
+            invalid(
+                "Invalid request: an assistant message with 'tool_calls' must be followed by tool messages responding "
+                "to each 'tool_call_id'. The following tool_call_ids did not have response messages: "
+                + ", ".join(self.open_calls)
+            )
+
+
+def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, media: MediaSource) -> Messages:
+    """Read the messages in their order; raises Refused at the first that the upstream would not take."""
+    if not messages:
+        invalid("Invalid request: messages must not be empty")
+    reader = _Reader(dialect, thinking, media)
+    systems: list[str] = []
+    prompt, tool_text, partial = "", None, None
+    transcript: list[str] = []
+    for index, entry in enumerate(messages):
+        message = as_object(entry) or {}
+        role = as_text(message.get("role"))
+        if role not in _ROLES:
+            invalid(f"Invalid request: unknown role '{message.get('role')}' in the message at position {index}")
+        text = reader.text_of(message.get("content"), index, role)
+        if role != "tool":
+            reader.all_answered()
+        if message.get("partial") is not None and (role != "assistant" or index != len(messages) - 1):
+            invalid("Invalid request: partial is only allowed on the last message, with role 'assistant'")
+        if role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
+            invalid(f"Invalid request: the message at position {index} with role '{role}' must not be empty")
+        if role == "system":
+            systems.append(text)
+        elif role == "user":
+            prompt, tool_text = text, None
+        elif role == "tool":
+            reader.tool(message)
+            tool_text = text if tool_text is None else f"{tool_text}\n{text}"
+        elif message.get("partial") is True:
+            partial = text
+        else:
+            reader.assistant(message, index, text)
+            tool_text = None
+        read = as_text(message.get(dialect.reads_reasoning)) or ""
+        transcript.append(f"{role[0]}\x1f{read}{text}{message.get('tool_calls') or ''}\x1e")
+    reader.all_answered()
+    joined = "".join(transcript)
+    return Messages(
+        turns=len(messages),
+        system="\n".join(systems) if systems else None,
+        prompt=prompt,
+        last_tool_text=tool_text,
+        media=tuple(reader.media),
+        reasoning=tuple(reader.reasoning),
+        partial=partial,
+        transcript=joined,
+        tokens=tokens.count(joined) + reader.media_tokens,
+    )
+
+
+def _data_url(kind: str, url: str) -> StoredMedium:
+    head, comma, payload = url.partition(",")
+    claimed, _, encoding = head.removeprefix("data:").partition(";")
+    if not comma or encoding != "base64":
+        invalid(f"Invalid request: {kind} data url must be data:{kind}/<format>;base64,<data>")
+    claimed_kind, _, form = claimed.partition("/")
+    if claimed_kind != kind or form not in FORMATS[kind]:
+        invalid(f"Invalid request: unsupported {kind} type: {claimed}")
+    try:
+        data = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        invalid(f"Invalid request: {kind} data url is not valid base64")
+    found = sniff(data)
+    if found is None or found.kind != kind or not names_format(form, found.format):
+        invalid(f"Invalid request: the data is not {claimed}")
+    return StoredMedium(medium=found, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _media_tokens(stored: StoredMedium) -> int:
+    medium = stored.medium
+    if medium is None or medium.kind == "video":
+        return _VIDEO_TOKENS
+    pixels = (medium.width or 0) * (medium.height or 0)
+    return max(1, min(_MOST_IMAGE_TOKENS, int(pixels * _IMAGE_TOKENS_PER_PIXEL)))
+
+
+def glimpse(body: object) -> tuple[str, str, str]:
+    """Model, text of the last user message and of the system messages of a body that may be anything."""
+    fields = as_object(body) or {}
+    user, systems = "", list[str]()
+    for entry in as_array(fields.get("messages")) or []:
+        message = as_object(entry) or {}
+        content = message.get("content")
+        texts = [content] if isinstance(content, str) else _texts(content)
+        if message.get("role") == "user":
+            user = "\n".join(texts)
+        elif message.get("role") == "system":
+            systems += texts
+    return as_text(fields.get("model")) or "", user, "\n".join(systems)
+
+
+def _texts(content: object) -> list[str]:
+    parts = [as_object(part) or {} for part in as_array(content) or []]
+    return [text for part in parts if (text := as_text(part.get("text"))) is not None]

@@ -1,0 +1,285 @@
+"""Owns what each path answers: chat completions, models, files, token estimates, balance. I/O through its Reply.
+
+Paths: Moonshot API reference (chat/completions, models, files, tokenizers/estimate-token-count, users/me/balance);
+engines other than Moonshot have chat completions and models alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from anyio import CancelScope
+
+from kimi_mcp.simulator import answers
+from kimi_mcp.simulator.checks import Chat, read_chat
+from kimi_mcp.simulator.faults import CHAT_PATH, PLAIN, Step
+from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, Reply, Request, Wire
+from kimi_mcp.simulator.instead import JSON, body_instead, headers_on_top, replaces_answer
+from kimi_mcp.simulator.messages import glimpse, read_messages
+from kimi_mcp.simulator.playback import play_body, play_stream
+from kimi_mcp.simulator.refusals import Refused, invalid
+from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object
+from kimi_mcp.simulator.sse import Framing, encode, events, whole_answer
+from kimi_mcp.simulator.state import Exchange, World, parse_json
+
+MODELS, FILES = "/v1/models", "/v1/files"
+TOKENS, BALANCE = "/v1/tokenizers/estimate-token-count", "/v1/users/me/balance"
+
+_LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "199", "x-ratelimit-reset": "1"}
+
+
+class Response:
+    """One request on its way to its response."""
+
+    def __init__(self, world: World, wire: Wire, request: Request, scope: CancelScope) -> None:
+        self.world = world
+        self._scope = scope
+        self.wire = wire
+        self.request = request
+        self.exchange: Exchange | None = None
+        self.reply: Reply | None = None
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection can carry another request."""
+        return self.reply is not None and self.reply.keep_alive
+
+    async def respond(self) -> None:
+        """Read the request, judge it, answer it; raises CutOff and ClientGone."""
+        try:
+            await self._route()
+        except Refused as refused:
+            await self._refuse(refused)
+        except BodyTooLarge:
+            await self._refuse(Refused(413, "invalid_request_error", "Invalid request: the request body is too large"))
+
+    def _begin(self, body: object = None) -> Exchange:
+        if self.exchange is None:
+            self.exchange = self.world.begin(self.request, body)
+        return self.exchange
+
+    def _reply(self, step: Step) -> Reply:
+        """The response's writer; from here on a client that leaves ends it."""
+        request = self.request
+        if self.wire.gone:
+            raise ClientGone
+        self.wire.on_gone = self._scope.cancel
+        self.reply = Reply(
+            self.wire,
+            keep_alive=request.keeps_alive and request.complete,
+            chunks=request.http_version == "1.1",
+            cut=step.cut,
+            over=step.over,
+        )
+        return self.reply
+
+    async def _route(self) -> None:
+        method, path = self.request.method, self.request.path
+        moonshot = self.world.dialect.moonshot
+        file_id = path.removeprefix(FILES + "/") if path.startswith(FILES + "/") else None
+        allowed: Mapping[str, tuple[str, ...]] = {CHAT_PATH: ("POST",), MODELS: ("GET",)}
+        if moonshot:
+            allowed = {**allowed, FILES: ("GET", "POST"), TOKENS: ("POST",), BALANCE: ("GET",)}
+        methods = allowed.get(path) or (self._file_methods(file_id) if moonshot and file_id else None)
+        if methods is None:
+            raise Refused(404, "resource_not_found_error", "The requested resource was not found")
+        if method not in methods:
+            raise Refused(405, "invalid_request_error", f"Method {method} is not allowed here")
+        if path == CHAT_PATH:
+            await self._chat()
+            return
+        if path == FILES and method == "POST":
+            self._begin()
+        else:
+            await self._body()
+        step = self._step(unchecked=True) or self._authorized() or self._step(unchecked=False) or PLAIN
+        if replaces_answer(step):
+            await self._send_instead(step)
+        elif path == MODELS:
+            await self._send(self._models(), step)
+        elif path == TOKENS:
+            await self._send(self._estimate(), step)
+        elif path == BALANCE:
+            money = {"available_balance": 49.58, "voucher_balance": 46.58, "cash_balance": 3.0}
+            await self._send({"code": 0, "data": money, "scode": "0x0", "status": True}, step)
+        else:
+            await self._files(file_id, step)
+
+    @staticmethod
+    def _file_methods(file_id: str) -> tuple[str, ...] | None:
+        name, _, rest = file_id.partition("/")
+        if not name or rest not in ("", "content"):
+            return None
+        return ("GET",) if rest else ("GET", "DELETE")
+
+    async def _body(self) -> object:
+        """Read and log the body; its JSON where it is some, else its bytes."""
+        try:
+            data = await self.request.body(self.world.most_bytes)
+        except (ClientGone, BodyTooLarge):
+            self._begin()
+            raise
+        try:
+            body = parse_json(data)
+        except ValueError:
+            body = data
+        self._begin(body)
+        return body
+
+    def _key(self) -> str:
+        said = self.request.headers.get("authorization", "")
+        return said.removeprefix("Bearer ").strip() if said.startswith("Bearer ") else ""
+
+    def _authorized(self) -> None:
+        """Raise Refused for a key that is missing or wrong (HC error-codes; gateways echo the key)."""
+        key, wanted = self._key(), self.world.require_key
+        if not key and (self.world.dialect.needs_key or wanted is not None):
+            raise Refused(401, "invalid_authentication_error", "Invalid Authentication")
+        if key.startswith("sk-wrong") or (wanted is not None and key != wanted):
+            raise Refused(401, "incorrect_api_key_error", f"Incorrect API key provided: {key}")
+
+    def _step(self, *, unchecked: bool) -> Step | None:
+        model, text, system = glimpse(self.exchange.body if self.exchange else None)
+        return self.world.scenario.take(
+            path=self.request.path, model=model, text=text, system=system, unchecked=unchecked
+        )
+
+    async def _chat(self) -> None:
+        body = await self._body()
+        step = self._step(unchecked=True)
+        if step is None:
+            self._authorized()
+            kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                invalid("Invalid request: the content type must be application/json")
+            if isinstance(body, bytes):
+                invalid("Invalid request: the body is not valid JSON")
+        elif replaces_answer(step):
+            await self._send_instead(step)
+            return
+        chat = read_chat(body, self.world.dialect, self.world.day, self.world.files)
+        step = step or self._step(unchecked=False) or PLAIN
+        if replaces_answer(step):
+            await self._send_instead(step)
+        else:
+            await self._answer(chat, step)
+
+    async def _answer(self, chat: Chat, step: Step) -> None:
+        world = self.world
+        answer = compose(chat, step)
+        world.answers += 1
+        cached = world.cache.cached_tokens((self._key(), chat.answering.id, chat.cache_key), chat.received.transcript)
+        framing = Framing(
+            id=f"chatcmpl-simulator-{world.answers:06d}",
+            created=int(time.time()),
+            model=step.answer_model or chat.answering.id,
+            prompt_tokens=chat.prompt_tokens,
+            cached_tokens=min(cached, chat.prompt_tokens),
+            include_usage=chat.include_usage,
+        )
+        headers = {**(_LIMITS if world.dialect.moonshot else {}), **headers_on_top(step)}
+        reply = self._reply(step)
+        if chat.stream:
+            made = events(answer, framing, world.dialect, step)
+            await play_stream(reply, step, made, world, headers)
+            return
+        data = encode(whole_answer(answer, framing, world.dialect, step)).encode("utf-8", "surrogatepass")
+        data = data.replace(b'"content":', b'"content":\xc3\x28', 1) if step.invalid_utf8 else data
+        data = data[: len(data) // 2] if step.bad_json else data
+        await play_body(
+            reply, step, step.status or 200, {**JSON, **headers}, data, world, spoken=answer.completion_tokens
+        )
+
+    def _models(self) -> JsonObject:
+        dialect, day = self.world.dialect, self.world.day
+        listed = [row for row in dialect.serves if dialect.lists_retired or row.live(day)]
+        data: list[JsonObject] = []
+        for row in listed:
+            entry: JsonObject = {
+                "id": row.id,
+                "object": "model",
+                "created": 1769472000,
+                "owned_by": "moonshot",
+            }
+            if dialect.moonshot:
+                entry |= {
+                    "context_length": row.model.context,
+                    "supports_image_in": dialect.image,
+                    "supports_video_in": dialect.video,
+                    "supports_reasoning": True,
+                }
+            elif not dialect.needs_key:
+                entry["max_model_len"] = row.model.context
+            data.append(entry)
+        return {"object": "list", "data": data}
+
+    def _estimate(self) -> JsonObject:
+        fields = as_object(self.exchange.body if self.exchange else None)
+        if fields is None or "model" not in fields or "messages" not in fields:
+            invalid("Invalid request: 'model' and 'messages' are required")
+        served = self.world.dialect.find(str(fields["model"]))
+        if served is None or not served.live(self.world.day):
+            message = f"Not found the model {fields['model']} or Permission denied"
+            raise Refused(404, "resource_not_found_error", message)
+        read = read_messages(
+            as_array(fields["messages"]) or [], self.world.dialect, thinking=False, media=self.world.files
+        )
+        return {"data": {"total_tokens": read.tokens}}
+
+    async def _files(self, file_id: str | None, step: Step) -> None:
+        store = self.world.files
+        if file_id is None and self.request.method == "POST":
+            kind = self.request.headers.get("content-type", "")
+            stored = await store.upload(kind, self.request.chunks())
+            await self._send(stored.described(), step)
+        elif file_id is None:
+            after = dict(parse_qsl(self.request.query)).get("after")
+            listed = [one.described() for one in store.all() if after is None or one.id > after]
+            await self._send({"object": "list", "data": listed, "has_more": False}, step)
+        elif file_id.endswith("/content"):
+            found = store.get(file_id.removesuffix("/content"))
+            data = found.path.read_bytes()
+            await self._send_body(200, {"content-type": "application/octet-stream"}, data, step)
+        elif self.request.method == "DELETE":
+            store.delete(file_id)
+            await self._send({"deleted": True, "id": file_id, "object": "file"}, step)
+        else:
+            await self._send(store.get(file_id).described(), step)
+
+    async def _send(self, value: JsonObject, step: Step) -> None:
+        await self._send_body(step.status or 200, dict(JSON), encode(value).encode("utf-8", "surrogatepass"), step)
+
+    async def _send_instead(self, step: Step) -> None:
+        status, headers, data = body_instead(step, self._key())
+        await self._send_body(status, headers, data, step)
+
+    async def _send_body(self, status: int, headers: dict[str, str], data: bytes, step: Step) -> None:
+        await play_body(self._reply(step), step, status, {**headers, **headers_on_top(step)}, data, self.world)
+
+    async def _refuse(self, refused: Refused) -> None:
+        self._begin()
+        body = refused.body(moonshot=self.world.dialect.moonshot)
+        reply = self._reply(PLAIN)
+        data = encode(body).encode("utf-8", "surrogatepass")
+        headers = {**JSON, **({"allow": "GET, POST, DELETE"} if refused.status == 405 else {})}
+        await play_body(reply, PLAIN, refused.status, headers, data, self.world)
+
+
+def compose(chat: Chat, step: Step) -> answers.Answer:
+    """What the model says: derived from the request, or as the step dictates."""
+    reasoning = None
+    if chat.thinking:
+        reasoning = answers.reasoning_text(chat) if step.reasoning is None else step.reasoning
+        reasoning = answers.lengthened(reasoning, step.reasoning_tokens)
+    calls = tuple(
+        answers.ToolCall(name=call.name, arguments=call.arguments, id=call.id or f"functions.{call.name}:{place}")
+        for place, call in enumerate(step.tool_calls)
+    )
+    calls = calls or (answers.forced_call(chat) if step.content is None else ())
+    content = step.content
+    if content is None:
+        content = "" if calls else answers.content_text(chat)
+    content = answers.lengthened(content, step.content_tokens)
+    return answers.limited(chat, reasoning, content, calls, inside_reasoning=step.length_in_reasoning)

@@ -1,0 +1,196 @@
+"""Owns Moonshot's JSON-schema dialect and instances made from a schema. Pure, no I/O.
+
+The dialect's rules and words are those that users were refused with: MoonshotAI/kimi-code#2661 (`type` beside
+`anyOf`), MoonshotAI/kimi-cli#1903 (keywords beside `$ref`), earendil-works/pi#5822 (untyped property),
+CommandCodeAI/command-code#594 (`$ref` targets), pydantic/logfire#2191 (`$ref` must be a string).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kimi_mcp.simulator.shapes import JsonObject, as_array, as_integer, as_number, as_object, as_text
+
+TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{2,63}")
+"""Names of tools (Moonshot tool-use guide)."""
+
+_ANNOTATIONS = frozenset({"$defs", "definitions", "$schema", "$id"})
+_DEEPEST = 12
+
+
+def schema_fault(schema: JsonObject) -> str | None:
+    """What Moonshot's dialect refuses in a schema: "At path '…': …", or None when it is fine."""
+    return next(_faults(schema, "root", schema), None)
+
+
+def _faults(schema: JsonObject, path: str, root: JsonObject) -> Iterator[str]:
+    def below(*names: str) -> str:
+        return ".".join(names if path == "root" else (path, *names))
+
+    if "$ref" in schema:
+        yield from _ref_faults(schema, path, below("$ref"), root)
+        return
+    branches = as_array(schema.get("anyOf"))
+    if branches is not None:
+        if "type" in schema:
+            fault = "when using anyOf, type should be defined in anyOf items instead of the parent schema"
+            yield f"At path '{path}': {fault}"
+        for branch in branches:
+            yield from _faults(as_object(branch) or {}, below("anyOf"), root)
+    combined = [name for name in ("oneOf", "allOf") if as_array(schema.get(name))]
+    if "type" not in schema and branches is None and not combined:
+        yield f"At path '{path}': type is not defined"
+    for name in combined:
+        for branch in as_array(schema.get(name)) or []:
+            if "type" not in schema:
+                yield from _faults(as_object(branch) or {}, below(name), root)
+    properties = as_object(schema.get("properties")) or {}
+    for name, inner in properties.items():
+        found = as_object(inner)
+        if name == "$ref":  # taken for the keyword itself
+            yield f"At path '{below('properties', '$ref')}': $ref must be a string"
+        elif found is None:
+            yield f"At path '{below('properties', name)}': schema must be an object"
+        else:
+            yield from _faults(found, below("properties", name), root)
+    for name in as_array(schema.get("required")) or []:
+        if name not in properties:
+            yield f"At path '{path}': required property '{name}' is not defined in properties"
+    items = as_object(schema.get("items"))
+    if items is not None:
+        yield from _faults(items, below("items"), root)
+    extra = as_object(schema.get("additionalProperties"))
+    if extra:
+        yield from _faults(extra, below("additionalProperties"), root)
+    for defs in ("$defs", "definitions"):
+        for name, inner in (as_object(schema.get(defs)) or {}).items():
+            yield from _faults(as_object(inner) or {}, below(defs, name), root)
+
+
+def _ref_faults(schema: JsonObject, path: str, ref_path: str, root: JsonObject) -> Iterator[str]:
+    target = as_text(schema["$ref"])
+    if target is None:
+        yield f"At path '{ref_path}': $ref must be a string"
+    elif not (target == "#" or target.startswith(("#/$defs/", "#/definitions/"))):
+        yield f"At path '{ref_path}': references must start with #/$defs/"
+    elif resolve(target, root) is None:
+        yield f"At path '{ref_path}': {target} is not defined"
+    beside = sorted(set(schema) - {"$ref"} - (_ANNOTATIONS if path == "root" else frozenset[str]()))
+    if beside:
+        yield f"At path '{path}': conflicting keywords found after $ref expansion: {', '.join(beside)}"
+
+
+def resolve(ref: str, root: JsonObject) -> JsonObject | None:
+    """The schema that a local `$ref` points to."""
+    found: JsonObject | None = root
+    for part in ref.removeprefix("#").strip("/").split("/") if ref != "#" else []:
+        found = as_object((found or {}).get(part.replace("~1", "/").replace("~0", "~")))
+    return found
+
+
+def instance(schema: JsonObject, words: str) -> object:
+    """A value that satisfies the schema; its strings say `words` where nothing else is asked for."""
+    return _instance(schema, schema, words, "value", 0)
+
+
+def _instance(schema: JsonObject, root: JsonObject, words: str, name: str, depth: int) -> object:
+    if "const" in schema:
+        return schema["const"]
+    choices = as_array(schema.get("enum"))
+    if choices:
+        return choices[0]
+    ref = as_text(schema.get("$ref"))
+    if ref is not None:
+        return _instance(resolve(ref, root) or {}, root, words, name, depth + 1)
+    for combined in ("anyOf", "oneOf"):
+        branches = [found for one in as_array(schema.get(combined)) or [] if (found := as_object(one)) is not None]
+        if branches:
+            return _instance(_shallowest(branches, depth), root, words, name, depth + 1)
+    merged = dict(schema)
+    for part in as_array(schema.get("allOf")) or []:
+        inner = as_object(part) or {}
+        properties = (as_object(merged.get("properties")) or {}) | (as_object(inner.get("properties")) or {})
+        required = [*(as_array(merged.get("required")) or []), *(as_array(inner.get("required")) or [])]
+        merged = {**merged, **inner, "properties": properties, "required": required}
+    kind = merged.get("type")
+    kinds = as_array(kind)
+    if kinds is not None:
+        kind = next((one for one in kinds if one != "null"), "null")
+    if kind == "object" or (kind is None and "properties" in merged):
+        return _object(merged, root, words, depth)
+    if kind == "array":
+        least = as_integer(merged.get("minItems")) or 0
+        most = as_integer(merged.get("maxItems"))
+        wanted = max(least, 1 if depth < _DEEPEST and most != 0 else 0)
+        inner = as_object(merged.get("items")) or {"type": "string"}
+        return [_instance(inner, root, words, name, depth + 1) for _ in range(wanted)]
+    if kind in ("integer", "number"):
+        return _number(merged, whole=kind == "integer")
+    if kind == "boolean":
+        return True
+    if kind == "null":
+        return None
+    return _string(merged, words, name)
+
+
+def _shallowest(branches: list[JsonObject], depth: int) -> JsonObject:
+    if depth < _DEEPEST:
+        return branches[0]
+    return next(
+        (one for one in branches if one.get("type") not in ("object", "array") and "$ref" not in one),
+        branches[0],
+    )
+
+
+def _object(schema: JsonObject, root: JsonObject, words: str, depth: int) -> JsonObject:
+    properties = as_object(schema.get("properties")) or {}
+    required = as_array(schema.get("required")) or []
+    wanted = [name for name in properties if depth < _DEEPEST // 2 or name in required]
+    made: JsonObject = {
+        name: _instance(as_object(properties[name]) or {}, root, words, name, depth + 1) for name in wanted
+    }
+    for name in required:
+        if isinstance(name, str) and name not in made:
+            made[name] = words
+    return made
+
+
+def _number(schema: JsonObject, *, whole: bool) -> float | int:
+    low, high = as_number(schema.get("minimum")), as_number(schema.get("maximum"))
+    above, beneath = as_number(schema.get("exclusiveMinimum")), as_number(schema.get("exclusiveMaximum"))
+    step = as_number(schema.get("multipleOf"))
+    value: float | int = 1
+    if high is not None:
+        value = min(value, high)
+    if beneath is not None and value >= beneath:
+        value = beneath - 1
+    if low is not None:
+        value = max(value, low)
+    if above is not None and value <= above:
+        value = above + 1 if beneath is None or above + 1 < beneath else (above + beneath) / 2
+    if step:
+        value = -(-value // step) * step
+    return int(value) if whole else value
+
+
+_FORMATTED = {
+    "date": "2026-01-27",
+    "date-time": "2026-01-27T00:00:00Z",
+    "time": "00:00:00Z",
+    "email": "simulator@example.com",
+    "uri": "https://example.com/simulator",
+    "url": "https://example.com/simulator",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "ipv4": "192.0.2.1",
+}
+
+
+def _string(schema: JsonObject, words: str, name: str) -> str:
+    formatted = _FORMATTED.get(as_text(schema.get("format")) or "")
+    if formatted:
+        return formatted
+    made = f"[simulator] {name}: {words}"
+    least, most = as_integer(schema.get("minLength")) or 0, as_integer(schema.get("maxLength"))
+    made = made.ljust(least, ".")
+    return made if most is None else made[:most]

@@ -1,0 +1,117 @@
+"""``skill.md``, the source of the tools' names, texts and triggers. Reads that one file of the package.
+
+The server registers exactly the tools that its frontmatter lists; ``tools.py`` holds what each of them does. A tool that
+only one of the two knows is an error at start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+
+class SkillError(Exception):
+    """``skill.md`` can't be read, or does not fit the code; the message says what to mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillTool:
+    """What the skill says of one tool."""
+
+    name: str
+    """Its name for hosts."""
+    title: str
+    """Its name for people."""
+    summary: str
+    """What it does, one sentence."""
+    when: str
+    """When to use it."""
+    when_not: str
+    """When to use another one."""
+    triggers: tuple[str, ...]
+    """Words of a request that mean it."""
+    mode: str
+    """``thinking``, ``instant`` or ``none``."""
+
+    @property
+    def description(self) -> str:
+        """What a host shows its model."""
+        return f"{self.summary} Use it for: {self.when}. Not for: {self.when_not}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skill:
+    """The document."""
+
+    text: str
+    """The whole of it, frontmatter included."""
+    description: str
+    """What the skill is for."""
+    triggers: tuple[str, ...]
+    """Words of a request that mean the skill."""
+    default_tool: str
+    """The tool that is meant where nothing says otherwise."""
+    tools: tuple[SkillTool, ...]
+    """Its tools, in order."""
+
+    @property
+    def instructions(self) -> str:
+        """What a host's model is told when it connects: which tool when."""
+        lines = [f"- {tool.name}: {tool.when}." for tool in self.tools]
+        return (
+            f"{self.description}\n" + "\n".join(lines) + "\n"
+            "Leave temperature and model out unless the user asks for one: the right values belong to the mode. Read "
+            "`error.fix` when a call fails, and `policy` when something was changed. A result with status running is "
+            "paid for already: fetch it with kimi_run, never ask again."
+        )
+
+
+def skill_path() -> Path:
+    """Where the document lies: in the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).with_name("skill.md")
+    return packaged if packaged.is_file() else Path(__file__).parents[1] / "skill.md"
+
+
+@cache
+def load_skill(path: Path | None = None) -> Skill:
+    """The document, read once. Raises ``SkillError``."""
+    path = path or skill_path()
+    try:
+        whole = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise SkillError(f"{path.name} can't be read; reinstall kimi-mcp.") from None
+    opening, frontmatter, *_ = [*whole.split("---\n", 2), ""]
+    if opening or not frontmatter:
+        raise SkillError(f"{path.name} does not begin with a frontmatter between two lines of ---.")
+    head = _mapping(frontmatter, path.name)
+    try:
+        tools = tuple(_tool(row) for row in head["tools"])
+        return Skill(
+            text=whole,
+            description=head["description"],
+            triggers=tuple(head["triggers"]),
+            default_tool=head["default_tool"],
+            tools=tools,
+        )
+    except (KeyError, TypeError) as missing:
+        raise SkillError(f"The frontmatter of {path.name} lacks {missing}.") from None
+
+
+def _mapping(frontmatter: str, name: str) -> dict[str, Any]:
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        head: Any = yaml.load(frontmatter, Loader=loader)  # noqa: S506 -- both are safe loaders
+    except yaml.YAMLError:
+        raise SkillError(f"The frontmatter of {name} is no YAML.") from None
+    if not isinstance(head, dict):
+        raise SkillError(f"The frontmatter of {name} is no mapping.")
+    return cast(dict[str, Any], head)
+
+
+def _tool(row: dict[str, Any]) -> SkillTool:
+    said = {key: row[key] for key in ("name", "title", "summary", "when", "when_not", "mode")}
+    return SkillTool(**said, triggers=tuple(row["triggers"]))

@@ -1,0 +1,185 @@
+"""The tools: for each name its arguments, what it asks of the engine, and what hosts are told of it. Pure, no I/O.
+
+The request models are the one source of the schemas: what they don't name is refused with the names that exist, an
+explicit null counts as absent. A tool is one row of ``TOOLS`` and one entry of ``skill.md``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kimi_mcp import structure
+from kimi_mcp.engine import Call
+from kimi_mcp.errors import InvalidArguments
+from kimi_mcp.skill import Skill, SkillError, SkillTool
+from kimi_mcp.types import Mode
+
+LONGEST_WAIT_S = 600.0
+"""The longest that one ``kimi_run`` waits, in seconds."""
+
+
+class Arguments(BaseModel):
+    """What a tool takes: nothing is coerced, nothing unknown is passed over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Ask(Arguments):
+    """Arguments of ``kimi_think`` and ``kimi_instant``."""
+
+    prompt: Annotated[str, Field(min_length=1, pattern=r"\S", description="What to ask; sent verbatim.")]
+    system: Annotated[str | None, Field(description="System prompt. None is sent by default.")] = None
+    response_schema: Annotated[
+        dict[str, Any] | None, Field(description="JSON schema that the answer must fit; the value is in `parsed`.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, Field(ge=1, description="Bound on reasoning plus answer, in tokens. Leave out for the default.")
+    ] = None
+    temperature: Annotated[
+        float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")
+    ] = None
+    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5. Leave out for the best.")] = None
+    provider: Annotated[
+        str | None, Field(min_length=1, description="One that the operator allows. Leave out for the default.")
+    ] = None
+
+    def call(self, mode: Mode) -> Call:
+        """What the engine is asked; raises ``InvalidArguments`` for a ``response_schema`` that is none."""
+        if self.response_schema is not None:
+            structure.check_schema(self.response_schema)
+        return Call(
+            mode=mode,
+            prompt=self.prompt,
+            system=self.system,
+            response_schema=self.response_schema,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            model=self.model,
+            provider=self.provider,
+        )
+
+
+class Look(Arguments):
+    """Arguments of ``kimi_run``."""
+
+    run_id: Annotated[str | None, Field(description="Leave out to list your latest runs.")] = None
+    action: Annotated[
+        Literal["wait", "status", "answer", "reasoning", "cancel"],
+        Field(description="wait for the end (default), status, a page of the answer or of the reasoning, or cancel."),
+    ] = "wait"
+    wait_s: Annotated[float | None, Field(ge=0, le=LONGEST_WAIT_S, description="How long to wait, in seconds.")] = None
+    offset: Annotated[int, Field(ge=0, description="Where a page begins, in characters.")] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool."""
+
+    name: str
+    """Its name for hosts."""
+    arguments: type[Arguments]
+    """The model of its arguments."""
+    mode: Mode | None
+    """The mode it asks in; None: it asks nothing upstream."""
+    open_world: bool
+    """Whether it reaches beyond this server."""
+
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(name="kimi_think", arguments=Ask, mode="thinking", open_world=True),
+        Tool(name="kimi_instant", arguments=Ask, mode="instant", open_world=True),
+        Tool(name="kimi_run", arguments=Look, mode=None, open_world=False),
+    )
+}
+"""Every tool that is built."""
+
+
+def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
+    """The skill's tools with what they do; ``SkillError`` where the skill and the code don't know the same ones."""
+    told = {tool.name for tool in skill.tools}
+    if unbuilt := sorted(told - TOOLS.keys()):
+        raise SkillError(f"skill.md lists tools that nobody built: {', '.join(unbuilt)}. Add them to TOOLS, or take them out.")
+    if untold := sorted(TOOLS.keys() - told):
+        raise SkillError(f"skill.md does not list the tools {', '.join(untold)}. Add an entry for each.")
+    return tuple((TOOLS[tool.name], tool) for tool in skill.tools)
+
+
+def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
+    """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
+    said = {name: value for name, value in (arguments or {}).items() if value is not None}
+    try:
+        return tool.arguments.model_validate(said)
+    except ValidationError as fault:
+        first = cast(dict[str, Any], fault.errors(include_url=False, include_context=True, include_input=False)[0])
+        raise _invalid(tool, first) from None
+
+
+def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
+    names = ", ".join(tool.arguments.model_fields)
+    place = ".".join(str(step) for step in fault["loc"])[:80]
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place, tool.arguments.model_fields, n=1)
+        meant = f" You may mean `{near[0]}`." if near else ""
+        return InvalidArguments(
+            f"{tool.name} has no argument `{_plain(place)}`.{meant}", fix=f"Use its arguments: {names}."
+        )
+    if fault["type"] == "missing":
+        return InvalidArguments(f"{tool.name} needs `{place}`.", fix=f"Give `{place}`. Its arguments: {names}.")
+    if fault["type"] in ("string_too_short", "string_pattern_mismatch"):
+        return InvalidArguments(f"`{place}` is empty.", fix=f"Give `{place}` some text, or leave it out.")
+    wanted = str(fault["msg"]).removeprefix("Input should be ")
+    return InvalidArguments(f"`{_plain(place)}` is of the wrong kind.", fix=f"`{_plain(place)}` must be {wanted}.")
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def input_schema(arguments: type[Arguments]) -> dict[str, Any]:
+    """The arguments' JSON schema, in words that every host's and Moonshot's own dialect take: each property typed."""
+    schema = arguments.model_json_schema()
+    properties = {name: _flat(row) for name, row in schema["properties"].items()}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": schema.get("required", []),
+        "additionalProperties": False,
+    }
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A property without its title, and without the null that stands for absent."""
+    branches = [branch for branch in row.pop("anyOf", ()) if branch != {"type": "null"}]
+    for branch in branches:
+        row |= branch
+    row = {key: value for key, value in row.items() if key not in ("title", "pattern")}
+    if row.get("default", ...) is None:
+        del row["default"]
+    if row.get("type") == "object":
+        row.pop("additionalProperties", None)
+    return row
+
+
+OUTPUT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "string", "enum": ["completed", "running", "partial", "failed", "cancelled"]},
+        **{name: {} for name in ("run_id", "conversation_id")},
+        "answer": {"type": "string"},
+        **{name: {} for name in ("parsed", "reasoning")},
+        "model": {"type": "object"},
+        **{name: {} for name in ("provider", "mode", "finish_reason")},
+        "usage": {"type": "object"},
+        "policy": {"type": "array"},
+        "timing": {"type": "object"},
+        **{name: {} for name in ("error", "swarm", "page")},
+    },
+}
+"""The fields of a result; it requires none, since some hosts hold even an error against it."""

@@ -1,0 +1,205 @@
+"""Values that the rooms hand to each other. Pure, no I/O.
+
+All are frozen, slotted and keyword-only; tokens are counted as the provider counts them, times are seconds, prices
+are US dollars per million tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Mode = Literal["thinking", "instant"]
+"""``thinking``: the model reasons before it answers. ``instant``: it answers at once."""
+
+Status = Literal["completed", "running", "partial", "failed", "cancelled"]
+"""How a run stands; the contract's words."""
+
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+"""Why the provider ended the answer."""
+
+MediaKind = Literal["image", "video"]
+"""What a media part shows."""
+
+SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
+"""The sampling values that Kimi models fix (KVV verify_params.py), by their name on the wire."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """A piece of text in a turn."""
+
+    text: str
+    """Verbatim."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaPart:
+    """A picture or a clip in a turn."""
+
+    kind: MediaKind
+    """Which of ``image_url`` and ``video_url`` it is on the wire."""
+    url: str
+    """A ``data:`` URL or an ``ms://`` id; anything else is mended or refused by the policy before it is sent."""
+
+
+Part = TextPart | MediaPart
+"""What a turn's content is made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of a tool that the model asks for."""
+
+    id: str
+    """As the provider gave it (Kimi's look like ``functions.name:0``); given back unchanged."""
+    name: str
+    """The tool's name."""
+    arguments: str
+    """JSON text, as the model wrote it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    """Who speaks."""
+    parts: tuple[Part, ...] = ()
+    """What is said; empty for an assistant turn that only calls tools."""
+    reasoning: str | None = None
+    """An assistant turn's reasoning, byte for byte; None where there was none. An empty string is not None."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that an assistant turn calls."""
+    tool_call_id: str | None = None
+    """Which call a ``tool`` turn answers."""
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined by nothing."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def media(self) -> tuple[MediaPart, ...]:
+        """The media parts, in order."""
+        return tuple(part for part in self.parts if isinstance(part, MediaPart))
+
+
+def user(text: str) -> Turn:
+    """A user turn of one text."""
+    return Turn(role="user", parts=(TextPart(text=text),))
+
+
+def system(text: str) -> Turn:
+    """A system turn of one text."""
+    return Turn(role="system", parts=(TextPart(text=text),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a caller wants from one upstream request, before the policy has looked at it.
+
+    Made from a tool's arguments, or read back from a saved chat-completions body (``kimi-mcp policy check``): one
+    form, so that one policy judges both.
+    """
+
+    mode: Mode
+    """The mode asked for."""
+    turns: tuple[Turn, ...]
+    """The whole conversation in order; a system turn only where somebody asked for one."""
+    sampling: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The sampling values that were said, by wire name (see ``SAMPLING``); absent ones were left open."""
+    max_tokens: int | None = None
+    """Upper bound of reasoning plus answer, in tokens; None: left open."""
+    effort: str | None = None
+    """The reasoning effort asked for (``low``, ``high``, ``max``); None: left open."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Function definitions as they stand under ``tools[].function`` on the wire."""
+    tool_choice: str | Mapping[str, Any] | None = None
+    """``auto``, ``none``, ``required``, or an object that names a function; None: left open."""
+    response_schema: Mapping[str, Any] | None = None
+    """JSON schema of the answer; None: plain text."""
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Steps that a swarm may take, by argument name; empty outside a swarm."""
+    model_asked: str = "auto"
+    """What the caller or the setting said: a catalogue id, a provider's own id, or ``auto``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """One entry of a result's ``policy`` list: what a rule changed or warns of."""
+
+    rule: str
+    """The rule's id."""
+    action: Literal["adjusted", "warned"]
+    """``adjusted``: the request was mended. ``warned``: nothing was changed."""
+    field: str
+    """The argument or wire field it is about."""
+    asked: Any
+    """What was asked for, as JSON; None where nothing was."""
+    sent: Any
+    """What was sent instead, as JSON; None where nothing was."""
+    why: str
+    """One sentence for the caller."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as it stands in a result."""
+        return {
+            "rule": self.rule,
+            "action": self.action,
+            "field": self.field,
+            "asked": self.asked,
+            "sent": self.sent,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one request or of several; None where the provider did not say."""
+
+    prompt_tokens: int | None = None
+    """Tokens that were sent."""
+    completion_tokens: int | None = None
+    """Tokens of reasoning and answer together."""
+    reasoning_tokens: int | None = None
+    """Tokens of reasoning; None unless the provider says it."""
+    cached_tokens: int | None = None
+    """Tokens of the prompt that came from the provider's cache."""
+    total_tokens: int | None = None
+    """Prompt and completion together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an upstream stream folded into, whole or cut."""
+
+    answer: str = ""
+    """The text of the answer, exactly what arrived."""
+    reasoning: str | None = None
+    """The reasoning, exactly what arrived; None where no field of that kind was ever seen."""
+    reasoning_field: str | None = None
+    """The name under which the reasoning came."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Whole tool calls only: id, name, and arguments that are valid JSON."""
+    malformed_calls: int = 0
+    """Tool calls that arrived without a name, without an id of their own, or with half an argument."""
+    finish_reason: FinishReason | None = None
+    """None: the stream ended without one, and the completion is no success."""
+    model: str | None = None
+    """The model that the answer names."""
+    usage: Usage | None = None
+    """None where the provider sent none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a run took."""
+
+    first_token_s: float | None = None
+    """Seconds from the start to the first token of reasoning or answer."""
+    total_s: float = 0.0
+    """Seconds from the start to the end, all attempts included."""
+    attempts: int = 0
+    """Upstream requests that were sent."""

@@ -1,0 +1,228 @@
+"""``Upstream``: a request to a provider, its answer fed to a fold, until it is whole or failed for good. Does I/O.
+
+The one retry loop and the one place where foreign errors become ours. Nothing is retried once a token has come, and no
+exception but ours ever leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+
+from kimi_mcp.catalogue.profile import Provider
+from kimi_mcp.errors import KimiError, NotConfigured, RequestRejected
+from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
+from kimi_mcp.upstream.faults import Deadlines, Fault
+from kimi_mcp.upstream.refusals import either
+from kimi_mcp.upstream.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
+
+if TYPE_CHECKING:
+    from kimi_mcp.upstream.clients import Client, Clients
+
+LIST_WITHIN_S = 5.0
+"""Seconds that ``GET /models`` may take."""
+
+LIST_KEPT_S = 600.0
+"""Seconds for which a list of models is believed."""
+
+NO_LIST_KEPT_S = 60.0
+"""Seconds for which it is believed that there is none to be had."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a request goes, and with which key."""
+
+    provider: Provider
+    """Whose endpoint it is."""
+    base_url: str
+    """OpenAI-compatible base URL, without a slash at the end."""
+    key: str | None = field(default=None, repr=False)
+    """What is sent as bearer; None: nothing is."""
+
+    @property
+    def host(self) -> str:
+        """Host and port, for messages."""
+        return urlsplit(self.base_url).netloc
+
+    def check(self) -> None:
+        """Raise ``NotConfigured`` where no request could be made of it."""
+        try:
+            parts = urlsplit(self.base_url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+            usable = usable and parts.port != 0 and not parts.query and not parts.fragment
+        except ValueError:
+            usable = False
+        if not usable or not self.base_url.isprintable():
+            raise NotConfigured(
+                "The base URL is not an http or https URL of host and path.",
+                fix="Set KIMI_BASE_URL to a URL such as https://api.moonshot.ai/v1, without a key in it.",
+            )
+        if self.key and not (self.key.isascii() and self.key.isprintable() and " " not in self.key):
+            raise NotConfigured(
+                "The key holds a character that no key has (a blank, a line end, a quotation mark from a web page).",
+                fix=f"Set {either((*self.provider.key_variables, 'KIMI_API_KEY'))} again, to the key alone.",
+            )
+
+
+class Upstream:
+    """Requests to providers, at most ``max_concurrency`` at once; who waits is served in order.
+
+    ``clock`` (monotonic), ``wall`` (for dates in headers), ``sleep`` and ``draw`` (0 to 1) are for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        deadlines: Deadlines | None = None,
+        max_concurrency: int = 16,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._deadlines = deadlines or Deadlines()
+        self._most = max_concurrency
+        self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
+        self._clock, self._wall, self._sleep, self._draw = clock, wall, sleep, draw
+        self._budgets: dict[str, RetryBudget] = {}
+        self._clients: Clients | None = None
+        self._lists: dict[tuple[str, str | None], _Listed] = {}
+
+    async def stream(
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        sink: Sink,
+        *,
+        on_attempt: Callable[[int], None] | None = None,
+        on_wait: Callable[[float, str], None] | None = None,
+    ) -> int:
+        """Send a chat-completions body and feed the answer to the sink; returns the number of requests it took.
+
+        Returns when the answer has ended, with or without a finish reason (``sink.finished`` tells), and raises a leaf
+        of ``KimiError`` where it failed; what arrived until then is in the sink. ``on_attempt`` gets the number of
+        each request just before it is sent, ``on_wait`` the seconds and the error's code before each wait.
+        """
+        client = await self._client(endpoint)
+        content = _encoded(body)
+        budget = self._budget(endpoint)
+        budget.call()
+        left = self._deadlines.total_s
+        number = 0
+        while True:
+            await self._slots.acquire()
+            began = self._clock()
+            try:
+                number += 1
+                if on_attempt is not None:
+                    on_attempt(number)
+                fault = await attempt_once(
+                    client, content, sink, to=endpoint, deadlines=self._deadlines, left_s=left, wall=self._wall
+                )
+            finally:
+                self._slots.release()
+            if fault is None:
+                return number
+            left -= self._clock() - began
+            wait = self._wait_after(number, fault, left, budget)
+            _log.info("attempt %d failed: %s; %s", number, fault.error.code, "over" if wait is None else "again")
+            if wait is None:
+                raise fault.error
+            if on_wait is not None:
+                on_wait(wait, fault.error.code)
+            began = self._clock()
+            await self._sleep(wait)
+            left -= self._clock() - began
+
+    async def served_models(self, endpoint: Endpoint) -> frozenset[str] | None:
+        """The ids that ``GET /models`` lists just now; None where that can't be known. Never raises, seldom asks."""
+        if not endpoint.provider.lists_models:
+            return None
+        listed = self._lists.setdefault((endpoint.base_url, endpoint.key), _Listed())
+        async with listed.lock:
+            if self._clock() >= listed.until:
+                listed.models = await self._list(endpoint)
+                listed.until = self._clock() + (NO_LIST_KEPT_S if listed.models is None else LIST_KEPT_S)
+            return listed.models
+
+    async def aclose(self) -> None:
+        """Close every socket. A later call opens new ones."""
+        clients, self._clients = self._clients, None
+        if clients is not None:
+            await clients.aclose()
+
+    def _wait_after(self, number: int, fault: Fault, left: float, budget: RetryBudget) -> float | None:
+        """Seconds until the next attempt; None: there is none."""
+        if not fault.retry or number >= MOST_ATTEMPTS:
+            return None
+        wait = fault.wait_s + self._draw() * BASE_S if fault.wait_s else backoff(number, self._draw)
+        return wait if wait < left and budget.take() else None
+
+    async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
+        with anyio.move_on_after(LIST_WITHIN_S):
+            try:
+                client = await self._client(endpoint)
+            except KimiError:
+                return None
+            return _model_ids(await read_whole(client, "models"))
+        return None
+
+    async def _client(self, endpoint: Endpoint) -> Client:
+        endpoint.check()
+        if self._clients is None:
+            clients = await anyio.to_thread.run_sync(_open_clients, self._most)
+            self._clients = self._clients or clients
+        return self._clients.get(endpoint.base_url, endpoint.key)
+
+    def _budget(self, endpoint: Endpoint) -> RetryBudget:
+        budget = self._budgets.get(endpoint.base_url)
+        if budget is None:
+            budget = self._budgets[endpoint.base_url] = RetryBudget(self._clock)
+        return budget
+
+
+class _Listed:
+    """A list of models, and until when it holds."""
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.models: frozenset[str] | None = None
+        self.until = float("-inf")
+
+
+def _open_clients(most: int) -> Clients:
+    """In a thread: importing openai takes up to half a second, and other calls go on meanwhile."""
+    from kimi_mcp.upstream.clients import Clients
+
+    return Clients(most)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:
+        pass
+    raise RequestRejected(
+        "The request can't be written as JSON: a text holds half a surrogate pair, or a number is not finite.",
+        fix="Send the prompt and the files as plain UTF-8 text.",
+    )
+
+
+def _model_ids(body: bytes | None) -> frozenset[str] | None:
+    try:
+        found: Any = json.loads(body) if body else None
+        return frozenset(row["id"] for row in found["data"] if isinstance(row["id"], str))
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None

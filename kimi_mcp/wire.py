@@ -1,0 +1,405 @@
+"""The wire: a plan becomes a chat-completions body, a stream of events becomes a completion. Pure, no I/O.
+
+Encoding differs by what a Profile says, in the tables below; a provider's or a model's name is never looked at.
+Folding reads whatever any provider sends, streamed or whole, under every name the field is known by.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from pydantic_core import from_json
+
+from kimi_mcp.catalogue.profile import Profile, ThinkingSwitch
+from kimi_mcp.events import BadEvent, ErrorEvent
+from kimi_mcp.plan import Plan
+from kimi_mcp.types import Completion, FinishReason, MediaPart, Part, TextPart, ToolCall, Turn, Usage
+
+REASONING_NAMES = ("reasoning_content", "reasoning")
+"""Every name under which reasoning is known to come or go: Moonshot, SGLang and older vLLM say ``reasoning_content``
+(HC; sglang), vLLM since 0.16, NIM and OpenRouter ``reasoning`` (vllm release notes 0.16)."""
+
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+}
+"""What providers call the end of an answer, and what we call it. Any other word is no finish: the stream is broken."""
+
+
+# ── encoding ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode(plan: Plan) -> dict[str, Any]:
+    """The body of the one streamed request that a plan stands for."""
+    provider = plan.profile.provider
+    body: dict[str, Any] = {
+        "model": plan.profile.serving.wire_id,
+        "messages": [_message(turn, plan.profile) for turn in _with_schema_in_words(plan)],
+        "stream": True,
+        provider.output_limit_field: plan.max_tokens,
+    }
+    if provider.streams_usage:
+        body["stream_options"] = {"include_usage": True}
+    body.update(plan.said)
+    body.update(_SWITCHES[plan.profile.switch](plan))
+    if plan.tools:
+        body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
+        if plan.tool_choice is not None:
+            body["tool_choice"] = plan.tool_choice
+    if plan.response_schema is not None and "json_schema" in provider.response_format:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": plan.response_schema, "strict": True},
+        }
+    elif plan.response_schema is not None and "json_object" in provider.response_format:
+        body["response_format"] = {"type": "json_object"}
+    return body
+
+
+def _thinking_object(plan: Plan) -> dict[str, Any]:
+    if not plan.profile.model.can_stop_thinking:
+        return {}
+    return {"thinking": {"type": "enabled" if plan.mode == "thinking" else "disabled"}}
+
+
+def _chat_template(plan: Plan) -> dict[str, Any]:
+    if not plan.profile.model.can_stop_thinking:
+        return {}
+    return {"chat_template_kwargs": {"thinking": plan.mode == "thinking"}}
+
+
+def _reasoning_effort(plan: Plan) -> dict[str, Any]:
+    return {} if plan.effort is None else {"reasoning_effort": plan.effort}
+
+
+def _nothing(plan: Plan) -> dict[str, Any]:
+    del plan
+    return {}
+
+
+_SWITCHES: Mapping[ThinkingSwitch, Callable[[Plan], dict[str, Any]]] = {
+    "thinking-object": _thinking_object,
+    "chat-template": _chat_template,
+    "reasoning-effort": _reasoning_effort,
+    "none": _nothing,
+}
+"""One encoder for each way of switching thinking; a dialect nobody speaks yet is one more row."""
+
+
+def _with_schema_in_words(plan: Plan) -> Sequence[Turn]:
+    """The turns, with the schema asked for in words where ``response_format`` does not take it."""
+    if plan.response_schema is None or "json_schema" in plan.profile.provider.response_format:
+        return plan.turns
+    words = (
+        "Answer with one JSON value and nothing else: no prose, no code fence. It must be valid against this JSON "
+        "schema:\n" + json.dumps(plan.response_schema, ensure_ascii=False)
+    )
+    first, *others = plan.turns
+    if first.role == "system":
+        return [Turn(role="system", parts=(TextPart(text=f"{first.text}\n\n{words}"),)), *others]
+    return [Turn(role="system", parts=(TextPart(text=words),)), *plan.turns]
+
+
+def _message(turn: Turn, profile: Profile) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role}
+    if turn.media:
+        message["content"] = [_part(part) for part in turn.parts]
+    elif turn.text or not turn.tool_calls:
+        # A blank content beside tool calls may be refused ("text content is empty"): left out.
+        message["content"] = turn.text
+    if turn.reasoning is not None:
+        for name in profile.provider.reasoning_send:
+            message[name] = turn.reasoning
+    if turn.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.tool_calls
+        ]
+    if turn.tool_call_id is not None:
+        message["tool_call_id"] = turn.tool_call_id
+    return message
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case TextPart(text=text):
+            return {"type": "text", "text": text}
+        case MediaPart(kind=kind, url=url):
+            return {"type": f"{kind}_url", f"{kind}_url": {"url": url}}
+
+
+CHARS_A_TOKEN = 16
+"""No text of any length was seen to average more characters other than blanks a token than this: a prompt that is too
+long even so is certainly too long."""
+
+
+def least_tokens(turns: Sequence[Turn]) -> int:
+    """A number of tokens that the turns certainly have at least."""
+    texts = [part.text for turn in turns for part in turn.parts if isinstance(part, TextPart)]
+    return sum(len(text) - text.count(" ") for text in texts) // CHARS_A_TOKEN
+
+
+# ── folding ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Growing:
+    """A tool call while its pieces arrive."""
+
+    __slots__ = ("arguments", "id", "index", "name")
+
+    def __init__(self, index: int, identity: str) -> None:
+        self.index, self.id, self.name, self.arguments = index, identity, "", ""
+
+
+class Fold:
+    """Folds events into a completion; streamed chunks and a whole answer go the same way.
+
+    The only mutable thing of this room: it grows while the stream runs, and ``answer`` and ``reasoning`` can be read
+    at any time.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_calls",
+        "_escaped",
+        "_finish",
+        "_model",
+        "_names",
+        "_on_first",
+        "_reasoning",
+        "_reasoning_seen",
+        "_usage",
+        "pieces",
+    )
+
+    def __init__(self, on_first: Callable[[], None] | None = None) -> None:
+        self._on_first = on_first
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: a new attempt begins."""
+        self._answer: list[str] = []
+        self._reasoning: list[str] = []
+        self._reasoning_seen = False
+        self._names = REASONING_NAMES
+        self._calls: list[_Growing] = []
+        self._finish: str | None = None
+        self._model: str | None = None
+        self._usage: dict[str, int] = {}
+        self._escaped = False
+        self.pieces: int = 0
+        """How many pieces of reasoning and answer have arrived: about the number of tokens."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether a finish reason that we know has been seen: without one there is no success."""
+        return self._finish in FINISH_REASONS
+
+    @property
+    def answer(self) -> str:
+        """The answer so far."""
+        return self._joined(self._answer)
+
+    @property
+    def reasoning(self) -> str | None:
+        """The reasoning so far; None where no field of that kind was seen. An empty string is not None."""
+        return self._joined(self._reasoning) if self._reasoning_seen else None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the answer has begun."""
+        return bool(self._answer)
+
+    def feed(self, payload: bytes) -> bool:
+        """Take one ``data:`` payload, or the whole body of an answer that was not streamed.
+
+        True when it carried a piece of reasoning, answer or tool call. Raises ``BadEvent`` for a payload that can't be
+        read and ``ErrorEvent`` for an error that the provider reports inside the stream.
+        """
+        event = self._read(payload)
+        error = event.get("error")
+        if error or event.get("object") == "error":
+            raise _error_event(error or event)
+        if self._model is None and isinstance(model := event.get("model"), str) and model:
+            self._model = model
+        if usage := event.get("usage"):
+            self._count(usage)
+        choices = event.get("choices")
+        if not choices or not isinstance(choices, list):
+            return False
+        choice = cast(list[Any], choices)[0]
+        return self._choose(cast(dict[str, Any], choice)) if isinstance(choice, dict) else False
+
+    def completion(self) -> Completion:
+        """What has arrived, as a value."""
+        calls, malformed = self._whole_calls()
+        return Completion(
+            answer=self.answer,
+            reasoning=self.reasoning,
+            reasoning_field=self._names[0] if self._reasoning else None,
+            tool_calls=calls,
+            malformed_calls=malformed,
+            finish_reason=FINISH_REASONS.get(self._finish or ""),
+            model=self._model,
+            usage=_usage(self._usage),
+        )
+
+    def _read(self, payload: bytes) -> dict[str, Any]:
+        try:
+            event = from_json(payload)
+        except ValueError:
+            # Half a surrogate pair in an escape, or a byte that is no UTF-8: the rest of the answer is worth more.
+            try:
+                event = json.loads(payload.decode("utf-8", "replace"))
+            except (ValueError, RecursionError):
+                raise BadEvent("json") from None
+            self._escaped = True
+        if not isinstance(event, dict):
+            raise BadEvent("json")
+        return cast(dict[str, Any], event)
+
+    def _choose(self, choice: dict[str, Any]) -> bool:
+        if choice.get("index"):
+            return False  # n is 1: nothing but the first choice was asked for
+        if usage := choice.get("usage"):
+            self._count(usage)
+        if isinstance(finish := choice.get("finish_reason"), str) and finish:
+            self._finish = finish
+        delta = choice.get("delta") or choice.get("message")
+        if not isinstance(delta, dict):
+            return False
+        delta = cast(dict[str, Any], delta)
+        grew = self._reason(delta)
+        if content := delta.get("content"):
+            text = content if isinstance(content, str) else _text_of_parts(content)
+            if text:
+                self._answer.append(text)
+                grew = True
+        if calls := delta.get("tool_calls"):
+            grew = self._call(calls) or grew
+        if grew:
+            if not self.pieces and self._on_first is not None:
+                self._on_first()
+            self.pieces += 1
+        return grew
+
+    def _reason(self, delta: dict[str, Any]) -> bool:
+        """Some providers send one piece under two names: one name a chunk counts, the one in use first."""
+        for name in self._names:
+            if isinstance(piece := delta.get(name), str):
+                self._reasoning_seen = True
+                if piece:
+                    if not self._reasoning:
+                        self._names = (name, *(other for other in REASONING_NAMES if other != name))
+                    self._reasoning.append(piece)
+                    return True
+        return False
+
+    def _call(self, calls: Any) -> bool:
+        grew = False
+        for position, call in enumerate(cast(list[Any], calls) if isinstance(calls, list) else ()):
+            if not isinstance(call, dict):
+                continue
+            call = cast(dict[str, Any], call)
+            function = call.get("function")
+            function = cast(dict[str, Any], function) if isinstance(function, dict) else {}
+            index, identity = call.get("index"), call.get("id")
+            growing = self._growing(
+                index if isinstance(index, int) else position, identity if isinstance(identity, str) else ""
+            )
+            if isinstance(name := function.get("name"), str):
+                growing.name += name
+                grew = grew or bool(name)
+            if isinstance(arguments := function.get("arguments"), str):
+                growing.arguments += arguments
+                grew = grew or bool(arguments)
+        return grew
+
+    def _growing(self, index: int, identity: str) -> _Growing:
+        """The call that a piece belongs to: by index, and by id where one index carries several ids."""
+        for call in reversed(self._calls):
+            if call.index == index and (not identity or call.id in ("", identity)):
+                call.id = call.id or identity
+                return call
+        self._calls.append(_Growing(index, identity))
+        return self._calls[-1]
+
+    def _whole_calls(self) -> tuple[tuple[ToolCall, ...], int]:
+        whole: dict[str, ToolCall] = {}
+        for call in self._calls:
+            arguments = call.arguments or "{}"
+            if call.id and call.name and call.id not in whole and _is_object(arguments):
+                whole[call.id] = ToolCall(id=call.id, name=call.name, arguments=arguments)
+        return tuple(whole.values()), len(self._calls) - len(whole)
+
+    def _count(self, usage: Any) -> None:
+        for name, *path in _USAGE_PLACES:
+            value: Any = usage
+            for step in path:
+                value = cast(dict[str, Any], value).get(step) if isinstance(value, dict) else None
+            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                self._usage[name] = value
+
+    def _joined(self, pieces: list[str]) -> str:
+        if len(pieces) > 1:
+            pieces[:] = ["".join(pieces)]
+        text = pieces[0] if pieces else ""
+        if self._escaped:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+_USAGE_PLACES = (
+    ("prompt_tokens", "prompt_tokens"),
+    ("completion_tokens", "completion_tokens"),
+    ("total_tokens", "total_tokens"),
+    ("reasoning_tokens", "completion_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens", "reasoning_tokens"),
+    ("cached_tokens", "prompt_tokens_details", "cached_tokens"),
+    ("cached_tokens", "cached_tokens"),
+)
+"""Where a number of tokens may stand inside a usage object, and what we call it."""
+
+
+def _usage(counted: Mapping[str, int]) -> Usage | None:
+    if not counted:
+        return None
+    total = counted.get("total_tokens")
+    if total is None and "prompt_tokens" in counted and "completion_tokens" in counted:
+        total = counted["prompt_tokens"] + counted["completion_tokens"]
+    return Usage(**{**counted, "total_tokens": total})
+
+
+def _text_of_parts(content: Any) -> str:
+    """The text of a content that came as a list of parts."""
+    if not isinstance(content, list):
+        return ""
+    texts = [cast(dict[str, Any], part).get("text") for part in cast(list[Any], content) if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _error_event(error: Any) -> ErrorEvent:
+    if not isinstance(error, dict):
+        return ErrorEvent(type="", message=error if isinstance(error, str) else "", status=None)
+    error = cast(dict[str, Any], error)
+    kind, message, code = error.get("type"), error.get("message"), error.get("code")
+    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
+    if not isinstance(kind, str) or not kind:
+        kind = code if isinstance(code, str) else ""
+    return ErrorEvent(type=kind, message=message if isinstance(message, str) else "", status=status)

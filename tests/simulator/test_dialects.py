@@ -1,0 +1,168 @@
+"""How the providers differ, as their published sources tell."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from kimi_mcp.simulator import Simulator, SimulatorError
+from kimi_mcp.simulator.dialects import DIALECTS
+from tests.simulator.asking import (
+    INSTANT,
+    THINK,
+    answer,
+    data_url,
+    deltas,
+    mp4,
+    png,
+    post,
+    refusal,
+    seeing,
+    streamed,
+)
+
+pytestmark = pytest.mark.anyio
+
+CONTRACT = "moonshot moonshot-cn nim huggingface openrouter together fireworks novita vllm sglang ktransformers simulator"
+OPEN = "moonshotai/Kimi-K2.5"
+
+
+def asked(model: str, **more: Any) -> dict[str, Any]:
+    return {**THINK, "model": model, **more}
+
+
+async def models(sim: Simulator) -> list[str]:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        got = await client.get(f"{sim.base_url}/models", headers={"authorization": "Bearer sk-test"})
+    return [row["id"] for row in got.json()["data"]]
+
+
+def test_every_provider_of_the_contract_has_a_dialect() -> None:
+    assert set(DIALECTS) == set(CONTRACT.split())
+
+
+def test_an_unknown_provider_is_refused_by_name() -> None:
+    with pytest.raises(SimulatorError, match="there is no provider 'openai'; known are moonshot"):
+        Simulator(provider="openai")
+
+
+@pytest.mark.parametrize("provider", DIALECTS)
+async def test_every_dialect_answers_under_its_own_field_and_switch(provider: str) -> None:
+    dialect = DIALECTS[provider]
+    with anyio.fail_after(5):
+        async with Simulator(provider=provider) as sim:
+            listed = await models(sim)
+            model = next(row.id for row in dialect.serves if row.live(date(2026, 11, 23)))
+            assert model in listed
+            thought = deltas(await streamed(sim, asked(model)))
+            assert any(dialect.reasoning_field in delta for delta in thought)
+            row = dialect.find(model)
+            assert row is not None
+            if row.model.always_thinks:
+                return
+            off: dict[str, Any] = (
+                {"thinking": {"type": "disabled"}}
+                if dialect.switch == "thinking"
+                else {"chat_template_kwargs": {"thinking": False}}
+            )
+            quiet = await answer(sim, asked(model, **off))
+            assert "in instant mode" in quiet["content"]
+            assert dialect.reasoning_field not in quiet
+
+
+@pytest.mark.parametrize("provider", ["moonshot", "moonshot-cn"])
+async def test_moonshot_serves_the_family_of_today(provider: str) -> None:
+    async with Simulator(provider=provider) as sim:
+        assert await models(sim) == [
+            "kimi-k2.6",
+            "kimi-k2.7-code",
+            "kimi-k2.7-code-highspeed",
+            "kimi-k3",
+            "kimi-k3.1-pro",
+            "kimi-k3.1-pro-highspeed",
+        ]
+
+
+async def test_the_day_decides_what_is_served() -> None:
+    async with Simulator(now=date(2026, 8, 31)) as sim:
+        assert "kimi-k2.5" in await models(sim)
+        assert "kimi-k3.1-pro" not in await models(sim)
+        await answer(sim, asked("kimi-k2.5"))
+
+
+async def test_the_simulators_own_dialect_serves_k25_without_a_key() -> None:
+    async with Simulator(provider="simulator") as sim:
+        got = await post(sim, asked("kimi-k2.5"), key=None)
+    assert got.json()["choices"][0]["message"]["reasoning_content"]
+
+
+async def test_nim_lists_retired_models_and_answers_them_with_410() -> None:
+    async with Simulator(provider="nim") as sim:
+        assert await models(sim) == ["moonshotai/kimi-k2.5", "moonshotai/kimi-k2.6", "moonshotai/kimi-k3"]
+        assert (await post(sim, asked("moonshotai/kimi-k2.6"))).status_code == 410
+        assert (await post(sim, asked("moonshotai/kimi-k9"))).status_code == 404
+
+
+async def test_nim_let_another_model_answer_before_k25_ended() -> None:
+    async with Simulator(provider="nim", now=date(2026, 5, 1)) as sim:
+        assert (await post(sim, asked("moonshotai/kimi-k2.5"))).json()["model"] == "moonshotai/kimi-k2.6"
+
+
+@pytest.mark.parametrize("limit", [0, 65_537])
+async def test_nim_bounds_max_tokens(limit: int) -> None:
+    async with Simulator(provider="nim") as sim:
+        assert (await post(sim, asked("moonshotai/kimi-k3", max_tokens=limit))).status_code == 400
+
+
+@pytest.mark.parametrize("provider", ["nim", "vllm", "sglang"])
+async def test_only_moonshots_dialect_takes_a_thinking_object(provider: str) -> None:
+    model = "moonshotai/kimi-k3" if provider == "nim" else OPEN
+    async with Simulator(provider=provider) as sim:
+        status, _, message = await refusal(sim, {**INSTANT, "model": model})
+    assert (status, message) == (400, "Invalid request: unknown field 'thinking'")
+
+
+async def test_vllm_needs_no_key_and_tells_the_sampling_it_got() -> None:
+    async with Simulator(provider="vllm") as sim:
+        got = await post(sim, asked(OPEN, temperature=0.3), key=None)
+        assert "temperature 0.3, top_p unsaid" in got.json()["choices"][0]["message"]["content"]
+        assert got.json()["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+
+
+@pytest.mark.parametrize(("field", "seen"), [("reasoning", True), ("reasoning_content", False)])
+async def test_vllm_reads_reasoning_and_drops_reasoning_content_silently(field: str, seen: bool) -> None:
+    turns = [*THINK["messages"], {"role": "assistant", "content": "Hi", field: "I thought"}, *THINK["messages"]]
+    async with Simulator(provider="vllm") as sim:
+        message = await answer(sim, asked(OPEN, messages=turns))
+    assert ("reasoning received in turns: [1: " in message["reasoning"]) is seen
+
+
+@pytest.mark.parametrize(("provider", "status"), [("vllm", 500), ("sglang", 400), ("ktransformers", 400)])
+async def test_self_hosted_engines_take_images_but_no_video(provider: str, status: int) -> None:
+    async with Simulator(provider=provider) as sim:
+        film = {**seeing("video", data_url("video/mp4", mp4())), "model": OPEN}
+        assert (await post(sim, film)).status_code == status
+        await answer(sim, {**seeing("image", data_url("image/png", png())), "model": OPEN})
+
+
+async def test_an_engine_says_that_it_would_fetch_a_link_itself() -> None:
+    async with Simulator(provider="vllm") as sim:
+        message = await answer(sim, {**seeing("image", "http://10.0.0.1/secret.png"), "model": OPEN})
+    assert "image by link (an engine would fetch it itself): http://10.0.0.1/secret.png" in message["content"]
+
+
+async def test_novita_still_serves_k25_with_video() -> None:
+    async with Simulator(provider="novita") as sim:
+        film = {**seeing("video", data_url("video/mp4", mp4())), "model": "moonshotai/kimi-k2.5"}
+        assert "video mp4 64×48 4.0 s" in (await answer(sim, film))["content"]
+
+
+@pytest.mark.parametrize("provider", ["vllm", "nim"])
+async def test_other_providers_have_no_files(provider: str) -> None:
+    async with Simulator(provider=provider) as sim, httpx2.AsyncClient(trust_env=False) as client:
+        got = await client.get(f"{sim.base_url}/files", headers={"authorization": "Bearer sk-test"})
+    assert got.status_code == 404

@@ -1,0 +1,116 @@
+"""Media in requests, and the files, token and balance endpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.media import sniff
+from tests.simulator.asking import KEY, THINK, answer, data_url, mp4, png, post, refusal, sdk, seeing
+
+pytestmark = pytest.mark.anyio
+
+JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffc00011080020004003011100021100031100ffd9")
+GIF = b"GIF89a" + struct.pack("<HH", 7, 5) + b"\0" * 8
+WEBP = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + b"\x0f\0\0" + b"\x07\0\0"
+AVIH = struct.pack("<IIII", 40_000, 0, 0, 0) + struct.pack("<I", 50) + bytes(12) + struct.pack("<II", 320, 240)
+AVI = b"RIFF\0\0\0\0AVI LIST\0\0\0\0hdrlavih" + struct.pack("<I", 56) + AVIH
+
+BYTES: dict[str, tuple[bytes, str]] = {
+    "image/png": (png(), "image png 3×2"),
+    "image/jpeg": (JPEG, "image jpeg 64×32"),
+    "image/gif": (GIF, "image gif 7×5"),
+    "image/webp": (WEBP, "image webp 16×8"),
+    "video/mp4": (mp4(), "video mp4 64×48 4.0 s"),
+    "video/mov": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "video mov"),
+    "video/3gpp": (b"\0\0\0\x14ftyp3gp4\0\0\0\0isom", "video 3gpp"),
+    "video/avi": (AVI, "video avi 320×240 2.0 s"),
+    "video/webm": (b"\x1aE\xdf\xa3\x9fB\x86\x81\1B\x82\x84webm", "video webm"),
+    "video/x-flv": (b"FLV\1\5\0\0\0\x09", "video x-flv"),
+    "video/wmv": (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "video wmv"),
+    "video/mpeg": (b"\0\0\1\xba\x44\0\4\0", "video mpeg"),
+    "video/mpg": (b"\0\0\1\xb3\x14\0\xf0\x13", "video mpeg"),
+}
+
+
+@pytest.mark.parametrize("kind", BYTES)
+async def test_each_documented_format_is_taken_and_described(sim: Simulator, kind: str) -> None:
+    data, words = BYTES[kind]
+    message = await answer(sim, seeing(kind.split("/")[0], data_url(kind, data)))
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    assert f"Media: {words} {len(data)} bytes, sha256 {digest}." in message["content"]
+    assert f"I look at {words}" in message["reasoning_content"]
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_no_cut_header_breaks_the_sniffing(kind: str) -> None:
+    data, _ = BYTES[kind]
+    for length in range(len(data)):
+        sniff(data[:length])
+
+
+def test_a_header_that_lies_about_its_sizes_breaks_nothing() -> None:
+    data = bytearray(mp4())
+    for at in range(len(data)):
+        for value in (0, 1, 255):
+            sniff(bytes(data[:at] + bytes([value]) + data[at + 1 :]))
+
+
+async def upload(sim: Simulator, name: str, data: bytes, purpose: str) -> dict[str, Any]:
+    async with sdk(sim) as client:
+        made = await client.files.create(file=(name, data), purpose=purpose)  # pyright: ignore[reportArgumentType]
+    return made.model_dump()
+
+
+async def test_an_uploaded_image_is_seen_by_its_ms_id(sim: Simulator) -> None:
+    made = await upload(sim, "a.png", png(), "image")
+    assert made["bytes"] == len(png())
+    message = await answer(sim, seeing("image", f"ms://{made['id']}"))
+    assert "Media: image png 3×2" in message["content"]
+
+
+async def test_a_file_of_another_purpose_is_no_image(sim: Simulator) -> None:
+    made = await upload(sim, "a.png", png(), "file-extract")
+    said = (400, "invalid_request_error", f"Invalid request: file {made['id']} has purpose 'file-extract', not 'image'")
+    assert await refusal(sim, seeing("image", f"ms://{made['id']}")) == said
+
+
+async def test_an_upload_that_is_not_what_its_purpose_says_is_refused(sim: Simulator) -> None:
+    with pytest.raises(openai.BadRequestError, match="the file is not a supported video"):
+        await upload(sim, "a.mp4", png(), "video")
+    with pytest.raises(openai.BadRequestError, match="purpose must be one of file-extract, image, video, batch"):
+        await upload(sim, "a.png", png(), "assistants")
+
+
+async def test_files_are_listed_read_and_deleted(sim: Simulator) -> None:
+    made = await upload(sim, "notes.txt", b"Some notes", "file-extract")
+    async with sdk(sim) as client:
+        assert [one.id async for one in client.files.list()] == [made["id"]]
+        assert (await client.files.retrieve(made["id"])).filename == "notes.txt"
+        assert (await client.files.content(made["id"])).content == b"Some notes"
+        assert (await client.files.delete(made["id"])).deleted
+        with pytest.raises(openai.NotFoundError):
+            await client.files.retrieve(made["id"])
+
+
+async def test_a_large_upload_arrives_whole(sim: Simulator) -> None:
+    data = png() + b"\0" * 5_000_000
+    assert (await upload(sim, "large.png", data, "image"))["bytes"] == len(data)
+
+
+async def test_tokens_are_estimated_as_they_are_counted(sim: Simulator) -> None:
+    estimate = (await post(sim, THINK, path="/tokenizers/estimate-token-count")).json()
+    usage = (await post(sim, THINK)).json()["usage"]
+    assert estimate == {"data": {"total_tokens": usage["prompt_tokens"]}}
+
+
+async def test_the_balance_is_told(sim: Simulator) -> None:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        got = await client.get(f"{sim.base_url}/users/me/balance", headers={"authorization": f"Bearer {KEY}"})
+    assert got.json()["data"]["available_balance"] == 49.58

@@ -1,0 +1,212 @@
+"""The house itself: locks, reasons, levels, the wheel, and the set-up's words where something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = [ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt")]
+
+PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)( ; .+?)?( --hash=sha256:[0-9a-f]{64})+")
+ROOMS = ("__init__", "cli", "demo", "engine", "policy", "runs", "settings", "simulator", "types", "upstream")
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """The lock's packages and versions; every line of it must be a pin with its hashes."""
+    kept = [line for line in lock.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+    found: dict[str, str] = {}
+    for line in "\n".join(kept).replace(" \\\n", " ").splitlines():
+        pin = PIN.fullmatch(re.sub(r"\s+", " ", line.strip()))
+        assert pin, f"{lock.name}: not a pin with hashes: {line[:120]}"
+        found[pin["name"]] = pin["version"]
+    return found
+
+
+def name_of(requirement: str) -> str:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def direct_dependencies() -> list[str]:
+    groups = PYPROJECT["dependency-groups"]
+    named = [*PYPROJECT["project"]["dependencies"], *groups["build"], *groups["dev"]]
+    return sorted({name_of(entry) for entry in named if isinstance(entry, str)})
+
+
+# --------------------------------------------------------------------------------------------------- locks
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_pins_every_package_with_hashes(lock: Path) -> None:
+    assert pins(lock)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_names_no_address_and_no_option(lock: Path) -> None:
+    text = lock.read_text(encoding="utf-8")
+    assert "://" not in text
+    assert not re.search(r"(?m)^\s*-", text.replace("    --hash=sha256:", "")), "an option to pip stands in the lock"
+    assert not re.search(r"@\s|file:|/(opt|home|tmp|work)/", text)
+
+
+def test_dev_holds_all_of_runtime_in_the_same_versions() -> None:
+    runtime, dev = (pins(lock) for lock in LOCKS)
+    assert runtime.items() <= dev.items()
+
+
+def test_what_pyproject_asks_for_is_locked() -> None:
+    runtime, dev = (pins(lock) for lock in LOCKS)
+    assert {name_of(entry) for entry in PYPROJECT["project"]["dependencies"]} <= runtime.keys()
+    assert {name_of(entry) for entry in PYPROJECT["dependency-groups"]["build"]} <= runtime.keys()
+    assert set(direct_dependencies()) <= dev.keys()
+
+
+# --------------------------------------------------------------------------------------------------- reasons
+
+
+def test_every_dependency_has_its_reason() -> None:
+    rows = re.findall(r"(?m)^\| `([^`]+)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    reasons = {name_of(name): reason for name, reason in rows}
+    missing = [name for name in direct_dependencies() if len(reasons.get(name, "")) < 20]
+    assert not missing, "rows for the table of dependencies in CONTRIBUTING.md"
+
+
+def test_decisions_are_numbered_without_gaps_and_listed() -> None:
+    pages = sorted(page.name for page in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(page[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((\d{4}-[^)]+)\)", index) == pages
+
+
+# --------------------------------------------------------------------------------------------------- rooms
+
+
+def lint_imports(cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    return run(sys.executable, "-c", program, "--no-cache", cwd=cwd, PYTHONPATH=str(cwd))
+
+
+def test_imports_go_downward_only() -> None:
+    outcome = lint_imports(ROOT)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "contract"),
+    [
+        ("policy", "from kimi_mcp import engine", "Imports go downward only"),
+        ("settings", "def f(): import kimi_mcp.runs", "Imports go downward only"),
+        ("simulator", "from kimi_mcp import types", "Imports go downward only"),
+        ("engine", "from kimi_mcp import simulator", "The simulator stands apart"),
+        ("engine", "def f(): import openai", "Only upstream speaks to a provider"),
+        ("attic", "", "Imports go downward only"),
+    ],
+    ids=[
+        "up",
+        "up-inside-a-function",
+        "simulator-uses-ours",
+        "ours-uses-simulator",
+        "openai-elsewhere",
+        "no-level",
+    ],
+)
+def test_a_wrong_import_breaks_its_contract(room: str, line: str, contract: str, tmp_path: Path) -> None:
+    package = tmp_path / "kimi_mcp"
+    package.mkdir()
+    for name in ROOMS:
+        (package / f"{name}.py").touch()
+    (package / f"{room}.py").write_text(line + "\n", encoding="utf-8")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+
+    outcome = lint_imports(tmp_path)
+
+    broken = re.findall(r"(?m)^(.+?)\s+BROKEN$", outcome.stdout)
+    assert outcome.returncode == 1, outcome.stdout + outcome.stderr
+    assert any(name.startswith(contract) for name in broken), outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("kimi_mcp/tools.py", "from mcp.server import Server"),
+        ("kimi_mcp/engine.py", "import mcp.server.lowlevel"),
+        ("kimi_mcp/engine.py", "def f():\n    from mcp import stdio_server\n"),
+        ("kimi_mcp/wire.py", "from openai import AsyncOpenAI"),
+        ("kimi_mcp/media/fetch.py", "import httpx"),
+    ],
+)
+def test_a_banned_import_is_seen(room: str, line: str) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--select=TID251", "--output-format=json", "--stdin-filename", room],
+        cwd=ROOT,
+        input=line,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert [found["code"] for found in json.loads(outcome.stdout)] == ["TID251"]
+
+
+# --------------------------------------------------------------------------------------------------- wheel
+
+
+def test_the_wheel_holds_the_types_the_data_and_the_skill(tmp_path: Path) -> None:
+    outcome = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    data = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "kimi_mcp").rglob("*")
+        if path.suffix in {".py", ".toml"} or path.name == "py.typed"
+    }
+    assert data | {"kimi_mcp/skill.md"} <= held
+    assert not {name for name in held if name.startswith(("tests/", "docs/", "requirements/"))}
+
+
+# --------------------------------------------------------------------------------------------------- set-up
+
+
+def make_with(tmp_path: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """`make demo` in a fresh folder whose only Python is `script`."""
+    python = tmp_path / "a python"
+    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "requirements"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return run("make", "demo", f'PYTHON="{python}"', cwd=tmp_path, MAKEFLAGS="", MFLAGS="")
+
+
+def test_a_python_without_venv_names_the_package_to_install(tmp_path: Path) -> None:
+    outcome = make_with(tmp_path, 'case "$*" in *ensurepip*) exit 1;; --version) echo Python 3.12.0;; esac')
+    assert outcome.returncode != 0
+    assert "Python 3.12.0" in outcome.stderr
+    assert "apt install python3-venv" in outcome.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_a_python_that_is_too_old_is_said_to_be(tmp_path: Path) -> None:
+    outcome = make_with(tmp_path, "exit 1")
+    assert outcome.returncode != 0
+    assert "needs Python 3.11 or later" in outcome.stderr
+    assert "make PYTHON=" in outcome.stderr

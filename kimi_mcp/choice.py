@@ -58,9 +58,7 @@ def _under_its_own_name(wire_id: str, known: tuple[Profile, ...]) -> Choice:
     longest_first = sorted(known, key=lambda profile: -len(profile.model.id))
     named = next((profile for profile in longest_first if profile.model.id in name), None)
     profile = named or known[0]
-    return Choice(
-        profile=replace(profile, serving=replace(profile.serving, wire_id=wire_id)), stands_in=named is None
-    )
+    return Choice(profile=replace(profile, serving=replace(profile.serving, wire_id=wire_id)), stands_in=named is None)
 
 
 def _unknown_model(provider: Provider, catalogue: Catalogue, asked: str, by_setting: bool) -> KimiError:

@@ -40,9 +40,8 @@ def claim() -> tuple[int | None, int | None]:
     """
     source = _move(0, sys.__stdin__, lambda: os.open(os.devnull, os.O_RDONLY))
     sink = _move(1, sys.__stdout__, _stderr_or_nowhere)
-    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None where stdout is closed
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()  # what was printed before goes to stderr too
+    with suppress(OSError, ValueError, AttributeError):  # it is None where it was never open
+        sys.stdout.flush()  # what was printed before goes to stderr too
     return source, sink
 
 

@@ -108,9 +108,7 @@ class Engine:
                 plan, completion, parsed = await self._repair(plan, completion, fault, run, endpoint)
         return replace(_concluded(plan, completion, run), parsed=parsed)
 
-    async def _gather(
-        self, call: Call, run: Run
-    ) -> tuple[Request, choice.Choice, policy.Gathered, upstream.Endpoint]:
+    async def _gather(self, call: Call, run: Run) -> tuple[Request, choice.Choice, policy.Gathered, upstream.Endpoint]:
         """Everything the policy must know, asked for before it decides."""
         settings, facts, day = self.settings, catalogue.load(), self._day()
         settings.check()

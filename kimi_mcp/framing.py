@@ -81,18 +81,14 @@ _ENDS: Final = 4096
 """Bytes at either end of a skipped line that are searched for its id."""
 
 _SCALAR = rb'"(?:[^"\\]|\\.)*+"|-?\d+'
-_HEAD_MEMBER: Final = re.compile(
-    rb'\s*"((?:[^"\\]|\\.)*+)"\s*:\s*(' + _SCALAR + rb"|true|false|null)\s*,", re.DOTALL
-)
+_HEAD_MEMBER: Final = re.compile(rb'\s*"((?:[^"\\]|\\.)*+)"\s*:\s*(' + _SCALAR + rb"|true|false|null)\s*,", re.DOTALL)
 _TAIL_ID: Final = re.compile(
     rb'[,{]\s*"id"\s*:\s*(' + _SCALAR + rb')\s*(?:,\s*"(?:jsonrpc|method)"\s*:\s*"[^"\\]*+"\s*)*+\}\s*\Z',
     re.DOTALL,
 )
 # Consumes strings and whatever else lies between, then a run of structure. Both the closing quote and the run are
 # optional: nothing is ever tried twice, so the search is linear on any input.
-_STRUCTURE: Final = re.compile(
-    rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)|[^"\[\]{},]++)*+([\[\]{},]*+)', re.DOTALL
-)
+_STRUCTURE: Final = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)|[^"\[\]{},]++)*+([\[\]{},]*+)', re.DOTALL)
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 # Surrogate escapes after an even number of backslashes: pairs, and in group 2 the lone ones.
 _ESCAPE: Final = re.compile(

@@ -18,8 +18,8 @@ import re
 import select
 import sys
 import threading
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections.abc import Generator
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TextIO, cast
 
@@ -69,7 +69,7 @@ def configure(level: str, *, stream: TextIO | None = None) -> None:
 
 
 @contextlib.contextmanager
-def captured_prints() -> Iterator[None]:
+def captured_prints() -> Generator[None]:
     """While inside, whatever is printed to stdout or stderr becomes a log line of the logger of that name."""
     before = sys.stdout, sys.stderr
     sys.stdout = cast("TextIO", _PrintedLines("stdout"))
@@ -95,7 +95,7 @@ def line_of(record: logging.LogRecord, *, dropped: int = 0) -> bytes:
     Besides ts, level, logger and message it carries the ``extra`` fields that are plain values, ``exception`` where
     there is one, and ``dropped``: how many lines before it nobody read.
     """
-    when = datetime.fromtimestamp(record.created, tz=timezone.utc).isoformat(timespec="milliseconds")
+    when = datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds")
     event: dict[str, Any] = {
         "ts": when.replace("+00:00", "Z"),
         "level": record.levelname,
@@ -117,11 +117,11 @@ def line_of(record: logging.LogRecord, *, dropped: int = 0) -> bytes:
             event[_clean(str(name), 64)] = plain
             line = longer
     budget = MAX_FIELD_BYTES
-    while len(line) > MAX_LINE_BYTES:
+    while len(line) > MAX_LINE_BYTES and budget > 128:
         budget //= 2
         event["message"] = _clean(_message_of(record), budget)
         if failure is not None:
-            event["exception"]["frames"] = event["exception"]["frames"][-(budget // 1024) :]
+            event["exception"]["frames"] = event["exception"]["frames"][-max(1, budget // 1024) :]
         line = _json(event)
     return line
 
@@ -133,14 +133,14 @@ def _json(event: dict[str, Any]) -> bytes:
 def _message_of(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # arguments that don't fit, or whose own __str__ fails
+    except Exception:  # noqa: BLE001 - arguments that don't fit, or whose own __str__ fails
         return _as_text(record.msg)
 
 
 def _as_text(value: object) -> str:
     try:
         return str(value)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is, it is only to be named
         return f"<{type(value).__name__}>"
 
 
@@ -224,10 +224,10 @@ class _JsonLines(logging.Handler):
                 self._dropped += 1
                 return
             self._dropped = 0
-        except Exception:
+        except Exception:  # noqa: BLE001 - a log line must never break what it tells of
             self._dropped += 1
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """Nothing: a log line that fails must not print for itself."""
 
     def _write(self, line: bytes) -> bool:

@@ -334,4 +334,3 @@ async def _read_resource(context: Context, params: ReadResourceRequestParams) ->
 
 def _data_url(mime_type: str, content: str) -> str:
     return f"data:{mime_type};base64,{b64encode(content.encode()).decode()}"
-

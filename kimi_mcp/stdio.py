@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 import anyio
@@ -202,9 +203,9 @@ class _Connection:
         gone = False
         async for item in self._from_server:
             message = item.message
-            answers = isinstance(message, JSONRPCResponse | JSONRPCError) and not isinstance(item, _Refused)
-            if answers and message.id is not None:
-                self._settle(coerce_request_id(message.id))
+            answered = message.id if isinstance(message, JSONRPCResponse | JSONRPCError) else None
+            if answered is not None and not isinstance(item, _Refused):
+                self._settle(coerce_request_id(answered))
             if gone:
                 continue  # taken all the same, so that nobody waits to say what nobody hears
             try:
@@ -229,8 +230,12 @@ class _Connection:
                     self._ending.set()
         except NotImplementedError:  # Windows
             loop = asyncio.get_running_loop()
+
+            def end(number: int, frame: FrameType | None) -> None:
+                loop.call_soon_threadsafe(self._ending.set)
+
             for number in _SIGNALS:
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._ending.set))
+                signal.signal(number, end)
             task_status.started()
         except (RuntimeError, ValueError):  # not the main thread: signals are somebody else's
             task_status.started()

@@ -40,9 +40,7 @@ class Ask(Arguments):
     max_tokens: Annotated[
         int | None, Field(ge=1, description="Bound on reasoning plus answer, in tokens. Leave out for the default.")
     ] = None
-    temperature: Annotated[
-        float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")
-    ] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")] = None
     model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5. Leave out for the best.")] = None
     provider: Annotated[
         str | None, Field(min_length=1, description="One that the operator allows. Leave out for the default.")
@@ -105,7 +103,9 @@ def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
     """The skill's tools with what they do; ``SkillError`` where the skill and the code don't know the same ones."""
     told = {tool.name for tool in skill.tools}
     if unbuilt := sorted(told - TOOLS.keys()):
-        raise SkillError(f"skill.md lists tools that nobody built: {', '.join(unbuilt)}. Add them to TOOLS, or take them out.")
+        raise SkillError(
+            f"skill.md lists tools that nobody built: {', '.join(unbuilt)}. Add them to TOOLS, or take them out."
+        )
     if untold := sorted(TOOLS.keys() - told):
         raise SkillError(f"skill.md does not list the tools {', '.join(untold)}. Add an entry for each.")
     return tuple((TOOLS[tool.name], tool) for tool in skill.tools)

@@ -13,7 +13,8 @@ from typing import Any
 
 from kimi_mcp.catalogue.profile import Profile
 from kimi_mcp.plan import Plan
-from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, Finding, Gathered, Refusal
+from kimi_mcp.policy.findings import Finding, Gathered, Refusal
+from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS
 from kimi_mcp.policy.rules import Rule, load_rules
 from kimi_mcp.types import Adjustment, Completion, Request
 
@@ -42,9 +43,7 @@ def decide(request: Request, profile: Profile, gathered: Gathered) -> Plan | Ref
     plan = _first_draft(request, profile)
     for rule in _in_order():
         for finding in REQUEST_KINDS[rule.kind](rule, request, plan, gathered):
-            if finding.action == "refuse" or (
-                finding.action == "adjust" and gathered.strict and not finding.left_open
-            ):
+            if finding.action == "refuse" or (finding.action == "adjust" and gathered.strict and not finding.left_open):
                 return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
             plan = finding.mend(plan)
             plan = replace(plan, adjustments=(*plan.adjustments, finding.as_adjustment()))
@@ -125,4 +124,3 @@ def _settled(request: Request, plan: Plan) -> Plan | Refusal:
     else:
         said = {name: value for name, value in plan.said.items() if fixed.get(name) != value}
     return replace(plan, max_tokens=max_tokens, said=said)
-

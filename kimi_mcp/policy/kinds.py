@@ -1,148 +1,25 @@
 """One function for each kind of rule: it looks, and says what it found. Pure, no I/O.
 
 Each gets its row and yields a ``Finding`` for every objection; what the row says (action, message, fix) is not repeated
-here. The tables at the end give each kind its function, in the order in which a request passes them.
+here. The tables at the end give each kind its function, in the order in which a request passes them. Kinds that look at
+the content of turns (media, reasoning, texts) are in ``contents.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import date
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.errors import Code
 from kimi_mcp.plan import Plan
-from kimi_mcp.policy.rules import Action, Rule, signs
+from kimi_mcp.policy import contents
+from kimi_mcp.policy.findings import Finding, Findings, Gathered
+from kimi_mcp.policy.rules import Rule
 from kimi_mcp.schemas import problems, rewritten
-from kimi_mcp.types import SAMPLING, Adjustment, Completion, MediaPart, Request, TextPart, Turn
-
-READ_CHARS = 4_000
-"""How much of a prompt is read for signs, in code points."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
-    """What was found out about the world before the policy decides; the policy itself asks nobody."""
-
-    day: date
-    """Today."""
-    base_url: str
-    """Where the request would go."""
-    allowed_providers: tuple[str, ...]
-    """Providers that may be named, the chosen one first."""
-    provider_asked: str | None = None
-    """The ``provider`` argument; None: left open."""
-    strict: bool = False
-    """Whether ``KIMI_POLICY`` is ``strict``."""
-    served: frozenset[str] | None = None
-    """The provider's own ids that it lists now; None: not known."""
-    successors: tuple[Profile, ...] = ()
-    """Under ``auto`` the provider's other models, in order of preference."""
-    stands_in: bool = False
-    """Whether the model's id is unknown to the catalogue and its profile is a stand-in."""
-    video_offers: tuple[tuple[str, str], ...] = ()
-    """Provider and model of every place that takes video today, whether allowed or not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why nothing will be sent."""
-
-    rule: str | None
-    """The rule that refused; None: a limit outside the table."""
-    code: Code = "policy_refused"
-    """The contract's code."""
-    message: str
-    """What is wrong, in the caller's words."""
-    fix: str
-    """What to change."""
-
-
-def _as_it_is(plan: Plan) -> Plan:
-    return plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One objection of one rule, and the mend where there is one."""
-
-    rule: str
-    """The rule's id."""
-    action: Action
-    """What is done about it."""
-    field: str
-    """The argument or wire field it is about."""
-    asked: Any
-    """What was asked for, as JSON."""
-    sent: Any
-    """What will be sent instead, as JSON."""
-    message: str
-    """What is wrong, in one sentence."""
-    fix: str
-    """What the caller can change."""
-    left_open: bool = False
-    """Whether the caller left it open, so that even ``strict`` chooses."""
-    mend: Callable[[Plan], Plan] = _as_it_is
-    """What makes the plan right."""
-
-    @classmethod
-    def of(
-        cls,
-        rule: Rule,
-        *,
-        field: str,
-        asked: Any,
-        sent: Any = None,
-        action: Action | None = None,
-        left_open: bool = False,
-        mend: Callable[[Plan], Plan] = _as_it_is,
-        **places: Any,
-    ) -> Finding:
-        """A finding with its row's sentences filled in."""
-        filled = {"field": field, "asked": asked, "sent": sent, **places}
-        return cls(
-            rule=rule.id,
-            action=action or rule.action,
-            field=field,
-            asked=asked,
-            sent=sent,
-            message=rule.message.format_map(filled),
-            fix=rule.fix.format_map(filled),
-            left_open=left_open,
-            mend=mend,
-        )
-
-    @classmethod
-    def beside_the_table(cls, refusal: Refusal) -> Finding:
-        """A limit that has no row, in the form of a finding."""
-        return cls(
-            rule=refusal.code,
-            action="refuse",
-            field="max_tokens",
-            asked=None,
-            sent=None,
-            message=refusal.message,
-            fix=refusal.fix,
-        )
-
-    def as_adjustment(self) -> Adjustment:
-        """The entry of a result's ``policy`` list."""
-        action: Literal["adjusted", "warned"] = "adjusted" if self.action == "adjust" else "warned"
-        return Adjustment(
-            rule=self.rule, action=action, field=self.field, asked=self.asked, sent=self.sent, why=self.message
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The finding as ``kimi-mcp policy check --json`` prints it."""
-        names = ("rule", "action", "field", "asked", "sent", "message", "fix")
-        return {name: getattr(self, name) for name in names}
-
-
-Findings = Iterator[Finding]
+from kimi_mcp.types import Completion, Request
 
 
 # ── before anything is sent ───────────────────────────────────────────────────────────────────────────────────────
@@ -347,103 +224,6 @@ def _swapped(
     return tuple(tool for tool in swapped if tool is not None)
 
 
-def _media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del request
-    kind = rule.options["media"]
-    if plan.profile.takes(kind) or not any(part.kind == kind for part in _media(plan.turns)):
-        return
-    offers = [f"{provider} with {model}" for provider, model in gathered.video_offers
-              if provider in gathered.allowed_providers]  # fmt: skip
-    others = sorted({provider for provider, _ in gathered.video_offers})
-    yield Finding.of(
-        rule,
-        field=kind,
-        asked=plan.profile.provider.id,
-        provider=plan.profile.provider.id,
-        model=plan.profile.model.id,
-        offers=f"Name one that does: {', '.join(offers)}."
-        if offers
-        else "No allowed provider takes video; let the operator choose or allow one that does: "
-        + f"{', '.join(others) or 'none is known'} (KIMI_PROVIDER, KIMI_ALLOWED_PROVIDERS).",
-    )
-
-
-def _media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del request, gathered
-    for part in _media(plan.turns):
-        scheme = part.url.partition(":")[0].lower()
-        if scheme in rule.options["inline"]:
-            continue
-        fetched = scheme in rule.options["fetched"]
-        yield Finding.of(
-            rule,
-            field=f"{part.kind}_url",
-            asked=f"{scheme}:",
-            sent="data:" if fetched else None,
-            action="adjust" if fetched else "refuse",
-            provider=plan.profile.provider.id,
-            scheme=scheme,
-        )
-
-
-def _media_format(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del request, gathered
-    for part in _media(plan.turns):
-        kind = re.match(r"data:([^;,]*)", part.url, re.IGNORECASE)
-        if part.kind == "image" and kind is not None and kind[1].lower() not in rule.options["takes"]:
-            yield Finding.of(rule, field="image_url", asked=kind[1].lower() or "unnamed", sent="image/png")
-
-
-def _media(turns: tuple[Turn, ...]) -> Iterator[MediaPart]:
-    return (part for turn in turns for part in turn.media)
-
-
-def _reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del request, gathered
-    if plan.mode != "thinking":
-        return
-    for index, turn in enumerate(plan.turns):
-        if turn.role != "assistant":
-            continue
-        blank = turn.reasoning is not None and turn.reasoning != "" and not turn.reasoning.strip()
-        if blank or (turn.tool_calls and turn.reasoning is None):
-            yield Finding.of(
-                rule,
-                field=f"messages[{index}]",
-                asked=turn.reasoning,
-                index=index,
-                provider=plan.profile.provider.id,
-                fault="carries blank, made-up reasoning" if blank else "calls tools without its reasoning",
-            )
-
-
-def _text_signs(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del gathered
-    if request.mode != rule.options.get("mode", request.mode):
-        return
-    users = [turn for turn in plan.turns if turn.role in ("user", "system", "tool")]
-    if rule.options["reads"] == "prompt":
-        text = next((turn.text[:READ_CHARS] for turn in reversed(users) if turn.role == "user"), "")
-    else:
-        text = "\n".join(turn.text for turn in users if "<|" in turn.text)
-    text = text.lower()
-    for sign in signs(rule.id) if text else ():
-        if seen := sign.search(text):
-            words = " ".join(seen[0].split())
-            shown = words if len(words) <= 60 else words[:57] + "…"
-            yield Finding.of(rule, field=rule.options["field"], asked=shown, sign=shown)
-            return
-
-
-def _default_system(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del request, gathered
-    for turn in plan.turns:
-        if turn.role == "system" and any(turn.text.strip().startswith(stock) for stock in rule.options["prompts"]):
-            if len(turn.text.strip()) <= max(map(len, rule.options["prompts"])) + 1:
-                yield Finding.of(rule, field="system", asked=turn.text.strip())
-                return
-
-
 # ── the answer ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -466,9 +246,7 @@ def _reasoning_lost(rule: Rule, plan: Plan, completion: Completion) -> Findings:
 def _other_model(rule: Rule, plan: Plan, completion: Completion) -> Findings:
     sent, answered = plan.profile.serving.wire_id, completion.model
     if answered and _bare(answered) != _bare(sent):
-        yield Finding.of(
-            rule, field="model", asked=sent, answered=answered[:120], provider=plan.profile.provider.id
-        )
+        yield Finding.of(rule, field="model", asked=sent, answered=answered[:120], provider=plan.profile.provider.id)
 
 
 def _bare(model: str) -> str:
@@ -492,12 +270,12 @@ REQUEST_KINDS: Mapping[str, Callable[[Rule, Request, Plan, Gathered], Findings]]
     "ceiling": _ceiling,
     "tool-choice": _tool_choice,
     "schema-dialect": _schema_dialect,
-    "media-taken": _media_taken,
-    "media-url": _media_url,
-    "media-format": _media_format,
-    "reasoning-kept": _reasoning_kept,
-    "text-signs": _text_signs,
-    "default-system": _default_system,
+    "media-taken": contents.media_taken,
+    "media-url": contents.media_url,
+    "media-format": contents.media_format,
+    "reasoning-kept": contents.reasoning_kept,
+    "text-signs": contents.text_signs,
+    "default-system": contents.default_system,
 }
 """Asked of a request, in this order: which model and mode first, since the others depend on them."""
 

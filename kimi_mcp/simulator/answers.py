@@ -162,7 +162,7 @@ def limited(
     for stop in chat.stops:
         content = content.partition(stop)[0]
     thought = tokens.pieces(reasoning or "")
-    if inside_reasoning:
+    if inside_reasoning and reasoning is not None:
         return _cut_thought("".join(thought[: max(1, len(thought) // 2)]))
     if reasoning is not None and len(thought) >= chat.limit:
         return _cut_thought("".join(thought[: chat.limit]))

@@ -59,6 +59,7 @@ _EXTRA_TYPES: Mapping[str, tuple[str, ...]] = {
     "prompt_cache_key": ("string", "null"),
     "safety_identifier": ("string", "null"),
     "chat_template_kwargs": ("object", "null"),
+    "reasoning": ("object", "null"),
 }
 _SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
 _RANGES = {
@@ -188,6 +189,7 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: Model) -> tuple[bool,
     level = (effort or "max") if model.efforts else None
     if dialect.switch == "chat_template_kwargs":
         said = (as_object(fields.get("chat_template_kwargs")) or {}).get("thinking")
+        said = (as_object(fields.get("reasoning")) or {}).get("enabled", said)  # OpenRouter's own switch
         if said is not None and not isinstance(said, bool):
             invalid("Invalid request: 'chat_template_kwargs.thinking' must be boolean")
         return model.always_thinks or said is not False, level

@@ -140,16 +140,20 @@ class Wire(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def send(self, data: bytes) -> None:
-        """Write bytes and wait until the kernel has them; raises ClientGone."""
+    def push(self, data: bytes) -> bool:
+        """Write bytes; whether the kernel has them all. Raises ClientGone."""
         if self._transport is None or self._transport.is_closing():
             raise ClientGone
         self._transport.write(data)
+        return self._writable.is_set()
+
+    async def drain(self) -> None:
+        """Wait until the kernel has what was written; raises ClientGone."""
         if self._writable.is_set():
             await anyio.lowlevel.checkpoint()
         else:
             await self._writable.wait()
-        if self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing():
             raise ClientGone
 
     def finish(self) -> None:
@@ -192,7 +196,7 @@ class Connection:
             if isinstance(event, h11.Event):
                 return event
             if self._parser.they_are_waiting_for_100_continue:
-                await self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.wire.push(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._parser.send(h11.InformationalResponse(status_code=100, headers=[]))
             data = await self.wire.receive()
             if not data:
@@ -226,6 +230,8 @@ class Reply:
         self._framing: Framing = "length"
         self.keep_alive = keep_alive
         self.status: int | None = None
+        self.whole = False
+        """Whether the kernel has all of it: a client that closes now has left nothing unread."""
 
     async def head(
         self, status: int, headers: Mapping[str, str], *, framing: Framing = "length", length: int = 0
@@ -252,8 +258,12 @@ class Reply:
         if self._cut and self._cut[0] == 0 and self._over == "body":
             raise CutOff(self._cut[1])
 
-    async def write(self, payloads: Sequence[bytes]) -> None:
-        """Write pieces of the body, in one TCP write."""
+    async def write(self, payloads: Sequence[bytes], *, last: bool = False) -> None:
+        """Write pieces of the body in one TCP write; the last ones together with what ends it.
+
+        Together, because clients hang up as soon as they have read `[DONE]`.
+        """
+        ended = False
         if self._cut and self._over == "body":
             room = self._cut[0] - self._sent
             kept: list[bytes] = []
@@ -261,29 +271,28 @@ class Reply:
                 kept.append(payload[:room])
                 room -= len(kept[-1])
             self._sent += sum(map(len, kept))
-            await self._write_raw(self._framed(kept))
-            if room == 0:
-                raise CutOff(self._cut[1])
-            return
-        await self._write_raw(self._framed(payloads))
-
-    async def end(self) -> None:
-        """Finish the body."""
-        if self._framing == "chunked":
-            await self._write_raw(b"0\r\n\r\n")
+            payloads, ended = kept, room == 0
+        data = self._framed(payloads)
+        if last and not ended and self._framing == "chunked":
+            data += b"0\r\n\r\n"
+        await self._write_raw(data, last=last and not ended)
+        if ended and self._cut:
+            raise CutOff(self._cut[1])
 
     def _framed(self, payloads: Sequence[bytes]) -> bytes:
         if self._framing == "chunked":
             return b"".join([b"%x\r\n%b\r\n" % (len(one), one) for one in payloads if one])
         return b"".join(payloads)
 
-    async def _write_raw(self, data: bytes) -> None:
+    async def _write_raw(self, data: bytes, *, last: bool = False) -> None:
+        ended = False
         if self._cut and self._over == "raw":
             data = data[: self._cut[0] - self._sent]
             self._sent += len(data)
-            if data:
-                await self._wire.send(data)
-            if self._sent >= self._cut[0]:
-                raise CutOff(self._cut[1])
-        elif data:
-            await self._wire.send(data)
+            ended = self._sent >= self._cut[0]
+        if data:
+            self.whole = self._wire.push(data) and last and not ended
+            await self._wire.drain()
+        if ended and self._cut:
+            raise CutOff(self._cut[1])
+        self.whole = last

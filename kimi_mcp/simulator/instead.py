@@ -36,7 +36,7 @@ def body_instead(step: Step, key: str) -> tuple[int, dict[str, str], bytes]:
     if isinstance(step.body, str):
         return step.status or 200, dict(JSON), step.body.encode("utf-8", "surrogatepass")
     if step.body is not None:
-        return step.status or 200, dict(JSON), encode(step.body).encode("utf-8", "surrogatepass")
+        return step.status or 200, dict(JSON), encode(step.body).encode()
     status = step.status or 400
     kind, message = _DEFAULTS.get(status, ("unexpected_output" if status >= 500 else "error", f"Status {status}"))
     message = step.error_message or message

@@ -36,7 +36,6 @@ async def play_stream(
     if step.comments_every is not None:
         await _comments(reply, step.comments_every)
     await _play_events(reply, step, events, gates)
-    await reply.end()
 
 
 async def _play_events(reply: Reply, step: Step, events: Sequence[Event], gates: Gates) -> None:
@@ -55,21 +54,27 @@ async def _play_events(reply: Reply, step: Step, events: Sequence[Event], gates:
             if wait > 0:
                 await _flush(reply, step, batch)
                 await anyio.sleep(wait)
-        batch.append(event.data)
         if len(batch) >= _BATCH:
             await _flush(reply, step, batch)
-    await _flush(reply, step, batch)
+        batch.append(event.data)
+    await _flush(reply, step, batch, last=True)
 
 
-async def _flush(reply: Reply, step: Step, batch: list[bytes]) -> None:
-    if not batch:
+async def _flush(reply: Reply, step: Step, batch: list[bytes], *, last: bool = False) -> None:
+    if not batch and not last:
         return
     if step.split is None:
-        await reply.write(batch)
+        await reply.write(batch, last=last)
     else:
-        for piece in split_bytes(b"".join(batch), step.split):
-            await reply.write([piece])
+        await _write_split(reply, b"".join(batch), step.split, last=last)
     batch.clear()
+
+
+async def _write_split(reply: Reply, data: bytes, split: int | str, *, last: bool) -> None:
+    *earlier, final = split_bytes(data, split) or [b""]
+    for piece in earlier:
+        await reply.write([piece])
+    await reply.write([final], last=last)
 
 
 async def play_body(
@@ -91,9 +96,10 @@ async def play_body(
         await gates.pass_gate(step.gate)
     if step.comments_every is not None:
         await _comments(reply, step.comments_every)
-    for piece in [body] if step.split is None else split_bytes(body, step.split):
-        await reply.write([piece])
-    await reply.end()
+    if step.split is None:
+        await reply.write([body], last=True)
+    else:
+        await _write_split(reply, body, step.split, last=True)
 
 
 async def _before(step: Step, gates: Gates) -> None:

@@ -52,6 +52,8 @@ class Response:
             await self._route()
         except Refused as refused:
             await self._refuse(refused)
+        except RecursionError:
+            await self._refuse(Refused(400, "invalid_request_error", "Invalid request: nested too deep"))
         except BodyTooLarge:
             await self._refuse(Refused(413, "invalid_request_error", "Invalid request: the request body is too large"))
 
@@ -185,7 +187,7 @@ class Response:
             made = events(answer, framing, world.dialect, step)
             await play_stream(reply, step, made, world, headers)
             return
-        data = encode(whole_answer(answer, framing, world.dialect, step)).encode("utf-8", "surrogatepass")
+        data = encode(whole_answer(answer, framing, world.dialect, step)).encode()
         data = data.replace(b'"content":', b'"content":\xc3\x28', 1) if step.invalid_utf8 else data
         data = data[: len(data) // 2] if step.bad_json else data
         await play_body(
@@ -249,7 +251,7 @@ class Response:
             await self._send(store.get(file_id).described(), step)
 
     async def _send(self, value: JsonObject, step: Step) -> None:
-        await self._send_body(step.status or 200, dict(JSON), encode(value).encode("utf-8", "surrogatepass"), step)
+        await self._send_body(step.status or 200, dict(JSON), encode(value).encode(), step)
 
     async def _send_instead(self, step: Step) -> None:
         status, headers, data = body_instead(step, self._key())
@@ -262,7 +264,7 @@ class Response:
         self._begin()
         body = refused.body(moonshot=self.world.dialect.moonshot)
         reply = self._reply(PLAIN)
-        data = encode(body).encode("utf-8", "surrogatepass")
+        data = encode(body).encode()
         headers = {**JSON, **({"allow": "GET, POST, DELETE"} if refused.status == 405 else {})}
         await play_body(reply, PLAIN, refused.status, headers, data, self.world)
 

@@ -17,6 +17,8 @@ TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{2,63}")
 
 _ANNOTATIONS = frozenset({"$defs", "definitions", "$schema", "$id"})
 _DEEPEST = 12
+_LONGEST = 1000
+"""Items of an array, or characters of a string, that are made at most, whatever a schema asks for."""
 
 
 def schema_fault(schema: JsonObject) -> str | None:
@@ -55,7 +57,7 @@ def _faults(schema: JsonObject, path: str, root: JsonObject) -> Iterator[str]:
         else:
             yield from _faults(found, below("properties", name), root)
     for name in as_array(schema.get("required")) or []:
-        if name not in properties:
+        if not isinstance(name, str) or name not in properties:
             yield f"At path '{path}': required property '{name}' is not defined in properties"
     items = as_object(schema.get("items"))
     if items is not None:
@@ -122,7 +124,7 @@ def _instance(schema: JsonObject, root: JsonObject, words: str, name: str, depth
     if kind == "array":
         least = as_integer(merged.get("minItems")) or 0
         most = as_integer(merged.get("maxItems"))
-        wanted = max(least, 1 if depth < _DEEPEST and most != 0 else 0)
+        wanted = min(max(least, 1 if depth < _DEEPEST and most != 0 else 0), _LONGEST)
         inner = as_object(merged.get("items")) or {"type": "string"}
         return [_instance(inner, root, words, name, depth + 1) for _ in range(wanted)]
     if kind in ("integer", "number"):
@@ -192,5 +194,5 @@ def _string(schema: JsonObject, words: str, name: str) -> str:
         return formatted
     made = f"[simulator] {name}: {words}"
     least, most = as_integer(schema.get("minLength")) or 0, as_integer(schema.get("maxLength"))
-    made = made.ljust(least, ".")
+    made = made.ljust(min(least, _LONGEST), ".")
     return made if most is None else made[:most]

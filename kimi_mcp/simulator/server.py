@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
@@ -24,6 +25,8 @@ MOST_BYTES = 100 * 1024 * 1024
 """Largest request body (Moonshot vision guide: 100 MB)."""
 
 _BACKLOG = 1024
+_REMEMBERED = 100
+"""Requests that a simulator of its own process keeps: nobody there can ask for them."""
 
 
 class SimulatorError(Exception):
@@ -34,7 +37,7 @@ class Simulator:
     """A strict stand-in for one provider's API, on a real socket of this machine.
 
     `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it believes
-    it is, which decides what is served; by default the day its facts were gathered.
+    it is, which decides what is served; by default the day its facts were gathered. `remember` bounds the log.
     """
 
     def __init__(
@@ -47,11 +50,12 @@ class Simulator:
         *,
         host: str = "127.0.0.1",
         max_body: int = MOST_BYTES,
+        remember: int | None = None,
     ) -> None:
         if provider not in DIALECTS:
             raise SimulatorError(f"there is no provider {provider!r}; known are {', '.join(DIALECTS)}")
         day = now.date() if isinstance(now, datetime) else now or FACTS_DAY
-        self._world = World(DIALECTS[provider], faults or (), require_key, day, max_body)
+        self._world = World(DIALECTS[provider], faults or (), require_key, day, max_body, remember)
         self._host = host
         self._port = port
         self._wires: set[Wire] = set()
@@ -86,7 +90,8 @@ class Simulator:
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET, socket.SOCK_STREAM)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it would share a port that is taken
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self._host, self._port))
             listener.listen(_BACKLOG)
         except OSError as error:
@@ -188,7 +193,9 @@ class Simulator:
                 wire.on_gone = None
         exchange, reply = response.exchange, response.reply
         if exchange is not None:
-            over = "client_gone" if scope.cancel_called else "cut" if cut else "answered"
+            whole = reply is not None and reply.whole
+            over = "cut" if cut else "answered"
+            over = "client_gone" if scope.cancel_called and not whole else over
             self._world.finish(exchange, over, reply.status if reply else None)
         if cut and cut.how == "reset":
             wire.reset()
@@ -199,7 +206,7 @@ class Simulator:
         body = b'{"error":{"type":"invalid_request_error","message":"Invalid request: malformed HTTP"}}'
         reply = Reply(wire, keep_alive=False)
         await reply.head(status, {"content-type": "application/json"}, length=len(body))
-        await reply.write([body])
+        await reply.write([body], last=True)
 
 
 async def serve_simulator(
@@ -211,6 +218,6 @@ async def serve_simulator(
 ) -> None:
     """Run a simulator until cancelled, announcing its base URL first; raises SimulatorError and ScenarioError."""
     faults = load_scenario(Path(faults_file)) if faults_file else []
-    async with Simulator(provider, faults, port, host=host) as simulator:
+    async with Simulator(provider, faults, port, host=host, remember=_REMEMBERED) as simulator:
         announce(simulator.base_url)
         await anyio.sleep_forever()

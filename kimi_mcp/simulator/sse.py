@@ -7,6 +7,7 @@ guide; Kimi thinking-model guide).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ COMMENT = b": keep-alive\n\n"
 """A comment line, which no client may take for progress."""
 
 DONE = b"data: [DONE]\n\n"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,11 @@ class Framing:
 
 
 def encode(value: object) -> str:
-    """Compact JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON, escaped where a lone surrogate could not be sent otherwise."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not text.isascii() and _SURROGATE.search(text):
+        return json.dumps(value, separators=(",", ":"))
+    return text
 
 
 def usage_object(answer: Answer, framing: Framing, dialect: Dialect) -> JsonObject:
@@ -134,7 +140,7 @@ class _Chunks:
         if self.step.empty_choices:
             return Event(f"{self.start}[]{self.end}".encode(), count)
         text = f'{self.start}[{{"index":0,"delta":{said},"finish_reason":null}}]{self.end}'
-        return Event(text.encode("utf-8", "surrogatepass"), count)
+        return Event(text.encode(), count)
 
     def finish(self) -> Event:
         """The chunk with the finish reason, and Moonshot's usage inside the choice."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Literal, NoReturn
 
 import anyio
 
@@ -79,6 +80,7 @@ class World:
         require_key: str | None,
         day: date,
         most_bytes: int,
+        remember: int | None,
     ) -> None:
         self.dialect = dialect
         self.day = day
@@ -87,7 +89,7 @@ class World:
         self.scenario = Scenario(faults)
         self.files = FileStore()
         self.cache = PromptCache()
-        self.exchanges: list[Exchange] = []
+        self.exchanges: deque[Exchange] = deque(maxlen=remember)
         self.answers = 0
         self._changed = anyio.Event()
         self._open_gates: set[str] = set()
@@ -148,6 +150,10 @@ class World:
 def parse_json(data: bytes) -> object:
     """The JSON value; raises ValueError, also for what nests too deep."""
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -17,6 +17,9 @@ SMALLEST_CACHED_PREFIX = 8
 REMEMBERED_PROMPTS = 32
 """Prompts kept for each cache key."""
 
+REMEMBERED_KEYS = 256
+"""Cache keys kept; the oldest goes first."""
+
 
 def pieces(text: str) -> list[str]:
     """The text cut into its tokens."""
@@ -48,6 +51,8 @@ class PromptCache:
 
     def cached_tokens(self, key: tuple[str, ...], prompt: str) -> int:
         """Tokens of the prompt that an earlier prompt under the same key already brought; remembers this one."""
+        while len(self._prompts) >= REMEMBERED_KEYS and key not in self._prompts:
+            del self._prompts[next(iter(self._prompts))]
         earlier = self._prompts.setdefault(key, [])
         longest = max((_common_prefix(prompt, one) for one in earlier), default=0)
         if prompt not in earlier:

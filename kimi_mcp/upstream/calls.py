@@ -136,10 +136,14 @@ class Upstream:
             if fault is None:
                 return number
             left -= self._clock() - began
-            wait = self._wait_after(number, fault, left, budget)
-            _log.info("attempt %d failed: %s; %s", number, fault.error.code, "over" if wait is None else "again")
+            wait = self._wait_after(number, fault)
             if wait is None:
                 raise fault.error
+            if wait >= left:
+                raise _no_time(fault.error, self._deadlines.total_s)
+            if not budget.take():
+                raise fault.error
+            _log.info("attempt %d failed: %s; the next one in %.1f s", number, fault.error.code, wait)
             if on_wait is not None:
                 on_wait(wait, fault.error.code)
             began = self._clock()
@@ -163,12 +167,11 @@ class Upstream:
         if clients is not None:
             await clients.aclose()
 
-    def _wait_after(self, number: int, fault: Fault, left: float, budget: RetryBudget) -> float | None:
+    def _wait_after(self, number: int, fault: Fault) -> float | None:
         """Seconds until the next attempt; None: there is none."""
         if not fault.retry or number >= MOST_ATTEMPTS:
             return None
-        wait = fault.wait_s + self._draw() * BASE_S if fault.wait_s else backoff(number, self._draw)
-        return wait if wait < left and budget.take() else None
+        return fault.wait_s + self._draw() * BASE_S if fault.wait_s else backoff(number, self._draw)
 
     async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
         with anyio.move_on_after(LIST_WITHIN_S):
@@ -207,6 +210,11 @@ def _open_clients(most: int) -> Clients:
     from kimi_mcp.upstream.clients import Clients
 
     return Clients(most)
+
+
+def _no_time(error: KimiError, total_s: float) -> KimiError:
+    fix = f"Raise KIMI_TOTAL_TIMEOUT_S: of its {total_s:g} s too little is left for another attempt. {error.fix}"
+    return type(error)(error.message, fix=fix)
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

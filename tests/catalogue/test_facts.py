@@ -235,6 +235,7 @@ def test_nim_bounds_the_output_and_lists_what_it_has_retired(catalogue: Catalogu
     assert row.switch == "chat-template"
     assert row.max_output_tokens == 65_536
     assert not row.lists_models
+    assert not row.streams_usage
     assert "reasoning" in row.reasoning_read
     assert at(catalogue, "nim", "kimi-k3").output_ceiling == 65_536
 

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.catalogue import CatalogueError, load
 
-K25, K26, K3 = "models/kimi-k2.5.toml", "models/kimi-k2.6.toml", "models/kimi-k3.toml"
+K25, K3 = "models/kimi-k2.5.toml", "models/kimi-k3.toml"
 MOONSHOT, VLLM, SGLANG = "providers/moonshot.toml", "providers/vllm.toml", "providers/sglang.toml"
 SIMULATOR = "providers/simulator.toml"
 WHY = "; every table says where its facts come from (source) and of which day they are (date)"

@@ -35,11 +35,18 @@ async def sdk(sim: Simulator, key: str = KEY) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-async def post(sim: Simulator, body: Any, path: str = "/chat/completions", key: str | None = KEY) -> httpx2.Response:
-    """A plain POST of JSON."""
+async def post(
+    sim: Simulator,
+    body: Any,
+    path: str = "/chat/completions",
+    key: str | None = KEY,
+    data: bytes | None = None,
+) -> httpx2.Response:
+    """A plain POST of JSON, or of data that says it is JSON."""
     headers = {"authorization": f"Bearer {key}"} if key is not None else {}
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        return await client.post(sim.base_url + path, json=body, headers=headers)
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
+        headers["content-type"] = "application/json"
+        return await client.post(sim.base_url + path, content=data or json.dumps(body).encode(), headers=headers)
 
 
 async def refusal(sim: Simulator, body: Any, **how: Any) -> tuple[int, str, str]:

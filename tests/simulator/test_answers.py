@@ -166,8 +166,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SCHEMAS)
 async def test_json_schema_answers_satisfy_their_schema(sim: Simulator, name: str) -> None:
-    format = {"type": "json_schema", "json_schema": {"name": name, "schema": SCHEMAS[name], "strict": True}}
-    message = await answer(sim, {**THINK, "response_format": format})
+    said = {"type": "json_schema", "json_schema": {"name": name, "schema": SCHEMAS[name], "strict": True}}
+    message = await answer(sim, {**THINK, "response_format": said})
     jsonschema.validate(json.loads(message["content"]), SCHEMAS[name])
 
 

@@ -27,7 +27,9 @@ from tests.simulator.asking import (
 
 pytestmark = pytest.mark.anyio
 
-CONTRACT = "moonshot moonshot-cn nim huggingface openrouter together fireworks novita vllm sglang ktransformers simulator"
+CONTRACT = (
+    "moonshot moonshot-cn nim huggingface openrouter together fireworks novita vllm sglang ktransformers simulator"
+)
 OPEN = "moonshotai/Kimi-K2.5"
 
 
@@ -36,7 +38,7 @@ def asked(model: str, **more: Any) -> dict[str, Any]:
 
 
 async def models(sim: Simulator) -> list[str]:
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         got = await client.get(f"{sim.base_url}/models", headers={"authorization": "Bearer sk-test"})
     return [row["id"] for row in got.json()["data"]]
 
@@ -163,6 +165,6 @@ async def test_novita_still_serves_k25_with_video() -> None:
 
 @pytest.mark.parametrize("provider", ["vllm", "nim"])
 async def test_other_providers_have_no_files(provider: str) -> None:
-    async with Simulator(provider=provider) as sim, httpx2.AsyncClient(trust_env=False) as client:
+    async with Simulator(provider=provider) as sim, httpx2.AsyncClient(trust_env=False, verify=False) as client:
         got = await client.get(f"{sim.base_url}/files", headers={"authorization": "Bearer sk-test"})
     assert got.status_code == 404

@@ -116,7 +116,7 @@ def close_after(body: Any) -> bytes:
 
 def plain(body: bytes) -> bytes:
     """The body without what differs from one answer to the next."""
-    return re.sub(rb"simulator-\d*|\"created\":\d*", b"", body)
+    return re.sub(rb"\d", b"0", body)
 
 
 @pytest.mark.parametrize("at", [0, 5, 40])
@@ -163,7 +163,7 @@ async def test_a_stall_lasts_until_the_client_goes(sim: Simulator, at: int) -> N
 
 async def test_comments_alone_are_no_progress(sim: Simulator) -> None:
     sim.play({"comments_every": 0.001})
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         headers = {"authorization": "Bearer sk-test"}
         async with client.stream("POST", f"{sim.base_url}/chat/completions", json=STREAM, headers=headers) as got:
             lines = got.aiter_lines()
@@ -187,7 +187,13 @@ async def test_a_pace_is_kept(sim: Simulator) -> None:
 
 async def test_a_token_at_a_time(sim: Simulator) -> None:
     sim.play({"token_every": 0.001, "reasoning": "Hm", "content": "four pieces of it"})
-    assert [delta.get("content") for delta in deltas(await streamed(sim, THINK))[2:]] == ["four", " pie", "ces ", "of i", "t"]
+    assert [delta.get("content") for delta in deltas(await streamed(sim, THINK))[2:]] == [
+        "four",
+        " pie",
+        "ces ",
+        "of i",
+        "t",
+    ]
 
 
 async def test_a_delay_comes_before_the_first_byte(sim: Simulator) -> None:
@@ -315,7 +321,9 @@ async def test_tool_calls_are_streamed_by_index_in_pieces(sim: Simulator) -> Non
         async for chunk in stream:
             for call in chunk.choices[0].delta.tool_calls or []:
                 ids[call.index] = call.id or ids[call.index]
-                arguments[call.index] = arguments.get(call.index, "") + ((call.function and call.function.arguments) or "")
+                arguments[call.index] = arguments.get(call.index, "") + (
+                    (call.function and call.function.arguments) or ""
+                )
                 pieces += 1
             finish = chunk.choices[0].finish_reason or finish
     assert ids == {0: "functions.get_weather:0", 1: "functions.get_weather:1"}
@@ -332,7 +340,7 @@ async def test_tool_calls_can_be_spoiled(sim: Simulator) -> None:
     assert [call["id"] for call in doubled] == ["functions.get_weather:0"] * 2
     assert not any("id" in call for call in missing)
     assert json.loads(half[0]["function"]["arguments"]) == {"city": "Oslo"}
-    with pytest.raises(ValueError, match="Unterminated|Expecting"):
+    with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
         json.loads(half[1]["function"]["arguments"])
 
 
@@ -349,7 +357,7 @@ async def test_reasoning_and_content_together_or_the_wrong_way_round(sim: Simula
 async def test_characters_can_be_split_across_writes(sim: Simulator, split: int | str) -> None:
     sim.play({"split": split, "reasoning": "思考", "content": "天空是蓝色的 🌈"})
     pieces: list[bytes] = []
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         headers = {"authorization": "Bearer sk-test"}
         async with client.stream("POST", f"{sim.base_url}/chat/completions", json=STREAM, headers=headers) as got:
             pieces = [piece async for piece in got.aiter_raw()]

@@ -206,7 +206,9 @@ CASES = {
         message="Invalid request: unsupported image url: https://example.com/a.png",
     ),
     "wrong-magic": Case(
-        base=seeing("image", data_url("image/jpeg", png())), said={}, message="Invalid request: the data is not image/jpeg"
+        base=seeing("image", data_url("image/jpeg", png())),
+        said={},
+        message="Invalid request: the data is not image/jpeg",
     ),
     "svg": Case(
         base=seeing("image", data_url("image/svg+xml", b"<svg/>")),
@@ -292,7 +294,7 @@ async def test_the_sdk_raises_its_own_errors(sim: Simulator) -> None:
 
 async def test_a_wrong_content_type_and_broken_json_are_refused(sim: Simulator) -> None:
     url, headers = f"{sim.base_url}/chat/completions", {"authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         plain = await client.post(url, content=b"{}", headers={**headers, "content-type": "text/plain"})
         broken = await client.post(url, content=b"{", headers={**headers, "content-type": "application/json"})
         deep = await client.post(url, content=b"[" * 200_000, headers={**headers, "content-type": "application/json"})
@@ -312,7 +314,7 @@ async def test_a_body_over_the_limit_is_refused() -> None:
 
 
 async def test_unknown_paths_and_methods_are_refused(sim: Simulator) -> None:
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         lost = await client.get(f"{sim.base_url}/nothing")
         wrong = await client.get(f"{sim.base_url}/chat/completions")
     assert (lost.status_code, lost.json()["error"]["type"]) == (404, "resource_not_found_error")

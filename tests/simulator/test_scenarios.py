@@ -92,7 +92,9 @@ def test_a_scenario_is_read_from_json_and_toml(tmp_path: Path, name: str, text: 
     assert second == Step(content="fine", times="always")
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "Expecting"), ('{"step": []}', "unknown key step"), ("[1]", "step 1")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "Expecting"), ('{"step": []}', "unknown key step"), ("[1]", "step 1")]
+)
 def test_a_scenario_file_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(text)

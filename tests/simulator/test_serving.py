@@ -32,7 +32,7 @@ async def test_the_command_prints_its_base_url_first_and_plays_its_scenario(tmp_
             assert process.stdout is not None
             url = (await TextReceiveStream(process.stdout).receive()).strip()
             assert url.startswith("http://127.0.0.1:")
-            async with httpx2.AsyncClient(trust_env=False) as client:
+            async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
                 headers = {"authorization": "Bearer sk-test"}
                 got = await client.post(f"{url}/chat/completions", json=INSTANT, headers=headers)
             assert got.json()["choices"][0]["message"]["content"] == "from the file"

@@ -1,10 +1,9 @@
-"""The backend of these tests, and the way they talk to a real server process."""
+"""The backend of these tests, and a real server process to talk to."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,116 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.abc
 import pytest
-from anyio.streams.buffered import BufferedByteReceiveStream
+
+from tests.stdio.peer import Peer
 
 SERVER = Path(__file__).with_name("tiny_server.py")
-"""The server under test: a low-level SDK server on our transport."""
 
-HELLO = {
-    "jsonrpc": "2.0",
-    "id": "hello",
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    },
-}
-"""The handshake's first message."""
+Start = Callable[..., AbstractAsyncContextManager[Peer]]
+"""Starts the tiny server: ``start(stderr=…, NAME="value for its environment")``."""
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The event loop that the server runs on as well."""
     return "asyncio"
-
-
-class Peer:
-    """A client that writes whatever bytes a test wants, to a process that may have been spawned for it."""
-
-    def __init__(self, process: anyio.abc.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.process = process
-        self._stdin = process.stdin
-        self._stdout = BufferedByteReceiveStream(process.stdout)
-
-    async def send(self, *lines: object) -> None:
-        """Write each line: bytes as they are, anything else as JSON."""
-        for line in lines:
-            raw = line if isinstance(line, bytes) else json.dumps(line).encode()
-            await self._stdin.send(raw + b"\n")
-
-    async def send_raw(self, chunk: bytes) -> None:
-        """Write bytes, no newline added."""
-        await self._stdin.send(chunk)
-
-    async def reply(self) -> dict[str, Any]:
-        """The next line on the wire, which must be one JSON object."""
-        line = await self._stdout.receive_until(b"\n", 1 << 26)
-        message = json.loads(line)
-        assert isinstance(message, dict)
-        assert message["jsonrpc"] == "2.0"
-        return message
-
-    async def ask(self, request: object) -> dict[str, Any]:
-        """Send one line and take the next reply."""
-        await self.send(request)
-        return await self.reply()
-
-    async def greet(self) -> None:
-        """Do the handshake."""
-        assert "result" in await self.ask(HELLO)
-        await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
-
-    async def call(self, tool: str, request_id: int = 7, /, **arguments: object) -> None:
-        """Ask for a tool without waiting for its answer."""
-        params = {"name": tool, "arguments": arguments}
-        await self.send({"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": params})
-
-    async def still_serves(self) -> None:
-        """The next request must be answered."""
-        assert await self.ask({"jsonrpc": "2.0", "id": "ping", "method": "ping"}) == {
-            "jsonrpc": "2.0",
-            "id": "ping",
-            "result": {},
-        }
-
-    async def close_stdin(self) -> None:
-        """What a host does first when it is done."""
-        await self._stdin.aclose()
-
-    async def rest(self) -> list[dict[str, Any]]:
-        """What is still on the wire until the process closes it."""
-        messages: list[dict[str, Any]] = []
-        while True:
-            try:
-                messages.append(await self.reply())
-            except (anyio.EndOfStream, anyio.IncompleteRead):
-                return messages
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        self.process.send_signal(number)
-
-
-Start = Callable[..., AbstractAsyncContextManager[Peer]]
-"""Starts the tiny server: ``start(stderr=…, stdout=…, NAME="value for its environment")``."""
 
 
 @pytest.fixture
 def start() -> Start:
-    """Start the tiny server; killed when the test leaves."""
+    """Start the tiny server; it is killed when the test leaves."""
 
     @asynccontextmanager
-    async def started(stderr: Any = None, **environment: str) -> AsyncIterator[Peer]:
-        process = await anyio.open_process(
-            [sys.executable, str(SERVER)],
-            env={**os.environ, **environment},
-            stderr=stderr,
-        )
+    async def started(stderr: Any = subprocess.DEVNULL, **environment: str) -> AsyncIterator[Peer]:
+        command = [sys.executable, str(SERVER)]
+        process = await anyio.open_process(command, env={**os.environ, **environment}, stderr=stderr)
         try:
             yield Peer(process)
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -34,6 +36,10 @@ LIMIT = os.environ.get("TINY_LIMIT")
 ENDING = os.environ.get("TINY_ENDING", "")
 
 
+def _raise() -> None:
+    raise RuntimeError("the handler's own secret text")
+
+
 def _text(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)])
 
@@ -60,10 +66,15 @@ async def _call_tool(ctx: Any, params: CallToolRequestParams) -> CallToolResult:
         case "spawn":
             noisy = "import sys; print('child'); print('child', file=sys.stderr); print(len(sys.stdin.read()))"
             await anyio.to_thread.run_sync(lambda: subprocess.run([sys.executable, "-c", noisy], check=True))
+        case "memory":
+            return _text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
         case "surrogate":
             return _text("half \ud83d and \u2028 a line separator")
+        case "task":
+            asyncio.get_running_loop().call_soon(_raise)
+            await anyio.sleep(0)
         case "fail":
-            raise RuntimeError("the handler's own secret text")
+            _raise()
         case "big":
             return _text("x" * int(arguments["size"]))
         case _:

@@ -1,0 +1,117 @@
+"""The kinds of rule that look at what turns hold: media, reasoning, texts. Pure, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kimi_mcp.plan import Plan
+from kimi_mcp.policy.findings import Finding, Findings, Gathered
+from kimi_mcp.policy.rules import Rule, signs
+from kimi_mcp.types import MediaPart, Request, Turn
+
+READ_CHARS = 4_000
+"""How much of a prompt is read for signs, in code points."""
+
+
+def media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+    """Media of a kind that the provider can't take for this model."""
+    del request
+    kind = rule.options["media"]
+    if plan.profile.takes(kind) or not any(part.kind == kind for part in _media(plan.turns)):
+        return
+    offers = [f"{provider} with {model}" for provider, model in gathered.video_offers
+              if provider in gathered.allowed_providers]  # fmt: skip
+    others = sorted({provider for provider, _ in gathered.video_offers})
+    yield Finding.of(
+        rule,
+        field=kind,
+        asked=plan.profile.provider.id,
+        provider=plan.profile.provider.id,
+        model=plan.profile.model.id,
+        offers=f"Name one that does: {', '.join(offers)}."
+        if offers
+        else "No allowed provider takes video; let the operator choose or allow one that does: "
+        + f"{', '.join(others) or 'none is known'} (KIMI_PROVIDER, KIMI_ALLOWED_PROVIDERS).",
+    )
+
+
+def media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+    """A media URL that would be fetched by the provider."""
+    del request, gathered
+    for part in _media(plan.turns):
+        scheme = part.url.partition(":")[0].lower()
+        if scheme in rule.options["inline"]:
+            continue
+        fetched = scheme in rule.options["fetched"]
+        yield Finding.of(
+            rule,
+            field=f"{part.kind}_url",
+            asked=f"{scheme}:",
+            sent="data:" if fetched else None,
+            action="adjust" if fetched else "refuse",
+            provider=plan.profile.provider.id,
+            scheme=scheme,
+        )
+
+
+def media_format(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+    """A still format that the model does not take."""
+    del request, gathered
+    for part in _media(plan.turns):
+        kind = re.match(r"data:([^;,]*)", part.url, re.IGNORECASE)
+        if part.kind == "image" and kind is not None and kind[1].lower() not in rule.options["takes"]:
+            yield Finding.of(rule, field="image_url", asked=kind[1].lower() or "unnamed", sent="image/png")
+
+
+def _media(turns: tuple[Turn, ...]) -> Iterator[MediaPart]:
+    return (part for turn in turns for part in turn.media)
+
+
+def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+    """An assistant turn without its reasoning, or with a made-up one."""
+    del request, gathered
+    if plan.mode != "thinking":
+        return
+    for index, turn in enumerate(plan.turns):
+        if turn.role != "assistant":
+            continue
+        blank = turn.reasoning is not None and turn.reasoning != "" and not turn.reasoning.strip()
+        if blank or (turn.tool_calls and turn.reasoning is None):
+            yield Finding.of(
+                rule,
+                field=f"messages[{index}]",
+                asked=turn.reasoning,
+                index=index,
+                provider=plan.profile.provider.id,
+                fault="carries blank, made-up reasoning" if blank else "calls tools without its reasoning",
+            )
+
+
+def text_signs(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+    """A text that shows one of the rule's signs."""
+    del gathered
+    if request.mode != rule.options.get("mode", request.mode):
+        return
+    users = [turn for turn in plan.turns if turn.role in ("user", "system", "tool")]
+    if rule.options["reads"] == "prompt":
+        text = next((turn.text[:READ_CHARS] for turn in reversed(users) if turn.role == "user"), "")
+    else:
+        text = "\n".join(turn.text for turn in users if "<|" in turn.text)
+    text = text.lower()
+    for sign in signs(rule.id) if text else ():
+        if seen := sign.search(text):
+            words = " ".join(seen[0].split())
+            shown = words if len(words) <= 60 else words[:57] + "…"
+            yield Finding.of(rule, field=rule.options["field"], asked=shown, sign=shown)
+            return
+
+
+def default_system(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+    """A stock system prompt."""
+    del request, gathered
+    for turn in plan.turns:
+        if turn.role == "system" and any(turn.text.strip().startswith(stock) for stock in rule.options["prompts"]):
+            if len(turn.text.strip()) <= max(map(len, rule.options["prompts"])) + 1:
+                yield Finding.of(rule, field="system", asked=turn.text.strip())
+                return

@@ -1,0 +1,136 @@
+"""What a rule can find, and what it may know: the values of this room. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+from kimi_mcp.catalogue.profile import Profile
+from kimi_mcp.errors import Code
+from kimi_mcp.plan import Plan
+from kimi_mcp.policy.rules import Action, Rule
+from kimi_mcp.types import Adjustment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What was found out about the world before the policy decides; the policy itself asks nobody."""
+
+    day: date
+    """Today."""
+    base_url: str
+    """Where the request would go."""
+    allowed_providers: tuple[str, ...]
+    """Providers that may be named, the chosen one first."""
+    provider_asked: str | None = None
+    """The ``provider`` argument; None: left open."""
+    strict: bool = False
+    """Whether ``KIMI_POLICY`` is ``strict``."""
+    served: frozenset[str] | None = None
+    """The provider's own ids that it lists now; None: not known."""
+    successors: tuple[Profile, ...] = ()
+    """Under ``auto`` the provider's other models, in order of preference."""
+    stands_in: bool = False
+    """Whether the model's id is unknown to the catalogue and its profile is a stand-in."""
+    video_offers: tuple[tuple[str, str], ...] = ()
+    """Provider and model of every place that takes video today, whether allowed or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why nothing will be sent."""
+
+    rule: str | None
+    """The rule that refused; None: a limit outside the table."""
+    code: Code = "policy_refused"
+    """The contract's code."""
+    message: str
+    """What is wrong, in the caller's words."""
+    fix: str
+    """What to change."""
+
+
+def _as_it_is(plan: Plan) -> Plan:
+    return plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One objection of one rule, and the mend where there is one."""
+
+    rule: str
+    """The rule's id."""
+    action: Action
+    """What is done about it."""
+    field: str
+    """The argument or wire field it is about."""
+    asked: Any
+    """What was asked for, as JSON."""
+    sent: Any
+    """What will be sent instead, as JSON."""
+    message: str
+    """What is wrong, in one sentence."""
+    fix: str
+    """What the caller can change."""
+    left_open: bool = False
+    """Whether the caller left it open, so that even ``strict`` chooses."""
+    mend: Callable[[Plan], Plan] = _as_it_is
+    """What makes the plan right."""
+
+    @classmethod
+    def of(
+        cls,
+        rule: Rule,
+        *,
+        field: str,
+        asked: Any,
+        sent: Any = None,
+        action: Action | None = None,
+        left_open: bool = False,
+        mend: Callable[[Plan], Plan] = _as_it_is,
+        **places: Any,
+    ) -> Finding:
+        """A finding with its row's sentences filled in."""
+        filled = {"field": field, "asked": asked, "sent": sent, **places}
+        return cls(
+            rule=rule.id,
+            action=action or rule.action,
+            field=field,
+            asked=asked,
+            sent=sent,
+            message=rule.message.format_map(filled),
+            fix=rule.fix.format_map(filled),
+            left_open=left_open,
+            mend=mend,
+        )
+
+    @classmethod
+    def beside_the_table(cls, refusal: Refusal) -> Finding:
+        """A limit that has no row, in the form of a finding."""
+        return cls(
+            rule=refusal.code,
+            action="refuse",
+            field="max_tokens",
+            asked=None,
+            sent=None,
+            message=refusal.message,
+            fix=refusal.fix,
+        )
+
+    def as_adjustment(self) -> Adjustment:
+        """The entry of a result's ``policy`` list."""
+        action: Literal["adjusted", "warned"] = "adjusted" if self.action == "adjust" else "warned"
+        return Adjustment(
+            rule=self.rule, action=action, field=self.field, asked=self.asked, sent=self.sent, why=self.message
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as ``kimi-mcp policy check --json`` prints it."""
+        names = ("rule", "action", "field", "asked", "sent", "message", "fix")
+        return {name: getattr(self, name) for name in names}
+
+
+Findings = Iterator[Finding]
+"""What a kind's function yields."""

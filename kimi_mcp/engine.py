@@ -28,7 +28,7 @@ from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
-from kimi_mcp.types import SAMPLING, Completion, Mode, Request, Turn, Usage, system, user
+from kimi_mcp.types import SAMPLING, Completion, Mode, Request, TextPart, Turn, Usage, system, user
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +101,9 @@ class Engine:
         _fits(plan)
         run.begin(plan)
         completion = await self._ask(plan, run, endpoint)
-        parsed = None
-        if plan.response_schema is not None and completion.finish_reason == "stop":
-            parsed, fault = structure.read_answer(completion.answer, plan.response_schema)
-            if fault is not None:
-                plan, completion, parsed = await self._repair(plan, completion, fault, run, endpoint)
-        return replace(_concluded(plan, completion, run), parsed=parsed)
+        if plan.response_schema is None or completion.finish_reason != "stop":
+            return _concluded(plan, completion, run)
+        return await self._structured(plan, plan.response_schema, completion, run, endpoint)
 
     async def _gather(self, call: Call, run: Run) -> tuple[Request, choice.Choice, policy.Gathered, upstream.Endpoint]:
         """Everything the policy must know, asked for before it decides."""
@@ -156,26 +153,29 @@ class Engine:
             )
         return run.fold.completion()
 
-    async def _repair(
-        self, plan: Plan, first: Completion, fault: str, run: Run, endpoint: upstream.Endpoint
-    ) -> tuple[Plan, Completion, Any]:
-        """Ask once more for an answer that fits its schema, with the first one and its reasoning in view."""
-        assert plan.response_schema is not None
-        note = policy.reported("answer-repaired", field="response_schema", asked=None, fault=fault)
-        said = Turn(role="assistant", parts=user(first.answer).parts, reasoning=first.reasoning)
-        again = user(f"That does not fit the JSON schema: {fault}. Answer again with the JSON value alone.")
-        plan = replace(plan, turns=(*plan.turns, said, again), adjustments=(*plan.adjustments, note))
-        run.begin(plan)
+    async def _structured(
+        self, plan: Plan, schema: Mapping[str, Any], first: Completion, run: Run, endpoint: upstream.Endpoint
+    ) -> Outcome:
+        """The outcome of an answer that must fit a schema: as it is, or after one repair, which is always reported."""
+        value, fault = structure.read_answer(first.answer, schema)
+        if fault is None:
+            return replace(_concluded(plan, first, run), parsed=value)
+        again = _asked_again(plan, first, fault)
+        run.begin(again)
         run.fold = wire.Fold()
-        second = await self._ask(plan, run, endpoint)
-        second = replace(second, usage=_sum(first.usage, second.usage))
-        parsed, fault_left = structure.read_answer(second.answer, plan.response_schema)
-        if fault_left is not None:
-            raise UpstreamBroken(
-                f"The answer did not fit the response_schema, nor did a second one: {fault_left}.",
-                fix="Simplify `response_schema`, or name its fields in the prompt.",
-            )
-        return plan, second, parsed
+        try:
+            second = await self._ask(again, run, endpoint)
+        except KimiError as error:  # the first answer was paid for: it stays
+            return replace(_concluded(plan, first, run), status="partial", error=error)
+        outcome = _concluded(again, replace(second, usage=_sum(first.usage, second.usage)), run)
+        value, fault = structure.read_answer(second.answer, schema)
+        if fault is None or outcome.error is not None:
+            return replace(outcome, parsed=value)
+        misfit = UpstreamBroken(
+            f"The answer does not fit the response_schema, nor did the one before it: {fault}.",
+            fix="Simplify `response_schema`, or name its fields in the prompt.",
+        )
+        return replace(outcome, status="partial", error=misfit)
 
 
 def _request(call: Call, model_asked: str) -> Request:
@@ -211,12 +211,24 @@ def _fits(plan: Plan) -> None:
         )
 
 
+def _asked_again(plan: Plan, first: Completion, fault: str) -> Plan:
+    """The plan for a repair, with the first answer and its reasoning in view."""
+    note = policy.reported("answer-repaired", field="response_schema", fault=fault)
+    answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
+    wish = user(f"That does not fit the JSON schema: {fault}. Answer again with the JSON value alone.")
+    return replace(plan, turns=(*plan.turns, answered, wish), adjustments=(*plan.adjustments, note))
+
+
 def _concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
     """How a finished answer is to be called."""
     error = _shortfall(plan, completion)
     status = "completed" if error is None else "partial" if completion.answer else "failed"
     return replace(
         run.snapshot(status, error),
+        answer=completion.answer,
+        reasoning=completion.reasoning,
+        model_answered=completion.model,
+        finish_reason=completion.finish_reason,
         usage=completion.usage,
         policy=(*plan.adjustments, *policy.judge(plan, completion)),
     )

@@ -5,7 +5,7 @@ Some hosts show the model only the structure, some only the text: each stands on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_mcp.errors import KimiError
@@ -64,7 +64,7 @@ class Outcome:
     """What it cost; None where a price is unknown."""
     policy: tuple[Adjustment, ...] = ()
     """What the policy changed or warned of."""
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     """How long it took."""
     error: KimiError | None = None
     """Why it is not whole."""
@@ -154,7 +154,8 @@ def _running(outcome: Outcome) -> str:
 def _closing(adjustment: Adjustment) -> str:
     if adjustment.action == "warned":
         return f"[{adjustment.rule}: {adjustment.why}]"
-    return f"[{adjustment.rule}: {adjustment.field} {_shown(adjustment.asked)} → {_shown(adjustment.sent)}. {adjustment.why}]"
+    change = f"{adjustment.field} {_shown(adjustment.asked)} → {_shown(adjustment.sent)}"
+    return f"[{adjustment.rule}: {change}. {adjustment.why}]"
 
 
 def _shown(value: Any) -> str:

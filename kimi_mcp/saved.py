@@ -46,6 +46,8 @@ def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
             said = _mapping(body.get("thinking")).get("type") != "disabled"
         case "chat-template":
             said = _mapping(body.get("chat_template_kwargs")).get("thinking", True)
+        case "reasoning-object":
+            said = _mapping(body.get("reasoning")).get("enabled", True)
         case "reasoning-effort" | "none":
             said = True
     return "instant" if said is False else "thinking"
@@ -88,6 +90,8 @@ def _part(part: Any, place: str) -> Part:
             url = media if isinstance(media, str) else _mapping(media).get("url")
             if isinstance(url, str):
                 return MediaPart(kind="image" if kind == "image_url" else "video", url=url)
+        case _:
+            pass
     raise _odd(f"{place} is no part of type text, image_url or video_url")
 
 

@@ -1,7 +1,7 @@
 """Moonshot's dialect of JSON schema: what it refuses, and the same schema said so that it takes it. Pure, no I/O.
 
 Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` stands beside
-``anyOf``; nothing but annotations' absence stands beside ``$ref``; whatever is ``required`` is among the ``properties``.
+``anyOf``; nothing stands beside ``$ref``; whatever is ``required`` is among the ``properties``.
 ``problems`` names each breach with its path, ``rewritten`` says the schema anew without loss, or None where it can't.
 """
 

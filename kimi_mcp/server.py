@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,7 +90,7 @@ def build_server(settings: Settings) -> Server[House]:
     tools = [_listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
 
     @asynccontextmanager
-    async def lifespan(server: Server[House]) -> AsyncIterator[House]:
+    async def lifespan(server: Server[House]) -> AsyncGenerator[House]:
         del server
         engine = Engine(settings)
         async with anyio.create_task_group() as tasks:
@@ -249,14 +249,14 @@ def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
 # ── cancellation ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _hear_cancellations(context: Context, call_next: CallNext) -> HandlerResult:
+async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResult:
     """A user's cancellation ends the run; that of a host whose clock ran out leaves it alive and fetchable."""
-    if context.method == "notifications/cancelled":
-        said = context.params or {}
-        run = context.lifespan_context.waiting.pop(said.get("requestId", ""), None)
+    if ctx.method == "notifications/cancelled":
+        said = ctx.params or {}
+        run = ctx.lifespan_context.waiting.pop(said.get("requestId", ""), None)
         if run is not None and not hosts.gave_up(said.get("reason")):
             run.cancel()
-    return await call_next(context)
+    return await call_next(ctx)
 
 
 # ── resources ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,10 +7,8 @@ the environment says; the first call then reports it as ``not_configured``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from kimi_mcp.errors import NotConfigured
@@ -80,10 +78,6 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
-
-
-def _folders(text: str) -> tuple[Path, ...]:
-    return tuple(Path(part).expanduser() for part in text.split(os.pathsep) if part)
 
 
 def _lower(text: str) -> str:

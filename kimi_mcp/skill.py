@@ -1,7 +1,7 @@
 """``skill.md``, the source of the tools' names, texts and triggers. Reads that one file of the package.
 
-The server registers exactly the tools that its frontmatter lists; ``tools.py`` holds what each of them does. A tool that
-only one of the two knows is an error at start.
+The server registers exactly the tools that its frontmatter lists; ``tools.py`` holds what each of them does. A tool
+that only one of the two knows is an error at start.
 """
 
 from __future__ import annotations

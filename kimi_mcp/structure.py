@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from kimi_mcp.errors import InvalidArguments
 
@@ -37,19 +37,25 @@ def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None
 
     A code fence around the whole answer is looked through; nothing else is guessed.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
     fenced = _FENCED.match(answer)
     try:
         value = json.loads(fenced[1] if fenced else answer)
     except (ValueError, RecursionError):
         return None, "it is not JSON"
+    fault = _misfit(value, schema)
+    return (value, None) if fault is None else (None, fault)
+
+
+def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """Where a value breaks its schema; None: it fits."""
+    from jsonschema import Draft202012Validator, exceptions
+    from referencing.exceptions import Unresolvable
+
     try:
-        fault = best_match(Draft202012Validator(schema).iter_errors(value))
-    except Exception:  # a reference that leads nowhere is found only now, under many names
-        return None, "the schema refers to what it does not hold"
+        fault: Any = cast(Any, exceptions).best_match(cast(Any, Draft202012Validator(schema)).iter_errors(value))
+    except (Unresolvable, RecursionError):
+        return "the schema refers to what it does not hold"
     if fault is None:
-        return value, None
+        return None
     place = "/".join(str(step) for step in fault.absolute_path) or "the whole"
-    return None, f"{place} breaks the rule `{fault.validator}`"
+    return f"{place} breaks the rule `{fault.validator}`"

@@ -117,8 +117,9 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments
     try:
         return tool.arguments.model_validate(said)
     except ValidationError as fault:
-        first = cast(dict[str, Any], fault.errors(include_url=False, include_context=True, include_input=False)[0])
-        raise _invalid(tool, first) from None
+        faults = cast(list[dict[str, Any]], fault.errors(include_url=False, include_input=False))
+        misspelt = [row for row in faults if row["type"] == "extra_forbidden"]
+        raise _invalid(tool, (misspelt or faults)[0]) from None
 
 
 def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:

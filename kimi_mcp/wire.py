@@ -66,22 +66,39 @@ def encode(plan: Plan) -> dict[str, Any]:
 
 
 def _thinking_object(plan: Plan) -> dict[str, Any]:
-    if not plan.profile.model.can_stop_thinking:
+    """Moonshot's own; a model that can't stop thinking is told nothing (HC: only ``enabled`` is allowed there)."""
+    if not plan.profile.can_stop_thinking:
         return {}
     return {"thinking": {"type": "enabled" if plan.mode == "thinking" else "disabled"}}
 
 
 def _chat_template(plan: Plan) -> dict[str, Any]:
-    if not plan.profile.model.can_stop_thinking:
-        return {}
-    return {"chat_template_kwargs": {"thinking": plan.mode == "thinking"}}
+    """What the engine hands to the model's chat template; K3's takes its effort there (KVV)."""
+    told: dict[str, Any] = {}
+    if plan.profile.can_stop_thinking:
+        told["thinking"] = plan.mode == "thinking"
+    if plan.effort is not None:
+        told["thinking_effort"] = plan.effort
+    return {"chat_template_kwargs": told} if told else {}
+
+
+def _reasoning_object(plan: Plan) -> dict[str, Any]:
+    """A router's, which it translates for the host behind it (openrouter.ai/docs, reasoning tokens)."""
+    told: dict[str, Any] = {}
+    if plan.profile.can_stop_thinking:
+        told["enabled"] = plan.mode == "thinking"
+    if plan.effort is not None:
+        told["effort"] = plan.effort
+    return {"reasoning": told} if told else {}
 
 
 def _reasoning_effort(plan: Plan) -> dict[str, Any]:
+    """K3's, at the top level (HC)."""
     return {} if plan.effort is None else {"reasoning_effort": plan.effort}
 
 
 def _nothing(plan: Plan) -> dict[str, Any]:
+    """No switch is documented: nothing is said."""
     del plan
     return {}
 
@@ -89,6 +106,7 @@ def _nothing(plan: Plan) -> dict[str, Any]:
 _SWITCHES: Mapping[ThinkingSwitch, Callable[[Plan], dict[str, Any]]] = {
     "thinking-object": _thinking_object,
     "chat-template": _chat_template,
+    "reasoning-object": _reasoning_object,
     "reasoning-effort": _reasoning_effort,
     "none": _nothing,
 }

@@ -13,9 +13,10 @@ from typing import Literal
 
 from kimi_mcp.types import MediaKind, Mode
 
-ThinkingSwitch = Literal["thinking-object", "chat-template", "reasoning-effort", "none"]
-"""How thinking is switched on the wire: Moonshot's ``thinking: {type}``, ``chat_template_kwargs: {thinking}``, the
-top-level ``reasoning_effort`` of models that always think, or not at all (nothing is said)."""
+ThinkingSwitch = Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
+"""How thinking is switched on the wire: Moonshot's ``thinking: {type}``, an engine's ``chat_template_kwargs:
+{thinking}``, a router's ``reasoning: {enabled}``, the top-level ``reasoning_effort`` of Moonshot's models that always
+think, or not at all (nothing is said, and there is no instant mode)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +162,14 @@ class Profile:
 
     @property
     def switch(self) -> ThinkingSwitch:
-        """How thinking is told on the wire: by effort for models that have efforts, else the provider's way."""
-        return "reasoning-effort" if self.model.efforts else self.provider.switch
+        """How thinking is told on the wire: where Moonshot's own object is spoken, models with efforts take theirs."""
+        own = self.provider.switch
+        return "reasoning-effort" if own == "thinking-object" and self.model.efforts else own
+
+    @property
+    def can_stop_thinking(self) -> bool:
+        """Whether instant mode can be had: the model has it, and the provider has a switch for it."""
+        return self.model.can_stop_thinking and self.provider.switch != "none"
 
     @property
     def video(self) -> bool:
@@ -188,7 +195,7 @@ class Profile:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that can be had."""
-        return ("thinking", "instant") if self.model.can_stop_thinking else ("thinking",)
+        return ("thinking", "instant") if self.can_stop_thinking else ("thinking",)
 
     def fixed(self, mode: Mode) -> Mapping[str, float] | None:
         """The sampling values that alone are allowed in that mode; None: not published."""

@@ -217,7 +217,7 @@ class ProviderKey(Facts):
 class ProviderDialect(Facts):
     """``[dialect]`` of a provider: how thinking and sampling are said."""
 
-    switch: Literal["thinking-object", "chat-template", "reasoning-effort", "none"]
+    switch: Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
     """How thinking is switched for models that can stop."""
     reasoning_read: Annotated[list[ReasoningName], Field(min_length=1)]
     """Names under which reasoning comes, likeliest first."""

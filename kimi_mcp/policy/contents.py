@@ -20,8 +20,9 @@ def media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) ->
     kind = rule.options["media"]
     if plan.profile.takes(kind) or not any(part.kind == kind for part in _media(plan.turns)):
         return
-    offers = [f"{provider} with {model}" for provider, model in gathered.video_offers
-              if provider in gathered.allowed_providers]  # fmt: skip
+    allowed = [
+        f"{offer[0]} with {offer[1]}" for offer in gathered.video_offers if offer[0] in gathered.allowed_providers
+    ]
     others = sorted({provider for provider, _ in gathered.video_offers})
     yield Finding.of(
         rule,
@@ -29,10 +30,10 @@ def media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) ->
         asked=plan.profile.provider.id,
         provider=plan.profile.provider.id,
         model=plan.profile.model.id,
-        offers=f"Name one that does: {', '.join(offers)}."
-        if offers
-        else "No allowed provider takes video; let the operator choose or allow one that does: "
-        + f"{', '.join(others) or 'none is known'} (KIMI_PROVIDER, KIMI_ALLOWED_PROVIDERS).",
+        offers=f"Name one that does: {', '.join(allowed)}."
+        if allowed
+        else f"None of the allowed providers takes {kind}; let the operator choose or allow one that does "
+        f"({', '.join(others) or 'none is known'}) by KIMI_PROVIDER or KIMI_ALLOWED_PROVIDERS.",
     )
 
 
@@ -111,7 +112,5 @@ def default_system(rule: Rule, request: Request, plan: Plan, gathered: Gathered)
     """A stock system prompt."""
     del request, gathered
     for turn in plan.turns:
-        if turn.role == "system" and any(turn.text.strip().startswith(stock) for stock in rule.options["prompts"]):
-            if len(turn.text.strip()) <= max(map(len, rule.options["prompts"])) + 1:
-                yield Finding.of(rule, field="system", asked=turn.text.strip())
-                return
+        if turn.role == "system" and turn.text.strip().rstrip(".。") in rule.options["prompts"]:
+            yield Finding.of(rule, field="system", asked=turn.text.strip())

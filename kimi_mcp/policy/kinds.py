@@ -21,7 +21,6 @@ from kimi_mcp.policy.rules import Rule
 from kimi_mcp.schemas import problems, rewritten
 from kimi_mcp.types import Completion, Request
 
-
 # ── before anything is sent ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -41,41 +40,43 @@ def _provider_allowed(rule: Rule, gathered: Gathered) -> Findings:
 
 
 def _model_served(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    first = plan.profile
+    first, asked = plan.profile, request.model_asked
     if gathered.stands_in:
-        message = (
-            f"{first.serving.wire_id} is not in the catalogue; it is taken for {first.model.id}, which {first.provider.id} "
-            "prefers."
-        )
-        warned = Finding.of(rule, field="model", asked=request.model_asked, action="warn", **_served_places(first))
-        yield replace(warned, message=message, sent=first.serving.wire_id)
+        yield _stand_in(rule, first, asked)
         return
     if _served(first, gathered):
         return
-    places = _served_places(first)
-    if request.model_asked != "auto":
-        chosen = next((other for other in gathered.successors if _served(other, gathered)), None)
-        instead = f", or name {chosen.model.id}" if chosen else ""
-        yield Finding.of(rule, field="model", asked=request.model_asked, **{**places, "instead": instead})
-        return
-    for successor in gathered.successors:
-        if _served(successor, gathered):
-            yield Finding.of(
-                rule,
-                field="model",
-                asked="auto",
-                sent=successor.model.id,
-                action="adjust",
-                left_open=True,
-                mend=lambda plan, successor=successor: replace(plan, profile=successor),
-                **places,
-            )
-            return
+    successor = next((other for other in gathered.successors if _served(other, gathered)), None)
+    places = _places(first)
+    if asked != "auto":
+        yield Finding.of(rule, field="model", asked=asked, **places)
+    elif successor is not None:
+        yield Finding.of(
+            rule,
+            field="model",
+            asked=asked,
+            sent=successor.model.id,
+            action="adjust",
+            left_open=True,
+            mend=lambda plan: replace(plan, profile=successor),
+            **places,
+        )
+    else:
+        yield _nothing_served(Finding.of(rule, field="model", asked=asked, **places), first, gathered)
+
+
+def _stand_in(rule: Rule, profile: Profile, asked: str) -> Finding:
+    """An engine of the user's own serves a model under a name that tells nothing."""
+    wire_id = profile.serving.wire_id
+    found = Finding.of(rule, field="model", asked=asked, sent=wire_id, action="warn", **_places(profile))
+    return replace(found, message=f"{wire_id} is not in the catalogue; it is treated as {profile.model.id}.")
+
+
+def _nothing_served(found: Finding, profile: Profile, gathered: Gathered) -> Finding:
     listed = ", ".join(sorted(gathered.served or ())[:8])
-    lost = Finding.of(rule, field="model", asked="auto", **places)
-    yield replace(
-        lost,
-        message=f"{first.provider.id} serves no model of the catalogue today"
+    return replace(
+        found,
+        message=f"{profile.provider.id} serves no model of the catalogue today"
         + (f"; it lists {listed}." if listed else "."),
         fix="Set KIMI_MODEL to an id that it serves, or choose another provider with KIMI_PROVIDER.",
     )
@@ -88,20 +89,16 @@ def _served(profile: Profile, gathered: Gathered) -> bool:
     )
 
 
-def _served_places(profile: Profile) -> dict[str, str]:
+def _places(profile: Profile) -> dict[str, Any]:
     until = profile.serving.until
-    return {
-        "provider": profile.provider.id,
-        "model": profile.model.id,
-        "when": f" (ended {until.isoformat()})" if until else " (it is not in its list of models)",
-        "instead": "",
-    }
+    when = f" (ended {until.isoformat()})" if until else " (it is not in its list of models)"
+    return {"provider": profile.provider.id, "model": profile.model.id, "when": when}
 
 
 def _mode_offered(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
     del request, gathered
     model = plan.profile.model
-    if plan.mode == "instant" and not model.can_stop_thinking:
+    if plan.mode == "instant" and not plan.profile.can_stop_thinking:
         least = model.efforts[0] if model.efforts else None
         yield Finding.of(
             rule,

@@ -1,4 +1,7 @@
-"""Owns reading a request's messages: roles, parts, media, tool turns and their reasoning. Pure, no I/O."""
+"""Owns reading a request's messages: roles, parts, media, tool turns and their reasoning. Pure, no I/O.
+
+Sources: Moonshot's chat, vision and thinking-model guides; each refusal's words come from the issue beside it.
+"""
 
 from __future__ import annotations
 

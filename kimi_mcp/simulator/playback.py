@@ -32,7 +32,9 @@ async def play_stream(
     await _before(step, gates)
     framing = step.framing or "chunked"
     length = sum(len(event.data) for event in events)
-    await reply.head(step.status or 200, {**STREAM_HEADERS, **headers, **step.headers}, framing=framing, length=length)
+    await reply.head(
+        step.status or 200, _headers(STREAM_HEADERS, headers, step.headers), framing=framing, length=length
+    )
     if step.comments_every is not None:
         await _comments(reply, step.comments_every)
     await _play_events(reply, step, events, gates)
@@ -91,7 +93,7 @@ async def play_body(
     await _before(step, gates)
     if step.pace and spoken:
         await anyio.sleep(spoken / step.pace)
-    await reply.head(status, {**headers, **step.headers}, framing=step.framing or "length", length=len(body))
+    await reply.head(status, _headers(headers, step.headers), framing=step.framing or "length", length=len(body))
     if step.gate and step.gate_at != "start":
         await gates.pass_gate(step.gate)
     if step.comments_every is not None:
@@ -100,6 +102,11 @@ async def play_body(
         await reply.write([body], last=True)
     else:
         await _write_split(reply, body, step.split, last=True)
+
+
+def _headers(*layers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of all layers; a later one replaces an earlier one of its name."""
+    return {name.lower(): value for layer in layers for name, value in layer.items()}
 
 
 async def _before(step: Step, gates: Gates) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
+import h11
 from anyio import CancelScope
 
 from kimi_mcp.simulator import answers
@@ -21,7 +22,7 @@ from kimi_mcp.simulator.messages import glimpse, read_messages
 from kimi_mcp.simulator.playback import play_body, play_stream
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object
-from kimi_mcp.simulator.sse import Framing, encode, events, whole_answer
+from kimi_mcp.simulator.sse import Envelope, encode, events, whole_answer
 from kimi_mcp.simulator.state import Exchange, World, parse_json
 
 MODELS, FILES = "/v1/models", "/v1/files"
@@ -54,6 +55,8 @@ class Response:
             await self._refuse(refused)
         except RecursionError:
             await self._refuse(Refused(400, "invalid_request_error", "Invalid request: nested too deep"))
+        except h11.RemoteProtocolError:
+            await self._refuse(Refused(400, "invalid_request_error", "Invalid request: malformed HTTP"))
         except BodyTooLarge:
             await self._refuse(Refused(413, "invalid_request_error", "Invalid request: the request body is too large"))
 
@@ -173,7 +176,7 @@ class Response:
         answer = compose(chat, step)
         world.answers += 1
         cached = world.cache.cached_tokens((self._key(), chat.answering.id, chat.cache_key), chat.received.transcript)
-        framing = Framing(
+        envelope = Envelope(
             id=f"chatcmpl-simulator-{world.answers:06d}",
             created=int(time.time()),
             model=step.answer_model or chat.answering.id,
@@ -184,11 +187,11 @@ class Response:
         headers = {**(_LIMITS if world.dialect.moonshot else {}), **headers_on_top(step)}
         reply = self._reply(step)
         if chat.stream:
-            made = events(answer, framing, world.dialect, step)
+            made = events(answer, envelope, world.dialect, step)
             await play_stream(reply, step, made, world, headers)
             return
-        data = encode(whole_answer(answer, framing, world.dialect, step)).encode()
-        data = data.replace(b'"content":', b'"content":\xc3\x28', 1) if step.invalid_utf8 else data
+        data = encode(whole_answer(answer, envelope, world.dialect, step)).encode()
+        data = data.replace(b'"content":"', b'"content":"\xc3\x28', 1) if step.invalid_utf8 else data
         data = data[: len(data) // 2] if step.bad_json else data
         await play_body(
             reply, step, step.status or 200, {**JSON, **headers}, data, world, spoken=answer.completion_tokens

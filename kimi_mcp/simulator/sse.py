@@ -37,7 +37,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Framing:
+class Envelope:
     """What every chunk of one response repeats."""
 
     id: str
@@ -57,17 +57,17 @@ def encode(value: object) -> str:
     return text
 
 
-def usage_object(answer: Answer, framing: Framing, dialect: Dialect) -> JsonObject:
+def usage_object(answer: Answer, envelope: Envelope, dialect: Dialect) -> JsonObject:
     """The usage, cached tokens where the dialect says them (Moonshot: `cached_tokens`)."""
     usage: JsonObject = {
-        "prompt_tokens": framing.prompt_tokens,
+        "prompt_tokens": envelope.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
-        "total_tokens": framing.prompt_tokens + answer.completion_tokens,
+        "total_tokens": envelope.prompt_tokens + answer.completion_tokens,
     }
     if dialect.moonshot:
-        usage["cached_tokens"] = framing.cached_tokens
+        usage["cached_tokens"] = envelope.cached_tokens
     else:
-        usage["prompt_tokens_details"] = {"cached_tokens": framing.cached_tokens}
+        usage["prompt_tokens_details"] = {"cached_tokens": envelope.cached_tokens}
     if dialect.says_reasoning_tokens:
         usage["completion_tokens_details"] = {"reasoning_tokens": answer.reasoning_tokens}
     return usage
@@ -97,7 +97,7 @@ def finish_reason(answer: Answer, step: Step) -> str | None:
     return None if step.no_finish else step.finish_reason or answer.finish_reason
 
 
-def whole_answer(answer: Answer, framing: Framing, dialect: Dialect, step: Step) -> JsonObject:
+def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> JsonObject:
     """The body of a response that is not streamed."""
     message: JsonObject = {"role": "assistant", "content": answer.content}
     if answer.reasoning is not None and not step.lose_reasoning:
@@ -108,13 +108,13 @@ def whole_answer(answer: Answer, framing: Framing, dialect: Dialect, step: Step)
         message["content"] = answer.content or None
     choice: JsonObject = {"index": 0, "message": message, "finish_reason": finish_reason(answer, step)}
     body: JsonObject = {
-        "id": framing.id,
+        "id": envelope.id,
         "object": "chat.completion",
-        "created": framing.created,
-        "model": framing.model,
+        "created": envelope.created,
+        "model": envelope.model,
         "choices": [] if step.empty_choices else [choice],
     }
-    usage = usage_object(answer, framing, dialect)
+    usage = usage_object(answer, envelope, dialect)
     if step.usage in ("choice", "both") and not step.empty_choices:
         choice["usage"] = usage
     if step.usage not in ("choice", "missing"):
@@ -125,13 +125,13 @@ def whole_answer(answer: Answer, framing: Framing, dialect: Dialect, step: Step)
 class _Chunks:
     """Builds the chunks of one stream; head and tail of the JSON are made once."""
 
-    def __init__(self, answer: Answer, framing: Framing, dialect: Dialect, step: Step) -> None:
-        self.answer, self.framing, self.dialect, self.step = answer, framing, dialect, step
+    def __init__(self, answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> None:
+        self.answer, self.envelope, self.dialect, self.step = answer, envelope, dialect, step
         self.start = (
-            f'data: {{"id":{encode(framing.id)},"object":"chat.completion.chunk","created":{framing.created},'
-            f'"model":{encode(framing.model)},"choices":'
+            f'data: {{"id":{encode(envelope.id)},"object":"chat.completion.chunk","created":{envelope.created},'
+            f'"model":{encode(envelope.model)},"choices":'
         )
-        self.usage = usage_object(answer, framing, dialect)
+        self.usage = usage_object(answer, envelope, dialect)
         said = self.usage if step.usage == "every" else None
         self.end = "}\n\n" if said is None else f',"usage":{encode(said)}}}\n\n'
 
@@ -151,7 +151,7 @@ class _Chunks:
 
     def last_usage(self) -> Event | None:
         """The chunk without choices that carries the usage, where it was asked for."""
-        if self.step.usage in ("top", "both") or (self.step.usage is None and self.framing.include_usage):
+        if self.step.usage in ("top", "both") or (self.step.usage is None and self.envelope.include_usage):
             return Event(f'{self.start}[],"usage":{encode(self.usage)}}}\n\n'.encode())
         return None
 
@@ -191,9 +191,9 @@ def _spoken(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
             yield "tool", chunks.delta(encode(part), count)
 
 
-def events(answer: Answer, framing: Framing, dialect: Dialect, step: Step) -> list[Event]:
+def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> list[Event]:
     """Every event of a streamed answer, in order, with what the step adds or spoils."""
-    chunks = _Chunks(answer, framing, dialect, step)
+    chunks = _Chunks(answer, envelope, dialect, step)
     made: list[Event] = [Event(COMMENT)] * step.comments_before
     places: dict[str, int] = {"start": 0, "head": 0}
     made.append(chunks.delta('{"role":"assistant","content":""}'))

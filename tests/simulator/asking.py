@@ -27,6 +27,38 @@ WEATHER = {
     },
 }
 
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "nested": {
+        "type": "object",
+        "properties": {
+            "title": {"type": "string", "minLength": 3, "maxLength": 12},
+            "rating": {"type": "integer", "minimum": 3, "maximum": 9, "multipleOf": 4},
+            "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            "kind": {"type": "string", "enum": ["a", "b"]},
+            "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2},
+            "when": {"type": "string", "format": "date"},
+            "maybe": {"anyOf": [{"type": "null"}, {"type": "string"}]},
+        },
+        "required": ["title", "rating", "share", "kind", "tags", "when"],
+        "additionalProperties": False,
+    },
+    "recursive": {
+        "type": "object",
+        "properties": {"root": {"$ref": "#/$defs/node"}},
+        "required": ["root"],
+        "$defs": {
+            "node": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"},
+                    "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
+                },
+                "required": ["name", "children"],
+            }
+        },
+    },
+}
+
 
 @asynccontextmanager
 async def sdk(sim: Simulator, key: str = KEY) -> AsyncIterator[AsyncOpenAI]:

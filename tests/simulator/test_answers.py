@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 import jsonschema
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.simulator.asking import INSTANT, THINK, WEATHER, answer, deltas, post, sdk, streamed
+from tests.simulator.asking import INSTANT, SCHEMAS, THINK, WEATHER, answer, deltas, post, sdk, streamed
 
 pytestmark = pytest.mark.anyio
 
@@ -129,39 +128,6 @@ async def test_the_answer_tells_which_sampling_was_said(sim: Simulator) -> None:
 async def test_json_object_answers_are_json(sim: Simulator) -> None:
     message = await answer(sim, {**THINK, "response_format": {"type": "json_object"}})
     assert json.loads(message["content"])["prompt"] == PROMPT
-
-
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "nested": {
-        "type": "object",
-        "properties": {
-            "title": {"type": "string", "minLength": 3, "maxLength": 12},
-            "rating": {"type": "integer", "minimum": 3, "maximum": 9, "multipleOf": 4},
-            "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
-            "kind": {"type": "string", "enum": ["a", "b"]},
-            "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2},
-            "when": {"type": "string", "format": "date"},
-            "maybe": {"anyOf": [{"type": "null"}, {"type": "string"}]},
-        },
-        "required": ["title", "rating", "share", "kind", "tags", "when"],
-        "additionalProperties": False,
-    },
-    "recursive": {
-        "type": "object",
-        "properties": {"root": {"$ref": "#/$defs/node"}},
-        "required": ["root"],
-        "$defs": {
-            "node": {
-                "type": "object",
-                "properties": {
-                    "name": {"type": "string"},
-                    "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
-                },
-                "required": ["name", "children"],
-            }
-        },
-    },
-}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

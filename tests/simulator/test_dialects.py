@@ -157,6 +157,14 @@ async def test_an_engine_says_that_it_would_fetch_a_link_itself() -> None:
     assert "image by link (an engine would fetch it itself): http://10.0.0.1/secret.png" in message["content"]
 
 
+async def test_openrouter_takes_its_own_switch_and_tells_reasoning_tokens() -> None:
+    async with Simulator(provider="openrouter") as sim:
+        body = asked("moonshotai/kimi-k2.6", reasoning={"enabled": False})
+        assert "in instant mode" in (await answer(sim, body))["content"]
+        usage = (await post(sim, asked("moonshotai/kimi-k2.6"))).json()["usage"]
+        assert usage["completion_tokens_details"]["reasoning_tokens"] > 0
+
+
 async def test_novita_still_serves_k25_with_video() -> None:
     async with Simulator(provider="novita") as sim:
         film = {**seeing("video", data_url("video/mp4", mp4())), "model": "moonshotai/kimi-k2.5"}

@@ -21,24 +21,32 @@ Start = Callable[..., AbstractAsyncContextManager[Peer]]
 """Starts the tiny server: ``start(stderr=…, NAME="value for its environment")``."""
 
 
-@pytest.fixture
+@asynccontextmanager
+async def _started(stderr: Any = subprocess.DEVNULL, **environment: str) -> AsyncIterator[Peer]:
+    command = [sys.executable, str(SERVER)]
+    process = await anyio.open_process(command, env={**os.environ, **environment}, stderr=stderr)
+    try:
+        yield Peer(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.aclose()
+
+
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
 
 @pytest.fixture
 def start() -> Start:
-    """Start the tiny server; it is killed when the test leaves."""
+    """Start a tiny server; it is killed when the test leaves."""
+    return _started
 
-    @asynccontextmanager
-    async def started(stderr: Any = subprocess.DEVNULL, **environment: str) -> AsyncIterator[Peer]:
-        command = [sys.executable, str(SERVER)]
-        process = await anyio.open_process(command, env={**os.environ, **environment}, stderr=stderr)
-        try:
-            yield Peer(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
 
-    return started
+@pytest.fixture(scope="module")
+async def peer() -> AsyncIterator[Peer]:
+    """One tiny server for all the tests of a file that it must survive: whatever they send, it goes on serving."""
+    async with _started() as peer:
+        await peer.greet()
+        yield peer

@@ -84,14 +84,21 @@ class Asked:
         return getattr(self.error, "code", None)
 
 
-async def ask(up: Upstream, sim: Simulator | str, *, key: str | None = KEY, provider: str = "moonshot") -> Asked:
+async def ask(
+    up: Upstream,
+    sim: Simulator | str,
+    *,
+    prompt: str | None = None,
+    key: str | None = KEY,
+    provider: str = "moonshot",
+) -> Asked:
     """Make one call and keep whatever comes of it."""
     asked = Asked()
     base_url = sim if isinstance(sim, str) else sim.base_url
     try:
         asked.sent = await up.stream(
             endpoint(base_url, key=key, provider=provider),
-            BODY,
+            BODY if prompt is None else {**BODY, "messages": [{"role": "user", "content": prompt}]},
             asked.fold,
             on_attempt=asked.attempts.append,
             on_wait=lambda seconds, why: asked.waits.append((seconds, why)),

@@ -1,0 +1,38 @@
+"""``python -m benchmarks [--only NAME] [--quick]``: runs the benchmarks and prints one table. Needs Linux (``/proc``)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import calls, memory, startup, streaming
+from benchmarks.report import Row, table
+
+BENCHMARKS = {"startup": startup, "streaming": streaming, "calls": calls, "memory": memory}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, side by side.")
+    parser.add_argument("--only", metavar="NAME", choices=BENCHMARKS, help=f"one of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter streams")
+    said = parser.parse_args()
+    if not Path("/proc/self/stat").exists():
+        sys.exit("The benchmarks read CPU and memory of a process from /proc: they need Linux.")
+    start = time.monotonic()
+    rows: list[Row] = []
+    for name, benchmark in BENCHMARKS.items():
+        if said.only in (None, name):
+            print(f"{name} …", file=sys.stderr, flush=True)
+            rows += benchmark.measure(quick=said.quick)
+    print(table(rows))
+    print(
+        f"\nPython {sys.version.split()[0]}, {os.cpu_count()} cores, {time.monotonic() - start:.0f} s. Medians; each "
+        "ratio is the median of the rounds' own ratios. How each is measured stands on top of its file in benchmarks/."
+    )
+
+
+if __name__ == "__main__":
+    main()

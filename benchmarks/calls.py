@@ -1,0 +1,35 @@
+"""CPU a small call at 64 in flight: an answer of 20 tokens that the source sends at once.
+
+Our server, the plain tool and the bare server (whose tool answers at once and asks nobody) take the same number of
+calls in turn, round by round; each figure is all CPU of that server's process, divided by the calls. One round before
+has warmed each of them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import processes, tokens
+from benchmarks.report import Row, row
+
+IN_FLIGHT = 64
+PROMPT = tokens.prompt(20, 0)
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    rounds, number = (2, 320) if quick else (5, 640)
+    with processes.token_source() as url:
+        servers = processes.ours(url, at_once=IN_FLIGHT), processes.plain(url), processes.bare()
+        figures: tuple[list[float], ...] = ([], [], [])
+        with processes.closing(servers):
+            for server in servers:
+                server.connect()
+                server.calls(PROMPT, 2 * IN_FLIGHT, in_flight=IN_FLIGHT)
+            for _ in range(rounds):
+                for server, measured in zip(servers, figures, strict=True):
+                    before = server.cpu_s()
+                    server.calls(PROMPT, number, in_flight=IN_FLIGHT)
+                    measured.append((server.cpu_s() - before) * 1e3 / number)
+    ours, plain, bare = figures
+    yield row("CPU a small call, ms", ours, "plain tool, both SDKs", plain, most=1 / 2)
+    yield row("CPU a small call, ms", ours, "bare SDK server, no-op", bare)

@@ -1,0 +1,153 @@
+"""The processes that are measured: an MCP server spoken to in raw JSON lines, the source of tokens, and their figures.
+
+A server's CPU and memory are the kernel's own figures for its process (``/proc``): user and system time together, all
+threads. The client's own work is in another process and never counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from benchmarks import tokens
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
+
+
+class Process:
+    """A process of ours and what the kernel says of it."""
+
+    def __init__(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
+        # No variable of the user's own may change what is measured: no proxy, no key, no setting.
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=kept | dict(environment or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.input: IO[bytes] = _there(self._process.stdin)
+        self.output: IO[bytes] = _there(self._process.stdout)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that it has used so far."""
+        said = Path(f"/proc/{self._process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(said[11]) + int(said[12])) / _TICKS
+
+    def memory_mb(self) -> float:
+        """Megabytes of memory that it holds (resident)."""
+        said = Path(f"/proc/{self._process.pid}/status").read_text("utf-8")
+        return next(int(line.split()[1]) for line in said.splitlines() if line.startswith("VmRSS:")) * 1024 / 1e6
+
+    def close(self) -> None:
+        """Close its stdin and wait until it has gone."""
+        self.input.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.output.close()
+
+
+def _there(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+class Server(Process):
+    """An MCP server on stdio, and its client."""
+
+    def __init__(self, *command: str, tool: str, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(*command, environment=environment)
+        self._tool = tool
+        self._id = 0
+
+    def connect(self) -> None:
+        """Initialize, as a host does, and list the tools."""
+        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
+        self._request("initialize", about)
+        self._answer()
+        self._write({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        self._request("tools/list", {})
+        tools = self._answer()["tools"]
+        assert self._tool in [tool["name"] for tool in tools], tools
+
+    def calls(self, prompt: str, number: int, *, in_flight: int) -> None:
+        """Call the tool so many times, so many calls at once, and see that each of them succeeded."""
+        sent = 0
+        for answered in range(number):
+            while sent < number and sent - answered < in_flight:
+                self._request("tools/call", {"name": self._tool, "arguments": {"prompt": prompt}})
+                sent += 1
+            result = self._answer()
+            assert not result.get("isError"), result
+            assert result["content"][0]["text"], result
+
+    def _request(self, method: str, params: Mapping[str, Any]) -> None:
+        self._id += 1
+        self._write({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params})
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        self.input.write(json.dumps(message).encode() + b"\n")
+        self.input.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        while line := self.output.readline():
+            message = json.loads(line)
+            if "id" in message:
+                assert "result" in message, message
+                return message["result"]
+        raise EOFError("the server has gone")
+
+
+def ours(base_url: str = "http://127.0.0.1:9/v1", *, at_once: int = 16) -> Server:
+    """``kimi-mcp serve``, told to ask at that URL."""
+    environment = {
+        "KIMI_PROVIDER": "simulator",
+        "KIMI_BASE_URL": base_url,
+        "KIMI_MODEL": tokens.MODEL,
+        "KIMI_MAX_CONCURRENCY": str(at_once),
+        "KIMI_REPLY_WITHIN_S": "600",
+    }
+    return Server("-m", "kimi_mcp", tool="kimi_think", environment=environment)
+
+
+def plain(base_url: str) -> Server:
+    """The plain tool on both SDKs."""
+    return Server("-m", "benchmarks.plain_server", tool="ask", environment={"PLAIN_BASE_URL": base_url})
+
+
+def bare() -> Server:
+    """The bare server with a tool that does nothing."""
+    return Server("-m", "benchmarks.bare_server", tool="ask")
+
+
+@contextmanager
+def token_source() -> Generator[str]:
+    """The base URL of a source of tokens."""
+    source = Process("-m", "benchmarks.tokens")
+    try:
+        yield source.output.readline().decode().strip()
+    finally:
+        source.close()
+
+
+@contextmanager
+def closing(servers: Iterable[Process]) -> Generator[None]:
+    """See to it that they have gone afterwards."""
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()

@@ -1,0 +1,113 @@
+"""Requests, profiles and worlds for the policy's tests, and the simulator's checks as an independent judge. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+from kimi_mcp import catalogue, policy, wire
+from kimi_mcp.catalogue.profile import Profile
+from kimi_mcp.plan import Plan
+from kimi_mcp.policy import Gathered, Refusal
+from kimi_mcp.simulator.checks import Chat, read_chat
+from kimi_mcp.simulator.dialects import DIALECTS, Dialect, Served
+from kimi_mcp.types import Completion, Request, ToolCall, Turn, user
+
+TODAY = date(2026, 11, 23)
+PROMPT = "Why is the sky blue?"
+
+OWN_WIRE_IDS = {
+    "kimi-k2.6": "moonshotai/Kimi-K2.6",
+    "kimi-k3": "moonshotai/Kimi-K3",
+    "kimi-k2.7-code": "moonshotai/Kimi-K2.7-Code",
+}
+"""What the engines call models that the simulator's rows for engines leave out."""
+
+JUDGED = ("moonshot", "moonshot-cn", "simulator", "nim", "vllm", "sglang", "ktransformers")
+"""Providers whose dialect the simulator plays from published facts."""
+
+CALL = ToolCall(id="functions.get_weather:0", name="get_weather", arguments='{"city": "Oslo"}')
+
+WEATHER: dict[str, Any] = {
+    "name": "get_weather",
+    "description": "The weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
+
+def profile(provider: str, model: str) -> Profile:
+    found = catalogue.load().profile(provider, model)
+    assert found is not None, f"{model} is not listed at {provider}"
+    return found
+
+
+def every_profile() -> Iterator[Profile]:
+    facts = catalogue.load()
+    for provider in facts.providers.values():
+        for row in provider.models:
+            yield profile(provider.id, row.model)
+
+
+def a_day_of(profile: Profile) -> date:
+    """Today, or the last safe day on which the provider still served the model."""
+    until = profile.serving.until
+    return TODAY if until is None or until > TODAY else until - timedelta(days=30)
+
+
+def world(profile: Profile, **changes: Any) -> Gathered:
+    provider = profile.provider
+    said = {"day": a_day_of(profile), "base_url": provider.base_url, "allowed_providers": (provider.id,), **changes}
+    return Gathered(**said)
+
+
+def asking(**changes: Any) -> Request:
+    return Request(**{"mode": "thinking", "turns": (user(PROMPT),), **changes})
+
+
+def planned(request: Request, profile: Profile, **changes: Any) -> Plan:
+    decision = policy.decide(request, profile, world(profile, **changes))
+    assert isinstance(decision, Plan), decision
+    return decision
+
+
+def refused(request: Request, profile: Profile, **changes: Any) -> Refusal:
+    decision = policy.decide(request, profile, world(profile, **changes))
+    assert isinstance(decision, Refusal), decision
+    return decision
+
+
+def answered(**changes: Any) -> Completion:
+    said = {"answer": "Rayleigh scattering.", "reasoning": "Short waves scatter more.", "finish_reason": "stop"}
+    return Completion(**{**said, **changes})
+
+
+def rules_of(plan: Plan) -> list[str]:
+    return [adjustment.rule for adjustment in plan.adjustments]
+
+
+def assistant(text: str = "", *, reasoning: str | None = None, calls: tuple[ToolCall, ...] = ()) -> Turn:
+    return Turn(role="assistant", parts=user(text).parts if text else (), reasoning=reasoning, tool_calls=calls)
+
+
+class _NoFiles:
+    def stored(self, file_id: str) -> None:
+        return None
+
+
+def judged(plan: Plan, day: date | None = None) -> Chat:
+    """What the simulator understands of the plan's body; raises its refusal."""
+    dialect = _with_model(DIALECTS[plan.profile.provider.id], plan.profile)
+    body = json.loads(json.dumps(wire.encode(plan), allow_nan=False))
+    return read_chat(body, dialect, day or a_day_of(plan.profile), _NoFiles())
+
+
+def _with_model(dialect: Dialect, profile: Profile) -> Dialect:
+    """Engines serve whatever weights they are given; the simulator's own rows name K2.5 alone."""
+    if dialect.find(profile.serving.wire_id) is not None or not profile.provider.self_hosted:
+        return dialect
+    family = {row.id: row.model for row in DIALECTS["simulator"].serves}
+    assert OWN_WIRE_IDS[profile.model.id] == profile.serving.wire_id
+    return replace(dialect, serves=(*dialect.serves, Served(id=profile.serving.wire_id, model=family[profile.model.id])))

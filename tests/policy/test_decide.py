@@ -1,0 +1,277 @@
+"""Whatever is asked, at every model of every provider: a plan or a refusal, and a plan is what the upstream takes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kimi_mcp import policy, wire
+from kimi_mcp.catalogue.profile import Profile
+from kimi_mcp.plan import Plan
+from kimi_mcp.policy import Refusal
+from kimi_mcp.types import Request, Turn, system, user
+from tests.policy.asking import (
+    CALL,
+    JUDGED,
+    PROMPT,
+    WEATHER,
+    asking,
+    assistant,
+    every_profile,
+    judged,
+    profile,
+    refused,
+    world,
+)
+
+PROFILES = list(every_profile())
+NAMES = [f"{one.provider.id}-{one.model.id}" for one in PROFILES]
+
+SAMPLINGS: tuple[dict[str, float], ...] = (
+    {},
+    {"temperature": 1.0, "top_p": 0.95, "n": 1},
+    {"temperature": 0.6},
+    {"temperature": 0.0, "top_p": 1.0},
+    {"n": 2, "presence_penalty": 0.5, "frequency_penalty": -0.5},
+)
+TOOLED: tuple[dict[str, Any], ...] = (
+    {},
+    {"tools": (WEATHER,)},
+    {"tools": (WEATHER,), "tool_choice": "none"},
+    {"tools": (WEATHER,), "tool_choice": "required"},
+    {"tools": (WEATHER,), "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
+    {"tool_choice": "required"},
+)
+LIMITS = (None, 1, 15_999, 16_000, 60_000, 10**9)
+TURNS = ((user(PROMPT),), (system("Be brief."), user(PROMPT)))
+
+
+def sweep(turns: tuple[tuple[Turn, ...], ...] = TURNS) -> Iterator[Request]:
+    for number, (mode, sampling, tooled, limit) in enumerate(
+        itertools.product(("thinking", "instant"), SAMPLINGS, TOOLED, LIMITS)
+    ):
+        yield asking(mode=mode, sampling=sampling, max_tokens=limit, turns=turns[number % len(turns)], **tooled)
+
+
+SWEEP = list(sweep())
+
+
+@pytest.mark.parametrize("at", PROFILES, ids=NAMES)
+def test_every_request_gets_a_plan_or_a_refusal_with_its_mend(at: Profile) -> None:
+    for strict, request in itertools.product((False, True), SWEEP):
+        decision = policy.decide(request, at, world(at, strict=strict))
+        assert isinstance(decision, Plan | Refusal)
+        if isinstance(decision, Refusal):
+            assert decision.message
+            assert decision.fix
+            assert "{" not in decision.message + decision.fix
+            assert strict or request.max_tokens == 10**9 or decision.code == "policy_refused"
+        else:
+            assert decision.turns == request.turns
+            assert 0 < decision.max_tokens <= at.output_ceiling
+            assert decision.mode in at.modes
+            for adjustment in decision.adjustments:
+                assert adjustment.rule in policy.load_rules()
+                assert adjustment.field
+                assert adjustment.why
+                assert "{" not in adjustment.why
+
+
+@pytest.mark.parametrize("at", PROFILES, ids=NAMES)
+def test_a_decision_depends_on_nothing_but_what_it_is_given(at: Profile) -> None:
+    for request in SWEEP[::7]:
+        assert policy.decide(request, at, world(at)) == policy.decide(request, at, world(at))
+
+
+@pytest.mark.parametrize("at", PROFILES, ids=NAMES)
+def test_strict_never_changes_what_was_asked_for(at: Profile) -> None:
+    for request in SWEEP:
+        strict = policy.decide(request, at, world(at, strict=True))
+        mended = policy.decide(request, at, world(at))
+        if isinstance(strict, Plan):
+            assert strict == mended, "what strict lets through needed no mend"
+            assert all(adjustment.action == "warned" for adjustment in strict.adjustments)
+            assert strict.mode == request.mode
+            assert request.max_tokens in (None, strict.max_tokens)
+        elif isinstance(mended, Plan):
+            assert strict.code == "policy_refused"
+            assert strict.rule in {adjustment.rule for adjustment in mended.adjustments}
+
+
+# ── the simulator's checks as judge ───────────────────────────────────────────────────────────────────────────────
+
+PLAYED = [one for one in PROFILES if one.provider.id in JUDGED]
+PLAYED_NAMES = [f"{one.provider.id}-{one.model.id}" for one in PLAYED]
+
+
+@pytest.mark.parametrize("at", PLAYED, ids=PLAYED_NAMES)
+def test_the_simulator_takes_every_plan_and_understands_what_was_meant(at: Profile) -> None:
+    taken = 0
+    for strict, request in itertools.product((False, True), SWEEP):
+        plan = policy.decide(request, at, world(at, strict=strict))
+        if isinstance(plan, Refusal):
+            continue
+        chat = judged(plan)
+        taken += 1
+        assert chat.answering.id == at.serving.wire_id
+        assert chat.thinking == (plan.mode == "thinking")
+        assert chat.limit_said == plan.max_tokens
+        assert chat.stream
+        assert chat.received.prompt == PROMPT
+        assert chat.received.system == (request.turns[0].text if len(request.turns) == 2 else None)
+        assert set(chat.tools) == {tool["name"] for tool in request.tools}
+    assert taken > len(SWEEP) / 2
+
+
+HISTORIES: dict[str, tuple[Turn, ...]] = {
+    "a follow-up with its reasoning": (
+        user("Hi"),
+        assistant("Hello.", reasoning="Greet back.\n"),
+        user(PROMPT),
+    ),
+    "a follow-up that never had any": (user("Hi"), assistant("Hello."), user(PROMPT)),
+    "a tool loop": (
+        user(PROMPT),
+        assistant(reasoning="Look it up.", calls=(CALL,)),
+        Turn(role="tool", parts=user("Rain").parts, tool_call_id=CALL.id),
+    ),
+    "a tool loop whose reasoning was empty": (
+        user(PROMPT),
+        assistant(reasoning="", calls=(CALL,)),
+        Turn(role="tool", parts=user("Rain").parts, tool_call_id=CALL.id),
+    ),
+    "a tool loop with words beside the call": (
+        user(PROMPT),
+        assistant("One moment.", reasoning="Look it up.", calls=(CALL,)),
+        Turn(role="tool", parts=user("Rain").parts, tool_call_id=CALL.id),
+    ),
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+@pytest.mark.parametrize("at", PLAYED, ids=PLAYED_NAMES)
+def test_the_simulator_reads_back_the_exact_reasoning_of_a_history(at: Profile, history: tuple[Turn, ...]) -> None:
+    for mode in ("thinking", "instant"):
+        plan = policy.decide(asking(mode=mode, turns=history, tools=(WEATHER,)), at, world(at))
+        assert isinstance(plan, Plan)
+        chat = judged(plan)
+        wanted = [(index, turn.reasoning) for index, turn in enumerate(history) if turn.reasoning is not None]
+        assert list(chat.received.reasoning) == wanted
+
+
+@pytest.mark.parametrize("at", PLAYED, ids=PLAYED_NAMES)
+def test_the_simulator_takes_a_schema_or_the_plan_asks_for_it_in_words(at: Profile) -> None:
+    loose = {"properties": {"name": {"description": "who"}, "age": {"anyOf": [{"minimum": 0}], "type": "integer"}}}
+    plan = policy.decide(asking(response_schema=loose), at, world(at))
+    assert isinstance(plan, Plan)
+    chat = judged(plan)
+    if "json_schema" in at.provider.response_format:
+        assert chat.schema is not None
+    else:
+        assert chat.received.system is not None
+        assert '"properties"' in chat.received.system
+
+
+# ── whatever comes in ─────────────────────────────────────────────────────────────────────────────────────────────
+
+ODD: dict[str, Request] = {
+    "a tool without parameters": asking(tools=({"name": "ping_all"},)),
+    "a tool whose parameters are null": asking(tools=({"name": "ping_all", "parameters": None},)),
+    "a tool whose parameters are no schema": asking(tools=({"name": "ping_all", "parameters": [1]},)),
+    "a tool of nothing": asking(tools=({},)),
+    "the same tool twice": asking(tools=(WEATHER, WEATHER)),
+    "a not-a-number": asking(sampling={"temperature": float("nan")}),
+    "an endless temperature": asking(sampling={"temperature": float("inf")}),
+    "an empty schema": asking(response_schema={}),
+    "a schema that refers to itself": asking(response_schema={"$ref": "#"}),
+    "a schema of odd values": asking(response_schema={"type": 5, "properties": [1], "required": "x", "anyOf": {}}),
+    "a schema that refers nowhere": asking(response_schema={"$ref": "#/$defs/nothing"}),
+    "a schema whose reference is no text": asking(response_schema={"$ref": 5, "type": "object"}),
+    "no text at all": asking(turns=(user(""),)),
+    "half a surrogate pair": asking(turns=(user("\ud83d"),), mode="instant"),
+    "a choice that is no choice": asking(tool_choice=5, tools=(WEATHER,)),
+    "an effort nobody knows": asking(effort="huge"),
+    "braces in what is quoted": asking(turns=(user("think about {x} step by step {0} {}"),), mode="instant"),
+}
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["adjust", "strict"])
+@pytest.mark.parametrize("request_", ODD.values(), ids=ODD)
+def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) -> None:
+    for at in PROFILES:
+        decision = policy.decide(request_, at, world(at, strict=strict))
+        assert isinstance(decision, Plan | Refusal)
+        if isinstance(decision, Plan):
+            wire.encode(decision)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "", "not a url", "https://", "http://[bad]/v1", "//x", "\x00"])
+def test_a_base_url_that_is_none_raises_nothing(url: str) -> None:
+    at = profile("moonshot", "kimi-k2.6")
+    assert isinstance(policy.decide(asking(), at, world(at, base_url=url)), Plan | Refusal)
+
+
+def test_a_tool_without_parameters_is_kept_where_the_simulator_takes_it() -> None:
+    at = profile("moonshot", "kimi-k2.6")
+    plan = policy.decide(asking(tools=({"name": "ping_all"},)), at, world(at))
+    assert isinstance(plan, Plan)
+    assert set(judged(plan).tools) == {"ping_all"}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "properties": {"x": {"$ref": "#/properties/y"}, "y": {"type": "string"}}},
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/missing"}}},
+        {"type": "object", "properties": {"x": {"$ref": 5}}},
+        {"type": "object", "properties": {"$ref": {"type": "string"}}},
+        {"type": "string"},
+        {"oneOf": [{"type": "object"}, {"type": "string"}]},
+        {"type": "object", "properties": {"x": {"oneOf": [{"minimum": 3}, {"type": "string"}]}}},
+        {"type": "object", "properties": {"x": {"allOf": [{"minimum": 3}]}}},
+        {"type": "object", "additionalProperties": {"description": "anything"}},
+        {"type": "object", "properties": {"x": {"items": {}}}, "required": ["y"]},
+    ],
+    ids=str,
+)
+def test_whatever_tool_schema_comes_in_the_body_is_one_that_the_simulator_takes(parameters: dict[str, Any]) -> None:
+    at = profile("moonshot", "kimi-k2.6")
+    tools = ({"name": "look_up", "parameters": parameters}, WEATHER)
+    for mode in ("thinking", "instant"):
+        plan = policy.decide(asking(mode=mode, tools=tools), at, world(at))
+        assert isinstance(plan, Plan)
+        assert "get_weather" in judged(plan).tools
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}], ids=str)
+def test_a_tool_that_is_left_out_is_not_the_one_that_must_be_called(choice: Any) -> None:
+    at = profile("moonshot", "kimi-k2.6")
+    impossible = {"name": "look_up", "parameters": {"type": "object", "properties": {"x": {"$ref": "https://x.example"}}}}
+    for tools in ((impossible,), (impossible, WEATHER)):
+        decision = policy.decide(asking(mode="instant", tools=tools, tool_choice=choice), at, world(at))
+        if isinstance(decision, Plan):
+            assert "look_up" not in judged(decision).tools
+
+
+def test_a_bound_above_the_models_own_is_refused_with_the_number_that_is_allowed() -> None:
+    refusal = refused(asking(max_tokens=65_537), profile("nim", "kimi-k3"))
+    assert (refusal.rule, refusal.code) == (None, "invalid_arguments")
+    assert "max_tokens" in refusal.fix
+    assert "65536" in refusal.fix
+
+
+def test_a_bound_that_the_caller_left_open_is_the_documented_default() -> None:
+    for provider, model, tokens in (
+        ("simulator", "kimi-k2.5", 32_768),
+        ("moonshot", "kimi-k2.6", 32_768),
+        ("moonshot", "kimi-k3", 131_072),
+        ("nim", "kimi-k3", 65_536),
+    ):
+        at = profile(provider, model)
+        plan = policy.decide(asking(), at, world(at))
+        assert isinstance(plan, Plan)
+        assert plan.max_tokens == tokens
+        assert plan.adjustments == ()

@@ -67,6 +67,7 @@ class Engine:
         self.settings = settings
         """What the environment said when the server started."""
         self._day = day
+        self._said_borrowed = False
         self._upstream = upstream.Upstream(
             deadlines=upstream.Deadlines(
                 first_token_s=settings.first_token_timeout_s,
@@ -124,7 +125,8 @@ class Engine:
             raise _error_of(refusal)
         way = access.access_to(provider, settings, default)
         endpoint = upstream.Endpoint(provider=provider, base_url=way.base_url, key=way.key)
-        if way.borrowed:
+        if way.borrowed and not self._said_borrowed:
+            self._said_borrowed = True
             log.warning("%s is used as the key of %s, because KIMI_PROVIDER says so", way.key_variable, provider.id)
         served = await self._served(run.model_asked, provider.self_hosted, endpoint)
         chosen = choice.choose(run.model_asked, provider, facts, served=served, by_setting=call.model is None)
@@ -145,7 +147,7 @@ class Engine:
 
     async def _ask(self, plan: Plan, run: Run, endpoint: upstream.Endpoint) -> Completion:
         """One request, streamed and folded; success needs a finish reason."""
-        await self._upstream.stream(endpoint, wire.encode(plan), run.fold, on_attempt=run.attempted)
+        await self._upstream.stream(endpoint, wire.encode(plan), run.fold, on_attempt=run.attempted, on_wait=run.waits)
         if not run.fold.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is whole.",

@@ -76,6 +76,10 @@ class Run:
         self.attempts += 1
         self.waits_for = "the first token"
 
+    def waits(self, seconds: float, code: str) -> None:
+        """An attempt failed and another one will be made."""
+        self.waits_for = f"another attempt in {seconds:.0f} s, after {code}"
+
     def seconds(self) -> float:
         """Since it was asked for."""
         return time.monotonic() - self._started
@@ -117,7 +121,7 @@ class Run:
             if self.outcome is None:
                 stopped = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
                 self.outcome = self.snapshot("cancelled", stopped)
-            self.fold = Fold()
+            self.fold, self.plan = Fold(), None  # the outcome has it all
             self.done.set()
 
     def _first_token(self) -> None:
@@ -151,8 +155,9 @@ class Runs:
         return run
 
     def latest(self, caller: str, most: int = 10) -> list[Run]:
-        """A caller's newest runs, the newest first."""
-        return [run for run in reversed(self._runs.values()) if run.caller == caller][:most]
+        """A caller's newest runs, the newest first; calls that were refused before anything ran are none."""
+        runs = (run for run in reversed(self._runs.values()) if run.caller == caller)
+        return [run for run in runs if run.outcome is None or run.outcome.run_id is not None][:most]
 
     def _forget(self) -> None:
         finished = [run for run in self._runs.values() if run.outcome is not None]

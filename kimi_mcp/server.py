@@ -17,7 +17,9 @@ from typing import Any
 import anyio
 from mcp.server import Server
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
+from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
@@ -175,11 +177,10 @@ async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
     call = ask.call(tool.mode)
     run = Run(caller=CALLER, tool=tool.name, prompt=ask.prompt)
     house.runs.start(run, lambda run: house.engine.run(call, run))
-    if context.request_id is not None:
-        house.waiting[context.request_id] = run
+    request_id = coerce_request_id(context.request_id or 0)
+    house.waiting[request_id] = run
     await _wait(context, run, house.engine.settings.reply_within_s)
-    if context.request_id is not None:
-        house.waiting.pop(context.request_id, None)
+    house.waiting.pop(request_id, None)
     return run.snapshot()
 
 
@@ -252,9 +253,9 @@ def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
 async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResult:
     """A user's cancellation ends the run; that of a host whose clock ran out leaves it alive and fetchable."""
     if ctx.method == "notifications/cancelled":
-        said = ctx.params or {}
-        run = ctx.lifespan_context.waiting.pop(said.get("requestId", ""), None)
-        if run is not None and not hosts.gave_up(said.get("reason")):
+        request_id = cancelled_request_id_from_params(ctx.params)
+        run = None if request_id is None else ctx.lifespan_context.waiting.pop(coerce_request_id(request_id), None)
+        if run is not None and not hosts.gave_up((ctx.params or {}).get("reason")):
             run.cancel()
     return await call_next(ctx)
 

@@ -49,7 +49,7 @@ def encode(plan: Plan) -> dict[str, Any]:
     }
     if provider.streams_usage:
         body["stream_options"] = {"include_usage": True}
-    body.update(plan.said)
+    body.update({name: _whole(value) if name == "n" else value for name, value in plan.said.items()})
     body.update(_SWITCHES[plan.profile.switch](plan))
     if plan.tools:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
@@ -63,6 +63,11 @@ def encode(plan: Plan) -> dict[str, Any]:
     elif plan.response_schema is not None and "json_object" in provider.response_format:
         body["response_format"] = {"type": "json_object"}
     return body
+
+
+def _whole(value: float) -> float:
+    """A whole number as one: ``n: 1.0`` is refused."""
+    return int(value) if float(value).is_integer() else value
 
 
 def _thinking_object(plan: Plan) -> dict[str, Any]:

@@ -25,7 +25,10 @@ from kimi_mcp.types import Completion, Request
 
 
 def _endpoint(rule: Rule, gathered: Gathered) -> Findings:
-    host = (urlsplit(gathered.base_url).hostname or "").rstrip(".").lower()
+    try:
+        host = (urlsplit(gathered.base_url).hostname or "").rstrip(".").lower()
+    except ValueError:
+        return  # no URL at all: ``access`` says so
     if host in rule.options["hosts"]:
         yield Finding.of(rule, field="KIMI_BASE_URL", asked=host)
 
@@ -167,14 +170,17 @@ def _ceiling(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Fi
 
 def _tool_choice(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
     del request, gathered
-    choice, forced_is_fine = plan.tool_choice, plan.profile.model.forced_tool_choice_thinking
-    if plan.mode == "thinking" and choice not in (None, "auto", "none") and not forced_is_fine:
+    choice, allowed = plan.tool_choice, ("auto", "none")
+    if plan.profile.model.forced_tool_choice_thinking:
+        allowed = (*allowed, "required")  # one function by its name is taken by none of them
+    if plan.mode == "thinking" and choice is not None and choice not in allowed:
         yield Finding.of(
             rule,
             field="tool_choice",
             asked=choice,
             sent="auto",
             model=plan.profile.model.id,
+            allowed=f"{', '.join(allowed[:-1])} or {allowed[-1]}",
             mend=lambda plan: replace(plan, tool_choice="auto"),
         )
 

@@ -6,6 +6,7 @@ whose `match` fits; where none fits it is answered normally. A refused request u
 value of the wrong type, is an error that names it. Every key may be left out:
 
     match            {"model": id, "text": part of the last user message, "system": part of the system message,
+                      "tool": part of the tool results since the last assistant turn ("" where there are any),
                       "path": "/v1/models"}: without `path` only chat requests are meant
     times            how many requests it serves (1), or "always"
     unchecked        true: played before the strict checks, key included
@@ -80,21 +81,37 @@ class ScenarioError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpse:
+    """What a step's match is held against, read off a request before anything is checked."""
+
+    path: str
+    model: str = ""
+    text: str = ""
+    """Of the last user message."""
+    system: str = ""
+    """Of all system messages."""
+    tool: str | None = None
+    """Of the tool messages since the last assistant turn; None: there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """Which requests a step is meant for; what is None fits everything."""
 
     model: str | None = None
     text: str | None = None
     system: str | None = None
+    tool: str | None = None
     path: str | None = None
 
-    def fits(self, path: str, model: str, text: str, system: str) -> bool:
+    def fits(self, request: Glimpse) -> bool:
         """Whether a request is meant."""
         return (
-            path == (self.path or CHAT_PATH)
-            and (self.model is None or self.model == model)
-            and (self.text is None or self.text in text)
-            and (self.system is None or self.system in system)
+            request.path == (self.path or CHAT_PATH)
+            and (self.model is None or self.model == request.model)
+            and (self.text is None or self.text in request.text)
+            and (self.system is None or self.system in request.system)
+            and (self.tool is None or (request.tool is not None and self.tool in request.tool))
         )
 
 
@@ -322,10 +339,10 @@ class Scenario:
         """Forget every step."""
         self._left.clear()
 
-    def take(self, *, path: str, model: str, text: str, system: str, unchecked: bool) -> Step | None:
+    def take(self, request: Glimpse, *, unchecked: bool) -> Step | None:
         """The step for a request, used up by one; None where no step is meant for it."""
         for place, (step, left) in enumerate(self._left):
-            if step.unchecked == unchecked and step.match.fits(path, model, text, system):
+            if step.unchecked == unchecked and step.match.fits(request):
                 if left == 1:
                     del self._left[place]
                 elif left != "always":

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.dialects import Dialect
+from kimi_mcp.simulator.faults import Glimpse
 from kimi_mcp.simulator.media import FORMATS, Medium, names_format, sniff
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object, as_text
@@ -250,19 +251,22 @@ def _media_tokens(stored: StoredMedium) -> int:
     return max(1, min(_MOST_IMAGE_TOKENS, int(pixels * _IMAGE_TOKENS_PER_PIXEL)))
 
 
-def glimpse(body: object) -> tuple[str, str, str]:
-    """Model, text of the last user message and of the system messages of a body that may be anything."""
+def glimpse(path: str, body: object) -> Glimpse:
+    """What a scenario's match looks at, of a body that may be anything."""
     fields = as_object(body) or {}
-    user, systems = "", list[str]()
+    user, tool, systems = "", None, list[str]()
     for entry in as_array(fields.get("messages")) or []:
         message = as_object(entry) or {}
         content = message.get("content")
         texts = [content] if isinstance(content, str) else _texts(content)
-        if message.get("role") == "user":
+        role = message.get("role")
+        if role == "user":
             user = "\n".join(texts)
-        elif message.get("role") == "system":
+        elif role == "system":
             systems += texts
-    return as_text(fields.get("model")) or "", user, "\n".join(systems)
+        tool = "\n".join([*([tool] if tool is not None else []), *texts]) if role == "tool" else None
+    model = as_text(fields.get("model")) or ""
+    return Glimpse(path=path, model=model, text=user, system="\n".join(systems), tool=tool)
 
 
 def _texts(content: object) -> list[str]:

@@ -146,10 +146,8 @@ class Response:
             raise Refused(401, "incorrect_api_key_error", f"Incorrect API key provided: {key}")
 
     def _step(self, *, unchecked: bool) -> Step | None:
-        model, text, system = glimpse(self.exchange.body if self.exchange else None)
-        return self.world.scenario.take(
-            path=self.request.path, model=model, text=text, system=system, unchecked=unchecked
-        )
+        seen = glimpse(self.request.path, self.exchange.body if self.exchange else None)
+        return self.world.scenario.take(seen, unchecked=unchecked)
 
     async def _chat(self) -> None:
         body = await self._body()

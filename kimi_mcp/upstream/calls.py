@@ -97,6 +97,7 @@ class Upstream:
         self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
         self._clock, self._wall, self._sleep, self._draw = clock, wall, sleep, draw
         self._budgets: dict[str, RetryBudget] = {}
+        self._opening = anyio.Lock()
         self._clients: Clients | None = None
         self._lists: dict[tuple[str, str | None], _Listed] = {}
 
@@ -185,8 +186,8 @@ class Upstream:
     async def _client(self, endpoint: Endpoint) -> Client:
         endpoint.check()
         if self._clients is None:
-            clients = await anyio.to_thread.run_sync(_open_clients, self._most)
-            self._clients = self._clients or clients
+            async with self._opening:  # in order: who came first asks first
+                self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients, self._most)
         return self._clients.get(endpoint.base_url, endpoint.key)
 
     def _budget(self, endpoint: Endpoint) -> RetryBudget:

@@ -68,7 +68,8 @@ def test_every_request_gets_a_plan_or_a_refusal_with_its_mend(at: Profile) -> No
             assert decision.message
             assert decision.fix
             assert "{" not in decision.message + decision.fix
-            assert strict or request.max_tokens == 10**9 or decision.code == "policy_refused"
+            too_much = (request.max_tokens or 0) > at.output_ceiling
+            assert decision.code == ("invalid_arguments" if too_much and not decision.rule else "policy_refused")
         else:
             assert decision.turns == request.turns
             assert 0 < decision.max_tokens <= at.output_ceiling

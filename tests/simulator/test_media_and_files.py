@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator import Simulator, files
 from kimi_mcp.simulator.media import sniff
 from tests.simulator.asking import KEY, THINK, answer, data_url, mp4, png, post, refusal, sdk, seeing
 
@@ -102,6 +102,16 @@ async def test_files_are_listed_read_and_deleted(sim: Simulator) -> None:
 async def test_a_large_upload_arrives_whole(sim: Simulator) -> None:
     data = png() + b"\0" * 5_000_000
     assert (await upload(sim, "large.png", data, "image"))["bytes"] == len(data)
+
+
+async def test_files_are_bounded_in_size_and_number(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGEST_FILE", 10_000)
+    with pytest.raises(openai.BadRequestError, match="the file exceeds 100 MB"):
+        await upload(sim, "large.bin", b"x" * 10_001, "batch")
+    monkeypatch.setattr(files, "MOST_FILES", 1)
+    await upload(sim, "first.bin", b"x", "batch")
+    with pytest.raises(openai.BadRequestError, match="at most 1 files can be stored"):
+        await upload(sim, "second.bin", b"x", "batch")
 
 
 async def test_tokens_are_estimated_as_they_are_counted(sim: Simulator) -> None:

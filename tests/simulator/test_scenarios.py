@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import ScenarioError, Simulator, Step, load_scenario
-from tests.simulator.asking import INSTANT, THINK, answer, post, sdk
+from tests.simulator.asking import INSTANT, THINK, WEATHER, answer, post, sdk
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +35,18 @@ async def test_steps_wait_for_the_request_they_match(sim: Simulator) -> None:
     assert (await content(sim)).startswith("[simulator]")
     assert await content(sim, messages=[{"role": "user", "content": "Where is Rome?"}]) == "Italy"
     assert (await answer(sim, {**THINK, "model": "kimi-k3"}))["content"] == "three"
+
+
+async def test_a_tool_loop_is_told_by_its_results(sim: Simulator) -> None:
+    call = {"name": "get_weather", "arguments": {"city": "Oslo"}}
+    sim.play({"match": {"tool": "rain"}, "content": "Take a coat."}, {"tool_calls": [call], "times": "always"})
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "A coat?"}]
+    asked = await answer(sim, {**INSTANT, "tools": [WEATHER], "messages": turns})
+    turns += [
+        {"role": "assistant", "tool_calls": asked["tool_calls"]},
+        {"role": "tool", "tool_call_id": asked["tool_calls"][0]["id"], "content": "rain in Oslo"},
+    ]
+    assert await content(sim, messages=turns) == "Take a coat."
 
 
 async def test_a_refused_request_uses_no_step_up(sim: Simulator) -> None:

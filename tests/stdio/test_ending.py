@@ -49,11 +49,10 @@ async def test_every_ending_cleans_up_and_leaves_with_status_0(start: Start, how
         assert [message["id"] for message in rest] == ([3] if busy else [])
 
 
-@pytest.mark.parametrize("how", ["eof", "SIGINT"])
-async def test_a_process_that_was_never_spoken_to_leaves_as_well(start: Start, how: str) -> None:
+async def test_a_process_that_was_never_spoken_to_leaves_as_well(start: Start) -> None:
     async with start(stderr=subprocess.PIPE) as peer:
         await peer.ask(b"{")  # it is up
-        await end(peer, how)
+        await end(peer, "SIGINT")
         assert printed(await peer.log_lines()) == ["shutting down", "lifespan cleaned up"]
         assert await peer.leaves() == 0
 

@@ -56,9 +56,7 @@ def upstream(
     """One whose waits take no time; its deadlines within an attempt are real."""
     clock = clock or Clock()
     sleep: Callable[[float], Awaitable[None]] = clock.sleep
-    up = Upstream(
-        deadlines=deadlines, max_concurrency=max_concurrency, clock=clock, wall=wall, sleep=sleep, draw=draw
-    )
+    up = Upstream(deadlines=deadlines, max_concurrency=max_concurrency, clock=clock, wall=wall, sleep=sleep, draw=draw)
     OPEN.append(up)
     return up
 

@@ -19,8 +19,9 @@ def response(body: bytes, *, status: str = "200 OK", kind: str = "text/event-str
 class Says:
     """Answers every request with the same bytes."""
 
-    def __init__(self, *pieces: bytes) -> None:
+    def __init__(self, *pieces: bytes, hold: bool = False) -> None:
         self.pieces = pieces
+        self.hold = hold
         self.requests: list[bytes] = []
         self.port = 0
 
@@ -32,21 +33,24 @@ class Says:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(
-                (int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")), 0
+                (int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")),
+                0,
             )
             self.requests.append(head + await reader.readexactly(length))
             for piece in self.pieces:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0)
+            if self.hold:
+                await reader.read()  # until the client goes
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
 
 
 @asynccontextmanager
-async def saying(*pieces: bytes) -> AsyncIterator[Says]:
-    says = Says(*pieces)
+async def saying(*pieces: bytes, hold: bool = False) -> AsyncIterator[Says]:
+    says = Says(*pieces, hold=hold)
     server = await asyncio.start_server(says.serve, "127.0.0.1", 0)
     says.port = server.sockets[0].getsockname()[1]
     try:

@@ -15,7 +15,7 @@ from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream.quoting import Told, read_error, scrub
 from kimi_mcp.upstream.refusals import refusal
-from tests.upstream.asking import KEY, SHORT, ask, endpoint, upstream
+from tests.upstream.asking import KEY, SHORT, ask, close_all, endpoint, upstream
 from tests.upstream.loopback import response, saying
 
 DOCUMENTED: list[tuple[int | None, str, str, str, str]] = [
@@ -216,7 +216,9 @@ async def test_an_endless_error_body_is_read_only_at_its_beginning() -> None:
     assert asked.code == "invalid_arguments"
 
 
-@pytest.mark.parametrize("url", ["", "api.moonshot.ai/v1", "ftp://x/v1", "http://", "http://a:b@c/v1", "http://x:99999/v1", "http://x/\n"])
+@pytest.mark.parametrize(
+    "url", ["", "api.moonshot.ai/v1", "ftp://x/v1", "http://", "http://a:b@c/v1", "http://x:99999/v1", "http://x/\n"]
+)
 async def test_a_base_url_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
     with pytest.raises(NotConfigured) as caught:
         await upstream().stream(endpoint(url), {}, None)  # type: ignore[arg-type]
@@ -252,10 +254,9 @@ async def test_nobody_listening_is_unreachable(sim: Simulator) -> None:
 
 
 async def test_a_name_that_nobody_knows_is_unreachable() -> None:
-    up = upstream()
     with anyio.fail_after(30):
-        asked = await ask(up, "http://nowhere.invalid/v1")
-    await up.aclose()
+        asked = await ask(upstream(), "http://nowhere.invalid/v1")
+    await close_all()
     assert asked.code == "upstream_unreachable"
 
 
@@ -280,7 +281,9 @@ async def test_a_fault_of_a_sink_is_ours_and_keeps_its_words_to_itself(sim: Simu
     sim.play(SHORT)
     with pytest.raises(KimiError) as caught:
         await upstream().stream(
-            endpoint(sim.base_url), {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "x"}], "stream": True}, Broken()
+            endpoint(sim.base_url),
+            {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "x"}], "stream": True},
+            Broken(),
         )
     assert caught.value.code == "internal"
     assert KEY not in _all_that_is_told(caught.value)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.upstream import sse
+from kimi_mcp.upstream import attempt, sse
 from kimi_mcp.upstream.sse import Payloads, TooLarge
 from tests.upstream.asking import SHORT, Asked, ask, close_all, upstream
 from tests.upstream.loopback import response, saying
@@ -107,7 +107,9 @@ async def test_a_whole_json_answer_counts_like_a_streamed_one() -> None:
 
 
 @pytest.mark.parametrize("end", [chunk("stop"), chunk("stop", content="!")])
-@pytest.mark.parametrize("after", [b"", b"data: {\n\n", b'data: {"error": {"message": "late"}}\n\n', b"data: [DONE]\n\n"])
+@pytest.mark.parametrize(
+    "after", [b"", b"data: {\n\n", b'data: {"error": {"message": "late"}}\n\n', b"data: [DONE]\n\n"]
+)
 async def test_nothing_after_the_finish_reason_can_spoil_an_answer(end: str, after: bytes) -> None:
     text = f"data: {chunk(content='Hi')}\n\ndata: {end}\n\n".encode() + after
     broken = response(text).replace(f"content-length: {len(text)}".encode(), b"content-length: 9999")
@@ -116,6 +118,18 @@ async def test_nothing_after_the_finish_reason_can_spoil_an_answer(end: str, aft
     assert asked.error is None
     assert asked.fold.finished
     assert asked.sent == 1
+
+
+async def test_a_finished_answer_whose_stream_stays_open_is_whole_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt, "AFTER_FINISH_S", 0.2)
+    text = response(TRANSCRIPT.removesuffix(b"data: [DONE]\n\n")).replace(b"content-length: ", b"content-length: 9")
+    async with saying(text, hold=True) as server:
+        with anyio.fail_after(3):
+            asked = await ask(upstream(), server.base_url)
+    assert asked.error is None
+    assert (asked.fold.answer, asked.fold.finished) == ("é", True)
 
 
 async def test_an_end_without_a_finish_reason_is_returned_and_is_no_success(sim: Simulator) -> None:
@@ -127,7 +141,7 @@ async def test_an_end_without_a_finish_reason_is_returned_and_is_no_success(sim:
 
 
 @pytest.mark.parametrize("cut", ["truncate_at", "reset_at"])
-@pytest.mark.parametrize("framing", ["chunked", "close", "length"])
+@pytest.mark.parametrize("framing", ["chunked", "close"])
 async def test_a_cut_at_any_byte_is_never_a_silent_success(sim: Simulator, cut: str, framing: str) -> None:
     step = {"reasoning": "Hm.", "content": "é", "framing": framing, "over": "raw", "times": "always"}
     cuts = range(1_400)

@@ -8,7 +8,6 @@ raises, and a host that does not read our stderr costs us lines, not time.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
@@ -21,9 +20,12 @@ import threading
 from collections.abc import Generator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from kimi_mcp.secrecy import hide, scrub
+
+if TYPE_CHECKING:
+    import asyncio  # a command that only prints would pay for it
 
 __all__ = ["captured_prints", "configure", "hide", "line_of", "loop_exception"]
 

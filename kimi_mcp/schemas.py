@@ -1,7 +1,8 @@
 """Moonshot's dialect of JSON schema: what it refuses, and the same schema said so that it takes it. Pure, no I/O.
 
 Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` stands beside
-``anyOf``; nothing stands beside ``$ref``; whatever is ``required`` is among the ``properties``.
+``anyOf``; nothing stands beside ``$ref``, which leads into the root's ``$defs``; whatever is ``required``
+is among the ``properties``.
 ``problems`` names each breach with its path, ``rewritten`` says the schema anew without loss, or None where it can't.
 """
 
@@ -36,10 +37,10 @@ MAX_DEPTH = 64
 
 def problems(schema: Schema) -> Iterator[str]:
     """Every breach of the dialect, as ``path: what is wrong``, the root's path being ``#``."""
-    yield from _problems(schema, "#", 0)
+    yield from _problems(schema, "#", schema, 0)
 
 
-def _problems(schema: Any, path: str, depth: int) -> Iterator[str]:
+def _problems(schema: Any, path: str, root: Schema, depth: int) -> Iterator[str]:
     if not isinstance(schema, Mapping):
         yield f"{path}: not an object"
         return
@@ -48,9 +49,11 @@ def _problems(schema: Any, path: str, depth: int) -> Iterator[str]:
         yield f"{path}: nested deeper than {MAX_DEPTH}"
         return
     if "$ref" in schema:
-        if set(schema) - {"$ref", "$defs", "definitions"}:
+        if set(schema) - _allowed_beside_ref(depth):
             yield f"{path}: something stands beside $ref"
-    elif "anyOf" in schema:
+        if not _leads_somewhere(schema["$ref"], root):
+            yield f"{path}: $ref leads to nothing in $defs"
+    elif isinstance(schema.get("anyOf"), list):
         if "type" in schema:
             yield f"{path}: type stands beside anyOf"
     elif "type" not in schema:
@@ -59,8 +62,24 @@ def _problems(schema: Any, path: str, depth: int) -> Iterator[str]:
     missing = [name for name in _names(schema.get("required")) if name not in properties]
     if missing and "$ref" not in schema:
         yield f"{path}: required names what is not in properties ({', '.join(missing[:3])})"
+    if "$ref" in properties:
+        yield f"{path}: a property is called $ref"
     for step, inner in _inner(schema):
-        yield from _problems(inner, f"{path}/{step}", depth + 1)
+        yield from _problems(inner, f"{path}/{step}", root, depth + 1)
+
+
+def _allowed_beside_ref(depth: int) -> set[str]:
+    return {"$ref"} if depth else {"$ref", "$defs", "definitions"}
+
+
+def _leads_somewhere(reference: Any, root: Schema) -> bool:
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith(("#/$defs/", "#/definitions/"))):
+        return False
+    try:
+        _target(reference, root)
+    except _CannotSay:
+        return False
+    return True
 
 
 def rewritten(schema: Schema) -> dict[str, Any] | None:
@@ -82,9 +101,9 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
         raise _CannotSay
     new = dict(cast(Schema, schema))
-    if "oneOf" in new and "anyOf" not in new and "type" not in new:
-        raise _CannotSay
-    if "$ref" in new and set(new) - {"$ref", "$defs", "definitions"}:
+    if not new.keys() & {"type", "anyOf", "$ref"}:
+        _merge_combined(new)
+    if "$ref" in new and set(new) - _allowed_beside_ref(depth):
         reference = new.pop("$ref")
         if "type" in new and new["type"] != _target(reference, root).get("type"):
             raise _CannotSay
@@ -108,10 +127,36 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
     return _with_inner(new, root, depth)
 
 
+def _merge_combined(new: dict[str, Any]) -> None:
+    """Say an untyped ``oneOf`` or ``allOf`` as the ``anyOf`` that accepts the same, where there is one."""
+    for keyword in ("oneOf", "allOf"):
+        if keyword not in new:
+            continue
+        branches = new.pop(keyword)
+        if "anyOf" in new or not isinstance(branches, list) or not branches:
+            raise _CannotSay
+        branches = cast(list[Any], branches)
+        if len(branches) > 1 and (keyword == "allOf" or not _exclude_each_other(branches)):
+            raise _CannotSay
+        new["anyOf"] = branches
+
+
+def _exclude_each_other(branches: list[Any]) -> bool:
+    """Whether no value can be of two branches' types."""
+    kinds = [
+        "number" if kind == "integer" else kind
+        for branch in branches
+        for kind in set(_types(_mapping(branch).get("type"))) or {"number", *_TYPES}
+    ]
+    return len(kinds) == len(set(kinds))
+
+
 def _typed(schema: Schema) -> dict[str, Any]:
     """The type that an untyped schema means: by its values, by its keywords, else any."""
     if "enum" in schema or "const" in schema:
         values = cast(list[Any], schema.get("enum", [schema.get("const")]))
+        if not values:
+            raise _CannotSay
         kinds = sorted({_type_of(value) for value in values})
         return {"type": kinds[0] if len(kinds) == 1 else kinds}
     meant = {kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in schema}
@@ -144,17 +189,24 @@ def _narrowed(branches: list[Any], kinds: tuple[str, ...], root: Schema) -> list
             raise _CannotSay
         branch = cast(Schema, branch)
         if "$ref" in branch:
-            if not set(_types(_target(branch["$ref"], root).get("type"))) & set(kinds):
+            meant = _types(_target(branch["$ref"], root).get("type"))
+            if not meant or not all(_within(kind, kinds) for kind in meant):
                 raise _CannotSay
             narrowed.append(branch)
             continue
         if "anyOf" in branch:
             raise _CannotSay
         own = _types(branch.get("type", list(kinds)))
-        both = [kind for kind in own if kind in kinds or (kind == "integer" and "number" in kinds)]
+        both = [kind for kind in own if _within(kind, kinds)]
+        both += [kind for kind in kinds if kind not in both and _within(kind, own)]
         if both:
             narrowed.append({**branch, "type": both[0] if len(both) == 1 else both})
     return narrowed
+
+
+def _within(kind: str, kinds: tuple[str, ...]) -> bool:
+    """Whether every value of that type is of one of those; a whole number is a number too."""
+    return kind in kinds or (kind == "integer" and "number" in kinds)
 
 
 def _target(reference: Any, root: Schema) -> Schema:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from kimi_mcp.catalogue.profile import Profile
@@ -191,10 +191,11 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered
         return
     provider = plan.profile.provider.id
     for index, tool in enumerate(request.tools):
-        fault = next(problems(tool.get("parameters", {})), None)
+        parameters = tool.get("parameters")
+        fault = None if parameters is None else _parameters_fault(parameters)
         if fault is not None:
-            mended = rewritten(tool["parameters"])
-            new = None if mended is None else {**tool, "parameters": mended}
+            mended = rewritten(parameters) if isinstance(parameters, Mapping) else None
+            new = None if mended is None or _parameters_fault(mended) else {**tool, "parameters": mended}
             yield Finding.of(
                 rule,
                 field=f"tools[{index}]",
@@ -202,7 +203,7 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered
                 sent="rewritten without loss" if new else "left out",
                 provider=provider,
                 fault=fault,
-                mend=lambda plan, tool=tool, new=new: replace(plan, tools=_swapped(plan.tools, tool, new)),
+                mend=lambda plan, tool=tool, new=new: _with_tool(plan, tool, new),
             )
     schema = request.response_schema
     fault = next(problems(schema), None) if schema is not None else None
@@ -220,11 +221,22 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered
         )
 
 
-def _swapped(
-    tools: tuple[Mapping[str, Any], ...], old: Mapping[str, Any], new: Mapping[str, Any] | None
-) -> tuple[Mapping[str, Any], ...]:
-    swapped = (new if tool is old else tool for tool in tools)
-    return tuple(tool for tool in swapped if tool is not None)
+def _parameters_fault(parameters: Mapping[str, Any]) -> str | None:
+    """What the dialect refuses in a tool's parameters; they are always those of an object."""
+    fault = next(problems(parameters), None)
+    if fault is None and not parameters.keys() & {"$ref", "anyOf"} and parameters.get("type") != "object":
+        return "#: the type of a tool's parameters is not object"
+    return fault
+
+
+def _with_tool(plan: Plan, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> Plan:
+    """The plan with a tool said anew or left out; a tool that is left out can't be the one that must be called."""
+    swapped = (new if tool is old else tool for tool in plan.tools)
+    plan = replace(plan, tools=tuple(tool for tool in swapped if tool is not None))
+    forced = plan.tool_choice.get("function") if isinstance(plan.tool_choice, Mapping) else None
+    if new is None and isinstance(forced, Mapping) and cast(dict[str, Any], forced).get("name") == old.get("name"):
+        return replace(plan, tool_choice="auto")
+    return plan
 
 
 # ── the answer ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -74,7 +74,7 @@ def _ref_faults(schema: JsonObject, path: str, ref_path: str, root: JsonObject) 
     target = as_text(schema["$ref"])
     if target is None:
         yield f"At path '{ref_path}': $ref must be a string"
-    elif not (target == "#" or target.startswith(("#/$defs/", "#/definitions/"))):
+    elif not target.startswith("#/$defs/"):
         yield f"At path '{ref_path}': references must start with #/$defs/"
     elif resolve(target, root) is None:
         yield f"At path '{ref_path}': {target} is not defined"

@@ -116,7 +116,7 @@ class Upstream:
         of ``KimiError`` where it failed; what arrived until then is in the sink. ``on_attempt`` gets the number of
         each request just before it is sent, ``on_wait`` the seconds and the error's code before each wait.
         """
-        client = await self._client(endpoint)
+        endpoint.check()
         content = _encoded(body)
         budget = self._budget(endpoint)
         budget.call()
@@ -126,6 +126,7 @@ class Upstream:
             await self._slots.acquire()
             began = self._clock()
             try:
+                client = await self._client(endpoint)
                 number += 1
                 if on_attempt is not None:
                     on_attempt(number)
@@ -186,7 +187,7 @@ class Upstream:
     async def _client(self, endpoint: Endpoint) -> Client:
         endpoint.check()
         if self._clients is None:
-            async with self._opening:  # in order: who came first asks first
+            async with self._opening:
                 self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients, self._most)
         return self._clients.get(endpoint.base_url, endpoint.key)
 

@@ -24,7 +24,7 @@ WRONG: list[tuple[str, str, str, str]] = [
         'switch = "chat_template"',
         (
             "providers/vllm.toml: dialect.switch is 'chat_template'; "
-            "allowed: thinking-object, chat-template, reasoning-effort, none"
+            "allowed: thinking-object, chat-template, reasoning-object, reasoning-effort, none"
         ),
     ),
     (

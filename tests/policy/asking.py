@@ -110,4 +110,6 @@ def _with_model(dialect: Dialect, profile: Profile) -> Dialect:
         return dialect
     family = {row.id: row.model for row in DIALECTS["simulator"].serves}
     assert OWN_WIRE_IDS[profile.model.id] == profile.serving.wire_id
-    return replace(dialect, serves=(*dialect.serves, Served(id=profile.serving.wire_id, model=family[profile.model.id])))
+    return replace(
+        dialect, serves=(*dialect.serves, Served(id=profile.serving.wire_id, model=family[profile.model.id]))
+    )

@@ -250,7 +250,10 @@ def test_whatever_tool_schema_comes_in_the_body_is_one_that_the_simulator_takes(
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}], ids=str)
 def test_a_tool_that_is_left_out_is_not_the_one_that_must_be_called(choice: Any) -> None:
     at = profile("moonshot", "kimi-k2.6")
-    impossible = {"name": "look_up", "parameters": {"type": "object", "properties": {"x": {"$ref": "https://x.example"}}}}
+    impossible = {
+        "name": "look_up",
+        "parameters": {"type": "object", "properties": {"x": {"$ref": "https://x.example"}}},
+    }
     for tools in ((impossible,), (impossible, WEATHER)):
         decision = policy.decide(asking(mode="instant", tools=tools, tool_choice=choice), at, world(at))
         if isinstance(decision, Plan):

@@ -148,6 +148,13 @@ CASES = {
     "schema-foreign-ref": schema(
         properties(a={"$ref": "other.json"}), "At path 'properties.a.$ref': references must start with #/$defs/"
     ),
+    "schema-definitions": schema(
+        {**properties(a={"$ref": "#/definitions/a"}), "definitions": {"a": {"type": "string"}}},
+        "At path 'properties.a.$ref': references must start with #/$defs/",
+    ),
+    "schema-missing-ref": schema(
+        properties(a={"$ref": "#/$defs/a"}), "At path 'properties.a.$ref': #/$defs/a is not defined"
+    ),
     "schema-ref-property": schema(
         properties(**{"$ref": {"type": "string"}}), "At path 'properties.$ref': $ref must be a string"
     ),

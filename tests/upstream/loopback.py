@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -19,9 +22,11 @@ def response(body: bytes, *, status: str = "200 OK", kind: str = "text/event-str
 class Says:
     """Answers every request with the same bytes."""
 
-    def __init__(self, *pieces: bytes, hold: bool = False) -> None:
+    def __init__(self, *pieces: bytes, hold: bool, cuts: bool, reset: bool) -> None:
         self.pieces = pieces
         self.hold = hold
+        self.cuts = cuts
+        self.reset = reset
         self.requests: list[bytes] = []
         self.port = 0
 
@@ -32,26 +37,33 @@ class Says:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
-            length = next(
-                (int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")),
-                0,
-            )
-            self.requests.append(head + await reader.readexactly(length))
+            said = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+            request = head + await reader.readexactly(int(said[1]) if said else 0)
+            self.requests.append(request)
+            cut = re.search(rb"<(\d+)>", request) if self.cuts else None
             for piece in self.pieces:
-                writer.write(piece)
+                writer.write(piece[: int(cut[1])] if cut else piece)
                 await writer.drain()
                 await asyncio.sleep(0)
             if self.hold:
                 await reader.read()  # until the client goes
+        if self.reset:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
 
 
 @asynccontextmanager
-async def saying(*pieces: bytes, hold: bool = False) -> AsyncIterator[Says]:
-    says = Says(*pieces, hold=hold)
-    server = await asyncio.start_server(says.serve, "127.0.0.1", 0)
+async def saying(*pieces: bytes, hold: bool = False, cuts: bool = False, reset: bool = False) -> AsyncIterator[Says]:
+    """A server that says these pieces, then ends the connection.
+
+    ``hold``: waits for the client to go. ``cuts``: of its piece only as many bytes as a prompt ``<N>`` asks for.
+    ``reset``: ends by RST.
+    """
+    says = Says(*pieces, hold=hold, cuts=cuts, reset=reset)
+    server = await asyncio.start_server(says.serve, "127.0.0.1", 0, backlog=1_000)
     says.port = server.sockets[0].getsockname()[1]
     try:
         yield says

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ def _sockets() -> int:
     count = 0
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            count += os.readlink(entry).startswith("socket:")
+            count += str(entry.readlink()).startswith("socket:")
         except OSError:
             pass
     return count
@@ -130,6 +129,7 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
 async def test_a_cancelled_call_closes_its_socket_at_once(sim: Simulator, gate_at: str) -> None:
     sim.play({"gate": "held", "gate_at": gate_at})
     up = upstream()
+    began = 0.0
     async with anyio.create_task_group() as calls:
         calls.start_soon(ask, up, sim)
         await sim.until(lambda: sim.waiting_at("held") == 1)

@@ -15,38 +15,106 @@ from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream.quoting import Told, read_error, scrub
 from kimi_mcp.upstream.refusals import refusal
-from tests.upstream.asking import KEY, SHORT, ask, close_all, endpoint, upstream
+from tests.upstream.asking import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
 from tests.upstream.loopback import response, saying
 
+INVALID = "invalid_request_error"
+
 DOCUMENTED: list[tuple[int | None, str, str, str, str]] = [
-    (400, "invalid_request_error", "invalid temperature: only 1 is allowed for this model", "invalid_arguments", "`temperature`"),
-    (400, "invalid_request_error", "invalid top_p: only 0.95 is allowed for this model", "invalid_arguments", "`temperature`"),
-    (400, "invalid_request_error", "Invalid request: Your request exceeded model token limit: 262144", "context_too_long", "shorter"),
-    (400, "invalid_request_error", "invalid thinking: only type=enabled is allowed for this model", "invalid_arguments", "`model`"),
     (
         400,
-        "invalid_request_error",
+        INVALID,
+        "invalid temperature: only 1 is allowed for this model",
+        "invalid_arguments",
+        "`temperature`",
+    ),
+    (
+        400,
+        INVALID,
+        "invalid top_p: only 0.95 is allowed for this model",
+        "invalid_arguments",
+        "`temperature`",
+    ),
+    (
+        400,
+        INVALID,
+        "Invalid request: Your request exceeded model token limit: 262144",
+        "context_too_long",
+        "shorter",
+    ),
+    (
+        400,
+        INVALID,
+        "invalid thinking: only type=enabled is allowed for this model",
+        "invalid_arguments",
+        "`model`",
+    ),
+    (
+        400,
+        INVALID,
         "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
         "invalid_arguments",
         "`conversation_id`",
     ),
-    (400, "invalid_request_error", "tool_choice 'required' is incompatible with thinking enabled", "invalid_arguments", "kimi_instant"),
-    (400, "invalid_request_error", "something new", "invalid_arguments", "kimi-mcp policy"),
-    (400, "content_filter", "The request was rejected because it was considered high risk", "content_filtered", "Reword"),
-    (400, "BadRequestError", "This model's maximum context length is 262144 tokens.", "context_too_long", "shorter"),
+    (
+        400,
+        INVALID,
+        "tool_choice 'required' is incompatible with thinking enabled",
+        "invalid_arguments",
+        "kimi_instant",
+    ),
+    (400, INVALID, "something new", "invalid_arguments", "kimi-mcp policy"),
+    (
+        400,
+        "content_filter",
+        "The request was rejected because it was considered high risk",
+        "content_filtered",
+        "Reword",
+    ),
+    (
+        400,
+        "BadRequestError",
+        "This model's maximum context length is 262144 tokens.",
+        "context_too_long",
+        "shorter",
+    ),
     (401, "invalid_authentication_error", "Invalid Authentication", "auth_failed", "MOONSHOT_API_KEY"),
     (401, "incorrect_api_key_error", "Incorrect API key provided", "auth_failed", "api.moonshot.cn"),
     (402, "", "", "quota_exhausted", "Top up"),
-    (403, "permission_denied_error", "The API you are accessing is not open", "auth_failed", "MOONSHOT_API_KEY"),
-    (404, "resource_not_found_error", "Not found the model kimi-k2.5 or Permission denied", "model_not_served", "KIMI_MODEL"),
+    (
+        403,
+        "permission_denied_error",
+        "The API you are accessing is not open",
+        "auth_failed",
+        "MOONSHOT_API_KEY",
+    ),
+    (
+        404,
+        "resource_not_found_error",
+        "Not found the model kimi-k2.5 or Permission denied",
+        "model_not_served",
+        "KIMI_MODEL",
+    ),
     (404, "", "", "model_not_served", "KIMI_BASE_URL"),
     (410, "Gone", "The model has reached its end of life", "model_not_served", "KIMI_MODEL"),
     (413, "", "", "invalid_arguments", "smaller"),
     (422, "", "", "invalid_arguments", "kimi-mcp policy"),
-    (429, "engine_overloaded_error", "The engine is currently overloaded", "overloaded", "topping up does not help"),
+    (
+        429,
+        "engine_overloaded_error",
+        "The engine is currently overloaded",
+        "overloaded",
+        "topping up does not help",
+    ),
     (429, "rate_limit_reached_error", "max RPM: 3", "rate_limited", "KIMI_MAX_CONCURRENCY"),
     (429, "exceeded_current_quota_error", "check your plan and billing details", "quota_exhausted", "Top up"),
-    (429, "", "Your account is suspended, please check your plan and billing details", "quota_exhausted", "Top up"),
+    (
+        429,
+        "",
+        "Your account is suspended, please check your plan and billing details",
+        "quota_exhausted",
+        "Top up",
+    ),
     (429, "", "", "rate_limited", "KIMI_MAX_CONCURRENCY"),
     (499, "client_closed_request", "", "upstream_broken", "proxy"),
     (500, "server_error", "oops", "upstream_broken", "KIMI_PROVIDER"),
@@ -59,10 +127,10 @@ DOCUMENTED: list[tuple[int | None, str, str, str, str]] = [
     (None, "rate_limit_reached_error", "busy", "rate_limited", "KIMI_MAX_CONCURRENCY"),
     (None, "exceeded_current_quota_error", "", "quota_exhausted", "Top up"),
     (None, "content_filter", "", "content_filtered", "Reword"),
-    (None, "invalid_request_error", "what", "invalid_arguments", "kimi-mcp policy"),
+    (None, INVALID, "what", "invalid_arguments", "kimi-mcp policy"),
     (None, "server_error", "what", "upstream_broken", "KIMI_PROVIDER"),
     (None, "", "what", "upstream_broken", "KIMI_PROVIDER"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("status", "kind", "message", "code", "mend"), DOCUMENTED)
@@ -151,9 +219,7 @@ def test_a_quote_is_one_line_without_control_characters_and_no_longer_than_300()
 
 def _all_that_is_told(error: BaseException) -> str:
     told = [str(error), repr(error), repr(error.args), repr(vars(error))]
-    for other in (error.__cause__, error.__context__):
-        if other is not None:
-            told.append(_all_that_is_told(other))
+    told += [_all_that_is_told(other) for other in (error.__cause__, error.__context__) if other is not None]
     return " ".join((*told, *getattr(error, "__notes__", ())))
 
 
@@ -280,10 +346,6 @@ async def test_a_fault_of_a_sink_is_ours_and_keeps_its_words_to_itself(sim: Simu
 
     sim.play(SHORT)
     with pytest.raises(KimiError) as caught:
-        await upstream().stream(
-            endpoint(sim.base_url),
-            {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "x"}], "stream": True},
-            Broken(),
-        )
+        await upstream().stream(endpoint(sim.base_url), BODY, Broken())
     assert caught.value.code == "internal"
     assert KEY not in _all_that_is_told(caught.value)

@@ -102,7 +102,7 @@ class Engine:
         _fits(plan)
         run.begin(plan)
         completion = await self._ask(plan, run, endpoint)
-        if plan.response_schema is None or completion.finish_reason != "stop":
+        if plan.response_schema is None or _shortfall(plan, completion):
             return _concluded(plan, completion, run)
         return await self._structured(plan, plan.response_schema, completion, run, endpoint)
 
@@ -164,12 +164,15 @@ class Engine:
             return replace(_concluded(plan, first, run), parsed=value)
         again = _asked_again(plan, first, fault)
         run.begin(again)
-        run.fold = wire.Fold()
+        run.begin_anew()
         try:
             second = await self._ask(again, run, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
-            return replace(_concluded(plan, first, run), status="partial", error=error)
-        outcome = _concluded(again, replace(second, usage=_sum(first.usage, second.usage)), run)
+            return replace(_concluded(again, first, run), status="partial", error=error)
+        usage = _sum(first.usage, second.usage)
+        outcome = _concluded(again, replace(second, usage=usage), run)
+        if outcome.status == "failed":  # so it does where the second one holds nothing
+            return replace(_concluded(again, replace(first, usage=usage), run), status="partial", error=outcome.error)
         value, fault = structure.read_answer(second.answer, schema)
         if fault is None or outcome.error is not None:
             return replace(outcome, parsed=value)
@@ -224,7 +227,7 @@ def _asked_again(plan: Plan, first: Completion, fault: str) -> Plan:
 def _concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
     """How a finished answer is to be called."""
     error = _shortfall(plan, completion)
-    status = "completed" if error is None else "partial" if completion.answer else "failed"
+    status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
     return replace(
         run.snapshot(status, error),
         answer=completion.answer,
@@ -240,9 +243,10 @@ def _shortfall(plan: Plan, completion: Completion) -> KimiError | None:
     """What a finished answer lacks; None: it is whole."""
     match completion.finish_reason:
         case "length":
-            ceiling = plan.profile.output_ceiling
-            enough = min(plan.max_tokens * 2, ceiling)
-            where = "before the answer began" if not completion.answer else "in the middle of the answer"
+            prompt = completion.usage.prompt_tokens if completion.usage else None
+            room = plan.profile.model.context_tokens - (prompt or 0)
+            enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, room)
+            where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
             return AnswerCutOff(
                 f"The answer used up its {plan.max_tokens:,} tokens {where}.",
                 fix=f"Raise `max_tokens` to {enough}."

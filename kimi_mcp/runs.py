@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from kimi_mcp.errors import Cancelled, KimiError, RunNotFound
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
-from kimi_mcp.types import Mode, Status, Timing
+from kimi_mcp.types import Completion, Mode, Status, Timing
 from kimi_mcp.wire import Fold
 
 KEEP = 64
@@ -42,6 +42,8 @@ class Run:
         """The beginning of its prompt, for lists."""
         self.fold = Fold(on_first=self._first_token)
         """What has arrived from the request that is under way."""
+        self.kept: Completion | None = None
+        """What an earlier request of this run brought: it stands until the next one has brought something better."""
         self.plan: Plan | None = None
         """What was sent; None as long as nothing was decided."""
         self.model_asked: str | None = None
@@ -70,6 +72,10 @@ class Run:
         """The policy has decided; from here on something may be paid for."""
         self.plan, self.mode, self.provider = plan, plan.mode, plan.profile.provider.id
 
+    def begin_anew(self) -> None:
+        """Another request for the same answer goes out; what the one before brought is kept."""
+        self.kept, self.fold = self.fold.completion(), Fold(on_first=self._first_token)
+
     def attempted(self, attempts_before: int) -> None:
         """One more upstream request goes out."""
         del attempts_before
@@ -92,7 +98,7 @@ class Run:
         """The run with exactly what has arrived; its outcome once it has one."""
         if self.outcome is not None:
             return self.outcome
-        completion = self.fold.completion()
+        completion = self.kept or self.fold.completion()
         sent = self.plan.profile.serving.wire_id if self.plan else None
         return Outcome(
             status=status,
@@ -121,7 +127,7 @@ class Run:
             if self.outcome is None:
                 stopped = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
                 self.outcome = self.snapshot("cancelled", stopped)
-            self.fold, self.plan = Fold(), None  # the outcome has it all
+            self.fold, self.kept, self.plan = Fold(), None, None  # the outcome has it all
             self.done.set()
 
     def _first_token(self) -> None:

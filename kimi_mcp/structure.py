@@ -25,7 +25,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         place = "/".join(str(step) for step in fault.absolute_path) or "its root"
         raise InvalidArguments(
             f"`response_schema` is no valid JSON schema: {place} breaks the rule `{fault.validator}`.",
-            fix='Give a JSON schema such as {"type": "object", "properties": {"name": {"type": "string"}}, '
+            fix='Make `response_schema` one such as {"type": "object", "properties": {"name": {"type": "string"}}, '
             '"required": ["name"]}.',
         ) from None
     except RecursionError:

@@ -17,6 +17,10 @@ from kimi_mcp.events import BadEvent, ErrorEvent
 from kimi_mcp.plan import Plan
 from kimi_mcp.types import Completion, FinishReason, MediaPart, Part, TextPart, ToolCall, Turn, Usage
 
+Object = dict[str, Any]
+List = list[Any]
+"""JSON's own two, built once: a fold casts to them for each token."""
+
 REASONING_NAMES = ("reasoning_content", "reasoning")
 """Every name under which reasoning is known to come or go: Moonshot, SGLang and older vLLM say ``reasoning_content``
 (HC; sglang), vLLM since 0.16, NIM and OpenRouter ``reasoning`` (vllm release notes 0.16)."""
@@ -259,8 +263,8 @@ class Fold:
         choices = event.get("choices")
         if not choices or not isinstance(choices, list):
             return False
-        choice = cast(list[Any], choices)[0]
-        return self._choose(cast(dict[str, Any], choice)) if isinstance(choice, dict) else False
+        choice = cast(List, choices)[0]
+        return self._choose(cast(Object, choice)) if isinstance(choice, dict) else False
 
     def completion(self) -> Completion:
         """What has arrived, as a value."""
@@ -288,7 +292,7 @@ class Fold:
             self._escaped = True
         if not isinstance(event, dict):
             raise BadEvent("json")
-        return cast(dict[str, Any], event)
+        return cast(Object, event)
 
     def _choose(self, choice: dict[str, Any]) -> bool:
         if choice.get("index"):
@@ -300,7 +304,7 @@ class Fold:
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
             return False
-        delta = cast(dict[str, Any], delta)
+        delta = cast(Object, delta)
         grew = self._reason(delta)
         if content := delta.get("content"):
             text = content if isinstance(content, str) else _text_of_parts(content)
@@ -329,12 +333,12 @@ class Fold:
 
     def _call(self, calls: Any) -> bool:
         grew = False
-        for position, call in enumerate(cast(list[Any], calls) if isinstance(calls, list) else ()):
+        for position, call in enumerate(cast(List, calls) if isinstance(calls, list) else ()):
             if not isinstance(call, dict):
                 continue
-            call = cast(dict[str, Any], call)
+            call = cast(Object, call)
             function = call.get("function")
-            function = cast(dict[str, Any], function) if isinstance(function, dict) else {}
+            function = cast(Object, function) if isinstance(function, dict) else {}
             index, identity = call.get("index"), call.get("id")
             growing = self._growing(
                 index if isinstance(index, int) else position, identity if isinstance(identity, str) else ""
@@ -368,7 +372,7 @@ class Fold:
         for name, *path in _USAGE_PLACES:
             value: Any = usage
             for step in path:
-                value = cast(dict[str, Any], value).get(step) if isinstance(value, dict) else None
+                value = cast(Object, value).get(step) if isinstance(value, dict) else None
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
                 self._usage[name] = value
 
@@ -413,14 +417,14 @@ def _text_of_parts(content: Any) -> str:
     """The text of a content that came as a list of parts."""
     if not isinstance(content, list):
         return ""
-    texts = [cast(dict[str, Any], part).get("text") for part in cast(list[Any], content) if isinstance(part, dict)]
+    texts = [cast(Object, part).get("text") for part in cast(List, content) if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def _error_event(error: Any) -> ErrorEvent:
     if not isinstance(error, dict):
         return ErrorEvent(type="", message=error if isinstance(error, str) else "", status=None)
-    error = cast(dict[str, Any], error)
+    error = cast(Object, error)
     kind, message, code = error.get("type"), error.get("message"), error.get("code")
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
     if not isinstance(kind, str) or not kind:

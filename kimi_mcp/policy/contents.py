@@ -11,7 +11,10 @@ from kimi_mcp.policy.rules import Rule, signs
 from kimi_mcp.types import MediaPart, Request, Turn
 
 READ_CHARS = 4_000
-"""How much of a prompt is read for signs, in code points."""
+"""How much of either end of a prompt is read for signs, in code points: a wish stands before or after what it is about."""
+
+_QUOTED = re.compile(r"[“「『«][^”」』»]{1,2000}[”」』»]|\"[^\"\n]{1,400}\"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)")
+"""What stands in quotation marks is talked about, not asked for."""
 
 
 def media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
@@ -41,18 +44,19 @@ def media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> F
     """A media URL that would be fetched by the provider."""
     del request, gathered
     for part in _media(plan.turns):
-        scheme = part.url.partition(":")[0].lower()
+        said = re.match(r"[a-z][a-z0-9+.-]{0,20}(?=:)", part.url, re.IGNORECASE)
+        scheme = said[0].lower() if said else ""  # never more of it: it may be a path
         if scheme in rule.options["inline"]:
             continue
         fetched = scheme in rule.options["fetched"]
         yield Finding.of(
             rule,
             field=f"{part.kind}_url",
-            asked=f"{scheme}:",
+            asked=f"{scheme}:" if scheme else None,
             sent="data:" if fetched else None,
             action="adjust" if fetched else "refuse",
             provider=plan.profile.provider.id,
-            scheme=scheme,
+            scheme=f"`{scheme}:`" if scheme else "text without a scheme",
         )
 
 
@@ -60,7 +64,7 @@ def media_format(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -
     """A still format that the model does not take."""
     del request, gathered
     for part in _media(plan.turns):
-        kind = re.match(r"data:([^;,]*)", part.url, re.IGNORECASE)
+        kind = re.match(r"data:([^;,]{0,60})", part.url, re.IGNORECASE)
         if part.kind == "image" and kind is not None and kind[1].lower() not in rule.options["takes"]:
             yield Finding.of(rule, field="image_url", asked=kind[1].lower() or "unnamed", sent="image/png")
 
@@ -96,16 +100,22 @@ def text_signs(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> 
         return
     users = [turn for turn in plan.turns if turn.role in ("user", "system", "tool")]
     if rule.options["reads"] == "prompt":
-        text = next((turn.text[:READ_CHARS] for turn in reversed(users) if turn.role == "user"), "")
+        text = _QUOTED.sub(" ", _ends(next((turn.text for turn in reversed(users) if turn.role == "user"), "")))
     else:
         text = "\n".join(turn.text for turn in users if "<|" in turn.text)
     text = text.lower()
+    if any(against.search(text) for against in signs(rule.id, "unless")):
+        return
     for sign in signs(rule.id) if text else ():
         if seen := sign.search(text):
             words = " ".join(seen[0].split())
             shown = words if len(words) <= 60 else words[:57] + "…"
             yield Finding.of(rule, field=rule.options["field"], asked=shown, sign=shown)
             return
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= 2 * READ_CHARS else f"{text[:READ_CHARS]}\n{text[-READ_CHARS:]}"
 
 
 def default_system(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:

@@ -194,7 +194,7 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered
         parameters = tool.get("parameters")
         fault = None if parameters is None else _parameters_fault(parameters)
         if fault is not None:
-            mended = rewritten(parameters) if isinstance(parameters, Mapping) else None
+            mended = rewritten(cast(Mapping[str, Any], parameters)) if isinstance(parameters, Mapping) else None
             new = None if mended is None or _parameters_fault(mended) else {**tool, "parameters": mended}
             yield Finding.of(
                 rule,
@@ -266,7 +266,8 @@ def _other_model(rule: Rule, plan: Plan, completion: Completion) -> Findings:
 
 def _bare(model: str) -> str:
     """A model's id without the path before it, a route after it, or the date of its build."""
-    return re.sub(r"(:[a-z0-9_.-]+|[-@](?:20)?\d{6}|-\d{4})$", "", model.rsplit("/", 1)[-1].lower())
+    unrouted = model.rsplit("/", 1)[-1].lower().partition(":")[0]
+    return re.sub(r"([-@](?:20)?\d{6}|[-@]20\d\d-\d\d-\d\d|-\d{4})$", "", unrouted)
 
 
 # ── the tables ────────────────────────────────────────────────────────────────────────────────────────────────────

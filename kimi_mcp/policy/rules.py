@@ -65,6 +65,6 @@ def _rule(name: str, row: dict[str, Any]) -> Rule:
 
 
 @cache
-def signs(rule_id: str) -> tuple[re.Pattern[str], ...]:
-    """The compiled signs of a rule of kind ``text-signs``."""
-    return tuple(re.compile(sign, re.DOTALL) for sign in load_rules()[rule_id].options["signs"])
+def signs(rule_id: str, option: str = "signs") -> tuple[re.Pattern[str], ...]:
+    """The compiled signs of a rule of kind ``text-signs``, or what speaks against them (``unless``)."""
+    return tuple(re.compile(sign, re.DOTALL) for sign in load_rules()[rule_id].options.get(option, ()))

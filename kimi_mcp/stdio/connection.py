@@ -42,8 +42,8 @@ from mcp_types import (
 )
 
 from kimi_mcp import logs
-from kimi_mcp.descriptors import Sink, Source, claim
-from kimi_mcp.framing import Framer, Limits, Received, Refusal, encode
+from kimi_mcp.stdio.descriptors import Sink, Source, claim
+from kimi_mcp.stdio.framing import Framer, Limits, Received, Refusal, encode
 
 __all__ = ["Limits", "leave", "serve_stdio"]
 

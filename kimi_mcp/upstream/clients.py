@@ -23,7 +23,7 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, Omit
 
 from kimi_mcp import __version__
-from kimi_mcp.upstream.transport import PacedBackend, PacedStream, Transport
+from kimi_mcp.upstream.transport import Connection, PacedBackend, PacedStream, Transport
 
 CONNECT_S = 10.0
 """Seconds for a connection, and again for its TLS handshake."""
@@ -43,7 +43,7 @@ class Answer:
         self._response = response
         self._pieces: AsyncGenerator[bytes] | None = None
         stream: Any = response.extensions.get("network_stream")
-        self.socket: PacedStream | None = stream if isinstance(stream, PacedStream) else None
+        self.socket: PacedStream | None = stream.pace if isinstance(stream, Connection) else None
         """The socket it comes through; None where a proxy hides it."""
         self.compressed: bool = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
         """Whether the body is compressed, though that was not asked for."""

@@ -81,6 +81,9 @@ _OTHER_MODEL = (
     "doctor` lists what is served. If every model is missing, KIMI_BASE_URL ({host}) is not the API's base URL."
 )
 
+QUOTED = frozenset[int | None]((None, 400, 404, 410, 413, 422, 429, *range(500, 600)))
+"""Statuses whose words may be quoted at all."""
+
 ROWS: tuple[Row, ...] = (
     Row(
         frozenset(range(300, 400)), "", "", UpstreamBroken,
@@ -275,7 +278,7 @@ def refusal(
         "status": "in a stream" if status is None else status,
     }
     message, fix, retry = row.message.format_map(names), row.fix.format_map(names), row.retry
-    if row.quotes and (quote := scrub(told.message, key)):
+    if row.quotes and status in QUOTED and (quote := scrub(told.message, key)):
         message += f" It says: “{quote}”"
     if retry and wait_s is not None and wait_s >= 1:
         message += f" It asks to wait {wait_s:.0f} s."

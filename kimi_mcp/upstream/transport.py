@@ -8,16 +8,18 @@ Nobody watches tokens one by one, and a read costs far more than the token in it
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import anyio
+import anyio.abc
 import httpcore2
 import httpx2
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 LARGE_READ = 16_384
 """A read of so many bytes says that more is waiting: the next one is not put off."""
@@ -36,15 +38,18 @@ class Refusal(Exception):
         self.body = body
 
 
-class PacedStream(httpcore2.AsyncNetworkStream):
-    """A socket whose reads are put off while an answer is streaming through it."""
+class PacedStream(anyio.abc.ByteStream):
+    """The bytes of a TCP connection, whose reads are put off while an answer is streaming through it.
 
-    def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
+    It sits below TLS: above it, each token is a record and a read of its own, and putting those off would let the
+    answer fall behind.
+    """
+
+    def __init__(self, inner: anyio.abc.ByteStream) -> None:
         self._inner = inner
         self._last_read = 0.0
         self._last_size = 0
         self._pace_s = 0.0
-        self._fd: int | None = None
         self.live = False
         """Whether an answer is streaming, so that reads may be put off."""
         self.reads = 0
@@ -54,26 +59,75 @@ class PacedStream(httpcore2.AsyncNetworkStream):
         """From now on an answer is streaming: leave so many seconds between two reads."""
         self.live, self._pace_s = True, pace_s
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's own
-        """Read what is there, at least one byte; empty at the end."""
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        """Read what is there, at least one byte."""
         if self.live and self._last_size < LARGE_READ:
             left = self._last_read + self._pace_s - time.monotonic()
             if left > 0:
                 await anyio.sleep(left)
-        data = await self._inner.read(max_bytes, timeout)
+        data = await self._inner.receive(max_bytes)
         self._last_read = time.monotonic()
         self._last_size = len(data)
         self.reads += 1
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's own
+    async def send(self, item: bytes) -> None:
         """Write all of it."""
-        await self._inner.write(buffer, timeout)
+        await self._inner.send(item)
+
+    async def send_eof(self) -> None:
+        """End our half."""
+        await self._inner.send_eof()
 
     async def aclose(self) -> None:
         """Close the socket at once."""
-        self._fd = -1
         await self._inner.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What anyio tells about the socket."""
+        return cast(Mapping[Any, Callable[[], Any]], self._inner.extra_attributes)  # pyright: ignore[reportUnknownMemberType]
+
+
+class Connection(httpcore2.AsyncNetworkStream):
+    """A connection as httpcore2 wants it: by TCP, or by TLS over it."""
+
+    def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream) -> None:
+        self._stream = stream
+        self._fd: int | None = None
+        self.pace = pace
+        """The TCP connection below."""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's own
+        """Read what is there; empty at the end."""
+        try:
+            if timeout is None:
+                return await self._stream.receive(max_bytes)
+            with anyio.fail_after(timeout):
+                return await self._stream.receive(max_bytes)
+        except anyio.EndOfStream:
+            return b""
+        except TimeoutError as error:
+            raise httpcore2.ReadTimeout from error
+        except (*_BROKEN, ssl.SSLError) as error:
+            raise httpcore2.ReadError from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's own
+        """Write all of it."""
+        if not buffer:
+            return
+        try:
+            with anyio.fail_after(timeout):
+                await self._stream.send(buffer)
+        except TimeoutError as error:
+            raise httpcore2.WriteTimeout from error
+        except (*_BROKEN, ssl.SSLError) as error:
+            raise httpcore2.WriteError from error
+
+    async def aclose(self) -> None:
+        """Close the connection at once."""
+        self._fd = -1
+        await self._stream.aclose()
 
     async def start_tls(
         self,
@@ -81,19 +135,39 @@ class PacedStream(httpcore2.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's own
     ) -> httpcore2.AsyncNetworkStream:
-        """The same socket with TLS over it, paced in turn."""
-        return PacedStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        """The same connection with TLS over it; closed where that fails."""
+        try:
+            with anyio.fail_after(timeout):
+                secure = await TLSStream.wrap(
+                    self._stream, hostname=server_hostname, ssl_context=ssl_context, standard_compatible=False
+                )
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self.aclose()
+            if isinstance(error, TimeoutError):
+                raise httpcore2.ConnectTimeout from error
+            if isinstance(error, (*_BROKEN, anyio.EndOfStream, ssl.SSLError)):
+                raise httpcore2.ConnectError from error
+            raise
+        return Connection(secure, self.pace)
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore2 asks about the socket."""
-        if info != "is_readable":
-            return self._inner.get_extra_info(info)
-        # Before each request the pool asks every idle connection whether the other end has closed it. Going through
-        # anyio's attributes each time was half of what a small call cost.
-        if self._fd is None:
-            raw: socket.socket | None = self._inner.get_extra_info("socket")
-            self._fd = -1 if raw is None else raw.fileno()
-        return self._fd < 0 or _is_readable(self._fd)
+        """What httpcore2 asks about the connection."""
+        if info == "is_readable":
+            # Asked of every idle connection before each request: whether the other end has closed it.
+            if self._fd is None:
+                self._fd = self._stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
+            return self._fd < 0 or _is_readable(self._fd)
+        return self._stream.extra(_INFO[info], None) if info in _INFO else None  # noqa: S610 - anyio, not Django
+
+
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+_INFO: Mapping[str, Any] = {
+    "ssl_object": TLSAttribute.ssl_object,
+    "client_addr": SocketAttribute.local_address,
+    "server_addr": SocketAttribute.remote_address,
+    "socket": SocketAttribute.raw_socket,
+}
 
 
 def _is_readable(fd: int) -> bool:
@@ -105,10 +179,7 @@ def _is_readable(fd: int) -> bool:
 
 
 class PacedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens paced sockets."""
-
-    def __init__(self) -> None:
-        self._inner = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
+    """Opens connections whose reads can be paced."""
 
     async def connect_tcp(
         self,
@@ -118,8 +189,16 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """A connection by TCP."""
-        return PacedStream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        """A connection by TCP; no socket options are ever asked for."""
+        try:
+            with anyio.fail_after(timeout):
+                stream = await anyio.connect_tcp(host, port, local_host=local_address)
+        except TimeoutError as error:
+            raise httpcore2.ConnectTimeout from error
+        except (OSError, anyio.BrokenResourceError) as error:
+            raise httpcore2.ConnectError from error
+        pace = PacedStream(stream)
+        return Connection(pace, pace)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -45,7 +45,7 @@ TOOLED: tuple[dict[str, Any], ...] = (
     {"tools": (WEATHER,), "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
     {"tool_choice": "required"},
 )
-LIMITS = (None, 1, 15_999, 16_000, 60_000, 10**9)
+LIMITS = (None, 1, 16_000, 10**9)
 TURNS = ((user(PROMPT),), (system("Be brief."), user(PROMPT)))
 
 

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kimi_mcp.descriptors import SideThread, Sink, Source
+from kimi_mcp.stdio.descriptors import SideThread, Sink, Source
 
 
 @pytest.mark.parametrize("polled", [True, False])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from kimi_mcp.framing import Framer, Limits, Received, Refusal, encode
+from kimi_mcp.stdio.framing import Framer, Limits, Received, Refusal, encode
 
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,17 +23,19 @@ def response(body: bytes, *, status: str = "200 OK", kind: str = "text/event-str
 class Says:
     """Answers every request with the same bytes."""
 
-    def __init__(self, *pieces: bytes, hold: bool, cuts: bool, reset: bool) -> None:
+    def __init__(self, *pieces: bytes, hold: bool, cuts: bool, reset: bool, pause_s: float) -> None:
         self.pieces = pieces
         self.hold = hold
         self.cuts = cuts
         self.reset = reset
+        self.pause_s = pause_s
+        self.scheme = "http"
         self.requests: list[bytes] = []
         self.port = 0
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.scheme}://127.0.0.1:{self.port}/v1"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -44,7 +47,7 @@ class Says:
             for piece in self.pieces:
                 writer.write(piece[: int(cut[1])] if cut else piece)
                 await writer.drain()
-                await asyncio.sleep(0)
+                await asyncio.sleep(self.pause_s)
             if self.hold:
                 await reader.read()  # until the client goes
         if self.reset:
@@ -56,14 +59,22 @@ class Says:
 
 
 @asynccontextmanager
-async def saying(*pieces: bytes, hold: bool = False, cuts: bool = False, reset: bool = False) -> AsyncIterator[Says]:
+async def saying(
+    *pieces: bytes,
+    hold: bool = False,
+    cuts: bool = False,
+    reset: bool = False,
+    pause_s: float = 0,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Says]:
     """A server that says these pieces, then ends the connection.
 
     ``hold``: waits for the client to go. ``cuts``: of its piece only as many bytes as a prompt ``<N>`` asks for.
-    ``reset``: ends by RST.
+    ``reset``: ends by RST. ``pause_s``: seconds after each piece.
     """
-    says = Says(*pieces, hold=hold, cuts=cuts, reset=reset)
-    server = await asyncio.start_server(says.serve, "127.0.0.1", 0, backlog=1_000)
+    says = Says(*pieces, hold=hold, cuts=cuts, reset=reset, pause_s=pause_s)
+    server = await asyncio.start_server(says.serve, "127.0.0.1", 0, backlog=1_000, ssl=tls)
+    says.scheme = "https" if tls else "http"
     says.port = server.sockets[0].getsockname()[1]
     try:
         yield says

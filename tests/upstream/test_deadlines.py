@@ -215,7 +215,7 @@ class _Inner:
     def __init__(self, *sizes: int) -> None:
         self.sizes = list(sizes)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def receive(self, max_bytes: int) -> bytes:
         return b"x" * self.sizes.pop(0)
 
 
@@ -228,11 +228,11 @@ async def _waits(monkeypatch: pytest.MonkeyPatch, sizes: list[int], *, live: boo
     monkeypatch.setattr("kimi_mcp.upstream.transport.anyio.sleep", sleep)
     inner: Any = _Inner(*sizes)
     stream = PacedStream(inner)
-    assert await stream.read(65_536)
+    assert await stream.receive()
     if live:
         stream.live_at(0.1)
     for _ in sizes[1:]:
-        await stream.read(65_536)
+        await stream.receive()
     assert all(0 < wait <= 0.1 for wait in waits)
     return len(waits)
 

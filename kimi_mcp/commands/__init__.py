@@ -1,0 +1,91 @@
+"""The commands, one thin file each; this one puts them together and sees that no mistake ever shows a traceback.
+
+Only typer is imported to read a command line: what a command needs, it imports when it runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from kimi_mcp import __version__
+from kimi_mcp.commands.ask import ask
+from kimi_mcp.commands.demo import demo
+from kimi_mcp.commands.doctor import doctor
+from kimi_mcp.commands.models import models
+from kimi_mcp.commands.policy import check, rules
+from kimi_mcp.commands.serve import serve
+from kimi_mcp.commands.simulator import simulator
+from kimi_mcp.errors import KimiError
+from kimi_mcp.terminal import complain, never_fail_to_encode
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="kimi-mcp",
+    help="Moonshot's Kimi models for other agents. Without a command it is the MCP server on stdio.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+"""Everything that ``kimi-mcp`` can do."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kimi-mcp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(  # pyright: ignore[reportUnusedFunction]  # typer keeps it
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+    never_fail_to_encode()
+
+
+def _spoken(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose every failure is a sentence and its mend on stderr, with exit status 1."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **said: Any) -> None:
+        try:
+            command(*args, **said)
+        except KimiError as error:
+            complain(error.message, error.fix)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except Exception as fault:
+            logging.getLogger(__name__).debug("a command failed", exc_info=True)
+            complain(f"A fault of kimi-mcp's own: {_where(fault)}.", "Please report it with the command that you gave.")
+            raise typer.Exit(1) from None
+
+    return guarded
+
+
+def _where(fault: Exception) -> str:
+    at = fault.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    place = "" if at is None else f" in {at.tb_frame.f_globals.get('__name__', '?')}, line {at.tb_lineno}"
+    return type(fault).__name__ + place
+
+
+for _command in (serve, demo, ask, simulator, doctor, models):
+    app.command()(_spoken(_command))
+
+_policy = typer.Typer(invoke_without_command=True)
+_policy.callback()(_spoken(rules))
+_policy.command()(_spoken(check))
+app.add_typer(_policy, name="policy")

@@ -1,0 +1,188 @@
+"""``kimi-mcp ask``: one call from a shell, along the very path that a host's call takes. I/O: prints, waits, asks.
+
+A terminal sees reasoning and answer as they come; a pipe gets the result's text and nothing else; ``--json`` prints the
+structured result. Nothing on the path knows of it: what has arrived is read from the run, some twenty times a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kimi_mcp.errors import InvalidArguments, KimiError
+from kimi_mcp.terminal import complain, is_terminal
+
+if TYPE_CHECKING:
+    from kimi_mcp.engine import Call
+    from kimi_mcp.commands.live import Watch
+    from kimi_mcp.outcome import Outcome
+    from kimi_mcp.runs import Run
+    from kimi_mcp.settings import Settings
+
+TICK_S = 0.05
+"""Seconds between two looks at a run."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of any command."""
+
+
+class AskTool(StrEnum):
+    """The tools that can be asked from a shell."""
+
+    think = "think"
+    instant = "instant"
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="What to ask; sent verbatim. - reads it from stdin.")],
+    tool: Annotated[AskTool, typer.Option(help="think reasons first, instant answers at once.")] = AskTool.think,
+    system: Annotated[str | None, typer.Option(help="System prompt. None is sent by default.")] = None,
+    model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. Leave out for the best.")] = None,
+    provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Bound on reasoning plus answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Leave out: the mode fixes it.")] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="JSON schema that the answer must fit."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the structured result.")] = False,
+) -> None:
+    """Ask Kimi from a shell: a terminal sees the answer as it comes, a pipe gets its text alone.
+
+    Exit status: 0 for a whole answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
+    """
+    from kimi_mcp import logs
+    from kimi_mcp.outcome import Outcome
+    from kimi_mcp.settings import read_settings
+
+    settings = read_settings(os.environ)
+    logs.configure(settings.log_level)
+    logs.hide(*settings.keys.values())
+    arguments = {
+        "prompt": _read_stdin() if prompt == "-" else prompt,
+        "system": system,
+        "model": model,
+        "provider": provider,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "response_schema": _read_schema(schema),
+    }
+    name = f"kimi_{tool.value}"
+    watch = _watch_for(settings, as_json=as_json)
+    try:
+        call = _call(name, arguments)
+    except KimiError as error:
+        outcome = Outcome(status="failed", error=error)
+        watch.end(outcome)
+    else:
+        outcome = _live(name, call, settings, watch)
+    _leave(outcome)
+
+
+def _call(name: str, arguments: dict[str, Any]) -> Call:
+    from kimi_mcp.tools import TOOLS, Ask, read_arguments
+
+    tool = TOOLS[name]
+    read = read_arguments(tool, arguments)
+    assert isinstance(read, Ask) and tool.mode is not None
+    return read.call(tool.mode)
+
+
+def _live(name: str, call: Call, settings: Settings, watch: Watch) -> Outcome:
+    """The call's outcome, watched to its end; Ctrl-C ends it, and then what had arrived is its outcome."""
+    import anyio
+
+    ended: list[Outcome] = []
+    try:
+        anyio.run(_run, name, call, settings, watch, ended.append)
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+    return ended[0]
+
+
+async def _run(
+    name: str, call: Call, settings: Settings, watch: Watch, ended: Callable[[Outcome], None]
+) -> None:
+    import anyio
+
+    from kimi_mcp.engine import Engine
+    from kimi_mcp.runs import Run, Runs
+
+    engine = Engine(settings)
+    async with anyio.create_task_group() as tasks:
+        run = Run(caller="shell", tool=name, prompt=call.prompt)
+        Runs(tasks).start(run, lambda run: engine.run(call, run))
+        try:
+            await _watched(run, watch)
+        finally:
+            run.cancel()  # of no effect on a run that has ended
+            with anyio.CancelScope(shield=True):
+                await run.done.wait()
+                with anyio.move_on_after(1):
+                    await engine.aclose()
+            outcome = run.snapshot()
+            watch.end(outcome)
+            ended(outcome)
+
+
+async def _watched(run: Run, watch: Watch) -> None:
+    import anyio
+
+    while not run.done.is_set():
+        watch.look(run)
+        with anyio.move_on_after(TICK_S):
+            await run.done.wait()
+
+
+def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
+    from kimi_mcp.commands.live import LiveWatch, QuietWatch
+    from kimi_mcp.outcome import structured, text
+
+    if as_json:
+        limit = settings.reasoning_inline_chars
+        return QuietWatch(lambda outcome: _json(structured(outcome, reasoning_chars=limit)))
+    if is_terminal(sys.stdout):
+        return LiveWatch()
+    return QuietWatch(lambda outcome: outcome.answer if outcome.status == "failed" else text(outcome))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _leave(outcome: Outcome) -> None:
+    if outcome.error is None:
+        return
+    if outcome.status == "cancelled":
+        raise typer.Exit(INTERRUPTED)
+    complain(outcome.error.message, outcome.error.fix)
+    raise typer.Exit(1)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidArguments("What stdin gives is no UTF-8 text.", fix="Pipe plain UTF-8 text into it.") from None
+
+
+def _read_schema(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        schema: Any = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise InvalidArguments(
+            f"{path.name} holds no JSON schema.", fix='Put one into it, such as {"type": "object", "properties": {}}.'
+        )
+    return schema  # pyright: ignore[reportUnknownVariableType]  # checked when the call is made

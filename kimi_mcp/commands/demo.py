@@ -1,0 +1,19 @@
+"""``kimi-mcp demo``: everything at work, without a key and without a network. I/O: all of ``kimi_mcp.demo``'s."""
+
+from __future__ import annotations
+
+import typer
+
+
+def demo() -> None:
+    """Start a simulator and the server as a host would, call every tool on real inputs, and show and check it all.
+
+    Needs no key and no network, and passes over the settings of your environment. Exit status: 0 only when every step
+    held.
+    """
+    import anyio
+
+    from kimi_mcp.demo import play
+
+    if not anyio.run(play):
+        raise typer.Exit(1)

@@ -1,0 +1,37 @@
+"""``kimi-mcp doctor``: what is configured, what the provider serves, what is wrong. I/O: all of ``kimi_mcp.doctor``'s."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Spend a few tokens to hold the provider against the catalogue.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
+) -> None:
+    """Say what is configured, what the provider serves, what is wrong and how to mend it.
+
+    No key is ever shown. Exit status: 0 only when a call would work.
+    """
+    import anyio
+
+    from kimi_mcp import logs
+    from kimi_mcp.doctor import examine, show
+    from kimi_mcp.settings import read_settings
+
+    settings = read_settings(os.environ)
+    logs.configure("CRITICAL")
+    logs.hide(*settings.keys.values())
+    diagnosis = anyio.run(examine, os.environ, settings, probe)
+    if as_json:
+        print(logs.scrub(json.dumps(diagnosis.as_json(), indent=2, ensure_ascii=False)))
+    else:
+        show(diagnosis)
+    if not diagnosis.works:
+        raise typer.Exit(1)

@@ -1,0 +1,168 @@
+"""A run as a person at a terminal, or a program behind a pipe, watches it. Writes stdout and stderr; asks nobody."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from kimi_mcp.terminal import STYLES, changed, console, is_terminal, safe
+
+if TYPE_CHECKING:
+    from kimi_mcp.outcome import Outcome
+    from kimi_mcp.runs import Run
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_FRAMES_A_SECOND = 10
+
+
+class Watch(Protocol):
+    """Somebody who looks at a run while it lives and once when it has ended."""
+
+    def look(self, run: Run) -> None:
+        """The run goes on."""
+        ...
+
+    def end(self, outcome: Outcome) -> None:
+        """It is over."""
+        ...
+
+
+def phase(run: Run) -> str:
+    """What a run is at, for a person who waits for it."""
+    if run.waits_for is not None:
+        doing = f"waiting for {run.waits_for}"
+    elif run.fold.has_answer:
+        doing = "answering"
+    else:
+        doing = "thinking"
+    tokens = f" · about {run.fold.pieces:,} tokens" if run.fold.pieces else ""
+    again = f" · attempt {run.attempts}" if run.attempts > 1 else ""
+    return f"{doing}{tokens} · {run.seconds():.0f} s{again}"
+
+
+class Progress:
+    """The one line on stderr that tells a waiting person what goes on; nothing where nobody looks."""
+
+    def __init__(self) -> None:
+        self._seen = is_terminal(sys.stderr)
+        self._shown = False
+
+    def show(self, run: Run) -> None:
+        """Write it, over the one before."""
+        if self._seen:
+            frame = _FRAMES[int(run.seconds() * _FRAMES_A_SECOND) % len(_FRAMES)]
+            sys.stderr.write(f"\r\x1b[2K{frame} {phase(run)}"[: _columns() + 5])
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._shown = False
+
+
+class QuietWatch:
+    """Prints once, at the end: for pipes."""
+
+    def __init__(self, render: Callable[[Outcome], str]) -> None:
+        self._render = render
+        self._progress = Progress()
+
+    def look(self, run: Run) -> None:
+        """Tell a person at stderr that the run goes on."""
+        self._progress.show(run)
+
+    def end(self, outcome: Outcome) -> None:
+        """Print what is to be printed of it, if anything."""
+        self._progress.clear()
+        if said := self._render(outcome):
+            print(said, flush=True)
+
+
+class LiveWatch:
+    """Prints what arrives as it arrives, the reasoning dim: for terminals."""
+
+    def __init__(self) -> None:
+        self._out, self._err = console(sys.stdout), console(sys.stderr)
+        self._progress = Progress()
+        self._fold: object = None
+        self._reasoning = self._answer = 0
+        self._line_open = False
+
+    def look(self, run: Run) -> None:
+        """Print what has come since the last look."""
+        if run.outcome is not None:
+            return  # it has let go of its pieces; ``end`` has them all
+        if run.waits_for is not None:
+            self._progress.show(run)
+            return
+        fold = run.fold
+        if self._fold is not None and fold is not self._fold:
+            self._asked_again()
+        self._fold = fold
+        self._print(fold.reasoning or "", fold.answer)
+
+    def end(self, outcome: Outcome) -> None:
+        """Print the rest, and below it what else is to be said."""
+        self._progress.clear()
+        self._print(outcome.reasoning or "", outcome.answer)
+        self._close_line()
+        if outcome.status == "cancelled":
+            self._note("Cancelled: what stands above is all that had arrived.", "warn")
+        for adjustment in outcome.policy:
+            self._note(changed(adjustment), "warn")
+        if outcome.timing.attempts:
+            self._note(_summary(outcome), "quiet")
+
+    def _print(self, reasoning: str, answer: str) -> None:
+        thought, said = reasoning[self._reasoning :], answer[self._answer :]
+        if thought and not self._answer:
+            self._write(thought, "quiet")
+            self._reasoning = len(reasoning)
+        if said:
+            if self._reasoning and not self._answer:
+                self._close_line()
+                self._out.print()
+            self._write(said)
+            self._answer = len(answer)
+
+    def _write(self, text: str, kind: str = "") -> None:
+        self._progress.clear()
+        self._out.print(safe(text), style=STYLES.get(kind), end="", soft_wrap=True)
+        self._out.file.flush()
+        self._line_open = not text.endswith("\n")
+
+    def _close_line(self) -> None:
+        if self._line_open:
+            self._out.print()
+            self._line_open = False
+
+    def _asked_again(self) -> None:
+        self._close_line()
+        self._reasoning = self._answer = 0
+        self._note("That did not fit the schema; it is asked for once more.", "warn")
+
+    def _note(self, text: str, kind: str) -> None:
+        self._err.print(safe(text), style=STYLES[kind])
+
+
+def _summary(outcome: Outcome) -> str:
+    usage, timing = outcome.usage, outcome.timing
+    said = [f"{outcome.model_answered or outcome.model_sent} at {outcome.provider}", str(outcome.mode)]
+    if usage is not None and usage.completion_tokens is not None:
+        said.append(f"{usage.completion_tokens:,} tokens")
+    if timing.first_token_s is not None:
+        said.append(f"first token after {timing.first_token_s:.1f} s")
+    said.append(f"{timing.total_s:.1f} s in all")
+    if timing.attempts > 1:
+        said.append(f"{timing.attempts} attempts")
+    return " · ".join(said)
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns - 1

@@ -1,0 +1,190 @@
+"""How the commands look: colour, folded lines and tables in a terminal, plain text in a pipe. Writes stdout and stderr.
+
+A :class:`Page` is what a command prints on; it decides once whether a person or a program reads it. rich is imported
+when the first page is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from kimi_mcp.types import Adjustment
+
+WIDEST = 110
+"""Columns beyond which lines become hard to read."""
+
+NARROWEST = 40
+"""Columns below which nothing is folded to fit."""
+
+STYLES = {
+    "ok": "green",
+    "bad": "bold red",
+    "warn": "yellow",
+    "unknown": "dim",
+    "quiet": "dim",
+    "name": "bold",
+    "head": "bold cyan",
+    "adjust": "yellow",
+    "adjusted": "yellow",
+    "warned": "yellow",
+    "refuse": "red",
+}
+"""What each kind of word looks like; a kind that is not here is plain."""
+
+MARKS = {"ok": "✓", "bad": "✗", "warn": "!", "unknown": "·"}
+"""What stands before a sentence that was held against the facts."""
+
+# All that moves a cursor, rings, reorders or hides text; a model's answer may hold any of it.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at that stream, through something that can move a cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def safe(text: str) -> str:
+    """A foreign text without anything that would act on a terminal."""
+    return _UNSAFE.sub("", text)
+
+
+def never_fail_to_encode() -> None:
+    """Let a terminal that can't show a sign show another one, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def console(stream: TextIO) -> Console:
+    """A console on a stream; NO_COLOR and FORCE_COLOR count as everywhere."""
+    from rich.console import Console
+
+    looked_at = is_terminal(stream)
+    made = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not looked_at)
+    if looked_at and made.width > WIDEST:
+        made.width = WIDEST
+    return made
+
+
+def complain(message: str, fix: str = "") -> None:
+    """An error: one sentence plus the mend, on stderr."""
+    out = console(sys.stderr)
+    out.print("kimi-mcp: ", style=STYLES["bad"], end="")
+    out.print(safe(message), soft_wrap=True)
+    if fix:
+        out.print(" " * 10 + safe(fix), soft_wrap=True)
+
+
+def changed(adjustment: Adjustment) -> str:
+    """What a rule changed or warns of, in a line."""
+    if adjustment.action == "warned":
+        return f"{adjustment.rule}: {adjustment.why}"
+    asked, sent = shown(adjustment.asked), shown(adjustment.sent)
+    return f"{adjustment.rule}: {adjustment.field} {asked} → {sent}. {adjustment.why}"
+
+
+def shown(value: Any) -> str:
+    """A JSON value for a person."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "nothing" if value is None else safe(str(value))
+
+
+class Page:
+    """What a command prints on: rows of a label and a text, headings, marks and tables.
+
+    For a terminal texts are folded beside their label and coloured; for a pipe a row is a line.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, label: int = 12, indent: int = 2) -> None:
+        self._out = console(stream or sys.stdout)
+        self.folds = is_terminal(stream or sys.stdout) and self._out.width >= NARROWEST
+        """Whether a person reads it."""
+        self.width = self._out.width if self.folds else sys.maxsize
+        """Columns there are."""
+        self._label, self._indent = label, indent
+
+    def heading(self, text: str, aside: str = "") -> None:
+        """What follows is about this."""
+        line = self._text(text, "head")
+        if aside:
+            line.append_text(self._text(f"  {aside}", "quiet"))
+        self._out.print(line)
+
+    def line(self, text: str = "", kind: str = "") -> None:
+        """A line by itself."""
+        self._out.print(self._text(text, kind))
+
+    def row(self, label: str, text: str, kind: str = "", *, label_kind: str = "quiet") -> None:
+        """A text beside its label; its further lines stand below its first."""
+        start = " " * self._indent
+        gap = max(self._label, len(label) + 2)
+        body = self._text(text, kind)
+        lines = self._folded(body, len(start) + gap) or [body]
+        for number, piece in enumerate(lines):
+            head = self._text(label.ljust(gap) if number == 0 else " " * gap, label_kind if number == 0 else "")
+            line = self._text(start, "") + head
+            line.append_text(piece)
+            self._out.print(line, soft_wrap=True)
+
+    def columns(self, *cells: tuple[str, str]) -> None:
+        """One line of texts, each with its kind; they bring their own width."""
+        line = self._text(" " * self._indent, "")
+        for place, (text, kind) in enumerate(cells):
+            line.append_text(self._text(text + ("  " if place < len(cells) - 1 else ""), kind))
+        line.rstrip()
+        self._out.print(line, soft_wrap=True)
+
+    def mark(self, state: str, text: str, kind: str = "") -> None:
+        """A sentence that was held against the facts: ok, bad, warn or unknown."""
+        start = " " * self._indent
+        body = self._text(text, kind or ("bad" if state == "bad" else ""))
+        for number, piece in enumerate(self._folded(body, len(start) + 2)):
+            line = self._text(start, "") + self._text(f"{MARKS[state]} " if number == 0 else "  ", state)
+            line.append_text(piece)
+            self._out.print(line, soft_wrap=True)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
+        """Aligned columns; a cell may begin with ``kind|`` to be coloured."""
+        from rich.cells import cell_len
+
+        cells = [[_split(cell) for cell in row] for row in rows]
+        widths = [max(cell_len(text) for text in column) for column in zip(head, *([text for _, text in row] for row in cells))]  # fmt: skip  # noqa: E501
+        for row in ([("quiet", name) for name in head], *cells):
+            line = self._text(" " * self._indent, "")
+            for place, (kind, text) in enumerate(row):
+                blank = " " * (widths[place] - cell_len(text))
+                last = place == len(row) - 1
+                padded = blank + text if place in right else text if last else text + blank
+                line.append_text(self._text(padded + ("" if last else "  "), kind))
+            line.rstrip()
+            self._out.print(line, soft_wrap=True)
+
+    def waiting(self, text: str) -> AbstractContextManager[Any]:
+        """While inside, a person sees that something is going on."""
+        return self._out.status(text, spinner="dots") if self.folds else nullcontext()
+
+    def _text(self, text: str, kind: str) -> Text:
+        from rich.text import Text
+
+        return Text(safe(text), style=STYLES.get(kind, ""), end="")
+
+    def _folded(self, text: Text, taken: int) -> list[Text]:
+        if not self.folds:
+            return list(text.split("\n")) if len(text) else [text]
+        return list(text.wrap(self._out, max(20, self.width - taken))) or [text]
+
+
+def _split(cell: str) -> tuple[str, str]:
+    kind, bar, text = cell.partition("|")
+    return (kind, text) if bar and kind in STYLES else ("", cell)

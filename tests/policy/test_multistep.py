@@ -1,0 +1,70 @@
+"""instant-multistep against labelled sentences: few false alarms, most of the real cases, and no prompt that stops it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kimi_mcp.policy.rules import signs
+from kimi_mcp.types import user
+from tests.policy.asking import asking, planned, profile
+from tests.policy.sentences import INSTANT, MULTISTEP, UNSEEN_INSTANT, UNSEEN_MULTISTEP
+
+K25 = profile("simulator", "kimi-k2.5")
+
+
+def warned(prompt: str, mode: str = "instant") -> bool:
+    entries = planned(asking(mode=mode, turns=(user(prompt),)), K25).adjustments
+    assert all((entry.rule, entry.action) == ("instant-multistep", "warned") for entry in entries)
+    return bool(entries)
+
+
+def test_at_most_two_in_a_hundred_instant_prompts_raise_a_false_alarm() -> None:
+    innocent = INSTANT + UNSEEN_INSTANT
+    assert len(innocent) >= 100
+    alarmed = [prompt for prompt in innocent if warned(prompt)]
+    assert len(alarmed) <= 0.02 * len(innocent), alarmed
+
+
+def test_most_prompts_that_need_several_steps_are_noticed() -> None:
+    hard = MULTISTEP + UNSEEN_MULTISTEP
+    assert len(hard) >= 100
+    missed = [prompt for prompt in hard if not warned(prompt)]
+    assert len(missed) <= 0.2 * len(hard), missed
+
+
+def test_thinking_mode_is_never_warned() -> None:
+    assert not any(warned(prompt, "thinking") for prompt in MULTISTEP)
+
+
+def test_the_warning_quotes_the_sign_and_names_the_tool() -> None:
+    (entry,) = planned(asking(mode="instant", turns=(user("Please think step by step: 2 + 2?"),)), K25).adjustments
+    assert "step by step" in entry.asked
+    assert "step by step" in entry.why
+
+
+def test_a_wish_at_the_end_of_a_long_document_is_seen() -> None:
+    assert warned("Lorem ipsum dolor. " * 5_000 + "\nProve that the argument above is valid.")
+
+
+def test_what_is_only_quoted_is_not_asked_for() -> None:
+    assert not warned('What is the tone of "Prove that you love me" in the song?')
+    assert not warned("“证明：勾股定理”是哪一章的标题？")
+    assert warned("Prove that Rosie's claim isn't Tom's.")
+
+
+@pytest.mark.parametrize("end", ["head", "tail"])
+@pytest.mark.parametrize(
+    "piece",
+    ["think ", "think, ", "first find ", "first then ", "step by step ", "show me all ", "solve the a ", "break a ",
+     "prove ", "!", " ", "a", "compare ", "首先分析然后", "设计一", "请把", "'", "“", '"', "<|", "<|a", "a_", "plan a-"],
+)  # fmt: skip
+def test_no_prompt_makes_the_search_explode(piece: str, end: str) -> None:
+    text = (piece * 100_000)[:100_000]
+    warned_text = text + "." if end == "head" else "." + text
+    planned(asking(mode="instant", turns=(user(warned_text),)), K25)
+
+
+def test_no_sign_repeats_without_a_bound() -> None:
+    for rule, option in (("instant-multistep", "signs"), ("instant-multistep", "unless"), ("media-token", "signs")):
+        for sign in signs(rule, option):
+            assert not any(mark in sign.pattern for mark in ("*", "+")), sign.pattern

@@ -1,0 +1,279 @@
+"""How these tests ask a whole server: in process over its own streams, or a real process, always a real upstream socket.
+
+Every result is held against the contract before a test sees it: its keys, their types, the listed output schema, and
+that the text of a failure stands on its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import anyio
+import jsonschema
+from mcp import Client, StdioServerParameters
+from mcp.client._memory import InMemoryTransport
+from mcp.client.stdio import stdio_client
+from mcp_types import CallToolResult, TextContent
+
+from kimi_mcp.server import House, build_server
+from kimi_mcp.settings import read_settings
+from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.tools import OUTPUT_SCHEMA
+from tests.stdio.peer import Peer
+
+ERAS = {"2025-11-25": "legacy", "2026-07-28": "auto"}
+"""The two protocol eras, and how a client is told to speak them."""
+
+KEY = "sk-Vt4Rw8Yq2Lk6Nz0Xb5Gd9Hf3Jm7Pc1Sa"
+"""Looks like a provider's key, is none."""
+
+KEYS = {
+    "status": str,
+    "run_id": (str, type(None)),
+    "conversation_id": (str, type(None)),
+    "answer": str,
+    "parsed": object,
+    "reasoning": (dict, type(None)),
+    "model": dict,
+    "provider": (str, type(None)),
+    "mode": (str, type(None)),
+    "finish_reason": (str, type(None)),
+    "usage": dict,
+    "policy": list,
+    "timing": dict,
+    "error": (dict, type(None)),
+    "swarm": (dict, type(None)),
+    "page": (dict, type(None)),
+}
+"""The contract's keys of a structured result, and what each of them may be."""
+
+INNER_KEYS = {
+    "reasoning": {"text", "chars", "truncated", "uri"},
+    "model": {"asked", "sent", "answered"},
+    "usage": {
+        "prompt_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "cached_tokens",
+        "total_tokens",
+        "cost_usd",
+    },
+    "timing": {"first_token_s", "total_s", "attempts"},
+    "error": {"code", "message", "fix", "retryable", "rule"},
+    "page": {"of", "text", "offset", "next_offset"},
+}
+"""The contract's keys inside those."""
+
+CODES = {
+    *("invalid_arguments", "policy_refused", "not_configured", "auth_failed", "quota_exhausted", "rate_limited"),
+    *("overloaded", "model_not_served", "context_too_long", "content_filtered", "answer_cut_off"),
+    *("upstream_timeout", "upstream_broken", "upstream_unreachable", "media_rejected", "path_refused"),
+    *("url_refused", "budget_exceeded", "run_not_found", "cancelled", "internal"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A tool's result, held against the contract."""
+
+    text: str
+    is_error: bool
+    said: dict[str, Any]
+    """The structured content."""
+
+    @property
+    def status(self) -> str:
+        return self.said["status"]
+
+    @property
+    def answer(self) -> str:
+        return self.said["answer"]
+
+    @property
+    def run_id(self) -> str:
+        assert self.said["run_id"] is not None
+        return self.said["run_id"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What went wrong; asserts that something did."""
+        assert self.said["error"] is not None, f"no error, but {self.text[:500]}"
+        return self.said["error"]
+
+    @property
+    def code(self) -> str | None:
+        return self.said["error"] and self.said["error"]["code"]
+
+    @property
+    def rules(self) -> list[str]:
+        return [entry["rule"] for entry in self.said["policy"]]
+
+    @property
+    def reasoning(self) -> str:
+        """The inline reasoning; empty where there is none."""
+        return self.said["reasoning"]["text"] if self.said["reasoning"] else ""
+
+    @property
+    def attempts(self) -> int:
+        return self.said["timing"]["attempts"]
+
+
+def held(result: CallToolResult) -> Result:
+    """The result, after the contract was held against it."""
+    assert len(result.content) == 1
+    block = result.content[0]
+    assert isinstance(block, TextContent)
+    said = result.structured_content
+    assert said is not None, f"no structured content beside {block.text[:500]}"
+    assert list(said) == list(KEYS), "the keys of the contract, in its order"
+    for name, kinds in KEYS.items():
+        assert isinstance(said[name], kinds), f"{name} is {said[name]!r}"
+    for name, keys in INNER_KEYS.items():
+        assert said[name] is None or set(said[name]) == keys, name
+    jsonschema.validate(said, OUTPUT_SCHEMA)
+    assert said["status"] in ("completed", "running", "partial", "failed", "cancelled")
+    assert result.is_error is (said["status"] == "failed")
+    for entry in said["policy"]:
+        assert set(entry) == {"rule", "action", "field", "asked", "sent", "why"}
+        assert entry["action"] in ("adjusted", "warned")
+    error, page = said["error"], said["page"]
+    assert (error is None) == (said["status"] in ("completed", "running")), (said["status"], error)
+    if error is not None:
+        assert error["code"] in CODES
+        assert error["message"], "an error says what happened"
+        assert error["fix"], "an error names the mend"
+    if error is not None and said["status"] == "failed" and page is None:
+        for part in (error["message"], error["fix"], said["answer"]):
+            assert part in block.text, "the text of a failure stands on its own"
+    elif page is None:
+        assert block.text.startswith(said["answer"]), "the text is the answer, then at most a closing line"
+    if said["status"] == "completed" and not said["policy"] and page is None:
+        assert block.text == said["answer"], "with nothing to report the text is the answer"
+    return Result(block.text, bool(result.is_error), said)
+
+
+@dataclass(frozen=True, slots=True)
+class Kimi:
+    """A client of a server that runs in this process."""
+
+    client: Client
+    house: House
+
+    async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> Result:
+        """Call a tool; ``more`` is for the client (``progress_callback``, ``read_timeout_seconds``)."""
+        return held(await self.client.call_tool(tool, None if arguments is None else dict(arguments), **more))
+
+    async def think(self, prompt: str = "What is 17 * 23?", **arguments: Any) -> Result:
+        return await self.call("kimi_think", {"prompt": prompt, **arguments})
+
+    async def instant(self, prompt: str = "What is 17 * 23?", **arguments: Any) -> Result:
+        return await self.call("kimi_instant", {"prompt": prompt, **arguments})
+
+    async def run(self, run_id: str | None = None, action: str | None = None, **arguments: Any) -> Result:
+        return await self.call("kimi_run", {"run_id": run_id, "action": action, **arguments})
+
+    async def only_run(self) -> str:
+        """The id of the one run there is."""
+        lines = (await self.run()).answer.splitlines()
+        assert len(lines) == 1, lines
+        return lines[0].split()[0]
+
+
+def environment(sim: Simulator | None, provider: str | None, **variables: str) -> dict[str, str]:
+    """What the server is told: the simulator as that provider, on top of whatever a test sets itself."""
+    told = {} if sim is None else {"KIMI_BASE_URL": sim.base_url}
+    if provider is not None:
+        told["KIMI_PROVIDER"] = provider
+    return told | variables
+
+
+@asynccontextmanager
+async def served(
+    sim: Simulator | None, mode: str = "auto", *, provider: str | None = "simulator", **variables: str
+) -> AsyncIterator[Kimi]:
+    """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
+    server = build_server(read_settings(environment(sim, provider, **variables)))
+    lifespan, houses = server.lifespan, list[House]()
+
+    @asynccontextmanager
+    async def noted(whom: Any) -> AsyncIterator[House]:
+        async with lifespan(whom) as house:
+            houses.append(house)
+            yield house
+
+    server.lifespan = noted
+    async with Client(InMemoryTransport(server), mode=mode) as client:  # pyright: ignore[reportArgumentType]
+        yield Kimi(client, houses[0])
+
+
+def process_environment(sim: Simulator | None, provider: str | None = "simulator", **variables: str) -> dict[str, str]:
+    """The environment of a real server process."""
+    return {**os.environ, **environment(sim, provider, **variables)}
+
+
+@asynccontextmanager
+async def process(
+    sim: Simulator | None,
+    mode: str = "auto",
+    *,
+    stderr: Path | None = None,
+    provider: str | None = "simulator",
+    **variables: str,
+) -> AsyncIterator[Client]:
+    """A server as a host starts it, and the official client; its stderr goes to a file."""
+    log: TextIO
+    with Path(stderr or os.devnull).open("w", encoding="utf-8") as log:
+        started = StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "kimi_mcp"],
+            env=process_environment(sim, provider, **variables),
+        )
+        async with Client(stdio_client(started, errlog=log), mode=mode) as client:  # pyright: ignore[reportArgumentType]
+            yield client
+
+
+@asynccontextmanager
+async def raw_process(
+    sim: Simulator | None, *, stderr: Any = None, provider: str | None = "simulator", **variables: str
+) -> AsyncIterator[Peer]:
+    """A server process to write bytes and send signals to; killed when the test leaves."""
+    started = await anyio.open_process(
+        [sys.executable, "-m", "kimi_mcp"], env=process_environment(sim, provider, **variables), stderr=stderr
+    )
+    try:
+        yield Peer(started)
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.aclose()
+
+
+def chats(sim: Simulator) -> list[Received]:
+    """The chat requests that arrived."""
+    return [request for request in sim.requests if request.path.endswith("/chat/completions")]
+
+
+def body(request: Received) -> dict[str, Any]:
+    """Its body, which is an object."""
+    assert request.body is not None
+    return dict(request.body)
+
+
+def forms(secret: str) -> list[str]:
+    """The shapes in which a secret may leak."""
+    raw = secret.encode()
+    return [
+        secret,
+        raw.hex(),
+        raw.hex().upper(),
+        base64.b64encode(raw).decode().rstrip("="),
+        base64.urlsafe_b64encode(raw).decode().rstrip("="),
+        "".join(f"%{byte:02X}" for byte in raw),
+    ]

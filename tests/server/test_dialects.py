@@ -1,0 +1,215 @@
+"""Every provider's dialect, spoken by the whole server to a strict stand-in of that provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import KEY, body, chats, served
+
+KEY_OF = {
+    "moonshot": "MOONSHOT_API_KEY",
+    "moonshot-cn": "MOONSHOT_API_KEY",
+    "nim": "NVIDIA_API_KEY",
+    "huggingface": "HF_TOKEN",
+    "openrouter": "OPENROUTER_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "fireworks": "FIREWORKS_API_KEY",
+    "novita": "NOVITA_API_KEY",
+    "vllm": None,
+    "sglang": None,
+    "ktransformers": None,
+    "simulator": None,
+}
+"""Every provider, and the variable of its key."""
+
+AUTO = {
+    "moonshot": "kimi-k2.6",
+    "moonshot-cn": "kimi-k2.6",
+    "nim": "moonshotai/kimi-k3",
+    "huggingface": "moonshotai/Kimi-K2.6",
+    "openrouter": "moonshotai/kimi-k2.6",
+    "together": "moonshotai/Kimi-K2.6",
+    "fireworks": "accounts/fireworks/models/kimi-k2p6",
+    "novita": "moonshotai/kimi-k2.5",
+    "vllm": "moonshotai/Kimi-K2.5",
+    "sglang": "moonshotai/Kimi-K2.5",
+    "ktransformers": "moonshotai/Kimi-K2.5",
+    "simulator": "kimi-k2.5",
+}
+"""What ``auto`` takes on the day of the facts."""
+
+ASSUMED = {
+    "huggingface": "the simulator assumes a switch that huggingface.toml denies",
+    "together": "the simulator takes `thinking`, together.toml says `reasoning`: sources differ",
+    "novita": "the simulator takes chat_template_kwargs, novita.toml says `thinking`: tried out later",
+}
+"""Dialects of which the simulator knows less than the catalogue: its rows there are marked as assumed."""
+
+SWITCH: dict[str, dict[str, dict[str, Any]]] = {
+    "moonshot": {"thinking": {"thinking": {"type": "enabled"}}, "instant": {"thinking": {"type": "disabled"}}},
+    "vllm": {
+        "thinking": {"chat_template_kwargs": {"thinking": True}},
+        "instant": {"chat_template_kwargs": {"thinking": False}},
+    },
+    "nothing": {"thinking": {}, "instant": {}},
+}
+SWITCH |= {"moonshot-cn": SWITCH["moonshot"], "simulator": SWITCH["moonshot"]}
+SWITCH |= {name: SWITCH["vllm"] for name in ("sglang", "ktransformers", "fireworks")}
+
+
+def environment(provider: str) -> dict[str, str]:
+    variable = KEY_OF[provider]
+    return {} if variable is None else {variable: KEY}
+
+
+@pytest.mark.parametrize("provider", [name for name in KEY_OF if name not in ASSUMED])
+async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mode: str) -> None:
+    key = KEY if KEY_OF[provider] else None
+    async with (
+        Simulator(provider=provider, require_key=key) as sim,
+        served(sim, mode, provider=provider, **environment(provider)) as kimi,
+    ):
+        result = await kimi.think()
+        (request,) = chats(sim)
+    assert result.status == "completed", result.text
+    assert result.said["provider"] == provider
+    assert result.said["model"] == {"asked": "auto", "sent": AUTO[provider], "answered": AUTO[provider]}
+    assert "thinking mode" in result.reasoning
+    assert body(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
+    assert request.headers.get("authorization") == (f"Bearer {KEY}" if key else None)
+    for name, value in SWITCH.get(provider, {}).get("thinking", {}).items():
+        assert body(request)[name] == value
+    moonshots = provider in ("moonshot", "moonshot-cn", "simulator")
+    assert ("thinking" in body(request)) is moonshots, "only Moonshot's dialect gets a thinking object"
+    assert ("temperature" in body(request)) is not moonshots, "who is not Moonshot is told the fixed values"
+
+
+@pytest.mark.parametrize("provider", [name for name in KEY_OF if name not in ASSUMED and name != "nim"])
+async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -> None:
+    async with (
+        Simulator(provider=provider) as sim,
+        served(sim, provider=provider, **environment(provider)) as kimi,
+    ):
+        result = await kimi.instant()
+        (request,) = chats(sim)
+    assert result.status == "completed", result.text
+    assert result.said["mode"] == "instant"
+    assert result.said["reasoning"] is None
+    assert "instant mode" in result.answer
+    for name, value in SWITCH.get(provider, {}).get("instant", {}).items():
+        assert body(request)[name] == value
+    if "temperature" in body(request):
+        assert body(request)["temperature"] == 0.6
+        assert body(request)["top_p"] == 0.95
+
+
+@pytest.mark.parametrize("provider", ASSUMED)
+async def test_a_dialect_that_is_only_assumed_ends_in_an_answer_or_in_plain_words(provider: str) -> None:
+    async with (
+        Simulator(provider=provider) as sim,
+        served(sim, provider=provider, **environment(provider)) as kimi,
+    ):
+        result = await kimi.think()
+    assert result.said["provider"] == provider
+    assert result.said["model"]["sent"] == AUTO[provider]
+    assert result.status == "completed" or result.code == "invalid_arguments", result.text
+    assert result.attempts == 1
+
+
+@pytest.mark.parametrize("provider", ["moonshot", "openrouter", "fireworks"])
+async def test_auto_takes_the_successor_of_a_retired_model_and_says_so(provider: str) -> None:
+    async with (
+        Simulator(provider=provider) as sim,
+        served(sim, provider=provider, **environment(provider)) as kimi,
+    ):
+        result = await kimi.think()
+    (entry,) = result.said["policy"]
+    assert entry["rule"] == "model-served"
+    assert entry["action"] == "adjusted"
+    assert entry["sent"] in ("kimi-k2.6", AUTO[provider])
+    assert "[model-served: " in result.text
+
+
+async def test_instant_of_a_model_that_always_thinks_is_asked_with_its_least_effort() -> None:
+    async with Simulator(provider="nim") as sim, served(sim, provider="nim", NVIDIA_API_KEY=KEY) as kimi:
+        result = await kimi.instant()
+        (request,) = chats(sim)
+    assert result.status == "completed", result.text
+    assert "always-thinks" in result.rules
+    assert result.said["mode"] == "thinking"
+    assert "low" in str(body(request))
+
+
+async def test_instant_of_k3_at_moonshot_says_its_effort_at_the_top(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        result = await kimi.instant(model="kimi-k3")
+    assert result.status == "completed", result.text
+    assert result.rules == ["always-thinks"]
+    assert body(chats(sim)[0])["reasoning_effort"] == "low"
+    assert "thinking" not in body(chats(sim)[0])
+
+
+async def test_a_retired_model_that_is_asked_for_by_name_is_refused(mode: str) -> None:
+    async with (
+        Simulator(provider="moonshot") as sim,
+        served(sim, mode, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
+    ):
+        result = await kimi.think(model="kimi-k2.5")
+        assert result.code == "policy_refused"
+        assert result.error["rule"] == "model-served"
+        assert "`model`" in result.error["fix"]
+        assert chats(sim) == []
+
+
+async def test_a_retired_model_in_the_setting_is_refused_too() -> None:
+    async with (
+        Simulator(provider="moonshot") as sim,
+        served(sim, provider="moonshot", MOONSHOT_API_KEY=KEY, KIMI_MODEL="kimi-k2.5") as kimi,
+    ):
+        result = await kimi.think()
+        assert result.error["rule"] == "model-served"
+        assert chats(sim) == []
+
+
+async def test_vllm_says_reasoning_and_it_is_read(mode: str) -> None:
+    async with Simulator(provider="vllm") as sim, served(sim, mode, provider="vllm") as kimi:
+        result = await kimi.think()
+        (request,) = chats(sim)
+    assert result.reasoning.startswith("[simulator] I am kimi-k2.5 in thinking mode")
+    assert result.rules == []
+    assert body(request)["temperature"] == 1.0
+    assert body(request)["top_p"] == 0.95
+
+
+async def test_a_base_url_of_nobodys_is_taken_for_vllm() -> None:
+    async with Simulator(provider="vllm") as sim, served(sim, provider=None) as kimi:
+        result = await kimi.think()
+    assert result.status == "completed"
+    assert result.said["provider"] == "vllm"
+
+
+async def test_a_hugging_face_token_serves_at_nim_only_where_nim_is_named() -> None:
+    async with Simulator(provider="nim", require_key=KEY) as sim, served(sim, provider="nim", HF_TOKEN=KEY) as kimi:
+        assert (await kimi.think()).status == "completed"
+
+
+async def test_a_self_hosted_engine_with_a_key_gets_it() -> None:
+    async with (
+        Simulator(provider="vllm", require_key=KEY) as sim,
+        served(sim, provider="vllm", KIMI_API_KEY=KEY) as kimi,
+    ):
+        assert (await kimi.think()).status == "completed"
+
+
+async def test_a_list_of_models_that_cannot_be_had_stops_no_call() -> None:
+    async with (
+        Simulator(provider="moonshot") as sim,
+        served(sim, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
+    ):
+        sim.play({"match": {"path": "/v1/models"}, "status": 500, "times": "always"})
+        result = await kimi.think()
+    assert result.status == "completed"
+    assert result.said["model"]["sent"] == "kimi-k2.6", "the catalogue's dates decide then"

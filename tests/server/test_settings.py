@@ -1,0 +1,160 @@
+"""What the environment says: the server starts whatever that is, and a call names the variable to mend."""
+
+from __future__ import annotations
+
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import KEY, chats, process, served
+
+KEY_VARIABLES = (
+    *("MOONSHOT_API_KEY", "NVIDIA_API_KEY", "HF_TOKEN", "OPENROUTER_API_KEY"),
+    *("TOGETHER_API_KEY", "FIREWORKS_API_KEY", "NOVITA_API_KEY"),
+)
+
+
+async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mode: str) -> None:
+    async with served(None, mode, provider=None) as kimi:
+        tools = await kimi.client.list_tools()
+        assert [tool.name for tool in tools.tools] == ["kimi_think", "kimi_instant", "kimi_run"]
+        for result in (await kimi.think(), await kimi.instant()):
+            assert result.code == "not_configured"
+            assert result.said["run_id"] is None
+            for variable in (*KEY_VARIABLES, "KIMI_BASE_URL"):
+                assert variable in result.error["fix"]
+
+
+async def test_a_real_process_without_a_key_does_the_same(mode: str) -> None:
+    async with process(None, mode, provider=None) as client:
+        assert len((await client.list_tools()).tools) == 3
+        result = await client.call_tool("kimi_think", {"prompt": "hi"})
+    assert result.structured_content is not None
+    assert result.structured_content["error"]["code"] == "not_configured"
+
+
+@pytest.mark.parametrize("value", ["${MOONSHOT_API_KEY}", "  ${MOONSHOT_API_KEY:-}", "", "   "])
+async def test_a_value_that_no_host_filled_in_counts_as_unset(value: str) -> None:
+    async with served(None, provider=None, MOONSHOT_API_KEY=value) as kimi:
+        assert (await kimi.think()).code == "not_configured"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("KIMI_MAX_CONCURRENCY", "lots"),
+        ("KIMI_MAX_CONCURRENCY", "0"),
+        ("KIMI_REPLY_WITHIN_S", "-1"),
+        ("KIMI_IDLE_TIMEOUT_S", "nan"),
+        ("KIMI_TOTAL_TIMEOUT_S", "inf"),
+        ("KIMI_FIRST_TOKEN_TIMEOUT_S", "1h"),
+        ("KIMI_REASONING_INLINE_CHARS", "2k"),
+        ("KIMI_POLICY", "lenient"),
+        ("KIMI_LOG_LEVEL", "LOUD"),
+        ("MOONSHOT_API_KEY", "sk-two words"),
+    ],
+)
+async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(sim: Simulator, variable: str, value: str) -> None:
+    async with served(sim, **{variable: value}) as kimi:
+        assert len((await kimi.client.list_tools()).tools) == 3
+        result = await kimi.think()
+    assert result.code == "not_configured"
+    assert variable in result.error["message"]
+    assert variable in result.error["fix"]
+    assert value not in result.text
+    assert sim.requests == []
+
+
+async def test_a_real_process_with_a_value_that_cannot_be_read_starts(sim: Simulator) -> None:
+    async with process(sim, KIMI_MAX_CONCURRENCY="lots", KIMI_LOG_LEVEL="LOUD") as client:
+        result = await client.call_tool("kimi_think", {"prompt": "hi"})
+    assert result.is_error
+    assert result.structured_content is not None
+    assert "KIMI_MAX_CONCURRENCY" in result.structured_content["error"]["fix"]
+
+
+async def test_an_unknown_provider_setting_is_named_with_the_nearest(sim: Simulator) -> None:
+    async with served(sim, provider="monshot") as kimi:
+        result = await kimi.think()
+    assert result.code == "not_configured"
+    assert "KIMI_PROVIDER" in result.error["fix"]
+    assert "moonshot" in result.error["fix"].partition("nearest")[2]
+    assert sim.requests == []
+
+
+async def test_an_unknown_model_setting_is_named_with_the_nearest(sim: Simulator) -> None:
+    async with served(sim, KIMI_MODEL="kimi-k25") as kimi:
+        result = await kimi.think()
+    assert result.code == "not_configured"
+    assert "KIMI_MODEL" in result.error["fix"]
+    assert "kimi-k2.5" in result.error["fix"].partition("nearest")[2]
+    assert chats(sim) == []
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org/v1", "example.org", "http://", "https://user:word@example.org/v1"])
+async def test_a_base_url_that_is_none_is_named(url: str) -> None:
+    async with served(None, provider="vllm", KIMI_BASE_URL=url) as kimi:
+        result = await kimi.think()
+    assert result.code == "not_configured"
+    assert "KIMI_BASE_URL" in result.error["fix"]
+    assert "user:word" not in result.text
+
+
+@pytest.mark.parametrize("provider", [None, "moonshot", "vllm"])
+@pytest.mark.parametrize("url", ["https://api.kimi.com/coding/v1", "https://API.kimi.com:443/coding/v1/"])
+async def test_the_kimi_code_endpoint_is_refused_and_nothing_is_sent(provider: str | None, url: str, mode: str) -> None:
+    async with served(None, mode, provider=provider, KIMI_BASE_URL=url, KIMI_API_KEY=KEY) as kimi:
+        result = await kimi.think()
+    assert result.code == "policy_refused"
+    assert result.error["rule"] == "endpoint-allowed"
+    assert result.attempts == 0
+    assert result.said["run_id"] is None
+
+
+async def test_a_providers_key_goes_to_no_other_host_unless_the_provider_is_named(sim: Simulator) -> None:
+    async with served(sim, provider=None, MOONSHOT_API_KEY=KEY) as kimi:
+        result = await kimi.think(model="kimi-k2.5")
+    assert all(KEY not in str(request.headers) for request in sim.requests)
+    assert result.said["provider"] in ("vllm", None)
+    async with Simulator(provider="moonshot", require_key=KEY) as moonshot:
+        async with served(moonshot, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi:
+            assert (await kimi.think()).status == "completed"
+        assert chats(moonshot)[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_moonshot_base_url_is_moonshot_without_naming_it() -> None:
+    async with served(None, provider=None, KIMI_BASE_URL="https://api.moonshot.ai/v1") as kimi:
+        result = await kimi.think()
+    assert result.code == "not_configured"
+    assert "MOONSHOT_API_KEY" in result.error["fix"]
+
+
+async def test_an_argument_may_not_name_a_provider_that_the_operator_did_not_allow(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        refused = await kimi.think(provider="openrouter")
+        assert refused.code == "policy_refused"
+        assert refused.error["rule"] == "provider-allowed"
+        assert "KIMI_ALLOWED_PROVIDERS" in refused.error["fix"]
+        assert chats(sim) == []
+        assert (await kimi.think(provider="simulator")).status == "completed", "the chosen one may be named"
+
+
+async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from kimi_mcp import catalogue
+
+    facts = catalogue.load()
+    async with Simulator(provider="moonshot") as moonshot, Simulator(provider="vllm") as engine:
+        vllm = replace(facts.providers["vllm"], base_url=engine.base_url)
+        moved = replace(facts, providers={**facts.providers, "vllm": vllm})
+        monkeypatch.setattr("kimi_mcp.catalogue.load", lambda: moved)
+        async with served(
+            moonshot, provider="moonshot", KIMI_API_KEY=KEY, KIMI_ALLOWED_PROVIDERS="openrouter, vLLM"
+        ) as kimi:
+            result = await kimi.think(provider="vllm")
+            assert (await kimi.think()).said["provider"] == "moonshot"
+        assert result.status == "completed", result.text
+        assert result.said["provider"] == "vllm"
+        assert len(chats(engine)) == 1
+        assert "authorization" not in chats(engine)[0].headers or KEY not in chats(engine)[0].headers["authorization"]
+        assert len(chats(moonshot)) == 1

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only NAME] [--quick]``: runs the benchmarks and prints one table. Needs Linux (``/proc``)."""
+"""``python -m benchmarks [--only NAME] [--quick]``: runs the benchmarks, prints one table. Needs Linux (``/proc``)."""
 
 from __future__ import annotations
 

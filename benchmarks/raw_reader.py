@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 def read(url: str, streams: int, prompt: str) -> tuple[float, int]:
     """CPU seconds and events."""
     parts = urlsplit(url)
-    body = json.dumps({"model": "kimi-k2.5", "stream": True, "messages": [{"role": "user", "content": prompt}]}).encode()
+    body = json.dumps(
+        {"model": "kimi-k2.5", "stream": True, "messages": [{"role": "user", "content": prompt}]}
+    ).encode()
     request = (
         f"POST {parts.path}/chat/completions HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"

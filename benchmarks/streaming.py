@@ -2,7 +2,7 @@
 
 Read in turn from the same source by a raw socket reader that only parses each line (the floor), by our whole server
 (32 calls of kimi_think over stdio: request, HTTP, events, fold, result), and by the plain tool (32 calls likewise).
-Each figure is all CPU of that process, divided by the tokens. A first small call has been made, so that no import counts.
+Each figure is all CPU of that process, divided by the tokens. A first small call has been made, so no import counts.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ the day on which it is made.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +18,9 @@ from typing import Any
 from kimi_mcp import catalogue, errors, policy
 from kimi_mcp.catalogue.profile import Model, Profile, Serving
 from kimi_mcp.errors import Code, KimiError
-from kimi_mcp.plan import Plan
-from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES, Variable
+from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import Arguments, input_schema, listed_tools
-from kimi_mcp.types import Request, user
 
 OWNER = "kimi-mcp"
 """The GitHub account that the MCP registry's name for this server begins with."""
@@ -52,9 +49,6 @@ def _code(names: Iterable[object]) -> str:
 def registry() -> str:
     """The line by which the MCP registry knows that this repository and its entry belong together."""
     return f"<!-- mcp-name: io.github.{OWNER}/kimi-mcp -->"
-
-
-# ── tools and settings ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tools() -> str:
@@ -91,16 +85,13 @@ def _kind(row: Mapping[str, Any]) -> str:
 def settings() -> str:
     """Every environment variable; neighbours that differ in the provider's name alone share a row."""
     of = dict(PROVIDER_KEYS)
-    groups = groupby(VARIABLES, key=lambda each: each.meaning.replace(of.get(each.name, "\0"), "that provider", 1))
-    rows = [(_named(variables := list(group), of), meaning, variables[0].default) for meaning, group in groups]
+    rows: list[tuple[str, str, str]] = []
+    shared = groupby(VARIABLES, key=lambda each: each.meaning.replace(of.get(each.name, "\0"), "that provider", 1))
+    for meaning, group in shared:
+        variables = list(group)
+        names = (f"`{each.name}`" + (f" ({of[each.name]})" if each.name in of else "") for each in variables)
+        rows.append(("<br>".join(names), meaning, variables[0].default))
     return table(("variable", "meaning", "default"), rows)
-
-
-def _named(variables: Sequence[Variable], of: Mapping[str, str]) -> str:
-    return "<br>".join(f"`{each.name}`" + (f" ({of[each.name]})" if each.name in of else "") for each in variables)
-
-
-# ── policy and errors ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def rules() -> str:
@@ -110,18 +101,6 @@ def rules() -> str:
         for rule in policy.load_rules().values()
     ]
     return table(("rule", "guards against", "does", "source (date)"), rows)
-
-
-def adjustment() -> str:
-    """What a result's ``policy`` says of a temperature that the model does not take: asked of the policy itself."""
-    profile = catalogue.load().profile("simulator", "kimi-k2.5")
-    assert profile is not None
-    gathered = policy.Gathered(
-        day=profile.serving.checked, base_url=profile.provider.base_url, allowed_providers=(profile.provider.id,)
-    )
-    plan = policy.decide(Request(mode="thinking", turns=(user("?"),), sampling={"temperature": 0.3}), profile, gathered)
-    assert isinstance(plan, Plan), plan
-    return f"```json\n{json.dumps([each.as_json() for each in plan.adjustments], indent=2)}\n```"
 
 
 _NEXT: Mapping[Code, str] = {
@@ -152,10 +131,10 @@ _NEXT: Mapping[Code, str] = {
 
 def error_codes() -> str:
     """Every code that is raised today: when, and what to do; then the ones that nothing raises yet."""
-    rooms = [path for path in Path(errors.__file__).parent.rglob("*.py") if path.stem not in ("errors", "generate")]
-    text = "\n".join(path.read_text("utf-8") for path in rooms)
+    text = "\n".join(_code_in_use(Path(errors.__file__).parent))
     raised: dict[Code, list[type[KimiError]]] = {}
-    for leaf in _leaves(KimiError):
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
+    for leaf in (kind for kind in kinds if not kind.__subclasses__()):
         if re.search(rf"\b{leaf.__name__}\b", text):
             raised.setdefault(leaf.code, []).append(leaf)
     rows = [
@@ -172,12 +151,14 @@ def error_codes() -> str:
     return f"{table(head, rows)}\n\nReserved, and raised by nothing yet: {later}."
 
 
-def _leaves(kind: type[KimiError]) -> list[type[KimiError]]:
-    below = kind.__subclasses__()
-    return [leaf for each in below for leaf in _leaves(each)] if below else [kind]
-
-
-# ── the catalogue ─────────────────────────────────────────────────────────────────────────────────────────────────
+def _code_in_use(package: Path) -> Iterable[str]:
+    """The package's code, but for the errors themselves, this file, and a folder that nobody outside it imports yet."""
+    found = [(path.relative_to(package).parts, path.read_text("utf-8")) for path in package.rglob("*.py")]
+    for (room, *inside), text in found:
+        asked = re.compile(rf"kimi_mcp(\.| import [\w, ]*\b){room}\b")
+        elsewhere = (other for place, other in found if place[0] != room)
+        if any(map(asked.search, elsewhere)) if inside else room not in ("errors.py", "generate.py"):
+            yield text
 
 
 def models() -> str:
@@ -204,15 +185,11 @@ def _model(model: Model) -> tuple[str, ...]:
 def providers() -> str:
     """Every provider, in the order in which keys choose one."""
     rows = [
-        (
-            f"`{each.id}`<br>{each.name}",
-            f"`{each.base_url}`",
-            _code(each.key_variables) or "none needed",
-            ", ".join(f"{row.model}{_until(row)}" for row in each.models),
-        )
+        (f"`{each.id}`<br>{each.name}", f"`{each.base_url}`<br>{_code(each.key_variables) or 'no key needed'}",
+         ", ".join(f"{row.model}{_until(row)}" for row in each.models))
         for each in catalogue.load().providers.values()
-    ]
-    return table(("`KIMI_PROVIDER`", "base URL", "key", "models, in the order of `auto`"), rows)
+    ]  # fmt: skip
+    return table(("`KIMI_PROVIDER`", "base URL and key", "models, in the order of `auto`"), rows)
 
 
 def _until(row: Serving) -> str:
@@ -221,15 +198,7 @@ def _until(row: Serving) -> str:
 
 def serving() -> str:
     """Every model at every provider, with the source of each row."""
-    head = (
-        "provider",
-        "model",
-        "its id there",
-        "modes",
-        "takes",
-        "USD per M tokens: in / cached / out",
-        "source (date)",
-    )
+    head = ("provider: model, and its id there", "modes, media", "USD per M tokens: in / cached / out", "source (date)")
     facts = catalogue.load()
     listed = (facts.profile(each.id, row.model) for each in facts.providers.values() for row in each.models)
     return table(head, [_served(profile) for profile in listed if profile is not None])
@@ -238,21 +207,38 @@ def serving() -> str:
 def _served(profile: Profile) -> tuple[str, ...]:
     row, price = profile.serving, profile.price
     return (
-        f"`{profile.provider.id}`",
-        f"{row.model}{_until(row)}",
-        f"`{row.wire_id}`",
-        ", ".join(profile.modes),
-        ", ".join(("text", *(kind for kind in ("image", "video") if profile.takes(kind)))),
+        f"{profile.provider.id}: {row.model}{_until(row)}<br>`{row.wire_id}`",
+        f"{', '.join(profile.modes)}<br>{', '.join(m for m in ('image', 'video') if profile.takes(m)) or 'text alone'}",
         f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}" if price else "not known",
         f"{row.source} ({row.checked})",
     )
+
+
+def commands() -> str:
+    """Every command, with its arguments and options."""
+    from typer.main import get_command
+
+    from kimi_mcp.commands import app
+
+    return table(("command", "what it does", "options"), _commands("kimi-mcp", get_command(app)))
+
+
+def _commands(path: str, group: Any) -> Iterable[tuple[str, str, str]]:
+    for name, command in group.commands.items():
+        named = [
+            f"{path} {name}",
+            *(each.name.upper() for each in command.params if each.param_type_name == "argument"),
+        ]
+        options = [each.opts[0] for each in command.params if each.param_type_name == "option"]
+        yield f"`{' '.join(named)}`", command.help.split("\n\n")[0], _code(options)
+        if hasattr(command, "commands"):
+            yield from _commands(f"{path} {name}", command)
 
 
 # ── the documents ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "registry", registry),
-    ("README.md", "adjustment", adjustment),
     ("README.md", "tools", tools),
     ("README.md", "arguments", arguments),
     ("README.md", "settings", settings),
@@ -261,6 +247,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "providers", providers),
     ("README.md", "serving", serving),
     ("README.md", "errors", error_codes),
+    ("README.md", "commands", commands),
 )
 """Every generated block: the document, the block's name, and what makes it."""
 
@@ -272,9 +259,7 @@ def renewed(text: str, file: str) -> str:
         whole = f"\n{make()}\n\n"
         text, times = block.subn(lambda found, whole=whole: found[1] + whole + found[2], text)
         if times != 1:
-            raise ValueError(
-                f"{file} has {times} blocks `<!-- generated: {name} -->` … `<!-- end -->`; there must be one."
-            )
+            raise ValueError(f"{file} has {times} blocks between <!-- generated: {name} --> and <!-- end -->, not one.")
     return text
 
 

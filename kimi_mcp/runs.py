@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -63,6 +64,7 @@ class Run:
         self._scope = anyio.CancelScope()
         self._started = time.monotonic()
         self._first: float | None = None
+        self._told = False
 
     def cancel(self) -> None:
         """End it; the upstream request is closed at once."""
@@ -99,10 +101,11 @@ class Run:
         if self.outcome is not None:
             return self.outcome
         completion = self.kept or self.fold.completion()
+        self._told = self._told or status == "running"  # from here on somebody may ask for it
         sent = self.plan.profile.serving.wire_id if self.plan else None
         return Outcome(
             status=status,
-            run_id=self.id if self.attempts or self.plan or status == "running" else None,
+            run_id=self.id if self.attempts or self._told else None,
             answer=completion.answer,
             reasoning=completion.reasoning,
             model_asked=self.model_asked,
@@ -142,12 +145,13 @@ class Runs:
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
         self._runs: dict[str, Run] = {}
+        self._finished: deque[Run] = deque()
+        self._held = 0
 
     def start(self, run: Run, work: Callable[[Run], Awaitable[Outcome]]) -> Run:
         """Let a run live in the server's task group."""
-        self._forget()
         self._runs[run.id] = run
-        self._tasks.start_soon(run.live, work)
+        self._tasks.start_soon(self._live, run, work)
         return run
 
     def find(self, run_id: str, caller: str) -> Run:
@@ -165,15 +169,23 @@ class Runs:
         runs = (run for run in reversed(self._runs.values()) if run.caller == caller)
         return [run for run in runs if run.outcome is None or run.outcome.run_id is not None][:most]
 
-    def _forget(self) -> None:
-        finished = [run for run in self._runs.values() if run.outcome is not None]
-        held = sum(_size(run) for run in finished)
-        for run in finished[:-1]:
-            if len(finished) < KEEP and held <= KEEP_CHARS:
-                return
-            finished = finished[1:]
-            held -= _size(run)
+    async def _live(self, run: Run, work: Callable[[Run], Awaitable[Outcome]]) -> None:
+        try:
+            await run.live(work)
+        finally:
+            self._ended(run)
+
+    def _ended(self, run: Run) -> None:
+        """Keep a run that can be asked for, and let go of those that ended longest ago."""
+        if run.outcome is None or run.outcome.run_id is None:
             del self._runs[run.id]
+            return
+        self._finished.append(run)
+        self._held += _size(run)
+        while len(self._finished) > KEEP or (self._held > KEEP_CHARS and len(self._finished) > 1):
+            oldest = self._finished.popleft()
+            self._held -= _size(oldest)
+            del self._runs[oldest.id]
 
 
 def _size(run: Run) -> int:

@@ -73,7 +73,7 @@ def _allowed_beside_ref(depth: int) -> set[str]:
 
 
 def _leads_somewhere(reference: Any, root: Schema) -> bool:
-    if not isinstance(reference, str) or not (reference == "#" or reference.startswith(("#/$defs/", "#/definitions/"))):
+    if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
         return False
     try:
         _target(reference, root)
@@ -85,10 +85,29 @@ def _leads_somewhere(reference: Any, root: Schema) -> bool:
 def rewritten(schema: Schema) -> dict[str, Any] | None:
     """The same schema within the dialect, accepting exactly what it accepts; None where that can't be said."""
     try:
-        mended = _rewritten(schema, schema, 0)
+        renamed = _with_defs(schema)
+        mended = _rewritten(renamed, renamed, 0)
     except _CannotSay:
         return None
     return None if next(problems(mended), None) else mended
+
+
+def _with_defs(schema: Schema) -> Schema:
+    """The root with its older ``definitions`` called ``$defs``; what refers to them follows."""
+    older, newer = _mapping(schema.get("definitions")), _mapping(schema.get("$defs"))
+    if not older or older.keys() & newer.keys():
+        return schema
+    return {**{key: schema[key] for key in schema if key != "definitions"}, "$defs": {**older, **newer}}
+
+
+def _newer(reference: Any) -> Any:
+    """A reference into ``definitions`` as one into ``$defs``."""
+    older = "#/definitions/"
+    return (
+        "#/$defs/" + reference[len(older) :]
+        if isinstance(reference, str) and reference.startswith(older)
+        else reference
+    )
 
 
 class _CannotSay(Exception):
@@ -101,6 +120,8 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
         raise _CannotSay
     new = dict(cast(Schema, schema))
+    if "$ref" in new and "definitions" not in root:
+        new["$ref"] = _newer(new["$ref"])
     if not new.keys() & {"type", "anyOf", "$ref"}:
         _merge_combined(new)
     if "$ref" in new and set(new) - _allowed_beside_ref(depth):
@@ -112,6 +133,8 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
             raise _CannotSay
         new["anyOf"] = [{"$ref": reference}]
     if "anyOf" in new and "type" in new:
+        if not isinstance(new["anyOf"], list):
+            raise _CannotSay
         branches = _narrowed(cast(list[Any], new["anyOf"]), _types(new.pop("type")), root)
         if not branches:
             raise _CannotSay
@@ -154,10 +177,10 @@ def _exclude_each_other(branches: list[Any]) -> bool:
 def _typed(schema: Schema) -> dict[str, Any]:
     """The type that an untyped schema means: by its values, by its keywords, else any."""
     if "enum" in schema or "const" in schema:
-        values = cast(list[Any], schema.get("enum", [schema.get("const")]))
-        if not values:
+        values: Any = schema.get("enum", [schema.get("const")])
+        if not isinstance(values, list) or not values:
             raise _CannotSay
-        kinds = sorted({_type_of(value) for value in values})
+        kinds = sorted({_type_of(value) for value in cast(list[Any], values)})
         return {"type": kinds[0] if len(kinds) == 1 else kinds}
     meant = {kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in schema}
     if len(meant) == 1:
@@ -214,6 +237,7 @@ def _target(reference: Any, root: Schema) -> Schema:
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise _CannotSay
     found: Any = root
+    reference = reference if "definitions" in root else cast(str, _newer(reference))
     for step in reference[1:].split("/")[1:]:
         found = _mapping(found).get(step.replace("~1", "/").replace("~0", "~"))
     if not isinstance(found, Mapping):

@@ -2,6 +2,8 @@
 
 A handler never runs a call. It starts a run in the task group of the server's lifespan and waits for it, so that the
 run outlives a handler that the SDK cancels; whether a cancellation ends the run too is decided by its reason.
+
+What lists the tools is imported at once, what answers a call by the first call: a host waits for the former alone.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import logging
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.abc import TaskGroup
 from mcp.server import Server
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.dispatcher import coerce_request_id
@@ -38,14 +42,16 @@ from mcp_types import (
 )
 from mcp_types import Tool as ListedTool
 
-from kimi_mcp import __version__, catalogue, hosts, policy
-from kimi_mcp.engine import Engine, today
+from kimi_mcp import __version__, hosts
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.outcome import Outcome, Page, structured, text
-from kimi_mcp.runs import Run, Runs
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Ask, Look, Tool, input_schema, listed_tools, read_arguments
+
+if TYPE_CHECKING:
+    from kimi_mcp.engine import Engine
+    from kimi_mcp.runs import Run, Runs
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +77,34 @@ _ICON = (
 )
 
 
-@dataclass
 class House:
     """What lives as long as the server does."""
 
-    engine: Engine
-    """The one path."""
-    runs: Runs
-    """The runs of this process."""
-    waiting: dict[RequestId, Run] = field(default_factory=dict[RequestId, "Run"])
-    """Which run each request under way waits for; a cancelled request's entry stays until its reason is known."""
+    def __init__(self, settings: Settings, tasks: TaskGroup) -> None:
+        self.settings = settings
+        """What the environment said when the server started."""
+        self.waiting: dict[RequestId, Run] = {}
+        """Which run each request under way waits for; a cancelled request's entry stays until its reason is known."""
+        self._tasks = tasks
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The one path; made by the first call."""
+        from kimi_mcp.engine import Engine
+
+        return Engine(self.settings)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The runs of this process."""
+        from kimi_mcp.runs import Runs
+
+        return Runs(self._tasks)
+
+    async def aclose(self) -> None:
+        """Close every connection, where any call was made."""
+        if "engine" in vars(self):
+            await self.engine.aclose()
 
 
 Context = ServerRequestContext[House, Any]
@@ -94,14 +118,14 @@ def build_server(settings: Settings) -> Server[House]:
     @asynccontextmanager
     async def lifespan(server: Server[House]) -> AsyncGenerator[House]:
         del server
-        engine = Engine(settings)
         async with anyio.create_task_group() as tasks:
+            house = House(settings, tasks)
             try:
-                yield House(engine=engine, runs=Runs(tasks))
+                yield house
             finally:
                 tasks.cancel_scope.cancel()
                 with anyio.move_on_after(0.5, shield=True):
-                    await engine.aclose()
+                    await house.aclose()
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         del context, params
@@ -153,7 +177,7 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = Outcome(status="failed", error=error)
     return CallToolResult(
         content=[TextContent(text=text(outcome))],
-        structured_content=structured(outcome, reasoning_chars=house.engine.settings.reasoning_inline_chars),
+        structured_content=structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars),
         is_error=outcome.status == "failed",
     )
 
@@ -172,6 +196,8 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
 
 
 async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
+    from kimi_mcp.runs import Run
+
     assert tool.mode is not None
     house = context.lifespan_context
     call = ask.call(tool.mode)
@@ -179,7 +205,7 @@ async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
     house.runs.start(run, lambda run: house.engine.run(call, run))
     request_id = coerce_request_id(context.request_id or 0)
     house.waiting[request_id] = run
-    await _wait(context, run, house.engine.settings.reply_within_s)
+    await _wait(context, run, house.settings.reply_within_s)
     house.waiting.pop(request_id, None)
     return run.snapshot()
 
@@ -191,7 +217,7 @@ async def _look(context: Context, look: Look) -> Outcome:
     run = house.runs.find(look.run_id, CALLER)
     match look.action:
         case "wait":
-            within = house.engine.settings.reply_within_s if look.wait_s is None else look.wait_s
+            within = house.settings.reply_within_s if look.wait_s is None else look.wait_s
             await _wait(context, run, within)
             return run.snapshot()
         case "status":
@@ -264,11 +290,16 @@ async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResul
 
 
 def _catalogue_json() -> str:
+    from kimi_mcp import catalogue
+    from kimi_mcp.engine import today
+
     rows = [row.as_json() for row in catalogue.load().rows(today())]
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 
 def _policy_json() -> str:
+    from kimi_mcp import policy
+
     return json.dumps([rule.as_json() for rule in policy.load_rules().values()], indent=1, ensure_ascii=False)
 
 

@@ -159,7 +159,8 @@ class Page:
         from rich.cells import cell_len
 
         cells = [[_split(cell) for cell in row] for row in rows]
-        widths = [max(cell_len(text) for text in column) for column in zip(head, *([text for _, text in row] for row in cells))]  # fmt: skip  # noqa: E501
+        columns = zip(head, *([text for _, text in row] for row in cells), strict=True)
+        widths = [max(map(cell_len, column)) for column in columns]
         for row in ([("quiet", name) for name in head], *cells):
             line = self._text(" " * self._indent, "")
             for place, (kind, text) in enumerate(row):

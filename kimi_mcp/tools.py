@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kimi_mcp import structure
-from kimi_mcp.engine import Call
 from kimi_mcp.errors import InvalidArguments
 from kimi_mcp.skill import Skill, SkillError, SkillTool
 from kimi_mcp.types import Mode
+
+if TYPE_CHECKING:
+    from kimi_mcp.engine import Call
 
 LONGEST_WAIT_S = 600.0
 """The longest that one ``kimi_run`` waits, in seconds."""
@@ -48,6 +50,8 @@ class Ask(Arguments):
 
     def call(self, mode: Mode) -> Call:
         """What the engine is asked; raises ``InvalidArguments`` for a ``response_schema`` that is none."""
+        from kimi_mcp.engine import Call
+
         if self.response_schema is not None:
             structure.check_schema(self.response_schema)
         return Call(

@@ -263,8 +263,10 @@ class Fold:
         choices = event.get("choices")
         if not choices or not isinstance(choices, list):
             return False
-        choice = cast(List, choices)[0]
-        return self._choose(cast(Object, choice)) if isinstance(choice, dict) else False
+        found = (cast(Object, choice) for choice in cast(List, choices) if isinstance(choice, dict))
+        # n is 1: nothing but the first choice was asked for
+        choice = next((choice for choice in found if not choice.get("index")), None)
+        return False if choice is None else self._choose(choice)
 
     def completion(self) -> Completion:
         """What has arrived, as a value."""
@@ -276,7 +278,7 @@ class Fold:
             tool_calls=calls,
             malformed_calls=malformed,
             finish_reason=FINISH_REASONS.get(self._finish or ""),
-            model=self._model,
+            model=self._model and self._sound(self._model),
             usage=_usage(self._usage),
         )
 
@@ -295,8 +297,6 @@ class Fold:
         return cast(Object, event)
 
     def _choose(self, choice: dict[str, Any]) -> bool:
-        if choice.get("index"):
-            return False  # n is 1: nothing but the first choice was asked for
         if usage := choice.get("usage"):
             self._count(usage)
         if isinstance(finish := choice.get("finish_reason"), str) and finish:
@@ -363,9 +363,9 @@ class Fold:
     def _whole_calls(self) -> tuple[tuple[ToolCall, ...], int]:
         whole: dict[str, ToolCall] = {}
         for call in self._calls:
-            arguments = call.arguments or "{}"
-            if call.id and call.name and call.id not in whole and _is_object(arguments):
-                whole[call.id] = ToolCall(id=call.id, name=call.name, arguments=arguments)
+            arguments, identity = self._sound(call.arguments or "{}"), self._sound(call.id)
+            if identity and call.name and identity not in whole and _is_object(arguments):
+                whole[identity] = ToolCall(id=identity, name=self._sound(call.name), arguments=arguments)
         return tuple(whole.values()), len(self._calls) - len(whole)
 
     def _count(self, usage: Any) -> None:
@@ -379,10 +379,15 @@ class Fold:
     def _joined(self, pieces: list[str]) -> str:
         if len(pieces) > 1:
             pieces[:] = ["".join(pieces)]
-        text = pieces[0] if pieces else ""
-        if self._escaped:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return text
+        return self._sound(pieces[0] if pieces else "")
+
+    def _sound(self, text: str) -> str:
+        """The text with split surrogate pairs joined, and U+FFFD for half of one: nothing else can be written down."""
+        return _joined_pairs(text) if self._escaped else text
+
+
+def _joined_pairs(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_object(text: str) -> bool:
@@ -423,10 +428,11 @@ def _text_of_parts(content: Any) -> str:
 
 def _error_event(error: Any) -> ErrorEvent:
     if not isinstance(error, dict):
-        return ErrorEvent(type="", message=error if isinstance(error, str) else "", status=None)
+        return ErrorEvent(type="", message=_joined_pairs(error) if isinstance(error, str) else "", status=None)
     error = cast(Object, error)
     kind, message, code = error.get("type"), error.get("message"), error.get("code")
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
     if not isinstance(kind, str) or not kind:
         kind = code if isinstance(code, str) else ""
-    return ErrorEvent(type=kind, message=message if isinstance(message, str) else "", status=status)
+    message = message if isinstance(message, str) else ""
+    return ErrorEvent(type=_joined_pairs(kind), message=_joined_pairs(message), status=status)

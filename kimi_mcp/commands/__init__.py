@@ -43,7 +43,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _main(  # pyright: ignore[reportUnusedFunction]  # typer keeps it
+def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,

@@ -20,8 +20,8 @@ from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.terminal import complain, is_terminal
 
 if TYPE_CHECKING:
-    from kimi_mcp.engine import Call
     from kimi_mcp.commands.live import Watch
+    from kimi_mcp.engine import Call
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.runs import Run
     from kimi_mcp.settings import Settings
@@ -54,9 +54,10 @@ def ask(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the structured result.")] = False,
 ) -> None:
-    """Ask Kimi from a shell: a terminal sees the answer as it comes, a pipe gets its text alone.
+    """Ask Kimi from a shell.
 
-    Exit status: 0 for a whole answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
+    A terminal sees reasoning and answer as they come; a pipe gets the text alone. Exit status: 0 for a whole
+    answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
     """
     from kimi_mcp import logs
     from kimi_mcp.outcome import Outcome
@@ -91,7 +92,8 @@ def _call(name: str, arguments: dict[str, Any]) -> Call:
 
     tool = TOOLS[name]
     read = read_arguments(tool, arguments)
-    assert isinstance(read, Ask) and tool.mode is not None
+    assert isinstance(read, Ask)
+    assert tool.mode is not None
     return read.call(tool.mode)
 
 
@@ -108,9 +110,7 @@ def _live(name: str, call: Call, settings: Settings, watch: Watch) -> Outcome:
     return ended[0]
 
 
-async def _run(
-    name: str, call: Call, settings: Settings, watch: Watch, ended: Callable[[Outcome], None]
-) -> None:
+async def _run(name: str, call: Call, settings: Settings, watch: Watch, ended: Callable[[Outcome], None]) -> None:
     import anyio
 
     from kimi_mcp.engine import Engine

@@ -6,9 +6,10 @@ import typer
 
 
 def demo() -> None:
-    """Start a simulator and the server as a host would, call every tool on real inputs, and show and check it all.
+    """Show every tool at work, without a key.
 
-    Needs no key and no network, and passes over the settings of your environment. Exit status: 0 only when every step
+    Starts a simulator, and the server as a host would; calls every tool on real inputs, and checks each step. Needs
+    no key and no network, and passes over the settings of your environment. Exit status: 0 only when every step
     held.
     """
     import anyio

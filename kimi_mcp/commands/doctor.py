@@ -1,4 +1,4 @@
-"""``kimi-mcp doctor``: what is configured, what the provider serves, what is wrong. I/O: all of ``kimi_mcp.doctor``'s."""
+"""``kimi-mcp doctor``: what is configured, what the provider serves, what is wrong. I/O: ``kimi_mcp.doctor``'s."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
 ) -> None:
-    """Say what is configured, what the provider serves, what is wrong and how to mend it.
+    """Say what is wrong, and how to mend it.
 
-    No key is ever shown. Exit status: 0 only when a call would work.
+    Looks at what is configured, what the provider serves, and whether a call would work. No key is ever shown. Exit
+    status: 0 only when a call would work.
     """
     import anyio
 

@@ -27,12 +27,15 @@ PRICE = "IN/CACHED/OUT"
 def models(
     provider: Annotated[str | None, typer.Option(help="Only this provider.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model: a catalogue id, or a provider's own.")] = None,
-    sources: Annotated[bool, typer.Option("--sources", help="In a terminal too, show where each fact is from.")] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="In a terminal too, show where each fact is from.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Show which provider serves which Kimi model today: state, modes, limits, prices, media, and whose word that is.
+    """Show who serves which Kimi model today.
 
-    Prices are US dollars per million tokens: input, cached input, output.
+    State, modes, limits, prices, media, and whose word each row is. Prices are US dollars per million tokens:
+    input, cached input, output.
     """
     from kimi_mcp import catalogue
     from kimi_mcp.engine import today
@@ -58,7 +61,10 @@ def _check(facts: Catalogue, provider: str | None, model: str | None) -> None:
     shown = [provider.lower()] if provider else list(facts.providers)
     if model is not None and not any(facts.profile(name, model) for name in shown):
         names = dict.fromkeys(
-            name for shown_one in shown for row in facts.providers[shown_one].models for name in (row.model, row.wire_id)
+            name
+            for shown_one in shown
+            for row in facts.providers[shown_one].models
+            for name in (row.model, row.wire_id)
         )
         near = facts.nearest(model, names) or tuple(facts.models)
         where = f" at {provider}" if provider else ""
@@ -113,11 +119,18 @@ def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: b
                 page.row("", _fine_print(row), "quiet", label_kind="")
         page.line()
     page.line("Prices: US dollars per million tokens, input/cached/output.", "quiet")
-    page.line("--sources shows whose word each row is, its wire id, output limit and media; --json has it all.", "quiet")
+    page.line(
+        "--sources shows whose word each row is, its wire id, output limit and media; --json has it all.", "quiet"
+    )
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:
-    return row.model, row.state, "both modes" if len(row.modes) > 1 else row.modes[0], _tokens(row.context_tokens)
+    return (
+        row.model,
+        row.state,
+        "both modes" if len(row.modes) > 1 else " ".join(row.modes),
+        _tokens(row.context_tokens),
+    )
 
 
 def _fine_print(row: Row) -> str:

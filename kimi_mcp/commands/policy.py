@@ -1,5 +1,4 @@
-"""``kimi-mcp policy`` and ``kimi-mcp policy check``: the rules, and what they say of a saved body. I/O: reads a file,
-prints."""
+"""``kimi-mcp policy`` and ``policy check``: the rules, and what they say of a saved body. I/O: reads a file, prints."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from kimi_mcp.terminal import Page, shown
 
 if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue
-    from kimi_mcp.catalogue.profile import Profile
+    from kimi_mcp.catalogue.profile import Profile, Provider
     from kimi_mcp.policy import Finding, Rule
     from kimi_mcp.types import Request
 
@@ -36,7 +35,10 @@ def rules(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rules as JSON.")] = False,
 ) -> None:
-    """Show every rule of the policy: what it guards, what it does, why, and where it comes from."""
+    """Show every rule of the policy.
+
+    For each: what it guards, what it does, why, how to mend what it objects to, and where it comes from.
+    """
     if context.invoked_subcommand is not None:
         return
     from kimi_mcp.policy import load_rules
@@ -74,9 +76,10 @@ def check(
     model: Annotated[str | None, typer.Option(help="Left out: the body's own model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Judge a saved chat-completions request body as if it were to be sent today.
+    """Judge a saved request body.
 
-    Exit status: 0 when no rule objects, 1 when one does, or when the file is no such body.
+    The body of a chat-completions request is judged as if it were to be sent today. Exit status: 0 when no rule
+    objects, 1 when one does, or when the file is no such body.
     """
     from kimi_mcp import catalogue, policy, saved
     from kimi_mcp.engine import today
@@ -164,10 +167,8 @@ def _profile(body: Mapping[str, Any], facts: Catalogue, provider: str | None, mo
     others = [] if provider else [other for name in facts.providers if (other := facts.profile(name, said))]
     if others:
         return others[0]
-    names = {name for row in place.models for name in (row.model, row.wire_id)} | (
-        set() if provider else {name for other in facts.providers.values() for row in other.models
-                                for name in (row.model, row.wire_id)}
-    )  # fmt: skip
+    places = [place] if provider else list(facts.providers.values())
+    names = {name for one in places for row in one.models for name in (row.model, row.wire_id)}
     near = facts.nearest(said, sorted(names)) or tuple(row.model for row in place.models)
     elsewhere = [name for name in facts.providers if facts.profile(name, said)]
     raise InvalidArguments(
@@ -177,7 +178,7 @@ def _profile(body: Mapping[str, Any], facts: Catalogue, provider: str | None, mo
     )
 
 
-def _configured(facts: Catalogue) -> Any:
+def _configured(facts: Catalogue) -> Provider:
     """The provider of the environment; where none is configured the catalogue's own platform."""
     from kimi_mcp import access
     from kimi_mcp.settings import read_settings

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def serve() -> None:
-    """Serve the Model Context Protocol on stdin and stdout, for the host that started this."""
+    """Serve MCP on stdin and stdout.
+
+    This is what a host starts; it is the same as no command at all.
+    """
     from kimi_mcp.serving import serve
 
     serve()

@@ -32,7 +32,10 @@ def simulator(
         ),
     ] = None,
 ) -> None:
-    """Run a strict local stand-in for a provider's API until Ctrl-C; its base URL is printed first."""
+    """Run a strict stand-in for a provider.
+
+    It speaks the provider's API on this machine until Ctrl-C, and prints its base URL first.
+    """
     import anyio
 
     from kimi_mcp.simulator import ScenarioError, SimulatorError

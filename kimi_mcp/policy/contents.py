@@ -13,7 +13,7 @@ from kimi_mcp.types import MediaPart, Request, Turn
 READ_CHARS = 4_000
 """How much of either end of a prompt is read for signs, in code points: a wish stands before or after what it is about."""
 
-_QUOTED = re.compile(r"[“「『«][^”」』»]{1,2000}[”」』»]|\"[^\"\n]{1,400}\"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)")
+_QUOTED = re.compile(r"[“「『«][^“「『«”」』»]{1,2000}[”」』»]|\"[^\"\n]{1,400}\"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)")
 """What stands in quotation marks is talked about, not asked for."""
 
 

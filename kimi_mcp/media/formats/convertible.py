@@ -1,0 +1,111 @@
+"""Reading the headers of bmp and tiff, which are converted before they are sent. Pure, no I/O.
+
+Sources: Microsoft's bitmap header structures, TIFF 6.0, the BigTIFF design. heic and avif are in ``boxes.py``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from kimi_mcp.media.formats.inspected import Inspected, Source, damaged, held_to_limits, truncated
+
+_BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+"""Sizes of the headers that bitmaps have had."""
+
+_PAGES_MAX = 10_000
+_VALUES_MAX = 4_096
+"""Strips or tiles whose place is checked; beyond these the decoder finds out."""
+
+_WIDTHS = {3: 2, 4: 4, 16: 8}
+"""Bytes of a TIFF value of type SHORT, LONG, LONG8."""
+
+
+def is_bmp(head: bytes) -> bool:
+    """Whether a bitmap begins here: two letters are no proof, so its second header counts too."""
+    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+
+
+def bmp(source: Source) -> Inspected:
+    """A bitmap; its rows must all be there."""
+    name = "BMP picture"
+    head = source.at(0, 54)
+    old = head[14] == 12
+    if len(head) < (26 if old else 54):
+        raise truncated(name, found=f"{source.size:,} bytes", expected="a whole header")
+    start = int.from_bytes(head[10:14], "little")
+    width, height, planes, depth = struct.unpack("<HHHH" if old else "<iiHH", head[18 : 26 if old else 30])
+    packing, stored = (0, 0) if old else struct.unpack("<II", head[30:38])
+    held_to_limits(name, width, abs(height))
+    if planes != 1 or depth not in (1, 2, 4, 8, 16, 24, 32):
+        raise damaged(name, f"its header says {planes} planes of {depth} bits")
+    rows = (width * depth + 31) // 32 * 4 * abs(height) if packing in (0, 3, 6) else stored
+    if start + rows > source.size:
+        raise truncated(name, found=f"{source.size:,} bytes", expected=f"{start + rows:,}")
+    return Inspected(kind="image", mime="image/bmp", width=width, height=abs(height), frames=1, length=source.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tiff:
+    source: Source
+    order: Literal["little", "big"]
+    big: bool
+
+    def number(self, at: int, width: int) -> int | None:
+        data = self.source.at(at, width)
+        return int.from_bytes(data, self.order) if len(data) == width else None
+
+    def values(self, entry: int) -> list[int]:
+        """The numbers of an entry; none where they are not whole or not numbers."""
+        wide = 8 if self.big else 4
+        kind, count = self.number(entry + 2, 2), self.number(entry + 4, wide)
+        width = _WIDTHS.get(kind or 0)
+        if width is None or not count or count > _VALUES_MAX:
+            return []
+        at = entry + 4 + wide if count * width <= wide else self.number(entry + 4 + wide, wide)
+        data = b"" if at is None else self.source.at(at, count * width)
+        if len(data) < count * width:
+            return []
+        return [int.from_bytes(data[one : one + width], self.order) for one in range(0, count * width, width)]
+
+
+def tiff(source: Source) -> Inspected:
+    """A TIFF or BigTIFF: its first page is held to the limits and must be whole; the others are counted."""
+    name = "TIFF picture"
+    head = source.at(0, 16)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    file = _Tiff(source=source, order=order, big=int.from_bytes(head[2:4], order) == 43)
+    wide = 8 if file.big else 4
+    at, pages, size = file.number(8 if file.big else 4, wide), 0, (0, 0)
+    seen: set[int] = set()
+    while at and at not in seen and pages < _PAGES_MAX:
+        seen.add(at)
+        count = file.number(at, 8 if file.big else 2)
+        first, each = at + (8 if file.big else 2), 20 if file.big else 12
+        if count is None or first + count * each + wide > source.size:
+            raise truncated(name, found=f"{source.size:,} bytes", expected=f"the directory at byte {at:,}")
+        if not pages:
+            size = _first_page(file, range(first, first + count * each, each), name)
+        pages += 1
+        at = file.number(first + count * each, wide)
+    if not pages:
+        raise truncated(name, found=f"{source.size:,} bytes", expected="a directory")
+    return Inspected(kind="image", mime="image/tiff", width=size[0], height=size[1], frames=pages, length=source.size)
+
+
+def _first_page(file: _Tiff, entries: range, name: str) -> tuple[int, int]:
+    found: dict[int, list[int]] = {}
+    for entry in entries:
+        file.source.step(name)
+        tag = file.number(entry, 2)
+        if tag in (256, 257, 273, 279, 324, 325):
+            found[tag] = file.values(entry)
+    width, height = (next(iter(found.get(tag, [])), 0) for tag in (256, 257))
+    held_to_limits(name, width, height)
+    for starts, sizes in ((273, 279), (324, 325)):
+        pieces = zip(found.get(starts, []), found.get(sizes, []), strict=False)
+        end = max((start + size for start, size in pieces), default=0)
+        if end > file.source.size:
+            raise truncated(name, found=f"{file.source.size:,} bytes", expected=f"{end:,}")
+    return width, height

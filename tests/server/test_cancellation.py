@@ -1,0 +1,185 @@
+"""Who cancels a run: a user does, a host whose own clock ran out does not, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp.shared.exceptions import MCPError
+
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import Kimi, chats, line, served
+
+TEXT = {"reasoning": "Hm, let me see.", "content": "It is 391."}
+HELD = {"gate": "end", "gate_at": "finish", **TEXT}
+
+
+async def arrived(kimi: Kimi) -> str:
+    """The id of the only run, once it has brought its whole text."""
+    with anyio.fail_after(5):
+        run_id = await kimi.only_run()
+        while (await kimi.run(run_id, "status")).answer != TEXT["content"]:
+            pass
+    return run_id
+
+
+async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrived(sim: Simulator, mode: str) -> None:
+    sim.play(HELD)
+    async with served(sim, mode) as kimi:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kimi.think)
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            run_id = await arrived(kimi)
+            tasks.cancel_scope.cancel()
+        await sim.client_gone(within=1)
+        kept = await kimi.run(run_id)
+        assert kept.status == "cancelled"
+        assert kept.code == "cancelled"
+        assert kept.answer == "It is 391."
+        assert kept.reasoning == "Hm, let me see."
+        assert kept.text.startswith("It is 391.\n\n[cancelled")
+        assert kimi.house.waiting == {}
+        assert (await kimi.think()).status == "completed", "the next call works"
+
+
+async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(sim: Simulator, mode: str) -> None:
+    sim.play(HELD)
+    async with served(sim, mode) as kimi:
+        with pytest.raises(MCPError, match="timed out"):
+            await kimi.call("kimi_think", {"prompt": "hi"}, read_timeout_seconds=0.3)
+        run_id = await arrived(kimi)
+        assert (await kimi.run(run_id, "status")).status == "running"
+        sim.open_gate("end")
+        fetched = await kimi.run(run_id, "wait")
+        assert fetched.status == "completed"
+        assert fetched.answer == "It is 391."
+        assert kimi.house.waiting == {}
+    assert len(chats(sim)) == 1, "it is paid for once"
+
+
+@pytest.mark.parametrize("reason", ["Request timed out", "timed out after 60s", "McpError: Request timed out", None, ""])
+@pytest.mark.parametrize("request_id", [7, "seven"])
+async def test_the_reason_of_a_cancellation_decides(sim: Simulator, reason: str | None, request_id: int | str) -> None:
+    sim.play(HELD)
+    gave_up = bool(reason)
+    async with line(sim) as host:
+        await host.call("kimi_think", {"prompt": "hi"}, request_id)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.cancel(request_id, **({} if reason is None else {"reason": reason}))
+        listed = await host.ask("kimi_run", {})
+        run_id = listed["answer"].split()[0]
+        if gave_up:
+            sim.open_gate("end")
+        else:
+            await sim.client_gone(within=1)
+        result = await host.ask("kimi_run", {"run_id": run_id, "action": "wait"})
+        assert host.house.waiting == {}
+    assert result["status"] == ("completed" if gave_up else "cancelled")
+    assert result["answer"] == "It is 391."
+    assert len(chats(sim)) == 1, "it is paid for once"
+
+
+@pytest.mark.parametrize(("asked", "cancelled"), [(7, "7"), ("7", 7)], ids=["as text", "as a number"])
+async def test_a_host_that_writes_the_id_in_another_type_still_cancels(
+    sim: Simulator, asked: int | str, cancelled: int | str
+) -> None:
+    sim.play(HELD)
+    async with line(sim) as host:
+        await host.call("kimi_think", {"prompt": "hi"}, asked)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.cancel(cancelled, reason="user pressed escape")
+        await sim.client_gone(within=1)
+        assert host.house.waiting == {}
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"requestId": None}, {"requestId": [7]}, {"requestId": {"a": 1}}, {"requestId": 99}, {"requestId": True}]
+)
+async def test_a_cancellation_of_nothing_is_passed_over(sim: Simulator, params: dict[str, Any]) -> None:
+    sim.play(HELD)
+    async with line(sim) as host:
+        await host.call("kimi_think", {"prompt": "hi"}, 1)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.send("notifications/cancelled", params)
+        assert "running" in (await host.ask("kimi_run", {}))["answer"]
+        sim.open_gate("end")
+        reply = await host.receive()
+        assert reply["id"] == 1
+        assert reply["result"]["structuredContent"]["status"] == "completed"
+
+
+@pytest.mark.parametrize("reason", [7, ["Request timed out"], {"a": 1}])
+async def test_a_reason_that_is_no_text_counts_as_a_users(sim: Simulator, reason: Any) -> None:
+    sim.play(HELD)
+    async with line(sim) as host:
+        await host.call("kimi_think", {"prompt": "hi"}, 1)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.cancel(1, reason=reason)
+        await sim.client_gone(within=1)
+        assert (await host.ask("kimi_run", {}))["status"] == "completed"
+
+
+async def test_cancelling_a_wait_leaves_the_run_alone_when_the_hosts_clock_ran_out(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with line(sim, KIMI_REPLY_WITHIN_S="0.05") as host:
+        told = await host.ask("kimi_think", {"prompt": "hi"})
+        await host.call("kimi_run", {"run_id": told["run_id"], "wait_s": 60}, 2)
+        await host.cancel(2, reason="Request timed out")
+        sim.open_gate("end")
+        result = await host.ask("kimi_run", {"run_id": told["run_id"], "wait_s": 60})
+    assert result["status"] == "completed"
+    assert result["answer"] == "It is 391."
+
+
+async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simulator) -> None:
+    sim.play({**HELD, "times": "always"})
+    async with line(sim) as host:
+        for number in range(20):
+            await host.call("kimi_think", {"prompt": "hi"}, number)
+            await host.cancel(number)
+        await host.ask("kimi_run", {})
+        with anyio.fail_after(5):
+            while any(run.outcome is None for run in host.house.runs._runs.values()):
+                await anyio.lowlevel.checkpoint()
+        assert host.house.waiting == {}
+    assert sim.open_streams == 0
+
+
+async def test_a_thousand_cancellations_leave_nothing_behind(sim: Simulator) -> None:
+    wave = 100
+    sim.play({**HELD, "times": "always"})
+    async with served(sim, KIMI_MAX_CONCURRENCY=str(wave)) as kimi:
+
+        async def cancel_all(offered: int) -> None:
+            async with anyio.create_task_group() as tasks:
+                for number in range(offered):
+                    tasks.start_soon(kimi.think, f"call {number}")
+                await sim.until(lambda: sim.waiting_at("end") == min(wave, offered), within=15)
+                tasks.cancel_scope.cancel()
+            await sim.until(lambda: sim.open_streams == 0, within=15)
+
+        await cancel_all(5)
+        gc.collect()
+        tasks_before, files_before = len(asyncio.all_tasks()), _open_files()
+        for _ in range(9):
+            await cancel_all(wave)
+        await cancel_all(wave * 2)  # half of them never got a place
+        with anyio.fail_after(5):
+            while len(asyncio.all_tasks()) > tasks_before or kimi.house.waiting:
+                await anyio.sleep(0.01)
+        gc.collect()
+        assert _open_files() <= files_before + 2
+        assert len(kimi.house.runs._runs) <= 64
+        assert len(chats(sim)) >= 5 + 10 * wave
+        sim.open_gate("end")
+        assert (await kimi.think()).status == "completed", "the next call works"
+
+
+def _open_files() -> int:
+    folder = Path("/proc/self/fd")
+    return len(os.listdir(folder)) if folder.exists() else 0

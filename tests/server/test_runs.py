@@ -1,0 +1,259 @@
+"""``kimi_run``: a run belongs to the server, and can be waited for, read in pages and cancelled, again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from kimi_mcp import runs
+from kimi_mcp.server import PAGE_CHARS
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import Kimi, chats, served
+
+HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm, let me see.", "content": "It is 391."}
+"""Everything arrives but the finish reason."""
+
+
+async def running(sim: Simulator, kimi: Kimi) -> str:
+    """A run that has brought its whole text and waits for its end."""
+    sim.play(HELD)
+    result = await kimi.think()
+    assert result.status == "running"
+    await sim.until(lambda: sim.waiting_at("end") == 1)
+    while (await kimi.run(result.run_id, "status")).answer != HELD["content"]:
+        pass
+    return result.run_id
+
+
+async def test_a_call_that_takes_long_returns_a_handle_that_fetches_the_answer(sim: Simulator, mode: str) -> None:
+    sim.play(HELD)
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        result = await kimi.think()
+        assert result.status == "running"
+        assert not result.is_error
+        assert f'kimi_run(run_id="{result.run_id}", action="wait")' in result.text
+        assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
+        assert result.said["finish_reason"] is None
+        sim.open_gate("end")
+        fetched = await kimi.run(result.run_id)
+        assert fetched.status == "completed"
+        assert fetched.answer == "It is 391."
+        assert fetched.text == "It is 391."
+        assert fetched.reasoning == "Hm, let me see."
+        assert fetched.run_id == result.run_id
+    assert len(chats(sim)) == 1, "it was paid for once"
+
+
+async def test_a_running_call_shows_what_has_arrived(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        run_id = await running(sim, kimi)
+        status = await kimi.run(run_id, "status")
+    assert status.status == "running"
+    assert status.answer == "It is 391."
+    assert status.reasoning == "Hm, let me see."
+    assert status.text.startswith("It is 391.\n\n[still running")
+
+
+async def test_a_wait_that_is_over_says_running(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        run_id = await running(sim, kimi)
+        assert (await kimi.run(run_id, "wait", wait_s=0)).status == "running"
+        assert (await kimi.run(run_id, "wait", wait_s=0.1)).status == "running"
+        assert (await kimi.run(run_id, "wait")).status == "running", "as long as a first call waits"
+        sim.open_gate("end")
+        assert (await kimi.run(run_id, "wait", wait_s=10)).status == "completed"
+
+
+async def test_a_finished_run_can_be_read_again_and_again(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        first = await kimi.think()
+        for action in (None, "wait", "status"):
+            again = await kimi.run(first.run_id, action)
+            assert again.said == first.said
+            assert again.text == first.text
+
+
+async def test_a_failed_run_can_be_read_again_too(sim: Simulator) -> None:
+    sim.play({"no_finish": True, "content": "Forty-tw"})
+    async with served(sim) as kimi:
+        first = await kimi.think()
+        again = await kimi.run(first.run_id)
+    assert again.is_error
+    assert again.said == first.said
+
+
+async def test_without_an_id_the_latest_runs_are_listed_newest_first(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        assert (await kimi.run()).answer == "No run is known to this server yet."
+        run_id = await running(sim, kimi)
+        done = await kimi.instant("Second\nprompt \u2028 of two lines " + "and much more " * 100)
+        while done.status == "running":
+            done = await kimi.run(done.run_id)
+        newest, oldest = (await kimi.run()).answer.splitlines()
+    assert newest.split()[:3] == [done.run_id, "completed", "kimi_instant"]
+    assert "Second prompt of two lines and much more" in newest
+    assert len(newest) < 200
+    assert oldest.split()[:3] == [run_id, "running", "kimi_think"]
+    assert oldest.endswith("What is 17 * 23?")
+
+
+async def test_a_long_answer_comes_in_pages_that_add_up(sim: Simulator, mode: str) -> None:
+    answer = "".join(f"{number} 你好🌍\n" for number in range(PAGE_CHARS // 4))
+    reasoning = "🌍" * (PAGE_CHARS * 2)
+    sim.play({"content": answer, "reasoning": reasoning})
+    async with served(sim, mode) as kimi:
+        run_id = (await kimi.think(max_tokens=262_000)).run_id
+        for of, whole in (("answer", answer), ("reasoning", reasoning)):
+            read, offset = "", 0
+            while offset is not None:
+                result = await kimi.run(run_id, of, offset=offset)
+                page = result.said["page"]
+                assert page["of"] == of
+                assert page["offset"] == offset == len(read), "offsets count code points"
+                assert result.answer == "", "a page stands alone"
+                assert result.text.startswith(page["text"])
+                read, offset = read + page["text"], page["next_offset"]
+                assert (offset is None) == (len(read) == len(whole))
+                assert offset is None or f"offset={offset}" in result.text
+            assert read == whole
+
+
+async def test_a_page_may_begin_anywhere_but_beyond_the_end(sim: Simulator) -> None:
+    sim.play({"content": "你好🌍!"})
+    async with served(sim) as kimi:
+        run_id = (await kimi.think()).run_id
+        assert (await kimi.run(run_id, "answer", offset=2)).said["page"]["text"] == "🌍!"
+        end = await kimi.run(run_id, "answer", offset=4)
+        assert end.said["page"] == {"of": "answer", "text": "", "offset": 4, "next_offset": None}
+        beyond = await kimi.run(run_id, "answer", offset=5)
+    assert beyond.code == "invalid_arguments"
+    assert "offset" in beyond.error["fix"]
+
+
+async def test_the_pages_of_a_running_call_show_what_has_arrived(sim: Simulator) -> None:
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        run_id = await running(sim, kimi)
+        page = await kimi.run(run_id, "answer")
+    assert page.status == "running"
+    assert page.said["page"]["text"] == "It is 391."
+
+
+async def test_reasoning_that_never_came_is_an_empty_page(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        page = await kimi.run((await kimi.instant()).run_id, "reasoning")
+    assert page.said["page"] == {"of": "reasoning", "text": "", "offset": 0, "next_offset": None}
+
+
+async def test_cancelling_a_run_closes_its_request_and_keeps_what_had_arrived(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        run_id = await running(sim, kimi)
+        cancelled = await kimi.run(run_id, "cancel")
+        await sim.client_gone(within=1)
+        assert cancelled.status == "cancelled"
+        assert cancelled.code == "cancelled"
+        assert cancelled.answer == "It is 391."
+        assert cancelled.reasoning == "Hm, let me see."
+        assert "cancelled" in cancelled.text
+        assert (await kimi.run(run_id)).said == cancelled.said
+
+
+async def test_cancelling_a_finished_run_changes_nothing(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        first = await kimi.think()
+        assert (await kimi.run(first.run_id, "cancel")).said == first.said
+
+
+async def test_a_run_that_waits_for_a_free_place_can_be_cancelled(sim: Simulator) -> None:
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.05", KIMI_MAX_CONCURRENCY="1") as kimi:
+        await running(sim, kimi)
+        waiting = await kimi.think("the second one")
+        assert waiting.status == "running"
+        assert waiting.attempts == 0
+        assert waiting.said["model"]["sent"] is None, "nothing was sent yet"
+        assert (await kimi.run(waiting.run_id, "cancel")).status == "cancelled"
+    assert len(chats(sim)) == 1
+
+
+async def test_a_run_that_waits_for_another_attempt_can_be_cancelled(sim: Simulator) -> None:
+    sim.play({"status": 429, "retry_after": 60, "times": "always"})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        waiting = await kimi.think()
+        assert waiting.status == "running"
+        assert waiting.attempts == 1
+        assert (await kimi.run(waiting.run_id, "cancel")).status == "cancelled"
+    assert len(chats(sim)) == 1
+
+
+@pytest.mark.parametrize("action", [None, "wait", "status", "answer", "reasoning", "cancel"])
+async def test_an_unknown_run_is_not_found_whatever_is_asked(sim: Simulator, mode: str, action: str | None) -> None:
+    async with served(sim, mode) as kimi:
+        result = await kimi.run("run_0123456789", action)
+    assert result.code == "run_not_found"
+    assert result.is_error
+    assert "run_id" in result.error["fix"]
+    assert "run_0123456789" not in result.text
+
+
+async def test_only_the_latest_finished_runs_are_kept(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.KEEP", 8)
+    async with served(sim) as kimi:
+        ids = [(await kimi.instant("hi")).run_id for _ in range(30)]
+        assert len(set(ids)) == 30
+        kept = [run_id for run_id in ids if (await kimi.run(run_id, "status")).code != "run_not_found"]
+        assert kept == ids[-8:]
+        assert [line.split()[0] for line in (await kimi.run()).answer.splitlines()] == ids[:-9:-1]
+
+
+async def test_three_hundred_calls_leave_no_more_than_are_kept(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        for _ in range(300):
+            assert (await kimi.instant("hi")).status == "completed"
+        assert len(kimi.house.runs._runs) <= runs.KEEP
+        assert kimi.house.waiting == {}
+
+
+async def test_refused_calls_push_no_finished_run_out(sim: Simulator) -> None:
+    async with served(sim, KIMI_POLICY="strict") as kimi:
+        done = await kimi.think()
+        for _ in range(runs.KEEP + 1):
+            assert (await kimi.think(temperature=0.3)).code == "policy_refused"
+        assert (await kimi.run(done.run_id)).said == done.said
+        assert len((await kimi.run()).answer.splitlines()) == 1
+        assert len(kimi.house.runs._runs) <= runs.KEEP
+
+
+async def test_a_long_answer_pushes_older_ones_out(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.KEEP_CHARS", 1_000)
+    async with served(sim) as kimi:
+        sim.play(*({"content": "x" * 400} for _ in range(6)))
+        ids = [(await kimi.instant("hi")).run_id for _ in range(6)]
+        codes = [(await kimi.run(run_id, "status")).code for run_id in ids]
+    assert codes[0] == "run_not_found"
+    assert codes[-1] is None
+
+
+async def test_a_long_run_outlives_the_many_short_ones_that_ended_meanwhile(sim: Simulator) -> None:
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.1") as kimi:
+        run_id = await running(sim, kimi)
+        sim.play({"match": {"text": "short"}, "content": "Hi.", "times": "always"})
+        for _ in range(runs.KEEP + 6):
+            await kimi.instant("short")
+        sim.open_gate("end")
+        assert (await kimi.run(run_id)).status == "completed"
+        await kimi.instant("short")
+        assert (await kimi.run(run_id)).answer == "It is 391.", "it ended only just now"
+
+
+async def test_a_run_that_is_refused_after_its_caller_was_told_its_id_can_be_asked_for() -> None:
+    held = {"match": {"path": "/v1/models"}, "gate": "models"}
+    async with (
+        Simulator(provider="vllm") as sim,
+        served(sim, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as kimi,
+    ):
+        sim.play(held)
+        told = await kimi.think(model="nobody-knows-it")
+        assert told.status == "running"
+        sim.open_gate("models")
+        refused = await kimi.run(told.run_id, wait_s=10)
+        assert refused.code == "invalid_arguments"
+        assert refused.run_id == told.run_id
+        assert (await kimi.run(told.run_id)).said == refused.said

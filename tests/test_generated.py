@@ -1,0 +1,200 @@
+"""The documents: what follows from the code is up to date, and what was written by hand agrees with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from kimi_mcp import catalogue, generate, policy
+from kimi_mcp.errors import Code
+from kimi_mcp.generate import PLACES, ROOT, main, renewed, table
+from kimi_mcp.outcome import Outcome, structured, text
+from kimi_mcp.plan import Plan
+from kimi_mcp.settings import VARIABLES
+from kimi_mcp.tools import OUTPUT_SCHEMA
+from kimi_mcp.types import Request, user
+
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def section(heading: str, document: str = README) -> str:
+    """What stands under a heading, up to the next one of the second level."""
+    return document.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def copied(folder: Path) -> Path:
+    """A folder with the generated documents in it."""
+    for file in {file for file, _, _ in PLACES}:
+        shutil.copy(ROOT / file, folder / file)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- blocks
+
+
+def test_every_generated_block_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["--check"])
+    assert status == 0, capsys.readouterr().err
+
+
+def test_the_check_names_the_stale_file_and_the_command_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = copied(tmp_path) / "README.md"
+    stale = README.replace("| `KIMI_POLICY` |", "| `KIMI_POLITE` |")
+    readme.write_text(stale, "utf-8")
+
+    assert main(["--check"], tmp_path) == 1
+
+    said = capsys.readouterr().err
+    assert "README.md" in said
+    assert "python -m kimi_mcp.generate" in said
+    assert readme.read_text("utf-8") == stale
+
+
+def test_a_stale_file_is_written_anew_and_nothing_outside_its_blocks_changes(tmp_path: Path) -> None:
+    readme = copied(tmp_path) / "README.md"
+    readme.write_text(README.replace("| `KIMI_POLICY` |", "| `KIMI_POLITE` |"), "utf-8")
+
+    assert main([], tmp_path) == 0
+
+    assert readme.read_text("utf-8") == README
+    assert main(["--check"], tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", [name for _, name, _ in PLACES])
+def test_a_missing_block_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"generated: {name} "):
+        renewed(README.replace(f"<!-- generated: {name} -->", ""), "README.md")
+
+
+def test_every_marker_in_a_document_belongs_to_a_place() -> None:
+    marked = [
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in DOCUMENTS
+        for name in re.findall(r"(?m)^<!-- generated: (.+) -->$", path.read_text("utf-8"))
+    ]
+    assert sorted(marked) == sorted((file, name) for file, name, _ in PLACES)
+
+
+def test_the_command_runs_as_the_check_says() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "kimi_mcp.generate", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_no_block_asks_for_the_day() -> None:
+    assert not re.search(r"\btoday\(|\bnow\(|\btime\.", Path(generate.__file__).read_text("utf-8"))
+
+
+def test_no_cell_breaks_its_table() -> None:
+    made = table(("a|b", "c"), [("one\ntwo", "<|im_end|> and KIMI_MODEL, `KIMI_POLICY`")])
+    assert made.splitlines()[-1] == r"| one two | `<\|im_end\|>` and `KIMI_MODEL`, `KIMI_POLICY` |"
+    for block in (make() for _, name, make in PLACES if name != "registry"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        columns = {re.sub(r"\\\|", "", row).count("|") for row in rows}
+        assert rows
+        assert len(columns) <= len(re.findall(r"(?m)^\| ---", block))
+
+
+# ------------------------------------------------------------------------------------------------- the README
+
+
+def test_the_readme_explains_every_field_of_a_result_and_no_other() -> None:
+    named = [
+        name for cell in re.findall(r"(?m)^\| (`.+?`) \|", section("What comes back")) for name in cell.split(", ")
+    ]
+    assert sorted(name.strip("`") for name in named) == sorted(OUTPUT_SCHEMA["properties"])
+    assert set(OUTPUT_SCHEMA["properties"]) == set(structured(Outcome(status="running"), reasoning_chars=0))
+
+
+def test_the_readme_names_no_setting_that_is_not_read() -> None:
+    known = {variable.name for variable in VARIABLES}
+    assert set(re.findall(r"\bKIMI_[A-Z_]+\b", README)) <= known
+
+
+def test_the_readme_names_every_rule_that_it_tells_of_by_its_id() -> None:
+    told = re.findall(r"`([a-z]+(?:-[a-z]+)+)`", section("Policy") + section("When something is wrong"))
+    assert set(told) - {"moonshot-cn"} <= set(policy.load_rules())
+
+
+def test_every_error_code_is_told() -> None:
+    for code in get_args(Code):
+        assert f"`{code}`" in section("Errors")
+
+
+def test_the_line_that_the_readme_shows_is_what_the_policy_says() -> None:
+    profile = catalogue.load().profile("simulator", "kimi-k2.5")
+    assert profile is not None
+    gathered = policy.Gathered(
+        day=date(2026, 11, 23), base_url=profile.provider.base_url, allowed_providers=(profile.provider.id,)
+    )
+    request = Request(mode="thinking", turns=(user("?"),), sampling={"temperature": 0.3})
+    plan = policy.decide(request, profile, gathered)
+    assert isinstance(plan, Plan)
+    assert text(Outcome(status="completed", policy=plan.adjustments)) in section("Why")
+
+
+def test_what_the_readme_says_a_host_is_to_read_can_be_read() -> None:
+    found = re.findall(r"```json\n(.+?)```", section("Connect a host"), re.DOTALL)
+    assert len(found) == 4
+    for snippet in map(json.loads, found):
+        (server,) = (snippet.get("mcpServers") or snippet["servers"]).values()
+        assert server["command"] == "/path/to/kimi-mcp/.venv/bin/kimi-mcp"
+        assert set(server["env"]) == {"MOONSHOT_API_KEY"}
+
+
+def test_the_scenario_that_the_readme_shows_is_one(tmp_path: Path) -> None:
+    from kimi_mcp.simulator import load_scenario
+
+    (found,) = re.findall(r"```toml\n(.+?)```", section("The simulator"), re.DOTALL)
+    (tmp_path / "faults.toml").write_text(found, "utf-8")
+    assert len(load_scenario(tmp_path / "faults.toml")) == found.count("[[steps]]")
+
+
+def test_the_registry_finds_its_line() -> None:
+    assert f"mcp-name: io.github.{generate.OWNER}/kimi-mcp" in README
+
+
+# ------------------------------------------------------------------------------------------------- every document
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_document_sends_nobody_to_a_package_that_is_not_ours(path: Path) -> None:
+    assert not re.search(r"\b(uvx|pipx|pip install|uv (add|tool|run)|npx)\b[^\n]*\bkimi-mcp\b", path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_document_links_to_is_there(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        file, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        assert (path.parent / file).exists(), target
+        if heading and not file:
+            headings = re.findall(r"(?m)^#+ (.+)$", path.read_text("utf-8"))
+            assert heading in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, target
+
+
+def test_contributing_says_what_every_room_owns() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    told = "\n".join(re.findall(r"(?m)^\| (?:\d|apart) \|.+$", contributing))
+    rooms = {
+        path.stem for path in (ROOT / "kimi_mcp").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert sorted(room for room in rooms if not room.startswith("__") and f"`{room}`" not in told) == []

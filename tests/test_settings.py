@@ -1,0 +1,171 @@
+"""Settings: each variable read once, and no environment so odd that the server could not start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kimi_mcp.errors import NotConfigured
+from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES, Settings, read_settings
+
+CONTRACT = {
+    "KIMI_PROVIDER",
+    "KIMI_BASE_URL",
+    "KIMI_MODEL",
+    "KIMI_ALLOWED_PROVIDERS",
+    "KIMI_API_KEY",
+    "MOONSHOT_API_KEY",
+    "NVIDIA_API_KEY",
+    "HF_TOKEN",
+    "OPENROUTER_API_KEY",
+    "TOGETHER_API_KEY",
+    "FIREWORKS_API_KEY",
+    "NOVITA_API_KEY",
+    "KIMI_POLICY",
+    "KIMI_ROOTS",
+    "KIMI_DATA_DIR",
+    "KIMI_DATABASE_URL",
+    "KIMI_JOURNAL",
+    "KIMI_RUNS_KEEP_DAYS",
+    "KIMI_REPLY_WITHIN_S",
+    "KIMI_FIRST_TOKEN_TIMEOUT_S",
+    "KIMI_IDLE_TIMEOUT_S",
+    "KIMI_TOTAL_TIMEOUT_S",
+    "KIMI_REASONING_INLINE_CHARS",
+    "KIMI_MAX_CONCURRENCY",
+    "KIMI_BUDGET_USD_PER_CALL",
+    "KIMI_BUDGET_USD_PER_DAY",
+    "KIMI_BUDGET_USD_PER_SWARM",
+    "KIMI_SWARM_MCP",
+    "KIMI_LOG_LEVEL",
+}
+"""Every variable of the contract; some are read by rooms that are still to come."""
+
+KEYS = {name for name in CONTRACT if name.endswith("_API_KEY")} | {"HF_TOKEN"}
+
+DEFAULTS = {
+    "provider": None,
+    "base_url": None,
+    "model": "auto",
+    "allowed_providers": (),
+    "policy": "adjust",
+    "reply_within_s": 45,
+    "first_token_timeout_s": 120,
+    "idle_timeout_s": 60,
+    "total_timeout_s": 1800,
+    "reasoning_inline_chars": 2000,
+    "max_concurrency": 16,
+    "log_level": "WARNING",
+}
+
+GOOD: list[tuple[str, str, str, Any]] = [
+    ("KIMI_PROVIDER", " NIM ", "provider", "nim"),
+    ("KIMI_BASE_URL", "http://127.0.0.1:8000/v1", "base_url", "http://127.0.0.1:8000/v1"),
+    ("KIMI_MODEL", "kimi-k2.5", "model", "kimi-k2.5"),
+    ("KIMI_MODEL", "moonshotai/Kimi-K2.5", "model", "moonshotai/Kimi-K2.5"),
+    ("KIMI_ALLOWED_PROVIDERS", "nim, Moonshot ,,vllm,", "allowed_providers", ("nim", "moonshot", "vllm")),
+    ("KIMI_POLICY", "strict", "policy", "strict"),
+    ("KIMI_POLICY", "Adjust", "policy", "adjust"),
+    ("KIMI_REPLY_WITHIN_S", "0.5", "reply_within_s", 0.5),
+    ("KIMI_FIRST_TOKEN_TIMEOUT_S", "5", "first_token_timeout_s", 5),
+    ("KIMI_IDLE_TIMEOUT_S", "5", "idle_timeout_s", 5),
+    ("KIMI_TOTAL_TIMEOUT_S", "5", "total_timeout_s", 5),
+    ("KIMI_REASONING_INLINE_CHARS", "0", "reasoning_inline_chars", 0),
+    ("KIMI_MAX_CONCURRENCY", "1", "max_concurrency", 1),
+    ("KIMI_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+]
+
+BAD = [
+    ("KIMI_POLICY", "lenient"),
+    *((name, value) for name in ("KIMI_REPLY_WITHIN_S", "KIMI_FIRST_TOKEN_TIMEOUT_S", "KIMI_IDLE_TIMEOUT_S",
+                                 "KIMI_TOTAL_TIMEOUT_S")
+      for value in ("0", "-1", "nan", "inf", "-inf", "1e999", "soon", "45s", "9" * 5_000)),
+    *(("KIMI_REASONING_INLINE_CHARS", value) for value in ("-1", "1.5", "many", "9" * 5_000)),
+    *(("KIMI_MAX_CONCURRENCY", value) for value in ("0", "-5", "1.5", "sixteen")),
+    ("KIMI_LOG_LEVEL", "LOUD"),
+    *((name, value) for name in sorted(KEYS) for value in ("sk with blank", "sk-ümlaut", "sk-\nline", "sk-\x07bell")),
+]  # fmt: skip
+
+
+def test_only_variables_of_the_contract_are_read() -> None:
+    names = [variable.name for variable in VARIABLES]
+    assert len(names) == len(set(names))
+    assert set(names) <= CONTRACT
+    assert set(names) >= KEYS
+
+
+def test_a_key_is_secret_and_nothing_else_is() -> None:
+    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS
+
+
+def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:
+    for variable in VARIABLES:
+        assert variable.meaning.endswith(".")
+        assert variable.default
+
+
+def test_keys_choose_a_provider_in_the_order_of_the_contract() -> None:
+    assert PROVIDER_KEYS == (
+        ("MOONSHOT_API_KEY", "moonshot"),
+        ("NVIDIA_API_KEY", "nim"),
+        ("HF_TOKEN", "huggingface"),
+        ("OPENROUTER_API_KEY", "openrouter"),
+        ("TOGETHER_API_KEY", "together"),
+        ("FIREWORKS_API_KEY", "fireworks"),
+        ("NOVITA_API_KEY", "novita"),
+    )
+
+
+def test_nothing_set_means_the_contracts_defaults() -> None:
+    found = read_settings({})
+    assert {name: getattr(found, name) for name in DEFAULTS} == DEFAULTS
+    assert found == Settings()
+    assert (dict(found.keys), found.unreadable) == ({}, ())
+    found.check()
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), GOOD)
+def test_a_good_value_is_read(name: str, text: str, field: str, value: Any) -> None:
+    found = read_settings({name: text})
+    assert found.unreadable == ()
+    assert getattr(found, field) == value
+    assert read_settings({name: f"  {text}\n"}) == found
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "${X}", "${KIMI_POLICY}", "${env:X}", "x${Y:-z}"])
+def test_what_is_empty_or_was_never_expanded_counts_as_unset(text: str) -> None:
+    assert read_settings(dict.fromkeys(CONTRACT, text)) == Settings()
+
+
+@pytest.mark.parametrize(("name", "text"), BAD, ids=lambda text: repr(text[:30]))
+def test_a_value_that_can_not_be_read_is_remembered_and_not_shown(name: str, text: str) -> None:
+    found = read_settings({name: text})
+    (error,) = found.unreadable
+    assert error.code == "not_configured"
+    assert name in error.message
+    assert name in error.fix
+    if name in KEYS or len(text) > 10:
+        assert text not in error.message + error.fix
+    assert found == Settings(unreadable=found.unreadable)
+    with pytest.raises(NotConfigured):
+        found.check()
+
+
+def test_the_other_variables_are_read_beside_a_bad_one() -> None:
+    found = read_settings({"KIMI_POLICY": "x", "KIMI_MAX_CONCURRENCY": "y", "KIMI_MODEL": "kimi-k3"})
+    assert found.model == "kimi-k3"
+    assert len(found.unreadable) == 2
+
+
+def test_a_key_is_kept_but_never_shown() -> None:
+    found = read_settings({"MOONSHOT_API_KEY": " sk-secret-1 ", "KIMI_API_KEY": "sk-secret-2"})
+    assert found.keys == {"MOONSHOT_API_KEY": "sk-secret-1", "KIMI_API_KEY": "sk-secret-2"}
+    assert "secret" not in repr(found)
+    assert "secret" not in str(found)
+
+
+def test_no_environment_raises() -> None:
+    odd = ["\x00", "\ud800", "💥", "{}", "%s", "'", "~nobody", "-" * 10_000, "1_000", "１６", "0x10", "true", "None"]
+    for text in odd:
+        read_settings(dict.fromkeys(CONTRACT, text))

@@ -38,7 +38,7 @@ class Access:
 def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
     """The provider that the settings choose.
 
-    Raises ``NotConfigured`` where they choose none, or one that is not in the catalogue.
+    Raises ``NotConfigured`` where they choose none, or one that is not in the catalogue, or by a URL that is none.
     """
     if settings.provider is not None:
         provider = catalogue.providers.get(settings.provider)
@@ -52,8 +52,7 @@ def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
             )
         return provider
     if settings.base_url is not None:
-        host = urlsplit(settings.base_url).hostname or ""
-        return catalogue.provider_of_host(host) or catalogue.providers["vllm"]
+        return catalogue.provider_of_host(_host(settings.base_url)) or catalogue.providers["vllm"]
     for variable, provider_id in PROVIDER_KEYS:
         if variable in settings.keys:
             return catalogue.providers[provider_id]
@@ -106,7 +105,7 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
                 break
     if key is None and provider.needs_key:
         raise NotConfigured(_no_key(provider, settings, own_host or named), fix=_key_fix(provider, own_host or named))
-    if key is not None and base_url.startswith("http:") and not _is_loopback(host):
+    if key is not None and urlsplit(base_url).scheme != "https" and not _is_loopback(host):
         raise NotConfigured(
             f"{variable} would travel in clear: the base URL of {provider.id} is plain http and not on this machine.",
             fix="Set KIMI_BASE_URL to an https URL, or unset the key where the engine wants none.",

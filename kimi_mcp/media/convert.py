@@ -131,7 +131,11 @@ def _eight_bits(picture: Image) -> Image:
     if picture.mode in ("I", "F"):  # no range is agreed on: the darkest becomes black, the brightest white
         low, high = (float(value) for value in picture.getextrema() if isinstance(value, int | float))
         scale = 255 / (high - low) if high > low else 0.0
-        return anything.convert("F").point(lambda value: value * scale - low * scale).convert("L")
+
+        def stretched(value: Any) -> Any:
+            return value * scale - low * scale
+
+        return anything.convert("F").point(stretched).convert("L")
     if picture.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK"):
         return picture
     return picture.convert("RGBA" if picture.mode.endswith(("a", "A")) else "RGB")

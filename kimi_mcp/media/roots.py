@@ -167,7 +167,9 @@ def find_roots(
         return _roots([], "nobody", None, home, f"{VARIABLE} is not set, and there is no working directory")
     root = _root(working, environment.get("PWD"))
     folders = [] if _broad(root.path, home) else [root]
-    why = f"{VARIABLE} is not set, the host offers no roots, and the working directory is `/`, a home or a system folder"
+    why = (
+        f"{VARIABLE} is not set, the host offers no roots, and the working directory is `/`, a home or a system folder"
+    )
     return _roots(folders, "working directory", working, home, why)
 
 

@@ -78,8 +78,10 @@ class Skipped:
     """Key and password files."""
     links: int = 0
     """Links and special files."""
+    refused: int = 0
+    """Private keys by their content, and what can't be opened; counted by whoever reads them, as the next."""
     binary: int = 0
-    """Counted by whoever reads them."""
+    """No text."""
 
     def as_words(self) -> str:
         """``2 git-ignored, 1 binary``; empty where nothing was left out."""
@@ -88,6 +90,7 @@ class Skipped:
             (self.ignored, "git-ignored"),
             (self.keys, "key-like"),
             (self.links, "links or special files"),
+            (self.refused, "refused"),
             (self.binary, "not text"),
         )
         return ", ".join(f"{count} {reason}" for count, reason in counts if count)
@@ -128,7 +131,7 @@ class Tree:
                         skipped.ignored += 1
                     else:
                         yield from self._below(met, glob, after, skipped)
-            elif entry.hidden and not glob.complete(after):
+            elif entry.hidden and not (glob.complete(after) and entry.name.startswith(".")):
                 skipped.hidden += glob.complete(glob.step(positions, entry.name.lstrip(".")))
             elif not glob.complete(after):
                 continue

@@ -195,6 +195,8 @@ def _judge(place: Place, found: os.stat_result) -> None:
     fix = "Name a regular file within the roots."
     if stat.S_ISLNK(found.st_mode):
         fix = "Name the file that the link leads to; KIMI_ROOTS has to hold its folder."
+    elif stat.S_ISDIR(found.st_mode):
+        fix = "Name a file in it; in `files` a glob such as `folder/*` takes all of them."
     raise refused(place, f"is {kind}", fix=fix)
 
 

@@ -28,7 +28,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 def day(monkeypatch: pytest.MonkeyPatch) -> date:
     """The server believes that it is the day of the simulator's facts, whenever the tests run."""
     facts_day = date(2026, 11, 23)
-    monkeypatch.setattr("kimi_mcp.engine.Engine", partial(Engine, day=lambda: facts_day))
+    monkeypatch.setitem(Engine.__init__.__kwdefaults__, "day", lambda: facts_day)
     return facts_day
 
 

@@ -38,18 +38,26 @@ def choose(
         first, *others = known
         if not provider.self_hosted or not served or any(profile.serving.wire_id in served for profile in known):
             return Choice(profile=first, successors=tuple(others))
+        aliases = _aliases(served, known)
+        for profile in known:
+            if profile.model.id in aliases:
+                return aliases[profile.model.id]
         if len(served) == 1:
             return _under_its_own_name(next(iter(served)), known)
         return Choice(profile=first, successors=tuple(others))
     if profile := catalogue.profile(provider.id, asked):
-        if provider.self_hosted and served and profile.serving.wire_id not in served and len(served) == 1:
-            alias = _under_its_own_name(next(iter(served)), known)
-            if not alias.stands_in and alias.profile.model.id == profile.model.id:
-                return alias
+        if provider.self_hosted and served and profile.serving.wire_id not in served:
+            return _aliases(served, known).get(profile.model.id, Choice(profile=profile))
         return Choice(profile=profile)
     if provider.self_hosted and served and asked in served:
         return _under_its_own_name(asked, known)
     raise _unknown_model(provider, catalogue, asked, by_setting)
+
+
+def _aliases(served: frozenset[str], known: tuple[Profile, ...]) -> dict[str, Choice]:
+    """The names that an engine serves under which contain a catalogue id, the shortest for each id."""
+    choices = [_under_its_own_name(name, known) for name in sorted(served, key=lambda name: (-len(name), name))]
+    return {choice.profile.model.id: choice for choice in choices if not choice.stands_in}
 
 
 def _under_its_own_name(wire_id: str, known: tuple[Profile, ...]) -> Choice:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 @cache
-def _phrases() -> tuple[str, ...]:
-    rows = tomllib.loads(Path(__file__).with_name("hosts.toml").read_text("utf-8"))
-    return tuple(row["phrase"] for row in rows["gave_up"])
+def _rows() -> dict[str, list[dict[str, Any]]]:
+    return tomllib.loads(Path(__file__).with_name("hosts.toml").read_text("utf-8"))
 
 
 def gave_up(reason: object) -> bool:
     """Whether a cancellation's reason says that the host's own clock ran out, rather than that a user cancelled."""
-    return isinstance(reason, str) and any(phrase in reason.lower() for phrase in _phrases())
+    return isinstance(reason, str) and any(row["phrase"] in reason.lower() for row in _rows()["gave_up"])
+
+
+def waits_for_progress(client: str | None) -> bool:
+    """Whether a host of that name keeps waiting for an answer as long as progress comes."""
+    return any(row["client"] == client for row in _rows()["waits_for_progress"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import quote, quote_plus
 
 HIDDEN: Final = "[hidden]"
@@ -89,3 +89,16 @@ def hide(*secrets: str) -> None:
 def scrub(text: str) -> str:
     """``text`` without any secret of the process's registry."""
     return SECRETS.scrub(text)
+
+
+def scrub_values(value: Any) -> Any:
+    """A JSON value of which every text, however deep, is without any secret of the process's registry."""
+    match value:
+        case str():
+            return SECRETS.scrub(value)
+        case dict():
+            return {SECRETS.scrub(name): scrub_values(inner) for name, inner in cast(dict[str, Any], value).items()}
+        case list():
+            return [scrub_values(inner) for inner in cast(list[Any], value)]
+        case _:
+            return value

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -45,6 +46,7 @@ from mcp_types import Tool as ListedTool
 from kimi_mcp import __version__, hosts
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.outcome import Outcome, Page, structured, text
+from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Ask, Look, Tool, input_schema, listed_tools, read_arguments
@@ -175,9 +177,10 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
+    result = structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars)
     return CallToolResult(
-        content=[TextContent(text=text(outcome))],
-        structured_content=structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars),
+        content=[TextContent(text=scrub(text(outcome)))],
+        structured_content=scrub_values(result),
         is_error=outcome.status == "failed",
     )
 
@@ -205,9 +208,16 @@ async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
     house.runs.start(run, lambda run: house.engine.run(call, run))
     request_id = coerce_request_id(context.request_id or 0)
     house.waiting[request_id] = run
-    await _wait(context, run, house.settings.reply_within_s)
+    await _wait(context, run, inf if _is_patient(context) else house.settings.reply_within_s)
     house.waiting.pop(request_id, None)
     return run.snapshot()
+
+
+def _is_patient(context: Context) -> bool:
+    """Whether this host waits as long as progress comes, and asked for it."""
+    client = context.session.client_params
+    asked = (context.meta or {}).get("progress_token") is not None
+    return asked and client is not None and hosts.waits_for_progress(client.client_info.name)
 
 
 async def _look(context: Context, look: Look) -> Outcome:

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from kimi_mcp.errors import InvalidArguments
 
-_FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+FENCE = "```"
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -30,6 +30,11 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         ) from None
     except RecursionError:
         raise InvalidArguments("`response_schema` is nested too deeply.", fix="Flatten `response_schema`.") from None
+    if not _can_be_written(schema):
+        raise InvalidArguments(
+            "`response_schema` holds NaN, an infinite number or half a surrogate pair, which JSON can't say.",
+            fix="Take them out of `response_schema`.",
+        )
 
 
 def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
@@ -37,13 +42,43 @@ def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None
 
     A code fence around the whole answer is looked through; nothing else is guessed.
     """
-    fenced = _FENCED.match(answer)
     try:
-        value = json.loads(fenced[1] if fenced else answer)
+        value = json.loads(_inside(answer), parse_constant=_no_json, parse_float=_finite)
     except (ValueError, RecursionError):
         return None, "it is not JSON"
+    if not _can_be_written(value):
+        return None, "it holds half a surrogate pair"
     fault = _misfit(value, schema)
     return (value, None) if fault is None else (None, fault)
+
+
+def _inside(answer: str) -> str:
+    """What stands within a fence around the whole answer; the answer itself where there is none."""
+    stripped = answer.strip()
+    opening, line_end, rest = stripped.partition("\n")
+    if not line_end or opening.rstrip() not in (FENCE, FENCE + "json") or not rest.endswith(FENCE):
+        return answer
+    return rest.removesuffix(FENCE)
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(digits)
+    return value
+
+
+def _can_be_written(value: Any) -> bool:
+    """Whether a result or a body can hold it: everything in it is JSON, and is UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return False
+    return True
 
 
 def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
@@ -55,7 +90,9 @@ def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
         fault: Any = cast(Any, exceptions).best_match(cast(Any, Draft202012Validator(schema)).iter_errors(value))
     except (Unresolvable, RecursionError):
         return "the schema refers to what it does not hold"
+    except OverflowError:
+        return "it holds a number beyond all bounds"
     if fault is None:
         return None
-    place = "/".join(str(step) for step in fault.absolute_path) or "the whole"
+    place = "/".join(str(step) for step in fault.absolute_path)[:200] or "the whole"
     return f"{place} breaks the rule `{fault.validator}`"

@@ -116,7 +116,7 @@ class Page:
 
     def heading(self, text: str, aside: str = "") -> None:
         """What follows is about this."""
-        line = self._text(text, "head")
+        line = self._text("", "").append_text(self._text(text, "head"))
         if aside:
             line.append_text(self._text(f"  {aside}", "quiet"))
         self._out.print(line)
@@ -145,12 +145,15 @@ class Page:
         line.rstrip()
         self._out.print(line, soft_wrap=True)
 
-    def mark(self, state: str, text: str, kind: str = "") -> None:
-        """A sentence that was held against the facts: ok, bad, warn or unknown."""
-        start = " " * self._indent
-        body = self._text(text, kind or ("bad" if state == "bad" else ""))
-        for number, piece in enumerate(self._folded(body, len(start) + 2)):
-            line = self._text(start, "") + self._text(f"{MARKS[state]} " if number == 0 else "  ", state)
+    def mark(self, state: str, text: str, kind: str = "", *, fix: str = "") -> None:
+        """A sentence that was held against the facts (ok, bad, warn or unknown), and below it the mend."""
+        self._marked(MARKS[state], state, text, kind or ("bad" if state == "bad" else ""), self._indent)
+        if fix:
+            self._marked("→", state, fix, "", self._indent + 2)
+
+    def _marked(self, sign: str, sign_kind: str, text: str, kind: str, indent: int) -> None:
+        for number, piece in enumerate(self._folded(self._text(text, kind), indent + 2)):
+            line = self._text(" " * indent, "") + self._text(f"{sign} " if number == 0 else "  ", sign_kind)
             line.append_text(piece)
             self._out.print(line, soft_wrap=True)
 

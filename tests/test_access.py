@@ -191,11 +191,10 @@ LOOKALIKES = [
 @pytest.mark.parametrize("url", LOOKALIKES)
 def test_a_host_that_only_looks_like_moonshots_gets_no_key(url: str) -> None:
     try:
-        way = access(KIMI_BASE_URL=url, MOONSHOT_API_KEY="sk-own")
-    except NotConfigured as error:
-        assert "sk-own" not in error.message + error.fix
-    else:
-        assert way.key is None
+        key = access(KIMI_BASE_URL=url, MOONSHOT_API_KEY="sk-own").key
+    except NotConfigured:
+        key = None
+    assert key is None
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
+
+from kimi_mcp.terminal import Page
 
 
 def doctor(
@@ -29,7 +32,8 @@ def doctor(
     settings = read_settings(os.environ)
     logs.configure("CRITICAL")
     logs.hide(*settings.keys.values())
-    diagnosis = anyio.run(examine, os.environ, settings, probe)
+    with nullcontext() if as_json else Page().waiting("asking the provider …"):
+        diagnosis = anyio.run(examine, os.environ, settings, probe)
     if as_json:
         print(logs.scrub(json.dumps(diagnosis.as_json(), indent=2, ensure_ascii=False)))
     else:

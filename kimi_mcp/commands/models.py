@@ -150,4 +150,6 @@ def _tokens(count: int) -> str:
 
 
 def _price(price: Price | None) -> str:
-    return "unknown" if price is None else f"{price.input:.2f}/{price.cached:.2f}/{price.output:.2f}"
+    if price is None:
+        return "unknown"
+    return f"{price.input:.2f}/{price.cached:.2f}/{price.output:.2f}"

@@ -73,9 +73,9 @@ async def adjusted(stage: Stage) -> None:
 async def structured(stage: Stage) -> None:
     """An answer that must fit a schema."""
     told = await stage.call("kimi_instant", prompt="Who wrote Middlemarch?", response_schema=PERSON)
-    parsed = told.result["parsed"]
-    fits = isinstance(parsed, dict) and set(cast("dict[str, Any]", parsed)) == {"name", "born"}
-    stage.holds("The answer came as a value that fits the schema.", fits, parsed)
+    parsed = cast("object", told.result["parsed"])
+    fits = isinstance(parsed, dict) and {*cast("dict[str, Any]", parsed)} == {"name", "born"}
+    stage.holds("The answer came as a value that fits the schema.", fits, told.text)
     form = stage.body.get("response_format", {}).get("type")
     stage.holds("The provider was asked for that form.", form == "json_schema", form)
 
@@ -166,8 +166,8 @@ async def _begun(stage: Stage) -> str:
 
 
 async def strict(stage: Stage) -> None:
-    """An older host, at a server that refuses instead of mending (KIMI_POLICY=strict)."""
-    stage.page.row("protocol", stage.client.protocol_version)
+    """An older host, at a server that refuses instead of mending."""
+    stage.page.row("server", f"KIMI_POLICY=strict, protocol {stage.client.protocol_version}")
     told = await stage.call("kimi_instant", prompt="Say hello.", temperature=1.0)
     error = told.error
     stage.holds("The wrong temperature was refused, and the mend says which is right.",

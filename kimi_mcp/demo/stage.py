@@ -107,7 +107,7 @@ class Stage:
         if result["parsed"] is not None:
             self.page.row("parsed", json.dumps(result["parsed"], ensure_ascii=False))
         if error:
-            self.page.row("error", f"{error['code']}: {error['message']}", "bad" if told.is_error else "warn")
+            self.page.row("error", f"{error['code']}: {error['message']}", "refuse" if told.is_error else "warn")
             self.page.row("fix", error["fix"])
 
 

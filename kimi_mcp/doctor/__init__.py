@@ -36,11 +36,10 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
     found = Diagnosis(variables=variables, packages=packages())
     look_at_program(found)
     look_at_variables(found, settings)
-    look_at_url(found, settings)
     facts = catalogue.load()
     try:
         provider = access.chosen_provider(settings, facts)
-        found.provider, found.why = provider.id, why(settings)
+        found.provider, found.why = provider.id, why(settings, provider)
         found.add("provider", "ok", f"{provider.id} ({provider.name}) would answer: {found.why}.")
         look_at_allowed(found, settings, facts)
         way = access.access_to(provider, settings, provider)
@@ -49,6 +48,8 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
         return found
     found.base_url, found.key_variable = way.base_url, way.key_variable
     look_at_key(found, way, settings)
+    if not look_at_url(found):
+        return found
     if refusal := policy.admit(gathered_for(found, settings, facts, provider)):
         found.add("policy", "bad", refusal.message, refusal.fix)
         return found
@@ -70,9 +71,7 @@ def show(found: Diagnosis) -> None:
     page.line()
     page.heading("Findings")
     for check in found.checks:
-        page.mark(check.state, check.said)
-        if check.fix:
-            page.row("  →", check.fix, label_kind=check.state)
+        page.mark(check.state, check.said, fix=check.fix)
     page.line()
     if found.works:
         page.mark("ok", f"A call would work: {found.model} at {found.provider}.", "ok")

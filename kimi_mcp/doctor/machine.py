@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from kimi_mcp import __version__, access
 from kimi_mcp.catalogue import Catalogue
+from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.doctor.diagnosis import Diagnosis
 from kimi_mcp.settings import PROVIDER_KEYS, Settings
 
@@ -78,16 +79,14 @@ def look_at_variables(found: Diagnosis, settings: Settings) -> None:
             )
 
 
-def look_at_url(found: Diagnosis, settings: Settings) -> None:
-    """Whether the base URL is a web page for people."""
-    host = _host(settings.base_url)
-    if host in CONSOLES:
-        found.add(
-            "url",
-            "bad",
-            f"KIMI_BASE_URL is {host}, the web console, not the API.",
-            f"Set KIMI_BASE_URL to {CONSOLES[host]}, or unset it.",
-        )
+def look_at_url(found: Diagnosis) -> bool:
+    """Whether the base URL is an API's, not a web page for people."""
+    host = _host(found.base_url)
+    if host not in CONSOLES:
+        return True
+    mend = f"Set KIMI_BASE_URL to {CONSOLES[host]}, or unset it."
+    found.add("url", "bad", f"KIMI_BASE_URL is {host}, the web console, not the API.", mend)
+    return False
 
 
 def _host(url: str | None) -> str:
@@ -97,12 +96,13 @@ def _host(url: str | None) -> str:
         return ""
 
 
-def why(settings: Settings) -> str:
+def why(settings: Settings, provider: Provider) -> str:
     """What chose the provider."""
     if settings.provider is not None:
         return "KIMI_PROVIDER says so"
     if settings.base_url is not None:
-        return "KIMI_BASE_URL is one of its hosts, or of none that is known"
+        own = _host(settings.base_url) in provider.hosts
+        return "KIMI_BASE_URL is its host" if own else "KIMI_BASE_URL is no other provider's host"
     for variable, _ in PROVIDER_KEYS:
         if variable in settings.keys:
             return f"{variable} is the first key that is set"

@@ -28,7 +28,7 @@ PUBLIC_URL = "Give an https URL of a public site, a path within the roots, or a 
 """The mend for what leads somewhere else."""
 
 _PRIVATE_NAMES = frozenset(
-    "localhost localdomain local internal intranet private corp home lan arpa onion alt invalid".split()
+    ["localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "arpa", "onion", "alt", "invalid"]
 )
 """Last labels of names that never belong to a public site."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -16,7 +17,7 @@ from typing import Final
 from kimi_mcp.errors import CallRefused, ContextTooLong, InvalidArguments, MediaRejected, PathRefused
 from kimi_mcp.media.files import Opened, open_place
 from kimi_mcp.media.matching import Glob, braces_expanded, has_magic
-from kimi_mcp.media.roots import Place, Roots
+from kimi_mcp.media.roots import LONGEST_PATH, Place, Roots
 from kimi_mcp.media.secretive import HEAD_BYTES
 from kimi_mcp.media.tree import Bounds, Skipped, Tree
 from kimi_mcp.media.walk import shown
@@ -108,10 +109,10 @@ class _Pile:
                 f"{self.most_tokens:,} that fit. The largest: {named}.",
                 fix="Leave some of them out of `files`, or pass the parts that matter.",
             )
-        names = [place.name for place, _ in self.taken]
+        names = Counter(place.name for place, _ in self.taken)
         return tuple(
             TextFile(
-                path=place.name if names.count(place.name) == 1 else f"{PurePath(place.root.path).name}/{place.name}",
+                path=place.name if names[place.name] == 1 else f"{PurePath(place.root.path).name}/{place.name}",
                 text=text,
             )
             for place, text in self.taken
@@ -163,7 +164,7 @@ def _quarter(size: int) -> int:
 
 
 def _heading(path: str) -> str:
-    return f"## {shown(path)}\n\n"
+    return f"## {shown(path, longest=LONGEST_PATH)}\n\n"
 
 
 def _block(file: TextFile) -> str:

@@ -26,7 +26,7 @@ import anyio
 
 from kimi_mcp import __version__
 from kimi_mcp.errors import MediaRejected, UrlRefused
-from kimi_mcp.media.addresses import PUBLIC_URL, Address, Target, read_redirect, read_url, require_public, unresolved
+from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
 from kimi_mcp.media.fetched import Arriving, Fetched
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Owns the reading of files within the roots: :func:`open_within` and what it opens. I/O, blocking: for a worker thread.
+"""Owns the reading of files within the roots: :func:`open_within` and what it opens. I/O, blocking: for worker threads.
 
 A file is opened without following links and without blocking (see ``walk``), then judged and read through that one
 descriptor. Nothing is read beyond the size it had when it was opened, so a file that grows can't outgrow a limit.

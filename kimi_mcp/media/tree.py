@@ -48,7 +48,7 @@ class Bounds:
         self.until = self.until or self.clock() + SEARCH_S
 
     def visit(self, names: int = 1) -> None:
-        """Count names that were looked at. Raises ``InvalidArguments`` when there are too many, or it takes too long."""
+        """Count names that were looked at. Raises ``InvalidArguments`` when they are too many, or it takes too long."""
         self.visits -= names
         if self.visits < 0:
             raise InvalidArguments(

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -69,10 +69,10 @@ class Entry:
     """Whether its name begins with a dot, or Windows marks it as hidden."""
 
 
-def shown(name: str) -> str:
-    """A relative path as a message or a heading may carry it: one line of bounded length."""
+def shown(name: str, *, longest: int = _LONGEST_SHOWN) -> str:
+    """A relative path as a message or a heading may carry it: one line of up to ``longest`` characters."""
     text = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name)
-    return text if len(text) <= _LONGEST_SHOWN else f"…{text[1 - _LONGEST_SHOWN :]}"
+    return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
 def refused(place: Place, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
@@ -104,7 +104,7 @@ def open_file(place: Place) -> int:
 
 
 @contextmanager
-def _folder(place: Place, parts: tuple[str, ...], flags: int) -> Iterator[int]:
+def _folder(place: Place, parts: tuple[str, ...], flags: int) -> Generator[int]:
     """A descriptor of a folder below the root of ``place``, opened with ``flags``; closed at the end."""
     at_root = PurePath(place.root.path)
     way = [at_root.anchor, *at_root.parts[1:], *parts]

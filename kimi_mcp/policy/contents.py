@@ -11,9 +11,13 @@ from kimi_mcp.policy.rules import Rule, signs
 from kimi_mcp.types import MediaPart, Request, Turn
 
 READ_CHARS = 4_000
-"""How much of either end of a prompt is read for signs, in code points: a wish stands before or after what it is about."""
+"""How much of either end of a prompt is read for signs, in code points: a wish stands before or after its matter."""
 
-_QUOTED = re.compile(r"[“「『«][^“「『«”」』»]{1,2000}[”」』»]|\"[^\"\n]{1,400}\"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)")
+_QUOTED = re.compile(
+    r"[“「『«][^“「『«”」』»]{1,2000}[”」』»]"
+    r"|\"[^\"\n]{1,400}\""
+    r"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)"
+)
 """What stands in quotation marks is talked about, not asked for."""
 
 
@@ -95,8 +99,8 @@ def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: Gathered)
 
 def text_signs(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
     """A text that shows one of the rule's signs."""
-    del gathered
-    if request.mode != rule.options.get("mode", request.mode):
+    del request, gathered
+    if plan.mode != rule.options.get("mode", plan.mode):
         return
     users = [turn for turn in plan.turns if turn.role in ("user", "system", "tool")]
     if rule.options["reads"] == "prompt":

@@ -18,8 +18,8 @@ PROMPT = tokens.prompt(20, 0)
 
 def measure(*, quick: bool) -> Iterator[Row]:
     rounds, number = (2, 320) if quick else (5, 640)
-    with processes.token_source() as url:
-        servers = processes.ours(url, at_once=IN_FLIGHT), processes.plain(url), processes.bare()
+    with processes.token_source() as source:
+        servers = processes.ours(source, at_once=IN_FLIGHT), processes.plain(source), processes.bare()
         figures: tuple[list[float], ...] = ([], [], [])
         with processes.closing(servers):
             for server in servers:

@@ -15,8 +15,8 @@ from benchmarks.report import Row
 def measure(*, quick: bool) -> Iterator[Row]:
     marks = (100, 500, 1000) if quick else (100, 1000, 2000)
     held: dict[int, float] = {}
-    with processes.token_source() as url:
-        server = processes.ours(url)
+    with processes.token_source() as source:
+        server = processes.ours(source)
         with processes.closing([server]):
             server.connect()
             yield Row(what="memory at rest, MB", ours=server.memory_mb())

@@ -12,10 +12,12 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from benchmarks import tokens
+from benchmarks import certificate, tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,11 +113,22 @@ class Server(Process):
         raise EOFError("the server has gone")
 
 
-def ours(base_url: str = "http://127.0.0.1:9/v1", *, at_once: int = 16) -> Server:
-    """``kimi-mcp serve``, told to ask at that URL."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where tokens come from."""
+
+    base_url: str = "http://127.0.0.1:9/v1"
+    """Its URL; this one is nobody's, for who lists tools and asks nothing."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its readers need to know besides: whose certificates to trust."""
+
+
+def ours(source: Source = Source(), *, at_once: int = 16) -> Server:
+    """``kimi-mcp serve``, told to ask there."""
     environment = {
+        **source.environment,
         "KIMI_PROVIDER": "simulator",
-        "KIMI_BASE_URL": base_url,
+        "KIMI_BASE_URL": source.base_url,
         "KIMI_MODEL": tokens.MODEL,
         "KIMI_MAX_CONCURRENCY": str(at_once),
         "KIMI_REPLY_WITHIN_S": "600",
@@ -123,9 +136,10 @@ def ours(base_url: str = "http://127.0.0.1:9/v1", *, at_once: int = 16) -> Serve
     return Server("-m", "kimi_mcp", tool="kimi_think", environment=environment)
 
 
-def plain(base_url: str) -> Server:
+def plain(source: Source) -> Server:
     """The plain tool on both SDKs."""
-    return Server("-m", "benchmarks.plain_server", tool="ask", environment={"PLAIN_BASE_URL": base_url})
+    environment = {**source.environment, "PLAIN_BASE_URL": source.base_url}
+    return Server("-m", "benchmarks.plain_server", tool="ask", environment=environment)
 
 
 def bare() -> Server:
@@ -134,13 +148,16 @@ def bare() -> Server:
 
 
 @contextmanager
-def token_source() -> Generator[str]:
-    """The base URL of a source of tokens."""
-    source = Process("-m", "benchmarks.tokens")
-    try:
-        yield source.output.readline().decode().strip()
-    finally:
-        source.close()
+def token_source(*, secure: bool = False) -> Generator[Source]:
+    """A source of tokens: by HTTP, or by HTTPS."""
+    with TemporaryDirectory() as folder:
+        files = [str(path) for path in certificate.write(Path(folder))] if secure else []
+        source = Process("-m", "benchmarks.tokens", *files)
+        try:
+            base_url = source.output.readline().decode().strip()
+            yield Source(base_url=base_url, environment={"SSL_CERT_FILE": files[0]} if secure else {})
+        finally:
+            source.close()
 
 
 @contextmanager

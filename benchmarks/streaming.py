@@ -2,12 +2,15 @@
 
 Read in turn from the same source by a raw socket reader that only parses each line (the floor), by our whole server
 (32 calls of kimi_think over stdio: request, HTTP, events, fold, result), and by the plain tool (32 calls likewise).
-Each figure is all CPU of that process, divided by the tokens. A first small call has been made, so no import counts.
+Each figure is all CPU of that process, divided by the tokens. Small calls have been made before, as many at once, so no
+import and no connection counts. The same streams, half as long, then come by HTTPS, as a provider's do. The seconds
+tell whether a reader keeps up: by its clock the source needs tokens divided by rate, whoever reads.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 from benchmarks import processes, tokens
@@ -16,35 +19,46 @@ from benchmarks.report import Row, row
 STREAMS = 32
 RATE = 100
 
+Figures = tuple[list[float], list[float]]
+"""Microseconds of CPU a token, and seconds of wall clock, by round."""
+
 
 def measure(*, quick: bool) -> Iterator[Row]:
     rounds, length = (1, 500) if quick else (2, 2000)
+    raw, (ours, seconds), (plain, plain_seconds) = _rounds(rounds, length, secure=False)
+    yield row("CPU a streamed token, µs", ours, "raw socket reader", raw, most=1.5)
+    yield row("CPU a streamed token, µs", ours, "plain tool, both SDKs", plain, most=1 / 6)
+    yield row(f"seconds for {length:,} tokens at {RATE} a second", seconds, "plain tool, both SDKs", plain_seconds)
+    _, (ours, seconds), (plain, plain_seconds) = _rounds(1, length // 2, secure=True)
+    yield row("CPU a token by HTTPS, µs", ours, "plain tool, both SDKs", plain)
+    yield row(f"seconds for {length // 2:,} by HTTPS", seconds, "plain tool, both SDKs", plain_seconds)
+
+
+def _rounds(rounds: int, length: int, *, secure: bool) -> tuple[list[float], Figures, Figures]:
+    """The raw reader's CPU (by HTTP alone), ours, the plain tool's."""
     raw: list[float] = []
-    ours: list[float] = []
-    plain: list[float] = []
-    with processes.token_source() as url:
-        servers = processes.ours(url, at_once=STREAMS), processes.plain(url)
+    figures: tuple[Figures, Figures] = ([], []), ([], [])
+    with processes.token_source(secure=secure) as source:
+        servers = processes.ours(source, at_once=STREAMS), processes.plain(source)
         with processes.closing(servers):
             for server in servers:
                 server.connect()
-                server.calls(tokens.prompt(2, 0), 1, in_flight=1)
+                server.calls(tokens.prompt(2, 0), STREAMS, in_flight=STREAMS)
             for _ in range(rounds):
-                raw.append(_raw(url, length))
-                for server, figures in zip(servers, (ours, plain), strict=True):
-                    figures.append(_through(server, length))
-    yield row("CPU a streamed token, µs", ours, "raw socket reader", raw, most=1.5)
-    yield row("CPU a streamed token, µs", ours, "plain tool, both SDKs", plain, most=1 / 6)
+                if not secure:
+                    raw.append(_raw(source, length))
+                for server, (cpu, seconds) in zip(servers, figures, strict=True):
+                    before, start = server.cpu_s(), time.perf_counter()
+                    server.calls(tokens.prompt(length, RATE), STREAMS, in_flight=STREAMS)
+                    cpu.append((server.cpu_s() - before) * 1e6 / (STREAMS * length))
+                    seconds.append(time.perf_counter() - start)
+    return raw, *figures
 
 
-def _raw(url: str, length: int) -> float:
-    reader = processes.Process("-m", "benchmarks.raw_reader", url, str(STREAMS), tokens.prompt(length, RATE))
+def _raw(source: processes.Source, length: int) -> float:
+    prompt = tokens.prompt(length, RATE)
+    reader = processes.Process("-m", "benchmarks.raw_reader", source.base_url, str(STREAMS), prompt)
     with processes.closing([reader]):
         said = json.loads(reader.output.readline())
         assert said["events"] >= STREAMS * length
         return said["cpu_s"] * 1e6 / (STREAMS * length)
-
-
-def _through(server: processes.Server, length: int) -> float:
-    before = server.cpu_s()
-    server.calls(tokens.prompt(length, RATE), STREAMS, in_flight=STREAMS)
-    return (server.cpu_s() - before) * 1e6 / (STREAMS * length)

@@ -1,9 +1,9 @@
 """A source of tokens that is never the bottleneck: a chat-completions endpoint on raw sockets. A process of its own.
 
-``python -m benchmarks.tokens`` prints its base URL and serves until its stdin closes. The prompt says what to stream:
-``2000 tokens at 100 a second``; at 0 a second everything comes in one write. One token is one event and one HTTP
-chunk, as Moonshot sends them; the first half is reasoning, the second half answer. Plain HTTP on the loopback: what
-TLS costs is the same for every reader and is left out.
+``python -m benchmarks.tokens`` prints its base URL and serves until its stdin closes; with a certificate and its key as
+arguments it speaks HTTPS. The prompt says what to stream: ``2000 tokens at 100 a second``; at 0 a second everything
+comes in one write. One token is one event and one HTTP chunk (and one record of TLS), as Moonshot sends them; the first
+half is reasoning, the second half answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import sys
 
 MODEL = "kimi-k2.5"
@@ -120,12 +121,17 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_at(due, self._send, number + 1, tokens, step, start, closing)
 
 
-async def _serve() -> None:
+async def _serve(*certificate: str) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=512)
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=512, ssl=context)
+    scheme = "https" if certificate else "http"
+    print(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(*sys.argv[1:]))

@@ -88,15 +88,18 @@ def load_skill(path: Path | None = None) -> Skill:
     head = _mapping(frontmatter, path.name)
     try:
         tools = tuple(_tool(row) for row in head["tools"])
+        default = _text(head, "default_tool")
+        if default not in {tool.name for tool in tools}:
+            raise SkillError(f"The default_tool of {path.name} is none of its tools.")
         return Skill(
             text=whole,
-            description=head["description"],
-            triggers=tuple(head["triggers"]),
-            default_tool=head["default_tool"],
+            description=_text(head, "description"),
+            triggers=_words(head, "triggers"),
+            default_tool=default,
             tools=tools,
         )
     except (KeyError, TypeError) as missing:
-        raise SkillError(f"The frontmatter of {path.name} lacks {missing}.") from None
+        raise SkillError(f"The frontmatter of {path.name} lacks {missing}, or has it in another form.") from None
 
 
 def _mapping(frontmatter: str, name: str) -> dict[str, Any]:
@@ -113,5 +116,18 @@ def _mapping(frontmatter: str, name: str) -> dict[str, Any]:
 
 
 def _tool(row: dict[str, Any]) -> SkillTool:
-    said = {key: row[key] for key in ("name", "title", "summary", "when", "when_not", "mode")}
-    return SkillTool(**said, triggers=tuple(row["triggers"]))
+    said = {key: _text(row, key) for key in ("name", "title", "summary", "when", "when_not", "mode")}
+    return SkillTool(**said, triggers=_words(row, "triggers"))
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    if not isinstance(value := row[key], str):
+        raise TypeError(key)
+    return value
+
+
+def _words(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    words: Any = row[key]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in cast(list[Any], words)):
+        raise TypeError(key)
+    return tuple(cast(list[str], words))

@@ -30,7 +30,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         ) from None
     except RecursionError:
         raise InvalidArguments("`response_schema` is nested too deeply.", fix="Flatten `response_schema`.") from None
-    if not _can_be_written(schema):
+    if not can_be_written(schema):
         raise InvalidArguments(
             "`response_schema` holds NaN, an infinite number or half a surrogate pair, which JSON can't say.",
             fix="Take them out of `response_schema`.",
@@ -46,7 +46,7 @@ def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None
         value = json.loads(_inside(answer), parse_constant=_no_json, parse_float=_finite)
     except (ValueError, RecursionError):
         return None, "it is not JSON"
-    if not _can_be_written(value):
+    if not can_be_written(value):
         return None, "it holds half a surrogate pair"
     fault = _misfit(value, schema)
     return (value, None) if fault is None else (None, fault)
@@ -72,7 +72,7 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _can_be_written(value: Any) -> bool:
+def can_be_written(value: Any) -> bool:
     """Whether a result or a body can hold it: everything in it is JSON, and is UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

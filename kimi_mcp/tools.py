@@ -118,6 +118,9 @@ def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
 def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
     """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
     said = {name: value for name, value in (arguments or {}).items() if value is not None}
+    for name, value in said.items():
+        if isinstance(value, str) and name in tool.arguments.model_fields and not structure.can_be_written(value):
+            raise InvalidArguments(f"`{name}` holds half a surrogate pair.", fix=f"Make `{name}` text that is UTF-8.")
     try:
         return tool.arguments.model_validate(said)
     except ValidationError as fault:

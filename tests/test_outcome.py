@@ -12,8 +12,8 @@ from kimi_mcp.outcome import Outcome, Page, shortened, structured, text
 from kimi_mcp.types import Adjustment, Timing, Usage
 
 KEYS = [
-    "status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode", "finish_reason",
-    "usage", "policy", "timing", "error", "swarm", "page",
+    "status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode",
+    "finish_reason", "usage", "policy", "timing", "error", "swarm", "page",
 ]  # fmt: skip
 USAGE_KEYS = {
     "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens", "cost_usd",

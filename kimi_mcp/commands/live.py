@@ -89,7 +89,7 @@ class LiveWatch:
         self._out, self._err = console(sys.stdout), console(sys.stderr)
         self._progress = Progress()
         self._fold: object = None
-        self._reasoning = self._answer = 0
+        self._reasoning = self._answer = ""
         self._line_open = False
 
     def look(self, run: Run) -> None:
@@ -110,6 +110,8 @@ class LiveWatch:
         self._progress.clear()
         self._print(outcome.reasoning or "", outcome.answer)
         self._close_line()
+        if outcome.answer or outcome.reasoning:
+            self._err.print()
         if outcome.status == "cancelled":
             self._note("Cancelled: what stands above is all that had arrived.", "warn")
         for adjustment in outcome.policy:
@@ -118,16 +120,16 @@ class LiveWatch:
             self._note(_summary(outcome), "quiet")
 
     def _print(self, reasoning: str, answer: str) -> None:
-        thought, said = reasoning[self._reasoning :], answer[self._answer :]
+        thought, said = _rest(reasoning, self._reasoning), _rest(answer, self._answer)
         if thought and not self._answer:
             self._write(thought, "quiet")
-            self._reasoning = len(reasoning)
+            self._reasoning = reasoning
         if said:
             if self._reasoning and not self._answer:
                 self._close_line()
                 self._out.print()
             self._write(said)
-            self._answer = len(answer)
+            self._answer = answer
 
     def _write(self, text: str, kind: str = "") -> None:
         self._progress.clear()
@@ -142,11 +144,16 @@ class LiveWatch:
 
     def _asked_again(self) -> None:
         self._close_line()
-        self._reasoning = self._answer = 0
+        self._reasoning = self._answer = ""
         self._note("That did not fit the schema; it is asked for once more.", "warn")
 
     def _note(self, text: str, kind: str) -> None:
         self._err.print(safe(text), style=STYLES[kind])
+
+
+def _rest(whole: str, printed: str) -> str:
+    """What is still to be printed; nothing where another text stands there already (an answer that was asked anew)."""
+    return whole[len(printed) :] if whole.startswith(printed) else ""
 
 
 def _summary(outcome: Outcome) -> str:

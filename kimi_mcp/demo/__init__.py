@@ -126,9 +126,7 @@ def _close(page: Page, held: int, failed: list[str], said: list[str], seconds: f
     page.line()
     if not failed:
         page.mark("ok", f"All {held} steps held, in {seconds:.1f} s.", "ok")
-        page.line(
-            "   Next: set a key (MOONSHOT_API_KEY, say), then `kimi-mcp doctor`, then `kimi-mcp ask Hello`.", "quiet"
-        )
+        page.line("   Next: set a key, such as MOONSHOT_API_KEY, and run `kimi-mcp doctor`.", "quiet")
         return
     page.mark("bad", f"{len(failed)} of {held + len(failed)} steps did not hold:")
     for sentence in failed:

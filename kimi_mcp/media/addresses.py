@@ -28,9 +28,13 @@ PUBLIC_URL = "Give an https URL of a public site, a path within the roots, or a 
 """The mend for what leads somewhere else."""
 
 _PRIVATE_NAMES = frozenset(
-    ["localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "arpa", "onion", "alt", "invalid"]
+    {"alt", "arpa", "corp", "home", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost"}
+    | {"onion", "private"}
 )
 """Last labels of names that never belong to a public site."""
+
+_NETLOC = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::[0-9]{1,5})?")
+"""A host with or without a port, and nothing else."""
 
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -132,7 +136,7 @@ def read_url(url: str) -> Target:
             "The URL carries a user name or a password, which is not sent on.",
             fix="Take what stands before the `@` out of the URL; download what needs a login, and give its path.",
         )
-    if not host or port == 0 or parts.netloc.endswith(":"):
+    if not host or port == 0 or not _NETLOC.fullmatch(parts.netloc):
         raise _refused("The URL can't be read: it names no host, or no port that can be reached.")
     name, address = _read_host(host, bracketed="[" in parts.netloc)
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
@@ -144,10 +148,12 @@ def read_redirect(here: Target, location: bytes) -> Target:
     """The next hop that a Location header names; raises ``UrlRefused``."""
     said = quote(location, safe=bytes(range(0x80)))
     try:
-        there = urljoin(here.url, said)
+        return read_url(urljoin(here.url, said))
     except ValueError:
         raise _refused(f"{here.host} redirects to a URL that can't be read.") from None
-    return read_url(there)
+    except UrlRefused as refused:
+        message = f"{here.host} redirects elsewhere. {refused.message}"
+        raise UrlRefused(message, fix=refused.fix, rule=refused.rule) from None
 
 
 def require_public(host: str, addresses: tuple[Address, ...]) -> None:

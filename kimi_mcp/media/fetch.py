@@ -20,12 +20,12 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from kimi_mcp import __version__
-from kimi_mcp.errors import MediaRejected, UrlRefused
+from kimi_mcp.errors import KimiError, MediaRejected, UrlRefused
 from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
 from kimi_mcp.media.fetched import Arriving, Fetched
 
@@ -59,7 +59,7 @@ async def fetch(
     connect: Connect | None = None,
     trust: ssl.SSLContext | None = None,
 ) -> Fetched:
-    """Fetch what a URL leads to; the caller closes it (``with await fetch(…) as fetched:``).
+    """Fetch what a URL leads to. The caller closes it, as in ``with await fetch(…) as fetched``.
 
     ``cap_bytes``: bytes of the body that are taken; ``deadline_s``: seconds for all of it, redirects included. The
     others stand in for the system's resolver, sockets and certificates; only tests give them. Raises ``UrlRefused``
@@ -126,7 +126,7 @@ async def _hop(way: _Way, target: Target, arriving: Arriving) -> Target | None:
 
     from kimi_mcp.media.pinned import PinnedBackend, lost, unreached
 
-    backend = PinnedBackend(target.host, await way.addresses(target), way.connect)
+    backend = PinnedBackend(target.host, (await way.addresses(target))[:ADDRESSES_MAX], way.connect)
     pool = httpcore2.AsyncConnectionPool(ssl_context=way.trust(), network_backend=backend)
     request = httpcore2.Request(
         method="GET",
@@ -149,12 +149,14 @@ async def _hop(way: _Way, target: Target, arriving: Arriving) -> Target | None:
             return read_redirect(target, headers[b"location"])
         _require_body(target.host, response.status, headers)
         arriving.begin(target.host, headers)
-        async with aclosing(aiter(response)) as pieces:
+        async with aclosing(response.aiter_stream()) as pieces:
             async for piece in pieces:
                 await arriving.take(piece)
         await arriving.end()
         return None
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
+    except KimiError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the libraries below raise: their words stay here
         if response is None:
             raise unreached(target.host, error) from None
         raise lost(target.host, arriving) from None
@@ -175,7 +177,7 @@ def _require_body(host: str, status: int, headers: dict[bytes, bytes]) -> None:
     coding = headers.get(b"content-encoding", b"identity").strip().lower()
     if coding not in (b"", b"identity"):
         raise MediaRejected(
-            f"{host} sends the file compressed, though that was not asked for: found a content encoding, expected none.",
+            f"{host} sends the file compressed, though nobody asked for it: found a content encoding, expected none.",
             fix="Download the file, and give its path.",
         )
 
@@ -190,4 +192,5 @@ async def _resolve(host: str, port: int) -> Sequence[str]:
 async def _connect(address: str, port: int) -> httpcore2.AsyncNetworkStream:
     import httpcore2
 
-    return await httpcore2.AnyIOBackend().connect_tcp(address, port, timeout=CONNECT_S)
+    backend = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
+    return await backend.connect_tcp(address, port, timeout=CONNECT_S)

@@ -1,4 +1,7 @@
-"""Connections that go only to addresses that were checked, and what their faults mean. Does I/O; imported on first use."""
+"""Connections that go only to addresses that were checked, and what their faults mean. Does I/O.
+
+Imported on first use: it brings httpcore2 along.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,154 @@
+"""Media at the provider: uploads streamed from disk, the list of what lies there, and its removal. Does I/O.
+
+A file's name at the provider tells its content (``kimi-mcp-<sha256>.<ending>``), so the provider's own list is the
+memory of what was uploaded before: by content, for each account, and true even after someone removed a file there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import quote
+
+from kimi_mcp.types import MediaKind
+from kimi_mcp.upstream.attempt import To, fault_of, read_answer
+from kimi_mcp.upstream.faults import Fault, failure
+
+if TYPE_CHECKING:
+    from kimi_mcp.upstream.clients import Client
+
+OUR_NAME = re.compile(r"kimi-mcp-([0-9a-f]{64})\.[a-z0-9]{2,5}\Z")
+"""Names of files that this project left at a provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """One file at the provider."""
+
+    id: str
+    """What ``ms://`` refers to."""
+    name: str
+    """The name it was uploaded under."""
+    size: int
+    """Bytes."""
+    purpose: str
+    """``image``, ``video`` and others that are not ours."""
+    created: int
+    """Unix time, seconds."""
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of its content, where this project uploaded it."""
+        ours = OUR_NAME.match(self.name)
+        return ours[1] if ours else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file on its way to the provider."""
+
+    sha256: str
+    """Hash of its content, hex."""
+    mime: str
+    """Its type, as its content tells."""
+    kind: MediaKind
+    """The purpose it is uploaded for."""
+    size: int
+    """Bytes."""
+    chunks: Callable[[], Iterator[bytes]]
+    """Its content from the beginning, piece by piece, read from disk as it goes; called once for each attempt."""
+    on_sent: Callable[[int], None] | None = None
+    """Told the bytes that are sent, after each piece."""
+
+    @property
+    def name(self) -> str:
+        """The name that tells its content."""
+        ending = re.sub(r"[^a-z0-9]", "", self.mime.rpartition("/")[2].removeprefix("x-"))[:5] or "bin"
+        return f"kimi-mcp-{self.sha256}.{ending}"
+
+
+async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], float]) -> str | Fault:
+    """Send a file; its id, or why it was not taken. Memory stays flat: one piece at a time."""
+    boundary = f"kimi-mcp-{secrets.token_hex(16)}"
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{file.kind}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
+        f"Content-Type: {file.mime}\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield head
+        sent = 0
+        for piece in file.chunks():
+            yield piece
+            sent += len(piece)
+            if file.on_sent is not None:
+                file.on_sent(sent)
+        yield tail
+
+    headers = {
+        "Content-Type": f"multipart/form-data; boundary={boundary}",
+        "Content-Length": str(len(head) + file.size + len(tail)),
+    }
+    told = await _told(client, "POST", "files", to, wall, body(), headers)
+    if isinstance(told, Fault):
+        return told
+    identity = told.get("id")
+    return identity if isinstance(identity, str) and identity else failure("json", provider=to.provider.name, host=to.host)
+
+
+async def listed(client: Client, *, to: To, wall: Callable[[], float]) -> tuple[RemoteFile, ...] | Fault:
+    """What lies at the provider under this account, whoever put it there."""
+    told = await _told(client, "GET", "files", to, wall)
+    if isinstance(told, Fault):
+        return told
+    rows = told.get("data")
+    return tuple(_remote(cast(dict[str, Any], row)) for row in cast(list[Any], rows or []) if isinstance(row, dict))
+
+
+async def removed(client: Client, identity: str, *, to: To, wall: Callable[[], float]) -> Fault | None:
+    """Remove a file; None when it is gone."""
+    told = await _told(client, "DELETE", f"files/{quote(identity, safe='')}", to, wall)
+    return told if isinstance(told, Fault) else None
+
+
+Method = Literal["GET", "POST", "DELETE"]
+
+
+async def _told(
+    client: Client,
+    method: Method,
+    path: str,
+    to: To,
+    wall: Callable[[], float],
+    content: AsyncIterator[bytes] | None = None,
+    headers: dict[str, str] | None = None,
+) -> dict[str, Any] | Fault:
+    """The JSON object that the provider answers with."""
+    try:
+        found = await read_answer(await client.send(method, path, content=content, headers=headers), to)
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
+        return fault_of(error, to, wall)
+    if isinstance(found, Fault):
+        return found
+    try:
+        told = json.loads(found)
+    except (ValueError, RecursionError):
+        told = None
+    return cast(dict[str, Any], told) if isinstance(told, dict) else failure("json", provider=to.provider.name, host=to.host)
+
+
+def _remote(row: dict[str, Any]) -> RemoteFile:
+    size, created = row.get("bytes"), row.get("created_at")
+    return RemoteFile(
+        id=str(row.get("id", "")),
+        name=str(row.get("filename", "")),
+        size=size if isinstance(size, int) else 0,
+        purpose=str(row.get("purpose", "")),
+        created=created if isinstance(created, int) else 0,
+    )

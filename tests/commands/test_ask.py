@@ -1,0 +1,179 @@
+"""``kimi-mcp ask``: the very same path, seen from a terminal, a pipe and a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from kimi_mcp.simulator import Simulator, Step
+from tests.commands.shell import kimi, started, to
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
+
+
+async def test_a_pipe_gets_the_text_and_nothing_else(sim: Simulator) -> None:
+    ended = await kimi("ask", "What is 17 * 23? 你好", settings=to(sim))
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("[simulator] kimi-k2.5 in thinking mode was asked: What is 17 * 23? 你好\n")
+    chat = sim.requests[-1].body
+    assert chat is not None
+    assert chat["messages"] == [{"role": "user", "content": "What is 17 * 23? 你好"}]
+
+
+async def test_every_option_reaches_the_provider(sim: Simulator, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
+    options = ["--tool", "instant", "--system", "Be brief.", "--model", "kimi-k2.6", "--provider", "simulator"]
+    options += ["--max-tokens", "900", "--temperature", "0.6", "--schema", str(schema), "--json"]
+    ended = await kimi("ask", "How many?", *options, settings=to(sim))
+    assert ended.status == 0, ended.err
+    assert ended.json["parsed"].keys() == {"n"}
+    assert ended.json["mode"] == "instant"
+    assert ended.json["model"]["answered"] == "kimi-k2.6"
+    chat = sim.requests[-1].body
+    assert chat is not None
+    assert chat["messages"][0] == {"role": "system", "content": "Be brief."}  # type: ignore[index]
+    assert 900 in (chat.get("max_completion_tokens"), chat.get("max_tokens"))
+
+
+async def test_a_dash_reads_the_prompt_from_stdin(sim: Simulator) -> None:
+    ended = await kimi("ask", "-", settings=to(sim), stdin="Grüße\n".encode())
+    assert ended.status == 0
+    chat = sim.requests[-1].body
+    assert chat is not None
+    assert chat["messages"] == [{"role": "user", "content": "Grüße\n"}]
+
+
+async def test_what_the_policy_changed_stands_below_the_answer(sim: Simulator) -> None:
+    ended = await kimi("ask", "Hello", "--temperature", "0.3", settings=to(sim))
+    assert ended.status == 0
+    assert "[temperature-fixed: temperature 0.3 → 1." in ended.out.splitlines()[-1]
+
+
+async def test_without_a_key_one_sentence_and_its_mend_come_on_stderr() -> None:
+    ended = await kimi("ask", "Hello")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith("kimi-mcp: No provider is configured")
+    assert "MOONSHOT_API_KEY" in ended.err
+
+
+async def test_a_failure_as_json_is_a_result_and_a_sentence() -> None:
+    ended = await kimi("ask", "Hello", "--json")
+    assert ended.status == 1
+    assert (ended.json["status"], ended.json["error"]["code"]) == ("failed", "not_configured")
+    assert ended.err.startswith("kimi-mcp: ")
+
+
+async def test_an_argument_that_is_refused_is_said_in_a_sentence(sim: Simulator) -> None:
+    ended = await kimi("ask", " ", settings=to(sim))
+    assert (ended.status, ended.out) == (1, "")
+    assert "`prompt` is empty" in ended.err
+    assert not sim.requests
+
+
+async def test_an_answer_that_is_cut_off_ends_with_status_1_and_keeps_what_came(sim: Simulator) -> None:
+    sim.play(Step(reset_at=2400))
+    ended = await kimi("ask", "Hello", "--json", settings=to(sim))
+    assert ended.status == 1
+    assert ended.json["reasoning"]["chars"] > 0
+    assert ended.err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["ask"], ["ask", "x", "--tool", "swarm"], ["ask", "x", "--max-tokens", "many"], ["oracle"]]
+)
+async def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
+    ended = await kimi(*wrong)
+    assert (ended.status, ended.out) == (2, "")
+    assert "Usage: " in ended.err
+
+
+async def test_a_schema_that_is_none_is_said_to_be(sim: Simulator, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text("[1")
+    ended = await kimi("ask", "Hello", "--schema", str(schema), settings=to(sim))
+    assert ended.status == 1
+    assert "schema.json holds no JSON schema" in ended.err
+    assert str(tmp_path) not in ended.err
+
+
+async def test_ctrl_c_closes_the_upstream_request_and_prints_what_had_arrived(sim: Simulator) -> None:
+    sim.play(Step(gate="never", gate_at="content"))
+    async with started("ask", "Hello", "--json", settings=to(sim)) as process:
+        await sim.until(lambda: sim.waiting_at("never") == 1, 20)
+        process.send_signal(signal.SIGINT)
+        await sim.client_gone(within=5)
+        assert await process.wait() == 130
+        assert process.stdout is not None
+        result = json.loads(await process.stdout.receive())
+    assert (result["status"], result["error"]["code"]) == ("cancelled", "cancelled")
+
+
+class Terminal:
+    """A pseudo terminal, read by a test."""
+
+    def __init__(self) -> None:
+        import pty
+
+        self._ours, self.theirs = pty.openpty()
+        self.seen = ""
+
+    async def until(self, text: str) -> None:
+        """Read until that text was seen, or until nobody writes any more."""
+        while text not in self.seen:
+            try:
+                read = await anyio.to_thread.run_sync(os.read, self._ours, 65536, abandon_on_cancel=True)
+            except OSError:  # on Linux the end of a pseudo terminal is an error
+                read = b""
+            if not read:
+                break
+            self.seen += read.decode("utf-8", "replace")
+        assert text in self.seen
+
+    def close(self) -> None:
+        os.close(self._ours)
+
+
+@posix
+async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Simulator) -> None:
+    sim.play(Step(gate="answer", gate_at="content", content="I answer \x1b[2Jat last."))
+    terminal = Terminal()
+    settings = to(sim, TERM="xterm-256color", COLUMNS="80")
+    try:
+        streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
+        async with started("ask", "Hello", "--temperature", "0.3", settings=settings, **streams) as process:
+            os.close(terminal.theirs)
+            await terminal.until("Nothing here was thought by a model")
+            assert "at last" not in terminal.seen
+            assert "\x1b[2m" in terminal.seen, "the reasoning is dim"
+            sim.open_gate("answer")
+            await terminal.until("at last.")
+            await terminal.until(" s in all")
+            assert await process.wait() == 0
+    finally:
+        terminal.close()
+    assert "waiting for " in terminal.seen
+    assert "temperature-fixed: temperature 0.3 → 1" in terminal.seen
+    assert "\x1b[2J" not in terminal.seen, "an answer does not act on the terminal"
+
+
+@posix
+async def test_no_color_means_no_color(sim: Simulator) -> None:
+    terminal = Terminal()
+    settings = to(sim, TERM="xterm-256color", NO_COLOR="1")
+    try:
+        streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
+        async with started("ask", "Hello", "--temperature", "0.3", settings=settings, **streams) as process:
+            os.close(terminal.theirs)
+            await terminal.until(" s in all")
+            assert await process.wait() == 0
+    finally:
+        terminal.close()
+    assert "\x1b[3" not in terminal.seen

@@ -1,0 +1,22 @@
+"""``kimi-mcp demo``: every step holds, whatever the user has configured. The slowest of this folder."""
+
+from __future__ import annotations
+
+from kimi_mcp.demo import ACTS
+from kimi_mcp.tools import TOOLS
+from tests.commands.shell import kimi
+
+
+async def test_every_step_of_the_demo_holds_whatever_is_configured() -> None:
+    settings = {"KIMI_POLICY": "nonsense", "KIMI_BASE_URL": "http://127.0.0.1:9", "MOONSHOT_API_KEY": "sk-of-the-user"}
+    ended = await kimi("demo", settings=settings)
+    assert ended.status == 0, ended.out
+    assert "✗" not in ended.out
+    assert "steps held" in ended.out.splitlines()[-2]
+    for tool in TOOLS:
+        assert f"{tool}(" in ended.out, "every tool is called"
+    for act in ACTS:
+        for scene in act.scenes:
+            assert (scene.__doc__ or "").strip() in ended.out
+    assert "\x1b" not in ended.out
+    assert "sk-of-the-user" not in ended.out

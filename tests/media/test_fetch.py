@@ -1,0 +1,443 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import anyio
+import httpcore2
+import pytest
+
+from kimi_mcp.errors import KimiError, MediaRejected, UrlRefused
+from kimi_mcp.media.fetch import HOPS_MAX, fetch
+from kimi_mcp.media.fetched import IN_MEMORY, Fetched
+from tests.media.sites import PUBLIC, Authority, Handler, Site, redirects, says, site
+
+URL = "https://pictures.example/shot?token=swordfish"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> Fetched:
+    with anyio.fail_after(10):
+        return await fetch(
+            url,
+            cap_bytes=cap,
+            deadline_s=deadline_s,
+            resolve=here.resolve,
+            connect=here.connect,
+            trust=here.trusted,
+        )
+
+
+async def refused(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> KimiError:
+    """The error of a fetch, which shows nothing of the URL but its host."""
+    with pytest.raises((UrlRefused, MediaRejected)) as caught:
+        (await get(here, url, cap=cap, deadline_s=deadline_s)).close()
+    said = caught.value.message + caught.value.fix
+    assert not any(secret in said for secret in ("swordfish", "token", "/shot", "127.0.0.1", PUBLIC)), said
+    assert caught.value.__cause__ is None or isinstance(caught.value.__cause__, KimiError)
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------ what arrives
+
+
+async def test_a_body_arrives_whole_with_what_the_server_says_of_it(authority: Authority) -> None:
+    body = os.urandom(70_000)
+    async with site(authority, shot=says(body, "content-type: Image/PNG; charset=x")) as here:
+        with await get(here) as fetched:
+            assert fetched.file.read() == body
+            assert (fetched.size, fetched.on_disk, fetched.redirects) == (70_000, False, 0)
+            assert (fetched.content_type, fetched.host) == ("image/png", "pictures.example")
+            assert fetched.read_at(10, 5) == body[10:15]
+            assert fetched.read_at(69_998, 5) == body[-2:]
+        assert fetched.file.closed
+        assert here.names == ["pictures.example"]
+        assert here.connected == [(PUBLIC, 443)]
+        assert here.resolved == ["pictures.example"]
+
+
+async def test_nothing_of_ours_goes_along(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    shot = says(b"x", "set-cookie: taste=sweet", "location: /shot/2", status="307 Temporary Redirect")
+
+    async def first_redirect(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await (says(b"y") if b"/shot/2" in request else shot)(request, writer)
+
+    async with site(authority, shot=first_redirect) as here:
+        (await get(here)).close()
+        for request in here.requests:
+            names = {line.split(b":")[0].lower() for line in request.split(b"\r\n")[1:] if line}
+            assert names == {b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"}
+            assert b"\r\nHost: pictures.example\r\n" in request
+            assert b"\r\nAccept-Encoding: identity\r\n" in request
+        assert here.paths() == ["/shot?token=swordfish", "/shot/2"]
+
+
+async def test_a_large_body_goes_to_disk_while_memory_stays_flat(authority: Authority) -> None:
+    piece, times = os.urandom(1 << 20), 24
+
+    async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: video/mp4\r\n\r\n")
+        for _ in range(times):
+            writer.write(piece)
+            await writer.drain()
+
+    async with site(authority, shot=shot) as here:
+        tracemalloc.start()
+        try:
+            fetched = await get(here, cap=64 << 20)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        with fetched:
+            assert fetched.on_disk
+            assert fetched.size == times << 20
+            assert fetched.file.fileno() > 2
+            wanted = hashlib.sha256()
+            for _ in range(times):
+                wanted.update(piece)
+            assert hashlib.file_digest(fetched.file, "sha256").digest() == wanted.digest()  # type: ignore[arg-type]
+        assert peak < 3 * IN_MEMORY
+
+
+async def test_a_temporary_file_has_no_name(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with site(authority, shot=says(b"x" * (IN_MEMORY + 1))) as here:
+        with await get(here, cap=64 << 20) as fetched:
+            assert fetched.on_disk
+            if sys.platform != "win32":
+                assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "address", "port", "path"),
+    [
+        ("HTTPS://PICTURES.Example./shot", "pictures.example", PUBLIC, 443, "/shot"),
+        ("https://pictures.example:8443/shot#part", "pictures.example:8443", PUBLIC, 8443, "/shot"),
+        ("https://pictures.example:443/shot", "pictures.example", PUBLIC, 443, "/shot"),
+        ("https://bücher.example/shot", "xn--bcher-kva.example", PUBLIC, 443, "/shot"),
+        ("https://BÜCHER。example/shot", "xn--bcher-kva.example", PUBLIC, 443, "/shot"),
+        ("https://pictures.example/shot/ü b?ä=[1]", "pictures.example", PUBLIC, 443, "/shot/%C3%BC%20b?%C3%A4=%5B1%5D"),
+        ("https://pictures.example/shot/%2e%2E/a%zz", "pictures.example", PUBLIC, 443, "/shot/%2e%2E/a%zz"),
+    ],
+)
+async def test_a_url_is_asked_for_as_it_was_judged(
+    authority: Authority, url: str, host: str, address: str, port: int, path: str
+) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        (await get(here, url)).close()
+        assert here.connected == [(address, port)]
+        assert here.paths() == [path]
+        assert f"\r\nHost: {host}\r\n".encode() in here.requests[0]
+
+
+async def test_the_next_address_is_tried_where_one_does_not_answer(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        here.addresses["pictures.example"] = [["2606:4700::1111", PUBLIC]]
+        reach = here.connect
+
+        async def connect(address: str, port: int) -> httpcore2.AsyncNetworkStream:
+            if ":" in address:
+                here.connected.append((address, port))
+                raise httpcore2.ConnectError
+            return await reach(address, port)
+
+        here.connect = connect  # type: ignore[method-assign]
+        (await get(here)).close()
+        assert here.connected == [("2606:4700::1111", 443), (PUBLIC, 443)]
+
+
+# ------------------------------------------------------------------------------------------------ redirects
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+async def test_a_redirect_is_a_hop_of_its_own(authority: Authority, status: str) -> None:
+    elsewhere = redirects("https://other.example/there?a=b", status)
+    async with site(authority, shot=elsewhere, there=says(b"here")) as here:
+        with await get(here) as fetched:
+            assert fetched.file.read() == b"here"
+            assert (fetched.host, fetched.redirects) == ("other.example", 1)
+        assert here.resolved == here.names == ["pictures.example", "other.example"]
+        assert here.paths() == ["/shot?token=swordfish", "/there?a=b"]
+
+
+async def test_redirects_come_to_an_end(authority: Authority) -> None:
+    async with site(authority, shot=redirects("/shot?token=swordfish&again")) as here:
+        error = await refused(here)
+        assert isinstance(error, UrlRefused)
+        assert len(here.requests) == HOPS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "http://pictures.example/shot",
+        "http://127.0.0.1/",
+        "https://127.0.0.1/",
+        "https://2130706433/",
+        "https://[::ffff:127.0.0.1]/",
+        "//169.254.169.254/latest/meta-data/",
+        "//localhost/",
+        "https://user:swordfish@other.example/",
+        "file:///etc/passwd",
+        "ftp://other.example/",
+        "data:image/png;base64,AAAA",
+        "javascript:alert(1)",
+        "https://inner.example/",
+        "https://[",
+        "https://other.example:99999/",
+        "\\\\other.example\\share",
+        "https://other.example\\@127.0.0.1/",
+        "https://other.example/\x00",
+        "https://\xff\xfe.example/",
+    ],
+)
+async def test_a_redirect_leads_nowhere_else(authority: Authority, to: str) -> None:
+    async with site(authority, shot=redirects(to)) as here:
+        here.addresses["inner.example"] = [["10.0.0.7"]]
+        error = await refused(here)
+        assert isinstance(error, UrlRefused)
+        assert error.rule == ("media-inline" if to[:5] in ("http:", "file:", "ftp:/", "data:", "javas") else None)
+        assert len(here.connected) == len(here.requests) == 1
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+async def test_a_name_that_changes_its_mind_changes_nothing(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        here.addresses["pictures.example"] = [[PUBLIC], ["127.0.0.1"]]
+        (await get(here)).close()
+        assert here.resolved == ["pictures.example"]
+        assert here.connected == [(PUBLIC, 443)]
+        assert isinstance(await refused(here), UrlRefused)
+        assert here.connected == [(PUBLIC, 443)]
+
+
+async def test_a_name_is_checked_again_at_each_hop(authority: Authority) -> None:
+    async with site(authority, shot=redirects("/there"), there=says(b"x")) as here:
+        here.addresses["pictures.example"] = [[PUBLIC], ["169.254.169.254"]]
+        assert "not public" in (await refused(here)).message
+        assert here.connected == [(PUBLIC, 443)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ["10.1.2.3"],
+        [PUBLIC, "10.1.2.3"],
+        ["10.1.2.3", PUBLIC],
+        [PUBLIC, "::1"],
+        ["fe80::1%eth0"],
+        ["64:ff9b::a00:1"],
+        [],
+    ],
+)
+async def test_every_address_of_a_name_must_be_public(authority: Authority, answer: list[str]) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        here.addresses["pictures.example"] = [answer]
+        assert isinstance(await refused(here), UrlRefused)
+        assert here.connected == []
+
+
+async def test_a_site_behind_nat64_is_public(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        here.addresses["pictures.example"] = [["64:ff9b::5db8:d822"]]
+        (await get(here)).close()
+        assert here.connected == [("64:ff9b::5db8:d822", 443)]
+
+
+async def test_an_unknown_name_is_told(authority: Authority) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        raise OSError("swordfish")
+
+    async with site(authority, shot=says(b"x")) as here:
+        here.resolve = resolve  # type: ignore[method-assign]
+        assert "not known" in (await refused(here)).message
+
+
+# ------------------------------------------------------------------------------------------------ bodies
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        (says(b"x" * 50, length=100), "truncated: found 50 bytes, expected 100"),
+        (says(b"x" * 2_000, length=2_000), "too large: found 2,000 bytes, 1,000 are allowed"),
+        (says(b"x", length=10**15), "too large: found 1,000,000,000,000,000 bytes"),
+        (says(b"x" * 2_000, length=None), "too large: found more than 1,000 bytes, 1,000 are allowed"),
+        (says(b"3e8\r\n" + b"x" * 1_000, "transfer-encoding: chunked", length=None), "truncated: found 1,000 bytes"),
+        (says(b"7d0\r\n" + b"x" * 2_000, "transfer-encoding: chunked", length=None), "found more than 1,000 bytes"),
+        (says(b"\x1f\x8b" + b"x" * 90, "content-encoding: gzip"), "compressed"),
+        (says(b"x" * 90, "content-encoding: identity, br"), "compressed"),
+        (says(b""), "found 0 bytes"),
+        (says(b"", length=None), "found 0 bytes"),
+    ],
+)
+async def test_a_body_that_is_not_what_it_should_be_is_rejected(
+    authority: Authority, page: Handler, message: str
+) -> None:
+    async with site(authority, shot=page) as here:
+        error = await refused(here, cap=1_000)
+        assert isinstance(error, MediaRejected)
+        assert message in error.message
+
+
+async def test_what_follows_the_length_that_was_said_is_not_taken(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x" * 900, length=100)) as here:
+        with await get(here) as fetched:
+            assert fetched.size == 100
+
+
+async def test_a_body_without_a_length_is_taken_to_its_end(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x" * 900, length=None)) as here:
+        with await get(here, cap=900) as fetched:
+            assert fetched.size == 900
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "201 Created",
+        "204 No Content",
+        "206 Partial",
+        "300 Choices",
+        "304 Not Modified",
+        "401 Who",
+        "404 No",
+        "503 Later",
+    ],
+)
+async def test_an_answer_without_the_file_is_told_by_its_status(authority: Authority, status: str) -> None:
+    async with site(
+        authority, shot=says(b"" if status[:3] in ("204", "304") else b"an error page", status=status)
+    ) as here:
+        error = await refused(here)
+        assert isinstance(error, UrlRefused)
+        assert f"answered {status[:3]}" in error.message
+
+
+@pytest.mark.parametrize(
+    "what", [b"", b"\x89PNG\r\n\x1a\n", b"HTTP/1.1 2", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000]
+)
+async def test_an_answer_that_is_no_http_is_refused(authority: Authority, what: bytes) -> None:
+    async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(what)
+        await writer.drain()
+
+    async with site(authority, shot=shot) as here:
+        assert isinstance(await refused(here), UrlRefused)
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+async def test_a_body_that_trickles_stops_at_the_deadline(authority: Authority) -> None:
+    async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with site(authority, shot=shot) as here:
+        error = await refused(here, deadline_s=0.3)
+        assert "after 0.3 s" in error.message
+        with anyio.fail_after(2):
+            await here.gone.wait()
+
+
+@pytest.mark.parametrize("silent", ["resolving", "connecting", "handshake", "headers"])
+async def test_silence_stops_at_the_deadline_wherever_it_falls(authority: Authority, silent: str) -> None:
+    async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await here.gone.wait()
+
+    async def wait(host: str, port: int) -> list[str]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    async with site(authority, shot=shot) as here:
+        if silent == "resolving":
+            here.resolve = wait  # type: ignore[method-assign]
+        elif silent == "connecting":
+            here.connect = wait  # type: ignore[method-assign,assignment]
+        elif silent == "handshake":
+            server = await asyncio.start_server(mute, "127.0.0.1", 0)
+            here.port = server.sockets[0].getsockname()[1]
+        assert "took too long: found 0 bytes" in (await refused(here, deadline_s=0.2)).message
+        if silent == "handshake":
+            server.close()
+            await server.wait_closed()
+        here.gone.set()
+
+
+async def test_a_cancelled_fetch_closes_its_connection(authority: Authority) -> None:
+    begun = asyncio.Event()
+
+    async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (IN_MEMORY + 1))
+        await writer.drain()
+        begun.set()
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with site(authority, shot=shot) as here:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: get(here, cap=1 << 30))
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(2):
+            await here.gone.wait()
+
+
+# ------------------------------------------------------------------------------------------------ certificates
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(authority: Authority, tmp_path: Path) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        here.trusted = Authority(tmp_path).trust()
+        assert "certificate" in (await refused(here)).message
+        assert here.requests == []
+
+
+async def test_a_certificate_of_another_name_is_refused(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        assert "certificate" in (await refused(here, "https://third.example/shot")).message
+        assert "certificate" in (await refused(here, f"https://{PUBLIC}/shot".replace(PUBLIC, "1.1.1.1"))).message
+        assert here.requests == []
+
+
+async def test_the_systems_certificates_are_trusted_by_default(authority: Authority) -> None:
+    async with site(authority, shot=says(b"x")) as here:
+        with pytest.raises(UrlRefused, match="certificate"):
+            await fetch(URL, cap_bytes=9, deadline_s=5, resolve=here.resolve, connect=here.connect)
+
+
+# ------------------------------------------------------------------------------------------------ start-up
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    code = (
+        "import sys; import kimi_mcp.media.fetch, kimi_mcp.media.convert, kimi_mcp.media.formats; "
+        "print(sorted({'httpx2', 'httpcore2', 'PIL', 'pillow_heif', 'idna'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,413 @@
+"""Files are opened within the roots, without following links and without blocking, and read through one descriptor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kimi_mcp.errors import KimiError, MediaRejected, PathRefused
+from kimi_mcp.media import walk
+from kimi_mcp.media.files import Opened, open_within
+from kimi_mcp.media.roots import Roots, find_roots
+
+SECRET = "what stands outside"
+MOST = 1_000_000
+RACES = int(os.environ.get("RACE_READS", "1500"))
+"""Reads of each race; `RACE_READS=100000` for the whole of it."""
+
+
+@pytest.fixture(params=["by descriptor", "by path"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways down from a root: the walk, and the way round for systems without folder descriptors."""
+    monkeypatch.setattr(walk, "BY_DESCRIPTOR", request.param == "by descriptor")
+    return request.param
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> SimpleNamespace:
+    inside, outside = tmp_path / "allowed", tmp_path / "elsewhere"
+    (inside / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (inside / "a.txt").write_text("inside")
+    (inside / "sub" / "b.txt").write_text("deeper")
+    (outside / "secret.txt").write_text(SECRET)
+    (tmp_path / "allowed_evil").mkdir()
+    (tmp_path / "allowed_evil" / "secret.txt").write_text(SECRET)
+    roots = find_roots(str(inside), working=str(tmp_path))
+    return SimpleNamespace(inside=inside, outside=outside, roots=roots, top=tmp_path)
+
+
+def read(path: str, roots: Roots) -> bytes:
+    with open_within(path, roots) as file:
+        return file.read_all(MOST)
+
+
+def refusal(path: str, tree: SimpleNamespace) -> KimiError:
+    """The refusal of a path; whatever it says, it names nothing outside the root."""
+    with pytest.raises(PathRefused) as refused:
+        read(path, tree.roots)
+    said = refused.value.message + refused.value.fix
+    for word in (str(tree.top), "elsewhere", "evil", "secret.txt", SECRET):
+        assert word not in said, said
+    assert refused.value.fix
+    return refused.value
+
+
+@contextmanager
+def no_descriptor_is_left() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set[str]()
+    yield
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+# ------------------------------------------------------------------------------------------------ what is read
+
+
+@pytest.mark.usefixtures("way")
+def test_a_file_within_is_read_under_each_of_its_names(tree: SimpleNamespace) -> None:
+    with no_descriptor_is_left():
+        for path in ("sub/b.txt", "./sub/../sub/b.txt", str(tree.inside / "sub" / "b.txt")):
+            with open_within(path, tree.roots) as file:
+                assert (file.name, file.size) == ("sub/b.txt", 6)
+                assert file.read_all(MOST) == b"deeper"
+
+
+def test_one_descriptor_serves_chunks_whole_and_hash(tree: SimpleNamespace) -> None:
+    content = os.urandom(700_001)
+    (tree.inside / "clip.mp4").write_bytes(content)
+    with open_within("clip.mp4", tree.roots) as file:
+        first, second = file.chunks(MOST), file.chunks(MOST, size=1000)
+        assert next(first) == content[: 256 * 1024]
+        assert next(second) == content[:1000]
+        assert file.sha256() == hashlib.sha256(content).hexdigest()
+        assert b"".join(first) == content[256 * 1024 :]
+        assert file.read_all(MOST) == content
+        assert file.head == content[:8192]
+        assert file.unchanged()
+
+
+def test_what_was_judged_is_what_is_read_though_its_name_leads_elsewhere_by_now(tree: SimpleNamespace) -> None:
+    with open_within("a.txt", tree.roots) as file:
+        (tree.inside / "a.txt").unlink()
+        (tree.inside / "a.txt").symlink_to(tree.outside / "secret.txt")
+        assert file.read_all(MOST) == b"inside"
+
+
+def test_a_large_file_is_streamed_and_hashed_in_flat_memory(tree: SimpleNamespace) -> None:
+    with (tree.inside / "clip.mp4").open("wb") as clip:
+        clip.truncate(50_000_000)
+    with open_within("clip.mp4", tree.roots) as file:
+        tracemalloc.start()
+        try:
+            file.sha256()
+            assert sum(map(len, file.chunks(50_000_000))) == 50_000_000
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+            tracemalloc.reset_peak()
+            file.read_all(50_000_000)
+            assert tracemalloc.get_traced_memory()[1] < 52_000_000, "the whole of a file is held once"
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_sparse_file_of_ten_gigabytes_is_refused_by_its_size_before_reading(tree: SimpleNamespace) -> None:
+    with (tree.inside / "sparse.bin").open("wb") as sparse:
+        sparse.truncate(10 * 1024**3)
+    with open_within("sparse.bin", tree.roots) as file:
+        for read_it in (file.read_all, file.chunks, file.check_size):
+            with pytest.raises(MediaRejected, match=r"`sparse.bin` has 10,737,418,240 bytes; at most 1,000,000"):
+                read_it(MOST)
+
+
+def test_a_file_that_grows_is_read_as_far_as_it_was_judged(tree: SimpleNamespace) -> None:
+    with open_within("a.txt", tree.roots) as file:
+        with (tree.inside / "a.txt").open("ab") as more:
+            more.write(b"x" * 3_000_000)
+        assert file.read_all(MOST) == b"inside"
+        assert b"".join(file.chunks(MOST)) == b"inside"
+        assert not file.unchanged()
+
+
+def test_a_file_that_shrinks_is_no_silent_success(tree: SimpleNamespace) -> None:
+    with open_within("a.txt", tree.roots) as file:
+        os.truncate(tree.inside / "a.txt", 3)
+        for read_it in (lambda: file.read_all(MOST), file.sha256):
+            with pytest.raises(PathRefused, match="`a.txt` became shorter while it was read"):
+                read_it()
+
+
+def test_a_hard_link_is_the_file_it_is(tree: SimpleNamespace) -> None:
+    os.link(tree.inside / "a.txt", tree.inside / "same.txt")
+    with open_within("a.txt", tree.roots) as one, open_within("same.txt", tree.roots) as other:
+        assert one.identity == other.identity
+        assert other.read_all(MOST) == b"inside"
+
+
+def test_closing_twice_does_no_harm_and_forgetting_to_leaks_nothing(tree: SimpleNamespace) -> None:
+    with no_descriptor_is_left():
+        file = open_within("a.txt", tree.roots)
+        file.close()
+        file.close()
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("path", ["../elsewhere/secret.txt", "sub/../../elsewhere/secret.txt", "../allowed_evil/secret.txt"])
+def test_no_path_leaves_the_roots(path: str, tree: SimpleNamespace) -> None:
+    assert "outside" in refusal(path, tree).message
+    assert "outside" in refusal(str(tree.inside / path), tree).message
+    assert "outside" in refusal(os.path.normpath(tree.inside / path), tree).message
+
+
+@pytest.mark.usefixtures("way")
+def test_links_are_never_followed_wherever_they_stand_or_lead(tree: SimpleNamespace) -> None:
+    links = {
+        "leaf.txt": tree.outside / "secret.txt",
+        "folder": tree.outside,
+        "sub/up": Path("../../elsewhere"),
+        "within.txt": Path("a.txt"),
+        "loop": Path("loop"),
+        "magic": Path("/proc/self/root"),
+    }
+    for name, target in links.items():
+        (tree.inside / name).symlink_to(target)
+    with no_descriptor_is_left():
+        for path in ("leaf.txt", "folder/secret.txt", "folder/missing.txt", "sub/up/secret.txt", "within.txt", "loop"):
+            link = path if path in links else path.rpartition("/")[0]
+            if "secret.txt" in path:
+                with pytest.raises(PathRefused) as refused:
+                    read(path, tree.roots)
+                error: KimiError = refused.value
+            else:
+                error = refusal(path, tree)
+            assert error.message.startswith(f"`{link}` is a link"), error.message
+            assert "KIMI_ROOTS" in error.fix or "itself" in error.fix or "roots" in error.fix
+        assert "magic" in refusal("magic/etc/hostname", tree).message
+
+
+@pytest.mark.usefixtures("way")
+def test_whether_a_file_behind_a_link_exists_is_not_told(tree: SimpleNamespace) -> None:
+    (tree.inside / "folder").symlink_to(tree.outside)
+    with pytest.raises(PathRefused) as there:
+        read("folder/secret.txt", tree.roots)
+    with pytest.raises(PathRefused) as missing:
+        read("folder/nothing.txt", tree.roots)
+    assert there.value.message == missing.value.message
+
+
+@pytest.mark.usefixtures("way")
+def test_special_files_are_refused_at_once(tree: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tree.inside / "pipe")
+    monkeypatch.chdir(tree.inside)  # a socket's whole path may be too long for its address
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        expected = {"pipe": "a pipe", "socket": "a socket", "sub": "a folder", ".": "a folder", "a.txt/b": "no folder"}
+        with no_descriptor_is_left():
+            for name, words in expected.items():
+                done: list[KimiError] = []
+                thread = threading.Thread(target=lambda name=name: done.append(refusal(name, tree)), daemon=True)
+                thread.start()
+                thread.join(5)
+                assert done, f"{name} blocks"
+                assert words in done[0].message
+
+
+@pytest.mark.usefixtures("way")
+def test_a_pipe_that_takes_a_files_place_after_the_look_does_not_block_either(
+    tree: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tree.inside / "pipe")
+    look = os.stat(tree.inside / "a.txt")
+    monkeypatch.setattr(walk, "_judge", lambda place, found: None if found.st_ino != look.st_ino else None)
+    done: list[int] = []
+
+    def open_it() -> None:
+        done.append(os.open(tree.inside / "pipe", walk._FILE))
+
+    thread = threading.Thread(target=open_it, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert done, "opening a pipe without a writer blocks"
+    os.close(done[0])
+
+
+def test_devices_and_the_systems_own_views_are_refused_even_where_everything_is_a_root() -> None:
+    roots = find_roots("/")
+    for path in ("/dev/zero", "/dev/null", "/dev/tty", "/proc/self/environ", "/proc/self/mem", "/sys/kernel/version"):
+        with pytest.raises(PathRefused, match="processes and devices"):
+            open_within(path, roots)
+    roots = find_roots("/proc/self")
+    with pytest.raises(PathRefused):
+        open_within("environ", roots)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_device_within_a_root_is_refused(tree: SimpleNamespace) -> None:
+    try:
+        os.mknod(tree.inside / "zero", 0o600 | 0o020000, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+    assert "a device" in refusal("zero", tree).message
+
+
+@pytest.mark.usefixtures("way")
+def test_what_is_missing_or_unspeakable_says_so_in_one_line(tree: SimpleNamespace) -> None:
+    assert refusal("missing.txt", tree).message == "`missing.txt` is not there."
+    assert refusal("sub/no/such", tree).message.endswith("is not there.")
+    assert "is not there" in refusal("x" * 300, tree).message
+    assert "\n" not in refusal("line\nbreak\x1b[31m", tree).message
+    refusal("nul\0byte", tree)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_the_right_to_read_says_whose_right_is_missing(tree: SimpleNamespace) -> None:
+    (tree.inside / "a.txt").chmod(0)
+    assert "may not be read" in refusal("a.txt", tree).message
+
+
+def test_a_root_whose_place_a_link_took_is_refused(tree: SimpleNamespace) -> None:
+    tree.inside.rename(tree.top / "moved")
+    tree.inside.symlink_to(tree.outside)
+    with pytest.raises(PathRefused, match="The root folder is not there any more"):
+        open_within("secret.txt", tree.roots)
+
+
+def test_an_operators_root_may_be_reached_through_a_link(tree: SimpleNamespace) -> None:
+    (tree.top / "named").symlink_to(tree.inside)
+    roots = find_roots(str(tree.top / "named"), working=str(tree.top))
+    assert read("a.txt", roots) == b"inside"
+    assert read(str(tree.top / "named" / "a.txt"), roots) == b"inside"
+
+
+# ----------------------------------------------------------------------------------------------------- races
+
+
+def race(swap: str, path: str, tree: SimpleNamespace) -> dict[str, int]:
+    """Read ``path`` again and again while a thread swaps the name ``swap`` between a good thing and a link outside."""
+    name = tree.inside / swap
+    good, link = tree.top / "good", tree.top / "link"
+    link.symlink_to(tree.outside / "secret.txt" if swap == path else tree.outside)
+    name.rename(good)
+    good.rename(name)
+    stop, went_round = threading.Event(), threading.Event()
+
+    def swapping() -> None:
+        while not stop.is_set():
+            name.rename(good)
+            link.rename(name)
+            name.rename(link)
+            good.rename(name)
+            went_round.set()
+
+    seen = {"inside": 0, "refused": 0, "escaped": 0}
+    thread = threading.Thread(target=swapping)
+    thread.start()
+    try:
+        assert went_round.wait(5)
+        for _ in range(RACES):
+            try:
+                content = read(path, tree.roots)
+            except PathRefused:
+                seen["refused"] += 1
+            else:
+                seen["inside" if content != SECRET.encode() else "escaped"] += 1
+    finally:
+        stop.set()
+        thread.join(5)
+    return seen
+
+
+@pytest.mark.parametrize(("swap", "path"), [("swapped.txt", "swapped.txt"), ("swapped", "swapped/secret.txt")])
+def test_a_swapping_link_never_leads_outside(swap: str, path: str, tree: SimpleNamespace) -> None:
+    if swap == path:
+        (tree.inside / swap).write_text("good")
+    else:
+        (tree.inside / swap).mkdir()
+        (tree.inside / path).write_text("good")
+    with no_descriptor_is_left():
+        seen = race(swap, path, tree)
+    assert seen["escaped"] == 0
+    assert seen["inside"], "the race was never won: it proves nothing"
+    assert seen["refused"], "the link was never met: it proves nothing"
+
+
+# ------------------------------------------------------------------------------------------------- key files
+
+KEYS = [".env", ".env.local", ".ENV", "prod.env", ".envrc", "id_rsa", "id_ed25519_work", "ID_RSA.bak", "server.pem",
+        "tls.key", "cert.p12", "cert.pfx", "vault.kdbx", ".netrc", "_netrc", ".npmrc", ".pypirc", "credentials",
+        ".credentials.json", "credentials.json", "terraform.tfstate", "terraform.tfstate.backup", ".git-credentials",
+        "service-account-prod.json", "service_account.json", ".aws/config", ".ssh/config", ".ssh/known_hosts",
+        ".gnupg/trustdb.gpg", ".kube/config", ".docker/config.json", ".git/config", "\uff0eenv", ".e\u200bnv", ".env."]  # fmt: skip
+HARMLESS = [".env.example", ".env.sample", ".env.local.template", "id_rsa.pub", ".ssh/id_ed25519.pub", "environment.py",
+            "keys.py", "credentials.py", "monkey", "config.json", "pemmican.txt"]  # fmt: skip
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_or_password_file_is_refused_even_when_named(name: str, tree: SimpleNamespace) -> None:
+    path = tree.inside / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("TOKEN=1")
+    error = refusal(name, tree)
+    assert "holds keys or passwords" in error.message
+    assert "TOKEN" not in error.message
+    path.unlink()
+    assert refusal(name, tree).message == error.message, "not even whether it exists is told"
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_name_that_only_resembles_one_is_read(name: str, tree: SimpleNamespace) -> None:
+    path = tree.inside / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("TOKEN=")
+    assert read(name, tree.roots) == b"TOKEN="
+
+
+def test_a_root_within_a_key_folder_gives_nothing_away(tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "notes").write_text("x")
+    with pytest.raises(PathRefused, match="keys or passwords"):
+        open_within("notes", find_roots(str(tmp_path / ".ssh")))
+
+
+PEM = "-----BEGIN {}PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END {}PRIVATE KEY-----\n"
+KEY_TEXTS = [PEM.format(kind, kind).encode() for kind in ("", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED ")] + [
+    b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n",
+    b"\xef\xbb\xbf \r\n" + PEM.format("", "").encode(),
+    PEM.format("", "").encode("utf-16"),
+    b"\xfe\xff" + PEM.format("", "").encode("utf-16-be"),
+    b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n" + PEM.format("", "").encode(),
+    b"Bag Attributes\n    friendlyName: x\n" + PEM.format("", "").encode(),
+    b"PuTTY-User-Key-File-3: ssh-ed25519\n",
+    b"# created: 2026-01-01T00:00:00Z\n# public key: age1\nAGE-SECRET-KEY-1ABC\n",
+    b'{"type": "service_account", "private_key": "x"}',
+]
+
+
+@pytest.mark.parametrize("content", KEY_TEXTS)
+def test_a_private_key_is_known_by_its_content_whatever_its_name(content: bytes, tree: SimpleNamespace) -> None:
+    (tree.inside / "notes.txt").write_bytes(content)
+    assert "holds keys or passwords" in refusal("notes.txt", tree).message
+
+
+def test_what_only_mentions_a_key_or_holds_a_certificate_is_read(tree: SimpleNamespace) -> None:
+    for content in ('HEADER = "-----BEGIN PRIVATE KEY-----"\n', "-----BEGIN CERTIFICATE-----\nMIIB\n", "# created: today\n"):
+        (tree.inside / "notes.txt").write_text(content)
+        assert read("notes.txt", tree.roots) == content.encode()
+
+
+def test_an_opened_file_shows_its_name_and_not_where_it_lies(tree: SimpleNamespace) -> None:
+    with open_within("a.txt", tree.roots) as file:
+        assert isinstance(file, Opened)
+        assert repr(file) == "Opened(name='a.txt', size=6)"

@@ -24,7 +24,8 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
     messages = _list(body, "messages", "the body")
     if not messages:
         raise _odd("`messages` is missing or empty")
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
+    limit = next((value for value in limits if value is not None), None)
     return Request(
         mode=_mode(body, profile),
         turns=tuple(_turn(message, index, profile) for index, message in enumerate(messages)),
@@ -42,13 +43,13 @@ def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
     """The mode the answer would come in: thinking is on unless the provider's own switch turns it off."""
     said: Any = None
     match profile.switch:
-        case "thinking-object":
+        case "thinking-object" | "reasoning-effort":  # models with efforts refuse the object, they don't ignore it
             said = _mapping(body.get("thinking")).get("type") != "disabled"
         case "chat-template":
             said = _mapping(body.get("chat_template_kwargs")).get("thinking", True)
         case "reasoning-object":
             said = _mapping(body.get("reasoning")).get("enabled", True)
-        case "reasoning-effort" | "none":
+        case "none":
             said = True
     return "instant" if said is False else "thinking"
 

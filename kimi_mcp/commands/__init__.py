@@ -6,9 +6,8 @@ Only typer is imported to read a command line: what a command needs, it imports 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -64,14 +63,23 @@ def _spoken(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as fault:
-            logging.getLogger(__name__).debug("a command failed", exc_info=True)
+            fault = _alone(fault)
+            if isinstance(fault, BrokenPipeError):
+                raise fault from None  # typer ends quietly: nobody reads on
             complain(f"A fault of kimi-mcp's own: {_where(fault)}.", "Please report it with the command that you gave.")
             raise typer.Exit(1) from None
 
     return guarded
+
+
+def _alone(fault: Exception) -> Exception:
+    """What a task group raises because of one thing is that thing."""
+    while isinstance(fault, ExceptionGroup) and len(fault.exceptions) == 1:
+        fault = cast("ExceptionGroup[Exception]", fault).exceptions[0]
+    return fault
 
 
 def _where(fault: Exception) -> str:

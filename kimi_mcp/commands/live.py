@@ -159,11 +159,9 @@ def _rest(whole: str, printed: str) -> str:
 def _summary(outcome: Outcome) -> str:
     usage, timing = outcome.usage, outcome.timing
     said = [f"{outcome.model_answered or outcome.model_sent} at {outcome.provider}", str(outcome.mode)]
-    if usage is not None and usage.completion_tokens is not None:
-        said.append(f"{usage.completion_tokens:,} tokens")
-    if timing.first_token_s is not None:
-        said.append(f"first token after {timing.first_token_s:.1f} s")
-    said.append(f"{timing.total_s:.1f} s in all")
+    tokens = usage.completion_tokens if usage is not None else None
+    took = f"{timing.total_s:.1f} s" if tokens is None else f"{tokens:,} tokens in {timing.total_s:.1f} s"
+    said.append(took if timing.first_token_s is None else f"{took}, the first after {timing.first_token_s:.1f} s")
     if timing.attempts > 1:
         said.append(f"{timing.attempts} attempts")
     return " · ".join(said)

@@ -38,17 +38,14 @@ def simulator(
     """
     import anyio
 
-    from kimi_mcp.simulator import ScenarioError, SimulatorError
-
     _known(provider)
     try:
-        anyio.run(_serve, provider, host, port, faults)
-    except (SimulatorError, ScenarioError) as fault:
-        sentence = str(fault)
-        complain(f"{sentence[:1].upper()}{sentence[1:]}.")
-        raise typer.Exit(1) from None
+        fault = anyio.run(_serve, provider, host, port, faults)
     except KeyboardInterrupt:
-        pass
+        return
+    if fault is not None:
+        complain(f"{fault[:1].upper()}{fault[1:]}.")
+        raise typer.Exit(1)
 
 
 def _known(provider: str) -> None:
@@ -58,10 +55,11 @@ def _known(provider: str) -> None:
         raise typer.BadParameter(f"there is no {provider}; there are {', '.join(DIALECTS)}.", param_hint="--provider")
 
 
-async def _serve(provider: str, host: str, port: int, faults: Path | None) -> None:
+async def _serve(provider: str, host: str, port: int, faults: Path | None) -> str | None:
+    """Serve until told to end; why it could not, in a sentence."""
     import anyio
 
-    from kimi_mcp.simulator import serve_simulator
+    from kimi_mcp.simulator import ScenarioError, SimulatorError, serve_simulator
 
     def announce(base_url: str) -> None:
         print(base_url, flush=True)
@@ -69,7 +67,12 @@ async def _serve(provider: str, host: str, port: int, faults: Path | None) -> No
 
     async with anyio.create_task_group() as tasks:
         await tasks.start(_end_on_sigterm, tasks.cancel_scope)
-        await serve_simulator(provider, host, port, faults, announce)
+        try:
+            await serve_simulator(provider, host, port, faults, announce)
+        except (SimulatorError, ScenarioError) as fault:
+            tasks.cancel_scope.cancel()
+            return str(fault)
+    return None
 
 
 async def _end_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

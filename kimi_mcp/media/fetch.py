@@ -59,7 +59,7 @@ async def fetch(
     connect: Connect | None = None,
     trust: ssl.SSLContext | None = None,
 ) -> Fetched:
-    """Fetch what a URL leads to. The caller closes it, as in ``with await fetch(…) as fetched``.
+    """Get what a URL leads to; the caller closes it, best by ``with``.
 
     ``cap_bytes``: bytes of the body that are taken; ``deadline_s``: seconds for all of it, redirects included. The
     others stand in for the system's resolver, sockets and certificates; only tests give them. Raises ``UrlRefused``
@@ -165,6 +165,7 @@ async def _hop(way: _Way, target: Target, arriving: Arriving) -> Target | None:
             if response is not None:
                 await response.aclose()
             await pool.aclose()
+            await backend.aclose()
 
 
 def _require_body(host: str, status: int, headers: dict[bytes, bytes]) -> None:

@@ -21,7 +21,7 @@ LONGEST_RULE: Final = 1000
 """Characters of a line in a .gitignore; a longer one names no file."""
 
 _MAGIC: Final = re.compile(r"[*?\[]")
-_BRACES: Final = re.compile(r"\{([^{}/]*,[^{}/]*)\}")
+_BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _TRAILING_SPACES: Final = re.compile(r"(?<!\\)((?:\\\\)*) +$")
 _CLASS: Final = re.compile(r"\[:([a-z]+):\]")
 _CLASSES: Final = {

@@ -28,6 +28,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         self._host = host
         self._addresses = addresses
         self._connect = connect
+        self._opened: list[httpcore2.AsyncNetworkStream] = []
 
     async def connect_tcp(
         self,
@@ -43,10 +44,18 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         last: Exception = httpcore2.ConnectError()
         for address in self._addresses:
             try:
-                return await self._connect(address.compressed, port)
+                stream = await self._connect(address.compressed, port)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 last = error
+            else:
+                self._opened.append(stream)
+                return stream
         raise last
+
+    async def aclose(self) -> None:
+        """Close every socket: one whose handshake was cancelled is left open by httpcore2."""
+        while self._opened:
+            await self._opened.pop().aclose()
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

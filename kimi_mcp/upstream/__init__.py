@@ -8,6 +8,7 @@ request and its reading, ``clients`` and ``transport`` the sockets; ``sse``, ``r
 from kimi_mcp.upstream.attempt import Sink
 from kimi_mcp.upstream.calls import Endpoint, Upstream
 from kimi_mcp.upstream.faults import Deadlines
+from kimi_mcp.upstream.files import RemoteFile, Upload
 from kimi_mcp.upstream.retry import MOST_ATTEMPTS
 
-__all__ = ["MOST_ATTEMPTS", "Deadlines", "Endpoint", "Sink", "Upstream"]
+__all__ = ["MOST_ATTEMPTS", "Deadlines", "Endpoint", "RemoteFile", "Sink", "Upload", "Upstream"]

@@ -7,7 +7,7 @@ answer: the rest is waited for a little, for the usage that it may bring.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -21,7 +21,7 @@ from kimi_mcp.upstream.retry import asked_wait
 from kimi_mcp.upstream.sse import Payloads, TooLarge
 
 if TYPE_CHECKING:
-    from kimi_mcp.upstream.clients import Client
+    from kimi_mcp.upstream.clients import Client, Method
     from kimi_mcp.upstream.transport import PacedStream
 
 AFTER_FINISH_S = 5.0
@@ -147,11 +147,20 @@ async def attempt_once(
     return Fault(error=fault.error) if watch.tokens else fault
 
 
-async def read_whole(client: Client, path: str, *, to: To, wall: Callable[[], float]) -> bytes | Fault:
-    """The body of a resource, bounded; or why it can't be had."""
+async def read_whole(
+    client: Client,
+    path: str,
+    *,
+    to: To,
+    wall: Callable[[], float],
+    method: Method = "GET",
+    content: AsyncIterable[bytes] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes | Fault:
+    """The body of what a request is answered with, bounded; or why it can't be had."""
     found = b""
     try:
-        answer = await client.get(path)
+        answer = await client.send(method, path, content=content, headers=headers)
         try:
             async for piece in answer.pieces():
                 found += piece

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,8 +20,9 @@ import anyio.to_thread
 
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import KimiError, NotConfigured, RequestRejected
+from kimi_mcp.upstream import files
 from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
-from kimi_mcp.upstream.faults import Deadlines, Fault, failure
+from kimi_mcp.upstream.faults import Deadlines, Fault, failure, timed_out
 from kimi_mcp.upstream.refusals import either
 from kimi_mcp.upstream.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 LIST_WITHIN_S = 5.0
 """Seconds that ``GET /models`` may take."""
 
+FILES_WITHIN_S = 20.0
+"""Seconds that looking at, or removing, files at the provider may take."""
+
 LIST_KEPT_S = 600.0
 """Seconds for which a list of models is believed."""
 
@@ -38,6 +42,8 @@ NO_LIST_KEPT_S = 60.0
 """Seconds for which it is believed that there is none to be had."""
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +196,27 @@ class Upstream:
             raise failure(kind, provider=endpoint.provider.name, host=endpoint.host).error
         raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
 
+    async def upload(self, endpoint: Endpoint, file: files.Upload) -> str:
+        """Send a file; the id that it has at the provider. One attempt, within the total deadline."""
+        client = await self._client(endpoint)
+        with anyio.move_on_after(self._deadlines.total_s):
+            return _had(await files.upload(client, file, to=endpoint, wall=self._wall))
+        raise timed_out("total", self._deadlines, provider=endpoint.provider.name).error
+
+    async def list_files(self, endpoint: Endpoint) -> tuple[files.RemoteFile, ...]:
+        """What lies at the provider under this account."""
+        client = await self._client(endpoint)
+        with anyio.move_on_after(FILES_WITHIN_S):
+            return _had(await files.listed(client, to=endpoint, wall=self._wall))
+        raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
+
+    async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
+        """Remove a file at the provider."""
+        client = await self._client(endpoint)
+        with anyio.move_on_after(FILES_WITHIN_S):
+            return _had(await files.removed(client, identity, to=endpoint, wall=self._wall))
+        raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
+
     async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
         try:
             return await self.list_models(endpoint)
@@ -218,6 +245,13 @@ class _Listed:
         self.lock = anyio.Lock()
         self.models: frozenset[str] | None = None
         self.until = float("-inf")
+
+
+def _had(found: T | Fault) -> T:
+    """What was asked for; raises why it can't be had."""
+    if isinstance(found, Fault):
+        raise found.error
+    return found
 
 
 def _open_clients(most: int) -> Clients:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, cast
@@ -21,6 +21,7 @@ import anyio
 import httpcore2
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, Omit
+from openai._models import FinalRequestOptions
 
 from kimi_mcp import __version__
 from kimi_mcp.upstream.transport import Connection, PacedBackend, PacedStream, Transport
@@ -30,6 +31,9 @@ CONNECT_S = 10.0
 
 KEEP_IDLE_S = 15.0
 """Seconds that an idle connection is kept."""
+
+Method = Literal["GET", "POST", "DELETE"]
+"""Methods that a provider's API knows."""
 
 Trouble = Literal["name", "certificate", "proxy", "connect", "slow-connect", "broken", "ours"]
 """What went wrong below HTTP: the name is not known, the certificate is not trusted, the proxy refused, nobody
@@ -91,13 +95,21 @@ class Client:
             )
         )
 
-    async def get(self, path: str) -> Answer:
-        """Ask for a resource; hand out the answer once its headers are there. The caller closes it."""
+    async def send(
+        self,
+        method: Method,
+        path: str,
+        *,
+        content: AsyncIterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Any other request, its body sent piece by piece; hand out the answer once its headers are there."""
         return Answer(
-            await self._openai.get(
-                path,
+            await self._openai.request(
                 cast_to=httpx2.Response,
-                options={"headers": self._headers},
+                options=FinalRequestOptions.construct(
+                    method=method.lower(), url=path, content=content, headers={**self._headers, **(headers or {})}
+                ),
                 stream=True,
                 stream_cls=cast(Any, AsyncStream),
             )

@@ -11,15 +11,15 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from kimi_mcp.types import MediaKind
-from kimi_mcp.upstream.attempt import To, fault_of, read_answer
+from kimi_mcp.upstream.attempt import To, read_whole
 from kimi_mcp.upstream.faults import Fault, failure
 
 if TYPE_CHECKING:
-    from kimi_mcp.upstream.clients import Client
+    from kimi_mcp.upstream.clients import Client, Method
 
 OUR_NAME = re.compile(r"kimi-mcp-([0-9a-f]{64})\.[a-z0-9]{2,5}\Z")
 """Names of files that this project left at a provider."""
@@ -99,7 +99,7 @@ async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], flo
     if isinstance(told, Fault):
         return told
     identity = told.get("id")
-    return identity if isinstance(identity, str) and identity else failure("json", provider=to.provider.name, host=to.host)
+    return identity if isinstance(identity, str) and identity else _unreadable(to)
 
 
 async def listed(client: Client, *, to: To, wall: Callable[[], float]) -> tuple[RemoteFile, ...] | Fault:
@@ -117,9 +117,6 @@ async def removed(client: Client, identity: str, *, to: To, wall: Callable[[], f
     return told if isinstance(told, Fault) else None
 
 
-Method = Literal["GET", "POST", "DELETE"]
-
-
 async def _told(
     client: Client,
     method: Method,
@@ -130,17 +127,18 @@ async def _told(
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any] | Fault:
     """The JSON object that the provider answers with."""
-    try:
-        found = await read_answer(await client.send(method, path, content=content, headers=headers), to)
-    except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
-        return fault_of(error, to, wall)
+    found = await read_whole(client, path, to=to, wall=wall, method=method, content=content, headers=headers)
     if isinstance(found, Fault):
         return found
     try:
-        told = json.loads(found)
+        told: Any = json.loads(found)
     except (ValueError, RecursionError):
         told = None
-    return cast(dict[str, Any], told) if isinstance(told, dict) else failure("json", provider=to.provider.name, host=to.host)
+    return cast(dict[str, Any], told) if isinstance(told, dict) else _unreadable(to)
+
+
+def _unreadable(to: To) -> Fault:
+    return failure("json", provider=to.provider.name, host=to.host)
 
 
 def _remote(row: dict[str, Any]) -> RemoteFile:

@@ -145,7 +145,7 @@ class Terminal:
 async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Simulator) -> None:
     sim.play(Step(gate="answer", gate_at="content", content="I answer \x1b[2Jat last."))
     terminal = Terminal()
-    settings = to(sim, TERM="xterm-256color", COLUMNS="80")
+    settings = to(sim, TERM="xterm-256color", COLUMNS="160")
     try:
         streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
         async with started("ask", "Hello", "--temperature", "0.3", settings=settings, **streams) as process:
@@ -155,7 +155,7 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
             assert "\x1b[2m" in terminal.seen, "the reasoning is dim"
             sim.open_gate("answer")
             await terminal.until("at last.")
-            await terminal.until(" s in all")
+            await terminal.until("the first after")
             assert await process.wait() == 0
     finally:
         terminal.close()
@@ -167,12 +167,12 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
 @posix
 async def test_no_color_means_no_color(sim: Simulator) -> None:
     terminal = Terminal()
-    settings = to(sim, TERM="xterm-256color", NO_COLOR="1")
+    settings = to(sim, TERM="xterm-256color", COLUMNS="160", NO_COLOR="1")
     try:
         streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
         async with started("ask", "Hello", "--temperature", "0.3", settings=settings, **streams) as process:
             os.close(terminal.theirs)
-            await terminal.until(" s in all")
+            await terminal.until("the first after")
             assert await process.wait() == 0
     finally:
         terminal.close()

@@ -17,6 +17,7 @@ from kimi_mcp.media.fetch import HOPS_MAX, fetch
 from kimi_mcp.media.fetched import IN_MEMORY, Fetched
 from tests.media.sites import PUBLIC, Authority, Handler, Site, redirects, says, site
 
+CHUNKED = "transfer-encoding: chunked"
 URL = "https://pictures.example/shot?token=swordfish"
 
 
@@ -271,24 +272,26 @@ async def test_an_unknown_name_is_told(authority: Authority) -> None:
 # ------------------------------------------------------------------------------------------------ bodies
 
 
-@pytest.mark.parametrize(
-    ("page", "message"),
-    [
-        (says(b"x" * 50, length=100), "truncated: found 50 bytes, expected 100"),
-        (says(b"x" * 2_000, length=2_000), "too large: found 2,000 bytes, 1,000 are allowed"),
-        (says(b"x", length=10**15), "too large: found 1,000,000,000,000,000 bytes"),
-        (says(b"x" * 2_000, length=None), "too large: found more than 1,000 bytes, 1,000 are allowed"),
-        (says(b"3e8\r\n" + b"x" * 1_000, "transfer-encoding: chunked", length=None), "truncated: found 1,000 bytes"),
-        (says(b"7d0\r\n" + b"x" * 2_000, "transfer-encoding: chunked", length=None), "found more than 1,000 bytes"),
-        (says(b"\x1f\x8b" + b"x" * 90, "content-encoding: gzip"), "compressed"),
-        (says(b"x" * 90, "content-encoding: identity, br"), "compressed"),
-        (says(b""), "found 0 bytes"),
-        (says(b"", length=None), "found 0 bytes"),
-    ],
-)
-async def test_a_body_that_is_not_what_it_should_be_is_rejected(
-    authority: Authority, page: Handler, message: str
-) -> None:
+BODIES: dict[str, tuple[Handler, str]] = {
+    "shorter than said": (says(b"x" * 50, length=100), "truncated: found 50 bytes, expected 100"),
+    "longer than allowed": (says(b"x" * 2_000), "too large: found 2,000 bytes, 1,000 are allowed"),
+    "said to be huge": (says(b"x", length=10**15), "too large: found 1,000,000,000,000,000 bytes"),
+    "no length, too long": (
+        says(b"x" * 2_000, length=None),
+        "too large: found more than 1,000 bytes, 1,000 are allowed",
+    ),
+    "chunks cut off": (says(b"3e8\r\n" + b"x" * 1_000, CHUNKED, length=None), "truncated: found 1,000 bytes"),
+    "chunks too long": (says(b"7d0\r\n" + b"x" * 2_000, CHUNKED, length=None), "found more than 1,000 bytes"),
+    "gzip": (says(b"\x1f\x8b" + b"x" * 90, "content-encoding: gzip"), "compressed"),
+    "brotli": (says(b"x" * 90, "content-encoding: identity, br"), "compressed"),
+    "empty": (says(b""), "found 0 bytes"),
+    "empty without a length": (says(b"", length=None), "found 0 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_body_that_is_not_what_it_should_be_is_rejected(authority: Authority, name: str) -> None:
+    page, message = BODIES[name]
     async with site(authority, shot=page) as here:
         error = await refused(here, cap=1_000)
         assert isinstance(error, MediaRejected)
@@ -330,7 +333,9 @@ async def test_an_answer_without_the_file_is_told_by_its_status(authority: Autho
 
 
 @pytest.mark.parametrize(
-    "what", [b"", b"\x89PNG\r\n\x1a\n", b"HTTP/1.1 2", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000]
+    "what",
+    [b"", b"\x89PNG\r\n\x1a\n", b"HTTP/1.1 2", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000],
+    ids=["nothing", "a picture", "half a line", "another protocol", "endless headers"],
 )
 async def test_an_answer_that_is_no_http_is_refused(authority: Authority, what: bytes) -> None:
     async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
@@ -371,6 +376,7 @@ async def test_silence_stops_at_the_deadline_wherever_it_falls(authority: Author
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)
         writer.close()
+        here.gone.set()
 
     async with site(authority, shot=shot) as here:
         if silent == "resolving":
@@ -382,6 +388,8 @@ async def test_silence_stops_at_the_deadline_wherever_it_falls(authority: Author
             here.port = server.sockets[0].getsockname()[1]
         assert "took too long: found 0 bytes" in (await refused(here, deadline_s=0.2)).message
         if silent == "handshake":
+            with anyio.fail_after(2):
+                await here.gone.wait()
             server.close()
             await server.wait_closed()
         here.gone.set()

@@ -43,7 +43,7 @@ def test_the_operator_goes_before_the_host_and_the_host_before_the_working_direc
     assert paths(plain("  ", None)) == ["/work/here"]
 
 
-@pytest.mark.parametrize("folder", BROAD + ["/home/me"])
+@pytest.mark.parametrize("folder", [*BROAD, "/home/me"])
 def test_a_broad_folder_is_never_a_root_by_default(folder: str) -> None:
     for roots in (plain(None, working=folder), plain(None, [f"file://{folder}"])):
         assert roots.folders == ()
@@ -53,7 +53,7 @@ def test_a_broad_folder_is_never_a_root_by_default(folder: str) -> None:
 
 
 def test_the_home_of_the_account_and_what_holds_it_are_broad_whatever_home_says() -> None:
-    own = os.path.realpath(os.path.expanduser("~"))
+    own = str(Path.home().resolve())
     assert find_roots(None, working=own, environment={}).folders == ()
     holds = find_roots(None, working="/data", environment={"HOME": "/data/people/me"})
     assert holds.folders == ()
@@ -68,7 +68,9 @@ def test_a_broad_folder_is_left_out_beside_a_good_one() -> None:
     assert paths(plain(None, ["file:///", "file:///work/main"])) == ["/work/main"]
 
 
-@pytest.mark.parametrize("uri", ["https://x/y", "file://server/share", "/plain", "file:relative", "file:///a%00b", "file://["])
+@pytest.mark.parametrize(
+    "uri", ["https://x/y", "file://server/share", "/plain", "file:relative", "file:///a%00b", "file://["]
+)
 def test_what_is_no_local_file_uri_is_no_root(uri: str) -> None:
     assert path_of_uri(uri) is None
     roots = plain(None, [uri])
@@ -103,15 +105,17 @@ def test_a_tilde_is_the_home_and_a_name_after_it_is_a_name() -> None:
         roots.place("~/.ssh/id_rsa")
 
 
-@pytest.mark.parametrize(("path", "parts"), [("a/../b", ("b",)), ("./b", ("b",)), ("../here/b", ("b",)), ("a//b/", ("a", "b"))])
+@pytest.mark.parametrize(
+    ("path", "parts"), [("a/../b", ("b",)), ("./b", ("b",)), ("../here/b", ("b",)), ("a//b/", ("a", "b"))]
+)
 def test_dots_are_taken_out_by_name(path: str, parts: tuple[str, ...]) -> None:
     assert plain("/work/here").place(path).parts == parts
 
 
 @pytest.mark.parametrize(
     "path",
-    ["..", "../x", "a/../../x", "/", "/etc/passwd", "/work/here_evil/x", "/work/hereafter", "//etc/passwd", "/work/here/../x",
-     "/proc/self/environ", "x\0y", "\0", "\ud800", "x" * 5000, "~/secret-of-mine"],
+    ["..", "../x", "a/../../x", "/", "/etc/passwd", "/work/here_evil/x", "/work/hereafter", "//etc/passwd",
+     "/work/here/../x", "/proc/self/environ", "x\0y", "\0", "\ud800", "x" * 5000, "~/secret-of-mine"],
 )  # fmt: skip
 def test_a_path_outside_is_refused_and_not_repeated(path: str) -> None:
     with pytest.raises(PathRefused) as refused:

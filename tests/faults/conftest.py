@@ -1,0 +1,7 @@
+"""The server's own starting points serve here too."""
+
+from __future__ import annotations
+
+from tests.server.conftest import anyio_backend, day, mode, short_waits, sim
+
+__all__ = ["anyio_backend", "day", "mode", "short_waits", "sim"]

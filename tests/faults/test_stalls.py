@@ -1,0 +1,99 @@
+"""Stalls: deadlines of our own, which comments don't move, and whose variable the result names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import chats, served
+
+NO_TOKEN: dict[str, dict[str, Any]] = {
+    "no bytes": {"gate": "never"},
+    "only the headers": {"gate": "never", "gate_at": "head"},
+    "comments only": {"comments_every": 0.05},
+}
+
+
+@pytest.mark.parametrize("case", NO_TOKEN)
+async def test_an_answer_that_never_begins_times_out(sim: Simulator, mode: str, case: str) -> None:
+    sim.play({**NO_TOKEN[case], "times": "always"})
+    async with served(sim, mode, KIMI_FIRST_TOKEN_TIMEOUT_S="0.4") as kimi:
+        with anyio.fail_after(5):
+            result = await kimi.think()
+            await sim.client_gone(within=1)
+    assert result.status == "failed"
+    assert result.code == "upstream_timeout"
+    assert "KIMI_FIRST_TOKEN_TIMEOUT_S" in result.error["fix"]
+    assert result.error["retryable"] is True
+    assert len(chats(sim)) == 1, "a timeout is not asked again: it may have been paid for"
+
+
+@pytest.mark.parametrize("where", ["content", "finish"])
+async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
+    sim: Simulator, mode: str, where: str
+) -> None:
+    sim.play({"reasoning": "Hm.", "content": "It is 391, as I said.", "gate": "never", "gate_at": where})
+    async with served(sim, mode, KIMI_IDLE_TIMEOUT_S="0.4") as kimi:
+        with anyio.fail_after(5):
+            result = await kimi.think()
+            await sim.client_gone(within=1)
+    assert result.code == "upstream_timeout"
+    assert "KIMI_IDLE_TIMEOUT_S" in result.error["fix"]
+    assert result.reasoning == "Hm."
+    assert "It is 391, as I said.".startswith(result.answer)
+    assert result.answer
+    assert result.answer in result.text
+
+
+async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simulator) -> None:
+    sim.play({"content": "word " * 1_000, "token_every": 0.1})
+    async with served(sim, KIMI_IDLE_TIMEOUT_S="0.5", KIMI_TOTAL_TIMEOUT_S="1.5") as kimi:
+        with anyio.fail_after(5):
+            result = await kimi.instant()
+    assert result.code == "upstream_timeout"
+    assert "KIMI_TOTAL_TIMEOUT_S" in result.error["fix"]
+    assert result.said["timing"]["total_s"] >= 1
+    assert result.answer.startswith("word word")
+
+
+async def test_the_total_deadline_covers_all_attempts(sim: Simulator) -> None:
+    sim.play({"status": 429, "retry_after": 1, "times": "always"})
+    async with served(sim, KIMI_TOTAL_TIMEOUT_S="1.5") as kimi:
+        with anyio.fail_after(5):
+            result = await kimi.think()
+    assert result.code == "overloaded"
+    assert "KIMI_TOTAL_TIMEOUT_S" in result.error["fix"]
+    assert result.attempts == 2
+
+
+async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator) -> None:
+    sim.play({"gate": "end", "gate_at": "finish", "content": "first"})
+    async with served(sim, KIMI_MAX_CONCURRENCY="1", KIMI_FIRST_TOKEN_TIMEOUT_S="0.3") as kimi:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kimi.think, "the first")
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            statuses: list[str] = []
+
+            async def second() -> None:
+                statuses.append((await kimi.think("the second")).status)
+
+            tasks.start_soon(second)
+            await anyio.sleep(0.6)  # longer than the deadline: time itself is what is tested
+            assert statuses == []
+            sim.open_gate("end")
+    assert statuses == ["completed"]
+
+
+async def test_a_finish_that_came_is_not_spoilt_by_a_connection_that_stays_open(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.upstream.attempt.AFTER_FINISH_S", 0.2)
+    sim.play({"content": "It is 391.", "no_done": True, "stall_at": 100_000, "framing": "close"})
+    async with served(sim) as kimi:
+        with anyio.fail_after(5):
+            result = await kimi.think()
+    assert result.status == "completed"
+    assert result.answer == "It is 391."

@@ -1,0 +1,92 @@
+"""Stdout belongs to the protocol: whatever prints or warns inside the process ends up on stderr, as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import process_environment
+from tests.stdio.peer import Peer
+
+NOISY = """
+import logging, os, subprocess, sys, warnings
+from kimi_mcp import engine
+
+quiet = engine.Engine.run
+
+async def noisy(self, call, run):
+    print("a print in the middle of a call")
+    sys.stdout.write("half a line")
+    sys.stdout.flush()
+    os.write(1, b"straight to the descriptor\\n")
+    warnings.warn("a warning \\x1b[31m\\r\\nof two lines")
+    logging.getLogger("some.library").error("an error\\nof two lines")
+    subprocess.run([sys.executable, "-c", "print('a noisy child')"])
+    return await quiet(self, call, run)
+
+engine.Engine.run = noisy
+from kimi_mcp.serving import serve
+serve()
+"""
+
+
+async def test_nothing_but_messages_reaches_the_wire(sim: Simulator, tmp_path: Path) -> None:
+    log = tmp_path / "stderr"
+    with log.open("wb") as stderr:
+        environment = process_environment(sim)
+        started = await anyio.open_process([sys.executable, "-c", NOISY], env=environment, stderr=stderr)
+    try:
+        peer = Peer(started)
+        await peer.greet()
+        with anyio.fail_after(15):
+            for number in range(3):
+                await peer.call("kimi_think", number, prompt="hi")
+                reply = await peer.reply()
+                assert reply["id"] == number
+                assert reply["result"]["structuredContent"]["status"] == "completed"
+        await peer.close_stdin()
+        assert await peer.rest() == []
+        assert await peer.leaves() == 0
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.aclose()
+    text = log.read_text(encoding="utf-8")
+    assert "straight to the descriptor" in text
+    assert "a print in the middle of a call" in text
+    foreign = ("straight to the descriptor", "a noisy child")
+    lines = [line for line in text.split("\n") if line and line not in foreign]
+    for line in lines:
+        assert isinstance(json.loads(line), dict), "what goes through Python is one JSON object a line"
+    assert "\x1b" not in text
+
+
+async def test_a_host_that_stops_reading_stderr_stops_no_call(sim: Simulator) -> None:
+    read, write = os.pipe()
+    environment = process_environment(sim, KIMI_LOG_LEVEL="DEBUG")
+    started = await anyio.open_process(
+        [sys.executable, "-m", "kimi_mcp"], env=environment, stderr=write, stdout=subprocess.PIPE
+    )
+    os.close(write)
+    try:
+        peer = Peer(started)
+        await peer.greet()
+        with anyio.fail_after(15):
+            await peer.send(*(b"{" for _ in range(1_000)))
+            await peer.call("kimi_think", 1, prompt="hi")
+            while (reply := await peer.reply())["id"] != 1:
+                pass
+        assert reply["result"]["structuredContent"]["status"] == "completed"
+        await peer.close_stdin()
+        assert await peer.leaves() == 0
+    finally:
+        os.close(read)
+        if started.returncode is None:
+            started.kill()
+        await started.aclose()

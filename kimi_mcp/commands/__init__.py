@@ -77,8 +77,8 @@ def _spoken(command: Callable[..., None]) -> Callable[..., None]:
 
 def _alone(fault: Exception) -> Exception:
     """What a task group raises because of one thing is that thing."""
-    while isinstance(fault, ExceptionGroup) and len(fault.exceptions) == 1:
-        fault = cast("ExceptionGroup[Exception]", fault).exceptions[0]
+    while len(inner := cast("tuple[Exception, ...]", getattr(fault, "exceptions", ()))) == 1:
+        fault = inner[0]
     return fault
 
 

@@ -114,7 +114,7 @@ def _as_json(profile: Profile, request: Request, findings: Sequence[Finding]) ->
 
 
 def _show(profile: Profile, request: Request, findings: Sequence[Finding]) -> None:
-    page = Page(label=8)
+    page = Page(label=9)
     page.heading(f"{profile.model.id} at {profile.provider.id}", f"read as {request.mode} mode")
     if not findings:
         page.mark("ok", "No rule objects.")

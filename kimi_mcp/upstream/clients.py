@@ -21,7 +21,6 @@ import anyio
 import httpcore2
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, Omit
-from openai._models import FinalRequestOptions
 
 from kimi_mcp import __version__
 from kimi_mcp.upstream.transport import Connection, PacedBackend, PacedStream, Transport
@@ -78,6 +77,7 @@ class Client:
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             http_client=way,
         )
+        self._base_url, self._key, self._way = base_url, key, way
         self._headers: dict[str, str | Omit] = {"X-Stainless-Retry-Count": Omit()}
         if not key:
             self._headers["Authorization"] = Omit()
@@ -104,16 +104,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Any other request, its body sent piece by piece; hand out the answer once its headers are there."""
-        return Answer(
-            await self._openai.request(
-                cast_to=httpx2.Response,
-                options=FinalRequestOptions.construct(
-                    method=method.lower(), url=path, content=content, headers={**self._headers, **(headers or {})}
-                ),
-                stream=True,
-                stream_cls=cast(Any, AsyncStream),
-            )
-        )
+        # Not by openai's client: it refuses a multipart body that is sent piece by piece.
+        named = {**({"Authorization": f"Bearer {self._key}"} if self._key else {}), **(headers or {})}
+        url, patience = f"{self._base_url}/{path}", httpx2.Timeout(None, connect=CONNECT_S)
+        request = self._way.build_request(method, url, content=content, headers=named, timeout=patience)
+        return Answer(await self._way.send(request, stream=True))
 
 
 class Clients:

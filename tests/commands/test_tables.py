@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from datetime import date
 
 import pytest
@@ -14,6 +16,7 @@ from kimi_mcp import __version__, catalogue, terminal
 from kimi_mcp.commands import app
 from kimi_mcp.engine import today
 from kimi_mcp.policy import load_rules
+from tests.commands.shell import started
 
 COMMANDS = ("serve", "demo", "ask", "simulator", "doctor", "models", "policy")
 
@@ -72,6 +75,23 @@ def test_a_name_that_the_catalogue_does_not_know_is_answered_with_the_nearest(
     shown = kimi("models", *arguments)
     assert shown.exit_code == 2
     assert near in shown.stderr.replace(arguments[1], "")
+
+
+def test_nothing_heavy_is_imported_to_read_a_command_line() -> None:
+    program = "import sys; from kimi_mcp.commands import app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    heavy = {"anyio", "mcp", "openai", "pydantic", "rich.console", "kimi_mcp.engine", "kimi_mcp.simulator"}
+    assert not heavy & set(done.stdout.split())
+
+
+async def test_a_pipe_that_nobody_reads_any_more_is_no_fault() -> None:
+    async with started("models") as process:
+        assert process.stdout is not None
+        await process.stdout.aclose()
+        assert process.stderr is not None
+        said = b"".join([piece async for piece in process.stderr])
+    assert b"Traceback" not in said
+    assert b"fault" not in said
 
 
 class Screen(io.StringIO):

@@ -45,7 +45,7 @@ TOOLED: tuple[dict[str, Any], ...] = (
     {"tools": (WEATHER,), "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
     {"tool_choice": "required"},
 )
-LIMITS = (None, 1, 16_000, 10**9)
+LIMITS = (None, 15_999, 16_000)
 TURNS = ((user(PROMPT),), (system("Be brief."), user(PROMPT)))
 
 
@@ -60,46 +60,42 @@ SWEEP = list(sweep())
 
 
 @pytest.mark.parametrize("at", PROFILES, ids=NAMES)
-def test_every_request_gets_a_plan_or_a_refusal_with_its_mend(at: Profile) -> None:
-    for strict, request in itertools.product((False, True), SWEEP):
-        decision = policy.decide(request, at, world(at, strict=strict))
-        assert isinstance(decision, Plan | Refusal)
-        if isinstance(decision, Refusal):
-            assert decision.message
-            assert decision.fix
-            assert "{" not in decision.message + decision.fix
-            too_much = (request.max_tokens or 0) > at.output_ceiling
-            assert decision.code == ("invalid_arguments" if too_much and not decision.rule else "policy_refused")
-        else:
-            assert decision.turns == request.turns
-            assert 0 < decision.max_tokens <= at.output_ceiling
-            assert decision.mode in at.modes
-            for adjustment in decision.adjustments:
-                assert adjustment.rule in policy.load_rules()
-                assert adjustment.field
-                assert adjustment.why
-                assert "{" not in adjustment.why
-
-
-@pytest.mark.parametrize("at", PROFILES, ids=NAMES)
-def test_a_decision_depends_on_nothing_but_what_it_is_given(at: Profile) -> None:
-    for request in SWEEP[::7]:
-        assert policy.decide(request, at, world(at)) == policy.decide(request, at, world(at))
-
-
-@pytest.mark.parametrize("at", PROFILES, ids=NAMES)
-def test_strict_never_changes_what_was_asked_for(at: Profile) -> None:
+def test_every_request_gets_a_plan_or_a_refusal_and_strict_changes_nothing_that_was_asked(at: Profile) -> None:
     for request in SWEEP:
-        strict = policy.decide(request, at, world(at, strict=True))
         mended = policy.decide(request, at, world(at))
+        strict = policy.decide(request, at, world(at, strict=True))
+        _is_whole(mended, request, at)
+        _is_whole(strict, request, at)
         if isinstance(strict, Plan):
             assert strict == mended, "what strict lets through needed no mend"
             assert all(adjustment.action == "warned" for adjustment in strict.adjustments)
             assert strict.mode == request.mode
             assert request.max_tokens in (None, strict.max_tokens)
         elif isinstance(mended, Plan):
-            assert strict.code == "policy_refused"
             assert strict.rule in {adjustment.rule for adjustment in mended.adjustments}
+
+
+def _is_whole(decision: Plan | Refusal, request: Request, at: Profile) -> None:
+    if isinstance(decision, Refusal):
+        assert decision.message
+        assert decision.fix
+        assert "{" not in decision.message + decision.fix
+        assert (decision.code, decision.rule in policy.load_rules()) == ("policy_refused", True)
+        return
+    assert decision.turns == request.turns
+    assert 0 < decision.max_tokens <= at.output_ceiling
+    assert decision.mode in at.modes
+    for adjustment in decision.adjustments:
+        assert adjustment.rule in policy.load_rules()
+        assert adjustment.field
+        assert adjustment.why
+        assert "{" not in adjustment.why
+
+
+@pytest.mark.parametrize("at", PROFILES, ids=NAMES)
+def test_a_decision_depends_on_nothing_but_what_it_is_given(at: Profile) -> None:
+    for request in SWEEP[::11]:
+        assert policy.decide(request, at, world(at)) == policy.decide(request, at, world(at))
 
 
 # ── the simulator's checks as judge ───────────────────────────────────────────────────────────────────────────────

@@ -177,6 +177,8 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
+    if outcome.reasoning:  # before it is cut: half a key is none that is found
+        outcome = replace(outcome, reasoning=scrub(outcome.reasoning))
     result = structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars)
     return CallToolResult(
         content=[TextContent(text=scrub(text(outcome)))],
@@ -273,7 +275,7 @@ def _list_of(runs: list[Run]) -> str:
 
 
 def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
-    whole = (outcome.answer if of == "answer" else outcome.reasoning) or ""
+    whole = scrub((outcome.answer if of == "answer" else outcome.reasoning) or "")
     if offset > len(whole):
         raise InvalidArguments(
             f"`offset` {offset} is beyond the {len(whole)} characters there are.", fix="Give a smaller `offset`."

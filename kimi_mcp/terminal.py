@@ -78,11 +78,10 @@ def console(stream: TextIO) -> Console:
 
 def complain(message: str, fix: str = "") -> None:
     """An error: one sentence plus the mend, on stderr."""
-    out = console(sys.stderr)
-    out.print("kimi-mcp: ", style=STYLES["bad"], end="")
-    out.print(safe(message), soft_wrap=True)
+    page = Page(sys.stderr, label=len("kimi-mcp: "), indent=0)
+    page.row("kimi-mcp:", message, label_kind="bad")
     if fix:
-        out.print(" " * 10 + safe(fix), soft_wrap=True)
+        page.row("", fix)
 
 
 def changed(adjustment: Adjustment) -> str:
@@ -128,7 +127,7 @@ class Page:
     def row(self, label: str, text: str, kind: str = "", *, label_kind: str = "quiet") -> None:
         """A text beside its label; its further lines stand below its first."""
         start = " " * self._indent
-        gap = max(self._label, len(label) + 2)
+        gap = max(self._label, len(label) + 1)
         body = self._text(text, kind)
         lines = self._folded(body, len(start) + gap) or [body]
         for number, piece in enumerate(lines):

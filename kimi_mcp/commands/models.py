@@ -46,7 +46,7 @@ def models(
     if as_json:
         print(json.dumps([row.as_json() for row in rows], indent=2, ensure_ascii=False))
         return
-    page = Page(label=27)
+    page = Page(label=26)
     if page.folds:
         _for_people(page, facts, rows, sources=sources)
     else:
@@ -99,7 +99,7 @@ def _for_programs(rows: Sequence[Row]) -> None:
 
 
 def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: bool) -> None:
-    extras = [name for name, width in EXTRAS if page.width >= width]
+    extras = [name for name, width in EXTRAS if page.width >= width and not sources]
     widths = [max(len(cells[place]) for cells in map(_cells, rows)) for place in range(4)]
     for provider, served in groupby(rows, key=lambda row: row.provider):
         about = facts.providers[provider]

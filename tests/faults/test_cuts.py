@@ -165,7 +165,9 @@ async def test_an_answer_in_one_body_is_as_good_as_a_stream(sim: Simulator) -> N
     assert result.reasoning == "Hm."
 
 
-@pytest.mark.parametrize("step", [{"split": "utf8"}, {"split": 1}, {"together": True}, {"comments_before": 50}, {"no_done": True}])
+@pytest.mark.parametrize(
+    "step", [{"split": "utf8"}, {"split": 1}, {"together": True}, {"comments_before": 50}, {"no_done": True}]
+)
 async def test_a_stream_may_come_in_any_pieces(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**SHORT, **step})
     async with served(sim) as kimi:

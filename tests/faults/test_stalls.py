@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import chats, served
+from tests.server.asking import Kimi, chats, served
 
 NO_TOKEN: dict[str, dict[str, Any]] = {
     "no bytes": {"gate": "never"},
@@ -71,19 +71,21 @@ async def test_the_total_deadline_covers_all_attempts(sim: Simulator) -> None:
 
 async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "first"})
-    async with served(sim, KIMI_MAX_CONCURRENCY="1", KIMI_FIRST_TOKEN_TIMEOUT_S="0.3") as kimi:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(kimi.think, "the first")
-            await sim.until(lambda: sim.waiting_at("end") == 1)
-            statuses: list[str] = []
+    statuses: list[str] = []
 
-            async def second() -> None:
-                statuses.append((await kimi.think("the second")).status)
+    async def second(kimi: Kimi) -> None:
+        statuses.append((await kimi.think("the second")).status)
 
-            tasks.start_soon(second)
-            await anyio.sleep(0.6)  # longer than the deadline: time itself is what is tested
-            assert statuses == []
-            sim.open_gate("end")
+    async with (
+        served(sim, KIMI_MAX_CONCURRENCY="1", KIMI_FIRST_TOKEN_TIMEOUT_S="0.3") as kimi,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(kimi.think, "the first")
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        tasks.start_soon(second, kimi)
+        await anyio.sleep(0.6)  # longer than the deadline: time itself is what is tested
+        assert statuses == []
+        sim.open_gate("end")
     assert statuses == ["completed"]
 
 

@@ -33,7 +33,10 @@ AGAIN: dict[str, tuple[dict[str, Any], str]] = {
     "rate limited": ({"status": 429, "error_type": "rate_limit_reached_error"}, "rate_limited"),
     "a Retry-After of nothing": ({"status": 429, "retry_after": 0}, "overloaded"),
     "a Retry-After that is garbage": ({"status": 429, "retry_after": "soon"}, "overloaded"),
-    "a Retry-After in the past": ({"status": 429, "headers": {"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}}, "overloaded"),
+    "a Retry-After in the past": (
+        {"status": 429, "headers": {"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}},
+        "overloaded",
+    ),
     "408": ({"status": 408}, "upstream_broken"),
     "409": ({"status": 409}, "upstream_broken"),
     "500": ({"status": 500}, "upstream_broken"),
@@ -124,6 +127,19 @@ async def test_a_key_that_an_answer_repeats_is_hidden(sim: Simulator, place: str
     for one in (result, *pages):
         assert KEY not in one.text
         assert KEY not in str(one.said)
+
+
+async def test_no_cut_through_a_key_shows_a_part_of_it(sim: Simulator) -> None:
+    text = "The key is " + KEY + ". " + "And so on. " * 100
+    sim.play({"reasoning": text, "content": text})
+    async with served(sim, KIMI_API_KEY=KEY, KIMI_REASONING_INLINE_CHARS="90") as kimi:
+        result = await kimi.think()
+        pages = [await kimi.run(result.run_id, of, offset=15) for of in ("answer", "reasoning")]
+    assert result.said["reasoning"]["truncated"]
+    for one in (result, *pages):
+        for start in range(len(KEY) - 8):
+            assert KEY[start : start + 8] not in str(one.said)
+            assert KEY[start : start + 8] not in one.text
 
 
 @pytest.mark.parametrize("level", ["WARNING", "DEBUG"])

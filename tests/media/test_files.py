@@ -23,7 +23,7 @@ from kimi_mcp.media.roots import Roots, find_roots
 SECRET = "what stands outside"
 MOST = 1_000_000
 OPEN = Path("/proc/self/fd")
-RACES = int(os.environ.get("RACE_READS", "1500"))
+RACES = int(os.environ.get("RACE_READS", "1000"))
 """Reads of each race; `RACE_READS=100000` for the whole of it."""
 
 
@@ -354,76 +354,6 @@ def test_a_swapping_link_never_leads_outside(swap: str, path: str, tree: SimpleN
     assert seen["escaped"] == 0
     assert seen["inside"], "the race was never won: it proves nothing"
     assert seen["refused"], "the link was never met: it proves nothing"
-
-
-# ------------------------------------------------------------------------------------------------- key files
-
-KEYS = [".env", ".env.local", ".ENV", "prod.env", ".envrc", "id_rsa", "id_ed25519_work", "ID_RSA.bak", "server.pem",
-        "tls.key", "cert.p12", "cert.pfx", "vault.kdbx", ".netrc", "_netrc", ".npmrc", ".pypirc", "credentials",
-        ".credentials.json", "credentials.json", "terraform.tfstate", "terraform.tfstate.backup", ".git-credentials",
-        "service-account-prod.json", "service_account.json", ".aws/config", ".ssh/config", ".ssh/known_hosts",
-        ".gnupg/trustdb.gpg", ".kube/config", ".docker/config.json", ".git/config", "\uff0eenv",
-        ".e\u200bnv", ".env."]  # fmt: skip
-HARMLESS = [".env.example", ".env.sample", ".env.local.template", "id_rsa.pub", ".ssh/id_ed25519.pub", "environment.py",
-            "keys.py", "credentials.py", "monkey", "config.json", "pemmican.txt"]  # fmt: skip
-
-
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("name", KEYS)
-def test_a_key_or_password_file_is_refused_even_when_named(name: str, tree: SimpleNamespace) -> None:
-    path = tree.inside / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("TOKEN=1")
-    error = refusal(name, tree)
-    assert "holds keys or passwords" in error.message
-    assert "TOKEN" not in error.message
-    path.unlink()
-    assert refusal(name, tree).message == error.message, "not even whether it exists is told"
-
-
-@pytest.mark.parametrize("name", HARMLESS)
-def test_a_name_that_only_resembles_one_is_read(name: str, tree: SimpleNamespace) -> None:
-    path = tree.inside / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("TOKEN=")
-    assert read(name, tree.roots) == b"TOKEN="
-
-
-def test_a_root_within_a_key_folder_gives_nothing_away(tmp_path: Path) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh" / "notes").write_text("x")
-    with pytest.raises(PathRefused, match="keys or passwords"):
-        open_within("notes", find_roots(str(tmp_path / ".ssh")))
-
-
-PEM = "-----BEGIN {}PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END {}PRIVATE KEY-----\n"
-KEY_TEXTS = [PEM.format(kind, kind).encode() for kind in ("", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED ")] + [
-    b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n",
-    b"\xef\xbb\xbf \r\n" + PEM.format("", "").encode(),
-    PEM.format("", "").encode("utf-16"),
-    b"\xfe\xff" + PEM.format("", "").encode("utf-16-be"),
-    b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n" + PEM.format("", "").encode(),
-    b"Bag Attributes\n    friendlyName: x\n" + PEM.format("", "").encode(),
-    b"PuTTY-User-Key-File-3: ssh-ed25519\n",
-    b"# created: 2026-01-01T00:00:00Z\n# public key: age1\nAGE-SECRET-KEY-1ABC\n",
-    b'{"type": "service_account", "private_key": "x"}',
-]
-
-
-@pytest.mark.parametrize("content", KEY_TEXTS)
-def test_a_private_key_is_known_by_its_content_whatever_its_name(content: bytes, tree: SimpleNamespace) -> None:
-    (tree.inside / "notes.txt").write_bytes(content)
-    assert "holds keys or passwords" in refusal("notes.txt", tree).message
-
-
-def test_what_only_mentions_a_key_or_holds_a_certificate_is_read(tree: SimpleNamespace) -> None:
-    for content in (
-        'HEADER = "-----BEGIN PRIVATE KEY-----"\n',
-        "-----BEGIN CERTIFICATE-----\nMIIB\n",
-        "# created: today\n",
-    ):
-        (tree.inside / "notes.txt").write_text(content)
-        assert read("notes.txt", tree.roots) == content.encode()
 
 
 def test_an_opened_file_shows_its_name_and_not_where_it_lies(tree: SimpleNamespace) -> None:

@@ -1,4 +1,4 @@
-"""How these tests ask a whole server: in process over its own streams, or a real process, always a real upstream socket.
+"""How these tests ask a whole server: in this process over streams, or a process of its own; the upstream is a socket.
 
 Every result is held against the contract before a test sees it: its keys, their types, the listed output schema, and
 that the text of a failure stands on its own.
@@ -23,7 +23,7 @@ from mcp.client._memory import InMemoryTransport
 from mcp.client.stdio import stdio_client
 from mcp.server import Server
 from mcp.shared.message import SessionMessage
-from mcp_types import CallToolResult, JSONRPCNotification, JSONRPCRequest, TextContent
+from mcp_types import CallToolResult, Implementation, JSONRPCNotification, JSONRPCRequest, TextContent
 
 from kimi_mcp.server import House, build_server
 from kimi_mcp.settings import read_settings
@@ -216,11 +216,17 @@ def _server(sim: Simulator | None, provider: str | None, **variables: str) -> tu
 
 @asynccontextmanager
 async def served(
-    sim: Simulator | None, mode: str = "auto", *, provider: str | None = "simulator", **variables: str
+    sim: Simulator | None,
+    mode: str = "auto",
+    *,
+    provider: str | None = "simulator",
+    host: str = "a host",
+    **variables: str,
 ) -> AsyncIterator[Kimi]:
     """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
     server, houses = _server(sim, provider, **variables)
-    async with Client(InMemoryTransport(server), mode=mode) as client:  # pyright: ignore[reportArgumentType]
+    who = Implementation(name=host, version="1")
+    async with Client(InMemoryTransport(server), mode=mode, client_info=who) as client:
         yield Kimi(client, houses[0])
 
 
@@ -246,7 +252,7 @@ async def process(
             args=["-m", "kimi_mcp"],
             env=process_environment(sim, provider, **variables),
         )
-        async with Client(stdio_client(started, errlog=log), mode=mode) as client:  # pyright: ignore[reportArgumentType]
+        async with Client(stdio_client(started, errlog=log), mode=mode) as client:
             yield client
 
 
@@ -328,9 +334,7 @@ class Line:
 
 
 @asynccontextmanager
-async def line(
-    sim: Simulator | None, *, provider: str | None = "simulator", **variables: str
-) -> AsyncIterator[Line]:
+async def line(sim: Simulator | None, *, provider: str | None = "simulator", **variables: str) -> AsyncIterator[Line]:
     """A server in this process without any client: a test plays the host, message by message."""
     server, houses = _server(sim, provider, **variables)
     async with InMemoryTransport(server) as streams:

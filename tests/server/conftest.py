@@ -1,4 +1,4 @@
-"""What every test of a whole server starts from: a simulator, an era, the day of the catalogue's facts, no long waits."""
+"""What every test of a whole server starts from: a simulator, an era, the day of the facts, no long waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 def day(monkeypatch: pytest.MonkeyPatch) -> date:
     """The server believes that it is the day of the simulator's facts, whenever the tests run."""
     facts_day = date(2026, 11, 23)
-    monkeypatch.setitem(Engine.__init__.__kwdefaults__, "day", lambda: facts_day)
+    monkeypatch.setattr(Engine.__init__, "__kwdefaults__", {"day": lambda: facts_day})
     return facts_day
 
 

@@ -57,7 +57,7 @@ SWITCH: dict[str, dict[str, dict[str, Any]]] = {
     "nothing": {"thinking": {}, "instant": {}},
 }
 SWITCH |= {"moonshot-cn": SWITCH["moonshot"], "simulator": SWITCH["moonshot"]}
-SWITCH |= {name: SWITCH["vllm"] for name in ("sglang", "ktransformers", "fireworks")}
+SWITCH |= dict.fromkeys(("sglang", "ktransformers", "fireworks"), SWITCH["vllm"])
 
 
 def environment(provider: str) -> dict[str, str]:

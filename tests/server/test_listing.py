@@ -97,7 +97,9 @@ async def test_resources_are_listed_and_read(mode: str) -> None:
     assert "kimi_think" in texts["kimi://skill"]
 
 
-@pytest.mark.parametrize("uri", ["kimi://nothing", "kimi://runs/run_1/reasoning", "file:///etc/passwd", "x:" + "y" * 9999])
+@pytest.mark.parametrize(
+    "uri", ["kimi://nothing", "kimi://runs/run_1/reasoning", "file:///etc/passwd", "x:" + "y" * 9999]
+)
 async def test_an_unknown_resource_is_an_error_that_names_those_there_are(mode: str, uri: str) -> None:
     async with served(None, mode) as kimi:
         with pytest.raises(MCPError) as caught:
@@ -108,7 +110,17 @@ async def test_an_unknown_resource_is_an_error_that_names_those_there_are(mode: 
 
 
 def test_starting_imports_nothing_that_a_first_call_alone_needs() -> None:
-    late = ("openai", "typer", "rich", "PIL", "sqlalchemy", "kimi_mcp.simulator", "kimi_mcp.commands", "jsonschema", "numpy")
+    late = (
+        "openai",
+        "typer",
+        "rich",
+        "PIL",
+        "sqlalchemy",
+        "kimi_mcp.simulator",
+        "kimi_mcp.commands",
+        "jsonschema",
+        "numpy",
+    )
     program = (
         "import sys, json\n"
         "import mcp.server\n"

@@ -158,3 +158,31 @@ async def test_a_short_call_reports_no_progress(sim: Simulator, mode: str) -> No
     async with served(sim, mode) as kimi:
         await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=heard)
     assert heard.values == []
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_host_that_waits_while_progress_comes_gets_its_answer_at_once(sim: Simulator, mode: str) -> None:
+    sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
+    heard = Heard()
+    async with (
+        served(sim, mode, host="claude-code", KIMI_REPLY_WITHIN_S="0.1") as kimi,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def ask() -> None:
+            result = await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=heard)
+            assert result.status == "completed"
+            assert result.answer == "Hi."
+
+        tasks.start_soon(ask)
+        await heard.until("answering")
+        sim.open_gate("end")
+
+
+@pytest.mark.parametrize(("host", "listens"), [("claude-code", False), ("some-host", True), ("claude-ai", True)])
+async def test_any_other_host_gets_a_handle_in_time(sim: Simulator, mode: str, host: str, listens: bool) -> None:
+    sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
+    async with served(sim, mode, host=host, KIMI_REPLY_WITHIN_S="0.1") as kimi:
+        with anyio.fail_after(3):
+            result = await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=Heard() if listens else None)
+        assert result.status == "running"

@@ -108,7 +108,9 @@ async def test_a_repair_that_breaks_off_keeps_the_first_answer(sim: Simulator) -
     assert result.code == "upstream_broken"
 
 
-@pytest.mark.parametrize("second", [{"length_in_reasoning": True}, {"content": ""}, {"finish_reason": "content_filter"}])
+@pytest.mark.parametrize(
+    "second", [{"length_in_reasoning": True}, {"content": ""}, {"finish_reason": "content_filter"}]
+)
 async def test_a_repair_without_a_whole_answer_keeps_the_first_one(sim: Simulator, second: dict[str, Any]) -> None:
     sim.play({"content": MISFIT, **SHORT}, {"content": "", **second})
     async with served(sim) as kimi:
@@ -185,4 +187,3 @@ async def test_a_schema_that_refers_to_what_it_does_not_hold_fetches_nothing(
         result = await kimi.instant("Which city?", response_schema=schema)
     assert result.status in ("partial", "failed")
     assert result.said["parsed"] is None
-

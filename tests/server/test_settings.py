@@ -56,7 +56,9 @@ async def test_a_value_that_no_host_filled_in_counts_as_unset(value: str) -> Non
         ("MOONSHOT_API_KEY", "sk-two words"),
     ],
 )
-async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(sim: Simulator, variable: str, value: str) -> None:
+async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(
+    sim: Simulator, variable: str, value: str
+) -> None:
     async with served(sim, **{variable: value}) as kimi:
         assert len((await kimi.client.list_tools()).tools) == 3
         result = await kimi.think()

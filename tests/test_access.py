@@ -152,6 +152,15 @@ def test_a_providers_key_goes_elsewhere_only_where_the_provider_is_named(provide
     assert (argued.key, argued.base_url) == ("sk-own", own_url)
 
 
+def test_a_key_stays_here_even_where_a_stranger_is_taken_for_the_provider() -> None:
+    settings = read_settings({"KIMI_BASE_URL": "https://proxy.example/v1", "MOONSHOT_API_KEY": "sk-own"})
+    moonshot = catalogue.load().providers["moonshot"]
+    with pytest.raises(NotConfigured) as raised:
+        access_to(moonshot, settings, moonshot)
+    assert "MOONSHOT_API_KEY is set" in raised.value.message
+    assert "KIMI_PROVIDER=moonshot" in raised.value.fix
+
+
 def test_hf_token_serves_nim_only_where_nim_is_named_and_has_no_key_of_its_own() -> None:
     lent = access(KIMI_PROVIDER="nim", HF_TOKEN="sk-hf")
     assert (lent.key, lent.key_variable, lent.borrowed) == ("sk-hf", "HF_TOKEN", True)

@@ -93,8 +93,7 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     named = settings.provider == provider.id
     own_host = host in provider.hosts
     key, variable, borrowed = None, None, False
-    candidates = (("KIMI_API_KEY",) if is_chosen else ()) + (provider.key_variables if own_host or named else ())
-    for name in candidates:
+    for name in _candidates(provider, settings, is_chosen=is_chosen, may_go=own_host or named):
         if name in settings.keys:
             key, variable = settings.keys[name], name
             break
@@ -113,6 +112,19 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     return Access(
         provider=provider, base_url=base_url, key=key, key_variable=variable, borrowed=borrowed, chosen=is_chosen
     )
+
+
+def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_go: bool) -> tuple[str, ...]:
+    """The variables that may hold the key, in order.
+
+    KIMI_API_KEY is meant for this server alone and goes first, unless it was another key that chose the provider:
+    whose KIMI_API_KEY is, nobody said then.
+    """
+    own = provider.key_variables if may_go else ()
+    if not is_chosen:
+        return own
+    said = settings.provider is not None or settings.base_url is not None
+    return ("KIMI_API_KEY", *own) if said else (*own, "KIMI_API_KEY")
 
 
 def _host(base_url: str) -> str:

@@ -34,7 +34,7 @@ def choose(
     provider's preferred one. Raises ``InvalidArguments`` (``NotConfigured`` for the setting) with the nearest names.
     """
     known = tuple(profile for row in provider.models if (profile := catalogue.profile(provider.id, row.model)))
-    if asked == AUTO:
+    if asked.lower() == AUTO:
         first, *others = known
         if not provider.self_hosted or not served or any(profile.serving.wire_id in served for profile in known):
             return Choice(profile=first, successors=tuple(others))
@@ -49,8 +49,10 @@ def choose(
         if provider.self_hosted and served and profile.serving.wire_id not in served:
             return _aliases(served, known).get(profile.model.id, Choice(profile=profile))
         return Choice(profile=profile)
-    if provider.self_hosted and served and asked in served:
-        return _under_its_own_name(asked, known)
+    if provider.self_hosted and (asked in served if served else by_setting and served is None):
+        return _under_its_own_name(asked, known)  # what the operator says is believed where the engine says nothing
+    if routed := catalogue.profile(provider.id, asked.partition(":")[0]):
+        return Choice(profile=replace(routed, serving=replace(routed.serving, wire_id=asked)))  # such as …:free
     raise _unknown_model(provider, catalogue, asked, by_setting)
 
 

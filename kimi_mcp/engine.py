@@ -28,6 +28,7 @@ from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
+from kimi_mcp.tokens import least_tokens
 from kimi_mcp.types import SAMPLING, Completion, Mode, Request, TextPart, Turn, Usage, system, user
 
 log = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ def _error_of(refusal: policy.Refusal) -> CallRefused:
 
 def _fits(plan: Plan) -> None:
     """Refuse what is certainly beyond the model's context, before it is paid for."""
-    least, most = wire.least_tokens(plan.turns), plan.profile.model.context_tokens
+    least, most = least_tokens(plan.turns), plan.profile.model.context_tokens
     if least > most:
         raise ContextTooLong(
             f"The prompt has at least {least:,} tokens; {plan.profile.model.id} takes {most:,} in all.",

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NoReturn, cast
 
 from kimi_mcp.errors import InvalidArguments
 
 FENCE = "```"
+
+MATCHED_CHARS = 10_000
+"""Longer texts are not held against a pattern, in code points."""
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -83,11 +88,11 @@ def can_be_written(value: Any) -> bool:
 
 def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
     """Where a value breaks its schema; None: it fits."""
-    from jsonschema import Draft202012Validator, exceptions
+    from jsonschema import exceptions
     from referencing.exceptions import Unresolvable
 
     try:
-        fault: Any = cast(Any, exceptions).best_match(cast(Any, Draft202012Validator(schema)).iter_errors(value))
+        fault: Any = cast(Any, exceptions).best_match(_validator()(schema).iter_errors(value))
     except (Unresolvable, RecursionError):
         return "the schema refers to what it does not hold"
     except OverflowError:
@@ -96,3 +101,51 @@ def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
         return None
     place = "/".join(str(step) for step in fault.absolute_path)[:200] or "the whole"
     return f"{place} breaks the rule `{fault.validator}`"
+
+
+@cache
+def _validator() -> Any:
+    """JSON schema's own validator, but for patterns that might take for ever: those are left to the provider."""
+    from jsonschema import Draft202012Validator, validators
+
+    checks: Any = cast(Any, Draft202012Validator).VALIDATORS
+
+    def pattern(validator: Any, wanted: Any, value: Any, schema: Any) -> Any:
+        if isinstance(value, str) and len(value) <= MATCHED_CHARS and is_tame(wanted):
+            yield from checks["pattern"](validator, wanted, value, schema)
+
+    def pattern_properties(validator: Any, wanted: Any, value: Any, schema: Any) -> Any:
+        tame = {one: inner for one, inner in wanted.items() if is_tame(one)}
+        yield from checks["patternProperties"](validator, tame, value, schema)
+
+    own = {"pattern": pattern, "patternProperties": pattern_properties}
+    return cast(Any, validators).extend(Draft202012Validator, own)
+
+
+def is_tame(pattern: str) -> bool:
+    """Whether matching takes no more than polynomial time: no repeat or alternative inside a repeat, no reference."""
+    try:
+        return _tame(cast(Any, re)._parser.parse(pattern), within_repeat=False)
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _tame(parsed: Any, *, within_repeat: bool) -> bool:
+    for operation, argument in parsed:
+        name = str(operation)
+        if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            least, most, body = argument
+            if (most > 1 and within_repeat) or not _tame(body, within_repeat=within_repeat or most > least + 1):
+                return False
+        elif name == "BRANCH":
+            if within_repeat or not all(_tame(branch, within_repeat=within_repeat) for branch in argument[1]):
+                return False
+        elif name == "SUBPATTERN":
+            if not _tame(argument[-1], within_repeat=within_repeat):
+                return False
+        elif name in ("ASSERT", "ASSERT_NOT"):
+            if not _tame(argument[1], within_repeat=within_repeat):
+                return False
+        elif name in ("GROUPREF", "GROUPREF_EXISTS"):
+            return False
+    return True

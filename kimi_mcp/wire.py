@@ -164,17 +164,6 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": f"{kind}_url", f"{kind}_url": {"url": url}}
 
 
-CHARS_A_TOKEN = 16
-"""No text of any length was seen to average more characters other than blanks a token than this: a prompt that is too
-long even so is certainly too long."""
-
-
-def least_tokens(turns: Sequence[Turn]) -> int:
-    """A number of tokens that the turns certainly have at least."""
-    texts = [part.text for turn in turns for part in turn.parts if isinstance(part, TextPart)]
-    return sum(len(text) - text.count(" ") for text in texts) // CHARS_A_TOKEN
-
-
 # ── folding ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -344,7 +333,8 @@ class Fold:
                 index if isinstance(index, int) else position, identity if isinstance(identity, str) else ""
             )
             if isinstance(name := function.get("name"), str):
-                growing.name += name
+                if not growing.arguments and name != growing.name:  # some send the whole name in every chunk
+                    growing.name += name
                 grew = grew or bool(name)
             if isinstance(arguments := function.get("arguments"), str):
                 growing.arguments += arguments

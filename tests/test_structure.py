@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -127,3 +128,15 @@ def test_an_answer_of_blank_lines_is_soon_found_to_be_no_json() -> None:
 def test_numbers_beyond_all_bounds_are_no_crash() -> None:
     for answer in ("9" * 5_000, "1e999", "-" + "9" * 400):
         read_answer(answer, {"type": "number", "multipleOf": 0.1})
+
+
+@pytest.mark.parametrize("pattern", [r"^(a+)+$", r"^(a|a)*$", r"^((a*)*)*$", r"(\w+)\1+$"])
+def test_a_pattern_that_might_take_for_ever_is_left_to_the_provider(pattern: str) -> None:
+    value, fault = read_answer(json.dumps("a" * 60 + "!"), {"type": "string", "pattern": pattern})
+    assert (value, fault) == ("a" * 60 + "!", None)
+
+
+def test_an_ordinary_pattern_is_held_against_the_answer() -> None:
+    day = {"type": "object", "properties": {"day": {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}}}
+    assert read_answer('{"day": "2026-11-23"}', day) == ({"day": "2026-11-23"}, None)
+    assert read_answer('{"day": "tomorrow"}', day)[1] == "day breaks the rule `pattern`"

@@ -16,12 +16,16 @@ from kimi_mcp.plan import Plan
 from kimi_mcp.policy.findings import Finding, Gathered, Refusal
 from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS
 from kimi_mcp.policy.rules import Rule, load_rules
+from kimi_mcp.tokens import likely_tokens
 from kimi_mcp.types import Adjustment, Completion, Request
 
 __all__ = ["Finding", "Gathered", "Refusal", "Rule", "admit", "check", "decide", "judge", "load_rules", "reported"]
 
 DEFAULT_OUTPUT_TOKENS = 32_768
 """Asked for where neither the caller nor the catalogue says a bound (HC: Moonshot's own default for K2.5 and K2.6)."""
+
+LEAST_OUTPUT_TOKENS = 1_024
+"""Asked for however little a long prompt leaves: the provider then says by how much it is too long."""
 
 
 def admit(gathered: Gathered) -> Refusal | None:
@@ -109,7 +113,7 @@ def _settled(request: Request, plan: Plan) -> Plan | Refusal:
     """The plan with what the caller left open filled in, and with sampling values said only where they are wanted."""
     profile = plan.profile
     ceiling = profile.output_ceiling
-    max_tokens = plan.max_tokens or min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, ceiling)
+    max_tokens = plan.max_tokens or _default_output(plan)
     if max_tokens > ceiling:
         return Refusal(
             rule=None,
@@ -124,3 +128,10 @@ def _settled(request: Request, plan: Plan) -> Plan | Refusal:
     else:
         said = {name: value for name, value in plan.said.items() if fixed.get(name) != value}
     return replace(plan, max_tokens=max_tokens, said=said)
+
+
+def _default_output(plan: Plan) -> int:
+    """The bound where the caller left it open: the model's own default, or what a long prompt leaves of the context."""
+    profile = plan.profile
+    wanted = min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, profile.output_ceiling)
+    return max(min(wanted, profile.model.context_tokens - likely_tokens(plan.turns)), LEAST_OUTPUT_TOKENS)

@@ -16,7 +16,7 @@ from kimi_mcp.media.context import gather_texts
 from kimi_mcp.media.matching import Glob, braces_expanded, has_magic, ignore_rules, verdict
 from kimi_mcp.media.roots import Roots, find_roots
 
-ROUNDS = int(os.environ.get("RULE_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("RULE_ROUNDS", "15"))
 SEED = int(os.environ.get("RULE_SEED", "1"))
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")

@@ -125,7 +125,8 @@ def text(outcome: Outcome) -> str:
         return _running(outcome)
     lines = [_closing(adjustment) for adjustment in outcome.policy]
     if outcome.status == "cancelled":
-        lines.append("[cancelled: what stands above is all that had arrived]")
+        had = "what stands above is all that" if outcome.answer else "nothing of the answer"
+        lines.append(f"[cancelled: {had} had arrived]")
     elif outcome.error is not None:
         lines.append(f"[not whole: {outcome.error.message} {outcome.error.fix}]")
     return "\n\n".join(part for part in (outcome.answer, "\n".join(lines)) if part)

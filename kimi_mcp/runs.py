@@ -55,7 +55,7 @@ class Run:
         """The mode it is asked in."""
         self.attempts = 0
         """Upstream requests sent so far."""
-        self.waits_for: str | None = "a free place"
+        self.waits_for: str | None = "the provider"
         """What it waits for, for progress; None: tokens are coming."""
         self.done = anyio.Event()
         """Set when it has ended."""
@@ -73,6 +73,7 @@ class Run:
     def begin(self, plan: Plan) -> None:
         """The policy has decided; from here on something may be paid for."""
         self.plan, self.mode, self.provider = plan, plan.mode, plan.profile.provider.id
+        self.waits_for = "a free place"
 
     def begin_anew(self) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
@@ -91,6 +92,15 @@ class Run:
     def seconds(self) -> float:
         """Since it was asked for."""
         return time.monotonic() - self._started
+
+    def phase(self) -> str:
+        """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""
+        doing = "answering" if self.fold.has_answer else "thinking"
+        if self.waits_for is not None:
+            doing = f"waiting for {self.waits_for}"
+        tokens = f" · about {self.fold.pieces:,} tokens" if self.fold.pieces else ""
+        again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
+        return f"{doing}{tokens} · {self.seconds():.0f} s{again}"
 
     def timing(self) -> Timing:
         """How long it has taken so far."""

@@ -252,20 +252,8 @@ async def _wait(context: Context, run: Run, within_s: float) -> None:
         now = anyio.current_time()
         if run.done.is_set() or now >= start + within_s:
             return
-        await context.session.report_progress(round(now - start, 1), message=_progress(run))
+        await context.session.report_progress(round(now - start, 1), message=run.phase())
         tick = anyio.current_time() + PROGRESS_EVERY_S
-
-
-def _progress(run: Run) -> str:
-    if run.waits_for is not None:
-        phase = f"waiting for {run.waits_for}"
-    elif run.fold.has_answer:
-        phase = "answering"
-    else:
-        phase = "thinking"
-    tokens = f" · about {run.fold.pieces:,} tokens" if run.fold.pieces else ""
-    again = f" · attempt {run.attempts}" if run.attempts > 1 else ""
-    return f"{phase}{tokens} · {run.seconds():.0f} s{again}"
 
 
 def _list_of(runs: list[Run]) -> str:

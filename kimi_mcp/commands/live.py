@@ -28,19 +28,6 @@ class Watch(Protocol):
         ...
 
 
-def phase(run: Run) -> str:
-    """What a run is at, for a person who waits for it."""
-    if run.waits_for is not None:
-        doing = f"waiting for {run.waits_for}"
-    elif run.fold.has_answer:
-        doing = "answering"
-    else:
-        doing = "thinking"
-    tokens = f" · about {run.fold.pieces:,} tokens" if run.fold.pieces else ""
-    again = f" · attempt {run.attempts}" if run.attempts > 1 else ""
-    return f"{doing}{tokens} · {run.seconds():.0f} s{again}"
-
-
 class Progress:
     """The one line on stderr that tells a waiting person what goes on; nothing where nobody looks."""
 
@@ -52,7 +39,7 @@ class Progress:
         """Write it, over the one before."""
         if self._seen:
             frame = _FRAMES[int(run.seconds() * _FRAMES_A_SECOND) % len(_FRAMES)]
-            sys.stderr.write(f"\r\x1b[2K{frame} {phase(run)}"[: _columns() + 5])
+            sys.stderr.write(f"\r\x1b[2K{frame} {run.phase()}"[: _columns() + 5])
             sys.stderr.flush()
             self._shown = True
 

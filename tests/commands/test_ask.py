@@ -11,7 +11,9 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from typer.testing import CliRunner
 
+from kimi_mcp.commands import app
 from kimi_mcp.simulator import Simulator, Step
 from tests.commands.shell import kimi, started, to
 
@@ -89,10 +91,10 @@ async def test_an_answer_that_is_cut_off_ends_with_status_1_and_keeps_what_came(
 @pytest.mark.parametrize(
     "wrong", [["ask"], ["ask", "x", "--tool", "swarm"], ["ask", "x", "--max-tokens", "many"], ["oracle"]]
 )
-async def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
-    ended = await kimi(*wrong)
-    assert (ended.status, ended.out) == (2, "")
-    assert "Usage: " in ended.err
+def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
+    ended = CliRunner().invoke(app, wrong)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "Usage: " in ended.stderr
 
 
 async def test_a_schema_that_is_none_is_said_to_be(sim: Simulator, tmp_path: Path) -> None:

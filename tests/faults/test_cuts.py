@@ -13,7 +13,13 @@ from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, Result, chats, served
 
 PROMPT = "hi"
-SHORT: dict[str, Any] = {"reasoning": "你.", "content": "好 🌍.", "event_tokens": 2, "times": "always"}
+SHORT: dict[str, Any] = {
+    "reasoning": "你.",
+    "content": "好 🌍.",
+    "event_tokens": 2,
+    "usage": "missing",
+    "times": "always",
+}
 """A short answer of characters of several bytes, in several events."""
 
 AT_ONCE = 64

@@ -20,7 +20,7 @@ NO_TOKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", NO_TOKEN)
 async def test_an_answer_that_never_begins_times_out(sim: Simulator, mode: str, case: str) -> None:
     sim.play({**NO_TOKEN[case], "times": "always"})
-    async with served(sim, mode, KIMI_FIRST_TOKEN_TIMEOUT_S="0.4") as kimi:
+    async with served(sim, mode, KIMI_FIRST_TOKEN_TIMEOUT_S="0.25") as kimi:
         with anyio.fail_after(5):
             result = await kimi.think()
             await sim.client_gone(within=1)
@@ -36,7 +36,7 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
     sim: Simulator, mode: str, where: str
 ) -> None:
     sim.play({"reasoning": "Hm.", "content": "It is 391, as I said.", "gate": "never", "gate_at": where})
-    async with served(sim, mode, KIMI_IDLE_TIMEOUT_S="0.4") as kimi:
+    async with served(sim, mode, KIMI_IDLE_TIMEOUT_S="0.25") as kimi:
         with anyio.fail_after(5):
             result = await kimi.think()
             await sim.client_gone(within=1)
@@ -50,7 +50,7 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
 
 async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simulator) -> None:
     sim.play({"content": "word " * 1_000, "token_every": 0.1})
-    async with served(sim, KIMI_IDLE_TIMEOUT_S="0.5", KIMI_TOTAL_TIMEOUT_S="1.5") as kimi:
+    async with served(sim, KIMI_IDLE_TIMEOUT_S="0.5", KIMI_TOTAL_TIMEOUT_S="1.1") as kimi:
         with anyio.fail_after(5):
             result = await kimi.instant()
     assert result.code == "upstream_timeout"

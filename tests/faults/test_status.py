@@ -84,9 +84,9 @@ async def test_what_does_not_pass_is_given_up_in_the_end(sim: Simulator, case: s
     assert result.attempts == len(chats(sim)) == 5
 
 
-async def test_a_retry_after_is_sat_out(sim: Simulator, mode: str) -> None:
+async def test_a_retry_after_is_sat_out(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 1})
-    async with served(sim, mode) as kimi:
+    async with served(sim) as kimi:
         result = await kimi.think()
     first, second = chats(sim)
     assert result.status == "completed"

@@ -188,7 +188,7 @@ pictures.example:443@127.0.0.1
 a..b.example
 -a.example
 {long}.example
-""".split()
+""".strip().splitlines()
 """Hosts as one might write them after `https://`."""
 
 WHOLE = """
@@ -229,7 +229,7 @@ https://rebound.example:{port}{port}/
 https://
 https://:{port}/
 https://?
-""".split()
+""".strip().splitlines()
 """Whole URLs."""
 
 HOLDING_BLANKS = [
@@ -271,8 +271,8 @@ def canary() -> Iterator[tuple[int, list[object]]]:
     port = v4.getsockname()[1]
     listeners = [v4]
     if socket.has_ipv6:
+        v6 = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         try:
-            v6 = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
             v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             v6.bind(("::", port))
             v6.listen()
@@ -339,9 +339,20 @@ async def test_the_canary_is_contacted_zero_times(canary: tuple[int, list[object
 
 @pytest.mark.parametrize(
     "address",
-    ["1.1.1.1", "8.8.8.8", "93.184.216.34", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1", "192.169.0.1"]
-    + ["198.17.0.1", "198.20.0.1", "223.255.255.254", "168.63.129.17", "169.253.0.1", "192.0.1.1", "11.0.0.1"]
-    + ["2606:4700:4700::1111", "2001:4860:4860::8888", "2a00:1450::1", "64:ff9b::808:808", "2001:200::1", "2003::1"],
+    [
+        *(
+            "1.1.1.1",
+            "8.8.8.8",
+            "93.184.216.34",
+            "172.15.0.1",
+            "172.32.0.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "192.169.0.1",
+        ),
+        *("198.17.0.1", "198.20.0.1", "223.255.255.254", "168.63.129.17", "169.253.0.1", "192.0.1.1", "11.0.0.1"),
+        *("2606:4700:4700::1111", "2001:4860:4860::8888", "2a00:1450::1", "64:ff9b::808:808", "2001:200::1", "2003::1"),
+    ],
 )
 def test_the_public_internet_is_public(address: str) -> None:
     assert is_public(ip_address(address))
@@ -399,11 +410,10 @@ def test_no_url_makes_the_reader_fail_otherwise() -> None:
         url = ("https://" if rng.random() < 0.8 else "") + "".join(rng.choices(pieces, k=rng.randrange(8)))
         try:
             target = read_url(url)
-        except UrlRefused as error:
-            assert error.message.isprintable()
-        else:
-            assert target.host.isascii()
-            assert target.path.isascii()
-            assert target.path[0] == "/"
-            assert target.address is None or is_public(target.address)
-            assert read_url(target.url) == target
+        except UrlRefused:
+            continue
+        assert target.host.isascii()
+        assert target.path.isascii()
+        assert target.path[0] == "/"
+        assert target.address is None or is_public(target.address)
+        assert read_url(target.url) == target

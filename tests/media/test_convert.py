@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import io
+import random
+import struct
+import sys
+import threading
+
+import pytest
+from PIL import Image, ImageCms
+
+from kimi_mcp.errors import MediaRejected
+from kimi_mcp.media import convert as converting
+from kimi_mcp.media.convert import DECODERS, Converted, convert
+from kimi_mcp.media.formats import inspect_bytes
+from tests.media.samples import drawing, samples, saved
+
+CONVERTIBLE = [name for name in samples() if name.startswith(("bmp", "tiff", "avif", "heic"))]
+
+
+def converted(data: bytes) -> tuple[Converted, Image.Image]:
+    made = convert(data, inspect_bytes(data))
+    picture = Image.open(io.BytesIO(made.data))
+    picture.load()
+    return made, picture
+
+
+def like(picture: Image.Image, wanted: Image.Image, within: int) -> bool:
+    """Whether no channel of any pixel on a coarse grid differs by more."""
+    one, other = picture.convert("RGB"), wanted.convert("RGB")
+    grid = [(x, y) for x in range(3, one.width, 9) for y in range(3, one.height, 9)]
+    differences = (
+        abs(a - b)
+        for place in grid
+        for a, b in zip(one.getpixel(place), other.getpixel(place), strict=True)  # type: ignore[arg-type]
+    )
+    return one.size == other.size and max(differences) <= within
+
+
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_every_convertible_sample_becomes_a_picture_that_shows_the_same(name: str) -> None:
+    made, picture = converted(samples()[name])
+    lossless = name.startswith(("bmp", "tiff"))
+    assert made.inspected.mime == ("image/png" if lossless else "image/jpeg")
+    assert made.inspected == inspect_bytes(made.data)
+    assert made.inspected.length == len(made.data)
+    assert (made.inspected.width, made.inspected.height, made.inspected.frames) == (60, 40, 1)
+    if "bilevel" not in name:
+        assert like(picture, drawing(), 0 if lossless else 40)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "LAB"])
+def test_every_kind_of_tiff_is_brought_to_eight_bits(mode: str) -> None:
+    if mode == "I;16":
+        source = drawing("L").convert("I").point([value * 257 for value in range(256)], "L").convert("I;16")
+        source = Image.frombytes("I;16", (2, 1), struct.pack("<HH", 0, 65_535)).resize((60, 40), 0)
+    elif mode == "LAB":
+        profiles = [ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")]
+        source = ImageCms.profileToProfile(drawing(), *profiles, outputMode="LAB")
+        assert source is not None
+    else:
+        source = drawing(mode)
+    made, picture = converted(saved("TIFF", source))
+    assert made.inspected.mime == "image/png"
+    assert picture.mode in ("1", "L", "P", "RGB", "RGBA")
+    assert picture.size == (60, 40)
+    if mode in ("I;16", "I", "F"):
+        assert picture.getextrema() == (0, 255)
+
+
+def test_transparency_is_kept() -> None:
+    seen_through = drawing("RGBA")
+    seen_through.putalpha(Image.linear_gradient("L").resize(seen_through.size))
+    for form in ("TIFF", "AVIF", "HEIF"):
+        made, picture = converted(saved(form, seen_through))
+        assert made.inspected.mime == "image/png"
+        assert picture.mode == "RGBA"
+        low, high = picture.getchannel("A").getextrema()
+        assert low < 20
+        assert high > 235
+
+
+@pytest.mark.parametrize("form", ["TIFF", "AVIF", "HEIF"])
+def test_a_picture_is_turned_as_its_exif_says(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    _, picture = converted(saved(form, drawing(), exif=exif))
+    assert picture.size == (40, 60)
+    assert like(picture, drawing().transpose(Image.Transpose.ROTATE_270), 40)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "AVIF", "HEIF"])
+def test_metadata_is_dropped(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Swordfish Cameras"
+    exif.get_ifd(0x8825)[1] = "N"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = saved(form, drawing(), exif=exif, icc_profile=profile)
+    assert b"Swordfish" in data
+    made, picture = converted(data)
+    assert b"Swordfish" not in made.data
+    assert not picture.getexif()
+    assert "icc_profile" not in picture.info
+
+
+def test_colours_are_brought_to_srgb() -> None:
+    swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red, green = swapped.index(b"rXYZ"), swapped.index(b"gXYZ")
+    turned = bytearray(swapped)  # a profile whose red is green, to be told apart at a glance
+    turned[red : red + 4], turned[green : green + 4] = b"gXYZ", b"rXYZ"
+    _, plain = converted(saved("TIFF", drawing()))
+    _, picture = converted(saved("TIFF", drawing(), icc_profile=bytes(turned)))
+    assert not like(picture, plain, 60)
+
+
+def test_a_broken_profile_changes_nothing() -> None:
+    _, picture = converted(saved("TIFF", drawing(), icc_profile=b"no profile at all" * 20))
+    assert like(picture, drawing(), 0)
+
+
+def test_a_large_lossless_source_becomes_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converting, "PNG_PIXELS", 60 * 40 - 1)
+    assert converted(samples()["tiff"])[0].inspected.mime == "image/jpeg"
+    assert converted(samples()["bmp bilevel"])[0].inspected.mime == "image/png"
+
+
+def test_what_follows_the_picture_is_not_read() -> None:
+    avif = samples()["avif"]
+    found = inspect_bytes(avif + b"<script>")
+    assert found.length == len(avif)
+    assert convert(avif + b"<script>", found).inspected.mime == "image/jpeg"
+
+
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_damage_is_told_in_our_words(name: str) -> None:
+    data, rng, seen = samples()[name], random.Random(name), 0
+    for _ in range(60):
+        changed = bytearray(data)
+        for _ in range(rng.choice([1, 3, 20])):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        try:
+            found = inspect_bytes(bytes(changed))
+            made = convert(bytes(changed), found)
+        except MediaRejected as error:
+            seen += 1
+            assert error.message.startswith(("The ", "This is no picture"))
+            assert error.__cause__ is None
+            assert error.__suppress_context__ or error.__context__ is None
+        else:
+            assert made.inspected == inspect_bytes(made.data)
+    assert seen
+
+
+def test_a_decoder_that_finds_another_size_is_held_to_the_limit() -> None:
+    tiff = samples()["tiff"]
+    small = inspect_bytes(tiff)
+    assert small.width == 60
+    bmp = bytearray(samples()["bmp"])
+    bmp[18:26] = struct.pack("<ii", 20_000, 20_000)
+    with pytest.raises(MediaRejected, match="20,000 × 20,000 pixels behind a header that says 60 × 40"):
+        convert(bytes(bmp), inspect_bytes(samples()["bmp"]))
+
+
+def test_only_the_decoder_of_the_content_runs() -> None:
+    png = samples()["png"]
+    with pytest.raises(MediaRejected, match="can't be decoded"):
+        convert(png, inspect_bytes(samples()["bmp"]))
+    assert set(DECODERS) == {"image/bmp", "image/tiff", "image/avif", "image/heic"}
+
+
+def test_a_missing_heic_decoder_is_told_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(MediaRejected, match="no HEIC decoder") as caught:
+        convert(samples()["heic"], inspect_bytes(samples()["heic"]))
+    assert "pillow-heif" in caught.value.fix
+
+
+def test_ten_threads_convert_at_once() -> None:
+    done: list[str] = []
+    threads = [
+        threading.Thread(target=lambda name=name: done.append(converted(samples()[name])[0].inspected.mime))
+        for name in ("heic", "avif", "tiff", "bmp", "tiff deflate") * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == ["image/jpeg"] * 4 + ["image/png"] * 6

@@ -10,26 +10,34 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
+import anyio.to_thread
+
 from kimi_mcp import access, catalogue, choice, policy, secrecy, structure, upstream, wire
+from kimi_mcp.attaching import Attached, Attachments
+from kimi_mcp.concluding import asked_again, concluded, shortfall, summed
 from kimi_mcp.errors import (
-    AnswerCutOff,
     CallRefused,
-    ContentFiltered,
     ContextTooLong,
     Internal,
     InvalidArguments,
     KimiError,
+    ModelNotServed,
     PolicyRefused,
+    RequestRejected,
     UpstreamBroken,
 )
+from kimi_mcp.media.context import as_context, gather_texts
+from kimi_mcp.media.medium import part_of
+from kimi_mcp.media.roots import find_roots
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
 from kimi_mcp.tokens import least_tokens
-from kimi_mcp.types import SAMPLING, Completion, Mode, Request, TextPart, Turn, Usage, system, user
+from kimi_mcp.types import SAMPLING, Completion, Mode, Request, TextPart, Turn, system
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +52,14 @@ class Call:
     """Verbatim."""
     system: str | None = None
     """A system prompt; None: none is sent."""
+    images: tuple[str, ...] = ()
+    """Pictures, each a path, an https URL, a data URI or an ``ms://`` id."""
+    video: str | None = None
+    """A clip, in the same forms."""
+    files: tuple[str, ...] = ()
+    """Text files to send along, by name or glob."""
+    offered_roots: tuple[str, ...] | None = None
+    """The host's own roots as ``file://`` URIs; None where it offers none."""
     response_schema: Mapping[str, Any] | None = None
     """JSON schema of the answer."""
     max_tokens: int | None = None
@@ -54,6 +70,11 @@ class Call:
     """The ``model`` argument; None: the setting decides."""
     provider: str | None = None
     """The ``provider`` argument; None: the settings decide."""
+
+    @property
+    def names_files(self) -> bool:
+        """Whether it names anything that may lie in a folder of the user's."""
+        return bool(self.files or self.images or self.video)
 
 
 def today() -> date:
@@ -77,6 +98,7 @@ class Engine:
             ),
             max_concurrency=settings.max_concurrency,
         )
+        self._attachments = Attachments(self._upstream)
         secrecy.SECRETS.add(*settings.keys.values())
 
     async def aclose(self) -> None:
@@ -102,10 +124,13 @@ class Engine:
         plan = _decided(policy.decide(request, chosen.profile, gathered))
         _fits(plan)
         run.begin(plan)
-        completion = await self._ask(plan, run, endpoint)
-        if plan.response_schema is None or _shortfall(plan, completion):
-            return _concluded(plan, completion, run)
-        return await self._structured(plan, plan.response_schema, completion, run, endpoint)
+        roots = find_roots(self.settings.roots, call.offered_roots)
+        async with self._attachments.attached(plan, endpoint, roots, run, strict=gathered.strict) as attached:
+            run.begin(attached.plan)
+            completion = await self._ask(attached, run, endpoint)
+            if plan.response_schema is None or shortfall(plan, completion):
+                return concluded(attached.plan, completion, run)
+            return await self._structured(attached, plan.response_schema, completion, run, endpoint)
 
     async def _gather(self, call: Call, run: Run) -> tuple[Request, choice.Choice, policy.Gathered, upstream.Endpoint]:
         """Everything the policy must know, asked for before it decides."""
@@ -138,7 +163,8 @@ class Engine:
             stands_in=chosen.stands_in,
             video_offers=facts.video_offers(day),
         )
-        return _request(call, run.model_asked), chosen, gathered, endpoint
+        texts = await self._texts(call, chosen)
+        return _request(call, run.model_asked, texts), chosen, gathered, endpoint
 
     async def _served(self, asked: str, self_hosted: bool, endpoint: upstream.Endpoint) -> frozenset[str] | None:
         """What the provider lists now, asked only where the answer can change the choice."""
@@ -146,9 +172,22 @@ class Engine:
             return None
         return await self._upstream.served_models(endpoint)
 
-    async def _ask(self, plan: Plan, run: Run, endpoint: upstream.Endpoint) -> Completion:
+    async def _texts(self, call: Call, chosen: choice.Choice) -> str | None:
+        """The files that the call names, as one text; None where it names none."""
+        if not call.files:
+            return None
+        roots = find_roots(self.settings.roots, call.offered_roots)
+        gather = partial(gather_texts, call.files, roots, most_tokens=chosen.profile.model.context_tokens)
+        return as_context(await anyio.to_thread.run_sync(gather))
+
+    async def _ask(self, attached: Attached, run: Run, endpoint: upstream.Endpoint) -> Completion:
         """One request, streamed and folded; success needs a finish reason."""
-        await self._upstream.stream(endpoint, wire.encode(plan), run.fold, on_attempt=run.attempted, on_wait=run.waits)
+        try:
+            await self._stream(attached, run, endpoint)
+        except (RequestRejected, ModelNotServed):
+            if not await self._attachments.renewed(attached, endpoint, run):
+                raise
+            await self._stream(attached, run, endpoint)  # what had been uploaded was gone: it is there again
         if not run.fold.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is whole.",
@@ -156,24 +195,31 @@ class Engine:
             )
         return run.fold.completion()
 
+    async def _stream(self, attached: Attached, run: Run, endpoint: upstream.Endpoint) -> None:
+        body = wire.encode(attached.plan)
+        await self._upstream.stream(
+            endpoint, body, run.fold, inlined=attached.inlined, on_attempt=run.attempted, on_wait=run.waits
+        )
+
     async def _structured(
-        self, plan: Plan, schema: Mapping[str, Any], first: Completion, run: Run, endpoint: upstream.Endpoint
+        self, attached: Attached, schema: Mapping[str, Any], first: Completion, run: Run, endpoint: upstream.Endpoint
     ) -> Outcome:
         """The outcome of an answer that must fit a schema: as it is, or after one repair, which is always reported."""
+        plan = attached.plan
         value, fault = structure.read_answer(first.answer, schema)
         if fault is None:
-            return replace(_concluded(plan, first, run), parsed=value)
-        again = _asked_again(plan, first, fault)
+            return replace(concluded(plan, first, run), parsed=value)
+        again = asked_again(plan, first, fault)
         run.begin(again)
         run.begin_anew()
         try:
-            second = await self._ask(again, run, endpoint)
+            second = await self._ask(replace(attached, plan=again), run, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
-            return replace(_concluded(again, first, run), status="partial", error=error)
-        usage = _sum(first.usage, second.usage)
-        outcome = _concluded(again, replace(second, usage=usage), run)
+            return replace(concluded(again, first, run), status="partial", error=error)
+        usage = summed(first.usage, second.usage)
+        outcome = concluded(again, replace(second, usage=usage), run)
         if outcome.status == "failed":  # so it does where the second one holds nothing
-            return replace(_concluded(again, replace(first, usage=usage), run), status="partial", error=outcome.error)
+            return replace(concluded(again, replace(first, usage=usage), run), status="partial", error=outcome.error)
         value, fault = structure.read_answer(second.answer, schema)
         if fault is None or outcome.error is not None:
             return replace(outcome, parsed=value)
@@ -184,12 +230,15 @@ class Engine:
         return replace(outcome, status="partial", error=misfit)
 
 
-def _request(call: Call, model_asked: str) -> Request:
-    sampling = {} if call.temperature is None else {SAMPLING[0]: call.temperature}
+def _request(call: Call, model_asked: str, texts: str | None) -> Request:
+    media = [part_of("image", source) for source in call.images]
+    media += [part_of("video", call.video)] if call.video else []
+    asked = Turn(role="user", parts=(*media, TextPart(text=call.prompt)))
+    before = [system(text) for text in (call.system, texts) if text]
     return Request(
         mode=call.mode,
-        turns=(*((system(call.system),) if call.system else ()), user(call.prompt)),
-        sampling=sampling,
+        turns=(*before, asked),
+        sampling={} if call.temperature is None else {SAMPLING[0]: call.temperature},
         max_tokens=call.max_tokens,
         response_schema=call.response_schema,
         model_asked=model_asked,
@@ -215,63 +264,3 @@ def _fits(plan: Plan) -> None:
             f"The prompt has at least {least:,} tokens; {plan.profile.model.id} takes {most:,} in all.",
             fix="Shorten `prompt`, or name a `model` with a longer context.",
         )
-
-
-def _asked_again(plan: Plan, first: Completion, fault: str) -> Plan:
-    """The plan for a repair, with the first answer and its reasoning in view."""
-    note = policy.reported("answer-repaired", field="response_schema", fault=fault)
-    answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
-    wish = user(f"That does not fit the JSON schema: {fault}. Answer again with the JSON value alone.")
-    return replace(plan, turns=(*plan.turns, answered, wish), adjustments=(*plan.adjustments, note))
-
-
-def _concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
-    """How a finished answer is to be called."""
-    error = _shortfall(plan, completion)
-    status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
-    return replace(
-        run.snapshot(status, error),
-        answer=completion.answer,
-        reasoning=completion.reasoning,
-        model_answered=completion.model,
-        finish_reason=completion.finish_reason,
-        usage=completion.usage,
-        policy=(*plan.adjustments, *policy.judge(plan, completion)),
-    )
-
-
-def _shortfall(plan: Plan, completion: Completion) -> KimiError | None:
-    """What a finished answer lacks; None: it is whole."""
-    match completion.finish_reason:
-        case "length":
-            prompt = completion.usage.prompt_tokens if completion.usage else None
-            room = plan.profile.model.context_tokens - (prompt or 0)
-            enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, room)
-            where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
-            return AnswerCutOff(
-                f"The answer used up its {plan.max_tokens:,} tokens {where}.",
-                fix=f"Raise `max_tokens` to {enough}."
-                if enough > plan.max_tokens
-                else "Ask for less at once: `max_tokens` is at the model's limit.",
-            )
-        case "content_filter":
-            return ContentFiltered(
-                f"The content filter of {plan.profile.provider.id} stopped the answer.",
-                fix="Change `prompt`, or name another `provider`.",
-            )
-        case _ if not completion.answer.strip():
-            return AnswerCutOff(
-                f"{plan.profile.provider.id} ended its turn without an answer.",
-                fix="Call again; if it happens often, use kimi_instant or raise `max_tokens`.",
-            )
-        case _:
-            return None
-
-
-def _sum(first: Usage | None, second: Usage | None) -> Usage | None:
-    """The tokens of two requests together; a number that one of them lacks is unknown."""
-    if first is None or second is None:
-        return None
-    names = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens")
-    pairs = {name: (getattr(first, name), getattr(second, name)) for name in names}
-    return Usage(**{name: None if None in pair else sum(pair) for name, pair in pairs.items()})

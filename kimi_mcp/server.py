@@ -31,6 +31,8 @@ from mcp_types import (
     CallToolResult,
     Icon,
     ListResourcesResult,
+    ListRootsRequest,
+    ListRootsResult,
     ListToolsResult,
     PaginatedRequestParams,
     ReadResourceRequestParams,
@@ -49,7 +51,7 @@ from kimi_mcp.outcome import Outcome, Page, structured, text
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
-from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Ask, Look, Tool, input_schema, listed_tools, read_arguments
+from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Asking, Look, Tool, input_schema, listed_tools, read_arguments
 
 if TYPE_CHECKING:
     from kimi_mcp.engine import Engine
@@ -65,6 +67,9 @@ FIRST_PROGRESS_S = 5.0
 
 PROGRESS_EVERY_S = 3.0
 """Seconds between two reports of progress."""
+
+ROOTS_WITHIN_S = 3.0
+"""Seconds within which a host that offers roots must name them."""
 
 PAGE_CHARS = 20_000
 """Code points in a page of an answer or of a reasoning: what every known host shows its model whole."""
@@ -192,7 +197,7 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
     if tool is None:
         raise InvalidArguments("There is no tool of that name.", fix=f"Call one of {', '.join(TOOLS)}.")
     match read_arguments(tool, arguments):
-        case Ask() as ask if tool.mode is not None:
+        case Asking() as ask if tool.mode is not None:
             return await _ask(context, tool, ask)
         case Look() as look:
             return await _look(context, look)
@@ -200,12 +205,14 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
             raise TypeError(f"{name} takes {type(other).__name__}, which nobody serves")
 
 
-async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
+async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
     from kimi_mcp.runs import Run
 
     assert tool.mode is not None
     house = context.lifespan_context
     call = ask.call(tool.mode)
+    if call.names_files and house.settings.roots is None:
+        call = replace(call, offered_roots=await _offered_roots(context))
     run = Run(caller=CALLER, tool=tool.name, prompt=ask.prompt)
     house.runs.start(run, lambda run: house.engine.run(call, run))
     request_id = coerce_request_id(context.request_id or 0)
@@ -213,6 +220,20 @@ async def _ask(context: Context, tool: Tool, ask: Ask) -> Outcome:
     await _wait(context, run, inf if _is_patient(context) else house.settings.reply_within_s)
     house.waiting.pop(request_id, None)
     return run.snapshot()
+
+
+async def _offered_roots(context: Context) -> tuple[str, ...] | None:
+    """The host's own roots; None where it offers none, or does not say within ``ROOTS_WITHIN_S``."""
+    capabilities = context.session.client_capabilities
+    if capabilities is None or capabilities.roots is None or not context.session.can_send_request:
+        return None
+    with anyio.move_on_after(ROOTS_WITHIN_S):
+        try:
+            listed = await context.session.send_request(ListRootsRequest(), ListRootsResult)
+        except MCPError:
+            return None
+        return tuple(str(root.uri) for root in listed.roots)
+    return None
 
 
 def _is_patient(context: Context) -> bool:

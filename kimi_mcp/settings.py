@@ -136,6 +136,13 @@ VARIABLES: tuple[Variable, ...] = (
         read=_one_of("adjust", "strict"),
     ),
     Variable(
+        name="KIMI_ROOTS",
+        meaning="Folders that tools may read files from, separated as in PATH.",
+        default="the roots that the host offers, else the working directory, unless that is `/`, a home or a system "
+        "folder: then none, and the error says so",
+        field="roots",
+    ),
+    Variable(
         name="KIMI_REPLY_WITHIN_S",
         meaning="After this long a caller gets a run handle instead of waiting, unless its host is known to wait "
         "while progress comes.",
@@ -203,6 +210,8 @@ class Settings:
     """``KIMI_ALLOWED_PROVIDERS``; empty: the chosen one alone."""
     policy: Literal["adjust", "strict"] = "adjust"
     """``KIMI_POLICY``."""
+    roots: str | None = None
+    """``KIMI_ROOTS`` as it stands; None: the host's roots, else the working directory."""
     reply_within_s: float = 45.0
     """``KIMI_REPLY_WITHIN_S``, seconds."""
     first_token_timeout_s: float = 120.0

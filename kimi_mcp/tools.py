@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,14 +25,21 @@ LONGEST_WAIT_S = 600.0
 """The longest that one ``kimi_run`` waits, in seconds."""
 
 
+SOURCE_FORMS = "path, https URL, data URI or ms:// id"
+"""How a picture or a clip can be named."""
+
+Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
+"""The name of a file, a picture or a clip."""
+
+
 class Arguments(BaseModel):
     """What a tool takes: nothing is coerced, nothing unknown is passed over."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Ask(Arguments):
-    """Arguments of ``kimi_think`` and ``kimi_instant``."""
+class Asking(Arguments):
+    """What every tool that asks a model takes."""
 
     prompt: Annotated[str, Field(min_length=1, pattern=r"\S", description="What to ask; sent verbatim.")]
     system: Annotated[str | None, Field(description="System prompt. None is sent by default.")] = None
@@ -49,7 +56,7 @@ class Ask(Arguments):
     ] = None
 
     def call(self, mode: Mode) -> Call:
-        """What the engine is asked; raises ``InvalidArguments`` for a ``response_schema`` that is none."""
+        """What the engine is asked, in the tool's mode; raises ``InvalidArguments`` for a schema that is none."""
         from kimi_mcp.engine import Call
 
         if self.response_schema is not None:
@@ -64,6 +71,41 @@ class Ask(Arguments):
             model=self.model,
             provider=self.provider,
         )
+
+
+class Ask(Asking):
+    """Arguments of ``kimi_think`` and ``kimi_instant``."""
+
+    files: Annotated[
+        list[Source] | None,
+        Field(min_length=1, description="Text files to send along: paths or globs within the allowed folders."),
+    ] = None
+
+    def call(self, mode: Mode) -> Call:
+        """What the engine is asked."""
+        return replace(super().call(mode), files=tuple(self.files or ()))
+
+
+class Vision(Asking):
+    """Arguments of ``kimi_vision``."""
+
+    images: Annotated[list[Source], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")]
+    mode: Annotated[Mode | None, Field(description="thinking (default) or instant.")] = None
+
+    def call(self, mode: Mode) -> Call:
+        """What the engine is asked."""
+        return replace(super().call(self.mode or mode), images=tuple(self.images))
+
+
+class Video(Asking):
+    """Arguments of ``kimi_video``."""
+
+    video: Annotated[Source, Field(description=f"The clip: a {SOURCE_FORMS}.")]
+    mode: Annotated[Mode | None, Field(description="thinking (default) or instant.")] = None
+
+    def call(self, mode: Mode) -> Call:
+        """What the engine is asked."""
+        return replace(super().call(self.mode or mode), video=self.video)
 
 
 class Look(Arguments):
@@ -97,6 +139,8 @@ TOOLS: Mapping[str, Tool] = {
     for tool in (
         Tool(name="kimi_think", arguments=Ask, mode="thinking", open_world=True),
         Tool(name="kimi_instant", arguments=Ask, mode="instant", open_world=True),
+        Tool(name="kimi_vision", arguments=Vision, mode="thinking", open_world=True),
+        Tool(name="kimi_video", arguments=Video, mode="thinking", open_world=True),
         Tool(name="kimi_run", arguments=Look, mode=None, open_world=False),
     )
 }
@@ -119,7 +163,11 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments
     """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
     said = {name: value for name, value in (arguments or {}).items() if value is not None}
     for name, value in said.items():
-        if isinstance(value, str) and name in tool.arguments.model_fields and not structure.can_be_written(value):
+        if (
+            isinstance(value, str | list)
+            and name in tool.arguments.model_fields
+            and not structure.can_be_written(value)
+        ):
             raise InvalidArguments(f"`{name}` holds half a surrogate pair.", fix=f"Make `{name}` text that is UTF-8.")
     try:
         return tool.arguments.model_validate(said)
@@ -172,6 +220,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         del row["default"]
     if row.get("type") == "object":
         row.pop("additionalProperties", None)
+    if row.get("type") == "array":
+        row["items"] = _flat(dict(row["items"]))
     return row
 
 

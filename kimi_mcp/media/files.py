@@ -106,7 +106,7 @@ class Opened:
 
     def look(self) -> Self:
         """Read ``head``, and refuse a private key by it; :func:`open_within` has done so."""
-        self.head = self._at(0, min(HEAD_BYTES, self.size))
+        self.head = self.read_at(0, min(HEAD_BYTES, self.size))
         if key_in(self.head):
             raise _is_a_key(self._place)
         return self
@@ -114,13 +114,14 @@ class Opened:
     def _pieces(self, size: int) -> Iterator[bytes]:
         offset = 0
         while offset < self.size:
-            piece = self._at(offset, min(size, self.size - offset))
+            piece = self.read_at(offset, min(size, self.size - offset))
             if not piece:
                 raise refused(self._place, "became shorter while it was read", fix="Call again once it is written.")
             offset += len(piece)
             yield piece
 
-    def _at(self, offset: int, count: int) -> bytes:
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to ``count`` bytes at an offset, fewer only at the end. Raises ``PathRefused`` where they can't be read."""
         try:
             if _POSITIONED:
                 return os.pread(self._file.fileno(), count, offset)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from kimi_mcp.catalogue.profile import Provider
+from kimi_mcp.errors import KimiError
 from kimi_mcp.events import BadEvent, ErrorEvent
+from kimi_mcp.inlining import Streamed
 from kimi_mcp.upstream.faults import Deadline, Deadlines, Failure, Fault, failure, timed_out
 from kimi_mcp.upstream.quoting import Told, read_error
 from kimi_mcp.upstream.refusals import refusal
@@ -120,7 +122,7 @@ class _Watch:
 
 async def attempt_once(
     client: Client,
-    content: bytes,
+    content: bytes | Streamed,
     sink: Sink,
     *,
     to: To,
@@ -175,7 +177,7 @@ async def read_whole(
     return found
 
 
-async def _read(client: Client, content: bytes, sink: Sink, watch: _Watch) -> None:
+async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _Watch) -> None:
     answer = await client.post("chat/completions", content)
     try:
         if answer.compressed:
@@ -214,6 +216,8 @@ def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
     from kimi_mcp.upstream.transport import Refusal
 
     match error:
+        case KimiError():  # a file that went away while it was sent
+            return Fault(error=error)
         case Refusal():
             return refusal(
                 read_error(error.body),

@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import KimiError, NotConfigured, RequestRejected
+from kimi_mcp.inlining import Inline, spliced
 from kimi_mcp.upstream import files
 from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
 from kimi_mcp.upstream.faults import Deadlines, Fault, failure, timed_out
@@ -113,17 +114,19 @@ class Upstream:
         body: Mapping[str, Any],
         sink: Sink,
         *,
+        inlined: Mapping[str, Inline] | None = None,
         on_attempt: Callable[[int], None] | None = None,
         on_wait: Callable[[float, str], None] | None = None,
     ) -> int:
         """Send a chat-completions body and feed the answer to the sink; returns the number of requests it took.
 
+        ``inlined``: the media whose placeholders stand in the body, in their order.
         Returns when the answer has ended, with or without a finish reason (``sink.finished`` tells), and raises a leaf
         of ``KimiError`` where it failed; what arrived until then is in the sink. ``on_attempt`` gets the number of
         each request just before it is sent, ``on_wait`` the seconds and the error's code before each wait.
         """
         endpoint.check()
-        content = _encoded(body)
+        content = spliced(_encoded(body), inlined or {})
         budget = self._budget(endpoint)
         budget.call()
         left = self._deadlines.total_s

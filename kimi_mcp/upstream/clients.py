@@ -23,6 +23,7 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, Omit
 
 from kimi_mcp import __version__
+from kimi_mcp.inlining import Streamed
 from kimi_mcp.upstream.transport import Connection, PacedBackend, PacedStream, Transport
 
 CONNECT_S = 10.0
@@ -82,14 +83,17 @@ class Client:
         if not key:
             self._headers["Authorization"] = Omit()
 
-    async def post(self, path: str, content: bytes) -> Answer:
+    async def post(self, path: str, content: bytes | Streamed) -> Answer:
         """Send a JSON body; hand out the answer once its headers are there. The caller closes it."""
+        headers = self._headers
+        if isinstance(content, Streamed):
+            headers = {**headers, "Content-Length": str(content.length)}
         return Answer(
             await self._openai.post(
                 path,
                 cast_to=httpx2.Response,
-                content=content,
-                options={"headers": self._headers},
+                content=content if isinstance(content, bytes) else _sent(content),
+                options={"headers": headers},
                 stream=True,
                 stream_cls=cast(Any, AsyncStream),
             )
@@ -109,6 +113,11 @@ class Client:
         url, patience = f"{self._base_url}/{path}", httpx2.Timeout(None, connect=CONNECT_S)
         request = self._way.build_request(method, url, content=content, headers=named, timeout=patience)
         return Answer(await self._way.send(request, stream=True))
+
+
+async def _sent(body: Streamed) -> AsyncGenerator[bytes]:
+    for piece in body.pieces():
+        yield piece
 
 
 class Clients:

@@ -13,7 +13,7 @@ from kimi_mcp.errors import MediaRejected
 from kimi_mcp.media import convert as converting
 from kimi_mcp.media.convert import DECODERS, Converted, convert
 from kimi_mcp.media.formats import inspect_bytes
-from tests.media.samples import drawing, samples, saved
+from tests.media.specimens import drawing, samples, saved
 
 CONVERTIBLE = [name for name in samples() if name.startswith(("bmp", "tiff", "avif", "heic"))]
 
@@ -26,15 +26,11 @@ def converted(data: bytes) -> tuple[Converted, Image.Image]:
 
 
 def like(picture: Image.Image, wanted: Image.Image, within: int) -> bool:
-    """Whether no channel of any pixel on a coarse grid differs by more."""
-    one, other = picture.convert("RGB"), wanted.convert("RGB")
-    grid = [(x, y) for x in range(3, one.width, 9) for y in range(3, one.height, 9)]
-    differences = (
-        abs(a - b)
-        for place in grid
-        for a, b in zip(one.getpixel(place), other.getpixel(place), strict=True)  # type: ignore[arg-type]
-    )
-    return one.size == other.size and max(differences) <= within
+    """Whether no channel differs by more, seen from so far that what a lossy codec blurs does not count."""
+    if picture.size != wanted.size:
+        return False
+    seen = [one.convert("RGB").reduce(10).tobytes() for one in (picture, wanted)]
+    return max(abs(a - b) for a, b in zip(*seen, strict=True)) <= within
 
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
@@ -52,7 +48,6 @@ def test_every_convertible_sample_becomes_a_picture_that_shows_the_same(name: st
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "LAB"])
 def test_every_kind_of_tiff_is_brought_to_eight_bits(mode: str) -> None:
     if mode == "I;16":
-        source = drawing("L").convert("I").point([value * 257 for value in range(256)], "L").convert("I;16")
         source = Image.frombytes("I;16", (2, 1), struct.pack("<HH", 0, 65_535)).resize((60, 40), 0)
     elif mode == "LAB":
         profiles = [ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")]
@@ -75,16 +70,16 @@ def test_transparency_is_kept() -> None:
         made, picture = converted(saved(form, seen_through))
         assert made.inspected.mime == "image/png"
         assert picture.mode == "RGBA"
-        low, high = picture.getchannel("A").getextrema()
-        assert low < 20
-        assert high > 235
+        seen = picture.getchannel("A").tobytes()
+        assert min(seen) < 20
+        assert max(seen) > 235
 
 
 @pytest.mark.parametrize("form", ["TIFF", "AVIF", "HEIF"])
 def test_a_picture_is_turned_as_its_exif_says(form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright
-    _, picture = converted(saved(form, drawing(), exif=exif))
+    _, picture = converted(saved(form, drawing(), exif=exif.tobytes()))
     assert picture.size == (40, 60)
     assert like(picture, drawing().transpose(Image.Transpose.ROTATE_270), 40)
 
@@ -133,32 +128,33 @@ def test_what_follows_the_picture_is_not_read() -> None:
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
 def test_damage_is_told_in_our_words(name: str) -> None:
-    data, rng, seen = samples()[name], random.Random(name), 0
+    data, rng, seen = samples()[name], random.Random(name), list[MediaRejected]()
     for _ in range(60):
         changed = bytearray(data)
         for _ in range(rng.choice([1, 3, 20])):
-            changed[rng.randrange(len(changed))] = rng.randrange(256)
+            changed[rng.randrange(rng.choice([64, len(changed)]))] = rng.randrange(256)
         try:
-            found = inspect_bytes(bytes(changed))
-            made = convert(bytes(changed), found)
+            made = convert(bytes(changed), inspect_bytes(bytes(changed)))
         except MediaRejected as error:
-            seen += 1
-            assert error.message.startswith(("The ", "This is no picture"))
-            assert error.__cause__ is None
-            assert error.__suppress_context__ or error.__context__ is None
+            seen.append(error)
         else:
             assert made.inspected == inspect_bytes(made.data)
     assert seen
+    for error in seen:
+        assert error.message.startswith(("The ", "This is no picture"))
+        assert error.__cause__ is None
+        assert error.__suppress_context__ or error.__context__ is None
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decoder_that_finds_another_size_is_held_to_the_limit() -> None:
-    tiff = samples()["tiff"]
-    small = inspect_bytes(tiff)
-    assert small.width == 60
-    bmp = bytearray(samples()["bmp"])
-    bmp[18:26] = struct.pack("<ii", 20_000, 20_000)
-    with pytest.raises(MediaRejected, match="20,000 × 20,000 pixels behind a header that says 60 × 40"):
-        convert(bytes(bmp), inspect_bytes(samples()["bmp"]))
+    small, bmp = inspect_bytes(samples()["bmp"]), bytearray(samples()["bmp"])
+    bmp[18:26] = struct.pack("<ii", 12_000, 12_000)
+    with pytest.raises(MediaRejected, match="12,000 × 12,000 pixels behind a header that says 60 × 40"):
+        convert(bytes(bmp), small)
+    bmp[18:26] = struct.pack("<ii", 50_000, 50_000)
+    with pytest.raises(MediaRejected, match="can't be decoded"):
+        convert(bytes(bmp), small)
 
 
 def test_only_the_decoder_of_the_content_runs() -> None:

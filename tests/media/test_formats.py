@@ -13,17 +13,27 @@ from kimi_mcp.errors import MediaRejected
 from kimi_mcp.media.formats import FORMATS, PIXELS_MAX, Inspected, inspect, inspect_bytes, require_label
 from kimi_mcp.media.formats.inspected import STEPS_MAX, WINDOW
 from kimi_mcp.simulator.media import sniff
-from tests.media.samples import CLIPS, drawing, samples, saved
+from tests.media.specimens import CLIPS, drawing, samples, saved
 
 NAMES = list(samples())
-CUT_UNSEEN = {"mpeg clip.mpg", "mpeg clip.vob", "mp4 fragments.mp4", "webm streamed.webm", "wmv clip.wmv"}
-"""Streams without a length of their own, or with an index behind it: some of their prefixes are whole, but shorter."""
+CUT_UNSEEN = {"mpeg clip.mpg", "mpeg clip.vob", "mp4 fragments.mp4", "tiff pages", "wmv clip.wmv"}
+"""Streams without a length of their own, or with an index or padding behind it: some prefixes of them are whole."""
 
 
 def rejection(data: bytes) -> MediaRejected:
     with pytest.raises(MediaRejected) as caught:
         inspect_bytes(data)
     return caught.value
+
+
+def judged(data: bytes) -> Inspected | None:
+    """What hostile bytes are; None where they are rejected. Nothing else may be raised."""
+    try:
+        return inspect_bytes(data)
+    except MediaRejected as error:
+        said = error.message, error.fix
+    assert all(text.isprintable() and text for text in said)
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ what is found
@@ -37,13 +47,14 @@ def test_a_sample_is_what_it_is_and_how_large(name: str) -> None:
     assert found.mime == f"{found.kind}/{subtype}"
     assert found.length == len(data)
     if found.kind == "image":
-        assert (found.width, found.height, found.duration_s) == (60, 40, None)
+        stored = (64, 64) if name == "heic" else (60, 40)  # HEVC stores whole blocks and says what to cut off
+        assert (found.width, found.height, found.duration_s) == (*stored, None)
         assert found.frames == (3 if name.endswith(("animated", "pages")) else 1)
     else:
         assert (found.width, found.height) == ((128, 96) if subtype == "3gpp" else (64, 48))
         assert found.frames is None
         if name not in ("mp4 fragments.mp4", "webm streamed.webm"):
-            assert found.duration_s == pytest.approx(1.0, abs=0.35)
+            assert found.duration_s == pytest.approx(1.0, abs=0.45)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("bmp", "tiff", "avif", "heic"))])
@@ -94,13 +105,9 @@ def test_a_large_clip_is_judged_without_being_read() -> None:
 def test_every_prefix_is_rejected_or_read_consistently(name: str) -> None:
     data = samples()[name]
     whole, passed = inspect_bytes(data), 0
-    for size in range(len(data)):
-        try:
-            found = inspect_bytes(data[:size])
-        except MediaRejected as error:
-            assert error.message.isprintable()
-            assert error.fix
-        else:
+    for size in {*range(0, len(data), 1 + len(data) // 8_000), *range(max(0, len(data) - 200), len(data))}:
+        found = judged(data[:size])
+        if found is not None:
             passed += 1
             assert found.length <= size
             assert (found.mime, found.width, found.height) == (whole.mime, whole.width, whole.height)
@@ -125,14 +132,11 @@ def test_a_random_change_is_rejected_or_read_but_nothing_else(name: str) -> None
                     rng.randbytes(9),
                 ]
             )
-        try:
-            found = inspect_bytes(bytes(changed))
-        except MediaRejected as error:
-            assert error.message.isprintable()
-        else:
+        found = judged(bytes(changed))
+        if found is not None:
             assert found.length <= len(changed)
-            assert found.width is None or 0 < found.width
-            assert found.height is None or 0 < found.height
+            assert found.width is None or found.width > 0
+            assert found.height is None or found.height > 0
             assert (found.width or 0) * (found.height or 0) <= PIXELS_MAX
             assert found.mime in FORMATS
 
@@ -197,8 +201,8 @@ def huge(wide: int, high: int) -> dict[str, bytes]:
         "gif frame": b"GIF89a" + struct.pack("<HH", 1, 1) + bytes(3) + frame,
         "webp": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0"
         + bytes(4)
-        + (wide - 1).to_bytes(3, "little")
-        + (high - 1).to_bytes(3, "little"),
+        + max(wide - 1, 0).to_bytes(3, "little")
+        + max(high - 1, 0).to_bytes(3, "little"),
         "bmp": b"BM" + bytes(8) + struct.pack("<IIiiHH", 54, 40, wide, -high, 1, 24) + bytes(24),
         "tiff": bytes(tiff),
         "heic": heic[:at] + struct.pack(">II", wide, high) + heic[at + 8 :],

@@ -18,8 +18,11 @@ _PAGES_MAX = 10_000
 _VALUES_MAX = 4_096
 """Strips or tiles whose place is checked; beyond these the decoder finds out."""
 
-_WIDTHS = {3: 2, 4: 4, 16: 8}
-"""Bytes of a TIFF value of type SHORT, LONG, LONG8."""
+_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+"""Bytes of one value of each TIFF type, by its number."""
+
+_NUMBERS = frozenset({3, 4, 16})
+"""The types SHORT, LONG and LONG8."""
 
 
 def is_bmp(head: bytes) -> bool:
@@ -56,22 +59,24 @@ class _Tiff:
         data = self.source.at(at, width)
         return int.from_bytes(data, self.order) if len(data) == width else None
 
-    def values(self, entry: int) -> list[int]:
-        """The numbers of an entry; none where they are not whole or not numbers."""
+    def values(self, entry: int, name: str) -> list[int]:
+        """The numbers of an entry; none where they are no numbers. Raises ``MediaRejected`` where they are cut off."""
         wide = 8 if self.big else 4
-        kind, count = self.number(entry + 2, 2), self.number(entry + 4, wide)
-        width = _WIDTHS.get(kind or 0)
-        if width is None or not count or count > _VALUES_MAX:
+        kind, count = self.number(entry + 2, 2) or 0, self.number(entry + 4, wide) or 0
+        width = _WIDTHS[kind] if kind < len(_WIDTHS) else 0
+        at = entry + 4 + wide
+        if count * width > wide:
+            at = self.number(at, wide) or 0
+        if at + count * width > self.source.size:
+            raise truncated(name, found=f"{self.source.size:,} bytes", expected=f"{at + count * width:,}")
+        if kind not in _NUMBERS or count > _VALUES_MAX:
             return []
-        at = entry + 4 + wide if count * width <= wide else self.number(entry + 4 + wide, wide)
-        data = b"" if at is None else self.source.at(at, count * width)
-        if len(data) < count * width:
-            return []
-        return [int.from_bytes(data[one : one + width], self.order) for one in range(0, count * width, width)]
+        data = self.source.at(at, count * width)
+        return [int.from_bytes(data[one : one + width], self.order) for one in range(0, len(data), width)]
 
 
 def tiff(source: Source) -> Inspected:
-    """A TIFF or BigTIFF: its first page is held to the limits and must be whole; the others are counted."""
+    """A TIFF or BigTIFF: every page is held to the limits and must be whole; the first one says how large it is."""
     name = "TIFF picture"
     head = source.at(0, 16)
     order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
@@ -85,8 +90,8 @@ def tiff(source: Source) -> Inspected:
         first, each = at + (8 if file.big else 2), 20 if file.big else 12
         if count is None or first + count * each + wide > source.size:
             raise truncated(name, found=f"{source.size:,} bytes", expected=f"the directory at byte {at:,}")
-        if not pages:
-            size = _first_page(file, range(first, first + count * each, each), name)
+        page = _page(file, range(first, first + count * each, each), name)
+        size = size if pages else page
         pages += 1
         at = file.number(first + count * each, wide)
     if not pages:
@@ -94,13 +99,11 @@ def tiff(source: Source) -> Inspected:
     return Inspected(kind="image", mime="image/tiff", width=size[0], height=size[1], frames=pages, length=source.size)
 
 
-def _first_page(file: _Tiff, entries: range, name: str) -> tuple[int, int]:
+def _page(file: _Tiff, entries: range, name: str) -> tuple[int, int]:
     found: dict[int, list[int]] = {}
     for entry in entries:
         file.source.step(name)
-        tag = file.number(entry, 2)
-        if tag in (256, 257, 273, 279, 324, 325):
-            found[tag] = file.values(entry)
+        found[file.number(entry, 2) or 0] = file.values(entry, name)
     width, height = (next(iter(found.get(tag, [])), 0) for tag in (256, 257))
     held_to_limits(name, width, height)
     for starts, sizes in ((273, 279), (324, 325)):

@@ -58,19 +58,28 @@ def _named(head: bytes) -> tuple[str, str]:
             return what, mend
     if all(head[at : at + 1] == b"G" for at in (0, 188, 376)) or head[4:5] == head[196:197] == head[388:389] == b"G":
         return "an MPEG transport stream", _AS_CLIP.format("ts")
+    markup = _markup(head)
+    if markup is not None:
+        return markup
     text = _text(head)
     if text is None:
         return "bytes of no known format", _OTHER
+    return ("JSON text" if text.lstrip().startswith(("{", "[")) else "text"), _AS_TEXT
+
+
+def _markup(head: bytes) -> tuple[str, str] | None:
+    wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = (
+        head[: len(head) & ~1].decode("utf-16", "replace")
+        if wide
+        else head.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    )
     begins = text.lstrip("\ufeff \t\r\n").lower()
-    if "<svg" in begins and begins.startswith("<"):
-        return "an SVG drawing", "Draw it as png first: open it in a browser and save a screenshot, or export it."
     if begins.startswith(("<!doctype html", "<html", "<head", "<body")):
         return "an HTML page", "Give the address of the picture itself, not of the page that shows it."
-    if begins.startswith("<"):
-        return "an XML document", _AS_TEXT
-    if begins.startswith(("{", "[")):
-        return "JSON text", _AS_TEXT
-    return "text", _AS_TEXT
+    if begins.startswith("<svg") or (begins.startswith(("<?xml", "<!--", "<!doctype")) and "<svg" in begins):
+        return "an SVG drawing", "Draw it as png first: open it in a browser and save a screenshot, or export it."
+    return ("an XML document", _AS_TEXT) if begins.startswith("<?xml") else None
 
 
 def _text(head: bytes) -> str | None:

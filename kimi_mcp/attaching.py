@@ -1,0 +1,158 @@
+"""Media of a plan on their way: opened, converted where needed, then put into the body or uploaded. Does I/O.
+
+What is small goes into the body as base64; what is larger is uploaded, where the provider takes uploads, and referred to
+as ``ms://…``. The provider's own list tells what was uploaded before, by content and account: nothing is sent twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import anyio.to_thread
+
+from kimi_mcp import policy
+from kimi_mcp.errors import MediaRejected, PolicyRefused, UpstreamFailed
+from kimi_mcp.inlining import Inline
+from kimi_mcp.media.medium import Medium, load
+from kimi_mcp.media.roots import Roots
+from kimi_mcp.plan import Plan
+from kimi_mcp.runs import Run
+from kimi_mcp.types import Adjustment, MediaPart, Part, Turn
+from kimi_mcp.upstream import Endpoint, Upload, Upstream
+
+INLINE_BYTES = 8 * 1024 * 1024
+"""Bytes of a medium up to which it goes into the body; what is larger is uploaded where that is possible."""
+
+INLINE_MOST_BYTES = 32 * 1024 * 1024
+"""Bytes of a medium that go into a body at all. Ours: no provider publishes its own limit on a body."""
+
+_SENT_AS_IT_IS = ("ms:",)
+
+
+@dataclass(slots=True, kw_only=True)
+class Attached:
+    """A plan whose media are ready to be sent."""
+
+    plan: Plan
+    """The plan, each medium's part pointing at its placeholder or at its id."""
+    inlined: dict[str, Inline] = field(default_factory=dict[str, Inline])
+    """What goes into the body, by placeholder, in the order of the turns."""
+    uploaded: dict[str, Medium] = field(default_factory=dict[str, Medium])
+    """What was uploaded, by its URL in the plan."""
+
+
+class Attachments:
+    """Media of all calls of one engine; remembers what lies at which account."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._known: dict[tuple[str, str | None], dict[str, str]] = {}
+
+    @asynccontextmanager
+    async def attached(
+        self, plan: Plan, endpoint: Endpoint, roots: Roots, run: Run, *, strict: bool
+    ) -> AsyncGenerator[Attached]:
+        """The plan with its media; they are held open until the block ends.
+
+        Raises ``PathRefused``, ``UrlRefused``, ``MediaRejected``, under ``strict`` ``PolicyRefused`` for a picture that
+        would have to be converted, and the leaves of ``UpstreamFailed`` for an upload.
+        """
+        async with AsyncExitStack() as held:
+            attached = Attached(plan=plan)
+            turns: list[Turn] = []
+            for turn in plan.turns:
+                parts: list[Part] = []
+                for part in turn.parts:
+                    if isinstance(part, MediaPart) and not part.url.startswith(_SENT_AS_IT_IS):
+                        medium = await load(part, roots, held)
+                        attached.plan = _reported(attached.plan, medium, strict=strict)
+                        part = replace(part, url=await self._place(medium, part, attached, endpoint, run))
+                    parts.append(part)
+                turns.append(replace(turn, parts=tuple(parts)))
+            attached.plan = replace(attached.plan, turns=tuple(turns))
+            yield attached
+
+    async def renewed(self, attached: Attached, endpoint: Endpoint, run: Run) -> bool:
+        """Upload anew what has vanished at the provider; whether anything had."""
+        if not attached.uploaded:
+            return False
+        there = {f"ms://{file.id}" for file in await self._upstream.list_files(endpoint)}
+        gone = {url: medium for url, medium in attached.uploaded.items() if url not in there}
+        for url, medium in gone.items():
+            sha256 = await anyio.to_thread.run_sync(medium.sha256)
+            self._ids(endpoint).pop(sha256, None)
+            new = f"ms://{await self._upload(medium, sha256, endpoint, run)}"
+            attached.uploaded[new] = attached.uploaded.pop(url)
+            attached.plan = replace(
+                attached.plan, turns=tuple(_pointed(turn, url, new) for turn in attached.plan.turns)
+            )
+        return bool(gone)
+
+    async def _place(self, medium: Medium, part: MediaPart, attached: Attached, endpoint: Endpoint, run: Run) -> str:
+        if medium.size > INLINE_BYTES and endpoint.provider.takes_uploads:
+            url = f"ms://{await self._uploaded(medium, endpoint, run)}"
+            attached.uploaded[url] = medium
+            return url
+        if medium.size > INLINE_MOST_BYTES:
+            raise MediaRejected(
+                f"The {medium.inspected.name} is too large for {endpoint.provider.id}, which takes no uploads: found "
+                f"{medium.size:,} bytes, expected {INLINE_MOST_BYTES:,} at most.",
+                fix=f"Make the {part.kind} smaller, or name a `provider` that takes uploads.",
+            )
+        inline = Inline(mime=medium.inspected.mime, size=medium.size, read_at=medium.read_at)
+        attached.inlined[inline.placeholder] = inline
+        return inline.placeholder
+
+    async def _uploaded(self, medium: Medium, endpoint: Endpoint, run: Run) -> str:
+        sha256 = await anyio.to_thread.run_sync(medium.sha256)
+        if (endpoint.base_url, endpoint.key) not in self._known:
+            await self._look(endpoint)
+        return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, run)
+
+    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, run: Run) -> str:
+        megabytes = medium.size / 1e6
+
+        def sent(size: int) -> None:
+            run.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
+
+        file = Upload(
+            sha256=sha256,
+            mime=medium.inspected.mime,
+            kind=medium.inspected.kind,
+            size=medium.size,
+            chunks=medium.chunks,
+            on_sent=sent,
+        )
+        identity = self._ids(endpoint)[sha256] = await self._upstream.upload(endpoint, file)
+        return identity
+
+    async def _look(self, endpoint: Endpoint) -> None:
+        """Learn what lies at the account already; a provider that does not tell is no hindrance."""
+        try:
+            files = await self._upstream.list_files(endpoint)
+        except UpstreamFailed:
+            return
+        self._ids(endpoint).update({file.sha256: file.id for file in files if file.sha256})
+
+    def _ids(self, endpoint: Endpoint) -> dict[str, str]:
+        return self._known.setdefault((endpoint.base_url, endpoint.key), {})
+
+
+def _reported(plan: Plan, medium: Medium, *, strict: bool) -> Plan:
+    """The plan with the conversion of a medium told; refused under ``strict``."""
+    if medium.converted_from is None:
+        return plan
+    note = policy.reported("media-converted", field="images", asked=medium.converted_from, sent=medium.inspected.mime)
+    if strict:
+        raise PolicyRefused(note.why, fix=policy.load_rules()[note.rule].fix, rule=note.rule)
+    note = Adjustment(
+        rule=note.rule, action="adjusted", field=note.field, asked=note.asked, sent=note.sent, why=note.why
+    )
+    return replace(plan, adjustments=(*plan.adjustments, note))
+
+
+def _pointed(turn: Turn, old: str, new: str) -> Turn:
+    parts = (replace(part, url=new) if isinstance(part, MediaPart) and part.url == old else part for part in turn.parts)
+    return replace(turn, parts=tuple(parts))

@@ -1,0 +1,158 @@
+"""Media that a call names: found, judged by content, and held open until they are sent. Does I/O.
+
+A source is a path within the roots, an https URL, a data URI, or the id of a file at the provider (``ms://…``), which is
+passed on as it is. Whatever is read is read through the descriptor that was judged, and no more of it than the medium's
+own format says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+import anyio.to_thread
+
+from kimi_mcp.errors import MediaRejected
+from kimi_mcp.media.fetch import fetch
+from kimi_mcp.media.files import open_within
+from kimi_mcp.media.formats import Inspected, inspect, require_label
+from kimi_mcp.media.roots import Roots, path_of_uri
+from kimi_mcp.types import MediaKind, MediaPart
+
+MOST_BYTES = 100 * 1024 * 1024
+"""Bytes of one medium: what a provider's ``/v1/files`` takes of one file (MoonshotAI/kimi-help-center, files)."""
+
+CONVERTED_MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of a still that is converted here."""
+
+FETCH_WITHIN_S = 60.0
+"""Seconds that a URL may take, redirects included."""
+
+CHUNK = 256 * 1024
+"""Bytes that are read at once."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+_TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """A picture or a clip, ready to be sent."""
+
+    inspected: Inspected
+    """What its content says."""
+    read_at: Callable[[int, int], bytes]
+    """(offset, length) → the bytes there."""
+    converted_from: str | None = None
+    """The type that it had before it was converted here; None: it is sent as it is."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are sent."""
+        return self.inspected.length
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its content from the beginning."""
+        for offset in range(0, self.size, CHUNK):
+            yield self.read_at(offset, min(CHUNK, self.size - offset))
+
+    def sha256(self) -> str:
+        """The hash of what is sent, hex. Blocking: for a worker thread."""
+        digest = hashlib.sha256()
+        for piece in self.chunks():
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+def part_of(kind: MediaKind, source: str) -> MediaPart:
+    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none."""
+    source = source.strip()
+    named = _SCHEME.match(source)
+    scheme = named[1].lower() if named else ""
+    if scheme == "file" and (path := path_of_uri(source)) is not None:
+        return MediaPart(kind=kind, url=f"path:{path}")
+    if named is None:
+        return MediaPart(kind=kind, url=f"path:{source}")
+    return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}")
+
+
+async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
+    """Open what a part names and judge it; ``held`` closes it.
+
+    Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
+    """
+    scheme, _, rest = part.url.partition(":")
+    match scheme:
+        case "https":
+            medium = await _fetched(part.url, held)
+        case "data":
+            medium = await anyio.to_thread.run_sync(_decoded, rest)
+        case _:
+            medium = await anyio.to_thread.run_sync(_opened, rest, roots, held)
+    if medium.inspected.kind != part.kind:
+        raise MediaRejected(
+            f"A {part.kind} was expected: found a {medium.inspected.name}.",
+            fix=f"Give it to {_TOOL_FOR[medium.inspected.kind]}.",
+        )
+    return await anyio.to_thread.run_sync(_sendable, medium)
+
+
+def _opened(path: str, roots: Roots, held: AsyncExitStack) -> Medium:
+    opened = open_within(path, roots)
+    held.callback(opened.close)
+    opened.check_size(MOST_BYTES)
+    return Medium(inspected=inspect(opened.head, opened.size, opened.read_at), read_at=opened.read_at)
+
+
+async def _fetched(url: str, held: AsyncExitStack) -> Medium:
+    fetched = await fetch(url, cap_bytes=MOST_BYTES, deadline_s=FETCH_WITHIN_S)
+    held.callback(fetched.close)
+    inspected = await anyio.to_thread.run_sync(inspect, b"", fetched.size, fetched.read_at)
+    require_label(inspected, fetched.content_type, said_by=f"the server {fetched.host}")
+    return Medium(inspected=inspected, read_at=fetched.read_at)
+
+
+def _decoded(rest: str) -> Medium:
+    label, comma, content = rest.partition(",")
+    mime, *options = label.split(";")
+    try:
+        if not comma:
+            raise ValueError
+        if "base64" in [option.strip().lower() for option in options]:
+            data = base64.b64decode("".join(content.split()), validate=True)
+        else:
+            data = unquote_to_bytes(content)
+    except (ValueError, binascii.Error):
+        raise MediaRejected(
+            "A data URI can't be read: found no base64 after its comma, expected data:image/png;base64,….",
+            fix="Encode the file with base64, or give its path.",
+        ) from None
+    inspected = inspect(data[:65_536], len(data), lambda at, length: data[at : at + length])
+    require_label(inspected, mime, said_by="the data URI")
+    return Medium(inspected=inspected, read_at=lambda at, length: data[at : at + length])
+
+
+def _sendable(medium: Medium) -> Medium:
+    """The medium, converted where no model takes its format."""
+    from kimi_mcp.media.convert import DECODERS, convert
+
+    found = medium.inspected
+    if found.mime not in DECODERS:
+        return medium
+    if medium.size > CONVERTED_MOST_BYTES:
+        raise MediaRejected(
+            f"The {found.name} is too large to be converted here: {medium.size:,} bytes, {CONVERTED_MOST_BYTES:,} at most.",
+            fix="Export it as png or jpeg.",
+        )
+    made = convert(medium.read_at(0, medium.size), found)
+    data = made.data
+    return Medium(
+        inspected=made.inspected, read_at=lambda at, length: data[at : at + length], converted_from=found.mime
+    )

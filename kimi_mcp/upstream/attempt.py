@@ -32,8 +32,8 @@ AFTER_FINISH_S = 5.0
 AFTER_DONE_S = 0.05
 """Seconds after ``[DONE]`` within which the connection may come to its end, so that it can be used again."""
 
-PACE_S = 0.1
-"""Seconds between two reads of an answer that is streaming: what its end may come late."""
+PACE_S = 0.25
+"""Seconds at most between two reads of an answer that is streaming: what the end of a long one may come late."""
 
 LARGEST_LIST = 4 * 1024 * 1024
 """Bytes of a list of models."""

@@ -21,8 +21,19 @@ import httpx2
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from kimi_mcp.upstream.chunks import Chunks
+
 LARGE_READ = 16_384
 """A read of so many bytes says that more is waiting: the next one is not put off."""
+
+LARGEST_RECORD = 16_384
+"""Bytes that a record of TLS holds at most."""
+
+SHORTEST_PACE_S = 1 / 32
+"""Seconds between two reads of an answer that has only begun; doubled as it goes on."""
+
+LATE = 1 / 10
+"""The part of its own time by which an answer may come later for being read in gulps."""
 
 ERROR_BODY = 65_536
 """Bytes of an error's body that are read."""
@@ -47,29 +58,34 @@ class PacedStream(anyio.abc.ByteStream):
 
     def __init__(self, inner: anyio.abc.ByteStream) -> None:
         self._inner = inner
-        self._last_read = 0.0
         self._last_size = 0
+        self._live_since = 0.0
+        self._most_s = 0.0
         self._pace_s = 0.0
         self.live = False
         """Whether an answer is streaming, so that reads may be put off."""
         self.reads = 0
         """Reads so far: two looks at the same number lie within one gulp."""
 
-    def live_at(self, pace_s: float) -> None:
-        """From now on an answer is streaming: leave so many seconds between two reads."""
-        self.live, self._pace_s = True, pace_s
+    def live_at(self, most_s: float) -> None:
+        """From now on an answer is streaming: leave at most so many seconds between two reads."""
+        self.live, self._most_s, self._pace_s, self._live_since = True, most_s, SHORTEST_PACE_S, time.monotonic()
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """Read what is there, at least one byte."""
         if self.live and self._last_size < LARGE_READ:
-            left = self._last_read + self._pace_s - time.monotonic()
-            if left > 0:
-                await anyio.sleep(left)
+            await self._gather()
         data = await self._inner.receive(max_bytes)
-        self._last_read = time.monotonic()
         self._last_size = len(data)
         self.reads += 1
         return data
+
+    async def _gather(self) -> None:
+        """Wait for the next tick. Streams of one pace share their ticks: one turn of the loop serves them all."""
+        now = time.monotonic()
+        while 2 * self._pace_s <= min(self._most_s, (now - self._live_since) * LATE):
+            self._pace_s *= 2
+        await anyio.sleep(self._pace_s - now % self._pace_s)
 
     async def send(self, item: bytes) -> None:
         """Write all of it."""
@@ -94,6 +110,8 @@ class Connection(httpcore2.AsyncNetworkStream):
 
     def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream) -> None:
         self._stream = stream
+        self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - anyio, not Django
+        self._chunks = Chunks()
         self._fd: int | None = None
         self.pace = pace
         """The TCP connection below."""
@@ -102,20 +120,23 @@ class Connection(httpcore2.AsyncNetworkStream):
         """Read what is there; empty at the end."""
         try:
             if timeout is None:
-                return await self._stream.receive(max_bytes)
-            with anyio.fail_after(timeout):
-                return await self._stream.receive(max_bytes)
+                data = await self._stream.receive(max_bytes)
+            else:
+                with anyio.fail_after(timeout):
+                    data = await self._stream.receive(max_bytes)
         except anyio.EndOfStream:
             return b""
         except TimeoutError as error:
             raise httpcore2.ReadTimeout from error
         except (*_BROKEN, ssl.SSLError) as error:
             raise httpcore2.ReadError from error
+        return self._chunks.take(data if self._tls is None else _with_waiting_records(self._tls, data))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's own
         """Write all of it."""
         if not buffer:
             return
+        self._chunks.expect()
         try:
             with anyio.fail_after(timeout):
                 await self._stream.send(buffer)
@@ -168,6 +189,17 @@ _INFO: Mapping[str, Any] = {
     "server_addr": SocketAttribute.remote_address,
     "socket": SocketAttribute.raw_socket,
 }
+
+
+def _with_waiting_records(tls: ssl.SSLObject, data: bytes) -> bytes:
+    """A read over TLS brings one record, often one token; this adds the others that came with it."""
+    records = [data]
+    try:
+        while record := tls.read(LARGEST_RECORD):
+            records.append(record)
+    except ssl.SSLError:
+        pass  # no whole one is left; an end or a fault is found again by the next read
+    return b"".join(records)
 
 
 def _is_readable(fd: int) -> bool:

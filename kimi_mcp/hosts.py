@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 
 @cache
 def _rows() -> dict[str, list[dict[str, Any]]]:
+    import tomllib  # at the first cancellation: a host waits for the start
+
     return tomllib.loads(Path(__file__).with_name("hosts.toml").read_text("utf-8"))
 
 

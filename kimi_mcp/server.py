@@ -188,7 +188,7 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
     return CallToolResult(
         content=[TextContent(text=scrub(text(outcome)))],
         structured_content=scrub_values(result),
-        is_error=outcome.status == "failed",
+        is_error=outcome.status == "failed" and outcome.page is None,
     )
 
 

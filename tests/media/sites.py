@@ -11,14 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import anyio
 import httpcore2
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kimi_mcp.errors import KimiError, MediaRejected, UrlRefused
+from kimi_mcp.media.fetch import fetch
+from kimi_mcp.media.fetched import Fetched
+
 PUBLIC = "93.184.216.34"
 """An address that is public; nothing is ever sent there: `Site.connect` goes to loopback instead."""
+
+URL = "https://pictures.example/shot?token=swordfish"
+"""The page `shot` of a site, with a query that nobody may see."""
 
 Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -137,3 +146,25 @@ async def site(authority: Authority, **pages: Handler) -> AsyncIterator[Site]:
     finally:
         server.close()
         await server.wait_closed()
+
+
+async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> Fetched:
+    with anyio.fail_after(10):
+        return await fetch(
+            url,
+            cap_bytes=cap,
+            deadline_s=deadline_s,
+            resolve=here.resolve,
+            connect=here.connect,
+            trust=here.trusted,
+        )
+
+
+async def refused(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> KimiError:
+    """The error of a fetch, which shows nothing of the URL but its host."""
+    with pytest.raises((UrlRefused, MediaRejected)) as caught:
+        (await get(here, url, cap=cap, deadline_s=deadline_s)).close()
+    said = caught.value.message + caught.value.fix
+    assert not any(secret in said for secret in ("swordfish", "token", "/shot", "127.0.0.1", PUBLIC)), said
+    assert caught.value.__cause__ is None or isinstance(caught.value.__cause__, KimiError)
+    return caught.value

@@ -15,180 +15,35 @@ from kimi_mcp.errors import UrlRefused
 from kimi_mcp.media.addresses import is_public, read_url
 from kimi_mcp.media.fetch import fetch
 
-HOSTS = """
-127.0.0.1
-127.0.0.1.
-127.1
-127.0.1
-127.255.255.254
-2130706433
-2130706433.
-0x7f000001
-0x7F000001
-0x7f.0.0.1
-0x7f.1
-0x7f.0x0.0x0.0x1
-0X7F.0X0.0X0.0X1
-017700000001
-0177.0.0.1
-0177.0.0.01
-00000177.0.0.1
-127.0.0.01
-127.0.0.0x1
-127.00.00.01
-0
-0.0.0.0
-0x0
-00
-0.0
-0.1.2.3
-255.255.255.255
-256.0.0.1
-127.0.0.1.2
-4294967295
-18446744071562067969
-10.0.0.1
-10.255.255.255
-012.0.0.1
-167772161
-100.64.0.1
-100.127.255.254
-100.100.100.200
-169.254.169.254
-169.254.170.2
-2852039166
-0xa9fea9fe
-0xA9.0xFE.0xA9.0xFE
-0251.0376.0251.0376
-169.16689662
-168.63.129.16
-172.16.0.1
-172.31.255.255
-192.0.0.192
-192.0.2.1
-192.88.99.1
-192.168.0.1
-192.168.1.1
-0300.0250.0.1
-198.18.0.1
-198.19.255.255
-198.51.100.7
-203.0.113.9
-224.0.0.1
-239.255.255.250
-240.0.0.1
-[::1]
-[0:0:0:0:0:0:0:1]
-[0000:0000:0000:0000:0000:0000:0000:0001]
-[::]
-[::ffff:127.0.0.1]
-[::ffff:7f00:1]
-[::FFFF:7F00:0001]
-[0:0:0:0:0:ffff:127.0.0.1]
-[::ffff:10.0.0.1]
-[::ffff:169.254.169.254]
-[::ffff:a9fe:a9fe]
-[::ffff:93.184.216.34]
-[::ffff:0:127.0.0.1]
-[::127.0.0.1]
-[::7f00:1]
-[64:ff9b::127.0.0.1]
-[64:ff9b::7f00:1]
-[64:ff9b::a9fe:a9fe]
-[64:ff9b::10.0.0.1]
-[64:ff9b:1::7f00:1]
-[64:ff9b:1::127.0.0.1]
-[2002:7f00:1::]
-[2002:7f00:0001::1]
-[2002:a9fe:a9fe::]
-[2002:0a00:0001::]
-[2001:0:0:0:0:0:80ff:fffe]
-[2001::f5ff:fffe]
-[2001:0:53aa:64c:0:5efe:80ff:fffe]
-[2606:4700::5efe:127.0.0.1]
-[2606:4700::200:5efe:a00:1]
-[2001:db8::1]
-[2001:2::1]
-[2001:10::1]
-[2001:20::1]
-[3fff::1]
-[5f00::1]
-[100::1]
-[fc00::1]
-[fd00:ec2::254]
-[fd12:3456:789a::1]
-[fe80::1]
-[fe80::1%25lo]
-[fe80::1%lo]
-[::1%25lo]
-[::1%lo]
-[2606:4700::1%25lo]
-[fec0::1]
-[ff02::1]
-[ff0e::1]
-[::1].
-[127.0.0.1]
-[v1.127.0.0.1]
-[::1]127.0.0.1
-[::1]@127.0.0.1
-localhost
-LOCALHOST
-LocalHost.
-localhost.localdomain
-foo.localhost
-ip6-localhost
-loopback
-router
-intranet
-metadata
-metadata.google.internal
-METADATA.GOOGLE.INTERNAL.
-instance-data.ec2.internal
-printer.local
-nas.lan
-fritz.home
-wiki.corp
-kubernetes.default.svc.cluster.local
-kubernetes.default.svc
-1.0.0.127.in-addr.arpa
-router.home.arpa
-site.onion
-127.0.0.1.nip.example
-rebound.example
-partly.example
-mapped.example
-linklocal.example
-nat64.example
-shortened.example
-ⓛocalhost
-ｌｏｃａｌｈｏｓｔ
-１２７.０.０.１
-127。0。0。1
-①②⑦.⓪.⓪.①
-127.0.0.１
-localhost%00.example
-localhost%2eexample
-127.0.0.1%2f.example
-%31%32%37.0.0.1
-%6c%6f%63%61%6c%68%6f%73%74
-127.0.0.1%09
-127.0.0.1%20
-user@127.0.0.1
-user:swordfish@127.0.0.1
-pictures.example@127.0.0.1
-pictures.example:443@127.0.0.1
-@127.0.0.1
-127.0.0.1@rebound.example
--127.0.0.1
-..
-.
-.127.0.0.1
-127..0.0.1
-127.0.0.1..
-a..b.example
--a.example
-{long}.example
-""".strip().splitlines()
+HOSTS = [
+    host
+    for line in """
+127.0.0.1 127.0.0.1. 127.1 127.0.1 127.255.255.254 2130706433 2130706433. 0x7f000001 0x7F000001 0x7f.0.0.1 0x7f.1
+0x7f.0x0.0x0.0x1 0X7F.0X0.0X0.0X1 017700000001 0177.0.0.1 0177.0.0.01 00000177.0.0.1 127.0.0.01 127.0.0.0x1
+127.00.00.01 0 0.0.0.0 0x0 00 0.0 0.1.2.3 255.255.255.255 256.0.0.1 127.0.0.1.2 4294967295 18446744071562067969
+10.0.0.1 10.255.255.255 012.0.0.1 167772161 100.64.0.1 100.127.255.254 100.100.100.200 169.254.169.254 169.254.170.2
+2852039166 0xa9fea9fe 0xA9.0xFE.0xA9.0xFE 0251.0376.0251.0376 169.16689662 168.63.129.16 172.16.0.1 172.31.255.255
+192.0.0.192 192.0.2.1 192.88.99.1 192.168.0.1 192.168.1.1 0300.0250.0.1 198.18.0.1 198.19.255.255 198.51.100.7
+203.0.113.9 224.0.0.1 239.255.255.250 240.0.0.1 [::1] [0:0:0:0:0:0:0:1] [0000:0000:0000:0000:0000:0000:0000:0001] [::]
+[::ffff:127.0.0.1] [::ffff:7f00:1] [::FFFF:7F00:0001] [0:0:0:0:0:ffff:127.0.0.1] [::ffff:10.0.0.1]
+[::ffff:169.254.169.254] [::ffff:a9fe:a9fe] [::ffff:93.184.216.34] [::ffff:0:127.0.0.1] [::127.0.0.1] [::7f00:1]
+[64:ff9b::127.0.0.1] [64:ff9b::7f00:1] [64:ff9b::a9fe:a9fe] [64:ff9b::10.0.0.1] [64:ff9b:1::7f00:1]
+[64:ff9b:1::127.0.0.1] [2002:7f00:1::] [2002:7f00:0001::1] [2002:a9fe:a9fe::] [2002:0a00:0001::]
+[2001:0:0:0:0:0:80ff:fffe] [2001::f5ff:fffe] [2001:0:53aa:64c:0:5efe:80ff:fffe] [2606:4700::5efe:127.0.0.1]
+[2606:4700::200:5efe:a00:1] [2001:db8::1] [2001:2::1] [2001:10::1] [2001:20::1] [3fff::1] [5f00::1] [100::1] [fc00::1]
+[fd00:ec2::254] [fd12:3456:789a::1] [fe80::1] [fe80::1%25lo] [fe80::1%lo] [::1%25lo] [::1%lo] [2606:4700::1%25lo]
+[fec0::1] [ff02::1] [ff0e::1] [::1]. [127.0.0.1] [v1.127.0.0.1] [::1]127.0.0.1 [::1]@127.0.0.1 localhost LOCALHOST
+LocalHost. localhost.localdomain foo.localhost ip6-localhost loopback router intranet metadata
+metadata.google.internal METADATA.GOOGLE.INTERNAL. instance-data.ec2.internal printer.local nas.lan fritz.home
+wiki.corp kubernetes.default.svc.cluster.local kubernetes.default.svc 1.0.0.127.in-addr.arpa router.home.arpa
+site.onion 127.0.0.1.nip.example rebound.example partly.example mapped.example linklocal.example nat64.example
+shortened.example ⓛocalhost ｌｏｃａｌｈｏｓｔ １２７.０.０.１ 127。0。0。1 ①②⑦.⓪.⓪.① 127.0.0.１ localhost%00.example localhost%2eexample
+127.0.0.1%2f.example %31%32%37.0.0.1 %6c%6f%63%61%6c%68%6f%73%74 127.0.0.1%09 127.0.0.1%20 user@127.0.0.1
+user:swordfish@127.0.0.1 pictures.example@127.0.0.1 pictures.example:443@127.0.0.1 @127.0.0.1
+127.0.0.1@rebound.example -127.0.0.1 .. . .127.0.0.1 127..0.0.1 127.0.0.1.. a..b.example -a.example {long}.example
+""".splitlines()
+    for host in line.split()
+]
 """Hosts as one might write them after `https://`."""
 
 WHOLE = """

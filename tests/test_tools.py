@@ -27,6 +27,9 @@ CONTRACT = {
     "kimi_run": {"run_id", "action", "wait_s", "offset"},
 }  # fmt: skip
 CONTRACT["kimi_instant"] = CONTRACT["kimi_think"]
+CONTRACT["kimi_vision"] = CONTRACT["kimi_think"] - {"files"} | {"images", "mode"}
+CONTRACT["kimi_video"] = CONTRACT["kimi_think"] - {"files"} | {"video", "mode"}
+REQUIRED = {"kimi_vision": ["prompt", "images"], "kimi_video": ["prompt", "video"], "kimi_run": []}
 
 RESULT = [
     "status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode",
@@ -66,7 +69,7 @@ def test_no_snapshot_outlives_its_tool() -> None:
 def test_a_tools_arguments_are_those_of_the_contract(name: str) -> None:
     schema = input_schema(TOOLS[name].arguments)
     assert set(schema["properties"]) <= CONTRACT[name]
-    assert schema["required"] == ([] if name == "kimi_run" else ["prompt"])
+    assert schema["required"] == REQUIRED.get(name, ["prompt"])
     assert schema["additionalProperties"] is False
 
 

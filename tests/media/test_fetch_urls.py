@@ -37,7 +37,8 @@ LocalHost. localhost.localdomain foo.localhost ip6-localhost loopback router int
 metadata.google.internal METADATA.GOOGLE.INTERNAL. instance-data.ec2.internal printer.local nas.lan fritz.home
 wiki.corp kubernetes.default.svc.cluster.local kubernetes.default.svc 1.0.0.127.in-addr.arpa router.home.arpa
 site.onion 127.0.0.1.nip.example rebound.example partly.example mapped.example linklocal.example nat64.example
-shortened.example ⓛocalhost ｌｏｃａｌｈｏｓｔ １２７.０.０.１ 127。0。0。1 ①②⑦.⓪.⓪.① 127.0.0.１ localhost%00.example localhost%2eexample
+shortened.example ⓛocalhost ｌｏｃａｌｈｏｓｔ １２７.０.０.１
+127。0。0。1 ①②⑦.⓪.⓪.① 127.0.0.１ localhost%00.example localhost%2eexample
 127.0.0.1%2f.example %31%32%37.0.0.1 %6c%6f%63%61%6c%68%6f%73%74 127.0.0.1%09 127.0.0.1%20 user@127.0.0.1
 user:swordfish@127.0.0.1 pictures.example@127.0.0.1 pictures.example:443@127.0.0.1 @127.0.0.1
 127.0.0.1@rebound.example -127.0.0.1 .. . .127.0.0.1 127..0.0.1 127.0.0.1.. a..b.example -a.example {long}.example

@@ -144,7 +144,7 @@ def held(result: CallToolResult) -> Result:
         assert said[name] is None or set(said[name]) == keys, name
     _VALIDATOR.validate(said)
     assert said["status"] in ("completed", "running", "partial", "failed", "cancelled")
-    assert result.is_error is (said["status"] == "failed")
+    assert result.is_error is (said["status"] == "failed" and said["page"] is None)
     for entry in said["policy"]:
         assert set(entry) == {"rule", "action", "field", "asked", "sent", "why"}
         assert entry["action"] in ("adjusted", "warned")

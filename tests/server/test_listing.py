@@ -14,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from kimi_mcp import __version__
 from kimi_mcp.schemas import problems
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.tools import TOOLS
 from tests.server.asking import served
 
 
@@ -33,7 +34,7 @@ async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str)
     async with served(None, mode) as kimi:
         listed = await kimi.client.list_tools()
     assert len(listed.model_dump_json(by_alias=True, exclude_none=True).encode()) < 12_000
-    assert [tool.name for tool in listed.tools] == ["kimi_think", "kimi_instant", "kimi_run"]
+    assert [tool.name for tool in listed.tools] == list(TOOLS)
     for tool in listed.tools:
         assert tool.title
         assert tool.description

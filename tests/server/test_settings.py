@@ -19,7 +19,7 @@ KEY_VARIABLES = (
 async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mode: str) -> None:
     async with served(None, mode, provider=None) as kimi:
         tools = await kimi.client.list_tools()
-        assert [tool.name for tool in tools.tools] == ["kimi_think", "kimi_instant", "kimi_run"]
+        assert [tool.name for tool in tools.tools] == list(TOOLS)
         for result in (await kimi.think(), await kimi.instant()):
             assert result.code == "not_configured"
             assert result.said["run_id"] is None
@@ -29,7 +29,7 @@ async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mod
 
 async def test_a_real_process_without_a_key_does_the_same(mode: str) -> None:
     async with process(None, mode, provider=None) as client:
-        assert len((await client.list_tools()).tools) == 3
+        assert len((await client.list_tools()).tools) == len(TOOLS)
         result = await client.call_tool("kimi_think", {"prompt": "hi"})
     assert result.structured_content is not None
     assert result.structured_content["error"]["code"] == "not_configured"
@@ -60,7 +60,7 @@ async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(
     sim: Simulator, variable: str, value: str
 ) -> None:
     async with served(sim, **{variable: value}) as kimi:
-        assert len((await kimi.client.list_tools()).tools) == 3
+        assert len((await kimi.client.list_tools()).tools) == len(TOOLS)
         result = await kimi.think()
     assert result.code == "not_configured"
     assert variable in result.error["message"]

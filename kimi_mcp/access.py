@@ -103,7 +103,7 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
                 key, variable, borrowed = settings.keys[name], name, True
                 break
     if key is None and provider.needs_key:
-        raise NotConfigured(_no_key(provider, settings, own_host or named), fix=_key_fix(provider, own_host or named))
+        raise _no_key(provider, settings, is_chosen=is_chosen, may_go=own_host or named)
     if key is not None and urlsplit(base_url).scheme != "https" and not _is_loopback(host):
         raise NotConfigured(
             f"{variable} would travel in clear: the base URL of {provider.id} is plain http and not on this machine.",
@@ -134,13 +134,25 @@ def _host(base_url: str) -> str:
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     del port
-    if parts.scheme not in ("http", "https") or not host or parts.username is not None or parts.query or parts.fragment:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+        or not _is_plain(host)
+    ):
         raise NotConfigured(
             "KIMI_BASE_URL is no usable URL.",
             fix="Set KIMI_BASE_URL to something like https://api.moonshot.ai/v1 or http://127.0.0.1:8000/v1: http or "
             "https, a host, no user name, no query.",
         )
     return host.rstrip(".").lower()
+
+
+def _is_plain(host: str) -> bool:
+    """Whether a host reads the same to everybody: no letters that would be turned into others on the way."""
+    return host.isascii() and "%" not in host
 
 
 def _is_loopback(host: str) -> bool:
@@ -152,15 +164,28 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _no_key(provider: Provider, settings: Settings, may_go: bool) -> str:
-    withheld = [name for name in provider.key_variables if name in settings.keys]
-    if withheld and not may_go:
-        return (
-            f"{withheld[0]} is set, but KIMI_BASE_URL is not one of {provider.id}'s own hosts, so the key stays here."
+def _no_key(provider: Provider, settings: Settings, *, is_chosen: bool, may_go: bool) -> NotConfigured:
+    own = [name for name in provider.key_variables if name in settings.keys]
+    names = " or ".join((*provider.key_variables, *(("KIMI_API_KEY",) if is_chosen else ())))
+    if own and not may_go:
+        return NotConfigured(
+            f"{own[0]} is set, but KIMI_BASE_URL is not one of {provider.id}'s own hosts, so the key stays here.",
+            fix=f"Set KIMI_PROVIDER={provider.id} to send it there, or set KIMI_API_KEY.",
         )
-    return f"The provider {provider.id} wants a key and none is set."
+    kept = " KIMI_API_KEY belongs to the provider that the settings choose." if "KIMI_API_KEY" in settings.keys else ""
+    return NotConfigured(f"The provider {provider.id} wants a key and none is set for it.{kept}", fix=f"Set {names}.")
 
 
-def _key_fix(provider: Provider, may_go: bool) -> str:
-    names = " or ".join((*provider.key_variables, "KIMI_API_KEY"))
-    return f"Set {names}." if may_go else f"Set KIMI_PROVIDER={provider.id} to send it there, or set KIMI_API_KEY."
+def allowed_providers(settings: Settings, catalogue: Catalogue, chosen: Provider) -> tuple[str, ...]:
+    """The providers that the ``provider`` argument may name, the chosen one first. Raises ``NotConfigured``."""
+    for name in settings.allowed_providers:
+        if name not in catalogue.providers:
+            near = catalogue.nearest(name, catalogue.providers)
+            raise NotConfigured(
+                "KIMI_ALLOWED_PROVIDERS names a provider that is not in the catalogue.",
+                fix="Name only "
+                + ", ".join(catalogue.providers)
+                + " in KIMI_ALLOWED_PROVIDERS."
+                + (f" The nearest: {', '.join(near)}." if near else ""),
+            )
+    return tuple(dict.fromkeys((chosen.id, *settings.allowed_providers)))

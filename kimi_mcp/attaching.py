@@ -1,19 +1,21 @@
 """Media of a plan on their way: opened, converted where needed, then put into the body or uploaded. Does I/O.
 
-What is small goes into the body as base64; what is larger is uploaded, where the provider takes uploads, and referred to
-as ``ms://…``. The provider's own list tells what was uploaded before, by content and account: nothing is sent twice.
+What is small goes into the body as base64; what is larger is uploaded, where the provider takes uploads, and referred
+to as ``ms://…``. The provider's own list tells what was uploaded before, by content and account: nothing is sent twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import hashlib
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 import anyio.to_thread
 
 from kimi_mcp import policy
-from kimi_mcp.errors import MediaRejected, PolicyRefused, UpstreamFailed
+from kimi_mcp.errors import MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
 from kimi_mcp.inlining import Inline
 from kimi_mcp.media.medium import Medium, load
 from kimi_mcp.media.roots import Roots
@@ -49,6 +51,7 @@ class Attachments:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._known: dict[tuple[str, str | None], dict[str, str]] = {}
+        self._turns: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def attached(
@@ -65,7 +68,9 @@ class Attachments:
             for turn in plan.turns:
                 parts: list[Part] = []
                 for part in turn.parts:
-                    if isinstance(part, MediaPart) and not part.url.startswith(_SENT_AS_IT_IS):
+                    if isinstance(part, MediaPart) and part.url.startswith(_SENT_AS_IT_IS):
+                        _require_uploads(endpoint)
+                    elif isinstance(part, MediaPart):
                         medium = await load(part, roots, held)
                         attached.plan = _reported(attached.plan, medium, strict=strict)
                         part = replace(part, url=await self._place(medium, part, attached, endpoint, run))
@@ -75,15 +80,21 @@ class Attachments:
             yield attached
 
     async def renewed(self, attached: Attached, endpoint: Endpoint, run: Run) -> bool:
-        """Upload anew what has vanished at the provider; whether anything had."""
+        """Upload anew what has vanished at the provider; whether anything had, as far as it tells."""
         if not attached.uploaded:
             return False
-        there = {f"ms://{file.id}" for file in await self._upstream.list_files(endpoint)}
+        try:
+            there = {f"ms://{file.id}" for file in await self._upstream.list_files(endpoint)}
+        except UpstreamFailed:
+            return False
         gone = {url: medium for url, medium in attached.uploaded.items() if url not in there}
         for url, medium in gone.items():
             sha256 = await anyio.to_thread.run_sync(medium.sha256)
-            self._ids(endpoint).pop(sha256, None)
-            new = f"ms://{await self._upload(medium, sha256, endpoint, run)}"
+            async with self._turn(endpoint, sha256):
+                ids = self._ids(endpoint)
+                if f"ms://{ids.get(sha256)}" == url:  # else another call was faster
+                    del ids[sha256]
+                new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, run)}"
             attached.uploaded[new] = attached.uploaded.pop(url)
             attached.plan = replace(
                 attached.plan, turns=tuple(_pointed(turn, url, new) for turn in attached.plan.turns)
@@ -107,9 +118,10 @@ class Attachments:
 
     async def _uploaded(self, medium: Medium, endpoint: Endpoint, run: Run) -> str:
         sha256 = await anyio.to_thread.run_sync(medium.sha256)
-        if (endpoint.base_url, endpoint.key) not in self._known:
-            await self._look(endpoint)
-        return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, run)
+        async with self._turn(endpoint, sha256):
+            if (endpoint.base_url, endpoint.key) not in self._known:
+                await self._look(endpoint)
+            return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, run)
 
     async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, run: Run) -> str:
         megabytes = medium.size / 1e6
@@ -117,12 +129,23 @@ class Attachments:
         def sent(size: int) -> None:
             run.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
 
+        def chunks() -> Iterator[bytes]:
+            digest = hashlib.sha256()
+            for piece in medium.chunks():
+                digest.update(piece)
+                yield piece
+            if digest.hexdigest() != sha256:  # what breaks off here never becomes a file at the provider
+                raise PathRefused(
+                    f"The {medium.inspected.name} was written to while it was sent.",
+                    fix="Call again once it is written.",
+                )
+
         file = Upload(
             sha256=sha256,
             mime=medium.inspected.mime,
             kind=medium.inspected.kind,
             size=medium.size,
-            chunks=medium.chunks,
+            chunks=chunks,
             on_sent=sent,
         )
         identity = self._ids(endpoint)[sha256] = await self._upstream.upload(endpoint, file)
@@ -136,8 +159,21 @@ class Attachments:
             return
         self._ids(endpoint).update({file.sha256: file.id for file in files if file.sha256})
 
+    def _turn(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
+        """Held while a content is looked for or sent: calls that share it wait for one upload."""
+        return self._turns.setdefault((endpoint.base_url, endpoint.key, sha256), anyio.Lock())
+
     def _ids(self, endpoint: Endpoint) -> dict[str, str]:
         return self._known.setdefault((endpoint.base_url, endpoint.key), {})
+
+
+def _require_uploads(endpoint: Endpoint) -> None:
+    """Refuse an id where there are no files that it could mean."""
+    if not endpoint.provider.takes_uploads:
+        raise MediaRejected(
+            f"{endpoint.provider.id} keeps no files: found an ms:// id, expected a path, an https URL or a data URI.",
+            fix="Give the file itself, or name a `provider` that takes uploads.",
+        )
 
 
 def _reported(plan: Plan, medium: Medium, *, strict: bool) -> Plan:

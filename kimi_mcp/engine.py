@@ -107,9 +107,11 @@ class Engine:
 
     async def run(self, call: Call, run: Run) -> Outcome:
         """The outcome of a call, good or bad; nothing but a cancellation is raised."""
+        log.debug("%s begins: %s", run.id, run.tool)
         try:
-            return await self._path(call, run)
+            outcome = await self._path(call, run)
         except KimiError as error:
+            log.debug("%s failed: %s", run.id, error.code)
             return run.snapshot("failed", error)
         except Exception:
             log.exception("a call failed by a fault of our own")
@@ -118,11 +120,14 @@ class Engine:
                 fix="Call again; if it happens again, report it with the log lines of the server.",
             )
             return run.snapshot("failed", fault)
+        log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
+        return outcome
 
     async def _path(self, call: Call, run: Run) -> Outcome:
         request, chosen, gathered, endpoint = await self._gather(call, run)
         plan = _decided(policy.decide(request, chosen.profile, gathered))
         _fits(plan)
+        log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         run.begin(plan)
         roots = find_roots(self.settings.roots, call.offered_roots)
         async with self._attachments.attached(plan, endpoint, roots, run, strict=gathered.strict) as attached:
@@ -143,9 +148,10 @@ class Engine:
         gathered = policy.Gathered(
             day=day,
             base_url=(settings.base_url if provider is default else None) or provider.base_url,
-            allowed_providers=tuple(dict.fromkeys((default.id, *settings.allowed_providers))),
+            allowed_providers=access.allowed_providers(settings, facts, default),
             provider_asked=call.provider and provider.id,
             strict=settings.policy == "strict",
+            reads_media=True,
         )
         if refusal := policy.admit(gathered):
             raise _error_of(refusal)
@@ -162,6 +168,7 @@ class Engine:
             successors=chosen.successors,
             stands_in=chosen.stands_in,
             video_offers=facts.video_offers(day),
+            instant_offers=facts.instant_offers(day),
         )
         texts = await self._texts(call, chosen)
         return _request(call, run.model_asked, texts), chosen, gathered, endpoint

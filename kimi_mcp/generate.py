@@ -79,6 +79,8 @@ def _kind(row: Mapping[str, Any]) -> str:
         return _code(row["enum"])
     least, most = row.get("minimum"), row.get("maximum")
     bounds = f", {least:g} to {most:g}" if most is not None else f", at least {least:g}" if least is not None else ""
+    if row["type"] == "array":
+        return f"list of {row['items']['type']}s"
     return f"{row['type']}{bounds}"
 
 
@@ -107,9 +109,9 @@ _NEXT: Mapping[Code, str] = {
     "invalid_arguments": "Change the argument that `fix` names.",
     "policy_refused": "`rule` names the rule, `fix` what it would take.",
     "not_configured": "Set the variable that `fix` names and restart the server.",
-    "path_refused": "Name a file within the roots.",
-    "url_refused": "Give a public https URL.",
-    "media_rejected": "Convert the picture or the clip.",
+    "path_refused": "Name a file within the roots, or set KIMI_ROOTS. Keys and links are never read.",
+    "url_refused": "Give a public https URL, or the path of a copy.",
+    "media_rejected": "Give what `fix` asks for: a whole file, another format, a smaller one, or the other tool.",
     "budget_exceeded": "Raise the limit that `fix` names.",
     "run_not_found": "Call `kimi_run` without `run_id`: it lists the runs that are there.",
     "auth_failed": "Check which platform the key was made for, and where KIMI_PROVIDER and KIMI_BASE_URL send it.",
@@ -227,12 +229,17 @@ def _commands(path: str, group: Any) -> Iterable[tuple[str, str, str]]:
     for name, command in group.commands.items():
         named = [
             f"{path} {name}",
-            *(each.name.upper() for each in command.params if each.param_type_name == "argument"),
+            *(_placed(each) for each in command.params if each.param_type_name == "argument"),
         ]
         options = [each.opts[0] for each in command.params if each.param_type_name == "option"]
         yield f"`{' '.join(named)}`", command.help.split("\n\n")[0], _code(options)
         if hasattr(command, "commands"):
             yield from _commands(f"{path} {name}", command)
+
+
+def _placed(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required else f"[{name}]"
 
 
 # ── the documents ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ Some hosts show the model only the structure, some only the text: each stands on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kimi_mcp.errors import KimiError
@@ -118,7 +118,7 @@ def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
 def text(outcome: Outcome) -> str:
     """The result's text: the answer, with a short closing line where there is more to say than the answer."""
     if outcome.page is not None:
-        return _page_text(outcome.page)
+        return _page_text(outcome, outcome.page)
     if outcome.status == "failed":
         return _failure(outcome)
     if outcome.status == "running":
@@ -163,10 +163,24 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _page_text(page: Page) -> str:
-    if page.next_offset is None:
-        return page.text
-    return f"{page.text}\n\n[more: ask again with offset={page.next_offset}]"
+def _page_text(outcome: Outcome, page: Page) -> str:
+    lines: list[str] = []
+    if outcome.status == "running":
+        lines.append(f"[still running, more will come: ask again with offset={page.next_offset}]")
+    elif page.next_offset is not None:
+        lines.append(f"[more: ask again with offset={page.next_offset}]")
+    if outcome.error is not None:
+        lines.append(f"[the run is {outcome.status}: {outcome.error.message} {outcome.error.fix}]")
+    return "\n\n".join(part for part in (page.text, "\n".join(lines)) if part)
+
+
+def cut(outcome: Outcome, most: int) -> Outcome:
+    """The outcome with an answer that hosts take: a longer one ends visibly, and says how to read on."""
+    if len(outcome.answer) <= most or outcome.run_id is None:
+        return outcome
+    call = f'kimi_run(run_id="{outcome.run_id}", action="answer", offset={most})'
+    marked = f"{outcome.answer[:most]}\n\n[cut here, of {len(outcome.answer)} characters in all: {call} reads on]"
+    return replace(outcome, answer=marked)
 
 
 def _reasoning(outcome: Outcome, limit: int) -> dict[str, Any] | None:

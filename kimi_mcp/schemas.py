@@ -75,11 +75,17 @@ def _allowed_beside_ref(depth: int) -> set[str]:
 def _leads_somewhere(reference: Any, root: Schema) -> bool:
     if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
         return False
-    try:
-        _target(reference, root)
-    except _CannotSay:
-        return False
-    return True
+    seen: set[str] = set()
+    while isinstance(reference, str) and reference not in seen:
+        seen.add(reference)
+        try:
+            target = _target(reference, root)
+        except _CannotSay:
+            return False
+        if "$ref" not in target:
+            return True
+        reference = target["$ref"]
+    return False  # round and round, and never to a schema
 
 
 def rewritten(schema: Schema) -> dict[str, Any] | None:

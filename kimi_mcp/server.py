@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -44,10 +45,11 @@ from mcp_types import (
     ToolAnnotations,
 )
 from mcp_types import Tool as ListedTool
+from pydantic import ValidationError
 
 from kimi_mcp import __version__, hosts
 from kimi_mcp.errors import InvalidArguments, KimiError
-from kimi_mcp.outcome import Outcome, Page, structured, text
+from kimi_mcp.outcome import Outcome, Page, cut, structured, text
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
@@ -76,6 +78,9 @@ PAGE_CHARS = 20_000
 
 MOST_RESULT_CHARS = 500_000
 """What Claude Code is asked to take of one result (the most that it allows a server to ask)."""
+
+MOST_ANSWER_CHARS = 200_000
+"""Code points of an answer in one result, which carries it twice; the rest comes in pages."""
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="11" fill="#16181d"/>'
@@ -151,7 +156,7 @@ def build_server(settings: Settings) -> Server[House]:
         on_list_resources=_list_resources,
         on_read_resource=_read_resource,
     )
-    server.middleware.append(_hear_cancellations)
+    server.middleware += [_hear_cancellations, _name_odd_arguments]
     return server
 
 
@@ -182,8 +187,9 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
-    if outcome.reasoning:  # before it is cut: half a key is none that is found
-        outcome = replace(outcome, reasoning=scrub(outcome.reasoning))
+    # Before anything is cut: half a key is none that is found.
+    outcome = replace(outcome, answer=scrub(outcome.answer), reasoning=outcome.reasoning and scrub(outcome.reasoning))
+    outcome = cut(outcome, MOST_ANSWER_CHARS)
     result = structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars)
     return CallToolResult(
         content=[TextContent(text=scrub(text(outcome)))],
@@ -223,14 +229,14 @@ async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
 
 
 async def _offered_roots(context: Context) -> tuple[str, ...] | None:
-    """The host's own roots; None where it offers none, or does not say within ``ROOTS_WITHIN_S``."""
+    """The host's own roots; None where it offers none that can be read, or does not say within ``ROOTS_WITHIN_S``."""
     capabilities = context.session.client_capabilities
     if capabilities is None or capabilities.roots is None or not context.session.can_send_request:
         return None
     with anyio.move_on_after(ROOTS_WITHIN_S):
         try:
             listed = await context.session.send_request(ListRootsRequest(), ListRootsResult)
-        except MCPError:
+        except (MCPError, ValidationError):
             return None
         return tuple(str(root.uri) for root in listed.roots)
     return None
@@ -246,6 +252,10 @@ def _is_patient(context: Context) -> bool:
 async def _look(context: Context, look: Look) -> Outcome:
     house = context.lifespan_context
     if look.run_id is None:
+        if look.action not in ("wait", "status"):
+            raise InvalidArguments(
+                f"`action` {look.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
+            )
         return Outcome(status="completed", answer=_list_of(house.runs.latest(CALLER)))
     run = house.runs.find(look.run_id, CALLER)
     match look.action:
@@ -290,7 +300,8 @@ def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
             f"`offset` {offset} is beyond the {len(whole)} characters there are.", fix="Give a smaller `offset`."
         )
     end = offset + PAGE_CHARS
-    page = Page(of=of, text=whole[offset:end], offset=offset, next_offset=end if end < len(whole) else None)
+    following = min(end, len(whole)) if end < len(whole) or outcome.status == "running" else None
+    page = Page(of=of, text=whole[offset:end], offset=offset, next_offset=following)
     return replace(outcome, answer="", reasoning=None, page=page)
 
 
@@ -304,6 +315,14 @@ async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResul
         run = None if request_id is None else ctx.lifespan_context.waiting.pop(coerce_request_id(request_id), None)
         if run is not None and not hosts.gave_up((ctx.params or {}).get("reason")):
             run.cancel()
+    return await call_next(ctx)
+
+
+async def _name_odd_arguments(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Arguments that are no object are refused as any other: by a result that says what is allowed."""
+    said = ctx.params or {}
+    if ctx.method == "tools/call" and not isinstance(said.get("arguments"), Mapping | NoneType):
+        ctx = replace(ctx, params={**said, "arguments": {"arguments": said["arguments"]}})
     return await call_next(ctx)
 
 

@@ -161,7 +161,7 @@ def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
 
 def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
     """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
-    said = {name: value for name, value in (arguments or {}).items() if value is not None}
+    said = {name: _whole(tool, name, value) for name, value in (arguments or {}).items() if value is not None}
     for name, value in said.items():
         if (
             isinstance(value, str | list)
@@ -177,6 +177,13 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments
         raise _invalid(tool, (misspelt or faults)[0]) from None
 
 
+def _whole(tool: Tool, name: str, value: Any) -> Any:
+    """16000.0 is a whole number too, as JSON schema has it; everything else stays as it is."""
+    field = tool.arguments.model_fields.get(name)
+    wants_whole = field is not None and cast(Any, field.annotation) in (int, int | None)
+    return int(value) if wants_whole and isinstance(value, float) and value.is_integer() else value
+
+
 def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
     names = ", ".join(tool.arguments.model_fields)
     place = ".".join(str(step) for step in fault["loc"])[:80]
@@ -188,10 +195,26 @@ def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
         )
     if fault["type"] == "missing":
         return InvalidArguments(f"{tool.name} needs `{place}`.", fix=f"Give `{place}`. Its arguments: {names}.")
-    if fault["type"] in ("string_too_short", "string_pattern_mismatch"):
-        return InvalidArguments(f"`{place}` is empty.", fix=f"Give `{place}` some text, or leave it out.")
-    wanted = str(fault["msg"]).removeprefix("Input should be ")
-    return InvalidArguments(f"`{_plain(place)}` is of the wrong kind.", fix=f"`{_plain(place)}` must be {wanted}.")
+    field, place = tool.arguments.model_fields.get(place.partition(".")[0]), _plain(place) or "arguments"
+    otherwise = "." if field is not None and field.is_required() else ", or leave it out."
+    if fault["type"] in ("string_too_short", "string_pattern_mismatch", "too_short"):
+        return InvalidArguments(f"`{place}` is empty.", fix=f"Put something into `{place}`{otherwise}")
+    allowed = _ALLOWED.get(fault["type"], "of another kind").format(**fault.get("ctx", {}))
+    return InvalidArguments(f"`{place}` must be {allowed}.", fix=f"Make `{place}` {allowed}{otherwise}")
+
+
+_ALLOWED: Mapping[str, str] = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "literal_error": "{expected}",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "finite_number": "a finite number",
+}
+"""What is allowed, by the kind of fault that the validation names."""
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp import catalogue
-from kimi_mcp.access import Access, access_to, chosen_provider, named_provider
+from kimi_mcp.access import Access, access_to, allowed_providers, chosen_provider, named_provider
 from kimi_mcp.errors import InvalidArguments, KimiError, NotConfigured
 from kimi_mcp.settings import read_settings
 
@@ -289,3 +289,33 @@ def test_a_withheld_key_is_explained() -> None:
     error = refusal("nim", KIMI_PROVIDER="vllm")
     assert "NVIDIA_API_KEY" in error.fix
     assert "sk-" not in repr(access(KIMI_API_KEY="sk-any"))
+
+
+@pytest.mark.parametrize("host", ["api.kimi。com", "api.kimi．com", "api%2ekimi.com", "ａｐｉ.kimi.com"])
+def test_a_host_that_reads_as_another_on_the_way_is_refused(host: str) -> None:
+    error = refusal(KIMI_BASE_URL=f"https://{host}/coding/v1", KIMI_API_KEY="sk-kimi")
+    assert (error.code, "KIMI_BASE_URL" in error.fix) == ("not_configured", True)
+
+
+def test_a_key_that_belongs_to_the_chosen_provider_is_not_offered_as_a_mend_for_another() -> None:
+    error = refusal("moonshot", KIMI_PROVIDER="simulator", KIMI_API_KEY="sk-kimi")
+    assert error.fix == "Set MOONSHOT_API_KEY."
+    assert "KIMI_API_KEY belongs to the provider that the settings choose" in error.message
+
+
+def test_kimi_api_key_is_another_providers_where_that_ones_key_made_the_choice() -> None:
+    assert access(NVIDIA_API_KEY="sk-nvidia", KIMI_API_KEY="sk-kimi").key == "sk-nvidia"
+    assert access(KIMI_PROVIDER="nim", NVIDIA_API_KEY="sk-nvidia", KIMI_API_KEY="sk-kimi").key == "sk-kimi"
+
+
+def test_an_allowed_provider_that_does_not_exist_is_named_with_the_nearest() -> None:
+    settings, facts = read_settings({"KIMI_ALLOWED_PROVIDERS": "mooonshot"}), catalogue.load()
+    with pytest.raises(NotConfigured) as raised:
+        allowed_providers(settings, facts, facts.providers["vllm"])
+    assert "KIMI_ALLOWED_PROVIDERS" in raised.value.fix
+    assert "The nearest: moonshot" in raised.value.fix
+
+
+def test_the_chosen_provider_is_always_allowed_and_stands_first() -> None:
+    settings, facts = read_settings({"KIMI_ALLOWED_PROVIDERS": "nim, moonshot"}), catalogue.load()
+    assert allowed_providers(settings, facts, facts.providers["moonshot"]) == ("moonshot", "nim")

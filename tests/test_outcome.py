@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.errors import AnswerCutOff, Cancelled, InvalidArguments, PolicyRefused, RateLimited
-from kimi_mcp.outcome import Outcome, Page, shortened, structured, text
+from kimi_mcp.outcome import Outcome, Page, cut, shortened, structured, text
 from kimi_mcp.types import Adjustment, Timing, Usage
 
 KEYS = [
@@ -197,3 +197,25 @@ def test_a_page_says_where_the_next_one_begins() -> None:
     assert text(OUTCOMES["paged"]) == "b\n\n[more: ask again with offset=2]"
     last = Outcome(status="completed", page=Page(of="answer", text="c", offset=2, next_offset=None))
     assert text(last) == "c"
+
+
+def test_an_answer_beyond_what_hosts_take_is_cut_visibly_and_says_how_to_read_on() -> None:
+    long = cut(Outcome(status="completed", run_id="run_1", answer="abcdef"), 4)
+    assert long.answer.startswith("abcd\n\n[cut here, of 6 characters in all: ")
+    assert 'kimi_run(run_id="run_1", action="answer", offset=4)' in long.answer
+    whole = Outcome(status="completed", run_id="run_1", answer="abcd")
+    assert cut(whole, 4) is whole
+
+
+def test_a_page_of_a_failed_run_says_that_it_failed() -> None:
+    page = Page(of="reasoning", text="I thought", offset=0, next_offset=None)
+    said = text(Outcome(status="failed", run_id="run_1", error=CUT, page=page))
+    assert said.startswith("I thought\n\n")
+    assert CUT.message in said
+    assert CUT.fix in said
+
+
+def test_a_page_of_a_running_run_says_that_more_will_come() -> None:
+    page = Page(of="answer", text="It is", offset=0, next_offset=5)
+    said = text(Outcome(status="running", run_id="run_1", page=page))
+    assert said == "It is\n\n[still running, more will come: ask again with offset=5]"

@@ -233,3 +233,14 @@ def test_a_reference_that_goes_round_in_a_circle_ends() -> None:
 def test_what_is_no_schema_raises_nothing(schema: dict[str, Any]) -> None:
     list(problems(schema))
     rewritten(schema)
+
+
+def test_a_reference_that_only_leads_back_to_itself_is_refused() -> None:
+    round_and_round = {"$defs": {"n": {"$ref": "#/$defs/m"}, "m": {"$ref": "#/$defs/n"}}, "$ref": "#/$defs/n"}
+    assert any("$ref leads to nothing" in fault for fault in problems(round_and_round))
+    assert rewritten(round_and_round) is None
+
+
+def test_a_schema_that_holds_itself_by_way_of_a_value_is_fine() -> None:
+    tree = {"$defs": {"n": an_object(next={"$ref": "#/$defs/n"})}, "$ref": "#/$defs/n"}
+    assert list(problems(tree)) == []

@@ -123,6 +123,14 @@ class Catalogue:
             if profile.video and profile.serving.served_on(day)
         )
 
+    def instant_offers(self, day: date) -> tuple[tuple[str, str], ...]:
+        """Which provider answers without thinking with which model on that day, as pairs of ids."""
+        return tuple(
+            (profile.provider.id, profile.model.id)
+            for profile in self._profiles()
+            if profile.can_stop_thinking and profile.serving.served_on(day)
+        )
+
     def rows(self, day: date) -> tuple[Row, ...]:
         """Every model at every provider as it stands on that day."""
         return tuple(_row(profile, day) for profile in self._profiles())

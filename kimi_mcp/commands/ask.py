@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kimi_mcp.commands.named import AskMode, AskTool, chosen_tool, with_typed_folders
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.terminal import complain, is_terminal
 
@@ -33,16 +33,25 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any command."""
 
 
-class AskTool(StrEnum):
-    """The tools that can be asked from a shell."""
-
-    think = "think"
-    instant = "instant"
-
-
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to ask; sent verbatim. - reads it from stdin.")],
-    tool: Annotated[AskTool, typer.Option(help="think reasons first, instant answers at once.")] = AskTool.think,
+    tool: Annotated[
+        AskTool | None,
+        typer.Option(
+            help="think reasons first, instant answers at once. Left out: vision with --image, video with --video, "
+            "else think."
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P", help="A picture: path, https URL, data URI or ms:// id. May be given again."),
+    ] = None,
+    video: Annotated[str | None, typer.Option(metavar="P", help="A clip, in the same forms.")] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P", help="A text file to send along: path or quoted glob. May be given again."),
+    ] = None,
+    mode: Annotated[AskMode | None, typer.Option(help="Of vision and video: thinking unless you say instant.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt. None is sent by default.")] = None,
     model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. Leave out for the best.")] = None,
     provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
@@ -58,7 +67,12 @@ def ask(
 
     A terminal sees reasoning and answer as they come; a pipe gets the text alone. Exit status: 0 for a whole
     answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
+
+    Files are read from the working directory and from the folders of the paths that you type; where KIMI_ROOTS is
+    set, from its folders alone. Keys and .env files are never sent.
     """
+    images, files = tuple(image or ()), tuple(file or ())
+    asked = chosen_tool(tool, images=images, video=video, files=files, mode=mode)
     from kimi_mcp import logs
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.settings import read_settings
@@ -74,8 +88,10 @@ def ask(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "response_schema": _read_schema(schema),
+        **_named(asked, images, video, files, mode),
     }
-    name = f"kimi_{tool.value}"
+    settings = with_typed_folders(settings, (*images, *([video] if video else ())), files)
+    name = f"kimi_{asked.value}"
     watch = _watch_for(settings, as_json=as_json)
     try:
         call = _call(name, arguments)
@@ -87,12 +103,25 @@ def ask(
     _leave(outcome)
 
 
+def _named(
+    tool: AskTool, images: Sequence[str], video: str | None, files: Sequence[str], mode: AskMode | None
+) -> dict[str, Any]:
+    """The arguments that this tool has beside the others'."""
+    match tool:
+        case AskTool.vision:
+            return {"images": list(images), "mode": mode and mode.value}
+        case AskTool.video:
+            return {"video": video, "mode": mode and mode.value}
+        case _:
+            return {"files": list(files) or None}
+
+
 def _call(name: str, arguments: dict[str, Any]) -> Call:
-    from kimi_mcp.tools import TOOLS, Ask, read_arguments
+    from kimi_mcp.tools import TOOLS, Asking, read_arguments
 
     tool = TOOLS[name]
     read = read_arguments(tool, arguments)
-    assert isinstance(read, Ask)
+    assert isinstance(read, Asking)
     assert tool.mode is not None
     return read.call(tool.mode)
 

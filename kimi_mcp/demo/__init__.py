@@ -1,7 +1,8 @@
 """``kimi-mcp demo``: the server at work, as a host sees it, each step held against what a simulator received.
 
-I/O: listens on loopback, starts the server twice as a child process, prints. No key, no network; of the environment's
-settings nothing reaches the server. ``scenes`` has what happens, ``stage`` where it happens.
+I/O: listens on loopback, starts the server as a child process, once an act, reads ``examples/``, prints. No key, no
+network; of the environment's settings nothing reaches the server. ``scenes`` and ``media`` have what happens, ``stage``
+where.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import anyio
 
-from kimi_mcp.demo import scenes
+from kimi_mcp.demo import media, scenes
 from kimi_mcp.demo.scenes import SCENE_S
 from kimi_mcp.demo.stage import Stage
 from kimi_mcp.simulator import Simulator
@@ -35,10 +37,14 @@ Scene = Callable[[Stage], Awaitable[None]]
 class Act:
     """Scenes that play with one host at one server."""
 
+    provider: str = "simulator"
+    """Whose dialect the upstream speaks, and who it is for the server."""
     mode: str
     """Which protocol the host speaks: ``auto`` the newest, ``legacy`` the one with a handshake."""
     settings: Mapping[str, str]
     """What the server's environment says beside the upstream."""
+    reads: bool = False
+    """Whether its scenes read files: the server's roots are the examples and the desk then."""
     scenes: tuple[Scene, ...]
     """What happens."""
 
@@ -60,6 +66,26 @@ ACTS = (
             scenes.cancelled,
         ),
     ),
+    Act(
+        mode="auto",
+        settings={},
+        reads=True,
+        scenes=(
+            media.picture,
+            media.clip,
+            media.converted,
+            media.files,
+            media.outside,
+            media.uploaded,
+        ),
+    ),
+    Act(
+        provider="vllm",
+        mode="auto",
+        settings={"KIMI_ALLOWED_PROVIDERS": "simulator"},
+        reads=True,
+        scenes=(media.no_video,),
+    ),
     Act(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
 )
 """The whole demo."""
@@ -73,20 +99,47 @@ async def play() -> bool:
     page.line("The answers are the simulator's, made of what it received; all else is real.", "quiet")
     stages: list[Stage] = []
     with tempfile.TemporaryDirectory(prefix="kimi-mcp-demo-") as folder, tempfile.TemporaryFile("w+") as errors:
-        async with Simulator(provider="simulator") as sim:
-            numbers = itertools.count(1)
-            for act in ACTS:
-                settings = {"KIMI_BASE_URL": sim.base_url, "KIMI_DATA_DIR": folder, **act.settings}
-                async with AsyncExitStack() as stack:
-                    with page.waiting("starting the server …"):
-                        client = await stack.enter_async_context(_host(settings, act.mode, errors))
-                    stages.append(Stage(sim=sim, client=client, page=page))
-                    for scene in act.scenes:
-                        await _play_one(stages[-1], scene, next(numbers))
+        desk = _desk(folder)
+        numbers = itertools.count(1)
+        for act in ACTS:
+            if act.reads and media.missing():
+                continue
+            async with AsyncExitStack() as stack:
+                sim = await stack.enter_async_context(Simulator(provider=act.provider))
+                upstream = {"KIMI_PROVIDER": act.provider, "KIMI_BASE_URL": sim.base_url}
+                settings = {**upstream, "KIMI_DATA_DIR": folder, **act.settings}
+                if act.reads:
+                    settings["KIMI_ROOTS"] = os.pathsep.join((str(media.EXAMPLES), str(desk)))
+                with page.waiting("starting the server …"):
+                    client = await stack.enter_async_context(_host(settings, act.mode, errors))
+                stages.append(Stage(sim=sim, client=client, page=page, desk=desk))
+                for scene in act.scenes:
+                    await _play_one(stages[-1], scene, next(numbers))
         said = _said_by_server(errors)
     held, failed = sum(stage.held for stage in stages), [one for stage in stages for one in stage.failed]
+    failed += _unplayed(page)
     _close(page, held, failed, said, time.monotonic() - began)
     return not failed
+
+
+def _desk(folder: str) -> Path:
+    desk = Path(folder).resolve() / "desk"
+    desk.mkdir()
+    return desk
+
+
+def _unplayed(page: Page) -> list[str]:
+    """The scenes that could not play because their picture or clip is not there; said, and counted as failed."""
+    absent = media.missing()
+    if not absent:
+        return []
+    page.line()
+    page.mark(
+        "bad",
+        f"There is no examples/{' and no examples/'.join(absent)} beside the package: no picture and no clip is shown.",
+        fix="Run the demo from a checkout of the repository: `make demo`.",
+    )
+    return [(scene.__doc__ or "").strip() for act in ACTS if act.reads for scene in act.scenes]
 
 
 async def _play_one(stage: Stage, scene: Scene, number: int) -> None:
@@ -109,7 +162,7 @@ async def _host(settings: Mapping[str, str], mode: str, errors: IO[str]) -> Asyn
     from mcp import Client, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
-    environment = {"KIMI_PROVIDER": "simulator", **settings}
+    environment = dict(settings)
     if path := os.environ.get("PYTHONPATH"):
         environment["PYTHONPATH"] = path
     server = StdioServerParameters(command=sys.executable, args=["-m", "kimi_mcp"], env=environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kimi_mcp.simulator import Received, Simulator
@@ -55,6 +56,8 @@ class Stage:
     """The host's end."""
     page: Page
     """Where people look."""
+    desk: Path
+    """A folder of the demo's own, in which scenes put files."""
     failed: list[str] = field(default_factory=list[str])
     """Every sentence that did not hold."""
     held: int = 0

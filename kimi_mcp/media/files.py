@@ -115,13 +115,23 @@ class Opened:
         offset = 0
         while offset < self.size:
             piece = self.read_at(offset, min(size, self.size - offset))
-            if not piece:
-                raise refused(self._place, "became shorter while it was read", fix="Call again once it is written.")
             offset += len(piece)
             yield piece
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes at an offset, fewer only at the end. Raises ``PathRefused`` where they can't be read."""
+        """The ``count`` bytes at an offset, fewer only at the end that the file had when it was opened.
+
+        Raises ``PathRefused`` if it became shorter or can't be read.
+        """
+        found, wanted = b"", max(min(count, self.size - offset), 0)
+        while len(found) < wanted:
+            piece = self._read(offset + len(found), wanted - len(found))
+            if not piece:
+                raise refused(self._place, "became shorter while it was read", fix="Call again once it is written.")
+            found = found + piece if found else piece
+        return found
+
+    def _read(self, offset: int, count: int) -> bytes:
         try:
             if _POSITIONED:
                 return os.pread(self._file.fileno(), count, offset)

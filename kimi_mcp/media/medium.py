@@ -1,8 +1,8 @@
 """Media that a call names: found, judged by content, and held open until they are sent. Does I/O.
 
-A source is a path within the roots, an https URL, a data URI, or the id of a file at the provider (``ms://…``), which is
-passed on as it is. Whatever is read is read through the descriptor that was judged, and no more of it than the medium's
-own format says.
+A source is a path within the roots, an https URL, a data URI, or the id of a file at the provider (``ms://…``), which
+is passed on as it is. Whatever is read is read through the descriptor that was judged, and no more of it than the
+medium's own format says.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ def _sendable(medium: Medium) -> Medium:
         return medium
     if medium.size > CONVERTED_MOST_BYTES:
         raise MediaRejected(
-            f"The {found.name} is too large to be converted here: {medium.size:,} bytes, {CONVERTED_MOST_BYTES:,} at most.",
+            f"The {found.name} is too large to be converted here: {medium.size:,} bytes, "
+            f"{CONVERTED_MOST_BYTES:,} at most.",
             fix="Export it as png or jpeg.",
         )
     made = convert(medium.read_at(0, medium.size), found)

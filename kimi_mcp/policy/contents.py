@@ -66,7 +66,9 @@ def media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> F
 
 def media_format(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
     """A still format that the model does not take."""
-    del request, gathered
+    del request
+    if gathered.reads_media:
+        return
     for part in _media(plan.turns):
         kind = re.match(r"data:([^;,]{0,60})", part.url, re.IGNORECASE)
         if part.kind == "image" and kind is not None and kind[1].lower() not in rule.options["takes"]:

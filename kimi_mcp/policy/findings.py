@@ -34,8 +34,12 @@ class Gathered:
     """Under ``auto`` the provider's other models, in order of preference."""
     stands_in: bool = False
     """Whether the model's id is unknown to the catalogue and its profile is a stand-in."""
+    instant_offers: tuple[tuple[str, str], ...] = ()
+    """Provider and model of every place that answers without thinking today, whether allowed or not."""
     video_offers: tuple[tuple[str, str], ...] = ()
     """Provider and model of every place that takes video today, whether allowed or not."""
+    reads_media: bool = False
+    """Whether media are judged by their content on the way, so that what a data URI calls itself decides nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,19 +99,24 @@ def _places(profile: Profile) -> dict[str, Any]:
 
 
 def _mode_offered(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del request, gathered
-    model = plan.profile.model
-    if plan.mode == "instant" and not plan.profile.can_stop_thinking:
-        least = model.efforts[0] if model.efforts else None
-        yield Finding.of(
-            rule,
-            field="mode",
-            asked="instant",
-            sent="thinking",
-            model=model.id,
-            effort=f" ({least})" if least else "",
-            mend=lambda plan: replace(plan, mode="thinking", effort=plan.effort or least),
-        )
+    del request
+    profile = plan.profile
+    if plan.mode != "instant" or profile.can_stop_thinking:
+        return
+    least = profile.model.efforts[0] if profile.model.efforts else None
+    always = not profile.model.can_stop_thinking
+    offers = ", ".join(f"{model} at {provider}" for provider, model in gathered.instant_offers
+                       if provider in gathered.allowed_providers)  # fmt: skip
+    yield Finding.of(
+        rule,
+        field="mode",
+        asked="instant",
+        sent="thinking",
+        cause=f"{profile.model.id} always thinks" if always else f"{profile.provider.id} has no switch for thinking",
+        effort=f", with its least effort ({least})" if least else "",
+        offers=f"Name one that can answer at once ({offers}), or use kimi_think." if offers else "Use kimi_think.",
+        mend=lambda plan: replace(plan, mode="thinking", effort=plan.effort or least),
+    )
 
 
 def _fixed_sampling(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:

@@ -6,7 +6,7 @@ in ``framing.py``, the two ends of the wire are in ``descriptors.py``.
 
 The end, whatever brings it (EOF on stdin, SIGINT, SIGTERM, a peer that is gone)
 -------------------------------------------------------------------------------
-1. EOF only: requests being worked on get ``Limits.grace_s`` to finish: a one-shot pipe gets its answers.
+1. EOF only: requests being worked on get ``Limits.grace_s`` to finish: a one-shot pipe gets its quick answers.
 2. ``on_shutdown`` is awaited, for at most half of ``Limits.cleanup_s``.
 3. The server is told: the SDK cancels its handlers, the lifespan cleans up; past ``cleanup_s`` it is cancelled.
 4. What is still to be written is written. If anything hangs, a watchdog leaves at ``Limits.last_resort_s``.

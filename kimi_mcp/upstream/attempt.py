@@ -145,7 +145,7 @@ async def attempt_once(
     if watch.over or (fault is None and not scope.cancelled_caught):
         return None if watch.tokens else _failure("empty", to)
     if fault is None:
-        return timed_out(watch.armed, deadlines, provider=to.provider.name)
+        return timed_out(watch.armed, deadlines, provider=to.provider.id)
     return Fault(error=fault.error) if watch.tokens else fault
 
 
@@ -248,4 +248,4 @@ def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
 
 
 def _failure(kind: Failure, to: To) -> Fault:
-    return failure(kind, provider=to.provider.name, host=to.host)
+    return failure(kind, provider=to.provider.id, host=to.host)

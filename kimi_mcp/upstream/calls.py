@@ -196,29 +196,29 @@ class Upstream:
             if (models := _model_ids(found)) is not None:
                 return models
             kind = "markup" if found.lstrip().startswith(b"<") else "json"
-            raise failure(kind, provider=endpoint.provider.name, host=endpoint.host).error
-        raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
+            raise failure(kind, provider=endpoint.provider.id, host=endpoint.host).error
+        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
 
     async def upload(self, endpoint: Endpoint, file: files.Upload) -> str:
         """Send a file; the id that it has at the provider. One attempt, within the total deadline."""
         client = await self._client(endpoint)
         with anyio.move_on_after(self._deadlines.total_s):
             return _had(await files.upload(client, file, to=endpoint, wall=self._wall))
-        raise timed_out("total", self._deadlines, provider=endpoint.provider.name).error
+        raise timed_out("total", self._deadlines, provider=endpoint.provider.id).error
 
     async def list_files(self, endpoint: Endpoint) -> tuple[files.RemoteFile, ...]:
         """What lies at the provider under this account."""
         client = await self._client(endpoint)
         with anyio.move_on_after(FILES_WITHIN_S):
             return _had(await files.listed(client, to=endpoint, wall=self._wall))
-        raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
+        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
 
     async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
         """Remove a file at the provider."""
         client = await self._client(endpoint)
         with anyio.move_on_after(FILES_WITHIN_S):
             return _had(await files.removed(client, identity, to=endpoint, wall=self._wall))
-        raise failure("slow-connect", provider=endpoint.provider.name, host=endpoint.host).error
+        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
 
     async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
         try:

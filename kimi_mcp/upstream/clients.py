@@ -32,6 +32,13 @@ CONNECT_S = 10.0
 KEEP_IDLE_S = 15.0
 """Seconds that an idle connection is kept."""
 
+_SAID = {
+    "Accept": "text/event-stream, application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"kimi-mcp/{__version__}",
+}
+"""What every request says."""
+
 Method = Literal["GET", "POST", "DELETE"]
 """Methods that a provider's API knows."""
 
@@ -109,7 +116,8 @@ class Client:
     ) -> Answer:
         """Any other request, its body sent piece by piece; hand out the answer once its headers are there."""
         # Not by openai's client: it refuses a multipart body that is sent piece by piece.
-        named = {**({"Authorization": f"Bearer {self._key}"} if self._key else {}), **(headers or {})}
+        login = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        named = {**_SAID, **login, **(headers or {})}
         url, patience = f"{self._base_url}/{path}", httpx2.Timeout(None, connect=CONNECT_S)
         request = self._way.build_request(method, url, content=content, headers=named, timeout=patience)
         return Answer(await self._way.send(request, stream=True))
@@ -225,9 +233,7 @@ class _OpenAI(AsyncOpenAI):
     @cached_property
     def default_headers(self) -> dict[str, str | Omit]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return {
+            **_SAID,
             "Authorization": f"Bearer {self.api_key}",
-            "Accept": "text/event-stream, application/json",
-            "Accept-Encoding": "identity",
             "Content-Type": "application/json",
-            "User-Agent": f"kimi-mcp/{__version__}",
         }

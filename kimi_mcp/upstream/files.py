@@ -138,7 +138,7 @@ async def _told(
 
 
 def _unreadable(to: To) -> Fault:
-    return failure("json", provider=to.provider.name, host=to.host)
+    return failure("json", provider=to.provider.id, host=to.host)
 
 
 def _remote(row: dict[str, Any]) -> RemoteFile:

@@ -195,6 +195,12 @@ ROWS: tuple[Row, ...] = (
         quotes=True,
     ),
     Row(
+        _REFUSED, "", r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)",
+        QuotaExhausted, "The account at {provider} holds as many files as it may.",
+        "Remove what is no longer needed there: `kimi-mcp files prune` removes what was uploaded from here.",
+        quotes=True,
+    ),
+    Row(
         _REFUSED, "", r"image|video|media|base64", RequestRejected,
         "{provider} refused a picture or a clip.",
         "Send it as PNG, JPEG, WebP or MP4, smaller, or choose a provider that takes it with KIMI_PROVIDER.",
@@ -272,7 +278,7 @@ def refusal(
     """What a refusal is with us: by its status (None: it came inside a stream) and what its body says."""
     row = next(row for row in ROWS if row.fits(status, told))
     names = {
-        "provider": provider.name,
+        "provider": provider.id,
         "keys": either((*provider.key_variables, "KIMI_API_KEY")),
         "host": host,
         "status": "in a stream" if status is None else status,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from kimi_mcp.demo import ACTS
+from pathlib import Path
+
+import pytest
+
+from kimi_mcp import demo
+from kimi_mcp.demo import ACTS, media
 from kimi_mcp.tools import TOOLS
 from tests.commands.shell import kimi
 
@@ -20,3 +25,15 @@ async def test_every_step_of_the_demo_holds_whatever_is_configured() -> None:
             assert (scene.__doc__ or "").strip() in ended.out
     assert "\x1b" not in ended.out
     assert "sk-of-the-user" not in ended.out
+
+
+async def test_without_its_picture_and_its_clip_the_demo_says_so_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(media, "EXAMPLES", tmp_path)
+    monkeypatch.setattr(demo, "ACTS", tuple(act for act in ACTS if act.reads))
+    assert not await demo.play()
+    said = capsys.readouterr().out
+    assert "There is no examples/shot.png and no examples/clip.mp4" in said
+    assert "make demo" in said
+    assert str(tmp_path) not in said

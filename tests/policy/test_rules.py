@@ -217,6 +217,22 @@ def test_instant_at_a_model_that_always_thinks_is_refused_under_strict(at: Any) 
     assert "kimi_think" in refusal.fix
 
 
+def test_a_provider_without_a_switch_is_the_one_named_and_the_mend_can_work() -> None:
+    at = profile("huggingface", "kimi-k2.6")
+    refusal = refused(asking(mode="instant"), at, strict=True, instant_offers=(("moonshot", "kimi-k2.6"),))
+    assert refusal.rule == "always-thinks"
+    assert refusal.message.startswith("huggingface has no switch for thinking")
+    assert refusal.fix == "Use kimi_think."
+    offered = refused(
+        asking(mode="instant"),
+        at,
+        strict=True,
+        instant_offers=(("moonshot", "kimi-k2.6"),),
+        allowed_providers=("huggingface", "moonshot"),
+    )
+    assert "kimi-k2.6 at moonshot" in offered.fix
+
+
 def test_an_effort_that_was_asked_for_stays_beside_the_mend() -> None:
     assert planned(asking(mode="instant", effort="high"), K3).effort == "high"
 

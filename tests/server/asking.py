@@ -23,7 +23,15 @@ from mcp.client._memory import InMemoryTransport
 from mcp.client.stdio import stdio_client
 from mcp.server import Server
 from mcp.shared.message import SessionMessage
-from mcp_types import CallToolResult, Implementation, JSONRPCNotification, JSONRPCRequest, TextContent
+from mcp_types import (
+    CallToolResult,
+    Implementation,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    TextContent,
+)
 
 from kimi_mcp.server import House, build_server
 from kimi_mcp.settings import read_settings
@@ -324,6 +332,14 @@ class Line:
     async def cancel(self, request_id: Any, **params: Any) -> None:
         """Say that a request is cancelled; ``reason`` as the host words it."""
         await self.send("notifications/cancelled", {"requestId": request_id, **params})
+
+    async def answer(self, request_id: Any, reply: Mapping[str, Any]) -> None:
+        """Answer a request of the server: with a ``result`` or an ``error``."""
+        if "error" in reply:
+            message = JSONRPCError.model_validate({"jsonrpc": "2.0", "id": request_id, **reply})
+        else:
+            message = JSONRPCResponse.model_construct(jsonrpc="2.0", id=request_id, **reply)
+        await self._write.send(SessionMessage(message))
 
     async def ask(self, tool: str, arguments: Mapping[str, Any], request_id: int | str = "asked") -> dict[str, Any]:
         """Call a tool and take its structured result."""

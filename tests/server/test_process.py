@@ -99,7 +99,8 @@ async def test_a_process_survives_nonsense_and_still_answers(sim: Simulator) -> 
             while 3 not in replies:
                 reply = await peer.reply()
                 replies[reply["id"]] = reply
-    assert replies[1]["error"]["code"] == -32602
+    assert replies[1]["result"]["isError"]
+    assert "prompt" in replies[1]["result"]["structuredContent"]["error"]["fix"], "the arguments there are"
     assert replies[2]["error"]["code"] == -32602
     assert replies[3]["result"]["structuredContent"]["status"] == "completed"
     assert body(chats(sim)[0])["messages"][0]["content"] == "cut \ufffd here", "half an emoji costs no call"

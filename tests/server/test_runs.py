@@ -257,3 +257,38 @@ async def test_a_run_that_is_refused_after_its_caller_was_told_its_id_can_be_ask
         assert refused.code == "invalid_arguments"
         assert refused.run_id == told.run_id
         assert (await kimi.run(told.run_id)).said == refused.said
+
+
+@pytest.mark.parametrize("action", ["answer", "reasoning", "cancel"])
+async def test_an_action_on_no_run_is_refused(sim: Simulator, mode: str, action: str) -> None:
+    async with served(sim, mode) as kimi:
+        result = await kimi.run(None, action)
+    assert result.code == "invalid_arguments"
+    assert "run_id" in result.error["message"]
+
+
+async def test_a_page_of_a_running_answer_names_where_the_rest_will_begin(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        run_id = await running(sim, kimi)
+        page = await kimi.run(run_id, "answer")
+        sim.open_gate("end")
+        await kimi.run(run_id, "wait")
+    assert page.said["page"] == {"of": "answer", "text": "It is 391.", "offset": 0, "next_offset": 10}
+    assert "more will come" in page.text
+
+
+async def test_a_page_that_was_read_is_no_error_though_its_run_failed(sim: Simulator, mode: str) -> None:
+    sim.play({"length_in_reasoning": True})
+    async with served(sim, mode) as kimi:
+        failed = await kimi.think()
+        page = await kimi.run(failed.run_id, "reasoning")
+    assert failed.is_error
+    assert not page.is_error
+    assert page.said["page"]["text"] == failed.reasoning
+    assert failed.error["fix"] in page.text
+
+
+async def test_a_whole_number_may_be_written_with_a_point(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        assert (await kimi.think(max_tokens=20_000.0)).status == "completed"
+    assert chats(sim)[0].body["max_completion_tokens"] == 20_000

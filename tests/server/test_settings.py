@@ -8,6 +8,7 @@ import pytest
 
 from kimi_mcp import catalogue
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.tools import TOOLS
 from tests.server.asking import KEY, chats, process, served
 
 KEY_VARIABLES = (

@@ -142,7 +142,7 @@ def test_every_documented_error_has_its_code_and_names_its_mend(
     assert fault.error.code == code
     assert mend in fault.error.fix
     assert "{" not in fault.error.message + fault.error.fix
-    assert "Moonshot" in fault.error.message + fault.error.fix or code == "context_too_long"
+    assert "moonshot" in fault.error.message + fault.error.fix or code == "context_too_long"
 
 
 def test_a_provider_without_a_key_variable_of_its_own_is_told_of_the_common_one() -> None:

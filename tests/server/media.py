@@ -1,0 +1,83 @@
+"""Media for the tests of a whole server: a folder of pictures and clips, and what of them arrived at the provider."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kimi_mcp.simulator import Received, Simulator
+from tests.media.specimens import CLIPS, drawing, saved
+from tests.server.asking import body, chats
+
+CLIP = (CLIPS / "clip.mp4").read_bytes()
+
+
+def picture(number: int, form: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
+    """A picture whose bytes no other number has."""
+    return saved(form, drawing(size=size or (60 + number, 40)))
+
+
+def write(folder: Path, **files: bytes | str) -> list[str]:
+    """Write files; ``a_png`` becomes ``a.png``. Their names, in order."""
+    names: list[str] = []
+    for key, content in files.items():
+        names.append(key.replace("_", "."))
+        (folder / names[-1]).write_bytes(content.encode() if isinstance(content, str) else content)
+    return names
+
+
+def data_uri(content: bytes, mime: str = "image/png") -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def parts(request: Received) -> list[dict[str, Any]]:
+    """The parts of the last user message."""
+    content = body(request)["messages"][-1]["content"]
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+def urls(request: Received) -> list[str]:
+    """The media URLs of the last user message, in order."""
+    return [part[part["type"]]["url"] for part in parts(request) if part["type"] != "text"]
+
+
+def contents(sim: Simulator, request: Received | None = None) -> list[bytes]:
+    """The media of a chat request (the last one) as the provider has them: inlined, or uploaded before."""
+    found: list[bytes] = []
+    for url in urls(request or chats(sim)[-1]):
+        if url.startswith("ms://"):
+            found.append(sim._world.files.get(url.removeprefix("ms://")).path.read_bytes())
+        else:
+            found.append(base64.b64decode(url.partition(",")[2], validate=True))
+    return found
+
+
+def hashes(files: Iterable[bytes]) -> list[str]:
+    """What the simulator says of each: its SHA-256, cut as in its answer."""
+    return [hashlib.sha256(content).hexdigest()[:16] for content in files]
+
+
+def hashes_in(answer: str) -> list[str]:
+    """The hashes that an answer of the simulator names, in order."""
+    return [line.rpartition("sha256 ")[2].rstrip(".") for line in answer.splitlines() if line.startswith("Media: ")]
+
+
+def uploads(sim: Simulator) -> list[Received]:
+    """The files that were sent."""
+    return [one for one in sim.requests if (one.method, one.path) == ("POST", "/v1/files")]
+
+
+def said_to(sim: Simulator) -> str:
+    """Everything that the provider was told, but for the media themselves."""
+    return "\n".join(f"{one.method} {one.path} {dict(one.headers)} {_without_data(one.body)}" for one in sim.requests)
+
+
+def _without_data(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_data(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_data(each) for each in value]
+    return value.partition(",")[0] if isinstance(value, str) and value.startswith("data:") else value

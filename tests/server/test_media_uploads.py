@@ -1,0 +1,478 @@
+"""Media that are too large for a body: uploaded once for each content and account, told, cancelled, sent anew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from mcp.shared.exceptions import MCPError
+
+from kimi_mcp.media.files import Opened
+from kimi_mcp.simulator import Received, Simulator
+from tests.server.asking import Kimi, Result, body, chats, line, served
+from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, picture, uploads, urls, write
+
+MOST_FILES = 1_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one root; everything above 200 bytes counts as large."""
+    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 200)
+    made = tmp_path / "work"
+    made.mkdir()
+    return made
+
+
+async def look(kimi: Kimi, *images: str, **arguments: Any) -> Result:
+    return await kimi.call("kimi_vision", {"prompt": "What is it?", "images": list(images), **arguments})
+
+
+async def watch(kimi: Kimi, video: str, **arguments: Any) -> Result:
+    return await kimi.call("kimi_video", {"prompt": "What happens?", "video": video, **arguments})
+
+
+def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[Received]:
+    return [one for one in sim.requests if one.method == method and one.path.startswith(path)]
+
+
+def names(sim: Simulator) -> list[tuple[str, str]]:
+    """Name and purpose of what lies at the provider."""
+    return [(file.filename, file.purpose) for file in sim._world.files.all()]
+
+
+# ── once ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_large_is_uploaded_once_and_used_again_in_later_calls(
+    sim: Simulator, mode: str, folder: Path
+) -> None:
+    shot = picture(1)
+    write(folder, a_png=shot, same_png=shot, a_mp4=CLIP)
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        results = [await look(kimi, "a.png"), await look(kimi, "same.png", "a.png"), await watch(kimi, "a.mp4")]
+        results += [await look(kimi, data_uri(shot)), await watch(kimi, "a.mp4")]
+    assert [result.status for result in results] == ["completed"] * 5, [result.text for result in results]
+    assert len(uploads(sim)) == 2
+    shot_hash, clip_hash = (hashlib.sha256(content).hexdigest() for content in (shot, CLIP))
+    assert names(sim) == [(f"kimi-mcp-{shot_hash}.png", "image"), (f"kimi-mcp-{clip_hash}.mp4", "video")]
+    assert [contents(sim, each) for each in chats(sim)] == [[shot], [shot, shot], [CLIP], [shot], [CLIP]]
+    assert hashes_in(results[1].answer) == hashes([shot, shot])
+    assert all(url.startswith("ms://") for each in chats(sim) for url in urls(each))
+    assert len(asked(sim, "GET")) == 1, "the list is asked for once"
+    assert [result.said["policy"] for result in results] == [[]] * 5
+
+
+async def test_a_second_server_finds_what_the_first_one_uploaded(sim: Simulator, mode: str, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    for _ in range(2):
+        async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+            assert (await watch(kimi, "a.mp4")).status == "completed"
+    assert len(uploads(sim)) == 1
+    assert [contents(sim, each) for each in chats(sim)] == [[CLIP], [CLIP]]
+
+
+async def test_what_others_left_at_the_provider_is_not_taken_for_ours(sim: Simulator, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    sim.play({"match": {"path": "/v1/files"}, "body": {"data": [{"id": "theirs", "filename": "clip.mp4"}, 7, {}]}})
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        assert (await watch(kimi, "a.mp4")).status == "completed"
+    assert len(uploads(sim)) == 1
+    assert contents(sim) == [CLIP]
+
+
+@pytest.mark.parametrize("step", [{"status": 500}, {"status": 404}, {"html": True}, {"body": "[]"}, {"body": "{"}])
+async def test_a_provider_that_does_not_tell_what_it_has_is_no_hindrance(
+    sim: Simulator, folder: Path, step: dict[str, Any]
+) -> None:
+    write(folder, a_mp4=CLIP)
+    sim.play({"match": {"path": "/v1/files"}, **step})
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        result = await watch(kimi, "a.mp4")
+    assert result.status == "completed", result.text
+    assert contents(sim) == [CLIP]
+
+
+async def test_two_calls_at_once_upload_the_same_clip_once(sim: Simulator, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    results: list[Result] = []
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+
+        async def one() -> None:
+            results.append(await watch(kimi, "a.mp4"))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(one)
+    assert [result.status for result in results] == ["completed"] * 5
+    assert len(uploads(sim)) == 1, "nothing is sent twice"
+
+
+async def test_the_accounts_are_kept_apart(sim: Simulator, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    async with Simulator(provider="simulator") as other, served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        assert (await watch(kimi, "a.mp4")).status == "completed"
+        async with served(other, KIMI_ROOTS=str(folder)) as elsewhere:
+            assert (await watch(elsewhere, "a.mp4")).status == "completed"
+        assert len(uploads(other)) == len(uploads(sim)) == 1
+
+
+async def test_requests_for_files_carry_the_key_and_ask_for_no_compression(folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    key = "sk-Qx7pLm3Zr9Wv2Tn8Kd5Hs4Jf6Bg1Yc0Ea"
+    async with Simulator("moonshot", require_key=key) as moonshot:
+        async with served(moonshot, provider="moonshot", MOONSHOT_API_KEY=key, KIMI_ROOTS=str(folder)) as kimi:
+            result = await watch(kimi, "a.mp4")
+        assert result.status == "completed", result.text
+        assert len(asked(moonshot, "GET")) == len(uploads(moonshot)) == 1
+        for request in moonshot.requests:
+            assert request.headers["authorization"] == f"Bearer {key}"
+            assert request.headers["accept-encoding"] == "identity", request.path
+            assert request.headers["user-agent"].startswith("kimi-mcp/"), request.path
+
+
+# ── gone ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_has_vanished_is_uploaded_anew_and_the_call_is_answered(
+    sim: Simulator, mode: str, folder: Path
+) -> None:
+    shot = picture(1)
+    write(folder, a_mp4=CLIP, a_png=shot, b_png=picture(2))
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        await look(kimi, "a.png", "b.png")
+        first, second = (url.removeprefix("ms://") for url in urls(chats(sim)[0]))
+        sim._world.files.delete(first)
+        result = await look(kimi, "a.png", "b.png", "a.png")
+        again = await look(kimi, "a.png")
+    assert result.status == again.status == "completed", result.text
+    assert contents(sim, chats(sim)[-2]) == [shot, picture(2), shot]
+    assert len(uploads(sim)) == 3, "only what was gone"
+    assert urls(chats(sim)[-2])[1] == f"ms://{second}"
+    assert result.attempts == 2
+    assert again.attempts == 1
+    assert contents(sim) == [shot]
+
+
+async def test_a_refusal_for_another_reason_uploads_nothing_anew(sim: Simulator, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    sim.play({"status": 400, "error_message": "Invalid request: the video is too long"})
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        result = await watch(kimi, "a.mp4")
+    assert "the video is too long" in result.error["message"]
+    assert len(uploads(sim)) == len(chats(sim)) == 1
+
+
+async def test_the_providers_own_words_stand_where_its_list_cannot_be_had(sim: Simulator, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        assert (await watch(kimi, "a.mp4")).status == "completed"
+        sim.play({"status": 400, "error_message": "Invalid request: the video is too long"})
+        sim.play({"match": {"path": "/v1/files"}, "status": 500})
+        result = await watch(kimi, "a.mp4")
+    assert "the video is too long" in result.error["message"], result.text
+
+
+async def test_what_vanishes_again_and_again_ends_in_a_refusal(sim: Simulator, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    gone = {"status": 400, "error_message": "Invalid request: file simfile-000001 not found", "times": "always"}
+    sim.play(gone, {"match": {"path": "/v1/files"}}, {"match": {"path": "/v1/files"}})
+    sim.play({"match": {"path": "/v1/files"}, "body": {"data": []}, "times": "always"})
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(10):
+            result = await watch(kimi, "a.mp4")
+    assert result.status == "failed"
+    assert len(chats(sim)) <= 2
+
+
+# ── refused ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_full_account_says_so_and_how_to_make_room(sim: Simulator, mode: str, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    store = sim._world.files
+    store._files.update({f"old-{number}": store for number in range(MOST_FILES)})  # pyright: ignore[reportArgumentType, reportCallIssue]
+    sim.play({"match": {"path": "/v1/files"}, "body": {"object": "list", "data": []}})
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        result = await watch(kimi, "a.mp4")
+    store._files.clear()
+    assert result.status == "failed"
+    assert result.code == "quota_exhausted", result.text
+    assert "1000 files" in result.error["message"]
+    assert "kimi-mcp files prune" in result.error["fix"]
+    assert chats(sim) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "words"),
+    [
+        ({"status": 413}, "invalid_arguments", "413"),
+        ({"status": 401}, "auth_failed", "key"),
+        ({"status": 429, "error_type": "rate_limit_reached_error"}, "rate_limited", "rate limit"),
+        ({"status": 503}, "overloaded", "capacity"),
+        ({"body": "no JSON"}, "upstream_broken", "read"),
+        ({"body": {"object": "file"}}, "upstream_broken", "read"),
+        ({"truncate_at": 5}, "upstream_broken", "broke"),
+    ],
+)
+async def test_an_upload_that_the_provider_refuses_is_a_clear_error(
+    sim: Simulator, folder: Path, step: dict[str, Any], code: str, words: str
+) -> None:
+    write(folder, a_mp4=CLIP)
+    sim.play({"match": {"path": "/v1/files"}, "body": {"data": []}}, {"match": {"path": "/v1/files"}, **step})
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        result = await watch(kimi, "a.mp4")
+        assert result.code == code, result.text
+        assert words in result.error["message"]
+        assert chats(sim) == []
+        assert (await watch(kimi, "a.mp4")).status == "completed", "the next call works"
+    assert contents(sim) == [CLIP]
+
+
+async def test_a_provider_that_hangs_up_in_the_middle_of_a_large_upload_is_a_clear_error(
+    sim: Simulator, folder: Path
+) -> None:
+    clip = _padded(8_000_000)
+    write(folder, a_mp4=clip)
+    files = {"match": {"path": "/v1/files"}, "unchecked": True}
+    sim.play({**files, "body": {"data": []}}, {**files, "status": 413})
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(20):
+            result = await watch(kimi, "a.mp4")
+            assert result.code == "invalid_arguments", result.text
+            assert "413" in result.error["message"]
+            assert (await watch(kimi, "a.mp4")).status == "completed", "the next call works"
+
+
+async def test_a_medium_too_large_for_a_provider_without_uploads_is_rejected(
+    mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, a_png=picture(1))
+    monkeypatch.setattr("kimi_mcp.attaching.INLINE_MOST_BYTES", len(picture(1)) - 1)
+    async with Simulator("vllm") as engine, served(engine, mode, provider="vllm", KIMI_ROOTS=str(folder)) as kimi:
+        result = await look(kimi, "a.png")
+        assert result.code == "media_rejected", result.text
+        assert "vllm" in result.error["message"]
+        assert f"{len(picture(1)):,}" in result.error["message"]
+        assert "provider" in result.error["fix"]
+        monkeypatch.setattr("kimi_mcp.attaching.INLINE_MOST_BYTES", len(picture(1)))
+        assert (await look(kimi, "a.png")).status == "completed"
+        assert contents(engine) == [picture(1)]
+        assert uploads(engine) == []
+
+
+async def test_a_medium_above_what_any_provider_takes_is_rejected_before_it_is_read(
+    sim: Simulator, mode: str, folder: Path
+) -> None:
+    with (folder / "huge.mp4").open("wb") as file:
+        file.write(CLIP)
+        file.truncate(10_000_000_000)
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(5):
+            result = await watch(kimi, "huge.mp4")
+    assert result.code == "media_rejected"
+    assert "10,000,000,000" in result.error["message"]
+    assert sim.requests == [] or chats(sim) == []
+
+
+# ── while it goes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+HELD_UPLOAD = [
+    {"match": {"path": "/v1/files"}, "body": {"object": "list", "data": []}},
+    {"match": {"path": "/v1/files"}, "gate": "upload"},
+]
+
+
+async def test_a_users_cancellation_ends_an_upload_within_a_second_and_closes_its_socket(
+    sim: Simulator, mode: str, folder: Path
+) -> None:
+    write(folder, a_mp4=CLIP)
+    sim.play(*HELD_UPLOAD)
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, kimi, "a.mp4")
+            await sim.until(lambda: sim.waiting_at("upload") == 1)
+            tasks.cancel_scope.cancel()
+        await sim.client_gone(within=1)
+        assert kimi.house.waiting == {}
+        sim.reset()
+        assert (await watch(kimi, "a.mp4")).status == "completed", "the next call works"
+    assert contents(sim) == [CLIP]
+
+
+async def test_a_cancellation_in_the_middle_of_the_bytes_ends_the_upload(sim: Simulator, folder: Path) -> None:
+    clip = _padded(60_000_000)
+    write(folder, a_mp4=clip)
+    async with line(sim, KIMI_ROOTS=str(folder)) as host:
+        await host.call("kimi_video", {"prompt": "What happens?", "video": "a.mp4"}, 1)
+        with anyio.fail_after(20):
+            while sum(one.raw for one in uploads(sim)) < 1_000_000:
+                await anyio.lowlevel.checkpoint()
+        await host.cancel(1, reason="the user pressed escape")
+        await sim.client_gone(within=1)
+    (upload,) = uploads(sim)
+    assert upload.raw < len(clip)
+    assert chats(sim) == []
+    assert names(sim) == []
+
+
+async def test_progress_tells_the_upload(
+    sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.server.FIRST_PROGRESS_S", 0.05)
+    monkeypatch.setattr("kimi_mcp.server.PROGRESS_EVERY_S", 0.05)
+    clip = _padded(3_000_000)
+    write(folder, a_mp4=clip)
+    sim.play(*HELD_UPLOAD)
+    told: list[str] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        del progress, total
+        told.append(message or "")
+        if "upload" in told[-1]:
+            sim.open_gate("upload")
+
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(10):
+            result = await kimi.call(
+                "kimi_video", {"prompt": "What happens?", "video": "a.mp4"}, progress_callback=on_progress
+            )
+    assert result.status == "completed", result.text
+    assert any("upload (" in one and "of 3 MB" in one for one in told), told
+
+
+async def test_an_upload_outlives_a_host_whose_clock_ran_out(sim: Simulator, mode: str, folder: Path) -> None:
+    write(folder, a_mp4=CLIP)
+    sim.play(*HELD_UPLOAD)
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        asked = {"prompt": "What happens?", "video": "a.mp4"}
+        with pytest.raises(MCPError, match="timed out"):
+            await kimi.call("kimi_video", asked, read_timeout_seconds=0.5)
+        run_id = await kimi.only_run()
+        assert (await kimi.run(run_id, "status")).status == "running"
+        sim.open_gate("upload")
+        with anyio.fail_after(5):
+            result = await kimi.run(run_id, "wait")
+    assert result.status == "completed"
+    assert hashes_in(result.answer) == hashes([CLIP])
+
+
+# ── a file that changes under our hands ───────────────────────────────────────────────────────────────────────────
+
+
+def _on_read(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], object]) -> None:
+    """Do something once, just before the first read behind an offset that comes after that many bytes were read."""
+    whole, read = Opened.read_at, [0]
+
+    def counted(self: Opened, offset: int, count: int) -> bytes:
+        if 0 <= read[0] < at and read[0] + count >= at:
+            read[0] = -1
+            act()
+        elif read[0] >= 0:
+            read[0] += count
+        return whole(self, offset, count)
+
+    monkeypatch.setattr(Opened, "read_at", counted)
+
+
+def _padded(size: int) -> bytes:
+    """A clip of so many bytes: a free box behind it."""
+    box = size - len(CLIP)
+    return CLIP + box.to_bytes(4, "big") + b"free" + bytes(box - 8)
+
+
+async def test_a_file_that_shrinks_while_it_is_inlined_is_refused_as_a_path(
+    sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 1 << 30)
+    clip = _padded(1_000_000)
+    write(folder, a_mp4=clip)
+    _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(10):
+            result = await watch(kimi, "a.mp4")
+        assert result.code == "path_refused", result.text
+        assert "`a.mp4`" in result.error["message"]
+        assert "shorter" in result.error["message"]
+        assert [one for one in chats(sim) if one.status == 200] == []
+        monkeypatch.undo()
+        write(folder, b_png=picture(1))
+        assert (await look(kimi, "b.png")).status == "completed", "the next call works"
+
+
+@pytest.mark.parametrize("at", [1_200_000, 2_500_000], ids=["while it is sent", "near its end"])
+async def test_a_file_that_shrinks_while_it_is_uploaded_is_refused_as_a_path(
+    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    clip = _padded(1_500_000)
+    write(folder, a_mp4=clip)
+    _on_read(monkeypatch, at, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(10):
+            result = await watch(kimi, "a.mp4")
+        assert result.code == "path_refused", result.text
+        assert "`a.mp4`" in result.error["message"]
+    assert chats(sim) == []
+    assert names(sim) == []
+
+
+async def test_a_file_that_is_rewritten_while_it_is_uploaded_is_never_taken_for_what_it_was(
+    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = _padded(1_500_000)
+    other = clip[:-100] + b"x" * 100
+    write(folder, a_mp4=clip, kept_mp4=clip)
+    with monkeypatch.context() as patched:
+        _on_read(patched, 2_000_000, lambda: (folder / "a.mp4").write_bytes(other))
+        async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+            with anyio.fail_after(10):
+                await watch(kimi, "a.mp4")
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        kept = await watch(kimi, "kept.mp4")
+    assert kept.status == "completed", kept.text
+    assert hashes_in(kept.answer) == hashes([clip]), "its name tells its content"
+    for file in sim._world.files.all():
+        assert file.filename == f"kimi-mcp-{file.medium.sha256}.mp4"
+
+
+async def test_a_file_that_grows_is_sent_as_it_was_when_it_was_judged(
+    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 1 << 30)
+    clip = _padded(1_000_000)
+    write(folder, a_mp4=clip)
+    _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip + b"more"))
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(10):
+            result = await watch(kimi, "a.mp4")
+    assert result.status == "completed", result.text
+    assert contents(sim) == [clip]
+
+
+async def test_an_id_of_the_provider_is_passed_on_as_it_is_and_a_foreign_one_is_answered_for(
+    sim: Simulator, mode: str, folder: Path
+) -> None:
+    write(folder, a_png=picture(1))
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        await look(kimi, "a.png")
+        (url,) = urls(chats(sim)[0])
+        assert (await look(kimi, url)).status == "completed"
+        unknown = await look(kimi, "ms://nowhere")
+    assert urls(chats(sim)[1]) == [url]
+    assert body(chats(sim)[1])["messages"] == body(chats(sim)[0])["messages"]
+    assert unknown.status == "failed"
+    assert "not found" in unknown.error["message"]
+
+
+async def test_an_id_is_refused_by_a_provider_that_has_no_files(mode: str) -> None:
+    async with Simulator("vllm") as engine, served(engine, mode, provider="vllm") as kimi:
+        result = await look(kimi, "ms://file-1")
+    assert result.code == "media_rejected", result.text
+    assert "ms://" in result.error["message"]
+    assert chats(engine) == []

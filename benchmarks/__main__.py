@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, memory, startup, streaming
+from benchmarks import calls, media, memory, startup, streaming
 from benchmarks.report import Row, table
 
-BENCHMARKS = {"startup": startup, "streaming": streaming, "calls": calls, "memory": memory}
+BENCHMARKS = {"startup": startup, "streaming": streaming, "calls": calls, "memory": memory, "media": media}
 
 
 def main() -> None:

@@ -48,8 +48,15 @@ class Process:
 
     def memory_mb(self) -> float:
         """Megabytes of memory that it holds (resident)."""
+        return self._status_mb("VmRSS:")
+
+    def peak_mb(self) -> float:
+        """Megabytes of memory that it has held at most so far (resident)."""
+        return self._status_mb("VmHWM:")
+
+    def _status_mb(self, field: str) -> float:
         said = Path(f"/proc/{self._process.pid}/status").read_text("utf-8")
-        return next(int(line.split()[1]) for line in said.splitlines() if line.startswith("VmRSS:")) * 1024 / 1e6
+        return next(int(line.split()[1]) for line in said.splitlines() if line.startswith(field)) * 1024 / 1e6
 
     def close(self) -> None:
         """Close its stdin and wait until it has gone."""
@@ -60,6 +67,11 @@ class Process:
             self._process.kill()
             self._process.wait()
         self.output.close()
+
+    def end(self) -> None:
+        """Tell it to end, for whoever does not listen to its stdin, and wait."""
+        self._process.terminate()
+        self.close()
 
 
 def _there(stream: IO[bytes] | None) -> IO[bytes]:
@@ -95,6 +107,13 @@ class Server(Process):
             result = self._answer()
             assert not result.get("isError"), result
             assert result["content"][0]["text"], result
+
+    def call(self, tool: str, arguments: Mapping[str, Any]) -> str:
+        """Call a tool once; the answer, after seeing that it succeeded."""
+        self._request("tools/call", {"name": tool, "arguments": arguments})
+        result = self._answer()
+        assert not result.get("isError"), str(result)[:1_000]
+        return result["content"][0]["text"]
 
     def _request(self, method: str, params: Mapping[str, Any]) -> None:
         self._id += 1
@@ -158,6 +177,16 @@ def token_source(*, secure: bool = False) -> Generator[Source]:
             yield Source(base_url=base_url, environment={"SSL_CERT_FILE": files[0]} if secure else {})
         finally:
             source.close()
+
+
+@contextmanager
+def provider(name: str) -> Generator[Source]:
+    """The simulator as that provider, in a process of its own."""
+    simulator = Process("-m", "kimi_mcp.simulator", "--provider", name, "--port", "0")
+    try:
+        yield Source(base_url=simulator.output.readline().decode().strip())
+    finally:
+        simulator.end()
 
 
 @contextmanager

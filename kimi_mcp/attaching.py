@@ -7,9 +7,10 @@ to as ``ms://…``. The provider's own list tells what was uploaded before, by c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio.to_thread
@@ -17,12 +18,14 @@ import anyio.to_thread
 from kimi_mcp import policy
 from kimi_mcp.errors import MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
 from kimi_mcp.inlining import Inline
-from kimi_mcp.media.medium import Medium, load
-from kimi_mcp.media.roots import Roots
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.types import Adjustment, MediaPart, Part, Turn
 from kimi_mcp.upstream import Endpoint, Upload, Upstream
+
+if TYPE_CHECKING:  # most calls have no media: what reads them is imported by the first that has
+    from kimi_mcp.media.medium import Medium
+    from kimi_mcp.media.roots import Roots
 
 INLINE_BYTES = 8 * 1024 * 1024
 """Bytes of a medium up to which it goes into the body; what is larger is uploaded where that is possible."""
@@ -41,7 +44,7 @@ class Attached:
     """The plan, each medium's part pointing at its placeholder or at its id."""
     inlined: dict[str, Inline] = field(default_factory=dict[str, Inline])
     """What goes into the body, by placeholder, in the order of the turns."""
-    uploaded: dict[str, Medium] = field(default_factory=dict[str, Medium])
+    uploaded: dict[str, Medium] = field(default_factory=dict)
     """What was uploaded, by its URL in the plan."""
 
 
@@ -55,7 +58,7 @@ class Attachments:
 
     @asynccontextmanager
     async def attached(
-        self, plan: Plan, endpoint: Endpoint, roots: Roots, run: Run, *, strict: bool
+        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], run: Run, *, strict: bool
     ) -> AsyncGenerator[Attached]:
         """The plan with its media; they are held open until the block ends.
 
@@ -71,7 +74,7 @@ class Attachments:
                     if isinstance(part, MediaPart) and part.url.startswith(_SENT_AS_IT_IS):
                         _require_uploads(endpoint)
                     elif isinstance(part, MediaPart):
-                        medium = await load(part, roots, held)
+                        medium = await _loaded(part, roots, held)
                         attached.plan = _reported(attached.plan, medium, strict=strict)
                         part = replace(part, url=await self._place(medium, part, attached, endpoint, run))
                     parts.append(part)
@@ -174,6 +177,12 @@ def _require_uploads(endpoint: Endpoint) -> None:
             f"{endpoint.provider.id} keeps no files: found an ms:// id, expected a path, an https URL or a data URI.",
             fix="Give the file itself, or name a `provider` that takes uploads.",
         )
+
+
+async def _loaded(part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack) -> Medium:
+    from kimi_mcp.media.medium import load
+
+    return await load(part, roots(), held)
 
 
 def _reported(plan: Plan, medium: Medium, *, strict: bool) -> Plan:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
@@ -29,15 +29,15 @@ from kimi_mcp.errors import (
     RequestRejected,
     UpstreamBroken,
 )
-from kimi_mcp.media.context import as_context, gather_texts
-from kimi_mcp.media.medium import part_of
-from kimi_mcp.media.roots import find_roots
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
 from kimi_mcp.tokens import least_tokens
-from kimi_mcp.types import SAMPLING, Completion, Mode, Request, TextPart, Turn, system
+from kimi_mcp.types import SAMPLING, Completion, MediaPart, Mode, Request, TextPart, Turn, system
+
+if TYPE_CHECKING:
+    from kimi_mcp.media.roots import Roots
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Engine:
         _fits(plan)
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         run.begin(plan)
-        roots = find_roots(self.settings.roots, call.offered_roots)
+        roots = partial(self._roots, call)
         async with self._attachments.attached(plan, endpoint, roots, run, strict=gathered.strict) as attached:
             run.begin(attached.plan)
             completion = await self._ask(attached, run, endpoint)
@@ -183,9 +183,17 @@ class Engine:
         """The files that the call names, as one text; None where it names none."""
         if not call.files:
             return None
-        roots = find_roots(self.settings.roots, call.offered_roots)
-        gather = partial(gather_texts, call.files, roots, most_tokens=chosen.profile.model.context_tokens)
+        from kimi_mcp.media.context import as_context, gather_texts
+
+        most = chosen.profile.model.context_tokens
+        gather = partial(gather_texts, call.files, self._roots(call), most_tokens=most)
         return as_context(await anyio.to_thread.run_sync(gather))
+
+    def _roots(self, call: Call) -> Roots:
+        """The folders that this call may read from."""
+        from kimi_mcp.media.roots import find_roots
+
+        return find_roots(self.settings.roots, call.offered_roots)
 
     async def _ask(self, attached: Attached, run: Run, endpoint: upstream.Endpoint) -> Completion:
         """One request, streamed and folded; success needs a finish reason."""
@@ -238,8 +246,7 @@ class Engine:
 
 
 def _request(call: Call, model_asked: str, texts: str | None) -> Request:
-    media = [part_of("image", source) for source in call.images]
-    media += [part_of("video", call.video)] if call.video else []
+    media = _media(call) if call.images or call.video else []
     asked = Turn(role="user", parts=(*media, TextPart(text=call.prompt)))
     before = [system(text) for text in (call.system, texts) if text]
     return Request(
@@ -250,6 +257,13 @@ def _request(call: Call, model_asked: str, texts: str | None) -> Request:
         response_schema=call.response_schema,
         model_asked=model_asked,
     )
+
+
+def _media(call: Call) -> list[MediaPart]:
+    from kimi_mcp.media.medium import part_of
+
+    pictures = [part_of("image", source) for source in call.images]
+    return [*pictures, part_of("video", call.video)] if call.video else pictures
 
 
 def _decided(decision: Plan | policy.Refusal) -> Plan:

@@ -108,7 +108,8 @@ async def listed(client: Client, *, to: To, wall: Callable[[], float]) -> tuple[
     if isinstance(told, Fault):
         return told
     rows = told.get("data")
-    return tuple(_remote(cast(dict[str, Any], row)) for row in cast(list[Any], rows or []) if isinstance(row, dict))
+    rows = cast(list[Any], rows) if isinstance(rows, list) else []
+    return tuple(_remote(cast(dict[str, Any], row)) for row in rows if isinstance(row, dict))
 
 
 async def removed(client: Client, identity: str, *, to: To, wall: Callable[[], float]) -> Fault | None:

@@ -7,7 +7,7 @@ import pytest
 from kimi_mcp import runs
 from kimi_mcp.server import PAGE_CHARS
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, chats, served
+from tests.server.asking import Kimi, body, chats, served
 
 HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm, let me see.", "content": "It is 391."}
 """Everything arrives but the finish reason."""
@@ -25,8 +25,10 @@ async def running(sim: Simulator, kimi: Kimi) -> str:
 
 
 async def test_a_call_that_takes_long_returns_a_handle_that_fetches_the_answer(sim: Simulator, mode: str) -> None:
-    sim.play(HELD)
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        await kimi.instant()  # the first call imports what calls need
+        sim.reset()
+        sim.play(HELD)
         result = await kimi.think()
         assert result.status == "running"
         assert not result.is_error
@@ -291,4 +293,4 @@ async def test_a_page_that_was_read_is_no_error_though_its_run_failed(sim: Simul
 async def test_a_whole_number_may_be_written_with_a_point(sim: Simulator, mode: str) -> None:
     async with served(sim, mode) as kimi:
         assert (await kimi.think(max_tokens=20_000.0)).status == "completed"
-    assert chats(sim)[0].body["max_completion_tokens"] == 20_000
+    assert body(chats(sim)[0])["max_completion_tokens"] == 20_000

@@ -14,7 +14,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream import Deadlines, Upload, Upstream
 from kimi_mcp.upstream.files import RemoteFile
 from tests.media.specimens import CLIPS, saved
-from tests.upstream.asking import KEY, endpoint, upstream
+from tests.upstream.asking import KEY, close_all, endpoint, upstream
 from tests.upstream.loopback import response, saying
 
 CLIP = (CLIPS / "clip.mp4").read_bytes()
@@ -89,9 +89,12 @@ def test_a_name_tells_the_content_and_reads_back(mime: str, ending: str) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["clip.mp4", "kimi-mcp-.mp4", f"kimi-mcp-{'g' * 64}.mp4", f"kimi-mcp-{'a' * 63}.mp4", f"x-kimi-mcp-{'a' * 64}.mp4"]
-    + [f"kimi-mcp-{'a' * 64}", f"kimi-mcp-{'a' * 64}.mp4\n", f"kimi-mcp-{'A' * 64}.mp4", ""],
-)  # fmt: skip
+    [
+        *("clip.mp4", "kimi-mcp-.mp4", f"kimi-mcp-{'g' * 64}.mp4", f"kimi-mcp-{'a' * 63}.mp4", ""),
+        *(f"x-kimi-mcp-{'a' * 64}.mp4", f"kimi-mcp-{'a' * 64}", f"kimi-mcp-{'a' * 64}.mp4\n"),
+        f"kimi-mcp-{'A' * 64}.mp4",
+    ],
+)
 def test_a_name_of_somebody_elses_tells_nothing(name: str) -> None:
     assert RemoteFile(id="a", name=name, size=1, purpose="video", created=0).sha256 is None
 
@@ -183,8 +186,10 @@ async def test_a_provider_that_never_answers_is_waited_for_only_so_long(
     sim: Simulator, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kimi_mcp.upstream.calls.FILES_WITHIN_S", 0.1)
-    sim.play({"match": {"path": "/v1/files/a" if act == "remove" else "/v1/files"}, "gate": "never"})
-    error = await refused(_act(upstream(), endpoint(sim.base_url), act, "a"))
+    up, to = upstream(), endpoint(sim.base_url)
+    identity = await up.upload(to, upload())
+    sim.play({"match": {"path": f"/v1/files/{identity}" if act == "remove" else "/v1/files"}, "gate": "never"})
+    error = await refused(_act(up, to, act, identity))
     assert error.code == "upstream_unreachable"
     await sim.client_gone(within=1)
 
@@ -199,6 +204,7 @@ async def test_an_upload_ends_with_the_total_deadline_and_closes_its_socket(sim:
 
 async def test_nobody_at_the_address_is_said_so() -> None:
     error = await refused(upstream().upload(endpoint("http://127.0.0.1:9/v1"), upload()))
+    await close_all()
     assert error.code == "upstream_unreachable"
 
 
@@ -238,6 +244,7 @@ async def test_no_key_is_sent_where_there_is_none() -> None:
         await up.upload(to, upload())
         await up.list_files(to)
         assert not any("authorization" in one.headers for one in open_to_all.requests)
+        await close_all()
 
 
 async def test_every_request_says_who_asks_and_asks_for_no_compression(sim: Simulator) -> None:

@@ -44,7 +44,7 @@ class Attached:
     """The plan, each medium's part pointing at its placeholder or at its id."""
     inlined: dict[str, Inline] = field(default_factory=dict[str, Inline])
     """What goes into the body, by placeholder, in the order of the turns."""
-    uploaded: dict[str, Medium] = field(default_factory=dict)
+    uploaded: dict[str, Medium] = field(default_factory=dict[str, "Medium"])
     """What was uploaded, by its URL in the plan."""
 
 

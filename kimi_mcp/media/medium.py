@@ -80,7 +80,8 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
         return MediaPart(kind=kind, url=f"path:{path}")
     if named is None:
         return MediaPart(kind=kind, url=f"path:{source}")
-    return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}")
+    # A data URI may have many megabytes: no copy where none is needed.
+    return MediaPart(kind=kind, url=source if source.startswith(scheme) else f"{scheme}:{source[named.end() :]}")
 
 
 async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
@@ -88,14 +89,14 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
 
     Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
     """
-    scheme, _, rest = part.url.partition(":")
+    scheme = part.url[: part.url.index(":")]
     match scheme:
         case "https":
             medium = await _fetched(part.url, held)
         case "data":
-            medium = await anyio.to_thread.run_sync(_decoded, rest)
+            medium = await anyio.to_thread.run_sync(_decoded, part.url)
         case _:
-            medium = await anyio.to_thread.run_sync(_opened, rest, roots, held)
+            medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots, held)
     if medium.inspected.kind != part.kind:
         raise MediaRejected(
             f"A {part.kind} was expected: found a {medium.inspected.name}.",
@@ -119,24 +120,41 @@ async def _fetched(url: str, held: AsyncExitStack) -> Medium:
     return Medium(inspected=inspected, read_at=fetched.read_at)
 
 
-def _decoded(rest: str) -> Medium:
-    label, comma, content = rest.partition(",")
-    mime, *options = label.split(";")
+def _decoded(uri: str) -> Medium:
+    comma = uri.find(",")
+    mime, *options = uri[len("data:") : max(comma, 0)].split(";")
     try:
-        if not comma:
+        if comma < 0:
             raise ValueError
         if "base64" in [option.strip().lower() for option in options]:
-            data = base64.b64decode("".join(content.split()), validate=True)
+            data = _from_base64(uri, comma + 1)
         else:
-            data = unquote_to_bytes(content)
+            data = unquote_to_bytes(uri[comma + 1 :])
     except (ValueError, binascii.Error):
         raise MediaRejected(
             "A data URI can't be read: found no base64 after its comma, expected data:image/png;base64,….",
             fix="Encode the file with base64, or give its path.",
         ) from None
-    inspected = inspect(data[:65_536], len(data), lambda at, length: data[at : at + length])
+
+    def read_at(at: int, length: int) -> bytes:
+        return bytes(data[at : at + length])
+
+    inspected = inspect(read_at(0, 65_536), len(data), read_at)
     require_label(inspected, mime, said_by="the data URI")
-    return Medium(inspected=inspected, read_at=lambda at, length: data[at : at + length])
+    return Medium(inspected=inspected, read_at=read_at)
+
+
+def _from_base64(text: str, start: int) -> bytearray:
+    """What stands in base64 from there on, decoded piece by piece; blanks count for nothing. Raises ``ValueError``."""
+    found, left, ended = bytearray(), "", False
+    for at in range(start, len(text), CHUNK):
+        piece = left + "".join(text[at : at + CHUNK].split())
+        whole = len(piece) & ~3
+        if ended and piece:
+            raise ValueError
+        found += base64.b64decode(piece[:whole], validate=True)
+        left, ended = piece[whole:], piece[:whole].endswith("=") or (ended and not piece)
+    return found + base64.b64decode(left, validate=True) if left else found
 
 
 def _sendable(medium: Medium) -> Medium:

@@ -315,6 +315,19 @@ async def test_a_broken_data_uri_is_rejected(sim: Simulator, rest: str) -> None:
     assert "found" in result.error["message"]
 
 
+@pytest.mark.parametrize("broken_up", [1, 3, 76, 262_144, 262_143])
+async def test_a_long_data_uri_is_read_whatever_its_line_ends(sim: Simulator, broken_up: int) -> None:
+    content = saved("PNG", _noise(400 if broken_up > 76 else 30))
+    head, _, text = data_uri(content).partition(",")
+    lines = "\r\n ".join(text[at : at + broken_up] for at in range(0, len(text), broken_up))
+    async with served(sim) as kimi:
+        result = await look(kimi, f"{head},{lines}\n")
+        assert result.status == "completed", result.text
+        assert contents(sim) == [content]
+        for spoilt in (f"{text}====", f"{text}AAAA" if text.endswith("=") else f"{text}A", f"{text[:300_000]}=={text}"):
+            assert (await look(kimi, f"{head},{spoilt}")).code == "media_rejected"
+
+
 async def test_a_picture_and_a_clip_are_each_sent_to_their_own_tool(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP)
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:

@@ -26,7 +26,8 @@ async def running(sim: Simulator, kimi: Kimi) -> str:
 
 async def test_a_call_that_takes_long_returns_a_handle_that_fetches_the_answer(sim: Simulator, mode: str) -> None:
     async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.2") as kimi:
-        await kimi.instant()  # the first call imports what calls need
+        first = await kimi.instant()  # imports what calls need
+        await kimi.run(first.run_id, "wait", wait_s=10)
         sim.reset()
         sim.play(HELD)
         result = await kimi.think()

@@ -5,13 +5,13 @@ Sources: KVV verify_params.py (fixed values), HC error-codes (statuses and types
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import NoReturn
 
 from kimi_mcp.simulator import tokens
-from kimi_mcp.simulator.dialects import Dialect, Model, Served
+from kimi_mcp.simulator.dialects import Dialect, Model, Served, Switch
 from kimi_mcp.simulator.messages import MediaSource, Messages, read_messages
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.schemas import TOOL_NAME, schema_fault
@@ -60,6 +60,7 @@ _EXTRA_TYPES: Mapping[str, tuple[str, ...]] = {
     "safety_identifier": ("string", "null"),
     "chat_template_kwargs": ("object", "null"),
     "reasoning": ("object", "null"),
+    "enable_thinking": ("boolean", "null"),
 }
 _SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
 _RANGES = {
@@ -147,7 +148,7 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaSource) -> 
 
 def _check_fields(fields: JsonObject, dialect: Dialect) -> None:
     for name, value in fields.items():
-        if name not in _COMMON_FIELDS and name not in dialect.extra_fields:
+        if name not in _COMMON_FIELDS and name not in dialect.extra_fields and name not in dialect.switches:
             invalid(f"Invalid request: unknown field '{name}'")
         wanted = _COMMON_FIELDS.get(name) or _EXTRA_TYPES.get(name)
         if wanted and type_name(value) not in wanted:
@@ -187,15 +188,12 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: Model) -> tuple[bool,
     if effort is not None and effort not in model.efforts:
         invalid(f"invalid reasoning_effort: only {', '.join(model.efforts)} are allowed for this model")
     level = (effort or "max") if model.efforts else None
-    if dialect.switch == "chat_template_kwargs":
-        said = (as_object(fields.get("chat_template_kwargs")) or {}).get("thinking")
-        said = (as_object(fields.get("reasoning")) or {}).get("enabled", said)  # OpenRouter's own switch
-        if said is not None and not isinstance(said, bool):
-            invalid("Invalid request: 'chat_template_kwargs.thinking' must be boolean")
-        return model.always_thinks or said is not False, level
-    thinking = as_object(fields.get("thinking"))
-    if thinking is None:
-        return True, level
+    said = [_SWITCHES[name](fields, dialect, model) for name in dialect.switches if fields.get(name) is not None]
+    return model.always_thinks or False not in said, level
+
+
+def _thinking_object(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+    thinking = as_object(fields["thinking"]) or {}
     if model.efforts and dialect.moonshot:
         invalid("invalid thinking: not supported by this model, use reasoning_effort")
     for name in thinking:
@@ -210,7 +208,35 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: Model) -> tuple[bool,
         invalid("invalid thinking: keep is not supported by this model")
     if thinking.get("keep") not in (None, "all"):
         invalid('invalid thinking: keep must be null or "all"')
-    return said == "enabled", level
+    return said == "enabled"
+
+
+def _chat_template(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+    return _flag(fields, "chat_template_kwargs", "thinking")
+
+
+def _reasoning_object(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+    return _flag(fields, "reasoning", "enabled")
+
+
+def _flag(fields: JsonObject, name: str, key: str) -> bool:
+    said = (as_object(fields[name]) or {}).get(key)
+    if said is not None and not isinstance(said, bool):
+        invalid(f"Invalid request: '{name}.{key}' must be boolean")
+    return said is not False
+
+
+def _enable_thinking(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+    return fields["enable_thinking"] is not False
+
+
+_SWITCHES: Mapping[Switch, Callable[[JsonObject, Dialect, Model], bool]] = {
+    "thinking": _thinking_object,
+    "chat_template_kwargs": _chat_template,
+    "reasoning": _reasoning_object,
+    "enable_thinking": _enable_thinking,
+}
+"""What each switch says where it is said: whether to think."""
 
 
 def _sampling(fields: JsonObject, dialect: Dialect, thinking: bool) -> dict[str, float | int]:

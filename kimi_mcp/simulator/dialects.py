@@ -15,8 +15,8 @@ from typing import Literal
 FACTS_DAY = date(2026, 11, 23)
 """The day the published sources were read; what is served is judged as of this day unless told otherwise."""
 
-Switch = Literal["thinking", "chat_template_kwargs"]
-"""Where a request says whether to think."""
+Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinking"]
+"""The top-level field in which a request says whether to think."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,9 @@ class Dialect:
     serves: tuple[Served, ...]
     moonshot: bool = False
     """Moonshot's own strict API: fixed sampling values, its schema dialect, files, balance, `ms://` ids."""
-    switch: Switch = "chat_template_kwargs"
+    switches: tuple[Switch, ...] = ("chat_template_kwargs",)
+    """Every field that a public source documents there for switching thinking; another is an unknown field.
+    None: no switch is documented, and what can think always does."""
     reasoning_field: str = "reasoning_content"
     """The field of an answer that carries the reasoning."""
     reads_reasoning: str = "reasoning_content"
@@ -126,13 +128,12 @@ _MOONSHOT = Dialect(
     name="moonshot",
     serves=(Served(id="kimi-k2.5", model=_K25, until=date(2026, 8, 31)), *_FAMILY),
     moonshot=True,
-    switch="thinking",
-    extra_fields=frozenset({"thinking", "reasoning_effort", "prompt_cache_key", "safety_identifier"}),
+    switches=("thinking",),
+    extra_fields=frozenset({"reasoning_effort", "prompt_cache_key", "safety_identifier"}),
 )
 
 _ENGINE_FIELDS = frozenset(
     {
-        "chat_template_kwargs",
         "top_k",
         "min_p",
         "repetition_penalty",
@@ -155,7 +156,7 @@ _ENGINE_FIELDS = frozenset(
 )
 """What self-hosted engines take on top (vLLM and SGLang OpenAI-server docs)."""
 
-_HOSTED_FIELDS = frozenset({"chat_template_kwargs", "top_k", "min_p", "repetition_penalty", "reasoning_effort"})
+_HOSTED_FIELDS = frozenset({"top_k", "min_p", "repetition_penalty", "reasoning_effort"})
 
 # vLLM since 0.16 answers with `reasoning`, reads `reasoning` and drops `reasoning_content` (vllm-project/recipes);
 # video answers 500 (vllm#42491). A server started without --api-key takes any caller.
@@ -197,16 +198,19 @@ _NIM = Dialect(
     lists_retired=True,
     video=False,
     max_tokens_limit=65_536,
-    extra_fields=frozenset({"chat_template_kwargs", "reasoning_effort"}),
+    extra_fields=frozenset({"reasoning_effort"}),
 )
-# models.dev and third parties; K2.5 no longer routed. Field and switch assumed.
+# models.dev and third parties; K2.5 no longer routed. Field assumed. No switch: "no shared toggle field is documented"
+# (models.dev providers/huggingface Kimi-K2.6.toml, 2026-06-13); each host behind the router has its own.
 _HUGGINGFACE = Dialect(
     name="huggingface",
     serves=(Served(id="moonshotai/Kimi-K2.6", model=_K26), Served(id="moonshotai/Kimi-K3", model=_K3)),
+    switches=(),
     video=False,
     extra_fields=_HOSTED_FIELDS,
 )
-# OpenRouter announced K2.5's removal for 2026-09-07; the others assumed. `reasoning` is OpenRouter's own field.
+# OpenRouter announced K2.5's removal for 2026-09-07; the others assumed. Its switch is its own, whatever the host
+# behind it takes: `reasoning: {enabled}` (openrouter.ai/docs, reasoning tokens).
 _OPENROUTER = Dialect(
     name="openrouter",
     serves=(
@@ -214,13 +218,17 @@ _OPENROUTER = Dialect(
         Served(id="moonshotai/kimi-k2.6", model=_K26),
         Served(id="moonshotai/kimi-k3", model=_K3),
     ),
+    switches=("reasoning",),
     reasoning_field="reasoning",
     reads_reasoning="reasoning",
     video=False,
     says_reasoning_tokens=True,
-    extra_fields=_HOSTED_FIELDS | {"reasoning", "include_reasoning", "provider", "models", "transforms", "usage"},
+    extra_fields=_HOSTED_FIELDS | {"include_reasoning", "provider", "models", "transforms", "usage"},
 )
-# Together stopped K2.5 on 2026-05-21; takes `thinking: {type}`, documents video. K2.6 and K3 assumed.
+# Together stopped K2.5 on 2026-05-21; documents video. K2.6 and K3 assumed. The sources name three switches:
+# `reasoning: {enabled}` (docs.together.ai/docs/inference/chat/reasoning, for K2.5 and K2.6 by name),
+# `chat_template_kwargs: {thinking}` ("alternative", togethercomputer/skills reasoning-models.md) and
+# `thinking: {type}` (what AIMS's gateway sends there). Which one wins over another is not written anywhere.
 _TOGETHER = Dialect(
     name="together",
     serves=(
@@ -228,10 +236,10 @@ _TOGETHER = Dialect(
         Served(id="moonshotai/Kimi-K2.6", model=_K26),
         Served(id="moonshotai/Kimi-K3", model=_K3),
     ),
-    switch="thinking",
+    switches=("reasoning", "chat_template_kwargs", "thinking"),
     reasoning_field="reasoning",
     reads_reasoning="reasoning",
-    extra_fields=frozenset({"thinking", "top_k", "min_p", "repetition_penalty", "reasoning_effort"}),
+    extra_fields=_HOSTED_FIELDS,
 )
 # Fireworks announced K2.5's end for June 2026; K2.6 and K3 assumed by its naming.
 _FIREWORKS = Dialect(
@@ -245,10 +253,14 @@ _FIREWORKS = Dialect(
     extra_fields=_HOSTED_FIELDS,
 )
 # models.dev of 2026-07-02: text, image and video; still named as serving it (NousResearch/hermes-agent#109895).
+# The sources name two switches: `thinking: {type}` (models.dev providers/novita-ai kimi-k2.5.toml, "verified with
+# Novita chat/completions on 2026-09-17: disabling removes reasoning_content") and `enable_thinking` (Novita's own
+# reference of chat completions, which lists no Kimi, and its FAQ, which does so for kimi-k2-instruct).
 _NOVITA = Dialect(
     name="novita",
     serves=(Served(id="moonshotai/kimi-k2.5", model=_K25),),
-    extra_fields=_HOSTED_FIELDS,
+    switches=("thinking", "enable_thinking"),
+    extra_fields=_HOSTED_FIELDS | {"separate_reasoning"},
 )
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(

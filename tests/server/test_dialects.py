@@ -41,23 +41,27 @@ AUTO = {
 }
 """What ``auto`` takes on the day of the facts."""
 
-ASSUMED = {
-    "huggingface": "the simulator assumes a switch that huggingface.toml denies",
-    "together": "the simulator takes `thinking`, together.toml says `reasoning`: sources differ",
-    "novita": "the simulator takes chat_template_kwargs, novita.toml says `thinking`: tried out later",
-}
-"""Dialects of which the simulator knows less than the catalogue: its rows there are marked as assumed."""
-
 SWITCH: dict[str, dict[str, dict[str, Any]]] = {
     "moonshot": {"thinking": {"thinking": {"type": "enabled"}}, "instant": {"thinking": {"type": "disabled"}}},
     "vllm": {
         "thinking": {"chat_template_kwargs": {"thinking": True}},
         "instant": {"chat_template_kwargs": {"thinking": False}},
     },
-    "nothing": {"thinking": {}, "instant": {}},
+    "together": {"thinking": {"reasoning": {"enabled": True}}, "instant": {"reasoning": {"enabled": False}}},
+    "huggingface": {"thinking": {}, "instant": {}},
 }
-SWITCH |= {"moonshot-cn": SWITCH["moonshot"], "simulator": SWITCH["moonshot"]}
+SWITCH |= dict.fromkeys(("moonshot-cn", "simulator", "novita"), SWITCH["moonshot"])
 SWITCH |= dict.fromkeys(("sglang", "ktransformers", "fireworks"), SWITCH["vllm"])
+SWITCH |= {"openrouter": SWITCH["together"], "nim": SWITCH["huggingface"]}
+"""What each provider is told about thinking; nothing where no switch is documented, or the model always thinks."""
+
+SWITCHES = {"thinking", "chat_template_kwargs", "reasoning", "reasoning_effort", "enable_thinking"}
+"""Every field that switches thinking somewhere."""
+
+
+def told(said: dict[str, Any]) -> dict[str, Any]:
+    """What a body says about thinking, under any name."""
+    return {name: value for name, value in said.items() if name in SWITCHES}
 
 
 def environment(provider: str) -> dict[str, str]:
@@ -65,7 +69,7 @@ def environment(provider: str) -> dict[str, str]:
     return {} if variable is None else {variable: KEY}
 
 
-@pytest.mark.parametrize("provider", [name for name in KEY_OF if name not in ASSUMED])
+@pytest.mark.parametrize("provider", KEY_OF)
 async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mode: str) -> None:
     key = KEY if KEY_OF[provider] else None
     async with (
@@ -80,14 +84,12 @@ async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mo
     assert "thinking mode" in result.reasoning
     assert body(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
     assert request.headers.get("authorization") == (f"Bearer {KEY}" if key else None)
-    for name, value in SWITCH.get(provider, {}).get("thinking", {}).items():
-        assert body(request)[name] == value
+    assert told(body(request)) == SWITCH[provider]["thinking"], "its own switch and no other"
     moonshots = provider in ("moonshot", "moonshot-cn", "simulator")
-    assert ("thinking" in body(request)) is moonshots, "only Moonshot's dialect gets a thinking object"
     assert ("temperature" in body(request)) is not moonshots, "who is not Moonshot is told the fixed values"
 
 
-@pytest.mark.parametrize("provider", [name for name in KEY_OF if name not in ASSUMED and name != "nim"])
+@pytest.mark.parametrize("provider", [name for name in KEY_OF if SWITCH[name]["instant"]])
 async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -> None:
     async with (
         Simulator(provider=provider) as sim,
@@ -99,24 +101,21 @@ async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -
     assert result.said["mode"] == "instant"
     assert result.said["reasoning"] is None
     assert "instant mode" in result.answer
-    for name, value in SWITCH.get(provider, {}).get("instant", {}).items():
-        assert body(request)[name] == value
+    assert told(body(request)) == SWITCH[provider]["instant"]
     if "temperature" in body(request):
         assert body(request)["temperature"] == 0.6
         assert body(request)["top_p"] == 0.95
 
 
-@pytest.mark.parametrize("provider", ASSUMED)
-async def test_a_dialect_that_is_only_assumed_ends_in_an_answer_or_in_plain_words(provider: str) -> None:
-    async with (
-        Simulator(provider=provider) as sim,
-        served(sim, provider=provider, **environment(provider)) as kimi,
-    ):
-        result = await kimi.think()
-    assert result.said["provider"] == provider
-    assert result.said["model"]["sent"] == AUTO[provider]
-    assert result.status == "completed" or result.code == "invalid_arguments", result.text
-    assert result.attempts == 1
+async def test_instant_where_no_switch_is_documented_is_asked_to_think_and_said_so() -> None:
+    async with Simulator(provider="huggingface") as sim, served(sim, provider="huggingface", HF_TOKEN=KEY) as kimi:
+        result = await kimi.instant()
+        (request,) = chats(sim)
+    assert result.status == "completed", result.text
+    assert "always-thinks" in result.rules
+    assert result.said["mode"] == "thinking"
+    assert "thinking mode" in result.reasoning
+    assert told(body(request)) == {}
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "openrouter", "fireworks"])

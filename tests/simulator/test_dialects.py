@@ -31,6 +31,13 @@ CONTRACT = (
     "moonshot moonshot-cn nim huggingface openrouter together fireworks novita vllm sglang ktransformers simulator"
 )
 OPEN = "moonshotai/Kimi-K2.5"
+OFF: dict[str, Any] = {
+    "thinking": {"type": "disabled"},
+    "chat_template_kwargs": {"thinking": False},
+    "reasoning": {"enabled": False},
+    "enable_thinking": False,
+}
+"""How each switch says not to think."""
 
 
 def asked(model: str, **more: Any) -> dict[str, Any]:
@@ -66,14 +73,34 @@ async def test_every_dialect_answers_under_its_own_field_and_switch(provider: st
             assert row is not None
             if row.model.always_thinks:
                 return
-            off: dict[str, Any] = (
-                {"thinking": {"type": "disabled"}}
-                if dialect.switch == "thinking"
-                else {"chat_template_kwargs": {"thinking": False}}
-            )
-            quiet = await answer(sim, asked(model, **off))
-            assert "in instant mode" in quiet["content"]
-            assert dialect.reasoning_field not in quiet
+            for switch in dialect.switches:
+                quiet = await answer(sim, asked(model, **{switch: OFF[switch]}))
+                assert "in instant mode" in quiet["content"], switch
+                assert dialect.reasoning_field not in quiet
+
+
+@pytest.mark.parametrize("provider", DIALECTS)
+async def test_a_switch_that_no_source_documents_is_an_unknown_field(provider: str) -> None:
+    dialect = DIALECTS[provider]
+    model = next(row.id for row in dialect.serves if row.live(date(2026, 11, 23)))
+    async with Simulator(provider=provider) as sim:
+        for switch in set(OFF) - set(dialect.switches):
+            status, _, message = await refusal(sim, asked(model, **{switch: OFF[switch]}))
+            assert (status, message) == (400, f"Invalid request: unknown field '{switch}'")
+
+
+async def test_where_no_switch_is_documented_it_always_thinks() -> None:
+    assert DIALECTS["huggingface"].switches == ()
+    async with Simulator(provider="huggingface") as sim:
+        assert "in thinking mode" in (await answer(sim, asked("moonshotai/Kimi-K2.6")))["content"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "switches"),
+    [("together", ("reasoning", "chat_template_kwargs", "thinking")), ("novita", ("thinking", "enable_thinking"))],
+)
+def test_where_sources_differ_each_documented_switch_is_taken(provider: str, switches: tuple[str, ...]) -> None:
+    assert DIALECTS[provider].switches == switches
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "moonshot-cn"])

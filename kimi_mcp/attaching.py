@@ -74,6 +74,7 @@ class Attachments:
                     if isinstance(part, MediaPart) and part.url.startswith(_SENT_AS_IT_IS):
                         _require_uploads(endpoint)
                     elif isinstance(part, MediaPart):
+                        run.waits_for = f"the {part.kind}"
                         medium = await _loaded(part, roots, held)
                         attached.plan = _reported(attached.plan, medium, strict=strict)
                         part = replace(part, url=await self._place(medium, part, attached, endpoint, run))

@@ -34,7 +34,7 @@ from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
 from kimi_mcp.tokens import least_tokens
-from kimi_mcp.types import SAMPLING, Completion, MediaPart, Mode, Request, TextPart, Turn, system
+from kimi_mcp.types import SAMPLING, Completion, MediaPart, Mode, Request, TextPart, Turn, system, user
 
 if TYPE_CHECKING:
     from kimi_mcp.media.roots import Roots
@@ -248,7 +248,8 @@ class Engine:
 def _request(call: Call, model_asked: str, texts: str | None) -> Request:
     media = _media(call) if call.images or call.video else []
     asked = Turn(role="user", parts=(*media, TextPart(text=call.prompt)))
-    before = [system(text) for text in (call.system, texts) if text]
+    before = [system(call.system)] if call.system else []
+    before += [user(texts)] if texts else []  # not a system turn: what stands in a file has no say
     return Request(
         mode=call.mode,
         turns=(*before, asked),

@@ -195,7 +195,9 @@ def providers() -> str:
 
 
 def _until(row: Serving) -> str:
-    return f" (until {row.until.isoformat()})" if row.until else ""
+    if row.until:
+        return f" (until {row.until.isoformat()})"
+    return f" (found gone {row.found_gone.isoformat()})" if row.found_gone else ""
 
 
 def serving() -> str:

@@ -34,8 +34,8 @@ class Row:
     wire_id: str
     """The provider's own id for the model."""
     state: str
-    """``served``, ``until <day>``, ``ended <day>`` (the first day without it), or ``unknown``: an engine that the
-    user runs serves what it was started with."""
+    """``served``, ``until <day>``, ``ended <day>`` (the first day without it), ``found gone <day>`` (it ended on that
+    day or before), or ``unknown``: an engine that the user runs serves what it was started with."""
     modes: tuple[Mode, ...]
     """The modes that can be had."""
     context_tokens: int
@@ -187,7 +187,11 @@ def _row(profile: Profile, day: date) -> Row:
 
 
 def _state(profile: Profile, day: date) -> str:
-    until = profile.serving.until
+    until, found_gone = profile.serving.until, profile.serving.found_gone
+    if until is not None and until <= day:
+        return f"ended {until.isoformat()}"
+    if found_gone is not None and found_gone <= day:
+        return f"found gone {found_gone.isoformat()}"
     if until is not None:
-        return f"until {until.isoformat()}" if day < until else f"ended {until.isoformat()}"
+        return f"until {until.isoformat()}"
     return "unknown" if profile.provider.self_hosted else "served"

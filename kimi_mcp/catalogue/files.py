@@ -342,6 +342,7 @@ def _serving(row: form.ProviderModel) -> Serving:
         model=row.model,
         wire_id=row.wire_id,
         until=row.until,
+        found_gone=row.found_gone,
         price=price,
         image=row.image,
         video=row.video,

@@ -53,10 +53,12 @@ class Serving:
     """Whether clips are taken for this model, where that differs from the provider's rule."""
     max_output_tokens: int | None = None
     """Largest bound on reasoning plus answer, where that differs from the provider's."""
+    found_gone: date | None = None
+    """The day on which it was found to be gone, where nobody says when it ended; it may have ended long before."""
 
     def served_on(self, day: date) -> bool:
         """Whether the provider serves it on that day, as far as the catalogue knows."""
-        return self.until is None or day < self.until
+        return all(end is None or day < end for end in (self.until, self.found_gone))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -282,6 +282,8 @@ class ProviderModel(Facts):
     """The provider's own id."""
     until: Known[date] = None
     """First day on which it is no longer served; left out or unknown: no end is known."""
+    found_gone: date | None = None
+    """The day on which somebody found it gone, where nobody says when it ended."""
     price: Known[ListedPrice]
     """The provider's price."""
     image: bool | None = None

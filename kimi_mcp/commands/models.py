@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue, Row
     from kimi_mcp.catalogue.profile import Price
 
-KINDS: Mapping[str, str] = {"served": "ok", "until": "warn", "ended": "unknown", "unknown": "unknown"}
+KINDS: Mapping[str, str] = {
+    "served": "ok",
+    "until": "warn",
+    "ended": "unknown",
+    "found": "unknown",
+    "unknown": "unknown",
+}
 """What a state looks like, by its first word."""
 
 EXTRAS = (("DATE", 92), ("OUTPUT", 100), ("MEDIA", 110))

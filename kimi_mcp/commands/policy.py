@@ -79,7 +79,7 @@ def check(
     """Judge a saved request body.
 
     The body of a chat-completions request is judged as if it were to be sent today. Exit status: 0 when no rule
-    objects, 1 when one does, or when the file is no such body.
+    objects, 1 when one does, or when the file is no such body. Fields that no rule reads are named and change nothing.
     """
     from kimi_mcp import catalogue, policy, saved
     from kimi_mcp.engine import today
@@ -93,27 +93,32 @@ def check(
         base_url=profile.provider.base_url,
         allowed_providers=(profile.provider.id,),
         video_offers=facts.video_offers(today()),
+        instant_offers=facts.instant_offers(today()),
     )
     findings = policy.check(request, profile, gathered)
+    unread = saved.not_judged(body, profile)
     if as_json:
-        print(json.dumps(_as_json(profile, request, findings), indent=2, ensure_ascii=False))
+        print(json.dumps(_as_json(profile, request, findings, unread), indent=2, ensure_ascii=False))
     else:
-        _show(profile, request, findings)
+        _show(profile, request, findings, unread)
     if findings:
         raise typer.Exit(1)
 
 
-def _as_json(profile: Profile, request: Request, findings: Sequence[Finding]) -> dict[str, Any]:
+def _as_json(
+    profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]
+) -> dict[str, Any]:
     return {
         "provider": profile.provider.id,
         "model": profile.model.id,
         "wire_id": profile.serving.wire_id,
         "mode": request.mode,
         "findings": [finding.as_json() for finding in findings],
+        "not_judged": list(not_judged),
     }
 
 
-def _show(profile: Profile, request: Request, findings: Sequence[Finding]) -> None:
+def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]) -> None:
     page = Page(label=9)
     page.heading(f"{profile.model.id} at {profile.provider.id}", f"read as {request.mode} mode")
     if not findings:
@@ -127,6 +132,8 @@ def _show(profile: Profile, request: Request, findings: Sequence[Finding]) -> No
         page.row("  why", finding.message)
         if finding.fix:
             page.row("  mend", finding.fix)
+    if not_judged:
+        page.line(f"Not judged: {', '.join(map(shown, not_judged))}.", "quiet")
 
 
 def _read(file: str) -> Mapping[str, Any]:

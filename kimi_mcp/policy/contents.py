@@ -59,6 +59,7 @@ def media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> F
             asked=f"{scheme}:" if scheme else None,
             sent="data:" if fetched else None,
             action="adjust" if fetched else "refuse",
+            left_open=fetched,  # an https URL is a form we take, and how it is sent is ours to choose
             provider=plan.profile.provider.id,
             scheme=f"`{scheme}:`" if scheme else "text without a scheme",
         )

@@ -263,6 +263,13 @@ def test_retired_models_stay_as_rows_with_their_day(
     assert not serving.served_on(first_without)
 
 
+def test_the_day_on_which_a_model_was_found_gone_is_not_said_to_be_its_end(catalogue: Catalogue) -> None:
+    serving = at(catalogue, "huggingface", "kimi-k2.5").serving
+    assert (serving.until, serving.found_gone) == (None, date(2026, 11, 23))
+    assert serving.served_on(date(2026, 11, 22))
+    assert not serving.served_on(date(2026, 11, 23))
+
+
 @pytest.mark.parametrize(
     ("provider", "day", "model"),
     [

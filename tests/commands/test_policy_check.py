@@ -71,6 +71,27 @@ def test_a_rule_objects(rule: str, said: dict[str, Any], options: tuple[str, ...
     assert rule in [finding["rule"] for finding in found["findings"]]
 
 
+def test_what_no_rule_reads_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    said = body(thinking="off", stop=["a", "b", "c", "d", "e", "f"])
+    shown = check(tmp_path, said)
+    assert shown.exit_code == 0, shown.output
+    assert "No rule objects." in shown.stdout
+    assert "Not judged: thinking, stop." in shown.stdout
+    assert json.loads(check(tmp_path, said, "--json").stdout)["not_judged"] == ["thinking", "stop"]
+    objected = check(tmp_path, {**said, "temperature": 0.7})
+    assert objected.exit_code == 1
+    assert "Not judged: thinking, stop." in objected.stdout
+
+
+def test_a_body_that_is_judged_whole_gets_no_such_line(tmp_path: Path) -> None:
+    assert "Not judged" not in check(tmp_path, body(stream=True, stream_options={"include_usage": True})).stdout
+    assert json.loads(check(tmp_path, body(), "--json").stdout)["not_judged"] == []
+
+
+def test_a_field_s_name_moves_no_cursor(tmp_path: Path) -> None:
+    assert "\x1b" not in check(tmp_path, body(**{"\x1b[2Jgone": 1})).stdout
+
+
 def test_a_right_temperature_in_instant_mode_passes(tmp_path: Path) -> None:
     shown = check(tmp_path, body(temperature=0.6, thinking={"type": "disabled"}))
     assert shown.exit_code == 0, shown.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ from kimi_mcp.media.roots import Roots, find_roots, path_of_uri
 
 BROAD = ["/", "/home", "/home/somebody", "/root", "/Users/somebody", "/etc", "/etc/nginx", "/usr/lib/python3", "/proc",
          "/dev", "/tmp", "/var", "/var/lib", "/opt", "/srv", "/System/Library", "/Applications"]  # fmt: skip
-PROJECTS = ["/home/somebody/work", "/work/main", "/app", "/opt/app", "/srv/site", "/var/www/site", "/usr/src/app",
+PROJECTS = ["/home/somebody/work", "/site/main", "/app", "/opt/app", "/srv/site", "/var/www/site", "/usr/src/app",
             "/tmp/try", "/private/var/folders/ab/cd/T/x", "/Users/somebody/code"]  # fmt: skip
 
 
-def plain(named: str | None, offered: list[str] | None = None, *, working: str = "/work/here") -> Roots:
+def plain(named: str | None, offered: list[str] | None = None, *, working: str = "/site/here") -> Roots:
     return find_roots(named, offered, working=working, environment={"HOME": "/home/me"})
 
 
@@ -26,7 +27,7 @@ def paths(roots: Roots) -> list[str]:
 
 def test_the_operator_names_folders_as_in_path() -> None:
     roots = plain(os.pathsep.join(["/a/b", " ~/c ", "", "near", "/a/b/"]))
-    assert paths(roots) == ["/a/b", "/home/me/c", "/work/here/near"]
+    assert paths(roots) == ["/a/b", "/home/me/c", "/site/here/near"]
     assert roots.source == "KIMI_ROOTS"
 
 
@@ -39,8 +40,8 @@ def test_the_operator_goes_before_the_host_and_the_host_before_the_working_direc
     offered = ["file:///offered/one", "file:///offered/two%20words"]
     assert paths(plain("/named", offered)) == ["/named"]
     assert paths(plain(None, offered)) == ["/offered/one", "/offered/two words"]
-    assert paths(plain(None, [])) == ["/work/here"]
-    assert paths(plain("  ", None)) == ["/work/here"]
+    assert paths(plain(None, [])) == ["/site/here"]
+    assert paths(plain("  ", None)) == ["/site/here"]
 
 
 @pytest.mark.parametrize("folder", [*BROAD, "/home/me"])
@@ -53,7 +54,7 @@ def test_a_broad_folder_is_never_a_root_by_default(folder: str) -> None:
 
 
 def test_the_home_of_the_account_and_what_holds_it_are_broad_whatever_home_says() -> None:
-    own = str(Path.home().resolve())
+    own = str(Path(pwd.getpwuid(os.getuid()).pw_dir).resolve())
     assert find_roots(None, working=own, environment={}).folders == ()
     holds = find_roots(None, working="/data", environment={"HOME": "/data/people/me"})
     assert holds.folders == ()
@@ -65,7 +66,7 @@ def test_a_project_is_a_root_by_default(folder: str) -> None:
 
 
 def test_a_broad_folder_is_left_out_beside_a_good_one() -> None:
-    assert paths(plain(None, ["file:///", "file:///work/main"])) == ["/work/main"]
+    assert paths(plain(None, ["file:///", "file:///site/main"])) == ["/site/main"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_root_named_through_a_link_is_known_by_both_names(tmp_path: Path) -> N
 
 
 def test_a_relative_path_counts_from_the_working_directory_within_the_roots_else_from_the_first_root() -> None:
-    assert plain("/other" + os.pathsep + "/work").place("x").parts == ("here", "x")
+    assert plain("/other" + os.pathsep + "/site").place("x").parts == ("here", "x")
     place = plain("/other" + os.pathsep + "/more").place("x")
     assert (place.root.path, place.parts) == ("/other", ("x",))
 
@@ -109,26 +110,26 @@ def test_a_tilde_is_the_home_and_a_name_after_it_is_a_name() -> None:
     ("path", "parts"), [("a/../b", ("b",)), ("./b", ("b",)), ("../here/b", ("b",)), ("a//b/", ("a", "b"))]
 )
 def test_dots_are_taken_out_by_name(path: str, parts: tuple[str, ...]) -> None:
-    assert plain("/work/here").place(path).parts == parts
+    assert plain("/site/here").place(path).parts == parts
 
 
 @pytest.mark.parametrize(
     "path",
-    ["..", "../x", "a/../../x", "/", "/etc/passwd", "/work/here_evil/x", "/work/hereafter", "//etc/passwd",
-     "/work/here/../x", "/proc/self/environ", "x\0y", "\0", "\ud800", "x" * 5000, "~/secret-of-mine"],
+    ["..", "../x", "a/../../x", "/", "/etc/passwd", "/site/here_evil/x", "/site/hereafter", "//etc/passwd",
+     "/site/here/../x", "/proc/self/environ", "x\0y", "\0", "\ud800", "x" * 5000, "~/secret-of-mine"],
 )  # fmt: skip
 def test_a_path_outside_is_refused_and_not_repeated(path: str) -> None:
     with pytest.raises(PathRefused) as refused:
-        plain("/work/here").place(path)
+        plain("/site/here").place(path)
     said = refused.value.message + refused.value.fix
-    for word in ("etc", "passwd", "evil", "hereafter", "environ", "secret-of-mine", "/work", "xxxx", "\0"):
+    for word in ("etc", "passwd", "evil", "hereafter", "environ", "secret-of-mine", "/site", "xxxx", "\0"):
         assert word not in said
     assert "roots" in said or "folders" in said
 
 
 def test_an_empty_path_is_a_wrong_argument() -> None:
     with pytest.raises(InvalidArguments):
-        plain("/work/here").place("")
+        plain("/site/here").place("")
 
 
 def test_the_mend_names_the_variable_whoever_named_the_roots() -> None:

@@ -53,7 +53,7 @@ def every_profile() -> Iterator[Profile]:
 
 def a_day_of(profile: Profile) -> date:
     """Today, or the last safe day on which the provider still served the model."""
-    until = profile.serving.until
+    until = profile.serving.until or profile.serving.found_gone
     return TODAY if until is None or until > TODAY else until - timedelta(days=30)
 
 
@@ -99,9 +99,13 @@ class _NoFiles:
 
 def judged(plan: Plan, day: date | None = None) -> Chat:
     """What the simulator understands of the plan's body; raises its refusal."""
-    dialect = _with_model(DIALECTS[plan.profile.provider.id], plan.profile)
-    body = json.loads(json.dumps(wire.encode(plan), allow_nan=False))
-    return read_chat(body, dialect, day or a_day_of(plan.profile), _NoFiles())
+    return understood(json.loads(json.dumps(wire.encode(plan), allow_nan=False)), plan.profile, day)
+
+
+def understood(body: dict[str, Any], profile: Profile, day: date | None = None) -> Chat:
+    """What the simulator understands of a body that is sent to that profile; raises its refusal."""
+    dialect = _with_model(DIALECTS[profile.provider.id], profile)
+    return read_chat(body, dialect, day or a_day_of(profile), _NoFiles())
 
 
 def _with_model(dialect: Dialect, profile: Profile) -> Dialect:

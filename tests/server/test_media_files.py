@@ -192,7 +192,7 @@ def outside(tmp_path: Path) -> list[str]:
         str(other / "a.png"),
         "../elsewhere-swordfish/a.md",
         (other / "a.md").as_uri(),
-        f"{tmp_path}/work/../elsewhere-swordfish/a.md",
+        f"{tmp_path}/desk/../elsewhere-swordfish/a.md",
         str(evil / "a.md"),
         "/swordfish",
         "~/swordfish",

@@ -164,7 +164,7 @@ def held_to_limits(name: str, width: int, height: int) -> None:
         raise damaged(name, f"its header says {width:,} × {height:,} pixels")
     if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:
         raise MediaRejected(
-            f"The {name} is too large: its header says {width:,} × {height:,} pixels, "
-            f"{PIXELS_MAX // 1_000_000} million in all and {SIDE_MAX:,} a side are allowed.",
+            f"The {name} is too large: found {width:,} × {height:,} pixels in its header, expected at most "
+            f"{PIXELS_MAX // 1_000_000} million in all and {SIDE_MAX:,} a side.",
             fix="Scale it down, or cut out the part that matters.",
         )

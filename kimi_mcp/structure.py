@@ -79,9 +79,21 @@ def _finite(digits: str) -> float:
 
 def can_be_written(value: Any) -> bool:
     """Whether a result or a body can hold it: everything in it is JSON, and is UTF-8."""
+    if isinstance(value, str):
+        return value.isascii() or _is_utf8(value)  # a data URI is ASCII, and may be large: not copied
+    if isinstance(value, list):
+        return all(can_be_written(one) for one in cast(list[Any], value))
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
+        return False
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return False
     return True
 

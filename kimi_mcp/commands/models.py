@@ -118,7 +118,7 @@ def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: b
                 (cells[0], "name" if KINDS[row.state.split()[0]] != "unknown" else ""),
                 (cells[1], KINDS[row.state.split()[0]]),
                 *((cell, "") for cell in cells[2:]),
-                (_price(row.price).ljust(16), ""),
+                (_price(row.price).ljust(16 if extras else 0), ""),
                 *((more[name], "quiet") for name in extras),
             )
             if sources:
@@ -133,7 +133,7 @@ def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: b
 def _cells(row: Row) -> tuple[str, str, str, str]:
     return (
         row.model,
-        row.state,
+        row.state.replace("found gone", "gone by"),  # the room of 80 columns is narrow
         "both modes" if len(row.modes) > 1 else " ".join(row.modes),
         _tokens(row.context_tokens),
     )

@@ -148,7 +148,8 @@ class Framer:
                 head, tail, self._head, self._tail = self._head, self._tail, None, b""
                 limit = self._limits.max_message_bytes
                 return self._refuse(_id_at_ends(head, tail), f"message of more than {limit} bytes refused")
-            line, self._pending = self._pending, bytearray()
+            line = bytes(self._pending)  # parsed without another copy, which a bytearray is not
+            self._pending = bytearray()
         if not line or line.isspace():
             return None
         return self._decode(line)

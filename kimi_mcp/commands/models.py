@@ -133,8 +133,8 @@ def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: b
 def _cells(row: Row) -> tuple[str, str, str, str]:
     return (
         row.model,
-        row.state.replace("found gone", "gone by"),  # the room of 80 columns is narrow
-        "both modes" if len(row.modes) > 1 else " ".join(row.modes),
+        row.state.replace("found gone", "gone by"),  # 80 columns are narrow
+        "both" if len(row.modes) > 1 else " ".join(row.modes),
         _tokens(row.context_tokens),
     )
 

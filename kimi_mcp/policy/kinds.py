@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import date
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -45,12 +46,12 @@ def _provider_allowed(rule: Rule, gathered: Gathered) -> Findings:
 def _model_served(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
     first, asked = plan.profile, request.model_asked
     if gathered.stands_in:
-        yield _stand_in(rule, first, asked)
+        yield _stand_in(rule, first, asked, gathered.day)
         return
     if _served(first, gathered):
         return
     successor = next((other for other in gathered.successors if _served(other, gathered)), None)
-    places = _places(first)
+    places = _places(first, gathered.day)
     if asked != "auto":
         yield Finding.of(rule, field="model", asked=asked, **places)
     elif successor is not None:
@@ -68,10 +69,10 @@ def _model_served(rule: Rule, request: Request, plan: Plan, gathered: Gathered) 
         yield _nothing_served(Finding.of(rule, field="model", asked=asked, **places), first, gathered)
 
 
-def _stand_in(rule: Rule, profile: Profile, asked: str) -> Finding:
+def _stand_in(rule: Rule, profile: Profile, asked: str, day: date) -> Finding:
     """An engine of the user's own serves a model under a name that tells nothing."""
     wire_id = profile.serving.wire_id
-    found = Finding.of(rule, field="model", asked=asked, sent=wire_id, action="warn", **_places(profile))
+    found = Finding.of(rule, field="model", asked=asked, sent=wire_id, action="warn", **_places(profile, day))
     return replace(found, message=f"{wire_id} is not in the catalogue; it is treated as {profile.model.id}.")
 
 
@@ -92,9 +93,13 @@ def _served(profile: Profile, gathered: Gathered) -> bool:
     )
 
 
-def _places(profile: Profile) -> dict[str, Any]:
-    until = profile.serving.until
-    when = f" (ended {until.isoformat()})" if until else " (it is not in its list of models)"
+def _places(profile: Profile, day: date) -> dict[str, Any]:
+    serving = profile.serving
+    when = " (it is not in its list of models)"
+    if serving.until is not None and serving.until <= day:
+        when = f" (ended {serving.until.isoformat()})"
+    elif serving.found_gone is not None and serving.found_gone <= day:
+        when = f" (found to be gone on {serving.found_gone.isoformat()})"
     return {"provider": profile.provider.id, "model": profile.model.id, "when": when}
 
 

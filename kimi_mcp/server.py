@@ -8,12 +8,11 @@ What lists the tools is imported at once, what answers a call by the first call:
 
 from __future__ import annotations
 
-import json
 import logging
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import inf
 from types import NoneType
@@ -48,6 +47,7 @@ from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
 from kimi_mcp import __version__, hosts
+from kimi_mcp.documents import DOCUMENTS
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.outcome import Outcome, Page, cut, structured, text
 from kimi_mcp.secrecy import scrub, scrub_values
@@ -329,55 +329,6 @@ async def _name_odd_arguments(ctx: Context, call_next: CallNext) -> HandlerResul
 # ── resources ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _catalogue_json() -> str:
-    from kimi_mcp import catalogue
-    from kimi_mcp.engine import today
-
-    rows = [row.as_json() for row in catalogue.load().rows(today())]
-    return json.dumps(rows, indent=1, ensure_ascii=False)
-
-
-def _policy_json() -> str:
-    from kimi_mcp import policy
-
-    return json.dumps([rule.as_json() for rule in policy.load_rules().values()], indent=1, ensure_ascii=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Document:
-    name: str
-    title: str
-    description: str
-    mime_type: str
-    read: Callable[[], str]
-
-
-_DOCUMENTS: Mapping[str, _Document] = {
-    "kimi://catalogue": _Document(
-        name="catalogue",
-        title="Models and providers",
-        description="Which provider serves which Kimi model today: state, modes, limits, prices, sources.",
-        mime_type="application/json",
-        read=_catalogue_json,
-    ),
-    "kimi://policy": _Document(
-        name="policy",
-        title="The policy",
-        description="Every rule: what it guards against, what it does, and where it comes from.",
-        mime_type="application/json",
-        read=_policy_json,
-    ),
-    "kimi://skill": _Document(
-        name="skill",
-        title="How to use Kimi",
-        description="The skill document: which tool when, the two modes, and the mistakes to avoid.",
-        mime_type="text/markdown",
-        read=lambda: load_skill().text,
-    ),
-}
-"""What can be read, by address."""
-
-
 async def _list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
     del context, params
     return ListResourcesResult(
@@ -389,16 +340,16 @@ async def _list_resources(context: Context, params: PaginatedRequestParams | Non
                 description=document.description,
                 mime_type=document.mime_type,
             )
-            for uri, document in _DOCUMENTS.items()
+            for uri, document in DOCUMENTS.items()
         ]
     )
 
 
 async def _read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
     del context
-    document = _DOCUMENTS.get(str(params.uri))
+    document = DOCUMENTS.get(str(params.uri))
     if document is None:
-        raise MCPError(INVALID_PARAMS, f"There is no such resource; there are {', '.join(_DOCUMENTS)}.")
+        raise MCPError(INVALID_PARAMS, f"There is no such resource; there are {', '.join(DOCUMENTS)}.")
     read: Callable[[], str] = document.read
     contents = TextResourceContents(uri=params.uri, mime_type=document.mime_type, text=read())
     return ReadResourceResult(contents=[contents])

@@ -29,7 +29,7 @@ PROMPT = "  Summarise.\n你好 🌍 \u2028 <b>&amp;</b>\n"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The one root."""
-    made = tmp_path / "work"
+    made = tmp_path / "desk"
     made.mkdir()
     return made
 
@@ -262,7 +262,7 @@ async def test_a_relative_path_counts_from_the_working_directory_within_any_root
         await look(kimi, "a.png", str(second / "a.png"), "only.png")
         assert contents(sim) == [picture(1), picture(2), picture(3)]
         monkeypatch.chdir(second)
-        await look(kimi, "a.png", "../work/only.png", "./a.png")
+        await look(kimi, "a.png", "../desk/only.png", "./a.png")
         assert contents(sim) == [picture(2), picture(3), picture(2)]
         refused = await look(kimi, "only.png")
     assert refused.code == "path_refused"

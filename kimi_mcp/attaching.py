@@ -17,9 +17,9 @@ import anyio.to_thread
 
 from kimi_mcp import policy
 from kimi_mcp.errors import MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
+from kimi_mcp.exchange import Exchange
 from kimi_mcp.inlining import Inline
 from kimi_mcp.plan import Plan
-from kimi_mcp.runs import Run
 from kimi_mcp.types import Adjustment, MediaPart, Part, Turn
 from kimi_mcp.upstream import Endpoint, Upload, Upstream
 
@@ -58,7 +58,7 @@ class Attachments:
 
     @asynccontextmanager
     async def attached(
-        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], run: Run, *, strict: bool
+        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], exchange: Exchange, *, strict: bool
     ) -> AsyncGenerator[Attached]:
         """The plan with its media; they are held open until the block ends.
 
@@ -74,16 +74,16 @@ class Attachments:
                     if isinstance(part, MediaPart) and part.url.startswith(_SENT_AS_IT_IS):
                         _require_uploads(endpoint)
                     elif isinstance(part, MediaPart):
-                        run.waits_for = f"the {part.kind}"
+                        exchange.waits_for = f"the {part.kind}"
                         medium = await _loaded(part, roots, held)
                         attached.plan = _reported(attached.plan, medium, strict=strict)
-                        part = replace(part, url=await self._place(medium, part, attached, endpoint, run))
+                        part = replace(part, url=await self._place(medium, part, attached, endpoint, exchange))
                     parts.append(part)
                 turns.append(replace(turn, parts=tuple(parts)))
             attached.plan = replace(attached.plan, turns=tuple(turns))
             yield attached
 
-    async def renewed(self, attached: Attached, endpoint: Endpoint, run: Run) -> bool:
+    async def renewed(self, attached: Attached, endpoint: Endpoint, exchange: Exchange) -> bool:
         """Upload anew what has vanished at the provider; whether anything had, as far as it tells."""
         if not attached.uploaded:
             return False
@@ -98,16 +98,18 @@ class Attachments:
                 ids = self._ids(endpoint)
                 if f"ms://{ids.get(sha256)}" == url:  # else another call was faster
                     del ids[sha256]
-                new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, run)}"
+                new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, exchange)}"
             attached.uploaded[new] = attached.uploaded.pop(url)
             attached.plan = replace(
                 attached.plan, turns=tuple(_pointed(turn, url, new) for turn in attached.plan.turns)
             )
         return bool(gone)
 
-    async def _place(self, medium: Medium, part: MediaPart, attached: Attached, endpoint: Endpoint, run: Run) -> str:
+    async def _place(
+        self, medium: Medium, part: MediaPart, attached: Attached, endpoint: Endpoint, exchange: Exchange
+    ) -> str:
         if medium.size > INLINE_BYTES and endpoint.provider.takes_uploads:
-            url = f"ms://{await self._uploaded(medium, endpoint, run)}"
+            url = f"ms://{await self._uploaded(medium, endpoint, exchange)}"
             attached.uploaded[url] = medium
             return url
         if medium.size > INLINE_MOST_BYTES:
@@ -120,18 +122,18 @@ class Attachments:
         attached.inlined[inline.placeholder] = inline
         return inline.placeholder
 
-    async def _uploaded(self, medium: Medium, endpoint: Endpoint, run: Run) -> str:
+    async def _uploaded(self, medium: Medium, endpoint: Endpoint, exchange: Exchange) -> str:
         sha256 = await anyio.to_thread.run_sync(medium.sha256)
         async with self._turn(endpoint, sha256):
             if (endpoint.base_url, endpoint.key) not in self._known:
                 await self._look(endpoint)
-            return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, run)
+            return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, exchange)
 
-    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, run: Run) -> str:
+    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, exchange: Exchange) -> str:
         megabytes = medium.size / 1e6
 
         def sent(size: int) -> None:
-            run.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
+            exchange.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
 
         def chunks() -> Iterator[bytes]:
             digest = hashlib.sha256()

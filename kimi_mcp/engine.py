@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from kimi_mcp import access, catalogue, choice, policy, secrecy, structure, upstream, wire
 from kimi_mcp.attaching import Attached, Attachments
+from kimi_mcp.catalogue.profile import Profile
 from kimi_mcp.concluding import asked_again, concluded, shortfall, summed
 from kimi_mcp.errors import (
     CallRefused,
@@ -29,6 +30,7 @@ from kimi_mcp.errors import (
     RequestRejected,
     UpstreamBroken,
 )
+from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
@@ -77,6 +79,28 @@ class Call:
         return bool(self.files or self.images or self.video)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Where the requests of a run go, and all that the policy must know to decide them."""
+
+    model_asked: str
+    """What the caller or the setting said."""
+    profile: Profile
+    """The model that this means at that provider; under ``auto`` its most preferred."""
+    gathered: policy.Gathered
+    """What was found out about the world."""
+    endpoint: upstream.Endpoint
+    """The provider's URL and the key."""
+
+    def decide(self, request: Request) -> Plan:
+        """The plan of a request; raises ``PolicyRefused``, ``InvalidArguments`` or ``ContextTooLong``."""
+        decision = policy.decide(request, self.profile, self.gathered)
+        if isinstance(decision, policy.Refusal):
+            raise _error_of(decision)
+        _fits(decision)
+        return decision
+
+
 def today() -> date:
     """The day on which catalogue dates are judged (UTC)."""
     return datetime.now(UTC).date()
@@ -123,45 +147,43 @@ class Engine:
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 
-    async def _path(self, call: Call, run: Run) -> Outcome:
-        request, chosen, gathered, endpoint = await self._gather(call, run)
-        plan = _decided(policy.decide(request, chosen.profile, gathered))
-        _fits(plan)
-        log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
-        run.begin(plan)
-        roots = partial(self._roots, call)
-        async with self._attachments.attached(plan, endpoint, roots, run, strict=gathered.strict) as attached:
-            run.begin(attached.plan)
-            completion = await self._ask(attached, run, endpoint)
-            if plan.response_schema is None or shortfall(plan, completion):
-                return concluded(attached.plan, completion, run)
-            return await self._structured(attached, plan.response_schema, completion, run, endpoint)
+    async def step(self, request: Request, way: Way, exchange: Exchange) -> Completion:
+        """One request of a longer work, such as an agent's; what arrives can be read in ``exchange`` meanwhile.
 
-    async def _gather(self, call: Call, run: Run) -> tuple[Request, choice.Choice, policy.Gathered, upstream.Endpoint]:
-        """Everything the policy must know, asked for before it decides."""
+        It passes the policy as any other; what was changed stands in the exchange's plan. Raises a leaf of
+        ``KimiError`` where it was refused or failed; returns with a finish reason, whichever it is.
+        """
+        plan = way.decide(request)
+        exchange.begin(plan)
+        return await self._ask(Attached(plan=plan), exchange, way.endpoint)
+
+    async def find_way(self, run: Run, *, model: str | None, provider: str | None) -> Way:
+        """Where a run's requests go: everything that the policy must know, asked for before it decides."""
         settings, facts, day = self.settings, catalogue.load(), self._day()
         settings.check()
-        run.model_asked = call.model or settings.model
+        run.model_asked = model or settings.model
         default = access.chosen_provider(settings, facts)
-        provider = access.named_provider(call.provider, facts) if call.provider else default
-        run.provider, run.mode = provider.id, call.mode
+        chosen_provider = access.named_provider(provider, facts) if provider else default
+        run.provider = chosen_provider.id
         gathered = policy.Gathered(
             day=day,
-            base_url=(settings.base_url if provider is default else None) or provider.base_url,
+            base_url=(settings.base_url if chosen_provider is default else None) or chosen_provider.base_url,
             allowed_providers=access.allowed_providers(settings, facts, default),
-            provider_asked=call.provider and provider.id,
+            provider_asked=provider and chosen_provider.id,
             strict=settings.policy == "strict",
             reads_media=True,
         )
         if refusal := policy.admit(gathered):
             raise _error_of(refusal)
-        way = access.access_to(provider, settings, default)
-        endpoint = upstream.Endpoint(provider=provider, base_url=way.base_url, key=way.key)
-        if way.borrowed and not self._said_borrowed:
+        reached = access.access_to(chosen_provider, settings, default)
+        endpoint = upstream.Endpoint(provider=chosen_provider, base_url=reached.base_url, key=reached.key)
+        if reached.borrowed and not self._said_borrowed:
             self._said_borrowed = True
-            log.warning("%s is used as the key of %s, because KIMI_PROVIDER says so", way.key_variable, provider.id)
-        served = await self._served(run.model_asked, provider.self_hosted, endpoint)
-        chosen = choice.choose(run.model_asked, provider, facts, served=served, by_setting=call.model is None)
+            log.warning(
+                "%s is used as the key of %s, because KIMI_PROVIDER says so", reached.key_variable, chosen_provider.id
+            )
+        served = await self._served(run.model_asked, chosen_provider.self_hosted, endpoint)
+        chosen = choice.choose(run.model_asked, chosen_provider, facts, served=served, by_setting=model is None)
         gathered = replace(
             gathered,
             served=served,
@@ -170,8 +192,23 @@ class Engine:
             video_offers=facts.video_offers(day),
             instant_offers=facts.instant_offers(day),
         )
-        texts = await self._texts(call, chosen)
-        return _request(call, run.model_asked, texts), chosen, gathered, endpoint
+        return Way(model_asked=run.model_asked, profile=chosen.profile, gathered=gathered, endpoint=endpoint)
+
+    async def _path(self, call: Call, run: Run) -> Outcome:
+        run.mode = call.mode
+        way = await self.find_way(run, model=call.model, provider=call.provider)
+        texts = await self._texts(call, way.profile)
+        plan = way.decide(_request(call, way.model_asked, texts))
+        log.debug("%s goes to %s: %s, %s", run.id, way.endpoint.provider.id, plan.profile.model.id, plan.mode)
+        run.begin(plan)
+        roots = partial(self._roots, call)
+        attaching = self._attachments.attached(plan, way.endpoint, roots, run.exchange, strict=way.gathered.strict)
+        async with attaching as attached:
+            run.begin(attached.plan)
+            completion = await self._ask(attached, run.exchange, way.endpoint)
+            if plan.response_schema is None or shortfall(plan, completion):
+                return concluded(attached.plan, completion, run)
+            return await self._structured(attached, plan.response_schema, completion, run, way.endpoint)
 
     async def _served(self, asked: str, self_hosted: bool, endpoint: upstream.Endpoint) -> frozenset[str] | None:
         """What the provider lists now, asked only where the answer can change the choice."""
@@ -179,13 +216,13 @@ class Engine:
             return None
         return await self._upstream.served_models(endpoint)
 
-    async def _texts(self, call: Call, chosen: choice.Choice) -> str | None:
+    async def _texts(self, call: Call, profile: Profile) -> str | None:
         """The files that the call names, as one text; None where it names none."""
         if not call.files:
             return None
         from kimi_mcp.media.context import as_context, gather_texts
 
-        most = chosen.profile.model.context_tokens
+        most = profile.model.context_tokens
         gather = partial(gather_texts, call.files, self._roots(call), most_tokens=most)
         return as_context(await anyio.to_thread.run_sync(gather))
 
@@ -195,25 +232,30 @@ class Engine:
 
         return find_roots(self.settings.roots, call.offered_roots)
 
-    async def _ask(self, attached: Attached, run: Run, endpoint: upstream.Endpoint) -> Completion:
+    async def _ask(self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint) -> Completion:
         """One request, streamed and folded; success needs a finish reason."""
         try:
-            await self._stream(attached, run, endpoint)
+            await self._stream(attached, exchange, endpoint)
         except (RequestRejected, ModelNotServed):
-            if not await self._attachments.renewed(attached, endpoint, run):
+            if not await self._attachments.renewed(attached, endpoint, exchange):
                 raise
-            await self._stream(attached, run, endpoint)  # what had been uploaded was gone: it is there again
-        if not run.fold.finished:
+            await self._stream(attached, exchange, endpoint)  # what had been uploaded was gone: it is there again
+        if not exchange.fold.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is whole.",
                 fix="Call again; if it happens often, look for a proxy between here and the provider.",
             )
-        return run.fold.completion()
+        return exchange.fold.completion()
 
-    async def _stream(self, attached: Attached, run: Run, endpoint: upstream.Endpoint) -> None:
+    async def _stream(self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint) -> None:
         body = wire.encode(attached.plan)
         await self._upstream.stream(
-            endpoint, body, run.fold, inlined=attached.inlined, on_attempt=run.attempted, on_wait=run.waits
+            endpoint,
+            body,
+            exchange.fold,
+            inlined=attached.inlined,
+            on_attempt=exchange.attempted,
+            on_wait=exchange.waits,
         )
 
     async def _structured(
@@ -225,10 +267,9 @@ class Engine:
         if fault is None:
             return replace(concluded(plan, first, run), parsed=value)
         again = asked_again(plan, first, fault)
-        run.begin(again)
-        run.begin_anew()
+        run.begin_anew(again)
         try:
-            second = await self._ask(replace(attached, plan=again), run, endpoint)
+            second = await self._ask(replace(attached, plan=again), run.exchange, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
             return replace(concluded(again, first, run), status="partial", error=error)
         usage = summed(first.usage, second.usage)
@@ -265,12 +306,6 @@ def _media(call: Call) -> list[MediaPart]:
 
     pictures = [part_of("image", source) for source in call.images]
     return [*pictures, part_of("video", call.video)] if call.video else pictures
-
-
-def _decided(decision: Plan | policy.Refusal) -> Plan:
-    if isinstance(decision, policy.Refusal):
-        raise _error_of(decision)
-    return decision
 
 
 def _error_of(refusal: policy.Refusal) -> CallRefused:

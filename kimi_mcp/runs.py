@@ -17,10 +17,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from kimi_mcp.errors import Cancelled, KimiError, RunNotFound
+from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.types import Completion, Mode, Status, Timing
-from kimi_mcp.wire import Fold
 
 KEEP = 64
 """Finished runs that stay readable."""
@@ -41,28 +41,23 @@ class Run:
         """The tool that was called."""
         self.prompt_head = " ".join(prompt[:200].split())[:80]
         """The beginning of its prompt, for lists."""
-        self.fold = Fold(on_first=self._first_token)
-        """What has arrived from the request that is under way."""
+        self.exchange = Exchange(self._first_token)
+        """The request that is under way."""
         self.kept: Completion | None = None
         """What an earlier request of this run brought: it stands until the next one has brought something better."""
-        self.plan: Plan | None = None
-        """What was sent; None as long as nothing was decided."""
         self.model_asked: str | None = None
         """What the caller or the setting said."""
         self.provider: str | None = None
         """Who answers."""
         self.mode: Mode | None = None
         """The mode it is asked in."""
-        self.attempts = 0
-        """Upstream requests sent so far."""
-        self.waits_for: str | None = "the provider"
-        """What it waits for, for progress; None: tokens are coming."""
         self.done = anyio.Event()
         """Set when it has ended."""
         self.outcome: Outcome | None = None
         """How it ended; None as long as it runs."""
         self._scope = anyio.CancelScope()
         self._started = time.monotonic()
+        self._attempts_before = 0
         self._first: float | None = None
         self._told = False
 
@@ -70,24 +65,26 @@ class Run:
         """End it; the upstream request is closed at once."""
         self._scope.cancel()
 
+    @property
+    def attempts(self) -> int:
+        """Upstream requests sent so far."""
+        return self._attempts_before + self.exchange.attempts
+
+    @property
+    def plan(self) -> Plan | None:
+        """What was sent; None as long as nothing was decided."""
+        return self.exchange.plan
+
     def begin(self, plan: Plan) -> None:
         """The policy has decided; from here on something may be paid for."""
-        self.plan, self.mode, self.provider = plan, plan.mode, plan.profile.provider.id
-        self.waits_for = "a free place"
+        self.exchange.begin(plan)
+        self.mode, self.provider = plan.mode, plan.profile.provider.id
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, plan: Plan) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
-        self.kept, self.fold = self.fold.completion(), Fold(on_first=self._first_token)
-
-    def attempted(self, attempts_before: int) -> None:
-        """One more upstream request goes out."""
-        del attempts_before
-        self.attempts += 1
-        self.waits_for = "the first token"
-
-    def waits(self, seconds: float, code: str) -> None:
-        """An attempt failed and another one will be made."""
-        self.waits_for = f"another attempt in {seconds:.0f} s, after {code}"
+        self.kept, self._attempts_before = self.exchange.fold.completion(), self.attempts
+        self.exchange = Exchange(self._first_token)
+        self.begin(plan)
 
     def seconds(self) -> float:
         """Since it was asked for."""
@@ -95,12 +92,10 @@ class Run:
 
     def phase(self) -> str:
         """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""
-        doing = "answering" if self.fold.has_answer else "thinking"
-        if self.waits_for is not None:
-            doing = f"waiting for {self.waits_for}"
-        tokens = f" · about {self.fold.pieces:,} tokens" if self.fold.pieces else ""
+        exchange = self.exchange
+        tokens = f" · about {exchange.fold.pieces:,} tokens" if exchange.fold.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
-        return f"{doing}{tokens} · {self.seconds():.0f} s{again}"
+        return f"{exchange.doing()}{tokens} · {self.seconds():.0f} s{again}"
 
     def timing(self) -> Timing:
         """How long it has taken so far."""
@@ -110,7 +105,7 @@ class Run:
         """The run with exactly what has arrived; its outcome once it has one."""
         if self.outcome is not None:
             return self.outcome
-        completion = self.kept or self.fold.completion()
+        completion = self.kept or self.exchange.fold.completion()
         self._told = self._told or status == "running"  # from here on somebody may ask for it
         sent = self.plan.profile.serving.wire_id if self.plan else None
         return Outcome(
@@ -140,13 +135,13 @@ class Run:
             if self.outcome is None:
                 stopped = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
                 self.outcome = self.snapshot("cancelled", stopped)
-            self.fold, self.kept, self.plan = Fold(), None, None  # the outcome has it all
+            self._attempts_before = self.attempts
+            self.exchange, self.kept = Exchange(), None  # the outcome has it all
             self.done.set()
 
     def _first_token(self) -> None:
         if self._first is None:
             self._first = self.seconds()
-        self.waits_for = None
 
 
 class Runs:

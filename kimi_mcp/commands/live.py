@@ -83,10 +83,10 @@ class LiveWatch:
         """Print what has come since the last look."""
         if run.outcome is not None:
             return  # it has let go of its pieces; ``end`` has them all
-        if run.waits_for is not None:
+        if run.exchange.waits_for is not None:
             self._progress.show(run)
             return
-        fold = run.fold
+        fold = run.exchange.fold
         if self._fold is not None and fold is not self._fold:
             self._asked_again()
         self._fold = fold

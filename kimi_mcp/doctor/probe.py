@@ -31,7 +31,7 @@ async def _tiny_call(engine: Engine, mode: Mode) -> tuple[Outcome, str | None]:
     async def work(run: Run) -> Outcome:
         nonlocal name
         outcome = await engine.run(Call(mode=mode, prompt=QUESTION), run)
-        name = run.fold.completion().reasoning_field  # a run that has ended lets go of it
+        name = run.exchange.fold.completion().reasoning_field  # a run that has ended lets go of it
         return outcome
 
     run = Run(caller="doctor", tool="probe", prompt=QUESTION)

@@ -1,0 +1,52 @@
+"""``Exchange``: one upstream request and its answer, while they are under way. Pure, no I/O.
+
+It is where an answer grows: whoever wants to know how far it is reads it at any moment, nobody is told piece by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kimi_mcp.plan import Plan
+from kimi_mcp.wire import Fold
+
+
+class Exchange:
+    """One request. Mutable: it grows as its answer does."""
+
+    def __init__(self, on_first: Callable[[], None] | None = None) -> None:
+        self._on_first = on_first
+        self.fold = Fold(on_first=self._first_token)
+        """What has arrived."""
+        self.plan: Plan | None = None
+        """What is sent; None as long as nothing was decided."""
+        self.attempts = 0
+        """How often it was sent so far."""
+        self.waits_for: str | None = "the provider"
+        """What it waits for, for progress; None: tokens are coming."""
+
+    def begin(self, plan: Plan) -> None:
+        """The policy has decided, or what it decided has changed on the way."""
+        self.plan = plan
+        self.waits_for = "a free place"
+
+    def attempted(self, number: int) -> None:
+        """It goes out, for the ``number``-th time."""
+        del number  # of one request; media that vanished are sent with a second one
+        self.attempts += 1
+        self.waits_for = "the first token"
+
+    def waits(self, seconds: float, code: str) -> None:
+        """An attempt failed and another one will be made."""
+        self.waits_for = f"another attempt in {seconds:.0f} s, after {code}"
+
+    def doing(self) -> str:
+        """What it is at, in two or three words."""
+        if self.waits_for is not None:
+            return f"waiting for {self.waits_for}"
+        return "answering" if self.fold.has_answer else "thinking"
+
+    def _first_token(self) -> None:
+        self.waits_for = None
+        if self._on_first is not None:
+            self._on_first()

@@ -33,6 +33,12 @@ INLINE_BYTES = 8 * 1024 * 1024
 INLINE_MOST_BYTES = 32 * 1024 * 1024
 """Bytes of a medium that go into a body at all. Ours: no provider publishes its own limit on a body."""
 
+KEPT_BYTES = 32 * 1024 * 1024
+"""Bytes of media that came as data URIs which are kept in memory for later turns of their conversations."""
+
+_KEPT = "kept:"
+"""Before the hash of a medium that came as a data URI."""
+
 _SENT_AS_IT_IS = ("ms:",)
 
 
@@ -44,6 +50,8 @@ class Attached:
     """The plan, each medium's part pointing at its placeholder or at its id."""
     inlined: dict[str, Inline] = field(default_factory=dict[str, Inline])
     """What goes into the body, by placeholder, in the order of the turns."""
+    shown: tuple[Turn, ...] = ()
+    """The plan's turns as a conversation remembers them: each medium by where it came from and its hash."""
     uploaded: dict[str, Medium] = field(default_factory=dict[str, "Medium"])
     """What was uploaded, by its URL in the plan."""
 
@@ -54,6 +62,7 @@ class Attachments:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._known: dict[tuple[str, str | None], dict[str, str]] = {}
+        self._kept: dict[str, Medium] = {}
         self._turns: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -65,21 +74,29 @@ class Attachments:
         Raises ``PathRefused``, ``UrlRefused``, ``MediaRejected``, under ``strict`` ``PolicyRefused`` for a picture that
         would have to be converted, and the leaves of ``UpstreamFailed`` for an upload.
         """
+        if not any(turn.media for turn in plan.turns):
+            yield Attached(plan=plan, shown=plan.turns)
+            return
         async with AsyncExitStack() as held:
             attached = Attached(plan=plan)
             turns: list[Turn] = []
             for turn in plan.turns:
                 parts: list[Part] = []
+                shown: list[Part] = []
                 for part in turn.parts:
                     if isinstance(part, MediaPart) and part.url.startswith(_SENT_AS_IT_IS):
                         _require_uploads(endpoint)
                     elif isinstance(part, MediaPart):
                         exchange.waits_for = f"the {part.kind}"
-                        medium = await _loaded(part, roots, held)
+                        medium = await self._loaded(part, roots, held)
                         attached.plan = _reported(attached.plan, medium, strict=strict)
-                        part = replace(part, url=await self._place(medium, part, attached, endpoint, exchange))
+                        shown.append(await self._remembered(part, medium))
+                        parts.append(replace(part, url=await self._place(medium, part, attached, endpoint, exchange)))
+                        continue
                     parts.append(part)
+                    shown.append(part)
                 turns.append(replace(turn, parts=tuple(parts)))
+                attached.shown = (*attached.shown, replace(turn, parts=tuple(shown)))
             attached.plan = replace(attached.plan, turns=tuple(turns))
             yield attached
 
@@ -165,6 +182,36 @@ class Attachments:
             return
         self._ids(endpoint).update({file.sha256: file.id for file in files if file.sha256})
 
+    async def _loaded(self, part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack) -> Medium:
+        """A medium, opened; one of an earlier turn only where it still is what was shown then."""
+        from kimi_mcp.media.medium import load
+
+        if part.url.startswith(_KEPT):
+            medium = self._kept.get(part.url.removeprefix(_KEPT))
+            if medium is None:
+                raise MediaRejected(
+                    f"A {part.kind} of an earlier turn came as a data URI, and those are not kept for long.",
+                    fix=f"Show the {part.kind} again, in a new conversation.",
+                )
+            return medium
+        medium = await load(part, roots(), held)
+        if part.sha256 is not None and await anyio.to_thread.run_sync(medium.sha256) != part.sha256:
+            raise MediaRejected(
+                f"A {part.kind} of an earlier turn has changed since it was shown.",
+                fix=f"Put back what it was, or show the {part.kind} again in a new conversation.",
+            )
+        return medium
+
+    async def _remembered(self, part: MediaPart, medium: Medium) -> MediaPart:
+        """The part as a later turn will find it: never by content, which is not kept, but for a while in memory."""
+        sha256 = part.sha256 or await anyio.to_thread.run_sync(medium.sha256)
+        if not part.url.startswith(("data:", _KEPT)):
+            return replace(part, sha256=sha256)
+        self._kept[sha256] = medium
+        while sum(kept.size for kept in self._kept.values()) > KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        return replace(part, url=_KEPT + sha256, sha256=sha256)
+
     def _turn(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
         """Held while a content is looked for or sent: calls that share it wait for one upload."""
         return self._turns.setdefault((endpoint.base_url, endpoint.key, sha256), anyio.Lock())
@@ -180,12 +227,6 @@ def _require_uploads(endpoint: Endpoint) -> None:
             f"{endpoint.provider.id} keeps no files: found an ms:// id, expected a path, an https URL or a data URI.",
             fix="Give the file itself, or name a `provider` that takes uploads.",
         )
-
-
-async def _loaded(part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack) -> Medium:
-    from kimi_mcp.media.medium import load
-
-    return await load(part, roots(), held)
 
 
 def _reported(plan: Plan, medium: Medium, *, strict: bool) -> Plan:

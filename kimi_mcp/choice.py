@@ -25,17 +25,25 @@ class Choice:
 
 
 def choose(
-    asked: str, provider: Provider, catalogue: Catalogue, *, served: frozenset[str] | None, by_setting: bool
+    asked: str,
+    provider: Provider,
+    catalogue: Catalogue,
+    *,
+    served: frozenset[str] | None,
+    by_setting: bool,
+    preferred: str | None = None,
 ) -> Choice:
     """The profile for a model that a caller (or the setting ``KIMI_MODEL``) named.
 
     ``served`` are the ids that the provider lists now, None where that is not known. An engine of the user's own may
     serve under any name: a name that it lists is taken for the catalogue's model whose id it contains, else for the
-    provider's preferred one. Raises ``InvalidArguments`` (``NotConfigured`` for the setting) with the nearest names.
+    provider's preferred one. Under ``auto`` the model of the id ``preferred`` comes first where the provider lists it:
+    a conversation goes on with the model that it began with. Raises ``InvalidArguments`` (``NotConfigured`` for the
+    setting) with the nearest names.
     """
     known = tuple(profile for row in provider.models if (profile := catalogue.profile(provider.id, row.model)))
     if asked.lower() == AUTO:
-        first, *others = known
+        first, *others = known = tuple(sorted(known, key=lambda profile: profile.model.id != preferred))
         if not provider.self_hosted or not served or any(profile.serving.wire_id in served for profile in known):
             return Choice(profile=first, successors=tuple(others))
         aliases = _aliases(served, known)

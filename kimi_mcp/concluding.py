@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kimi_mcp import policy
+from kimi_mcp.costs import cost_usd
 from kimi_mcp.errors import AnswerCutOff, ContentFiltered, KimiError
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
@@ -26,6 +27,7 @@ def concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
     status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
     return replace(
         run.snapshot(status, error),
+        cost_usd=cost_usd(completion.usage, plan.profile.price),
         answer=completion.answer,
         reasoning=completion.reasoning,
         model_answered=completion.model,

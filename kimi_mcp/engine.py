@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from kimi_mcp import access, catalogue, choice, policy, secrecy, structure, upstream, wire
+from kimi_mcp import access, catalogue, choice, conversing, policy, secrecy, structure, upstream, wire
 from kimi_mcp.attaching import Attached, Attachments
 from kimi_mcp.catalogue.profile import Profile
 from kimi_mcp.concluding import asked_again, concluded, shortfall, summed
@@ -60,6 +60,8 @@ class Call:
     """A clip, in the same forms."""
     files: tuple[str, ...] = ()
     """Text files to send along, by name or glob."""
+    conversation_id: str | None = None
+    """The conversation that it continues, or the run behind which it branches off; None: it starts one."""
     offered_roots: tuple[str, ...] | None = None
     """The host's own roots as ``file://`` URIs; None where it offers none."""
     response_schema: Mapping[str, Any] | None = None
@@ -157,8 +159,11 @@ class Engine:
         exchange.begin(plan)
         return await self._ask(Attached(plan=plan), exchange, way.endpoint)
 
-    async def find_way(self, run: Run, *, model: str | None, provider: str | None) -> Way:
-        """Where a run's requests go: everything that the policy must know, asked for before it decides."""
+    async def find_way(self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None) -> Way:
+        """Where a run's requests go: everything that the policy must know, asked for before it decides.
+
+        ``preferred``: the model that ``auto`` takes first, by its catalogue id.
+        """
         settings, facts, day = self.settings, catalogue.load(), self._day()
         settings.check()
         run.model_asked = model or settings.model
@@ -183,7 +188,9 @@ class Engine:
                 "%s is used as the key of %s, because KIMI_PROVIDER says so", reached.key_variable, chosen_provider.id
             )
         served = await self._served(run.model_asked, chosen_provider.self_hosted, endpoint)
-        chosen = choice.choose(run.model_asked, chosen_provider, facts, served=served, by_setting=model is None)
+        chosen = choice.choose(
+            run.model_asked, chosen_provider, facts, served=served, by_setting=model is None, preferred=preferred
+        )
         gathered = replace(
             gathered,
             served=served,
@@ -196,15 +203,23 @@ class Engine:
 
     async def _path(self, call: Call, run: Run) -> Outcome:
         run.mode = call.mode
-        way = await self.find_way(run, model=call.model, provider=call.provider)
-        texts = await self._texts(call, way.profile)
-        plan = way.decide(_request(call, way.model_asked, texts))
+        before = await conversing.before(call.conversation_id, run)
+        way = await self.find_way(
+            run,
+            model=call.model or before.model_asked,
+            provider=call.provider or before.provider,
+            preferred=before.model_id,
+        )
+        run.turns = _asked(call, await self._texts(call, way.profile))
+        plan = way.decide(_request(call, way.model_asked, before.with_asked(run.turns)))
         log.debug("%s goes to %s: %s, %s", run.id, way.endpoint.provider.id, plan.profile.model.id, plan.mode)
-        run.begin(plan)
+        await run.begin(plan)
         roots = partial(self._roots, call)
         attaching = self._attachments.attached(plan, way.endpoint, roots, run.exchange, strict=way.gathered.strict)
         async with attaching as attached:
-            run.begin(attached.plan)
+            if attached.plan is not plan:
+                run.turns = (*run.turns[:-1], attached.shown[-1])
+                await run.begin(attached.plan)
             completion = await self._ask(attached, run.exchange, way.endpoint)
             if plan.response_schema is None or shortfall(plan, completion):
                 return concluded(attached.plan, completion, run)
@@ -267,7 +282,7 @@ class Engine:
         if fault is None:
             return replace(concluded(plan, first, run), parsed=value)
         again = asked_again(plan, first, fault)
-        run.begin_anew(again)
+        await run.begin_anew(again)
         try:
             second = await self._ask(replace(attached, plan=again), run.exchange, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
@@ -286,14 +301,19 @@ class Engine:
         return replace(outcome, status="partial", error=misfit)
 
 
-def _request(call: Call, model_asked: str, texts: str | None) -> Request:
+def _asked(call: Call, texts: str | None) -> tuple[Turn, ...]:
+    """The turns that a call adds to its conversation."""
     media = _media(call) if call.images or call.video else []
     asked = Turn(role="user", parts=(*media, TextPart(text=call.prompt)))
     before = [system(call.system)] if call.system else []
     before += [user(texts)] if texts else []  # not a system turn: what stands in a file has no say
+    return (*before, asked)
+
+
+def _request(call: Call, model_asked: str, turns: tuple[Turn, ...]) -> Request:
     return Request(
         mode=call.mode,
-        turns=(*before, asked),
+        turns=turns,
         sampling={} if call.temperature is None else {SAMPLING[0]: call.temperature},
         max_tokens=call.max_tokens,
         response_schema=call.response_schema,
@@ -316,8 +336,14 @@ def _error_of(refusal: policy.Refusal) -> CallRefused:
 def _fits(plan: Plan) -> None:
     """Refuse what is certainly beyond the model's context, before it is paid for."""
     least, most = least_tokens(plan.turns), plan.profile.model.context_tokens
-    if least > most:
-        raise ContextTooLong(
-            f"The prompt has at least {least:,} tokens; {plan.profile.model.id} takes {most:,} in all.",
-            fix="Shorten `prompt`, or name a `model` with a longer context.",
-        )
+    if least <= most:
+        return
+    whole = any(turn.role == "assistant" for turn in plan.turns)
+    raise ContextTooLong(
+        f"The {'conversation' if whole else 'prompt'} has at least {least:,} tokens, {least - most:,} more than the "
+        f"{most:,} that {plan.profile.model.id} takes in all.",
+        fix="Branch off behind an earlier run by giving its `run_id` as `conversation_id`, start a new conversation, "
+        "or name a `model` with a longer context."
+        if whole
+        else "Shorten `prompt`, or name a `model` with a longer context.",
+    )

@@ -226,3 +226,10 @@ class Internal(KimiError):
     """A fault of ours. The details are in the log, never in the result."""
 
     code = "internal"
+
+
+def remembered(code: str, message: str, *, fix: str, rule: str | None = None) -> KimiError:
+    """The error of a run that was written down, by its code; ``Internal`` for a code that is no longer known."""
+    leaves = (leaf for branch in KimiError.__subclasses__() for leaf in (*branch.__subclasses__(), branch))
+    kind = next((leaf for leaf in leaves if leaf.code == code), Internal)
+    return kind(message, fix=fix, rule=rule)

@@ -6,6 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+LOCAL = "local"
+"""Whom runs belong to that were asked for on this machine, over stdio or in a shell."""
+
 
 @cache
 def _rows() -> dict[str, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ Some hosts show the model only the structure, some only the text: each stands on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,6 +69,8 @@ class Outcome:
     """How long it took."""
     error: KimiError | None = None
     """Why it is not whole."""
+    swarm: Mapping[str, Any] | None = None
+    """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
     page: Page | None = None
     """The stretch that ``kimi_run`` was asked for."""
 
@@ -110,7 +113,7 @@ def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
             "retryable": error.retryable,
             "rule": error.rule,
         },
-        "swarm": None,
+        "swarm": outcome.swarm,
         "page": outcome.page.as_json() if outcome.page else None,
     }
 
@@ -191,8 +194,13 @@ def _reasoning(outcome: Outcome, limit: int) -> dict[str, Any] | None:
         "text": shortened(whole, limit),
         "chars": len(whole),
         "truncated": len(whole) > limit,
-        "uri": None,
+        "uri": outcome.run_id and reasoning_uri(outcome.run_id),
     }
+
+
+def reasoning_uri(run_id: str) -> str:
+    """Where the whole reasoning of a run can be read."""
+    return f"kimi://runs/{run_id}/reasoning"
 
 
 def shortened(whole: str, limit: int) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ from pydantic import ValidationError
 from kimi_mcp import __version__, hosts
 from kimi_mcp.documents import DOCUMENTS
 from kimi_mcp.errors import InvalidArguments, KimiError
+from kimi_mcp.hosts import LOCAL
 from kimi_mcp.outcome import Outcome, Page, cut, structured, text
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
@@ -56,19 +57,19 @@ from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Asking, Look, Tool, input_schema, listed_tools, read_arguments
 
 if TYPE_CHECKING:
-    from kimi_mcp.engine import Engine
-    from kimi_mcp.runs import Run, Runs
+    from kimi_mcp.engine import Call, Engine
+    from kimi_mcp.runs import Listed, Run, Runs, Seen
 
 log = logging.getLogger(__name__)
-
-CALLER = "stdio"
-"""Whom runs belong to: one process on stdio serves one caller."""
 
 FIRST_PROGRESS_S = 5.0
 """Progress before this many seconds disconnects some hosts (seen of Claude Desktop, 2026)."""
 
 PROGRESS_EVERY_S = 3.0
 """Seconds between two reports of progress."""
+
+CLOSE_WITHIN_S = 0.5
+"""Seconds that closing connections and the journal may take at the end."""
 
 ROOTS_WITHIN_S = 3.0
 """Seconds within which a host that offers roots must name them."""
@@ -95,28 +96,50 @@ class House:
     def __init__(self, settings: Settings, tasks: TaskGroup) -> None:
         self.settings = settings
         """What the environment said when the server started."""
-        self.waiting: dict[RequestId, Run] = {}
+        self.waiting: dict[RequestId, Seen] = {}
         """Which run each request under way waits for; a cancelled request's entry stays until its reason is known."""
-        self._tasks = tasks
+        self.tasks = tasks
+        """What lives as long as the server."""
+        self._opening = anyio.Lock()
+        self.working: Working | None = None
+        """What answers calls; None as long as nobody called."""
 
-    @cached_property
-    def engine(self) -> Engine:
-        """The one path; made by the first call."""
-        from kimi_mcp.engine import Engine
-
-        return Engine(self.settings)
-
-    @cached_property
-    def runs(self) -> Runs:
-        """The runs of this process."""
-        from kimi_mcp.runs import Runs
-
-        return Runs(self._tasks)
+    async def opened(self) -> Working:
+        """The engine and the runs; made by the first call, in a thread, while others go on."""
+        if self.working is None:
+            async with self._opening:
+                if self.working is None:
+                    self.working = await anyio.to_thread.run_sync(self._open)
+        return self.working
 
     async def aclose(self) -> None:
-        """Close every connection, where any call was made."""
-        if "engine" in vars(self):
-            await self.engine.aclose()
+        """Close every connection and the journal, where any call was made."""
+        if self.working is not None:
+            await self.working.engine.aclose()
+            await self.working.runs.journal.aclose()
+
+    def _open(self) -> Working:
+        from kimi_mcp.engine import Engine
+        from kimi_mcp.runs import open_runs
+
+        return Working(engine=Engine(self.settings), runs=open_runs(self.tasks, self.settings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Working:
+    """What answers calls."""
+
+    engine: Engine
+    """The one path."""
+    runs: Runs
+    """The runs of this process, and those of the journal."""
+
+    def start(self, call: Call, *, tool: str, host: str | None, key: str | None) -> Run:
+        """Let a call run."""
+        from kimi_mcp.runs import Run
+
+        run = Run(caller=LOCAL, tool=tool, prompt=call.prompt, host=host, call_key=key)
+        return self.runs.start(run, lambda run: self.engine.run(call, run))
 
 
 Context = ServerRequestContext[House, Any]
@@ -130,13 +153,15 @@ def build_server(settings: Settings) -> Server[House]:
     @asynccontextmanager
     async def lifespan(server: Server[House]) -> AsyncGenerator[House]:
         del server
-        async with anyio.create_task_group() as tasks:
-            house = House(settings, tasks)
-            try:
+        house: House | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                house = House(settings, tasks)
                 yield house
-            finally:
-                tasks.cancel_scope.cancel()
-                with anyio.move_on_after(0.5, shield=True):
+                tasks.cancel_scope.cancel()  # every run writes down what has arrived
+        finally:
+            if house is not None:
+                with anyio.move_on_after(CLOSE_WITHIN_S, shield=True):
                     await house.aclose()
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
@@ -212,20 +237,38 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
 
 
 async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
-    from kimi_mcp.runs import Run
+    from kimi_mcp.policy import reported
 
     assert tool.mode is not None
     house = context.lifespan_context
     call = ask.call(tool.mode)
     if call.names_files and house.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
-    run = Run(caller=CALLER, tool=tool.name, prompt=ask.prompt)
-    house.runs.start(run, lambda run: house.engine.run(call, run))
+    working = await house.opened()
+    host, key = _host(context), _call_key(tool, ask)
+    run = rejoined = await working.runs.rejoin(caller=LOCAL, host=host, key=key)
+    if run is None:
+        run = working.start(call, tool=tool.name, host=host, key=key)
     request_id = coerce_request_id(context.request_id or 0)
     house.waiting[request_id] = run
     await _wait(context, run, inf if _is_patient(context) else house.settings.reply_within_s)
     house.waiting.pop(request_id, None)
-    return run.snapshot()
+    outcome = await run.look()
+    if rejoined is not None:
+        await working.runs.abandon(run.id, False)
+        outcome = replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
+    return outcome
+
+
+def _host(context: Context) -> str | None:
+    """The program that asks, by its own name."""
+    client = context.session.client_params
+    return None if client is None else client.client_info.name
+
+
+def _call_key(tool: Tool, ask: Asking) -> str:
+    """The very same call has the same one."""
+    return sha256(f"{tool.name} {ask.model_dump_json()}".encode()).hexdigest()
 
 
 async def _offered_roots(context: Context) -> tuple[str, ...] | None:
@@ -244,53 +287,53 @@ async def _offered_roots(context: Context) -> tuple[str, ...] | None:
 
 def _is_patient(context: Context) -> bool:
     """Whether this host waits as long as progress comes, and asked for it."""
-    client = context.session.client_params
     asked = (context.meta or {}).get("progress_token") is not None
-    return asked and client is not None and hosts.waits_for_progress(client.client_info.name)
+    return asked and hosts.waits_for_progress(_host(context))
 
 
 async def _look(context: Context, look: Look) -> Outcome:
     house = context.lifespan_context
+    if look.run_id is None and look.action not in ("wait", "status"):
+        raise InvalidArguments(
+            f"`action` {look.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
+        )
+    runs = (await house.opened()).runs
     if look.run_id is None:
-        if look.action not in ("wait", "status"):
-            raise InvalidArguments(
-                f"`action` {look.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
-            )
-        return Outcome(status="completed", answer=_list_of(house.runs.latest(CALLER)))
-    run = house.runs.find(look.run_id, CALLER)
+        return Outcome(status="completed", answer=_list_of(await runs.latest(LOCAL)))
+    run = await runs.find(look.run_id, LOCAL)
     match look.action:
         case "wait":
             within = house.settings.reply_within_s if look.wait_s is None else look.wait_s
             await _wait(context, run, within)
-            return run.snapshot()
+            return await run.look()
         case "status":
-            return run.snapshot()
+            return await run.look()
         case "answer" | "reasoning":
-            return _paged(run.snapshot(), look.action, look.offset)
+            return _paged(await run.look(), look.action, look.offset)
         case "cancel":
-            run.cancel()
-            await run.done.wait()
-            return run.snapshot()
+            await run.cancel()
+            return await run.look()
 
 
-async def _wait(context: Context, run: Run, within_s: float) -> None:
+async def _wait(context: Context, run: Seen, within_s: float) -> None:
     """Until the run has ended or the caller has waited long enough, telling it meanwhile what is going on."""
     start = anyio.current_time()
-    tick = start + FIRST_PROGRESS_S
-    while not run.done.is_set():
+    tick, ended = start + FIRST_PROGRESS_S, False
+    while True:
         with anyio.move_on_at(min(tick, start + within_s)):
-            await run.done.wait()
+            await run.ended()
+            ended = True
         now = anyio.current_time()
-        if run.done.is_set() or now >= start + within_s:
+        if ended or now >= start + within_s:
             return
         await context.session.report_progress(round(now - start, 1), message=run.phase())
         tick = anyio.current_time() + PROGRESS_EVERY_S
 
 
-def _list_of(runs: list[Run]) -> str:
+def _list_of(runs: Sequence[Listed]) -> str:
     if not runs:
         return "No run is known to this server yet."
-    return "\n".join(f"{run.id}  {run.snapshot().status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
+    return "\n".join(f"{run.id}  {run.status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
 
 
 def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
@@ -313,9 +356,18 @@ async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResul
     if ctx.method == "notifications/cancelled":
         request_id = cancelled_request_id_from_params(ctx.params)
         run = None if request_id is None else ctx.lifespan_context.waiting.pop(coerce_request_id(request_id), None)
-        if run is not None and not hosts.gave_up((ctx.params or {}).get("reason")):
-            run.cancel()
+        if run is not None:
+            gave_up = hosts.gave_up((ctx.params or {}).get("reason"))
+            ctx.lifespan_context.tasks.start_soon(_let_go, ctx.lifespan_context, run, gave_up)
     return await call_next(ctx)
+
+
+async def _let_go(house: House, run: Seen, gave_up: bool) -> None:
+    """Whoever waited for a run does not wait any more."""
+    if gave_up:
+        await (await house.opened()).runs.abandon(run.id)
+    else:
+        await run.cancel()
 
 
 async def _name_odd_arguments(ctx: Context, call_next: CallNext) -> HandlerResult:

@@ -143,6 +143,34 @@ VARIABLES: tuple[Variable, ...] = (
         field="roots",
     ),
     Variable(
+        name="KIMI_DATA_DIR",
+        meaning="Where runs and conversations are kept, by every server that names the same folder (folder 0700, "
+        "files 0600).",
+        default="the platform's user data folder",
+        field="data_dir",
+    ),
+    Variable(
+        name="KIMI_DATABASE_URL",
+        meaning="Database URL for runs, conversations and swarm state.",
+        default="SQLite in KIMI_DATA_DIR",
+        field="database_url",
+    ),
+    Variable(
+        name="KIMI_JOURNAL",
+        meaning="`on`, or `off`: nothing is written down; conversations and late answers then live as long as the "
+        "process.",
+        default="on",
+        field="journal",
+        read=_one_of("on", "off"),
+    ),
+    Variable(
+        name="KIMI_RUNS_KEEP_DAYS",
+        meaning="How long runs are kept, in days.",
+        default="30",
+        field="runs_keep_days",
+        read=_whole(1),
+    ),
+    Variable(
         name="KIMI_REPLY_WITHIN_S",
         meaning="After this long a caller gets a run handle instead of waiting, unless its host is known to wait "
         "while progress comes.",
@@ -186,6 +214,21 @@ VARIABLES: tuple[Variable, ...] = (
         read=_whole(1),
     ),
     Variable(
+        name="KIMI_BUDGET_USD_PER_CALL",
+        meaning="Spending limit of one call, in US dollars. Where a price is unknown, the dearest of the catalogue "
+        "counts.",
+        default="none",
+        field="budget_usd_per_call",
+        read=_positive,
+    ),
+    Variable(
+        name="KIMI_BUDGET_USD_PER_DAY",
+        meaning="Spending limit of a day (UTC), for all servers on one KIMI_DATA_DIR together.",
+        default="none",
+        field="budget_usd_per_day",
+        read=_positive,
+    ),
+    Variable(
         name="KIMI_LOG_LEVEL",
         meaning="Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
         default="WARNING",
@@ -224,6 +267,18 @@ class Settings:
     """``KIMI_REASONING_INLINE_CHARS``, code points."""
     max_concurrency: int = 16
     """``KIMI_MAX_CONCURRENCY``, requests."""
+    data_dir: str | None = None
+    """``KIMI_DATA_DIR``; None: the platform's user data folder."""
+    database_url: str | None = field(default=None, repr=False)
+    """``KIMI_DATABASE_URL``; None: SQLite in the data folder. It may hold a password: never shown."""
+    journal: Literal["on", "off"] = "on"
+    """``KIMI_JOURNAL``."""
+    runs_keep_days: int = 30
+    """``KIMI_RUNS_KEEP_DAYS``, days."""
+    budget_usd_per_call: float | None = None
+    """``KIMI_BUDGET_USD_PER_CALL``, US dollars; None: no limit."""
+    budget_usd_per_day: float | None = None
+    """``KIMI_BUDGET_USD_PER_DAY``, US dollars; None: no limit."""
     log_level: str = "WARNING"
     """``KIMI_LOG_LEVEL``."""
     keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)

@@ -54,6 +54,9 @@ class Asking(Arguments):
     provider: Annotated[
         str | None, Field(min_length=1, description="One that the operator allows. Leave out for the default.")
     ] = None
+    conversation_id: Annotated[
+        str | None, Field(min_length=1, description="Go on with it: an earlier result's, or a run_id to branch off.")
+    ] = None
 
     def call(self, mode: Mode) -> Call:
         """What the engine is asked, in the tool's mode; raises ``InvalidArguments`` for a schema that is none."""
@@ -70,6 +73,7 @@ class Asking(Arguments):
             temperature=self.temperature,
             model=self.model,
             provider=self.provider,
+            conversation_id=self.conversation_id,
         )
 
 

@@ -42,6 +42,8 @@ class MediaPart:
     """Which of ``image_url`` and ``video_url`` it is on the wire."""
     url: str
     """A ``data:`` URL or an ``ms://`` id; anything else is mended or refused by the policy before it is sent."""
+    sha256: str | None = None
+    """The hash of what was sent of it in an earlier turn, hex: anything else is no longer what was shown then."""
 
 
 Part = TextPart | MediaPart

@@ -143,23 +143,28 @@ async def _run(name: str, call: Call, settings: Settings, watch: Watch, ended: C
     import anyio
 
     from kimi_mcp.engine import Engine
-    from kimi_mcp.runs import Run, Runs
+    from kimi_mcp.hosts import LOCAL
+    from kimi_mcp.runs import Run, open_runs
 
-    engine = Engine(settings)
-    async with anyio.create_task_group() as tasks:
-        run = Run(caller="shell", tool=name, prompt=call.prompt)
-        Runs(tasks).start(run, lambda run: engine.run(call, run))
-        try:
-            await _watched(run, watch)
-        finally:
-            run.cancel()  # of no effect on a run that has ended
-            with anyio.CancelScope(shield=True):
-                await run.done.wait()
-                with anyio.move_on_after(1):
-                    await engine.aclose()
-            outcome = run.snapshot()
-            watch.end(outcome)
-            ended(outcome)
+    engine, runs = Engine(settings), None
+    try:
+        async with anyio.create_task_group() as tasks:
+            runs = open_runs(tasks, settings)
+            run = Run(caller=LOCAL, tool=name, prompt=call.prompt, host="kimi-mcp ask")
+            runs.start(run, lambda run: engine.run(call, run))
+            try:
+                await _watched(run, watch)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await run.cancel()  # of no effect on a run that has ended
+                outcome = run.snapshot()
+                watch.end(outcome)
+                ended(outcome)
+    finally:
+        with anyio.move_on_after(1, shield=True):
+            await engine.aclose()
+            if runs is not None:
+                await runs.journal.aclose()
 
 
 async def _watched(run: Run, watch: Watch) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import anyio
+
 from kimi_mcp.catalogue.profile import Profile
 from kimi_mcp.doctor.diagnosis import Diagnosis
 from kimi_mcp.doctor.provider import QUESTION
 from kimi_mcp.engine import Call, Engine
+from kimi_mcp.hosts import LOCAL
+from kimi_mcp.journal.journal import Journal
 from kimi_mcp.outcome import Outcome
-from kimi_mcp.runs import Run
+from kimi_mcp.runs import Run, Runs
 from kimi_mcp.settings import Settings
 from kimi_mcp.types import Mode
 
@@ -34,8 +38,9 @@ async def _tiny_call(engine: Engine, mode: Mode) -> tuple[Outcome, str | None]:
         name = run.exchange.fold.completion().reasoning_field  # a run that has ended lets go of it
         return outcome
 
-    run = Run(caller="doctor", tool="probe", prompt=QUESTION)
-    await run.live(work)
+    run = Run(caller=LOCAL, tool="probe", prompt=QUESTION)
+    async with anyio.create_task_group() as tasks:
+        Runs(tasks, Journal(None)).start(run, work)
     return run.snapshot(), name
 
 

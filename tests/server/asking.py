@@ -33,6 +33,7 @@ from mcp_types import (
     TextContent,
 )
 
+from kimi_mcp.runs import Runs
 from kimi_mcp.server import House, build_server
 from kimi_mcp.settings import read_settings
 from kimi_mcp.simulator import Received, Simulator
@@ -179,6 +180,12 @@ class Kimi:
     client: Client
     house: House
 
+    @property
+    def runs(self) -> Runs:
+        """The server's runs, once there was a call."""
+        assert self.house.working is not None
+        return self.house.working.runs
+
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> Result:
         """Call a tool; ``more`` is for the client (``progress_callback``, ``read_timeout_seconds``)."""
         return held(await self.client.call_tool(tool, None if arguments is None else dict(arguments), **more))
@@ -201,7 +208,9 @@ class Kimi:
 
 def environment(sim: Simulator | None, provider: str | None, **variables: str) -> dict[str, str]:
     """What the server is told: the simulator as that provider, on top of whatever a test sets itself."""
-    told = {} if sim is None else {"KIMI_BASE_URL": sim.base_url}
+    told = {"KIMI_DATA_DIR": os.environ["KIMI_DATA_DIR"]}
+    if sim is not None:
+        told["KIMI_BASE_URL"] = sim.base_url
     if provider is not None:
         told["KIMI_PROVIDER"] = provider
     return told | variables

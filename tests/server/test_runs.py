@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from kimi_mcp import runs
 from kimi_mcp.server import PAGE_CHARS
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, body, chats, served
@@ -196,9 +195,18 @@ async def test_an_unknown_run_is_not_found_whatever_is_asked(sim: Simulator, mod
     assert "run_0123456789" not in result.text
 
 
-async def test_only_the_latest_finished_runs_are_kept(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.KEEP", 8)
+async def test_every_finished_run_is_kept(sim: Simulator) -> None:
     async with served(sim) as kimi:
+        ids = [(await kimi.instant("hi")).run_id for _ in range(80)]
+        assert {(await kimi.run(run_id, "status")).status for run_id in ids} == {"completed"}
+        assert [line.split()[0] for line in (await kimi.run()).answer.splitlines()] == ids[:-11:-1]
+
+
+async def test_without_a_journal_only_the_latest_finished_runs_are_kept(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.journal.journal.KEEP_PASSING", 8)
+    async with served(sim, KIMI_JOURNAL="off") as kimi:
         ids = [(await kimi.instant("hi")).run_id for _ in range(30)]
         assert len(set(ids)) == 30
         kept = [run_id for run_id in ids if (await kimi.run(run_id, "status")).code != "run_not_found"]
@@ -206,39 +214,28 @@ async def test_only_the_latest_finished_runs_are_kept(sim: Simulator, monkeypatc
         assert [line.split()[0] for line in (await kimi.run()).answer.splitlines()] == ids[:-9:-1]
 
 
-async def test_three_hundred_calls_leave_no_more_than_are_kept(sim: Simulator) -> None:
+async def test_three_hundred_calls_leave_nothing_in_memory(sim: Simulator) -> None:
     async with served(sim) as kimi:
         for _ in range(300):
             assert (await kimi.instant("hi")).status == "completed"
-        assert len(kimi.house.runs._runs) <= runs.KEEP
+        assert not kimi.runs.is_busy
         assert kimi.house.waiting == {}
 
 
-async def test_refused_calls_push_no_finished_run_out(sim: Simulator) -> None:
+async def test_refused_calls_are_no_runs(sim: Simulator) -> None:
     async with served(sim, KIMI_POLICY="strict") as kimi:
         done = await kimi.think()
-        for _ in range(runs.KEEP + 1):
+        for _ in range(3):
             assert (await kimi.think(temperature=0.3)).code == "policy_refused"
         assert (await kimi.run(done.run_id)).said == done.said
         assert len((await kimi.run()).answer.splitlines()) == 1
-        assert len(kimi.house.runs._runs) <= runs.KEEP
-
-
-async def test_a_long_answer_pushes_older_ones_out(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.KEEP_CHARS", 1_000)
-    async with served(sim) as kimi:
-        sim.play(*({"content": "x" * 400} for _ in range(6)))
-        ids = [(await kimi.instant("hi")).run_id for _ in range(6)]
-        codes = [(await kimi.run(run_id, "status")).code for run_id in ids]
-    assert codes[0] == "run_not_found"
-    assert codes[-1] is None
 
 
 async def test_a_long_run_outlives_the_many_short_ones_that_ended_meanwhile(sim: Simulator) -> None:
     async with served(sim, KIMI_REPLY_WITHIN_S="0.1") as kimi:
         run_id = await running(sim, kimi)
         sim.play({"match": {"text": "short"}, "content": "Hi.", "times": "always"})
-        for _ in range(runs.KEEP + 6):
+        for _ in range(20):
             await kimi.instant("short")
         sim.open_gate("end")
         assert (await kimi.run(run_id)).status == "completed"

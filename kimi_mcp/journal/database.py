@@ -1,0 +1,323 @@
+"""The journal's database: one thread that writes, one that reads, transactions that several writers share. Does I/O.
+
+What is written at the same time is committed at once: a hundred runs that grow cost one commit. Nothing here is awaited
+on the way of a token. A fault of the database becomes one of our errors here; the next call opens it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from kimi_mcp.errors import KimiError, NotConfigured
+from kimi_mcp.journal import faults
+from kimi_mcp.journal.tables import MIGRATIONS, VERSION, about, version_of
+
+FILE = "journal.sqlite3"
+"""Its name in the data folder."""
+
+LOCKED_S = 5.0
+"""Seconds for which a lock of another program is waited out."""
+
+MOST_AT_ONCE = 256
+"""Writes that share a commit at most."""
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Operation = Callable[[Connection], T]
+"""What is done with a connection, inside a transaction; may be done anew where the transaction failed."""
+
+
+class Database:
+    """One database, opened by the first who needs it.
+
+    ``folder``: where the file lies; None: everything is kept in memory. ``url``: another database than that file.
+    ``on_open`` is done in the transaction that opens it.
+    """
+
+    def __init__(self, folder: Path | None, url: str | None = None, *, on_open: Operation[None]) -> None:
+        self._folder = folder
+        self._url = url
+        self._on_open = on_open
+        self._engine: Engine | None = None
+        self._opening = threading.Lock()
+        self._damaged = False
+        self._writer = _Hand("journal-writer", self._work)
+        self._reader = self._writer if folder is None else _Hand("journal-reader", self._work)
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Do it in a transaction; returns once it is committed. A caller that is cancelled meanwhile stops nothing."""
+        return await self._writer.ask(operation)
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Do it on what is committed."""
+        return await self._reader.ask(operation)
+
+    def post(self, operation: Operation[Any], failed: Callable[[BaseException], None]) -> None:
+        """Do it in a transaction some time soon; ``failed`` hears, in the loop, why it can't be done."""
+        self._writer.post(operation, failed)
+
+    def close(self) -> None:
+        """End both threads once they have done what was asked of them, and close the file. Blocking."""
+        for hand in {self._writer, self._reader}:
+            hand.end()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    # ── in the threads ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self, hand: _Hand, asked: list[_Asked]) -> None:
+        try:
+            connection = self._connection(hand)
+            self._together(connection, asked)
+        except Exception as fault:  # noqa: BLE001 - handed to everyone who waits for it
+            hand.let_go()
+            error = self._ours(fault)
+            for one in asked:
+                one.failed(error)
+
+    def _together(self, connection: Connection, asked: list[_Asked]) -> None:
+        """All of it in one transaction; one by one where that fails, so that a bad one spoils nobody else's."""
+        try:
+            results = self._transaction(connection, [one.operation for one in asked])
+        except Exception as fault:
+            if len(asked) == 1:
+                raise fault from None
+            for one in asked:
+                try:
+                    one.done(self._transaction(connection, [one.operation])[0])
+                except Exception as own:  # noqa: BLE001 - the same
+                    one.failed(self._ours(own))
+            return
+        for one, result in zip(asked, results, strict=True):
+            one.done(result)
+
+    def _transaction(self, connection: Connection, operations: list[Operation[Any]]) -> list[Any]:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
+        try:
+            results = [operation(connection) for operation in operations]
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+        return results
+
+    def _ours(self, fault: Exception) -> Exception:
+        if isinstance(fault, KimiError):
+            return fault
+        if faults.code_of(fault) in faults.DAMAGED:
+            self._damaged = True
+            return faults.damaged(self._set_aside())
+        if isinstance(fault, OSError):
+            return faults.of_folder(fault)
+        if isinstance(fault, DBAPIError):
+            _log.warning("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
+            return faults.told(fault)
+        return fault
+
+    def _connection(self, hand: _Hand) -> Connection:
+        if hand.connection is None:
+            with self._opening:
+                if self._engine is None:
+                    self._engine = self._opened()
+            hand.connection = self._engine.connect()
+        return hand.connection
+
+    def _opened(self) -> Engine:
+        if self._folder is not None:
+            prepare_folder(self._folder)
+        engine = _engine(self._url, self._folder)
+        try:
+            with engine.connect() as connection:
+                self._transaction(connection, [_brought_up_to_date, self._on_open])
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
+
+    def _set_aside(self) -> str:
+        """Keep a damaged file under another name, so that the next call begins a new one; returns that name."""
+        with self._opening:
+            engine, self._engine = self._engine, None
+            if engine is not None:
+                engine.dispose()
+            kept = f"{FILE}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+            if self._damaged and self._folder is not None and self._url is None:
+                for ending in ("", "-wal", "-shm"):
+                    file = self._folder / (FILE + ending)
+                    if file.exists():
+                        file.rename(self._folder / (kept + ending))
+            self._damaged = False
+            return kept
+
+
+class _Asked:
+    """One operation, and who waits for it."""
+
+    __slots__ = ("_future", "_loop", "_on_failure", "operation")
+
+    def __init__(
+        self,
+        operation: Operation[Any],
+        loop: asyncio.AbstractEventLoop,
+        future: asyncio.Future[Any] | None,
+        on_failure: Callable[[BaseException], None] | None,
+    ) -> None:
+        self.operation, self._loop, self._future, self._on_failure = operation, loop, future, on_failure
+
+    def done(self, result: Any) -> None:
+        if self._future is not None:
+            self._tell(_settle, self._future, result, None)
+
+    def failed(self, fault: BaseException) -> None:
+        if self._future is not None:
+            self._tell(_settle, self._future, None, fault)
+        elif self._on_failure is not None:
+            self._tell(self._on_failure, fault)
+
+    def _tell(self, callback: Callable[..., object], *told: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *told)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+
+def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | None) -> None:
+    if future.done():
+        return  # who waited was cancelled
+    if fault is None:
+        future.set_result(result)
+    else:
+        future.set_exception(fault)
+
+
+class _Hand:
+    """A thread that does what is asked of it, in order, together where several things wait."""
+
+    def __init__(self, name: str, work: Callable[[_Hand, list[_Asked]], None]) -> None:
+        self.connection: Connection | None = None
+        self._name, self._work = name, work
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def ask(self, operation: Operation[T]) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Asked(operation, loop, future, None))
+        return await future
+
+    def post(self, operation: Operation[Any], failed: Callable[[BaseException], None]) -> None:
+        self._put(_Asked(operation, asyncio.get_running_loop(), None, failed))
+
+    def let_go(self) -> None:
+        """Give up the connection: the next operation makes a new one."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception:  # noqa: BLE001 - it is broken already
+                _log.debug("a broken connection could not be closed")
+
+    def end(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._asked.put(None)
+            thread.join(timeout=LOCKED_S)
+
+    def _put(self, asked: _Asked) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._asked.put(asked)
+
+    def _run(self) -> None:
+        while (first := self._asked.get()) is not None:
+            together, last = [first], False
+            while len(together) < MOST_AT_ONCE and not self._asked.empty():
+                following = self._asked.get()
+                if following is None:
+                    last = True
+                    break
+                together.append(following)
+            self._work(self, together)
+            if last:
+                break
+        self.let_go()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the data folder, for its owner alone; one that is there and holds other people's things stays as it is."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = all(entry.name.startswith(("journal.", "servers")) for entry in folder.iterdir())
+        if mine and stat.S_IMODE(folder.stat().st_mode) != 0o700:
+            folder.chmod(0o700)
+        os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
+    except OSError as fault:
+        raise faults.of_folder(fault) from None
+
+
+def _engine(url: str | None, folder: Path | None) -> Engine:
+    if url is None and folder is None:
+        engine = create_engine(
+            "sqlite://", isolation_level="AUTOCOMMIT", poolclass=StaticPool, connect_args={"check_same_thread": False}
+        )
+    else:
+        engine = _made(url or f"sqlite:///{cast(Path, folder) / FILE}")
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _tuned)
+    return engine
+
+
+def _made(url: str) -> Engine:
+    try:
+        sqlite = make_url(url).get_backend_name() == "sqlite"
+        return create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",  # transactions are said in words: SQLite's have to be IMMEDIATE
+            poolclass=NullPool,
+            connect_args={"timeout": LOCKED_S, "check_same_thread": False} if sqlite else {},
+        )
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        wrong = "KIMI_DATABASE_URL is not the URL of a database."
+    except ModuleNotFoundError:
+        wrong = "The driver that KIMI_DATABASE_URL needs is not installed."
+    raise NotConfigured(
+        wrong,
+        fix="Unset it to keep the journal in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
+        "(PostgreSQL: postgresql+psycopg://…, with the package psycopg installed).",
+    ) from None
+
+
+def _tuned(connection: Any, record: object) -> None:
+    del record
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 16777216"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _brought_up_to_date(connection: Connection) -> None:
+    version = version_of(connection) if inspect(connection).has_table(about.name) else 0
+    if version > VERSION:
+        raise faults.newer(version, VERSION)
+    if version == VERSION:
+        return
+    for migration in MIGRATIONS[version:]:
+        migration(connection)
+    connection.execute(about.delete().where(about.c.name == "version"))
+    connection.execute(about.insert().values(name="version", value=str(VERSION)))

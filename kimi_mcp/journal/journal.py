@@ -1,0 +1,295 @@
+"""``Journal``: what was asked and what it brought, kept on disk as it grows. Does I/O, in threads of its own.
+
+Several servers share one. A run is written down before anything is paid for, and what arrives of it within a second; a
+server that dies takes nothing with it but that second. Everything here raises ``NotConfigured`` where the file can't be
+read or written, before anything is paid for; the next call tries anew.
+
+Whoever imports this room imports SQLAlchemy, which takes a fifth of a second: do it in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+from sqlalchemy import Connection
+
+from kimi_mcp.errors import AnswerCutOff, KimiError
+from kimi_mcp.journal import statements as sql
+from kimi_mcp.journal.database import Database
+from kimi_mcp.journal.presence import Presence
+from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.settings import Settings
+from kimi_mcp.steps import JSON
+from kimi_mcp.types import Turn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DAY_S = 86_400.0
+"""Seconds of a day; UTC days begin at its multiples."""
+
+REJOIN_WITHIN_S = 3_600.0
+"""Seconds after its end within which an abandoned run's answer is handed to the same call made again."""
+
+KEEP_PASSING = 64
+"""Finished runs that stay readable where nothing is written down."""
+
+TURN_EVERY_S = 0.1
+"""Seconds between two looks at whether a conversation is free."""
+
+
+def open_journal(settings: Settings) -> Journal:
+    """The journal that the settings name; its file is opened by the first who needs it."""
+    from platformdirs import user_data_dir
+
+    named = settings.data_dir or user_data_dir("kimi-mcp", appauthor=False)
+    folder = None if settings.journal == "off" else Path(named).expanduser()
+    return Journal(folder, url=settings.database_url if folder else None, keep_days=settings.runs_keep_days)
+
+
+class Journal:
+    """The runs, conversations and steps of all servers that share a folder.
+
+    ``folder`` None keeps everything in memory, for as long as the process lives.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        url: str | None = None,
+        keep_days: int = 30,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.keeps = folder is not None
+        """Whether anything is written down."""
+        self.presence = Presence(folder)
+        """This server, among those that share the folder."""
+        self._keep_days, self._wall = keep_days, wall
+        self._database = Database(folder, url, on_open=self._opened)
+
+    async def aclose(self, *, unfinished: bool = False) -> None:
+        """Write what is still to be written and let go of the file.
+
+        ``unfinished``: runs are left that another server is to go on with.
+        """
+        await anyio.to_thread.run_sync(self._database.close)
+        await anyio.to_thread.run_sync(partial(self.presence.leave, unfinished=unfinished))
+
+    # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def begin(self, entry: Entry, *, counted_usd: float, day_limit_usd: float | None) -> None:
+        """Write down a run before anything is paid for; returns once it is on disk.
+
+        ``counted_usd``: what its prompt will cost at least. Raises ``BudgetExceeded`` where that is more than what is
+        left of the day's limit, all servers of the folder counted.
+        """
+        since = _midnight(self._wall())
+
+        def write(connection: Connection) -> None:
+            if day_limit_usd is not None:
+                sql.within_budget(connection, counted_usd, day_limit_usd, since)
+            sql.begin(connection, entry, self.presence.id, counted_usd)
+
+        await self._database.write(write)
+
+    def grew(
+        self, grown: Sequence[Grown], counted: Mapping[str, float], failed: Callable[[BaseException], None]
+    ) -> None:
+        """Write down what has arrived, some time soon; nobody waits. ``failed`` hears why it can't be done."""
+        rows = [
+            {"run_id": one.run_id, "request": one.request, "of": one.of, "start": one.start, "text": one.text}
+            for one in grown
+        ]
+        if rows or counted:
+            self._database.post(partial(sql.grow, grown=rows, counted=dict(counted)), failed)
+
+    async def renew(self, entry: Entry, *, counted_usd: float) -> None:
+        """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more."""
+        await self._write(sql.renew, entry, counted_usd)
+
+    async def end(self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float) -> None:
+        """Write down how a run ended; ``turns`` are what it adds to its conversation, None where nothing."""
+        told = None if turns is None else turns_as_json(turns)
+        await self._write(sql.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
+        if not self.keeps:
+            await self._write(sql.prune, 0.0, KEEP_PASSING)
+
+    async def find(self, run_id: str, caller: str | None) -> Record | None:
+        """A run by its id; None where there is none of that caller's (None: whoever's)."""
+
+        def read(connection: Connection) -> Record | None:
+            row = sql.find(connection, run_id)
+            return None if row is None or caller not in (None, row.caller) else self._record(connection, row)
+
+        found = await self._database.read(read)
+        return None if found is None else await self._settled(found)
+
+    async def latest(self, caller: str | None, most: int | None = None) -> list[Record]:
+        """The newest runs first, of one caller or of all."""
+
+        def read(connection: Connection) -> list[Record]:
+            return [self._record(connection, row) for row in sql.latest(connection, caller, most)]
+
+        return [await self._settled(record) for record in await self._database.read(read)]
+
+    async def orphans(self) -> list[Record]:
+        """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
+
+        def read(connection: Connection) -> list[Record]:
+            return [self._record(connection, row) for row in sql.unfinished(connection)]
+
+        found = [await self._settled(record) for record in await self._database.read(read)]
+        await anyio.to_thread.run_sync(self.presence.forget_all_but, {one.owner for one in found if one.orphaned})
+        return [record for record in found if record.orphaned]
+
+    async def adopt(self, record: Record) -> bool:
+        """Take over a dead server's run; False where somebody else was faster."""
+        return await self._database.write(
+            lambda connection: sql.adopt(connection, record.id, record.owner, self.presence.id)
+        )
+
+    async def settle(self, record: Record, error: KimiError) -> Record:
+        """Say how an orphaned run ended: as failed, with what there is."""
+        outcome = replace(record.outcome, status="failed", error=error)
+        await self._write(sql.end, record.id, outcome, self._wall())
+        return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
+
+    async def same_call(self, *, caller: str, host: str | None, key: str) -> Record | None:
+        """The newest run of the very same call that its host gave up on, where it can still be joined."""
+        since = self._wall() - REJOIN_WITHIN_S
+
+        def read(connection: Connection) -> Record | None:
+            row = sql.same_call(connection, caller, host, key, since)
+            return None if row is None else self._record(connection, row)
+
+        found = await self._database.read(read)
+        return None if found is None or (found.orphaned and not found.resumable) else found
+
+    async def abandon(self, run_id: str, abandoned: bool) -> None:
+        """Its host gave up on it, or has it again."""
+        await self._write(sql.change, run_id, {"abandoned": int(abandoned)})
+
+    async def ask_to_cancel(self, run_id: str) -> None:
+        """Let the server that a run lives in cancel it."""
+        await self._write(sql.change, run_id, {"cancel_asked": 1})
+
+    async def asked_to_cancel(self) -> list[str]:
+        """Which of this server's runs another one was told to cancel."""
+        return await self._database.read(partial(sql.asked_to_cancel, owner=self.presence.id))
+
+    async def spent_today_usd(self) -> float:
+        """US dollars that limits count for today's runs (UTC), of all servers of the folder."""
+        return await self._database.read(partial(sql.spent_since, since=_midnight(self._wall())))
+
+    async def prune(self, keep_days: float | None = None) -> list[str]:
+        """Remove runs that ended longer ago; returns their ids. What a kept conversation needs stays."""
+        days = self._keep_days if keep_days is None else keep_days
+        return await self._write(sql.prune, self._wall() - days * DAY_S)
+
+    # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def conversation(self, conversation_id: str) -> Conversation | None:
+        """A conversation by its id."""
+        row = await self._database.read(partial(sql.conversation, conversation_id=conversation_id))
+        return None if row is None else Conversation(id=row.id, caller=row.caller, head=row.head)
+
+    async def history(self, run_id: str | None) -> tuple[Turn, ...]:
+        """The turns of a run and of all that it follows, the oldest first."""
+        return await self._database.read(partial(sql.history, run_id=run_id))
+
+    async def take_turn(self, conversation_id: str, run_id: str, still_writes: Callable[[str], bool]) -> None:
+        """Wait until nobody else adds to a conversation; ``still_writes`` knows this server's own runs."""
+
+        def alive(writer: str, owner: str) -> bool:
+            return still_writes(writer) if owner == self.presence.id else self.presence.alive(owner)
+
+        def take(connection: Connection) -> bool:
+            return sql.take_turn(connection, conversation_id, run_id, self.presence.id, alive)
+
+        while not await self._database.write(take):  # noqa: ASYNC110 - the other one may live in another process
+            await anyio.sleep(TURN_EVERY_S)
+
+    def leave_turn(self, conversation_id: str, run_id: str, failed: Callable[[BaseException], None]) -> None:
+        """Let the next one add to it; nobody waits for that to be written."""
+        self._database.post(partial(sql.leave_turn, conversation_id=conversation_id, run_id=run_id), failed)
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def steps(self, run_id: str) -> RecordedSteps:
+        """The steps of a run."""
+        return RecordedSteps(self, run_id)
+
+    async def begin_step(self, run_id: str, key: str, told: JSON) -> JSON | None:
+        """Begin a step; what it brought where it was finished before."""
+        found = await self._write(sql.begin_step, run_id, key, told, self._wall())
+        return None if found is None else json.loads(found)
+
+    async def finish_step(self, run_id: str, key: str, result: JSON) -> None:
+        """Write down what a step brought; returns once it is on disk."""
+        await self._write(sql.finish_step, run_id, key, result, self._wall())
+
+    async def steps_of(self, run_id: str) -> list[Step]:
+        """A run's steps, in the order in which they were begun."""
+        return [_step(row) for row in await self._database.read(partial(sql.steps_of, run_id=run_id))]
+
+    # ── within ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self, statement: Callable[Concatenate[Connection, P], T], *said: P.args, **named: P.kwargs) -> T:
+        return await self._database.write(lambda connection: statement(connection, *said, **named))
+
+    def _record(self, connection: Connection, row: sql.Found) -> Record:
+        record = sql.record(connection, row)
+        return replace(record, orphaned=record.running and not self.presence.alive(record.owner))
+
+    async def _settled(self, record: Record) -> Record:
+        if not record.orphaned or record.resumable:
+            return record
+        stopped = AnswerCutOff(
+            "The server that ran this call was stopped before the answer was whole; what had arrived is kept.",
+            fix="Call again if you still need the rest.",
+        )
+        return await self.settle(record, stopped)
+
+    def _opened(self, connection: Connection) -> None:
+        """In the writer's thread, as the file is opened: be seen by the others, and clear away what is old."""
+        self.presence.appear()
+        sql.prune(connection, self._wall() - self._keep_days * DAY_S)
+
+
+class RecordedSteps:
+    """The steps of one run, in the journal."""
+
+    def __init__(self, journal: Journal, run_id: str) -> None:
+        self._journal, self._run_id = journal, run_id
+
+    async def begin(self, key: str, told: JSON) -> JSON | None:
+        """What the step brought, where it was finished before."""
+        return await self._journal.begin_step(self._run_id, key, told)
+
+    async def finish(self, key: str, result: JSON) -> None:
+        """Write down what it brought; returns once it is on disk."""
+        await self._journal.finish_step(self._run_id, key, result)
+
+
+def _midnight(now: float) -> float:
+    return now - now % DAY_S
+
+
+def _step(row: sql.Found) -> Step:
+    return Step(
+        key=row.key,
+        told=json.loads(row.told),
+        result=None if row.result is None else json.loads(row.result),
+        began_at=row.began_at,
+        ended_at=row.ended_at,
+    )

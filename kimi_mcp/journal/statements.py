@@ -1,0 +1,310 @@
+"""What is asked of the journal's tables: one function a question, each inside somebody's transaction. Does I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+
+from kimi_mcp.errors import BudgetExceeded
+from kimi_mcp.journal.records import Entry, Record, as_text, outcome_as_json, outcome_from_json, turns_from_json
+from kimi_mcp.journal.tables import conversations, pieces, runs, steps
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.types import Turn
+
+Found = Row[Any]
+
+
+def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
+    """Write down a run, and its conversation where it starts one."""
+    connection.execute(
+        insert(runs).values(
+            id=entry.id,
+            caller=entry.caller,
+            host=entry.host,
+            owner=owner,
+            tool=entry.tool,
+            status="running",
+            prompt_head=entry.prompt_head,
+            call_key=entry.call_key,
+            abandoned=0,
+            resumable=int(entry.resumable),
+            cancel_asked=0,
+            started_at=entry.started_at,
+            **_known(entry, counted_usd),
+        )
+    )
+    if entry.conversation_id is not None and conversation(connection, entry.conversation_id) is None:
+        connection.execute(insert(conversations).values(id=entry.conversation_id, caller=entry.caller))
+
+
+def renew(connection: Connection, entry: Entry, counted_usd: float) -> None:
+    """Write down what more is known of a run by now."""
+    connection.execute(update(runs).where(runs.c.id == entry.id).values(**_known(entry, counted_usd)))
+
+
+def _known(entry: Entry, counted_usd: float) -> dict[str, Any]:
+    return {
+        "conversation_id": entry.conversation_id,
+        "follows": entry.follows,
+        "request": as_text(entry.request),
+        "model_asked": entry.outcome.model_asked,
+        "model_id": entry.model_id,
+        "provider": entry.outcome.provider,
+        "counted_usd": counted_usd,
+        "outcome": outcome_as_json(entry.outcome),
+    }
+
+
+def within_budget(connection: Connection, counted_usd: float, most_usd: float, since: float) -> None:
+    """Raise ``BudgetExceeded`` where what was spent since then and what comes now are more than the limit."""
+    spent = spent_since(connection, since)
+    if spent + counted_usd > most_usd:
+        raise BudgetExceeded(
+            f"Today's spending limit is reached: {spent:.4f} of {most_usd:g} USD are spent, and this call would start "
+            f"at about {counted_usd:.4f}.",
+            fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
+        )
+
+
+def spent_since(connection: Connection, since: float) -> float:
+    """US dollars that limits count for all runs since then, those under way included."""
+    total = select(func.coalesce(func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
+    return float(connection.execute(total).scalar_one())
+
+
+def grow(connection: Connection, grown: Sequence[Mapping[str, Any]], counted: Mapping[str, float]) -> None:
+    """Add what has arrived of several runs, and what they are counted for by now."""
+    if grown:
+        connection.execute(insert(pieces), list(grown))
+    for run_id, usd in counted.items():
+        connection.execute(update(runs).where(runs.c.id == run_id, runs.c.status == "running").values(counted_usd=usd))
+
+
+def change(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a run."""
+    connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
+
+
+def end(
+    connection: Connection,
+    run_id: str,
+    outcome: Outcome,
+    ended_at: float,
+    *,
+    turns: str | None = None,
+    counted_usd: float | None = None,
+) -> None:
+    """Write down how a run ended. With ``turns`` it becomes the head of its conversation.
+
+    ``counted_usd`` None: what it was counted for so far stands.
+    """
+    ended = connection.execute(
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.status == "running")
+        .values(
+            status=outcome.status,
+            ended_at=ended_at,
+            turns=turns,
+            counted_usd=runs.c.counted_usd if counted_usd is None else counted_usd,
+            outcome=outcome_as_json(outcome),
+            answer=outcome.answer,
+            reasoning=outcome.reasoning,
+        )
+    )
+    if not ended.rowcount:
+        return
+    connection.execute(delete(pieces).where(pieces.c.run_id == run_id))
+    if turns is not None and outcome.conversation_id is not None:
+        connection.execute(
+            update(conversations).where(conversations.c.id == outcome.conversation_id).values(head=run_id)
+        )
+
+
+def find(connection: Connection, run_id: str) -> Found | None:
+    """A run by its id."""
+    return connection.execute(select(runs).where(runs.c.id == run_id)).first()
+
+
+def latest(connection: Connection, caller: str | None, most: int | None) -> list[Found]:
+    """The newest runs, of one caller or of all."""
+    return list(connection.execute(_newest(caller).limit(most)))
+
+
+def unfinished(connection: Connection) -> list[Found]:
+    """Every run that is said to be under way."""
+    return list(connection.execute(select(runs).where(runs.c.status == "running")))
+
+
+def same_call(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
+    """The newest run of the very same call whose host gave up on it and that is running or was completed since then."""
+    wanted = (
+        _newest(caller)
+        .where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.host.is_not_distinct_from(host))
+        .where(or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since)))
+    )
+    return connection.execute(wanted.limit(1)).first()
+
+
+def asked_to_cancel(connection: Connection, owner: str) -> list[str]:
+    """Which of a server's runs another one was told to cancel."""
+    wanted = select(runs.c.id).where(runs.c.status == "running", runs.c.owner == owner, runs.c.cancel_asked == 1)
+    return list(connection.execute(wanted).scalars())
+
+
+def adopt(connection: Connection, run_id: str, dead: str, owner: str) -> bool:
+    """Take over a dead server's run; False where somebody else was faster."""
+    taken = update(runs).where(runs.c.id == run_id, runs.c.owner == dead, runs.c.status == "running")
+    return bool(connection.execute(taken.values(owner=owner)).rowcount)
+
+
+def record(connection: Connection, row: Found) -> Record:
+    """A run with all that has arrived of it."""
+    told = row._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
+    answer, reasoning = told["answer"], told["reasoning"]
+    if told["status"] == "running":
+        answer, reasoning = _arrived(connection, told["id"])
+    return Record(
+        id=told["id"],
+        caller=told["caller"],
+        host=told["host"],
+        owner=told["owner"],
+        tool=told["tool"],
+        prompt_head=told["prompt_head"],
+        started_at=told["started_at"],
+        ended_at=told["ended_at"],
+        conversation_id=told["conversation_id"],
+        follows=told["follows"],
+        request=cast(dict[str, Any], json.loads(told["request"])),
+        model_id=told["model_id"],
+        resumable=bool(told["resumable"]),
+        outcome=outcome_from_json(
+            told["outcome"],
+            run_id=told["id"],
+            conversation_id=told["conversation_id"],
+            status=told["status"],
+            answer=answer or "",
+            reasoning=reasoning,
+        ),
+    )
+
+
+def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
+    """Answer and reasoning of the latest request that brought an answer, else of the latest one."""
+    found = connection.execute(
+        select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
+    )
+    texts: dict[tuple[int, str], list[str]] = {}
+    for piece in found:
+        texts.setdefault((piece.request, piece.of), []).append(piece.text)
+    if not texts:
+        return "", None
+    numbers = sorted({number for number, _ in texts})
+    number = next((one for one in numbers if (one, "answer") in texts), numbers[-1])
+    reasoning = texts.get((number, "reasoning"))
+    return "".join(texts.get((number, "answer"), ())), None if reasoning is None else "".join(reasoning)
+
+
+# ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def conversation(connection: Connection, conversation_id: str) -> Found | None:
+    """A conversation by its id."""
+    return connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
+
+
+def take_turn(
+    connection: Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
+) -> bool:
+    """Become the one who adds to a conversation; False as long as somebody else is, whose run ``alive`` knows."""
+    found = conversation(connection, conversation_id)
+    if found is None or (found.writer not in (None, run_id) and alive(found.writer, found.writer_owner)):
+        return False
+    connection.execute(
+        update(conversations).where(conversations.c.id == conversation_id).values(writer=run_id, writer_owner=owner)
+    )
+    return True
+
+
+def leave_turn(connection: Connection, conversation_id: str, run_id: str) -> None:
+    """Let the next one add to it."""
+    connection.execute(
+        update(conversations)
+        .where(conversations.c.id == conversation_id, conversations.c.writer == run_id)
+        .values(writer=None, writer_owner=None)
+    )
+
+
+def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
+    """The turns of a run and of all that it follows, the oldest first."""
+    turns: list[tuple[Turn, ...]] = []
+    while run_id is not None:
+        row = connection.execute(select(runs.c.turns, runs.c.follows).where(runs.c.id == run_id)).first()
+        if row is None:
+            break
+        turns.append(turns_from_json(row.turns) if row.turns else ())
+        run_id = row.follows
+    return tuple(turn for exchange in reversed(turns) for turn in exchange)
+
+
+# ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def begin_step(connection: Connection, run_id: str, key: str, told: Mapping[str, Any], now: float) -> str | None:
+    """Begin a step of a run; the JSON of what it brought where it was finished before."""
+    found = connection.execute(select(steps.c.result).where(steps.c.run_id == run_id, steps.c.key == key)).first()
+    if found is not None:
+        return found.result
+    number = select(func.count()).where(steps.c.run_id == run_id).scalar_subquery()
+    connection.execute(insert(steps).values(run_id=run_id, key=key, number=number, told=as_text(told), began_at=now))
+    return None
+
+
+def finish_step(connection: Connection, run_id: str, key: str, result: Mapping[str, Any], now: float) -> None:
+    """Write down what a step brought."""
+    connection.execute(
+        update(steps).where(steps.c.run_id == run_id, steps.c.key == key).values(result=as_text(result), ended_at=now)
+    )
+
+
+def steps_of(connection: Connection, run_id: str) -> list[Found]:
+    """A run's steps, in the order in which they were begun."""
+    return list(
+        connection.execute(select(steps).where(steps.c.run_id == run_id).order_by(steps.c.began_at, steps.c.key))
+    )
+
+
+# ── what is kept, and how long ────────────────────────────────────────────────────────────────────────────────────
+
+
+def prune(connection: Connection, before: float, keep: int | None = None) -> list[str]:
+    """Remove runs that ended before then, but for those whose turns a kept one follows; returns what went.
+
+    ``keep``: how many finished runs stay at most, whenever they ended.
+    """
+    ended = select(runs.c.id, runs.c.ended_at, runs.c.follows).where(runs.c.status != "running")
+    rows = list(connection.execute(ended.order_by(runs.c.ended_at.desc())))
+    old = {row.id for place, row in enumerate(rows) if row.ended_at < before or (keep is not None and place >= keep)}
+    follows = {row.id: row.follows for row in connection.execute(select(runs.c.id, runs.c.follows))}
+    for kept in [run_id for run_id in follows if run_id not in old]:
+        following = follows[kept]
+        while following is not None and following in old:
+            old.discard(following)
+            following = follows.get(following)
+    for some in _in_hundreds(sorted(old)):
+        for table, column in ((pieces, pieces.c.run_id), (steps, steps.c.run_id), (runs, runs.c.id)):
+            connection.execute(delete(table).where(column.in_(some)))
+    empty = ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()
+    connection.execute(delete(conversations).where(empty, conversations.c.writer.is_(None)))
+    return sorted(old)
+
+
+def _in_hundreds(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[at : at + 100] for at in range(0, len(ids), 100))
+
+
+def _newest(caller: str | None) -> Select[Any]:
+    newest = select(runs).order_by(runs.c.started_at.desc(), runs.c.id)
+    return newest if caller is None else newest.where(runs.c.caller == caller)

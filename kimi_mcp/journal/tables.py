@@ -1,0 +1,106 @@
+"""The journal's tables, and how a file of an older version is brought up to date. Pure: it names, it runs nothing.
+
+One schema for SQLite and PostgreSQL: text, numbers and JSON as text, no type or statement that only one of them has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Column, Connection, Float, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text, text
+
+SCHEMA = MetaData()
+"""Every table."""
+
+about = Table("about", SCHEMA, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+"""Facts on the file itself: its ``version``."""
+
+runs = Table(
+    "runs",
+    SCHEMA,
+    Column("id", Text, primary_key=True),
+    Column("caller", Text, nullable=False),  # whom it belongs to
+    Column("host", Text),  # the program that asked, by its own name
+    Column("owner", Text, nullable=False),  # the server it lives in
+    Column("tool", Text, nullable=False),
+    Column("status", Text, nullable=False),  # the contract's words
+    Column("prompt_head", Text, nullable=False),
+    Column("call_key", Text),  # the hash of tool and arguments: the same call has the same one
+    Column("abandoned", Integer, nullable=False, default=0),  # 1: its host gave up on it
+    Column("resumable", Integer, nullable=False, default=0),  # 1: another server may go on with it
+    Column("cancel_asked", Integer, nullable=False, default=0),  # 1: another server was told to cancel it
+    Column("started_at", Float, nullable=False),  # seconds since 1970
+    Column("ended_at", Float),
+    Column("conversation_id", Text),
+    Column("follows", Text),  # the run whose turns come before its own
+    Column("request", Text, nullable=False),  # JSON: what was sent, media by hash and size
+    Column("turns", Text),  # JSON: what it adds to its conversation; null unless it was completed
+    Column("model_asked", Text),
+    Column("model_id", Text),  # the catalogue's id of the model that was sent
+    Column("provider", Text),
+    Column("counted_usd", Float, nullable=False, default=0.0),  # what spending limits count for it, so far
+    Column("outcome", Text),  # JSON: all of the outcome but its texts; null as long as it runs
+    Column("answer", Text),  # as it was when the run ended; until then see ``pieces``
+    Column("reasoning", Text),
+    Index("runs_by_caller", "caller", "started_at"),
+    Index("runs_by_status", "status", "owner"),
+    Index("runs_by_call", "call_key", "started_at"),
+    Index("runs_by_start", "started_at"),
+    Index("runs_by_predecessor", "follows"),
+)
+"""One row a run."""
+
+pieces = Table(
+    "pieces",
+    SCHEMA,
+    Column("run_id", Text, nullable=False),
+    Column("request", Integer, nullable=False),  # which request of the run, from 0
+    Column("of", Text, nullable=False),  # "answer" or "reasoning"
+    Column("start", Integer, nullable=False),  # where it begins, in code points
+    Column("text", Text, nullable=False),
+    PrimaryKeyConstraint("run_id", "request", "of", "start"),
+)
+"""What has arrived of runs that are under way."""
+
+conversations = Table(
+    "conversations",
+    SCHEMA,
+    Column("id", Text, primary_key=True),
+    Column("caller", Text, nullable=False),
+    Column("head", Text),  # the run with its latest turns
+    Column("writer", Text),  # the run that is adding to it
+    Column("writer_owner", Text),  # the server that run lives in
+)
+"""One row a conversation; its turns are those of its runs, from the head backwards."""
+
+steps = Table(
+    "steps",
+    SCHEMA,
+    Column("run_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("told", Text, nullable=False),  # JSON: who makes it, and what it asks for
+    Column("result", Text),  # JSON; null: begun and not finished
+    Column("began_at", Float, nullable=False),
+    Column("ended_at", Float),
+    PrimaryKeyConstraint("run_id", "key"),
+)
+"""One row a step of a longer work."""
+
+Migration = Callable[[Connection], None]
+
+
+def _first(connection: Connection) -> None:
+    SCHEMA.create_all(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first,)
+"""What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
+
+VERSION = len(MIGRATIONS)
+"""The version that this code reads and writes."""
+
+
+def version_of(connection: Connection) -> int:
+    """The version of the tables that are there; 0 where there are none."""
+    found = connection.execute(text("SELECT value FROM about WHERE name = 'version'")).scalar()
+    return int(found) if found is not None else 0

@@ -211,8 +211,10 @@ class Run:
 
     async def look(self) -> Outcome:
         """How it stands; from here on somebody may ask for it by its id, so it is written down."""
-        if self.outcome is None and not self.recorded:
-            await self._record()
+        if self.outcome is None:
+            self._told = True
+            if not self.recorded:
+                await self._record()
         return self.snapshot()
 
     def seconds(self) -> float:
@@ -243,7 +245,6 @@ class Run:
         if self.outcome is not None:
             return self.outcome
         completion = self.kept or self.exchange.fold.completion()
-        self._told = self._told or status == "running"
         sent = self.plan.profile.serving.wire_id if self.plan else None
         kept = self.is_known
         return Outcome(
@@ -476,11 +477,16 @@ class Runs:
         if outcome is None or not run.recorded:
             self._leave_turn(run)
             return
-        turns = None
-        if outcome.status == "completed" and run.turns:
-            turns = (*run.turns, assistant_turn(outcome))
-        counted = outcome.cost_usd if outcome.cost_usd is not None else run.counted_usd(self._dearest_price())
-        ending = self.journal.end(run.id, outcome, turns=turns, counted_usd=counted)
+        if outcome.run_id is None:
+            ending = self.journal.forget(run.id)
+        else:
+            answered = outcome.status == "completed" and bool(run.turns)
+            ending = self.journal.end(
+                run.id,
+                outcome,
+                turns=(*run.turns, assistant_turn(outcome)) if answered else None,
+                counted_usd=run.counted_usd(self._dearest_price()) if outcome.cost_usd is None else outcome.cost_usd,
+            )
         recorded = False
         with anyio.move_on_after(LAST_WORDS_S):
             recorded = await self._attempt(ending)

@@ -124,6 +124,10 @@ class Journal:
         if not self.keeps:
             await self._write(sql.prune, 0.0, KEEP_PASSING)
 
+    async def forget(self, run_id: str) -> None:
+        """Remove a run that was none: it was refused before anything was sent."""
+        await self._write(sql.forget, run_id)
+
     async def find(self, run_id: str, caller: str | None) -> Record | None:
         """A run by its id; None where there is none of that caller's (None: whoever's)."""
 

@@ -123,6 +123,13 @@ def end(
         )
 
 
+def forget(connection: Connection, run_id: str) -> None:
+    """Remove a run that was none: it was refused before anything was sent."""
+    started = select(runs.c.conversation_id).where(runs.c.id == run_id, runs.c.follows.is_(None)).scalar_subquery()
+    connection.execute(delete(conversations).where(conversations.c.id == started, conversations.c.head.is_(None)))
+    connection.execute(delete(runs).where(runs.c.id == run_id))
+
+
 def find(connection: Connection, run_id: str) -> Found | None:
     """A run by its id."""
     return connection.execute(select(runs).where(runs.c.id == run_id)).first()

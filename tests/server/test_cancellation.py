@@ -182,11 +182,10 @@ async def test_a_thousand_cancellations_leave_nothing_behind(sim: Simulator) -> 
             await cancel_all(wave)
         await cancel_all(wave * 2)  # half of them never got a place
         with anyio.fail_after(5):
-            while len(asyncio.all_tasks()) > tasks_before or kimi.house.waiting:
+            while len(asyncio.all_tasks()) > tasks_before or kimi.house.waiting or kimi.runs.is_busy:
                 await anyio.sleep(0.01)
         gc.collect()
         assert _open_files() <= files_before + 2
-        assert not kimi.runs.is_busy
         sim.reset()
         assert (await kimi.think()).status == "completed", "the next call works"
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -92,6 +92,31 @@ class Seen(Protocol):
         ...
 
 
+Working = Callable[["Run"], Awaitable[Outcome]]
+"""What a run does: it gets the run, and returns how that ended."""
+
+
+class Work(Protocol):
+    """What a run of many requests is at, as a swarm is."""
+
+    @property
+    def attempts(self) -> int:
+        """Upstream requests sent so far."""
+        ...
+
+    def phase(self) -> str:
+        """What it is at, in a line for whoever waits."""
+        ...
+
+    def so_far(self, outcome: Outcome) -> Outcome:
+        """The run's outcome, with what the requests have brought."""
+        ...
+
+    def counted_usd(self, dearest: Price | None) -> float:
+        """What spending limits count for it so far; ``dearest`` counts where a price is unknown."""
+        ...
+
+
 class Run:
     """One call while it lives. Mutable: it grows as its answer does."""
 
@@ -116,12 +141,16 @@ class Run:
         """The run whose turns come before its own."""
         self.turns: tuple[Turn, ...] = ()
         """What it asks, as its conversation will remember it; the answer comes behind them."""
-        self.exchange = Exchange(self._first_token)
+        self.exchange = Exchange(self.first_token_came)
         """The request that is under way."""
         self.requests = 0
         """How many requests came before that one."""
         self.kept: Completion | None = None
         """What an earlier request of this run brought: it stands until the next one has brought something better."""
+        self.work: Work | None = None
+        """What it is at, where it has many requests; None: it has the one in ``exchange``."""
+        self.task: Mapping[str, Any] | None = None
+        """What another server needs to go on with it, as JSON; None: nobody can."""
         self.model_asked: str | None = None
         """What the caller or the setting said."""
         self.provider: str | None = None
@@ -150,6 +179,16 @@ class Run:
         self._stopped: KimiError | None = None
         self._counted_before = 0.0
 
+    @classmethod
+    def taken_up(cls, record: Record, task: Mapping[str, Any]) -> Run:
+        """The run of a record, to be gone on with."""
+        run = cls(caller=record.caller, tool=record.tool, prompt=record.prompt_head, host=record.host)
+        run.id, run.started_at, run.recorded, run.task = record.id, record.started_at, True, task
+        run.conversation_id, run.follows = record.conversation_id, record.follows
+        run._started -= max(0.0, time.time() - record.started_at)
+        run._told = True
+        return run
+
     @property
     def journal(self) -> Journal:
         """Where it is written down, once it lives."""
@@ -163,7 +202,7 @@ class Run:
     @property
     def attempts(self) -> int:
         """Upstream requests sent so far."""
-        return self._attempts_before + self.exchange.attempts
+        return self._attempts_before + (self.work or self.exchange).attempts
 
     @property
     def is_known(self) -> bool:
@@ -182,13 +221,22 @@ class Run:
         """
         self.exchange.begin(plan)
         self.mode, self.provider = plan.mode, plan.profile.provider.id
-        await self._record()
+        await self.record()
+
+    async def record(self) -> None:
+        """Write down what is known of it: before anything is paid for, and when somebody is told its id.
+
+        Raises ``NotConfigured`` where that can't be done, and ``BudgetExceeded``.
+        """
+        if self._runs is not None:
+            async with self._recording:
+                await self._runs.write(self)
 
     async def begin_anew(self, plan: Plan) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
         self._counted_before = self.counted_usd(None)
         self.kept, self._attempts_before = self.exchange.fold.completion(), self.attempts
-        self.exchange, self.requests = Exchange(self._first_token), self.requests + 1
+        self.exchange, self.requests = Exchange(self.first_token_came), self.requests + 1
         await self.begin(plan)
 
     async def cancel(self) -> None:
@@ -214,7 +262,7 @@ class Run:
         if self.outcome is None:
             self._told = True
             if not self.recorded:
-                await self._record()
+                await self.record()
         return self.snapshot()
 
     def seconds(self) -> float:
@@ -223,6 +271,8 @@ class Run:
 
     def phase(self) -> str:
         """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""
+        if self.work is not None:
+            return f"{self.work.phase()} · {self.seconds():.0f} s"
         exchange = self.exchange
         tokens = f" · about {exchange.fold.pieces:,} tokens" if exchange.fold.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
@@ -234,6 +284,8 @@ class Run:
 
     def counted_usd(self, dearest: Price | None) -> float:
         """What spending limits count for it so far; ``dearest`` counts where the price is unknown."""
+        if self.work is not None:
+            return self.work.counted_usd(dearest)
         plan = self.plan
         price = None if plan is None else plan.profile.price or dearest
         if plan is None or price is None:
@@ -247,7 +299,7 @@ class Run:
         completion = self.kept or self.exchange.fold.completion()
         sent = self.plan.profile.serving.wire_id if self.plan else None
         kept = self.is_known
-        return Outcome(
+        outcome = Outcome(
             status=status,
             run_id=self.id if kept else None,
             conversation_id=self.conversation_id if kept else None,
@@ -264,8 +316,9 @@ class Run:
             timing=self.timing(),
             error=error,
         )
+        return outcome if self.work is None else self.work.so_far(outcome)
 
-    async def live(self, work: Callable[[Run], Awaitable[Outcome]], runs: Runs) -> None:
+    async def live(self, work: Working, runs: Runs) -> None:
         """Run to the end, whatever end that is; it is written down and set before ``done`` is."""
         self._runs = runs
         try:
@@ -273,12 +326,14 @@ class Run:
                 outcome = await work(self)
                 self.outcome = replace(outcome, timing=self.timing())
         finally:
+            left = self.outcome is None and self._stopped is None and not self._scope.cancel_called
             if self.outcome is None:
                 self.outcome = self._cut_off()
-            with anyio.CancelScope(shield=True):
-                await runs.write_end(self)
+            if not (left and self.task is not None):  # else another server goes on with it
+                with anyio.CancelScope(shield=True):
+                    await runs.write_end(self)
             self._attempts_before = self.attempts
-            self.exchange, self.kept = Exchange(), None  # the outcome has it all
+            self.exchange, self.kept, self.work = Exchange(), None, None  # the outcome has it all
             self.done.set()
 
     def _cut_off(self) -> Outcome:
@@ -298,12 +353,8 @@ class Run:
             ),
         )
 
-    async def _record(self) -> None:
-        if self._runs is not None:
-            async with self._recording:
-                await self._runs.write(self)
-
-    def _first_token(self) -> None:
+    def first_token_came(self) -> None:
+        """The first token of any of its requests is there."""
         if self._first is None:
             self._first = self.seconds()
 
@@ -350,7 +401,7 @@ class Runs:
     """The runs of this process, and through the journal those of every other one on the same data folder.
 
     ``call_limit_usd`` and ``day_limit_usd`` are spending limits, None where there is none; ``dearest`` is the price
-    that they count where the real one is unknown.
+    that they count where the real one is unknown. ``take_up`` makes work again of what a run wrote down as its task.
     """
 
     def __init__(
@@ -361,12 +412,14 @@ class Runs:
         call_limit_usd: float | None = None,
         day_limit_usd: float | None = None,
         dearest: Callable[[], Price] | None = None,
+        take_up: Callable[[Mapping[str, Any]], Working] | None = None,
     ) -> None:
         self.journal = journal
         """Where they are kept."""
         self._tasks = tasks
         self._call_limit, self._day_limit = call_limit_usd, day_limit_usd
         self._dearest = dearest
+        self._take_up = take_up
         self._live: dict[str, Run] = {}
         self._written: dict[tuple[str, int, str], int] = {}
         self._seen: dict[str, tuple[int, int]] = {}
@@ -374,7 +427,7 @@ class Runs:
         self._watching = False
         self._said_broken = False
 
-    def start(self, run: Run, work: Callable[[Run], Awaitable[Outcome]]) -> Run:
+    def start(self, run: Run, work: Working) -> Run:
         """Let a run live in the server's task group."""
         self._live[run.id] = run
         self._tasks.start_soon(self._let_live, run, work)
@@ -403,7 +456,23 @@ class Runs:
                 "No run of that id is known to this server.",
                 fix="Call kimi_run without `run_id` to see your latest runs.",
             )
-        return RecordedRun(self.journal, record)
+        return await self.take_up(record) or RecordedRun(self.journal, record)
+
+    async def take_up(self, record: Record) -> Run | None:
+        """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does."""
+        task = record.request.get("task")
+        if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
+            return None
+        work = self._take_up(cast("Mapping[str, Any]", task))
+        if not await self.journal.adopt(record):
+            return None
+        log.info("%s is taken up where its server left it", record.id)
+        return self.start(Run.taken_up(record, cast("Mapping[str, Any]", task)), work)
+
+    async def take_up_all(self) -> None:
+        """Go on with everything that dead servers of this folder left, and settle what can't be gone on with."""
+        for record in await self.journal.orphans():
+            await self.take_up(record)
 
     async def latest(self, caller: str, most: int = 10) -> list[Listed]:
         """A caller's newest runs, the newest first, wherever they live."""
@@ -462,6 +531,7 @@ class Runs:
             request=request_as_json(run),
             model_id=run.plan and run.plan.profile.model.id,
             outcome=outcome,
+            resumable=run.task is not None,
         )
         if run.recorded:
             await self.journal.renew(entry, counted_usd=counted)
@@ -501,7 +571,7 @@ class Runs:
 
     # ── while they live ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _let_live(self, run: Run, work: Callable[[Run], Awaitable[Outcome]]) -> None:
+    async def _let_live(self, run: Run, work: Working) -> None:
         try:
             await run.live(work, self)
         finally:
@@ -621,6 +691,8 @@ def assistant_turn(outcome: Outcome) -> Turn:
 
 def request_as_json(run: Run) -> Mapping[str, Any]:
     """What is sent, for whoever looks at the run later: the call's own turns, and what was said beside them."""
+    if run.task is not None:
+        return {"task": dict(run.task)}
     plan = run.plan
     if plan is None:
         return {}

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import anyio
 
-from kimi_mcp.demo import media, scenes
+from kimi_mcp.demo import media, scenes, survival
 from kimi_mcp.demo.scenes import SCENE_S
 from kimi_mcp.demo.stage import Stage
 from kimi_mcp.simulator import Simulator
@@ -64,6 +64,8 @@ ACTS = (
             scenes.retried,
             scenes.impatient,
             scenes.cancelled,
+            survival.continued,
+            survival.survives,
         ),
     ),
     Act(
@@ -110,9 +112,10 @@ async def play() -> bool:
                 settings = {**upstream, "KIMI_DATA_DIR": folder, **act.settings}
                 if act.reads:
                     settings["KIMI_ROOTS"] = os.pathsep.join((str(media.EXAMPLES), str(desk)))
+                environment = _environment(settings)
                 with page.waiting("starting the server …"):
-                    client = await stack.enter_async_context(_host(settings, act.mode, errors))
-                stages.append(Stage(sim=sim, client=client, page=page, desk=desk))
+                    client = await stack.enter_async_context(_host(environment, act.mode, errors))
+                stages.append(Stage(sim=sim, client=client, page=page, desk=desk, environment=environment))
                 for scene in act.scenes:
                     await _play_one(stages[-1], scene, next(numbers))
         said = _said_by_server(errors)
@@ -156,16 +159,19 @@ async def _play_one(stage: Stage, scene: Scene, number: int) -> None:
         stage.holds("The scene came to its end.", False, f"{type(fault).__name__}: {fault}")
 
 
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings alone, and where the package lies."""
+    path = os.environ.get("PYTHONPATH")
+    return dict(settings) | ({"PYTHONPATH": path} if path else {})
+
+
 @asynccontextmanager
-async def _host(settings: Mapping[str, str], mode: str, errors: IO[str]) -> AsyncGenerator[Client]:
+async def _host(environment: Mapping[str, str], mode: str, errors: IO[str]) -> AsyncGenerator[Client]:
     """A host that has started the server as hosts do: a child process, stdio, an environment of its own."""
     from mcp import Client, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
-    environment = dict(settings)
-    if path := os.environ.get("PYTHONPATH"):
-        environment["PYTHONPATH"] = path
-    server = StdioServerParameters(command=sys.executable, args=["-m", "kimi_mcp"], env=environment)
+    server = StdioServerParameters(command=sys.executable, args=["-m", "kimi_mcp"], env=dict(environment))
     async with Client(stdio_client(server, errlog=cast("Any", errors)), mode=cast("Any", mode)) as client:
         yield client
 

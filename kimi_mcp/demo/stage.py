@@ -58,6 +58,8 @@ class Stage:
     """Where people look."""
     desk: Path
     """A folder of the demo's own, in which scenes put files."""
+    environment: Mapping[str, str]
+    """What its server was told: another one with the same is one more server of the same host."""
     failed: list[str] = field(default_factory=list[str])
     """Every sentence that did not hold."""
     held: int = 0

@@ -35,7 +35,7 @@ from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
-from kimi_mcp.tokens import least_tokens
+from kimi_mcp.tokens import least_tokens, likely_tokens
 from kimi_mcp.types import SAMPLING, Completion, MediaPart, Mode, Request, TextPart, Turn, system, user
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Engine:
         """
         plan = way.decide(request)
         exchange.begin(plan)
-        return await self._ask(Attached(plan=plan), exchange, way.endpoint)
+        return await self._ask(Attached(plan=plan), exchange, way.endpoint, yields=True)
 
     async def find_way(self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None) -> Way:
         """Where a run's requests go: everything that the policy must know, asked for before it decides.
@@ -247,14 +247,18 @@ class Engine:
 
         return find_roots(self.settings.roots, call.offered_roots)
 
-    async def _ask(self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint) -> Completion:
-        """One request, streamed and folded; success needs a finish reason."""
+    async def _ask(
+        self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint, *, yields: bool = False
+    ) -> Completion:
+        """One request, streamed and folded; success needs a finish reason. One of many ``yields`` to single ones."""
         try:
-            await self._stream(attached, exchange, endpoint)
+            await self._stream(attached, exchange, endpoint, yields)
         except (RequestRejected, ModelNotServed):
             if not await self._attachments.renewed(attached, endpoint, exchange):
                 raise
-            await self._stream(attached, exchange, endpoint)  # what had been uploaded was gone: it is there again
+            await self._stream(
+                attached, exchange, endpoint, yields
+            )  # what had been uploaded was gone: it is there again
         if not exchange.fold.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is whole.",
@@ -262,7 +266,7 @@ class Engine:
             )
         return exchange.fold.completion()
 
-    async def _stream(self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint) -> None:
+    async def _stream(self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint, yields: bool) -> None:
         body = wire.encode(attached.plan)
         await self._upstream.stream(
             endpoint,
@@ -271,6 +275,8 @@ class Engine:
             inlined=attached.inlined,
             on_attempt=exchange.attempted,
             on_wait=exchange.waits,
+            tokens=likely_tokens(attached.plan.turns) + attached.plan.max_tokens,
+            yields=yields,
         )
 
     async def _structured(

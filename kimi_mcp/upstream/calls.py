@@ -10,7 +10,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,9 +20,10 @@ import anyio
 import anyio.to_thread
 
 from kimi_mcp.catalogue.profile import Provider
-from kimi_mcp.errors import KimiError, NotConfigured, RequestRejected
+from kimi_mcp.errors import KimiError, NotConfigured, RateLimited, RequestRejected
 from kimi_mcp.inlining import Inline, spliced
 from kimi_mcp.upstream import files
+from kimi_mcp.upstream.account import Account
 from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
 from kimi_mcp.upstream.faults import Deadlines, Fault, failure, timed_out
 from kimi_mcp.upstream.refusals import either
@@ -102,8 +104,10 @@ class Upstream:
         self._deadlines = deadlines or Deadlines()
         self._most = max_concurrency
         self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
+        self._yielding = anyio.Semaphore(max(1, max_concurrency - 1), fast_acquire=True)
         self._clock, self._wall, self._sleep, self._draw = clock, wall, sleep, draw
         self._budgets: dict[str, RetryBudget] = {}
+        self._accounts: dict[tuple[str, str | None], Account] = {}
         self._opening = anyio.Lock()
         self._clients: Clients | None = None
         self._lists: dict[tuple[str, str | None], _Listed] = {}
@@ -117,35 +121,42 @@ class Upstream:
         inlined: Mapping[str, Inline] | None = None,
         on_attempt: Callable[[int], None] | None = None,
         on_wait: Callable[[float, str], None] | None = None,
+        tokens: int = 0,
+        yields: bool = False,
     ) -> int:
         """Send a chat-completions body and feed the answer to the sink; returns the number of requests it took.
 
         ``inlined``: the media whose placeholders stand in the body, in their order.
         Returns when the answer has ended, with or without a finish reason (``sink.finished`` tells), and raises a leaf
         of ``KimiError`` where it failed; what arrived until then is in the sink. ``on_attempt`` gets the number of
-        each request just before it is sent, ``on_wait`` the seconds and the error's code before each wait.
+        each request just before it is sent, ``on_wait`` the seconds and the error's code before each wait. ``tokens``
+        is what the request sends and asks for, as rate limits count it. One that ``yields`` is one of many: it waits
+        until it fits into what the account may be asked, and leaves a place for those that don't.
         """
         endpoint.check()
         content = spliced(_encoded(body), inlined or {})
         budget = self._budget(endpoint)
         budget.call()
         left = self._deadlines.total_s
+        account = self._account(endpoint)
         number = 0
         while True:
-            await self._slots.acquire()
-            began = self._clock()
-            try:
+            if yields:
+                left -= await self._fitting(account, tokens, left, on_wait)
+            async with self._place(account if yields else None):
+                began = self._clock()
                 client = await self._client(endpoint)
                 number += 1
                 if on_attempt is not None:
                     on_attempt(number)
+                account.sent(tokens)
                 fault = await attempt_once(
                     client, content, sink, to=endpoint, deadlines=self._deadlines, left_s=left, wall=self._wall
                 )
-            finally:
-                self._slots.release()
             if fault is None:
                 return number
+            if isinstance(fault.error, RateLimited):
+                account.refused(fault.limit, fault.wait_s)
             left -= self._clock() - began
             wait = self._wait_after(number, fault)
             if wait is None:
@@ -177,6 +188,35 @@ class Upstream:
         clients, self._clients = self._clients, None
         if clients is not None:
             await clients.aclose()
+
+    @asynccontextmanager
+    async def _place(self, shared: Account | None) -> AsyncGenerator[None]:
+        """A place for one request; those that yield share what their account allows, and leave one for the others."""
+        async with AsyncExitStack() as held:
+            if shared is not None:
+                await held.enter_async_context(shared.places)
+                await held.enter_async_context(self._yielding)
+            await held.enter_async_context(self._slots)
+            yield
+
+    async def _fitting(
+        self, account: Account, tokens: int, left: float, on_wait: Callable[[float, str], None] | None
+    ) -> float:
+        """Wait until a request fits into what its account may be asked; returns the seconds that took."""
+        began = self._clock()
+        while (wait := account.wait_for(tokens)) > 0:
+            waited = self._clock() - began
+            if waited + wait >= left:
+                raise _no_time(
+                    RateLimited(
+                        "The account's limit of requests or tokens a minute is reached.", fix="Try again later."
+                    ),
+                    self._deadlines.total_s,
+                )
+            if on_wait is not None:
+                on_wait(wait, RateLimited.code)
+            await self._sleep(wait)
+        return self._clock() - began
 
     def _wait_after(self, number: int, fault: Fault) -> float | None:
         """Seconds until the next attempt; None: there is none."""
@@ -233,6 +273,12 @@ class Upstream:
             async with self._opening:
                 self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients, self._most)
         return self._clients.get(endpoint.base_url, endpoint.key)
+
+    def _account(self, endpoint: Endpoint) -> Account:
+        account = self._accounts.get((endpoint.base_url, endpoint.key))
+        if account is None:
+            account = self._accounts[endpoint.base_url, endpoint.key] = Account(self._clock)
+        return account
 
     def _budget(self, endpoint: Endpoint) -> RetryBudget:
         budget = self._budgets.get(endpoint.base_url)

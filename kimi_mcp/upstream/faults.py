@@ -7,6 +7,9 @@ from typing import Literal
 
 from kimi_mcp.errors import Internal, KimiError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 
+NamedLimit = tuple[Literal["requests", "tokens", "at-once"], int]
+"""What a limit counts (requests a minute, tokens a minute, requests under way), and how many it allows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -18,6 +21,8 @@ class Fault:
     """Whether another attempt makes sense."""
     wait_s: float | None = None
     """Seconds that the provider asks to wait; None: it asks for nothing."""
+    limit: NamedLimit | None = None
+    """The account's limit that the provider names; None: it names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

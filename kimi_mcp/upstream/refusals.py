@@ -23,6 +23,7 @@ from kimi_mcp.errors import (
     UpstreamBroken,
     UpstreamFailed,
 )
+from kimi_mcp.upstream.account import limit_in
 from kimi_mcp.upstream.faults import Fault
 from kimi_mcp.upstream.quoting import Told, scrub
 from kimi_mcp.upstream.retry import LONGEST_WAIT_S
@@ -291,7 +292,8 @@ def refusal(
         if wait_s > LONGEST_WAIT_S:
             retry = False
             fix = f"Try again after {wait_s:.0f} s: waits of more than {LONGEST_WAIT_S:.0f} s are not sat out. " + fix
-    return Fault(error=row.leaf(message, fix=fix), retry=retry, wait_s=wait_s)
+    limit = limit_in(told.message) if row.leaf is RateLimited else None
+    return Fault(error=row.leaf(message, fix=fix), retry=retry, wait_s=wait_s, limit=limit)
 
 
 def either(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ upstream. It is where errors become outcomes: what a call cost and what had arri
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -133,9 +133,13 @@ class Engine:
 
     async def run(self, call: Call, run: Run) -> Outcome:
         """The outcome of a call, good or bad; nothing but a cancellation is raised."""
+        return await self.concluded(run, self._path(call, run))
+
+    async def concluded(self, run: Run, path: Awaitable[Outcome]) -> Outcome:
+        """The outcome of a run along a path, whatever that path raises; what had arrived is in it."""
         log.debug("%s begins: %s", run.id, run.tool)
         try:
-            outcome = await self._path(call, run)
+            outcome = await path
         except KimiError as error:
             log.debug("%s failed: %s", run.id, error.code)
             return run.snapshot("failed", error)

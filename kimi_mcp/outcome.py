@@ -5,7 +5,8 @@ Some hosts show the model only the structure, some only the text: each stands on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,10 +150,19 @@ def _failure(outcome: Outcome) -> str:
 
 def _running(outcome: Outcome) -> str:
     arrived = f"{outcome.answer}\n\n" if outcome.answer else ""
+    agents = f" ({standing(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
     return (
-        f"{arrived}[still running after {outcome.timing.total_s:.0f} s; it goes on and is paid for once. Fetch it "
+        f"{arrived}[still running after {outcome.timing.total_s:.0f} s{agents}; it goes on and is paid for once. "
+        "Fetch it "
         f'with kimi_run(run_id="{outcome.run_id}", action="wait")]'
     )
+
+
+def standing(statuses: Iterable[str]) -> str:
+    """``12 agents: 3 running, 8 done, 1 failed``; nothing where there is none."""
+    counts = Counter("done" if status in ("completed", "partial") else status for status in statuses)
+    said = ", ".join(f"{counts[word]} {word}" for word in ("running", "done", "failed", "cancelled") if counts[word])
+    return f"{counts.total()} agent{'' if counts.total() == 1 else 's'}: {said}" if said else "no agents yet"
 
 
 def _closing(adjustment: Adjustment) -> str:

@@ -596,7 +596,8 @@ class Runs:
         grown: list[Grown] = []
         counted: dict[str, float] = {}
         for run in self._live.values():
-            if run.recorded and (new := self._grown(run)):
+            new = self._grown(run) if run.recorded else []
+            if new or (run.recorded and run.work is not None):
                 grown += new
                 counted[run.id] = run.counted_usd(self._dearest_price())
         self.journal.grew(grown, counted, self._not_written)
@@ -639,6 +640,8 @@ class Runs:
                 )
 
     def _within(self, run: Run, counted: float) -> None:
+        if run.work is not None:
+            return  # it has a budget of its own
         if self._call_limit is not None and counted > self._call_limit:
             begun = "costs" if run.attempts else "would start at"
             raise BudgetExceeded(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -54,11 +54,24 @@ from kimi_mcp.outcome import Outcome, Page, cut, structured, text
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
-from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Asking, Look, Tool, input_schema, listed_tools, read_arguments
+from kimi_mcp.tools import (
+    OUTPUT_SCHEMA,
+    TOOLS,
+    Arguments,
+    Asking,
+    Look,
+    Swarm,
+    Tool,
+    input_schema,
+    listed_tools,
+    read_arguments,
+)
 
 if TYPE_CHECKING:
-    from kimi_mcp.engine import Call, Engine
+    from kimi_mcp.engine import Engine
     from kimi_mcp.runs import Listed, Run, Runs, Seen
+
+    Work = Callable[[Engine, Run], Awaitable[Outcome]]
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +147,12 @@ class Working:
     runs: Runs
     """The runs of this process, and those of the journal."""
 
-    def start(self, call: Call, *, tool: str, host: str | None, key: str | None) -> Run:
+    def start(self, work: Work, prompt: str, *, tool: str, host: str | None, key: str | None) -> Run:
         """Let a call run."""
         from kimi_mcp.runs import Run
 
-        run = Run(caller=LOCAL, tool=tool, prompt=call.prompt, host=host, call_key=key)
-        return self.runs.start(run, lambda run: self.engine.run(call, run))
+        run = Run(caller=LOCAL, tool=tool, prompt=prompt, host=host, call_key=key)
+        return self.runs.start(run, lambda run: work(self.engine, run))
 
 
 Context = ServerRequestContext[House, Any]
@@ -230,6 +243,8 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
     match read_arguments(tool, arguments):
         case Asking() as ask if tool.mode is not None:
             return await _ask(context, tool, ask)
+        case Swarm() as swarm:
+            return await _swarm(context, tool, swarm)
         case Look() as look:
             return await _look(context, look)
         case other:
@@ -237,18 +252,34 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
 
 
 async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
+    assert tool.mode is not None
+    call = ask.call(tool.mode)
+    if call.names_files and context.lifespan_context.settings.roots is None:
+        call = replace(call, offered_roots=await _offered_roots(context))
+    return await _called(context, tool, ask, ask.prompt, lambda engine, run: engine.run(call, run))
+
+
+async def _swarm(context: Context, tool: Tool, swarm: Swarm) -> Outcome:
+    call = swarm.call()
+
+    async def work(engine: Engine, run: Run) -> Outcome:
+        from kimi_mcp.swarm import run_swarm
+
+        return await run_swarm(call, run, engine)
+
+    return await _called(context, tool, swarm, swarm.prompt, work)
+
+
+async def _called(context: Context, tool: Tool, said: Arguments, prompt: str, work: Work) -> Outcome:
+    """Let a call run, or join the run of the very same one, and wait for it as long as its host waits."""
     from kimi_mcp.policy import reported
 
-    assert tool.mode is not None
     house = context.lifespan_context
-    call = ask.call(tool.mode)
-    if call.names_files and house.settings.roots is None:
-        call = replace(call, offered_roots=await _offered_roots(context))
     working = await house.opened()
-    host, key = _host(context), _call_key(tool, ask)
+    host, key = _host(context), _call_key(tool, said)
     run = rejoined = await working.runs.rejoin(caller=LOCAL, host=host, key=key)
     if run is None:
-        run = working.start(call, tool=tool.name, host=host, key=key)
+        run = working.start(work, prompt, tool=tool.name, host=host, key=key)
     request_id = coerce_request_id(context.request_id or 0)
     house.waiting[request_id] = run
     await _wait(context, run, inf if _is_patient(context) else house.settings.reply_within_s)
@@ -266,9 +297,9 @@ def _host(context: Context) -> str | None:
     return None if client is None else client.client_info.name
 
 
-def _call_key(tool: Tool, ask: Asking) -> str:
+def _call_key(tool: Tool, said: Arguments) -> str:
     """The very same call has the same one."""
-    return sha256(f"{tool.name} {ask.model_dump_json()}".encode()).hexdigest()
+    return sha256(f"{tool.name} {said.model_dump_json()}".encode()).hexdigest()
 
 
 async def _offered_roots(context: Context) -> tuple[str, ...] | None:

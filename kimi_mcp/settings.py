@@ -229,6 +229,14 @@ VARIABLES: tuple[Variable, ...] = (
         read=_positive,
     ),
     Variable(
+        name="KIMI_BUDGET_USD_PER_SWARM",
+        meaning="Spending limit of one swarm, in US dollars; `max_cost_usd` can lower it. Where a price is unknown, "
+        "the dearest of the catalogue counts.",
+        default="2",
+        field="budget_usd_per_swarm",
+        read=_positive,
+    ),
+    Variable(
         name="KIMI_LOG_LEVEL",
         meaning="Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
         default="WARNING",
@@ -279,6 +287,8 @@ class Settings:
     """``KIMI_BUDGET_USD_PER_CALL``, US dollars; None: no limit."""
     budget_usd_per_day: float | None = None
     """``KIMI_BUDGET_USD_PER_DAY``, US dollars; None: no limit."""
+    budget_usd_per_swarm: float = 2.0
+    """``KIMI_BUDGET_USD_PER_SWARM``, US dollars."""
     log_level: str = "WARNING"
     """``KIMI_LOG_LEVEL``."""
     keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)

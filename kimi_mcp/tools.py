@@ -20,6 +20,7 @@ from kimi_mcp.types import Mode
 
 if TYPE_CHECKING:
     from kimi_mcp.engine import Call
+    from kimi_mcp.swarm import SwarmCall
 
 LONGEST_WAIT_S = 600.0
 """The longest that one ``kimi_run`` waits, in seconds."""
@@ -112,6 +113,40 @@ class Video(Asking):
         return replace(super().call(self.mode or mode), video=self.video)
 
 
+class Swarm(Arguments):
+    """Arguments of ``kimi_swarm``."""
+
+    prompt: Annotated[
+        str, Field(min_length=1, pattern=r"\S", description="The task; with `items`, {{item}} stands for each of them.")
+    ]
+    items: Annotated[
+        list[Source] | None, Field(description="2 to 128 different inputs: one sub-agent each, then one summary.")
+    ] = None
+    max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents at most.")] = None
+    max_steps: Annotated[int | None, Field(ge=1, description="Steps of the main agent, 15 at most.")] = None
+    max_agent_steps: Annotated[int | None, Field(ge=1, description="Steps of a sub-agent, 100 at most.")] = None
+    max_cost_usd: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="US dollars at most; can only lower the operator's limit."),
+    ] = None
+    tools: Annotated[
+        list[Source] | None,
+        Field(description="Patterns of the tools that sub-agents get. Leave out for read-only ones."),
+    ] = None
+    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5. Leave out for the best.")] = None
+    provider: Annotated[
+        str | None, Field(min_length=1, description="One that the operator allows. Leave out for the default.")
+    ] = None
+
+    def call(self) -> SwarmCall:
+        """What the swarm is asked; raises ``InvalidArguments`` for items that are of no use."""
+        from kimi_mcp.swarm.asked import SwarmCall, checked
+
+        said = self.model_dump(exclude={"items", "tools"})
+        tools = None if self.tools is None else tuple(self.tools)
+        return checked(SwarmCall(**said, items=tuple(self.items or ()), tools=tools))
+
+
 class Look(Arguments):
     """Arguments of ``kimi_run``."""
 
@@ -145,6 +180,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool(name="kimi_instant", arguments=Ask, mode="instant", open_world=True),
         Tool(name="kimi_vision", arguments=Vision, mode="thinking", open_world=True),
         Tool(name="kimi_video", arguments=Video, mode="thinking", open_world=True),
+        Tool(name="kimi_swarm", arguments=Swarm, mode="thinking", open_world=True),
         Tool(name="kimi_run", arguments=Look, mode=None, open_world=False),
     )
 }
@@ -214,6 +250,7 @@ _ALLOWED: Mapping[str, str] = {
     "list_type": "a list",
     "dict_type": "an object",
     "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
     "greater_than_equal": "{ge} or more",
     "less_than_equal": "{le} or less",
     "finite_number": "a finite number",

@@ -29,6 +29,9 @@ CONTRACT = {
 CONTRACT["kimi_instant"] = CONTRACT["kimi_think"]
 CONTRACT["kimi_vision"] = CONTRACT["kimi_think"] - {"files"} | {"images", "mode"}
 CONTRACT["kimi_video"] = CONTRACT["kimi_think"] - {"files"} | {"video", "mode"}
+CONTRACT["kimi_swarm"] = {
+    "prompt", "items", "max_agents", "max_steps", "max_agent_steps", "max_cost_usd", "tools", "model", "provider",
+}  # fmt: skip
 REQUIRED = {"kimi_vision": ["prompt", "images"], "kimi_video": ["prompt", "video"], "kimi_run": []}
 
 RESULT = [

@@ -20,11 +20,15 @@ from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.terminal import complain, is_terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from kimi_mcp.commands.live import Watch
-    from kimi_mcp.engine import Call
+    from kimi_mcp.engine import Engine
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.runs import Run
     from kimi_mcp.settings import Settings
+
+    Work = Callable[[Engine, Run], Awaitable[Outcome]]
 
 TICK_S = 0.05
 """Seconds between two looks at a run."""
@@ -38,8 +42,8 @@ def ask(
     tool: Annotated[
         AskTool | None,
         typer.Option(
-            help="think reasons first, instant answers at once. Left out: vision with --image, video with --video, "
-            "else think."
+            help="think reasons first, instant answers at once, swarm lets many agents work at the same time. Left "
+            "out: vision with --image, video with --video, swarm with its own options, else think."
         ),
     ] = None,
     image: Annotated[
@@ -61,6 +65,18 @@ def ask(
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="JSON schema that the answer must fit."),
     ] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X", help="swarm: what {{item}} of the prompt stands for. Twice or more; an agent each."),
+    ] = None,
+    use: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="swarm: tools of KIMI_SWARM_MCP that agents get. May be given again."),
+    ] = None,
+    max_agents: Annotated[int | None, typer.Option(help="swarm: sub-agents at most.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="swarm: steps of the main agent, 15 at most.")] = None,
+    max_agent_steps: Annotated[int | None, typer.Option(help="swarm: steps of a sub-agent, 100 at most.")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option(help="swarm: US dollars at most.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the structured result.")] = False,
 ) -> None:
     """Ask Kimi from a shell.
@@ -72,7 +88,23 @@ def ask(
     set, from its folders alone. Keys and .env files are never sent.
     """
     images, files = tuple(image or ()), tuple(file or ())
-    asked = chosen_tool(tool, images=images, video=video, files=files, mode=mode)
+    options = {
+        "--image": images,
+        "--video": video,
+        "--file": files,
+        "--mode": mode,
+        "--system": system,
+        "--max-tokens": max_tokens,
+        "--temperature": temperature,
+        "--schema": schema,
+        "--item": item,
+        "--use": use,
+        "--max-agents": max_agents,
+        "--max-steps": max_steps,
+        "--max-agent-steps": max_agent_steps,
+        "--max-cost-usd": max_cost_usd,
+    }
+    asked = chosen_tool(tool, options)
     from kimi_mcp import logs
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.settings import read_settings
@@ -80,26 +112,33 @@ def ask(
     settings = read_settings(os.environ)
     logs.configure(settings.log_level)
     logs.hide(*settings.keys.values())
+    prompt = _read_stdin() if prompt == "-" else prompt
     arguments = {
-        "prompt": _read_stdin() if prompt == "-" else prompt,
+        "prompt": prompt,
         "system": system,
         "model": model,
         "provider": provider,
         "max_tokens": max_tokens,
         "temperature": temperature,
         "response_schema": _read_schema(schema),
+        "items": item or None,
+        "tools": use or None,
+        "max_agents": max_agents,
+        "max_steps": max_steps,
+        "max_agent_steps": max_agent_steps,
+        "max_cost_usd": max_cost_usd,
         **_named(asked, images, video, files, mode),
     }
     settings = with_typed_folders(settings, (*images, *([video] if video else ())), files)
     name = f"kimi_{asked.value}"
     watch = _watch_for(settings, as_json=as_json)
     try:
-        call = _call(name, arguments)
+        work = _work(name, arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
         watch.end(outcome)
     else:
-        outcome = _live(name, call, settings, watch)
+        outcome = _live(name, prompt, work, settings, watch)
     _leave(outcome)
 
 
@@ -112,34 +151,45 @@ def _named(
             return {"images": list(images), "mode": mode and mode.value}
         case AskTool.video:
             return {"video": video, "mode": mode and mode.value}
+        case AskTool.swarm:
+            return {}
         case _:
             return {"files": list(files) or None}
 
 
-def _call(name: str, arguments: dict[str, Any]) -> Call:
-    from kimi_mcp.tools import TOOLS, Asking, read_arguments
+def _work(name: str, arguments: dict[str, Any]) -> Work:
+    """What is to be done, once its arguments were validated."""
+    from kimi_mcp.tools import TOOLS, Asking, Swarm, read_arguments
 
     tool = TOOLS[name]
     read = read_arguments(tool, arguments)
+    if isinstance(read, Swarm):
+        from kimi_mcp.swarm import run_swarm
+
+        swarm = read.call()
+        return lambda engine, run: run_swarm(swarm, run, engine)
     assert isinstance(read, Asking)
     assert tool.mode is not None
-    return read.call(tool.mode)
+    call = read.call(tool.mode)
+    return lambda engine, run: engine.run(call, run)
 
 
-def _live(name: str, call: Call, settings: Settings, watch: Watch) -> Outcome:
+def _live(name: str, prompt: str, work: Work, settings: Settings, watch: Watch) -> Outcome:
     """The call's outcome, watched to its end; Ctrl-C ends it, and then what had arrived is its outcome."""
     import anyio
 
     ended: list[Outcome] = []
     try:
-        anyio.run(_run, name, call, settings, watch, ended.append)
+        anyio.run(_run, name, prompt, work, settings, watch, ended.append)
     except KeyboardInterrupt:
         if not ended:
             raise
     return ended[0]
 
 
-async def _run(name: str, call: Call, settings: Settings, watch: Watch, ended: Callable[[Outcome], None]) -> None:
+async def _run(
+    name: str, prompt: str, work: Work, settings: Settings, watch: Watch, ended: Callable[[Outcome], None]
+) -> None:
     import anyio
 
     from kimi_mcp.engine import Engine
@@ -150,8 +200,8 @@ async def _run(name: str, call: Call, settings: Settings, watch: Watch, ended: C
     try:
         async with anyio.create_task_group() as tasks:
             runs = open_runs(tasks, settings)
-            run = Run(caller=LOCAL, tool=name, prompt=call.prompt, host="kimi-mcp ask")
-            runs.start(run, lambda run: engine.run(call, run))
+            run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
+            runs.start(run, lambda run: work(engine, run))
             try:
                 await _watched(run, watch)
             finally:

@@ -7,7 +7,7 @@ the folder of a typed path counts as a root for that one call; where KIMI_ROOTS 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ class AskTool(StrEnum):
     instant = "instant"
     vision = "vision"
     video = "video"
+    swarm = "swarm"
 
 
 class AskMode(StrEnum):
@@ -34,24 +35,39 @@ class AskMode(StrEnum):
     instant = "instant"
 
 
-def chosen_tool(
-    said: AskTool | None, *, images: Sequence[str], video: str | None, files: Sequence[str], mode: AskMode | None
-) -> AskTool:
-    """The tool that the options mean; raises ``BadParameter`` where they contradict each other."""
-    if images and video is not None:
+_OF_SWARMS = ("--item", "--use", "--max-agents", "--max-steps", "--max-agent-steps", "--max-cost-usd")
+_TAKES = {
+    "--image": (AskTool.vision,),
+    "--video": (AskTool.video,),
+    "--file": (AskTool.think, AskTool.instant),
+    "--mode": (AskTool.vision, AskTool.video),
+    **dict.fromkeys(
+        ("--system", "--max-tokens", "--temperature", "--schema"),
+        (AskTool.think, AskTool.instant, AskTool.vision, AskTool.video),
+    ),
+    **dict.fromkeys(_OF_SWARMS, (AskTool.swarm,)),
+}
+"""Which tools an option belongs to; one that is not named belongs to all of them."""
+
+
+def chosen_tool(said: AskTool | None, options: Mapping[str, object]) -> AskTool:
+    """The tool that the options mean; raises ``BadParameter`` where they contradict each other.
+
+    ``options``: what was said of each, by its name; None, or nothing in a list, where it was left out.
+    """
+    given = [name for name, value in options.items() if value is not None and value not in ([], ())]
+    images, video = "--image" in given, "--video" in given
+    if images and video:
         raise typer.BadParameter("a call takes pictures or a clip, not both.", param_hint="--image, --video")
-    tool = said or (AskTool.vision if images else AskTool.video if video is not None else AskTool.think)
-    for option, given, takes in (
-        ("--image", bool(images), (AskTool.vision,)),
-        ("--video", video is not None, (AskTool.video,)),
-        ("--file", bool(files), (AskTool.think, AskTool.instant)),
-        ("--mode", mode is not None, (AskTool.vision, AskTool.video)),
-    ):
-        if given and tool not in takes:
+    meant = AskTool.swarm if set(given) & set(_OF_SWARMS) else AskTool.think
+    tool = said or (AskTool.vision if images else AskTool.video if video else meant)
+    for option in given:
+        takes = _TAKES.get(option, tuple(AskTool))
+        if tool not in takes:
             raise typer.BadParameter(f"it belongs to --tool {' or '.join(takes)}, not to {tool}.", param_hint=option)
     if tool is AskTool.vision and not images:
         raise typer.BadParameter("--tool vision needs a picture.", param_hint="--image")
-    if tool is AskTool.video and video is None:
+    if tool is AskTool.video and not video:
         raise typer.BadParameter("--tool video needs a clip.", param_hint="--video")
     return tool
 

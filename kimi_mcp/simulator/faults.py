@@ -7,6 +7,7 @@ value of the wrong type, is an error that names it. Every key may be left out:
 
     match            {"model": id, "text": part of the last user message, "system": part of the system message,
                       "tool": part of the tool results since the last assistant turn ("" where there are any),
+                      "turns": number of assistant turns so far, such as 0,
                       "path": "/v1/models"}: without `path` only chat requests are meant
     times            how many requests it serves (1), or "always"
     unchecked        true: played before the strict checks, key included
@@ -66,7 +67,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_number, as_object, as_text
 
@@ -92,6 +93,8 @@ class Glimpse:
     """Of all system messages."""
     tool: str | None = None
     """Of the tool messages since the last assistant turn; None: there are none."""
+    turns: int = 0
+    """Assistant messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ class Match:
     text: str | None = None
     system: str | None = None
     tool: str | None = None
+    turns: int | None = None
     path: str | None = None
 
     def fits(self, request: Glimpse) -> bool:
@@ -112,6 +116,7 @@ class Match:
             and (self.text is None or self.text in request.text)
             and (self.system is None or self.system in request.system)
             and (self.tool is None or (request.tool is not None and self.tool in request.tool))
+            and (self.turns is None or self.turns == request.turns)
         )
 
 
@@ -273,9 +278,14 @@ def _match(value: object, where: str) -> Match:
         return value
     said = as_object(value)
     known = {one.name for one in fields(Match)}
-    if said is None or set(said) - known or not all(isinstance(one, str) for one in said.values()):
-        raise ScenarioError(f"{where} must be an object of texts with the keys {', '.join(sorted(known))}")
-    return Match(**cast("dict[str, str]", said))
+    turns = None if said is None else said.get("turns", 0)
+    texts = [] if said is None else [one for name, one in said.items() if name != "turns"]
+    whole = isinstance(turns, int) and not isinstance(turns, bool)
+    if said is None or set(said) - known or not whole or not all(isinstance(one, str) for one in texts):
+        raise ScenarioError(
+            f"{where} must be an object with the keys {', '.join(sorted(known))}: texts, but for turns, a number"
+        )
+    return Match(**cast("dict[str, Any]", said))
 
 
 def _calls(value: object, where: str) -> tuple[ScriptedCall, ...]:

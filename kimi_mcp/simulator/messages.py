@@ -157,6 +157,8 @@ class _Reader:
             call_id, arguments = as_text(found.get("id")), function.get("arguments")
             if not call_id or not as_text(function.get("name")) or not isinstance(arguments, str):
                 invalid(f"Invalid request: malformed tool call in the message at position {index}")
+            if call_id in self.open_calls:
+                invalid(f"Invalid request: tool call id {call_id} is duplicated in the message at position {index}")
             self.open_calls.append(call_id)
             self.known_calls.add(call_id)
 
@@ -164,8 +166,9 @@ class _Reader:
         call_id = as_text(message.get("tool_call_id")) or ""
         if call_id not in self.known_calls:
             invalid(f"Invalid request: tool_call_id {call_id} is not found")
-        if call_id in self.open_calls:
-            self.open_calls.remove(call_id)
+        if call_id not in self.open_calls:
+            invalid(f"Invalid request: tool_call_id {call_id} was answered already")
+        self.open_calls.remove(call_id)
 
     def all_answered(self) -> None:
         if self.open_calls:
@@ -254,7 +257,7 @@ def _media_tokens(stored: StoredMedium) -> int:
 def glimpse(path: str, body: object) -> Glimpse:
     """What a scenario's match looks at, of a body that may be anything."""
     fields = as_object(body) or {}
-    user, tool, systems = "", None, list[str]()
+    user, tool, systems, turns = "", None, list[str](), 0
     for entry in as_array(fields.get("messages")) or []:
         message = as_object(entry) or {}
         content = message.get("content")
@@ -264,9 +267,10 @@ def glimpse(path: str, body: object) -> Glimpse:
             user = "\n".join(texts)
         elif role == "system":
             systems += texts
+        turns += role == "assistant"
         tool = "\n".join([*([tool] if tool is not None else []), *texts]) if role == "tool" else None
     model = as_text(fields.get("model")) or ""
-    return Glimpse(path=path, model=model, text=user, system="\n".join(systems), tool=tool)
+    return Glimpse(path=path, model=model, text=user, system="\n".join(systems), tool=tool, turns=turns)
 
 
 def _texts(content: object) -> list[str]:

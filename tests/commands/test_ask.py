@@ -89,7 +89,14 @@ async def test_an_answer_that_is_cut_off_ends_with_status_1_and_keeps_what_came(
 
 
 @pytest.mark.parametrize(
-    "wrong", [["ask"], ["ask", "x", "--tool", "swarm"], ["ask", "x", "--max-tokens", "many"], ["oracle"]]
+    "wrong",
+    [
+        ["ask"],
+        ["ask", "x", "--tool", "dream"],
+        ["ask", "x", "--tool", "swarm", "--temperature", "1"],
+        ["ask", "x", "--max-tokens", "many"],
+        ["oracle"],
+    ],
 )
 def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
     ended = CliRunner().invoke(app, wrong)

@@ -117,7 +117,7 @@ def test_options_that_contradict_each_other_are_wrong_usage(options: list[str], 
     ("images", "video", "tool"), [(["a"], None, AskTool.vision), ([], "b", AskTool.video), ([], None, AskTool.think)]
 )
 def test_what_is_given_chooses_the_tool(images: list[str], video: str | None, tool: AskTool) -> None:
-    assert chosen_tool(None, images=images, video=video, files=(), mode=None) is tool
+    assert chosen_tool(None, {"--image": images, "--video": video, "--file": ()}) is tool
 
 
 def test_the_folders_of_typed_paths_become_roots_beside_the_working_directory(

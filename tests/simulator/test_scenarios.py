@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "choice": ({"over": "tcp"}, "step 1: over must be one of body, raw, not 'tcp'"),
     "times": ({"times": 0}, 'step 1: times must be a whole number from 1 on or "always", not 0'),
     "place": ({"gate_at": "middle"}, "step 1: gate_at must be a number of events or one of start, head"),
-    "match": ({"match": {"modle": "x"}}, "step 1: match must be an object of texts with the keys model"),
+    "match": ({"match": {"modle": "x"}}, "step 1: match must be an object with the keys model"),
     "calls": ({"tool_calls": [{"nam": "x"}]}, "step 1: tool_calls: a call has name, arguments and id"),
 }
 

@@ -1,0 +1,190 @@
+"""``work``: one agent's loop, the main agent's as well as a sub-agent's. No I/O of its own: its desk and its hands act.
+
+Ask, let the tools run that the answer calls, give back what they brought, ask again, until there is an answer. Every
+turn that goes into the conversation is one that the provider takes back: a turn that called tools goes with its exact
+reasoning or not at all, a call that could not be read is not in it, and each one that is has its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kimi_mcp.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
+from kimi_mcp.swarm import prompts
+from kimi_mcp.swarm.desk import Desk, Draft
+from kimi_mcp.swarm.fitting import fitted, size
+from kimi_mcp.swarm.limits import Limit, reason
+from kimi_mcp.swarm.said import Said
+from kimi_mcp.swarm.tally import Agent
+from kimi_mcp.types import Completion, Request, TextPart, ToolCall, Turn, system, user
+
+WIDENED = 2
+"""How often an agent's bound on a step is doubled after an answer that was cut."""
+
+LOST = 2
+"""How many turns in a row may lose their reasoning before the agent concludes without tools."""
+
+
+class Hands(Protocol):
+    """What an agent can do besides talking."""
+
+    @property
+    def definitions(self) -> Sequence[Mapping[str, Any]]:
+        """Its tools, as they stand on the wire."""
+        ...
+
+    async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
+        """What the calls of one turn bring, in their order; none is left out, whatever goes wrong."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What an agent is to do."""
+
+    system: str
+    """Its system prompt."""
+    prompt: str
+    """The task: the last user message of each of its requests."""
+    steps: int
+    """Requests that it may make."""
+    leads: bool = False
+    """Whether it is the main agent, which begins at once and always may conclude."""
+    kept_usd: float = 0.0
+    """What it must leave for the main agent's last request."""
+
+
+async def work(agent: Agent, task: Task, hands: Hands, desk: Desk) -> None:
+    """Work on a task until it is done or can't be; how it ended stands in the agent's line."""
+    talk = _Talk(task, hands, desk)
+    while agent.status == "running":
+        key = f"{agent.id}/step-{agent.steps + 1}"
+        said = await desk.ask(agent, key, talk.told(agent), talk.draft(agent))
+        done, more = said.completion, said.limit is None and agent.steps < task.steps
+        calls = bool(done.tool_calls or done.malformed_calls) and bool(hands.definitions)
+        if isinstance(said.error, ContextTooLong) and more and talk.shrink():
+            continue
+        if said.error is not None:
+            agent.end("failed", error=said.error, answer=done.answer)
+        elif done.finish_reason == "length" and more and talk.widen():
+            continue  # the cut turn is left out, and asked for again
+        elif not calls or said.limit is not None or done.finish_reason in ("length", "content_filter"):
+            _conclude(agent, said, desk)
+        elif done.tool_calls and not _replayable(done.reasoning):
+            talk.lost += 1  # the turn can't be sent back, so nothing that it asks for is run
+        else:
+            talk.lost = 0
+            await talk.act(agent, key, done)
+
+
+def _replayable(reasoning: str | None) -> bool:
+    """Whether a turn that called tools may be sent on (rule ``reasoning-replayed``): an empty text may, a blank not."""
+    return reasoning is not None and (reasoning == "" or bool(reasoning.strip()))
+
+
+class _Talk:
+    """An agent's conversation. Mutable: it grows turn by turn."""
+
+    def __init__(self, task: Task, hands: Hands, desk: Desk) -> None:
+        self._task, self._hands, self._desk = task, hands, desk
+        self._tools = tuple(hands.definitions)
+        self._turns: tuple[Turn, ...] = (system(task.system), user(task.prompt))
+        self._widened = 0
+        self._room = desk.profile.model.context_tokens
+        self.lost = 0
+        """Turns in a row that lost their reasoning."""
+
+    def told(self, agent: Agent) -> Mapping[str, Any]:
+        """What people are told of its next step."""
+        first = {"system": self._task.system, "task": self._task.prompt} if not agent.steps else {}
+        return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.steps + 1, **first}
+
+    def draft(self, agent: Agent) -> Draft:
+        """Its next request."""
+        room = self._room - self._max_tokens
+        self._turns = fitted(self._turns, room - size((), self._tools))
+        tokens = size(self._turns, self._tools)
+        limit: Limit | None = None
+        if self._tools and agent.steps + 1 >= self._task.steps:
+            limit = "steps" if self._task.leads else "agent_steps"
+        elif self.lost >= LOST:
+            limit = "reasoning"
+        elif tokens > room:
+            limit = "context"
+        return Draft(
+            make=self._request,
+            prompt_tokens=tokens,
+            limit=limit,
+            goes_on=bool(self._tools),
+            kept_usd=self._task.kept_usd,
+            launches=not agent.steps and not self._task.leads,
+        )
+
+    async def act(self, agent: Agent, key: str, done: Completion) -> None:
+        """Let the tools run that a turn calls; the turn and what they brought go into the conversation."""
+        added: list[Turn] = []
+        if done.tool_calls:
+            parts = (TextPart(text=done.answer),) if done.answer.strip() else ()
+            added.append(Turn(role="assistant", parts=parts, reasoning=done.reasoning, tool_calls=done.tool_calls))
+            texts = await self._hands.use(agent, key, done.tool_calls)
+            for call, text in zip(done.tool_calls, texts, strict=True):
+                brought = TextPart(text=text if text.strip() else prompts.said("notes.empty"))
+                added.append(Turn(role="tool", parts=(brought,), tool_call_id=call.id))
+        if done.malformed_calls:
+            added.append(system(prompts.said("notes.malformed", count=done.malformed_calls)))
+        self._turns = (*self._turns, *added)
+
+    def widen(self) -> bool:
+        """Allow twice as many tokens for a step; False where that was done often enough, or can't be."""
+        self._widened += 1
+        return self._widened <= WIDENED and self._max_tokens < self._desk.profile.output_ceiling
+
+    def shrink(self) -> bool:
+        """Take the context for half as long: the provider counts more tokens than we do. False the second time."""
+        whole = self._desk.profile.model.context_tokens
+        self._room, shrunk = whole // 2, self._room == whole
+        return shrunk
+
+    @property
+    def _max_tokens(self) -> int:
+        return min(self._desk.step_tokens << min(self._widened, WIDENED), self._desk.profile.output_ceiling)
+
+    def _request(self, limit: Limit | None) -> Request:
+        turns = self._turns
+        if limit is not None and self._tools:
+            why = reason(limit, self._desk.ledger.limits)
+            turns = (*turns, system(prompts.said("notes.conclude", why=why)))
+        return Request(
+            mode="thinking",
+            turns=turns,
+            max_tokens=self._max_tokens,
+            tools=self._tools,
+            tool_choice="none" if limit is not None and self._tools else None,
+            model_asked=self._desk.model_asked,
+        )
+
+
+def _conclude(agent: Agent, said: Said, desk: Desk) -> None:
+    """An answer has come, or what stands in its place."""
+    done, error = said.completion, _shortfall(said.completion, desk.profile.provider.id)
+    whole = error is None and said.limit is None
+    status = "completed" if whole else "partial" if done.answer.strip() else "failed"
+    agent.end(status, error=error, answer=done.answer)
+
+
+def _shortfall(done: Completion, provider: str) -> KimiError | None:
+    """What an agent's last answer lacks; None: it is whole."""
+    if done.finish_reason == "content_filter":
+        return ContentFiltered(
+            f"The content filter of {provider} stopped the answer.",
+            fix="Change `prompt`, or name another `provider`.",
+        )
+    if done.finish_reason == "length":
+        return AnswerCutOff("The answer used up its tokens.", fix="Ask for less at once.")
+    if not done.answer.strip():
+        return AnswerCutOff(
+            f"{provider} ended its turn without an answer.", fix="Call again, or split the work into smaller parts."
+        )
+    return None

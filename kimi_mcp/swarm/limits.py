@@ -1,0 +1,176 @@
+"""What a swarm may use, and the ledger that its agents ask before each request. Waits for others' requests; no I/O.
+
+A limit is met in two steps. Before it is reached an agent goes on; then it may make one last request, to conclude with
+what it has; and where not even that fits, none. What a request may cost at most is held while it is under way, so that
+many agents at once don't spend the same dollar.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+
+from kimi_mcp.errors import BudgetExceeded
+
+Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]
+"""What an agent was told to conclude for."""
+
+SWARM_WIDE: frozenset[Limit] = frozenset(("tool_calls", "tokens", "seconds", "usd"))
+"""The limits that all agents share: one of them reached, and the swarm is not whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one swarm may use, handed down to whoever spends."""
+
+    steps: int = 15
+    """Requests of the main agent (arXiv 2602.02276, appendix)."""
+    agent_steps: int = 100
+    """Requests of a sub-agent (the same)."""
+    agents: int = 100
+    """Tasks given out (arXiv 2602.02276: up to 100 sub-agents)."""
+    tool_calls: int = 1_500
+    """Calls of the sub-agents' tools, together (the same)."""
+    tokens: int = 50_000_000
+    """Tokens of all requests, prompts included: 1,500 requests of 33,000 each."""
+    seconds: float = 4 * 3600
+    """Wall time of the process that runs it."""
+    usd: float | None = None
+    """US dollars; None: no limit."""
+    usd_set_by: str = "KIMI_BUDGET_USD_PER_SWARM"
+    """The argument or variable that set it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """What the ledger says to a request."""
+
+    limit: Limit | None = None
+    """The limit for which it is the last; None: the agent goes on afterwards."""
+    granted: bool = True
+    """Whether it may be sent at all."""
+    usd: float = 0.0
+    """What is held for it."""
+
+
+class Ledger:
+    """What has been used so far. Mutable; counts what is replayed from a record like what is new."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        """What may be used."""
+        self.usd = 0.0
+        """Counted so far, at the dearest price where the true one is not known."""
+        self.tokens = 0
+        """Prompt and completion of all requests that ended."""
+        self.tool_calls = 0
+        """Tools that ran."""
+        self._until = anyio.current_time() + limits.seconds
+        self._holds = 0
+        self._held = 0.0
+        self._changed = anyio.Event()
+
+    async def leave(
+        self, usd: float, *, then: float, kept: float, limit: Limit | None = None, begins: bool = False
+    ) -> Leave:
+        """Whether a request may be sent, and whether it must be the agent's last.
+
+        ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``kept`` what must be
+        left for somebody else. ``limit``: one of the agent's own that it has reached. ``begins``: the agent has done
+        nothing yet, so that concluding makes no sense. Waits while only the requests under way stand against it: most
+        of them cost less than is held for them.
+        """
+        limit = limit or self._reached()
+        while True:
+            left = (math.inf if self.limits.usd is None else self.limits.usd) - self.usd - kept
+            need = usd if limit else usd + then
+            if (begins and limit in SWARM_WIDE) or (limit and need > left):
+                return Leave(limit=limit, granted=False)
+            if need > left:
+                limit = "usd"
+            elif need <= left - self._held:
+                self._holds, self._held = self._holds + 1, self._held + usd
+                return Leave(limit=limit, usd=usd)
+            else:
+                await self._changed.wait()
+
+    def give_back(self, leave: Leave) -> None:
+        """The request has ended, and what it cost is counted: let go of what was held for it."""
+        self._holds -= 1
+        self._held = self._held - leave.usd if self._holds else 0.0
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def count(self, *, usd: float, tokens: int) -> None:
+        """A request has used that much."""
+        self.usd += usd
+        self.tokens += tokens
+
+    def _reached(self) -> Limit | None:
+        if self.tokens >= self.limits.tokens:
+            return "tokens"
+        if self.tool_calls >= self.limits.tool_calls:
+            return "tool_calls"
+        return "seconds" if anyio.current_time() >= self._until else None
+
+
+def reason(limit: Limit, limits: Limits) -> str:
+    """Why an agent is to conclude, one sentence for it."""
+    return _REASONS[limit].format_map(_places(limits))
+
+
+def exceeded(limit: Limit, limits: Limits) -> BudgetExceeded:
+    """What the caller is told of a limit, and how to go on."""
+    if limit == "usd":
+        usd, name = limits.usd or 0.0, limits.usd_set_by
+        more = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can," if name.isupper() else f"Raise `{name}`,"
+        return BudgetExceeded(
+            f"The swarm's budget of {usd:g} USD is used up, or has no room for another request.",
+            fix=f"{more} ask for less at once, or go on from this answer in another call.",
+        )
+    return BudgetExceeded(_TOLD[limit].format_map(_places(limits)), fix=_FIXES[limit])
+
+
+def _places(limits: Limits) -> Mapping[str, object]:
+    return {
+        "steps": f"{limits.steps} step{'s' if limits.steps > 1 else ''}",
+        "agent_steps": f"{limits.agent_steps} step{'s' if limits.agent_steps > 1 else ''}",
+        "tool_calls": f"{limits.tool_calls:,}",
+        "tokens": f"{limits.tokens:,}",
+        "minutes": f"{limits.seconds / 60:g}",
+    }
+
+
+_REASONS: Mapping[Limit, str] = {
+    "steps": "This is the last of your {steps}.",
+    "agent_steps": "This is the last of your {agent_steps}.",
+    "tool_calls": "The {tool_calls} tool calls of all agents together are used up.",
+    "tokens": "The {tokens} tokens of all agents together are used up.",
+    "seconds": "The time of all agents together is over.",
+    "usd": "The budget of all agents together is used up.",
+    "context": "Your context is full.",
+    "reasoning": "Your reasoning was lost on its way twice, so tools can't be called any more.",
+}
+_TOLD: Mapping[Limit, str] = {
+    "steps": "The main agent has used its {steps} and concluded with what it had.",
+    "agent_steps": "A sub-agent has used its {agent_steps} and concluded with what it had.",
+    "tool_calls": "The swarm has used its {tool_calls} tool calls and concluded with what it had.",
+    "tokens": "The swarm has used its {tokens} tokens and concluded with what it had.",
+    "seconds": "The swarm has run for its {minutes} minutes and concluded with what it had.",
+    "context": "The main agent's context was full, and it concluded with what it had.",
+    "reasoning": "The provider lost the main agent's reasoning twice, and it concluded with what it had.",
+}
+_FIXES: Mapping[Limit, str] = {
+    "steps": "Raise `max_steps` (15 at most), ask for less at once, or go on from this answer in another call.",
+    "agent_steps": "Raise `max_agent_steps` (100 at most), or ask for less of each sub-agent.",
+    "tool_calls": "Ask for less at once, or go on from this answer in another call.",
+    "tokens": "Ask for less at once, or go on from this answer in another call.",
+    "seconds": "Ask for less at once, or go on from this answer in another call.",
+    "context": "Ask for less at once, or name a `model` with a longer context.",
+    "reasoning": "Look for a proxy that drops fields (an engine needs --reasoning-parser kimi_k2), or use another "
+    "provider.",
+}

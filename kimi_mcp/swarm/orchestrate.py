@@ -1,0 +1,225 @@
+"""``run_swarm``: a whole swarm, from what was asked for to its outcome. I/O through the path, the toolbox, the record.
+
+With items there is one sub-agent an item and one synthesis; without, a main agent makes sub-agents and gives out tasks.
+Both write the same record by the same rules, so that either can be taken up again where it was cut off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, replace
+from typing import Any
+
+import anyio
+
+from kimi_mcp import policy
+from kimi_mcp.engine import Engine
+from kimi_mcp.errors import Internal, KimiError
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs import Run
+from kimi_mcp.settings import Settings
+from kimi_mcp.steps import Steps
+from kimi_mcp.swarm import prompts
+from kimi_mcp.swarm.agent import Task, work
+from kimi_mcp.swarm.asked import SwarmCall
+from kimi_mcp.swarm.desk import Desk
+from kimi_mcp.swarm.hands import ToolHands
+from kimi_mcp.swarm.lead import Lead, told
+from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
+from kimi_mcp.swarm.pace import Pace
+from kimi_mcp.swarm.tally import Agent, Tally
+from kimi_mcp.swarm.tooling import NoTools, Toolbox
+from kimi_mcp.types import Adjustment, Request, user
+
+KEPT_TOKENS = 32_000
+"""What the main agent's last request is taken to send: money for it is kept back from the sub-agents."""
+
+NAMED = 8
+"""How many agents a sentence names at most."""
+
+log = logging.getLogger(__name__)
+
+OpenToolbox = Callable[[], AbstractAsyncContextManager[Toolbox]]
+"""Starts the tools of one swarm, and ends them with it."""
+
+
+async def run_swarm(
+    call: SwarmCall,
+    run: Run,
+    engine: Engine,
+    *,
+    steps: Steps | None = None,
+    pace: Pace | None = None,
+    toolbox: OpenToolbox | None = None,
+) -> Outcome:
+    """The outcome of a swarm, good or bad; nothing but a cancellation is raised.
+
+    ``steps``: its record, where it is another than the journal's; one that holds finished steps makes it go on from
+    there. ``pace`` and ``toolbox`` are for who wants others than the settings ask for.
+    """
+    return await engine.concluded(run, _swarm(call, run, engine, steps, pace, toolbox))
+
+
+async def _swarm(
+    call: SwarmCall, run: Run, engine: Engine, steps: Steps | None, pace: Pace | None, toolbox: OpenToolbox | None
+) -> Outcome:
+    run.mode = "thinking"
+    way = await engine.find_way(run, model=call.model, provider=call.provider)
+    asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
+    first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=way.model_asked)
+    plan = way.decide(first)  # what can't be had is refused here, before anything is started or paid for
+    tally = Tally()
+    tally.report(plan.adjustments)
+    limits = _limits(call, plan.limits, engine.settings)
+    run.work, run.task = tally, asdict(call)
+    await run.begin(plan)
+    async with (toolbox or NoTools)() as tools:
+        tally.report(_on_tools(call, tools))
+        desk = Desk(
+            engine=engine,
+            way=way,
+            profile=plan.profile,
+            run=run,
+            steps=steps or run.journal.steps(run.id),
+            pace=pace or Pace(engine.settings.max_concurrency),
+            ledger=Ledger(limits),
+            tally=tally,
+        )
+        await (_items if call.items else _led)(call, desk, tools)
+    return _outcome(call, run, desk)
+
+
+def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> Limits:
+    """The limits of the call, of the settings and of the paper: whichever is the smallest."""
+    most = policy.load_rules()["swarm-steps"].options["ceilings"]
+    usd, by = settings.budget_usd_per_swarm, "KIMI_BUDGET_USD_PER_SWARM"
+    if call.max_cost_usd is not None and call.max_cost_usd < usd:
+        usd, by = call.max_cost_usd, "max_cost_usd"
+    limits = Limits(
+        steps=decided.get("max_steps", most["max_steps"]),
+        agent_steps=decided.get("max_agent_steps", most["max_agent_steps"]),
+        usd=usd,
+        usd_set_by=by,
+    )
+    return limits if call.max_agents is None else replace(limits, agents=call.max_agents)
+
+
+def _on_tools(call: SwarmCall, tools: Toolbox) -> list[Adjustment]:
+    asked = list(call.tools) if call.tools is not None else None
+    said = list(tools.warnings)
+    if not tools.definitions:
+        said.append("Sub-agents have no tools here: they answer from what the model knows.")
+    return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in said]
+
+
+# ── with a main agent ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _led(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
+    limits = desk.ledger.limits
+
+    async def start(agent: Agent, own: str, prompt: str) -> None:
+        await _work(agent, own, prompt, desk, tools)
+
+    names = _names(tools)
+    task = Task(
+        system=prompts.main_system(steps=limits.steps, agents=limits.agents, tools=names),
+        prompt=call.prompt,
+        steps=limits.steps,
+        leads=True,
+    )
+    await work(desk.tally.main, task, Lead(desk, start), desk)
+
+
+async def _work(agent: Agent, own: str | None, prompt: str, desk: Desk, tools: Toolbox) -> None:
+    """A sub-agent's whole life; whatever goes wrong with it, the others go on."""
+    task = Task(
+        system=prompts.agent_system(own, _names(tools)),
+        prompt=prompt,
+        steps=desk.ledger.limits.agent_steps,
+        kept_usd=desk.most_usd(KEPT_TOKENS, desk.step_tokens),
+    )
+    try:
+        await work(agent, task, ToolHands(tools, desk), desk)
+    except KimiError as error:
+        agent.end("failed", error=error)
+    except Exception:
+        log.exception("a sub-agent failed by a fault of our own")
+        fault = Internal("The server made a mistake while this agent worked.", fix="Report it with the server's log.")
+        agent.end("failed", error=fault)
+
+
+def _names(tools: Toolbox) -> Sequence[str]:
+    return [tool["name"] for tool in tools.definitions]
+
+
+# ── with items ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _NoHands:
+    """Of an agent that only writes."""
+
+    definitions: Sequence[Mapping[str, Any]] = ()
+
+    async def use(self, agent: Agent, key: str, calls: Sequence[Any]) -> Sequence[str]:
+        raise LookupError(agent.id, key, calls)
+
+
+async def _items(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
+    tally, main = desk.tally, desk.tally.main
+    tally.stage()
+    agents = [tally.agent(" ".join(item.split())[:80]) for item in call.items]
+    async with anyio.create_task_group() as tasks:
+        for agent, task in zip(agents, call.tasks, strict=True):
+            tasks.start_soon(_work, agent, None, task, desk, tools)
+    if not any(agent.answer.strip() for agent in agents):
+        main.end("failed", error=next(agent.error for agent in agents if agent.error))
+        return
+    share = desk.share(len(agents))
+    results = "\n\n".join(
+        f"## Item {number} of {len(agents)}: {agent.name}\n\n{told(agent, share)}"
+        for number, agent in enumerate(agents, 1)
+    )
+    task = Task(
+        system=prompts.said("synthesis.system"),
+        prompt=prompts.said("synthesis.task", prompt=call.prompt, results=results),
+        steps=1,
+        leads=True,
+    )
+    await work(main, task, _NoHands(), desk)
+
+
+# ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _outcome(call: SwarmCall, run: Run, desk: Desk) -> Outcome:
+    """How the swarm is to be called, what is missing of it, and how to go on."""
+    tally, main = desk.tally, desk.tally.main
+    limit = tally.limit or main.limit
+    missing = [agent for agent in tally.agents if agent.status != "completed"]
+    error = main.error
+    if error is None and limit is not None:
+        error = exceeded(limit, desk.ledger.limits)
+    elif error is None and call.items and missing:
+        first = next((agent.error for agent in missing if agent.error), None)
+        error = first or exceeded("agent_steps", desk.ledger.limits)
+    if error is None:
+        return run.snapshot("completed")
+    error = _telling(error, missing)
+    if main.answer.strip():
+        return run.snapshot("partial", error)
+    results = [told(agent, len(agent.answer)) for agent in tally.agents if agent.answer.strip()]
+    if not results:
+        return run.snapshot("failed", error)
+    return replace(run.snapshot("partial", error), answer="\n\n".join(results), finish_reason=None)
+
+
+def _telling(error: KimiError, missing: Sequence[Agent]) -> KimiError:
+    """The error, with what is missing."""
+    if not missing:
+        return error
+    names = ", ".join(f"{agent.id} ({agent.name})" for agent in missing[:NAMED])
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    return type(error)(f"{error.message} Not whole: {names}{more}.", fix=error.fix, rule=error.rule)

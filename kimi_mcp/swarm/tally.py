@@ -1,0 +1,219 @@
+"""``Tally``: who works in a swarm, what each has used, and how far the whole is. Pure, no I/O.
+
+It is what a run shows while a swarm lives (``runs.Work``) and what its result's ``swarm`` block is made of. Times come
+from the steps' own records, so that a swarm that was resumed tells the same as one that never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kimi_mcp.catalogue.profile import Price
+from kimi_mcp.concluding import summed
+from kimi_mcp.errors import KimiError
+from kimi_mcp.exchange import Exchange
+from kimi_mcp.outcome import Outcome, standing
+from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
+from kimi_mcp.swarm.said import Said
+from kimi_mcp.types import Adjustment, Status, Usage
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """One agent's line. Mutable: it grows as the agent works."""
+
+    id: str
+    """``main``, or ``agent-1`` and so on, in the order in which they were given their tasks."""
+    name: str
+    """What the main agent called it, or the item that it works on."""
+    status: Status = "running"
+    """How it stands."""
+    steps: int = 0
+    """Its requests so far."""
+    tool_calls: int = 0
+    """Tools that ran for it."""
+    answer: str = ""
+    """Its message, once there is one; what had arrived of it where it failed."""
+    error: KimiError | None = None
+    """Why it is not whole."""
+    limit: Limit | None = None
+    """The limit for which it concluded."""
+    last: Said | None = None
+    """What its last request brought."""
+    exchange: Exchange | None = None
+    """The request that is under way."""
+    attempts: int = 0
+    """Upstream requests of its steps that ended."""
+    usage: Usage | None = field(default_factory=lambda: _NOTHING)
+    """Tokens of all of them; None where one is not known."""
+    cost_usd: float | None = 0.0
+    """What they cost; None where that of one is not known."""
+    counted_usd: float = 0.0
+    """What limits count for them, at the dearest price where the true one is not known."""
+    tokens: int = 0
+    """Tokens of all of them, estimated where the provider did not say."""
+    busy_s: float = 0.0
+    """Seconds of all its requests and tools."""
+    elapsed_s: float = 0.0
+    """Seconds from its first step to its last, waiting for its turn included, tools of one turn side by side."""
+
+    def add(self, said: Said) -> None:
+        """A request has ended."""
+        self.steps, self.last, self.limit = self.steps + 1, said, said.limit or self.limit
+        self.attempts += said.attempts
+        self.tokens += said.counted_tokens
+        self.counted_usd += said.counted_usd
+        self.busy_s += said.took_s
+        self.elapsed_s += said.waited_s + said.took_s
+        if said.pieces or said.completion.usage:
+            self.usage = summed(self.usage, said.completion.usage)
+        self.cost_usd = None if self.cost_usd is None or said.cost_usd is None else self.cost_usd + said.cost_usd
+
+    def end(self, status: Status, *, error: KimiError | None = None, answer: str = "") -> None:
+        """It has ended, one way or the other."""
+        self.status, self.error, self.answer, self.exchange = status, error, answer, None
+
+    def as_json(self) -> dict[str, Any]:
+        """Its entry in the result."""
+        usage = self.usage or Usage()
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "steps": self.steps,
+            "tool_calls": self.tool_calls,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "total_tokens": usage.total_tokens,
+                "cost_usd": self.cost_usd,
+            },
+        }
+
+
+_NOTHING = Usage(prompt_tokens=0, completion_tokens=0, reasoning_tokens=0, cached_tokens=0, total_tokens=0)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stage:
+    """A step of the main agent, and the agents whose work it gave out; or agents alone."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    agents: list[Agent] = field(default_factory=list[Agent])
+
+
+class Tally:
+    """The lines of one swarm. Mutable."""
+
+    def __init__(self) -> None:
+        self.main = Agent(id="main", name="main")
+        """The main agent, or the one that puts the items' results together."""
+        self.agents: list[Agent] = []
+        """The sub-agents, in the order of their ids."""
+        self.policy: dict[tuple[Any, ...], Adjustment] = {}
+        """What the policy changed and warned of, each once."""
+        self._stages: list[_Stage] = []
+
+    def stage(self) -> None:
+        """Agents begin that follow on no step of the main agent."""
+        self._stages.append(_Stage())
+
+    def agent(self, name: str) -> Agent:
+        """A line for one more sub-agent, in the stage that runs."""
+        agent = Agent(id=f"agent-{len(self.agents) + 1}", name=name)
+        self.agents.append(agent)
+        self._stages[-1].agents.append(agent)
+        return agent
+
+    def add(self, agent: Agent, said: Said) -> None:
+        """A request of an agent has ended."""
+        agent.add(said)
+        self.report(said.policy)
+        if agent is self.main:
+            self._stages.append(_Stage(steps=1, seconds=said.waited_s + said.took_s))
+
+    def report(self, adjustments: Iterable[Adjustment]) -> None:
+        """Keep what a rule said, once."""
+        for each in adjustments:
+            self.policy.setdefault((each.rule, each.action, each.field, repr(each.asked), repr(each.sent)), each)
+
+    @property
+    def limit(self) -> Limit | None:
+        """A limit of the whole swarm that somebody met."""
+        met = (agent.limit for agent in (self.main, *self.agents))
+        return next((limit for limit in met if limit in SWARM_WIDE), None)
+
+    # ── runs.Work ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def attempts(self) -> int:
+        """Upstream requests so far."""
+        everyone = (self.main, *self.agents)
+        return sum(agent.attempts + (agent.exchange.attempts if agent.exchange else 0) for agent in everyone)
+
+    def counted_usd(self, dearest: Price | None) -> float:
+        """What spending limits count for it so far."""
+        del dearest  # it counts where a price is unknown already
+        return sum(agent.counted_usd for agent in (self.main, *self.agents))
+
+    def phase(self) -> str:
+        """What it is at, in a line: agents by their state, steps, tokens, cost."""
+        everyone = (self.main, *self.agents)
+        flowing = sum(agent.exchange.fold.pieces for agent in everyone if agent.exchange)
+        tokens = sum(agent.tokens for agent in everyone) + flowing
+        leading = f"main agent {self.main.exchange.doing()}" if self.main.exchange else "main agent"
+        parts = [standing(agent.status for agent in self.agents) or leading]
+        steps = sum(agent.steps for agent in everyone)
+        parts.append(f"{steps} step{'' if steps == 1 else 's'}")
+        if tokens:
+            parts.append(f"about {tokens:,} tokens")
+        if (cost := self._cost()) is not None:
+            parts.append(f"{cost:.2f} USD")
+        return " · ".join(parts)
+
+    def so_far(self, outcome: Outcome) -> Outcome:
+        """A run's outcome, with what its many requests have brought."""
+        everyone = (self.main, *self.agents)
+        last, flowing = self.main.last, self.main.exchange
+        completion = flowing.fold.completion() if flowing else last.completion if last else None
+        usage = _NOTHING
+        for agent in everyone:
+            usage = summed(usage, agent.usage)
+        if outcome.status != "running":
+            for agent in self.agents:
+                agent.status = "cancelled" if agent.status == "running" else agent.status
+        return replace(
+            outcome,
+            answer=completion.answer if completion else "",
+            reasoning=completion.reasoning if completion else None,
+            finish_reason=completion.finish_reason if completion else None,
+            model_sent=(last and last.sent) or outcome.model_sent,
+            model_answered=completion.model if completion and completion.model else last and last.completion.model,
+            usage=usage if self.attempts else None,
+            cost_usd=self._cost() if self.attempts else None,
+            policy=tuple(self.policy.values()),
+            swarm=self.block() if self._stages or self.attempts else None,
+        )
+
+    def block(self) -> Mapping[str, Any]:
+        """The result's ``swarm``."""
+        longest = [max((agent.steps for agent in stage.agents), default=0) for stage in self._stages]
+        slowest = [max((agent.elapsed_s for agent in stage.agents), default=0.0) for stage in self._stages]
+        path = sum(stage.seconds for stage in self._stages) + sum(slowest)
+        alone = sum(agent.busy_s for agent in (self.main, *self.agents))
+        return {
+            "agents": [agent.as_json() for agent in self.agents],
+            "steps": self.main.steps,
+            "critical_steps": sum(stage.steps for stage in self._stages) + sum(longest),
+            "speedup": round(alone / path, 2) if path else None,
+        }
+
+    def _cost(self) -> float | None:
+        costs = [agent.cost_usd for agent in (self.main, *self.agents)]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None

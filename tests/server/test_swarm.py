@@ -1,0 +1,153 @@
+"""``kimi_swarm`` as a host sees it: arguments, result, progress, and a run like any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import chats, served
+
+CITIES = ["Rome", "Oslo", "Lima"]
+TELL = {"prompt": "Tell me about {{item}}.", "items": CITIES}
+
+LEADING = {
+    "match": {"system": "You lead a swarm", "turns": 0},
+    "tool_calls": [
+        {"name": "create_subagent", "arguments": {"name": "reader", "system_prompt": "You read."}},
+        {"name": "assign_task", "arguments": {"agent": "reader", "prompt": "Look at A."}, "id": "functions.a:1"},
+        {"name": "assign_task", "arguments": {"agent": "reader", "prompt": "Look at B."}, "id": "functions.a:2"},
+    ],
+}
+
+
+async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> None:
+    sim.play(LEADING, {"match": {"system": "You lead a swarm"}, "content": "A and B."})
+    async with served(sim, mode) as kimi:
+        result = await kimi.call("kimi_swarm", {"prompt": "Compare A and B."})
+    assert result.status == "completed"
+    assert result.answer == "A and B."
+    assert result.rules == ["swarm-tools"]
+    assert "no tools" in result.text
+    swarm = result.said["swarm"]
+    assert set(swarm) == {"agents", "steps", "critical_steps", "speedup"}
+    assert [set(agent) for agent in swarm["agents"]] == [{"id", "name", "status", "steps", "tool_calls", "usage"}] * 2
+    assert (swarm["steps"], swarm["critical_steps"]) == (2, 3)
+    assert result.said["usage"]["cost_usd"] > 0
+    assert result.said["mode"] == "thinking"
+    assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
+
+
+async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim: Simulator, mode: str) -> None:
+    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.3") as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
+        assert result.status == "running"
+        await sim.until(lambda: sim.waiting_at("oslo") == 1)
+        with anyio.fail_after(5):
+            while (status := await kimi.run(result.run_id, "status")).said["swarm"]["agents"][0]["steps"] == 0:
+                pass
+        assert [agent["status"] for agent in status.said["swarm"]["agents"]][1] == "running"
+        sim.open_gate("oslo")
+        fetched = await kimi.run(result.run_id, "wait", wait_s=10)
+        assert fetched.status == "completed"
+        assert [agent["name"] for agent in fetched.said["swarm"]["agents"]] == CITIES
+        page = await kimi.run(result.run_id, "answer")
+        assert page.said["page"]["text"] == fetched.answer
+        assert (await kimi.run(result.run_id)).said == fetched.said
+    assert len(chats(sim)) == 4, "it was paid for once"
+
+
+async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode: str) -> None:
+    sim.play({"match": {"text": "Tell me"}, "gate": "never", "times": "always"})
+    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.1") as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
+        await sim.until(lambda: sim.waiting_at("never") == 3)
+        cancelled = await kimi.run(result.run_id, "cancel")
+        await sim.client_gone(3, within=1)
+    assert cancelled.status == "cancelled"
+    assert [agent["status"] for agent in cancelled.said["swarm"]["agents"]] == ["cancelled"] * 3
+
+
+async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kimi_mcp.server.FIRST_PROGRESS_S", 0.1)
+    monkeypatch.setattr("kimi_mcp.server.PROGRESS_EVERY_S", 0.1)
+    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
+    heard: list[str] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(message or "")
+        if "1 running, 2 done" in heard[-1]:
+            sim.open_gate("oslo")
+
+    async with served(sim, mode) as kimi:
+        with anyio.fail_after(20):
+            result = await kimi.call("kimi_swarm", TELL, progress_callback=hear)
+    assert result.status == "completed"
+    assert any("3 agents: 1 running, 2 done · 2 steps · about" in line for line in heard)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "`prompt`"),
+        ({"prompt": " "}, "`prompt`"),
+        ({"prompt": "Tell me.", "items": CITIES}, "{{item}}"),
+        ({"prompt": "{{item}}", "items": ["one"]}, "`items`"),
+        ({"prompt": "{{item}}", "items": []}, None),
+        ({"prompt": "{{item}}", "items": ["a", "a"]}, "`items`"),
+        ({"prompt": "{{item}}", "items": ["a", " "]}, "`items.1`"),
+        ({"prompt": "{{item}}", "items": "a"}, "`items`"),
+        ({"prompt": "x", "max_agents": 0}, "`max_agents`"),
+        ({"prompt": "x", "max_agents": 101}, "`max_agents`"),
+        ({"prompt": "x", "max_steps": "3"}, "`max_steps`"),
+        ({"prompt": "x", "max_cost_usd": 0}, "`max_cost_usd`"),
+        ({"prompt": "x", "tools": [1]}, "`tools.0`"),
+        ({"prompt": "x", "system": "y"}, "no argument `system`"),
+        ({"prompt": "x", "temperature": 1}, "no argument `temperature`"),
+    ],
+)
+async def test_what_a_swarm_can_not_take_is_refused_before_anything_is_sent(
+    sim: Simulator, arguments: dict[str, Any], named: str | None
+) -> None:
+    async with served(sim) as kimi:
+        result = await kimi.call("kimi_swarm", arguments)
+    if named is None:
+        assert result.status == "completed", "no items at all are the same as none"
+        return
+    assert result.code == "invalid_arguments"
+    assert named in result.error["message"]
+    assert result.said["run_id"] is None
+    assert not chats(sim)
+
+
+async def test_more_steps_than_allowed_are_adjusted_and_reported(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        result = await kimi.call("kimi_swarm", {"prompt": "x", "max_steps": 16})
+    assert "swarm-steps" in result.rules
+    assert "max_steps 16 → 15" in result.text
+
+
+async def test_without_a_key_a_swarm_says_not_configured(mode: str) -> None:
+    async with served(None, mode, provider=None) as kimi:
+        result = await kimi.call("kimi_swarm", {"prompt": "x"})
+    assert result.code == "not_configured"
+
+
+async def test_a_provider_that_is_not_allowed_gets_no_swarm(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        result = await kimi.call("kimi_swarm", {"prompt": "x", "provider": "moonshot"})
+    assert (result.code, result.error["rule"]) == ("policy_refused", "provider-allowed")
+
+
+async def test_a_partial_swarm_says_what_is_missing_and_how_to_go_on(sim: Simulator, mode: str) -> None:
+    sim.play({"match": {"text": "about Oslo"}, "status": 401})
+    async with served(sim, mode) as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
+    assert result.status == "partial"
+    assert not result.is_error
+    assert "agent-2 (Oslo)" in result.error["message"]
+    assert "agent-2 (Oslo)" in result.text
+    assert result.error["fix"] in result.text

@@ -1,0 +1,243 @@
+"""How these tests let swarms work: the real engine, a simulator on a socket, and tools made of real values.
+
+A scenario is written so that the same request is always answered alike (``turns``, ``times: always``): a swarm that is
+killed and taken up again meets the same world.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import anyio
+
+from kimi_mcp.engine import Engine
+from kimi_mcp.journal.journal import Journal
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs import Run, Runs
+from kimi_mcp.settings import read_settings
+from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.steps import PassingSteps, Steps
+from kimi_mcp.swarm import SwarmCall, run_swarm
+from kimi_mcp.swarm.pace import Launch, Pace
+from kimi_mcp.swarm.tooling import Toolbox
+
+LEADS = "You lead a swarm"
+"""How a main agent's system prompt begins."""
+
+SYNTHESIS = "Several agents have worked"
+"""How that of a synthesis begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a tool brought."""
+
+    text: str
+    is_error: bool = False
+    repairable: bool = False
+
+
+def tool(name: str, **properties: str) -> dict[str, Any]:
+    """A tool's definition with texts for arguments, all of them required."""
+    return {
+        "name": name,
+        "description": f"Does {name}.",
+        "parameters": {
+            "type": "object",
+            "properties": {key: {"type": kind} for key, kind in properties.items()},
+            "required": list(properties),
+        },
+    }
+
+
+@dataclass
+class Tools:
+    """A toolbox whose tools say what they were told, and that counts."""
+
+    definitions: Sequence[Mapping[str, Any]] = (tool("search", query="string"),)
+    warnings: Sequence[str] = ()
+    answers: dict[str, str] = field(default_factory=dict)
+    """What is said to a query; otherwise that it was asked for."""
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """What was called, in order."""
+    held: anyio.Event | None = None
+    """Calls wait for it, where there is one."""
+    opened: int = 0
+    closed: int = 0
+
+    def __call__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Toolbox:
+        self.opened += 1
+        return self
+
+    async def __aexit__(self, *ended: object) -> None:
+        self.closed += 1
+
+    async def call(self, name: str, arguments: str) -> Brought:
+        said = json.loads(arguments)
+        definition = next(each for each in self.definitions if each["name"] == name)
+        if set(said) != set(definition["parameters"]["required"]):
+            return Brought("The arguments don't fit the schema.", is_error=True, repairable=True)
+        self.calls.append((name, said))
+        if self.held is not None:
+            await self.held.wait()
+        query = said.get("query", "")
+        return Brought(self.answers.get(query, f"found {query}"))
+
+
+@asynccontextmanager
+async def engine_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Engine]:
+    """The engine, told to ask the simulator."""
+    told = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
+    engine = Engine(read_settings(told | variables))
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+@asynccontextmanager
+async def housed(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[tuple[Engine, Runs]]:
+    """The engine, and where runs live; what is left of them ends with it."""
+    journal = Journal(None)
+    try:
+        async with engine_for(sim, provider, **variables) as engine, anyio.create_task_group() as tasks:
+            yield engine, Runs(tasks, journal)
+            tasks.cancel_scope.cancel()
+    finally:
+        await journal.aclose()
+
+
+def quick(places: int = 64) -> Pace:
+    """A pace that launches everybody at once and never waits long."""
+    return Pace(places, Launch(every_s=0), sleep=_at_once)
+
+
+async def _at_once(seconds: float) -> None:
+    del seconds
+    await anyio.lowlevel.checkpoint()
+
+
+async def swarm(
+    sim: Simulator,
+    prompt: str = "Compare A and B.",
+    *,
+    steps: Steps | None = None,
+    tools: Tools | None = None,
+    pace: Pace | None = None,
+    run: Run | None = None,
+    provider: str = "simulator",
+    variables: Mapping[str, str] | None = None,
+    **arguments: Any,
+) -> Outcome:
+    """A swarm's outcome."""
+    call = SwarmCall(prompt=prompt, **arguments)
+    run = run or Run(caller="a test", tool="kimi_swarm", prompt=prompt)
+    async with housed(sim, provider, **(variables or {})) as (engine, runs):
+        runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace or quick(), toolbox=tools))
+        await run.done.wait()
+    assert run.outcome is not None
+    return run.outcome
+
+
+# ── scenarios ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def calling(name: str, arguments: Any, number: int = 0, turn: int = 0) -> dict[str, Any]:
+    """A tool call of a scripted model, with an id as Kimi gives them."""
+    return {"name": name, "arguments": arguments, "id": f"functions.{name}:{turn * 100 + number}"}
+
+
+def leading(*tasks: tuple[str, str], turn: int = 0) -> dict[str, Any]:
+    """A turn of the main agent: sub-agents by name, each with its task."""
+    names = dict.fromkeys(name for name, _ in tasks)
+    calls = [calling("create_subagent", {"name": name, "system_prompt": f"You are {name}."}, number, turn)
+             for number, name in enumerate(names) if turn == 0]  # fmt: skip
+    calls += [
+        calling("assign_task", {"agent": name, "prompt": task}, 50 + number, turn)
+        for number, (name, task) in enumerate(tasks)
+    ]
+    return said({"system": LEADS, "turns": turn}, tool_calls=calls)
+
+
+def said(match: Mapping[str, Any], **what: Any) -> dict[str, Any]:
+    """A step that is played whenever it fits."""
+    return {"match": dict(match), "times": "always", **what}
+
+
+def searching(task: str, *queries: str) -> list[dict[str, Any]]:
+    """A sub-agent that searches once a turn, then answers."""
+    turns = [
+        said({"text": task, "turns": turn}, tool_calls=[calling("search", {"query": query}, turn=turn)])
+        for turn, query in enumerate(queries)
+    ]
+    return [*turns, said({"text": task, "turns": len(queries)}, content=f"I know of {task}.")]
+
+
+# ── what was asked ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chats(sim: Simulator, part: str = "") -> list[Received]:
+    """The chat requests, or those whose last user message or system prompt holds that part."""
+    found = [request for request in sim.requests if request.path.endswith("/chat/completions")]
+    if not part:
+        return found
+    return [request for request in found if part in task_of(request) or part in messages(request)[0]["content"]]
+
+
+def messages(request: Received) -> list[dict[str, Any]]:
+    assert request.body is not None
+    found: Any = request.body["messages"]
+    return found
+
+
+def task_of(request: Received) -> str:
+    """The last user message."""
+    return next(message["content"] for message in reversed(messages(request)) if message["role"] == "user")
+
+
+def agents(outcome: Outcome) -> list[dict[str, Any]]:
+    assert outcome.swarm is not None
+    return list(outcome.swarm["agents"])
+
+
+def statuses(outcome: Outcome) -> list[str]:
+    return [agent["status"] for agent in agents(outcome)]
+
+
+class Killed(Exception):
+    """The process was killed."""
+
+
+class Dying(PassingSteps):
+    """A record whose process is killed at the n-th event: each begin and each finish is two (before and after)."""
+
+    def __init__(self, results: Mapping[str, Any], at: int, kill: Any) -> None:
+        super().__init__()
+        self.results = dict(results)
+        self._left = at
+        self._kill = kill
+        self.events = 0
+
+    async def _event(self) -> None:
+        self.events += 1
+        if self.events == self._left:
+            self._kill()
+            await anyio.sleep_forever()
+
+    async def begin(self, key: str, told: Any) -> Any:
+        await self._event()
+        found = await super().begin(key, told)
+        await self._event()
+        return found
+
+    async def finish(self, key: str, result: Any) -> None:
+        await self._event()
+        await super().finish(key, json.loads(json.dumps(result)))
+        await self._event()

@@ -1,0 +1,38 @@
+"""What every test of a swarm starts from: a simulator, the day of the facts, no long waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date
+
+import anyio
+import pytest
+
+from kimi_mcp.engine import Engine
+from kimi_mcp.simulator import Simulator
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine believes that it is the day of the simulator's facts, whenever the tests run."""
+    monkeypatch.setattr(Engine.__init__, "__kwdefaults__", {"day": lambda: date(2026, 11, 23)})
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two attempts hardly any time passes."""
+    monkeypatch.setattr("kimi_mcp.upstream.retry.BASE_S", 0.01)
+    monkeypatch.setattr("kimi_mcp.upstream.calls.BASE_S", 0.01)
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    """Serves the whole family in Moonshot's dialect, and wants no key."""
+    with anyio.fail_after(60):
+        async with Simulator(provider="simulator") as simulator:
+            yield simulator

@@ -1,0 +1,208 @@
+"""What a swarm may use: money, tokens, time, tool calls, steps; at each limit it concludes with what it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.swarm.limits import Ledger, Limits
+from tests.swarm.asking import LEADS, Tools, agents, calling, chats, leading, messages, said, searching, statuses, swarm
+
+A = (("reader", "Look at A."),)
+CONCLUDE = "Write your final message now"
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+    """Swarms get these limits."""
+    monkeypatch.setattr(Limits.__init__, "__kwdefaults__", {**(Limits.__init__.__kwdefaults__ or {}), **limits})
+
+
+# ── the ledger ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() -> None:
+    ledger = Ledger(Limits(usd=1.0))
+    leave = await ledger.leave(0.4, then=0.4, kept=0.1)
+    assert (leave.granted, leave.limit) == (True, None)
+    ledger.give_back(leave)
+    ledger.count(usd=0.3, tokens=10)
+    leave = await ledger.leave(0.4, then=0.4, kept=0.1)
+    assert (leave.granted, leave.limit) == (True, "usd"), "this is its last one"
+    ledger.give_back(leave)
+    ledger.count(usd=0.3, tokens=10)
+    leave = await ledger.leave(0.4, then=0.4, kept=0.1)
+    assert (leave.granted, leave.limit) == (False, "usd")
+
+
+async def test_an_agent_that_has_not_begun_is_not_begun_for_nothing() -> None:
+    ledger = Ledger(Limits(usd=1.0))
+    assert not (await ledger.leave(0.6, then=0.6, kept=0.0, begins=True)).granted
+
+
+async def test_requests_at_once_never_spend_the_same_dollar() -> None:
+    ledger, most = Ledger(Limits(usd=1.0)), 0.0
+    granted: list[bool] = []
+    held = 0.0
+
+    async def ask() -> None:
+        nonlocal most, held
+        leave = await ledger.leave(0.3, then=0.0, kept=0.0)
+        granted.append(leave.granted)
+        if leave.granted:
+            held += 0.3
+            most = max(most, held + ledger.usd)
+            await anyio.lowlevel.checkpoint()
+            held -= 0.3
+            ledger.count(usd=0.1, tokens=1)
+            ledger.give_back(leave)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(ask)
+    assert most <= 1.0
+    assert ledger.usd <= 1.0
+    assert granted.count(True) >= 7, "what was held and not spent is there for others"
+
+
+async def test_without_a_limit_on_money_nobody_waits() -> None:
+    ledger = Ledger(Limits(usd=None))
+    for _ in range(100):
+        assert (await ledger.leave(1e6, then=1e6, kept=0.0)).limit is None
+
+
+# ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_budget_too_small_for_a_first_request_costs_nothing(sim: Simulator) -> None:
+    outcome = await swarm(sim, max_cost_usd=0.01)
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert outcome.error.code == "budget_exceeded"
+    assert "`max_cost_usd`" in outcome.error.fix
+    assert not chats(sim)
+    assert outcome.run_id is None
+
+
+async def test_the_smaller_of_argument_and_setting_holds_and_is_the_one_that_is_named(sim: Simulator) -> None:
+    small = {"KIMI_BUDGET_USD_PER_SWARM": "0.01"}
+    outcome = await swarm(sim, max_cost_usd=5.0, variables=small)
+    assert outcome.error is not None
+    assert "KIMI_BUDGET_USD_PER_SWARM" in outcome.error.fix
+    assert not chats(sim)
+
+
+async def test_at_the_end_of_its_budget_a_swarm_concludes_with_what_it_has(sim: Simulator) -> None:
+    sim.play(leading(*A), said({"system": LEADS, "turns": 1}, content="What I have."), *searching("Look at A.", "a"))
+    outcome = await swarm(sim, tools=Tools(), max_cost_usd=0.13)
+    assert outcome.status == "partial"
+    assert outcome.answer == "What I have."
+    assert outcome.error is not None
+    assert outcome.error.code == "budget_exceeded"
+    assert "Not whole: agent-1 (reader)." in outcome.error.message
+    assert statuses(outcome) == ["failed"]
+    assert not chats(sim, "Look at A."), "it could not have brought anything"
+
+
+async def test_what_a_swarm_costs_stays_within_its_budget(sim: Simulator) -> None:
+    tasks = tuple(("reader", f"Look at {number}.") for number in range(30))
+    sim.play(leading(*tasks), *(step for _, task in tasks for step in searching(task, *"abcd")))
+    sim.play(said({"text": "Look at", "system": CONCLUDE}, content_tokens=4_000))
+    outcome = await swarm(sim, tools=Tools(), max_cost_usd=0.2)
+    assert outcome.cost_usd is not None
+    assert 0 < outcome.cost_usd <= 0.2
+    assert outcome.status in ("completed", "partial")
+
+
+async def test_where_no_price_is_known_the_limit_counts_the_dearest_and_the_cost_is_null() -> None:
+    async with Simulator(provider="vllm") as sim:
+        outcome = await swarm(sim, provider="vllm", max_cost_usd=0.2)
+        assert outcome.status == "failed", "16,000 tokens at the dearest price are more than that"
+        outcome = await swarm(sim, provider="vllm")
+        assert outcome.status == "completed"
+        assert outcome.cost_usd is None
+        assert outcome.usage is not None
+        assert outcome.usage.total_tokens
+
+
+# ── steps, tool calls, tokens, time ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_main_agent_concludes_at_its_last_step(sim: Simulator) -> None:
+    sim.play(said({"system": CONCLUDE}, content="What I have."), leading(*A), leading(*A, turn=1), leading(*A, turn=2))
+    outcome = await swarm(sim, max_steps=3)
+    assert outcome.status == "partial"
+    assert outcome.answer == "What I have."
+    assert outcome.swarm is not None
+    assert outcome.swarm["steps"] == 3
+    assert outcome.error is not None
+    assert (outcome.error.code, "max_steps" in outcome.error.fix) == ("budget_exceeded", True)
+    assert len(agents(outcome)) == 2
+    last = chats(sim, LEADS)[-1]
+    assert last.body is not None
+    assert last.body["tool_choice"] == "none"
+    assert "the last of your 3 steps" in messages(last)[-1]["content"]
+
+
+async def test_more_steps_than_the_paper_has_are_lowered_and_reported(sim: Simulator) -> None:
+    outcome = await swarm(sim, max_steps=40, max_agent_steps=1_000)
+    found = {entry.field: (entry.rule, entry.asked, entry.sent) for entry in outcome.policy}
+    assert found["max_steps"] == ("swarm-steps", 40, 15)
+    assert found["max_agent_steps"] == ("swarm-steps", 1_000, 100)
+
+
+async def test_more_steps_are_refused_under_strict_before_anything_is_paid_for(sim: Simulator) -> None:
+    outcome = await swarm(sim, max_steps=40, variables={"KIMI_POLICY": "strict"})
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code, outcome.error.rule) == ("failed", "policy_refused", "swarm-steps")
+    assert not chats(sim)
+
+
+async def test_no_agent_ever_makes_more_steps_than_it_may(sim: Simulator) -> None:
+    endless = [said({"system": LEADS, "turns": turn}, tool_calls=[calling("assign_task", {}, turn=turn)])
+               for turn in range(40)]  # fmt: skip
+    sim.play(*endless)
+    outcome = await swarm(sim)
+    assert outcome.swarm is not None
+    assert outcome.swarm["steps"] == 15
+    assert len(chats(sim)) == 15
+
+
+async def test_tool_calls_of_all_agents_together_are_counted(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, tool_calls=4)
+    six = [calling("search", {"query": str(number)}, number) for number in range(6)]
+    sim.play(
+        said({"text": "Look at A.", "system": CONCLUDE}, content="Four of six."),
+        leading(*A),
+        said({"text": "Look at A.", "turns": 0}, tool_calls=six),
+        said({"system": CONCLUDE}, content="What I have."),
+    )
+    tools = Tools()
+    outcome = await swarm(sim, tools=tools)
+    assert len(tools.calls) == 4
+    assert agents(outcome)[0]["tool_calls"] == 4
+    assert statuses(outcome) == ["partial"]
+    assert outcome.status == "partial"
+    assert outcome.error is not None
+    assert "4 tool calls" in outcome.error.message
+    results = [message["content"] for message in messages(chats(sim, "Look at A.")[-1]) if message["role"] == "tool"]
+    assert sum("did not run" in text for text in results) == 2
+
+
+async def test_at_the_end_of_its_tokens_a_swarm_concludes(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, tokens=300)
+    sim.play(leading(*A), said({"system": CONCLUDE}, content="What I have."))
+    outcome = await swarm(sim)
+    assert (outcome.status, outcome.answer) == ("partial", "What I have.")
+    assert outcome.error is not None
+    assert "300 tokens" in outcome.error.message
+
+
+async def test_at_the_end_of_its_time_a_swarm_concludes(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, seconds=0.0)
+    sim.play(said({"system": CONCLUDE}, content="What I have."))
+    outcome = await swarm(sim)
+    assert (outcome.status, outcome.answer) == ("partial", "What I have.")

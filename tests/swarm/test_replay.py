@@ -1,0 +1,173 @@
+"""A swarm that is replayed from its record takes the same way and asks nothing twice, wherever it was killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs import Run
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.steps import PassingSteps
+from tests.swarm.asking import Dying, Tools, agents, calling, chats, leading, said, searching, swarm
+
+TASKS = (("reader", "Look at A."), ("reader", "Look at B."), ("critic", "Look at C."))
+
+
+def play(sim: Simulator) -> None:
+    """Two stages, tool loops of several steps, calls side by side, a call that is refused, an agent that fails."""
+    both = [calling("search", {"query": query}, number) for number, query in enumerate(("b1", "b2"))]
+    sim.play(
+        leading(*TASKS),
+        *searching("Look at A.", "a1", "a2", "a3"),
+        said({"text": "Look at B.", "turns": 0}, tool_calls=[*both, calling("erase", {}, 9)]),
+        said({"text": "Look at B."}, content="B."),
+        said({"text": "Look at C."}, status=401),
+        leading(("critic", "Look at D."), turn=1),
+        *searching("Look at D.", "d1"),
+        said({"system": "You lead a swarm", "turns": 2}, content="All in all."),
+    )
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    """What two swarms that took the same way have in common; how much the provider had cached is its own affair."""
+    return {
+        "status": outcome.status,
+        "answer": outcome.answer,
+        "reasoning": outcome.reasoning,
+        "agents": [{key: agent[key] for key in ("id", "name", "status", "steps", "tool_calls")}
+                   for agent in agents(outcome)],
+        "steps": outcome.swarm and outcome.swarm["steps"],
+        "critical_steps": outcome.swarm and outcome.swarm["critical_steps"],
+        "prompt_tokens": outcome.usage and outcome.usage.prompt_tokens,
+        "completion_tokens": outcome.usage and outcome.usage.completion_tokens,
+        "attempts": outcome.timing.attempts,
+        "policy": [entry.rule for entry in outcome.policy],
+    }  # fmt: skip
+
+
+async def killed_at(sim: Simulator, event: int, results: Mapping[str, Any], tools: Tools) -> Dying:
+    """The record of a swarm that was killed at that event, or ended before."""
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps = Dying(results, event, run.cancel_soon)
+    await swarm(sim, steps=steps, tools=tools, run=run)
+    return steps
+
+
+async def test_a_replayed_swarm_asks_nothing_and_tells_the_same(sim: Simulator) -> None:
+    play(sim)
+    steps, tools = PassingSteps(), Tools()
+    first = await swarm(sim, steps=steps, tools=tools)
+    asked, called = len(chats(sim)), len(tools.calls)
+    again = await swarm(sim, steps=steps, tools=tools)
+    assert len(chats(sim)) == asked
+    assert len(tools.calls) == called
+    assert told(again) == told(first)
+    assert again.swarm == first.swarm, "speed-up and usage come from the record too"
+    assert again.cost_usd == first.cost_usd
+
+
+async def test_every_record_is_plain_json(sim: Simulator) -> None:
+    play(sim)
+    steps = PassingSteps()
+    first = await swarm(sim, steps=steps, tools=Tools())
+    kept = PassingSteps()
+    kept.results = json.loads(json.dumps(steps.results))
+    assert json.loads(json.dumps(steps.told)) == steps.told
+    assert (await swarm(sim, steps=kept, tools=Tools())).swarm == first.swarm
+
+
+async def test_step_keys_are_stable_and_say_which_step_it_is(sim: Simulator) -> None:
+    play(sim)
+    steps = PassingSteps()
+    await swarm(sim, steps=steps, tools=Tools())
+    assert set(steps.results) == set(steps.told)
+    assert {key for key in steps.results if "tool" not in key} == {
+        *("main/step-1", "main/step-2", "main/step-3"),
+        *(f"agent-1/step-{number}" for number in range(1, 5)),
+        *("agent-2/step-1", "agent-2/step-2", "agent-3/step-1", "agent-4/step-1", "agent-4/step-2"),
+    }
+    assert {key for key in steps.results if key.startswith("agent-2/step-1/")} == {
+        f"agent-2/step-1/tool-{number}" for number in (1, 2, 3)
+    }
+    assert steps.told["agent-1/step-1"]["task"] == "Look at A."
+
+
+async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(sim: Simulator) -> None:
+    play(sim)
+    whole, tools = PassingSteps(), Tools()
+    unkilled = await swarm(sim, steps=whole, tools=tools)
+    requests = sum("tool" not in key for key in whole.results)
+    calls = len(tools.calls)
+    assert requests == len(chats(sim))
+    event = 0
+    while True:
+        event += 1
+        sim.reset()
+        play(sim)
+        tools = Tools()
+        dead = await killed_at(sim, event, {}, tools)
+        if dead.events < event:
+            break
+        finished = set(dead.results)
+        begun = set(dead.told) - finished
+        in_flight = {key.partition("/")[0] for key in begun}
+        kept = PassingSteps()
+        kept.results = dict(dead.results)
+        resumed = await swarm(sim, steps=kept, tools=tools)
+        assert told(resumed) == told(unkilled), f"killed at event {event}"
+        assert set(kept.results) == set(whole.results)
+        assert len(chats(sim)) <= requests + len(in_flight), f"killed at event {event}"
+        assert len(tools.calls) <= calls + len([key for key in begun if "tool" in key])
+        assert all(kept.results[key] == dead.results[key] for key in finished), "what is recorded stays"
+    assert event > 60
+
+
+async def test_killed_again_and_again_it_comes_to_its_end(sim: Simulator) -> None:
+    play(sim)
+    unkilled = await swarm(sim, tools=Tools())
+    sim.reset()
+    play(sim)
+    results: Mapping[str, Any] = {}
+    tools, lives = Tools(), 0
+    while True:
+        lives += 1
+        dead = await killed_at(sim, 2 * len(results) + 9, results, tools)
+        if dead.results.keys() == results.keys():
+            break
+        results = dead.results
+    assert lives > 3
+    kept = PassingSteps()
+    kept.results = dict(results)
+    assert told(await swarm(sim, steps=kept, tools=tools)) == told(unkilled)
+
+
+@pytest.mark.parametrize("event", range(4, 36, 3))
+async def test_items_are_taken_up_again_too(sim: Simulator, event: int) -> None:
+    items = tuple(f"city {number}" for number in range(8))
+    sim.play(said({"text": "city 3"}, content="Three."), said({"system": "Several agents"}, content="In all."))
+    tell = "Tell me about {{item}}."
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    dead = Dying({}, event, run.cancel_soon)
+    await swarm(sim, tell, items=items, steps=dead, run=run)
+    kept = PassingSteps()
+    kept.results = dict(dead.results)
+    before = len(chats(sim))
+    resumed = await swarm(sim, tell, items=items, steps=kept)
+    assert resumed.status == "completed"
+    assert len(chats(sim)) - before == 9 - len(dead.results)
+
+
+async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None:
+    """What was asked of an agent stands in the record: another budget at the replay changes nothing of it."""
+    play(sim)
+    steps, tight = PassingSteps(), {"KIMI_BUDGET_USD_PER_SWARM": "0.12"}
+    first = await swarm(sim, steps=steps, tools=Tools(), variables=tight)
+    assert first.status == "partial"
+    asked = len(chats(sim))
+    again = await swarm(sim, steps=steps, tools=Tools(), variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})
+    assert len(chats(sim)) == asked
+    assert told(again) == told(first)

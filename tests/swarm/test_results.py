@@ -1,0 +1,183 @@
+"""What is told of a swarm: its block, its usage and cost, its progress, and what is left when it is cancelled."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from kimi_mcp.outcome import structured, text
+from kimi_mcp.runs import Run
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.swarm import SwarmCall, run_swarm
+from kimi_mcp.swarm.said import Said
+from kimi_mcp.swarm.tally import Tally
+from kimi_mcp.types import Completion, Usage
+from tests.swarm.asking import LEADS, Tools, agents, chats, housed, leading, quick, said, searching, statuses, swarm
+
+TASKS = (("reader", "Look at A."), ("critic", "Look at B."))
+
+
+def step(took: float, waited: float = 0.0) -> Said:
+    """A step of that many seconds."""
+    usage = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=2, total_tokens=15)
+    return Said(
+        completion=Completion(finish_reason="stop", usage=usage), attempts=1, pieces=5, took_s=took, waited_s=waited
+    )
+
+
+def test_critical_steps_are_the_main_agents_and_the_longest_of_each_stage() -> None:
+    tally = Tally()
+    for stage in ((3, 1), (2, 5, 4), ()):
+        tally.add(tally.main, step(1.0))
+        for steps in stage:
+            agent = tally.agent("x")
+            for _ in range(steps):
+                tally.add(agent, step(1.0))
+    block = tally.block()
+    assert block["steps"] == 3
+    assert block["critical_steps"] == (1 + 3) + (1 + 5) + 1
+    assert block["speedup"] == round(18 / 11, 2)
+
+
+def test_waiting_for_its_turn_makes_a_swarm_slower_and_one_agent_not() -> None:
+    tally = Tally()
+    tally.add(tally.main, step(1.0))
+    for waited in (0.0, 3.0):
+        tally.add(tally.agent("x"), step(2.0, waited))
+    assert tally.block()["speedup"] == round(5 / 6, 2)
+
+
+def test_a_swarm_without_a_step_has_no_speedup() -> None:
+    assert Tally().block() == {"agents": [], "steps": 0, "critical_steps": 0, "speedup": None}
+
+
+async def test_usage_and_cost_sum_all_requests(sim: Simulator) -> None:
+    sim.play(leading(*TASKS), *searching("Look at A.", "a", "b"))
+    outcome = await swarm(sim, tools=Tools())
+    parts = [agent["usage"] for agent in agents(outcome)]
+    assert outcome.usage is not None
+    assert outcome.usage.prompt_tokens is not None
+    assert outcome.usage.prompt_tokens > sum(part["prompt_tokens"] for part in parts) > 0
+    assert outcome.usage.total_tokens == outcome.usage.prompt_tokens + (outcome.usage.completion_tokens or 0)
+    assert outcome.usage.reasoning_tokens is None, "the upstream did not say"
+    cached = outcome.usage.cached_tokens or 0
+    by_hand = (outcome.usage.prompt_tokens - cached) * 0.60 + cached * 0.10
+    by_hand += (outcome.usage.completion_tokens or 0) * 3.00
+    assert outcome.cost_usd == pytest.approx(by_hand / 1e6)
+    assert outcome.timing.attempts == len(chats(sim)) == 6
+
+
+async def test_a_request_that_brought_nothing_makes_no_number_unknown(sim: Simulator) -> None:
+    sim.play(leading(*TASKS), said({"text": "Look at A."}, status=401))
+    outcome = await swarm(sim)
+    assert outcome.usage is not None
+    assert outcome.usage.total_tokens
+    assert agents(outcome)[0]["usage"]["total_tokens"] == 0
+
+
+async def test_tokens_that_nobody_counted_are_null(sim: Simulator) -> None:
+    sim.play(leading(*TASKS), said({"text": "Look at A."}, usage="missing"))
+    outcome = await swarm(sim)
+    assert agents(outcome)[0]["usage"]["total_tokens"] is None
+    assert agents(outcome)[1]["usage"]["total_tokens"]
+    assert outcome.usage is None or outcome.usage.total_tokens is None
+    assert outcome.cost_usd is None
+
+
+async def test_the_model_that_answered_is_the_one_that_is_paid(sim: Simulator) -> None:
+    sim.play(said({"system": LEADS}, answer_model="kimi-k3"))
+    outcome = await swarm(sim)
+    assert outcome.usage is not None
+    by_hand = (outcome.usage.prompt_tokens or 0) * 3.00 + (outcome.usage.completion_tokens or 0) * 15.00
+    assert outcome.cost_usd == pytest.approx(by_hand / 1e6)
+    assert (outcome.model_sent, outcome.model_answered) == ("kimi-k2.5", "kimi-k3")
+    assert "model-answered" in [entry.rule for entry in outcome.policy]
+
+
+async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> None:
+    sim.play(
+        leading(*TASKS),
+        said({"text": "Look at A."}, status=401),
+        said({"text": "Look at B."}, gate="b", gate_at="finish", content="B is"),
+    )
+    async with housed(sim) as (engine, runs):
+        run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, engine, pace=quick()))
+        await sim.until(lambda: sim.waiting_at("b") == 1)
+        with anyio.fail_after(5):
+            while "1 running, 1 failed" not in run.phase() or "about" not in run.phase():
+                await anyio.lowlevel.checkpoint()
+        assert run.phase().startswith("2 agents: 1 running, 1 failed · 2 steps · about ")
+        assert " USD · " in run.phase()
+        snapshot = run.snapshot()
+        assert snapshot.status == "running"
+        assert statuses(snapshot) == ["failed", "running"]
+        assert "(2 agents: 1 running, 1 failed)" in text(snapshot)
+        sim.open_gate("b")
+        await run.done.wait()
+        assert run.outcome is not None
+        assert statuses(run.outcome) == ["failed", "completed"]
+
+
+async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: Simulator) -> None:
+    items = tuple(f"city {number}" for number in range(40))
+    sim.play(said({"text": "Tell me"}, gate="never", gate_at="content"))
+    async with housed(sim) as (engine, runs):
+        run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+        call = SwarmCall(prompt="Tell me about {{item}}.", items=items)
+        runs.start(run, lambda run: run_swarm(call, run, engine, pace=quick()))
+        await sim.until(lambda: sim.waiting_at("never") == 40)
+        run.cancel_soon()
+        await sim.client_gone(40, within=1)
+        await run.done.wait()
+        assert run.outcome is not None
+        assert run.outcome.status == "cancelled"
+        assert statuses(run.outcome) == ["cancelled"] * 40
+        assert run.outcome.timing.attempts == 40
+
+
+async def test_cancelling_ends_tools_that_hang(sim: Simulator) -> None:
+    sim.play(leading(*TASKS), *searching("Look at A.", "a"))
+    tools = Tools(held=anyio.Event())
+    async with housed(sim) as (engine, runs):
+        run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, engine, pace=quick(), toolbox=tools))
+        with anyio.fail_after(5):
+            while not tools.calls:
+                await anyio.lowlevel.checkpoint()
+            run.cancel_soon()
+            await run.done.wait()
+        assert tools.closed == 1
+
+
+async def test_a_toolbox_that_fails_costs_that_agent_alone(sim: Simulator) -> None:
+    class Broken(Tools):
+        async def call(self, name: str, arguments: str):
+            raise RuntimeError("of somebody else's making")
+
+    sim.play(leading(*TASKS), *searching("Look at A.", "a"))
+    outcome = await swarm(sim, tools=Broken())
+    assert statuses(outcome) == ["failed", "completed"]
+    assert outcome.status == "completed"
+    assert "somebody else" not in str(structured(outcome, reasoning_chars=100))
+
+
+async def test_the_main_agents_failure_is_the_swarms(sim: Simulator) -> None:
+    sim.play(said({"system": LEADS}, status=401))
+    outcome = await swarm(sim)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "auth_failed")
+
+
+async def test_where_the_main_agent_fails_at_the_end_what_the_others_found_is_kept(sim: Simulator) -> None:
+    sim.play(leading(*TASKS), said({"text": "Look at A."}, content="A is round."), said({"system": LEADS}, status=401))
+    outcome = await swarm(sim)
+    assert outcome.status == "partial"
+    assert "A is round." in outcome.answer
+    assert outcome.error is not None
+    assert outcome.error.code == "auth_failed"
+
+
+def test_what_was_said_is_read_back_the_same() -> None:
+    one = step(1.5, 0.25)
+    assert Said.of_json(one.as_json()) == one

@@ -673,7 +673,9 @@ class Runs:
             log.warning("the journal does not take what arrives, answers are given all the same: %s", reason)
 
 
-def open_runs(tasks: TaskGroup, settings: Settings) -> Runs:
+def open_runs(
+    tasks: TaskGroup, settings: Settings, take_up: Callable[[Mapping[str, Any]], Working] | None = None
+) -> Runs:
     """Runs with the journal and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
     from kimi_mcp import catalogue
     from kimi_mcp.journal.journal import open_journal
@@ -684,6 +686,7 @@ def open_runs(tasks: TaskGroup, settings: Settings) -> Runs:
         call_limit_usd=settings.budget_usd_per_call,
         day_limit_usd=settings.budget_usd_per_day,
         dearest=lambda: catalogue.load().dearest,
+        take_up=take_up,
     )
 
 

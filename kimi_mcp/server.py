@@ -135,7 +135,15 @@ class House:
         from kimi_mcp.engine import Engine
         from kimi_mcp.runs import open_runs
 
-        return Working(engine=Engine(self.settings), runs=open_runs(self.tasks, self.settings))
+        engine = Engine(self.settings)
+        runs = open_runs(self.tasks, self.settings, lambda task: _taken_up(task, engine))
+        return Working(engine=engine, runs=runs)
+
+
+def _taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
+    from kimi_mcp.swarm import SwarmCall, run_swarm
+
+    return lambda run: run_swarm(SwarmCall.of_json(task), run, engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +220,6 @@ def _listed(tool: Tool, title: str, description: str) -> ListedTool:
             title=title,
             read_only_hint=tool.mode is not None,
             destructive_hint=False,
-            idempotent_hint=False,
             open_world_hint=tool.open_world,
         ),
         _meta={"anthropic/maxResultSizeChars": MOST_RESULT_CHARS},

@@ -43,18 +43,14 @@ class Asking(Arguments):
     """What every tool that asks a model takes."""
 
     prompt: Annotated[str, Field(min_length=1, pattern=r"\S", description="What to ask; sent verbatim.")]
-    system: Annotated[str | None, Field(description="System prompt. None is sent by default.")] = None
-    response_schema: Annotated[
-        dict[str, Any] | None, Field(description="JSON schema that the answer must fit; the value is in `parsed`.")
-    ] = None
-    max_tokens: Annotated[
-        int | None, Field(ge=1, description="Bound on reasoning plus answer, in tokens. Leave out for the default.")
-    ] = None
+    system: Annotated[str | None, Field(description="None by default.")] = None
+    response_schema: Annotated[dict[str, Any] | None, Field(description="JSON schema of the answer; see `parsed`.")] = (
+        None
+    )
+    max_tokens: Annotated[int | None, Field(ge=1, description="Reasoning plus answer, in tokens.")] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")] = None
-    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5. Leave out for the best.")] = None
-    provider: Annotated[
-        str | None, Field(min_length=1, description="One that the operator allows. Leave out for the default.")
-    ] = None
+    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
+    provider: Annotated[str | None, Field(min_length=1, description="One that the operator allows.")] = None
     conversation_id: Annotated[
         str | None, Field(min_length=1, description="Go on with it: an earlier result's, or a run_id to branch off.")
     ] = None
@@ -83,7 +79,7 @@ class Ask(Asking):
 
     files: Annotated[
         list[Source] | None,
-        Field(min_length=1, description="Text files to send along: paths or globs within the allowed folders."),
+        Field(min_length=1, description="Text files to send along, as paths or globs."),
     ] = None
 
     def call(self, mode: Mode) -> Call:
@@ -95,7 +91,7 @@ class Vision(Asking):
     """Arguments of ``kimi_vision``."""
 
     images: Annotated[list[Source], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")]
-    mode: Annotated[Mode | None, Field(description="thinking (default) or instant.")] = None
+    mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
 
     def call(self, mode: Mode) -> Call:
         """What the engine is asked."""
@@ -106,7 +102,7 @@ class Video(Asking):
     """Arguments of ``kimi_video``."""
 
     video: Annotated[Source, Field(description=f"The clip: a {SOURCE_FORMS}.")]
-    mode: Annotated[Mode | None, Field(description="thinking (default) or instant.")] = None
+    mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
 
     def call(self, mode: Mode) -> Call:
         """What the engine is asked."""
@@ -117,26 +113,24 @@ class Swarm(Arguments):
     """Arguments of ``kimi_swarm``."""
 
     prompt: Annotated[
-        str, Field(min_length=1, pattern=r"\S", description="The task; with `items`, {{item}} stands for each of them.")
+        str, Field(min_length=1, pattern=r"\S", description="The task; {{item}} stands for each of `items`.")
     ]
     items: Annotated[
-        list[Source] | None, Field(description="2 to 128 different inputs: one sub-agent each, then one summary.")
+        list[Source] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
     ] = None
-    max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents at most.")] = None
-    max_steps: Annotated[int | None, Field(ge=1, description="Steps of the main agent, 15 at most.")] = None
-    max_agent_steps: Annotated[int | None, Field(ge=1, description="Steps of a sub-agent, 100 at most.")] = None
+    max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents.")] = None
+    max_steps: Annotated[int | None, Field(ge=1, description="Of the main agent; 15 at most.")] = None
+    max_agent_steps: Annotated[int | None, Field(ge=1, description="Of a sub-agent; 100 at most.")] = None
     max_cost_usd: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="US dollars at most; can only lower the operator's limit."),
+        Field(gt=0, allow_inf_nan=False, description="Can only lower the operator's limit."),
     ] = None
     tools: Annotated[
         list[Source] | None,
-        Field(description="Patterns of the tools that sub-agents get. Leave out for read-only ones."),
+        Field(description="Patterns of the tools that sub-agents get; read-only ones by default."),
     ] = None
-    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5. Leave out for the best.")] = None
-    provider: Annotated[
-        str | None, Field(min_length=1, description="One that the operator allows. Leave out for the default.")
-    ] = None
+    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
+    provider: Annotated[str | None, Field(min_length=1, description="One that the operator allows.")] = None
 
     def call(self) -> SwarmCall:
         """What the swarm is asked; raises ``InvalidArguments`` for items that are of no use."""

@@ -264,8 +264,7 @@ def begin_step(connection: Connection, run_id: str, key: str, told: Mapping[str,
     found = connection.execute(select(steps.c.result).where(steps.c.run_id == run_id, steps.c.key == key)).first()
     if found is not None:
         return found.result
-    number = select(func.count()).where(steps.c.run_id == run_id).scalar_subquery()
-    connection.execute(insert(steps).values(run_id=run_id, key=key, number=number, told=as_text(told), began_at=now))
+    connection.execute(insert(steps).values(run_id=run_id, key=key, told=as_text(told), began_at=now))
     return None
 
 

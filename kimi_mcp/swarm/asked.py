@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from kimi_mcp.errors import InvalidArguments
 
@@ -35,6 +37,17 @@ class SwarmCall:
     """The ``model`` argument; None: the setting decides."""
     provider: str | None = None
     """The ``provider`` argument; None: the settings decide."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What another server needs to go on with it; ``of_json`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, task: Mapping[str, Any]) -> SwarmCall:
+        """The call that was written down."""
+        tools: Any = task["tools"]
+        said: dict[str, Any] = {**task, "items": tuple(task["items"]), "tools": None if tools is None else tuple(tools)}
+        return cls(**said)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -73,7 +73,7 @@ async def _swarm(
     tally = Tally()
     tally.report(plan.adjustments)
     limits = _limits(call, plan.limits, engine.settings)
-    run.work, run.task = tally, asdict(call)
+    run.work, run.task = tally, call.as_json()
     await run.begin(plan)
     async with (toolbox or NoTools)() as tools:
         tally.report(_on_tools(call, tools))

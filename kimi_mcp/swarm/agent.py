@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kimi_mcp.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.desk import Desk, Draft
-from kimi_mcp.swarm.fitting import fitted, size
+from kimi_mcp.swarm.fitting import fitted, size, size_of_tools
 from kimi_mcp.swarm.limits import Limit, reason
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Agent
@@ -90,6 +90,7 @@ class _Talk:
     def __init__(self, task: Task, hands: Hands, desk: Desk) -> None:
         self._task, self._hands, self._desk = task, hands, desk
         self._tools = tuple(hands.definitions)
+        self._tools_size = size_of_tools(self._tools)
         self._turns: tuple[Turn, ...] = (system(task.system), user(task.prompt))
         self._widened = 0
         self._room = desk.profile.model.context_tokens
@@ -104,8 +105,8 @@ class _Talk:
     def draft(self, agent: Agent) -> Draft:
         """Its next request."""
         room = self._room - self._max_tokens
-        self._turns = fitted(self._turns, room - size((), self._tools))
-        tokens = size(self._turns, self._tools)
+        self._turns = fitted(self._turns, room - self._tools_size)
+        tokens = size(self._turns) + self._tools_size
         limit: Limit | None = None
         if self._tools and agent.steps + 1 >= self._task.steps:
             limit = "steps" if self._task.leads else "agent_steps"

@@ -26,13 +26,18 @@ LEAST_CHARS = 400
 """A tool result that is no longer than this stays: its note would save nothing."""
 
 
-def size(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
-    """About as many tokens as turns and tool definitions have, rather too many than too few."""
+def size(turns: Sequence[Turn]) -> int:
+    """About as many tokens as turns have, rather too many than too few."""
     beside = sum(
         len(turn.reasoning or "") + sum(len(call.name) + len(call.arguments) for call in turn.tool_calls)
         for turn in turns
     )
-    return likely_tokens(turns) + (beside + sum(len(json.dumps(tool)) for tool in tools)) // CHARS_A_TOKEN
+    return likely_tokens(turns) + beside // CHARS_A_TOKEN
+
+
+def size_of_tools(tools: Sequence[Mapping[str, Any]]) -> int:
+    """The same of tool definitions."""
+    return sum(len(json.dumps(tool)) for tool in tools) // CHARS_A_TOKEN
 
 
 def fitted(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:

@@ -11,7 +11,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
@@ -155,7 +155,8 @@ class Clients:
         secure, proxy = base_url.lower().startswith("https:"), proxy_for(base_url)
         way = self._ways.get((secure, proxy))
         if way is None:
-            pool = httpcore2.AsyncConnectionPool(
+            open_pool = partial(
+                httpcore2.AsyncConnectionPool,
                 ssl_context=httpx2.create_ssl_context() if secure else None,
                 proxy=None if proxy is None else _proxy(proxy),
                 max_connections=None,  # our own limiter counts the requests
@@ -164,7 +165,7 @@ class Clients:
                 network_backend=PacedBackend(),
             )
             way = self._ways[secure, proxy] = httpx2.AsyncClient(
-                transport=Transport(pool),
+                transport=Transport(open_pool),
                 trust_env=False,
                 follow_redirects=False,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),

@@ -240,36 +240,61 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
 class Body(httpx2.AsyncByteStream):
     """The body of an answer, as httpcore2 hands it out."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, lane: Lane) -> None:
         self._stream = stream
+        self._lane: Lane | None = lane
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()
 
     async def aclose(self) -> None:
         """Give the connection back, or close it where the body was not read to its end."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.under_way -= 1
         await self._stream.aclose()
 
 
-class Transport(httpx2.AsyncBaseTransport):
-    """Requests over one pool of paced sockets. An answer that is not 2xx is raised as ``Refusal``, its body cut."""
+class Lane:
+    """A pool of paced sockets, and how many requests are under way in it."""
 
     def __init__(self, pool: httpcore2.AsyncConnectionPool) -> None:
-        self._pool = pool
+        self.pool = pool
+        self.under_way = 0
+
+
+LANE = 12
+"""Requests at once in one pool: it looks at each of its connections before and after each request."""
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """Requests over pools of paced sockets. An answer that is not 2xx is raised as ``Refusal``, its body cut.
+
+    ``open_pool`` makes one pool; the next one is made where all that are there have ``LANE`` requests under way.
+    """
+
+    def __init__(self, open_pool: Callable[[], httpcore2.AsyncConnectionPool]) -> None:
+        self._open_pool = open_pool
+        self._lanes: list[Lane] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request; httpcore2's errors pass as they are."""
-        url = request.url
-        response = await self._pool.handle_async_request(
-            httpcore2.Request(
-                method=request.method,
-                url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
+        url, lane = request.url, self._lane()
+        lane.under_way += 1
+        try:
+            response = await lane.pool.handle_async_request(
+                httpcore2.Request(
+                    method=request.method,
+                    url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
             )
-        )
-        body = Body(response.stream)
+        except BaseException:
+            lane.under_way -= 1
+            raise
+        body = Body(response.stream, lane)
         if 200 <= response.status < 300:
             extensions = cast(dict[str, Any], response.extensions)  # pyright: ignore[reportUnknownMemberType]
             return httpx2.Response(response.status, headers=response.headers, stream=body, extensions=extensions)
@@ -278,7 +303,16 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every socket."""
-        await self._pool.aclose()
+        for lane in self._lanes:
+            await lane.pool.aclose()
+
+    def _lane(self) -> Lane:
+        """The first lane that has room: few requests at once use few connections, again and again."""
+        lane = next((lane for lane in self._lanes if lane.under_way < LANE), None)
+        if lane is None:
+            lane = Lane(self._open_pool())
+            self._lanes.append(lane)
+        return lane
 
 
 async def _beginning(body: Body) -> bytes:

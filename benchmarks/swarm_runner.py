@@ -1,0 +1,116 @@
+"""Swarms in a process of their own, measured from within: the engine, real sockets, a tool that answers at once.
+
+``python -m benchmarks.swarm_runner URL FOLDER`` reads one JSON object a line (``prompt``, and ``journal``: whether each
+step is written down in FOLDER) and prints what each swarm took: wall seconds, CPU seconds of this process, and the
+megabytes by which its memory was larger at its peak than before. Launches are not staged: what is measured is what we
+add.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+
+from benchmarks.agents import TOOL
+from kimi_mcp.engine import Engine
+from kimi_mcp.journal.journal import Journal
+from kimi_mcp.runs import Run, Runs
+from kimi_mcp.settings import read_settings
+from kimi_mcp.steps import PassingSteps
+from kimi_mcp.swarm import SwarmCall, run_swarm
+from kimi_mcp.swarm.pace import Launch, Pace
+
+PLACES = 129
+"""Requests at once: more than any of these swarms has agents, and the one that is left for others."""
+
+
+class _Brought:
+    text = "Nothing to see here."
+    is_error = repairable = False
+
+
+class _Tools:
+    """One tool, which answers at once."""
+
+    warnings: Sequence[str] = ()
+    definitions: Sequence[Mapping[str, Any]] = (
+        {
+            "name": TOOL,
+            "description": "Looks.",
+            "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
+        },
+    )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *ended: object) -> None:
+        pass
+
+    async def call(self, name: str, arguments: str) -> _Brought:
+        return _Brought()
+
+
+def _memory_mb() -> float:
+    said = Path("/proc/self/status").read_text("utf-8")
+    return next(int(line.split()[1]) for line in said.splitlines() if line.startswith("VmRSS:")) * 1024 / 1e6
+
+
+class _Peak:
+    """The most memory that this process holds while it is looked at, from a thread."""
+
+    def __init__(self) -> None:
+        self.mb = self.before = _memory_mb()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            self.mb = max(self.mb, _memory_mb())
+
+    def grown(self) -> float:
+        self._over.set()
+        self._thread.join()
+        return max(self.mb, _memory_mb()) - self.before
+
+
+async def _one(asked: Mapping[str, Any], engine: Engine, runs: Runs) -> dict[str, Any]:
+    run = Run(caller="a benchmark", tool="kimi_swarm", prompt=asked["prompt"])
+    peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
+    call = SwarmCall(prompt=asked["prompt"])
+    pace = Pace(PLACES, Launch(every_s=0))
+    steps = None if asked["journal"] else PassingSteps()
+    runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace, toolbox=_Tools))
+    await run.done.wait()
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    outcome = run.outcome
+    assert outcome is not None
+    assert outcome.status == "completed", outcome.error
+    assert outcome.swarm is not None
+    return {"wall_s": wall, "cpu_s": cpu, "grown_mb": peak.grown(), "steps": outcome.swarm["critical_steps"],
+            "attempts": outcome.timing.attempts}  # fmt: skip
+
+
+async def _serve(url: str, folder: str) -> None:
+    told = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": url, "KIMI_MAX_CONCURRENCY": str(PLACES)}
+    engine = Engine(read_settings({**told, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
+    journal = Journal(Path(folder))
+    async with anyio.create_task_group() as tasks:
+        runs = Runs(tasks, journal)
+        while line := await anyio.to_thread.run_sync(sys.stdin.readline):
+            print(json.dumps(await _one(json.loads(line), engine, runs)), flush=True)
+    await engine.aclose()
+    await journal.aclose()
+
+
+if __name__ == "__main__":
+    anyio.run(_serve, sys.argv[1], sys.argv[2])

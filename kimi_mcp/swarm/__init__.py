@@ -1,0 +1,1 @@
+"""Swarms: a main agent, its sub-agents, and the tools that these have. Does I/O."""

@@ -73,8 +73,11 @@ def child_environment(server: Server) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def child_streams(server: Server) -> AsyncGenerator[TransportStreams]:
-    """Start a server's process; its pipes as the streams of an MCP session. Raises ``OSError`` where it can't start."""
+async def child_streams(server: Server, *, on_end: Callable[[], None]) -> AsyncGenerator[TransportStreams]:
+    """Start a server's process; its pipes as the streams of an MCP session. Raises ``OSError`` where it can't start.
+
+    ``on_end`` is called when it says no more, and never will.
+    """
     if sys.platform == "win32":
         async with _by_the_sdk(server) as streams:
             yield streams
@@ -93,7 +96,7 @@ async def child_streams(server: Server) -> AsyncGenerator[TransportStreams]:
     to_server, from_session = anyio.create_memory_object_stream[Any](0)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_read, process.stdout, to_session)
+            tasks.start_soon(_read, process.stdout, to_session, on_end)
             tasks.start_soon(_write, process.stdin, from_session)
             tasks.start_soon(_log_stderr, process.stderr, server.name)
             yield from_server, to_server
@@ -163,34 +166,40 @@ class Lines:
             self._begun = [joined]
 
 
-async def _read(stdout: ByteReceiveStream, to_session: Any) -> None:
-    """Pass the server's messages on until it ends; whatever is no message is dropped."""
+async def _read(stdout: ByteReceiveStream, to_session: Any, on_end: Callable[[], None]) -> None:
+    """Pass the server's messages on until it ends; its end is told first, so that what follows from it is known."""
+    async with to_session:
+        await _pass_on(stdout, to_session)
+        on_end()
+
+
+async def _pass_on(stdout: ByteReceiveStream, to_session: Any) -> None:
+    """Whatever is no message is dropped; who sends much unasked is read slowly."""
     lines = Lines()
     unasked_bytes = unasked = 0
-    async with to_session:
-        while True:
-            try:
-                piece = await stdout.receive(CHUNK)
-            except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-                return
-            for line, whole in lines.take(piece):
-                message = read_message(line, whole=whole)
-                if message is not None and is_answer(message):
-                    unasked_bytes = unasked = 0
-                else:
-                    unasked_bytes += len(line)
-                    unasked += 1
-                if message is not None:
-                    try:
-                        await to_session.send(message)
-                    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                        return
-                if unasked > FREE_MESSAGES and unasked % 20 == 0:
-                    await anyio.sleep(SLOWLY_S)
-            if unasked_bytes > FREE_BYTES:
+    while True:
+        try:
+            piece = await stdout.receive(CHUNK)
+        except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            return
+        for line, whole in lines.take(piece):
+            message = read_message(line, whole=whole)
+            if message is not None and is_answer(message):
+                unasked_bytes = unasked = 0
+            else:
+                unasked_bytes += len(line)
+                unasked += 1
+            if message is not None:
+                try:
+                    await to_session.send(message)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    return
+            if unasked > FREE_MESSAGES and unasked % 20 == 0:
                 await anyio.sleep(SLOWLY_S)
-            elif lines.over:
-                await anyio.sleep(SLOWLY_S / 50)
+        if unasked_bytes > FREE_BYTES:
+            await anyio.sleep(SLOWLY_S)
+        elif lines.over:
+            await anyio.sleep(SLOWLY_S / 50)
 
 
 def read_message(line: bytes, *, whole: bool) -> SessionMessage | None:

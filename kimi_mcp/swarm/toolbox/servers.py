@@ -10,6 +10,7 @@ are other hosts'. What is wrong raises ``NotConfigured`` with the key and the me
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -280,8 +281,8 @@ def _process(reader: _Entry) -> dict[str, Any]:
         if value and (name.startswith("-") or _looks_secret(value)):
             reader.hide(name, value)
     folder = reader.text("cwd")
-    if folder is not None and folder.startswith("~"):
-        folder = str(Path(folder).expanduser())
+    if folder is not None:
+        folder = os.path.expanduser(folder)  # noqa: PTH111 - Path's own raises where there is no home
     return {"command": (program, *arguments), "environment": environment, "folder": folder}
 
 

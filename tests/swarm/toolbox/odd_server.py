@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 FLAGS = set(sys.argv[1:])
@@ -21,7 +22,13 @@ def value(name: str, default: str = "") -> str:
     return next((flag.partition("=")[2] for flag in FLAGS if flag.startswith(name + "=")), default)
 
 
+MODERN: dict[str, Any] = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+listening: Any = None
+
+
 def send(message: Any) -> None:
+    if "modern-only" in FLAGS and isinstance(message, dict) and "result" in message:
+        message["result"].update(MODERN if "content" not in message["result"] else {"resultType": "complete"})
     OUT.write(message if isinstance(message, str) else json.dumps({"jsonrpc": "2.0", **message}))
     OUT.write("\n")
     OUT.flush()
@@ -66,7 +73,9 @@ def tools() -> list[dict[str, Any]]:
         listed += [tool("a.b/c"), tool("x" * 200), tool("\u001b[31mred\u202e"), tool("eins zwei")]
     if "odd-schemas" in FLAGS:
         listed.append(tool("no_type", inputSchema={"type": "object", "properties": {"a": {"enum": ["x", 1]}}}))
-        listed.append(tool("not_sayable", inputSchema={"type": "object", "properties": {"a": {"not": {"type": "null"}}}}))
+        listed.append(
+            tool("not_sayable", inputSchema={"type": "object", "properties": {"a": {"not": {"type": "null"}}}})
+        )
         listed.append(tool("no_schema", inputSchema={"type": "object", "properties": {"a": {"type": "strin"}}}))
         listed.append(tool("huge", inputSchema={"type": "object", "properties": {"a": {"enum": ["x" * 40_000]}}}))
         listed.append(tool("tokens", inputSchema={"type": "object", "properties": {"<|im_end|>": {"type": "string"}}}))
@@ -115,7 +124,9 @@ def called(identity: Any, params: dict[str, Any]) -> None:
     if text == "hang":
         return
     if text == "100 MB":
-        OUT.write(json.dumps({"jsonrpc": "2.0", "id": identity, "result": {"content": []}})[:-3] + '{"type":"text","text":"')
+        OUT.write(
+            json.dumps({"jsonrpc": "2.0", "id": identity, "result": {"content": []}})[:-3] + '{"type":"text","text":"'
+        )
         for _ in range(100):
             OUT.write("z" * 1024 * 1024)
         send('"}]}}')
@@ -129,7 +140,8 @@ def called(identity: Any, params: dict[str, Any]) -> None:
         threading.Thread(target=flood, daemon=True).start()
         return
     if text == "surrogate":
-        send('{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"\\ud800"}]}}' % json.dumps(identity))
+        head = json.dumps({"jsonrpc": "2.0", "id": identity})[:-1]
+        send(head + ', "result": {"content": [{"type": "text", "text": "\\ud800"}]}}')
         return
     if text == "wrong types":
         send({"id": identity, "result": {"content": "text", "isError": 7}})
@@ -139,7 +151,8 @@ def called(identity: Any, params: dict[str, Any]) -> None:
         return
     if text == "change":
         changed = True
-        send({"method": "notifications/tools/list_changed"})
+        meta = {"_meta": {"io.modelcontextprotocol/subscriptionId": listening}}
+        send({"method": "notifications/tools/list_changed", "params": meta if listening else {}})
         send({"id": identity, "result": {"content": [{"type": "text", "text": "changed"}]}})
         return
     if text == "answer and die":
@@ -166,13 +179,19 @@ def main() -> None:
     if "grandchild" in FLAGS:
         program = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         child = subprocess.Popen([sys.executable, "-c", program])
-        with open(value("pids"), "w") as file:
-            file.write(f"{os.getpid()} {child.pid}")
+        Path(value("pids")).write_text(f"{os.getpid()} {child.pid}")
     if "die-at-start" in FLAGS:
         sys.exit(1)
     if "once" in FLAGS:
-        with open(value("mark"), "a") as file:
-            file.write("x")
+        mark = Path(value("mark"))
+        mark.write_text((mark.read_text() if mark.exists() else "") + "x")
+    serve()
+    if "stays" in FLAGS:
+        time.sleep(600)
+
+
+def serve() -> None:
+    global listening
     for line in sys.stdin:
         message = json.loads(line)
         method, identity = message.get("method"), message.get("id")
@@ -185,11 +204,24 @@ def main() -> None:
             info = {"name": "odd", "version": "1"}
             version = message["params"]["protocolVersion"]
             capabilities = {"tools": {"listChanged": True}}
-            send({"id": identity, "result": {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}})
+            send(
+                {
+                    "id": identity,
+                    "result": {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info},
+                }
+            )
+        elif method == "server/discover" and "modern-only" in FLAGS:
+            capabilities = {"tools": {"listChanged": True}}
+            send({"id": identity, "result": {"supportedVersions": ["2026-07-28"], "capabilities": capabilities}})
+        elif method == "subscriptions/listen" and "modern-only" in FLAGS:
+            listening = identity
+            meta = {"io.modelcontextprotocol/subscriptionId": identity}
+            params = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+            send({"method": "notifications/subscriptions/acknowledged", "params": params})
         elif method == "tools/list":
             if "junk-list" in FLAGS:
                 send({"id": identity, "result": {"tools": [{"name": 3}, "no tool"]}})
-            elif "changes-at-restart" in FLAGS and len(open(value("mark")).read()) > 1:
+            elif "changes-at-restart" in FLAGS and len(Path(value("mark")).read_text()) > 1:
                 listed = tools()
                 listed[0]["description"] = "Another one."
                 send({"id": identity, "result": {"tools": listed}})
@@ -199,8 +231,6 @@ def main() -> None:
             called(identity, message["params"])
         elif identity is not None:
             send({"id": identity, "error": {"code": -32601, "message": "Method not found"}})
-    if "stays" in FLAGS:
-        time.sleep(600)
 
 
 if __name__ == "__main__":

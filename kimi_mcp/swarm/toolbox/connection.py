@@ -40,6 +40,14 @@ LONGEST_TOOL_NAME: Final = 256
 MOST_RELISTINGS: Final = 20
 """Times that a server may say that its tools changed; after that they are taken for changed."""
 
+BY_THE_SDK: Final = (
+    "Failed to parse",
+    "Unexpected content type",
+    "SSE stream",
+    "server answered a request with 202",
+)
+"""How the SDK's own errors about an HTTP answer begin; they go on with the text of an exception, or a server's."""
+
 DRAINED_S: Final = 0.5
 """Seconds after a server's end in which its last answers are read."""
 
@@ -383,7 +391,9 @@ class McpServer:
             if self._seen.status == 404 and fault.code == INVALID_REQUEST:
                 life.ended.set()  # its session is gone: a new one is begun
                 return Answer.failed("The server of this tool has forgotten its session. Call the tool again.")
-            if self._seen.status >= 400:
+            if fault.message.startswith(BY_THE_SDK):
+                return Answer.failed("The tool's answer can't be read, or is larger than 8 MB.")
+            if self._seen.status >= 300:
                 return Answer.failed(f"The server of this tool answers with HTTP {self._seen.status}.")
         return Answer(text=fault.message, is_error=True)
 

@@ -35,12 +35,14 @@ PLACES = 129
 class _Brought:
     text = "Nothing to see here."
     is_error = repairable = False
+    ran, cost_usd = True, 0.0
 
 
 class _Tools:
     """One tool, which answers at once."""
 
     warnings: Sequence[str] = ()
+    fingerprints: Mapping[str, str] = {}
     definitions: Sequence[Mapping[str, Any]] = (
         {
             "name": TOOL,

@@ -127,6 +127,11 @@ class Engine:
         self._attachments = Attachments(self._upstream)
         secrecy.SECRETS.add(*settings.keys.values())
 
+    @property
+    def upstream(self) -> upstream.Upstream:
+        """The one way to providers, for who asks them something else than a completion."""
+        return self._upstream
+
     async def aclose(self) -> None:
         """Close every connection."""
         await self._upstream.aclose()

@@ -39,6 +39,7 @@ _MAX_FRAMES: Final = 20
 _LOOKED_AT: Final = 256 * 1024  # characters of a text that are looked at; far beyond what a field may have
 _PATIENCE_MS: Final = 50  # how long one line waits for a reader of stderr
 _NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "openai", "urllib3")
+_FOREIGN: Final = ("client", "mcp.client")  # the client side of the SDK: its words may be a tool server's, or a flood
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -61,6 +62,8 @@ def configure(level: str, *, stream: TextIO | None = None) -> None:
     root.setLevel(known if known in _LEVELS else "WARNING")
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    for name in _FOREIGN:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.raiseExceptions = False
     logging.captureWarnings(True)
     sys.excepthook = _uncaught

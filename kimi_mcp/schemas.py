@@ -116,6 +116,20 @@ def _newer(reference: Any) -> Any:
     )
 
 
+def parameters_fault(parameters: Any) -> str | None:
+    """What the dialect refuses in a tool's parameters, which are always those of an object; None: it takes them."""
+    fault = next(problems(parameters), None)
+    if fault is None and not parameters.keys() & {"$ref", "anyOf"} and parameters.get("type") != "object":
+        return "#: the type of a tool's parameters is not object"
+    return fault
+
+
+def rewritten_parameters(parameters: Any) -> dict[str, Any] | None:
+    """A tool's parameters within the dialect, accepting exactly what they accept; None where that can't be said."""
+    mended = rewritten(cast(Schema, parameters)) if isinstance(parameters, Mapping) else None
+    return None if mended is None or parameters_fault(mended) else mended
+
+
 class _CannotSay(Exception):
     """This schema has no equal within the dialect."""
 

@@ -237,6 +237,12 @@ VARIABLES: tuple[Variable, ...] = (
         read=_positive,
     ),
     Variable(
+        name="KIMI_SWARM_MCP",
+        meaning="Path of an `mcpServers` JSON file, as hosts have them: the tools that sub-agents of a swarm may use.",
+        default="none",
+        field="swarm_mcp",
+    ),
+    Variable(
         name="KIMI_LOG_LEVEL",
         meaning="Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
         default="WARNING",
@@ -289,6 +295,8 @@ class Settings:
     """``KIMI_BUDGET_USD_PER_DAY``, US dollars; None: no limit."""
     budget_usd_per_swarm: float = 2.0
     """``KIMI_BUDGET_USD_PER_SWARM``, US dollars."""
+    swarm_mcp: str | None = None
+    """``KIMI_SWARM_MCP`` as it stands; None: sub-agents have no tools of the operator's."""
     log_level: str = "WARNING"
     """``KIMI_LOG_LEVEL``."""
     keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)

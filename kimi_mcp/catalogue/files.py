@@ -329,6 +329,8 @@ def _provider(stem: str, entry: form.ProviderFile) -> Provider:
         lists_models=entry.features.lists_models is True,
         caches_by_key=entry.features.caches_by_key is True,
         streams_usage=entry.features.streams_usage is True,
+        formulas=() if entry.tools is None else tuple(entry.tools.formulas),
+        formula_price=0.0 if entry.tools is None else entry.tools.call_price or 0.0,
         models=tuple(_serving(row) for row in entry.models),
         facts=_facts(entry),
     )

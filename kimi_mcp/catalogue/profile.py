@@ -145,6 +145,10 @@ class Provider:
     """Whether ``prompt_cache_key`` is known there."""
     streams_usage: bool
     """Whether ``stream_options: {include_usage}`` is known there."""
+    formulas: tuple[str, ...]
+    """URIs of the search tools that it runs itself; empty: none are known."""
+    formula_price: float
+    """US dollars of one call of them; 0 where nothing is known."""
     models: tuple[Serving, ...]
     """Its models, the preferred first: what ``auto`` goes through."""
     facts: Mapping[str, tuple[str, date]]

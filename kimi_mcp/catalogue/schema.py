@@ -54,11 +54,13 @@ Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _BASE_URL = r"^https?://[^/\s]+(/[^/\s]+)*$"
 _HOST = r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"
 _VARIABLE = r"^[A-Z][A-Z0-9_]*$"
+_FORMULA = r"^[a-z0-9-]+/[a-z0-9_-]+:[a-z0-9.]+$"
 
 PATTERNS: Mapping[str, str] = {
     _BASE_URL: "an http or https URL without a slash at its end",
     _HOST: "a host name in small letters, without scheme, port and path",
     _VARIABLE: "the name of an environment variable",
+    _FORMULA: "a formula's URI such as moonshot/web-search:latest",
 }
 """What each pattern asks for, in words."""
 
@@ -70,6 +72,9 @@ Host = Annotated[str, StringConstraints(pattern=_HOST)]
 
 Variable = Annotated[str, StringConstraints(pattern=_VARIABLE)]
 """The name of an environment variable."""
+
+Formula = Annotated[str, StringConstraints(pattern=_FORMULA)]
+"""The URI of a formula: owner, name and version."""
 
 SamplingName = Literal["temperature", "top_p", "n", "presence_penalty", "frequency_penalty"]
 """A sampling value, by its name on the wire."""
@@ -262,6 +267,15 @@ class ProviderFeatures(Facts):
     """``stream_options: {include_usage}``."""
 
 
+class ProviderTools(Facts):
+    """``[tools]`` of a provider: tools that it runs itself; without the table there are none."""
+
+    formulas: Annotated[list[Formula], Field(min_length=1)]
+    """Its formulas that search, by their URI."""
+    call_price: Known[Dollars]
+    """US dollars of one call; unknown counts as nothing."""
+
+
 class ListedPrice(Strict):
     """``price`` of a ``[[models]]`` row, in US dollars per million tokens."""
 
@@ -309,5 +323,7 @@ class ProviderFile(Strict):
     """What it takes besides text."""
     features: ProviderFeatures
     """What else it knows."""
+    tools: ProviderTools | None = None
+    """What it runs itself."""
     models: Annotated[list[ProviderModel], Field(min_length=1)]
     """What it serves, the preferred first."""

@@ -19,7 +19,7 @@ from kimi_mcp.plan import Plan
 from kimi_mcp.policy import contents
 from kimi_mcp.policy.findings import Finding, Findings, Gathered
 from kimi_mcp.policy.rules import Rule
-from kimi_mcp.schemas import problems, rewritten
+from kimi_mcp.schemas import parameters_fault, problems, rewritten, rewritten_parameters
 from kimi_mcp.types import Completion, Request
 
 # ── before anything is sent ───────────────────────────────────────────────────────────────────────────────────────
@@ -202,10 +202,10 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered
     provider = plan.profile.provider.id
     for index, tool in enumerate(request.tools):
         parameters = tool.get("parameters")
-        fault = None if parameters is None else _parameters_fault(parameters)
+        fault = None if parameters is None else parameters_fault(parameters)
         if fault is not None:
-            mended = rewritten(cast(Mapping[str, Any], parameters)) if isinstance(parameters, Mapping) else None
-            new = None if mended is None or _parameters_fault(mended) else {**tool, "parameters": mended}
+            mended = rewritten_parameters(parameters)
+            new = None if mended is None else {**tool, "parameters": mended}
             yield Finding.of(
                 rule,
                 field=f"tools[{index}]",
@@ -229,14 +229,6 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered
             fault=fault,
             mend=lambda plan: replace(plan, response_schema=mended),
         )
-
-
-def _parameters_fault(parameters: Mapping[str, Any]) -> str | None:
-    """What the dialect refuses in a tool's parameters; they are always those of an object."""
-    fault = next(problems(parameters), None)
-    if fault is None and not parameters.keys() & {"$ref", "anyOf"} and parameters.get("type") != "object":
-        return "#: the type of a tool's parameters is not object"
-    return fault
 
 
 def _with_tool(plan: Plan, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> Plan:

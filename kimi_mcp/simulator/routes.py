@@ -1,7 +1,7 @@
-"""Owns what each path answers: chat completions, models, files, token estimates, balance. I/O through its Reply.
+"""Owns what each path answers: chat, models, files, token estimates, balance, formulas. I/O through its Reply.
 
-Paths: Moonshot API reference (chat/completions, models, files, tokenizers/estimate-token-count, users/me/balance);
-engines other than Moonshot have chat completions and models alone.
+Paths: Moonshot API reference (chat/completions, models, files, tokenizers/estimate-token-count, users/me/balance,
+formulas); engines other than Moonshot have chat completions and models alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from anyio import CancelScope
 from kimi_mcp.simulator import answers
 from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.faults import CHAT_PATH, PLAIN, Step
+from kimi_mcp.simulator.formulas import asked_for, declared, fiber
 from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, Reply, Request, Wire
 from kimi_mcp.simulator.instead import JSON, body_instead, headers_on_top, replaces_answer
 from kimi_mcp.simulator.messages import glimpse, read_messages
@@ -85,8 +86,11 @@ class Response:
         moonshot = self.world.dialect.moonshot
         file_id = path.removeprefix(FILES + "/") if path.startswith(FILES + "/") else None
         allowed: Mapping[str, tuple[str, ...]] = {CHAT_PATH: ("POST",), MODELS: ("GET",)}
+        formula = asked_for(path) if moonshot else None
         if moonshot:
             allowed = {**allowed, FILES: ("GET", "POST"), TOKENS: ("POST",), BALANCE: ("GET",)}
+        if formula is not None:
+            allowed = {**allowed, path: ("GET",) if formula[1] == "tools" else ("POST",)}
         methods = allowed.get(path) or (self._file_methods(file_id) if moonshot and file_id else None)
         if methods is None:
             raise Refused(404, "resource_not_found_error", "The requested resource was not found")
@@ -106,6 +110,8 @@ class Response:
             await self._send(self._models(), step)
         elif path == TOKENS:
             await self._send(self._estimate(), step)
+        elif formula is not None:
+            await self._send(self._formula(*formula), step)
         elif path == BALANCE:
             money = {"available_balance": 49.58, "voucher_balance": 46.58, "cash_balance": 3.0}
             await self._send({"code": 0, "data": money, "scode": "0x0", "status": True}, step)
@@ -217,6 +223,12 @@ class Response:
                 entry["max_model_len"] = row.model.context
             data.append(entry)
         return {"object": "list", "data": data}
+
+    def _formula(self, uri: str, what: str) -> JsonObject:
+        if what == "tools":
+            return declared(uri)
+        self.world.fibers += 1
+        return fiber(uri, self.exchange.body if self.exchange else None, self.world.fibers)
 
     def _estimate(self) -> JsonObject:
         fields = as_object(self.exchange.body if self.exchange else None)

@@ -91,6 +91,7 @@ class World:
         self.cache = PromptCache()
         self.exchanges: deque[Exchange] = deque(maxlen=remember)
         self.answers = 0
+        self.fibers = 0
         self._changed = anyio.Event()
         self._open_gates: set[str] = set()
         self._waiting: dict[str, int] = {}

@@ -37,6 +37,8 @@ class SwarmCall:
     """The ``model`` argument; None: the setting decides."""
     provider: str | None = None
     """The ``provider`` argument; None: the settings decide."""
+    known_tools: Mapping[str, str] | None = None
+    """What the tools were when it began, by hash; None: it begins. One that is another now is not called any more."""
 
     def as_json(self) -> dict[str, Any]:
         """What another server needs to go on with it; ``of_json`` reads it back."""

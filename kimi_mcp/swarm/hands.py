@@ -52,6 +52,7 @@ class ToolHands:
         took = [float(records[number]["took_s"]) for number in records]
         agent.busy_s, agent.elapsed_s = agent.busy_s + sum(took), agent.elapsed_s + max(took)
         agent.tool_calls += sum(bool(record["ran"]) for record in records.values())
+        self._desk.paid(agent, sum(float(record["cost_usd"]) for record in records.values()))
         return [self._text(call, records[number]) for number, call in enumerate(calls, 1)]
 
     async def _made(self, call: ToolCall) -> Mapping[str, Any]:
@@ -66,13 +67,14 @@ class ToolHands:
         ledger.tool_calls += 1
         began = time.monotonic()
         result = await self._toolbox.call(call.name, call.arguments)
-        if result.repairable:
+        if not result.ran:
             ledger.tool_calls -= 1
         return {
             "text": result.text,
             "is_error": result.is_error,
             "misfit": result.repairable,
-            "ran": not result.repairable,
+            "ran": result.ran,
+            "cost_usd": result.cost_usd,
             "took_s": round(time.monotonic() - began, 4),
         }
 
@@ -92,4 +94,4 @@ class ToolHands:
 
 
 def _not_made(text: str) -> Mapping[str, Any]:
-    return {"text": text, "is_error": True, "misfit": False, "ran": False, "took_s": 0.0}
+    return {"text": text, "is_error": True, "misfit": False, "ran": False, "cost_usd": 0.0, "took_s": 0.0}

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
 
 from kimi_mcp import policy
-from kimi_mcp.engine import Engine
+from kimi_mcp.engine import Engine, Way
 from kimi_mcp.errors import Internal, KimiError
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs import Run
@@ -30,6 +31,7 @@ from kimi_mcp.swarm.lead import Lead, told
 from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
 from kimi_mcp.swarm.pace import Pace
 from kimi_mcp.swarm.tally import Agent, Tally
+from kimi_mcp.swarm.toolbox import OfficialTools, open_toolbox
 from kimi_mcp.swarm.tooling import NoTools, Toolbox
 from kimi_mcp.types import Adjustment, Request, user
 
@@ -75,7 +77,9 @@ async def _swarm(
     limits = _limits(call, plan.limits, engine.settings)
     run.work, run.task = tally, call.as_json()
     await run.begin(plan)
-    async with (toolbox or NoTools)() as tools:
+    async with (toolbox or _toolbox_of(call, engine, way))() as tools:
+        run.task = replace(call, known_tools=call.known_tools or tools.fingerprints).as_json()
+        await run.record()  # before any of them is called
         tally.report(_on_tools(call, tools))
         desk = Desk(
             engine=engine,
@@ -88,7 +92,23 @@ async def _swarm(
             tally=tally,
         )
         await (_items if call.items else _led)(call, desk, tools)
+        tally.report(_on_tools(call, tools))  # what went wrong with them meanwhile
     return _outcome(call, run, desk)
+
+
+def _toolbox_of(call: SwarmCall, engine: Engine, way: Way) -> OpenToolbox:
+    """The operator's tools and the provider's own, as far as the call wants them."""
+    if call.tools == ():
+        return NoTools
+    provider = way.endpoint.provider
+    return partial(
+        open_toolbox,
+        engine.settings.swarm_mcp,
+        patterns=call.tools or (),
+        moonshot_schemas=provider.moonshot_schemas,
+        official=OfficialTools(engine.upstream, way.endpoint) if provider.formulas else None,
+        recorded=call.known_tools,
+    )
 
 
 def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> Limits:
@@ -108,10 +128,7 @@ def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> 
 
 def _on_tools(call: SwarmCall, tools: Toolbox) -> list[Adjustment]:
     asked = list(call.tools) if call.tools is not None else None
-    said = list(tools.warnings)
-    if not tools.definitions:
-        said.append("Sub-agents have no tools here: they answer from what the model knows.")
-    return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in said]
+    return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in tools.warnings]
 
 
 # ── with a main agent ─────────────────────────────────────────────────────────────────────────────────────────────

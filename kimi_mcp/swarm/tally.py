@@ -140,7 +140,7 @@ class Tally:
     def report(self, adjustments: Iterable[Adjustment]) -> None:
         """Keep what a rule said, once."""
         for each in adjustments:
-            self.policy.setdefault((each.rule, each.action, each.field, repr(each.asked), repr(each.sent)), each)
+            self.policy.setdefault((each.rule, each.field, repr(each.asked), repr(each.sent), each.why), each)
 
     @property
     def limit(self) -> Limit | None:

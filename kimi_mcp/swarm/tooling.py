@@ -21,7 +21,17 @@ class ToolResult(Protocol):
 
     @property
     def repairable(self) -> bool:
-        """Whether it never ran, because its arguments don't fit the tool's schema."""
+        """Whether nothing ran and the model may put its call right."""
+        ...
+
+    @property
+    def ran(self) -> bool:
+        """Whether the tool was reached, and so may have acted."""
+        ...
+
+    @property
+    def cost_usd(self) -> float:
+        """What the call cost beside tokens."""
         ...
 
 
@@ -38,17 +48,24 @@ class Toolbox(Protocol):
         """What is to be said of the tools that are not there, a sentence each."""
         ...
 
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of each tool a hash of what its source tells about it."""
+        ...
+
     async def call(self, name: str, arguments: str) -> ToolResult:
         """Run a tool with the JSON text of its arguments. Never raises but for a cancellation."""
         ...
 
 
 class NoTools:
-    """The toolbox of a swarm without tools."""
+    """The toolbox of a swarm that was asked for without tools."""
 
     definitions: Sequence[Mapping[str, Any]] = ()
     """None."""
-    warnings: Sequence[str] = ()
+    warnings: Sequence[str] = ("Sub-agents have no tools: the call asked for none.",)
+    """That they are not there."""
+    fingerprints: Mapping[str, str] = {}
     """None."""
 
     async def __aenter__(self) -> Self:

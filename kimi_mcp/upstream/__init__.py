@@ -9,6 +9,7 @@ from kimi_mcp.upstream.attempt import Sink
 from kimi_mcp.upstream.calls import Endpoint, Upstream
 from kimi_mcp.upstream.faults import Deadlines
 from kimi_mcp.upstream.files import RemoteFile, Upload
+from kimi_mcp.upstream.formulas import Fiber
 from kimi_mcp.upstream.retry import MOST_ATTEMPTS
 
-__all__ = ["MOST_ATTEMPTS", "Deadlines", "Endpoint", "RemoteFile", "Sink", "Upload", "Upstream"]
+__all__ = ["MOST_ATTEMPTS", "Deadlines", "Endpoint", "Fiber", "RemoteFile", "Sink", "Upload", "Upstream"]

@@ -22,7 +22,7 @@ import anyio.to_thread
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import KimiError, NotConfigured, RateLimited, RequestRejected
 from kimi_mcp.inlining import Inline, spliced
-from kimi_mcp.upstream import files
+from kimi_mcp.upstream import files, formulas
 from kimi_mcp.upstream.account import Account
 from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
 from kimi_mcp.upstream.faults import Deadlines, Fault, failure, timed_out
@@ -37,6 +37,9 @@ LIST_WITHIN_S = 5.0
 
 FILES_WITHIN_S = 20.0
 """Seconds that looking at, or removing, files at the provider may take."""
+
+FORMULA_WITHIN_S = 60.0
+"""Seconds that one of the provider's own tools may take."""
 
 LIST_KEPT_S = 600.0
 """Seconds for which a list of models is believed."""
@@ -258,6 +261,20 @@ class Upstream:
         client = await self._client(endpoint)
         with anyio.move_on_after(FILES_WITHIN_S):
             return _had(await files.removed(client, identity, to=endpoint, wall=self._wall))
+        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
+
+    async def formula(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
+        """The functions that one of the provider's formulas holds, as they stand under ``tools[].function``."""
+        client = await self._client(endpoint)
+        with anyio.move_on_after(FILES_WITHIN_S):
+            return _had(await formulas.functions(client, uri, to=endpoint, wall=self._wall))
+        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
+
+    async def run_formula(self, endpoint: Endpoint, uri: str, name: str, arguments: str) -> formulas.Fiber:
+        """One run of a function of a formula, ``arguments`` being JSON text. One attempt: a run may be billed."""
+        client = await self._client(endpoint)
+        with anyio.move_on_after(FORMULA_WITHIN_S):
+            return _had(await formulas.fiber(client, uri, name, arguments, to=endpoint, wall=self._wall))
         raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
 
     async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:

@@ -37,7 +37,7 @@ def tables_of(file: str) -> list[tuple[str, dict[str, Any]]]:
 def test_every_table_says_where_its_facts_come_from_and_of_which_day(file: str) -> None:
     for key, table in tables_of(file):
         assert table["source"].strip(), key
-        assert date(2026, 1, 1) <= table["date"] <= date(2026, 11, 23), key
+        assert date(2026, 1, 1) <= table["date"] <= date(2026, 11, 24), key
         assert "facts.md" not in table["source"], key
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import chats, served
+from tests.server.asking import body, chats, served
 
 CITIES = ["Rome", "Oslo", "Lima"]
 TELL = {"prompt": "Tell me about {{item}}.", "items": CITIES}
@@ -29,8 +29,8 @@ async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> Non
         result = await kimi.call("kimi_swarm", {"prompt": "Compare A and B."})
     assert result.status == "completed"
     assert result.answer == "A and B."
-    assert result.rules == ["swarm-tools"]
-    assert "no tools" in result.text
+    assert result.rules == []
+    assert result.text == "A and B."
     swarm = result.said["swarm"]
     assert set(swarm) == {"agents", "steps", "critical_steps", "speedup"}
     assert [set(agent) for agent in swarm["agents"]] == [{"id", "name", "status", "steps", "tool_calls", "usage"}] * 2
@@ -38,6 +38,25 @@ async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> Non
     assert result.said["usage"]["cost_usd"] > 0
     assert result.said["mode"] == "thinking"
     assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
+
+
+async def test_a_swarm_without_tools_says_so(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        result = await kimi.call("kimi_swarm", {**TELL, "tools": []})
+    assert result.status == "completed"
+    assert result.rules == ["swarm-tools"]
+    assert "Sub-agents have no tools" in result.text
+    assert "tools" not in body(chats(sim)[0])
+
+
+async def test_sub_agents_search_with_the_providers_own_tools(sim: Simulator, mode: str) -> None:
+    call = {"name": "moonshot__web_search", "arguments": {"query": "Oslo in winter"}}
+    sim.play({"match": {"text": "Tell me about Oslo.", "turns": 0}, "tool_calls": [call]})
+    async with served(sim, mode) as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
+    assert result.status == "completed"
+    assert [agent["tool_calls"] for agent in result.said["swarm"]["agents"]] == [0, 1, 0]
+    assert result.said["usage"]["cost_usd"] > 0.004, "a search has its price"
 
 
 async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim: Simulator, mode: str) -> None:

@@ -23,7 +23,7 @@ from kimi_mcp.simulator import Received, Simulator
 from kimi_mcp.steps import PassingSteps, Steps
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.pace import Launch, Pace
-from kimi_mcp.swarm.tooling import Toolbox
+from kimi_mcp.swarm.tooling import NoTools, Toolbox
 
 LEADS = "You lead a swarm"
 """How a main agent's system prompt begins."""
@@ -39,6 +39,8 @@ class Brought:
     text: str
     is_error: bool = False
     repairable: bool = False
+    ran: bool = True
+    cost_usd: float = 0.0
 
 
 def tool(name: str, **properties: str) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Tools:
 
     definitions: Sequence[Mapping[str, Any]] = (tool("search", query="string"),)
     warnings: Sequence[str] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     """What is said to a query; otherwise that it was asked for."""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -83,7 +86,7 @@ class Tools:
         said = json.loads(arguments)
         definition = next(each for each in self.definitions if each["name"] == name)
         if set(said) != set(definition["parameters"]["required"]):
-            return Brought("The arguments don't fit the schema.", is_error=True, repairable=True)
+            return Brought("The arguments don't fit the schema.", is_error=True, repairable=True, ran=False)
         self.calls.append((name, said))
         if self.held is not None:
             await self.held.wait()
@@ -140,7 +143,9 @@ async def swarm(
     call = SwarmCall(prompt=prompt, **arguments)
     run = run or Run(caller="a test", tool="kimi_swarm", prompt=prompt)
     async with housed(sim, provider, **(variables or {})) as (engine, runs):
-        runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace or quick(), toolbox=tools))
+        runs.start(
+            run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace or quick(), toolbox=tools or NoTools)
+        )
         await run.done.wait()
     assert run.outcome is not None
     return run.outcome

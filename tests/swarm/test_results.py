@@ -122,7 +122,7 @@ async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> No
 async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: Simulator) -> None:
     items = tuple(f"city {number}" for number in range(40))
     sim.play(said({"text": "Tell me"}, gate="never", gate_at="content"))
-    async with housed(sim) as (engine, runs):
+    async with housed(sim, KIMI_BUDGET_USD_PER_SWARM="100") as (engine, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
         call = SwarmCall(prompt="Tell me about {{item}}.", items=items)
         runs.start(run, lambda run: run_swarm(call, run, engine, pace=quick()))

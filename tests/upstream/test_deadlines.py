@@ -111,9 +111,10 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
                 calls.start_soon(one, number)
     clients: Any = up._clients
     (way,) = clients._ways.values()
-    pool = way._transport._pool
-    assert not pool._requests
-    assert all(connection.is_idle() for connection in pool.connections)
+    for lane in way._transport._lanes:
+        assert lane.under_way == 0
+        assert not lane.pool._requests
+        assert all(connection.is_idle() for connection in lane.pool.connections)
     assert up._slots.value == 50
     await up.aclose()
     with anyio.fail_after(5):

@@ -199,5 +199,6 @@ async def test_the_end_of_an_answer_is_not_held_up(sim: Simulator) -> None:
     assert took < 1.2
     clients: Any = up._clients
     (way,) = clients._ways.values()
-    (connection,) = way._transport._pool.connections
+    (lane,) = way._transport._lanes
+    (connection,) = lane.pool.connections
     assert connection.is_idle()  # read to its very end: the connection can be used again

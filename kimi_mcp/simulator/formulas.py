@@ -1,0 +1,85 @@
+"""Owns the provider's official tools: what each formula declares, and what a fiber brings. Pure, no I/O.
+
+Formula and fiber: platform.kimi.ai docs/guide/use-official-tools (2026-11-24); the declaration of web_search as third
+parties recorded it in August 2026. The results of a search come sealed, and go back to the model as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+from kimi_mcp.simulator.refusals import Refused, invalid
+from kimi_mcp.simulator.shapes import JsonObject, as_object
+
+FORMULAS = "/v1/formulas/"
+
+SEALED_BEGIN, SEALED_END = "----MOONSHOT ENCRYPTED BEGIN----", "----MOONSHOT ENCRYPTED END----"
+
+_WEB_SEARCH: JsonObject = {
+    "type": "function",
+    "function": {
+        "name": "web_search",
+        "description": "Search the web for information.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "query": {"type": "string", "description": "What to search for."},
+                "classes": {
+                    "type": "array",
+                    "description": "Fields to search in; all of them where nothing is said.",
+                    "items": {"type": "string", "enum": ["all", "academic", "social", "finance", "code"]},
+                },
+            },
+            "required": ["query"],
+        },
+    },
+}
+
+_TOOLS: dict[str, list[JsonObject]] = {"moonshot/web-search:latest": [_WEB_SEARCH]}
+
+
+def asked_for(path: str) -> tuple[str, str] | None:
+    """The formula that a path names, and what of it: ``tools`` or ``fibers``; None: it names neither."""
+    if not path.startswith(FORMULAS):
+        return None
+    uri, _, what = path.removeprefix(FORMULAS).rpartition("/")
+    return (uri, what) if uri and what in ("tools", "fibers") else None
+
+
+def declared(uri: str) -> JsonObject:
+    """What ``GET …/tools`` answers; raises Refused with 404."""
+    return {"object": "list", "tools": [*_of(uri)]}
+
+
+def fiber(uri: str, body: object, number: int) -> JsonObject:
+    """What ``POST …/fibers`` answers; raises Refused."""
+    names = [as_object(tool["function"]) for tool in _of(uri)]
+    asked = as_object(body)
+    if asked is None or not isinstance(asked.get("name"), str) or not isinstance(asked.get("arguments"), str):
+        invalid("Invalid request: a fiber needs 'name' and 'arguments', both text")
+    if not any(named is not None and named["name"] == asked["name"] for named in names):
+        invalid("Invalid request: the formula has no such function")
+    told: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
+    query = _query(str(asked["arguments"]))
+    if query is None:
+        return {**told, "status": "failed", "error": {"message": "query is required"}}
+    sealed = base64.b64encode(hashlib.sha256(query.encode("utf-8", "replace")).digest() * 4).decode()
+    context: JsonObject = {"input": asked["arguments"], "encrypted_output": f"{SEALED_BEGIN}{sealed}{SEALED_END}"}
+    return {**told, "status": "succeeded", "context": context}
+
+
+def _of(uri: str) -> list[JsonObject]:
+    tools = _TOOLS.get(uri)
+    if tools is None:
+        raise Refused(404, "resource_not_found_error", f"Not found the formula {uri}")
+    return tools
+
+
+def _query(arguments: str) -> str | None:
+    try:
+        query = (as_object(json.loads(arguments)) or {}).get("query")
+    except (ValueError, RecursionError):
+        return None
+    return query if isinstance(query, str) and query else None

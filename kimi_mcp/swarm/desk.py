@@ -202,5 +202,5 @@ class _Paced(Exchange):
     def waits(self, seconds: float, code: str) -> None:
         """An attempt failed and another one will be made."""
         super().waits(seconds, code)
-        if code in (RateLimited.code, Overloaded.code):
+        if self.attempts and code in (RateLimited.code, Overloaded.code):
             self._pace.limited(self._wave)

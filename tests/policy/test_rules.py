@@ -55,9 +55,10 @@ CONTRACT = {
     "run-rejoined": "warn",
     "system-default": "warn",
     "swarm-steps": "adjust",
+    "swarm-tools": "warn",
     "endpoint-allowed": "refuse",
 }
-"""The contract's table, its ids and what it does."""
+"""The contract's table, its ids and what it does; ``swarm-tools`` came with the swarm."""
 
 
 def test_the_rules_are_those_of_the_contract() -> None:

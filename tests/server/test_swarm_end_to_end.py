@@ -1,0 +1,86 @@
+"""Swarms with tools of a real MCP server, and one whose server was killed: it goes on and asks nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.journal.journal import Journal
+from kimi_mcp.simulator import Simulator
+from tests.server.asking import chats, raw_process, served
+from tests.stdio.peer import HELLO
+
+ODD_SERVER = Path(__file__).parents[1] / "swarm" / "toolbox" / "odd_server.py"
+TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
+
+
+def file_of_servers(folder: Path) -> str:
+    file = folder / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": {"odd": {"command": sys.executable, "args": [str(ODD_SERVER)]}}}))
+    return str(file)
+
+
+async def test_sub_agents_use_the_tools_of_a_real_server(sim: Simulator, mode: str, tmp_path: Path) -> None:
+    echo = {"name": "odd__echo", "arguments": {"text": "from Oslo"}}
+    write = {"name": "odd__write", "arguments": {"text": "never"}}
+    sim.play({"match": {"text": "Tell me about Oslo.", "turns": 0}, "tool_calls": [echo, write]})
+    async with served(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
+        result = await kimi.call("kimi_swarm", {**TELL, "tools": ["odd.*"]})
+    assert result.status == "completed", result.text
+    assert [agent["tool_calls"] for agent in result.said["swarm"]["agents"]] == [0, 1, 0]
+    sent = json.dumps([request.body for request in chats(sim)])
+    assert "odd__echo" in sent
+    assert "There is no tool of the name odd__write" in sent, "it is not marked as read-only"
+
+
+async def test_patterns_that_name_nothing_are_refused_before_anything_is_asked(sim: Simulator, tmp_path: Path) -> None:
+    async with served(sim, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
+        result = await kimi.call("kimi_swarm", {**TELL, "tools": ["nothing-of-that-name"]})
+    assert result.code == "invalid_arguments"
+    assert not chats(sim)
+
+
+async def test_a_file_that_is_not_there_is_said_to_be(sim: Simulator, tmp_path: Path) -> None:
+    async with served(sim, KIMI_SWARM_MCP=str(tmp_path / "none.json")) as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
+    assert result.code == "not_configured"
+    assert "KIMI_SWARM_MCP" in result.error["fix"]
+    assert not chats(sim)
+
+
+async def written_down(run_id: str, steps: int) -> None:
+    """Return once so many steps of a run are in the journal with what they brought."""
+    journal = Journal(Path(os.environ["KIMI_DATA_DIR"]))
+    try:
+        with anyio.fail_after(20):
+            while sum(step.result is not None for step in await journal.steps_of(run_id)) < steps:
+                await anyio.lowlevel.checkpoint()
+    finally:
+        await journal.aclose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+async def test_a_swarm_whose_server_was_killed_is_gone_on_with_and_asks_nothing_twice(sim: Simulator) -> None:
+    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.5", KIMI_DATA_DIR=os.environ["KIMI_DATA_DIR"]) as peer:
+        await peer.ask(HELLO)
+        await peer.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        call = {"name": "kimi_swarm", "arguments": TELL}
+        reply = await peer.ask({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
+        said = reply["result"]["structuredContent"]
+        assert said["status"] == "running", said
+        await written_down(said["run_id"], 2)
+        peer.process.send_signal(signal.SIGKILL)
+        await peer.process.wait()
+    async with served(sim) as kimi:
+        with anyio.fail_after(10):
+            result = await kimi.run(said["run_id"], "wait", wait_s=9)
+    assert result.status == "completed", result.text
+    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed"] * 3
+    assert len(chats(sim)) == 3 + 1 + 1, "Oslo is asked once more, the others are not; one synthesis"

@@ -16,6 +16,7 @@ from math import inf
 import anyio
 
 from kimi_mcp.upstream.faults import NamedLimit
+from kimi_mcp.upstream.retry import LONGEST_WAIT_S
 
 WINDOW_S = 60.0
 """Seconds of the minute that limits are counted over."""
@@ -69,7 +70,7 @@ class Account:
     def refused(self, limit: NamedLimit | None, wait_s: float | None) -> None:
         """A request was refused for its rate: ``limit`` is what the refusal named, ``wait_s`` what it asked to wait."""
         self._refused_at = self._clock()
-        if wait_s:
+        if wait_s and wait_s <= LONGEST_WAIT_S:  # longer ones are not sat out
             self._opens_at = max(self._opens_at, self._refused_at + wait_s)
         if limit is not None:
             counts, most = limit

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kimi_mcp.simulator import Simulator
@@ -72,6 +73,29 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
         assert anyio.current_time() - began < 5
         await sim.client_gone(5, within=1)
         assert await peer.log_lines() == [], "an end is nothing to complain of"
+
+
+async def test_a_resolver_that_hangs_does_not_keep_the_process(sim: Simulator, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, socket, threading\n"
+        f"known, asked = socket.getaddrinfo, pathlib.Path({str(asked)!r})\n"
+        "def hangs(host, *more, **named):\n"
+        "    if 'slow' in str(host):\n"
+        "        asked.touch()\n"
+        "        threading.Event().wait(60)\n"
+        "    return known(host, *more, **named)\n"
+        "socket.getaddrinfo = hangs\n"
+    )
+    async with raw_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
+        await peer.greet()
+        await peer.call("kimi_vision", 1, prompt="What is it?", images=["https://slow.example.com/shot.png"])
+        with anyio.fail_after(20):
+            while not asked.exists():
+                await anyio.lowlevel.checkpoint()
+        await peer.close_stdin()
+        assert await peer.leaves() == 0
+        assert await peer.log_lines() == []
 
 
 async def test_a_one_shot_pipe_gets_its_answer(sim: Simulator) -> None:

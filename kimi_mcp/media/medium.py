@@ -39,6 +39,7 @@ CHUNK = 256 * 1024
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
+_WORDS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
 _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
 
 
@@ -52,6 +53,8 @@ class Medium:
     """(offset, length) → the bytes there."""
     converted_from: str | None = None
     """The type that it had before it was converted here; None: it is sent as it is."""
+    pages: int = 1
+    """The pages that it had before it was converted; its first alone is sent."""
 
     @property
     def size(self) -> int:
@@ -99,7 +102,8 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
             medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots, held)
     if medium.inspected.kind != part.kind:
         raise MediaRejected(
-            f"A {part.kind} was expected: found a {medium.inspected.name}.",
+            f"The {medium.inspected.name} is no {_WORDS[part.kind]}: found {medium.inspected.mime}, expected a "
+            f"{_WORDS[part.kind]}.",
             fix=f"Give it to {_TOOL_FOR[medium.inspected.kind]}.",
         )
     return await anyio.to_thread.run_sync(_sendable, medium)
@@ -173,5 +177,8 @@ def _sendable(medium: Medium) -> Medium:
     made = convert(medium.read_at(0, medium.size), found)
     data = made.data
     return Medium(
-        inspected=made.inspected, read_at=lambda at, length: data[at : at + length], converted_from=found.mime
+        inspected=made.inspected,
+        read_at=lambda at, length: data[at : at + length],
+        converted_from=found.mime,
+        pages=found.frames or 1,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
+from io import BytesIO
 from pathlib import Path
 from zlib import crc32
 
@@ -14,7 +15,7 @@ from PIL import Image
 from kimi_mcp.media.fetch import fetch
 from kimi_mcp.simulator import Simulator
 from tests.media.sites import Authority, says, site
-from tests.media.specimens import CLIPS, samples, saved
+from tests.media.specimens import CLIPS, drawing, samples, saved
 from tests.server.asking import Kimi, body, chats, process, served
 from tests.server.asking import held as held_result
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, parts, picture, said_to, urls, write
@@ -118,6 +119,30 @@ async def test_what_no_model_takes_is_converted_and_reported_once(sim: Simulator
         assert note["asked"] == found
         assert note["sent"] == url[5:].partition(";")[0]
         assert "media-converted" in result.text
+
+
+async def test_a_document_of_several_pages_says_that_its_first_alone_is_sent(sim: Simulator, folder: Path) -> None:
+    pages = BytesIO()
+    drawing().save(pages, "TIFF", save_all=True, append_images=[drawing(), drawing()])
+    write(folder, scan_tiff=pages.getvalue(), one_tiff=saved("TIFF", drawing()))
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        several, one = await look(kimi, "scan.tiff"), await look(kimi, "one.tiff")
+    (note,) = several.said["policy"]
+    assert "Only the first of its 3 pages is sent." in note["why"]
+    assert "Only the first of its 3 pages is sent." in several.text
+    assert "page" not in one.text
+
+
+async def test_of_several_pictures_the_one_at_fault_is_named(sim: Simulator, mode: str, folder: Path) -> None:
+    write(folder, a_png=picture(1), b_png=picture(2)[:-20], c_bmp=picture(3, "BMP"))
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        for source, code in (("b.png", "media_rejected"), ("d.png", "path_refused"), ("https://[::1]/", "url_refused")):
+            result = await look(kimi, "a.png", "c.bmp", source)
+            assert result.code == code
+            assert result.error["message"].startswith("`images[2]`: "), result.text
+        alone, converted = await look(kimi, "b.png"), await look(kimi, "a.png", "c.bmp")
+    assert "images" not in alone.error["message"], "there is no other"
+    assert [note["field"] for note in converted.said["policy"]] == ["images[1]"]
 
 
 @pytest.mark.parametrize("name", ["bmp", "tiff"])

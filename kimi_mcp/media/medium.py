@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 import anyio.to_thread
 
@@ -149,7 +149,12 @@ def _decoded(uri: str) -> Medium:
 
 
 def _from_base64(text: str, start: int) -> bytearray:
-    """What stands in base64 from there on, decoded piece by piece; blanks count for nothing. Raises ``ValueError``."""
+    """What stands in base64 from there on, decoded piece by piece. Raises ``ValueError``.
+
+    Read as browsers read it: percent-encoding is undone, blanks count for nothing, and padding may be left out.
+    """
+    if "%" in text:  # seldom: it costs a copy
+        text, start = unquote(text[start:]), 0
     found, left, ended = bytearray(), "", False
     for at in range(start, len(text), CHUNK):
         piece = left + "".join(text[at : at + CHUNK].split())
@@ -158,6 +163,8 @@ def _from_base64(text: str, start: int) -> bytearray:
             raise ValueError
         found += base64.b64decode(piece[:whole], validate=True)
         left, ended = piece[whole:], piece[:whole].endswith("=") or (ended and not piece)
+    if left and "=" not in left:
+        left += "=" * (4 - len(left))
     return found + base64.b64decode(left, validate=True) if left else found
 
 

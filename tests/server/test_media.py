@@ -7,6 +7,7 @@ import gc
 import random
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 from zlib import crc32
 
 import pytest
@@ -333,7 +334,26 @@ async def test_a_data_uri_that_says_another_type_is_rejected_with_both(sim: Simu
     assert chats(sim) == []
 
 
-@pytest.mark.parametrize("rest", ["", ",", ";base64", ";base64,", ";base64,%%%%", ";base64,AAA", ";base64,AAAA", "é,ü"])
+async def test_a_data_uri_is_read_as_browsers_read_it(sim: Simulator, mode: str) -> None:
+    contents_of = [saved("PNG", _noise(side)) for side in (29, 30, 31)] + [saved("PNG", _noise(400))]
+    assert {len(content) % 3 for content in contents_of} == {0, 1, 2}, "with every kind of padding"
+    async with served(sim, mode) as kimi:
+        for content in contents_of:
+            text = data_uri(content).partition(",")[2]
+            for written in (
+                text.rstrip("="),
+                quote(text, safe=""),
+                quote(text.rstrip("="), safe=""),
+                f"\t{text}%0D%0A",
+            ):
+                result = await look(kimi, f"data:image/png;base64,{written}")
+                assert result.status == "completed", result.text
+                assert contents(sim) == [content]
+
+
+@pytest.mark.parametrize(
+    "rest", ["", ",", ";base64", ";base64,", ";base64,%%%%", ";base64,AAAAA", ";base64,AAAA", "é,ü"]
+)
 async def test_a_broken_data_uri_is_rejected(sim: Simulator, rest: str) -> None:
     async with served(sim) as kimi:
         result = await look(kimi, f"data:image/png{rest}")

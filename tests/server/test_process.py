@@ -13,6 +13,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import body, chats, held, process, raw_process
+from tests.server.media import hanging_resolver
 
 HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm.", "content": "It is 391.", "times": "always"}
 
@@ -76,17 +77,7 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
 
 
 async def test_a_resolver_that_hangs_does_not_keep_the_process(sim: Simulator, tmp_path: Path) -> None:
-    asked = tmp_path / "asked"
-    (tmp_path / "sitecustomize.py").write_text(
-        "import pathlib, socket, threading\n"
-        f"known, asked = socket.getaddrinfo, pathlib.Path({str(asked)!r})\n"
-        "def hangs(host, *more, **named):\n"
-        "    if 'slow' in str(host):\n"
-        "        asked.touch()\n"
-        "        threading.Event().wait(60)\n"
-        "    return known(host, *more, **named)\n"
-        "socket.getaddrinfo = hangs\n"
-    )
+    asked = hanging_resolver(tmp_path)
     async with raw_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
         await peer.greet()
         await peer.call("kimi_vision", 1, prompt="What is it?", images=["https://slow.example.com/shot.png"])

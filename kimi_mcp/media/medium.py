@@ -39,7 +39,11 @@ CHUNK = 256 * 1024
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]{1000}")
+"""What begins so is no path: it has neither a dot nor an end."""
+
 _WORDS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
+_HEADS: dict[MediaKind, str] = {"image": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
 _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
 
 
@@ -75,12 +79,20 @@ class Medium:
 
 
 def part_of(kind: MediaKind, source: str) -> MediaPart:
-    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none."""
+    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none.
+
+    Raises ``MediaRejected`` for base64 without the head of a data URI.
+    """
     source = source.strip()
     named = _SCHEME.match(source)
     scheme = named[1].lower() if named else ""
     if scheme == "file" and (path := path_of_uri(source)) is not None:
         return MediaPart(kind=kind, url=f"path:{path}")
+    if named is None and _BARE_BASE64.match(source):
+        raise MediaRejected(
+            f"A {_WORDS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
+            fix=f"Put {_HEADS[kind]} before it, with the type that it has.",
+        )
     if named is None:
         return MediaPart(kind=kind, url=f"path:{source}")
     # A data URI may have many megabytes: no copy where none is needed.

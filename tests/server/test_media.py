@@ -374,6 +374,15 @@ async def test_a_long_data_uri_is_read_whatever_its_line_ends(sim: Simulator, br
             assert (await look(kimi, f"{head},{spoilt}")).code == "media_rejected"
 
 
+async def test_bare_base64_is_told_from_a_path(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        for content in (saved("PNG", _noise(40)), saved("JPEG", _noise(40))):
+            result = await look(kimi, data_uri(content).partition(",")[2])
+            assert result.code == "media_rejected", result.text
+            assert "found base64 alone" in result.error["message"]
+            assert "data:image/png;base64," in result.error["fix"]
+
+
 async def test_a_picture_and_a_clip_are_each_sent_to_their_own_tool(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP)
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
@@ -13,8 +14,12 @@ from zlib import crc32
 import pytest
 from PIL import Image
 
+from kimi_mcp.journal.records import turn_as_json
 from kimi_mcp.media.fetch import fetch
+from kimi_mcp.server import _call_key
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.tools import TOOLS, Vision
+from kimi_mcp.types import MediaPart, TextPart, Turn
 from tests.media.sites import Authority, says, site
 from tests.media.specimens import CLIPS, drawing, samples, saved
 from tests.server.asking import Kimi, body, chats, process, served
@@ -372,6 +377,40 @@ async def test_a_long_data_uri_is_read_whatever_its_line_ends(sim: Simulator, br
         assert contents(sim) == [content]
         for spoilt in (f"{text}%", f"{text}AAAA" if text.endswith("=") else f"{text}A", f"{text[:300_000]}=={text}"):
             assert (await look(kimi, f"{head},{spoilt}")).code == "media_rejected"
+
+
+def test_telling_the_same_call_again_copies_no_picture() -> None:
+    uri = data_uri(bytes(12_000_000))
+    ask = Vision(prompt="What is it?", images=[uri])
+    tracemalloc.start()
+    try:
+        key = _call_key(TOOLS["kimi_vision"], ask)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    same, others = (
+        Vision(prompt="What is it?", images=[str(uri)]),
+        (
+            Vision(prompt="What is it?", images=[uri, uri]),
+            Vision(prompt="What is it?", images=[uri[:-1] + "B"]),
+            Vision(prompt="What is it?", images=[uri], system="null"),
+            Vision(prompt="What is it?", images=[uri], max_tokens=20_000),
+        ),
+    )
+    assert _call_key(TOOLS["kimi_vision"], same) == key
+    assert len({key, *(_call_key(TOOLS["kimi_vision"], other) for other in others)}) == 5
+
+
+async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, tmp_path: Path) -> None:
+    uri = data_uri(saved("PNG", _noise(100)))
+    async with served(sim, KIMI_DATA_DIR=str(tmp_path)) as kimi:
+        assert (await look(kimi, uri)).status == "completed"
+        assert (await look(kimi, uri[:-2000])).code == "media_rejected"
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"What is it?" in written
+    assert uri[2000:2200].encode() not in written
+    shown = Turn(role="user", parts=(MediaPart(kind="image", url=uri), TextPart(text="What is it?")))
+    assert turn_as_json(shown)["parts"][0]["url"] == "data:image/png;base64,", "not even until it was looked at"
 
 
 async def test_bare_base64_is_told_from_a_path(sim: Simulator, mode: str) -> None:

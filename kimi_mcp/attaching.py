@@ -7,8 +7,8 @@ to as ``ms://…``. The provider's own list tells what was uploaded before, by c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import anyio.to_thread
 
 from kimi_mcp import policy
-from kimi_mcp.errors import MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
+from kimi_mcp.errors import CallRefused, MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.inlining import Inline
 from kimi_mcp.plan import Plan
@@ -84,15 +84,19 @@ class Attachments:
                 parts: list[Part] = []
                 shown: list[Part] = []
                 for part in turn.parts:
-                    if isinstance(part, MediaPart) and part.url.startswith(_SENT_AS_IT_IS):
-                        _require_uploads(endpoint)
-                    elif isinstance(part, MediaPart):
-                        exchange.waits_for = f"the {part.kind}"
-                        medium = await self._loaded(part, roots, held)
-                        attached.plan = _reported(attached.plan, medium, strict=strict)
-                        shown.append(await self._remembered(part, medium))
-                        parts.append(replace(part, url=await self._place(medium, part, attached, endpoint, exchange)))
-                        continue
+                    if isinstance(part, MediaPart):
+                        argument = _argument(part, turn, asked=turn is plan.turns[-1])
+                        with _telling(argument):
+                            if part.url.startswith(_SENT_AS_IT_IS):
+                                _require_uploads(endpoint)
+                            else:
+                                exchange.waits_for = f"the {part.kind}"
+                                medium = await self._loaded(part, roots, held)
+                                attached.plan = _reported(attached.plan, medium, argument, strict=strict)
+                                shown.append(await self._remembered(part, medium))
+                                url = await self._place(medium, part, attached, endpoint, exchange)
+                                parts.append(replace(part, url=url))
+                                continue
                     parts.append(part)
                     shown.append(part)
                 turns.append(replace(turn, parts=tuple(parts)))
@@ -220,6 +224,27 @@ class Attachments:
         return self._known.setdefault((endpoint.base_url, endpoint.key), {})
 
 
+def _argument(part: MediaPart, turn: Turn, *, asked: bool) -> str:
+    """The argument that names a medium, with its place where it is asked about among others: ``images[2]``."""
+    if part.kind == "video":
+        return "video"
+    pictures = [each for each in turn.media if each.kind == part.kind]
+    if len(pictures) == 1 or not asked:
+        return "images"
+    return f"images[{next(at for at, each in enumerate(pictures) if each is part)}]"
+
+
+@contextmanager
+def _telling(argument: str) -> Generator[None]:
+    """Say in a refusal which of several pictures it is about."""
+    try:
+        yield
+    except CallRefused as refused:
+        if not argument.endswith("]"):
+            raise
+        raise type(refused)(f"`{argument}`: {refused.message}", fix=refused.fix, rule=refused.rule) from None
+
+
 def _require_uploads(endpoint: Endpoint) -> None:
     """Refuse an id where there are no files that it could mean."""
     if not endpoint.provider.takes_uploads:
@@ -229,15 +254,16 @@ def _require_uploads(endpoint: Endpoint) -> None:
         )
 
 
-def _reported(plan: Plan, medium: Medium, *, strict: bool) -> Plan:
-    """The plan with the conversion of a medium told; refused under ``strict``."""
+def _reported(plan: Plan, medium: Medium, argument: str, *, strict: bool) -> Plan:
+    """The plan with the conversion of a medium told, and what got lost in it; refused under ``strict``."""
     if medium.converted_from is None:
         return plan
-    note = policy.reported("media-converted", field="images", asked=medium.converted_from, sent=medium.inspected.mime)
+    note = policy.reported("media-converted", field=argument, asked=medium.converted_from, sent=medium.inspected.mime)
     if strict:
         raise PolicyRefused(note.why, fix=policy.load_rules()[note.rule].fix, rule=note.rule)
+    lost = f" Only the first of its {medium.pages:,} pages is sent." if medium.pages > 1 else ""
     note = Adjustment(
-        rule=note.rule, action="adjusted", field=note.field, asked=note.asked, sent=note.sent, why=note.why
+        rule=note.rule, action="adjusted", field=note.field, asked=note.asked, sent=note.sent, why=note.why + lost
     )
     return replace(plan, adjustments=(*plan.adjustments, note))
 

@@ -246,7 +246,9 @@ class Engine:
             return None
         from kimi_mcp.media.context import as_context, gather_texts
 
-        most = profile.model.context_tokens
+        asked = (system(call.system or ""), user(call.prompt))
+        answer = max(call.max_tokens or 0, policy.least_output(call.mode, profile))
+        most = max(profile.model.context_tokens - answer - likely_tokens(asked), 0)
         gather = partial(gather_texts, call.files, self._roots(call), most_tokens=most)
         return as_context(await anyio.to_thread.run_sync(gather))
 

@@ -8,6 +8,7 @@ What lists the tools is imported at once, what answers a call by the first call:
 
 from __future__ import annotations
 
+import json
 import logging
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import inf
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -95,6 +96,9 @@ MOST_RESULT_CHARS = 500_000
 
 MOST_ANSWER_CHARS = 200_000
 """Code points of an answer in one result, which carries it twice; the rest comes in pages."""
+
+_HASHED_AT_ONCE = 65_536
+"""Characters of an argument that are hashed at once."""
 
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="11" fill="#16181d"/>'
@@ -305,8 +309,16 @@ def _host(context: Context) -> str | None:
 
 
 def _call_key(tool: Tool, said: Arguments) -> str:
-    """The very same call has the same one."""
-    return sha256(f"{tool.name} {said.model_dump_json()}".encode()).hexdigest()
+    """The very same call has the same one. Read piece by piece: a data URI may have many megabytes."""
+    digest = sha256(tool.name.encode())
+    for name, value in said:
+        several = cast(list[Any], value) if isinstance(value, list) else [value]
+        for each in several:
+            text = each if isinstance(each, str) else json.dumps(each)
+            digest.update(f" {name} {type(each).__name__} {len(text)} ".encode())
+            for at in range(0, len(text), _HASHED_AT_ONCE):
+                digest.update(text[at : at + _HASHED_AT_ONCE].encode())
+    return digest.hexdigest()
 
 
 async def _offered_roots(context: Context) -> tuple[str, ...] | None:

@@ -38,7 +38,12 @@ def serve() -> NoReturn:
     except SkillError as fault:
         print(f"kimi-mcp: {fault}", file=sys.stderr)
         leave(1)
+
+    async def served() -> None:
+        await serve_stdio(server)
+        leave(0)  # from within: the loop's own end waits for every thread, and a resolver may take half a minute
+
     gc.freeze()
     gc.enable()
-    anyio.run(serve_stdio, server)
-    leave(0)
+    anyio.run(served)
+    raise AssertionError("the process has left")

@@ -6,12 +6,13 @@ structured result. Nothing on the path knows of it: what has arrived is read fro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -196,7 +197,7 @@ async def _run(
     from kimi_mcp.hosts import LOCAL
     from kimi_mcp.runs import Run, open_runs
 
-    engine, runs = Engine(settings), None
+    engine, runs, outcome = Engine(settings), None, None
     try:
         async with anyio.create_task_group() as tasks:
             runs = open_runs(tasks, settings)
@@ -215,6 +216,8 @@ async def _run(
             await engine.aclose()
             if runs is not None:
                 await runs.journal.aclose()
+        if outcome is not None and outcome.status == "cancelled":
+            _leave_at_once()
 
 
 async def _watched(run: Run, watch: Watch) -> None:
@@ -249,6 +252,14 @@ def _leave(outcome: Outcome) -> None:
         raise typer.Exit(INTERRUPTED)
     complain(outcome.error.message, outcome.error.fix)
     raise typer.Exit(1)
+
+
+def _leave_at_once() -> NoReturn:
+    """Leave after Ctrl-C, all being said: the loop's own end waits for every thread, and a resolver's may hang."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(INTERRUPTED)
 
 
 def _read_stdin() -> str:

@@ -211,7 +211,9 @@ def _part_as_json(part: Part) -> dict[str, Any]:
         case TextPart(text=text):
             return {"text": text}
         case MediaPart(kind=kind, url=url, sha256=sha256):
-            return {"kind": kind, "url": url, "sha256": sha256}
+            # Of a data URI its head alone: what was shown is not ours to keep, and may have many megabytes.
+            named = url[: url.find(",") + 1] if url.startswith("data:") else url
+            return {"kind": kind, "url": named, "sha256": sha256}
 
 
 def _part_from_json(row: dict[str, Any]) -> Part:

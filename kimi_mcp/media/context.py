@@ -106,7 +106,7 @@ class _Pile:
             named = ", ".join(f"`{shown(name)}` (about {tokens:,})" for tokens, name in largest)
             raise ContextTooLong(
                 f"The files come to about {self.tokens:,} tokens, {self.tokens - self.most_tokens:,} more than the "
-                f"{self.most_tokens:,} that fit. The largest: {named}.",
+                f"{self.most_tokens:,} that fit beside prompt and answer. The largest: {named}.",
                 fix="Leave some of them out of `files`, or pass the parts that matter.",
             )
         names = Counter(place.name for place, _ in self.taken)

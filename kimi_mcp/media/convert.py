@@ -88,13 +88,15 @@ def _converted(data: bytes, found: Inspected) -> bytes:
             )
         opened.load()
         profile: Any = opened.info.get("icc_profile")
-        picture = _in_srgb(_eight_bits(ImageOps.exif_transpose(opened)), profile)
+        ImageOps.exif_transpose(opened, in_place=True)
+        picture = _in_srgb(_eight_bits(opened), profile)
     buffer = io.BytesIO()
     if _as_png(picture, found.mime):
         _bare(picture).save(buffer, "PNG")
     else:
         mode = "L" if picture.mode in ("L", "LA", "La", "1") else "RGB"
-        _bare(picture.convert(mode)).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        picture = picture if picture.mode == mode else picture.convert(mode)
+        _bare(picture).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 

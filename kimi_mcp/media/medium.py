@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 import anyio.to_thread
 
@@ -39,6 +39,11 @@ CHUNK = 256 * 1024
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]{1000}")
+"""What begins so is no path: it has neither a dot nor an end."""
+
+_WORDS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
+_HEADS: dict[MediaKind, str] = {"image": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
 _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
 
 
@@ -52,6 +57,8 @@ class Medium:
     """(offset, length) → the bytes there."""
     converted_from: str | None = None
     """The type that it had before it was converted here; None: it is sent as it is."""
+    pages: int = 1
+    """The pages that it had before it was converted; its first alone is sent."""
 
     @property
     def size(self) -> int:
@@ -72,12 +79,20 @@ class Medium:
 
 
 def part_of(kind: MediaKind, source: str) -> MediaPart:
-    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none."""
+    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none.
+
+    Raises ``MediaRejected`` for base64 without the head of a data URI.
+    """
     source = source.strip()
     named = _SCHEME.match(source)
     scheme = named[1].lower() if named else ""
     if scheme == "file" and (path := path_of_uri(source)) is not None:
         return MediaPart(kind=kind, url=f"path:{path}")
+    if named is None and _BARE_BASE64.match(source):
+        raise MediaRejected(
+            f"A {_WORDS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
+            fix=f"Put {_HEADS[kind]} before it, with the type that it has.",
+        )
     if named is None:
         return MediaPart(kind=kind, url=f"path:{source}")
     # A data URI may have many megabytes: no copy where none is needed.
@@ -99,7 +114,8 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
             medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots, held)
     if medium.inspected.kind != part.kind:
         raise MediaRejected(
-            f"A {part.kind} was expected: found a {medium.inspected.name}.",
+            f"The {medium.inspected.name} is no {_WORDS[part.kind]}: found {medium.inspected.mime}, expected a "
+            f"{_WORDS[part.kind]}.",
             fix=f"Give it to {_TOOL_FOR[medium.inspected.kind]}.",
         )
     return await anyio.to_thread.run_sync(_sendable, medium)
@@ -145,7 +161,12 @@ def _decoded(uri: str) -> Medium:
 
 
 def _from_base64(text: str, start: int) -> bytearray:
-    """What stands in base64 from there on, decoded piece by piece; blanks count for nothing. Raises ``ValueError``."""
+    """What stands in base64 from there on, decoded piece by piece. Raises ``ValueError``.
+
+    Read as browsers read it: percent-encoding is undone, blanks count for nothing, and padding may be left out.
+    """
+    if "%" in text:  # seldom: it costs a copy
+        text, start = unquote(text[start:]), 0
     found, left, ended = bytearray(), "", False
     for at in range(start, len(text), CHUNK):
         piece = left + "".join(text[at : at + CHUNK].split())
@@ -154,6 +175,8 @@ def _from_base64(text: str, start: int) -> bytearray:
             raise ValueError
         found += base64.b64decode(piece[:whole], validate=True)
         left, ended = piece[whole:], piece[:whole].endswith("=") or (ended and not piece)
+    if left and "=" not in left:
+        left += "=" * (4 - len(left))
     return found + base64.b64decode(left, validate=True) if left else found
 
 
@@ -173,5 +196,8 @@ def _sendable(medium: Medium) -> Medium:
     made = convert(medium.read_at(0, medium.size), found)
     data = made.data
     return Medium(
-        inspected=made.inspected, read_at=lambda at, length: data[at : at + length], converted_from=found.mime
+        inspected=made.inspected,
+        read_at=lambda at, length: data[at : at + length],
+        converted_from=found.mime,
+        pages=found.frames or 1,
     )

@@ -1,7 +1,8 @@
 """Owns the search for files by glob within a root: what is hidden, git-ignored or a link is not found. I/O, bounded.
 
-Folders are listed through ``walk``, so no link is followed; the ``.gitignore`` files and ``.git/info/exclude`` below
-the root are read the same way. A search lists each folder once, whatever the number of patterns.
+Folders are listed through ``walk``, so no link is followed; the ``.gitignore`` files and ``.git/info/exclude`` are read
+the same way. Where the root lies within a repository the rules above it count too, as they do for git: they are all
+that is ever read there. A search lists each folder once, whatever the number of patterns.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Final
 
 from kimi_mcp.errors import InvalidArguments, KimiError, PathRefused
@@ -106,6 +107,8 @@ class Tree:
     """Shared with the call's other trees."""
     _listings: dict[tuple[str, ...], list[Entry]] = field(default_factory=dict[tuple[str, ...], list[Entry]])
     _rules: dict[tuple[str, ...], tuple[Rule, ...]] = field(default_factory=dict[tuple[str, ...], tuple[Rule, ...]])
+    _above: list[tuple[tuple[str, ...], tuple[Rule, ...]]] | None = None
+    """The rules of each folder above the root, the nearest first, with the names from there down to the root."""
 
     def find(self, glob: Glob, skipped: Skipped) -> Iterator[Place]:
         """The files that fit, sorted folder by folder. Raises ``InvalidArguments`` at the bounds.
@@ -163,20 +166,46 @@ class Tree:
             said = verdict(self._rules_of(parts[:depth]), parts[depth:], folder=folder)
             if said is not None:
                 return said
+        if self._above is None:
+            self._above = list(self._read_above())
+        for way, rules in self._above:
+            said = verdict(rules, (*way, *parts), folder=folder)
+            if said is not None:
+                return said
         return False
+
+    def _read_above(self) -> Iterator[tuple[tuple[str, ...], tuple[Rule, ...]]]:
+        """From the root's folder up to the top of the repository that it lies in; nothing where it lies in none."""
+        root = PurePath(self.root.path)
+        above = (root, *root.parents)
+        top = next((at for at, folder in enumerate(above) if _has_git(folder)), 0)
+        for folder in above[1 : top + 1]:
+            there = Root(path=str(folder), names=(str(folder),))
+            yield root.parts[len(folder.parts) :], self._read_both(there, ())
 
     def _rules_of(self, parts: tuple[str, ...]) -> tuple[Rule, ...]:
         if (known := self._rules.get(parts)) is not None:
             return known
-        # The weaker first: of two lines that match, the later one decides.
-        rules = (*self._read_rules((*parts, ".git", "info", "exclude")), *self._read_rules((*parts, ".gitignore")))
-        self._rules[parts] = rules
-        return rules
+        self._rules[parts] = self._read_both(self.root, parts)
+        return self._rules[parts]
 
-    def _read_rules(self, parts: tuple[str, ...]) -> tuple[Rule, ...]:
+    def _read_both(self, root: Root, parts: tuple[str, ...]) -> tuple[Rule, ...]:
+        # The weaker first: of two lines that match, the later one decides.
+        exclude, ignore = (*parts, ".git", "info", "exclude"), (*parts, ".gitignore")
+        return (*self._read_rules(root, exclude), *self._read_rules(root, ignore))
+
+    def _read_rules(self, root: Root, parts: tuple[str, ...]) -> tuple[Rule, ...]:
         try:
-            with open_place(Place(root=self.root, parts=parts)) as file:
+            with open_place(Place(root=root, parts=parts)) as file:
                 text = next(file.chunks(file.size, size=MOST_IGNORE_BYTES), b"").decode("utf-8-sig", "surrogateescape")
         except KimiError:
             return ()  # there is none, or it is a link: git reads none of those either
         return ignore_rules(text, between=self.bounds.in_time)
+
+
+def _has_git(folder: PurePath) -> bool:
+    """Whether a folder is the top of a repository; in a worktree ``.git`` is a file."""
+    try:
+        return Path(folder, ".git").exists()
+    except OSError:
+        return False

@@ -17,15 +17,27 @@ from kimi_mcp.policy.findings import Finding, Gathered, Refusal
 from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS
 from kimi_mcp.policy.rules import Rule, load_rules
 from kimi_mcp.tokens import likely_tokens
-from kimi_mcp.types import Adjustment, Completion, Request
+from kimi_mcp.types import Adjustment, Completion, Mode, Request
 
-__all__ = ["Finding", "Gathered", "Refusal", "Rule", "admit", "check", "decide", "judge", "load_rules", "reported"]
+__all__ = [
+    "Finding",
+    "Gathered",
+    "Refusal",
+    "Rule",
+    "admit",
+    "check",
+    "decide",
+    "judge",
+    "least_output",
+    "load_rules",
+    "reported",
+]
 
 DEFAULT_OUTPUT_TOKENS = 32_768
 """Asked for where neither the caller nor the catalogue says a bound (HC: Moonshot's own default for K2.5 and K2.6)."""
 
 LEAST_OUTPUT_TOKENS = 1_024
-"""Asked for however little a long prompt leaves: the provider then says by how much it is too long."""
+"""Asked for in instant mode, however little a long prompt leaves: the provider then says by how much it is too long."""
 
 
 def admit(gathered: Gathered) -> Refusal | None:
@@ -134,4 +146,11 @@ def _default_output(plan: Plan) -> int:
     """The bound where the caller left it open: the model's own default, or what a long prompt leaves of the context."""
     profile = plan.profile
     wanted = min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, profile.output_ceiling)
-    return max(min(wanted, profile.model.context_tokens - likely_tokens(plan.turns)), LEAST_OUTPUT_TOKENS)
+    left = profile.model.context_tokens - likely_tokens(plan.turns)
+    return max(min(wanted, left), least_output(plan.mode, profile))
+
+
+def least_output(mode: Mode, profile: Profile) -> int:
+    """Tokens that reasoning and answer get however long a prompt is; with fewer it would be paid for in vain."""
+    floor = load_rules()["thinking-budget"].options["floor"] if mode == "thinking" else LEAST_OUTPUT_TOKENS
+    return min(floor, profile.output_ceiling)

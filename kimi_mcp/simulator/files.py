@@ -60,6 +60,7 @@ class _Upload:
         self.filename: str | None = None
         self.size = 0
         self.sha256 = hashlib.sha256()
+        self._path = path
         self._file = path.open("wb")
         self._part = ""
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
@@ -83,6 +84,10 @@ class _Upload:
 
     def close(self) -> None:
         self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()  # first: Windows removes no file that is open
+        self._path.unlink()
 
     def _begin(self) -> None:
         self._headers = Message()
@@ -147,13 +152,11 @@ class FileStore:
             upload.close()
             stored = _stored(upload, file_id, path)
         except MultipartParseError:
-            path.unlink()
+            upload.discard()
             invalid("Invalid request: malformed multipart body")
         except BaseException:
-            path.unlink()
+            upload.discard()
             raise
-        finally:
-            upload.close()
         self._files[file_id] = stored
         return stored
 

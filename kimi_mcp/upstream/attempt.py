@@ -7,7 +7,9 @@ answer: the rest is waited for a little, for the usage that it may bring.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -85,6 +87,7 @@ class _Watch:
 
     def __init__(self, scope: anyio.CancelScope, deadlines: Deadlines, left_s: float) -> None:
         self._scope = scope
+        self._first_s = deadlines.first_token_s
         self._idle_s = deadlines.idle_s
         self._end = anyio.current_time() + left_s
         self._gulp = -1
@@ -94,7 +97,16 @@ class _Watch:
         """Whether a token has come."""
         self.over = False
         """Whether the answer is at its end, so that no deadline matters any more."""
-        self._until("first", deadlines.first_token_s)
+        self._until("first", self._first_s)
+
+    def over_sending(self, body: bytes | Streamed) -> bytes | Streamed:
+        """The body, watched: what is still on its way can't be answered yet, so each piece begins the wait anew."""
+        return body if isinstance(body, bytes) else replace(body, pieces=partial(self._pieces, body))
+
+    def _pieces(self, body: Streamed) -> Iterator[bytes]:
+        for piece in body.pieces():
+            yield piece
+            self._until("first", self._first_s)
 
     def token(self, socket: PacedStream | None) -> None:
         """A token has come through that socket."""
@@ -178,7 +190,7 @@ async def read_whole(
 
 
 async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _Watch) -> None:
-    answer = await client.post("chat/completions", content)
+    answer = await client.post("chat/completions", watch.over_sending(content))
     try:
         if answer.compressed:
             raise _Unreadable("compressed")

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from kimi_mcp.inlining import Inline, spliced
 from kimi_mcp.upstream import files, formulas
 from kimi_mcp.upstream.account import Account
 from kimi_mcp.upstream.attempt import Sink, attempt_once, read_whole
-from kimi_mcp.upstream.faults import Deadlines, Fault, failure, timed_out
+from kimi_mcp.upstream.faults import Deadline, Deadlines, Fault, failure, timed_out
 from kimi_mcp.upstream.refusals import either
 from kimi_mcp.upstream.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
 
@@ -243,11 +243,23 @@ class Upstream:
         raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
 
     async def upload(self, endpoint: Endpoint, file: files.Upload) -> str:
-        """Send a file; the id that it has at the provider. One attempt, within the total deadline."""
+        """Send a file; the id that it has at the provider. One attempt, within the total deadline.
+
+        Each piece that the provider takes begins its wait anew; a line that stands still is not waited for to the end.
+        """
         client = await self._client(endpoint)
-        with anyio.move_on_after(self._deadlines.total_s):
-            return _had(await files.upload(client, file, to=endpoint, wall=self._wall))
-        raise timed_out("total", self._deadlines, provider=endpoint.provider.id).error
+        async with self._slots:
+            with anyio.move_on_after(self._deadlines.total_s) as whole, anyio.CancelScope() as still:
+
+                def moved(sent: int) -> None:
+                    still.deadline = anyio.current_time() + self._deadlines.first_token_s
+                    if sent and file.on_sent is not None:
+                        file.on_sent(sent)
+
+                moved(0)
+                return _had(await files.upload(client, replace(file, on_sent=moved), to=endpoint, wall=self._wall))
+        passed: Deadline = "whole upload" if whole.cancelled_caught else "upload"
+        raise timed_out(passed, self._deadlines, provider=endpoint.provider.id).error
 
     async def list_files(self, endpoint: Endpoint) -> tuple[files.RemoteFile, ...]:
         """What lies at the provider under this account."""

@@ -30,14 +30,15 @@ class Deadlines:
     """How long an answer may take. Comments, keep-alives and empty deltas count for nothing in any of them."""
 
     first_token_s: float = 120
-    """Seconds of one attempt until its first token (KIMI_FIRST_TOKEN_TIMEOUT_S)."""
+    """Seconds of one attempt until its first token, and of an upload until its answer; while media are sent, each piece
+    that is taken begins them anew (KIMI_FIRST_TOKEN_TIMEOUT_S)."""
     idle_s: float = 60
     """Seconds between two tokens (KIMI_IDLE_TIMEOUT_S)."""
     total_s: float = 1800
     """Seconds of all attempts and the waits between them; waiting for a slot is not counted (KIMI_TOTAL_TIMEOUT_S)."""
 
 
-Deadline = Literal["first", "idle", "total"]
+Deadline = Literal["first", "idle", "total", "upload", "whole upload"]
 """Which deadline passed."""
 
 Failure = Literal[
@@ -95,5 +96,13 @@ def timed_out(which: Deadline, deadlines: Deadlines, *, provider: str) -> Fault:
             name = "KIMI_IDLE_TIMEOUT_S"
         case "total":
             message = f"The answer of {provider} was not whole after {deadlines.total_s:g} s, all attempts included."
+            name = "KIMI_TOTAL_TIMEOUT_S"
+        case "upload":
+            message = (
+                f"{provider} took nothing more of the file, or did not answer to it, for {deadlines.first_token_s:g} s."
+            )
+            name = "KIMI_FIRST_TOKEN_TIMEOUT_S"
+        case "whole upload":
+            message = f"The file was not uploaded to {provider} after {deadlines.total_s:g} s."
             name = "KIMI_TOTAL_TIMEOUT_S"
     return Fault(error=UpstreamTimeout(message, fix=f"Raise {name}, try again, or choose another provider."))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from typer.testing import CliRunner
 
@@ -14,7 +17,8 @@ from kimi_mcp.commands import app
 from kimi_mcp.commands.named import AskTool, chosen_tool, with_typed_folders
 from kimi_mcp.settings import Settings
 from kimi_mcp.simulator import Simulator
-from tests.commands.shell import kimi, to
+from tests.commands.shell import kimi, started, to
+from tests.server.media import hanging_resolver
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHOT, CLIP = EXAMPLES / "shot.png", EXAMPLES / "clip.mp4"
@@ -142,3 +146,14 @@ def test_a_folder_whose_name_holds_the_separator_opens_no_other_folder(
 def test_where_nothing_was_typed_or_roots_are_set_the_settings_stay(settings: Settings) -> None:
     typed = ["/pictures/a.png"] if settings.roots else []
     assert with_typed_folders(settings, typed, []) is settings
+
+
+async def test_ctrl_c_ends_it_at_once_though_a_resolver_hangs(sim: Simulator, tmp_path: Path) -> None:
+    asked = hanging_resolver(tmp_path)
+    settings = to(sim, PYTHONPATH=str(tmp_path))
+    async with started("ask", "What is it?", "--image", "https://slow.example.com/a.png", settings=settings) as process:
+        while not asked.exists():
+            await anyio.lowlevel.checkpoint()
+        process.send_signal(signal.SIGINT)
+        with anyio.fail_after(5):
+            assert await process.wait() == 130

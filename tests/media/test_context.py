@@ -132,6 +132,28 @@ def test_a_glob_leaves_out_hidden_ignored_binary_and_key_like_files_and_links(ro
     assert list(gather("**")) == ["keep.txt", "sub/keep.txt"]
 
 
+def test_a_root_within_a_repository_obeys_the_rules_above_it(tmp_path: Path) -> None:
+    write(tmp_path, "top/pkg/a.py", "top/pkg/dist/b.py", "top/pkg/c.log", "top/pkg/d.tmp")
+    (tmp_path / ".gitignore").write_text("a.py")
+    (tmp_path / "top" / ".gitignore").write_text("dist/\n*.log")
+    root = tmp_path / "top" / "pkg"
+
+    def taken() -> list[str]:
+        files = gather_texts(["**"], find_roots(str(root), working=str(root)), most_tokens=100_000)
+        return [file.path for file in files]
+
+    assert taken() == ["a.py", "c.log", "d.tmp", "dist/b.py"], "no repository, no rules"
+    (tmp_path / "top" / ".git").mkdir()
+    assert taken() == ["a.py", "d.tmp"], "up to the top of the repository, and no further"
+    write(tmp_path, "top/.git/info/exclude")
+    (tmp_path / "top" / ".git" / "info" / "exclude").write_text("/pkg/*.tmp")
+    assert taken() == ["a.py"]
+    (root / ".gitignore").write_text("!c.log")
+    assert taken() == ["a.py", "c.log"], "the innermost rule decides"
+    (root / ".git").write_text("gitdir: elsewhere")
+    assert taken() == ["a.py", "c.log", "d.tmp", "dist/b.py"], "a repository of its own, as a worktree is"
+
+
 def test_what_globs_leave_out_can_be_named_unless_it_is_a_key_or_a_link(root: Path, gather: Gather) -> None:
     write(root, ".hidden.txt", ".github/workflows/ci.yml", "out.log", ".env", ".env.example", ".ssh/id_ed25519.pub")
     (root / ".gitignore").write_text("*.log\n")

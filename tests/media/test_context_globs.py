@@ -130,6 +130,9 @@ def test_random_rules_leave_out_the_very_files_that_git_leaves_out(tmp_path: Pat
         found = taken(roots)
         rules = [(root / name).read_text() for name in (".gitignore", "da/.gitignore", ".git/info/exclude")]
         assert found == expected, rules
+        if subprocess.run([*git, "check-ignore", "-q", "da"], check=False).returncode:  # else nothing of it is left
+            below = [path.removeprefix("da/") for path in expected if path.startswith("da/")]
+            assert taken(find_roots(str(root / "da"), working=str(root / "da"))) == below, rules
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageCms
@@ -182,3 +184,29 @@ def test_ten_threads_convert_at_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(done) == ["image/jpeg"] * 4 + ["image/png"] * 6
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from kimi_mcp.media.convert import convert
+from kimi_mcp.media.formats import inspect_bytes
+
+peaks = []
+for name in ("small", "large"):
+    data = Path(sys.argv[1], name).read_bytes()
+    convert(data, inspect_bytes(data))
+    peaks.append(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]))
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the peak")
+@pytest.mark.parametrize("form", ["TIFF", "BMP", "AVIF", "HEIF"])
+def test_a_large_picture_is_not_held_decoded_time_and_again(form: str, tmp_path: Path) -> None:
+    side = 4_000
+    for name, size in (("small", (64, 64)), ("large", (side, side))):
+        (tmp_path / name).write_bytes(saved(form, Image.new("RGB", size, "teal")))
+    done = subprocess.run([sys.executable, "-c", PEAK, str(tmp_path)], check=True, capture_output=True, text=True)
+    decoded_kb = side * side * 4 / 1024
+    assert int(done.stdout) < 2.5 * decoded_kb

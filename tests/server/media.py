@@ -81,3 +81,19 @@ def _without_data(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_data(each) for each in value]
     return value.partition(",")[0] if isinstance(value, str) and value.startswith("data:") else value
+
+
+def hanging_resolver(folder: Path) -> Path:
+    """Let a Python with ``folder`` on its path hang on a name with ``slow`` in it; the file that says that it does."""
+    asked = folder / "asked"
+    (folder / "sitecustomize.py").write_text(
+        "import pathlib, socket, threading\n"
+        f"known, asked = socket.getaddrinfo, pathlib.Path({str(asked)!r})\n"
+        "def hangs(host, *more, **named):\n"
+        "    if 'slow' in str(host):\n"
+        "        asked.touch()\n"
+        "        threading.Event().wait(60)\n"
+        "    return known(host, *more, **named)\n"
+        "socket.getaddrinfo = hangs\n"
+    )
+    return asked

@@ -5,16 +5,23 @@ from __future__ import annotations
 import functools
 import gc
 import random
+import tracemalloc
+from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 from zlib import crc32
 
 import pytest
 from PIL import Image
 
+from kimi_mcp.journal.records import turn_as_json
 from kimi_mcp.media.fetch import fetch
+from kimi_mcp.server import _call_key
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.tools import TOOLS, Vision
+from kimi_mcp.types import MediaPart, TextPart, Turn
 from tests.media.sites import Authority, says, site
-from tests.media.specimens import CLIPS, samples, saved
+from tests.media.specimens import CLIPS, drawing, samples, saved
 from tests.server.asking import Kimi, body, chats, process, served
 from tests.server.asking import held as held_result
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, parts, picture, said_to, urls, write
@@ -118,6 +125,30 @@ async def test_what_no_model_takes_is_converted_and_reported_once(sim: Simulator
         assert note["asked"] == found
         assert note["sent"] == url[5:].partition(";")[0]
         assert "media-converted" in result.text
+
+
+async def test_a_document_of_several_pages_says_that_its_first_alone_is_sent(sim: Simulator, folder: Path) -> None:
+    pages = BytesIO()
+    drawing().save(pages, "TIFF", save_all=True, append_images=[drawing(), drawing()])
+    write(folder, scan_tiff=pages.getvalue(), one_tiff=saved("TIFF", drawing()))
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        several, one = await look(kimi, "scan.tiff"), await look(kimi, "one.tiff")
+    (note,) = several.said["policy"]
+    assert "Only the first of its 3 pages is sent." in note["why"]
+    assert "Only the first of its 3 pages is sent." in several.text
+    assert "page" not in one.text
+
+
+async def test_of_several_pictures_the_one_at_fault_is_named(sim: Simulator, mode: str, folder: Path) -> None:
+    write(folder, a_png=picture(1), b_png=picture(2)[:-20], c_bmp=picture(3, "BMP"))
+    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        for source, code in (("b.png", "media_rejected"), ("d.png", "path_refused"), ("https://[::1]/", "url_refused")):
+            result = await look(kimi, "a.png", "c.bmp", source)
+            assert result.code == code
+            assert result.error["message"].startswith("`images[2]`: "), result.text
+        alone, converted = await look(kimi, "b.png"), await look(kimi, "a.png", "c.bmp")
+    assert "images" not in alone.error["message"], "there is no other"
+    assert [note["field"] for note in converted.said["policy"]] == ["images[1]"]
 
 
 @pytest.mark.parametrize("name", ["bmp", "tiff"])
@@ -308,7 +339,26 @@ async def test_a_data_uri_that_says_another_type_is_rejected_with_both(sim: Simu
     assert chats(sim) == []
 
 
-@pytest.mark.parametrize("rest", ["", ",", ";base64", ";base64,", ";base64,%%%%", ";base64,AAA", ";base64,AAAA", "é,ü"])
+async def test_a_data_uri_is_read_as_browsers_read_it(sim: Simulator, mode: str) -> None:
+    contents_of = [saved("PNG", _noise(side)) for side in (29, 30, 31)] + [saved("PNG", _noise(400))]
+    assert {len(content) % 3 for content in contents_of} == {0, 1, 2}, "with every kind of padding"
+    async with served(sim, mode) as kimi:
+        for content in contents_of:
+            text = data_uri(content).partition(",")[2]
+            for written in (
+                text.rstrip("="),
+                quote(text, safe=""),
+                quote(text.rstrip("="), safe=""),
+                f"\t{text}%0D%0A",
+            ):
+                result = await look(kimi, f"data:image/png;base64,{written}")
+                assert result.status == "completed", result.text
+                assert contents(sim) == [content]
+
+
+@pytest.mark.parametrize(
+    "rest", ["", ",", ";base64", ";base64,", ";base64,%%%%", ";base64,AAAAA", ";base64,AAAA", "é,ü"]
+)
 async def test_a_broken_data_uri_is_rejected(sim: Simulator, rest: str) -> None:
     async with served(sim) as kimi:
         result = await look(kimi, f"data:image/png{rest}")
@@ -327,6 +377,49 @@ async def test_a_long_data_uri_is_read_whatever_its_line_ends(sim: Simulator, br
         assert contents(sim) == [content]
         for spoilt in (f"{text}%", f"{text}AAAA" if text.endswith("=") else f"{text}A", f"{text[:300_000]}=={text}"):
             assert (await look(kimi, f"{head},{spoilt}")).code == "media_rejected"
+
+
+def test_telling_the_same_call_again_copies_no_picture() -> None:
+    uri = data_uri(bytes(12_000_000))
+    ask = Vision(prompt="What is it?", images=[uri])
+    tracemalloc.start()
+    try:
+        key = _call_key(TOOLS["kimi_vision"], ask)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    same, others = (
+        Vision(prompt="What is it?", images=[str(uri)]),
+        (
+            Vision(prompt="What is it?", images=[uri, uri]),
+            Vision(prompt="What is it?", images=[uri[:-1] + "B"]),
+            Vision(prompt="What is it?", images=[uri], system="null"),
+            Vision(prompt="What is it?", images=[uri], max_tokens=20_000),
+        ),
+    )
+    assert _call_key(TOOLS["kimi_vision"], same) == key
+    assert len({key, *(_call_key(TOOLS["kimi_vision"], other) for other in others)}) == 5
+
+
+async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, tmp_path: Path) -> None:
+    uri = data_uri(saved("PNG", _noise(100)))
+    async with served(sim, KIMI_DATA_DIR=str(tmp_path)) as kimi:
+        assert (await look(kimi, uri)).status == "completed"
+        assert (await look(kimi, uri[:-2000])).code == "media_rejected"
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"What is it?" in written
+    assert uri[2000:2200].encode() not in written
+    shown = Turn(role="user", parts=(MediaPart(kind="image", url=uri), TextPart(text="What is it?")))
+    assert turn_as_json(shown)["parts"][0]["url"] == "data:image/png;base64,", "not even until it was looked at"
+
+
+async def test_bare_base64_is_told_from_a_path(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode) as kimi:
+        for content in (saved("PNG", _noise(40)), saved("JPEG", _noise(40))):
+            result = await look(kimi, data_uri(content).partition(",")[2])
+            assert result.code == "media_rejected", result.text
+            assert "found base64 alone" in result.error["message"]
+            assert "data:image/png;base64," in result.error["fix"]
 
 
 async def test_a_picture_and_a_clip_are_each_sent_to_their_own_tool(sim: Simulator, mode: str, folder: Path) -> None:

@@ -121,11 +121,25 @@ async def test_too_much_context_is_refused_with_how_far_over_and_the_largest_fil
         assert result.code == "context_too_long", result.text
         said = result.error["message"]
         assert said.index("`largest.md`") < said.index("`large.md`") < said.index("`small.md`")
-        assert "more than the 262,144 that fit" in said
+        assert "more than the 246,139 that fit" in said, "16,000 are left for reasoning and answer, some for the prompt"
         assert "files" in result.error["fix"]
         assert chats(sim) == []
         longer = await kimi.think("Summarise.", files=["*.md"], model="kimi-k3")
     assert longer.code is None, "a longer context takes them"
+
+
+async def test_files_leave_room_for_the_answer_that_was_asked_for(sim: Simulator, folder: Path) -> None:
+    write(folder, long_md="words and " * 98_000, longer_md="words and " * 104_000)
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        thought = await kimi.think("Summarise.", files=["long.md"])
+        assert thought.code is None
+        assert body(chats(sim)[-1])["max_completion_tokens"] == 16_000, "less would be used up by the reasoning"
+        assert (await kimi.think("Summarise.", files=["longer.md"])).code == "context_too_long"
+        assert (await kimi.think("Summarise.", files=["long.md"], max_tokens=32_000)).code == "context_too_long"
+        assert (await kimi.think("Sum up. " * 20_000, files=["long.md"])).code == "context_too_long"
+        instant = await kimi.call("kimi_instant", {"prompt": "Summarise.", "files": ["longer.md"]})
+        assert instant.code is None, "without reasoning an answer may be short"
+    assert len(chats(sim)) == 2
 
 
 @pytest.mark.parametrize(

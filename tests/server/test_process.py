@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import body, chats, held, process, raw_process
+from tests.server.media import hanging_resolver
 
 HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm.", "content": "It is 391.", "times": "always"}
 
@@ -72,6 +74,19 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
         assert anyio.current_time() - began < 5
         await sim.client_gone(5, within=1)
         assert await peer.log_lines() == [], "an end is nothing to complain of"
+
+
+async def test_a_resolver_that_hangs_does_not_keep_the_process(sim: Simulator, tmp_path: Path) -> None:
+    asked = hanging_resolver(tmp_path)
+    async with raw_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
+        await peer.greet()
+        await peer.call("kimi_vision", 1, prompt="What is it?", images=["https://slow.example.com/shot.png"])
+        with anyio.fail_after(20):
+            while not asked.exists():
+                await anyio.lowlevel.checkpoint()
+        await peer.close_stdin()
+        assert await peer.leaves() == 0
+        assert await peer.log_lines() == []
 
 
 async def test_a_one_shot_pipe_gets_its_answer(sim: Simulator) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import anyio.lowlevel
 
 from kimi_mcp.catalogue import load
+from kimi_mcp.inlining import Inline
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream import Deadlines, Endpoint, Upstream
 from kimi_mcp.wire import Fold
@@ -89,8 +90,9 @@ async def ask(
     prompt: str | None = None,
     key: str | None = KEY,
     provider: str = "moonshot",
+    inline: Inline | None = None,
 ) -> Asked:
-    """Make one call and keep whatever comes of it."""
+    """Make one call, with a picture where one is given, and keep whatever comes of it."""
     asked = Asked()
     base_url = sim if isinstance(sim, str) else sim.base_url
     try:
@@ -98,6 +100,7 @@ async def ask(
             endpoint(base_url, key=key, provider=provider),
             BODY if prompt is None else {**BODY, "messages": [{"role": "user", "content": prompt}]},
             asked.fold,
+            inlined={inline.placeholder: inline} if inline else None,
             on_attempt=asked.attempts.append,
             on_wait=lambda seconds, why: asked.waits.append((seconds, why)),
         )

@@ -23,14 +23,18 @@ def response(body: bytes, *, status: str = "200 OK", kind: str = "text/event-str
 class Says:
     """Answers every request with the same bytes."""
 
-    def __init__(self, *pieces: bytes, hold: bool, cuts: bool, reset: bool, pause_s: float) -> None:
+    def __init__(
+        self, *pieces: bytes, hold: bool, cuts: bool, reset: bool, pause_s: float, reads_mb_every_s: float | None
+    ) -> None:
         self.pieces = pieces
         self.hold = hold
         self.cuts = cuts
         self.reset = reset
         self.pause_s = pause_s
+        self.reads_mb_every_s = reads_mb_every_s
         self.scheme = "http"
         self.requests: list[bytes] = []
+        self.over = asyncio.Event()
         self.port = 0
 
     @property
@@ -41,7 +45,7 @@ class Says:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             said = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-            request = head + await reader.readexactly(int(said[1]) if said else 0)
+            request = head + await self._read(reader, int(said[1]) if said else 0)
             self.requests.append(request)
             cut = re.search(rb"<(\d+)>", request) if self.cuts else None
             for piece in self.pieces:
@@ -57,6 +61,18 @@ class Says:
         with suppress(ConnectionError):
             await writer.wait_closed()
 
+    async def _read(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        """The body; by a slow line where one is asked for."""
+        if self.reads_mb_every_s is None:
+            return await reader.readexactly(length)
+        left = length
+        while left:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), self.reads_mb_every_s)
+                raise ConnectionError
+            left -= len(await reader.readexactly(min(left, 1_000_000)))
+        return b""
+
 
 @asynccontextmanager
 async def saying(
@@ -65,14 +81,16 @@ async def saying(
     cuts: bool = False,
     reset: bool = False,
     pause_s: float = 0,
+    reads_mb_every_s: float | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Says]:
     """A server that says these pieces, then ends the connection.
 
     ``hold``: waits for the client to go. ``cuts``: of its piece only as many bytes as a prompt ``<N>`` asks for.
-    ``reset``: ends by RST. ``pause_s``: seconds after each piece.
+    ``reset``: ends by RST. ``pause_s``: seconds after each piece. ``reads_mb_every_s``: seconds before each megabyte
+    of a body is taken, as by a slow line.
     """
-    says = Says(*pieces, hold=hold, cuts=cuts, reset=reset, pause_s=pause_s)
+    says = Says(*pieces, hold=hold, cuts=cuts, reset=reset, pause_s=pause_s, reads_mb_every_s=reads_mb_every_s)
     server = await asyncio.start_server(says.serve, "127.0.0.1", 0, backlog=1_000, ssl=tls)
     says.scheme = "https" if tls else "http"
     says.port = server.sockets[0].getsockname()[1]
@@ -80,5 +98,6 @@ async def saying(
         yield says
     finally:
         await close_all()
+        says.over.set()
         server.close()
         await server.wait_closed()

@@ -11,10 +11,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from kimi_mcp.inlining import Inline
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream import Deadlines, Upstream
 from kimi_mcp.upstream.transport import LARGE_READ, PacedStream
 from tests.upstream.asking import OPEN, SHORT, Asked, Clock, ask, endpoint, upstream
+from tests.upstream.loopback import response, saying
 
 SOON = Deadlines(first_token_s=0.3, idle_s=0.3, total_s=30)
 
@@ -64,6 +66,26 @@ async def test_slow_tokens_are_no_silence(sim: Simulator) -> None:
     assert asked.error is None
     assert asked.fold.finished
     assert anyio.current_time() - began > 1
+
+
+async def test_a_body_that_is_still_being_sent_is_no_silence() -> None:
+    picture = Inline(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
+    answer = response(b'data: {"choices":[{"index":0,"delta":{"content":"Hi."},"finish_reason":"stop"}]}\n\n')
+    async with saying(answer, reads_mb_every_s=0.02) as slow:
+        began = anyio.current_time()
+        with anyio.fail_after(20):
+            asked = await ask(upstream(deadlines=SOON), slow.base_url, prompt=picture.placeholder, inline=picture)
+        assert asked.error is None
+        assert asked.fold.finished
+        assert anyio.current_time() - began > SOON.first_token_s, "as a whole it took longer"
+
+
+async def test_a_body_that_nobody_takes_is_a_timeout() -> None:
+    picture = Inline(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
+    async with saying(b"", reads_mb_every_s=3_600) as stuck:
+        with anyio.fail_after(5):
+            asked = await ask(upstream(deadlines=SOON), stuck.base_url, prompt=picture.placeholder, inline=picture)
+    assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
 
 
 async def test_the_total_deadline_ends_an_answer_that_goes_on_and_on(sim: Simulator) -> None:

@@ -194,6 +194,49 @@ async def test_a_provider_that_never_answers_is_waited_for_only_so_long(
     await sim.client_gone(within=1)
 
 
+def _large() -> Upload:
+    """A file that no socket's buffers hold."""
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(30):
+            yield bytes(1_000_000)
+
+    return upload(size=30_000_000, chunks=chunks)
+
+
+async def test_an_upload_over_a_slow_line_is_no_silence() -> None:
+    up = upstream(deadlines=Deadlines(first_token_s=0.3))
+    async with saying(response(b'{"id": "one"}', kind="application/json"), reads_mb_every_s=0.02) as slow:
+        began = anyio.current_time()
+        with anyio.fail_after(20):
+            assert await up.upload(endpoint(slow.base_url), _large()) == "one"
+        assert anyio.current_time() - began > 0.3, "as a whole it took longer"
+
+
+@pytest.mark.parametrize("silent", ["while it is sent", "once it is sent"])
+async def test_an_upload_that_nobody_takes_on_or_answers_is_a_timeout(silent: str) -> None:
+    up = upstream(deadlines=Deadlines(first_token_s=0.3))
+    sending = silent == "while it is sent"
+    async with saying(hold=True, reads_mb_every_s=3_600 if sending else None) as stuck:
+        error = await refused(up.upload(endpoint(stuck.base_url), _large()))
+        assert error.code == "upstream_timeout"
+        assert "file" in error.message
+        assert "KIMI_FIRST_TOKEN_TIMEOUT_S" in error.fix
+
+
+async def test_uploads_wait_for_a_slot_like_any_request(sim: Simulator) -> None:
+    up, to = upstream(max_concurrency=1), endpoint(sim.base_url)
+    sim.play({**FILES, "gate": "first"})
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(up.upload, to, upload())
+        await sim.until(lambda: sim.waiting_at("first") == 1)
+        tasks.start_soon(up.upload, to, upload(saved("PNG"), mime="image/png", kind="image"))
+        await anyio.wait_all_tasks_blocked()
+        assert len(sim.requests) == 1
+        sim.open_gate("first")
+    assert len(sim.requests) == 2
+
+
 async def test_an_upload_ends_with_the_total_deadline_and_closes_its_socket(sim: Simulator) -> None:
     sim.play({**FILES, "gate": "never"})
     error = await refused(upstream(deadlines=Deadlines(total_s=0.2)).upload(endpoint(sim.base_url), upload()))

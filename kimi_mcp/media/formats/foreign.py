@@ -7,9 +7,9 @@ from kimi_mcp.media.formats.inspected import TAKEN
 
 _AS_PICTURE = "Export it as png or jpeg."
 _AS_CLIP = "Turn it into mp4, for example: ffmpeg -i clip.{} clip.mp4."
-_AS_TEXT = "Give its text in the prompt or in `files` of kimi_think; for a picture, give {taken}."
+_AS_TEXT = "Give its text in the prompt, or in `files` of kimi_think."
 _UNPACK = "Unpack it, and give the file that is in it."
-_OTHER = "Give {taken}."
+_OTHER = "Give a picture or a clip in one of these formats."
 
 _SIGNS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF-", "a PDF document", "Export the page that matters as png or jpeg."),
@@ -47,9 +47,7 @@ def refusal(head: bytes) -> MediaRejected:
             "The file is empty: found 0 bytes, expected a picture or a clip.", fix="Give a file that is not empty."
         )
     what, mend = _named(head)
-    return MediaRejected(
-        f"This is no picture or clip that can be sent: found {what}, expected {TAKEN}.", fix=mend.format(taken=TAKEN)
-    )
+    return MediaRejected(f"This is no picture or clip that can be sent: found {what}, expected {TAKEN}.", fix=mend)
 
 
 def _named(head: bytes) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from kimi_mcp.errors import AnswerCutOff
+from kimi_mcp.errors import AnswerCutOff, NotConfigured
 from kimi_mcp.journal.database import FILE
 from kimi_mcp.journal.journal import Journal
 from kimi_mcp.journal.records import Entry, Grown
@@ -89,3 +89,9 @@ def everything(folder: Path) -> bytes:
     """All bytes of all files of a folder."""
     files = sorted(Path(where) / name for where, _, names in os.walk(folder) for name in names)
     return b"\0".join(file.read_bytes() for file in files)
+
+
+def wrong(error: BaseException) -> str:
+    """Its two sentences."""
+    assert isinstance(error, NotConfigured)
+    return f"{error.message} {error.fix}"

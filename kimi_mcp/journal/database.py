@@ -10,21 +10,23 @@ import asyncio
 import logging
 import os
 import queue
+import secrets
 import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.journal import faults
-from kimi_mcp.journal.tables import MIGRATIONS, VERSION, about, version_of
+from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
 
 FILE = "journal.sqlite3"
 """Its name in the data folder."""
@@ -55,7 +57,7 @@ class Database:
         self._on_open = on_open
         self._engine: Engine | None = None
         self._opening = threading.Lock()
-        self._damaged = False
+        self._file: Identity | None = None
         self._writer = _Hand("journal-writer", self._work)
         self._reader = self._writer if folder is None else _Hand("journal-reader", self._work)
 
@@ -82,88 +84,115 @@ class Database:
     # ── in the threads ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _work(self, hand: _Hand, asked: list[_Asked]) -> None:
-        try:
-            connection = self._connection(hand)
-            self._together(connection, asked)
-        except Exception as fault:  # noqa: BLE001 - handed to everyone who waits for it
-            hand.let_go()
-            error = self._ours(fault)
-            for one in asked:
-                one.failed(error)
-
-    def _together(self, connection: Connection, asked: list[_Asked]) -> None:
         """All of it in one transaction; one by one where that fails, so that a bad one spoils nobody else's."""
         try:
-            results = self._transaction(connection, [one.operation for one in asked])
-        except Exception as fault:
+            results = self._done(hand, [one.operation for one in asked])
+        except Exception as fault:  # noqa: BLE001 - handed to everyone who waits for it
             if len(asked) == 1:
-                raise fault from None
+                asked[0].failed(self._ours(fault, hand))
+                return
             for one in asked:
-                try:
-                    one.done(self._transaction(connection, [one.operation])[0])
-                except Exception as own:  # noqa: BLE001 - the same
-                    one.failed(self._ours(own))
+                self._work(hand, [one])
             return
         for one, result in zip(asked, results, strict=True):
             one.done(result)
 
-    def _transaction(self, connection: Connection, operations: list[Operation[Any]]) -> list[Any]:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN")
-        try:
-            results = [operation(connection) for operation in operations]
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
-        return results
+    def _done(self, hand: _Hand, operations: list[Operation[Any]]) -> list[Any]:
+        connection = self._connection(hand)
+        return _transaction(connection, [_is_known, *operations], writes=hand is self._writer)[1:]
 
-    def _ours(self, fault: Exception) -> Exception:
+    def _ours(self, fault: Exception, hand: _Hand) -> KimiError:
         if isinstance(fault, KimiError):
-            return fault
-        if faults.code_of(fault) in faults.DAMAGED:
-            self._damaged = True
+            return fault  # an operation's own word: nothing is wrong with the connection
+        if not self._passing:
+            hand.let_go()
+        if faults.code_of(fault) in faults.DAMAGED and self._own_file:
             return faults.damaged(self._set_aside())
         if isinstance(fault, OSError):
-            return faults.of_folder(fault)
-        if isinstance(fault, DBAPIError):
-            _log.warning("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
-            return faults.told(fault)
-        return fault
+            return faults.of_folder(fault, by_url=self._url is not None)
+        _log.warning("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
+        return faults.told(fault, by_url=self._url is not None)
+
+    @property
+    def _passing(self) -> bool:
+        """Whether it lives in memory alone, in the one connection there is."""
+        return self._folder is None and self._url is None
+
+    @property
+    def _own_file(self) -> Path | None:
+        """The file in the data folder, where that is the database."""
+        return None if self._folder is None or self._url is not None else self._folder / FILE
 
     def _connection(self, hand: _Hand) -> Connection:
-        if hand.connection is None:
-            with self._opening:
-                if self._engine is None:
-                    self._engine = self._opened()
-            hand.connection = self._engine.connect()
+        with self._opening:
+            file = self._own_file
+            if self._engine is not None and file is not None and _identity(file) != self._file:
+                self._close_engine()  # another server set it aside, or somebody removed it: there is a new one to open
+            if hand.engine is not self._engine:
+                hand.let_go()
+            if self._engine is None:
+                self._engine = self._opened()
+            if hand.connection is None:
+                hand.engine, hand.connection = self._engine, self._engine.connect()
         return hand.connection
 
     def _opened(self) -> Engine:
         if self._folder is not None:
-            prepare_folder(self._folder)
+            prepare_folder(self._folder, self._url is None)
+        file = self._own_file
+        self._file = None if file is None else _identity(file)
         engine = _engine(self._url, self._folder)
         try:
             with engine.connect() as connection:
-                self._transaction(connection, [_brought_up_to_date, self._on_open])
+                _transaction(connection, [self._brought_up_to_date, self._on_open], writes=True)
         except BaseException:
             engine.dispose()
             raise
         return engine
 
-    def _set_aside(self) -> str:
-        """Keep a damaged file under another name, so that the next call begins a new one; returns that name."""
+    def _close_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    def _set_aside(self) -> str | None:
+        """Keep a damaged file under another name, so that the next call begins a new one; returns that name.
+
+        None: it can't be renamed, or somebody else was faster, and what is there now is another one.
+        """
         with self._opening:
-            engine, self._engine = self._engine, None
-            if engine is not None:
-                engine.dispose()
-            kept = f"{FILE}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
-            if self._damaged and self._folder is not None and self._url is None:
-                for ending in ("", "-wal", "-shm"):
-                    file = self._folder / (FILE + ending)
-                    if file.exists():
-                        file.rename(self._folder / (kept + ending))
-            self._damaged = False
+            self._close_engine()
+            file = self._own_file
+            if file is None or self._file is None or _identity(file) != self._file:
+                return None
+            self._file = None
+            kept = f"{FILE}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            try:
+                for ending in ("-wal", "-shm", ""):
+                    part = file.with_name(FILE + ending)
+                    if part.exists():
+                        part.rename(file.with_name(kept + ending))
+            except OSError:
+                return None
             return kept
+
+    def _brought_up_to_date(self, connection: Connection) -> None:
+        tables = set(inspect(connection).get_table_names())
+        if about.name not in tables:
+            # In a file of our own nothing else has any business; a database that was named may hold other things.
+            if tables if self._own_file else tables & set(SCHEMA.tables):
+                raise faults.foreign(by_url=self._url is not None)
+            version = 0
+        else:
+            version = _version(connection, by_url=self._url is not None)
+        if version > VERSION:
+            raise faults.newer(version, VERSION)
+        if version == VERSION:
+            return
+        for migration in MIGRATIONS[version:]:
+            migration(connection)
+        connection.execute(about.delete().where(about.c.name == "version"))
+        connection.execute(about.insert().values(name="version", value=str(VERSION)))
 
 
 class _Asked:
@@ -211,6 +240,7 @@ class _Hand:
 
     def __init__(self, name: str, work: Callable[[_Hand, list[_Asked]], None]) -> None:
         self.connection: Connection | None = None
+        self.engine: Engine | None = None
         self._name, self._work = name, work
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -261,16 +291,66 @@ class _Hand:
         self.let_go()
 
 
-def prepare_folder(folder: Path) -> None:
+Identity = tuple[int, int]
+"""Which file it is, whatever its name."""
+
+
+def _identity(file: Path) -> Identity | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def prepare_folder(folder: Path, with_file: bool = True) -> None:
     """Make the data folder, for its owner alone; one that is there and holds other people's things stays as it is."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mine = all(entry.name.startswith(("journal.", "servers")) for entry in folder.iterdir())
         if mine and stat.S_IMODE(folder.stat().st_mode) != 0o700:
             folder.chmod(0o700)
-        os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
+        if with_file:
+            _prepare_file(folder / FILE)
     except OSError as fault:
         raise faults.of_folder(fault) from None
+
+
+def _prepare_file(file: Path) -> None:
+    """Make a database's file, for its owner alone: SQLite gives its other files the same mode."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
+    os.close(descriptor)
+
+
+def _transaction(connection: Connection, operations: list[Operation[Any]], *, writes: bool) -> list[Any]:
+    """Do it all, or nothing of it. Who only reads in SQLite waits for no writer."""
+    immediate = writes and connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    try:
+        results = [operation(connection) for operation in operations]
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        with suppress(SQLAlchemyError):  # a full disk has rolled it back already; what counts is the first fault
+            connection.exec_driver_sql("ROLLBACK")
+        raise
+    return results
+
+
+def _is_known(connection: Connection) -> None:
+    """Raise where a newer kimi-mcp has brought the tables further while we had them open."""
+    version = _version(connection)
+    if version > VERSION:
+        raise faults.newer(version, VERSION)
+
+
+def _version(connection: Connection, *, by_url: bool = False) -> int:
+    try:
+        found = connection.exec_driver_sql("SELECT value FROM about WHERE name = 'version'").scalar()
+        return 0 if found is None else int(found)
+    except (ProgrammingError, OperationalError, ValueError) as fault:
+        if faults.is_trouble(fault):
+            raise
+        raise faults.foreign(by_url=by_url) from None
 
 
 def _engine(url: str | None, folder: Path | None) -> Engine:
@@ -287,16 +367,24 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
 
 def _made(url: str) -> Engine:
     try:
-        sqlite = make_url(url).get_backend_name() == "sqlite"
-        return create_engine(
-            url,
+        named = make_url(url)
+        sqlite = named.get_backend_name() == "sqlite"
+        engine = create_engine(
+            named,
             isolation_level="AUTOCOMMIT",  # transactions are said in words: SQLite's have to be IMMEDIATE
             poolclass=NullPool,
             connect_args={"timeout": LOCKED_S, "check_same_thread": False} if sqlite else {},
         )
-    except (ArgumentError, NoSuchModuleError, ValueError):
+        if engine.dialect.is_async or (sqlite and named.database in (None, "", ":memory:")):
+            raise ValueError
+        if sqlite and not cast(str, named.database).startswith("file:"):
+            _prepare_file(Path(cast(str, named.database)))
+        return engine
+    except OSError as fault:
+        raise faults.of_folder(fault, by_url=True) from None
+    except (ArgumentError, ValueError, TypeError):
         wrong = "KIMI_DATABASE_URL is not the URL of a database."
-    except ModuleNotFoundError:
+    except ImportError:
         wrong = "The driver that KIMI_DATABASE_URL needs is not installed."
     raise NotConfigured(
         wrong,
@@ -309,15 +397,3 @@ def _tuned(connection: Any, record: object) -> None:
     del record
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 16777216"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _brought_up_to_date(connection: Connection) -> None:
-    version = version_of(connection) if inspect(connection).has_table(about.name) else 0
-    if version > VERSION:
-        raise faults.newer(version, VERSION)
-    if version == VERSION:
-        return
-    for migration in MIGRATIONS[version:]:
-        migration(connection)
-    connection.execute(about.delete().where(about.c.name == "version"))
-    connection.execute(about.insert().values(name="version", value=str(VERSION)))

@@ -13,29 +13,25 @@ from kimi_mcp.errors import NotConfigured
 _OFF = "or set KIMI_JOURNAL=off to go on without a journal"
 
 _SAID: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_FULL: (
-        "The disk that holds the journal is full.",
-        f"Make room on it, set KIMI_DATA_DIR to another folder, {_OFF}.",
-    ),
+    sqlite3.SQLITE_FULL: ("The disk that holds the journal is full.", f"Make room on it, {{elsewhere}}, {_OFF}."),
     sqlite3.SQLITE_READONLY: (
         "The journal can't be written: its file or folder is read-only.",
-        f"Make the folder of KIMI_DATA_DIR writable, name another, {_OFF}.",
+        f"Make it writable, {{elsewhere}}, {_OFF}.",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "The journal can't be opened: its folder can't be made or written.",
-        f"Set KIMI_DATA_DIR to a folder that can be written, {_OFF}.",
+        f"Look at the folder, {{elsewhere}}, {_OFF}.",
     ),
     sqlite3.SQLITE_BUSY: (
         "The journal is locked by another program, and stayed so.",
-        f"Close what holds it open, set KIMI_DATA_DIR to another folder, {_OFF}.",
+        f"Close what holds it open, {{elsewhere}}, {_OFF}.",
     ),
+    sqlite3.SQLITE_IOERR: ("The disk that holds the journal fails.", f"Look at the disk, {{elsewhere}}, {_OFF}."),
+    sqlite3.SQLITE_CORRUPT: ("The journal is damaged.", f"Mend its file, {{elsewhere}}, {_OFF}."),
 }
 _SAID[sqlite3.SQLITE_LOCKED] = _SAID[sqlite3.SQLITE_BUSY]
 _SAID[sqlite3.SQLITE_PERM] = _SAID[sqlite3.SQLITE_READONLY]
-_SAID[sqlite3.SQLITE_IOERR] = (
-    "The disk that holds the journal fails.",
-    f"Set KIMI_DATA_DIR to a folder on another disk, {_OFF}.",
-)
+_SAID[sqlite3.SQLITE_NOTADB] = _SAID[sqlite3.SQLITE_CORRUPT]
 
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """Codes that mean that the file is no database, or no longer."""
@@ -51,39 +47,60 @@ def code_of(fault: BaseException | None) -> int | None:
     return None
 
 
-def told(fault: BaseException) -> NotConfigured:
-    """The error for a fault of the database."""
-    message, fix = _SAID.get(
-        code_of(fault) or -1,
-        ("The journal's database does not answer as it should.", f"Look at KIMI_DATABASE_URL and its server, {_OFF}."),
+def is_trouble(fault: BaseException) -> bool:
+    """Whether a fault is one of the file or its disk, not of what was asked of it."""
+    return code_of(fault) in _SAID
+
+
+def told(fault: BaseException, *, by_url: bool = False) -> NotConfigured:
+    """The error for a fault of the database; ``by_url``: of the one that KIMI_DATABASE_URL names."""
+    return _error(
+        _SAID.get(
+            code_of(fault) or -1, ("The journal's database does not answer as it should.", f"{{elsewhere}}, {_OFF}.")
+        ),
+        by_url,
     )
-    return NotConfigured(message, fix=fix)
 
 
-def of_folder(fault: OSError) -> NotConfigured:
+def of_folder(fault: OSError, *, by_url: bool = False) -> NotConfigured:
     """The error for a data folder that can't be made or written."""
     match fault.errno:
         case errno.ENOSPC | errno.EDQUOT:
             code = sqlite3.SQLITE_FULL
         case errno.EACCES | errno.EPERM | errno.EROFS:
             code = sqlite3.SQLITE_READONLY
+        case errno.EIO:
+            code = sqlite3.SQLITE_IOERR
         case _:
             code = sqlite3.SQLITE_CANTOPEN
-    message, fix = _SAID[code]
-    return NotConfigured(message, fix=fix)
+    return _error(_SAID[code], by_url)
 
 
 def newer(version: int, known: int) -> NotConfigured:
     """The error for a file of a later version than this program knows; it is left as it is."""
     return NotConfigured(
         f"The journal was written by a newer kimi-mcp (its version is {version}, this program knows {known}).",
-        fix="Update kimi-mcp, or set KIMI_DATA_DIR to another folder.",
+        fix=f"Start the newest kimi-mcp instead, set KIMI_DATA_DIR to another folder, {_OFF}.",
     )
 
 
-def damaged(name: str) -> NotConfigured:
-    """The error for a file that was moved aside."""
+def foreign(*, by_url: bool) -> NotConfigured:
+    """The error for a database that holds another program's tables; it is left as it is."""
+    return _error(("The journal's database is another program's.", f"Move it away, {{elsewhere}}, {_OFF}."), by_url)
+
+
+def damaged(name: str | None) -> NotConfigured:
+    """The error for a file that was moved aside; None: it could not be, or another server has done so."""
     return NotConfigured(
-        f"The journal is damaged. It was kept as {name} beside the new one.",
-        fix="Call again: a new journal is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
+        "The journal is damaged." + ("" if name is None else f" It was kept as {name} beside the new one."),
+        fix=f"Call again: a new journal is begun. If that does not help, set KIMI_DATA_DIR to another folder, {_OFF}."
+        if name is None
+        else "Call again: a new journal is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
     )
+
+
+def _error(said: tuple[str, str], by_url: bool) -> NotConfigured:
+    message, fix = said
+    elsewhere = "set KIMI_DATABASE_URL to another database" if by_url else "set KIMI_DATA_DIR to another folder"
+    fix = fix.format(elsewhere=elsewhere)
+    return NotConfigured(message, fix=fix[0].upper() + fix[1:])

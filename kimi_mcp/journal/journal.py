@@ -117,12 +117,16 @@ class Journal:
         """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more."""
         await self._write(sql.renew, entry, counted_usd)
 
-    async def end(self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float) -> None:
-        """Write down how a run ended; ``turns`` are what it adds to its conversation, None where nothing."""
+    async def end(self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float) -> bool:
+        """Write down how a run ended; ``turns`` are what it adds to its conversation, None where nothing.
+
+        False where there is no record of it any more that could say so.
+        """
         told = None if turns is None else turns_as_json(turns)
-        await self._write(sql.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
+        written = await self._write(sql.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
         if not self.keeps:
             await self._write(sql.prune, 0.0, KEEP_PASSING)
+        return written
 
     async def forget(self, run_id: str) -> None:
         """Remove a run that was none: it was refused before anything was sent."""
@@ -163,9 +167,10 @@ class Journal:
         )
 
     async def settle(self, record: Record, error: KimiError) -> Record:
-        """Say how an orphaned run ended: as failed, with what there is."""
+        """Say how an orphaned run ended: as failed, with what there is; where it has just said so itself, as it did."""
         outcome = replace(record.outcome, status="failed", error=error)
-        await self._write(sql.end, record.id, outcome, self._wall())
+        if not await self._write(sql.end, record.id, outcome, self._wall()):
+            return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
 
     async def same_call(self, *, caller: str, host: str | None, key: str) -> Record | None:

@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 FOLDER = "servers"
 """Where the locks lie, inside the data folder."""
 
+LOOKED_AT_S = 2.0
+"""Seconds for which others may hold a server's lock, who only look whether it is dead."""
+
 
 class Presence:
     """This server among those that share a data folder; without one (None) it is alone."""
@@ -25,13 +28,21 @@ class Presence:
         self._dead: set[str] = set()
 
     def appear(self) -> None:
-        """Take the lock. Blocking, for a worker thread; ``OSError`` where the folder can't be written."""
-        if self._folder is None or self._lock is not None:
+        """Take the lock. Blocking, for a worker thread; ``OSError`` where the folder can't be written.
+
+        Others who look at the same moment whether we are dead may hold it for a moment, or clear it away; and whoever
+        removed the folder removed it too.
+        """
+        if self._folder is None:
             return
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        lock = _lock(self._folder, self.id)
-        lock.acquire(blocking=False)
-        self._lock = lock
+        while self._lock is None or not (self._folder / f"{self.id}.lock").exists():
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            lock = _lock(self._folder, self.id)
+            lock.acquire(timeout=LOOKED_AT_S)
+            self._lock = lock
 
     def leave(self, *, unfinished: bool = False) -> None:
         """Let go of it. ``unfinished``: the file stays, so that the next server looks for what is to be taken up."""

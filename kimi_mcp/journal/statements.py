@@ -18,7 +18,16 @@ Found = Row[Any]
 
 
 def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
-    """Write down a run, and its conversation where it starts one."""
+    """Write down a run, and its conversation where it starts one; a run that is there already is renewed."""
+    if find(connection, entry.id) is not None:
+        renew(connection, entry, counted_usd)
+    else:
+        _insert(connection, entry, owner, counted_usd)
+    if entry.conversation_id is not None and conversation(connection, entry.conversation_id) is None:
+        connection.execute(insert(conversations).values(id=entry.conversation_id, caller=entry.caller))
+
+
+def _insert(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
     connection.execute(
         insert(runs).values(
             id=entry.id,
@@ -36,8 +45,6 @@ def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) 
             **_known(entry, counted_usd),
         )
     )
-    if entry.conversation_id is not None and conversation(connection, entry.conversation_id) is None:
-        connection.execute(insert(conversations).values(id=entry.conversation_id, caller=entry.caller))
 
 
 def renew(connection: Connection, entry: Entry, counted_usd: float) -> None:
@@ -96,10 +103,10 @@ def end(
     *,
     turns: str | None = None,
     counted_usd: float | None = None,
-) -> None:
+) -> bool:
     """Write down how a run ended. With ``turns`` it becomes the head of its conversation.
 
-    ``counted_usd`` None: what it was counted for so far stands.
+    ``counted_usd`` None: what it was counted for so far stands. False where there is no such run, or it has ended.
     """
     ended = connection.execute(
         update(runs)
@@ -115,19 +122,22 @@ def end(
         )
     )
     if not ended.rowcount:
-        return
+        return False
     connection.execute(delete(pieces).where(pieces.c.run_id == run_id))
     if turns is not None and outcome.conversation_id is not None:
         connection.execute(
             update(conversations).where(conversations.c.id == outcome.conversation_id).values(head=run_id)
         )
+    return True
 
 
 def forget(connection: Connection, run_id: str) -> None:
     """Remove a run that was none: it was refused before anything was sent."""
-    started = select(runs.c.conversation_id).where(runs.c.id == run_id, runs.c.follows.is_(None)).scalar_subquery()
-    connection.execute(delete(conversations).where(conversations.c.id == started, conversations.c.head.is_(None)))
-    connection.execute(delete(runs).where(runs.c.id == run_id))
+    started = connection.execute(select(runs.c.conversation_id).where(runs.c.id == run_id)).scalar()
+    for table, column in ((pieces, pieces.c.run_id), (runs, runs.c.id)):
+        connection.execute(delete(table).where(column == run_id))
+    others = select(runs.c.id).where(runs.c.conversation_id == started).exists()
+    connection.execute(delete(conversations).where(conversations.c.id == started, ~others))
 
 
 def find(connection: Connection, run_id: str) -> Found | None:
@@ -203,15 +213,32 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
     found = connection.execute(
         select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
     )
-    texts: dict[tuple[int, str], list[str]] = {}
+    texts: dict[tuple[int, str], _Text] = {}
     for piece in found:
-        texts.setdefault((piece.request, piece.of), []).append(piece.text)
+        texts.setdefault((piece.request, piece.of), _Text()).add(piece.start, piece.text)
     if not texts:
         return "", None
     numbers = sorted({number for number, _ in texts})
     number = next((one for one in numbers if (one, "answer") in texts), numbers[-1])
     reasoning = texts.get((number, "reasoning"))
-    return "".join(texts.get((number, "answer"), ())), None if reasoning is None else "".join(reasoning)
+    answer = texts.get((number, "answer"))
+    return "" if answer is None else answer.whole(), None if reasoning is None else reasoning.whole()
+
+
+class _Text:
+    """A text from its pieces, in order: what was written twice counts once, and behind a hole nothing counts."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+
+    def add(self, start: int, text: str) -> None:
+        if start <= self._length < start + len(text):
+            self._pieces.append(text[self._length - start :])
+            self._length = start + len(text)
+
+    def whole(self) -> str:
+        return "".join(self._pieces)
 
 
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,12 +254,21 @@ def take_turn(
 ) -> bool:
     """Become the one who adds to a conversation; False as long as somebody else is, whose run ``alive`` knows."""
     found = conversation(connection, conversation_id)
-    if found is None or (found.writer not in (None, run_id) and alive(found.writer, found.writer_owner)):
+    if found is None:
+        return False
+    others = found.writer not in (None, run_id) and not _has_ended(connection, found.writer)
+    if others and alive(found.writer, found.writer_owner):
         return False
     connection.execute(
         update(conversations).where(conversations.c.id == conversation_id).values(writer=run_id, writer_owner=owner)
     )
     return True
+
+
+def _has_ended(connection: Connection, run_id: str) -> bool:
+    """Whether that is written down, and with it what the run added."""
+    status = connection.execute(select(runs.c.status).where(runs.c.id == run_id)).scalar()
+    return status not in (None, "running")
 
 
 def leave_turn(connection: Connection, conversation_id: str, run_id: str) -> None:

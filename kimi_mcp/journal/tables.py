@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Column, Connection, Float, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text, text
+from sqlalchemy import Column, Connection, Float, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
 
 SCHEMA = MetaData()
 """Every table."""
@@ -98,9 +98,3 @@ MIGRATIONS: tuple[Migration, ...] = (_first,)
 
 VERSION = len(MIGRATIONS)
 """The version that this code reads and writes."""
-
-
-def version_of(connection: Connection) -> int:
-    """The version of the tables that are there; 0 where there are none."""
-    found = connection.execute(text("SELECT value FROM about WHERE name = 'version'")).scalar()
-    return int(found) if found is not None else 0

@@ -1,0 +1,122 @@
+"""Where the journal lies: its modes, the database that KIMI_DATABASE_URL names, and nowhere at all."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import Column, Text
+
+from kimi_mcp.errors import NotConfigured
+from kimi_mcp.journal import tables
+from kimi_mcp.journal.database import FILE
+from tests.journal.keeping import CALLER, begin, end, everything, journal, wrong
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+
+
+@POSIX
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+async def test_folder_and_files_are_their_owners_alone(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "above" / "data"
+    before = os.umask(umask)
+    try:
+        async with journal(folder) as kept:
+            await begin(kept)
+            found = {path.relative_to(folder).as_posix(): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert found.pop("servers") == 0o700
+    assert {FILE, f"{FILE}-wal", f"{FILE}-shm"} < set(found)
+    assert any(name.endswith(".lock") for name in found)
+    assert set(found.values()) == {0o600}
+
+
+@POSIX
+async def test_a_folder_of_other_things_keeps_its_mode_and_the_file_is_still_ours_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o755)
+    (folder / "thesis.txt").write_text("mine")
+    async with journal(folder) as kept:
+        await begin(kept)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / FILE).stat().st_mode & 0o777 == 0o600
+
+
+@POSIX
+async def test_a_database_that_was_named_is_its_owners_alone_too(tmp_path: Path) -> None:
+    file = tmp_path / "named.sqlite3"
+    before = os.umask(0)
+    try:
+        async with journal(tmp_path / "data", url=f"sqlite:///{file}") as kept:
+            await begin(kept)
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("named*")}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600}
+    assert len(modes) == 3
+    assert not (tmp_path / "data" / FILE).exists()
+
+
+SECRET = "hunter2-and-more"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://me:{SECRET}@127.0.0.1:1/x",
+        f"postgresql://me:{SECRET}@127.0.0.1:1/x",
+        f"nonsense://me:{SECRET}@host/x",
+        f"http://me:{SECRET}@host/x",
+        f"sqlite+aiosqlite:///{SECRET}",
+        f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:1/x",
+        f"://{SECRET}",
+        f"postgresql://me:{SECRET}@host:port/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        f"sqlite:////{SECRET}-folder/that/is/not/there/x.sqlite3",
+        "sqlite:////dev",
+        "/not/a/url",
+        "\x00",
+    ],
+)
+async def test_a_url_that_is_no_database_is_named_without_its_password(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with journal(tmp_path, url=url) as kept:
+        with anyio.fail_after(10), pytest.raises(NotConfigured) as refused:
+            await begin(kept)
+    assert "KIMI_DATABASE_URL" in wrong(refused.value)
+    assert SECRET not in wrong(refused.value)
+    assert SECRET not in caplog.text
+
+
+async def test_a_named_database_may_hold_other_things(tmp_path: Path) -> None:
+    file = tmp_path / "shared.sqlite3"
+    with closing(sqlite3.connect(file)) as shared:
+        shared.executescript("CREATE TABLE notes (a TEXT); INSERT INTO notes VALUES ('mine')")
+    async with journal(tmp_path / "data", url=f"sqlite:///{file}") as kept:
+        await begin(kept)
+        assert len(await kept.latest(CALLER)) == 1
+    with closing(sqlite3.connect(file)) as shared:
+        assert shared.execute("SELECT a FROM notes").fetchall() == [("mine",)]
+
+
+async def test_a_journal_in_memory_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with journal(None) as kept:
+        await begin(kept)
+        await end(kept)
+    assert everything(tmp_path) == b""
+
+
+def test_the_schema_has_only_what_every_database_has() -> None:
+    kinds = {type(column.type).__name__ for table in tables.SCHEMA.tables.values() for column in table.columns}
+    assert kinds <= {"Text", "Integer", "Float"}
+    assert isinstance(tables.about.c.value, Column)
+    assert isinstance(tables.about.c.value.type, Text)

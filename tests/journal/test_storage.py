@@ -1,0 +1,229 @@
+"""What can be wrong with the journal's file: a clear error each time, nothing deleted, and the next call tries anew."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.errors import NotConfigured
+from kimi_mcp.journal import database
+from kimi_mcp.journal.database import FILE
+from tests.journal.keeping import CALLER, begin, grow, journal, opened, wrong
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own that holds next to nothing."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no byte free on a folder's disk."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 1024)
+            except OSError:
+                return ballast
+
+
+async def test_a_full_disk_is_named_as_one_and_costs_only_what_comes_then(tiny: Path) -> None:
+    async with journal(tiny / "data") as kept:
+        await begin(kept)
+        assert not await grow(kept, "run_1", ("answer", 0, "It is "))
+        ballast = fill(tiny)
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept, "run_x", request={"turns": ["x" * 500_000]})
+        assert "full" in wrong(refused.value)
+        assert "KIMI_DATA_DIR" in refused.value.fix
+        assert "KIMI_JOURNAL=off" in refused.value.fix
+        ballast.unlink()
+        await begin(kept, "run_2")
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "It is "
+
+
+async def test_a_disk_that_is_full_from_the_start_is_named_as_one(tiny: Path) -> None:
+    fill(tiny)
+    async with journal(tiny / "data") as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept)
+        assert "full" in wrong(refused.value)
+        (tiny / "ballast").unlink()
+        await begin(kept)
+
+
+async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        bad: list[BaseException] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(2, 30):
+                tasks.start_soon(begin, kept, f"run_{number}")
+                kept.grew([], {"run_1": object()}, bad.append)  # type: ignore[dict-item]  # no number
+        assert len(await kept.latest(CALLER)) == 29
+        assert len(bad) == 28
+        assert all(isinstance(fault, NotConfigured) for fault in bad), bad
+
+
+async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "LOCKED_S", 0.2)
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        with opened(tmp_path) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept, "run_2")
+            assert "locked" in wrong(refused.value)
+            found = await kept.find("run_1", CALLER)
+            assert found is not None, "who only reads waits for nobody"
+            other.execute("ROLLBACK")
+        await begin(kept, "run_2")
+
+
+async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCKED_S", 0.2)
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    with opened(tmp_path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        async with journal(tmp_path) as kept:
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept, "run_2")
+            assert "locked" in wrong(refused.value)
+            other.execute("ROLLBACK")
+            await begin(kept, "run_2")
+
+
+@pytest.mark.parametrize("where", ["header", "middle", "no database at all"])
+async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, where: str) -> None:
+    async with journal(tmp_path) as kept:
+        for number in range(50):
+            await begin(kept, f"run_{number}", request={"turns": ["a precious word " * 200]})
+    file = tmp_path / FILE
+    damaged = bytearray(file.read_bytes())
+    match where:
+        case "header":
+            damaged[:64] = b"\xff" * 64
+        case "middle":
+            damaged[4096:] = b"\xff" * len(damaged[4096:])
+        case _:
+            damaged = bytearray(b"Dear diary, today a precious word was said. " * 1000)
+    file.write_bytes(damaged)
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept, "run_new")
+        assert "damaged" in wrong(refused.value)
+        await begin(kept, "run_new")
+        assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
+    (aside,) = [found for found in tmp_path.glob(f"{FILE}.damaged-*") if not found.name.endswith(("-wal", "-shm"))]
+    assert aside.name in wrong(refused.value)
+    assert aside.read_bytes() == bytes(damaged)
+
+
+async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path: Path) -> None:
+    async with journal(tmp_path) as one, journal(tmp_path) as other:
+        await begin(one, "run_1")
+        await begin(other, "run_2")
+        assert len(await one.latest(CALLER)) == 2
+        with opened(tmp_path) as file:
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        content = (tmp_path / FILE).read_bytes()
+        (tmp_path / FILE).write_bytes(b"\xff" * len(content))
+        with pytest.raises(NotConfigured):
+            await begin(one, "run_3")
+        await begin(one, "run_3")
+        await begin(other, "run_4")
+        ids = {record.id for record in await other.latest(CALLER)}
+        assert ids == {"run_3", "run_4"}, "both go on with the new one"
+        assert {record.id for record in await one.latest(CALLER)} == ids
+    assert len(list(tmp_path.glob(f"{FILE}.damaged-*"))) - len(list(tmp_path.glob("*.damaged-*-[ws]*"))) == 1
+
+
+async def test_two_damaged_files_in_one_second_are_both_kept(tmp_path: Path) -> None:
+    for _ in range(3):
+        tmp_path.joinpath(FILE).write_bytes(b"no database, but somebody's " * 100)
+        async with journal(tmp_path) as kept:
+            with pytest.raises(NotConfigured):
+                await begin(kept)
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 3
+
+
+async def test_a_file_that_was_removed_while_it_was_open_is_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with journal(folder) as one:
+        await begin(one, "run_1")
+        for file in sorted(folder.rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+        folder.rmdir()
+        await begin(one, "run_2")
+        async with journal(folder) as other:
+            found = await other.find("run_2", CALLER)
+            assert found is not None
+            assert found.running, "its server is seen to be alive"
+
+
+async def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for folder in (taken, taken / "below"):
+        async with journal(folder) as kept:
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept)
+            assert "folder" in wrong(refused.value)
+            assert str(tmp_path) not in wrong(refused.value)
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [FILE, "servers"])
+async def test_something_else_of_that_name_in_the_folder_is_named(tmp_path: Path, name: str) -> None:
+    if name == FILE:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("mine")
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept)
+    assert str(tmp_path) not in wrong(refused.value)
+    assert (tmp_path / name).exists()
+
+
+@POSIX
+@pytest.mark.parametrize("bound", ["before", "while it is open"])
+async def test_a_read_only_folder_is_named(tmp_path: Path, bound: str) -> None:
+    folder = tmp_path / "data"
+    async with journal(folder) as kept:
+        await begin(kept)
+        if bound == "before":
+            await kept.aclose()
+        bind = [["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,ro,bind", str(folder)]]
+        if os.geteuid() != 0 or any(subprocess.run(each, capture_output=True).returncode for each in bind):
+            pytest.skip("nothing can be mounted here")
+        try:
+            if bound == "before":
+                with pytest.raises(NotConfigured) as refused:
+                    await begin(kept, "run_2")
+                assert "read-only" in wrong(refused.value)
+            else:
+                await begin(kept, "run_2")  # the descriptor that is open writes on: nothing is lost
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        await begin(kept, "run_3")

@@ -1,0 +1,116 @@
+"""Files of another version, or another program's: nothing in them is harmed, and an older one is brought along."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import Connection, text
+
+from kimi_mcp.errors import NotConfigured
+from kimi_mcp.journal import database, tables
+from tests.journal.keeping import CALLER, begin, end, journal, opened, wrong
+
+
+async def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    with opened(tmp_path) as file:
+        file.execute("UPDATE about SET value = '99' WHERE name = 'version'")
+        before = list(file.iterdump())
+    async with journal(tmp_path) as kept:
+        for _ in range(2):
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept, "run_2")
+            assert "newer" in wrong(refused.value)
+            with pytest.raises(NotConfigured):
+                await kept.find("run_1", CALLER)
+    with opened(tmp_path) as file:
+        assert list(file.iterdump()) == before
+
+
+async def test_a_file_that_becomes_newer_while_it_is_open_is_written_no_more(tmp_path: Path) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        with opened(tmp_path) as file:
+            file.execute("UPDATE about SET value = '99' WHERE name = 'version'")
+        with pytest.raises(NotConfigured, match="newer"):
+            await end(kept)
+        with opened(tmp_path) as file:
+            assert file.execute("SELECT status FROM runs").fetchone() == ("running",)
+
+
+async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        await end(kept)
+
+    def second(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE runs ADD COLUMN mood TEXT"))
+        connection.execute(text("UPDATE runs SET mood = 'good'"))
+
+    def fails(connection: Connection) -> None:
+        second(connection)
+        raise sqlite3.OperationalError("in the middle of it")
+
+    for migration, held in ((fails, False), (second, True)):
+        monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, migration))
+        monkeypatch.setattr(database, "VERSION", 2)
+        async with journal(tmp_path) as kept:
+            if not held:
+                with pytest.raises(NotConfigured):
+                    await kept.find("run_1", CALLER)
+            else:
+                found = await kept.find("run_1", CALLER)
+                assert found is not None
+                assert found.outcome.answer == "It is 391."
+        with opened(tmp_path) as file:
+            assert file.execute("SELECT value FROM about").fetchall() == [("2" if held else "1",)]
+            columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
+            assert ("mood" in columns) is held, "wholly or not at all"
+    monkeypatch.undo()
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured, match="newer"):
+            await begin(kept, "run_2")
+
+
+async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    done: list[int] = []
+
+    def second(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE runs ADD COLUMN mood TEXT"))
+        done.append(1)
+
+    monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, second))
+    monkeypatch.setattr(database, "VERSION", 2)
+    async with journal(tmp_path) as one, journal(tmp_path) as other, anyio.create_task_group() as tasks:
+        tasks.start_soon(begin, one, "run_2")
+        tasks.start_soon(begin, other, "run_3")
+    assert len(done) == 1
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE notes (a TEXT)",
+        "CREATE TABLE runs (a TEXT)",
+        "CREATE TABLE about (a TEXT)",
+        "CREATE TABLE about (name TEXT, value TEXT); INSERT INTO about VALUES ('version', 'a word')",
+    ],
+)
+async def test_another_programs_database_is_left_as_it_is(tmp_path: Path, made: str) -> None:
+    with opened(tmp_path) as file:
+        file.executescript(made)
+        before = list(file.iterdump())
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept)
+    assert "another program" in wrong(refused.value)
+    with opened(tmp_path) as file:
+        assert list(file.iterdump()) == before

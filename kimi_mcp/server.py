@@ -196,7 +196,6 @@ def _listed(tool: Tool, title: str, description: str) -> ListedTool:
         input_schema=input_schema(tool.arguments),
         output_schema=OUTPUT_SCHEMA,
         annotations=ToolAnnotations(
-            title=title,
             read_only_hint=tool.mode is not None,
             destructive_hint=False,
             idempotent_hint=False,

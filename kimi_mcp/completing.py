@@ -1,6 +1,7 @@
 """What may be offered while an argument is typed, by what it belongs to: a prompt's name or a resource's template.
 
-A completer is one row of ``completers``. The catalogue is read by the first who asks for a model.
+A completer is one row of ``completers``. The catalogue is read by the first who asks for a model, the journal by the
+first who asks for a run.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from kimi_mcp.documents import RUN, RUN_REASONING
+from kimi_mcp.errors import KimiError
+from kimi_mcp.hosts import LOCAL
 from kimi_mcp.prompts import Prompt
 from kimi_mcp.settings import Settings
 
@@ -38,12 +42,20 @@ async def models(house: Any, said: Mapping[str, str]) -> Sequence[str]:
 def _provider(settings: Settings) -> str:
     """The provider that a call would ask; nobody's name where none is configured."""
     from kimi_mcp import access, catalogue
-    from kimi_mcp.errors import KimiError
 
     try:
         return access.chosen_provider(settings, catalogue.load()).id
     except KimiError:
         return ""
+
+
+async def run_ids(house: Any, said: Mapping[str, str]) -> Sequence[str]:
+    """The ids of the caller's runs, the newest first; none where the journal can't be read."""
+    del said
+    try:
+        return await (await house.opened()).runs.journal.ids(LOCAL)
+    except KimiError:
+        return ()
 
 
 SOURCES: Mapping[str, Completer] = {"modes": modes, "models": models}
@@ -52,7 +64,8 @@ SOURCES: Mapping[str, Completer] = {"modes": modes, "models": models}
 
 def completers(prompts: Mapping[str, Prompt]) -> dict[str, Mapping[str, Completer]]:
     """For each prompt, by its name, and each template of a resource, by its address: a completer for each argument."""
-    return {
+    offered: dict[str, Mapping[str, Completer]] = {address: {"id": run_ids} for address in (RUN, RUN_REASONING)}
+    return offered | {
         prompt.name: {
             argument.name: SOURCES[argument.completes]
             if isinstance(argument.completes, str)

@@ -9,8 +9,7 @@ What lists the tools is imported at once, what answers a call by the first call:
 from __future__ import annotations
 
 import logging
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -28,31 +27,26 @@ from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
-    Icon,
     ListRootsRequest,
     ListRootsResult,
     ListToolsResult,
     PaginatedRequestParams,
     RequestId,
-    TextContent,
-    ToolAnnotations,
 )
-from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
-from kimi_mcp import __version__, hosts, reading
+from kimi_mcp import __version__, hosts, presenting, reading
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.hosts import LOCAL
-from kimi_mcp.outcome import Outcome, Page, cut, structured, text
+from kimi_mcp.outcome import Outcome
 from kimi_mcp.prompting import Prompting
-from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
-from kimi_mcp.tools import OUTPUT_SCHEMA, TOOLS, Asking, Look, Tool, input_schema, listed_tools, read_arguments
+from kimi_mcp.tools import TOOLS, Asking, Look, Tool, listed_tools, read_arguments
 
 if TYPE_CHECKING:
     from kimi_mcp.engine import Call, Engine
-    from kimi_mcp.runs import Listed, Run, Runs, Seen
+    from kimi_mcp.runs import Run, Runs, Seen
 
 log = logging.getLogger(__name__)
 
@@ -67,21 +61,6 @@ CLOSE_WITHIN_S = 0.5
 
 ROOTS_WITHIN_S = 3.0
 """Seconds within which a host that offers roots must name them."""
-
-PAGE_CHARS = 20_000
-"""Code points in a page of an answer or of a reasoning: what every known host shows its model whole."""
-
-MOST_RESULT_CHARS = 500_000
-"""What Claude Code is asked to take of one result (the most that it allows a server to ask)."""
-
-MOST_ANSWER_CHARS = 200_000
-"""Code points of an answer in one result, which carries it twice; the rest comes in pages."""
-
-_ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="11" fill="#16181d"/>'
-    '<path d="M31 35.5A14.5 14.5 0 1 1 27.6 9.6 11.6 11.6 0 1 0 36.9 30 14.4 14.4 0 0 1 31 35.5Z" fill="#f4f1e8"/>'
-    '<circle cx="33.5" cy="15" r="2.6" fill="#5b8cff"/></svg>'
-)
 
 
 class House:
@@ -142,7 +121,7 @@ Context = ServerRequestContext[House, Any]
 def build_server(settings: Settings) -> Server[House]:
     """The server with its tools and resources; ``SkillError`` where skill.md and the code disagree."""
     skill = load_skill()
-    tools = [_listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
+    tools = [presenting.listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
 
     @asynccontextmanager
     async def lifespan(server: Server[House]) -> AsyncGenerator[House]:
@@ -169,7 +148,7 @@ def build_server(settings: Settings) -> Server[House]:
         title="Kimi",
         description=skill.description,
         instructions=skill.instructions,
-        icons=[Icon(src=_data_url("image/svg+xml", _ICON), mime_type="image/svg+xml", sizes=["any"])],
+        icons=[presenting.icon()],
         lifespan=lifespan,
         on_list_tools=list_tools,
         on_call_tool=_call_tool,
@@ -187,38 +166,14 @@ def build_server(settings: Settings) -> Server[House]:
 # ── tools ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _listed(tool: Tool, title: str, description: str) -> ListedTool:
-    return ListedTool(
-        name=tool.name,
-        title=title,
-        description=description,
-        input_schema=input_schema(tool.arguments),
-        output_schema=OUTPUT_SCHEMA,
-        annotations=ToolAnnotations(
-            read_only_hint=tool.mode is not None,
-            destructive_hint=False,
-            idempotent_hint=False,
-            open_world_hint=tool.open_world,
-        ),
-        _meta={"anthropic/maxResultSizeChars": MOST_RESULT_CHARS},
-    )
-
-
 async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
     house = context.lifespan_context
     try:
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
-    # Before anything is cut: half a key is none that is found.
-    outcome = replace(outcome, answer=scrub(outcome.answer), reasoning=outcome.reasoning and scrub(outcome.reasoning))
-    outcome = cut(outcome, MOST_ANSWER_CHARS)
-    result = structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars)
-    return CallToolResult(
-        content=[TextContent(text=scrub(text(outcome)))],
-        structured_content=scrub_values(result),
-        is_error=outcome.status == "failed" and outcome.page is None,
-    )
+    links = presenting.takes_links(context.protocol_version, _host(context))
+    return presenting.result(outcome, reasoning_chars=house.settings.reasoning_inline_chars, links=links)
 
 
 async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome:
@@ -297,7 +252,7 @@ async def _look(context: Context, look: Look) -> Outcome:
         )
     runs = (await house.opened()).runs
     if look.run_id is None:
-        return Outcome(status="completed", answer=_list_of(await runs.latest(LOCAL)))
+        return Outcome(status="completed", answer=presenting.run_list(await runs.latest(LOCAL)))
     run = await runs.find(look.run_id, LOCAL)
     match look.action:
         case "wait":
@@ -307,7 +262,7 @@ async def _look(context: Context, look: Look) -> Outcome:
         case "status":
             return await run.look()
         case "answer" | "reasoning":
-            return _paged(await run.look(), look.action, look.offset)
+            return presenting.paged(await run.look(), look.action, look.offset)
         case "cancel":
             await run.cancel()
             return await run.look()
@@ -326,24 +281,6 @@ async def _wait(context: Context, run: Seen, within_s: float) -> None:
             return
         await context.session.report_progress(round(now - start, 1), message=run.phase())
         tick = anyio.current_time() + PROGRESS_EVERY_S
-
-
-def _list_of(runs: Sequence[Listed]) -> str:
-    if not runs:
-        return "No run is known to this server yet."
-    return "\n".join(f"{run.id}  {run.status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
-
-
-def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
-    whole = scrub((outcome.answer if of == "answer" else outcome.reasoning) or "")
-    if offset > len(whole):
-        raise InvalidArguments(
-            f"`offset` {offset} is beyond the {len(whole)} characters there are.", fix="Give a smaller `offset`."
-        )
-    end = offset + PAGE_CHARS
-    following = min(end, len(whole)) if end < len(whole) or outcome.status == "running" else None
-    page = Page(of=of, text=whole[offset:end], offset=offset, next_offset=following)
-    return replace(outcome, answer="", reasoning=None, page=page)
 
 
 # ── cancellation ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -374,7 +311,3 @@ async def _name_odd_arguments(ctx: Context, call_next: CallNext) -> HandlerResul
     if ctx.method == "tools/call" and not isinstance(said.get("arguments"), Mapping | NoneType):
         ctx = replace(ctx, params={**said, "arguments": {"arguments": said["arguments"]}})
     return await call_next(ctx)
-
-
-def _data_url(mime_type: str, content: str) -> str:
-    return f"data:{mime_type};base64,{b64encode(content.encode()).decode()}"

@@ -95,7 +95,7 @@ async def test_where_there_is_nothing_to_offer_nothing_is(mode: str, ref: Prompt
 async def test_the_routing_is_a_resource(mode: str) -> None:
     text = "Was zeigt kimi auf diesem Foto? 50% / 图片"
     async with served(None, mode) as kimi:
-        (template,) = (await kimi.client.list_resource_templates()).resource_templates
+        template, *_ = (await kimi.client.list_resource_templates()).resource_templates
         (contents,) = (await kimi.client.read_resource(f"kimi://route/{quote(text, safe='')}")).contents
         (bare,) = (await kimi.client.read_resource("kimi://route/what is it? a/b")).contents
     assert template.uri_template == "kimi://route/{text}"

@@ -50,7 +50,7 @@ def show_list(found: Sequence[Record], most: int, *, every: bool) -> None:
         page.line(f"The latest {len(listed)} of {len(found)}; the totals are of all. --most N shows more.", "quiet")
     unknown = sum(record.outcome.cost_usd is None and not record.running for record in found)
     if unknown and page.folds:
-        page.line(f"What {unknown} of them cost is not known: no price, or no usage was told.", "quiet")
+        page.line(f"The cost of {unknown} is not known: no usage was told, or there is no price.", "quiet")
 
 
 def show_pruned(removed: Sequence[Record], kept: int) -> None:
@@ -233,8 +233,8 @@ def _request(page: Page, request: Mapping[str, Any]) -> None:
             if "text" in part:
                 page.line(scrub(part["text"]))
             else:
-                digest = f", sha256 {part['sha256']}" if part.get("sha256") else ""
-                page.line(f"[{part['kind']}: {part['url']}{digest}]", "quiet")
+                known = f"sha256 {part['sha256']}" if part.get("sha256") else part["url"]
+                page.line(f"[{part['kind']}: {known}]", "quiet")
     if task := request.get("task"):
         page.line()
         page.heading("Task")

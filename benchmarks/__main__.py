@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, media, memory, startup, streaming, swarm
+from benchmarks import calls, media, memory, routing, startup, streaming, swarm
 from benchmarks.report import Row, table
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "memory": memory,
     "media": media,
     "swarm": swarm,
+    "routing": routing,
 }
 
 

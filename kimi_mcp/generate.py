@@ -18,9 +18,11 @@ from typing import Any
 from kimi_mcp import catalogue, errors, policy
 from kimi_mcp.catalogue.profile import Model, Profile, Serving
 from kimi_mcp.errors import Code, KimiError
+from kimi_mcp.prompts import prompts
 from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import Arguments, input_schema, listed_tools
+from kimi_mcp.types import Mode
 
 OWNER = "kimi-mcp"
 """The GitHub account that the MCP registry's name for this server begins with."""
@@ -218,6 +220,20 @@ def _served(profile: Profile) -> tuple[str, ...]:
     )
 
 
+def offered_prompts() -> str:
+    """The prompts that a host offers to people."""
+    rows = [
+        (
+            f"`{each.name}`",
+            each.description,
+            ", ".join(f"`{one.name}`" + (" (required)" if one.required else "") for one in each.arguments),
+            f"`{each.tool}`",
+        )
+        for each in prompts(load_skill()).values()
+    ]
+    return table(("prompt", "what it does", "asks for", "tool"), rows)
+
+
 def commands() -> str:
     """Every command, with its arguments and options."""
     from typer.main import get_command
@@ -244,6 +260,50 @@ def _placed(argument: Any) -> str:
     return name if argument.required else f"[{name}]"
 
 
+# ── the skill ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def modes() -> str:
+    """Each mode with the values that it allows, and whose they are."""
+    whose: dict[tuple[Mode, str], list[str]] = {}
+    for model in catalogue.load().models.values():
+        for mode in ("thinking", "instant") if model.can_stop_thinking else ("thinking",):
+            whose.setdefault((mode, _values(model, mode)), []).append(model.id)
+    return table(("mode", "allows", "models"), [(mode, allows, _code(ids)) for (mode, allows), ids in whose.items()])
+
+
+def _values(model: Model, mode: Mode) -> str:
+    said = ", ".join(f"{name} {value:g}" for name, value in ((model.fixed or {}).get(mode) or {}).items())
+    efforts = f"; effort {', '.join(model.efforts)}" if model.efforts else ""
+    return (said or "not published") + efforts
+
+
+def video() -> str:
+    """Which provider takes clips, and for which models."""
+    facts = catalogue.load()
+    rows: list[tuple[str, str]] = []
+    for each in facts.providers.values():
+        listed = ((row, facts.profile(each.id, row.model)) for row in each.models)
+        if takes := [f"`{row.model}`{_until(row)}" for row, one in listed if one is not None and one.video]:
+            rows.append((f"`{each.id}`", ", ".join(takes)))
+    return table(("provider", "takes clips for"), rows)
+
+
+def access() -> str:
+    """Where each provider is, and which variable holds its key."""
+    rows = [
+        (f"`{each.id}`", f"`{each.base_url}`", _code(each.key_variables) or "no key needed")
+        for each in catalogue.load().providers.values()
+    ]
+    return table(("`KIMI_PROVIDER`", "base URL", "key"), rows)
+
+
+def mistakes() -> str:
+    """Every rule as a mistake, for an agent that is about to make it."""
+    rows = [(rule.guards, f"`{rule.id}`", rule.action) for rule in policy.load_rules().values()]
+    return table(("mistake", "rule", "the policy does"), rows)
+
+
 # ── the documents ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
@@ -256,7 +316,12 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "providers", providers),
     ("README.md", "serving", serving),
     ("README.md", "errors", error_codes),
+    ("README.md", "prompts", offered_prompts),
     ("README.md", "commands", commands),
+    ("skill.md", "modes", modes),
+    ("skill.md", "video", video),
+    ("skill.md", "access", access),
+    ("skill.md", "mistakes", mistakes),
 )
 """Every generated block: the document, the block's name, and what makes it."""
 

@@ -25,3 +25,8 @@ def gave_up(reason: object) -> bool:
 def waits_for_progress(client: str | None) -> bool:
     """Whether a host of that name keeps waiting for an answer as long as progress comes."""
     return any(row["client"] == client for row in _rows()["waits_for_progress"])
+
+
+def refuses_links(client: str | None) -> bool:
+    """Whether a host of that name fails over a link to a resource in a result, and shows nothing of it."""
+    return any(row["client"] == client for row in _rows()["refuses_links"])

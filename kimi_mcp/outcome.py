@@ -13,6 +13,9 @@ from typing import Any
 from kimi_mcp.errors import KimiError
 from kimi_mcp.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
 
+WHOLE = 1 << 62
+"""Characters of reasoning, where nothing of it is to be cut."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -27,50 +26,28 @@ from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import (
-    INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
-    Icon,
-    ListResourcesResult,
     ListRootsRequest,
     ListRootsResult,
     ListToolsResult,
     PaginatedRequestParams,
-    ReadResourceRequestParams,
-    ReadResourceResult,
     RequestId,
-    Resource,
-    TextContent,
-    TextResourceContents,
-    ToolAnnotations,
 )
-from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
-from kimi_mcp import __version__, hosts
-from kimi_mcp.documents import DOCUMENTS
+from kimi_mcp import __version__, hosts, presenting, reading
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.hosts import LOCAL
-from kimi_mcp.outcome import Outcome, Page, cut, structured, text
-from kimi_mcp.secrecy import scrub, scrub_values
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.prompting import Prompting
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
-from kimi_mcp.tools import (
-    OUTPUT_SCHEMA,
-    TOOLS,
-    Arguments,
-    Asking,
-    Look,
-    Swarm,
-    Tool,
-    input_schema,
-    listed_tools,
-    read_arguments,
-)
+from kimi_mcp.tools import TOOLS, Arguments, Asking, Look, Swarm, Tool, listed_tools, read_arguments
 
 if TYPE_CHECKING:
     from kimi_mcp.engine import Engine
-    from kimi_mcp.runs import Listed, Run, Runs, Seen
+    from kimi_mcp.runs import Run, Runs, Seen
 
     Work = Callable[[Engine, Run], Awaitable[Outcome]]
 
@@ -88,23 +65,8 @@ CLOSE_WITHIN_S = 0.5
 ROOTS_WITHIN_S = 3.0
 """Seconds within which a host that offers roots must name them."""
 
-PAGE_CHARS = 20_000
-"""Code points in a page of an answer or of a reasoning: what every known host shows its model whole."""
-
-MOST_RESULT_CHARS = 500_000
-"""What Claude Code is asked to take of one result (the most that it allows a server to ask)."""
-
-MOST_ANSWER_CHARS = 200_000
-"""Code points of an answer in one result, which carries it twice; the rest comes in pages."""
-
 _HASHED_AT_ONCE = 65_536
 """Characters of an argument that are hashed at once."""
-
-_ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="11" fill="#16181d"/>'
-    '<path d="M31 35.5A14.5 14.5 0 1 1 27.6 9.6 11.6 11.6 0 1 0 36.9 30 14.4 14.4 0 0 1 31 35.5Z" fill="#f4f1e8"/>'
-    '<circle cx="33.5" cy="15" r="2.6" fill="#5b8cff"/></svg>'
-)
 
 
 class House:
@@ -173,7 +135,7 @@ Context = ServerRequestContext[House, Any]
 def build_server(settings: Settings) -> Server[House]:
     """The server with its tools and resources; ``SkillError`` where skill.md and the code disagree."""
     skill = load_skill()
-    tools = [_listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
+    tools = [presenting.listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
 
     @asynccontextmanager
     async def lifespan(server: Server[House]) -> AsyncGenerator[House]:
@@ -193,18 +155,23 @@ def build_server(settings: Settings) -> Server[House]:
         del context, params
         return ListToolsResult(tools=tools)
 
+    prompting = Prompting(skill)
     server = Server[House](
         "kimi-mcp",
         version=__version__,
         title="Kimi",
         description=skill.description,
         instructions=skill.instructions,
-        icons=[Icon(src=_data_url("image/svg+xml", _ICON), mime_type="image/svg+xml", sizes=["any"])],
+        icons=[presenting.icon()],
         lifespan=lifespan,
         on_list_tools=list_tools,
         on_call_tool=_call_tool,
-        on_list_resources=_list_resources,
-        on_read_resource=_read_resource,
+        on_list_resources=reading.list_resources,
+        on_list_resource_templates=reading.list_templates,
+        on_read_resource=reading.read_resource,
+        on_list_prompts=prompting.list_prompts,
+        on_get_prompt=prompting.get_prompt,
+        on_completion=prompting.complete,
     )
     server.middleware += [_hear_cancellations, _name_odd_arguments]
     return server
@@ -213,38 +180,14 @@ def build_server(settings: Settings) -> Server[House]:
 # ── tools ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _listed(tool: Tool, title: str, description: str) -> ListedTool:
-    return ListedTool(
-        name=tool.name,
-        title=title,
-        description=description,
-        input_schema=input_schema(tool.arguments),
-        output_schema=OUTPUT_SCHEMA,
-        annotations=ToolAnnotations(
-            title=title,
-            read_only_hint=tool.mode is not None,
-            destructive_hint=False,
-            open_world_hint=tool.open_world,
-        ),
-        _meta={"anthropic/maxResultSizeChars": MOST_RESULT_CHARS},
-    )
-
-
 async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
     house = context.lifespan_context
     try:
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
-    # Before anything is cut: half a key is none that is found.
-    outcome = replace(outcome, answer=scrub(outcome.answer), reasoning=outcome.reasoning and scrub(outcome.reasoning))
-    outcome = cut(outcome, MOST_ANSWER_CHARS)
-    result = structured(outcome, reasoning_chars=house.settings.reasoning_inline_chars)
-    return CallToolResult(
-        content=[TextContent(text=scrub(text(outcome)))],
-        structured_content=scrub_values(result),
-        is_error=outcome.status == "failed" and outcome.page is None,
-    )
+    links = presenting.takes_links(context.protocol_version, _host(context))
+    return presenting.result(outcome, reasoning_chars=house.settings.reasoning_inline_chars, links=links)
 
 
 async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome:
@@ -349,7 +292,7 @@ async def _look(context: Context, look: Look) -> Outcome:
         )
     runs = (await house.opened()).runs
     if look.run_id is None:
-        return Outcome(status="completed", answer=_list_of(await runs.latest(LOCAL)))
+        return Outcome(status="completed", answer=presenting.run_list(await runs.latest(LOCAL)))
     run = await runs.find(look.run_id, LOCAL)
     match look.action:
         case "wait":
@@ -359,7 +302,7 @@ async def _look(context: Context, look: Look) -> Outcome:
         case "status":
             return await run.look()
         case "answer" | "reasoning":
-            return _paged(await run.look(), look.action, look.offset)
+            return presenting.paged(await run.look(), look.action, look.offset)
         case "cancel":
             await run.cancel()
             return await run.look()
@@ -378,24 +321,6 @@ async def _wait(context: Context, run: Seen, within_s: float) -> None:
             return
         await context.session.report_progress(round(now - start, 1), message=run.phase())
         tick = anyio.current_time() + PROGRESS_EVERY_S
-
-
-def _list_of(runs: Sequence[Listed]) -> str:
-    if not runs:
-        return "No run is known to this server yet."
-    return "\n".join(f"{run.id}  {run.status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
-
-
-def _paged(outcome: Outcome, of: str, offset: int) -> Outcome:
-    whole = scrub((outcome.answer if of == "answer" else outcome.reasoning) or "")
-    if offset > len(whole):
-        raise InvalidArguments(
-            f"`offset` {offset} is beyond the {len(whole)} characters there are.", fix="Give a smaller `offset`."
-        )
-    end = offset + PAGE_CHARS
-    following = min(end, len(whole)) if end < len(whole) or outcome.status == "running" else None
-    page = Page(of=of, text=whole[offset:end], offset=offset, next_offset=following)
-    return replace(outcome, answer="", reasoning=None, page=page)
 
 
 # ── cancellation ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -426,36 +351,3 @@ async def _name_odd_arguments(ctx: Context, call_next: CallNext) -> HandlerResul
     if ctx.method == "tools/call" and not isinstance(said.get("arguments"), Mapping | NoneType):
         ctx = replace(ctx, params={**said, "arguments": {"arguments": said["arguments"]}})
     return await call_next(ctx)
-
-
-# ── resources ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def _list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-    del context, params
-    return ListResourcesResult(
-        resources=[
-            Resource(
-                uri=uri,
-                name=document.name,
-                title=document.title,
-                description=document.description,
-                mime_type=document.mime_type,
-            )
-            for uri, document in DOCUMENTS.items()
-        ]
-    )
-
-
-async def _read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-    del context
-    document = DOCUMENTS.get(str(params.uri))
-    if document is None:
-        raise MCPError(INVALID_PARAMS, f"There is no such resource; there are {', '.join(DOCUMENTS)}.")
-    read: Callable[[], str] = document.read
-    contents = TextResourceContents(uri=params.uri, mime_type=document.mime_type, text=read())
-    return ReadResourceResult(contents=[contents])
-
-
-def _data_url(mime_type: str, content: str) -> str:
-    return f"data:{mime_type};base64,{b64encode(content.encode()).decode()}"

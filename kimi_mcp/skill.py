@@ -6,6 +6,7 @@ that only one of the two knows is an error at start.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,12 +42,30 @@ class SkillTool:
         return f"{self.summary} Use it for: {self.when}. Not for: {self.when_not}."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Skill:
     """The document."""
 
     text: str
     """The whole of it, frontmatter included."""
+    id: str
+    """What AIMS calls it."""
+    name: str
+    """Its name for people."""
+    type: str
+    """What it is to AIMS."""
+    status: str
+    """AIMS considers a skill that is ``active``."""
+    priority: str
+    """How AIMS ranks it: critical, high, medium, low or normal."""
+    license: str
+    """The licence of the model, in a sentence."""
+    execution: Mapping[str, Any]
+    """How AIMS runs it: ``target``, ``route``, ``command``."""
+    dependencies: Mapping[str, Any]
+    """What it needs: ``env``, ``packages``, ``apis``."""
+    limits: Mapping[str, float]
+    """What an agent has to know of sizes and waits, by name; the tests hold each against the code."""
     description: str
     """What the skill is for."""
     triggers: tuple[str, ...]
@@ -55,6 +74,11 @@ class Skill:
     """The tool that is meant where nothing says otherwise."""
     tools: tuple[SkillTool, ...]
     """Its tools, in order."""
+
+    @property
+    def routed_chars(self) -> int:
+        """How much of a text routing reads, in code points."""
+        return int(self.limits["routed_chars"])
 
     @property
     def instructions(self) -> str:
@@ -89,10 +113,20 @@ def load_skill(path: Path | None = None) -> Skill:
     try:
         tools = tuple(_tool(row) for row in head["tools"])
         default = _text(head, "default_tool")
+        limits = _numbers(head, "limits", "routed_chars")
         if default not in {tool.name for tool in tools}:
             raise SkillError(f"The default_tool of {path.name} is none of its tools.")
         return Skill(
             text=whole,
+            id=_text(head, "id"),
+            name=_text(head, "name"),
+            type=_text(head, "type"),
+            status=_text(head, "status"),
+            priority=_text(head, "priority"),
+            license=_text(head, "license"),
+            execution=_table(head, "execution"),
+            dependencies=_table(head, "dependencies"),
+            limits=limits,
             description=_text(head, "description"),
             triggers=_words(head, "triggers"),
             default_tool=default,
@@ -124,6 +158,19 @@ def _text(row: dict[str, Any], key: str) -> str:
     if not isinstance(value := row[key], str):
         raise TypeError(key)
     return value
+
+
+def _table(row: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(value := row[key], dict):
+        raise TypeError(key)
+    return cast(dict[str, Any], value)
+
+
+def _numbers(row: dict[str, Any], key: str, *needed: str) -> dict[str, float]:
+    numbers = _table(row, key)
+    if not numbers.keys() >= set(needed) or not all(isinstance(number, int | float) for number in numbers.values()):
+        raise TypeError(key)
+    return numbers
 
 
 def _words(row: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "skill.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
@@ -76,10 +77,11 @@ def test_a_stale_file_is_written_anew_and_nothing_outside_its_blocks_changes(tmp
     assert main(["--check"], tmp_path) == 0
 
 
-@pytest.mark.parametrize("name", [name for _, name, _ in PLACES])
-def test_a_missing_block_is_named(name: str) -> None:
+@pytest.mark.parametrize(("file", "name"), [(file, name) for file, name, _ in PLACES])
+def test_a_missing_block_is_named(file: str, name: str) -> None:
+    whole = (ROOT / file).read_text("utf-8")
     with pytest.raises(ValueError, match=f"generated: {name} "):
-        renewed(README.replace(f"<!-- generated: {name} -->", ""), "README.md")
+        renewed(whole.replace(f"<!-- generated: {name} -->", ""), file)
 
 
 def test_every_marker_in_a_document_belongs_to_a_place() -> None:

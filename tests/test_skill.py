@@ -11,6 +11,15 @@ from kimi_mcp.tools import TOOLS, listed_tools
 
 HEAD = """\
 ---
+id: kimi
+name: Kimi
+type: skill
+status: active
+priority: high
+license: MIT
+execution: {target: mcp}
+dependencies: {env: [KIMI_API_KEY]}
+limits: {routed_chars: 4000}
 description: Ask Kimi.
 triggers: [kimi]
 default_tool: kimi_think
@@ -106,7 +115,19 @@ def test_a_broken_frontmatter_is_an_error_that_names_the_file(tmp_path: Path, te
     assert str(tmp_path) not in str(raised.value)
 
 
-@pytest.mark.parametrize("line", ["default_tool: 5", "description: [a]", "default_tool: kimi_dance", "triggers: kimi"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "default_tool: 5",
+        "description: [a]",
+        "default_tool: kimi_dance",
+        "triggers: kimi",
+        "execution: mcp",
+        "limits: {a: b}",
+        "limits: {}",
+        "license: 5",
+    ],
+)
 def test_a_value_of_the_wrong_kind_is_an_error_too(tmp_path: Path, line: str) -> None:
     name = line.partition(":")[0]
     kept = [row for row in HEAD.splitlines() if not row.startswith(f"{name}:")]

@@ -18,6 +18,8 @@ from kimi_mcp.commands.doctor import doctor
 from kimi_mcp.commands.files import files
 from kimi_mcp.commands.models import models
 from kimi_mcp.commands.policy import check, rules
+from kimi_mcp.commands.route import route
+from kimi_mcp.commands.runs import cancel, list_runs, prune, resume, runs, show
 from kimi_mcp.commands.serve import serve
 from kimi_mcp.commands.simulator import simulator
 from kimi_mcp.errors import KimiError
@@ -59,15 +61,15 @@ def _spoken(command: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **said: Any) -> None:
         try:
             command(*args, **said)
-        except KimiError as error:
-            complain(error.message, error.fix)
-            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as fault:
             fault = _alone(fault)
+            if isinstance(fault, KimiError):
+                complain(fault.message, fault.fix)
+                raise typer.Exit(1) from None
             if isinstance(fault, BrokenPipeError):
                 raise fault from None  # typer ends quietly: nobody reads on
             complain(f"A fault of kimi-mcp's own: {_where(fault)}.", "Please report it with the command that you gave.")
@@ -91,10 +93,17 @@ def _where(fault: Exception) -> str:
     return type(fault).__name__ + place
 
 
-for _command in (serve, demo, ask, simulator, doctor, models, files):
+for _command in (serve, demo, ask, simulator, doctor, models, route, files):
     app.command()(_spoken(_command))
 
 _policy = typer.Typer(invoke_without_command=True)
 _policy.callback()(_spoken(rules))
 _policy.command()(_spoken(check))
 app.add_typer(_policy, name="policy")
+
+_runs = typer.Typer(invoke_without_command=True)
+_runs.callback()(_spoken(runs))
+_runs.command("list")(_spoken(list_runs))
+for _command in (show, resume, cancel, prune):
+    _runs.command()(_spoken(_command))
+app.add_typer(_runs, name="runs")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import anyio.to_thread
+
 from kimi_mcp import access, catalogue, policy
 from kimi_mcp.doctor.diagnosis import Check, Diagnosis
 from kimi_mcp.doctor.machine import (
     look_at_allowed,
+    look_at_journal,
     look_at_key,
     look_at_program,
     look_at_url,
@@ -36,6 +39,7 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
     found = Diagnosis(variables=variables, packages=packages())
     look_at_program(found)
     look_at_variables(found, settings)
+    await anyio.to_thread.run_sync(look_at_journal, found, settings)
     facts = catalogue.load()
     try:
         provider = access.chosen_provider(settings, facts)

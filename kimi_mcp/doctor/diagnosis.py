@@ -54,6 +54,8 @@ class Diagnosis:
     """What the provider lists; None: that is not known."""
     model: str | None = None
     """What a call that names no model would get."""
+    journal: dict[str, Any] | None = None
+    """Where runs are kept, and how that is."""
     probes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """What the tiny calls came back with."""
     checks: list[Check] = field(default_factory=list[Check])
@@ -87,6 +89,7 @@ class Diagnosis:
             "allowed_providers": self.allowed,
             "served": self.served,
             "model": self.model,
+            "journal": self.journal,
             "probes": self.probes,
             "checks": [check.as_json() for check in self.checks],
         }

@@ -1,6 +1,6 @@
 """The part of a diagnosis that needs nobody's answer: this program, its variables, whom they choose.
 
-Pure but for the versions, which are read from the installed packages.
+I/O: reads the versions of the installed packages, and looks at the journal without touching it.
 """
 
 from __future__ import annotations
@@ -77,6 +77,31 @@ def look_at_variables(found: Diagnosis, settings: Settings) -> None:
                 f"{row['name']} still reads ${{…}}: it counts as unset.",
                 "The host that starts kimi-mcp expands no variables: write the value itself into its config.",
             )
+
+
+def look_at_journal(found: Diagnosis, settings: Settings) -> None:
+    """Where runs are kept, and whether a call could write itself down; without that it would be refused. Blocking."""
+    from kimi_mcp.journal.survey import survey
+
+    seen = survey(settings)
+    found.journal = seen.as_json()
+    if not seen.kept:
+        said = "KIMI_JOURNAL is off: nothing is written down, and runs end with their server."
+        found.add("journal", "ok", said)
+        return
+    where = f"in {seen.folder}" if seen.folder else "in the database of KIMI_DATABASE_URL"
+    if seen.error is not None:
+        found.fails("journal", seen.error)
+        found.add("journal", "unknown", f"The journal lies {where}.")
+    elif not seen.there:
+        found.add("journal", "ok", f"The first call begins the journal {where}.")
+    else:
+        size = f", {seen.size / 1e6:,.1f} MB" if seen.size else ""
+        runs = "1 run" if seen.runs == 1 else f"{seen.runs:,} runs"
+        found.add("journal", "ok", f"The journal opens: {runs}{size}, {where}.")
+    if seen.is_tight and seen.free is not None:
+        said = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the journal."
+        found.add("journal", "warn", said, "Make room, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
 
 
 def look_at_url(found: Diagnosis) -> bool:

@@ -26,10 +26,8 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.journal import faults
+from kimi_mcp.journal.survey import FILE
 from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
-
-FILE = "journal.sqlite3"
-"""Its name in the data folder."""
 
 LOCKED_S = 5.0
 """Seconds for which a lock of another program is waited out."""
@@ -359,13 +357,14 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
             "sqlite://", isolation_level="AUTOCOMMIT", poolclass=StaticPool, connect_args={"check_same_thread": False}
         )
     else:
-        engine = _made(url or f"sqlite:///{cast(Path, folder) / FILE}")
+        engine = made_engine(url or f"sqlite:///{cast(Path, folder) / FILE}")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tuned)
     return engine
 
 
-def _made(url: str) -> Engine:
+def made_engine(url: str) -> Engine:
+    """An engine for a database by its URL, not connected yet; raises ``NotConfigured`` for one that names none."""
     try:
         named = make_url(url)
         sqlite = named.get_backend_name() == "sqlite"

@@ -26,10 +26,11 @@ from kimi_mcp.journal import statements as sql
 from kimi_mcp.journal.database import Database
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
+from kimi_mcp.journal.survey import folder_of
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.settings import Settings
 from kimi_mcp.steps import JSON
-from kimi_mcp.types import Turn
+from kimi_mcp.types import Status, Turn
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,10 +50,7 @@ TURN_EVERY_S = 0.1
 
 def open_journal(settings: Settings) -> Journal:
     """The journal that the settings name; its file is opened by the first who needs it."""
-    from platformdirs import user_data_dir
-
-    named = settings.data_dir or user_data_dir("kimi-mcp", appauthor=False)
-    folder = None if settings.journal == "off" else Path(named).expanduser()
+    folder = None if settings.journal == "off" else folder_of(settings)
     return Journal(folder, url=settings.database_url if folder else None, keep_days=settings.runs_keep_days)
 
 
@@ -149,6 +147,36 @@ class Journal:
             return [self._record(connection, row) for row in sql.latest(connection, caller, most)]
 
         return [await self._settled(record) for record in await self._database.read(read)]
+
+    async def overview(
+        self,
+        caller: str | None,
+        *,
+        status: Status | None = None,
+        since: float | None = None,
+        most: int | None = None,
+    ) -> list[Record]:
+        """The newest runs first, for a list: without what was sent, the answer and the reasoning.
+
+        ``status`` and ``since`` (seconds since 1970) leave the others out; what died is settled before.
+        """
+        await self.orphans()
+
+        def read(connection: Connection) -> list[Record]:
+            rows = sql.overview(connection, caller, status, since, most)
+            return [self._record(connection, row, texts=False) for row in rows]
+
+        return await self._database.read(read)
+
+    async def ids(self, caller: str | None) -> list[str]:
+        """The ids of all runs, of one caller or of all, the newest first."""
+        return await self._database.read(partial(sql.ids, caller=caller))
+
+    async def neighbours(self, run_id: str) -> tuple[list[str], list[str]]:
+        """The runs whose turns come before a run's own, the oldest first, and those that follow it at once."""
+        return await self._database.read(
+            lambda connection: (sql.before(connection, run_id), sql.after(connection, run_id))
+        )
 
     async def orphans(self) -> list[Record]:
         """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
@@ -256,8 +284,8 @@ class Journal:
     async def _write(self, statement: Callable[Concatenate[Connection, P], T], *said: P.args, **named: P.kwargs) -> T:
         return await self._database.write(lambda connection: statement(connection, *said, **named))
 
-    def _record(self, connection: Connection, row: sql.Found) -> Record:
-        record = sql.record(connection, row)
+    def _record(self, connection: Connection, row: sql.Found, *, texts: bool = True) -> Record:
+        record = sql.record(connection, row, texts=texts)
         return replace(record, orphaned=record.running and not self.presence.alive(record.owner))
 
     async def _settled(self, record: Record) -> Record:

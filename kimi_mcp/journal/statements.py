@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, literal, null, or_, select, update
 
 from kimi_mcp.errors import BudgetExceeded
 from kimi_mcp.journal.records import Entry, Record, as_text, outcome_as_json, outcome_from_json, turns_from_json
@@ -15,6 +15,8 @@ from kimi_mcp.outcome import Outcome
 from kimi_mcp.types import Turn
 
 Found = Row[Any]
+
+_TEXTS = ("turns", "answer", "reasoning")
 
 
 def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
@@ -150,6 +152,42 @@ def latest(connection: Connection, caller: str | None, most: int | None) -> list
     return list(connection.execute(_newest(caller).limit(most)))
 
 
+def overview(
+    connection: Connection, caller: str | None, status: str | None, since: float | None, most: int | None
+) -> list[Found]:
+    """The newest runs as ``latest`` has them, but without their texts: those may be long, and runs many."""
+    texts: dict[str, ColumnElement[Any]] = {"request": literal("{}"), **dict.fromkeys(_TEXTS, null())}
+    columns = [texts[each.name].label(each.name) if each.name in texts else each for each in runs.c]
+    newest: Select[Any] = select(*columns).order_by(runs.c.started_at.desc(), runs.c.id)
+    if caller is not None:
+        newest = newest.where(runs.c.caller == caller)
+    if status is not None:
+        newest = newest.where(runs.c.status == status)
+    if since is not None:
+        newest = newest.where(runs.c.started_at >= since)
+    return list(connection.execute(newest.limit(most)))
+
+
+def ids(connection: Connection, caller: str | None) -> list[str]:
+    """The ids of all runs, of one caller or of all, the newest first."""
+    newest = select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id)
+    return list(connection.execute(newest if caller is None else newest.where(runs.c.caller == caller)).scalars())
+
+
+def before(connection: Connection, run_id: str) -> list[str]:
+    """The runs whose turns come before a run's own, the oldest first."""
+    found: list[str] = []
+    while (run_id := connection.execute(select(runs.c.follows).where(runs.c.id == run_id)).scalar() or "") != "":
+        found.append(run_id)
+    return found[::-1]
+
+
+def after(connection: Connection, run_id: str) -> list[str]:
+    """The runs that follow a run at once, the oldest first."""
+    found = select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at)
+    return list(connection.execute(found).scalars())
+
+
 def unfinished(connection: Connection) -> list[Found]:
     """Every run that is said to be under way."""
     return list(connection.execute(select(runs).where(runs.c.status == "running")))
@@ -177,11 +215,11 @@ def adopt(connection: Connection, run_id: str, dead: str, owner: str) -> bool:
     return bool(connection.execute(taken.values(owner=owner)).rowcount)
 
 
-def record(connection: Connection, row: Found) -> Record:
-    """A run with all that has arrived of it."""
+def record(connection: Connection, row: Found, *, texts: bool = True) -> Record:
+    """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
     told = row._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
     answer, reasoning = told["answer"], told["reasoning"]
-    if told["status"] == "running":
+    if texts and told["status"] == "running":
         answer, reasoning = _arrived(connection, told["id"])
     return Record(
         id=told["id"],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kimi_mcp.journal.journal import Journal
 from kimi_mcp.simulator import Simulator, Step
 from tests.commands.shell import kimi, to
 
@@ -116,3 +119,102 @@ async def test_nobody_at_the_address_means_that_no_call_would_work() -> None:
     ended = await kimi("doctor", "--json", settings={"KIMI_BASE_URL": closed})
     assert ended.status == 1
     assert "reach: Nobody answers" in findings(ended.json, "bad")
+
+
+# ── the journal ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+FILE = "journal.sqlite3"
+
+
+def looked_at(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, byte for byte."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def examined(sim: Simulator, **settings: str) -> Any:
+    """A diagnosis of a provider that would answer."""
+    return (await kimi("doctor", "--json", settings=to(sim, **settings))).json
+
+
+async def test_a_journal_that_is_not_there_yet_is_not_begun(sim: Simulator, data_dir: Path) -> None:
+    told = await examined(sim)
+    assert told["works"]
+    assert told["journal"] == {
+        "kept": True,
+        "folder": str(data_dir),
+        "there": False,
+        "bytes": 0,
+        "runs": None,
+        "opens": True,
+    }
+    assert f"The first call begins the journal in {data_dir}" in findings(told, "ok")
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+async def test_a_journal_is_counted_and_left_as_it_is(sim: Simulator, data_dir: Path, open_elsewhere: bool) -> None:
+    await kimi("ask", "hi", settings=to(sim))
+    await kimi("ask", "hi again", settings=to(sim))
+    other = Journal(data_dir)
+    if open_elsewhere:
+        await other.ids(None)
+    before = looked_at(data_dir)
+    told = await examined(sim)
+    assert {**looked_at(data_dir), f"{FILE}-shm": b""} == {**before, f"{FILE}-shm": b""}, "but for who reads just now"
+    await other.aclose()
+    assert (told["works"], told["journal"]["runs"], told["journal"]["opens"]) == (True, 2, True)
+    assert told["journal"]["bytes"] > 4096
+    assert "The journal opens: 2 runs" in findings(told, "ok")
+
+
+async def test_a_damaged_journal_is_bad_and_left_where_it_is(sim: Simulator, data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / FILE).write_bytes(b"no database at all" * 1000)
+    told = await examined(sim)
+    assert not told["works"]
+    assert "The journal is damaged" in findings(told, "bad")
+    assert str(data_dir) in findings(told, "unknown")
+    assert looked_at(data_dir) == {FILE: b"no database at all" * 1000}
+
+
+async def test_a_page_that_was_torn_out_of_the_journal_is_noticed(sim: Simulator, data_dir: Path) -> None:
+    await kimi("ask", "hi", settings=to(sim))
+    whole = (data_dir / FILE).read_bytes()
+    (data_dir / FILE).write_bytes(whole[:8192] + b"\xff" * 8192 + whole[16384:])
+    assert "The journal is damaged" in findings(await examined(sim), "bad")
+
+
+async def test_a_journal_of_a_newer_version_is_bad(sim: Simulator, data_dir: Path) -> None:
+    await kimi("ask", "hi", settings=to(sim))
+    with sqlite3.connect(data_dir / FILE) as connection:
+        connection.execute("UPDATE about SET value = '99' WHERE name = 'version'")
+    connection.close()
+    told = await examined(sim)
+    assert not told["works"]
+    assert "Update kimi-mcp" in findings(told, "bad")
+
+
+async def test_a_folder_that_cannot_be_is_bad_and_its_variable_named(sim: Simulator, data_dir: Path) -> None:
+    data_dir.write_text("a file")
+    told = await examined(sim, KIMI_DATA_DIR=str(data_dir / "below"))
+    assert not told["works"]
+    assert "KIMI_DATA_DIR" in findings(told, "bad")
+
+
+async def test_without_a_journal_that_is_said(sim: Simulator) -> None:
+    told = await examined(sim, KIMI_JOURNAL="off")
+    assert told["works"]
+    assert (told["journal"]["kept"], told["journal"]["opens"]) == (False, False)
+    assert "KIMI_JOURNAL is off" in findings(told, "ok")
+
+
+async def test_a_database_elsewhere_is_looked_at_and_its_password_not_shown(sim: Simulator, tmp_path: Path) -> None:
+    elsewhere = {"KIMI_DATABASE_URL": f"sqlite:///{tmp_path / 'runs.sqlite3'}"}
+    assert (await examined(sim, **elsewhere))["works"]
+    assert not (tmp_path / "runs.sqlite3").exists(), "to look makes nothing"
+    await kimi("ask", "hi", settings=to(sim, **elsewhere))
+    assert (await examined(sim, **elsewhere))["journal"]["runs"] == 1
+    wrong = await kimi("doctor", settings=to(sim, KIMI_DATABASE_URL="postgresql+nothing://me:s3cr3t-w0rd@host/db"))
+    assert wrong.status == 1
+    assert "KIMI_DATABASE_URL" in wrong.out
+    assert "s3cr3t-w0rd" not in wrong.out + wrong.err

@@ -18,7 +18,8 @@ from kimi_mcp.engine import today
 from kimi_mcp.policy import load_rules
 from tests.commands.shell import started
 
-COMMANDS = ("serve", "demo", "ask", "simulator", "doctor", "models", "files", "policy")
+COMMANDS = ("serve", "demo", "ask", "simulator", "doctor", "models", "route", "files", "policy", "runs")
+RUNS = [("runs", name) for name in ("list", "show", "resume", "cancel", "prune")]
 
 
 def kimi(*arguments: str, stdin: str | None = None) -> Result:
@@ -29,7 +30,7 @@ def test_the_version_is_said() -> None:
     assert kimi("--version").stdout == f"kimi-mcp {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), ("policy", "check")])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), ("policy", "check"), *RUNS])
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
     shown = kimi(*command, "--help")
     assert shown.exit_code == 0

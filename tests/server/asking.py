@@ -30,6 +30,7 @@ from mcp_types import (
     JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
+    ResourceLink,
     TextContent,
 )
 
@@ -101,6 +102,8 @@ class Result:
     is_error: bool
     said: dict[str, Any]
     """The structured content."""
+    link: ResourceLink | None = None
+    """The link to the whole reasoning."""
 
     @property
     def status(self) -> str:
@@ -141,9 +144,9 @@ class Result:
 
 def held(result: CallToolResult) -> Result:
     """The result, after the contract was held against it."""
-    assert len(result.content) == 1
-    block = result.content[0]
-    assert isinstance(block, TextContent)
+    block, *links = result.content
+    assert isinstance(block, TextContent), "the text comes first"
+    assert len(links) <= 1, "and then a single link at most"
     said = result.structured_content
     assert said is not None, f"no structured content beside {block.text[:500]}"
     assert list(said) == list(KEYS), "the keys of the contract, in its order"
@@ -170,7 +173,12 @@ def held(result: CallToolResult) -> Result:
         assert block.text.startswith(said["answer"]), "the text is the answer, then at most a closing line"
     if said["status"] == "completed" and not said["policy"] and page is None:
         assert block.text == said["answer"], "with nothing to report the text is the answer"
-    return Result(block.text, bool(result.is_error), said)
+    link = links[0] if links else None
+    if link is not None:
+        assert isinstance(link, ResourceLink)
+        assert said["reasoning"]["truncated"], "what is whole needs no link"
+        assert link.uri == said["reasoning"]["uri"]
+    return Result(block.text, bool(result.is_error), said, link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,12 +367,18 @@ class Line:
 
 
 @asynccontextmanager
-async def line(sim: Simulator | None, *, provider: str | None = "simulator", **variables: str) -> AsyncIterator[Line]:
+async def line(
+    sim: Simulator | None,
+    *,
+    provider: str | None = "simulator",
+    protocol: str = "2025-11-25",
+    **variables: str,
+) -> AsyncIterator[Line]:
     """A server in this process without any client: a test plays the host, message by message."""
     server, houses = _server(sim, provider, **variables)
     async with InMemoryTransport(server) as streams:
         bare = Line(streams, None)  # pyright: ignore[reportArgumentType]
-        await bare.send("initialize", HELLO["params"], "hello")
+        await bare.send("initialize", {**HELLO["params"], "protocolVersion": protocol}, "hello")
         assert "result" in await bare.receive()
         await bare.send("notifications/initialized", {})
         yield Line(streams, houses[0])

@@ -88,7 +88,7 @@ async def test_resources_are_listed_and_read(mode: str) -> None:
             (contents,) = (await kimi.client.read_resource(str(resource.uri))).contents
             assert contents.mime_type == resource.mime_type
             texts[str(resource.uri)] = getattr(contents, "text", "")
-    assert list(texts) == ["kimi://catalogue", "kimi://policy", "kimi://skill"]
+    assert list(texts) == ["kimi://catalogue", "kimi://policy", "kimi://skill", "kimi://runs"]
     rows = json.loads(texts["kimi://catalogue"])
     assert {"provider": "vllm", "model": "kimi-k2.5"}.items() <= next(
         row for row in rows if row["provider"] == "vllm" and row["model"] == "kimi-k2.5"
@@ -98,9 +98,7 @@ async def test_resources_are_listed_and_read(mode: str) -> None:
     assert "kimi_think" in texts["kimi://skill"]
 
 
-@pytest.mark.parametrize(
-    "uri", ["kimi://nothing", "kimi://runs/run_1/reasoning", "file:///etc/passwd", "x:" + "y" * 9999]
-)
+@pytest.mark.parametrize("uri", ["kimi://nothing", "kimi://runs-of-others", "file:///etc/passwd", "x:" + "y" * 9999])
 async def test_an_unknown_resource_is_an_error_that_names_those_there_are(mode: str, uri: str) -> None:
     async with served(None, mode) as kimi:
         with pytest.raises(MCPError) as caught:

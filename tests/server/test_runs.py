@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kimi_mcp.server import PAGE_CHARS
+from kimi_mcp.presenting import PAGE_CHARS
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, body, chats, served
 

@@ -1,0 +1,371 @@
+"""``kimi-mcp runs``: what was run, what it cost, and its reasoning. I/O: the journal's; prints.
+
+Whoever has this shell is the operator, and sees the runs of every caller. A look clears nothing away and begins no
+journal: the first call does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from kimi_mcp.errors import Cancelled, InvalidArguments, NotConfigured, RunNotFound
+from kimi_mcp.terminal import Page, complain, is_terminal
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.journal import Journal
+    from kimi_mcp.journal.records import Record
+    from kimi_mcp.outcome import Outcome
+    from kimi_mcp.runs import Runs
+    from kimi_mcp.settings import Settings
+
+T = TypeVar("T")
+
+MOST = 20
+"""Runs that a person is shown unless more are asked for."""
+
+CANCEL_WITHIN_S = 10.0
+"""Seconds within which a run in another server must have ended after it was told to."""
+
+LOOK_EVERY_S = 0.25
+"""Seconds between two looks at a run in another server."""
+
+NEVER_DAYS = 365_000
+"""Days for which everything is kept while somebody only looks."""
+
+
+class Status(StrEnum):
+    """How a run stands."""
+
+    completed = "completed"
+    running = "running"
+    partial = "partial"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+Which = Annotated[str, typer.Argument(metavar="ID", help="Its id, or enough of its beginning to tell it apart.")]
+Most = Annotated[
+    int | None, typer.Option("--most", "-n", min=1, metavar="N", help="How many to show, the latest first. Unsaid: 20.")
+]
+OfStatus = Annotated[Status | None, typer.Option(help="Only those that stand so.")]
+Today = Annotated[bool, typer.Option("--today", help="Only today's (UTC), which the day's spending limit counts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+EveryAsJson = Annotated[bool, typer.Option("--json", help="Print them as JSON, every one unless --most says less.")]
+
+
+def runs(
+    context: typer.Context,
+    most: Most = None,
+    status: OfStatus = None,
+    today: Today = False,
+    as_json: EveryAsJson = False,
+) -> None:
+    """Show what was run, and what it cost.
+
+    Without a command it is the same as `runs list`: the latest runs of every caller, with their totals.
+    """
+    if context.invoked_subcommand is None:
+        list_runs(most, status, today, as_json)
+    elif most is not None or status is not None or today or as_json:
+        raise typer.BadParameter(f"put the options behind the command: kimi-mcp runs {context.invoked_subcommand} …")
+
+
+def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, as_json: EveryAsJson = False) -> None:
+    """List the latest runs.
+
+    Which tool, when, how long, how it stands, tokens and cost. The totals are those of all runs that fit, shown or not.
+    """
+    from kimi_mcp.commands.record import show_list
+    from kimi_mcp.journal.telling import in_list
+
+    since = _midnight(time.time()) if today else None
+    state = None if status is None else status.value
+
+    async def look(journal: Journal) -> list[Record]:
+        return await journal.overview(None, status=state, since=since)
+
+    nothing: list[Record] = []
+    found = _looked(look, nothing=nothing)
+    if as_json:
+        _print_json([in_list(record) for record in found[:most]])
+    else:
+        show_list(found, most or MOST, every=status is None and not today)
+
+
+def show(run_id: Which, as_json: AsJson = False) -> None:
+    """Show the whole of one run.
+
+    What was asked, what was sent and what the policy changed, reasoning and answer, tokens, cost, steps, and its place
+    in its conversation. With --json the structured result, uncut, and all else that is known.
+    """
+    from kimi_mcp.commands.record import show_record
+    from kimi_mcp.journal.telling import whole
+
+    async def look(journal: Journal) -> tuple[Record, Any]:
+        record = await _find(journal, run_id)
+        before, after = await journal.neighbours(record.id)
+        return record, whole(record, await journal.steps_of(record.id), before=before, after=after)
+
+    record, told = _looked(look)
+    if as_json:
+        _print_json(told)
+    else:
+        show_record(record, told)
+
+
+def resume(run_id: Which, as_json: AsJson = False) -> None:
+    """Go on with a run that was cut off.
+
+    A swarm goes on behind its last finished step, and its result is printed; what it had paid for is not asked again.
+    Of a run that has ended the result is printed. One that lives in another server is waited for.
+    """
+    import anyio
+
+    settings = _settings()
+    with Page(sys.stderr).waiting("until it has ended …"):
+        outcome = anyio.run(_resumed, settings, run_id)
+    _print_result(outcome, as_json=as_json)
+    if outcome.error is not None:
+        complain(f"The run is {outcome.status}: {outcome.error.message}", outcome.error.fix)
+        raise typer.Exit(1)
+
+
+def cancel(run_id: Which, as_json: AsJson = False) -> None:
+    """End a run, wherever it lives.
+
+    The server that it lives in closes its upstream request; what has arrived is kept.
+    """
+    from kimi_mcp.commands.record import arrived
+
+    async def end(journal: Journal) -> tuple[Record, bool]:
+        record = await _find(journal, run_id)
+        return await _ended(journal, record), record.running
+
+    record, was_running = _looked(end)
+    outcome = record.outcome
+    if as_json:
+        _print_result(outcome, as_json=True)
+    elif not was_running:
+        print(f"{record.id} had ended already: it is {outcome.status}. Nothing was changed.")
+    elif not record.running:
+        print(f"{record.id} is {outcome.status}. {arrived(outcome)}")
+    if record.running:
+        complain(
+            f"{record.id} was told to end, and its server has not done so within {CANCEL_WITHIN_S:.0f} seconds.",
+            "End the host that it was called from, or look again with: kimi-mcp runs show " + record.id,
+        )
+        raise typer.Exit(1)
+
+
+def prune(
+    days: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Only what ended more than N days ago. Unsaid: KIMI_RUNS_KEEP_DAYS."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask in a terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was removed as JSON.")] = False,
+) -> None:
+    """Remove old runs, with their answers and reasoning.
+
+    What a kept conversation goes back to stays, and so does what still runs. A server that starts removes what is
+    older than KIMI_RUNS_KEEP_DAYS by itself.
+    """
+    from kimi_mcp.commands.record import show_pruned
+    from kimi_mcp.journal.telling import in_list
+
+    keep = _settings().runs_keep_days if days is None else days
+    if not yes and is_terminal(sys.stdout) and sys.stdin.isatty():
+        age = f"that ended more than {keep} day{'' if keep == 1 else 's'} ago" if keep else "that has ended"
+        typer.confirm(f"Remove every run {age}, with its answer and reasoning?", abort=True)
+
+    async def clear(journal: Journal) -> tuple[list[Record], int]:
+        before = time.time() - keep * 86_400
+        old = [one for one in await journal.overview(None) if one.ended_at is not None and one.ended_at < before]
+        gone = set(await journal.prune(keep))
+        return [record for record in old if record.id in gone], len(old) - len(gone)
+
+    nothing: tuple[list[Record], int] = ([], 0)
+    removed, kept = _looked(clear, nothing=nothing)
+    if as_json:
+        _print_json([in_list(record) for record in removed])
+    else:
+        show_pruned(removed, max(kept, 0))
+
+
+# ── the journal, opened for one command ───────────────────────────────────────────────────────────────────────────
+
+
+def _settings() -> Settings:
+    from kimi_mcp import logs
+    from kimi_mcp.settings import read_settings
+
+    settings = read_settings(os.environ)
+    logs.configure(settings.log_level)
+    logs.hide(*settings.keys.values())
+    settings.check()
+    if settings.journal == "off":
+        raise NotConfigured(
+            "KIMI_JOURNAL is off: runs are written down nowhere, and end with the server that they live in.",
+            fix="Unset it where the server is started, and here.",
+        )
+    return settings
+
+
+def _looked(look: Callable[[Journal], Awaitable[T]], *, nothing: T | None = None) -> T:
+    """What is found in the journal; ``nothing`` where none was begun (None: then there is no such run)."""
+    import anyio
+
+    settings = _settings()
+    if not _begun(settings):
+        if nothing is None:
+            raise _unknown()
+        return nothing
+
+    async def within() -> T:
+        async with _opened(settings) as journal:
+            return await look(journal)
+
+    return anyio.run(within)
+
+
+def _begun(settings: Settings) -> bool:
+    """Whether there is a journal: to open one makes it."""
+    from kimi_mcp.journal.survey import FILE, folder_of
+
+    return settings.database_url is not None or (folder_of(settings) / FILE).exists()
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncGenerator[Journal]:
+    import anyio
+
+    from kimi_mcp.journal.journal import open_journal
+
+    journal = open_journal(replace(settings, runs_keep_days=NEVER_DAYS))
+    try:
+        yield journal
+    finally:
+        with anyio.CancelScope(shield=True):
+            await journal.aclose()
+
+
+async def _find(journal: Journal, said: str) -> Record:
+    """A run by its id or by what its id begins with; the ``run_`` may be left out."""
+    beginning = "run_" + said.strip().removeprefix("run_")
+    if record := await journal.find(beginning, None):
+        return record
+    fitting = [each for each in await journal.ids(None) if each.startswith(beginning)]
+    if len(fitting) > 1:
+        raise InvalidArguments(
+            f"{len(fitting)} runs have an id that begins so: {', '.join(fitting[:4])}{', …' if fitting[4:] else ''}.",
+            fix="Give more of the id.",
+        )
+    record = await journal.find(fitting[0], None) if fitting else None
+    if record is None:
+        raise _unknown()
+    return record
+
+
+def _unknown() -> RunNotFound:
+    return RunNotFound(
+        "No run of that id was written down here.",
+        fix="`kimi-mcp runs` lists them. KIMI_DATA_DIR must be the one of the server that it ran in.",
+    )
+
+
+async def _ended(journal: Journal, record: Record) -> Record:
+    """The record of a run that was told to end; it still runs where its server did not hear in time."""
+    import anyio
+
+    if record.orphaned and await journal.adopt(record):
+        return await _settled(journal, record)
+    if record.running:
+        await journal.ask_to_cancel(record.id)
+    with anyio.move_on_after(CANCEL_WITHIN_S):
+        while record.running:
+            await anyio.sleep(LOOK_EVERY_S)
+            record = await journal.find(record.id, None) or record
+    return record
+
+
+async def _settled(journal: Journal, record: Record) -> Record:
+    """A run whose server is dead, and which nobody goes on with: it ends here."""
+    error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
+    outcome = replace(record.outcome, status="cancelled", error=error)
+    spent = 0.0 if outcome.cost_usd is None else outcome.cost_usd
+    await journal.end(record.id, outcome, turns=None, counted_usd=spent)
+    return replace(record, outcome=outcome, orphaned=False, ended_at=time.time())
+
+
+async def _resumed(settings: Settings, said: str) -> Outcome:
+    import anyio
+
+    from kimi_mcp.runs import open_runs
+
+    if not _begun(settings):
+        raise _unknown()
+    ended: list[Outcome] = []
+    async with anyio.create_task_group() as tasks:
+        runs = open_runs(tasks, settings)
+        try:
+            ended.append(await _gone_on_with(runs, said))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runs.journal.aclose(unfinished=runs.is_busy)
+    return ended[0]
+
+
+async def _gone_on_with(runs: Runs, said: str) -> Outcome:
+    """How a run ended that was taken up here, or goes on elsewhere."""
+    import anyio
+
+    record = await _find(runs.journal, said)
+    while record.running:
+        run = await runs.take_up(record)
+        if run is not None:
+            await run.ended()
+            return await run.look()
+        record = await _find(runs.journal, record.id)
+        if record.orphaned:
+            raise InvalidArguments(
+                f"Nothing here can go on with a run of {record.tool} whose server has died.",
+                fix="Update kimi-mcp to the version that it was begun with; or end it with "
+                f"`kimi-mcp runs cancel {record.id}` and call again.",
+            )
+        await anyio.sleep(LOOK_EVERY_S)
+        record = await _find(runs.journal, record.id)
+    return record.outcome
+
+
+# ── what is printed ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _print_json(value: Any) -> None:
+    from kimi_mcp.secrecy import scrub_values
+
+    print(json.dumps(scrub_values(value), indent=2, ensure_ascii=False))
+
+
+def _print_result(outcome: Outcome, *, as_json: bool) -> None:
+    from kimi_mcp.outcome import WHOLE, structured, text
+    from kimi_mcp.secrecy import scrub
+
+    if as_json:
+        _print_json(structured(outcome, reasoning_chars=WHOLE))
+    elif told := outcome.answer if outcome.status == "failed" else text(outcome):
+        Page(indent=0).line(scrub(told))
+
+
+def _midnight(now: float) -> float:
+    """When the day began, UTC."""
+    return now - now % 86_400

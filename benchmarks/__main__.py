@@ -8,10 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, media, memory, startup, streaming
+from benchmarks import calls, media, memory, routing, startup, streaming
 from benchmarks.report import Row, table
 
-BENCHMARKS = {"startup": startup, "streaming": streaming, "calls": calls, "memory": memory, "media": media}
+BENCHMARKS = {
+    "startup": startup,
+    "streaming": streaming,
+    "calls": calls,
+    "memory": memory,
+    "media": media,
+    "routing": routing,
+}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from kimi_mcp import catalogue, errors, policy
 from kimi_mcp.catalogue.profile import Model, Profile, Serving
 from kimi_mcp.errors import Code, KimiError
+from kimi_mcp.prompts import prompts
 from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import Arguments, input_schema, listed_tools
@@ -219,6 +220,20 @@ def _served(profile: Profile) -> tuple[str, ...]:
     )
 
 
+def offered_prompts() -> str:
+    """The prompts that a host offers to people."""
+    rows = [
+        (
+            f"`{each.name}`",
+            each.description,
+            ", ".join(f"`{one.name}`" + (" (required)" if one.required else "") for one in each.arguments),
+            f"`{each.tool}`",
+        )
+        for each in prompts(load_skill()).values()
+    ]
+    return table(("prompt", "what it does", "asks for", "tool"), rows)
+
+
 def commands() -> str:
     """Every command, with its arguments and options."""
     from typer.main import get_command
@@ -301,6 +316,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "providers", providers),
     ("README.md", "serving", serving),
     ("README.md", "errors", error_codes),
+    ("README.md", "prompts", offered_prompts),
     ("README.md", "commands", commands),
     ("skill.md", "modes", modes),
     ("skill.md", "video", video),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -26,31 +26,25 @@ from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import (
-    INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
     Icon,
-    ListResourcesResult,
     ListRootsRequest,
     ListRootsResult,
     ListToolsResult,
     PaginatedRequestParams,
-    ReadResourceRequestParams,
-    ReadResourceResult,
     RequestId,
-    Resource,
     TextContent,
-    TextResourceContents,
     ToolAnnotations,
 )
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
-from kimi_mcp import __version__, hosts
-from kimi_mcp.documents import DOCUMENTS
+from kimi_mcp import __version__, hosts, reading
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.hosts import LOCAL
 from kimi_mcp.outcome import Outcome, Page, cut, structured, text
+from kimi_mcp.prompting import Prompting
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.settings import Settings
 from kimi_mcp.skill import load_skill
@@ -168,6 +162,7 @@ def build_server(settings: Settings) -> Server[House]:
         del context, params
         return ListToolsResult(tools=tools)
 
+    prompting = Prompting(skill)
     server = Server[House](
         "kimi-mcp",
         version=__version__,
@@ -178,8 +173,12 @@ def build_server(settings: Settings) -> Server[House]:
         lifespan=lifespan,
         on_list_tools=list_tools,
         on_call_tool=_call_tool,
-        on_list_resources=_list_resources,
-        on_read_resource=_read_resource,
+        on_list_resources=reading.list_resources,
+        on_list_resource_templates=reading.list_templates,
+        on_read_resource=reading.read_resource,
+        on_list_prompts=prompting.list_prompts,
+        on_get_prompt=prompting.get_prompt,
+        on_completion=prompting.complete,
     )
     server.middleware += [_hear_cancellations, _name_odd_arguments]
     return server
@@ -375,35 +374,6 @@ async def _name_odd_arguments(ctx: Context, call_next: CallNext) -> HandlerResul
     if ctx.method == "tools/call" and not isinstance(said.get("arguments"), Mapping | NoneType):
         ctx = replace(ctx, params={**said, "arguments": {"arguments": said["arguments"]}})
     return await call_next(ctx)
-
-
-# ── resources ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def _list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-    del context, params
-    return ListResourcesResult(
-        resources=[
-            Resource(
-                uri=uri,
-                name=document.name,
-                title=document.title,
-                description=document.description,
-                mime_type=document.mime_type,
-            )
-            for uri, document in DOCUMENTS.items()
-        ]
-    )
-
-
-async def _read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-    del context
-    document = DOCUMENTS.get(str(params.uri))
-    if document is None:
-        raise MCPError(INVALID_PARAMS, f"There is no such resource; there are {', '.join(DOCUMENTS)}.")
-    read: Callable[[], str] = document.read
-    contents = TextResourceContents(uri=params.uri, mime_type=document.mime_type, text=read())
-    return ReadResourceResult(contents=[contents])
 
 
 def _data_url(mime_type: str, content: str) -> str:

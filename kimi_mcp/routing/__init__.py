@@ -1,0 +1,238 @@
+"""Which tool a request means, and whether it means this skill at all. Pure, but for the package's own data.
+
+``route`` adds up signs: words (``signs.toml``, and the triggers of ``skill.md``), what is attached, how short the
+text is. What is quoted is talked about, not asked for; what is denied ("no video", 不要) speaks against its tool. A
+tool that works on something (a clip, a picture, many items, an earlier run) is chosen as soon as its signs suffice; of
+the others the one with the most points. Why a request went where it did can be read off: every point has its words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kimi_mcp.routing.vocabulary import Denial, Sign, Vocabulary, read_vocabulary
+from kimi_mcp.skill import Skill
+
+HEAD_CHARS = 320
+"""How much of a long text's beginning is searched for a wish, in code points; half as many where letters are words."""
+
+TAIL_CHARS = 160
+"""How much of its end, where the end was read at all."""
+
+WISH_CHARS = range(8, 400)
+"""How long a paragraph is that stands before or behind the matter of a long text: it alone is the wish then."""
+
+MOST_SIGNS = 60
+"""How many signs are looked at: a text that holds more is made of them."""
+
+PRIORITY_POINTS: Mapping[str, int] = {"critical": 100, "high": 10, "medium": 5, "low": 1}
+"""What AIMS adds to a skill's score for its priority."""
+
+_QUOTED = re.compile(
+    r"[“「『«„][^“「『«„”」』»]{1,2000}[”」』»“]"
+    r"|\"[^\"\n]{1,400}\""
+    r"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)"
+)
+"""What stands in quotation marks is talked about, not asked for."""
+
+_QUOTES = re.compile('[“「『«„"‘\x27]')
+
+_CLAUSE_ENDS = re.compile(r"[,;:!?\n。，；：！？、—–]|\.(?:\s|$)")
+
+_WIDE = re.compile("[\u3000-\uffff]")
+"""A letter that says as much as two."""
+
+_COLON = re.compile("[:：]")
+
+MOST_OF_A_WEIGHT = 2
+"""How many signs of one weight count for a tool: a wish is not stronger for being said ten times."""
+
+LENGTH_CHARS = 111
+"""How much of a text is looked at to say that it is short."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """Where a request goes."""
+
+    tool: str
+    """The tool's name."""
+    score: int
+    """The skill's score by AIMS's formula; 0: AIMS would not choose the skill."""
+    matched: tuple[str, ...]
+    """Triggers of ``skill.md`` that the text holds: the skill's, then the tool's."""
+    why: str
+    """One sentence: what spoke for the tool."""
+    points: Mapping[str, float]
+    """The points of each tool that has any."""
+
+    @property
+    def meant(self) -> bool:
+        """Whether the skill is meant at all."""
+        return self.score > 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The routing as ``kimi-mcp route --json`` prints it."""
+        return {
+            "tool": self.tool,
+            "score": self.score,
+            "meant": self.meant,
+            "matched": list(self.matched),
+            "why": self.why,
+            "points": dict(self.points),
+        }
+
+
+def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = None) -> Routing:
+    """Which tool a request means, given what is attached to it. Reads the first 4,000 characters (``routed_chars``).
+
+    ``skill`` is another skill document than the package's own.
+    """
+    known = read_vocabulary(skill)
+    skill = known.skill
+    text = text[: skill.routed_chars].lower()
+    triggers = tuple(trigger for trigger in skill.triggers if trigger in text)
+    score = sum(map(len, triggers)) + PRIORITY_POINTS.get(skill.priority, 0) if triggers else 0
+
+    tally = _Tally(known)
+    tally.count_attached(images, videos)
+    wish = _wish(text, skill.routed_chars)
+    tally.count_words(wish)
+    tool = tally.chosen()
+    own = next((each.triggers for each in skill.tools if each.name == tool), ())
+    matched = dict.fromkeys((*triggers, *(trigger for trigger in own if trigger.lower() in wish)))
+    return Routing(tool=tool, score=score, matched=tuple(matched), why=tally.why(tool), points=tally.points)
+
+
+def _wish(text: str, most: int) -> str:
+    """Where a wish stands: before or after its matter, and not in quotation marks."""
+    head, tail = HEAD_CHARS, TAIL_CHARS
+    if len(text) > (head + tail) // 2 and len(_WIDE.findall(text, 0, 64)) > 16:
+        head, tail = head // 2, tail // 2
+    if len(text) > head + tail:
+        whole = len(text) < most
+        paragraphs = (text.partition("\n\n")[0], text.rpartition("\n\n")[2] if whole else "")
+        alone = [paragraph for paragraph in paragraphs if len(paragraph) in WISH_CHARS]
+        text = "\n".join(alone or (text[:head], text[-tail:] if whole else ""))
+    return _QUOTED.sub(" … ", text) if _QUOTES.search(text) else text
+
+
+_Hit = tuple[int, int, Sign]
+"""A sign, and where it begins and ends in the text."""
+
+_Denied = tuple[int, int, int]
+"""A stretch: what begins between the first two and ends before the third is denied."""
+
+
+class _Tally:
+    """Points, and what they are for."""
+
+    def __init__(self, known: Vocabulary) -> None:
+        self._known = known
+        self.points: dict[str, float] = {}
+        """By tool."""
+        self._reasons: list[tuple[str, float, str, int, int]] = []
+
+    def count_attached(self, images: int, videos: int) -> None:
+        for kind, number in (("image", images), ("video", videos)):
+            tool, points = self._known.attached[kind]
+            if number > 0 and tool in self._known.needed:
+                self._count(tool, points, f"{number} {kind}{'s' if number > 1 else ''} attached")
+
+    def count_words(self, text: str) -> None:
+        hits, denied = self._found(text)
+        opening = self._opening(text, denied)
+        matter = len(text)
+        counted: dict[tuple[str, float], list[str]] = {}
+        for start, end, sign in hits:
+            if start >= matter:
+                break
+            if sign.opening:
+                if start > opening:
+                    continue
+                if sign.points >= self._known.matter_from and (colon := _COLON.search(text, end)):
+                    matter = colon.start()
+            row = counted.setdefault((sign.tool, sign.points), [])
+            if len(row) == MOST_OF_A_WEIGHT or sign.phrase in row:
+                continue
+            row.append(sign.phrase)
+            against = denied and any(first <= start < last and end <= whole for first, last, whole in denied)
+            self._count(sign.tool, -sign.points if against else sign.points, text, start, end)
+        head = text[:LENGTH_CHARS].strip()
+        letters = len(head) if head.isascii() else len(head) + len(_WIDE.findall(head))
+        tool, points = next((tool, points) for most, tool, points in self._known.lengths if letters <= most)
+        if points and head:
+            self._count(tool, points, "its length")
+
+    def _opening(self, text: str, denied: Sequence[_Denied]) -> int:
+        """How far the beginning of the text reaches: over polite words, and over what is denied first of all."""
+        end = self._known.polite_until(text, 0)
+        for first, last, _ in denied:
+            if first - 1 <= end < last:
+                end = self._known.polite_until(text, last)
+        return end
+
+    def _found(self, text: str) -> tuple[list[_Hit], list[_Denied]]:
+        """Every sign with its place, and the stretches of text that are denied."""
+        hits: list[_Hit] = []
+        denied: list[_Denied] = []
+        blind = 0
+        for start, end, entry in self._known.entries(text):
+            if entry.signs is not None and (said := entry.signs.at(text, end)):
+                if not hits or hits[-1][0] != start:
+                    hits.append((start, said[1], said[0]))
+                elif said[1] > hits[-1][1]:  # of what begins at one word the longest counts
+                    hits[-1] = (start, said[1], said[0])
+                if len(hits) == MOST_SIGNS:
+                    break
+            if entry.denials is not None and start >= blind and (no := entry.denials.at(text, end)):
+                if no[0].reach:
+                    denied.append(_reach(text, start, no[1], no[0]))
+                else:
+                    blind = no[1]
+        return hits, denied
+
+    def _count(self, tool: str, points: float, reason: str, start: int = 0, end: int = -1) -> None:
+        self.points[tool] = self.points.get(tool, 0) + points
+        self._reasons.append((tool, points, reason, start, end))
+
+    def chosen(self) -> str:
+        """The tool with the most points among those that have what they need, else among the others."""
+        needed, points = self._known.needed, self.points
+        rest = {tool: points[tool] for tool in points if tool not in needed and points[tool] > 0}
+        most = max(rest.values(), default=0)
+        over = {
+            tool: points[tool] - need.points
+            for tool, need in needed.items()
+            if points.get(tool, 0) >= need.points and points[tool] * need.gives_way_to > most
+        }
+        return max(over or rest, key=lambda tool: (over or rest)[tool], default=self._known.skill.default_tool)
+
+    def why(self, tool: str) -> str:
+        """One sentence for a person."""
+        spoke = [
+            f"{reason if end < 0 else _quoted(reason[start:end], points)} ({points:+g})"
+            for name, points, reason, start, end in self._reasons
+            if name == tool
+        ]
+        if not spoke:
+            return f"Nothing speaks for another tool: {tool} is the default."
+        return f"For {tool}: {', '.join(spoke)}."
+
+
+def _quoted(words: str, points: float) -> str:
+    return f"{'' if points > 0 else 'against it '}“{' '.join(words.split())}”"
+
+
+def _reach(text: str, start: int, end: int, denial: Denial) -> _Denied:
+    """The stretch that a denial denies: some characters before or after it, within its clause."""
+    if denial.behind:
+        first = max(0, start - denial.reach)
+        for clause in _CLAUSE_ENDS.finditer(text, first, start):
+            first = clause.end()
+        return first, start, start  # a sign that holds the denial itself means it
+    clause = _CLAUSE_ENDS.search(text, end)
+    return start + 1, min(end + denial.reach, clause.start() if clause else len(text)), len(text)

@@ -15,6 +15,7 @@ from kimi_mcp.tools import LONGEST_WAIT_S, OUTPUT_SCHEMA, TOOLS
 SKILL = load_skill()
 BODY = SKILL.text.split("---\n", 2)[2]
 K25 = catalogue.load().models["kimi-k2.5"]
+CEILINGS = policy.load_rules()["swarm-steps"].options["ceilings"]
 FLOOR = policy.load_rules()["thinking-budget"].options["floor"]
 
 
@@ -59,6 +60,9 @@ def test_every_limit_is_the_codes_own() -> None:
         "least_thinking_tokens": FLOOR,
         "media_bytes": medium.MOST_BYTES,
         "inline_bytes": attaching.INLINE_MOST_BYTES,
+        "swarm_steps": CEILINGS["max_steps"],
+        "swarm_agent_steps": CEILINGS["max_agent_steps"],
+        "swarm_cost_usd": settings.read_settings({}).budget_usd_per_swarm,
         "wait_s": LONGEST_WAIT_S,
         "routed_chars": 4_000,
     }

@@ -16,10 +16,10 @@ from typing import Any
 from kimi_mcp.routing.vocabulary import Denial, Sign, Vocabulary, read_vocabulary
 from kimi_mcp.skill import Skill
 
-HEAD_CHARS = 400
+HEAD_CHARS = 320
 """How much of a long text's beginning is searched for a wish, in code points; half as many where letters are words."""
 
-TAIL_CHARS = 200
+TAIL_CHARS = 160
 """How much of its end, where the end was read at all."""
 
 WISH_CHARS = range(8, 400)

@@ -33,6 +33,9 @@ _NUMBER = re.compile(NUMBER)
 NAMES = ("kimi_", "run_")
 """Beginnings of words in which a ``_`` is itself."""
 
+OPENING_CHARS = 120
+"""How far into a text the beginning of a request is looked for: polite words and denials come before it."""
+
 _BLANK = re.compile(r"\W{0,3}")
 
 _ASCII_WORDS = re.compile("[a-z0-9_]+")
@@ -81,31 +84,46 @@ class Branch(Generic[Meaning]):
         self._after_number = first == "#"
         self._alone = next((meaning for rest, meaning in phrases if not rest), None)
         self._rest = sorted(
-            ((r, m) for r, m in phrases if r), key=lambda row: (-len(row[0].split()), "*" in row[0].split())
+            ((rest, meaning) for rest, meaning in phrases if rest),
+            key=lambda row: (-len(row[0].split()), "*" in row[0].split()),
         )
         self._keys = [_next_keys(rest) for rest, _ in self._rest]
         self._listed = {key for keys in self._keys for key in keys or ()}
-        self._compiled: dict[str, tuple[re.Pattern[str], Sequence[Meaning]] | None] = {}
+        self._early: dict[str, _Compiled[Meaning] | None] = {}
+        self._late: dict[str, _Compiled[Meaning] | None] = {}
 
     def at(self, text: str, end: int) -> tuple[Meaning, int] | None:
         """What is said where the first word ended, and where that ends."""
         if self._rest:
             start = end + 1 if text.startswith(" ", end) else end
             key = text[start : start + 2]
-            if key not in self._listed:
+            if key not in self._listed and not key.isalnum():
                 start = _BLANK.match(text, end).end()  # pyright: ignore[reportOptionalMemberAccess] -- it may be empty
                 key = text[start : start + 2]
-                key = key if key in self._listed else ""
-            known = self._compiled[key] if key in self._compiled else self._compile(key)
+            key = key if key in self._listed else ""
+            compiled = self._late if end > OPENING_CHARS else self._early
+            known = compiled[key] if key in compiled else self._compile(key, compiled)
             if known is not None and (found := known[0].match(text, end)):
                 return known[1][(found.lastindex or 1) - 1], found.end()
         return None if self._alone is None else (self._alone, end)
 
-    def _compile(self, key: str) -> tuple[re.Pattern[str], Sequence[Meaning]] | None:
-        rows = [row for row, keys in zip(self._rest, self._keys, strict=True) if keys is None or key in keys]
+    def _compile(self, key: str, compiled: dict[str, _Compiled[Meaning] | None]) -> _Compiled[Meaning] | None:
+        rows = [
+            (rest, meaning)
+            for (rest, meaning), keys in zip(self._rest, self._keys, strict=True)
+            if (keys is None or key in keys) and (compiled is self._early or not _opens(meaning))
+        ]
         pattern = re.compile("|".join(f"({_pattern(rest, after_number=self._after_number)})" for rest, _ in rows))
-        self._compiled[key] = made = (pattern, [meaning for _, meaning in rows]) if rows else None
+        compiled[key] = made = (pattern, [meaning for _, meaning in rows]) if rows else None
         return made
+
+
+_Compiled = tuple[re.Pattern[str], Sequence[Meaning]]
+"""A pattern, and what each of its groups means."""
+
+
+def _opens(meaning: Sign | Denial) -> bool:
+    return isinstance(meaning, Sign) and meaning.opening
 
 
 def _next_keys(rest: str) -> set[str] | None:
@@ -133,6 +151,12 @@ class Entry:
     """What may speak for a tool."""
     denials: Branch[Denial] | None
     """What may deny something."""
+
+    def letters(self, found: str) -> int:
+        """How many letters of what was found it takes up; 0: that depends on the text around."""
+        if _is_unspaced(found[0]):
+            return len(self.word) if found.startswith(self.word) else 0
+        return len(found) if found == self.word or (self.stem and found.startswith(self.word)) else 0
 
     def ends(self, text: str, start: int, stop: int) -> int:
         """Where it ends, if it stands in the text where a word begins at ``start`` and ends at ``stop``; else 0."""
@@ -182,7 +206,7 @@ class Vocabulary:
     """Up to so many letters a text speaks for that tool so strongly; the shortest first."""
     matter_from: float
     """What stands after the colon of an opening of so many points is its matter, and asks for nothing."""
-    known: dict[str, Sequence[Entry]]
+    known: dict[str, Sequence[tuple[Entry, int]]]
     """What may begin at words that were met before; it is there for speed alone."""
     polite: re.Pattern[str]
     """What may stand before the beginning of a request: polite words, or nothing."""
@@ -201,12 +225,12 @@ class Vocabulary:
                 entries = self._entries(word)
             if entries:
                 start, stop = found.span()
-                for entry in entries:
-                    if end := entry.ends(text, start, stop):
+                for entry, letters in entries:
+                    if end := start + letters if letters else entry.ends(text, start, stop):
                         yield start, end, entry
 
-    def _entries(self, word: str) -> Sequence[Entry]:
-        """What may begin at a word, the longest first."""
+    def _entries(self, word: str) -> Sequence[tuple[Entry, int]]:
+        """What may begin at a word, the longest first, and its letters, where the word tells them already."""
         if word[0] > "\u2fff":
             found = [entry for entry in self.whole.get(word[0], ()) if entry.word.startswith(word[: len(entry.word)])]
         else:
@@ -215,7 +239,7 @@ class Vocabulary:
         found += self.whole["#"] if _NUMBER.fullmatch(word) else ()
         if len(self.known) > MOST_KNOWN:
             self.known.clear()
-        self.known[word] = entries = tuple(found)
+        self.known[word] = entries = tuple((entry, entry.letters(word)) for entry in found)
         return entries
 
 

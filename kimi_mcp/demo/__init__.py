@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import anyio
 
-from kimi_mcp.demo import media, scenes, survival
+from kimi_mcp.demo import media, scenes, survival, swarms
 from kimi_mcp.demo.scenes import SCENE_S
 from kimi_mcp.demo.stage import Stage
 from kimi_mcp.simulator import Simulator
@@ -45,6 +45,8 @@ class Act:
     """What the server's environment says beside the upstream."""
     reads: bool = False
     """Whether its scenes read files: the server's roots are the examples and the desk then."""
+    tools: bool = False
+    """Whether its sub-agents have the tools of the demo's library."""
     scenes: tuple[Scene, ...]
     """What happens."""
 
@@ -68,6 +70,7 @@ ACTS = (
             survival.survives,
         ),
     ),
+    Act(mode="auto", settings={}, tools=True, scenes=(swarms.led, swarms.goes_on)),
     Act(
         mode="auto",
         settings={},
@@ -112,6 +115,8 @@ async def play() -> bool:
                 settings = {**upstream, "KIMI_DATA_DIR": folder, **act.settings}
                 if act.reads:
                     settings["KIMI_ROOTS"] = os.pathsep.join((str(media.EXAMPLES), str(desk)))
+                if act.tools:
+                    settings["KIMI_SWARM_MCP"] = swarms.servers(desk)
                 environment = _environment(settings)
                 with page.waiting("starting the server …"):
                     client = await stack.enter_async_context(_host(environment, act.mode, errors))

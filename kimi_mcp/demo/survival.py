@@ -49,7 +49,7 @@ async def continued(stage: Stage) -> None:
 async def survives(stage: Stage) -> None:
     """A server that is killed in the middle of an answer."""
     stage.sim.play(Step(reasoning="Where to begin …", content=BEGINNING, gate="the rest", gate_at="finish"))
-    async with _pipe(stage) as (process, send):
+    async with pipe(stage) as (process, send):
         stage.asked("kimi_think", {"prompt": TALE})
         await send({"id": 2, "method": "tools/call", "params": {"name": "kimi_think", "arguments": {"prompt": TALE}}})
         run_id = await _written_down(stage)
@@ -82,7 +82,7 @@ def _answer(result: Any) -> str:
 
 
 @asynccontextmanager
-async def _pipe(stage: Stage) -> AsyncGenerator[tuple[Process, Any]]:
+async def pipe(stage: Stage) -> AsyncGenerator[tuple[Process, Any]]:
     """A server process of its own, and how to write to it; it is killed when the block ends."""
     command = [sys.executable, "-m", "kimi_mcp"]
     async with await anyio.open_process(command, env=dict(stage.environment), stderr=None) as process:

@@ -61,6 +61,7 @@ async def run_swarm(
     ``steps``: its record, where it is another than the journal's; one that holds finished steps makes it go on from
     there. ``pace`` and ``toolbox`` are for who wants others than the settings ask for.
     """
+    run.task = call.as_json()  # before anything is written down of it: another server can go on with it from here on
     return await engine.concluded(run, _swarm(call, run, engine, steps, pace, toolbox))
 
 
@@ -75,7 +76,7 @@ async def _swarm(
     tally = Tally()
     tally.report(plan.adjustments)
     limits = _limits(call, plan.limits, engine.settings)
-    run.work, run.task = tally, call.as_json()
+    run.work = tally
     await run.begin(plan)
     async with (toolbox or _toolbox_of(call, engine, way))() as tools:
         run.task = replace(call, known_tools=call.known_tools or tools.fingerprints).as_json()

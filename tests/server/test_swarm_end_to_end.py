@@ -65,6 +65,19 @@ async def written_down(run_id: str, steps: int) -> None:
         await journal.aclose()
 
 
+async def test_a_swarm_can_be_gone_on_with_from_its_very_beginning(sim: Simulator) -> None:
+    """Its id may be told before it is known what will be asked of whom: it is written down as one that goes on."""
+    sim.play({"match": {"path": "/v1/models"}, "gate": "models"})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+        said = await kimi.call("kimi_swarm", TELL)
+        assert said.status == "running"
+        record = await kimi.runs.journal.find(said.run_id, None)
+        assert record is not None
+        assert record.resumable
+        sim.open_gate("models")
+        assert (await kimi.run(said.run_id, "wait", wait_s=10)).status == "completed"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 async def test_a_swarm_whose_server_was_killed_is_gone_on_with_and_asks_nothing_twice(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})

@@ -16,6 +16,7 @@ from kimi_mcp.commands.ask import ask
 from kimi_mcp.commands.demo import demo
 from kimi_mcp.commands.doctor import doctor
 from kimi_mcp.commands.files import files
+from kimi_mcp.commands.install import install, uninstall
 from kimi_mcp.commands.models import models
 from kimi_mcp.commands.policy import check, rules
 from kimi_mcp.commands.serve import serve
@@ -91,7 +92,7 @@ def _where(fault: Exception) -> str:
     return type(fault).__name__ + place
 
 
-for _command in (serve, demo, ask, simulator, doctor, models, files):
+for _command in (serve, demo, ask, simulator, doctor, models, files, install, uninstall):
     app.command()(_spoken(_command))
 
 _policy = typer.Typer(invoke_without_command=True)

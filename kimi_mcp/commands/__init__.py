@@ -19,6 +19,7 @@ from kimi_mcp.commands.files import files
 from kimi_mcp.commands.install import install, uninstall
 from kimi_mcp.commands.models import models
 from kimi_mcp.commands.policy import check, rules
+from kimi_mcp.commands.selfhost import selfhost
 from kimi_mcp.commands.serve import serve
 from kimi_mcp.commands.simulator import simulator
 from kimi_mcp.errors import KimiError
@@ -92,7 +93,7 @@ def _where(fault: Exception) -> str:
     return type(fault).__name__ + place
 
 
-for _command in (serve, demo, ask, simulator, doctor, models, files, install, uninstall):
+for _command in (serve, demo, ask, simulator, doctor, models, files, install, uninstall, selfhost):
     app.command()(_spoken(_command))
 
 _policy = typer.Typer(invoke_without_command=True)

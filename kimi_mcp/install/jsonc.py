@@ -232,8 +232,11 @@ def _put_in(text: str, holder: Node, step: str | int, value: Any, unit: str, lin
     indent = _indentation(text, holder.inner[-1].start) if holder.inner else outer + unit
     new = label + _printed(value, unit, indent, line_end)
     before = text[:close].rstrip()
-    if holder.inner and (last := holder.inner[-1]).comma is None:
-        before = text[: last.end] + "," + text[last.end : close].rstrip()
+    if holder.inner and holder.inner[-1].comma is not None:
+        new += ","  # whoever wrote this ends every line so
+    elif holder.inner:
+        last = holder.inner[-1].end
+        before = text[:last] + "," + text[last:close].rstrip()
     return f"{before}{line_end}{indent}{new}{line_end}{outer}{text[close:]}"
 
 

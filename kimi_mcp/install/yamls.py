@@ -7,6 +7,7 @@ rest of the text is not touched, so that comments, order and indentation stay.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from kimi_mcp.install.jsonc import Unreadable
 
+_ALIAS = re.compile(r"\s*:\s*\*[^\s,\]}]+")
 _YAML: Any = yaml  # what it says of its nodes' types is not enough for a type checker
 
 
@@ -79,6 +81,11 @@ def _is_block(node: Any) -> bool:
     return isinstance(node, _YAML.CollectionNode) and not node.flow_style and bool(node.value)
 
 
+def _is_alias(key: Any, value: Any) -> bool:
+    """Whether a value stands elsewhere: then its marks are those of the anchor, before its own key."""
+    return value.start_mark.index < key.start_mark.index
+
+
 def _says_nothing(node: Any) -> bool:
     null = isinstance(node, _YAML.ScalarNode) and node.tag.endswith(":null")
     return null or (_is_mapping(node) and not node.value)
@@ -111,8 +118,10 @@ def _lines(text: str, key: Any, value: Any) -> tuple[int, int]:
 
 def _last(text: str, key: Any, value: Any) -> int:
     """Behind the last sign of an entry: the end mark of a block stands behind the comments that follow it."""
-    while _is_block(value):
+    while _is_block(value) and not _is_alias(key, value):
         key, value = value.value[-1] if _is_mapping(value) else (value.value[-1],) * 2
+    if _is_alias(key, value) and (alias := _ALIAS.match(text, key.end_mark.index)):
+        return alias.end()
     if value.start_mark.index == value.end_mark.index:
         return key.end_mark.index  # nothing was written
     return len(text[: value.end_mark.index].rstrip())

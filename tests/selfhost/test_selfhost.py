@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from kimi_mcp import catalogue
-from kimi_mcp.selfhost import Machine, fits, load, misses
+from kimi_mcp.selfhost import Fit, Machine, fits, load, misses
 from kimi_mcp.selfhost import machine as machine_room
 
 WEIGHTS, WAYS = load()
@@ -92,7 +93,7 @@ def test_every_way_names_weights_and_needs_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("fit", fits(EVERYTHING), ids=lambda fit: f"{fit.way.engine}-{fit.weights.id}")
-def test_what_is_served_is_what_the_catalogue_asks_for_where_it_asks(fit) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_served_is_what_the_catalogue_asks_for_where_it_asks(fit: Fit) -> None:
     profile = catalogue.load().profile(fit.settings["KIMI_PROVIDER"], fit.settings["KIMI_MODEL"])
     assert profile is not None
     assert profile.provider.self_hosted
@@ -106,7 +107,7 @@ def test_what_is_served_is_what_the_catalogue_asks_for_where_it_asks(fit) -> Non
 
 
 @pytest.mark.parametrize("fit", fits(EVERYTHING), ids=lambda fit: f"{fit.way.engine}-{fit.weights.id}")
-def test_the_download_is_one_command_of_right_python(fit) -> None:  # type: ignore[no-untyped-def]
+def test_the_download_is_one_command_of_right_python(fit: Fit) -> None:
     python, flag, program = shlex.split(fit.download)
     assert (python, flag) == ("python", "-c")
     compile(program, "download", "exec")
@@ -150,7 +151,7 @@ def test_this_machine_has_memory_and_cores() -> None:
     assert there.ram_gb is None or there.ram_gb > 0.1
 
 
-def test_gpus_are_read_from_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_gpus_are_read_from_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\nprintf '24564\\n24564\\n'\n")
     program.chmod(0o755)
@@ -162,7 +163,9 @@ def test_gpus_are_read_from_what_the_driver_says(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo no devices were found", "echo [N/A]"])
-def test_a_driver_that_does_not_answer_says_nothing(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_driver_that_does_not_answer_says_nothing(
+    script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -170,7 +173,7 @@ def test_a_driver_that_does_not_answer_says_nothing(script: str, monkeypatch: py
     assert not machine_room.this_machine().gpus
 
 
-def test_a_container_has_what_it_may_have(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_container_has_what_it_may_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1000000000\n")
     monkeypatch.setattr(machine_room, "_CGROUP", limit)

@@ -224,7 +224,7 @@ def _put_in(text: str, holder: Node, step: str | int, value: Any, unit: str, lin
     if "\n" not in text[holder.value_start : holder.end] and (holder.inner or "\n" not in text.strip()) and not alone:
         new = label + json.dumps(value, ensure_ascii=False)
         if not holder.inner:
-            return text[: holder.value_start + 1] + new + text[close:]
+            return text[:close].rstrip(" \t") + new + text[close:]
         last = holder.inner[-1]
         comma = "" if last.comma is not None else ","
         return text[: last.end] + comma + text[last.end : close].rstrip(" \t") + " " + new + text[close:]

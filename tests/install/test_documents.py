@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tomllib
 from typing import Any
 
@@ -27,6 +28,7 @@ JSONC = {
     "no-servers": '{\n  "theme": "dark" // mine\n}\n',
     "empty-servers": '{\n  "servers": {}\n}\n',
     "only-comments-in-servers": '{\n  "servers": {\n    // none yet\n  }\n}\n',
+    "comment-in-braces": '{"servers": {/* none yet */}} // end\n',
     "same-name-twice": '{\n  "servers": {"old": {}},\n  "servers": {\n    "a": {}\n  }\n}\n',
     "numbers-and-words": '{\n  "n": -1.5e3, "t": true, "f": false, "nil": null,\n  "servers": {\n    "a": {}\n  }\n}\n',
 }
@@ -89,7 +91,7 @@ def test_what_was_put_in_and_cut_out_again_leaves_the_text_as_it_was(kind: str, 
         assert stays(text, back)
 
 
-IN_ONE_LINE = ("odd-indentation", "one-line", "empty-servers", "braces", "inline")
+IN_ONE_LINE = ("odd-indentation", "comment-in-braces", "one-line", "empty-servers", "braces", "inline")
 
 
 @pytest.mark.parametrize(
@@ -192,3 +194,58 @@ def test_items_of_a_list_are_added_and_cut() -> None:
     new = changed(KINDS["jsonc"], text, put=[(("inputs", 1), {"id": "b"}), (("inputs", 2), {"id": "c"})])
     assert KINDS["jsonc"].read(new) == {"inputs": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}
     assert changed(KINDS["jsonc"], new, cut=[("inputs", 2), ("inputs", 1)]) == text
+
+
+# ------------------------------------------------------------------------------------------------- any text at all
+
+
+def some_value(dice: random.Random, depth: int = 0) -> Any:
+    kind = dice.random()
+    if depth > 3 or kind < 0.4:
+        return dice.choice([1, -2.5, True, None, "t//x", "/* y */", 'é"\\n', "a,b", "}]", ""])
+    if kind < 0.7:
+        return {dice.choice("abcdef") + str(at): some_value(dice, depth + 1) for at in range(dice.randrange(4))}
+    return [some_value(dice, depth + 1) for _ in range(dice.randrange(4))]
+
+
+def some_blank(dice: random.Random, line_end: str) -> str:
+    blanks = ["", " ", "\t", line_end, line_end + "  ", "/* c, } */", '// c ] "' + line_end]
+    return "".join(dice.choice(blanks) for _ in range(dice.randrange(3)))
+
+
+def written(dice: random.Random, value: Any, line_end: str) -> str:
+    """A value as somebody may have written it."""
+
+    def blank() -> str:
+        return some_blank(dice, line_end)
+
+    if not isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=dice.random() < 0.5)
+    named = value.items() if isinstance(value, dict) else ((None, each) for each in value)
+    items = [
+        blank()
+        + ("" if name is None else json.dumps(name) + blank() + ":" + blank())
+        + written(dice, each, line_end)
+        + blank()
+        for name, each in named
+    ]
+    comma = "," if items and dice.random() < 0.3 else ""
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + ",".join(items) + comma + blank() + closing
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_a_text_looks_like_no_value_and_no_comment_is_lost(seed: int) -> None:
+    dice = random.Random(seed)
+    line_end = dice.choice(["\n", "\r\n"])
+    value = {name: some_value(dice) for name in dice.sample("pqr", dice.randrange(4))}
+    if dice.random() < 0.7:
+        value["servers"] = {name: some_value(dice, 1) for name in dice.sample("xy", dice.randrange(3))}
+    text = some_blank(dice, line_end) + written(dice, value, line_end) + some_blank(dice, line_end)
+
+    new = put("jsonc", text)
+
+    assert KINDS["jsonc"].read(new) == value | {"servers": value.get("servers", {}) | {"kimi": ENTRY}}
+    back = changed(KINDS["jsonc"], new, cut=[WAY])
+    for comment in ("/* c, } */", '// c ] "'):
+        assert text.count(comment) == new.count(comment) == back.count(comment)

@@ -57,7 +57,7 @@ async def test_what_was_installed_starts_and_lists_its_tools_from_any_folder(id:
     command = StdioServerParameters(
         command=written.get("command") or written["cmd"],
         args=written.get("args", []),
-        env=written.get("env") or written.get("envs"),
+        env=(written.get("env") or written.get("envs")) | {"KIMI_DATA_DIR": str(tmp_path / "data")},
         cwd=os.sep,
     )
     with anyio.fail_after(30):

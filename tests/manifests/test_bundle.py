@@ -31,7 +31,7 @@ def unpacked(tmp_path: Path) -> Path:
     return tmp_path / "un packed"
 
 
-async def test_it_runs_once_it_is_unpacked_from_any_folder(unpacked: Path) -> None:
+async def test_it_runs_once_it_is_unpacked_from_any_folder(unpacked: Path, data_dir: Path) -> None:
     server = json.loads((unpacked / "manifest.json").read_text("utf-8"))["server"]
     assert (unpacked / server["entry_point"]).is_file()
     program = server["mcp_config"]["args"][-1].replace("${__dirname}", str(unpacked))
@@ -41,7 +41,7 @@ async def test_it_runs_once_it_is_unpacked_from_any_folder(unpacked: Path) -> No
     start = StdioServerParameters(
         command=sys.executable,
         args=[program],
-        env={"KIMI_API_KEY": "${user_config.kimi_api_key}", "KIMI_PROVIDER": ""},
+        env={"KIMI_API_KEY": "${user_config.kimi_api_key}", "KIMI_PROVIDER": "", "KIMI_DATA_DIR": str(data_dir)},
         cwd=os.sep,
     )
     with anyio.fail_after(30):

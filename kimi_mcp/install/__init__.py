@@ -15,7 +15,7 @@ from kimi_mcp.errors import InvalidArguments
 from kimi_mcp.install import files
 from kimi_mcp.install.documents import KINDS, Unreadable, changed, listed, mapping
 from kimi_mcp.install.documents import Path as Way
-from kimi_mcp.install.entry import Started, Wanted, input_id, is_ours, is_secret, key_in_use, started_as, wanted
+from kimi_mcp.install.entry import Started, Wanted, input_id, is_key, is_ours, key_in_use, started_as, wanted
 from kimi_mcp.install.rows import Host, load_hosts, place_of, this_system
 
 __all__ = ["Done", "Host", "Started", "install", "load_hosts", "place_of", "snippet", "started_as", "this_system",
@@ -135,7 +135,7 @@ def _taken(host: Host, name: str, old: files.Text) -> InvalidArguments:
 
 def _keys(env: Mapping[str, str], had: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
     """The key to provide for besides what is given; none where a key is given, or none is needed."""
-    if any(map(is_secret, env)):
+    if any(map(is_key, env)):
         return []
     key = key_in_use({**had, **env}, environment)
     return [key] if key else []

@@ -25,7 +25,7 @@ PROGRAM = "kimi-mcp"
 MODULE = "kimi_mcp"
 """The package's name, for ``python -m``."""
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +78,14 @@ def started_as(argv0: str, *, windows: bool | None = None) -> Started:
     return Started(command=str(Path(sys.executable).absolute()), args=("-m", MODULE))
 
 
+def is_key(name: str) -> bool:
+    """Whether a variable holds a provider's key."""
+    return any(row.secret for row in VARIABLES if row.name == name)
+
+
 def is_secret(name: str) -> bool:
-    """Whether a variable's value must not lie about."""
-    return any(row.secret for row in VARIABLES if row.name == name) or bool(_SECRET.search(name))
+    """Whether a variable's value must not lie about: a key, or what may hold a password."""
+    return is_key(name) or bool(_SECRET.search(name))
 
 
 def is_reference(value: str) -> bool:

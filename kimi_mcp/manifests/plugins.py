@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kimi_mcp.install import Started, load_hosts, snippet
+from kimi_mcp.install.entry import is_secret
 from kimi_mcp.manifests.facts import OWNER, SERVER, Facts, as_json, asked, plain, started
 from kimi_mcp.settings import VARIABLES
 
@@ -31,7 +32,7 @@ TITLES: Mapping[str, str] = {
 def registry(facts: Facts) -> str:
     """``server.json`` for the MCP registry: it names the package on PyPI, so nobody submits it before that is there."""
     variables = [
-        {"name": row.name, "description": plain(row.meaning), "isRequired": False, "isSecret": row.secret}
+        {"name": row.name, "description": plain(row.meaning), "isRequired": False, "isSecret": is_secret(row.name)}
         for row in VARIABLES
     ]
     package = {

@@ -256,7 +256,6 @@ def test_the_key_of_the_environment_is_named_and_never_read_into_the_file(host: 
         ({"KIMI_PROVIDER": "simulator"}, {"NOVITA_API_KEY": KEY}, None),
         ({"KIMI_BASE_URL": "http://127.0.0.1:8000/v1"}, {}, None),
         ({"KIMI_API_KEY": KEY}, {"NOVITA_API_KEY": KEY}, "KIMI_API_KEY"),
-        ({"MY_TOKEN": KEY}, {}, "MY_TOKEN"),
     ],
 )
 def test_the_key_that_a_call_would_carry_is_provided_for(
@@ -265,6 +264,15 @@ def test_the_key_that_a_call_would_carry_is_provided_for(
     done = put(HOSTS["codex"], file, env, **environment)
     assert done.keys == ((key,) if key else ())
     assert tomllib.loads(file.read_text("utf-8"))["mcp_servers"]["kimi"].get("env_vars") == ([key] if key else None)
+    assert KEY not in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["MY_TOKEN", "KIMI_DATABASE_URL", "PROXY_PASSWORD"])
+def test_other_secrets_are_kept_out_of_the_file_too_and_the_key_is_provided_for_all_the_same(
+    name: str, file: Path
+) -> None:
+    done = put(HOSTS["claude-code"], file, {name: f"x://me:{KEY}@host"})
+    assert done.keys == (name, "MOONSHOT_API_KEY")
     assert KEY not in file.read_text("utf-8")
 
 

@@ -181,7 +181,8 @@ def test_every_version_and_name_is_the_projects_own() -> None:
 def test_the_registry_knows_every_setting_and_which_are_secret() -> None:
     (package,) = read("mcp-registry/server.json")["packages"]
     told = {row["name"]: row["isSecret"] for row in package["environmentVariables"]}
-    assert told == {row.name: row.secret for row in VARIABLES}
+    secret = {row.name for row in VARIABLES if row.secret} | {"KIMI_DATABASE_URL"}
+    assert told == {row.name: row.name in secret for row in VARIABLES}, "a database's URL may hold a password"
 
 
 def test_forms_hide_the_key_and_hand_every_answer_on() -> None:

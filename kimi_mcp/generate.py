@@ -258,7 +258,7 @@ def weights() -> str:
         (
             f"{named[id].name}<br>`{named[id].repo}`",
             way.engine,
-            f"{named[id].size_gb} GB",
+            f"{named[id].size_gb} GB" + (", in doubt" if named[id].doubt else ""),
             "<br>or ".join(_needs(each) for each in way.needs if each.weights == id),
             f"{named[id].source} ({named[id].date}); {way.source} ({way.date})",
         )

@@ -92,6 +92,8 @@ def uninstall(
     page.row("file", done.shown)
     if done.backup:
         page.row("before", done.backup.name, "quiet")
+        for variable in done.in_clear:
+            page.mark("warn", f"The value of {variable} still stands in that copy; delete it when all is well.")
 
 
 def _host(name: str) -> Host:

@@ -15,7 +15,18 @@ from kimi_mcp.errors import InvalidArguments
 from kimi_mcp.install import files
 from kimi_mcp.install.documents import KINDS, Unreadable, changed, listed, mapping
 from kimi_mcp.install.documents import Path as Way
-from kimi_mcp.install.entry import Started, Wanted, input_id, is_key, is_ours, key_in_use, started_as, wanted
+from kimi_mcp.install.entry import (
+    Started,
+    Wanted,
+    input_id,
+    is_key,
+    is_ours,
+    is_reference,
+    is_secret,
+    key_in_use,
+    started_as,
+    wanted,
+)
 from kimi_mcp.install.rows import Host, load_hosts, place_of, this_system
 
 __all__ = ["Done", "Host", "Started", "install", "load_hosts", "place_of", "snippet", "started_as", "this_system",
@@ -39,7 +50,7 @@ class Done:
     keys: tuple[str, ...] = ()
     """Variables of keys that the server may get."""
     in_clear: tuple[str, ...] = ()
-    """Those whose value stands in the file."""
+    """Those whose value stands in the file; after a removal, in the backup."""
 
 
 def snippet(host: Host, name: str, started: Started, env: Mapping[str, str], environment: Mapping[str, str]) -> str:
@@ -86,12 +97,15 @@ def uninstall(host: Host, name: str, *, file: Path, home: Path) -> Done:
     there = _entry_of(_value(host, old), host, name)
     if there is None:
         return Done(action="absent", file=old.path, shown=old.shown)
-    if not is_ours(there, wanted(host, name, Started(command=""), {}, []).fields):
+    fields = wanted(host, name, Started(command=""), {}, []).fields
+    if not is_ours(there, fields):
         raise _taken(host, name, old)
     new = _changed(host, old, cut=[(*host.servers, name)])
     if host.keys.inputs:
         new = _without_unused_inputs(host, old, new)
-    return Done(action="removed", file=old.path, shown=old.shown, backup=files.write(old, new))
+    values = _env_of(there, fields).items()
+    in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))
+    return Done(action="removed", file=old.path, shown=old.shown, backup=files.write(old, new), in_clear=in_clear)
 
 
 def _value(host: Host, old: files.Text) -> Any:

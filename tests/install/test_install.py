@@ -236,6 +236,13 @@ def test_a_key_is_written_only_where_the_host_has_no_better_place_for_it(host: H
     assert done.keys == ("MOONSHOT_API_KEY",)
 
 
+def test_who_takes_a_key_out_is_told_that_the_copy_still_holds_it(file: Path) -> None:
+    put(HOSTS["claude-desktop"], file, {"MOONSHOT_API_KEY": KEY, "KIMI_POLICY": "strict"})
+    assert take(HOSTS["claude-desktop"], file).in_clear == ("MOONSHOT_API_KEY",)
+    put(HOSTS["claude-code"], file, {"MOONSHOT_API_KEY": KEY})
+    assert take(HOSTS["claude-code"], file).in_clear == ()
+
+
 def test_one_host_alone_has_no_place_for_secrets() -> None:
     assert [host.id for host in HOSTS.values() if host.keys.way == "plain"] == ["claude-desktop"]
 

@@ -18,7 +18,9 @@ from kimi_mcp.engine import today
 from kimi_mcp.policy import load_rules
 from tests.commands.shell import started
 
-COMMANDS = ("serve", "demo", "ask", "simulator", "doctor", "models", "files", "policy")
+COMMANDS = (
+    "serve", "demo", "ask", "simulator", "doctor", "models", "files", "install", "uninstall", "selfhost", "policy",
+)  # fmt: skip
 
 
 def kimi(*arguments: str, stdin: str | None = None) -> Result:

@@ -7,7 +7,7 @@ PYTHON = python3 python3.14 python3.13 python3.12 python3.11 python
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format bench bundle lock clean
 
 help:
 	@echo "make demo     set up what kimi-mcp runs on, then show every tool at work: no key, no network"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint     ruff, pyright, the rooms' imports, and whether generated files are up to date"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    run the benchmarks"
+	@echo "make bundle   pack dist/kimi-mcp-VERSION.mcpb, for hosts that install with a click"
 	@echo "make lock     write requirements/*.txt anew from pyproject.toml"
 	@echo "make clean    remove .venv and what the tools left behind"
 
@@ -39,6 +40,9 @@ format: .venv/.dev
 
 bench: .venv/.dev
 	@.venv/bin/python -m benchmarks
+
+bundle: .venv/.runtime
+	@.venv/bin/python -m kimi_mcp.manifests.bundle
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache

@@ -130,29 +130,6 @@ async def _outcome(house: House, run_id: str) -> Outcome:
     return await (await (await house.opened()).runs.find(run_id, LOCAL)).look()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """Resources whose address holds a value."""
-
-    name: str
-    """Its name for hosts."""
-    title: str
-    """Its name for people."""
-    description: str
-    """What they hold."""
-    mime_type: str
-    """Their type."""
-    read: Callable[[Any, str], Awaitable[str]]
-    """The text, for a server's house and the value; made when it is read."""
-
-
-async def _route_json(house: Any, text: str) -> str:
-    del house
-    from kimi_mcp.routing import route
-
-    return json.dumps(route(text).as_json(), indent=1, ensure_ascii=False)
-
-
 DOCUMENTS: Mapping[str, Document] = {
     "kimi://catalogue": Document(
         name="catalogue",

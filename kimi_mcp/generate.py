@@ -1,8 +1,8 @@
-"""The parts of the documents that follow from the code: writes them, or says which are stale. I/O: those documents.
+"""What follows from the code: blocks of the documents, and the manifests. Writes them, or says which are stale.
 
-``python -m kimi_mcp.generate`` rewrites every block of ``PLACES``; with ``--check`` it changes nothing and exits 1
-where one is stale. A block stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; none of them depends on
-the day on which it is made.
+``python -m kimi_mcp.generate`` rewrites every block of ``PLACES`` and every file under ``manifests/``; with ``--check``
+it changes nothing and exits 1 where one is stale. A block stands between ``<!-- generated: NAME -->`` and
+``<!-- end -->``; nothing depends on the day on which it is made.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from kimi_mcp import catalogue, errors, policy
+from kimi_mcp import catalogue, errors, install, manifests, policy, selfhost
 from kimi_mcp.catalogue.profile import Model, Profile, Serving
 from kimi_mcp.errors import Code, KimiError
+from kimi_mcp.manifests.facts import OWNER
 from kimi_mcp.prompts import prompts
 from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import Arguments, input_schema, listed_tools
 from kimi_mcp.types import Mode
-
-OWNER = "kimi-mcp"
-"""The GitHub account that the MCP registry's name for this server begins with."""
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
@@ -304,10 +302,47 @@ def mistakes() -> str:
     return table(("mistake", "rule", "the policy does"), rows)
 
 
+def hosts() -> str:
+    """Every host that kimi-mcp installs itself into."""
+    rows = [
+        (each.name, f"`kimi-mcp install {each.id}`", each.keys.told.replace("NAME", "the key's variable"))
+        for each in install.load_hosts().values()
+    ]
+    return table(("host", "command", "how the key gets there"), rows)
+
+
+def weights() -> str:
+    """All weights in the engines that run them, and what each needs at least."""
+    named, ways = selfhost.load()
+    rows = [
+        (
+            f"{named[id].name}<br>`{named[id].repo}`",
+            way.engine,
+            f"{named[id].size_gb} GB" + (", in doubt" if named[id].doubt else ""),
+            "<br>or ".join(_needs(each) for each in way.needs if each.weights == id),
+            f"{named[id].source} ({named[id].date}); {way.source} ({way.date})",
+        )
+        for way in ways
+        for id in way.weights
+    ]
+    return table(("weights", "engine", "size", "needs at least", "sources (date)"), rows)
+
+
+def _needs(needs: selfhost.Needs) -> str:
+    parts = (
+        (needs.gpus > 1, f"{needs.gpus} GPUs"),
+        (needs.gpu_gb, f"{needs.gpu_gb:,} GB of GPU memory"),
+        (needs.ram_gb, f"{needs.ram_gb:,} GB of main memory"),
+        (needs.together_gb, f"{needs.together_gb:,} GB of both together"),
+    )
+    return ", ".join(said for needed, said in parts if needed)
+
+
 # ── the documents ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "registry", registry),
+    ("README.md", "hosts", hosts),
     ("README.md", "tools", tools),
     ("README.md", "arguments", arguments),
     ("README.md", "settings", settings),
@@ -315,6 +350,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "models", models),
     ("README.md", "providers", providers),
     ("README.md", "serving", serving),
+    ("README.md", "weights", weights),
     ("README.md", "errors", error_codes),
     ("README.md", "prompts", offered_prompts),
     ("README.md", "commands", commands),
@@ -345,17 +381,30 @@ def main(said: Sequence[str] | None = None, root: Path = ROOT) -> int:
     try:
         old = {file: (root / file).read_text("utf-8") for file, _, _ in PLACES}
         new = {file: renewed(text, file) for file, text in old.items()}
+        made = manifests.files()
     except (FileNotFoundError, ValueError) as fault:
         print(f"{fault}\nThis needs a checkout of the repository, with its documents whole.", file=sys.stderr)
         return 1
-    stale = [file for file in old if old[file] != new[file]]
+    lie = {path.relative_to(root).as_posix(): path for path in (root / manifests.FOLDER).rglob("*") if path.is_file()}
+    old |= {name: path.read_text("utf-8", "replace") for name, path in lie.items()}
+    new |= made
+    stale = [file for file in (*new, *(lie.keys() - made.keys())) if old.get(file) != new.get(file)]
     if check and stale:
         print(f"Stale: {', '.join(stale)}. Run: python -m kimi_mcp.generate", file=sys.stderr)
         return 1
     for file in stale:
-        (root / file).write_text(new[file], "utf-8")
-    print(f"Written: {', '.join(stale)}" if stale else "Every generated block is up to date.")
+        _put(root / file, new.get(file))
+    print(f"Written: {', '.join(stale)}" if stale else "Everything that is generated is up to date.")
     return 0
+
+
+def _put(path: Path, text: str | None) -> None:
+    """Write a file; one that is not made any more goes."""
+    if text is None:
+        path.unlink()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -657,7 +657,7 @@ class Runs:
     def _dearest_price(self) -> Price | None:
         return self._dearest() if self._dearest is not None else None
 
-    async def _attempt(self, writing: Awaitable[None]) -> bool:
+    async def _attempt(self, writing: Awaitable[object]) -> bool:
         """Whether something could be written; what can't be is no reason to lose an answer."""
         try:
             await writing

@@ -16,10 +16,12 @@ from kimi_mcp.commands.ask import ask
 from kimi_mcp.commands.demo import demo
 from kimi_mcp.commands.doctor import doctor
 from kimi_mcp.commands.files import files
+from kimi_mcp.commands.install import install, uninstall
 from kimi_mcp.commands.models import models
 from kimi_mcp.commands.policy import check, rules
 from kimi_mcp.commands.route import route
 from kimi_mcp.commands.runs import cancel, list_runs, prune, resume, runs, show
+from kimi_mcp.commands.selfhost import selfhost
 from kimi_mcp.commands.serve import serve
 from kimi_mcp.commands.simulator import simulator
 from kimi_mcp.errors import KimiError
@@ -93,7 +95,7 @@ def _where(fault: Exception) -> str:
     return type(fault).__name__ + place
 
 
-for _command in (serve, demo, ask, simulator, doctor, models, route, files):
+for _command in (serve, demo, ask, simulator, doctor, models, route, files, install, uninstall, selfhost):
     app.command()(_spoken(_command))
 
 _policy = typer.Typer(invoke_without_command=True)

@@ -182,7 +182,7 @@ class Database:
                 raise faults.foreign(by_url=self._url is not None)
             version = 0
         else:
-            version = _version(connection, by_url=self._url is not None)
+            version = version_of(connection, by_url=self._url is not None)
         if version > VERSION:
             raise faults.newer(version, VERSION)
         if version == VERSION:
@@ -336,12 +336,13 @@ def _transaction(connection: Connection, operations: list[Operation[Any]], *, wr
 
 def _is_known(connection: Connection) -> None:
     """Raise where a newer kimi-mcp has brought the tables further while we had them open."""
-    version = _version(connection)
+    version = version_of(connection)
     if version > VERSION:
         raise faults.newer(version, VERSION)
 
 
-def _version(connection: Connection, *, by_url: bool = False) -> int:
+def version_of(connection: Connection, *, by_url: bool = False) -> int:
+    """The version of the tables that are there; raises ``NotConfigured`` where they are somebody else's."""
     try:
         found = connection.exec_driver_sql("SELECT value FROM about WHERE name = 'version'").scalar()
         return 0 if found is None else int(found)

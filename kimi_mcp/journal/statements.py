@@ -294,8 +294,9 @@ def take_turn(
     found = conversation(connection, conversation_id)
     if found is None:
         return False
-    others = found.writer not in (None, run_id) and not _has_ended(connection, found.writer)
-    if others and alive(found.writer, found.writer_owner):
+    writer: str | None = found.writer
+    others = writer is not None and writer != run_id and not _has_ended(connection, writer)
+    if others and alive(writer or "", found.writer_owner):
         return False
     connection.execute(
         update(conversations).where(conversations.c.id == conversation_id).values(writer=run_id, writer_owner=owner)

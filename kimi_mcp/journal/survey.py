@@ -142,8 +142,8 @@ def _of_url(url: str) -> Survey:
     from sqlalchemy import func, inspect, select
     from sqlalchemy.exc import SQLAlchemyError
 
-    from kimi_mcp.journal.database import made_engine
-    from kimi_mcp.journal.tables import VERSION, about, runs, version_of
+    from kimi_mcp.journal.database import made_engine, version_of
+    from kimi_mcp.journal.tables import VERSION, about, runs
 
     try:
         engine = made_engine(url)

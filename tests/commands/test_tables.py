@@ -18,7 +18,10 @@ from kimi_mcp.engine import today
 from kimi_mcp.policy import load_rules
 from tests.commands.shell import started
 
-COMMANDS = ("serve", "demo", "ask", "simulator", "doctor", "models", "route", "files", "policy", "runs")
+COMMANDS = (
+    *("serve", "demo", "ask", "simulator", "doctor", "models", "route", "files"),
+    *("install", "uninstall", "selfhost", "policy", "runs"),
+)
 RUNS = [("runs", name) for name in ("list", "show", "resume", "cancel", "prune")]
 
 

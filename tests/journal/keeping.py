@@ -50,8 +50,9 @@ def entry(run_id: str = "run_1", **known: Any) -> Entry:
 
 def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Outcome:
     """How a run ended."""
+    said: dict[str, Any] = {"answer": "It is 391.", **known}
     error = None if status == "completed" else AnswerCutOff("It was cut.", fix="Call again.")
-    return Outcome(status=status, run_id=run_id, error=error, **({"answer": "It is 391."} | known))
+    return Outcome(status=status, run_id=run_id, error=error, **said)
 
 
 async def begin(kept: Journal, run_id: str = "run_1", **known: Any) -> None:

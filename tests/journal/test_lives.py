@@ -92,7 +92,7 @@ async def test_a_run_that_ended_while_it_was_looked_at_is_not_called_dead(tmp_pa
             owner.presence.leave()
             return alive(server)
 
-        looking.presence.alive = late  # type: ignore[method-assign]
+        looking.presence.alive = late
         found = await looking.find("run_1", CALLER)
     assert found is not None
     assert found.outcome.status == "completed"

@@ -1,0 +1,268 @@
+"""JSON with comments, changed where it is meant to change and nowhere else. Pure, no I/O.
+
+Hosts' files are written by people: comments, order, odd indentation and line ends are theirs. So a text is never
+printed anew. It is read into nodes that know where they stand, and one member is put in, put in the place of another,
+or cut out. In plain JSON a comment or a comma too many is a mistake, in ``jsonc`` it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Path = Sequence[str | int]
+"""The way to a node: names of members and places in lists."""
+
+_BLANKS = frozenset(" \t\r\n")
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
+_DEEPEST = 200
+_DECODER = json.JSONDecoder()
+
+
+class Unreadable(Exception):
+    """The text is no JSON; the message says what stands where."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A value and where it stands."""
+
+    start: int
+    """Where its first sign stands, for a member of an object that of its name."""
+    value_start: int
+    """Where the value itself begins."""
+    end: int = 0
+    """Behind its last sign."""
+    value: Any = None
+    """What it says; of a list or an object too."""
+    name: str | None = None
+    """Its name in an object."""
+    comma: int | None = None
+    """Where the comma behind it stands; None: there is none."""
+    inner: list[Node] = field(default_factory=list["Node"])
+    """What a list or an object holds, in order."""
+
+
+class _Reader:
+    def __init__(self, text: str, *, comments: bool) -> None:
+        self.text, self.comments = text, comments
+        self.at: int = 0
+
+    def blank(self) -> None:
+        while True:
+            while self.text[self.at : self.at + 1] in _BLANKS:
+                self.at += 1
+            comment = _COMMENT.match(self.text, self.at)
+            if comment is None:
+                return
+            if not self.comments:
+                raise self.wrong("a comment, which this host does not allow")
+            self.at = comment.end()
+
+    def wrong(self, what: str) -> Unreadable:
+        line = self.text.count("\n", 0, self.at) + 1
+        column = self.at - (self.text.rfind("\n", 0, self.at) + 1) + 1
+        return Unreadable(f"{what}, line {line}, column {column}")
+
+    def node(self, depth: int = 0) -> Node:
+        """The value that begins here."""
+        if depth > _DEEPEST:
+            raise self.wrong("values within values without end")
+        node = Node(start=self.at, value_start=self.at)
+        sign = self.text[self.at : self.at + 1]
+        if sign and sign in "{[":
+            self.at += 1
+            self._inner(node, "}" if sign == "{" else "]", depth)
+            inner = node.inner
+            node.value = {each.name: each.value for each in inner} if sign == "{" else [each.value for each in inner]
+        elif sign == '"':
+            node.value = self.string()
+        else:
+            self._word(node)
+        node.end = self.at
+        return node
+
+    def string(self) -> str:
+        try:
+            text, self.at = _DECODER.raw_decode(self.text, self.at)
+        except json.JSONDecodeError as fault:
+            self.at = fault.pos
+            raise self.wrong("a text that is not closed or holds a sign that has to be escaped") from None
+        return text
+
+    def _word(self, node: Node) -> None:
+        for word, value in _WORDS.items():
+            if self.text.startswith(word, self.at):
+                self.at += len(word)
+                node.value = value
+                return
+        number = _NUMBER.match(self.text, self.at)
+        if number is None:
+            raise self.wrong("something that is no value" if self.at < len(self.text) else "an end that comes too soon")
+        self.at = number.end()
+        node.value = json.loads(number[0])
+
+    def _inner(self, node: Node, closing: str, depth: int) -> None:
+        while True:
+            self.blank()
+            if self.text.startswith(closing, self.at):
+                if node.inner and node.inner[-1].comma is not None and not self.comments:
+                    raise self.wrong("a comma too many")
+                self.at += 1
+                return
+            if node.inner and node.inner[-1].comma is None:
+                raise self.wrong(f"no comma and no {closing} where one belongs")
+            self._one(node, closing, depth)
+
+    def _one(self, node: Node, closing: str, depth: int) -> None:
+        start, name = self.at, None
+        if closing == "}":
+            if not self.text.startswith('"', self.at):
+                raise self.wrong("something that is no name in quotation marks")
+            name = self.string()
+            self.blank()
+            if not self.text.startswith(":", self.at):
+                raise self.wrong("no colon where one belongs")
+            self.at += 1
+            self.blank()
+        inner = self.node(depth + 1)
+        inner.start, inner.name = start, name
+        self.blank()
+        if self.text.startswith(",", self.at):
+            inner.comma = self.at
+            self.at += 1
+        node.inner.append(inner)
+
+
+def read(text: str, *, comments: bool) -> Node | None:
+    """The nodes of a text; None where there is nothing but blanks and comments. Raises :class:`Unreadable`."""
+    reader = _Reader(text, comments=comments)
+    reader.blank()
+    if reader.at == len(text):
+        return None
+    node = reader.node()
+    reader.blank()
+    if reader.at < len(text):
+        raise reader.wrong("more than one value")
+    return node
+
+
+def found(node: Node | None, path: Path) -> Node | None:
+    """The node at the end of a path. Of members of the same name the last one counts, as for every reader."""
+    for step in path:
+        if node is None:
+            return None
+        if isinstance(step, int):
+            node = node.inner[step] if isinstance(node.value, list) and step < len(node.inner) else None
+        else:
+            node = next((each for each in reversed(node.inner) if each.name == step), None)
+    return node
+
+
+def with_value(text: str, path: Path, value: Any, *, comments: bool) -> str:
+    """The text with ``value`` at the end of ``path``; objects that are missing on the way are made.
+
+    An ``int`` as last step beyond the end of a list appends. Raises :class:`Unreadable`, also where something else
+    than an object stands on the way.
+    """
+    root = read(text, comments=comments)
+    line_end, unit = _style(text, root)
+    if root is None:
+        return f"{_closed(text, line_end)}{_printed(_wrapped(path, value), unit, '', line_end)}{line_end}"
+    here, done = root, 0
+    for done, step in enumerate(path):
+        if not isinstance(here.value, list if isinstance(step, int) else dict):
+            what = "the whole" if done == 0 else ".".join(map(str, path[:done]))
+            raise Unreadable(f"{what} is not of the kind that holds servers")
+        inner = found(here, [step])
+        if inner is None:
+            return _put_in(text, here, step, _wrapped(path[done + 1 :], value), unit, line_end)
+        here = inner
+    one_line = "\n" not in text[root.value_start : root.end]
+    new = json.dumps(value, ensure_ascii=False)
+    if not one_line:
+        new = _printed(value, unit, _indentation(text, here.start), line_end)
+    return text[: here.value_start] + new + text[here.end :]
+
+
+def without(text: str, path: Path, *, comments: bool) -> str:
+    """The text without what stands at the end of ``path``, its comma gone too; unchanged where nothing does."""
+    root = read(text, comments=comments)
+    holder = found(root, path[:-1])
+    gone = found(root, path)
+    if holder is None or gone is None:
+        return text
+    place = holder.inner.index(gone)
+    start, end = gone.start, gone.end
+    if gone.comma is not None:
+        end = gone.comma + 1
+    elif place > 0 and (comma := holder.inner[place - 1].comma) is not None:
+        text = text[:comma] + text[comma + 1 :]
+        start, end = start - 1, end - 1
+    return _cut(text, start, end)
+
+
+def _cut(text: str, start: int, end: int) -> str:
+    """Without a stretch, and without the line that it stood on where nothing else stands there."""
+    line = text.rfind("\n", 0, start) + 1
+    rest = text.find("\n", end)
+    rest = len(text) if rest == -1 else rest
+    if text[line:start].strip() or text[end:rest].strip():
+        return text[:start].rstrip(" \t") + text[end:]
+    return text[:line] + text[rest + 1 :]
+
+
+def _put_in(text: str, holder: Node, step: str | int, value: Any, unit: str, line_end: str) -> str:
+    label = "" if isinstance(step, int) else f"{json.dumps(step, ensure_ascii=False)}: "
+    close = holder.end - 1
+    alone = text.strip() == text[holder.start : holder.end] and not holder.inner
+    if "\n" not in text[holder.value_start : holder.end] and (holder.inner or "\n" not in text.strip()) and not alone:
+        new = label + json.dumps(value, ensure_ascii=False)
+        if not holder.inner:
+            return text[:close].rstrip(" \t") + new + text[close:]
+        last = holder.inner[-1]
+        comma = "" if last.comma is not None else ","
+        return text[: last.end] + comma + text[last.end : close].rstrip(" \t") + " " + new + text[close:]
+    outer = _indentation(text, holder.start)
+    indent = _indentation(text, holder.inner[-1].start) if holder.inner else outer + unit
+    new = label + _printed(value, unit, indent, line_end)
+    before = text[:close].rstrip()
+    if holder.inner and holder.inner[-1].comma is not None:
+        new += ","  # whoever wrote this ends every line so
+    elif holder.inner:
+        last = holder.inner[-1].end
+        before = text[:last] + "," + text[last:close].rstrip()
+    return f"{before}{line_end}{indent}{new}{line_end}{outer}{text[close:]}"
+
+
+def _wrapped(path: Path, value: Any) -> Any:
+    for step in reversed(path):
+        value = [value] if isinstance(step, int) else {step: value}
+    return value
+
+
+def _printed(value: Any, unit: str, indent: str, line_end: str) -> str:
+    return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", line_end + indent)
+
+
+def _closed(text: str, line_end: str) -> str:
+    """A text of comments alone, ready for more."""
+    return text if not text.strip() or text.endswith("\n") else text + line_end
+
+
+def _style(text: str, root: Node | None) -> tuple[str, str]:
+    """How a text ends its lines, and by what it indents."""
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    first = _indentation(text, root.inner[0].start) if root is not None and root.inner else ""
+    return line_end, first or "  "
+
+
+def _indentation(text: str, at: int) -> str:
+    """The blanks at the beginning of the line on which something stands."""
+    line = text[text.rfind("\n", 0, at) + 1 : at]
+    return line[: len(line) - len(line.lstrip(" \t"))]

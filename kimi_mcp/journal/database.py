@@ -359,6 +359,12 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
         )
     else:
         engine = made_engine(url or f"sqlite:///{cast(Path, folder) / FILE}")
+        named = engine.url.database
+        if url and engine.dialect.name == "sqlite" and named and not named.startswith("file:"):
+            try:
+                _prepare_file(Path(named))
+            except OSError as fault:
+                raise faults.of_folder(fault, by_url=True) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tuned)
     return engine
@@ -377,11 +383,7 @@ def made_engine(url: str) -> Engine:
         )
         if engine.dialect.is_async or (sqlite and named.database in (None, "", ":memory:")):
             raise ValueError
-        if sqlite and not cast(str, named.database).startswith("file:"):
-            _prepare_file(Path(cast(str, named.database)))
         return engine
-    except OSError as fault:
-        raise faults.of_folder(fault, by_url=True) from None
     except (ArgumentError, ValueError, TypeError):
         wrong = "KIMI_DATABASE_URL is not the URL of a database."
     except ImportError:

@@ -342,8 +342,9 @@ async def test_with_the_toolbox_ends_all_that_its_servers_started(
                     raise ZeroDivisionError
         except ZeroDivisionError:
             pass
-    for pid in map(int, pids.read_text().split()):
-        assert ended(pid), f"process {pid} is left behind"
+    with anyio.fail_after(5):  # they were killed; how soon the kernel is done with that is its own affair
+        while not all(ended(pid) for pid in map(int, pids.read_text().split())):
+            await anyio.sleep(0.01)
 
 
 def ended(pid: int) -> bool:

@@ -67,9 +67,9 @@ class Database:
         """Do it on what is committed."""
         return await self._reader.ask(operation)
 
-    def post(self, operation: Operation[Any], failed: Callable[[BaseException], None]) -> None:
-        """Do it in a transaction some time soon; ``failed`` hears, in the loop, why it can't be done."""
-        self._writer.post(operation, failed)
+    def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
+        """Do it in a transaction some time soon; ``done`` hears, in the loop, that it is, or why it can't be done."""
+        self._writer.post(operation, done)
 
     def close(self) -> None:
         """End both threads once they have done what was asked of them, and close the file. Blocking."""
@@ -86,8 +86,10 @@ class Database:
         try:
             results = self._done(hand, [one.operation for one in asked])
         except Exception as fault:  # noqa: BLE001 - handed to everyone who waits for it
-            if len(asked) == 1:
-                asked[0].failed(self._ours(fault, hand))
+            if len(asked) == 1 or faults.is_trouble(fault) or isinstance(fault, OSError):
+                error = self._ours(fault, hand)
+                for one in asked:
+                    one.failed(error)
                 return
             for one in asked:
                 self._work(hand, [one])
@@ -196,26 +198,28 @@ class Database:
 class _Asked:
     """One operation, and who waits for it."""
 
-    __slots__ = ("_future", "_loop", "_on_failure", "operation")
+    __slots__ = ("_future", "_loop", "_on_done", "operation")
 
     def __init__(
         self,
         operation: Operation[Any],
         loop: asyncio.AbstractEventLoop,
         future: asyncio.Future[Any] | None,
-        on_failure: Callable[[BaseException], None] | None,
+        on_done: Callable[[BaseException | None], None] | None,
     ) -> None:
-        self.operation, self._loop, self._future, self._on_failure = operation, loop, future, on_failure
+        self.operation, self._loop, self._future, self._on_done = operation, loop, future, on_done
 
     def done(self, result: Any) -> None:
         if self._future is not None:
             self._tell(_settle, self._future, result, None)
+        elif self._on_done is not None:
+            self._tell(self._on_done, None)
 
     def failed(self, fault: BaseException) -> None:
         if self._future is not None:
             self._tell(_settle, self._future, None, fault)
-        elif self._on_failure is not None:
-            self._tell(self._on_failure, fault)
+        elif self._on_done is not None:
+            self._tell(self._on_done, fault)
 
     def _tell(self, callback: Callable[..., object], *told: Any) -> None:
         try:
@@ -249,8 +253,8 @@ class _Hand:
         self._put(_Asked(operation, loop, future, None))
         return await future
 
-    def post(self, operation: Operation[Any], failed: Callable[[BaseException], None]) -> None:
-        self._put(_Asked(operation, asyncio.get_running_loop(), None, failed))
+    def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
+        self._put(_Asked(operation, asyncio.get_running_loop(), None, done))
 
     def let_go(self) -> None:
         """Give up the connection: the next operation makes a new one."""

@@ -84,12 +84,20 @@ def spent_since(connection: Connection, since: float) -> float:
     return float(connection.execute(total).scalar_one())
 
 
-def grow(connection: Connection, grown: Sequence[Mapping[str, Any]], counted: Mapping[str, float]) -> None:
-    """Add what has arrived of several runs, and what they are counted for by now."""
+def grow(
+    connection: Connection,
+    grown: Sequence[Mapping[str, Any]],
+    counted: Mapping[str, float],
+    sent: Mapping[str, Outcome],
+) -> None:
+    """Add what has arrived of several runs, what they are counted for by now, and how those stand that were sent."""
     if grown:
         connection.execute(insert(pieces), list(grown))
     for run_id, usd in counted.items():
         connection.execute(update(runs).where(runs.c.id == run_id, runs.c.status == "running").values(counted_usd=usd))
+    for run_id, outcome in sent.items():
+        stands = update(runs).where(runs.c.id == run_id, runs.c.status == "running")
+        connection.execute(stands.values(outcome=outcome_as_json(outcome)))
 
 
 def change(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:

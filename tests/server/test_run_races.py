@@ -38,7 +38,7 @@ async def test_a_run_that_is_cancelled_while_it_is_written_down_does_not_run_for
                 tasks.cancel_scope.cancel()
             await until(lambda: not kimi.runs.is_busy)
             other.execute("ROLLBACK")
-        await kimi.run()  # behind it in the writer's order
+        await kimi.runs.journal.abandon("nobody", False)  # behind it in the writer's order
         assert "running" not in statuses(data_dir)
     assert chats(sim) == []
 
@@ -48,6 +48,7 @@ async def test_a_caller_that_leaves_while_its_run_is_written_down_spoils_nothing
 ) -> None:
     """The handler wants the id, the run is about to be sent: both write it down."""
     listed = {"match": {"path": "/v1/models"}, "gate": "models"}
+    del sim
     async with Simulator(provider="vllm") as engine, line(engine, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as host:
         engine.play(listed)
         await host.ask("kimi_run", {})

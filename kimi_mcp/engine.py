@@ -186,6 +186,7 @@ class Engine:
             provider_asked=provider and chosen_provider.id,
             strict=settings.policy == "strict",
             reads_media=True,
+            own_record=True,
         )
         if refusal := policy.admit(gathered):
             raise _error_of(refusal)

@@ -144,6 +144,9 @@ class Database:
         engine = _engine(self._url, self._folder)
         try:
             with engine.connect() as connection:
+                self._version(connection)  # before anything is changed in a file that may not be ours
+                if connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 _transaction(connection, [self._brought_up_to_date, self._on_open], writes=True)
         except BaseException:
             engine.dispose()
@@ -176,17 +179,18 @@ class Database:
                 return None
             return kept
 
-    def _brought_up_to_date(self, connection: Connection) -> None:
+    def _version(self, connection: Connection) -> int:
+        """The version of what is there, 0 where nothing is; refuses what is another program's, or a newer one's."""
         tables = set(inspect(connection).get_table_names())
-        if about.name not in tables:
-            # In a file of our own nothing else has any business; a database that was named may hold other things.
-            if tables if self._own_file else tables & set(SCHEMA.tables):
-                raise faults.foreign(by_url=self._url is not None)
-            version = 0
-        else:
-            version = version_of(connection, by_url=self._url is not None)
-        if version > VERSION:
-            raise faults.newer(version, VERSION)
+        if about.name in tables:
+            return version_of(connection, by_url=self._url is not None)
+        # In a file of our own nothing else has any business; a database that was named may hold other things.
+        if tables if self._own_file else tables & set(SCHEMA.tables):
+            raise faults.foreign(by_url=self._url is not None)
+        return 0
+
+    def _brought_up_to_date(self, connection: Connection) -> None:
+        version = self._version(connection)
         if version == VERSION:
             return
         for migration in MIGRATIONS[version:]:
@@ -340,20 +344,21 @@ def _transaction(connection: Connection, operations: list[Operation[Any]], *, wr
 
 def _is_known(connection: Connection) -> None:
     """Raise where a newer kimi-mcp has brought the tables further while we had them open."""
-    version = version_of(connection)
-    if version > VERSION:
-        raise faults.newer(version, VERSION)
+    version_of(connection)
 
 
 def version_of(connection: Connection, *, by_url: bool = False) -> int:
-    """The version of the tables that are there; raises ``NotConfigured`` where they are somebody else's."""
+    """The version of the tables that are there; refuses what is another program's, or a newer one's."""
     try:
         found = connection.exec_driver_sql("SELECT value FROM about WHERE name = 'version'").scalar()
-        return 0 if found is None else int(found)
+        version = 0 if found is None else int(found)
     except (ProgrammingError, OperationalError, ValueError) as fault:
         if faults.is_trouble(fault):
             raise
         raise faults.foreign(by_url=by_url) from None
+    if version > VERSION:
+        raise faults.newer(version, VERSION)
+    return version
 
 
 def _engine(url: str | None, folder: Path | None) -> Engine:
@@ -363,6 +368,12 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
         )
     else:
         engine = made_engine(url or f"sqlite:///{cast(Path, folder) / FILE}")
+        database = engine.url.database or ""
+        if url is not None and engine.dialect.name == "sqlite" and not database.startswith("file:"):
+            try:
+                _prepare_file(Path(database))
+            except OSError as fault:
+                raise faults.of_folder(fault, by_url=True) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tuned)
     return engine
@@ -381,11 +392,7 @@ def made_engine(url: str) -> Engine:
         )
         if engine.dialect.is_async or (sqlite and named.database in (None, "", ":memory:")):
             raise ValueError
-        if sqlite and not cast(str, named.database).startswith("file:"):
-            _prepare_file(Path(cast(str, named.database)))
         return engine
-    except OSError as fault:
-        raise faults.of_folder(fault, by_url=True) from None
     except (ArgumentError, ValueError, TypeError):
         wrong = "KIMI_DATABASE_URL is not the URL of a database."
     except ImportError:
@@ -399,5 +406,5 @@ def made_engine(url: str) -> Engine:
 
 def _tuned(connection: Any, record: object) -> None:
     del record
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 16777216"):
+    for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216"):
         connection.execute(f"PRAGMA {pragma}")

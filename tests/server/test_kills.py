@@ -81,7 +81,7 @@ def lost(record: Record, pieces: Sequence[tuple[float, str, str]], killed: float
 
 
 async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
-    sim: Simulator, sent: Sent, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    sent: Sent, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = os.environ.get("TEST_KILLS")
     kills, most_s = (FEW, 2.0) if asked is None else (int(asked), 1.0)  # in a normal run the machine may be busy
@@ -90,7 +90,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
     killed_at: dict[str, float] = {}
     room = anyio.Semaphore(AT_ONCE)
 
-    async def kill(number: int, moment: float) -> None:
+    async def kill(sim: Simulator, number: int, moment: float) -> None:
         prompts = [f"server {number:03} call {call:02}" for call in range(STREAMS)]
         for prompt in prompts:
             reasoning, content = (tale(draw, draw.randrange(1, 90)) for _ in range(2))
@@ -108,10 +108,10 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
             await peer.process.wait()
 
     with anyio.fail_after(30 + 10 * kills):
-        async with anyio.create_task_group() as tasks:
+        async with Simulator(provider="simulator") as sim, anyio.create_task_group() as tasks:
             for number in range(kills):
-                tasks.start_soon(kill, number, draw.uniform(0.0, 2.5))
-    async with served(sim) as kimi:
+                tasks.start_soon(kill, sim, number, draw.uniform(0.0, 2.5))
+    async with served(None) as kimi:
         await kimi.run()
         records = {record.prompt_head: record for record in await kimi.runs.journal.latest(LOCAL)}
     with opened(data_dir) as file:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ async def test_twenty_writers_of_one_conversation_take_turns(sim: Simulator) -> 
     sent = [[m["content"] for m in body(chat)["messages"] if m["role"] == "user"] for chat in chats(sim)]
     assert [len(users) for users in sent] == list(range(1, 23)), "each went on where the one before had ended"
     assert sorted(sent[-1][1:-1]) == [f"writer {number:02}" for number in range(20)], "and none is lost"
-    assert all(later[: len(sooner)] == sooner for sooner, later in zip(sent, sent[1:], strict=False))
+    assert all(later[: len(sooner)] == sooner for sooner, later in pairwise(sent))
 
 
 async def test_a_writer_whose_server_is_killed_gives_its_turn_away(sim: Simulator) -> None:

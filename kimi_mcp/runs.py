@@ -26,7 +26,6 @@ from kimi_mcp.journal.records import Entry, Grown, turn_as_json
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.settings import Settings
-from kimi_mcp.tokens import likely_tokens
 from kimi_mcp.types import Completion, Mode, Status, TextPart, Timing, Turn
 
 if TYPE_CHECKING:
@@ -278,7 +277,7 @@ class Run:
         if self.work is not None:
             return f"{self.work.phase()} · {self.seconds():.0f} s"
         exchange = self.exchange
-        tokens = f" · about {exchange.fold.pieces:,} tokens" if exchange.fold.pieces else ""
+        tokens = f" · about {exchange.fold.tokens:,} tokens" if exchange.fold.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
         return f"{exchange.doing()}{tokens} · {self.seconds():.0f} s{again}"
 
@@ -294,7 +293,7 @@ class Run:
         price = None if plan is None else plan.profile.price or dearest
         if plan is None or price is None:
             return self._counted_before
-        return self._counted_before + counted_usd(likely_tokens(plan.turns), self.exchange.fold.pieces, price)
+        return self._counted_before + counted_usd(self.exchange.prompt_tokens, self.exchange.fold.tokens, price)
 
     def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:
         """The run with exactly what has arrived; its outcome once it has one."""
@@ -624,8 +623,8 @@ class Runs:
         counted: dict[str, float] = {}
         sent: dict[str, Outcome] = {}
         for run in self._live.values():
-            if not run.recorded:
-                continue
+            if not run.recorded or run.outcome is not None:
+                continue  # whose end is on its way to the journal has nothing more to say
             if (new := self._grown(run)) or run.work is not None:
                 grown += new
                 counted[run.id] = run.counted_usd(self.dearest_price())

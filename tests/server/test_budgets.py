@@ -152,6 +152,8 @@ async def test_a_repair_counts_what_the_first_answer_cost_though_its_price_is_un
             result = await kimi.instant(response_schema=SCHEMA)
     assert result.code == "budget_exceeded", "the first answer and its question are in the second prompt as well"
     assert result.status == "partial", "it was paid for: it stays"
+    assert result.answer == "word " * 2_500
+    assert result.rules == [], "nothing was asked once more"
     assert len(chats(sim)) == 1
 
 

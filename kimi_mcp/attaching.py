@@ -210,11 +210,11 @@ class Attachments:
         """The part as a later turn will find it: never by content, which is not kept, but for a while in memory."""
         sha256 = part.sha256 or await anyio.to_thread.run_sync(medium.sha256)
         if not part.url.startswith(("data:", _KEPT)):
-            return replace(part, sha256=sha256)
+            return replace(part, sha256=sha256, size=medium.size)
         self._kept[sha256] = medium
         while sum(kept.size for kept in self._kept.values()) > KEPT_BYTES:
             del self._kept[next(iter(self._kept))]
-        return replace(part, url=_KEPT + sha256, sha256=sha256)
+        return replace(part, url=_KEPT + sha256, sha256=sha256, size=medium.size)
 
     def _turn(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
         """Held while a content is looked for or sent: calls that share it wait for one upload."""

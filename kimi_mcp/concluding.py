@@ -27,7 +27,7 @@ def concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
     status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
     return replace(
         run.snapshot(status, error),
-        cost_usd=cost_usd(completion.usage, plan.profile.price),
+        cost_usd=cost_of(plan, completion),
         answer=completion.answer,
         reasoning=completion.reasoning,
         model_answered=completion.model,
@@ -63,6 +63,11 @@ def shortfall(plan: Plan, completion: Completion) -> KimiError | None:
             )
         case _:
             return None
+
+
+def cost_of(plan: Plan, completion: Completion) -> float | None:
+    """US dollars that an answer cost, by the price of the model that gave it; None where anything is unknown."""
+    return cost_usd(completion.usage, plan.profile.price_of(completion.model))
 
 
 def summed(first: Usage | None, second: Usage | None) -> Usage | None:

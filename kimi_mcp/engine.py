@@ -18,7 +18,7 @@ import anyio.to_thread
 from kimi_mcp import access, catalogue, choice, conversing, policy, secrecy, structure, upstream, wire
 from kimi_mcp.attaching import Attached, Attachments
 from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.concluding import asked_again, concluded, shortfall, summed
+from kimi_mcp.concluding import asked_again, concluded, cost_of, shortfall, summed
 from kimi_mcp.errors import (
     CallRefused,
     ContextTooLong,
@@ -186,6 +186,7 @@ class Engine:
             provider_asked=provider and chosen_provider.id,
             strict=settings.policy == "strict",
             reads_media=True,
+            own_record=True,
         )
         if refusal := policy.admit(gathered):
             raise _error_of(refusal)
@@ -299,15 +300,20 @@ class Engine:
         if fault is None:
             return replace(concluded(plan, first, run), parsed=value)
         again = asked_again(plan, first, fault)
-        await run.begin_anew(again)
         try:
+            await run.begin_anew(again)
             second = await self._ask(replace(attached, plan=again), run.exchange, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
-            return replace(concluded(again, first, run), status="partial", error=error)
+            kept = concluded(again if run.exchange.attempts else plan, first, run)
+            cost = None if run.exchange.fold.pieces else kept.cost_usd  # nobody says what half an answer cost
+            return replace(kept, status="partial", error=error, cost_usd=cost)
         usage = summed(first.usage, second.usage)
-        outcome = concluded(again, replace(second, usage=usage), run)
+        costs = cost_of(plan, first), cost_of(again, second)
+        cost = None if None in costs else sum(filter(None, costs))
+        outcome = replace(concluded(again, replace(second, usage=usage), run), cost_usd=cost)
         if outcome.status == "failed":  # so it does where the second one holds nothing
-            return replace(concluded(again, replace(first, usage=usage), run), status="partial", error=outcome.error)
+            kept = concluded(again, replace(first, usage=usage), run)
+            return replace(kept, status="partial", error=outcome.error, cost_usd=cost)
         value, fault = structure.read_answer(second.answer, schema)
         if fault is None or outcome.error is not None:
             return replace(outcome, parsed=value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kimi_mcp.plan import Plan
+from kimi_mcp.tokens import likely_tokens
 from kimi_mcp.wire import Fold
 
 
@@ -24,6 +25,16 @@ class Exchange:
         """How often it was sent so far."""
         self.waits_for: str | None = "the provider"
         """What it waits for, for progress; None: tokens are coming."""
+        self._counted: tuple[Plan, int] | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many tokens are sent, rather too many than too few; 0 as long as nothing was decided."""
+        if self.plan is None:
+            return 0
+        if self._counted is None or self._counted[0] is not self.plan:
+            self._counted = self.plan, likely_tokens(self.plan.turns)  # a long prompt takes a while: counted once
+        return self._counted[1]
 
     def begin(self, plan: Plan) -> None:
         """The policy has decided, or what it decided has changed on the way."""

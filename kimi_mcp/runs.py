@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -26,7 +26,6 @@ from kimi_mcp.journal.records import Entry, Grown, turn_as_json
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
 from kimi_mcp.settings import Settings
-from kimi_mcp.tokens import likely_tokens
 from kimi_mcp.types import Completion, Mode, Status, TextPart, Timing, Turn
 
 if TYPE_CHECKING:
@@ -169,6 +168,10 @@ class Run:
         """Seconds since 1970."""
         self.recorded = False
         """Whether the journal has it."""
+        self.may_be_recorded = False
+        """Whether the journal was asked to take it: it may have it though nobody waited for that."""
+        self.counted_at_end: float | None = None
+        """What spending limits count for it, once it has ended."""
         self._runs: Runs | None = None
         self._recording = anyio.Lock()
         self._scope = anyio.CancelScope()
@@ -234,7 +237,7 @@ class Run:
 
     async def begin_anew(self, plan: Plan) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
-        self._counted_before = self.counted_usd(None)
+        self._counted_before = self.counted_usd(None if self._runs is None else self._runs.dearest_price())
         self.kept, self._attempts_before = self.exchange.fold.completion(), self.attempts
         self.exchange, self.requests = Exchange(self.first_token_came), self.requests + 1
         await self.begin(plan)
@@ -274,7 +277,7 @@ class Run:
         if self.work is not None:
             return f"{self.work.phase()} · {self.seconds():.0f} s"
         exchange = self.exchange
-        tokens = f" · about {exchange.fold.pieces:,} tokens" if exchange.fold.pieces else ""
+        tokens = f" · about {exchange.fold.tokens:,} tokens" if exchange.fold.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
         return f"{exchange.doing()}{tokens} · {self.seconds():.0f} s{again}"
 
@@ -290,7 +293,7 @@ class Run:
         price = None if plan is None else plan.profile.price or dearest
         if plan is None or price is None:
             return self._counted_before
-        return self._counted_before + counted_usd(likely_tokens(plan.turns), self.exchange.fold.pieces, price)
+        return self._counted_before + counted_usd(self.exchange.prompt_tokens, self.exchange.fold.tokens, price)
 
     def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:
         """The run with exactly what has arrived; its outcome once it has one."""
@@ -394,7 +397,11 @@ class RecordedRun:
         return f"running in another server · {time.time() - self._record.started_at:.0f} s"
 
     async def _renew(self) -> None:
-        self._record = await self._journal.find(self.id, None) or self._record
+        found = await self._journal.find(self.id, None)
+        if found is None:  # it was refused before anything was sent, or it was cleared away
+            gone = RunNotFound("That run is kept no longer.", fix="Call again if you still need its answer.")
+            found = replace(self._record, outcome=replace(self._record.outcome, status="failed", error=gone))
+        self._record = found
 
 
 class Runs:
@@ -423,6 +430,8 @@ class Runs:
         self._live: dict[str, Run] = {}
         self._written: dict[tuple[str, int, str], int] = {}
         self._seen: dict[str, tuple[int, int]] = {}
+        self._attempts: dict[str, int] = {}
+        self._writing = False
         self._unrecorded: deque[Run] = deque(maxlen=KEEP)
         self._watching = False
         self._said_broken = False
@@ -515,7 +524,7 @@ class Runs:
 
     async def write(self, run: Run) -> None:
         """Write down what is known of a run that is about to be sent, or that somebody waits for."""
-        counted = run.counted_usd(self._dearest_price())
+        counted = run.counted_usd(self.dearest_price())
         self._within(run, counted)
         outcome = replace(run.snapshot(), answer="", reasoning=None)
         entry = Entry(
@@ -536,33 +545,46 @@ class Runs:
         if run.recorded:
             await self.journal.renew(entry, counted_usd=counted)
             return
+        run.may_be_recorded = True
         await self.journal.begin(entry, counted_usd=counted, day_limit_usd=self._day_limit)
         run.recorded = True
         if run.abandoned:
             await self.journal.abandon(run.id, True)
+        if self._unrecorded:
+            self._tasks.start_soon(self._catch_up)  # the journal works again
 
     async def write_end(self, run: Run) -> None:
         """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
-        outcome = run.outcome
-        if outcome is None or not run.recorded:
-            self._leave_turn(run)
-            return
-        if outcome.run_id is None:
-            ending = self.journal.forget(run.id)
-        else:
-            answered = outcome.status == "completed" and bool(run.turns)
-            ending = self.journal.end(
-                run.id,
-                outcome,
-                turns=(*run.turns, assistant_turn(outcome)) if answered else None,
-                counted_usd=run.counted_usd(self._dearest_price()) if outcome.cost_usd is None else outcome.cost_usd,
-            )
-        recorded = False
-        with anyio.move_on_after(LAST_WORDS_S):
-            recorded = await self._attempt(ending)
-        if not recorded:
-            self._unrecorded.append(run)
+        if run.outcome is not None and run.may_be_recorded:
+            run.counted_at_end = run.outcome.cost_usd
+            if run.counted_at_end is None:
+                run.counted_at_end = run.counted_usd(self.dearest_price())
+            written = False
+            with anyio.move_on_after(LAST_WORDS_S):
+                written = await self._ending(run)
+            if not written and run.outcome.run_id is not None:
+                self._unrecorded.append(run)
         self._leave_turn(run)
+
+    async def _ending(self, run: Run) -> bool:
+        """Whether a run's end could be written down."""
+        outcome = run.outcome
+        assert outcome is not None
+        if outcome.run_id is None:
+            return await self._attempt(self.journal.forget(run.id))
+        answered = outcome.status == "completed" and bool(run.turns)
+        turns = (*run.turns, assistant_turn(outcome)) if answered else None
+        try:
+            return await self.journal.end(run.id, outcome, turns=turns, counted_usd=run.counted_at_end or 0.0)
+        except KimiError as fault:
+            self._not_written(fault)
+            return False
+
+    async def _catch_up(self) -> None:
+        """Write down the ends that the journal could not take."""
+        for run in list(self._unrecorded):
+            if await self._ending(run) and run in self._unrecorded:
+                self._unrecorded.remove(run)
 
     def _leave_turn(self, run: Run) -> None:
         """Behind its end in the writer's order, so that the next one sees what it added."""
@@ -577,6 +599,7 @@ class Runs:
         finally:
             del self._live[run.id]
             self._seen.pop(run.id, None)
+            self._attempts.pop(run.id, None)
             for key in [key for key in self._written if key[0] == run.id]:
                 del self._written[key]
 
@@ -593,14 +616,40 @@ class Runs:
         self._watching = False
 
     def _write_grown(self) -> None:
+        """What has arrived since the last time; one writing at a time, so that nothing piles up behind a slow disk."""
+        if self._writing:
+            return
         grown: list[Grown] = []
         counted: dict[str, float] = {}
+        sent: dict[str, Outcome] = {}
         for run in self._live.values():
-            new = self._grown(run) if run.recorded else []
-            if new or (run.recorded and run.work is not None):
+            if not run.recorded or run.outcome is not None:
+                continue  # whose end is on its way to the journal has nothing more to say
+            if (new := self._grown(run)) or run.work is not None:
                 grown += new
-                counted[run.id] = run.counted_usd(self._dearest_price())
-        self.journal.grew(grown, counted, self._not_written)
+                counted[run.id] = run.counted_usd(self.dearest_price())
+            if run.work is None and run.attempts != self._attempts.get(run.id, 0):
+                self._attempts[run.id] = run.attempts
+                sent[run.id] = replace(run.snapshot(), answer="", reasoning=None)
+
+        def done(fault: BaseException | None) -> None:
+            self._writing = False
+            if fault is not None:
+                self._not_written(fault)
+                self._write_again(grown, sent)
+
+        if grown or counted or sent:
+            self._writing = True
+            self.journal.grew(grown, counted, sent, done)
+
+    def _write_again(self, grown: Sequence[Grown], sent: Iterable[str]) -> None:
+        """What could not be written is tried anew with what comes next: a record has no holes."""
+        for one in grown:
+            if one.run_id in self._live:
+                self._written[one.run_id, one.request, one.of] = one.start
+                self._seen.pop(one.run_id, None)
+        for run_id in sent:
+            self._attempts.pop(run_id, None)
 
     def _grown(self, run: Run) -> list[Grown]:
         fold, grown = run.exchange.fold, list[Grown]()
@@ -619,9 +668,9 @@ class Runs:
         return grown
 
     async def _hold_limits(self) -> None:
-        for run in list(self._live.values()):
+        for run in list(self._live.values()) if self._call_limit is not None else ():
             try:
-                self._within(run, run.counted_usd(self._dearest_price()))
+                self._within(run, run.counted_usd(self.dearest_price()))
             except BudgetExceeded as reached:
                 run.stop(reached)
         if self._day_limit is None:
@@ -654,7 +703,8 @@ class Runs:
             if run := self._live.get(run_id):
                 run.cancel_soon()
 
-    def _dearest_price(self) -> Price | None:
+    def dearest_price(self) -> Price | None:
+        """What limits count where the price is unknown."""
         return self._dearest() if self._dearest is not None else None
 
     async def _attempt(self, writing: Awaitable[object]) -> bool:
@@ -666,8 +716,8 @@ class Runs:
             return False
         return True
 
-    def _not_written(self, fault: BaseException) -> None:
-        if not self._said_broken:
+    def _not_written(self, fault: BaseException | None) -> None:
+        if fault is not None and not self._said_broken:
             self._said_broken = True
             reason = fault.message if isinstance(fault, KimiError) else type(fault).__name__
             log.warning("the journal does not take what arrives, answers are given all the same: %s", reason)

@@ -44,6 +44,8 @@ class MediaPart:
     """A ``data:`` URL or an ``ms://`` id; anything else is mended or refused by the policy before it is sent."""
     sha256: str | None = None
     """The hash of what was sent of it in an earlier turn, hex: anything else is no longer what was shown then."""
+    size: int | None = None
+    """Bytes of what was sent of it then."""
 
 
 Part = TextPart | MediaPart

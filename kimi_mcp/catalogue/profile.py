@@ -6,6 +6,7 @@ the published facts leave open is None here ("unknown") and is treated with care
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -198,6 +199,13 @@ class Profile:
         """The provider's price for this model; None: unknown."""
         return self.serving.price
 
+    def price_of(self, answered: str | None) -> Price | None:
+        """The provider's price for the model that an answer names; None: unknown. An answer that names none is ours."""
+        if not answered or same_model(answered, self.serving.wire_id):
+            return self.price
+        rows = (row for row in self.provider.models if same_model(answered, row.wire_id))
+        return next((row.price for row in rows), None)
+
     @property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that can be had."""
@@ -212,3 +220,13 @@ class Profile:
         """The largest bound on reasoning plus answer that makes sense, in tokens."""
         limit = self.serving.max_output_tokens or self.provider.max_output_tokens
         return self.model.context_tokens if limit is None else min(limit, self.model.context_tokens)
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names on the wire mean one model: the path before it, a route after it and its date say nothing."""
+    return _bare(one) == _bare(other)
+
+
+def _bare(model: str) -> str:
+    unrouted = model.rsplit("/", 1)[-1].lower().partition(":")[0]
+    return re.sub(r"([-@](?:20)?\d{6}|[-@]20\d\d-\d\d-\d\d|-\d{4})$", "", unrouted)

@@ -67,9 +67,9 @@ class Database:
         """Do it on what is committed."""
         return await self._reader.ask(operation)
 
-    def post(self, operation: Operation[Any], failed: Callable[[BaseException], None]) -> None:
-        """Do it in a transaction some time soon; ``failed`` hears, in the loop, why it can't be done."""
-        self._writer.post(operation, failed)
+    def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
+        """Do it in a transaction some time soon; ``done`` hears, in the loop, that it is, or why it can't be done."""
+        self._writer.post(operation, done)
 
     def close(self) -> None:
         """End both threads once they have done what was asked of them, and close the file. Blocking."""
@@ -86,8 +86,10 @@ class Database:
         try:
             results = self._done(hand, [one.operation for one in asked])
         except Exception as fault:  # noqa: BLE001 - handed to everyone who waits for it
-            if len(asked) == 1:
-                asked[0].failed(self._ours(fault, hand))
+            if len(asked) == 1 or faults.is_trouble(fault) or isinstance(fault, OSError):
+                error = self._ours(fault, hand)
+                for one in asked:
+                    one.failed(error)
                 return
             for one in asked:
                 self._work(hand, [one])
@@ -142,6 +144,9 @@ class Database:
         engine = _engine(self._url, self._folder)
         try:
             with engine.connect() as connection:
+                self._version(connection)  # before anything is changed in a file that may not be ours
+                if connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 _transaction(connection, [self._brought_up_to_date, self._on_open], writes=True)
         except BaseException:
             engine.dispose()
@@ -174,17 +179,18 @@ class Database:
                 return None
             return kept
 
-    def _brought_up_to_date(self, connection: Connection) -> None:
+    def _version(self, connection: Connection) -> int:
+        """The version of what is there, 0 where nothing is; refuses what is another program's, or a newer one's."""
         tables = set(inspect(connection).get_table_names())
-        if about.name not in tables:
-            # In a file of our own nothing else has any business; a database that was named may hold other things.
-            if tables if self._own_file else tables & set(SCHEMA.tables):
-                raise faults.foreign(by_url=self._url is not None)
-            version = 0
-        else:
-            version = version_of(connection, by_url=self._url is not None)
-        if version > VERSION:
-            raise faults.newer(version, VERSION)
+        if about.name in tables:
+            return version_of(connection, by_url=self._url is not None)
+        # In a file of our own nothing else has any business; a database that was named may hold other things.
+        if tables if self._own_file else tables & set(SCHEMA.tables):
+            raise faults.foreign(by_url=self._url is not None)
+        return 0
+
+    def _brought_up_to_date(self, connection: Connection) -> None:
+        version = self._version(connection)
         if version == VERSION:
             return
         for migration in MIGRATIONS[version:]:
@@ -196,26 +202,28 @@ class Database:
 class _Asked:
     """One operation, and who waits for it."""
 
-    __slots__ = ("_future", "_loop", "_on_failure", "operation")
+    __slots__ = ("_future", "_loop", "_on_done", "operation")
 
     def __init__(
         self,
         operation: Operation[Any],
         loop: asyncio.AbstractEventLoop,
         future: asyncio.Future[Any] | None,
-        on_failure: Callable[[BaseException], None] | None,
+        on_done: Callable[[BaseException | None], None] | None,
     ) -> None:
-        self.operation, self._loop, self._future, self._on_failure = operation, loop, future, on_failure
+        self.operation, self._loop, self._future, self._on_done = operation, loop, future, on_done
 
     def done(self, result: Any) -> None:
         if self._future is not None:
             self._tell(_settle, self._future, result, None)
+        elif self._on_done is not None:
+            self._tell(self._on_done, None)
 
     def failed(self, fault: BaseException) -> None:
         if self._future is not None:
             self._tell(_settle, self._future, None, fault)
-        elif self._on_failure is not None:
-            self._tell(self._on_failure, fault)
+        elif self._on_done is not None:
+            self._tell(self._on_done, fault)
 
     def _tell(self, callback: Callable[..., object], *told: Any) -> None:
         try:
@@ -249,8 +257,8 @@ class _Hand:
         self._put(_Asked(operation, loop, future, None))
         return await future
 
-    def post(self, operation: Operation[Any], failed: Callable[[BaseException], None]) -> None:
-        self._put(_Asked(operation, asyncio.get_running_loop(), None, failed))
+    def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
+        self._put(_Asked(operation, asyncio.get_running_loop(), None, done))
 
     def let_go(self) -> None:
         """Give up the connection: the next operation makes a new one."""
@@ -336,20 +344,21 @@ def _transaction(connection: Connection, operations: list[Operation[Any]], *, wr
 
 def _is_known(connection: Connection) -> None:
     """Raise where a newer kimi-mcp has brought the tables further while we had them open."""
-    version = version_of(connection)
-    if version > VERSION:
-        raise faults.newer(version, VERSION)
+    version_of(connection)
 
 
 def version_of(connection: Connection, *, by_url: bool = False) -> int:
-    """The version of the tables that are there; raises ``NotConfigured`` where they are somebody else's."""
+    """The version of the tables that are there; refuses what is another program's, or a newer one's."""
     try:
         found = connection.exec_driver_sql("SELECT value FROM about WHERE name = 'version'").scalar()
-        return 0 if found is None else int(found)
+        version = 0 if found is None else int(found)
     except (ProgrammingError, OperationalError, ValueError) as fault:
         if faults.is_trouble(fault):
             raise
         raise faults.foreign(by_url=by_url) from None
+    if version > VERSION:
+        raise faults.newer(version, VERSION)
+    return version
 
 
 def _engine(url: str | None, folder: Path | None) -> Engine:
@@ -359,10 +368,10 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
         )
     else:
         engine = made_engine(url or f"sqlite:///{cast(Path, folder) / FILE}")
-        named = engine.url.database
-        if url and engine.dialect.name == "sqlite" and named and not named.startswith("file:"):
+        database = engine.url.database or ""
+        if url is not None and engine.dialect.name == "sqlite" and not database.startswith("file:"):
             try:
-                _prepare_file(Path(named))
+                _prepare_file(Path(database))
             except OSError as fault:
                 raise faults.of_folder(fault, by_url=True) from None
     if engine.dialect.name == "sqlite":
@@ -397,5 +406,5 @@ def made_engine(url: str) -> Engine:
 
 def _tuned(connection: Any, record: object) -> None:
     del record
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 16777216"):
+    for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216"):
         connection.execute(f"PRAGMA {pragma}")

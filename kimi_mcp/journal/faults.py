@@ -80,7 +80,7 @@ def newer(version: int, known: int) -> NotConfigured:
     """The error for a file of a later version than this program knows; it is left as it is."""
     return NotConfigured(
         f"The journal was written by a newer kimi-mcp (its version is {version}, this program knows {known}).",
-        fix=f"Start the newest kimi-mcp instead, set KIMI_DATA_DIR to another folder, {_OFF}.",
+        fix=f"Update kimi-mcp, name another folder in KIMI_DATA_DIR, {_OFF}.",
     )
 
 

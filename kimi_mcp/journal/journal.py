@@ -101,15 +101,21 @@ class Journal:
         await self._database.write(write)
 
     def grew(
-        self, grown: Sequence[Grown], counted: Mapping[str, float], failed: Callable[[BaseException], None]
+        self,
+        grown: Sequence[Grown],
+        counted: Mapping[str, float],
+        sent: Mapping[str, Outcome],
+        done: Callable[[BaseException | None], None],
     ) -> None:
-        """Write down what has arrived, some time soon; nobody waits. ``failed`` hears why it can't be done."""
+        """Write down what has arrived, some time soon; nobody waits. ``done`` hears of it, or why it can't be done.
+
+        ``counted``: what the runs cost so far, in US dollars; ``sent``: how those stand that sent another request.
+        """
         rows = [
             {"run_id": one.run_id, "request": one.request, "of": one.of, "start": one.start, "text": one.text}
             for one in grown
         ]
-        if rows or counted:
-            self._database.post(partial(sql.grow, grown=rows, counted=dict(counted)), failed)
+        self._database.post(partial(sql.grow, grown=rows, counted=dict(counted), sent=dict(sent)), done)
 
     async def renew(self, entry: Entry, *, counted_usd: float) -> None:
         """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more."""
@@ -256,9 +262,9 @@ class Journal:
         while not await self._database.write(take):  # noqa: ASYNC110 - the other one may live in another process
             await anyio.sleep(TURN_EVERY_S)
 
-    def leave_turn(self, conversation_id: str, run_id: str, failed: Callable[[BaseException], None]) -> None:
+    def leave_turn(self, conversation_id: str, run_id: str, done: Callable[[BaseException | None], None]) -> None:
         """Let the next one add to it; nobody waits for that to be written."""
-        self._database.post(partial(sql.leave_turn, conversation_id=conversation_id, run_id=run_id), failed)
+        self._database.post(partial(sql.leave_turn, conversation_id=conversation_id, run_id=run_id), done)
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,7 +292,12 @@ class Journal:
 
     def _record(self, connection: Connection, row: sql.Found, *, texts: bool = True) -> Record:
         record = sql.record(connection, row, texts=texts)
-        return replace(record, orphaned=record.running and not self.presence.alive(record.owner))
+        if not record.running:
+            return record
+        if not self.presence.alive(record.owner):
+            return replace(record, orphaned=True)
+        timing = replace(record.outcome.timing, total_s=max(0.0, self._wall() - record.started_at))
+        return replace(record, outcome=replace(record.outcome, timing=timing))
 
     async def _settled(self, record: Record) -> Record:
         if not record.orphaned or record.resumable:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from kimi_mcp.errors import remembered
 from kimi_mcp.outcome import Outcome
+from kimi_mcp.secrecy import scrub
 from kimi_mcp.types import Adjustment, MediaPart, Part, Status, TextPart, Timing, ToolCall, Turn, Usage
 
 
@@ -210,10 +211,10 @@ def _part_as_json(part: Part) -> dict[str, Any]:
     match part:
         case TextPart(text=text):
             return {"text": text}
-        case MediaPart(kind=kind, url=url, sha256=sha256):
+        case MediaPart(kind=kind, url=url, sha256=sha256, size=size):
             # Of a data URI its head alone: what was shown is not ours to keep, and may have many megabytes.
             named = url[: url.find(",") + 1] if url.startswith("data:") else url
-            return {"kind": kind, "url": named, "sha256": sha256}
+            return {"kind": kind, "url": named, "sha256": sha256, "size": size}
 
 
 def _part_from_json(row: dict[str, Any]) -> Part:
@@ -221,5 +222,11 @@ def _part_from_json(row: dict[str, Any]) -> Part:
 
 
 def as_text(value: Any) -> str:
-    """JSON, as it is written down."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """JSON, as it is written down: no key is in it."""
+    return scrub(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def as_piece(text: str) -> str:
+    """A piece of a text, as it is written down: no key is in it, and it is as long, since others begin behind it."""
+    clean = scrub(text)
+    return text if clean is text else clean[: len(text)].ljust(len(text), "*")

@@ -9,9 +9,18 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, literal, null, or_, select, update
 
 from kimi_mcp.errors import BudgetExceeded
-from kimi_mcp.journal.records import Entry, Record, as_text, outcome_as_json, outcome_from_json, turns_from_json
+from kimi_mcp.journal.records import (
+    Entry,
+    Record,
+    as_piece,
+    as_text,
+    outcome_as_json,
+    outcome_from_json,
+    turns_from_json,
+)
 from kimi_mcp.journal.tables import conversations, pieces, runs, steps
 from kimi_mcp.outcome import Outcome
+from kimi_mcp.secrecy import scrub
 from kimi_mcp.types import Turn
 
 Found = Row[Any]
@@ -38,7 +47,7 @@ def _insert(connection: Connection, entry: Entry, owner: str, counted_usd: float
             owner=owner,
             tool=entry.tool,
             status="running",
-            prompt_head=entry.prompt_head,
+            prompt_head=scrub(entry.prompt_head),
             call_key=entry.call_key,
             abandoned=0,
             resumable=int(entry.resumable),
@@ -84,12 +93,20 @@ def spent_since(connection: Connection, since: float) -> float:
     return float(connection.execute(total).scalar_one())
 
 
-def grow(connection: Connection, grown: Sequence[Mapping[str, Any]], counted: Mapping[str, float]) -> None:
-    """Add what has arrived of several runs, and what they are counted for by now."""
+def grow(
+    connection: Connection,
+    grown: Sequence[Mapping[str, Any]],
+    counted: Mapping[str, float],
+    sent: Mapping[str, Outcome],
+) -> None:
+    """Add what has arrived of several runs, what they are counted for by now, and how those stand that were sent."""
     if grown:
-        connection.execute(insert(pieces), list(grown))
+        connection.execute(insert(pieces), [{**each, "text": as_piece(each["text"])} for each in grown])
     for run_id, usd in counted.items():
         connection.execute(update(runs).where(runs.c.id == run_id, runs.c.status == "running").values(counted_usd=usd))
+    for run_id, outcome in sent.items():
+        stands = update(runs).where(runs.c.id == run_id, runs.c.status == "running")
+        connection.execute(stands.values(outcome=outcome_as_json(outcome)))
 
 
 def change(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:
@@ -119,8 +136,8 @@ def end(
             turns=turns,
             counted_usd=runs.c.counted_usd if counted_usd is None else counted_usd,
             outcome=outcome_as_json(outcome),
-            answer=outcome.answer,
-            reasoning=outcome.reasoning,
+            answer=scrub(outcome.answer),
+            reasoning=outcome.reasoning and scrub(outcome.reasoning),
         )
     )
     if not ended.rowcount:

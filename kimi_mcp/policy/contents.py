@@ -82,13 +82,13 @@ def _media(turns: tuple[Turn, ...]) -> Iterator[MediaPart]:
 
 def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
     """An assistant turn without its reasoning, or with a made-up one."""
-    del request, gathered
+    del request
     if plan.mode != "thinking":
         return
     for index, turn in enumerate(plan.turns):
         if turn.role != "assistant":
             continue
-        blank = turn.reasoning is not None and turn.reasoning != "" and not turn.reasoning.strip()
+        blank = bool(turn.reasoning) and not (turn.reasoning or "").strip() and not gathered.own_record
         if blank or (turn.tool_calls and turn.reasoning is None):
             yield Finding.of(
                 rule,

@@ -40,6 +40,8 @@ class Gathered:
     """Provider and model of every place that takes video today, whether allowed or not."""
     reads_media: bool = False
     """Whether media are judged by their content on the way, so that what a data URI calls itself decides nothing."""
+    own_record: bool = False
+    """Whether assistant turns are as their models gave them, from our own record: blank reasoning is not made up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

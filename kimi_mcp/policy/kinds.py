@@ -7,14 +7,13 @@ the content of turns (media, reasoning, texts) are in ``contents.py``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from kimi_mcp.catalogue.profile import Profile
+from kimi_mcp.catalogue.profile import Profile, same_model
 from kimi_mcp.plan import Plan
 from kimi_mcp.policy import contents
 from kimi_mcp.policy.findings import Finding, Findings, Gathered
@@ -262,14 +261,8 @@ def _reasoning_lost(rule: Rule, plan: Plan, completion: Completion) -> Findings:
 
 def _other_model(rule: Rule, plan: Plan, completion: Completion) -> Findings:
     sent, answered = plan.profile.serving.wire_id, completion.model
-    if answered and _bare(answered) != _bare(sent):
+    if answered and not same_model(answered, sent):
         yield Finding.of(rule, field="model", asked=sent, answered=answered[:120], provider=plan.profile.provider.id)
-
-
-def _bare(model: str) -> str:
-    """A model's id without the path before it, a route after it, or the date of its build."""
-    unrouted = model.rsplit("/", 1)[-1].lower().partition(":")[0]
-    return re.sub(r"([-@](?:20)?\d{6}|[-@]20\d\d-\d\d-\d\d|-\d{4})$", "", unrouted)
 
 
 # ── the tables ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,9 @@ REASONING_NAMES = ("reasoning_content", "reasoning")
 """Every name under which reasoning is known to come or go: Moonshot, SGLang and older vLLM say ``reasoning_content``
 (HC; sglang), vLLM since 0.16, NIM and OpenRouter ``reasoning`` (vllm release notes 0.16)."""
 
+CHARS_A_TOKEN = 4
+"""Latin letters a token of an answer, about; other scripts have fewer, and providers send those one by one."""
+
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
@@ -82,7 +85,7 @@ class Fold:
         self._usage: dict[str, int] = {}
         self._escaped = False
         self.pieces: int = 0
-        """How many pieces of reasoning and answer have arrived: about the number of tokens."""
+        """How many pieces of reasoning and answer have arrived."""
 
     @property
     def finished(self) -> bool:
@@ -98,6 +101,12 @@ class Fold:
     def reasoning(self) -> str | None:
         """The reasoning so far; None where no field of that kind was seen. An empty string is not None."""
         return self._joined(self._reasoning) if self._reasoning_seen else None
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens have arrived: some providers send several in one piece."""
+        chars = sum(map(len, self._answer)) + sum(map(len, self._reasoning))
+        return max(self.pieces, chars // CHARS_A_TOKEN)
 
     @property
     def has_answer(self) -> bool:

@@ -67,11 +67,11 @@ async def end(kept: Journal, run_id: str = "run_1", status: Any = "completed", *
 
 async def grow(kept: Journal, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
     """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
-    failed: list[BaseException] = []
+    told: list[BaseException | None] = []
     grown = [Grown(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
-    kept.grew(grown, {}, failed.append)
+    kept.grew(grown, {}, {}, told.append)
     await kept.abandon(run_id, False)  # behind it in the same queue
-    return failed
+    return [fault for fault in told if fault is not None]
 
 
 @contextmanager

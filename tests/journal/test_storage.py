@@ -72,11 +72,11 @@ async def test_a_disk_that_is_full_from_the_start_is_named_as_one(tiny: Path) ->
 async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> None:
     async with journal(tmp_path) as kept:
         await begin(kept)
-        bad: list[BaseException] = []
+        bad: list[BaseException | None] = []
         async with anyio.create_task_group() as tasks:
             for number in range(2, 30):
                 tasks.start_soon(begin, kept, f"run_{number}")
-                kept.grew([], {"run_1": object()}, bad.append)  # type: ignore[dict-item]  # no number
+                kept.grew([], {"run_1": object()}, {}, bad.append)  # type: ignore[dict-item]  # no number
         assert len(await kept.latest(CALLER)) == 29
         assert len(bad) == 28
         assert all(isinstance(fault, NotConfigured) for fault in bad), bad

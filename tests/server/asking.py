@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +306,17 @@ def body(request: Received) -> dict[str, Any]:
     """Its body, which is an object."""
     assert request.body is not None
     return dict(request.body)
+
+
+HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm, let me see.", "content": "It is 391."}
+"""Everything arrives but the finish reason."""
+
+
+async def until(condition: Callable[[], bool], within: float = 5) -> None:
+    """Return once something inside the server holds, which nobody tells of."""
+    with anyio.fail_after(within):
+        while not condition():
+            await anyio.sleep(0.005)
 
 
 def forms(secret: str) -> list[str]:

@@ -1,0 +1,226 @@
+"""What calls cost, and the limits on it: before anything is sent, while it streams, and over all servers of a day."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp import catalogue
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import opened
+from tests.server.asking import HELD, Result, chats, served, until
+
+LONG = {"content": "word " * 40_000, "reasoning": "Hm.", "event_tokens": 50, "tokens_per_second": 20_000}
+"""About 40,000 tokens in two seconds: 0.12 USD of K2.5."""
+
+
+def cost(result: Result, model: str, provider: str = "simulator") -> float:
+    """What its usage costs by the price list, counted here once more."""
+    profile = catalogue.load().profile(provider, model)
+    assert profile is not None
+    assert profile.price is not None
+    usage = result.said["usage"]
+    cached = usage["cached_tokens"] or 0
+    fresh = usage["prompt_tokens"] - cached
+    output = usage["completion_tokens"] * profile.price.output
+    return (fresh * profile.price.input + cached * profile.price.cached + output) / 1e6
+
+
+async def test_a_call_costs_what_the_price_list_says_cached_tokens_at_their_own_price(
+    sim: Simulator, mode: str
+) -> None:
+    prompt = "A long prompt, the same each time. " * 200
+    async with served(sim, mode) as kimi:
+        first = await kimi.think(prompt)
+        second = await kimi.think(prompt + "And more.")
+    assert not first.said["usage"]["cached_tokens"]
+    assert second.said["usage"]["cached_tokens"] > 0
+    for result in (first, second):
+        assert result.said["usage"]["cost_usd"] == pytest.approx(cost(result, "kimi-k2.5"))
+
+
+async def test_the_price_is_that_of_the_model_that_answered(sim: Simulator) -> None:
+    sim.play({"answer_model": "kimi-k3"}, {"answer_model": "kimi-k2.5-0905"}, {"answer_model": "gpt-7"})
+    async with served(sim) as kimi:
+        dearer, dated, unknown = [await kimi.think() for _ in range(3)]
+    assert dearer.rules == ["model-answered"]
+    assert dearer.said["usage"]["cost_usd"] == pytest.approx(cost(dearer, "kimi-k3"))
+    assert dated.said["usage"]["cost_usd"] == pytest.approx(cost(dated, "kimi-k2.5"))
+    assert unknown.said["usage"]["cost_usd"] is None
+
+
+@pytest.mark.parametrize("usage", ["missing"])
+async def test_the_cost_is_null_where_usage_is_unknown(sim: Simulator, usage: str) -> None:
+    sim.play({"usage": usage})
+    async with served(sim) as kimi:
+        assert (await kimi.think()).said["usage"]["cost_usd"] is None
+
+
+async def test_the_cost_is_null_where_the_price_is_unknown() -> None:
+    async with Simulator(provider="vllm") as sim, served(sim, provider="vllm") as kimi:
+        result = await kimi.think()
+    assert result.said["usage"]["total_tokens"] > 0
+    assert result.said["usage"]["cost_usd"] is None
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+async def test_a_repaired_answer_costs_both_requests(sim: Simulator) -> None:
+    sim.play({"content": "It is 1."}, {"content": '{"n": 1}', "answer_model": "kimi-k3"})
+    async with served(sim) as kimi:
+        result = await kimi.think(response_schema=SCHEMA)
+        sim.play({"content": "It is 1."})
+        alone = await kimi.think()
+    assert result.rules == ["answer-repaired", "model-answered"]
+    first = {**alone.said["usage"]}
+    assert result.said["usage"]["completion_tokens"] > first["completion_tokens"]
+    cheap, dear = cost(result, "kimi-k2.5"), cost(result, "kimi-k3")
+    assert cheap < result.said["usage"]["cost_usd"] < dear, "each by the price of the model that answered it"
+
+
+async def test_a_repair_that_breaks_off_has_no_known_cost(sim: Simulator) -> None:
+    sim.play({"content": "It is 1."}, {"content": '{"n": 1}', "no_finish": True})
+    async with served(sim) as kimi:
+        result = await kimi.think(response_schema=SCHEMA)
+    assert result.status == "partial"
+    assert result.said["usage"]["cost_usd"] is None
+
+
+async def test_a_call_beyond_its_limit_is_refused_before_it_is_sent(sim: Simulator, mode: str) -> None:
+    async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.001") as kimi:
+        refused = await kimi.think("word " * 20_000)
+        assert refused.code == "budget_exceeded"
+        assert refused.status == "failed"
+        assert refused.said["run_id"] is None
+        assert "KIMI_BUDGET_USD_PER_CALL" in refused.error["fix"]
+        assert "0.001" in refused.error["message"]
+        assert chats(sim) == []
+        assert (await kimi.instant("hi")).status == "completed"
+
+
+async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simulator, mode: str) -> None:
+    sim.play(LONG)
+    async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+        result = await kimi.think(max_tokens=100_000)
+        await sim.client_gone(within=1)
+        assert result.status == "partial"
+        assert result.code == "budget_exceeded"
+        assert not result.is_error
+        assert LONG["content"].startswith(result.answer)
+        assert 1_000 < len(result.answer) < len(LONG["content"])
+        assert "KIMI_BUDGET_USD_PER_CALL" in result.error["fix"]
+        assert "0.03" in result.error["message"]
+        assert "KIMI_BUDGET_USD_PER_CALL" in result.text
+        again = await kimi.run(result.run_id)
+        assert again.said == result.said
+        assert (await kimi.instant("hi")).status == "completed"
+
+
+async def test_a_stream_that_is_cut_while_it_thinks_has_failed(sim: Simulator) -> None:
+    sim.play({**LONG, "reasoning": LONG["content"]})
+    async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+        result = await kimi.think(max_tokens=100_000)
+    assert result.status == "failed"
+    assert result.code == "budget_exceeded"
+    assert result.answer == ""
+    assert result.said["reasoning"]["chars"] > 1_000
+
+
+async def test_a_limit_counts_the_dearest_price_where_the_real_one_is_unknown() -> None:
+    dearest = catalogue.load().dearest
+    tokens = 10_000
+    limit = tokens * dearest.output / 1e6
+    async with Simulator(provider="vllm") as sim:
+        sim.play({**LONG, "tokens_per_second": 8_000})
+        async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
+            result = await kimi.think(max_tokens=100_000)
+    assert result.code == "budget_exceeded"
+    assert result.status == "partial"
+    assert len(result.answer) / 5 < tokens * 2.5
+
+
+async def test_a_repair_counts_what_the_first_answer_cost_though_its_price_is_unknown() -> None:
+    dearest = catalogue.load().dearest
+    limit = 3_000 * dearest.output / 1e6
+    async with Simulator(provider="vllm") as sim:
+        sim.play({"content": "word " * 2_500}, {"content": "word " * 2_500})
+        async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
+            result = await kimi.instant(response_schema=SCHEMA)
+    assert result.code == "budget_exceeded", "the first answer and its question are in the second prompt as well"
+    assert result.status == "partial", "it was paid for: it stays"
+    assert result.answer == "word " * 2_500
+    assert result.rules == [], "nothing was asked once more"
+    assert len(chats(sim)) == 1
+
+
+async def test_a_days_limit_holds_over_all_servers(sim: Simulator, mode: str) -> None:
+    limit = {"KIMI_BUDGET_USD_PER_DAY": "0.02"}
+    sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
+    async with served(sim, mode, **limit) as one, served(sim, mode, **limit) as other:
+        first = await one.think("one")
+        assert first.status == "completed"
+        assert first.said["usage"]["cost_usd"] > 0.018
+        refused = await other.think("word " * 10_000)
+        assert refused.code == "budget_exceeded"
+        assert "KIMI_BUDGET_USD_PER_DAY" in refused.error["fix"]
+        assert f"{first.said['usage']['cost_usd']:.4f}" in refused.error["message"], "what was spent"
+    assert len(chats(sim)) == 1
+
+
+async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> None:
+    limit = {"KIMI_BUDGET_USD_PER_DAY": "0.06"}
+    sim.play({**LONG, "times": "always"})
+    results: list[Result] = []
+    async with served(sim, **limit) as one, served(sim, **limit) as other:
+
+        async def ask(kimi: Any) -> None:
+            results.append(await kimi.think(max_tokens=100_000))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, one)
+                tasks.start_soon(ask, other)
+    assert {result.code for result in results} == {"budget_exceeded"}
+    assert {result.status for result in results} == {"partial"}
+    for result in results:
+        assert len(result.answer) < 0.75 * len(LONG["content"])
+        assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
+
+
+async def test_yesterday_does_not_count(sim: Simulator, data_dir: Path) -> None:
+    sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
+    async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
+        await kimi.think("one")
+        assert (await kimi.think("word " * 10_000)).code == "budget_exceeded"
+        with opened(data_dir) as file:
+            file.execute("UPDATE runs SET started_at = started_at - 86400, ended_at = ended_at - 86400")
+        assert (await kimi.think("two")).status == "completed"
+
+
+async def test_refused_and_cut_calls_count_for_what_they_cost(sim: Simulator, data_dir: Path) -> None:
+    sim.play(HELD, {"status": 400})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        told = await kimi.think("word " * 1_000)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        cancelled = await kimi.run(told.run_id, "cancel")
+        assert cancelled.said["usage"]["cost_usd"] is None
+        await kimi.think("again")
+        await until(lambda: not kimi.runs.is_busy)
+    with opened(data_dir) as file:
+        counted = dict(file.execute("SELECT status, counted_usd FROM runs").fetchall())
+    assert counted["cancelled"] > 0.0005, "its prompt was sent"
+
+
+async def test_without_a_journal_the_limits_hold_for_the_process(sim: Simulator) -> None:
+    sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
+    async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_JOURNAL="off") as kimi:
+        first = await kimi.think("one")
+        refused = await kimi.think("word " * 10_000)
+        assert refused.code == "budget_exceeded"
+        assert (await kimi.run(first.run_id)).answer == first.answer, "and cost nothing that was there"
+        assert (await kimi.think("hi", conversation_id=first.said["conversation_id"])).code != "run_not_found"
+    assert 1 <= len(chats(sim)) <= 2

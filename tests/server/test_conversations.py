@@ -1,0 +1,329 @@
+"""Conversations: what goes along with a follow-up, exactly; what leaves nothing behind; who may continue one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import opened
+from tests.server.asking import HELD, Kimi, body, chats, line, served
+
+ODD = "Hm\r\n\t\x00\x0b 你好 🌍 \u2028\u2029\ufeff\ufffd e\u0301 \x7f\x85 </think> \\u0041 \"'\n "
+"""Reasoning that whoever trims, normalizes or escapes would spoil."""
+
+
+def messages(sim: Simulator, at: int = -1) -> list[dict[str, Any]]:
+    """The messages of a request."""
+    return body(chats(sim)[at])["messages"]
+
+
+def told(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+async def test_a_follow_up_sends_all_that_came_before(sim: Simulator, mode: str) -> None:
+    sim.play({"reasoning": "Let me see.", "content": "23."}, {"reasoning": "Next.", "content": "29."})
+    async with served(sim, mode) as kimi:
+        first = await kimi.think("Name a prime.", system="Be brief.")
+        second = await kimi.think("And the next?", conversation_id=first.said["conversation_id"])
+        third = await kimi.think("And?", conversation_id=first.said["conversation_id"])
+    assert first.said["conversation_id"].startswith("conv_")
+    assert second.said["conversation_id"] == third.said["conversation_id"] == first.said["conversation_id"]
+    one = [told("user", "Name a prime."), told("assistant", "23.", reasoning_content="Let me see.")]
+    two = [told("user", "And the next?"), told("assistant", "29.", reasoning_content="Next.")]
+    assert messages(sim, 1) == [told("system", "Be brief."), *one, two[0]]
+    assert messages(sim, 2) == [told("system", "Be brief."), *one, *two, told("user", "And?")]
+    assert second.said["policy"] == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "names"),
+    [("moonshot", {"reasoning_content"}), ("vllm", {"reasoning", "reasoning_content"}), ("sglang", None)],
+)
+async def test_reasoning_is_replayed_byte_for_byte_under_the_providers_names_after_a_restart(
+    provider: str, names: set[str] | None
+) -> None:
+    known = {"KIMI_API_KEY": "sk-moonshot-0123456789"} if provider == "moonshot" else {}
+    async with Simulator(provider=provider) as sim:
+        sim.play({"reasoning": ODD, "content": "23."})
+        async with served(sim, provider=provider, **known) as kimi:
+            first = await kimi.think("Name a prime.")
+            assert first.status == "completed", first.text
+        async with served(sim, provider=provider, **known) as later:
+            second = await later.think("And the next?", conversation_id=first.said["conversation_id"])
+        assert second.status == "completed", second.text
+        replayed = messages(sim)[1]
+    fields = {name for name in replayed if name.startswith("reasoning")}
+    assert names is None or fields == names
+    assert fields
+    assert {replayed[name] for name in fields} == {ODD}
+
+
+@pytest.mark.parametrize("reasoning", ["", "x", "🌍" * 260_000, "\n"])
+async def test_reasoning_of_any_length_is_replayed_exactly(sim: Simulator, reasoning: str) -> None:
+    sim.play({"reasoning": reasoning, "content": "23.", "event_tokens": 5_000})
+    async with served(sim) as kimi:
+        first = await kimi.think("Name a prime.", max_tokens=262_000)
+        assert first.status == "completed", first.text
+    async with served(sim) as later:
+        second = await later.think("And?", conversation_id=first.said["conversation_id"])
+    assert second.status in ("completed", "failed")
+    if second.status == "failed":  # a million characters are too many tokens: it says so, and asked nobody
+        assert second.code == "context_too_long"
+        assert len(reasoning) > 100_000
+        return
+    assert messages(sim)[1].get("reasoning_content", "") == reasoning
+
+
+async def test_no_reasoning_is_made_up_for_a_turn_that_had_none(sim: Simulator) -> None:
+    sim.play({"content": "23."}, {"reasoning": "Next.", "content": "29."}, {"content": "31."})
+    async with served(sim) as kimi:
+        first = await kimi.instant("Name a prime.")
+        conversation = first.said["conversation_id"]
+        second = await kimi.think("And the next?", conversation_id=conversation)
+        third = await kimi.instant("And?", conversation_id=conversation)
+        fourth = await kimi.think("And?", conversation_id=conversation)
+    assert [each.status for each in (first, second, third, fourth)] == ["completed"] * 4
+    assistant = [message for message in messages(sim) if message["role"] == "assistant"]
+    assert assistant == [
+        told("assistant", "23."),
+        told("assistant", "29.", reasoning_content="Next."),
+        told("assistant", "31."),
+    ]
+    assert [body(chat)["thinking"]["type"] for chat in chats(sim)] == ["disabled", "enabled", "disabled", "enabled"]
+
+
+async def test_a_system_prompt_goes_along_and_can_be_replaced(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one", system="Be brief.")
+        conversation = first.said["conversation_id"]
+        await kimi.think("two", system="Be long.", conversation_id=conversation)
+        await kimi.think("three", conversation_id=conversation)
+    systems = [[m["content"] for m in messages(sim, at) if m["role"] == "system"] for at in range(3)]
+    assert systems == [["Be brief."], ["Be long."], ["Be long."]]
+    assert all(messages(sim, at)[0]["role"] == "system" for at in range(3))
+
+
+async def test_the_model_goes_along_and_can_be_changed(sim: Simulator) -> None:
+    async with served(sim, KIMI_MODEL="auto") as kimi:
+        first = await kimi.think("one", model="kimi-k2.6")
+        conversation = first.said["conversation_id"]
+        second = await kimi.think("two", conversation_id=conversation)
+        third = await kimi.think("three", conversation_id=conversation, model="kimi-k2.5")
+        fourth = await kimi.think("four", conversation_id=conversation)
+    assert [body(chat)["model"] for chat in chats(sim)] == ["kimi-k2.6", "kimi-k2.6", "kimi-k2.5", "kimi-k2.5"]
+    assert [each.status for each in (first, second, third, fourth)] == ["completed"] * 4
+    assert second.said["model"]["asked"] == "kimi-k2.6"
+
+
+async def test_auto_stays_with_the_model_it_chose(sim: Simulator) -> None:
+    listed = {"match": {"path": "/v1/models"}, "times": "always"}
+    only = {"object": "list", "data": [{"id": "kimi-k2.6", "object": "model"}]}
+    sim.play({**listed, "body": only})
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+    assert first.said["model"]["sent"] == "kimi-k2.6", first.text
+    sim.reset()
+    async with served(sim) as later:  # everything is served again
+        second = await later.think("two", conversation_id=first.said["conversation_id"])
+        fresh = await later.think("a new one")
+    assert second.said["model"] == {"asked": "auto", "sent": "kimi-k2.6", "answered": "kimi-k2.6"}
+    assert fresh.said["model"]["sent"] == "kimi-k2.5"
+
+
+async def test_a_model_that_is_gone_meanwhile_is_succeeded_under_auto_and_refused_by_name(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        auto = await kimi.think("one")
+        named = await kimi.think("one", model="kimi-k2.5")
+    sim.reset()
+    only = {"object": "list", "data": [{"id": "kimi-k2.6", "object": "model"}]}
+    sim.play({"match": {"path": "/v1/models"}, "times": "always", "body": only})
+    async with served(sim) as later:
+        went_on = await later.think("two", conversation_id=auto.said["conversation_id"])
+        assert went_on.status == "completed", went_on.text
+        assert went_on.said["model"]["sent"] == "kimi-k2.6"
+        before = len(chats(sim))
+        stays = await later.think("two", conversation_id=named.said["conversation_id"])
+    assert stays.said["model"]["asked"] == "kimi-k2.5"
+    assert len(chats(sim)) - before in (0, 1)
+
+
+async def test_a_provider_goes_along_and_one_that_is_no_longer_allowed_is_refused(sim: Simulator) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+    sim.reset()
+    async with Simulator(provider="vllm") as engine, served(engine, provider="vllm") as later:
+        refused = await later.think("two", conversation_id=first.said["conversation_id"])
+        assert refused.code == "policy_refused"
+        assert refused.error["rule"] == "provider-allowed"
+        assert chats(engine) == chats(sim) == []
+        went_on = await later.think("two", conversation_id=first.said["conversation_id"], provider="vllm")
+        assert went_on.status == "completed", went_on.text
+        assert [message["role"] for message in messages(engine)] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ({"no_finish": True, "content": "Forty-tw"}, "failed"),
+        ({"finish_reason": "length", "content": "Forty-tw"}, "partial"),
+        ({"status": 400}, "failed"),
+        ({"finish_reason": "content_filter", "content": "Forty-tw"}, "partial"),
+    ],
+)
+async def test_a_turn_that_was_cut_leaves_nothing_behind(sim: Simulator, fault: dict[str, Any], status: str) -> None:
+    sim.play({"content": "23.", "reasoning": "Hm."}, fault)
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+        conversation = first.said["conversation_id"]
+        cut = await kimi.think("two", conversation_id=conversation)
+        assert cut.status == status
+        assert cut.said["conversation_id"] == conversation
+        third = await kimi.think("three", conversation_id=conversation)
+    assert third.status == "completed"
+    assert [message["content"] for message in messages(sim)] == ["one", "23.", "three"]
+
+
+async def test_the_first_turn_may_be_cut_too(sim: Simulator) -> None:
+    sim.play({"no_finish": True, "content": "Forty-tw"})
+    async with served(sim) as kimi:
+        cut = await kimi.think("one", system="Be brief.")
+        again = await kimi.think("two", conversation_id=cut.said["conversation_id"])
+    assert again.status == "completed"
+    assert messages(sim) == [told("user", "two")]
+
+
+async def test_a_cancelled_turn_leaves_nothing_behind(sim: Simulator) -> None:
+    sim.play({"content": "23."}, HELD)
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        first = await _whole(kimi, await kimi.instant("one"))
+        held = await kimi.think("two", conversation_id=first.said["conversation_id"])
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        assert (await kimi.run(held.run_id, "cancel")).status == "cancelled"
+        await _whole(kimi, await kimi.instant("three", conversation_id=first.said["conversation_id"]))
+    assert [message["content"] for message in messages(sim)] == ["one", "23.", "three"]
+
+
+async def _whole(kimi: Kimi, result: Any) -> Any:
+    while result.status == "running":
+        result = await kimi.run(result.run_id, wait_s=10)
+    return result
+
+
+async def test_a_run_can_be_branched_off_from(sim: Simulator, mode: str) -> None:
+    sim.play(*({"content": f"answer {number}", "reasoning": f"reason {number}"} for number in range(5)))
+    async with served(sim, mode) as kimi:
+        first = await kimi.think("q0", system="Be brief.")
+        conversation = first.said["conversation_id"]
+        second = await kimi.think("q1", conversation_id=conversation)
+        branch = await kimi.think("q2", conversation_id=first.run_id)
+        assert branch.said["conversation_id"] not in (conversation, None)
+        assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q2"]
+        await kimi.think("q3", conversation_id=branch.said["conversation_id"])
+        assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q2", "answer 2", "q3"]
+        await kimi.think("q4", conversation_id=conversation)
+    assert second.status == "completed"
+    assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q1", "answer 1", "q4"]
+
+
+@pytest.mark.parametrize("identity", ["conv_0123456789", "run_0123456789", "nonsense", "", "kimi://runs/x"])
+async def test_an_unknown_conversation_is_not_found(sim: Simulator, mode: str, identity: str) -> None:
+    async with served(sim, mode) as kimi:
+        refused = await kimi.think(conversation_id=identity)
+    assert refused.is_error
+    assert refused.code in ("run_not_found", "invalid_arguments")
+    assert "conversation_id" in refused.error["fix"]
+    assert chats(sim) == []
+
+
+async def test_another_callers_conversations_and_runs_are_unknown(sim: Simulator, data_dir: Path) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("a secret")
+        with opened(data_dir) as file:
+            file.execute("UPDATE runs SET caller = 'somebody'")
+            file.execute("UPDATE conversations SET caller = 'somebody'")
+        for identity in (first.said["conversation_id"], first.run_id):
+            assert (await kimi.think(conversation_id=identity)).code == "run_not_found"
+        for action in ("wait", "status", "answer", "reasoning", "cancel"):
+            assert (await kimi.run(first.run_id, action)).code == "run_not_found"
+        assert "secret" not in (await kimi.run()).text
+    assert len(chats(sim)) == 1
+
+
+async def test_a_run_that_has_not_ended_or_failed_can_not_be_followed(sim: Simulator) -> None:
+    sim.play({"no_finish": True, "content": "Forty-tw"}, HELD)
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        failed = await _whole(kimi, await kimi.think("one"))
+        refused = await kimi.think("two", conversation_id=failed.run_id)
+        assert refused.code == "invalid_arguments"
+        assert "failed" in refused.error["message"]
+        held = await kimi.think("one")
+        assert held.status == "running"
+        refused = await kimi.think("two", conversation_id=held.run_id)
+        assert refused.code == "invalid_arguments"
+        assert "kimi_run" in refused.error["fix"]
+    assert len(chats(sim)) == 2
+
+
+async def test_a_conversation_beyond_the_context_says_by_how_much_and_what_to_do(sim: Simulator) -> None:
+    long = "word " * 262_144 * 4
+    async with served(sim) as kimi:
+        first = await kimi.instant("one")
+        refused = await kimi.instant(long, conversation_id=first.said["conversation_id"])
+    assert refused.code == "context_too_long"
+    assert refused.error["message"].startswith("The conversation has at least ")
+    assert "more than the 262,144 " in refused.error["message"]
+    assert "run_id" in refused.error["fix"]
+    assert len(chats(sim)) == 1
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+async def test_structured_answers_and_repairs_are_turns_like_any_other(sim: Simulator, mode: str) -> None:
+    sim.play(
+        {"content": "It is 1.", "reasoning": "Hm."},
+        {"content": '{"n": 1}', "reasoning": "JSON, then."},
+        {"content": '{"n": 2}', "reasoning": "Again."},
+        {"content": "done"},
+    )
+    async with served(sim, mode) as kimi:
+        first = await kimi.think("one", response_schema=SCHEMA)
+        assert first.rules == ["answer-repaired"]
+        assert first.said["parsed"] == {"n": 1}
+        conversation = first.said["conversation_id"]
+        second = await kimi.think("two", response_schema=SCHEMA, conversation_id=conversation)
+        assert second.said["parsed"] == {"n": 2}
+        assert second.said["policy"] == []
+        await kimi.instant("three", conversation_id=conversation)
+    assert messages(sim)[-5:] == [
+        told("user", "one"),
+        told("assistant", '{"n": 1}', reasoning_content="JSON, then."),
+        told("user", "two"),
+        told("assistant", '{"n": 2}', reasoning_content="Again."),
+        told("user", "three"),
+    ]
+    assert "response_format" not in body(chats(sim)[-1])
+
+
+async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: Simulator) -> None:
+    async with served(sim, KIMI_JOURNAL="off") as kimi:
+        first = await kimi.think("one")
+        second = await kimi.think("two", conversation_id=first.said["conversation_id"])
+        assert second.status == "completed"
+        branch = await kimi.think("three", conversation_id=first.run_id)
+        assert branch.status == "completed"
+    assert [message["role"] for message in messages(sim)] == ["user", "assistant", "user"]
+    async with served(sim, KIMI_JOURNAL="off") as later:
+        gone = await later.think("two", conversation_id=first.said["conversation_id"])
+        assert gone.code == "run_not_found"
+
+
+async def test_a_null_conversation_is_none(sim: Simulator) -> None:
+    async with line(sim) as host:
+        result = await host.ask("kimi_instant", {"prompt": "hi", "conversation_id": None})
+    assert result["status"] == "completed"
+    assert result["conversation_id"].startswith("conv_")

@@ -1,0 +1,138 @@
+"""Servers that are killed at random moments of many streams: no text older than a second is lost, no run runs for ever.
+
+``TEST_KILLS=50`` (any number) kills that many; what was sent a second before is then held against the letter.
+``TEST_SEED`` repeats a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.hosts import LOCAL
+from kimi_mcp.journal.records import Record
+from kimi_mcp.simulator import Simulator, playback
+from kimi_mcp.simulator.faults import Step
+from tests.journal.keeping import opened
+from tests.server.asking import raw_process, served
+
+STREAMS = 20
+"""Calls that stream in each server."""
+
+FEW = 5
+"""Servers that are killed in a normal run of the tests."""
+
+AT_ONCE = 2
+"""Servers that live at once, on one data folder."""
+
+WORDS = ("a lighthouse ", "你好 ", "🌍 ", "keeps ", "count\n", "of ships, ")
+
+Sent = dict[str, list[tuple[float, str, str]]]
+"""By prompt: when what was sent, of which kind."""
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """What the simulator has sent, as it sends it."""
+    log: Sent = defaultdict(list)
+    flush = playback._flush
+
+    async def noted(reply: object, step: Step, batch: list[bytes], *, last: bool = False) -> None:
+        now, whose = time.monotonic(), step.match.text or ""
+        for data in batch:
+            if b'"delta"' in data:
+                delta = json.loads(data.removeprefix(b"data: "))["choices"][0]["delta"]
+                log[whose] += [(now, kind, text) for kind, text in delta.items() if kind != "role" and text]
+        await flush(reply, step, batch, last=last)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(playback, "_flush", noted)
+    return log
+
+
+def text(pieces: Sequence[tuple[float, str, str]], kind: str, before: float = float("inf")) -> str:
+    """What was sent of a kind until a moment."""
+    return "".join(said for at, what, said in pieces if what == kind and at <= before)
+
+
+def tale(draw: random.Random, words: int) -> str:
+    return "".join(draw.choice(WORDS) for _ in range(words))
+
+
+def lost(record: Record, pieces: Sequence[tuple[float, str, str]], killed: float) -> float:
+    """How old the oldest text is that was lost, in seconds before the kill; 0 where none was."""
+    for kind, kept in (("reasoning_content", record.outcome.reasoning or ""), ("content", record.outcome.answer)):
+        whole = text(pieces, kind)
+        assert whole.startswith(kept), "nothing but what was sent"
+        length = 0
+        for at, what, said in pieces:
+            if what == kind:
+                length += len(said)
+                if length > len(kept):
+                    return max(0.0, killed - at)
+    return 0.0
+
+
+async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
+    sent: Sent, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = os.environ.get("TEST_KILLS")
+    kills, most_s = (FEW, 2.0) if asked is None else (int(asked), 1.0)  # in a normal run the machine may be busy
+    seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
+    draw = random.Random(seed)
+    killed_at: dict[str, float] = {}
+    room = anyio.Semaphore(AT_ONCE)
+
+    async def kill(sim: Simulator, number: int, moment: float) -> None:
+        prompts = [f"server {number:03} call {call:02}" for call in range(STREAMS)]
+        for prompt in prompts:
+            reasoning, content = (tale(draw, draw.randrange(1, 90)) for _ in range(2))
+            pace = {"tokens_per_second": draw.choice((20, 60, 150)), "event_tokens": draw.choice((1, 4))}
+            sim.play({"match": {"text": prompt}, "reasoning": reasoning, "content": content, **pace})
+        async with room, raw_process(sim, KIMI_MAX_CONCURRENCY=str(STREAMS)) as peer:
+            await peer.greet()
+            for call, prompt in enumerate(prompts):
+                await peer.call("kimi_think", call, prompt=prompt)
+            await sim.until(lambda: any(prompt in sent for prompt in prompts), within=20)
+            await anyio.sleep(moment)
+            peer.process.kill()
+            now = time.monotonic()
+            killed_at.update(dict.fromkeys(prompts, now))
+            await peer.process.wait()
+
+    with anyio.fail_after(30 + 10 * kills):
+        async with Simulator(provider="simulator") as sim, anyio.create_task_group() as tasks:
+            for number in range(kills):
+                tasks.start_soon(kill, sim, number, draw.uniform(0.0, 2.5))
+    async with served(None) as kimi:
+        await kimi.run()
+        records = {record.prompt_head: record for record in await kimi.runs.journal.latest(LOCAL)}
+    with opened(data_dir) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert file.execute("SELECT count(*) FROM runs WHERE status = 'running'").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM pieces").fetchone() == (0,)
+    worst, ends = 0.0, defaultdict[str, int](int)
+    for prompt, killed in killed_at.items():
+        if prompt not in records:
+            assert prompt not in sent, "what was asked was written down before"
+            continue
+        outcome = records[prompt].outcome
+        ends[outcome.status] += 1
+        assert outcome.status in ("failed", "completed"), f"seed {seed}"
+        if outcome.status == "failed":
+            assert outcome.error is not None
+            assert outcome.error.code == "answer_cut_off"
+        age = lost(records[prompt], sent[prompt], killed)
+        assert age <= most_s, f"{prompt}: text of {age:.2f} s before the kill is lost (seed {seed})"
+        worst = max(worst, age)
+    assert ends["failed"]
+    with capsys.disabled():
+        if asked is not None:
+            print(f"\n{kills} kills, {dict(ends)}; the oldest text that was lost: {worst:.2f} s (seed {seed})")

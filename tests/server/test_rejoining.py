@@ -1,0 +1,253 @@
+"""Long calls: who waits, who gets a handle, and the same call made again, which is paid for once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp.shared.exceptions import MCPError
+
+from kimi_mcp.hosts import LOCAL
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import opened
+from tests.server.asking import HELD, Kimi, chats, line, served, until
+
+AGAIN = {"prompt": "What is 17 * 23?"}
+
+
+async def gives_up(sim: Simulator, kimi: Kimi, waiting: int = 1, **arguments: Any) -> None:
+    """A call whose host loses patience by its own clock, after the upstream has begun to answer."""
+    asked = {**AGAIN, **arguments}
+    with pytest.raises(MCPError, match="timed out"):
+        await kimi.call("kimi_think", asked, read_timeout_seconds=1.0)
+    assert sim.waiting_at("end") == waiting
+    await until(lambda: all(run.abandoned for run in kimi.runs._live.values()))
+
+
+async def test_a_host_that_is_not_known_to_wait_gets_a_handle(sim: Simulator, mode: str) -> None:
+    sim.play({**HELD, "times": "always"})
+
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
+        del progress, total, message
+
+    async with served(sim, mode, host="somebody", KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        plain = await kimi.think("one")
+        asked = await kimi.call("kimi_think", {"prompt": "two"}, progress_callback=heard)
+    for told in (plain, asked):
+        assert told.status == "running"
+        assert f'kimi_run(run_id="{told.run_id}", action="wait")' in told.text
+
+
+async def test_a_patient_host_waits_as_long_as_progress_comes(sim: Simulator, mode: str) -> None:
+    sim.play({**HELD, "times": "always"})
+    results: list[Any] = []
+
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
+        del progress, total, message
+
+    async with served(sim, mode, host="claude-code", KIMI_REPLY_WITHIN_S="0.2") as kimi:
+
+        async def ask() -> None:
+            results.append(await kimi.call("kimi_think", AGAIN, progress_callback=heard))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            told = await kimi.think("another, and it asks for no progress")
+            assert told.status == "running", "who wants no progress can't be known to wait for it"
+            assert results == []
+            sim.open_gate("end")
+    assert results[0].status == "completed"
+
+
+async def test_a_host_that_gave_up_finds_its_run_and_the_same_call_joins_it(sim: Simulator, mode: str) -> None:
+    sim.play(HELD)
+    async with served(sim, mode) as kimi:
+        await gives_up(sim, kimi)
+        listed = (await kimi.run()).answer
+        assert "running" in listed
+        assert AGAIN["prompt"] in listed
+        results: list[Any] = []
+
+        async def ask() -> None:
+            results.append(await kimi.think(**AGAIN))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until(lambda: len(kimi.house.waiting) == 1)
+            sim.open_gate("end")
+        (joined,) = results
+        assert joined.status == "completed"
+        assert joined.run_id == listed.split()[0]
+        assert joined.rules == ["run-rejoined"]
+        assert joined.text.startswith(HELD["content"])
+        assert "run-rejoined" in joined.text
+        assert len(chats(sim)) == 1, "it was paid for once"
+        anew = await kimi.think(**AGAIN)
+        assert anew.run_id != joined.run_id
+        assert anew.rules == []
+    assert len(chats(sim)) == 2, "what was handed over is asked anew"
+
+
+async def test_the_same_call_gets_the_answer_that_came_when_nobody_waited_even_after_a_restart(
+    sim: Simulator, mode: str
+) -> None:
+    sim.play(HELD)
+    async with served(sim, mode) as kimi:
+        await gives_up(sim, kimi)
+        sim.open_gate("end")
+        await until(lambda: not kimi.runs.is_busy)
+    async with served(sim, mode) as later:
+        joined = await later.think(**AGAIN)
+        assert joined.status == "completed"
+        assert joined.answer == HELD["content"]
+        assert joined.rules == ["run-rejoined"]
+        assert len(chats(sim)) == 1
+        assert (await later.think(**AGAIN)).rules == []
+    assert len(chats(sim)) == 2
+
+
+async def test_the_same_call_joins_a_run_of_another_server(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with served(sim) as one, served(sim, KIMI_REPLY_WITHIN_S="0.3") as other:
+        await gives_up(sim, one)
+        told = await other.think(**AGAIN)
+        assert told.status == "running"
+        assert told.rules == ["run-rejoined"]
+        sim.open_gate("end")
+        assert (await other.run(told.run_id, wait_s=10)).answer == HELD["content"]
+    assert len(chats(sim)) == 1
+
+
+async def test_a_call_again_at_once_joins_although_it_comes_with_the_cancellation(sim: Simulator) -> None:
+    sim.play({**HELD, "times": "always"})
+    async with line(sim, KIMI_REPLY_WITHIN_S="0.3") as host:
+        await host.call("kimi_think", AGAIN, 1)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.cancel(1, reason="Request timed out")
+        again = await host.ask("kimi_think", AGAIN, 2)
+    assert [entry["rule"] for entry in again["policy"]] == ["run-rejoined"]
+    assert len(chats(sim)) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"prompt": "What is 17 * 24?"}, {"system": "Be brief."}, {"max_tokens": 20_000}, {"model": "kimi-k2.6"}],
+    ids=lambda changed: next(iter(changed)),
+)
+async def test_another_call_joins_nothing(sim: Simulator, changed: dict[str, Any]) -> None:
+    sim.play(HELD)
+    async with served(sim) as kimi:
+        await gives_up(sim, kimi)
+        result = await kimi.think(**{**AGAIN, **changed})
+        assert result.rules == []
+        assert (await kimi.instant(**AGAIN)).rules == []
+    assert len(chats(sim)) == 3
+
+
+async def test_another_host_joins_nothing(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with served(sim, host="one") as one, served(sim, host="other") as other:
+        await gives_up(sim, one)
+        assert (await other.think(**AGAIN)).rules == []
+    assert len(chats(sim)) == 2
+
+
+async def test_a_run_that_failed_or_whose_server_died_is_asked_anew(sim: Simulator, data_dir: Path) -> None:
+    sim.play({**HELD, "no_finish": True}, HELD)
+    async with served(sim) as kimi:
+        await gives_up(sim, kimi)
+        sim.open_gate("end")
+        await until(lambda: not kimi.runs.is_busy)
+        anew = await kimi.think(**AGAIN)
+        assert anew.status == "completed"
+        assert anew.rules == []
+        with opened(data_dir) as file:  # as if a server had been killed that its host had given up on
+            file.execute("UPDATE runs SET status = 'running', owner = 'srv_dead', abandoned = 1")
+        assert (await kimi.think(**AGAIN)).rules == []
+    assert len(chats(sim)) == 3
+
+
+async def test_an_answer_that_is_too_old_is_asked_anew(sim: Simulator, data_dir: Path) -> None:
+    sim.play(HELD)
+    async with served(sim) as kimi:
+        await gives_up(sim, kimi)
+        sim.open_gate("end")
+        await until(lambda: not kimi.runs.is_busy)
+        with opened(data_dir) as file:
+            file.execute("UPDATE runs SET ended_at = ended_at - 3601")
+        assert (await kimi.think(**AGAIN)).rules == []
+    assert len(chats(sim)) == 2
+
+
+async def test_many_may_join_at_once_and_it_is_paid_for_once(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with served(sim) as kimi:
+        await gives_up(sim, kimi)
+        results: list[Any] = []
+
+        async def ask() -> None:
+            results.append(await kimi.think(**AGAIN))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(ask)
+            await until(lambda: len(kimi.house.waiting) == 10)
+            sim.open_gate("end")
+    assert len({result.run_id for result in results}) == 1
+    assert {result.answer for result in results} == {HELD["content"]}
+    assert all(result.rules == ["run-rejoined"] for result in results)
+    assert len(chats(sim)) == 1
+
+
+@pytest.mark.parametrize("where", ["here", "another server"])
+async def test_a_user_who_cancels_a_joined_run_ends_it(sim: Simulator, where: str) -> None:
+    sim.play(HELD)
+    async with served(sim) as one, served(sim) as other:
+        await gives_up(sim, one)
+        kimi = one if where == "here" else other
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: kimi.think(**AGAIN))
+            await until(lambda: len(kimi.house.waiting) == 1)
+            tasks.cancel_scope.cancel()
+        await sim.client_gone(within=4)
+        await until(lambda: not one.runs.is_busy)
+        (run,) = await one.runs.latest(LOCAL)
+        assert run.status == "cancelled"
+        anew = await kimi.think(**AGAIN)
+        assert anew.rules == []
+
+
+async def test_a_host_that_gives_up_on_a_joined_run_may_join_it_again(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with served(sim, KIMI_REPLY_WITHIN_S="60") as kimi:
+        await gives_up(sim, kimi)
+        await gives_up(sim, kimi)
+        sim.open_gate("end")
+        assert (await kimi.think(**AGAIN)).rules == ["run-rejoined"]
+    assert len(chats(sim)) == 1
+
+
+async def test_a_user_who_cancels_is_no_host_that_gave_up(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with served(sim) as kimi:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: kimi.think(**AGAIN))
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            tasks.cancel_scope.cancel()
+        await sim.client_gone(within=1)
+        assert (await kimi.think(**AGAIN)).rules == []
+    assert len(chats(sim)) == 2
+
+
+async def test_without_a_journal_the_same_call_joins_too(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with served(sim, KIMI_JOURNAL="off") as kimi:
+        await gives_up(sim, kimi)
+        sim.open_gate("end")
+        await until(lambda: not kimi.runs.is_busy)
+        assert (await kimi.think(**AGAIN)).rules == ["run-rejoined"]
+        assert (await kimi.think(**AGAIN)).rules == []
+    assert len(chats(sim)) == 2

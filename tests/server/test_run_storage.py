@@ -1,0 +1,229 @@
+"""The journal's faults as a caller sees them: refused before anything is paid for, and an answer is never the price."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp.journal import database
+from kimi_mcp.journal.database import FILE
+from kimi_mcp.secrecy import SECRETS
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import everything, opened
+from tests.journal.test_storage import fill
+from tests.server.asking import HELD, KEY, Kimi, chats, forms, served, until
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a small disk of its own."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _file(data: Path) -> None:
+    data.write_text("mine")
+
+
+def _folder(data: Path) -> None:
+    (data / FILE).mkdir(parents=True)
+
+
+def _foreign(data: Path) -> None:
+    data.mkdir()
+    with opened(data) as file:
+        file.execute("CREATE TABLE runs (mine TEXT)")
+
+
+def _newer(data: Path) -> None:
+    data.mkdir()
+    with opened(data) as file:
+        file.executescript("CREATE TABLE about (name TEXT, value TEXT); INSERT INTO about VALUES ('version', '99')")
+
+
+def _damaged(data: Path) -> None:
+    data.mkdir()
+    (data / FILE).write_bytes(b"Dear diary, " * 1000)
+
+
+@pytest.mark.parametrize("spoil", [_file, _folder, _foreign, _newer, _damaged])
+async def test_a_journal_that_can_not_be_used_refuses_the_call_before_it_is_paid_for(
+    sim: Simulator, mode: str, data_dir: Path, spoil: Any
+) -> None:
+    spoil(data_dir)
+    before = everything(data_dir) if data_dir.is_dir() else data_dir.read_bytes()
+    async with served(sim, mode) as kimi:
+        refused = await kimi.think()
+        assert refused.code == "not_configured"
+        assert refused.said["run_id"] is None
+        assert "KIMI_DATA_DIR" in refused.error["fix"] or "Call again" in refused.error["fix"]
+        assert str(data_dir) not in refused.text
+        assert chats(sim) == []
+        again = await kimi.think()
+    if spoil is _damaged:
+        assert again.status == "completed", "a new one is begun"
+        (aside,) = data_dir.glob("*.damaged-*")
+        assert aside.read_bytes() == before
+    else:
+        assert again.code == "not_configured"
+        assert "KIMI_JOURNAL=off" in again.error["fix"]
+        found = everything(data_dir) if data_dir.is_dir() else data_dir.read_bytes()
+        assert before in found or found == before, "nothing is deleted"
+        async with served(sim, mode, KIMI_JOURNAL="off") as kimi:
+            assert (await kimi.think()).status == "completed"
+
+
+async def test_a_full_disk_refuses_the_call_and_the_next_one_works_once_there_is_room(
+    sim: Simulator, tiny: Path
+) -> None:
+    async with served(sim, KIMI_DATA_DIR=str(tiny / "data")) as kimi:
+        assert (await kimi.think()).status == "completed"
+        ballast = fill(tiny)
+        refused = await kimi.think("long " * 200_000)
+        assert refused.code == "not_configured"
+        assert "full" in refused.error["message"]
+        assert len(chats(sim)) == 1
+        ballast.unlink()
+        assert (await kimi.think()).status == "completed"
+
+
+async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answer(
+    sim: Simulator, tiny: Path, mode: str
+) -> None:
+    answer = "".join(f"{number} 你好🌍\n" for number in range(60_000))
+    sim.play({"content": answer, "event_tokens": 500, "tokens_per_second": 400_000, "gate": "on", "gate_at": 40})
+    folder = tiny / "data"
+    async with served(sim, mode, KIMI_DATA_DIR=str(folder), KIMI_REPLY_WITHIN_S="0.3") as kimi:
+        told = await kimi.instant(max_tokens=262_000)
+        await sim.until(lambda: sim.waiting_at("on") == 1)
+        fill(tiny)
+        sim.open_gate("on")
+        with anyio.fail_after(20):
+            result = await kimi.run(told.run_id, wait_s=20)
+        assert result.status in ("completed", "partial")
+        read = await _whole(kimi, told.run_id)
+        assert answer.startswith(read)
+        assert result.status == "partial" or read == answer
+        (tiny / "ballast").unlink()
+        assert (await kimi.instant("hi")).status in ("completed", "running"), "the next call works"
+
+
+async def _whole(kimi: Kimi, run_id: str) -> str:
+    read, offset = "", 0
+    while offset is not None:
+        page = (await kimi.run(run_id, "answer", offset=offset)).said["page"]
+        read, offset = read + page["text"], page["next_offset"]
+    return read
+
+
+async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
+    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCKED_S", 0.1)
+    sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
+        told = await kimi.instant("hi")
+        await sim.until(lambda: sim.waiting_at("a") == 1)
+        await _seen(other, told.run_id, lambda text: bool(text))
+        sim.play()
+        with opened(data_dir) as file:
+            file.execute("BEGIN IMMEDIATE")
+            sim.open_gate("a")
+            await until(lambda: kimi.runs._said_broken or not kimi.runs.is_busy)
+            file.execute("ROLLBACK")
+        await kimi.run(told.run_id, wait_s=10)
+        assert (await kimi.instant("another")).status == "completed"
+        assert await _seen(other, told.run_id, lambda text: text.endswith("five.")) == "one two three four five."
+
+
+async def _seen(other: Kimi, run_id: str, wanted: Any) -> str:
+    with anyio.fail_after(5):
+        while not wanted(text := (await other.run(run_id, "status")).answer):
+            await anyio.sleep(0.05)
+    return text
+
+
+async def test_nothing_is_written_anywhere_without_a_journal(
+    sim: Simulator, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(home))
+    environment = {**os.environ, "KIMI_BASE_URL": sim.base_url, "KIMI_PROVIDER": "simulator", "KIMI_JOURNAL": "off"}
+    command = [sys.executable, "-m", "kimi_mcp", "ask", "What is 17 * 23?"]
+    done = await anyio.run_process(command, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    async with served(sim, KIMI_JOURNAL="off") as kimi:
+        first = await kimi.think("one")
+        assert (await kimi.think("two", conversation_id=first.said["conversation_id"])).status == "completed"
+    assert not data_dir.exists()
+    assert list(home.rglob("*")) == []
+
+
+async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> None:
+    """A user pastes it, a model repeats it, a tool's schema carries it: the file never holds it."""
+    echoes = [f"Your key is {form}." for form in forms(KEY)]
+    sim.play(
+        {"content": " ".join(echoes), "reasoning": f"It says {KEY}.", "gate": "end", "gate_at": "finish"},
+        {"content": f"Again {KEY}", "event_tokens": 1},
+        {"status": 401, "echo_key": True},
+    )
+    try:
+        async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.3") as kimi:
+            told = await kimi.think(f"My key is {KEY}, what is it?", system=f"Never say {KEY}.")
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            await _seen(kimi, told.run_id, lambda text: text.endswith("."))
+            await anyio.sleep(1)  # what arrives is written meanwhile
+            content = everything(data_dir)
+            assert not [form for form in forms(KEY) if form.encode() in content]
+            sim.open_gate("end")
+            first = await kimi.run(told.run_id, wait_s=10)
+            assert first.status == "completed"
+            await kimi.think(f"And {KEY}?", conversation_id=first.said["conversation_id"])
+            await kimi.think(f"And once more {KEY}?", temperature=0.5)
+        content = everything(data_dir)
+        assert not [form for form in forms(KEY) if form.encode() in content]
+    finally:
+        SECRETS._forms = ()
+    sent = [message["content"] for message in chats(sim)[0].body["messages"]]  # type: ignore[index]
+    assert sent == [f"Never say {KEY}.", f"My key is {KEY}, what is it?"], "the prompt goes verbatim all the same"
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, data_dir: Path) -> None:
+    encoded = base64.b64encode(PIXEL).decode()
+    sim.play({**HELD, "times": 1})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.5") as kimi:
+        told = await kimi.call("kimi_vision", {"prompt": "What is it?", "images": [f"data:image/png;base64,{encoded}"]})
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        assert encoded[:60].encode() not in everything(data_dir)
+        sim.open_gate("end")
+        assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
+        broken = base64.b64encode(PIXEL[:40]).decode()
+        await kimi.call("kimi_vision", {"prompt": "And?", "images": [f"data:image/png;base64,{broken}"]})
+        content = everything(data_dir)
+    assert encoded[:40].encode() not in content
+    assert PIXEL not in content
+    with opened(data_dir) as file:
+        (request,) = file.execute("SELECT request FROM runs WHERE id = ?", [told.run_id]).fetchone()
+    assert f'"size":{len(PIXEL)}' in request, "media are kept by hash and size"
+    assert '"sha256":"' in request

@@ -1,0 +1,286 @@
+"""Several servers on one data folder: each sees the others' runs, waits for them, ends them, and knows the dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import opened
+from tests.server.asking import HELD, body, chats, held, process, raw_process, served
+from tests.stdio.peer import Peer
+
+
+@asynccontextmanager
+async def owner(sim: Simulator, **variables: str) -> AsyncIterator[Peer]:
+    """A server in a process of its own, greeted."""
+    async with raw_process(sim, **variables) as peer:
+        await peer.greet()
+        yield peer
+
+
+async def arrived(kimi: Any, number: int = 1) -> list[str]:
+    """The ids of so many runs that another server has brought whole texts of, as this one sees them."""
+    with anyio.fail_after(10):
+        while True:
+            lines = (await kimi.run()).answer.splitlines()
+            ids = [one.split()[0] for one in lines if one.startswith("run_")]
+            told = [await kimi.run(run_id, "status") for run_id in ids]
+            if len(told) == number and all(each.answer == HELD["content"] for each in told):
+                return ids
+
+
+async def test_a_run_of_another_server_is_seen_read_and_waited_for(sim: Simulator, mode: str) -> None:
+    sim.play(HELD)
+    async with owner(sim) as peer, served(sim, mode) as kimi:
+        await peer.call("kimi_think", 1, prompt="hi")
+        (run_id,) = await arrived(kimi)
+        status = await kimi.run(run_id, "status")
+        assert status.status == "running"
+        assert status.reasoning == HELD["reasoning"]
+        assert status.said["model"]["sent"] == "kimi-k2.5", "it was sent, and that is known"
+        assert status.attempts == 1
+        assert status.said["timing"]["total_s"] > 0
+        page = await kimi.run(run_id, "answer", offset=3)
+        assert page.said["page"] == {"of": "answer", "text": "is 391.", "offset": 3, "next_offset": 10}
+        results: list[Any] = []
+
+        async def wait() -> None:
+            results.append(await kimi.run(run_id, wait_s=20))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            sim.open_gate("end")
+        own = (await peer.reply())["result"]["structuredContent"]
+    assert results[0].status == "completed"
+    assert results[0].said == own, "both see the same, to the last field"
+    assert len(chats(sim)) == 1
+
+
+async def test_another_server_ends_a_run_within_two_seconds(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with owner(sim) as peer, served(sim) as kimi:
+        await peer.call("kimi_think", 1, prompt="hi")
+        (run_id,) = await arrived(kimi)
+        began = time.monotonic()
+        cancelled = await kimi.run(run_id, "cancel")
+        took = time.monotonic() - began
+        await sim.client_gone(within=1)
+        own = (await peer.reply())["result"]["structuredContent"]
+    assert cancelled.status == own["status"] == "cancelled"
+    assert cancelled.answer == HELD["content"]
+    assert took < 4  # 2 promised; the machine may be busy
+
+
+async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
+    sim.play({**HELD, "times": 3})
+    async with owner(sim) as peer, served(sim, mode) as kimi:
+        for number in range(3):
+            await peer.call("kimi_think", number, prompt=f"call {number}")
+        ids = await arrived(kimi, 3)
+        peer.process.kill()
+        await peer.process.wait()
+        listed = (await kimi.run()).answer
+        assert "running" not in listed
+        for run_id in ids:
+            for action in ("status", "wait", "cancel"):
+                with anyio.fail_after(2):
+                    result = await kimi.run(run_id, action)
+                assert result.status == "failed"
+                assert result.code == "answer_cut_off"
+                assert result.answer == HELD["content"]
+                assert result.reasoning == HELD["reasoning"]
+                assert result.said["model"]["sent"] == "kimi-k2.5"
+                assert result.said["usage"]["cost_usd"] is None
+            assert (await kimi.run(run_id, "reasoning")).said["page"]["text"] == HELD["reasoning"]
+
+
+async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) -> None:
+    sim.play(HELD)
+    async with owner(sim) as peer, served(sim) as kimi:
+        await peer.call("kimi_think", 1, prompt="hi")
+        (run_id,) = await arrived(kimi)
+        results: list[Any] = []
+
+        async def wait() -> None:
+            results.append(await kimi.run(run_id, wait_s=60))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                peer.process.kill()
+    assert results[0].status == "failed"
+    assert results[0].answer == HELD["content"]
+
+
+@pytest.mark.parametrize("way", ["EOF", "SIGTERM", "SIGINT"])
+async def test_a_server_that_ends_writes_down_what_has_arrived(sim: Simulator, way: str) -> None:
+    live = 20
+    sim.play({**HELD, "times": live})
+    async with owner(sim, KIMI_MAX_CONCURRENCY=str(live)) as peer, served(sim) as kimi:
+        for number in range(live):
+            await peer.call("kimi_think", number, prompt=f"call {number}")
+        await sim.until(lambda: sim.waiting_at("end") == live)
+        ids = await _ids(kimi, live)
+        began = time.monotonic()
+        if way == "EOF":
+            await peer.close_stdin()
+        else:
+            peer.signal(signal.Signals[way])
+        assert await peer.leaves() == 0
+        took = time.monotonic() - began
+        for run_id in ids:
+            result = await kimi.run(run_id)
+            assert result.status == "failed"
+            assert result.code == "answer_cut_off"
+            assert result.answer == HELD["content"], "all that the simulator had sent"
+    assert took < 3  # 1.5 promised; the machine may be busy
+
+
+async def _ids(kimi: Any, number: int) -> list[str]:
+    """The ids of all runs, those of other servers too."""
+    with anyio.fail_after(10):
+        while True:
+            ids = [record.id for record in await kimi.runs.journal.latest("local")] if kimi.house.working else []
+            if len(ids) == number:
+                return ids
+            await kimi.run()
+
+
+@pytest.mark.parametrize("way", ["EOF", "SIGTERM"])
+async def test_a_locked_file_does_not_keep_a_server_from_ending(sim: Simulator, way: str, data_dir: Path) -> None:
+    live = 20
+    sim.play({**HELD, "times": live})
+    async with owner(sim, KIMI_MAX_CONCURRENCY=str(live)) as peer, served(sim) as kimi:
+        for number in range(live):
+            await peer.call("kimi_think", number, prompt=f"call {number}")
+        await sim.until(lambda: sim.waiting_at("end") == live)
+        ids = await _ids(kimi, live)
+        with opened(data_dir) as file:
+            file.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            if way == "EOF":
+                await peer.close_stdin()
+            else:
+                peer.signal(signal.Signals[way])
+            assert await peer.leaves() == 0
+            took = time.monotonic() - began
+            file.execute("ROLLBACK")
+        results = [await kimi.run(run_id) for run_id in ids]
+    assert {result.status for result in results} == {"failed"}
+    assert all(HELD["content"].startswith(result.answer) for result in results)
+    assert took < 3  # 1.5 promised; the machine may be busy
+
+
+async def test_runs_of_all_servers_are_listed_newest_first(sim: Simulator) -> None:
+    async with served(sim) as one, served(sim) as other:
+        ids = [(await (one, other)[number % 2].instant(f"call {number}")).run_id for number in range(6)]
+        for kimi in (one, other):
+            assert [each.split()[0] for each in (await kimi.run()).answer.splitlines()] == ids[::-1]
+
+
+async def test_a_long_answer_of_another_process_comes_in_pages(sim: Simulator) -> None:
+    answer = "".join(f"{number} 你好🌍\n" for number in range(6_000))
+    sim.play({"content": answer, "event_tokens": 500})
+    async with process(sim) as client:
+        told = held(await client.call_tool("kimi_think", {"prompt": "hi", "max_tokens": 262_000}))
+        async with served(sim) as kimi:
+            read, offset = "", 0
+            while offset is not None:
+                page = (await kimi.run(told.run_id, "answer", offset=offset)).said["page"]
+                read, offset = read + page["text"], page["next_offset"]
+    assert read == answer
+
+
+async def test_twenty_writers_of_one_conversation_take_turns(sim: Simulator) -> None:
+    sim.play({"content": "23.", "reasoning": "Hm."})
+    async with served(sim) as one, served(sim) as other:
+        first = await one.think("the first")
+        conversation = first.said["conversation_id"]
+        statuses: list[str] = []
+
+        async def write(number: int) -> None:
+            result = await (one, other)[number % 2].instant(f"writer {number:02}", conversation_id=conversation)
+            statuses.append(result.status)
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(write, number)
+        assert statuses == ["completed"] * 20
+        await one.instant("the last", conversation_id=conversation)
+    sent = [[m["content"] for m in body(chat)["messages"] if m["role"] == "user"] for chat in chats(sim)]
+    assert [len(users) for users in sent] == list(range(1, 23)), "each went on where the one before had ended"
+    assert sorted(sent[-1][1:-1]) == [f"writer {number:02}" for number in range(20)], "and none is lost"
+    assert all(later[: len(sooner)] == sooner for sooner, later in pairwise(sent))
+
+
+async def test_a_writer_whose_server_is_killed_gives_its_turn_away(sim: Simulator) -> None:
+    sim.play({"content": "23."}, HELD)
+    async with owner(sim) as peer, served(sim) as kimi:
+        first = await kimi.instant("one")
+        conversation = first.said["conversation_id"]
+        await peer.call("kimi_think", 1, prompt="two", conversation_id=conversation)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        results: list[Any] = []
+
+        async def write() -> None:
+            results.append(await kimi.instant("three", conversation_id=conversation))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(write)
+                os.kill(peer.process.pid, signal.SIGKILL)
+    assert results[0].status == "completed"
+    assert [m["content"] for m in body(chats(sim)[-1])["messages"]] == ["one", "23.", "three"]
+
+
+async def test_a_writer_that_gives_up_waiting_leaves_no_turn_taken(sim: Simulator) -> None:
+    sim.play({"content": "23."}, HELD)
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.3") as one, served(sim) as other:
+        first = await other.instant("one")
+        conversation = first.said["conversation_id"]
+        working = await one.think("two", conversation_id=conversation)
+        assert working.status == "running"
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        waiting = [await one.think(f"in vain {number}", conversation_id=conversation) for number in range(3)]
+        assert {each.attempts for each in waiting} == {0}
+        for each in waiting:
+            assert (await one.run(each.run_id, "cancel")).status == "cancelled"
+        sim.open_gate("end")
+        assert (await one.run(working.run_id, wait_s=10)).status == "completed"
+        with anyio.fail_after(5):
+            assert (await other.instant("three", conversation_id=conversation)).status == "completed"
+    assert [m["content"] for m in body(chats(sim)[-1])["messages"]] == ["one", "23.", "two", "It is 391.", "three"]
+
+
+async def test_a_run_that_was_taken_back_while_another_server_waits_for_it_is_found_gone(
+    sim: Simulator, data_dir: Path
+) -> None:
+    sim.play(HELD)
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.3") as one, served(sim) as other:
+        told = await one.think()
+        results: list[Any] = []
+
+        async def wait() -> None:
+            results.append(await other.run(told.run_id, wait_s=60))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await anyio.sleep(0.3)
+                with opened(data_dir) as file:
+                    file.execute("DELETE FROM runs")
+        sim.open_gate("end")
+        assert (await one.run(told.run_id, wait_s=10)).status == "completed"
+        assert (await one.run(told.run_id)).answer == HELD["content"], "its own server still has it"
+    assert results[0].code == "run_not_found"

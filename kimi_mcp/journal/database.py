@@ -359,13 +359,27 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
         )
     else:
         engine = made_engine(url or f"sqlite:///{cast(Path, folder) / FILE}")
+        _prepare_database(engine)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tuned)
     return engine
 
 
+def _prepare_database(engine: Engine) -> None:
+    """Make the file that a URL names, for its owner alone, where it names one."""
+    if engine.dialect.name != "sqlite" or cast(str, engine.url.database).startswith("file:"):
+        return
+    try:
+        _prepare_file(Path(cast(str, engine.url.database)))
+    except OSError as fault:
+        raise faults.of_folder(fault, by_url=True) from None
+
+
 def made_engine(url: str) -> Engine:
-    """An engine for a database by its URL, not connected yet; raises ``NotConfigured`` for one that names none."""
+    """An engine for a database by its URL, which opens and makes nothing yet.
+
+    Raises ``NotConfigured`` for a URL that names no database.
+    """
     try:
         named = make_url(url)
         sqlite = named.get_backend_name() == "sqlite"
@@ -377,11 +391,7 @@ def made_engine(url: str) -> Engine:
         )
         if engine.dialect.is_async or (sqlite and named.database in (None, "", ":memory:")):
             raise ValueError
-        if sqlite and not cast(str, named.database).startswith("file:"):
-            _prepare_file(Path(cast(str, named.database)))
         return engine
-    except OSError as fault:
-        raise faults.of_folder(fault, by_url=True) from None
     except (ArgumentError, ValueError, TypeError):
         wrong = "KIMI_DATABASE_URL is not the URL of a database."
     except ImportError:

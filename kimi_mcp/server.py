@@ -107,9 +107,9 @@ class House:
 
 
 def _taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
-    from kimi_mcp.swarm import SwarmCall, run_swarm
+    from kimi_mcp.swarm import taken_up
 
-    return lambda run: run_swarm(SwarmCall.of_json(task), run, engine)
+    return taken_up(task, engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

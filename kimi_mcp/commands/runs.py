@@ -310,18 +310,23 @@ async def _settled(journal: Journal, record: Record) -> Record:
 async def _resumed(settings: Settings, said: str) -> Outcome:
     import anyio
 
+    from kimi_mcp.engine import Engine
     from kimi_mcp.runs import open_runs
+    from kimi_mcp.swarm import taken_up
 
     if not _begun(settings):
         raise _unknown()
     ended: list[Outcome] = []
-    async with anyio.create_task_group() as tasks:
-        runs = open_runs(tasks, settings)
-        try:
+    engine, runs = Engine(settings), None
+    try:
+        async with anyio.create_task_group() as tasks:
+            runs = open_runs(tasks, settings, lambda task: taken_up(task, engine))
             ended.append(await _gone_on_with(runs, said))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await runs.journal.aclose(unfinished=runs.is_busy)
+    finally:
+        with anyio.move_on_after(1, shield=True):
+            await engine.aclose()
+            if runs is not None:
+                await runs.journal.aclose(unfinished=not ended)
     return ended[0]
 
 

@@ -50,7 +50,6 @@ def _insert(connection: Connection, entry: Entry, owner: str, counted_usd: float
             prompt_head=scrub(entry.prompt_head),
             call_key=entry.call_key,
             abandoned=0,
-            resumable=int(entry.resumable),
             cancel_asked=0,
             started_at=entry.started_at,
             **_known(entry, counted_usd),
@@ -67,6 +66,7 @@ def _known(entry: Entry, counted_usd: float) -> dict[str, Any]:
     return {
         "conversation_id": entry.conversation_id,
         "follows": entry.follows,
+        "resumable": int(entry.resumable),
         "request": as_text(entry.request),
         "model_asked": entry.outcome.model_asked,
         "model_id": entry.model_id,

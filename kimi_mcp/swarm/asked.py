@@ -46,10 +46,17 @@ class SwarmCall:
 
     @classmethod
     def of_json(cls, task: Mapping[str, Any]) -> SwarmCall:
-        """The call that was written down."""
-        tools: Any = task["tools"]
-        said: dict[str, Any] = {**task, "items": tuple(task["items"]), "tools": None if tools is None else tuple(tools)}
-        return cls(**said)
+        """The call that was written down; raises ``InvalidArguments`` for one that another version wrote."""
+        try:
+            tools: Any = task["tools"]
+            items = tuple(task["items"])
+            said: dict[str, Any] = {**task, "items": items, "tools": None if tools is None else tuple(tools)}
+            return cls(**said)
+        except (KeyError, TypeError):
+            raise InvalidArguments(
+                "This run was begun by another version of kimi-mcp, and its server has died.",
+                fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
+            ) from None
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ Both write the same record by the same rules, so that either can be taken up aga
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
@@ -63,6 +63,15 @@ async def run_swarm(
     """
     run.task = call.as_json()  # before anything is written down of it: another server can go on with it from here on
     return await engine.concluded(run, _swarm(call, run, engine, steps, pace, toolbox))
+
+
+def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
+    """What goes on with a swarm whose server has died, by what it wrote down as its task.
+
+    Raises ``InvalidArguments`` for a task that another version wrote.
+    """
+    call = SwarmCall.of_json(task)
+    return lambda run: run_swarm(call, run, engine)
 
 
 async def _swarm(

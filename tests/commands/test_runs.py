@@ -559,6 +559,33 @@ def test_what_nothing_here_can_go_on_with_is_said_with_what_to_do(data_dir: Path
     keeping(data_dir, lambda journal: begin(journal, number(1), tool="kimi_later", resumable=True, request=task))
     done = kimi("resume", number(1))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "kimi_later" in done.stderr
-    assert f"kimi-mcp runs cancel {number(1)}" in done.stderr
+    assert "another version" in done.stderr
+    assert "kimi-mcp runs cancel" in done.stderr
     assert told("show", number(1))["left_behind"], "it is still there to be gone on with"
+
+
+async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim: Simulator) -> None:
+    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+        await server.greet()
+        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
+        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        while not any(step["result"] for step in (await process("runs", "show", run_id, "--json")).json["steps"]):
+            pass
+        await sim.until(lambda: sim.waiting_at("held") == 1)
+        server.process.kill()
+        await server.process.wait()
+    assert (await process("runs", "--json")).json[0]["status"] == "running", "it is only waiting to be gone on with"
+    shown = (await process("runs", "show", run_id)).out
+    assert "its server has died; it can be resumed" in shown
+    assert "Look at {{item}}." in shown
+    sim.reset()
+    done = await process("runs", "resume", run_id, "--json", settings=to(sim))
+    assert done.status == 0, done.err
+    assert (done.json["run_id"], done.json["status"]) == (run_id, "completed")
+    asked = [json.dumps(request.body) for request in sim.requests if request.path.endswith("/chat/completions")]
+    assert not any("Look at number 1." in body and "number 2" not in body for body in asked), "it was paid for once"
+    assert len(asked) == 2, "the one that was in flight, and the synthesis"
+    again = await process("runs", "resume", run_id, settings=to(sim))
+    assert (again.status, again.out.strip()) == (0, done.json["answer"].strip())
+    assert len(asked) == 2

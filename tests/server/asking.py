@@ -339,6 +339,12 @@ class Line:
         self._read, self._write = streams
         self.house = house
 
+    @property
+    def runs(self) -> Runs:
+        """The server's runs, once there was a call."""
+        assert self.house.working is not None
+        return self.house.working.runs
+
     async def send(self, method: str, params: Mapping[str, Any], request_id: int | str | None = None) -> None:
         """Write a request, or a notification where no id is given."""
         if request_id is None:

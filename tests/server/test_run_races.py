@@ -56,12 +56,12 @@ async def test_a_caller_that_leaves_while_its_run_is_written_down_spoils_nothing
             other.execute("BEGIN IMMEDIATE")
             await host.call("kimi_instant", {"prompt": "hi"}, 1)
             await engine.until(lambda: engine.waiting_at("models") == 1)
-            await until(lambda: any(run._recording.locked() for run in host.house.working.runs._live.values()))
+            await until(lambda: any(run._recording.locked() for run in host.runs._live.values()))
             await host.cancel(1, reason="Request timed out")
-            await until(lambda: not any(run._recording.locked() for run in host.house.working.runs._live.values()))
+            await until(lambda: not any(run._recording.locked() for run in host.runs._live.values()))
             other.execute("ROLLBACK")
         engine.open_gate("models")
-        await until(lambda: not host.house.working.runs.is_busy)
+        await until(lambda: not host.runs.is_busy)
         assert statuses(data_dir) == ["completed"]
         assert len(chats(engine)) == 1
 
@@ -86,7 +86,7 @@ async def test_a_call_that_is_cancelled_while_the_first_one_opens_the_journal_is
             await host.call("kimi_instant", {"prompt": "hi"}, number)
             await host.cancel(number, reason="the user pressed escape")
         assert (await host.ask("kimi_instant", {"prompt": "hi"}))["status"] == "completed"
-        await until(lambda: not host.house.working.runs.is_busy)
+        await until(lambda: not host.runs.is_busy)
         assert host.house.waiting == {}
 
 

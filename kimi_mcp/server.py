@@ -62,6 +62,9 @@ PROGRESS_EVERY_S = 3.0
 CLOSE_WITHIN_S = 0.5
 """Seconds that closing connections and the journal may take at the end."""
 
+LOOK_BACK_AFTER_S = 1.0
+"""Seconds after the start until it is looked for what an earlier server left: the host's first questions come first."""
+
 ROOTS_WITHIN_S = 3.0
 """Seconds within which a host that offers roots must name them."""
 
@@ -91,11 +94,26 @@ class House:
                     self.working = await anyio.to_thread.run_sync(self._open)
         return self.working
 
+    async def take_up_what_was_left(self) -> None:
+        """Once the host has its tools: go on with what a server of the same folder left when it died."""
+        await anyio.sleep(LOOK_BACK_AFTER_S)
+        if await anyio.to_thread.run_sync(self._left_behind):
+            try:
+                await (await self.opened()).runs.take_up_all()
+            except KimiError as fault:
+                log.warning("what an earlier server left can't be taken up: %s", fault.message)
+
+    def _left_behind(self) -> bool:
+        from kimi_mcp.journal.presence import left_behind
+        from kimi_mcp.journal.survey import folder_of
+
+        return self.settings.journal == "on" and left_behind(folder_of(self.settings))
+
     async def aclose(self) -> None:
         """Close every connection and the journal, where any call was made."""
         if self.working is not None:
             await self.working.engine.aclose()
-            await self.working.runs.journal.aclose()
+            await self.working.runs.aclose()
 
     def _open(self) -> Working:
         from kimi_mcp.engine import Engine
@@ -144,6 +162,7 @@ def build_server(settings: Settings) -> Server[House]:
         try:
             async with anyio.create_task_group() as tasks:
                 house = House(settings, tasks)
+                tasks.start_soon(house.take_up_what_was_left)
                 yield house
                 tasks.cancel_scope.cancel()  # every run writes down what has arrived
         finally:

@@ -10,10 +10,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -23,7 +24,7 @@ from kimi_mcp.terminal import Page, complain, is_terminal
 
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
-    from kimi_mcp.journal.records import Record
+    from kimi_mcp.journal.records import Record, Step
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.runs import Runs
     from kimi_mcp.settings import Settings
@@ -60,6 +61,9 @@ Most = Annotated[
 OfStatus = Annotated[Status | None, typer.Option(help="Only those that stand so.")]
 Today = Annotated[bool, typer.Option("--today", help="Only today's (UTC), which the day's spending limit counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+AsPage = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", dir_okay=False, help="Write it as one page for a browser.")
+]
 EveryAsJson = Annotated[bool, typer.Option("--json", help="Print them as JSON, every one unless --most says less.")]
 
 
@@ -102,25 +106,41 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
         show_list(found, most or MOST, every=status is None and not today)
 
 
-def show(run_id: Which, as_json: AsJson = False) -> None:
+def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     """Show the whole of one run.
 
     What was asked, what was sent and what the policy changed, reasoning and answer, tokens, cost, steps, and its place
-    in its conversation. With --json the structured result, uncut, and all else that is known.
+    in its conversation. With --json the structured result, uncut, and all else that is known. With --html a page to
+    open in a browser: who worked when, a lane an agent, with each task, reasoning and answer on a click.
     """
     from kimi_mcp.commands.record import show_record
     from kimi_mcp.journal.telling import whole
 
-    async def look(journal: Journal) -> tuple[Record, Any]:
+    async def look(journal: Journal) -> tuple[Record, Sequence[Step], Any]:
         record = await _find(journal, run_id)
+        steps = await journal.steps_of(record.id)
         before, after = await journal.neighbours(record.id)
-        return record, whole(record, await journal.steps_of(record.id), before=before, after=after)
+        return record, steps, whole(record, steps, before=before, after=after)
 
-    record, told = _looked(look)
-    if as_json:
+    record, steps, told = _looked(look)
+    if html is not None:
+        _write_page(html, record, steps)
+    elif as_json:
         _print_json(told)
     else:
         show_record(record, told)
+
+
+def _write_page(file: Path, record: Record, steps: Sequence[Step]) -> None:
+    from kimi_mcp.render import page
+
+    try:
+        file.write_text(page(record, steps), "utf-8", newline="\n")
+    except OSError:
+        raise InvalidArguments(
+            f"{file.name} can't be written.", fix="Name a file in a folder that you may write to with --html."
+        ) from None
+    print(f"Written: {file}. Open it in a browser.")
 
 
 def resume(run_id: Which, as_json: AsJson = False) -> None:

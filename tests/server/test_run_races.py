@@ -145,8 +145,8 @@ async def test_a_thousand_quick_calls_leave_no_thread_descriptor_or_task_behind(
         threads, files, _ = _held()
         assert threads <= before[0]
         assert files <= before[1] + 2
-        assert not kimi.runs._written
-        assert not kimi.runs._seen
+        assert not kimi.runs._writer._written
+        assert not kimi.runs._writer._seen
     names = {thread.name for thread in threading.enumerate()}
     assert not {"journal-writer", "journal-reader"} & names
 

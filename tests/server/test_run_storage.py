@@ -142,7 +142,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             sim.open_gate("a")
-            await until(lambda: kimi.runs._said_broken or not kimi.runs.is_busy)
+            await until(lambda: kimi.runs._writer.said_broken or not kimi.runs.is_busy)
             file.execute("ROLLBACK")
         await kimi.run(told.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"

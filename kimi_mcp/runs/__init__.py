@@ -1,0 +1,12 @@
+"""Runs: every call is one, and it belongs to the server, not to the request that asked for it. I/O: the journal's.
+
+A handler asks for a run and waits for it; the run goes on in the server's own task group when the handler is gone, and
+what has arrived can be read at any moment, here and in every other server of the same data folder. ``run.py`` is one
+run, ``running.py`` those of a process, ``writing.py`` what is written down of them, ``limits.py`` what they may cost.
+"""
+
+from kimi_mcp.runs.recorded import RecordedRun
+from kimi_mcp.runs.run import Run, Seen, Work, Working
+from kimi_mcp.runs.running import Listed, Runs, open_runs
+
+__all__ = ["Listed", "RecordedRun", "Run", "Runs", "Seen", "Work", "Working", "open_runs"]

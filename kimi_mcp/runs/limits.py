@@ -1,0 +1,71 @@
+"""``Limits``: what one call and one day may cost, and whose price counts where none is known. I/O: the journal's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from kimi_mcp.catalogue.profile import Price
+from kimi_mcp.errors import BudgetExceeded, KimiError
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.journal import Journal
+    from kimi_mcp.runs.run import Run
+
+
+class Limits:
+    """The spending limits of an operator, in US dollars; None where there is none."""
+
+    def __init__(
+        self,
+        *,
+        call_usd: float | None = None,
+        day_usd: float | None = None,
+        dearest: Callable[[], Price] | None = None,
+    ) -> None:
+        self.day_usd = day_usd
+        """What all runs of a day (UTC) may cost together, those of every server on the same data folder."""
+        self._call_usd, self._dearest = call_usd, dearest
+
+    def counted_usd(self, run: Run) -> float:
+        """What a run counts so far."""
+        return run.counted_usd(self.dearest_price())
+
+    def dearest_price(self) -> Price | None:
+        """What limits count where the price is unknown."""
+        return self._dearest() if self._dearest is not None else None
+
+    def check(self, run: Run) -> None:
+        """Raise ``BudgetExceeded`` where one call costs more than it may; a swarm has a budget of its own."""
+        if run.work is not None or self._call_usd is None:
+            return
+        counted = self.counted_usd(run)
+        if counted > self._call_usd:
+            begun = "costs" if run.attempts else "would start at"
+            raise BudgetExceeded(
+                f"The call {begun} about {counted:.4f} USD; a call may cost {self._call_usd:g}.",
+                fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
+            )
+
+    async def hold(self, live: Iterable[Run], journal: Journal) -> None:
+        """Stop what costs more than it may by now; what has arrived is its answer."""
+        runs = list(live)
+        for run in runs:
+            try:
+                self.check(run)
+            except BudgetExceeded as reached:
+                run.stop(reached)
+        if self.day_usd is None:
+            return
+        try:
+            spent = await journal.spent_today_usd()
+        except KimiError:
+            return
+        if spent > self.day_usd:
+            for run in runs:
+                run.stop(
+                    BudgetExceeded(
+                        f"Today's spending limit is reached: about {spent:.4f} of {self.day_usd:g} USD.",
+                        fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
+                    )
+                )

@@ -1,0 +1,65 @@
+"""``RecordedRun``: a run that lives in another server, or that has ended, as the journal has it. I/O: the journal's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from kimi_mcp.errors import RunNotFound
+from kimi_mcp.outcome import Outcome
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.journal import Journal
+    from kimi_mcp.journal.records import Record
+    from kimi_mcp.runs.run import Run
+
+LOOK_EVERY_S = 0.25
+"""Seconds between two looks at a run that lives in another server."""
+
+
+class RecordedRun:
+    """A run that lives in another server, or that has ended: what the journal has of it."""
+
+    def __init__(self, journal: Journal, record: Record, take_up: Callable[[Record], Awaitable[Run | None]]) -> None:
+        self._journal, self._record, self._take_up = journal, record, take_up
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._record.id
+
+    async def ended(self) -> None:
+        """Until it has ended, there or by the death of its server."""
+        while self._record.running:
+            await self._renew()
+            if self._record.orphaned and (run := await self._take_up(self._record)):
+                await run.ended()  # its server died while it was waited for: it goes on here
+            elif self._record.running:
+                await anyio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> Outcome:
+        """How it stands, with what had been written down."""
+        if self._record.running:
+            await self._renew()
+        return self._record.outcome
+
+    async def cancel(self) -> None:
+        """Let the server it lives in cancel it; returns once it has."""
+        if self._record.running:
+            await self._journal.ask_to_cancel(self.id)
+        await self.ended()
+
+    def phase(self) -> str:
+        """What is known of it."""
+        return f"running in another server · {time.time() - self._record.started_at:.0f} s"
+
+    async def _renew(self) -> None:
+        found = await self._journal.find(self.id, None)
+        if found is None:  # it was refused before anything was sent, or it was cleared away
+            gone = RunNotFound("That run is kept no longer.", fix="Call again if you still need its answer.")
+            found = replace(self._record, outcome=replace(self._record.outcome, status="failed", error=gone))
+        self._record = found

@@ -1,0 +1,226 @@
+"""``Runs``: the runs of a process, and through the journal those of every other one on its data folder. I/O: its."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kimi_mcp.errors import RunNotFound
+from kimi_mcp.runs.limits import Limits
+from kimi_mcp.runs.recorded import RecordedRun
+from kimi_mcp.runs.run import Run, Seen, Working
+from kimi_mcp.runs.writing import Writer
+from kimi_mcp.settings import Settings
+from kimi_mcp.types import Status
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.journal import Journal
+    from kimi_mcp.journal.records import Record
+
+WRITE_EVERY_S = 0.4
+"""Seconds between two looks at what has arrived: what a server that is killed may lose at most, with the commit."""
+
+HEAR_EVERY = 2
+"""After how many of those looks it is asked whether another server was told to cancel a run."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A run in a list."""
+
+    id: str
+    """Its id."""
+    tool: str
+    """The tool that was called."""
+    status: Status
+    """How it stands."""
+    prompt_head: str
+    """The beginning of its prompt, in one line."""
+    started_at: float
+    """Seconds since 1970."""
+
+
+class Runs:
+    """The runs of this process, and through the journal those of every other one on the same data folder.
+
+    ``take_up`` makes work again of what a run wrote down as its task.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        journal: Journal,
+        *,
+        limits: Limits | None = None,
+        take_up: Callable[[Mapping[str, Any]], Working] | None = None,
+    ) -> None:
+        self.journal = journal
+        """Where they are kept."""
+        self._tasks = tasks
+        self.limits = limits or Limits()
+        """What they may cost."""
+        self._writer = Writer(journal, self.limits, tasks)
+        self._take_up = take_up
+        self._live: dict[str, Run] = {}
+        self._watching = self._left = False
+        self._idle = anyio.Event()
+
+    def start(self, run: Run, work: Working) -> Run:
+        """Let a run live in the server's task group."""
+        self._live[run.id] = run
+        self._tasks.start_soon(self._let_live, run, work)
+        if not self._watching:
+            self._watching, self._idle = True, anyio.Event()
+            self._tasks.start_soon(self._watch)
+        return run
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any run of this process is under way."""
+        return bool(self._live)
+
+    def is_live(self, run_id: str) -> bool:
+        """Whether a run of this process is under way."""
+        return run_id in self._live
+
+    async def find(self, run_id: str, caller: str | None) -> Seen:
+        """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise."""
+        for run in (self._live.get(run_id), *self._writer.unrecorded):
+            if run is not None and run.id == run_id and caller in (None, run.caller):
+                return run
+        record = await self.journal.find(run_id, caller)
+        if record is None:
+            raise RunNotFound(
+                "No run of that id is known to this server.",
+                fix="Call kimi_run without `run_id` to see your latest runs.",
+            )
+        return await self.take_up(record) or RecordedRun(self.journal, record, self.take_up)
+
+    async def take_up(self, record: Record) -> Run | None:
+        """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does."""
+        task = record.request.get("task")
+        if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
+            return None
+        work = self._take_up(cast("Mapping[str, Any]", task))
+        if not await self.journal.adopt(record):
+            return None
+        log.info("%s is taken up where its server left it", record.id)
+        return self.start(Run.taken_up(record, cast("Mapping[str, Any]", task)), work)
+
+    async def take_up_all(self) -> None:
+        """Go on with everything that dead servers of this folder left, and settle what can't be gone on with."""
+        for record in await self.journal.orphans():
+            await self.take_up(record)
+
+    async def latest(self, caller: str, most: int = 10) -> list[Listed]:
+        """A caller's newest runs, the newest first, wherever they live."""
+        found = {
+            record.id: Listed(
+                id=record.id,
+                tool=record.tool,
+                status=record.outcome.status,
+                prompt_head=record.prompt_head,
+                started_at=record.started_at,
+            )
+            for record in await self.journal.overview(caller, most=most)
+        }
+        for run in (*self._live.values(), *self._writer.unrecorded):
+            if run.caller == caller and run.is_known:
+                found[run.id] = Listed(
+                    id=run.id,
+                    tool=run.tool,
+                    status=run.outcome.status if run.outcome else "running",
+                    prompt_head=run.prompt_head,
+                    started_at=run.started_at,
+                )
+        return sorted(found.values(), key=lambda run: run.started_at, reverse=True)[:most]
+
+    async def rejoin(self, *, caller: str, host: str | None, key: str) -> Seen | None:
+        """The very same call's run that its host gave up on, running or completed a short while ago."""
+        for run in self._live.values():
+            if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
+                return run
+        record = await self.journal.same_call(caller=caller, host=host, key=key)
+        return None if record is None else RecordedRun(self.journal, record, self.take_up)
+
+    async def abandon(self, run_id: str, abandoned: bool = True) -> None:
+        """Its host gave up on it, or (False) has got it again."""
+        run = self._live.get(run_id)
+        if run is not None:
+            run.abandoned = abandoned
+        if run is None or run.recorded:
+            await self._writer.attempt(self.journal.abandon(run_id, abandoned))
+
+    def leave(self, run: Run) -> None:
+        """The server ends before a run does that another one can go on with."""
+        log.info("%s is left for the next server", run.id)
+        self._left = True
+
+    async def aclose(self) -> None:
+        """Let go of the journal, once no run lives any more."""
+        await self.journal.aclose(unfinished=self._left)
+
+    async def write(self, run: Run) -> None:
+        """Write down what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""
+        await self._writer.write(run)
+
+    async def write_end(self, run: Run) -> None:
+        """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
+        await self._writer.write_end(run)
+
+    # ── while they live ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _let_live(self, run: Run, work: Working) -> None:
+        try:
+            await run.live(work, self)
+        finally:
+            del self._live[run.id]
+            self._writer.forget(run)
+            if not self._live:
+                self._idle.set()
+
+    async def _watch(self) -> None:
+        """As long as any run lives: write down what arrives, hold spending against its limits, hear other servers."""
+        looks = 0
+        while self._live:
+            with anyio.move_on_after(WRITE_EVERY_S):
+                await self._idle.wait()
+                self._idle = anyio.Event()
+                continue  # nothing lived for a moment: it ends, unless another run began meanwhile
+            looks += 1
+            self._writer.write_grown(self._live)
+            await self.limits.hold(self._live.values(), self.journal)
+            if looks % HEAR_EVERY == 0 and self.journal.keeps and any(run.recorded for run in self._live.values()):
+                await self._writer.attempt(self._hear_cancellations())
+        self._watching = False
+
+    async def _hear_cancellations(self) -> None:
+        for run_id in await self.journal.asked_to_cancel():
+            if run := self._live.get(run_id):
+                run.cancel_soon()
+
+
+def open_runs(
+    tasks: TaskGroup, settings: Settings, take_up: Callable[[Mapping[str, Any]], Working] | None = None
+) -> Runs:
+    """Runs with the journal and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
+    from kimi_mcp import catalogue
+    from kimi_mcp.journal.journal import open_journal
+
+    return Runs(
+        tasks,
+        open_journal(settings),
+        limits=Limits(
+            call_usd=settings.budget_usd_per_call,
+            day_usd=settings.budget_usd_per_day,
+            dearest=lambda: catalogue.load().dearest,
+        ),
+        take_up=take_up,
+    )

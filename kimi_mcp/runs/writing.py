@@ -1,0 +1,214 @@
+"""``Writer``: what the journal is told of the runs of a process, as they begin, grow and end. I/O: the journal's.
+
+What can't be written costs the record, never the answer: it stays readable in memory, and is written when the journal
+works again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kimi_mcp.errors import KimiError
+from kimi_mcp.journal.records import Entry, Grown, turn_as_json
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs.limits import Limits
+from kimi_mcp.runs.run import Run
+from kimi_mcp.types import TextPart, Turn
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.journal import Journal
+
+KEEP = 64
+"""Runs that stay readable although the journal could not take them."""
+
+LAST_WORDS_S = 0.5
+"""Seconds that a run waits for its end to be written down; then the answer is given all the same."""
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """What is written down of the runs of one process. Mutable: it remembers how far it is."""
+
+    def __init__(self, journal: Journal, limits: Limits, tasks: TaskGroup) -> None:
+        self.unrecorded: deque[Run] = deque(maxlen=KEEP)
+        """Runs that have ended and that the journal could not take."""
+        self.said_broken = False
+        """Whether the log has been told that the journal fails."""
+        self._journal, self._limits, self._tasks = journal, limits, tasks
+        self._written: dict[tuple[str, int, str], int] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._attempts: dict[str, int] = {}
+        self._writing = False
+
+    async def write(self, run: Run) -> None:
+        """Write down what is known of a run that is about to be sent, or that somebody waits for."""
+        self._limits.check(run)
+        counted = self._limits.counted_usd(run)
+        outcome = replace(run.snapshot(), answer="", reasoning=None)
+        entry = Entry(
+            id=run.id,
+            caller=run.caller,
+            host=run.host,
+            tool=run.tool,
+            prompt_head=run.prompt_head,
+            call_key=run.call_key,
+            started_at=run.started_at,
+            conversation_id=run.conversation_id,
+            follows=run.follows,
+            request=request_as_json(run),
+            model_id=run.plan and run.plan.profile.model.id,
+            outcome=outcome,
+            resumable=run.task is not None,
+        )
+        if run.recorded:
+            await self._journal.renew(entry, counted_usd=counted)
+            return
+        run.may_be_recorded = True
+        await self._journal.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
+        run.recorded = True
+        if run.abandoned:
+            await self._journal.abandon(run.id, True)
+        if self.unrecorded:
+            self._tasks.start_soon(self._catch_up)  # the journal works again
+
+    async def write_end(self, run: Run) -> None:
+        """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
+        if run.outcome is not None and run.may_be_recorded:
+            run.counted_at_end = run.outcome.cost_usd
+            if run.counted_at_end is None:
+                run.counted_at_end = self._limits.counted_usd(run)
+            written = False
+            with anyio.move_on_after(LAST_WORDS_S):
+                written = await self._ending(run)
+            if not written and run.outcome.run_id is not None:
+                self.unrecorded.append(run)
+        self._leave_turn(run)
+
+    async def _ending(self, run: Run) -> bool:
+        """Whether a run's end could be written down."""
+        outcome = run.outcome
+        assert outcome is not None
+        if outcome.run_id is None:
+            return await self.attempt(self._journal.forget(run.id))
+        answered = outcome.status == "completed" and bool(run.turns)
+        turns = (*run.turns, assistant_turn(outcome)) if answered else None
+        try:
+            return await self._journal.end(run.id, outcome, turns=turns, counted_usd=run.counted_at_end or 0.0)
+        except KimiError as fault:
+            self._not_written(fault)
+            return False
+
+    async def _catch_up(self) -> None:
+        """Write down the ends that the journal could not take."""
+        for run in list(self.unrecorded):
+            if await self._ending(run) and run in self.unrecorded:
+                self.unrecorded.remove(run)
+
+    def _leave_turn(self, run: Run) -> None:
+        """Behind its end in the writer's order, so that the next one sees what it added."""
+        if run.holds_turn and run.conversation_id is not None:
+            self._journal.leave_turn(run.conversation_id, run.id, self._not_written)
+
+    def write_grown(self, live: Mapping[str, Run]) -> None:
+        """What has arrived since the last time; one writing at a time, so that nothing piles up behind a slow disk."""
+        if self._writing:
+            return
+        grown: list[Grown] = []
+        counted: dict[str, float] = {}
+        sent: dict[str, Outcome] = {}
+        for run in live.values():
+            if not run.recorded or run.outcome is not None:
+                continue  # whose end is on its way to the journal has nothing more to say
+            if (new := self._grown(run)) or run.work is not None:
+                grown += new
+                counted[run.id] = self._limits.counted_usd(run)
+            if run.work is None and run.attempts != self._attempts.get(run.id, 0):
+                self._attempts[run.id] = run.attempts
+                sent[run.id] = replace(run.snapshot(), answer="", reasoning=None)
+
+        def done(fault: BaseException | None) -> None:
+            self._writing = False
+            if fault is not None:
+                self._not_written(fault)
+                self._write_again(live, grown, sent)
+
+        if grown or counted or sent:
+            self._writing = True
+            self._journal.grew(grown, counted, sent, done)
+
+    def _write_again(self, live: Mapping[str, Run], grown: Sequence[Grown], sent: Iterable[str]) -> None:
+        """What could not be written is tried anew with what comes next: a record has no holes."""
+        for one in grown:
+            if one.run_id in live:
+                self._written[one.run_id, one.request, one.of] = one.start
+                self._seen.pop(one.run_id, None)
+        for run_id in sent:
+            self._attempts.pop(run_id, None)
+
+    def _grown(self, run: Run) -> list[Grown]:
+        fold, grown = run.exchange.fold, list[Grown]()
+        if self._seen.get(run.id) == (run.requests, fold.pieces):
+            return grown
+        self._seen[run.id] = (run.requests, fold.pieces)
+        for of, text in (("reasoning", fold.reasoning), ("answer", fold.answer)):
+            key = (run.id, run.requests, of)
+            start = self._written.get(key, 0)
+            end = len(text or "")
+            if text and text[-1] == "\ufffd":
+                end -= 1  # half a character, perhaps: its other half may follow
+            if text and end > start:
+                grown.append(Grown(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))
+                self._written[key] = end
+        return grown
+
+    async def attempt(self, writing: Awaitable[object]) -> bool:
+        """Whether something could be written; what can't be is no reason to lose an answer."""
+        try:
+            await writing
+        except KimiError as fault:
+            self._not_written(fault)
+            return False
+        return True
+
+    def _not_written(self, fault: BaseException | None) -> None:
+        if fault is not None and not self.said_broken:
+            self.said_broken = True
+            reason = fault.message if isinstance(fault, KimiError) else type(fault).__name__
+            log.warning("the journal does not take what arrives, answers are given all the same: %s", reason)
+
+    def forget(self, run: Run) -> None:
+        """It has ended: how far it was written does not matter any more."""
+        self._seen.pop(run.id, None)
+        self._attempts.pop(run.id, None)
+        for key in [key for key in self._written if key[0] == run.id]:
+            del self._written[key]
+
+
+def assistant_turn(outcome: Outcome) -> Turn:
+    """The turn that an answer is in its conversation, with its exact reasoning."""
+    return Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning)
+
+
+def request_as_json(run: Run) -> Mapping[str, Any]:
+    """What is sent, for whoever looks at the run later: the call's own turns, and what was said beside them."""
+    if run.task is not None:
+        return {"task": dict(run.task)}
+    plan = run.plan
+    if plan is None:
+        return {}
+    own: Sequence[Turn] = run.turns or plan.turns
+    return {
+        "turns": [turn_as_json(turn) for turn in own],
+        "max_tokens": plan.max_tokens,
+        "said": dict(plan.said),
+        "effort": plan.effort,
+        "response_schema": plan.response_schema,
+    }

@@ -493,7 +493,7 @@ class Runs:
                 prompt_head=record.prompt_head,
                 started_at=record.started_at,
             )
-            for record in await self.journal.latest(caller, most)
+            for record in await self.journal.overview(caller, most=most)
         }
         for run in (*self._live.values(), *self._unrecorded):
             if run.caller == caller and run.is_known:

@@ -73,6 +73,7 @@ class Journal:
         self.presence = Presence(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
+        self._cleared_at = 0.0
         self._database = Database(folder, url, on_open=self._opened)
 
     async def aclose(self, *, unfinished: bool = False) -> None:
@@ -99,6 +100,8 @@ class Journal:
             sql.begin(connection, entry, self.presence.id, counted_usd)
 
         await self._database.write(write)
+        if self._wall() - self._cleared_at > DAY_S:
+            self._database.post(self._clear_away, _ignored)
 
     def grew(
         self,
@@ -311,7 +314,11 @@ class Journal:
     def _opened(self, connection: Connection) -> None:
         """In the writer's thread, as the file is opened: be seen by the others, and clear away what is old."""
         self.presence.appear()
-        sql.prune(connection, self._wall() - self._keep_days * DAY_S)
+        self._clear_away(connection)
+
+    def _clear_away(self, connection: Connection) -> None:
+        self._cleared_at = self._wall()
+        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S)
 
 
 class RecordedSteps:
@@ -327,6 +334,11 @@ class RecordedSteps:
     async def finish(self, key: str, result: JSON) -> None:
         """Write down what it brought; returns once it is on disk."""
         await self._journal.finish_step(self._run_id, key, result)
+
+
+def _ignored(fault: BaseException | None) -> None:
+    """What could not be cleared away is cleared away another time."""
+    del fault
 
 
 def _midnight(now: float) -> float:

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, media, memory, routing, startup, streaming, swarm
+from benchmarks import calls, journal, media, memory, routing, startup, streaming, swarm
 from benchmarks.report import Row, table
 
 BENCHMARKS = {
     "startup": startup,
     "streaming": streaming,
     "calls": calls,
+    "journal": journal,
     "memory": memory,
     "media": media,
     "swarm": swarm,

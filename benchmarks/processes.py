@@ -86,6 +86,14 @@ class Server(Process):
         super().__init__(*command, environment=environment)
         self._tool = tool
         self._id = 0
+        self.folder: TemporaryDirectory[str] | None = None
+        """A folder of its own, which goes when it goes."""
+
+    def close(self) -> None:
+        """Close its stdin, wait until it has gone, and remove its folder."""
+        super().close()
+        if self.folder is not None:
+            self.folder.cleanup()
 
     def connect(self) -> None:
         """Initialize, as a host does, and list the tools."""
@@ -142,17 +150,22 @@ class Source:
     """What its readers need to know besides: whose certificates to trust."""
 
 
-def ours(source: Source = Source(), *, at_once: int = 16) -> Server:
-    """``kimi-mcp serve``, told to ask there."""
+def ours(source: Source = Source(), *, at_once: int = 16, module: str = "kimi_mcp", **more: str) -> Server:
+    """``kimi-mcp serve``, told to ask there, with a data folder of its own; ``more`` are variables besides."""
+    folder = TemporaryDirectory(prefix="kimi-mcp-bench-")
     environment = {
+        "KIMI_DATA_DIR": folder.name,
         **source.environment,
         "KIMI_PROVIDER": "simulator",
         "KIMI_BASE_URL": source.base_url,
         "KIMI_MODEL": tokens.MODEL,
         "KIMI_MAX_CONCURRENCY": str(at_once),
         "KIMI_REPLY_WITHIN_S": "600",
+        **more,
     }
-    return Server("-m", "kimi_mcp", tool="kimi_think", environment=environment)
+    server = Server("-m", module, tool="kimi_think", environment=environment)
+    server.folder = folder
+    return server
 
 
 def plain(source: Source) -> Server:

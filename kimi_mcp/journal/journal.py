@@ -22,6 +22,7 @@ import anyio.to_thread
 from sqlalchemy import Connection
 
 from kimi_mcp.errors import AnswerCutOff, KimiError
+from kimi_mcp.journal import lives
 from kimi_mcp.journal import statements as sql
 from kimi_mcp.journal.database import Database
 from kimi_mcp.journal.presence import Presence
@@ -73,6 +74,7 @@ class Journal:
         self.presence = Presence(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
+        self._cleared_at = 0.0
         self._database = Database(folder, url, on_open=self._opened)
 
     async def aclose(self, *, unfinished: bool = False) -> None:
@@ -96,9 +98,11 @@ class Journal:
         def write(connection: Connection) -> None:
             if day_limit_usd is not None:
                 sql.within_budget(connection, counted_usd, day_limit_usd, since)
-            sql.begin(connection, entry, self.presence.id, counted_usd)
+            lives.begin(connection, entry, self.presence.id, counted_usd)
 
         await self._database.write(write)
+        if self._wall() - self._cleared_at > DAY_S:
+            self._database.post(self._clear_away, _ignored)
 
     def grew(
         self,
@@ -115,11 +119,11 @@ class Journal:
             {"run_id": one.run_id, "request": one.request, "of": one.of, "start": one.start, "text": one.text}
             for one in grown
         ]
-        self._database.post(partial(sql.grow, grown=rows, counted=dict(counted), sent=dict(sent)), done)
+        self._database.post(partial(lives.grow, grown=rows, counted=dict(counted), sent=dict(sent)), done)
 
     async def renew(self, entry: Entry, *, counted_usd: float) -> None:
         """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more."""
-        await self._write(sql.renew, entry, counted_usd)
+        await self._write(lives.renew, entry, counted_usd)
 
     async def end(self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float) -> bool:
         """Write down how a run ended; ``turns`` are what it adds to its conversation, None where nothing.
@@ -127,14 +131,14 @@ class Journal:
         False where there is no record of it any more that could say so.
         """
         told = None if turns is None else turns_as_json(turns)
-        written = await self._write(sql.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
+        written = await self._write(lives.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
         if not self.keeps:
             await self._write(sql.prune, 0.0, KEEP_PASSING)
         return written
 
     async def forget(self, run_id: str) -> None:
         """Remove a run that was none: it was refused before anything was sent."""
-        await self._write(sql.forget, run_id)
+        await self._write(lives.forget, run_id)
 
     async def find(self, run_id: str, caller: str | None) -> Record | None:
         """A run by its id; None where there is none of that caller's (None: whoever's)."""
@@ -203,7 +207,7 @@ class Journal:
     async def settle(self, record: Record, error: KimiError) -> Record:
         """Say how an orphaned run ended: as failed, with what there is; where it has just said so itself, as it did."""
         outcome = replace(record.outcome, status="failed", error=error)
-        if not await self._write(sql.end, record.id, outcome, self._wall()):
+        if not await self._write(lives.end, record.id, outcome, self._wall()):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
 
@@ -220,11 +224,11 @@ class Journal:
 
     async def abandon(self, run_id: str, abandoned: bool) -> None:
         """Its host gave up on it, or has it again."""
-        await self._write(sql.change, run_id, {"abandoned": int(abandoned)})
+        await self._write(lives.change, run_id, {"abandoned": int(abandoned)})
 
     async def ask_to_cancel(self, run_id: str) -> None:
         """Let the server that a run lives in cancel it."""
-        await self._write(sql.change, run_id, {"cancel_asked": 1})
+        await self._write(lives.change, run_id, {"cancel_asked": 1})
 
     async def asked_to_cancel(self) -> list[str]:
         """Which of this server's runs another one was told to cancel."""
@@ -311,7 +315,11 @@ class Journal:
     def _opened(self, connection: Connection) -> None:
         """In the writer's thread, as the file is opened: be seen by the others, and clear away what is old."""
         self.presence.appear()
-        sql.prune(connection, self._wall() - self._keep_days * DAY_S)
+        self._clear_away(connection)
+
+    def _clear_away(self, connection: Connection) -> None:
+        self._cleared_at = self._wall()
+        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S)
 
 
 class RecordedSteps:
@@ -327,6 +335,11 @@ class RecordedSteps:
     async def finish(self, key: str, result: JSON) -> None:
         """Write down what it brought; returns once it is on disk."""
         await self._journal.finish_step(self._run_id, key, result)
+
+
+def _ignored(fault: BaseException | None) -> None:
+    """What could not be cleared away is cleared away another time."""
+    del fault
 
 
 def _midnight(now: float) -> float:

@@ -1,4 +1,4 @@
-"""What is asked of the journal's tables: one function a question, each inside somebody's transaction. Does I/O."""
+"""What is asked of the journal's tables, each in somebody's transaction; a run's own life is in ``lives``. Does I/O."""
 
 from __future__ import annotations
 
@@ -6,74 +6,41 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, literal, null, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from kimi_mcp.errors import BudgetExceeded
-from kimi_mcp.journal.records import (
-    Entry,
-    Record,
-    as_piece,
-    as_text,
-    outcome_as_json,
-    outcome_from_json,
-    turns_from_json,
-)
+from kimi_mcp.journal.records import Record, as_text, outcome_from_json, turns_from_json
 from kimi_mcp.journal.tables import conversations, pieces, runs, steps
-from kimi_mcp.outcome import Outcome
-from kimi_mcp.secrecy import scrub
 from kimi_mcp.types import Turn
 
 Found = Row[Any]
 
+_HOST: BindParameter[str | None] = bindparam("host")
+_SAME_CALL = (  # asked with every call: built once
+    select(runs)
+    .where(runs.c.call_key == bindparam("key"), runs.c.abandoned == 1, runs.c.caller == bindparam("caller"))
+    .where(runs.c.host.is_not_distinct_from(_HOST))
+    .where(or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= bindparam("since"))))
+    .order_by(runs.c.started_at.desc(), runs.c.id)
+    .limit(1)
+)
+
 _TEXTS = ("turns", "answer", "reasoning")
-
-
-def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
-    """Write down a run, and its conversation where it starts one; a run that is there already is renewed."""
-    if find(connection, entry.id) is not None:
-        renew(connection, entry, counted_usd)
-    else:
-        _insert(connection, entry, owner, counted_usd)
-    if entry.conversation_id is not None and conversation(connection, entry.conversation_id) is None:
-        connection.execute(insert(conversations).values(id=entry.conversation_id, caller=entry.caller))
-
-
-def _insert(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
-    connection.execute(
-        insert(runs).values(
-            id=entry.id,
-            caller=entry.caller,
-            host=entry.host,
-            owner=owner,
-            tool=entry.tool,
-            status="running",
-            prompt_head=scrub(entry.prompt_head),
-            call_key=entry.call_key,
-            abandoned=0,
-            cancel_asked=0,
-            started_at=entry.started_at,
-            **_known(entry, counted_usd),
-        )
-    )
-
-
-def renew(connection: Connection, entry: Entry, counted_usd: float) -> None:
-    """Write down what more is known of a run by now."""
-    connection.execute(update(runs).where(runs.c.id == entry.id).values(**_known(entry, counted_usd)))
-
-
-def _known(entry: Entry, counted_usd: float) -> dict[str, Any]:
-    return {
-        "conversation_id": entry.conversation_id,
-        "follows": entry.follows,
-        "resumable": int(entry.resumable),
-        "request": as_text(entry.request),
-        "model_asked": entry.outcome.model_asked,
-        "model_id": entry.model_id,
-        "provider": entry.outcome.provider,
-        "counted_usd": counted_usd,
-        "outcome": outcome_as_json(entry.outcome),
-    }
 
 
 def within_budget(connection: Connection, counted_usd: float, most_usd: float, since: float) -> None:
@@ -91,72 +58,6 @@ def spent_since(connection: Connection, since: float) -> float:
     """US dollars that limits count for all runs since then, those under way included."""
     total = select(func.coalesce(func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
     return float(connection.execute(total).scalar_one())
-
-
-def grow(
-    connection: Connection,
-    grown: Sequence[Mapping[str, Any]],
-    counted: Mapping[str, float],
-    sent: Mapping[str, Outcome],
-) -> None:
-    """Add what has arrived of several runs, what they are counted for by now, and how those stand that were sent."""
-    if grown:
-        connection.execute(insert(pieces), [{**each, "text": as_piece(each["text"])} for each in grown])
-    for run_id, usd in counted.items():
-        connection.execute(update(runs).where(runs.c.id == run_id, runs.c.status == "running").values(counted_usd=usd))
-    for run_id, outcome in sent.items():
-        stands = update(runs).where(runs.c.id == run_id, runs.c.status == "running")
-        connection.execute(stands.values(outcome=outcome_as_json(outcome)))
-
-
-def change(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:
-    """Change columns of a run."""
-    connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
-
-
-def end(
-    connection: Connection,
-    run_id: str,
-    outcome: Outcome,
-    ended_at: float,
-    *,
-    turns: str | None = None,
-    counted_usd: float | None = None,
-) -> bool:
-    """Write down how a run ended. With ``turns`` it becomes the head of its conversation.
-
-    ``counted_usd`` None: what it was counted for so far stands. False where there is no such run, or it has ended.
-    """
-    ended = connection.execute(
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.status == "running")
-        .values(
-            status=outcome.status,
-            ended_at=ended_at,
-            turns=turns,
-            counted_usd=runs.c.counted_usd if counted_usd is None else counted_usd,
-            outcome=outcome_as_json(outcome),
-            answer=scrub(outcome.answer),
-            reasoning=outcome.reasoning and scrub(outcome.reasoning),
-        )
-    )
-    if not ended.rowcount:
-        return False
-    connection.execute(delete(pieces).where(pieces.c.run_id == run_id))
-    if turns is not None and outcome.conversation_id is not None:
-        connection.execute(
-            update(conversations).where(conversations.c.id == outcome.conversation_id).values(head=run_id)
-        )
-    return True
-
-
-def forget(connection: Connection, run_id: str) -> None:
-    """Remove a run that was none: it was refused before anything was sent."""
-    started = connection.execute(select(runs.c.conversation_id).where(runs.c.id == run_id)).scalar()
-    for table, column in ((pieces, pieces.c.run_id), (runs, runs.c.id)):
-        connection.execute(delete(table).where(column == run_id))
-    others = select(runs.c.id).where(runs.c.conversation_id == started).exists()
-    connection.execute(delete(conversations).where(conversations.c.id == started, ~others))
 
 
 def find(connection: Connection, run_id: str) -> Found | None:
@@ -212,12 +113,8 @@ def unfinished(connection: Connection) -> list[Found]:
 
 def same_call(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
     """The newest run of the very same call whose host gave up on it and that is running or was completed since then."""
-    wanted = (
-        _newest(caller)
-        .where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.host.is_not_distinct_from(host))
-        .where(or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since)))
-    )
-    return connection.execute(wanted.limit(1)).first()
+    asked = {"caller": caller, "host": host, "key": key, "since": since}
+    return connection.execute(_SAME_CALL, asked).first()
 
 
 def asked_to_cancel(connection: Connection, owner: str) -> list[str]:
@@ -315,10 +212,9 @@ def take_turn(
     others = writer is not None and writer != run_id and not _has_ended(connection, writer)
     if others and alive(writer or "", found.writer_owner):
         return False
-    connection.execute(
-        update(conversations).where(conversations.c.id == conversation_id).values(writer=run_id, writer_owner=owner)
-    )
-    return True
+    still = conversations.c.writer.is_not_distinct_from(writer)  # where transactions may overlap, the first one has it
+    taken = update(conversations).where(conversations.c.id == conversation_id, still)
+    return bool(connection.execute(taken.values(writer=run_id, writer_owner=owner)).rowcount)
 
 
 def _has_ended(connection: Connection, run_id: str) -> bool:

@@ -191,3 +191,22 @@ async def _written(kimi: Kimi, folder: Path, run_id: str) -> None:
             with opened(folder) as file:
                 if file.execute("SELECT status FROM runs WHERE id = ?", [run_id]).fetchone() == ("completed",):
                     return
+
+
+async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim: Simulator, data_dir: Path) -> None:
+    async with served(sim) as one, served(sim) as other:
+        first = await one.instant("one")
+        conversation = first.said["conversation_id"]
+        with opened(data_dir) as file:
+            file.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: one.instant("two", conversation_id=conversation))
+                await until(lambda: any(run.conversation_id for run in one.runs._live.values()))
+                tasks.cancel_scope.cancel()
+            await until(lambda: not one.runs.is_busy)
+            file.execute("ROLLBACK")
+        await one.runs.journal.abandon("nobody", False)  # behind it in the writer's order
+        with opened(data_dir) as file:
+            assert file.execute("SELECT writer FROM conversations").fetchall() == [(None,)]
+        with anyio.fail_after(5):
+            assert (await other.instant("three", conversation_id=conversation)).status == "completed"

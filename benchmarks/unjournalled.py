@@ -1,0 +1,22 @@
+"""``kimi-mcp serve`` without any journal: no record is ever begun, no database opened. Only to be measured beside ours.
+
+``KIMI_JOURNAL=off`` is no such thing: it keeps a database in memory. Here whatever would be written down is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_mcp.runs import Runs
+from kimi_mcp.serving import serve
+
+
+async def _nothing(self: Runs, *said: Any, **named: Any) -> None:
+    """Nobody had given up on any run; nothing is written down of one."""
+    del self, said, named
+
+
+Runs.write = Runs.write_end = Runs.rejoin = _nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+if __name__ == "__main__":
+    serve()

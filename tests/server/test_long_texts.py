@@ -1,0 +1,92 @@
+"""Long texts: they come whole, in pages, from any server, and cost a bounded memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.outcome import shortened
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import opened
+from tests.server.asking import Kimi, held, process, served
+
+MEGABYTES = 5
+
+ANSWER = "".join(f"{number:07} 你好🌍 and so on\n" for number in range(MEGABYTES * 40_000))
+"""Of about so many megabytes."""
+
+
+async def whole(kimi: Kimi, run_id: str, of: str) -> str:
+    """All pages of a text."""
+    read, offset = "", 0
+    while offset is not None:
+        page = (await kimi.run(run_id, of, offset=offset)).said["page"]
+        read, offset = read + page["text"], page["next_offset"]
+    return read
+
+
+@pytest.fixture
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator answers as long as it is told, whatever the token limit says."""
+    from kimi_mcp.simulator import answers
+    from kimi_mcp.simulator.answers import Answer
+
+    def unlimited(chat: object, reasoning: str | None, content: str, calls: object, **more: object) -> Answer:
+        del chat, calls, more
+        return Answer(
+            reasoning=reasoning,
+            content=content,
+            tool_calls=(),
+            finish_reason="stop",
+            completion_tokens=100,
+            reasoning_tokens=10,
+        )
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kimi_mcp.simulator") and getattr(module, "limited", None) is answers.limited:
+            monkeypatch.setattr(module, "limited", unlimited)
+
+
+async def test_an_answer_of_five_megabytes_is_kept_whole_and_paged_by_any_server(
+    sim: Simulator, no_limit: None, data_dir: Path
+) -> None:
+    sim.play({"content": ANSWER, "reasoning": ANSWER[:1_000_000], "event_tokens": 200})
+    async with process(sim) as client:
+        with anyio.fail_after(30):
+            told = held(await client.call_tool("kimi_think", {"prompt": "hi"}))
+        assert told.status == "completed", told.text[-500:]
+        assert len(told.answer) < 210_000
+        assert ANSWER.startswith(told.answer[:199_000])
+        assert f'kimi_run(run_id="{told.run_id}", action="answer", offset=200000)' in told.text
+        assert told.said["reasoning"]["chars"] == 1_000_000
+        assert told.reasoning == shortened(ANSWER[:1_000_000], 2_000)
+    async with served(sim) as later:
+        assert await whole(later, told.run_id, "reasoning") == ANSWER[:1_000_000]
+        page = (await later.run(told.run_id, "answer", offset=len(ANSWER) - 50)).said["page"]
+        assert page["text"] == ANSWER[-50:]
+        assert page["next_offset"] is None
+    with opened(data_dir) as file:
+        assert file.execute("SELECT answer FROM runs").fetchone() == (ANSWER,)
+
+
+async def test_many_long_answers_leave_a_bounded_memory(sim: Simulator, no_limit: None) -> None:
+    if sys.platform != "linux":
+        pytest.skip("memory is read from /proc")
+    async with served(sim) as kimi:
+
+        async def ask(number: int) -> None:
+            sim.play({"content": ANSWER[:1_500_000], "event_tokens": 400})
+            assert (await kimi.instant(f"call {number}")).status == "completed"
+
+        for number in range(5):
+            await ask(number)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for number in range(15):
+            await ask(number)
+            await kimi.run()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 60_000, f"{grown} kB more for 15 answers of 2 MB each"

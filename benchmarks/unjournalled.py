@@ -16,7 +16,7 @@ async def _nothing(self: Runs, *said: Any, **named: Any) -> None:
     del self, said, named
 
 
-Runs.write = Runs.write_end = Runs.rejoin = _nothing  # pyright: ignore[reportAttributeAccessIssue]
+Runs.write = Runs.write_end = Runs.rejoin = _nothing
 
 if __name__ == "__main__":
     serve()

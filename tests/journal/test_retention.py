@@ -101,9 +101,8 @@ async def test_ten_thousand_runs_are_cleared_away_at_once(tmp_path: Path) -> Non
         await end(kept, "run_0")
         with opened(tmp_path) as file:
             columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
-            copied = ", ".join(
-                {"id": "'run_' || n", "follows": "'run_' || (n - 1)"}.get(each, each) for each in columns
-            )
+            new = {"id": "'run_' || n", "follows": "'run_' || (n - 1)"}
+            copied = ", ".join(new.get(each) or each for each in columns)
             numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10000)"
             file.execute(f"{numbers} INSERT INTO runs SELECT {copied} FROM runs, numbers WHERE id = 'run_0'")
         clock.now += 31 * DAY_S

@@ -23,6 +23,7 @@ from benchmarks.agents import TOOL
 from kimi_mcp.engine import Engine
 from kimi_mcp.journal.journal import Journal
 from kimi_mcp.runs import Run, Runs
+from kimi_mcp.serving import rest_collector
 from kimi_mcp.settings import read_settings
 from kimi_mcp.steps import PassingSteps
 from kimi_mcp.swarm import SwarmCall, run_swarm
@@ -115,4 +116,5 @@ async def _serve(url: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    rest_collector()
     anyio.run(_serve, sys.argv[1], sys.argv[2])

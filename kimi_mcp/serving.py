@@ -12,6 +12,18 @@ import sys
 from typing import NoReturn
 
 
+SELDOM = (20_000, 20, 20)
+"""After how many new objects the collector looks for circles, and after how many such looks at older ones: a busy
+server makes a thousand objects a request and hardly a circle, and looking took a tenth of its processor time."""
+
+
+def rest_collector() -> None:
+    """Let the collector pass over what was imported, and look seldom at the rest."""
+    gc.freeze()
+    gc.set_threshold(*SELDOM)
+    gc.enable()
+
+
 def serve() -> NoReturn:
     """Serve one client on stdin and stdout until it leaves; ends the process."""
     gc.disable()
@@ -43,7 +55,6 @@ def serve() -> NoReturn:
         await serve_stdio(server)
         leave(0)  # from within: the loop's own end waits for every thread, and a resolver may take half a minute
 
-    gc.freeze()
-    gc.enable()
+    rest_collector()
     anyio.run(served)
     raise AssertionError("the process has left")

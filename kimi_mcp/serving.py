@@ -11,7 +11,6 @@ import os
 import sys
 from typing import NoReturn
 
-
 SELDOM = (20_000, 20, 20)
 """After how many new objects the collector looks for circles, and after how many such looks at older ones: a busy
 server makes a thousand objects a request and hardly a circle, and looking took a tenth of its processor time."""

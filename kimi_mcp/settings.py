@@ -215,8 +215,8 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         name="KIMI_BUDGET_USD_PER_CALL",
-        meaning="Spending limit of one call, in US dollars. Where a price is unknown, the dearest of the catalogue "
-        "counts.",
+        meaning="US dollars that one call may cost: one that would begin above it is refused, one that grows above "
+        "it is stopped, with what has arrived. Where a price is unknown, the dearest of the catalogue counts.",
         default="none",
         field="budget_usd_per_call",
         read=_positive,

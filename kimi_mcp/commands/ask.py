@@ -66,6 +66,10 @@ def ask(
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="JSON schema that the answer must fit."),
     ] = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Go on with it: an earlier call's conversation, or a run to branch off."),
+    ] = None,
     item: Annotated[
         list[str] | None,
         typer.Option(metavar="X", help="swarm: what {{item}} of the prompt stands for. Twice or more; an agent each."),
@@ -98,6 +102,7 @@ def ask(
         "--max-tokens": max_tokens,
         "--temperature": temperature,
         "--schema": schema,
+        "--conversation": conversation,
         "--item": item,
         "--use": use,
         "--max-agents": max_agents,
@@ -122,6 +127,7 @@ def ask(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "response_schema": _read_schema(schema),
+        "conversation_id": conversation,
         "items": item or None,
         "tools": use or None,
         "max_agents": max_agents,

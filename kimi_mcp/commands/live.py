@@ -151,6 +151,8 @@ def _summary(outcome: Outcome) -> str:
     said.append(took if timing.first_token_s is None else f"{took}, the first after {timing.first_token_s:.1f} s")
     if timing.attempts > 1:
         said.append(f"{timing.attempts} attempts")
+    if outcome.conversation_id is not None:
+        said.append(f"go on with --conversation {outcome.conversation_id}")
     return " · ".join(said)
 
 

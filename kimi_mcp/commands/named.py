@@ -42,7 +42,7 @@ _TAKES = {
     "--file": (AskTool.think, AskTool.instant),
     "--mode": (AskTool.vision, AskTool.video),
     **dict.fromkeys(
-        ("--system", "--max-tokens", "--temperature", "--schema"),
+        ("--system", "--max-tokens", "--temperature", "--schema", "--conversation"),
         (AskTool.think, AskTool.instant, AskTool.vision, AskTool.video),
     ),
     **dict.fromkeys(_OF_SWARMS, (AskTool.swarm,)),
@@ -64,7 +64,10 @@ def chosen_tool(said: AskTool | None, options: Mapping[str, object]) -> AskTool:
     for option in given:
         takes = _TAKES.get(option, tuple(AskTool))
         if tool not in takes:
-            raise typer.BadParameter(f"it belongs to --tool {' or '.join(takes)}, not to {tool}.", param_hint=option)
+            instead = " Text is answered at once by --tool instant." if option == "--mode" else ""
+            raise typer.BadParameter(
+                f"it belongs to --tool {' or '.join(takes)}, not to {tool}.{instead}", param_hint=option
+            )
     if tool is AskTool.vision and not images:
         raise typer.BadParameter("--tool vision needs a picture.", param_hint="--image")
     if tool is AskTool.video and not video:

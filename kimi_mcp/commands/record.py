@@ -28,6 +28,9 @@ KINDS: Mapping[str, str] = {
 SHORTEST = 6
 """Digits of an id that a person is shown at least."""
 
+_INTERNAL = ("known_tools",)
+"""What a swarm's task holds for the server that goes on with it, and for nobody else."""
+
 LEAST_PROMPT = 8
 """Characters of a prompt below which its column is left out."""
 
@@ -239,7 +242,8 @@ def _request(page: Page, request: Mapping[str, Any]) -> None:
         page.line()
         page.heading("Task")
         for name, value in cast("Mapping[str, Any]", task).items():
-            page.row(name, scrub(shown(value)))
+            if value not in (None, [], {}) and name not in _INTERNAL:
+                page.row(name.replace("_", " "), scrub(shown(value)))
 
 
 def _section(page: Page, name: str, text: str | None) -> None:
@@ -255,7 +259,7 @@ def _steps(page: Page, steps: Sequence[Mapping[str, Any]]) -> None:
     page.line()
     done = sum(step["result"] is not None for step in steps)
     page.heading("Steps", f"{done} of {len(steps)} finished")
-    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_one_line(step['told'])}") for step in steps]
+    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_what(step['told'])}") for step in steps]
     if page.folds:
         wide = max(len(step["key"]) for step in steps)
         rows = [(*row[:3], _cut(row[3], max(LEAST_PROMPT, page.width - wide - 22))) for row in rows]
@@ -269,8 +273,14 @@ def _step_times(step: Mapping[str, Any]) -> tuple[str, str]:
     return "ok|finished", _took(took / timedelta(seconds=1))
 
 
-def _one_line(value: Mapping[str, Any]) -> str:
-    return scrub(", ".join(f"{name} {' '.join(shown(inner).split())[:200]}" for name, inner in value.items()))
+def _what(told: Mapping[str, Any]) -> str:
+    """What a step is for: a tool and its arguments, a task at its beginning, else who makes it."""
+    if told.get("kind") == "tool":
+        said = f"{told.get('tool')} {told.get('arguments', '')}"
+    else:
+        name, task = str(told.get("name", "")), str(told.get("task", ""))
+        said = f"{name}: {task}" if task else name
+    return scrub(" ".join(said.split())[:200])
 
 
 def arrived(outcome: Outcome) -> str:

@@ -186,3 +186,19 @@ async def test_no_color_means_no_color(sim: Simulator) -> None:
     finally:
         terminal.close()
     assert "\x1b[3" not in terminal.seen
+
+
+async def test_a_conversation_goes_on_from_a_shell(sim: Simulator) -> None:
+    first = await kimi("ask", "What is 2 + 2?", "--json", settings=to(sim))
+    known = first.json["conversation_id"]
+    second = await kimi("ask", "And twice that?", "--tool", "instant", "--conversation", known, settings=to(sim))
+    assert second.status == 0, second.err
+    body = sim.requests[-1].body
+    assert body is not None
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
+
+
+async def test_instant_mode_for_text_names_the_tool_that_has_it() -> None:
+    ended = await kimi("ask", "hi", "--mode", "instant")
+    assert ended.status == 2
+    assert "--tool instant" in " ".join(ended.err.split())

@@ -301,18 +301,18 @@ def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
     async def fill(journal: Journal) -> None:
         await begin(journal, number(1))
         steps = journal.steps(number(1))
-        await steps.begin("main/1", {"agent": "main", "asks": "for a plan"})
+        await steps.begin("main/1", {"kind": "request", "agent": "main", "name": "lead", "task": "make a plan"})
         await steps.finish("main/1", {"answer": "two tasks"})
         await steps.begin("agent-1/1", {"agent": "agent-1"})
         await end(journal, number(1))
 
     keeping(data_dir, fill)
     first, second = told("show", number(1))["steps"]
-    assert (first["key"], first["told"]["asks"], first["result"]) == ("main/1", "for a plan", {"answer": "two tasks"})
+    assert (first["key"], first["told"]["task"], first["result"]) == ("main/1", "make a plan", {"answer": "two tasks"})
     assert (second["result"], second["ended_at"]) == (None, None)
     shown = kimi("show", number(1)).stdout
     assert "1 of 2 finished" in shown
-    assert "agent main, asks for a plan" in shown
+    assert "lead: make a plan" in shown
 
 
 def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:

@@ -44,7 +44,7 @@ runs = Table(
     Column("reasoning", Text),
     Index("runs_by_caller", "caller", "started_at"),
     Index("runs_by_status", "status", "owner"),
-    Index("runs_by_call", "call_key", "started_at"),
+    Index("runs_by_call", "call_key", "abandoned", "started_at"),
     Index("runs_by_start", "started_at"),
     Index("runs_by_predecessor", "follows"),
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
     from kimi_mcp.journal.records import Record
 
-WRITE_EVERY_S = 0.4
+WRITE_EVERY_S = 0.5
 """Seconds between two looks at what has arrived: what a server that is killed may lose at most, with the commit."""
 
 HEAR_EVERY = 2

@@ -104,8 +104,8 @@ class House:
                 log.warning("what an earlier server left can't be taken up: %s", fault.message)
 
     def _left_behind(self) -> bool:
+        from kimi_mcp.journal.place import folder_of
         from kimi_mcp.journal.presence import left_behind
-        from kimi_mcp.journal.survey import folder_of
 
         return self.settings.journal == "on" and left_behind(folder_of(self.settings))
 

@@ -260,7 +260,7 @@ def _looked(look: Callable[[Journal], Awaitable[T]], *, nothing: T | None = None
 
 def _begun(settings: Settings) -> bool:
     """Whether there is a journal: to open one makes it."""
-    from kimi_mcp.journal.survey import FILE, folder_of
+    from kimi_mcp.journal.place import FILE, folder_of
 
     return settings.database_url is not None or (folder_of(settings) / FILE).exists()
 

@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.journal import faults
-from kimi_mcp.journal.survey import FILE
+from kimi_mcp.journal.place import FILE
 from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
 
 LOCKED_S = 5.0

@@ -25,9 +25,9 @@ from kimi_mcp.errors import AnswerCutOff, KimiError
 from kimi_mcp.journal import lives
 from kimi_mcp.journal import statements as sql
 from kimi_mcp.journal.database import Database
+from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
-from kimi_mcp.journal.survey import folder_of
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.settings import Settings
 from kimi_mcp.steps import JSON

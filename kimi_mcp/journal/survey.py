@@ -1,4 +1,4 @@
-"""Where the journal lies and how it is, looked at without changing a byte of it. I/O: reads the data folder.
+"""How the journal is, looked at without changing a byte of it. I/O: reads the data folder.
 
 Nothing is created, migrated, cleared away or moved aside here: that is for who writes. Blocking.
 """
@@ -15,10 +15,8 @@ from typing import Any
 
 from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.journal import faults
+from kimi_mcp.journal.place import FILE, folder_of
 from kimi_mcp.settings import Settings
-
-FILE = "journal.sqlite3"
-"""The journal's name in the data folder."""
 
 PATIENCE_S = 1.0
 """Seconds for which a lock of another program is waited out."""
@@ -64,13 +62,6 @@ class Survey:
             "runs": self.runs,
             "opens": self.kept and self.error is None,
         }
-
-
-def folder_of(settings: Settings) -> Path:
-    """The data folder that the settings name."""
-    from platformdirs import user_data_dir
-
-    return Path(settings.data_dir or user_data_dir("kimi-mcp", appauthor=False)).expanduser()
 
 
 def survey(settings: Settings) -> Survey:

@@ -24,7 +24,6 @@ from kimi_mcp.types import Completion, Mode, Status, Timing, Turn
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
     from kimi_mcp.journal.records import Record
-    from kimi_mcp.runs.running import Runs
 
 
 class Seen(Protocol):
@@ -74,6 +73,33 @@ class Work(Protocol):
 
     def counted_usd(self, dearest: Price | None) -> float:
         """What spending limits count for it so far; ``dearest`` counts where a price is unknown."""
+        ...
+
+
+class Keeper(Protocol):
+    """Who lets a run live, and writes it down (``Runs``)."""
+
+    journal: Journal
+    """Where it is written down."""
+
+    def is_live(self, run_id: str) -> bool:
+        """Whether a run of this process is under way."""
+        ...
+
+    def dearest_price(self) -> Price | None:
+        """What limits count where the price is unknown."""
+        ...
+
+    async def write(self, run: Run) -> None:
+        """Write down what is known of it."""
+        ...
+
+    async def write_end(self, run: Run) -> None:
+        """Write down how it ended."""
+        ...
+
+    def leave(self, run: Run) -> None:
+        """Leave it to another server: this one ends."""
         ...
 
 
@@ -133,7 +159,7 @@ class Run:
         """Whether the journal was asked to take it: it may have it though nobody waited for that."""
         self.counted_at_end: float | None = None
         """What spending limits count for it, once it has ended."""
-        self._runs: Runs | None = None
+        self._keeper: Keeper | None = None
         self._recording = anyio.Lock()
         self._scope = anyio.CancelScope()
         self._started = time.monotonic()
@@ -156,12 +182,12 @@ class Run:
     @property
     def journal(self) -> Journal:
         """Where it is written down, once it lives."""
-        assert self._runs is not None, "a run is started before it works"
-        return self._runs.journal
+        assert self._keeper is not None, "a run is started before it works"
+        return self._keeper.journal
 
     def is_live(self, run_id: str) -> bool:
         """Whether another run of this process is under way."""
-        return self._runs is not None and self._runs.is_live(run_id)
+        return self._keeper is not None and self._keeper.is_live(run_id)
 
     @property
     def attempts(self) -> int:
@@ -192,13 +218,13 @@ class Run:
 
         Raises ``NotConfigured`` where that can't be done, and ``BudgetExceeded``.
         """
-        if self._runs is not None:
+        if self._keeper is not None:
             async with self._recording:
-                await self._runs.write(self)
+                await self._keeper.write(self)
 
     async def begin_anew(self, plan: Plan) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
-        self._counted_before = self.counted_usd(None if self._runs is None else self._runs.limits.dearest_price())
+        self._counted_before = self.counted_usd(None if self._keeper is None else self._keeper.dearest_price())
         self.kept, self._attempts_before = self.exchange.fold.completion(), self.attempts
         self.exchange, self.requests = Exchange(self.first_token_came), self.requests + 1
         await self.begin(plan)
@@ -282,9 +308,9 @@ class Run:
         )
         return outcome if self.work is None else self.work.so_far(outcome)
 
-    async def live(self, work: Working, runs: Runs) -> None:
+    async def live(self, work: Working, keeper: Keeper) -> None:
         """Run to the end, whatever end that is; it is written down and set before ``done`` is."""
-        self._runs = runs
+        self._keeper = keeper
         try:
             with self._scope:
                 outcome = await work(self)
@@ -294,10 +320,10 @@ class Run:
             if self.outcome is None:
                 self.outcome = self._cut_off()
             if left and self.task is not None:
-                runs.leave(self)  # another server goes on with it
+                keeper.leave(self)  # another server goes on with it
             else:
                 with anyio.CancelScope(shield=True):
-                    await runs.write_end(self)
+                    await keeper.write_end(self)
             self._attempts_before = self.attempts
             self.exchange, self.kept, self.work = Exchange(), None, None  # the outcome has it all
             self.done.set()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
+from kimi_mcp.catalogue.profile import Price
 from kimi_mcp.errors import RunNotFound
 from kimi_mcp.runs.limits import Limits
 from kimi_mcp.runs.recorded import RecordedRun
@@ -157,6 +158,10 @@ class Runs:
             run.abandoned = abandoned
         if run is None or run.recorded:
             await self._writer.attempt(self.journal.abandon(run_id, abandoned))
+
+    def dearest_price(self) -> Price | None:
+        """What limits count where the price is unknown."""
+        return self.limits.dearest_price()
 
     def leave(self, run: Run) -> None:
         """The server ends before a run does that another one can go on with."""

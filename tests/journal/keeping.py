@@ -12,8 +12,8 @@ from typing import Any
 import anyio.to_thread
 
 from kimi_mcp.errors import AnswerCutOff, NotConfigured
-from kimi_mcp.journal.database import FILE
 from kimi_mcp.journal.journal import Journal
+from kimi_mcp.journal.place import FILE
 from kimi_mcp.journal.records import Entry, Grown
 from kimi_mcp.outcome import Outcome
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Text
 
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import tables
-from kimi_mcp.journal.database import FILE
+from kimi_mcp.journal.place import FILE
 from tests.journal.keeping import CALLER, begin, end, everything, journal, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")

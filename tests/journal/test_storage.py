@@ -13,7 +13,7 @@ import pytest
 
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import database
-from kimi_mcp.journal.database import FILE
+from kimi_mcp.journal.place import FILE
 from tests.journal.keeping import CALLER, begin, grow, journal, opened, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from kimi_mcp.journal import database
-from kimi_mcp.journal.database import FILE
+from kimi_mcp.journal.place import FILE
 from kimi_mcp.secrecy import SECRETS
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import everything, opened

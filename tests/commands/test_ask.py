@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -193,8 +194,7 @@ async def test_a_conversation_goes_on_from_a_shell(sim: Simulator) -> None:
     known = first.json["conversation_id"]
     second = await kimi("ask", "And twice that?", "--tool", "instant", "--conversation", known, settings=to(sim))
     assert second.status == 0, second.err
-    body = sim.requests[-1].body
-    assert body is not None
+    body: Any = sim.requests[-1].body
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
 
 

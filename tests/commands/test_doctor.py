@@ -191,7 +191,7 @@ async def test_a_journal_of_a_newer_version_is_bad(sim: Simulator, data_dir: Pat
     connection.close()
     told = await examined(sim)
     assert not told["works"]
-    assert "newest kimi-mcp" in findings(told, "bad")
+    assert "Update kimi-mcp" in findings(told, "bad")
 
 
 async def test_a_folder_that_cannot_be_is_bad_and_its_variable_named(sim: Simulator, data_dir: Path) -> None:

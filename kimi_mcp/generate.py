@@ -357,6 +357,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("skill.md", "modes", modes),
     ("skill.md", "video", video),
     ("skill.md", "access", access),
+    ("skill.md", "weights", weights),
     ("skill.md", "mistakes", mistakes),
 )
 """Every generated block: the document, the block's name, and what makes it."""
@@ -381,7 +382,7 @@ def main(said: Sequence[str] | None = None, root: Path = ROOT) -> int:
     try:
         old = {file: (root / file).read_text("utf-8") for file, _, _ in PLACES}
         new = {file: renewed(text, file) for file, text in old.items()}
-        made = manifests.files()
+        made = manifests.files(skill_text=new["skill.md"])
     except (FileNotFoundError, ValueError) as fault:
         print(f"{fault}\nThis needs a checkout of the repository, with its documents whole.", file=sys.stderr)
         return 1

@@ -77,6 +77,18 @@ def test_a_stale_file_is_written_anew_and_nothing_outside_its_blocks_changes(tmp
     assert main(["--check"], tmp_path) == 0
 
 
+def test_a_stale_skill_is_renewed_in_the_manifests_by_the_same_run(tmp_path: Path) -> None:
+    skill = copied(tmp_path) / "skill.md"
+    skill.write_text(skill.read_text("utf-8").replace("# Kimi", "# The Kimi", 1), "utf-8")
+
+    assert main([], tmp_path) == 0
+
+    copies = list(tmp_path.glob("manifests/**/SKILL.md"))
+    assert len(copies) > 1
+    assert all("# The Kimi" in file.read_text("utf-8") for file in copies)
+    assert main(["--check"], tmp_path) == 0
+
+
 @pytest.mark.parametrize(("file", "name"), [(file, name) for file, name, _ in PLACES])
 def test_a_missing_block_is_named(file: str, name: str) -> None:
     whole = (ROOT / file).read_text("utf-8")

@@ -142,9 +142,9 @@ _STARTS: Mapping[str, str] = {
 }
 
 
-def files(root: Path = ROOT) -> dict[str, str]:
-    """Every file under ``manifests/``, by its path in the checkout."""
-    facts = read_facts(root)
+def files(root: Path = ROOT, skill_text: str | None = None) -> dict[str, str]:
+    """Every file under ``manifests/``, by its path in the checkout; ``skill_text`` is what ``skill.md`` will say."""
+    facts = read_facts(root, skill_text)
     made = {f"{FOLDER}/{shelf.folder}/{name}": make(facts) for shelf in SHELVES for name, make in shelf.files.items()}
     notes = {f"{FOLDER}/{shelf.folder}/README.md": _note(shelf) for shelf in SHELVES if _unpublished(shelf)}
     return {f"{FOLDER}/README.md": _readme(), **made, **notes}

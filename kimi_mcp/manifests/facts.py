@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from kimi_mcp import __version__
 from kimi_mcp.install import Started
+from kimi_mcp.prompts import Prompt, prompts
 from kimi_mcp.settings import VARIABLES, Variable
 from kimi_mcp.skill import SkillTool, load_skill
 
@@ -57,6 +58,8 @@ class Facts:
     """The rest of it."""
     tools: tuple[SkillTool, ...]
     """Its tools."""
+    prompts: tuple[Prompt, ...]
+    """The prompts that it offers to people."""
 
     @property
     def repository(self) -> str:
@@ -64,13 +67,13 @@ class Facts:
         return f"https://github.com/{OWNER}/{self.name}"
 
 
-def read_facts(root: Path = ROOT) -> Facts:
-    """The facts of a checkout."""
+def read_facts(root: Path = ROOT, skill_text: str | None = None) -> Facts:
+    """The facts of a checkout; ``skill_text`` is what its ``skill.md`` is about to say."""
     import yaml
 
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     skill = load_skill(root / "skill.md")
-    _, frontmatter, body = skill.text.split("---\n", 2)
+    _, frontmatter, body = (skill_text or skill.text).split("---\n", 2)
     return Facts(
         name=project["name"],
         version=__version__,
@@ -83,6 +86,7 @@ def read_facts(root: Path = ROOT) -> Facts:
         head=cast("Mapping[str, Any]", yaml.safe_load(frontmatter)),
         body=body.lstrip("\n"),
         tools=skill.tools,
+        prompts=tuple(prompts(skill).values()),
     )
 
 

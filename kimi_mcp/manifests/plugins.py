@@ -9,6 +9,7 @@ from urllib.parse import quote
 from kimi_mcp.install import Started, load_hosts, snippet
 from kimi_mcp.install.entry import is_secret
 from kimi_mcp.manifests.facts import OWNER, SERVER, Facts, as_json, asked, plain, started
+from kimi_mcp.prompts import Prompt
 from kimi_mcp.settings import VARIABLES
 
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
@@ -80,12 +81,21 @@ def mcpb(facts: Facts) -> str:
                 },
             },
             "tools": [{"name": tool.name, "description": tool.summary} for tool in facts.tools],
+            "prompts": [_prompt(prompt) for prompt in facts.prompts],
+            "prompts_generated": True,
             "keywords": list(facts.keywords),
             "license": facts.license,
             "compatibility": {"platforms": ["darwin", "win32", "linux"], "runtimes": {"python": facts.python}},
             "user_config": form | {"kimi_roots": folder | {"type": "directory"}},
         }
     )
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    """A prompt for a host that fills it in by itself. It can leave nothing out, so only what is needed is there."""
+    needed = [argument.name for argument in prompt.arguments if argument.required]
+    text = prompt.text({name: f"${{arguments.{name}}}" for name in needed})
+    return {"name": prompt.name, "description": prompt.description, "arguments": needed, "text": text}
 
 
 def _form(name: str, description: str, *, secret: bool) -> dict[str, Any]:

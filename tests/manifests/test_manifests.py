@@ -17,6 +17,7 @@ from kimi_mcp import __version__, generate, manifests
 from kimi_mcp.manifests import facts as facts_room
 from kimi_mcp.manifests import plugins
 from kimi_mcp.manifests.documents import AIMS_FIELDS, SKILL_NAME
+from kimi_mcp.prompts import prompts
 from kimi_mcp.settings import VARIABLES
 from kimi_mcp.skill import load_skill
 
@@ -201,6 +202,16 @@ def test_forms_hide_the_key_and_hand_every_answer_on() -> None:
 
 def test_the_bundle_lists_the_tools_of_the_skill() -> None:
     assert [tool["name"] for tool in read("mcpb/manifest.json")["tools"]] == [tool.name for tool in load_skill().tools]
+
+
+def test_the_bundle_lists_the_prompts_with_a_place_for_each_argument_that_they_need() -> None:
+    told = {row["name"]: row for row in read("mcpb/manifest.json")["prompts"]}
+    assert list(told) == list(prompts(load_skill()))
+    for name, prompt in prompts(load_skill()).items():
+        needed = [argument.name for argument in prompt.arguments if argument.required]
+        assert told[name]["arguments"] == needed
+        assert sorted(re.findall(r"\$\{arguments\.(\w+)\}", told[name]["text"])) == sorted(needed)
+        assert prompt.tool in told[name]["text"]
 
 
 def test_the_cursor_link_holds_what_the_file_holds() -> None:

@@ -16,14 +16,15 @@ from typing import Any
 from kimi_mcp.routing.vocabulary import Denial, Sign, Vocabulary, read_vocabulary
 from kimi_mcp.skill import Skill
 
-HEAD_CHARS = 320
+HEAD_CHARS = 240
 """How much of a long text's beginning is searched for a wish, in code points; half as many where letters are words."""
 
-TAIL_CHARS = 160
+TAIL_CHARS = 120
 """How much of its end, where the end was read at all."""
 
-WISH_CHARS = range(8, 400)
-"""How long a paragraph is that stands before or behind the matter of a long text: it alone is the wish then."""
+LEAST_WISH_CHARS = 8
+"""How long a paragraph is at least that stands before or behind the matter of a long text: up to as much of it as is
+searched of a beginning, it alone is the wish."""
 
 MOST_SIGNS = 60
 """How many signs are looked at: a text that holds more is made of them."""
@@ -32,11 +33,12 @@ PRIORITY_POINTS: Mapping[str, int] = {"critical": 100, "high": 10, "medium": 5, 
 """What AIMS adds to a skill's score for its priority."""
 
 _QUOTED = re.compile(
-    r"[“「『«„][^“「『«„”」』»]{1,2000}[”」』»“]"
-    r"|\"[^\"\n]{1,400}\""
-    r"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)"
+    r"[“「『«„\"‘\x27](?:"
+    r"(?<=[“「『«„])[^“「『«„”」』»]{1,2000}[”」』»“]"
+    r"|(?<=\")[^\"\n]{1,400}\""
+    r"|(?<=[‘\x27])(?<!\w.)[^\x27’\n]{1,400}[\x27’](?!\w))"
 )
-"""What stands in quotation marks is talked about, not asked for."""
+"""What stands in quotation marks is talked about, not asked for. The mark comes first, so that the rest is run over."""
 
 _QUOTES = re.compile('[“「『«„"‘\x27]')
 
@@ -115,7 +117,7 @@ def _wish(text: str, most: int) -> str:
     if len(text) > head + tail:
         whole = len(text) < most
         paragraphs = (text.partition("\n\n")[0], text.rpartition("\n\n")[2] if whole else "")
-        alone = [paragraph for paragraph in paragraphs if len(paragraph) in WISH_CHARS]
+        alone = [paragraph for paragraph in paragraphs if LEAST_WISH_CHARS <= len(paragraph) <= head]
         text = "\n".join(alone or (text[:head], text[-tail:] if whole else ""))
     return _QUOTED.sub(" … ", text) if _QUOTES.search(text) else text
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kimi_mcp.policy.rules import signs
 from kimi_mcp.types import user
 from tests.policy.asking import asking, planned, profile
 from tests.policy.sentences import INSTANT, LATER_INSTANT, LATER_MULTISTEP, MULTISTEP
+from tests.routing.scoring import FOLDER, sentences
 
 K25 = profile("simulator", "kimi-k2.5")
+
+BLIND = [json.loads(line) for line in (FOLDER / "multistep" / "blind.jsonl").read_text("utf-8").splitlines()]
+"""Written by somebody who had not seen a sign: what is for instant mode, and what wants several steps."""
 
 
 def warned(prompt: str, mode: str = "instant") -> bool:
@@ -30,6 +36,22 @@ def test_most_prompts_that_need_several_steps_are_noticed() -> None:
     assert len(hard) >= 100
     missed = [prompt for prompt in hard if not warned(prompt)]
     assert len(missed) <= 0.2 * len(hard), missed
+
+
+def test_of_prompts_written_without_sight_of_the_signs_few_raise_a_false_alarm_and_some_are_noticed() -> None:
+    innocent = [row["text"] for row in BLIND if not row["multistep"]]
+    hard = [row["text"] for row in BLIND if row["multistep"]]
+    assert (len(innocent), len(hard)) == (140, 60)
+    alarmed = [prompt for prompt in innocent if warned(prompt)]
+    assert len(alarmed) <= 0.02 * len(innocent), alarmed
+    assert sum(map(warned, hard)) >= 0.2 * len(hard)
+
+
+def test_at_most_two_in_a_hundred_of_all_labelled_sentences_for_instant_mode_raise_a_false_alarm() -> None:
+    routed = [sentence.text for sentence in sentences() if sentence.tool == "kimi_instant"]
+    innocent = [*INSTANT, *LATER_INSTANT, *routed, *(row["text"] for row in BLIND if not row["multistep"])]
+    assert len(innocent) > 600
+    assert sum(map(warned, innocent)) <= 0.02 * len(innocent)
 
 
 def test_thinking_mode_is_never_warned() -> None:

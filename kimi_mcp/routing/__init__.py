@@ -16,10 +16,10 @@ from typing import Any
 from kimi_mcp.routing.vocabulary import Denial, Sign, Vocabulary, read_vocabulary
 from kimi_mcp.skill import Skill
 
-HEAD_CHARS = 240
+HEAD_CHARS = 200
 """How much of a long text's beginning is searched for a wish, in code points; half as many where letters are words."""
 
-TAIL_CHARS = 120
+TAIL_CHARS = 100
 """How much of its end, where the end was read at all."""
 
 LEAST_WISH_CHARS = 8
@@ -51,6 +51,9 @@ _COLON = re.compile("[:：]")
 
 MOST_OF_A_WEIGHT = 2
 """How many signs of one weight count for a tool: a wish is not stronger for being said ten times."""
+
+LEAST_POINTS = 2
+"""With how many points a tool that works on something is chosen where nothing speaks for any other."""
 
 LENGTH_CHARS = 111
 """How much of a text is looked at to say that it is short."""
@@ -202,7 +205,7 @@ class _Tally:
         self._reasons.append((tool, points, reason, start, end))
 
     def chosen(self) -> str:
-        """The tool with the most points among those that have what they need, else among the others."""
+        """The tool with the most points among those that have what they need, else among the others, else at all."""
         needed, points = self._known.needed, self.points
         rest = {tool: points[tool] for tool in points if tool not in needed and points[tool] > 0}
         most = max(rest.values(), default=0)
@@ -211,7 +214,9 @@ class _Tally:
             for tool, need in needed.items()
             if points.get(tool, 0) >= need.points and points[tool] * need.gives_way_to > most
         }
-        return max(over or rest, key=lambda tool: (over or rest)[tool], default=self._known.skill.default_tool)
+        weak = {tool: points[tool] for tool in needed if points.get(tool, 0) >= LEAST_POINTS}
+        among = over or rest or weak
+        return max(among, key=lambda tool: among[tool], default=self._known.skill.default_tool)
 
     def why(self, tool: str) -> str:
         """One sentence for a person."""

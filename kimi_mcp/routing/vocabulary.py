@@ -303,7 +303,7 @@ def _signs(tools: Mapping[str, Any], listed: set[str]) -> Iterator[tuple[str, Si
 def _triggers(skill: Skill, points: float) -> Iterator[tuple[str, Sign]]:
     for tool in skill.tools:
         for trigger in tool.triggers:
-            phrase = f"{trigger.lower()}*"
+            phrase = trigger.lower() if _is_unspaced(trigger[-1]) else f"{trigger.lower()}*"
             yield phrase, Sign(phrase=phrase, tool=tool.name, points=points, opening=False)
 
 

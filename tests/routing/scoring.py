@@ -1,7 +1,8 @@
 """The labelled sentences, and how many of them go where a careful reader would send them. Reads ``sentences/``.
 
 ``blind*.jsonl`` were written by somebody who had not seen a trigger or a sign; nobody looked at
-``blind_held_out.jsonl`` while the signs were settled. Sentences for a tool that the skill does not list are left out.
+``blind_held_out.jsonl`` while the signs were settled; ``own_fresh.jsonl`` was written
+before the signs that it asks for. Sentences for a tool that the skill does not list are left out.
 """
 
 from __future__ import annotations

@@ -89,6 +89,17 @@ def test_why_quotes_the_words_that_decided() -> None:
     assert "“mp4”" in found.why or "“.mp4”" in found.why
 
 
+def test_a_weak_sign_is_more_than_none() -> None:
+    assert route("The vendors, with their sources.").points == {"kimi_swarm": 2, "kimi_instant": 2}
+    found = route("For the record of the whole committee and its staff: the vendors, with their sources.")
+    assert found.points == {"kimi_swarm": 2}
+    assert found.tool == "kimi_swarm"
+
+
+def test_a_trigger_in_chinese_does_not_swallow_a_stronger_sign() -> None:
+    assert route("证明根号2是无理数").points["kimi_think"] >= 4
+
+
 def test_triggers_of_the_skill_and_of_the_chosen_tool_are_named() -> None:
     found = route("Let kimi think about this screenshot.")
     assert found.tool == "kimi_vision"

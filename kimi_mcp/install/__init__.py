@@ -212,4 +212,6 @@ def _without_unused_inputs(host: Host, old: files.Text, text: str) -> str:
     ids = [str(mapping(each).get("id", "")) for each in asked]
     ours = input_id("")
     gone = [place for place, id in enumerate(ids) if id.startswith(ours) and f"${{input:{id}}}" not in text]
+    if gone and len(gone) == len(asked):
+        return _changed(host, old, cut=[tuple(host.keys.inputs)], text=text)
     return _changed(host, old, cut=[(*host.keys.inputs, place) for place in reversed(gone)], text=text)

@@ -77,7 +77,7 @@ def test_what_is_there_stays_byte_for_byte(host: Host, file: Path) -> None:
     assert done.backup is not None
     assert done.backup.read_text("utf-8") == old
     assert take(host, file).action == "removed"
-    assert "".join(file.read_text("utf-8").split()).replace(',"inputs":[]', "") == "".join(old.split())
+    assert "".join(file.read_text("utf-8").split()) == "".join(old.split())
 
 
 @each_host

@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 _LARGE_GPU_GB = 141
 """Where only the memory of all GPUs is given, as many as have that much each: an H200."""
 
+_MOST = 1_000_000
+"""More than any machine has, of GB and of GPUs."""
+
 
 def selfhost(
     ram_gb: Annotated[
-        float | None, typer.Option("--ram-gb", min=0, help="Main memory in GB. Left out: this machine's.")
+        float | None, typer.Option("--ram-gb", min=0, max=_MOST, help="Main memory in GB. Left out: this machine's.")
     ] = None,
     vram_gb: Annotated[
-        float | None, typer.Option("--vram-gb", min=0, help="Memory of all GPUs in GB. Left out: this machine's.")
+        float | None,
+        typer.Option("--vram-gb", min=0, max=_MOST, help="Memory of all GPUs in GB. Left out: this machine's."),
     ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="How many GPUs. Left out: this machine's.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=0, max=_MOST, help="How many GPUs. Left out: this machine's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what fits as JSON.")] = False,
 ) -> None:
     """Say which weights fit a machine.
@@ -57,6 +63,8 @@ def _machine(ram_gb: float | None, gpu_gb: float | None, gpus: int | None) -> Ma
         return machine if ram_gb is None else replace(machine, gpus=0, gpu_gb=0.0)
     if gpu_gb is None:
         raise typer.BadParameter("say how much memory they have together, too.", param_hint="--vram-gb")
+    if gpus == 0 and gpu_gb > 0:
+        raise typer.BadParameter("leave it out where there are no GPUs.", param_hint="--vram-gb")
     return replace(machine, gpu_gb=gpu_gb, gpus=gpus if gpus is not None else math.ceil(gpu_gb / _LARGE_GPU_GB))
 
 

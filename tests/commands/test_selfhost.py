@@ -43,9 +43,19 @@ async def test_memory_without_a_number_of_gpus_is_that_of_large_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--gpus", "8"), ("--ram-gb", "-1"), ("--ram-gb", "much"), ("--gpus", "1.5"), ("--vram-gb", "nan")]
+    "arguments",
+    [
+        ("--gpus", "8"),
+        ("--ram-gb", "-1"),
+        ("--ram-gb", "much"),
+        ("--gpus", "1.5"),
+        ("--vram-gb", "nan"),
+        ("--vram-gb", "inf"),
+        ("--ram-gb", "1e309"),
+        ("--vram-gb", "80", "--gpus", "0"),
+    ],
 )
-async def test_wrong_figures_end_with_2(arguments: tuple[str, str]) -> None:
+async def test_wrong_figures_end_with_2(arguments: tuple[str, ...]) -> None:
     ended = await kimi("selfhost", *arguments)
     assert ended.status == 2
     assert "--" in ended.err

@@ -101,17 +101,19 @@ def key_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> s
     """
     named = read_settings(settings)
     if named.provider is None and named.base_url is None:
-        set_here = [name for name, _ in PROVIDER_KEYS if environment.get(name, "").strip()]
-        return set_here[0] if set_here else PROVIDER_KEYS[0][0]
+        names = [name for name, _ in PROVIDER_KEYS]
+        return _first_set((*names, "KIMI_API_KEY"), environment) or names[0]
     try:
         provider = access.chosen_provider(named, catalogue.load())
     except KimiError as error:
         raise InvalidArguments(error.message, fix=error.fix) from None
     if not provider.needs_key or not provider.key_variables:
         return None
-    return next(
-        (name for name in provider.key_variables if environment.get(name, "").strip()), provider.key_variables[0]
-    )
+    return _first_set(("KIMI_API_KEY", *provider.key_variables), environment) or provider.key_variables[0]
+
+
+def _first_set(names: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    return next((name for name in names if environment.get(name, "").strip()), None)
 
 
 def wanted(host: Host, name: str, started: Started, env: Mapping[str, str], keys: Sequence[str]) -> Wanted:

@@ -259,7 +259,10 @@ def test_the_key_of_the_environment_is_named_and_never_read_into_the_file(host: 
     [
         ({}, {}, "MOONSHOT_API_KEY"),
         ({}, {"NOVITA_API_KEY": KEY}, "NOVITA_API_KEY"),
+        ({}, {"KIMI_API_KEY": KEY}, "KIMI_API_KEY"),
+        ({}, {"KIMI_API_KEY": KEY, "NOVITA_API_KEY": KEY}, "NOVITA_API_KEY"),
         ({"KIMI_PROVIDER": "openrouter"}, {"NOVITA_API_KEY": KEY}, "OPENROUTER_API_KEY"),
+        ({"KIMI_PROVIDER": "novita"}, {"NOVITA_API_KEY": KEY, "KIMI_API_KEY": KEY}, "KIMI_API_KEY"),
         ({"KIMI_PROVIDER": "simulator"}, {"NOVITA_API_KEY": KEY}, None),
         ({"KIMI_BASE_URL": "http://127.0.0.1:8000/v1"}, {}, None),
         ({"KIMI_API_KEY": KEY}, {"NOVITA_API_KEY": KEY}, "KIMI_API_KEY"),

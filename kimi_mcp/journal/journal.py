@@ -268,7 +268,7 @@ class Journal:
 
     def leave_turn(self, conversation_id: str, run_id: str, done: Callable[[BaseException | None], None]) -> None:
         """Let the next one add to it; nobody waits for that to be written."""
-        self._database.post(partial(sql.leave_turn, conversation_id=conversation_id, run_id=run_id), done)
+        self._database.post(partial(lives.leave_turn, conversation_id=conversation_id, run_id=run_id), done)
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -223,15 +223,6 @@ def _has_ended(connection: Connection, run_id: str) -> bool:
     return status not in (None, "running")
 
 
-def leave_turn(connection: Connection, conversation_id: str, run_id: str) -> None:
-    """Let the next one add to it."""
-    connection.execute(
-        update(conversations)
-        .where(conversations.c.id == conversation_id, conversations.c.writer == run_id)
-        .values(writer=None, writer_owner=None)
-    )
-
-
 def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
     """The turns of a run and of all that it follows, the oldest first."""
     turns: list[tuple[Turn, ...]] = []
@@ -288,6 +279,8 @@ def prune(connection: Connection, before: float, keep: int | None = None) -> lis
             old.discard(following)
             following = follows.get(following)
     for some in _in_hundreds(sorted(old)):
+        left = update(conversations).where(conversations.c.writer.in_(some))
+        connection.execute(left.values(writer=None, writer_owner=None))  # by a server that died in its turn, say
         for table, column in ((pieces, pieces.c.run_id), (steps, steps.c.run_id), (runs, runs.c.id)):
             connection.execute(delete(table).where(column.in_(some)))
     empty = ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()

@@ -43,13 +43,17 @@ _SAME_CALL = (  # asked with every call: built once
 _TEXTS = ("turns", "answer", "reasoning")
 
 
-def within_budget(connection: Connection, counted_usd: float, most_usd: float, since: float) -> None:
-    """Raise ``BudgetExceeded`` where what was spent since then and what comes now are more than the limit."""
-    spent = spent_since(connection, since)
-    if spent + counted_usd > most_usd:
+def within_budget(connection: Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
+    """Raise ``BudgetExceeded`` where what was spent since then and what a run now asks for are more than the limit.
+
+    ``counted_usd``: what the run counts with its next request; what it counted before is spent already.
+    """
+    spent, before = spent_since(connection, since), select(runs.c.counted_usd).where(runs.c.id == run_id)
+    following = counted_usd - (connection.execute(before).scalar() or 0.0)
+    if spent + following > most_usd:
         raise BudgetExceeded(
-            f"Today's spending limit is reached: {spent:.4f} of {most_usd:g} USD are spent, and this call would start "
-            f"at about {counted_usd:.4f}.",
+            f"Today's spending limit is reached: {spent:.4f} of {most_usd:g} USD are spent, and the next request would "
+            f"start at about {following:.4f}.",
             fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
         )
 

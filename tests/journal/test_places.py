@@ -6,13 +6,16 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Column, Text
+from sqlalchemy import Column, Connection, Engine, Select, Text, event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
 
 from kimi_mcp.errors import NotConfigured
-from kimi_mcp.journal import tables
+from kimi_mcp.journal import database, tables
 from kimi_mcp.journal.place import FILE
 from tests.journal.keeping import CALLER, begin, end, everything, journal, wrong
 
@@ -120,3 +123,42 @@ def test_the_schema_has_only_what_every_database_has() -> None:
     assert kinds <= {"Text", "Integer", "Float"}
     assert isinstance(tables.about.c.value, Column)
     assert isinstance(tables.about.c.value.type, Text)
+
+
+async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_none(tmp_path: Path) -> None:
+    firsts: list[str] = []
+
+    def note(connection: Connection, statement: Any, *more: object) -> None:
+        del connection, more
+        told = str(statement.compile(dialect=postgresql.dialect())) if isinstance(statement, Select) else ""
+        if "FROM about" in told:
+            firsts.append(told)
+
+    async with journal(tmp_path) as kept:
+        await begin(kept)  # the tables are made
+        event.listen(Engine, "before_execute", note)
+        try:
+            await end(kept)
+            assert [told.endswith("FOR UPDATE") for told in firsts] == [True]
+            firsts.clear()
+            await kept.find("run_1", CALLER)
+            assert [told.endswith("FOR UPDATE") for told in firsts] == [False]
+        finally:
+            event.remove(Engine, "before_execute", note)
+
+
+async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def first(connection: Connection) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise IntegrityError("CREATE TABLE", {}, Exception("another one was faster"))
+        tables.SCHEMA.create_all(connection)
+
+    monkeypatch.setattr(database, "MIGRATIONS", (first,))
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        assert len(await kept.latest(CALLER)) == 1

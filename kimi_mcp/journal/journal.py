@@ -202,9 +202,12 @@ class Journal:
             lambda connection: sql.adopt(connection, record.id, record.owner, self.presence.id)
         )
 
-    async def settle(self, record: Record, error: KimiError) -> Record:
-        """Say how an orphaned run ended: as failed, with what there is; where it has just said so itself, as it did."""
-        outcome = replace(record.outcome, status="failed", error=error)
+    async def settle(self, record: Record, error: KimiError, *, status: Status = "failed") -> Record:
+        """Say how an orphaned run ended, with what there is of it; where it has just said so itself, as it did.
+
+        What limits count for it stays as its server left it: that was spent.
+        """
+        outcome = replace(record.outcome, status=status, error=error)
         if not await self._write(lives.end, record.id, outcome, self._wall()):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())

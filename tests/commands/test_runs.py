@@ -316,6 +316,12 @@ def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
     assert "lead: make a plan" in shown
 
 
+def test_the_value_of_a_structured_answer_is_shown_as_json(data_dir: Path) -> None:
+    keeping(data_dir, lambda journal: one(journal, number(1), answer="…", parsed={"wahr": True, "nichts": None}))
+    shown = kimi("show", number(1)).stdout
+    assert json.loads(shown.partition("as response_schema asks for\n")[2]) == {"wahr": True, "nichts": None}
+
+
 def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:
     evil = "bad|red \x1b[2J\x07\u202e\x9b5n"
     policy = (Adjustment(rule="x", action="warned", field="prompt", asked=None, sent=None, why=evil),)

@@ -38,6 +38,9 @@ MOST_AT_ONCE = 256
 
 _log = logging.getLogger(__name__)
 
+_VERSION = select(about.c.value).where(about.c.name == "version")
+_VERSION_ALONE = _VERSION.with_for_update()
+
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
 """What is done with a connection, inside a transaction; may be done anew where the transaction failed."""
@@ -362,9 +365,8 @@ def version_of(connection: Connection, *, by_url: bool = False, alone: bool = Fa
 
     ``alone``: until the transaction's end nobody else gets by here so. SQLite lets a single one write anyway.
     """
-    asked = select(about.c.value).where(about.c.name == "version")
     try:
-        found = connection.execute(asked.with_for_update() if alone else asked).scalar()
+        found = connection.execute(_VERSION_ALONE if alone else _VERSION).scalar()
         version = 0 if found is None else int(found)
     except (ProgrammingError, OperationalError, ValueError) as fault:
         if faults.is_trouble(fault):

@@ -194,14 +194,14 @@ class Attachments:
             medium = self._kept.get(part.url.removeprefix(_KEPT))
             if medium is None:
                 raise MediaRejected(
-                    f"A {part.kind} of an earlier turn came as a data URI, and those are not kept for long.",
+                    f"An earlier turn's {part.kind} came as a data URI, and those are not kept for long.",
                     fix=f"Show the {part.kind} again, in a new conversation.",
                 )
             return medium
         medium = await load(part, roots(), held)
         if part.sha256 is not None and await anyio.to_thread.run_sync(medium.sha256) != part.sha256:
             raise MediaRejected(
-                f"A {part.kind} of an earlier turn has changed since it was shown.",
+                f"An earlier turn's {part.kind} has changed since it was shown.",
                 fix=f"Put back what it was, or show the {part.kind} again in a new conversation.",
             )
         return medium

@@ -47,11 +47,11 @@ async def before(conversation_id: str | None, run: Run) -> Before:
     ``RunNotFound`` for an id that is not known, and ``InvalidArguments`` for a run that nothing can follow.
     """
     if conversation_id is None:
-        run.conversation_id = _new_id()
+        run.conversation_id, run.holds_turn = _new_id(), True
         return Before()
     if conversation_id.startswith(BRANCH):
         record = await _completed(conversation_id, run)
-        run.conversation_id, run.follows = _new_id(), record.id
+        run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
         return await _behind(record, run)
     await _take_turn(conversation_id, run)
     conversation = await run.journal.conversation(conversation_id)

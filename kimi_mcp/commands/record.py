@@ -5,6 +5,7 @@ A person gets short ids, times of the clock on the wall and what fits the width;
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -165,7 +166,7 @@ def show_record(record: Record, told: Mapping[str, Any]) -> None:
     if outcome.parsed is not None:
         page.line()
         page.heading("Value", "as response_schema asks for")
-        page.line(shown(scrub_values(outcome.parsed)))
+        page.line(json.dumps(scrub_values(outcome.parsed), indent=2, ensure_ascii=False))
     _steps(page, cast("Sequence[Mapping[str, Any]]", told["steps"]))
 
 

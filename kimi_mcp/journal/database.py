@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
@@ -36,6 +37,9 @@ MOST_AT_ONCE = 256
 """Writes that share a commit at most."""
 
 _log = logging.getLogger(__name__)
+
+_VERSION = select(about.c.value).where(about.c.name == "version")
+_VERSION_ALONE = _VERSION.with_for_update()
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
@@ -99,7 +103,8 @@ class Database:
 
     def _done(self, hand: _Hand, operations: list[Operation[Any]]) -> list[Any]:
         connection = self._connection(hand)
-        return _transaction(connection, [_is_known, *operations], writes=hand is self._writer)[1:]
+        writes = hand is self._writer
+        return _transaction(connection, [partial(_is_known, alone=writes), *operations], writes=writes)[1:]
 
     def _ours(self, fault: Exception, hand: _Hand) -> KimiError:
         if isinstance(fault, KimiError):
@@ -147,11 +152,19 @@ class Database:
                 self._version(connection)  # before anything is changed in a file that may not be ours
                 if connection.dialect.name == "sqlite":
                     connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                _transaction(connection, [self._brought_up_to_date, self._on_open], writes=True)
+                self._prepare(connection)
         except BaseException:
             engine.dispose()
             raise
         return engine
+
+    def _prepare(self, connection: Connection) -> None:
+        """Make the tables what they should be; again, where another server made them at the same moment."""
+        operations = [self._brought_up_to_date, self._on_open]
+        try:
+            _transaction(connection, operations, writes=True)
+        except (IntegrityError, ProgrammingError):
+            _transaction(connection, operations, writes=True)
 
     def _close_engine(self) -> None:
         engine, self._engine = self._engine, None
@@ -179,18 +192,18 @@ class Database:
                 return None
             return kept
 
-    def _version(self, connection: Connection) -> int:
+    def _version(self, connection: Connection, *, alone: bool = False) -> int:
         """The version of what is there, 0 where nothing is; refuses what is another program's, or a newer one's."""
         tables = set(inspect(connection).get_table_names())
         if about.name in tables:
-            return version_of(connection, by_url=self._url is not None)
+            return version_of(connection, by_url=self._url is not None, alone=alone)
         # In a file of our own nothing else has any business; a database that was named may hold other things.
         if tables if self._own_file else tables & set(SCHEMA.tables):
             raise faults.foreign(by_url=self._url is not None)
         return 0
 
     def _brought_up_to_date(self, connection: Connection) -> None:
-        version = self._version(connection)
+        version = self._version(connection, alone=True)
         if version == VERSION:
             return
         for migration in MIGRATIONS[version:]:
@@ -342,15 +355,18 @@ def _transaction(connection: Connection, operations: list[Operation[Any]], *, wr
     return results
 
 
-def _is_known(connection: Connection) -> None:
+def _is_known(connection: Connection, *, alone: bool) -> None:
     """Raise where a newer kimi-mcp has brought the tables further while we had them open."""
-    version_of(connection)
+    version_of(connection, alone=alone)
 
 
-def version_of(connection: Connection, *, by_url: bool = False) -> int:
-    """The version of the tables that are there; refuses what is another program's, or a newer one's."""
+def version_of(connection: Connection, *, by_url: bool = False, alone: bool = False) -> int:
+    """The version of the tables that are there; refuses what is another program's, or a newer one's.
+
+    ``alone``: until the transaction's end nobody else gets by here so. SQLite lets a single one write anyway.
+    """
     try:
-        found = connection.exec_driver_sql("SELECT value FROM about WHERE name = 'version'").scalar()
+        found = connection.execute(_VERSION_ALONE if alone else _VERSION).scalar()
         version = 0 if found is None else int(found)
     except (ProgrammingError, OperationalError, ValueError) as fault:
         if faults.is_trouble(fault):

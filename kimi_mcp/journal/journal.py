@@ -93,14 +93,8 @@ class Journal:
         ``counted_usd``: what its prompt will cost at least. Raises ``BudgetExceeded`` where that is more than what is
         left of the day's limit, all servers of the folder counted.
         """
-        since = _midnight(self._wall())
-
-        def write(connection: Connection) -> None:
-            if day_limit_usd is not None:
-                sql.within_budget(connection, counted_usd, day_limit_usd, since)
-            lives.begin(connection, entry, self.presence.id, counted_usd)
-
-        await self._database.write(write)
+        begin = partial(lives.begin, entry=entry, owner=self.presence.id, counted_usd=counted_usd)
+        await self._within_budget(begin, entry, counted_usd, day_limit_usd)
         if self._wall() - self._cleared_at > DAY_S:
             self._database.post(self._clear_away, _ignored)
 
@@ -121,9 +115,13 @@ class Journal:
         ]
         self._database.post(partial(lives.grow, grown=rows, counted=dict(counted), sent=dict(sent)), done)
 
-    async def renew(self, entry: Entry, *, counted_usd: float) -> None:
-        """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more."""
-        await self._write(lives.renew, entry, counted_usd)
+    async def renew(self, entry: Entry, *, counted_usd: float, day_limit_usd: float | None) -> None:
+        """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more.
+
+        Raises ``BudgetExceeded`` as ``begin`` does: what is asked once more is paid for once more.
+        """
+        renew = partial(lives.renew, entry=entry, counted_usd=counted_usd)
+        await self._within_budget(renew, entry, counted_usd, day_limit_usd)
 
     async def end(self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float) -> bool:
         """Write down how a run ended; ``turns`` are what it adds to its conversation, None where nothing.
@@ -204,9 +202,12 @@ class Journal:
             lambda connection: sql.adopt(connection, record.id, record.owner, self.presence.id)
         )
 
-    async def settle(self, record: Record, error: KimiError) -> Record:
-        """Say how an orphaned run ended: as failed, with what there is; where it has just said so itself, as it did."""
-        outcome = replace(record.outcome, status="failed", error=error)
+    async def settle(self, record: Record, error: KimiError, *, status: Status = "failed") -> Record:
+        """Say how an orphaned run ended, with what there is of it; where it has just said so itself, as it did.
+
+        What limits count for it stays as its server left it: that was spent.
+        """
+        outcome = replace(record.outcome, status=status, error=error)
         if not await self._write(lives.end, record.id, outcome, self._wall()):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
@@ -268,7 +269,7 @@ class Journal:
 
     def leave_turn(self, conversation_id: str, run_id: str, done: Callable[[BaseException | None], None]) -> None:
         """Let the next one add to it; nobody waits for that to be written."""
-        self._database.post(partial(sql.leave_turn, conversation_id=conversation_id, run_id=run_id), done)
+        self._database.post(partial(lives.leave_turn, conversation_id=conversation_id, run_id=run_id), done)
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -293,6 +294,18 @@ class Journal:
 
     async def _write(self, statement: Callable[Concatenate[Connection, P], T], *said: P.args, **named: P.kwargs) -> T:
         return await self._database.write(lambda connection: statement(connection, *said, **named))
+
+    async def _within_budget(
+        self, write: Callable[[Connection], None], entry: Entry, counted_usd: float, day_limit_usd: float | None
+    ) -> None:
+        since = _midnight(self._wall())
+
+        def checked(connection: Connection) -> None:
+            if day_limit_usd is not None:
+                sql.within_budget(connection, entry.id, counted_usd, day_limit_usd, since)
+            write(connection)
+
+        await self._database.write(checked)
 
     def _record(self, connection: Connection, row: sql.Found, *, texts: bool = True) -> Record:
         record = sql.record(connection, row, texts=texts)

@@ -29,13 +29,17 @@ _NO_PIECES = delete(pieces).where(pieces.c.run_id == _HERE)
 _CONVERSATION = select(conversations.c.id).where(conversations.c.id == _HERE)
 _START = insert(conversations)
 _HEAD = update(conversations).where(conversations.c.id == _HERE)
+_FREE = _HEAD.where(conversations.c.writer == bindparam("by")).values(writer=None, writer_owner=None)
 _EMPTY = delete(conversations).where(
     conversations.c.id == _HERE, ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()
 )
 
 
 def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
-    """Write down a run, and its conversation where it starts one; a run that is there already is renewed."""
+    """Write down a run, and its conversation where it starts one; a run that is there already is renewed.
+
+    Who starts a conversation is the first who adds to it: a follow-up waits for that.
+    """
     here = {"here": entry.id}
     if connection.execute(_KNOWN, here).first() is not None:
         renew(connection, entry, counted_usd)
@@ -56,7 +60,8 @@ def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) 
         connection.execute(_INSERT, told | _known(entry, counted_usd))
     conversation = {"here": entry.conversation_id}
     if entry.conversation_id is not None and connection.execute(_CONVERSATION, conversation).first() is None:
-        connection.execute(_START, {"id": entry.conversation_id, "caller": entry.caller})
+        first = {"writer": entry.id, "writer_owner": owner}
+        connection.execute(_START, {"id": entry.conversation_id, "caller": entry.caller} | first)
 
 
 def renew(connection: Connection, entry: Entry, counted_usd: float) -> None:
@@ -109,7 +114,7 @@ def end(
     turns: str | None = None,
     counted_usd: float | None = None,
 ) -> bool:
-    """Write down how a run ended. With ``turns`` it becomes the head of its conversation.
+    """Write down how a run ended: the next one may add to its conversation. With ``turns`` it is the head of that.
 
     ``counted_usd`` None: what it was counted for so far stands. False where there is no such run, or it has ended.
     """
@@ -129,7 +134,14 @@ def end(
     connection.execute(_NO_PIECES, {"here": run_id})
     if turns is not None and outcome.conversation_id is not None:
         connection.execute(_HEAD, {"here": outcome.conversation_id, "head": run_id})
+    if outcome.conversation_id is not None:
+        leave_turn(connection, outcome.conversation_id, run_id)
     return True
+
+
+def leave_turn(connection: Connection, conversation_id: str, run_id: str) -> None:
+    """Let the next one add to a conversation."""
+    connection.execute(_FREE, {"here": conversation_id, "by": run_id})
 
 
 def forget(connection: Connection, run_id: str) -> None:

@@ -43,13 +43,17 @@ _SAME_CALL = (  # asked with every call: built once
 _TEXTS = ("turns", "answer", "reasoning")
 
 
-def within_budget(connection: Connection, counted_usd: float, most_usd: float, since: float) -> None:
-    """Raise ``BudgetExceeded`` where what was spent since then and what comes now are more than the limit."""
-    spent = spent_since(connection, since)
-    if spent + counted_usd > most_usd:
+def within_budget(connection: Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
+    """Raise ``BudgetExceeded`` where what was spent since then and what a run now asks for are more than the limit.
+
+    ``counted_usd``: what the run counts with its next request; what it counted before is spent already.
+    """
+    spent, before = spent_since(connection, since), select(runs.c.counted_usd).where(runs.c.id == run_id)
+    following = counted_usd - (connection.execute(before).scalar() or 0.0)
+    if spent + following > most_usd:
         raise BudgetExceeded(
-            f"Today's spending limit is reached: {spent:.4f} of {most_usd:g} USD are spent, and this call would start "
-            f"at about {counted_usd:.4f}.",
+            f"Today's spending limit is reached: {spent:.4f} of {most_usd:g} USD are spent, and the next request would "
+            f"start at about {following:.4f}.",
             fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
         )
 
@@ -223,15 +227,6 @@ def _has_ended(connection: Connection, run_id: str) -> bool:
     return status not in (None, "running")
 
 
-def leave_turn(connection: Connection, conversation_id: str, run_id: str) -> None:
-    """Let the next one add to it."""
-    connection.execute(
-        update(conversations)
-        .where(conversations.c.id == conversation_id, conversations.c.writer == run_id)
-        .values(writer=None, writer_owner=None)
-    )
-
-
 def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
     """The turns of a run and of all that it follows, the oldest first."""
     turns: list[tuple[Turn, ...]] = []
@@ -288,6 +283,8 @@ def prune(connection: Connection, before: float, keep: int | None = None) -> lis
             old.discard(following)
             following = follows.get(following)
     for some in _in_hundreds(sorted(old)):
+        left = update(conversations).where(conversations.c.writer.in_(some))
+        connection.execute(left.values(writer=None, writer_owner=None))  # by a server that died in its turn, say
         for table, column in ((pieces, pieces.c.run_id), (steps, steps.c.run_id), (runs, runs.c.id)):
             connection.execute(delete(table).where(column.in_(some)))
     empty = ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()

@@ -7,7 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Column, Connection, Float, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+
+class Foreign(TypeDecorator[str]):
+    """A text that others wrote. PostgreSQL can't hold the character NUL: there another one stands in its place.
+
+    What is replayed is JSON, which escapes it, and stays exact everywhere.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """The text as it is written down, as long as it was."""
+        return value if value is None or dialect.name == "sqlite" else value.replace("\0", "\ufffd")
+
 
 SCHEMA = MetaData()
 """Every table."""
@@ -20,11 +47,11 @@ runs = Table(
     SCHEMA,
     Column("id", Text, primary_key=True),
     Column("caller", Text, nullable=False),  # whom it belongs to
-    Column("host", Text),  # the program that asked, by its own name
+    Column("host", Foreign),  # the program that asked, by its own name
     Column("owner", Text, nullable=False),  # the server it lives in
     Column("tool", Text, nullable=False),
     Column("status", Text, nullable=False),  # the contract's words
-    Column("prompt_head", Text, nullable=False),
+    Column("prompt_head", Foreign, nullable=False),
     Column("call_key", Text),  # the hash of tool and arguments: the same call has the same one
     Column("abandoned", Integer, nullable=False, default=0),  # 1: its host gave up on it
     Column("resumable", Integer, nullable=False, default=0),  # 1: another server may go on with it
@@ -40,8 +67,8 @@ runs = Table(
     Column("provider", Text),
     Column("counted_usd", Float, nullable=False, default=0.0),  # what spending limits count for it, so far
     Column("outcome", Text),  # JSON: all of the outcome but its texts; null as long as it runs
-    Column("answer", Text),  # as it was when the run ended; until then see ``pieces``
-    Column("reasoning", Text),
+    Column("answer", Foreign),  # as it was when the run ended; until then see ``pieces``
+    Column("reasoning", Foreign),
     Index("runs_by_caller", "caller", "started_at"),
     Index("runs_by_status", "status", "owner"),
     Index("runs_by_call", "call_key", "abandoned", "started_at"),
@@ -57,7 +84,7 @@ pieces = Table(
     Column("request", Integer, nullable=False),  # which request of the run, from 0
     Column("of", Text, nullable=False),  # "answer" or "reasoning"
     Column("start", Integer, nullable=False),  # where it begins, in code points
-    Column("text", Text, nullable=False),
+    Column("text", Foreign, nullable=False),
     PrimaryKeyConstraint("run_id", "request", "of", "start"),
 )
 """What has arrived of runs that are under way."""

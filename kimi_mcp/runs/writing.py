@@ -69,7 +69,7 @@ class Writer:
             resumable=run.task is not None,
         )
         if run.recorded:
-            await self._journal.renew(entry, counted_usd=counted)
+            await self._journal.renew(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
             return
         run.may_be_recorded = True
         await self._journal.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)

@@ -23,6 +23,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.types import Adjustment, Status, TextPart, Timing, Turn, Usage, user
 from tests.commands.shell import kimi as process
 from tests.commands.shell import to
+from tests.journal.keeping import opened
 from tests.server.asking import KEYS, raw_process, served
 
 DAY = 86_400.0
@@ -315,6 +316,12 @@ def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
     assert "lead: make a plan" in shown
 
 
+def test_the_value_of_a_structured_answer_is_shown_as_json(data_dir: Path) -> None:
+    keeping(data_dir, lambda journal: one(journal, number(1), answer="…", parsed={"wahr": True, "nichts": None}))
+    shown = kimi("show", number(1)).stdout
+    assert json.loads(shown.partition("as response_schema asks for\n")[2]) == {"wahr": True, "nichts": None}
+
+
 def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:
     evil = "bad|red \x1b[2J\x07\u202e\x9b5n"
     policy = (Adjustment(rule="x", action="warned", field="prompt", asked=None, sent=None, why=evil),)
@@ -430,6 +437,17 @@ def test_a_run_whose_server_has_died_is_ended_here(data_dir: Path) -> None:
     assert "is cancelled" in done.stdout
     shown = told("show", number(1))
     assert (shown["status"], shown["error"]["code"]) == ("cancelled", "cancelled")
+
+
+def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_here(data_dir: Path) -> None:
+    async def spend(journal: Journal) -> None:
+        await begin(journal, number(1), resumable=True)
+        journal.grew([], {number(1): 0.5}, {}, lambda fault: None)
+
+    keeping(data_dir, spend)
+    assert kimi("cancel", number(1)).exit_code == 0
+    with opened(data_dir) as file:
+        assert file.execute("SELECT status, counted_usd FROM runs").fetchall() == [("cancelled", 0.5)]
 
 
 async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

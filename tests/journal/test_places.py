@@ -6,15 +6,21 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Column, Text
+from sqlalchemy import Column, Connection, Dialect, Engine, Select, Text, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from kimi_mcp.errors import NotConfigured
-from kimi_mcp.journal import tables
+from kimi_mcp.journal import database, tables
 from kimi_mcp.journal.place import FILE
 from tests.journal.keeping import CALLER, begin, end, everything, journal, wrong
+
+DIALECTS: tuple[Dialect, ...] = (sqlite.dialect(), postgresql.dialect())
+"""What the journal is to be kept in today, and later."""
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 
@@ -116,7 +122,57 @@ async def test_a_journal_in_memory_writes_nothing(tmp_path: Path, monkeypatch: p
 
 
 def test_the_schema_has_only_what_every_database_has() -> None:
-    kinds = {type(column.type).__name__ for table in tables.SCHEMA.tables.values() for column in table.columns}
-    assert kinds <= {"Text", "Integer", "Float"}
+    columns = [column for table in tables.SCHEMA.tables.values() for column in table.columns]
+    made = {column.type.compile(dialect=dialect) for column in columns for dialect in DIALECTS}
+    assert made <= {"TEXT", "INTEGER", "FLOAT"}
     assert isinstance(tables.about.c.value, Column)
     assert isinstance(tables.about.c.value.type, Text)
+
+
+async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_none(tmp_path: Path) -> None:
+    firsts: list[str] = []
+
+    def note(connection: Connection, statement: Any, *more: object) -> None:
+        del connection, more
+        told = str(statement.compile(dialect=postgresql.dialect())) if isinstance(statement, Select) else ""
+        if "FROM about" in told:
+            firsts.append(told)
+
+    async with journal(tmp_path) as kept:
+        await begin(kept)  # the tables are made
+        event.listen(Engine, "before_execute", note)
+        try:
+            await end(kept)
+            assert [told.endswith("FOR UPDATE") for told in firsts] == [True]
+            firsts.clear()
+            await kept.find("run_1", CALLER)
+            assert [told.endswith("FOR UPDATE") for told in firsts] == [False]
+        finally:
+            event.remove(Engine, "before_execute", note)
+
+
+async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def first(connection: Connection) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise IntegrityError("CREATE TABLE", {}, Exception("another one was faster"))
+        tables.SCHEMA.create_all(connection)
+
+    monkeypatch.setattr(database, "MIGRATIONS", (first,))
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        assert len(await kept.latest(CALLER)) == 1
+
+
+@pytest.mark.parametrize(("dialect", "kept"), [*zip(DIALECTS, ("a\0b", "a\ufffdb"), strict=True)])
+@pytest.mark.parametrize("column", ["runs.answer", "runs.reasoning", "runs.prompt_head", "runs.host", "pieces.text"])
+def test_a_character_that_a_database_can_not_hold_costs_no_more_than_itself(
+    column: str, dialect: Dialect, kept: str
+) -> None:
+    table, name = column.split(".")
+    written = tables.SCHEMA.tables[table].c[name].type.dialect_impl(dialect).bind_processor(dialect)
+    assert (written("a\0b") if written else "a\0b") == kept

@@ -191,6 +191,29 @@ async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> 
         assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
 
 
+async def test_a_repair_beyond_the_days_limit_is_not_sent(sim: Simulator, mode: str) -> None:
+    sim.play({"content": "word " * 6_000, "event_tokens": 500}, {"content": '{"n": 3}'})
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    async with served(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
+        result = await kimi.think("one", response_schema=schema)
+    assert len(chats(sim)) == 1
+    assert (result.status, result.code) == ("partial", "budget_exceeded")
+    assert result.answer == "word " * 6_000, "it was paid for"
+    assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
+
+
+async def test_a_call_that_waited_for_its_turn_is_held_against_what_was_spent_meanwhile(sim: Simulator) -> None:
+    sim.play({**HELD, "match": {"text": "first"}}, {"content": "word " * 6_000, "event_tokens": 500})
+    async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_REPLY_WITHIN_S="0.2") as kimi:
+        first = await kimi.think("first")
+        waits = await kimi.think("word " * 10_000, conversation_id=first.said["conversation_id"])
+        another = await kimi.run((await kimi.think("another")).run_id, wait_s=20)
+        assert another.said["usage"]["cost_usd"] > 0.018
+        sim.open_gate("end")
+        assert (await kimi.run(waits.run_id, wait_s=20)).code == "budget_exceeded"
+    assert len(chats(sim)) == 2
+
+
 async def test_yesterday_does_not_count(sim: Simulator, data_dir: Path) -> None:
     sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
     async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:

@@ -196,6 +196,25 @@ async def test_the_first_turn_may_be_cut_too(sim: Simulator) -> None:
     assert messages(sim) == [told("user", "two")]
 
 
+@pytest.mark.parametrize("starts", ["anew", "behind another run"])
+@pytest.mark.parametrize("journal", ["on", "off"])
+async def test_a_follow_up_waits_for_the_first_answer_of_its_conversation(
+    sim: Simulator, starts: str, journal: str
+) -> None:
+    sim.play({"content": "one"}, {**HELD, "match": {"text": "first"}})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.2", KIMI_JOURNAL=journal) as kimi:
+        zero = await _whole(kimi, await kimi.instant("zero"))
+        branch = zero.run_id if starts == "behind another run" else None
+        first = await kimi.think("first", conversation_id=branch)
+        assert first.status == "running"
+        second = await kimi.think("second", conversation_id=first.said["conversation_id"])
+        assert second.status == "running"
+        sim.open_gate("end")
+        assert (await _whole(kimi, second)).status == "completed"
+    contents = [message["content"] for message in messages(sim)]
+    assert contents == ([] if branch is None else ["zero", "one"]) + ["first", HELD["content"], "second"]
+
+
 async def test_a_cancelled_turn_leaves_nothing_behind(sim: Simulator) -> None:
     sim.play({"content": "23."}, HELD)
     async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:

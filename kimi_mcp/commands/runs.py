@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from kimi_mcp.errors import Cancelled, InvalidArguments, NotConfigured, RunNotFound
+from kimi_mcp.errors import InvalidArguments, NotConfigured, RunNotFound
 from kimi_mcp.terminal import Page, complain, is_terminal
 
 if TYPE_CHECKING:
@@ -307,8 +307,8 @@ async def _ended(journal: Journal, record: Record) -> Record:
     """The record of a run that was told to end; it still runs where its server did not hear in time."""
     import anyio
 
-    if record.orphaned and await journal.adopt(record):
-        return await _settled(journal, record)
+    if record.orphaned:
+        record = await journal.cancel_left(record)
     if record.running:
         await journal.ask_to_cancel(record.id)
     with anyio.move_on_after(CANCEL_WITHIN_S):
@@ -316,15 +316,6 @@ async def _ended(journal: Journal, record: Record) -> Record:
             await anyio.sleep(LOOK_EVERY_S)
             record = await journal.find(record.id, None) or record
     return record
-
-
-async def _settled(journal: Journal, record: Record) -> Record:
-    """A run whose server is dead, and which nobody goes on with: it ends here."""
-    error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
-    outcome = replace(record.outcome, status="cancelled", error=error)
-    spent = 0.0 if outcome.cost_usd is None else outcome.cost_usd
-    await journal.end(record.id, outcome, turns=None, counted_usd=spent)
-    return replace(record, outcome=outcome, orphaned=False, ended_at=time.time())
 
 
 async def _resumed(settings: Settings, said: str) -> Outcome:

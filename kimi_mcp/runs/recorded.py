@@ -48,7 +48,9 @@ class RecordedRun:
         return self._record.outcome
 
     async def cancel(self) -> None:
-        """Let the server it lives in cancel it; returns once it has."""
+        """Let the server it lives in cancel it; returns once it has. Where that one is dead it ends here and now."""
+        if self._record.orphaned:
+            self._record = await self._journal.cancel_left(self._record)
         if self._record.running:
             await self._journal.ask_to_cancel(self.id)
         await self.ended()

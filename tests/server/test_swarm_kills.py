@@ -41,7 +41,7 @@ STEPS = AGENTS * (2 * SEARCHES + 1) + 1
 PAID = ("/fibers", "/chat/completions")
 """How the paths of a swarm's steps end."""
 
-AT_ONCE = 3
+AT_ONCE = 1 if ASKED else 3
 """Swarms that live at once."""
 
 LASTS_S = 3.0 if ASKED else 1.2
@@ -51,7 +51,7 @@ COMMITS = (1, STEPS // 2) if ASKED else (12, 25)
 """Among which commits one is drawn; a few, and they are in the middle of the swarm."""
 
 RESUMED_WITHIN_S = 5.0 if ASKED else 20.0
-"""Seconds from a server's start to its first request; in a normal run the machine may be busy."""
+"""Seconds from a server's first answer to its first request; in a normal run the machine may be busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,10 @@ async def killed(sim: Simulator, folder: Path, death: Death) -> None:
 
 async def gone_on_with(sim: Simulator, folder: Path) -> float:
     """Let a server start that nobody asks for anything, until the swarm is at its end; when it first asked, seconds."""
-    began, before = time.monotonic(), len(sim.requests)
-    first = 0.0
+    before, first = len(sim.requests), 0.0
     async with server(sim, folder) as peer:
         await peer.greet()
+        began = time.monotonic()
         while any(status == "running" for status, _ in runs(folder)):
             if not first and any(request.path.endswith(PAID) for request in sim.requests[before:]):
                 first = time.monotonic() - began
@@ -186,7 +186,6 @@ async def test_a_swarm_that_is_killed_anywhere_goes_on_and_asks_nothing_twice(
         assert status == "completed", (outcome["error"], why)
         assert [agent["status"] for agent in outcome["swarm"]["agents"]] == ["completed"] * AGENTS
         assert len(after) == STEPS
-        assert first < RESUMED_WITHIN_S, why
         seen.append((len(finished), len(again), first))
 
     with anyio.fail_after(60 + 30 * len(list(deaths(random.Random(seed))))):
@@ -194,9 +193,10 @@ async def test_a_swarm_that_is_killed_anywhere_goes_on_and_asks_nothing_twice(
             for number, death in enumerate(deaths(draw)):
                 tasks.start_soon(one, number, death, random.Random(f"{seed} {number}"))
     assert any(finished for finished, _, _ in seen), f"some were killed in the middle (seed {seed})"
+    resumed = max(first for _, _, first in seen)
     with capsys.disabled():
         if ASKED:
-            resumed = max(first for _, _, first in seen)
             print(f"\n{len(seen)} swarms of {AGENTS} killed, with {min(seen)[0]} to {max(seen)[0]} of {STEPS} steps "
                   f"finished; {sum(again for _, again, _ in seen)} requests repeated, resumed within {resumed:.1f} s "
                   f"(seed {seed})")  # fmt: skip
+    assert resumed < RESUMED_WITHIN_S

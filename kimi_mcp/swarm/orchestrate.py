@@ -32,7 +32,7 @@ from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
 from kimi_mcp.swarm.pace import Pace
 from kimi_mcp.swarm.tally import Agent, Tally
 from kimi_mcp.swarm.toolbox import OfficialTools, open_toolbox
-from kimi_mcp.swarm.tooling import NoTools, Toolbox
+from kimi_mcp.swarm.tooling import NoTools, Remembered, Toolbox
 from kimi_mcp.types import Adjustment, Request, user
 
 KEPT_TOKENS = 32_000
@@ -93,8 +93,10 @@ async def _swarm(
     begun = replace(call, first_provider=way.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
-    async with (toolbox or _toolbox_of(call, engine, way))() as tools:
-        run.task = replace(begun, known_tools=call.known_tools or tools.fingerprints).as_json()
+    async with (toolbox or _toolbox_of(call, engine, way))() as there:
+        tools = there if call.known_definitions is None else Remembered(there, call.known_definitions)
+        known = {"known_tools": call.known_tools or tools.fingerprints, "known_definitions": tuple(tools.definitions)}
+        run.task = replace(begun, **known).as_json()
         await run.record()  # before any of them is called
         tally.report(_on_tools(call, tools))
         desk = Desk(

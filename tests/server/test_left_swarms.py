@@ -34,6 +34,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 0.0)
 
 
+@pytest.fixture
+def late(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does so too late for this test: what it is told comes first."""
+    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 600.0)
+
+
 @asynccontextmanager
 async def begun(sim: Simulator, **variables: str) -> AsyncIterator[tuple[Peer, str]]:
     """A server process in the middle of a swarm: two agents have answered, Oslo's never does there."""
@@ -101,6 +107,7 @@ async def test_two_servers_that_find_it_at_once_go_on_with_it_once(sim: Simulato
     assert len(chats(sim)) == 5
 
 
+@pytest.mark.usefixtures("late")
 async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim: Simulator, mode: str) -> None:
     run_id = await left(sim)
     counted = "SELECT counted_usd FROM runs"
@@ -126,6 +133,7 @@ async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Sim
         await comes_to(run_id, "completed")
 
 
+@pytest.mark.usefixtures("late")
 async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Simulator) -> None:
     run_id = await left(sim)
     async with served(sim, provider="vllm") as other:

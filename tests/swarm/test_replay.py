@@ -177,8 +177,7 @@ async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_wa
     assert "search did not run" in steps.results["agent-1/step-3/tool-1"]["text"]
     assert statuses(again) == statuses(first)
     assert [agent["tool_calls"] for agent in agents(again)] == [2, 2, 0, 1]
-    assert chats(sim)[-1].body is not None
-    assert "tools" in chats(sim)[-1].body
+    assert '"tools": [' in json.dumps(chats(sim)[-1].body)
 
 
 async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None:

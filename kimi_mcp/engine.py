@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from kimi_mcp import access, catalogue, choice, conversing, policy, secrecy, structure, upstream, wire
 from kimi_mcp.attaching import Attached, Attachments
-from kimi_mcp.catalogue.profile import Profile
+from kimi_mcp.catalogue.profile import Profile, Provider
 from kimi_mcp.concluding import asked_again, concluded, cost_of, shortfall, summed
 from kimi_mcp.errors import (
     CallRefused,
@@ -168,6 +168,31 @@ class Engine:
         exchange.begin(plan)
         return await self._ask(Attached(plan=plan), exchange, way.endpoint, yields=True)
 
+    def check_reach(self, provider: str) -> None:
+        """Raise the ``KimiError`` for which no request of this server can go to a provider."""
+        self.settings.check()
+        facts = catalogue.load()
+        default = access.chosen_provider(self.settings, facts)
+        chosen = access.named_provider(provider, facts)
+        self._admitted(chosen, default, provider)
+        access.access_to(chosen, self.settings, default)
+
+    def _admitted(self, chosen: Provider, default: Provider, asked: str | None) -> policy.Gathered:
+        """What the settings tell the policy of a provider; raises where it refuses."""
+        settings = self.settings
+        gathered = policy.Gathered(
+            day=self._day(),
+            base_url=(settings.base_url if chosen is default else None) or chosen.base_url,
+            allowed_providers=access.allowed_providers(settings, catalogue.load(), default),
+            provider_asked=asked and chosen.id,
+            strict=settings.policy == "strict",
+            reads_media=True,
+            own_record=True,
+        )
+        if refusal := policy.admit(gathered):
+            raise _error_of(refusal)
+        return gathered
+
     async def find_way(self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None) -> Way:
         """Where a run's requests go: everything that the policy must know, asked for before it decides.
 
@@ -179,17 +204,7 @@ class Engine:
         default = access.chosen_provider(settings, facts)
         chosen_provider = access.named_provider(provider, facts) if provider else default
         run.provider = chosen_provider.id
-        gathered = policy.Gathered(
-            day=day,
-            base_url=(settings.base_url if chosen_provider is default else None) or chosen_provider.base_url,
-            allowed_providers=access.allowed_providers(settings, facts, default),
-            provider_asked=provider and chosen_provider.id,
-            strict=settings.policy == "strict",
-            reads_media=True,
-            own_record=True,
-        )
-        if refusal := policy.admit(gathered):
-            raise _error_of(refusal)
+        gathered = self._admitted(chosen_provider, default, provider)
         reached = access.access_to(chosen_provider, settings, default)
         endpoint = upstream.Endpoint(provider=chosen_provider, base_url=reached.base_url, key=reached.key)
         if reached.borrowed and not self._said_borrowed:

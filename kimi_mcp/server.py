@@ -312,7 +312,7 @@ async def _look(context: Context, look: Look) -> Outcome:
     runs = (await house.opened()).runs
     if look.run_id is None:
         return Outcome(status="completed", answer=presenting.run_list(await runs.latest(LOCAL)))
-    run = await runs.find(look.run_id, LOCAL)
+    run = await runs.find(look.run_id, LOCAL, go_on=look.action != "cancel")
     match look.action:
         case "wait":
             within = house.settings.reply_within_s if look.wait_s is None else look.wait_s

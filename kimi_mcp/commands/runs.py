@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from kimi_mcp.errors import Cancelled, InvalidArguments, NotConfigured, RunNotFound
+from kimi_mcp.errors import InvalidArguments, NotConfigured, RunNotFound
 from kimi_mcp.terminal import Page, complain, is_terminal
 
 if TYPE_CHECKING:
@@ -307,9 +307,8 @@ async def _ended(journal: Journal, record: Record) -> Record:
     """The record of a run that was told to end; it still runs where its server did not hear in time."""
     import anyio
 
-    if record.orphaned and await journal.adopt(record):
-        error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
-        return await journal.settle(record, error, status="cancelled")
+    if record.orphaned:
+        record = await journal.cancel_left(record)
     if record.running:
         await journal.ask_to_cancel(record.id)
     with anyio.move_on_after(CANCEL_WITHIN_S):

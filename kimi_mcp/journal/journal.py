@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection
 
-from kimi_mcp.errors import AnswerCutOff, KimiError
+from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError
 from kimi_mcp.journal import lives
 from kimi_mcp.journal import statements as sql
 from kimi_mcp.journal.database import Database
@@ -211,6 +211,13 @@ class Journal:
         if not await self._write(lives.end, record.id, outcome, self._wall()):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
+
+    async def cancel_left(self, record: Record) -> Record:
+        """End a run that a dead server left; how it stands by now where somebody goes on with it."""
+        if not await self.adopt(record):
+            return await self.find(record.id, None) or record
+        error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
+        return await self.settle(record, error, status="cancelled")
 
     async def same_call(self, *, caller: str, host: str | None, key: str) -> Record | None:
         """The newest run of the very same call that its host gave up on, where it can still be joined."""

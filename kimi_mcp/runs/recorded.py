@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from kimi_mcp.journal.records import Record
     from kimi_mcp.runs.run import Run
 
+CANCEL_WITHIN_S = 10.0
+"""Seconds within which a run in another server must have ended after it was told to."""
+
 LOOK_EVERY_S = 0.25
 """Seconds between two looks at a run that lives in another server."""
 
@@ -48,10 +51,16 @@ class RecordedRun:
         return self._record.outcome
 
     async def cancel(self) -> None:
-        """Let the server it lives in cancel it; returns once it has."""
+        """Let the server it lives in cancel it; where that one is dead it ends here and now.
+
+        Returns once it has ended, or has not within ``CANCEL_WITHIN_S``: its server hangs.
+        """
+        if self._record.orphaned:
+            self._record = await self._journal.cancel_left(self._record)
         if self._record.running:
             await self._journal.ask_to_cancel(self.id)
-        await self.ended()
+        with anyio.move_on_after(CANCEL_WITHIN_S):
+            await self.ended()
 
     def phase(self) -> str:
         """What is known of it."""

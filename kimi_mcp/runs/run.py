@@ -173,7 +173,8 @@ class Run:
     def taken_up(cls, record: Record, task: Mapping[str, Any]) -> Run:
         """The run of a record, to be gone on with."""
         run = cls(caller=record.caller, tool=record.tool, prompt=record.prompt_head, host=record.host)
-        run.id, run.started_at, run.recorded, run.task = record.id, record.started_at, True, task
+        run.id, run.started_at, run.task = record.id, record.started_at, task
+        run.recorded = run.may_be_recorded = True
         run.conversation_id, run.follows = record.conversation_id, record.follows
         run._started -= max(0.0, time.time() - record.started_at)
         run._told = True

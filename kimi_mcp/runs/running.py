@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from kimi_mcp.catalogue.profile import Price
-from kimi_mcp.errors import RunNotFound
+from kimi_mcp.errors import KimiError, RunNotFound
 from kimi_mcp.runs.limits import Limits
 from kimi_mcp.runs.recorded import RecordedRun
 from kimi_mcp.runs.run import Run, Seen, Working
@@ -91,8 +91,11 @@ class Runs:
         """Whether a run of this process is under way."""
         return run_id in self._live
 
-    async def find(self, run_id: str, caller: str | None) -> Seen:
-        """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise."""
+    async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> Seen:
+        """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
+
+        One whose server is dead is gone on with here, unless ``go_on`` is False: it is to be ended.
+        """
         for run in (self._live.get(run_id), *self._writer.unrecorded):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run
@@ -102,7 +105,8 @@ class Runs:
                 "No run of that id is known to this server.",
                 fix="Call kimi_run without `run_id` to see your latest runs.",
             )
-        return await self.take_up(record) or RecordedRun(self.journal, record, self.take_up)
+        run = await self.take_up(record) if go_on else None
+        return run or RecordedRun(self.journal, record, self.take_up)
 
     async def take_up(self, record: Record) -> Run | None:
         """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does."""
@@ -118,7 +122,10 @@ class Runs:
     async def take_up_all(self) -> None:
         """Go on with everything that dead servers of this folder left, and settle what can't be gone on with."""
         for record in await self.journal.orphans():
-            await self.take_up(record)
+            try:
+                await self.take_up(record)
+            except KimiError as fault:
+                log.warning("%s is left for another server: %s", record.id, fault.message)
 
     async def latest(self, caller: str, most: int = 10) -> list[Listed]:
         """A caller's newest runs, the newest first, wherever they live."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +39,12 @@ class SwarmCall:
     """The ``provider`` argument; None: the settings decide."""
     known_tools: Mapping[str, str] | None = None
     """What the tools were when it began, by hash; None: it begins. One that is another now is not called any more."""
+    known_definitions: Sequence[Mapping[str, Any]] | None = None
+    """The tools as its agents were told of them when it began; None: it begins."""
+    first_provider: str | None = None
+    """The provider that it began with, and goes on with wherever it is taken up; None: it begins."""
+    first_model: str | None = None
+    """The same of the model, which ``auto`` takes first."""
 
     def as_json(self) -> dict[str, Any]:
         """What another server needs to go on with it; ``of_json`` reads it back."""

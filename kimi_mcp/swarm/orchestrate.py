@@ -32,7 +32,7 @@ from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
 from kimi_mcp.swarm.pace import Pace
 from kimi_mcp.swarm.tally import Agent, Tally
 from kimi_mcp.swarm.toolbox import OfficialTools, open_toolbox
-from kimi_mcp.swarm.tooling import NoTools, Toolbox
+from kimi_mcp.swarm.tooling import NoTools, Remembered, Toolbox
 from kimi_mcp.types import Adjustment, Request, user
 
 KEPT_TOKENS = 32_000
@@ -68,9 +68,12 @@ async def run_swarm(
 def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
     """What goes on with a swarm whose server has died, by what it wrote down as its task.
 
-    Raises ``InvalidArguments`` for a task that another version wrote.
+    Raises ``InvalidArguments`` for a task that another version wrote, and what keeps this server from its provider: it
+    is left for one that can go on with it.
     """
     call = SwarmCall.of_json(task)
+    if call.first_provider is not None:
+        engine.check_reach(call.first_provider)
     return lambda run: run_swarm(call, run, engine)
 
 
@@ -78,7 +81,8 @@ async def _swarm(
     call: SwarmCall, run: Run, engine: Engine, steps: Steps | None, pace: Pace | None, toolbox: OpenToolbox | None
 ) -> Outcome:
     run.mode = "thinking"
-    way = await engine.find_way(run, model=call.model, provider=call.provider)
+    provider = call.provider or call.first_provider
+    way = await engine.find_way(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
     first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=way.model_asked)
     plan = way.decide(first)  # what can't be had is refused here, before anything is started or paid for
@@ -86,9 +90,13 @@ async def _swarm(
     tally.report(plan.adjustments)
     limits = _limits(call, plan.limits, engine.settings)
     run.work = tally
+    begun = replace(call, first_provider=way.endpoint.provider.id, first_model=plan.profile.model.id)
+    run.task = begun.as_json()
     await run.begin(plan)
-    async with (toolbox or _toolbox_of(call, engine, way))() as tools:
-        run.task = replace(call, known_tools=call.known_tools or tools.fingerprints).as_json()
+    async with (toolbox or _toolbox_of(call, engine, way))() as there:
+        tools = there if call.known_definitions is None else Remembered(there, call.known_definitions)
+        known = {"known_tools": call.known_tools or tools.fingerprints, "known_definitions": tuple(tools.definitions)}
+        run.task = replace(begun, **known).as_json()
         await run.record()  # before any of them is called
         tally.report(_on_tools(call, tools))
         desk = Desk(

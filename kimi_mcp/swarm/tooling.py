@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
+
+from kimi_mcp.swarm import prompts
 
 
 class ToolResult(Protocol):
@@ -77,3 +80,42 @@ class NoTools:
     async def call(self, name: str, arguments: str) -> ToolResult:
         """Nobody offers any tool, so nobody calls one."""
         raise LookupError(name, arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gone:
+    """What a call brings of a tool that is not there any more."""
+
+    text: str
+    is_error: bool = True
+    repairable: bool = False
+    ran: bool = False
+    cost_usd: float = 0.0
+
+
+class Remembered:
+    """The toolbox of a swarm that is gone on with: it offers what the agents were told of, whatever is there by now."""
+
+    def __init__(self, toolbox: Toolbox, definitions: Sequence[Mapping[str, Any]]) -> None:
+        self._toolbox = toolbox
+        self._there = {tool["name"] for tool in toolbox.definitions}
+        self.definitions = definitions
+        """The tools that it began with: a replay takes the same way."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Those of what is there, and which tools are not."""
+        gone = [tool["name"] for tool in self.definitions if tool["name"] not in self._there]
+        told = [f"Tools that the swarm began with are not there any more: {', '.join(gone)}."] if gone else []
+        return (*self._toolbox.warnings, *told)
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of each tool that is there."""
+        return self._toolbox.fingerprints
+
+    async def call(self, name: str, arguments: str) -> ToolResult:
+        """Run a tool where it is still there."""
+        if name in self._there:
+            return await self._toolbox.call(name, arguments)
+        return _Gone(text=prompts.said("notes.not_run", name=name, why=prompts.said("notes.gone")))

@@ -601,6 +601,8 @@ async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim:
     done = await process("runs", "resume", run_id, "--json", settings=to(sim))
     assert done.status == 0, done.err
     assert (done.json["run_id"], done.json["status"]) == (run_id, "completed")
+    kept = (await process("runs", "--json")).json[0]
+    assert kept["status"] == "completed", "and that is on record"
     asked = [json.dumps(request.body) for request in sim.requests if request.path.endswith("/chat/completions")]
     assert not any("Look at number 1." in body and "number 2" not in body for body in asked), "it was paid for once"
     assert len(asked) == 2, "the one that was in flight, and the synthesis"

@@ -12,7 +12,8 @@ from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.steps import PassingSteps
-from tests.swarm.asking import Dying, Tools, agents, calling, chats, leading, said, searching, swarm
+from kimi_mcp.swarm import SwarmCall
+from tests.swarm.asking import Dying, Tools, agents, calling, chats, leading, said, searching, statuses, swarm
 
 TASKS = (("reader", "Look at A."), ("reader", "Look at B."), ("critic", "Look at C."))
 
@@ -159,6 +160,24 @@ async def test_items_are_taken_up_again_too(sim: Simulator, event: int) -> None:
     resumed = await swarm(sim, tell, items=items, steps=kept)
     assert resumed.status == "completed"
     assert len(chats(sim)) - before == 9 - len(dead.results)
+
+
+async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_way(sim: Simulator) -> None:
+    """Hosts differ: what the tools brought stands, and a call that is still to be made is answered in words."""
+    play(sim)
+    steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
+    first = await swarm(sim, steps=steps, tools=Tools(), run=run)
+    asked = len(chats(sim))
+    assert run.task is not None
+    begun = SwarmCall.of_json(json.loads(json.dumps(run.task)))
+    for key in ("agent-1/step-3/tool-1", "agent-1/step-4"):
+        del steps.results[key]
+    again = await swarm(sim, steps=steps, tools=Tools(definitions=()), known_definitions=begun.known_definitions)
+    assert len(chats(sim)) == asked + 1, "the one step that was not on record"
+    assert "search did not run" in steps.results["agent-1/step-3/tool-1"]["text"]
+    assert statuses(again) == statuses(first)
+    assert [agent["tool_calls"] for agent in agents(again)] == [2, 2, 0, 1]
+    assert '"tools": [' in json.dumps(chats(sim)[-1].body)
 
 
 async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None:

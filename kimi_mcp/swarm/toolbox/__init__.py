@@ -215,7 +215,8 @@ async def _opened(
     offers = [source.offer() for source in sources]
     absent = [source for source in sources if source.fault is not None]
     warnings = [f"The tools of {shown(source.name)} are not there: {source.fault}." for source in absent]
-    pick = partial(choose, offers, patterns, moonshot_schemas=moonshot_schemas, lenient=bool(absent))
+    lenient = bool(absent) or recorded is not None  # a swarm that goes on has begun with what they named
+    pick = partial(choose, offers, patterns, moonshot_schemas=moonshot_schemas, lenient=lenient)
     chosen = await anyio.to_thread.run_sync(pick)
     tools = chosen.tools
     warnings += chosen.warnings

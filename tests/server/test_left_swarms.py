@@ -1,0 +1,174 @@
+"""Swarms that a server left behind: the next one goes on with them unasked, unless it can't, or is told to end them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp import server
+from kimi_mcp.journal.journal import Journal
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import begin, in_thread, opened
+from tests.server.asking import KEY, chats, raw_process, served
+from tests.server.test_swarm_end_to_end import ODD_SERVER, written_down
+from tests.stdio.peer import Peer
+from tests.swarm.toolbox.test_processes import ended
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
+
+TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server in this process looks back as soon as it starts."""
+    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 0.0)
+
+
+@pytest.fixture
+def late(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does so too late for this test: what it is told comes first."""
+    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 600.0)
+
+
+@asynccontextmanager
+async def begun(sim: Simulator, **variables: str) -> AsyncIterator[tuple[Peer, str]]:
+    """A server process in the middle of a swarm: two agents have answered, Oslo's never does there."""
+    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05", **variables) as peer:
+        await peer.greet()
+        await peer.call("kimi_swarm", **TELL)
+        run_id = (await peer.reply())["result"]["structuredContent"]["run_id"]
+        await written_down(run_id, 2)
+        await sim.until(lambda: sim.waiting_at("never") == 1)
+        yield peer, run_id
+
+
+async def left(sim: Simulator, how: str = "SIGKILL", **variables: str) -> str:
+    """The run of a swarm whose server has gone."""
+    async with begun(sim, **variables) as (peer, run_id):
+        if how == "EOF":
+            await peer.close_stdin()
+        else:
+            peer.signal(signal.Signals[how])
+        await peer.leaves()
+    return run_id
+
+
+async def status(run_id: str) -> str:
+    """How a run stands on record."""
+
+    def look() -> str:
+        with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+            return file.execute("SELECT status FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
+
+    return await in_thread(look)
+
+
+async def comes_to(run_id: str, wanted: str) -> None:
+    with anyio.fail_after(20):
+        while await status(run_id) != wanted:
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "EOF", "SIGTERM"])
+async def test_a_server_goes_on_unasked_with_what_the_one_before_left(sim: Simulator, how: str) -> None:
+    run_id = await left(sim, how)
+    assert await status(run_id) == "running", "it is not at its end"
+    async with served(sim):
+        await comes_to(run_id, "completed")
+    assert len(chats(sim)) == 3 + 1 + 1, "Oslo is asked once more, the others are not; one synthesis"
+
+
+async def test_a_living_servers_swarm_is_never_touched(sim: Simulator) -> None:
+    async with begun(sim) as (peer, run_id), served(sim) as kimi:
+        assert (await kimi.run(run_id, "status")).status == "running"
+        assert (await kimi.run(run_id, "wait", wait_s=1)).status == "running"
+        assert len(chats(sim)) == 3
+        sim.open_gate("never")
+        assert (await kimi.run(run_id, "wait", wait_s=10)).status == "completed"
+        await peer.still_serves()
+    assert len(chats(sim)) == 4, "it was asked for by its own server alone"
+
+
+async def test_two_servers_that_find_it_at_once_go_on_with_it_once(sim: Simulator) -> None:
+    run_id = await left(sim)
+    async with served(sim), served(sim):
+        await comes_to(run_id, "completed")
+    assert len(chats(sim)) == 5
+
+
+@pytest.mark.usefixtures("late")
+async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim: Simulator, mode: str) -> None:
+    run_id = await left(sim)
+    counted = "SELECT counted_usd FROM runs"
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        before = file.execute(counted).fetchone()
+    async with served(sim, mode, KIMI_API_KEY=KEY) as kimi:
+        result = await kimi.run(run_id, "cancel")
+        assert result.status == "cancelled"
+        assert await status(run_id) == "cancelled"
+        assert (await kimi.run(run_id)).said == result.said
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        assert file.execute(counted).fetchone() == before, "what was spent today stays spent"
+    assert len(chats(sim)) == 3
+
+
+async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Simulator) -> None:
+    run_id = await left(sim)
+    async with served(None, provider=None) as poor:
+        said = await poor.run(run_id, "wait", wait_s=1)
+        assert said.code == "not_configured"
+        assert await status(run_id) == "running", "another server may go on with it"
+    async with served(sim):
+        await comes_to(run_id, "completed")
+
+
+@pytest.mark.usefixtures("late")
+async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Simulator) -> None:
+    run_id = await left(sim)
+    async with served(sim, provider="vllm") as other:
+        said = await other.run(run_id, "wait", wait_s=1)
+        assert (said.code, said.error["rule"]) == ("policy_refused", "provider-allowed")
+    assert await status(run_id) == "running"
+    assert len(chats(sim)) == 3
+    async with served(sim, provider="vllm", KIMI_ALLOWED_PROVIDERS="simulator") as kimi:
+        result = await kimi.run(run_id, "cancel")
+    assert result.said["provider"] == "simulator"
+
+
+async def test_one_that_another_version_left_keeps_no_other_from_going_on(sim: Simulator) -> None:
+    odd = Journal(Path(os.environ["KIMI_DATA_DIR"]))
+    await begin(odd, "run_odd", tool="kimi_swarm", resumable=True, request={"task": {"kind": "of a later version"}})
+    await odd.aclose(unfinished=True)
+    run_id = await left(sim)
+    async with served(sim) as kimi:
+        await comes_to(run_id, "completed")
+        assert await status("run_odd") == "running"
+        assert (await kimi.run("run_odd", "cancel")).status == "cancelled"
+
+
+@pytest.mark.parametrize("how", ["EOF", "SIGTERM"])
+async def test_a_server_that_leaves_takes_its_swarms_tools_along(sim: Simulator, tmp_path: Path, how: str) -> None:
+    pids, file = tmp_path / "pids", tmp_path / "mcp.json"
+    stubborn = {"command": sys.executable, "args": [str(ODD_SERVER), "grandchild", "stays", f"pids={pids}"]}
+    file.write_text(json.dumps({"mcpServers": {"odd": stubborn}}))
+    async with begun(sim, KIMI_SWARM_MCP=str(file)) as (peer, _):
+        started = [int(pid) for pid in pids.read_text().split()]
+        assert len(started) == 2
+        began = time.monotonic()
+        await (peer.close_stdin() if how == "EOF" else in_thread(peer.signal, signal.SIGTERM))
+        assert await peer.leaves() == 0
+        took = time.monotonic() - began
+        gone = [ended(pid) for pid in started]
+    assert gone == [True, True], "its processes are gone before it is"
+    assert took < 3  # 1.5 promised; the machine may be busy

@@ -1,0 +1,202 @@
+"""Swarms whose servers are killed at random points and right around commits: the next server asks no step twice.
+
+``TEST_SWARM_KILLS=50`` (any number) kills that many servers of swarms of 50 agents at random points, and as many again
+around commits; a start then counts against its five seconds. ``TEST_SEED`` repeats a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from kimi_mcp.journal.survey import FILE
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import opened
+from tests.server.asking import chats, process_environment, until
+from tests.stdio.peer import Peer
+from tests.swarm.asking import calling, messages, said, task_of
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+
+ASKED = os.environ.get("TEST_SWARM_KILLS")
+AGENTS = 50 if ASKED else 8
+SEARCHES = 2
+"""Turns of each agent that call a tool; one more brings its answer."""
+
+STEPS = AGENTS * (2 * SEARCHES + 1) + 1
+"""Of a whole swarm, tool calls included; the last puts the results together."""
+
+PAID = ("/fibers", "/chat/completions")
+"""How the paths of a swarm's steps end."""
+
+AT_ONCE = 1 if ASKED else 3
+"""Swarms that live at once."""
+
+LASTS_S = 3.0 if ASKED else 1.2
+"""Seconds within which a kill comes."""
+
+COMMITS = (1, STEPS // 2) if ASKED else (12, 25)
+"""Among which commits one is drawn; a few, and they are in the middle of the swarm."""
+
+RESUMED_WITHIN_S = 5.0 if ASKED else 20.0
+"""Seconds from a server's first answer to its first request; in a normal run the machine may be busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """When a server dies: so many seconds after it was asked, or around a commit."""
+
+    seconds: float | None = None
+    commit: tuple[str, str] | None = None
+
+
+def deaths(draw: random.Random) -> Iterator[Death]:
+    """At random points, and around commits."""
+    for number in range(int(ASKED) if ASKED else 2):
+        yield Death(commit=(("before", "after")[number % 2], str(draw.randrange(*COMMITS))))
+        if ASKED or number:
+            yield Death(seconds=draw.uniform(0, LASTS_S))
+
+
+def play(sim: Simulator, draw: random.Random) -> None:
+    """Each agent searches twice and answers; each of its requests takes a while of its own."""
+    for number in range(AGENTS):
+        task = f"Look at item {number:02}."
+        for turn in range(SEARCHES + 1):
+            query = {"query": f"{number:02} {turn}"}
+            calls = {"tool_calls": [calling("moonshot__web_search", query, turn=turn)]} if turn < SEARCHES else {}
+            delay = draw.uniform(0.01, LASTS_S / 4)
+            sim.play(said({"text": task, "turns": turn}, delay=delay, content=f"Of {number:02}.", **calls))
+
+
+@asynccontextmanager
+async def server(sim: Simulator, folder: Path, *dies: str) -> AsyncIterator[Peer]:
+    """A real server on that data folder."""
+    told = {"KIMI_REPLY_WITHIN_S": "0.05", "KIMI_MAX_CONCURRENCY": "64", "KIMI_BUDGET_USD_PER_SWARM": "1000"}
+    started = await anyio.open_process(
+        [sys.executable, "-m", "tests.server.mortal", *dies],
+        env=process_environment(sim, KIMI_DATA_DIR=str(folder), **told),
+        stderr=None,
+    )
+    try:
+        yield Peer(started)
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.aclose()
+
+
+def asked(sim: Simulator) -> Counter[str]:
+    """How often each step reached the provider, by its key in the record."""
+    found = Counter[str]()
+    for request in chats(sim):
+        if request.body is None:
+            continue  # its sender died in the middle of it
+        turns = sum(message["role"] == "assistant" for message in messages(request))
+        task = task_of(request)
+        agent = f"agent-{int(task[13:15]) + 1}" if task.startswith("Look at item") else "main"
+        found[f"{agent}/step-{turns + 1}"] += 1
+    for request in sim.requests:
+        if request.path.endswith("/fibers") and request.body is not None:
+            number, turn = json.loads(str(request.body["arguments"]))["query"].split()
+            found[f"agent-{int(number) + 1}/step-{int(turn) + 1}/tool-1"] += 1
+    return found
+
+
+def steps(folder: Path) -> dict[str, bool]:
+    """Every step that was begun, and whether it was finished."""
+    with opened(folder) as file:
+        return dict(file.execute("SELECT key, result IS NOT NULL FROM steps").fetchall())
+
+
+def runs(folder: Path) -> Sequence[tuple[str, dict[str, Any]]]:
+    """Every run that was written down: its state and its outcome."""
+    with opened(folder) as file:
+        if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+            return []  # it was killed before there were any tables
+        return [(how, json.loads(end)) for how, end in file.execute("SELECT status, outcome FROM runs")]
+
+
+async def killed(sim: Simulator, folder: Path, death: Death) -> None:
+    """Let a server begin a swarm and die."""
+    async with server(sim, folder, *(death.commit or ())) as peer:
+        await peer.greet()
+        items = [f"item {number:02}" for number in range(AGENTS)]
+        await peer.call("kimi_swarm", prompt="Look at {{item}}.", items=items)
+        await until(lambda: bool(sim.requests) or peer.process.returncode is not None, within=20)
+        with anyio.move_on_after(2 * LASTS_S if death.seconds is None else death.seconds):
+            await peer.process.wait()  # what is written at the same time shares a commit: there may be fewer of them
+        if peer.process.returncode is None:
+            peer.process.kill()
+        await peer.process.wait()
+
+
+async def gone_on_with(sim: Simulator, folder: Path) -> float:
+    """Let a server start that nobody asks for anything, until the swarm is at its end; when it first asked, seconds."""
+    before, first = len(sim.requests), 0.0
+    async with server(sim, folder) as peer:
+        await peer.greet()
+        began = time.monotonic()
+        while any(status == "running" for status, _ in runs(folder)):
+            if not first and any(request.path.endswith(PAID) for request in sim.requests[before:]):
+                first = time.monotonic() - began
+            await anyio.sleep(0.05)
+    return first
+
+
+async def test_a_swarm_that_is_killed_anywhere_goes_on_and_asks_nothing_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
+    draw, room = random.Random(seed), anyio.Semaphore(AT_ONCE)
+    seen: list[tuple[int, int, float]] = []
+
+    async def one(number: int, death: Death, own: random.Random) -> None:
+        folder, why = tmp_path / str(number), f"{death} (seed {seed})"
+        async with room, Simulator(provider="simulator") as sim:
+            play(sim, own)
+            await killed(sim, folder, death)
+            before = asked(sim)
+            if not (folder / FILE).exists() or not runs(folder):
+                assert not before, f"nothing is asked before it is written down: {why}"
+                return
+            left = steps(folder)
+            first = await gone_on_with(sim, folder)
+            after = asked(sim)
+            ((status, outcome),) = runs(folder)
+        finished = {key for key, done in left.items() if done}
+        running = Counter(key.partition("/")[0] for key in left if key not in finished)
+        again = {key: times for key, times in after.items() if times > 1}
+        assert not finished & again.keys(), f"what is finished is not asked again: {why}"
+        assert all(times == 2 for times in again.values()), why
+        assert set(running.values()) <= {1}, f"an agent has one step under way: {why}"
+        assert again.keys() <= left.keys() - finished, f"at most one repeated request a running agent: {why}"
+        assert status == "completed", (outcome["error"], why)
+        assert [agent["status"] for agent in outcome["swarm"]["agents"]] == ["completed"] * AGENTS
+        assert len(after) == STEPS
+        seen.append((len(finished), len(again), first))
+
+    with anyio.fail_after(60 + 30 * len(list(deaths(random.Random(seed))))):
+        async with anyio.create_task_group() as tasks:
+            for number, death in enumerate(deaths(draw)):
+                tasks.start_soon(one, number, death, random.Random(f"{seed} {number}"))
+    assert any(finished for finished, _, _ in seen), f"some were killed in the middle (seed {seed})"
+    resumed = max(first for _, _, first in seen)
+    with capsys.disabled():
+        if ASKED:
+            print(f"\n{len(seen)} swarms of {AGENTS} killed, with {min(seen)[0]} to {max(seen)[0]} of {STEPS} steps "
+                  f"finished; {sum(again for _, again, _ in seen)} requests repeated, resumed within {resumed:.1f} s "
+                  f"(seed {seed})")  # fmt: skip
+    assert resumed < RESUMED_WITHIN_S

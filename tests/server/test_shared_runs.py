@@ -30,7 +30,7 @@ async def owner(sim: Simulator, **variables: str) -> AsyncIterator[Peer]:
 
 async def arrived(kimi: Any, number: int = 1) -> list[str]:
     """The ids of so many runs that another server has brought whole texts of, as this one sees them."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while True:
             lines = (await kimi.run()).answer.splitlines()
             ids = [one.split()[0] for one in lines if one.startswith("run_")]

@@ -173,7 +173,7 @@ class Desk:
         price = self._price_of(completion.model)
         counted = usage
         if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
-            counted = Usage(prompt_tokens=prompt_tokens, completion_tokens=pieces) if pieces else Usage()
+            counted = Usage(prompt_tokens=prompt_tokens, completion_tokens=exchange.fold.tokens) if pieces else Usage()
         assert counted is not None
         judged = policy.judge(plan, completion) if plan and completion.finish_reason else ()
         return Said(

@@ -164,7 +164,7 @@ class Tally:
     def phase(self) -> str:
         """What it is at, in a line: agents by their state, steps, tokens, cost."""
         everyone = (self.main, *self.agents)
-        flowing = sum(agent.exchange.fold.pieces for agent in everyone if agent.exchange)
+        flowing = sum(agent.exchange.fold.tokens for agent in everyone if agent.exchange)
         tokens = sum(agent.tokens for agent in everyone) + flowing
         leading = f"main agent {self.main.exchange.doing()}" if self.main.exchange else "main agent"
         parts = [standing(agent.status for agent in self.agents) or leading]

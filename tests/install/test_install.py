@@ -110,6 +110,16 @@ def test_an_empty_file_is_filled(host: Host, file: Path, text: str) -> None:
     assert servers(host, file).keys() == {"kimi"}
 
 
+@pytest.mark.parametrize("host", [host for host in HOSTS.values() if host.kind != "toml"], ids=lambda host: host.id)
+def test_null_in_the_servers_place_counts_as_none(host: Host, file: Path) -> None:
+    old = {host.servers[0]: None, "theme": "dark"}
+    file.write_text(json.dumps(old), "utf-8")
+    assert put(host, file).action == "written"
+    new = KINDS[host.kind].read(file.read_text("utf-8"))
+    assert new["theme"] == "dark"
+    assert new[host.servers[0]].keys() == {"kimi"}
+
+
 @each_host
 def test_permissions_stay(host: Host, file: Path) -> None:
     file.write_text(with_other(host), "utf-8")

@@ -103,6 +103,8 @@ def uninstall(host: Host, name: str, *, file: Path, home: Path) -> Done:
     new = _changed(host, old, cut=[(*host.servers, name)])
     if host.keys.inputs:
         new = _without_unused_inputs(host, old, new)
+    if KINDS[host.kind].is_bare(new, host.servers) and _made_for_us(host, old, new, home):
+        new = _changed(host, old, cut=[host.servers], text=new)
     values = _env_of(there, fields).items()
     in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))
     return Done(action="removed", file=old.path, shown=old.shown, backup=files.write(old, new), in_clear=in_clear)
@@ -204,6 +206,21 @@ def _at(value: Any, way: Sequence[str]) -> Any:
     for step in way:
         value = mapping(value).get(step)
     return value
+
+
+def _made_for_us(host: Host, old: files.Text, text: str, home: Path) -> bool:
+    """Whether the place for servers, empty now, was not there before we came.
+
+    Empty, it says to a host what none says; but whoever put it there, or wrote a comment to it, looks for it again. So
+    it goes only where the copy from before has none, or where there is no copy, for there was no file before us.
+    """
+    try:
+        before = files.read(files.backup_of(old.path), home)
+        if before.state is None:
+            return set(mapping(_value(host, replace(old, text=text)))) == {host.servers[0]}
+        return _at(KINDS[host.kind].read(before.text), host.servers) is None
+    except (InvalidArguments, Unreadable):
+        return False
 
 
 def _without_unused_inputs(host: Host, old: files.Text, text: str) -> str:

@@ -31,6 +31,8 @@ class Kind:
     """The text with a value at the end of a path."""
     cut: Callable[[str, Path], str]
     """The text without what stands at the end of a path."""
+    is_bare: Callable[[str, Path], bool]
+    """Whether an empty mapping stands at the end of a path, with no comment in it or beside it."""
 
 
 def changed(kind: Kind, text: str, *, put: Sequence[tuple[Path, Any]] = (), cut: Sequence[Path] = ()) -> str:
@@ -111,6 +113,7 @@ def _json(name: str, *, comments: bool) -> Kind:
         read=read,
         put=lambda text, path, value: jsonc.with_value(text, path, value, comments=comments),
         cut=lambda text, path: jsonc.without(text, path, comments=comments),
+        is_bare=lambda text, path: jsonc.is_bare(text, path, comments=comments),
     )
 
 
@@ -165,10 +168,17 @@ def _cut_yaml(text: str, path: Path) -> str:
     return yamls.without(text, [str(step) for step in path])
 
 
+def _is_bare_yaml(text: str, path: Path) -> bool:
+    from kimi_mcp.install import yamls
+
+    return yamls.is_bare(text, [str(step) for step in path])
+
+
 KINDS: Mapping[str, Kind] = {
     "json": _json("JSON", comments=False),
     "jsonc": _json("JSON", comments=True),
-    "toml": Kind(name="TOML", read=_read_toml, put=_put_toml, cut=_cut_toml),
-    "yaml": Kind(name="YAML", read=_read_yaml, put=_put_yaml, cut=_cut_yaml),
+    # What is cut out of TOML takes the tables along that were there for it alone.
+    "toml": Kind(name="TOML", read=_read_toml, put=_put_toml, cut=_cut_toml, is_bare=lambda text, path: False),
+    "yaml": Kind(name="YAML", read=_read_yaml, put=_put_yaml, cut=_cut_yaml, is_bare=_is_bare_yaml),
 }
 """Every kind, by the word for it in ``hosts.toml``."""

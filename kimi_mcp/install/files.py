@@ -41,6 +41,11 @@ def shown(path: Path, home: Path) -> str:
         return str(path)
 
 
+def backup_of(path: Path) -> Path:
+    """Where the copy from before lies."""
+    return path.with_name(path.name + BACKUP)
+
+
 def read(path: Path, home: Path) -> Text:
     """A host's file; one that is not there says nothing. Raises ``InvalidArguments``."""
     name = shown(path, home)
@@ -77,7 +82,7 @@ def write(old: Text, new: str) -> Path | None:
         old.path.parent.mkdir(parents=True, exist_ok=True)
         backup = None
         if old.state is not None:
-            backup = old.path.with_name(old.path.name + BACKUP)
+            backup = backup_of(old.path)
             _replace(backup, old.path.read_bytes(), old.state)
         _replace(old.path, raw, old.state, unless_changed=old)
     except OSError as fault:

@@ -202,12 +202,32 @@ def without(text: str, path: Path, *, comments: bool) -> str:
         return text
     place = holder.inner.index(gone)
     start, end = gone.start, gone.end
+    if not (text[holder.value_start + 1 : start] + text[end : holder.end - 1]).strip(" \t\r\n,"):
+        return text[: holder.value_start + 1] + text[holder.end - 1 :]
     if gone.comma is not None:
         end = gone.comma + 1
     elif place > 0 and (comma := holder.inner[place - 1].comma) is not None:
         text = text[:comma] + text[comma + 1 :]
         start, end = start - 1, end - 1
     return _cut(text, start, end)
+
+
+def is_bare(text: str, path: Path, *, comments: bool) -> bool:
+    """Whether an object that holds nothing stands at the end of ``path``, with no comment in it or beside it."""
+    root = read(text, comments=comments)
+    holder, node = found(root, path[:-1]), found(root, path)
+    if holder is None or node is None or "".join(text[node.start : node.end].split()) != f"{json.dumps(path[-1])}:{{}}":
+        return False
+    place = holder.inner.index(node)
+    before = holder.value_start + 1
+    if place:
+        last = holder.inner[place - 1]
+        before = last.end if last.comma is None else last.comma + 1
+    after = node.end if node.comma is None else node.comma + 1
+    following = holder.inner[place + 1].start if place + 1 < len(holder.inner) else holder.end - 1
+    # What stands behind the one before, on its line, is about that one.
+    above, beside = text[before : node.start].partition("\n")[2], text[after:following].partition("\n")[0]
+    return not above.strip() and not beside.strip()
 
 
 def _cut(text: str, start: int, end: int) -> str:

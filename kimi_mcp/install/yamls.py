@@ -41,11 +41,7 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
 
 def without(text: str, path: Sequence[str]) -> str:
     """The text without what stands at the end of ``path``; unchanged where nothing does."""
-    holder: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
-    for step in path[:-1]:
-        entry = _entry(holder, step) if _is_mapping(holder) else None
-        holder = entry[1] if entry else None
-    entry = _entry(holder, path[-1]) if _is_mapping(holder) else None
+    holder, entry = _found(text, path)
     if entry is None:
         return text
     if holder.flow_style:
@@ -58,6 +54,16 @@ def without(text: str, path: Sequence[str]) -> str:
     return text[:start] + " " * entry[0].start_mark.column + "{}" + line_end + text[end:]
 
 
+def is_bare(text: str, path: Sequence[str]) -> bool:
+    """Whether a mapping that holds nothing stands at the end of ``path``, with no comment in it or beside it."""
+    holder, entry = _found(text, path)
+    if entry is None or holder.flow_style:
+        return False
+    start, end = _lines(text, *entry)
+    above = text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start]
+    return "".join(text[start:end].split()) == f"{path[-1]}:{{}}" and not above.lstrip().startswith("#")
+
+
 def _without_braced(text: str, holder: Any, entry: tuple[Any, Any]) -> str:
     place = holder.value.index(entry)
     start, end = entry[0].start_mark.index, _last(text, *entry)
@@ -66,6 +72,15 @@ def _without_braced(text: str, holder: Any, entry: tuple[Any, Any]) -> str:
     elif place > 0:
         start = _last(text, *holder.value[place - 1])
     return text[:start] + text[end:]
+
+
+def _found(text: str, path: Sequence[str]) -> tuple[Any, tuple[Any, Any] | None]:
+    """What holds the end of a path, and the entry there; None where there is none."""
+    holder: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
+    for step in path[:-1]:
+        entry = _entry(holder, step) if _is_mapping(holder) else None
+        holder = entry[1] if entry else None
+    return holder, _entry(holder, path[-1]) if _is_mapping(holder) else None
 
 
 def _entry(holder: Any, name: str) -> tuple[Any, Any] | None:

@@ -234,6 +234,75 @@ def test_taking_out_what_is_not_there_is_no_mistake(host: Host, file: Path) -> N
     assert file.read_text("utf-8") == with_other(host)
 
 
+EMPTIED = {"json": "{}", "jsonc": "{}", "toml": "", "yaml": "{}"}
+
+
+@each_host
+def test_a_file_that_was_made_for_the_entry_is_left_with_nothing_in_it(host: Host, file: Path) -> None:
+    put(host, file)
+    take(host, file)
+    assert file.read_text("utf-8").strip() == EMPTIED[host.kind]
+
+
+@each_host
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_place_for_servers_that_was_made_for_the_entry_goes_with_it(host: Host, file: Path, line_end: str) -> None:
+    old = {
+        "json": '{\n    "theme": "dark",\n    "z": 1\n}\n',
+        "jsonc": '{\n    // mine\n    "theme": "dark" // and this\n}\n',
+        "toml": '# mine\ntheme = "dark"\n',
+        "yaml": "# mine\ntheme: dark\n",
+    }[host.kind].replace("\n", line_end)
+    file.write_bytes(old.encode())
+    put(host, file)
+    take(host, file)
+    assert file.read_bytes() == old.encode()
+
+
+def holding(host: Host, inside: str) -> str:
+    """A file whose place for servers was there, with nothing in it but ``inside``."""
+    name = host.servers[0]
+    return f"{name}: {{{inside}}}\nz: 1\n" if host.kind == "yaml" else f'{{\n  "{name}": {{{inside}}},\n  "z": 1\n}}\n'
+
+
+@pytest.mark.parametrize("host", [host for host in HOSTS.values() if host.kind != "toml"], ids=lambda host: host.id)
+def test_an_empty_place_for_servers_that_was_there_stays(host: Host, file: Path) -> None:
+    file.write_text(holding(host, ""), "utf-8")
+    put(host, file)
+    take(host, file)
+    assert KINDS[host.kind].read(file.read_text("utf-8")) == {host.servers[0]: {}, "z": 1}
+
+
+@pytest.mark.parametrize(
+    ("id", "old", "new"),
+    [
+        ("cursor", '{\n  "z": 1\n}\n', ('"mcpServers": {', '"mcpServers": {\n    // mine')),
+        ("cursor", '{\n  "z": 1\n}\n', ('  "mcpServers": {', '  // mine\n  "mcpServers": {')),
+        ("cursor", '{\n  "z": 1\n}\n', ("    }\n  }\n}", "    }\n  } // mine\n}")),
+        ("goose", "z: 1\n", ("extensions:", "extensions: # mine")),
+        ("goose", "z: 1\n", ("extensions:", "# mine\nextensions:")),
+    ],
+    ids=["inside", "above", "behind", "yaml-behind", "yaml-above"],
+)
+def test_a_comment_on_the_place_for_servers_keeps_both(id: str, old: str, new: tuple[str, str], file: Path) -> None:
+    file.write_text(old, "utf-8")
+    put(HOSTS[id], file)
+    text = file.read_text("utf-8")
+    assert new[0] in text
+    file.write_text(text.replace(*new), "utf-8")
+    take(HOSTS[id], file)
+    assert "mine" in file.read_text("utf-8")
+    assert servers(HOSTS[id], file) == {}
+
+
+@each_host
+def test_a_second_entry_keeps_the_place_for_servers(host: Host, file: Path) -> None:
+    put(host, file)
+    put(host, file, name="second")
+    take(host, file)
+    assert servers(host, file).keys() == {"second"}
+
+
 # ------------------------------------------------------------------------------------------------- keys
 
 

@@ -19,11 +19,10 @@ from kimi_mcp.install.entry import (
     Started,
     Wanted,
     input_id,
-    is_key,
     is_ours,
     is_reference,
     is_secret,
-    key_in_use,
+    keys_in_use,
     started_as,
     wanted,
 )
@@ -55,7 +54,7 @@ class Done:
 
 def snippet(host: Host, name: str, started: Started, env: Mapping[str, str], environment: Mapping[str, str]) -> str:
     """The host's file as it would be with this entry alone."""
-    want = wanted(host, name, started, env, _keys(env, {}, environment))
+    want = wanted(host, name, started, env, keys_in_use(env, environment))
     return changed(KINDS[host.kind], "", put=_puts(host, name, want, {}, env))
 
 
@@ -71,8 +70,8 @@ def install(
 ) -> Done:
     """Put an entry in, or bring the one of that name up to date. Raises ``InvalidArguments``; then nothing changed.
 
-    Of an entry that is there, the command is renewed and ``env`` is put in; what else stands in it stays. Where ``env``
-    has no key, the one that a call would carry is provided for, by ``environment``, in the host's own way.
+    Of an entry that is there, the command is renewed and ``env`` is put in; what else stands in it stays. The keys that
+    calls would carry are provided for, by ``environment``, in the host's own way.
     """
     old = files.read(file, home)
     now = _value(host, old)
@@ -80,9 +79,9 @@ def install(
     fields = wanted(host, name, started, {}, []).fields
     if there is not None and not is_ours(there, fields):
         raise _taken(host, name, old)
-    keys = (
-        _keys(env, {} if there is None else _env_of(there, fields), environment) if there is None or _moves(env) else []
-    )
+    had = {} if there is None else _had(there, fields)
+    keys = keys_in_use(had | dict(env), environment) if there is None or _moves(env) else []
+    keys = [key for key in keys if key not in had]
     want = wanted(host, name, started, env, keys)
     new = _changed(host, old, put=_puts(host, name, want, now, env))
     done = Done(action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear)
@@ -149,17 +148,15 @@ def _taken(host: Host, name: str, old: files.Text) -> InvalidArguments:
     )
 
 
-def _keys(env: Mapping[str, str], had: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
-    """The key to provide for besides what is given; none where a key is given, or none is needed."""
-    if any(map(is_key, env)):
-        return []
-    key = key_in_use({**had, **env}, environment)
-    return [key] if key else []
-
-
 def _moves(env: Mapping[str, str]) -> bool:
-    """Whether settings choose another provider, and so another key."""
-    return "KIMI_PROVIDER" in env or "KIMI_BASE_URL" in env
+    """Whether settings choose or allow another provider, and so another key."""
+    return not env.keys().isdisjoint(("KIMI_PROVIDER", "KIMI_BASE_URL", "KIMI_ALLOWED_PROVIDERS"))
+
+
+def _had(there: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, str]:
+    """The settings of an entry that is there; a key that it only names counts as set."""
+    names = listed(there.get(fields["keys"])) if "keys" in fields else []
+    return {str(name): f"${{{name}}}" for name in names} | _env_of(there, fields)
 
 
 def _env_of(there: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, str]:

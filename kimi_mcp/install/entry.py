@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kimi_mcp import access, catalogue
+from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.install.documents import listed, mapping
 from kimi_mcp.install.rows import Host
@@ -93,27 +94,43 @@ def is_reference(value: str) -> bool:
     return value.startswith("${") and value.endswith("}")
 
 
-def key_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
-    """The variable of the key that a call would carry; None: the provider needs none.
+def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    """The variables of the keys that calls would carry: the chosen provider's, then those of others that are allowed.
 
-    ``settings`` are those that the entry will have; where they choose no provider, a key that is set here does, as it
-    does for a call, and without any the first of all.
+    ``settings`` are those that the entry will have, keys among them; ``environment`` tells which others are set here.
+    A key of the chosen provider is named even where none is set; of another, only where it is. Raises
+    ``InvalidArguments`` where a provider is named that there is not.
     """
-    named = read_settings(settings)
-    if named.provider is None and named.base_url is None:
-        names = [name for name, _ in PROVIDER_KEYS]
-        return _first_set((*names, "KIMI_API_KEY"), environment) or names[0]
+    named, facts = read_settings(settings), catalogue.load()
+    places = set(settings), {name for name, value in environment.items() if value.strip()}
+    order = [name for name, _ in PROVIDER_KEYS]
     try:
-        provider = access.chosen_provider(named, catalogue.load())
+        if named.provider is None and named.base_url is None:
+            # Keys choose then: one that comes before this must stay out, or calls would go elsewhere.
+            key: str | None = _first((*order, "KIMI_API_KEY"), *places) or order[0]
+            chosen = facts.providers[dict(PROVIDER_KEYS).get(key, "moonshot")]
+            barred = order[: order.index(key)] if key in order else order
+        else:
+            chosen, barred = access.chosen_provider(named, facts), []
+            key = _key_of(chosen, *places, borrows=named.provider is not None)
+        allowed = [facts.providers[id] for id in access.allowed_providers(named, facts, chosen) if id != chosen.id]
     except KimiError as error:
         raise InvalidArguments(error.message, fix=error.fix) from None
-    if not provider.needs_key or not provider.key_variables:
+    others = [_first(provider.key_variables, *places) for provider in allowed]
+    return list(dict.fromkeys(name for name in (key, *others) if name and name not in barred))
+
+
+def _key_of(chosen: Provider, *places: Collection[str], borrows: bool) -> str | None:
+    """The variable of the chosen provider's key; None: it needs none."""
+    if not chosen.needs_key or not chosen.key_variables:
         return None
-    return _first_set(("KIMI_API_KEY", *provider.key_variables), environment) or provider.key_variables[0]
+    names = ("KIMI_API_KEY", *chosen.key_variables, *(chosen.borrowed_key_variables if borrows else ()))
+    return _first(names, *places) or chosen.key_variables[0]
 
 
-def _first_set(names: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    return next((name for name in names if environment.get(name, "").strip()), None)
+def _first(names: Sequence[str], *places: Collection[str]) -> str | None:
+    """The first of the names in the first place that has any."""
+    return next((name for place in places for name in names if name in place), None)
 
 
 def wanted(host: Host, name: str, started: Started, env: Mapping[str, str], keys: Sequence[str]) -> Wanted:

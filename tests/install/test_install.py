@@ -345,6 +345,7 @@ def test_the_key_of_the_environment_is_named_and_never_read_into_the_file(host: 
         ({"KIMI_PROVIDER": "simulator"}, {"NOVITA_API_KEY": KEY}, None),
         ({"KIMI_BASE_URL": "http://127.0.0.1:8000/v1"}, {}, None),
         ({"KIMI_API_KEY": KEY}, {"NOVITA_API_KEY": KEY}, "KIMI_API_KEY"),
+        ({"NOVITA_API_KEY": ""}, {"MOONSHOT_API_KEY": KEY}, "NOVITA_API_KEY"),
     ],
 )
 def test_the_key_that_a_call_would_carry_is_provided_for(
@@ -354,6 +355,70 @@ def test_the_key_that_a_call_would_carry_is_provided_for(
     assert done.keys == ((key,) if key else ())
     assert tomllib.loads(file.read_text("utf-8"))["mcp_servers"]["kimi"].get("env_vars") == ([key] if key else None)
     assert KEY not in file.read_text("utf-8")
+
+
+TWO = {"KIMI_PROVIDER": "moonshot", "KIMI_ALLOWED_PROVIDERS": "nim,openrouter"}
+
+
+@pytest.mark.parametrize(
+    ("env", "environment", "keys"),
+    [
+        (TWO, {"OPENROUTER_API_KEY": KEY}, ("MOONSHOT_API_KEY", "OPENROUTER_API_KEY")),
+        (TWO, {"OPENROUTER_API_KEY": KEY, "NVIDIA_API_KEY": KEY, "NOVITA_API_KEY": KEY},
+         ("MOONSHOT_API_KEY", "NVIDIA_API_KEY", "OPENROUTER_API_KEY")),
+        (TWO, {"KIMI_API_KEY": KEY, "NVIDIA_API_KEY": " "}, ("KIMI_API_KEY",)),
+        (TWO | {"KIMI_PROVIDER": "simulator"}, {"NVIDIA_API_KEY": KEY}, ("NVIDIA_API_KEY",)),
+        (TWO | {"OPENROUTER_API_KEY": KEY}, {}, ("OPENROUTER_API_KEY", "MOONSHOT_API_KEY")),
+        (TWO | {"MOONSHOT_API_KEY": KEY}, {"OPENROUTER_API_KEY": KEY}, ("MOONSHOT_API_KEY", "OPENROUTER_API_KEY")),
+        ({"KIMI_ALLOWED_PROVIDERS": "openrouter"}, {"NVIDIA_API_KEY": KEY, "OPENROUTER_API_KEY": KEY},
+         ("NVIDIA_API_KEY", "OPENROUTER_API_KEY")),
+        ({"KIMI_PROVIDER": "nim"}, {"HF_TOKEN": KEY}, ("HF_TOKEN",)),
+    ],
+)  # fmt: skip
+def test_the_keys_of_allowed_providers_go_the_same_way_as_the_chosen_ones(
+    env: dict[str, str], environment: dict[str, str], keys: tuple[str, ...], file: Path
+) -> None:
+    done = put(HOSTS["codex"], file, env, **environment)
+    assert done.keys == keys
+    assert tomllib.loads(file.read_text("utf-8"))["mcp_servers"]["kimi"]["env_vars"] == list(keys)
+    assert KEY not in file.read_text("utf-8")
+
+
+@each_host
+def test_no_allowed_providers_key_of_the_environment_is_read_into_the_file(host: Host, file: Path) -> None:
+    done = put(host, file, TWO, OPENROUTER_API_KEY=KEY)
+    assert done.keys == ("MOONSHOT_API_KEY", "OPENROUTER_API_KEY")
+    assert done.in_clear == ()
+    assert KEY not in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize("given", ["NOVITA_API_KEY", "KIMI_API_KEY"])
+def test_an_allowed_providers_key_that_would_choose_another_provider_stays_out(given: str, file: Path) -> None:
+    done = put(HOSTS["codex"], file, {given: KEY, "KIMI_ALLOWED_PROVIDERS": "moonshot"}, MOONSHOT_API_KEY=KEY)
+    assert done.keys == (given,), "without KIMI_PROVIDER the first key of all decides where everything goes"
+
+
+def test_providers_that_are_allowed_later_bring_their_keys_and_change_no_other(file: Path) -> None:
+    put(HOSTS["codex"], file, NVIDIA_API_KEY=KEY)
+    put(HOSTS["codex"], file, {"KIMI_ALLOWED_PROVIDERS": "novita"}, MOONSHOT_API_KEY=KEY, NOVITA_API_KEY=KEY)
+    entry = tomllib.loads(file.read_text("utf-8"))["mcp_servers"]["kimi"]
+    assert entry["env_vars"] == ["NVIDIA_API_KEY", "NOVITA_API_KEY"]
+
+
+def test_a_key_that_stands_in_the_entry_is_not_asked_for_when_others_are_allowed(file: Path) -> None:
+    entry = {"type": "stdio", "command": "/old/kimi-mcp", "args": [], "env": {"MOONSHOT_API_KEY": KEY}}
+    file.write_text(json.dumps({"servers": {"kimi": entry}}), "utf-8")
+    put(HOSTS["vscode"], file, {"KIMI_ALLOWED_PROVIDERS": "novita"}, NOVITA_API_KEY=KEY)
+    value = json.loads(file.read_text("utf-8"))
+    assert value["servers"]["kimi"]["env"]["MOONSHOT_API_KEY"] == KEY
+    assert [each["id"] for each in value["inputs"]] == ["kimi-mcp-novita-api-key"]
+
+
+def test_an_allowed_provider_that_is_none_is_told_and_nothing_is_written(file: Path) -> None:
+    with pytest.raises(InvalidArguments, match="KIMI_ALLOWED_PROVIDERS") as error:
+        put(HOSTS["codex"], file, {"KIMI_ALLOWED_PROVIDERS": "openruoter"})
+    assert "openrouter" in error.value.fix
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("name", ["MY_TOKEN", "KIMI_DATABASE_URL", "PROXY_PASSWORD"])

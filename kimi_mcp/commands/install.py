@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,13 +57,13 @@ def install(
     file, started = _file(row), started_as(sys.argv[0])
     if print_only:
         print(snippet(row, name, started, given, os.environ), end="")
-        _point_to(row, file)
+        _point_to(row, file, given)
         return
     done = put_in(row, name, started, given, environment=os.environ, file=file, home=Path.home())
     if as_json:
-        print(json.dumps(_as_json(row, name, done), indent=2, ensure_ascii=False))
+        print(json.dumps(_as_json(row, name, done, given), indent=2, ensure_ascii=False))
     else:
-        _show_installed(row, name, done)
+        _show_installed(row, name, done, given)
 
 
 def uninstall(
@@ -82,7 +82,7 @@ def uninstall(
     _check_name(name)
     done = take_out(row, name, file=_file(row), home=Path.home())
     if as_json:
-        print(json.dumps(_as_json(row, name, done), indent=2, ensure_ascii=False))
+        print(json.dumps(_as_json(row, name, done, {}), indent=2, ensure_ascii=False))
         return
     page = Page(label=8)
     if done.action == "absent":
@@ -145,7 +145,7 @@ def _settings(said: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _as_json(host: Host, name: str, done: Done) -> dict[str, Any]:
+def _as_json(host: Host, name: str, done: Done, given: Mapping[str, str]) -> dict[str, Any]:
     return {
         "host": host.id,
         "name": name,
@@ -154,18 +154,22 @@ def _as_json(host: Host, name: str, done: Done) -> dict[str, Any]:
         "backup": done.backup and str(done.backup),
         "keys": list(done.keys),
         "keys_in_clear": list(done.in_clear),
-        "next": _next(host, done) if done.action in ("written", "unchanged") else [],
+        "next": _next(host, done, given) if done.action in ("written", "unchanged") else [],
     }
 
 
-def _point_to(host: Host, file: Path) -> None:
-    """Where what was printed belongs: on stderr, for it is no part of it."""
+def _point_to(host: Host, file: Path, given: Mapping[str, str]) -> None:
+    """Where what was printed belongs, and what is no part of it: on stderr, as this is none either."""
+    from kimi_mcp.install import kept_out
     from kimi_mcp.install.files import shown
 
-    Page(sys.stderr, indent=0).line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
+    page = Page(sys.stderr, indent=0)
+    for variable in kept_out(host, given):
+        page.line(_told(host, variable, given), "quiet")
+    page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
 
 
-def _show_installed(host: Host, name: str, done: Done) -> None:
+def _show_installed(host: Host, name: str, done: Done, given: Mapping[str, str]) -> None:
     page = Page(label=8)
     if done.action == "unchanged":
         page.mark("ok", f"{host.name} has {name} already, just so: nothing to change.")
@@ -176,15 +180,25 @@ def _show_installed(host: Host, name: str, done: Done) -> None:
         page.row("before", done.backup.name, "quiet")
     for variable in done.in_clear:
         page.mark("warn", f"The value of {variable} stands in that file as it is.")
-    for number, step in enumerate(_next(host, done)):
+    for number, step in enumerate(_next(host, done, given)):
         page.row("next" if number == 0 else "", step)
 
 
-def _next(host: Host, done: Done) -> list[str]:
+def _next(host: Host, done: Done, given: Mapping[str, str]) -> list[str]:
     """What a person does now."""
     steps: list[str] = []
     for variable in done.keys:
-        steps.append(host.keys.told.replace("NAME", variable))
+        steps.append(_told(host, variable, given))
         if host.keys.way == "plain" and variable not in done.in_clear:
             steps.append(f"No key was written. To have it there: kimi-mcp install {host.id} --env {variable}=YOUR_KEY")
     return [*steps, host.next]
+
+
+def _told(host: Host, variable: str, given: Mapping[str, str]) -> str:
+    """What a person does for a key; who gave its value is told that it was not taken."""
+    from kimi_mcp.install import kept_out
+
+    told = host.keys.told.replace("NAME", variable)
+    if variable not in kept_out(host, given):
+        return told
+    return f"The value of {variable} was not written: {host.name}'s file is no place for it. {told}"

@@ -22,14 +22,15 @@ from kimi_mcp.install.entry import (
     is_ours,
     is_reference,
     is_secret,
+    kept_out,
     keys_in_use,
     started_as,
     wanted,
 )
 from kimi_mcp.install.rows import Host, load_hosts, place_of, this_system
 
-__all__ = ["Done", "Host", "Started", "install", "load_hosts", "place_of", "snippet", "started_as", "this_system",
-           "uninstall"]  # fmt: skip
+__all__ = ["Done", "Host", "Started", "install", "kept_out", "load_hosts", "place_of", "snippet", "started_as",
+           "this_system", "uninstall"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,12 @@ def is_reference(value: str) -> bool:
     return value.startswith("${") and value.endswith("}")
 
 
+def kept_out(host: Host, env: Mapping[str, str]) -> list[str]:
+    """The variables whose given value is not written: the host has a better place for it."""
+    secret = [name for name, value in env.items() if is_secret(name) and value and not is_reference(value)]
+    return [] if host.keys.way == "plain" else secret
+
+
 def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
     """The variables of the keys that calls would carry: the chosen provider's, then those of others that are allowed.
 

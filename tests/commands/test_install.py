@@ -76,6 +76,25 @@ async def test_a_person_is_told_where_and_what_next_and_never_the_key(id: str, t
     assert KEY not in ended.out + ended.err
 
 
+LEFT_OUT = "The value of MOONSHOT_API_KEY was not written"
+
+
+@pytest.mark.parametrize("id", HOSTS)
+async def test_a_value_that_was_given_and_not_written_is_told(id: str, tmp_path: Path) -> None:
+    plain = HOSTS[id].keys.way == "plain"
+    for more in ((), ("--json",), ("--print",)):
+        ended = await run("install", id, "--env", f"MOONSHOT_API_KEY={KEY}", *more, home=tmp_path)
+        said = " ".join((ended.out + ended.err).split())
+        assert (LEFT_OUT in said) != plain
+        assert (KEY in said) == (plain and more == ("--print",))
+
+
+@pytest.mark.parametrize("given", ["", "${MOONSHOT_API_KEY}"])
+async def test_a_name_and_a_reference_are_no_values_to_be_told_of(given: str, tmp_path: Path) -> None:
+    ended = await run("install", "claude-code", "--env", f"MOONSHOT_API_KEY={given}", home=tmp_path)
+    assert "was not written" not in ended.out
+
+
 async def test_json_says_what_was_done(tmp_path: Path) -> None:
     ended = await run("install", "claude-desktop", "--env", f"HF_TOKEN={KEY}", "--json", home=tmp_path)
     told = ended.json

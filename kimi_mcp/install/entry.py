@@ -179,7 +179,8 @@ def _entry(
 def _filled(text: Any, variable: str) -> Any:
     if not isinstance(text, str):
         return text
-    return text.replace("NAME", variable).replace("ID", input_id(variable))
+    filled = {"NAME": variable, "ID": input_id(variable)}
+    return re.sub(r"\b(NAME|ID)\b", lambda found: filled[found[0]], text)  # at once: a variable's name may hold an ID
 
 
 def input_id(variable: str) -> str:

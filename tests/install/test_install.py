@@ -458,6 +458,16 @@ def test_vscode_asks_once_and_forgets_the_question_with_the_entry(file: Path) ->
     assert [each["id"] for each in KINDS["jsonc"].read(file.read_text("utf-8"))["inputs"]] == ["theirs"]
 
 
+@pytest.mark.parametrize("variable", ["NVIDIA_API_KEY", "MY_NAME_TOKEN"])
+def test_the_question_names_the_variable_whatever_its_name_holds(variable: str, file: Path) -> None:
+    put(HOSTS["vscode"], file, {"KIMI_PROVIDER": "simulator", variable: KEY})
+    value = json.loads(file.read_text("utf-8"))
+    id = f"kimi-mcp-{variable.lower().replace('_', '-')}"
+    (question,) = value["inputs"]
+    assert (question["id"], question["description"]) == (id, f"{variable}, for kimi-mcp")
+    assert value["servers"]["kimi"]["env"][variable] == f"${{input:{id}}}"
+
+
 @pytest.mark.parametrize(
     ("id", "said"),
     [

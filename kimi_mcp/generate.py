@@ -132,7 +132,7 @@ _NEXT: Mapping[Code, str] = {
 
 
 def error_codes() -> str:
-    """Every code that is raised today: when, and what to do; then the ones that nothing raises yet."""
+    """Every code that is raised today: when, and what to do; then the ones that nothing raises yet, if any."""
     text = "\n".join(_code_in_use(Path(errors.__file__).parent))
     raised: dict[Code, list[type[KimiError]]] = {}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
@@ -149,8 +149,8 @@ def error_codes() -> str:
         for code, leaves in raised.items()
     ]
     head = ("code", "when", "may work later unchanged", "what to do")
-    later = _code(code for code in _NEXT if code not in raised) or "none"
-    return f"{table(head, rows)}\n\nReserved, and raised by nothing yet: {later}."
+    later = _code(code for code in _NEXT if code not in raised)
+    return table(head, rows) + (f"\n\nReserved, and raised by nothing yet: {later}." if later else "")
 
 
 def _code_in_use(package: Path) -> Iterable[str]:

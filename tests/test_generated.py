@@ -116,6 +116,14 @@ def test_no_block_asks_for_the_day() -> None:
     assert not re.search(r"\btoday\(|\bnow\(|\btime\.", Path(generate.__file__).read_text("utf-8"))
 
 
+def test_the_errors_tell_of_reserved_codes_only_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Reserved" not in generate.error_codes()
+    monkeypatch.setattr(generate, "_code_in_use", lambda package: ["RunNotFound"])
+    told, _, reserved = generate.error_codes().partition("\n\nReserved, and raised by nothing yet: ")
+    assert set(re.findall(r"(?m)^\| `(\w+)`", told)) == {"run_not_found"}
+    assert set(re.findall("`(.+?)`", reserved)) == set(get_args(Code)) - {"run_not_found"}
+
+
 def test_no_cell_breaks_its_table() -> None:
     made = table(("a|b", "c"), [("one\ntwo", "<|im_end|> and KIMI_MODEL, `KIMI_POLICY`")])
     assert made.splitlines()[-1] == r"| one two | `<\|im_end\|>` and `KIMI_MODEL`, `KIMI_POLICY` |"

@@ -32,7 +32,7 @@ lint: .venv/.dev
 	@.venv/bin/ruff format --check .
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	@.venv/bin/lint-imports --no-cache
-	@if [ -e kimi_mcp/generate.py ]; then .venv/bin/python -m kimi_mcp.generate --check; fi
+	@if [ -e kimi_mcp/generate ]; then .venv/bin/python -m kimi_mcp.generate --check; fi
 
 format: .venv/.dev
 	@.venv/bin/ruff check --fix .

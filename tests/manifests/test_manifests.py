@@ -175,7 +175,7 @@ def test_every_version_and_name_is_the_projects_own() -> None:
                 "claude-code/kimi/.claude-plugin/plugin.json")]  # fmt: skip
     assert set(versions) == {__version__}
     server = read("mcp-registry/server.json")
-    assert server["name"] == f"io.github.{generate.OWNER}/kimi-mcp"
+    assert server["name"] == f"io.github.{facts_room.OWNER}/kimi-mcp"
     assert len(server["description"]) <= 100
     assert f"mcp-name: {server['name']}" in (ROOT / "README.md").read_text("utf-8")
 

@@ -7,9 +7,10 @@ is a row there, and a function in ``kinds.py`` only where no function of its kin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeVar
 
 from kimi_mcp.catalogue.profile import Profile
 from kimi_mcp.plan import Plan
@@ -33,6 +34,8 @@ __all__ = [
     "reported",
 ]
 
+Look = TypeVar("Look")
+
 DEFAULT_OUTPUT_TOKENS = 32_768
 """Asked for where neither the caller nor the catalogue says a bound (HC: Moonshot's own default for K2.5 and K2.6)."""
 
@@ -42,8 +45,8 @@ LEAST_OUTPUT_TOKENS = 1_024
 
 def admit(gathered: Gathered) -> Refusal | None:
     """Whether anything may be sent to that provider at that URL at all; asked before the first byte leaves."""
-    for rule in load_rules().values():
-        for finding in ADMISSION_KINDS[rule.kind](rule, gathered) if rule.kind in ADMISSION_KINDS else ():
+    for rule, look in _on_admission():
+        for finding in look(rule, gathered):
             return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
     return None
 
@@ -57,8 +60,8 @@ def decide(request: Request, profile: Profile, gathered: Gathered) -> Plan | Ref
     if refusal := admit(gathered):
         return refusal
     plan = _first_draft(request, profile)
-    for rule in _in_order():
-        for finding in REQUEST_KINDS[rule.kind](rule, request, plan, gathered):
+    for rule, look in _on_request():
+        for finding in look(rule, request, plan, gathered):
             if finding.action == "refuse" or (finding.action == "adjust" and gathered.strict and not finding.left_open):
                 return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
             plan = finding.mend(plan)
@@ -70,8 +73,8 @@ def check(request: Request, profile: Profile, gathered: Gathered) -> tuple[Findi
     """Every objection to a request, mended or not: what ``kimi-mcp policy check`` prints."""
     plan = _first_draft(request, profile)
     found: list[Finding] = []
-    for rule in _in_order():
-        for finding in REQUEST_KINDS[rule.kind](rule, request, plan, gathered):
+    for rule, look in _on_request():
+        for finding in look(rule, request, plan, gathered):
             found.append(finding)
             plan = finding.mend(plan)
     settled = _settled(request, plan)
@@ -82,12 +85,7 @@ def check(request: Request, profile: Profile, gathered: Gathered) -> tuple[Findi
 
 def judge(plan: Plan, completion: Completion) -> tuple[Adjustment, ...]:
     """What is to be said of an answer: another model answered, or the reasoning was lost."""
-    return tuple(
-        finding.as_adjustment()
-        for rule in load_rules().values()
-        if rule.kind in ANSWER_KINDS
-        for finding in ANSWER_KINDS[rule.kind](rule, plan, completion)
-    )
+    return tuple(finding.as_adjustment() for rule, look in _on_answer() for finding in look(rule, plan, completion))
 
 
 def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, **places: Any) -> Adjustment:
@@ -96,11 +94,15 @@ def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, *
     return Finding.of(rule, field=field, asked=asked, sent=sent, **places).as_adjustment()
 
 
-def _in_order() -> Iterator[Rule]:
-    """The rules that look at a request, in the order in which one's mend may matter to the next."""
+def _in_order(kinds: Mapping[str, Look]) -> tuple[tuple[Rule, Look], ...]:
+    """The rules of these kinds, each with its function, in the table's order: one's mend may matter to the next."""
     rules = load_rules().values()
-    for kind in REQUEST_KINDS:
-        yield from (rule for rule in rules if rule.kind == kind)
+    return tuple((rule, look) for kind, look in kinds.items() for rule in rules if rule.kind == kind)
+
+
+_on_admission = cache(partial(_in_order, ADMISSION_KINDS))
+_on_request = cache(partial(_in_order, REQUEST_KINDS))
+_on_answer = cache(partial(_in_order, ANSWER_KINDS))
 
 
 def _first_draft(request: Request, profile: Profile) -> Plan:

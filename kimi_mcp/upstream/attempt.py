@@ -7,7 +7,7 @@ answer: the rest is waited for a little, for the usage that it may bring.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -109,16 +109,14 @@ class _Watch:
             self._until("first", self._first_s)
 
     def token(self, socket: PacedStream | None) -> None:
-        """A token has come through that socket."""
+        """A piece of the body that held tokens has come through that socket."""
         if socket is None:
             self._until("idle", self._idle_s)
         elif self._gulp != socket.reads:
+            if self._gulp < 0:
+                socket.live_at(min(PACE_S, self._idle_s / 4))
             self._gulp = socket.reads
             self._until("idle", self._idle_s)
-        if not self.tokens:
-            self.tokens = True
-            if socket is not None:
-                socket.live_at(min(PACE_S, self._idle_s / 4))
 
     def end(self, seconds: float, socket: PacedStream | None) -> None:
         """The answer is there: wait no longer than that for what may follow, and hurry."""
@@ -168,13 +166,13 @@ async def read_whole(
     to: To,
     wall: Callable[[], float],
     method: Method = "GET",
-    content: AsyncIterable[bytes] | None = None,
-    headers: Mapping[str, str] | None = None,
+    content: bytes | Streamed | None = None,
+    content_type: str = "application/json",
 ) -> bytes | Fault:
     """The body of what a request is answered with, bounded; or why it can't be had."""
     found = b""
     try:
-        answer = await client.send(method, path, content=content, headers=headers)
+        answer = await client.send(method, path, content, content_type)
         try:
             async for piece in answer.pieces():
                 found += piece
@@ -190,26 +188,30 @@ async def read_whole(
 
 
 async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _Watch) -> None:
-    answer = await client.post("chat/completions", watch.over_sending(content))
+    answer = await client.send("POST", "chat/completions", watch.over_sending(content))
     try:
         if answer.compressed:
             raise _Unreadable("compressed")
         socket, payloads = answer.socket, Payloads()
         async for piece in answer.pieces():
+            token = done = False
             for payload in payloads.take(piece):
                 if payload.startswith(b"[DONE]"):
-                    watch.end(AFTER_DONE_S, socket)
-                elif payload:
-                    token = sink.feed(payload)
-                    if not watch.over:
-                        if token:
-                            watch.token(socket)
-                        if sink.finished:
-                            watch.end(AFTER_FINISH_S, socket)
+                    done = True
+                elif payload and sink.feed(payload):
+                    token = watch.tokens = True
+            if done:
+                watch.end(AFTER_DONE_S, socket)
+            elif watch.over:
+                pass  # what follows the end of an answer keeps nothing alive
+            elif sink.finished:
+                watch.end(AFTER_FINISH_S, socket)
+            elif token:
+                watch.token(socket)
             if payloads.form == "markup":
                 raise _Unreadable("markup")
         if (whole := payloads.rest()) is not None and sink.feed(whole):
-            watch.token(None)
+            watch.tokens = True
     finally:
         await answer.aclose()
 

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -105,7 +105,6 @@ class Upstream:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._deadlines = deadlines or Deadlines()
-        self._most = max_concurrency
         self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
         self._yielding = anyio.Semaphore(max(1, max_concurrency - 1), fast_acquire=True)
         self._clock, self._wall, self._sleep, self._draw = clock, wall, sleep, draw
@@ -195,12 +194,12 @@ class Upstream:
     @asynccontextmanager
     async def _place(self, shared: Account | None) -> AsyncGenerator[None]:
         """A place for one request; those that yield share what their account allows, and leave one for the others."""
-        async with AsyncExitStack() as held:
-            if shared is not None:
-                await held.enter_async_context(shared.places)
-                await held.enter_async_context(self._yielding)
-            await held.enter_async_context(self._slots)
-            yield
+        if shared is None:
+            async with self._slots:
+                yield
+        else:
+            async with shared.places, self._yielding, self._slots:
+                yield
 
     async def _fitting(
         self, account: Account, tokens: int, left: float, on_wait: Callable[[float, str], None] | None
@@ -300,7 +299,7 @@ class Upstream:
         endpoint.check()
         if self._clients is None:
             async with self._opening:
-                self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients, self._most)
+                self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients)
         return self._clients.get(endpoint.base_url, endpoint.key)
 
     def _account(self, endpoint: Endpoint) -> Account:
@@ -332,11 +331,11 @@ def _had(found: T | Fault) -> T:
     return found
 
 
-def _open_clients(most: int) -> Clients:
+def _open_clients() -> Clients:
     """In a thread: importing openai takes up to half a second, and other calls go on meanwhile."""
     from kimi_mcp.upstream.clients import Clients
 
-    return Clients(most)
+    return Clients()
 
 
 def _no_time(error: KimiError, total_s: float) -> KimiError:

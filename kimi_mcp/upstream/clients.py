@@ -1,8 +1,8 @@
-"""The OpenAI clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
+"""The clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
 
-Decided here: redirects are not followed, cookies are not kept, and of the environment only the usual proxy variables
-(HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. A loopback address is never reached by a proxy:
-no variable may send its key elsewhere.
+Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``Refusal``), and of the
+environment only the usual proxy variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. A
+loopback address is never reached by a proxy: no variable may send its key elsewhere.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from functools import cached_property, partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import AsyncGenerator, Mapping
+from functools import cached_property
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -20,11 +19,11 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 import httpcore2
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, Omit
+from openai import Omit, OpenAI
 
 from kimi_mcp import __version__
 from kimi_mcp.inlining import Streamed
-from kimi_mcp.upstream.transport import Connection, PacedBackend, PacedStream, Transport
+from kimi_mcp.upstream.transport import Body, Connection, PacedBackend, PacedStream, Sockets
 
 CONNECT_S = 10.0
 """Seconds for a connection, and again for its TLS handshake."""
@@ -50,18 +49,21 @@ answers, nobody answers in time, the connection broke, or it is no fault of the 
 class Answer:
     """A response whose body has not been read yet."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
+    def __init__(self, response: httpcore2.Response, body: Body) -> None:
+        self._body = body
         self._pieces: AsyncGenerator[bytes] | None = None
-        stream: Any = response.extensions.get("network_stream")
+        stream = cast(Mapping[str, Any], response.extensions).get("network_stream")  # pyright: ignore[reportUnknownMemberType]
         self.socket: PacedStream | None = stream.pace if isinstance(stream, Connection) else None
         """The socket it comes through; None where a proxy hides it."""
-        self.compressed: bool = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
+        self.compressed: bool = any(
+            name.lower() == b"content-encoding" and value.strip().lower() != b"identity"
+            for name, value in response.headers
+        )
         """Whether the body is compressed, though that was not asked for."""
 
     def pieces(self) -> AsyncGenerator[bytes]:
         """The body as it comes."""
-        self._pieces = cast(AsyncGenerator[bytes], aiter(cast(httpx2.AsyncByteStream, self._response.stream)))
+        self._pieces = self._body.pieces()
         return self._pieces
 
     async def aclose(self) -> None:
@@ -71,56 +73,36 @@ class Answer:
         with anyio.CancelScope(shield=True):
             if self._pieces is not None:
                 await self._pieces.aclose()  # left to the collector, it would close the socket some time later
-            await self._response.aclose()
+            await self._body.aclose()
 
 
 class Client:
     """Requests to one endpoint."""
 
-    def __init__(self, base_url: str, key: str | None, way: httpx2.AsyncClient) -> None:
-        self._openai = _OpenAI(
-            api_key=key or "none",
-            base_url=base_url,
-            max_retries=0,
-            timeout=httpx2.Timeout(None, connect=CONNECT_S),
-            http_client=way,
-        )
-        self._base_url, self._key, self._way = base_url, key, way
-        self._headers: dict[str, str | Omit] = {"X-Stainless-Retry-Count": Omit()}
-        if not key:
-            self._headers["Authorization"] = Omit()
-
-    async def post(self, path: str, content: bytes | Streamed) -> Answer:
-        """Send a JSON body; hand out the answer once its headers are there. The caller closes it."""
-        headers = self._headers
-        if isinstance(content, Streamed):
-            headers = {**headers, "Content-Length": str(content.length)}
-        return Answer(
-            await self._openai.post(
-                path,
-                cast_to=httpx2.Response,
-                content=content if isinstance(content, bytes) else _sent(content),
-                options={"headers": headers},
-                stream=True,
-                stream_cls=cast(Any, AsyncStream),
-            )
-        )
+    def __init__(self, base_url: str, key: str | None, sockets: Sockets) -> None:
+        self._base = httpx2.URL(base_url)
+        self._headers = _headers(base_url, key)
+        self._sockets = sockets
 
     async def send(
-        self,
-        method: Method,
-        path: str,
-        *,
-        content: AsyncIterable[bytes] | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, method: Method, path: str, content: bytes | Streamed | None = None, content_type: str = "application/json"
     ) -> Answer:
-        """Any other request, its body sent piece by piece; hand out the answer once its headers are there."""
-        # Not by openai's client: it refuses a multipart body that is sent piece by piece.
-        login = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        named = {**_SAID, **login, **(headers or {})}
-        url, patience = f"{self._base_url}/{path}", httpx2.Timeout(None, connect=CONNECT_S)
-        request = self._way.build_request(method, url, content=content, headers=named, timeout=patience)
-        return Answer(await self._way.send(request, stream=True))
+        """Send a request; hand out the answer once its headers are there. The caller closes it.
+
+        ``path`` follows the base URL. Raises ``Refusal`` where the answer is not 2xx; httpcore2's errors pass.
+        """
+        base, headers = self._base, self._headers
+        sent: bytes | AsyncGenerator[bytes] = b""
+        if content is not None:
+            sent, size = (content, len(content)) if isinstance(content, bytes) else (_sent(content), content.length)
+            headers = [*headers, (b"Content-Type", content_type.encode()), (b"Content-Length", b"%d" % size)]
+        target = b"%b/%b" % (base.raw_path.rstrip(b"/"), path.encode())
+        url = httpcore2.URL(scheme=base.raw_scheme, host=base.raw_host, port=base.port, target=target)
+        request = httpcore2.Request(method, url, headers=headers, content=sent, extensions=_EXTENSIONS)
+        return Answer(*await self._sockets.send(request))
+
+
+_EXTENSIONS = {"timeout": {"connect": CONNECT_S}}
 
 
 async def _sent(body: Streamed) -> AsyncGenerator[bytes]:
@@ -128,49 +110,66 @@ async def _sent(body: Streamed) -> AsyncGenerator[bytes]:
         yield piece
 
 
-class Clients:
-    """The clients that are open, over one HTTP client per way out: directly, or by a proxy."""
+def _headers(base_url: str, key: str | None) -> list[tuple[bytes, bytes]]:
+    """What each request to an endpoint says of itself, but for its body: as openai's client prepares it.
 
-    def __init__(self, most_connections: int) -> None:
-        self._most = most_connections
-        self._ways: dict[tuple[bool, str | None], httpx2.AsyncClient] = {}
+    It is asked once: the client takes as long over a request as all below it together.
+    """
+    caught = _Caught()
+    with httpx2.Client(transport=caught, trust_env=False) as way:
+        openai = _OpenAI(api_key=key or "none", base_url=base_url, timeout=None, max_retries=0, http_client=way)
+        unsaid = {"X-Stainless-Retry-Count": Omit(), **({} if key else {"Authorization": Omit()})}
+        openai.get("", cast_to=httpx2.Response, options={"headers": unsaid})
+    return caught.headers
+
+
+class _Caught(httpx2.BaseTransport):
+    """Keeps what would have been sent."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.headers = list(request.headers.raw)
+        return httpx2.Response(204)
+
+
+class Clients:
+    """The clients that are open, over the sockets to each host."""
+
+    def __init__(self) -> None:
         self._clients: dict[tuple[str, str | None], Client] = {}
+        self._sockets: dict[tuple[str, str, str | None], Sockets] = {}
 
     def get(self, base_url: str, key: str | None) -> Client:
         """The client for an endpoint."""
         client = self._clients.get((base_url, key))
         if client is None:
-            client = self._clients[base_url, key] = Client(base_url, key, self._way(base_url))
+            client = self._clients[base_url, key] = Client(base_url, key, self._sockets_to(base_url))
         return client
 
     async def aclose(self) -> None:
         """Close every socket. A later call opens new ones."""
-        ways = list(self._ways.values())
-        self._ways.clear()
         self._clients.clear()
-        for way in ways:
-            await way.aclose()
+        while self._sockets:
+            await self._sockets.popitem()[1].aclose()
 
-    def _way(self, base_url: str) -> httpx2.AsyncClient:
-        secure, proxy = base_url.lower().startswith("https:"), proxy_for(base_url)
-        way = self._ways.get((secure, proxy))
-        if way is None:
-            open_pool = partial(
-                httpcore2.AsyncConnectionPool,
-                ssl_context=httpx2.create_ssl_context() if secure else None,
+    def _sockets_to(self, base_url: str) -> Sockets:
+        parts, proxy = urlsplit(base_url), proxy_for(base_url)
+        host = parts.scheme, parts.netloc, proxy
+        if host not in self._sockets:
+            factory = httpcore2.AsyncConnectionPool(
+                ssl_context=self._trusted if parts.scheme == "https" else None,
                 proxy=None if proxy is None else _proxy(proxy),
-                max_connections=None,  # our own limiter counts the requests
-                max_keepalive_connections=self._most,
                 keepalive_expiry=KEEP_IDLE_S,
                 network_backend=PacedBackend(),
             )
-            way = self._ways[secure, proxy] = httpx2.AsyncClient(
-                transport=Transport(open_pool),
-                trust_env=False,
-                follow_redirects=False,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            )
-        return way
+            self._sockets[host] = Sockets(factory)
+        return self._sockets[host]
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        return httpx2.create_ssl_context()
 
 
 def proxy_for(base_url: str) -> str | None:
@@ -224,7 +223,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-class _OpenAI(AsyncOpenAI):
+class _OpenAI(OpenAI):
     """OpenAI's client with headers of our own.
 
     Of itself it adds what stands in OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and OPENAI_PROJECT_ID, meant for another
@@ -233,8 +232,4 @@ class _OpenAI(AsyncOpenAI):
 
     @cached_property
     def default_headers(self) -> dict[str, str | Omit]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return {
-            **_SAID,
-            "Authorization": f"Bearer {self.api_key}",
-            "Content-Type": "application/json",
-        }
+        return {**_SAID, "Authorization": f"Bearer {self.api_key}"}

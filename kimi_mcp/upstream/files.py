@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+from kimi_mcp.inlining import Streamed
 from kimi_mcp.types import MediaKind
 from kimi_mcp.upstream.attempt import To, read_whole
 from kimi_mcp.upstream.faults import Fault, failure
@@ -81,7 +82,7 @@ async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], flo
     ).encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
 
-    async def body() -> AsyncIterator[bytes]:
+    def body() -> Iterator[bytes]:
         yield head
         sent = 0
         for piece in file.chunks():
@@ -91,11 +92,8 @@ async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], flo
                 file.on_sent(sent)
         yield tail
 
-    headers = {
-        "Content-Type": f"multipart/form-data; boundary={boundary}",
-        "Content-Length": str(len(head) + file.size + len(tail)),
-    }
-    told = await _told(client, "POST", "files", to, wall, body(), headers)
+    whole = Streamed(length=len(head) + file.size + len(tail), pieces=body)
+    told = await _told(client, "POST", "files", to, wall, whole, f"multipart/form-data; boundary={boundary}")
     if isinstance(told, Fault):
         return told
     identity = told.get("id")
@@ -124,11 +122,11 @@ async def _told(
     path: str,
     to: To,
     wall: Callable[[], float],
-    content: AsyncIterator[bytes] | None = None,
-    headers: dict[str, str] | None = None,
+    content: Streamed | None = None,
+    content_type: str = "",
 ) -> dict[str, Any] | Fault:
     """The JSON object that the provider answers with."""
-    found = await read_whole(client, path, to=to, wall=wall, method=method, content=content, headers=headers)
+    found = await read_whole(client, path, to=to, wall=wall, method=method, content=content, content_type=content_type)
     if isinstance(found, Fault):
         return found
     try:

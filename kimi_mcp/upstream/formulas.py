@@ -8,7 +8,7 @@ the provider's models can open and that goes back to them as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -83,13 +83,7 @@ async def _told(
     body: bytes | None = None,
 ) -> dict[str, Any] | Fault:
     """The JSON object that the provider answers with."""
-
-    async def content() -> AsyncIterator[bytes]:
-        yield body or b""
-
-    headers = {} if body is None else {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    sent = None if body is None else content()
-    found = await read_whole(client, path, to=to, wall=wall, method=method, content=sent, headers=headers)
+    found = await read_whole(client, path, to=to, wall=wall, method=method, content=body)
     if isinstance(found, Fault):
         return found
     try:

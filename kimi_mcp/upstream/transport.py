@@ -1,4 +1,4 @@
-"""The sockets to the providers: paced reads, and requests over a pool of them. Does I/O; imported on first use.
+"""The sockets to the providers: paced reads, and requests over them. Does I/O; imported on first use.
 
 Nobody watches tokens one by one, and a read costs far more than the token in it: while an answer is streaming, a
 ``PacedStream`` lets the kernel gather for a while between two reads. Whoever reads the answer says when that holds
@@ -7,17 +7,20 @@ Nobody watches tokens one by one, and a read costs far more than the token in it
 
 from __future__ import annotations
 
+import re
 import select
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import anyio
 import anyio.abc
 import httpcore2
-import httpx2
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
@@ -113,17 +116,16 @@ class Connection(httpcore2.AsyncNetworkStream):
         self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - anyio, not Django
         self._chunks = Chunks()
         self._fd: int | None = None
+        self._head: bytes | None = None  # of a request, until its body comes; None: the next write begins one
         self.pace = pace
         """The TCP connection below."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's own
         """Read what is there; empty at the end."""
+        self._head = None
         try:
-            if timeout is None:
+            with _within(timeout):
                 data = await self._stream.receive(max_bytes)
-            else:
-                with anyio.fail_after(timeout):
-                    data = await self._stream.receive(max_bytes)
         except anyio.EndOfStream:
             return b""
         except TimeoutError as error:
@@ -133,12 +135,16 @@ class Connection(httpcore2.AsyncNetworkStream):
         return self._chunks.take(data if self._tls is None else _with_waiting_records(self._tls, data))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore2's own
-        """Write all of it."""
+        """Write all of it; the head of a request waits for the first piece of its body, if it says that one comes."""
+        if self._head is None and _BODY_FOLLOWS.search(buffer):
+            self._head = buffer  # one packet then, and one turn of the event loop
+            return
         if not buffer:
             return
+        self._head, buffer = b"", (self._head or b"") + buffer
         self._chunks.expect()
         try:
-            with anyio.fail_after(timeout):
+            with _within(timeout):
                 await self._stream.send(buffer)
         except TimeoutError as error:
             raise httpcore2.WriteTimeout from error
@@ -182,6 +188,11 @@ class Connection(httpcore2.AsyncNetworkStream):
         return self._stream.extra(_INFO[info], None) if info in _INFO else None  # noqa: S610 - anyio, not Django
 
 
+def _within(seconds: float | None) -> AbstractContextManager[Any]:
+    return nullcontext() if seconds is None else anyio.fail_after(seconds)
+
+
+_BODY_FOLLOWS = re.compile(rb"\r\nContent-Length: *[1-9][0-9]*\r\n(?:.*\r\n)?\r\n\Z", re.DOTALL)
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 _INFO: Mapping[str, Any] = {
     "ssl_object": TLSAttribute.ssl_object,
@@ -237,89 +248,91 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
         await anyio.sleep(seconds)
 
 
-class Body(httpx2.AsyncByteStream):
+class Body:
     """The body of an answer, as httpcore2 hands it out."""
 
-    def __init__(self, stream: Any, lane: Lane) -> None:
+    def __init__(self, stream: Any, closed: Callable[[], None]) -> None:
         self._stream = stream
-        self._lane: Lane | None = lane
+        self._closed = closed
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncGenerator[bytes]:
+        """It, as it comes."""
         return self._stream.__aiter__()
 
     async def aclose(self) -> None:
-        """Give the connection back, or close it where the body was not read to its end."""
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.under_way -= 1
-        await self._stream.aclose()
+        """Give the connection back, or close it where the body was not read to its end. Once, and not cancelled."""
+        try:
+            await self._stream.aclose()
+        finally:
+            self._closed()
 
 
-class Lane:
-    """A pool of paced sockets, and how many requests are under way in it."""
+class Sockets:
+    """Connections to one host, each for one request at a time; kept open between them as ``factory`` says.
 
-    def __init__(self, pool: httpcore2.AsyncConnectionPool) -> None:
-        self.pool = pool
-        self.under_way = 0
-
-
-LANE = 12
-"""Requests at once in one pool: it looks at each of its connections before and after each request."""
-
-
-class Transport(httpx2.AsyncBaseTransport):
-    """Requests over pools of paced sockets. An answer that is not 2xx is raised as ``Refusal``, its body cut.
-
-    ``open_pool`` makes one pool; the next one is made where all that are there have ``LANE`` requests under way.
+    ``factory`` makes them, directly or by its proxy. Its own pool is not used: that looks at each connection that it
+    holds before and after each request, and asks the system about the idle ones.
     """
 
-    def __init__(self, open_pool: Callable[[], httpcore2.AsyncConnectionPool]) -> None:
-        self._open_pool = open_pool
-        self._lanes: list[Lane] = []
+    def __init__(self, factory: httpcore2.AsyncConnectionPool) -> None:
+        self._factory = factory
+        self._busy: set[httpcore2.AsyncConnectionInterface] = set()
+        self._idle: deque[httpcore2.AsyncConnectionInterface] = deque()
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request; httpcore2's errors pass as they are."""
-        url, lane = request.url, self._lane()
-        lane.under_way += 1
+    async def send(self, request: httpcore2.Request) -> tuple[httpcore2.Response, Body]:
+        """Send one request; its answer, and the body that is still to be read.
+
+        Raises ``Refusal`` for an answer that is not 2xx, its body cut; httpcore2's errors pass as they are.
+        """
+        connection = await self._connection(request.url.origin)
         try:
-            response = await lane.pool.handle_async_request(
-                httpcore2.Request(
-                    method=request.method,
-                    url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
+            response = await connection.handle_async_request(request)
         except BaseException:
-            lane.under_way -= 1
+            self._give_back(connection)
             raise
-        body = Body(response.stream, lane)
+        body = Body(response.stream, partial(self._give_back, connection))
         if 200 <= response.status < 300:
-            extensions = cast(dict[str, Any], response.extensions)  # pyright: ignore[reportUnknownMemberType]
-            return httpx2.Response(response.status, headers=response.headers, stream=body, extensions=extensions)
+            return response, body
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         raise Refusal(response.status, headers, await _beginning(body))
 
     async def aclose(self) -> None:
         """Close every socket."""
-        for lane in self._lanes:
-            await lane.pool.aclose()
+        for held in (self._busy, self._idle):
+            while held:
+                await held.pop().aclose()
 
-    def _lane(self) -> Lane:
-        """The first lane that has room: few requests at once use few connections, again and again."""
-        lane = next((lane for lane in self._lanes if lane.under_way < LANE), None)
-        if lane is None:
-            lane = Lane(self._open_pool())
-            self._lanes.append(lane)
-        return lane
+    async def _connection(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
+        """The one that became idle last: few requests at once use few, and those long idle are found and closed."""
+        while self._idle and self._idle[0].has_expired():
+            await _close(self._idle.popleft())
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.has_expired():
+                break
+            await _close(connection)
+        else:
+            connection = self._factory.create_connection(origin)
+        self._busy.add(connection)
+        return connection
+
+    def _give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
+        if connection in self._busy:  # else everything was closed meanwhile
+            self._busy.discard(connection)
+            if connection.is_available():  # else it has closed itself
+                self._idle.append(connection)
+
+
+async def _close(connection: httpcore2.AsyncConnectionInterface) -> None:
+    with anyio.CancelScope(shield=True):
+        await connection.aclose()
 
 
 async def _beginning(body: Body) -> bytes:
     """The first bytes of an error's body; what breaks off before is as good as it is."""
     found = b""
     try:
-        async for piece in body:
+        async for piece in body.pieces():
             found += piece
             if len(found) >= ERROR_BODY:
                 break

@@ -132,11 +132,9 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
             for number in range(1_000):
                 calls.start_soon(one, number)
     clients: Any = up._clients
-    (way,) = clients._ways.values()
-    for lane in way._transport._lanes:
-        assert lane.under_way == 0
-        assert not lane.pool._requests
-        assert all(connection.is_idle() for connection in lane.pool.connections)
+    (sockets,) = clients._sockets.values()
+    assert not sockets._busy
+    assert all(connection.is_idle() for connection in sockets._idle)
     assert up._slots.value == 50
     await up.aclose()
     with anyio.fail_after(5):

@@ -198,7 +198,6 @@ async def test_the_end_of_an_answer_is_not_held_up(sim: Simulator) -> None:
     assert asked.error is None
     assert took < 1.2
     clients: Any = up._clients
-    (way,) = clients._ways.values()
-    (lane,) = way._transport._lanes
-    (connection,) = lane.pool.connections
+    (sockets,) = clients._sockets.values()
+    (connection,) = sockets._idle
     assert connection.is_idle()  # read to its very end: the connection can be used again

@@ -10,9 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-import anyio
-import anyio.lowlevel
-
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue.profile import Price, Profile
 from kimi_mcp.costs import cost_usd
@@ -60,7 +57,6 @@ class Desk:
         self._engine, self._way, self._run = engine, way, run
         self._steps, self._pace = steps, pace
         self._dearest = catalogue.load().dearest
-        self._turnstile = anyio.Lock(fast_acquire=True)
 
     @property
     def model_asked(self) -> str:
@@ -143,8 +139,8 @@ class Desk:
 
     async def _sent(self, agent: Agent, request: Request, draft: Draft, began: float, *, attempts: int = 0) -> Said:
         error: KimiError | None = None
-        async with self._pace.place() as wave:
-            await self._one_by_one()
+        async with self._pace.places:
+            wave = self._pace.wave
             agent.exchange = exchange = _Paced(self._run, self._pace, wave)
             exchange.attempts, sent = attempts, time.monotonic()
             try:
@@ -157,15 +153,6 @@ class Desk:
             took = time.monotonic() - sent
         said = self._priced(completion, exchange, draft.prompt_tokens)
         return replace(said, error=error, waited_s=sent - began, took_s=took, attempts=exchange.attempts)
-
-    async def _one_by_one(self) -> None:
-        """Return once it is this request's turn to be made: one a turn of the event loop.
-
-        A hundred that are made in one turn would all be sent at its end, the first as late as the last; and as their
-        answers would come together too, so it would go on, step after step.
-        """
-        async with self._turnstile:
-            await anyio.lowlevel.checkpoint()
 
     def _priced(self, completion: Completion, exchange: Exchange, prompt_tokens: int) -> Said:
         """What arrived, with what it cost and what the limits count for it."""

@@ -46,9 +46,11 @@ class ToolHands:
             asked = f"{key}/tool-{number}"
             records[number] = await self._desk.step(asked, told, lambda: self._made(call), self._replayed)
 
+        first, *others = calls
         async with anyio.create_task_group() as tasks:
-            for number, call in enumerate(calls, 1):
+            for number, call in enumerate(others, 2):
                 tasks.start_soon(one, number, call)
+            await one(1, first)  # itself: a task takes a turn of the event loop to begin and another to end
         took = [float(records[number]["took_s"]) for number in records]
         agent.busy_s, agent.elapsed_s = agent.busy_s + sum(took), agent.elapsed_s + max(took)
         agent.tool_calls += sum(bool(record["ran"]) for record in records.values())

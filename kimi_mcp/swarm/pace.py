@@ -6,11 +6,12 @@ once, each request that succeeds gives a little of it back. One place of the ser
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
+
+from kimi_mcp.places import Places
 
 AGAIN_AFTER_S = (3.0, 10.0)
 """Seconds that an agent waits before it makes a request once more that was refused for its rate."""
@@ -37,10 +38,12 @@ class Pace:
         self.capacity = float(max(1, places - 1))
         """Requests that may be under way at once; what is below a whole one is on its way to it."""
         self._most = self.capacity
-        self._limiter = anyio.CapacityLimiter(int(self.capacity))
+        self.places = Places(int(self.capacity))
+        """Places for requests."""
         self._launch = launch
         self._due = float("-inf")
-        self._wave = 0
+        self.wave = 0
+        """How often the rate was reached so far: what a request tells ``limited`` that began with it."""
 
     async def launched(self) -> None:
         """Return once the next agent may begin."""
@@ -50,16 +53,10 @@ class Pace:
         if wait > 0.001:
             await self.sleep(wait)
 
-    @asynccontextmanager
-    async def place(self) -> AsyncGenerator[int]:
-        """A place for one request; who waits is served in order. Yields what ``limited`` wants to know."""
-        async with self._limiter:
-            yield self._wave
-
     def limited(self, wave: int) -> None:
         """A request of that wave was refused for its rate: half as many from now on, once for all that went with it."""
-        if wave == self._wave:
-            self._wave += 1
+        if wave == self.wave:
+            self.wave += 1
             self._allow(max(1.0, self.capacity / 2))
 
     def fine(self) -> None:
@@ -68,4 +65,4 @@ class Pace:
 
     def _allow(self, capacity: float) -> None:
         self.capacity = capacity
-        self._limiter.total_tokens = int(capacity)
+        self.places.most = int(capacity)

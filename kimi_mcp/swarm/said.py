@@ -7,7 +7,7 @@ that is replayed from its record can't take another way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 from kimi_mcp.errors import KimiError, remembered
@@ -51,11 +51,11 @@ class Said:
             "answer": self.completion.answer,
             "reasoning": self.completion.reasoning,
             "reasoning_field": self.completion.reasoning_field,
-            "tool_calls": [asdict(call) for call in self.completion.tool_calls],
+            "tool_calls": [_plain(call) for call in self.completion.tool_calls],
             "malformed_calls": self.completion.malformed_calls,
             "finish_reason": self.completion.finish_reason,
             "model": self.completion.model,
-            "usage": None if self.completion.usage is None else asdict(self.completion.usage),
+            "usage": None if self.completion.usage is None else _plain(self.completion.usage),
             "error": error and {"code": error.code, "message": error.message, "fix": error.fix, "rule": error.rule},
             "limit": self.limit,
             "attempts": self.attempts,
@@ -95,3 +95,8 @@ class Said:
             policy=tuple(Adjustment(**entry) for entry in record["policy"]),
             **{name: record[name] for name in names},
         )
+
+
+def _plain(value: ToolCall | Usage) -> dict[str, Any]:
+    """A flat value's fields; ``asdict`` copies each one deeply."""
+    return {name: getattr(value, name) for name in value.__slots__}

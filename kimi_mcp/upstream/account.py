@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-import anyio
-
+from kimi_mcp.places import Places
 from kimi_mcp.upstream.faults import NamedLimit
 from kimi_mcp.upstream.retry import LONGEST_WAIT_S
 
@@ -46,7 +45,7 @@ class Account:
     """One key at one base URL. Mutable."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.places = anyio.CapacityLimiter(inf)
+        self.places = Places(inf)
         """Where requests that yield wait for one another, once it is known how many may be under way at once."""
         self._clock = clock
         self._sent: deque[tuple[float, int]] = deque()
@@ -76,7 +75,7 @@ class Account:
             counts, most = limit
             self._most[counts] = most
             if counts == "at-once":
-                self.places.total_tokens = max(1, most - 1)  # one is left for those that don't yield
+                self.places.most = max(1, most - 1)  # one is left for those that don't yield
 
     def wait_for(self, tokens: int) -> float:
         """Seconds until a request of so many tokens fits into what the account may be asked; 0: it does now."""
@@ -85,7 +84,7 @@ class Account:
             return self._opens_at - now
         if now - self._refused_at > FORGETS_S:
             self._most.clear()
-            self.places.total_tokens = inf
+            self.places.most = inf
         most_requests = self._most.get("requests", inf)
         most_tokens = max(self._most.get("tokens", inf), tokens)
         requests, in_all = self.last_minute

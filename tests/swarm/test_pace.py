@@ -39,12 +39,11 @@ async def test_one_place_of_the_servers_is_left_for_others() -> None:
 
 async def test_a_wave_of_rate_limits_halves_once_and_successes_give_back_slowly() -> None:
     pace = Pace(17)
-    async with pace.place() as wave:
-        for _ in range(5):
-            pace.limited(wave)
-    assert pace.capacity == 8
-    async with pace.place() as wave:
+    wave = pace.wave
+    for _ in range(5):
         pace.limited(wave)
+    assert pace.capacity == 8
+    pace.limited(pace.wave)
     assert pace.capacity == 4, "what went out afterwards is another wave"
     for _ in range(4):
         pace.fine()
@@ -53,8 +52,7 @@ async def test_a_wave_of_rate_limits_halves_once_and_successes_give_back_slowly(
         pace.fine()
     assert pace.capacity == 16
     for _ in range(20):
-        async with pace.place() as wave:
-            pace.limited(wave)
+        pace.limited(pace.wave)
     assert pace.capacity == 1
 
 

@@ -52,7 +52,13 @@ async def before(conversation_id: str | None, run: Run) -> Before:
     if conversation_id.startswith(BRANCH):
         record = await _completed(conversation_id, run)
         run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
-        return await _behind(record, run)
+        behind = await _behind(record, run)
+        if not behind.turns:
+            raise InvalidArguments(
+                "What that run asked was not written down: it can't be followed.",
+                fix="Leave `conversation_id` out to start a new conversation, and tell it what it needs in `prompt`.",
+            )
+        return behind
     await _take_turn(conversation_id, run)
     conversation = await run.journal.conversation(conversation_id)
     run.follows = None if conversation is None else conversation.head

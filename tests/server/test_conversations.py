@@ -248,6 +248,53 @@ async def test_a_run_can_be_branched_off_from(sim: Simulator, mode: str) -> None
     assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q1", "answer 1", "q4"]
 
 
+async def test_a_swarm_can_be_branched_off_from(sim: Simulator, mode: str) -> None:
+    sim.play({"match": {"system": "You lead a swarm"}, "content": "A is older.", "reasoning": "Both were read."})
+    async with served(sim, mode) as kimi:
+        swarm = await kimi.call("kimi_swarm", {"prompt": "Compare A and B."})
+    async with served(sim, mode) as later:
+        follow = await later.think("By how much?", conversation_id=swarm.run_id)
+        assert follow.status == "completed", follow.text
+        answer = told("assistant", "A is older.", reasoning_content="Both were read.")
+        assert messages(sim) == [told("user", "Compare A and B."), answer, told("user", "By how much?")]
+        await later.think("Why?", conversation_id=follow.said["conversation_id"])
+    assert [m["content"] for m in messages(sim)[:3]] == ["Compare A and B.", "A is older.", "By how much?"]
+
+
+async def test_a_swarm_of_items_is_followed_with_its_items(sim: Simulator) -> None:
+    sim.play({"match": {"system": "Several agents"}, "content": "All are cities."})
+    async with served(sim) as kimi:
+        swarm = await kimi.call("kimi_swarm", {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo"]})
+        assert swarm.status == "completed", swarm.text
+        follow = await kimi.instant("Which is larger?", conversation_id=swarm.run_id)
+    assert follow.status == "completed", follow.text
+    asked, answer, _ = messages(sim)
+    assert "Tell me about {{item}}." in asked["content"]
+    assert asked["content"].index("Rome") < asked["content"].index("Oslo")
+    assert answer["content"] == "All are cities."
+
+
+async def test_a_swarm_that_is_not_whole_can_not_be_followed(sim: Simulator) -> None:
+    sim.play({"match": {"text": "Tell me about Oslo."}, "status": 400, "times": "always"})
+    async with served(sim) as kimi:
+        swarm = await kimi.call("kimi_swarm", {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo"]})
+        assert swarm.status == "partial"
+        refused = await kimi.think("And?", conversation_id=swarm.run_id)
+    assert refused.code == "invalid_arguments"
+    assert "partial" in refused.error["message"]
+
+
+async def test_a_run_whose_turns_are_not_there_is_never_followed_silently(sim: Simulator, data_dir: Path) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+        with opened(data_dir) as file:
+            file.execute("UPDATE runs SET turns = NULL")
+        refused = await kimi.think("two", conversation_id=first.run_id)
+    assert refused.code == "invalid_arguments"
+    assert "start a new conversation" in refused.error["fix"]
+    assert len(chats(sim)) == 1
+
+
 @pytest.mark.parametrize("identity", ["conv_0123456789", "run_0123456789", "nonsense", "", "kimi://runs/x"])
 async def test_an_unknown_conversation_is_not_found(sim: Simulator, mode: str, identity: str) -> None:
     async with served(sim, mode) as kimi:

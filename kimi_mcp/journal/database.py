@@ -36,6 +36,9 @@ LOCKED_S = 5.0
 MOST_AT_ONCE = 256
 """Writes that share a commit at most."""
 
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""What is installed for a driver, where that has another name; with what the driver itself stands on."""
+
 _log = logging.getLogger(__name__)
 
 _VERSION = select(about.c.value).where(about.c.name == "version")
@@ -115,7 +118,8 @@ class Database:
             return faults.damaged(self._set_aside())
         if isinstance(fault, OSError):
             return faults.of_folder(fault, by_url=self._url is not None)
-        _log.warning("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
+        # Whoever asked is told in our words, and whoever reads the log by them: here is what only a debugger wants.
+        _log.info("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
         return faults.told(fault, by_url=self._url is not None)
 
     @property
@@ -397,8 +401,10 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
 
 def made_engine(url: str) -> Engine:
     """An engine for a database by its URL, not connected yet; raises ``NotConfigured`` for one that names none."""
+    driver = ""
     try:
         named = make_url(url)
+        driver = named.get_driver_name()
         sqlite = named.get_backend_name() == "sqlite"
         engine = create_engine(
             named,
@@ -412,11 +418,15 @@ def made_engine(url: str) -> Engine:
     except (ArgumentError, ValueError, TypeError):
         wrong = "KIMI_DATABASE_URL is not the URL of a database."
     except ImportError:
-        wrong = "The driver that KIMI_DATABASE_URL needs is not installed."
+        raise NotConfigured(
+            f"The driver {driver} of the database that KIMI_DATABASE_URL names is not installed.",
+            fix=f"Install it where kimi-mcp is (`pip install '{PACKAGES.get(driver, driver)}'`), or unset "
+            "KIMI_DATABASE_URL to keep the journal in KIMI_DATA_DIR.",
+        ) from None
     raise NotConfigured(
         wrong,
         fix="Unset it to keep the journal in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
-        "(PostgreSQL: postgresql+psycopg://…, with the package psycopg installed).",
+        "(PostgreSQL: postgresql+psycopg://…).",
     ) from None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,10 @@ class Writer:
         """Whether a run's end could be written down."""
         outcome = run.outcome
         assert outcome is not None
-        if outcome.run_id is None:
-            return await self.attempt(self._journal.forget(run.id))
+        if outcome.run_id is None:  # a refused call: its caller knows, and there is nothing that could be lost
+            with suppress(KimiError):
+                await self._journal.forget(run.id)
+            return True
         answered = outcome.status == "completed" and bool(run.turns)
         turns = (*run.turns, assistant_turn(outcome)) if answered else None
         try:
@@ -115,7 +118,8 @@ class Writer:
     def _leave_turn(self, run: Run) -> None:
         """Behind its end in the writer's order, so that the next one sees what it added."""
         if run.holds_turn and run.conversation_id is not None:
-            self._journal.leave_turn(run.conversation_id, run.id, self._not_written)
+            known = run.outcome is None or run.outcome.run_id is not None
+            self._journal.leave_turn(run.conversation_id, run.id, self._not_written if known else _ignored)
 
     def write_grown(self, live: Mapping[str, Run]) -> None:
         """What has arrived since the last time; one writing at a time, so that nothing piles up behind a slow disk."""
@@ -190,6 +194,11 @@ class Writer:
         self._attempts.pop(run.id, None)
         for key in [key for key in self._written if key[0] == run.id]:
             del self._written[key]
+
+
+def _ignored(fault: BaseException | None) -> None:
+    """A refused call that keeps its turn hinders nobody: it does not live."""
+    del fault
 
 
 def assistant_turn(outcome: Outcome) -> Turn:

@@ -110,10 +110,10 @@ class House:
         return self.settings.journal == "on" and left_behind(folder_of(self.settings))
 
     async def aclose(self) -> None:
-        """Close every connection and the journal, where any call was made."""
+        """Close the journal and every connection, where any call was made."""
         if self.working is not None:
+            await self.working.runs.aclose()  # first: a connection can be left open, what is paid for can't
             await self.working.engine.aclose()
-            await self.working.runs.aclose()
 
     def _open(self) -> Working:
         from kimi_mcp.engine import Engine

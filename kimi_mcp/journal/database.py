@@ -78,10 +78,14 @@ class Database:
         """Do it in a transaction some time soon; ``done`` hears, in the loop, that it is, or why it can't be done."""
         self._writer.post(operation, done)
 
-    def close(self) -> None:
-        """End both threads once they have done what was asked of them, and close the file. Blocking."""
+    def close(self, within_s: float = LOCKED_S) -> None:
+        """End both threads once they have done what was asked of them, and close the file. Blocking.
+
+        What they have not done within that time is left to them, for as long as the process lives.
+        """
+        until = time.monotonic() + within_s
         for hand in {self._writer, self._reader}:
-            hand.end()
+            hand.end(until)
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
@@ -287,11 +291,11 @@ class _Hand:
             except Exception:  # noqa: BLE001 - it is broken already
                 _log.debug("a broken connection could not be closed")
 
-    def end(self) -> None:
+    def end(self, until: float) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._asked.put(None)
-            thread.join(timeout=LOCKED_S)
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _put(self, asked: _Asked) -> None:
         if self._thread is None:

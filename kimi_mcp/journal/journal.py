@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError
 from kimi_mcp.journal import lives
 from kimi_mcp.journal import statements as sql
-from kimi_mcp.journal.database import Database
+from kimi_mcp.journal.database import LOCKED_S, Database
 from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
@@ -77,12 +77,12 @@ class Journal:
         self._cleared_at = 0.0
         self._database = Database(folder, url, on_open=self._opened)
 
-    async def aclose(self, *, unfinished: bool = False) -> None:
-        """Write what is still to be written and let go of the file.
+    async def aclose(self, *, unfinished: bool = False, within_s: float = LOCKED_S) -> None:
+        """Write what is still to be written, as far as that takes no longer than that, and let go of the file.
 
-        ``unfinished``: runs are left that another server is to go on with.
+        ``unfinished``: runs are left that another server is to go on with, or to say the end of.
         """
-        await anyio.to_thread.run_sync(self._database.close)
+        await anyio.to_thread.run_sync(self._database.close, within_s)
         await anyio.to_thread.run_sync(partial(self.presence.leave, unfinished=unfinished))
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────

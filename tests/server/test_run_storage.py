@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from kimi_mcp.secrecy import SECRETS
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import everything, opened
 from tests.journal.test_storage import fill
-from tests.server.asking import HELD, KEY, Kimi, chats, forms, served, until
+from tests.server.asking import HELD, KEY, Kimi, chats, forms, raw_process, served, until
 
 
 @pytest.fixture
@@ -147,6 +148,33 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
         await kimi.run(told.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"
         assert await _seen(other, told.run_id, lambda text: text.endswith("five.")) == "one two three four five."
+
+
+@pytest.mark.parametrize("how", ["eof", "SIGTERM"])
+async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was_not_written(
+    sim: Simulator, data_dir: Path, how: str
+) -> None:
+    sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
+    async with raw_process(sim, stderr=subprocess.PIPE, KIMI_REPLY_WITHIN_S="0.2") as peer, served(sim) as other:
+        await peer.greet()
+        await peer.call("kimi_instant", prompt="hi")
+        run_id = (await peer.reply())["result"]["structuredContent"]["run_id"]
+        early = await _seen(other, run_id, lambda text: bool(text))
+        with opened(data_dir) as file:
+            file.execute("BEGIN IMMEDIATE")
+            if how == "eof":
+                await peer.close_stdin()
+            else:
+                peer.signal(signal.SIGTERM)
+            with anyio.fail_after(3):  # 1.5 promised; the machine may be busy
+                assert await peer.leaves() == 0
+            file.execute("ROLLBACK")
+        (line,) = await peer.log_lines()
+        assert line["level"] == "WARNING"
+        assert run_id in line["message"]
+        assert "journal" in line["message"]
+        assert (await other.run(run_id)).status == "failed"
+        assert (await other.run(run_id)).answer == early, "what was written down before is there"
 
 
 async def _seen(other: Kimi, run_id: str, wanted: Any) -> str:

@@ -52,6 +52,7 @@ class Writer:
     async def write(self, run: Run) -> None:
         """Write down what is known of a run that is about to be sent, or that somebody waits for."""
         self._limits.check(run)
+        self._limits.watch(run)
         counted = self._limits.counted_usd(run)
         outcome = replace(run.snapshot(), answer="", reasoning=None)
         entry = Entry(

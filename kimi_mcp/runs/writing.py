@@ -21,6 +21,7 @@ from kimi_mcp.journal.records import Entry, Grown, turn_as_json
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs.limits import Limits
 from kimi_mcp.runs.run import Run
+from kimi_mcp.secrecy import open_end
 from kimi_mcp.types import TextPart, Turn
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class Writer:
             end = len(text or "")
             if text and text[-1] == "\ufffd":
                 end -= 1  # half a character, perhaps: its other half may follow
+            if text and end > start:
+                end -= open_end(text[start:end])  # half a key, perhaps, which nobody would know in two pieces
             if text and end > start:
                 grown.append(Grown(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))
                 self._written[key] = end

@@ -232,6 +232,26 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
     assert sent == [f"Never say {KEY}.", f"My key is {KEY}, what is it?"], "the prompt goes verbatim all the same"
 
 
+async def test_a_key_that_comes_in_pieces_is_never_written_down_in_pieces(sim: Simulator, data_dir: Path) -> None:
+    text = f"It is {KEY}."
+    sim.play({"content": text, "reasoning": "Hm.", "event_tokens": 1, "gate": "on", "gate_at": 6})
+    try:
+        async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
+            told = await kimi.think()
+            await sim.until(lambda: sim.waiting_at("on") == 1)
+            arrived = (await kimi.run(told.run_id, "status")).answer
+            assert len("It is sk-") < len(arrived) < len(text), "it stops in the midst of the key"
+            written = await _seen(other, told.run_id, lambda text: bool(text))
+            assert written.rstrip() == "It is"
+            sim.open_gate("on")
+            assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
+            assert (await other.run(told.run_id)).answer == "It is [hidden]."
+        content = everything(data_dir)
+    finally:
+        SECRETS._forms = ()
+    assert not [KEY[at : at + 6] for at in range(len(KEY) - 5) if KEY[at : at + 6].encode() in content]
+
+
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )

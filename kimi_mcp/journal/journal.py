@@ -77,6 +77,13 @@ class Journal:
         self._cleared_at = 0.0
         self._database = Database(folder, url, on_open=self._opened)
 
+    @property
+    def keeps_how_long(self) -> str:
+        """A sentence for whoever asks for what is kept no longer."""
+        if self.keeps:
+            return f"Runs are kept for {self._keep_days} days (KIMI_RUNS_KEEP_DAYS)."
+        return f"KIMI_JOURNAL is off: of what has ended the latest {KEEP_PASSING} runs are kept, and what they follow."
+
     async def aclose(self, *, unfinished: bool = False, within_s: float = LOCKED_S) -> None:
         """Write what is still to be written, as far as that takes no longer than that, and let go of the file.
 
@@ -131,7 +138,7 @@ class Journal:
         told = None if turns is None else turns_as_json(turns)
         written = await self._write(lives.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
         if not self.keeps:
-            await self._write(sql.prune, 0.0, KEEP_PASSING)
+            await self._write(sql.prune, 0.0, self.presence.alive, KEEP_PASSING)
         return written
 
     async def forget(self, run_id: str) -> None:
@@ -249,7 +256,7 @@ class Journal:
     async def prune(self, keep_days: float | None = None) -> list[str]:
         """Remove runs that ended longer ago; returns their ids. What a kept conversation needs stays."""
         days = self._keep_days if keep_days is None else keep_days
-        return await self._write(sql.prune, self._wall() - days * DAY_S)
+        return await self._write(sql.prune, self._wall() - days * DAY_S, self.presence.alive)
 
     # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -339,7 +346,7 @@ class Journal:
 
     def _clear_away(self, connection: Connection) -> None:
         self._cleared_at = self._wall()
-        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S)
+        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S, self.presence.alive)
 
 
 class RecordedSteps:

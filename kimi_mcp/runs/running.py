@@ -106,7 +106,7 @@ class Runs:
         if record is None:
             raise RunNotFound(
                 "No run of that id is known to this server.",
-                fix="Call kimi_run without `run_id` to see your latest runs.",
+                fix=f"Call kimi_run without `run_id` to see your latest runs. {self.journal.keeps_how_long}",
             )
         run = await self.take_up(record) if go_on else None
         return run or RecordedRun(self.journal, record, self.take_up)

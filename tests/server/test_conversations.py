@@ -388,6 +388,39 @@ async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: 
         assert gone.code == "run_not_found"
 
 
+async def test_without_a_journal_a_conversation_that_went_says_why(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.journal.journal.KEEP_PASSING", 4)
+    async with served(sim, KIMI_JOURNAL="off") as kimi:
+        old, used = await kimi.think("old"), await kimi.think("used")
+        for turn in range(6):
+            used = await kimi.think(f"turn {turn}", conversation_id=used.said["conversation_id"])
+        assert messages(sim)[0]["content"] == "used", "what is gone back to stays"
+        for identity in (old.said["conversation_id"], old.run_id):
+            gone = await kimi.think("and?", conversation_id=identity)
+            assert gone.code == "run_not_found"
+            assert "KIMI_JOURNAL" in gone.error["fix"]
+            assert " 4 " in gone.error["fix"]
+        assert "KIMI_JOURNAL" in (await kimi.run(old.run_id)).error["fix"]
+
+
+async def test_a_conversation_of_which_a_part_is_gone_is_never_followed_silently(
+    sim: Simulator, data_dir: Path
+) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+        conversation = first.said["conversation_id"]
+        second = await kimi.think("two", conversation_id=conversation)
+        for lost, followed in ((first, conversation), (first, second.run_id), (second, conversation)):
+            with opened(data_dir) as file:
+                file.execute("DELETE FROM runs WHERE id = ?", [lost.run_id])
+            gone = await kimi.think("three", conversation_id=followed)
+            assert gone.code == "run_not_found"
+            assert "KIMI_RUNS_KEEP_DAYS" in gone.error["fix"]
+    assert len(chats(sim)) == 2
+
+
 async def test_a_null_conversation_is_none(sim: Simulator) -> None:
     async with line(sim) as host:
         result = await host.ask("kimi_instant", {"prompt": "hi", "conversation_id": None})

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kimi_mcp.errors import InvalidArguments, RunNotFound
+from kimi_mcp.journal import faults
 from kimi_mcp.journal.records import Record
 from kimi_mcp.runs import Run
 from kimi_mcp.types import Turn
@@ -52,12 +53,22 @@ async def before(conversation_id: str | None, run: Run) -> Before:
     if conversation_id.startswith(BRANCH):
         record = await _completed(conversation_id, run)
         run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
-        return await _behind(record, run)
+        behind = await _behind(record, run)
+        if not behind.turns:
+            raise InvalidArguments(
+                "What that run asked was not written down: it can't be followed.",
+                fix="Leave `conversation_id` out to start a new conversation, and tell it what it needs in `prompt`.",
+            )
+        return behind
     await _take_turn(conversation_id, run)
     conversation = await run.journal.conversation(conversation_id)
     run.follows = None if conversation is None else conversation.head
-    head = None if run.follows is None else await run.journal.find(run.follows, run.caller)
-    return Before() if head is None else await _behind(head, run)
+    if run.follows is None:
+        return Before()  # its first turn was cut
+    head = await run.journal.find(run.follows, run.caller)
+    if head is None:
+        raise faults.gone()
+    return await _behind(head, run)
 
 
 def _new_id() -> str:
@@ -69,7 +80,8 @@ async def _completed(run_id: str, run: Run) -> Record:
     if record is None:
         raise RunNotFound(
             "No run of that id is known to this server.",
-            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation.",
+            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
+            + run.journal.keeps_how_long,
         )
     if record.running:
         raise InvalidArguments(
@@ -89,7 +101,8 @@ async def _take_turn(conversation_id: str, run: Run) -> None:
     if conversation is None or conversation.caller != run.caller:
         raise RunNotFound(
             "No conversation of that id is known to this server.",
-            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation.",
+            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
+            + run.journal.keeps_how_long,
         )
     run.conversation_id = conversation_id
     run.exchange.waits_for = "its turn in the conversation"

@@ -36,7 +36,7 @@ from kimi_mcp.plan import Plan
 from kimi_mcp.runs import Run
 from kimi_mcp.settings import Settings
 from kimi_mcp.tokens import least_tokens, likely_tokens
-from kimi_mcp.types import SAMPLING, Completion, MediaPart, Mode, Request, TextPart, Turn, system, user
+from kimi_mcp.types import SAMPLING, Completion, MediaKind, MediaPart, Mode, Request, TextPart, Turn, system, user
 
 if TYPE_CHECKING:
     from kimi_mcp.media.roots import Roots
@@ -167,6 +167,14 @@ class Engine:
         plan = way.decide(request)
         exchange.begin(plan)
         return await self._ask(Attached(plan=plan), exchange, way.endpoint, yields=True)
+
+    async def stamps(self, call: Call) -> tuple[str, ...]:
+        """What the files that a call names look like now: about changed ones the same call is another one."""
+        if not call.names_files:
+            return ()
+        from kimi_mcp.media.stamps import stamps
+
+        return await anyio.to_thread.run_sync(stamps, call.files, _sources(call), self._roots(call))
 
     def check_reach(self, provider: str) -> None:
         """Raise the ``KimiError`` for which no request of this server can go to a provider."""
@@ -362,8 +370,12 @@ def _request(call: Call, model_asked: str, turns: tuple[Turn, ...]) -> Request:
 def _media(call: Call) -> list[MediaPart]:
     from kimi_mcp.media.medium import part_of
 
-    pictures = [part_of("image", source) for source in call.images]
-    return [*pictures, part_of("video", call.video)] if call.video else pictures
+    return [part_of(kind, source) for kind, source in _sources(call)]
+
+
+def _sources(call: Call) -> list[tuple[MediaKind, str]]:
+    pictures: list[tuple[MediaKind, str]] = [("image", source) for source in call.images]
+    return [*pictures, ("video", call.video)] if call.video else pictures
 
 
 def _error_of(refusal: policy.Refusal) -> CallRefused:

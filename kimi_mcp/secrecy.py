@@ -46,6 +46,20 @@ class Secrets:
                 text = text.replace(form, HIDDEN)
         return text
 
+    def open_end(self, text: str) -> int:
+        """How many characters at the end of ``text`` may begin a secret whose rest is still to come; 0: none do."""
+        forms = self._forms  # the longest first
+        tail, most = text[1 - len(forms[0]) :] if forms else "", 0
+        for form in forms:
+            head, at = form[:2], max(0, len(tail) - len(form) + 1)
+            while (at := tail.find(head, at)) >= 0 and not form.startswith(tail[at:]):
+                at += 1
+            if at < 0 and tail.endswith(form[0]):
+                at = len(tail) - 1
+            if at >= 0:
+                most = max(most, len(tail) - at)
+        return most
+
 
 def _forms_of(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "replace")
@@ -89,6 +103,11 @@ def hide(*secrets: str) -> None:
 def scrub(text: str) -> str:
     """``text`` without any secret of the process's registry."""
     return SECRETS.scrub(text)
+
+
+def open_end(text: str) -> int:
+    """How many characters at the end of ``text`` may begin a secret of the process's registry."""
+    return SECRETS.open_end(text)
 
 
 def scrub_values(value: Any) -> Any:

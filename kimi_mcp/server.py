@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -110,10 +110,10 @@ class House:
         return self.settings.journal == "on" and left_behind(folder_of(self.settings))
 
     async def aclose(self) -> None:
-        """Close every connection and the journal, where any call was made."""
+        """Close the journal and every connection, where any call was made."""
         if self.working is not None:
+            await self.working.runs.aclose()  # first: a connection can be left open, what is paid for can't
             await self.working.engine.aclose()
-            await self.working.runs.aclose()
 
     def _open(self) -> Working:
         from kimi_mcp.engine import Engine
@@ -229,7 +229,9 @@ async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
     call = ask.call(tool.mode)
     if call.names_files and context.lifespan_context.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
-    return await _called(context, tool, ask, ask.prompt, lambda engine, run: engine.run(call, run))
+    working = await context.lifespan_context.opened()
+    stamps = await working.engine.stamps(call)
+    return await _called(context, tool, ask, ask.prompt, lambda engine, run: engine.run(call, run), stamps)
 
 
 async def _swarm(context: Context, tool: Tool, swarm: Swarm) -> Outcome:
@@ -243,13 +245,18 @@ async def _swarm(context: Context, tool: Tool, swarm: Swarm) -> Outcome:
     return await _called(context, tool, swarm, swarm.prompt, work)
 
 
-async def _called(context: Context, tool: Tool, said: Arguments, prompt: str, work: Work) -> Outcome:
-    """Let a call run, or join the run of the very same one, and wait for it as long as its host waits."""
+async def _called(
+    context: Context, tool: Tool, said: Arguments, prompt: str, work: Work, stamps: Sequence[str] = ()
+) -> Outcome:
+    """Let a call run, or join the run of the very same one, and wait for it as long as its host waits.
+
+    ``stamps``: what the files that it names look like.
+    """
     from kimi_mcp.policy import reported
 
     house = context.lifespan_context
     working = await house.opened()
-    host, key = _host(context), _call_key(tool, said)
+    host, key = _host(context), _call_key(tool, said, stamps)
     run = rejoined = await working.runs.rejoin(caller=LOCAL, host=host, key=key)
     if run is None:
         run = working.start(work, prompt, tool=tool.name, host=host, key=key)
@@ -270,10 +277,10 @@ def _host(context: Context) -> str | None:
     return None if client is None else client.client_info.name
 
 
-def _call_key(tool: Tool, said: Arguments) -> str:
+def _call_key(tool: Tool, said: Arguments, stamps: Sequence[str] = ()) -> str:
     """The very same call has the same one. Read piece by piece: a data URI may have many megabytes."""
     digest = sha256(tool.name.encode())
-    for name, value in said:
+    for name, value in (*said, ("stamps", list(stamps))):
         several = cast(list[Any], value) if isinstance(value, list) else [value]
         for each in several:
             text = each if isinstance(each, str) else json.dumps(each)

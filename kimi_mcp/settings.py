@@ -158,7 +158,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="KIMI_JOURNAL",
         meaning="`on`, or `off`: nothing is written down; conversations and late answers then live as long as the "
-        "process.",
+        "process, and of runs that have ended only the latest 64 and what they follow.",
         default="on",
         field="journal",
         read=_one_of("on", "off"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.errors import NotConfigured
+from kimi_mcp.journal.journal import KEEP_PASSING
 from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES, Settings, read_settings
 
 CONTRACT = {
@@ -169,3 +170,8 @@ def test_no_environment_raises() -> None:
     odd = ["\x00", "\ud800", "💥", "{}", "%s", "'", "~nobody", "-" * 10_000, "1_000", "１６", "0x10", "true", "None"]
     for text in odd:
         read_settings(dict.fromkeys(CONTRACT, text))
+
+
+def test_what_is_kept_without_a_journal_is_said_with_the_setting() -> None:
+    (journal,) = (variable for variable in VARIABLES if variable.name == "KIMI_JOURNAL")
+    assert f"the latest {KEEP_PASSING} " in journal.meaning

@@ -221,7 +221,7 @@ async def _run(
         with anyio.move_on_after(1, shield=True):
             await engine.aclose()
             if runs is not None:
-                await runs.journal.aclose()
+                await runs.aclose()
         if outcome is not None and outcome.status == "cancelled":
             _leave_at_once()
 

@@ -1,15 +1,13 @@
-"""The journal's database: one thread that writes, one that reads, transactions that several writers share. Does I/O.
+"""The journal's database: opened, brought up to date, asked, and set aside where it is damaged. Does I/O, by its hands.
 
-What is written at the same time is committed at once: a hundred runs that grow cost one commit. Nothing here is awaited
-on the way of a token. A fault of the database becomes one of our errors here; the next call opens it anew.
+One hand writes, the other reads, and several servers share it. Nothing here is awaited on the way of a token. A fault
+of the database becomes one of our errors here; the next call opens it anew.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import queue
 import secrets
 import stat
 import threading
@@ -27,14 +25,15 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.journal import faults
+from kimi_mcp.journal.hands import Asked, Hand, Operation
 from kimi_mcp.journal.place import FILE
 from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
 
 LOCKED_S = 5.0
 """Seconds for which a lock of another program is waited out."""
 
-MOST_AT_ONCE = 256
-"""Writes that share a commit at most."""
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""What is installed for a driver, where that has another name; with what the driver itself stands on."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +41,6 @@ _VERSION = select(about.c.value).where(about.c.name == "version")
 _VERSION_ALONE = _VERSION.with_for_update()
 
 T = TypeVar("T")
-Operation = Callable[[Connection], T]
-"""What is done with a connection, inside a transaction; may be done anew where the transaction failed."""
 
 
 class Database:
@@ -60,8 +57,8 @@ class Database:
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._file: Identity | None = None
-        self._writer = _Hand("journal-writer", self._work)
-        self._reader = self._writer if folder is None else _Hand("journal-reader", self._work)
+        self._writer = Hand("journal-writer", self._work)
+        self._reader = self._writer if folder is None else Hand("journal-reader", self._work)
 
     async def write(self, operation: Operation[T]) -> T:
         """Do it in a transaction; returns once it is committed. A caller that is cancelled meanwhile stops nothing."""
@@ -75,17 +72,21 @@ class Database:
         """Do it in a transaction some time soon; ``done`` hears, in the loop, that it is, or why it can't be done."""
         self._writer.post(operation, done)
 
-    def close(self) -> None:
-        """End both threads once they have done what was asked of them, and close the file. Blocking."""
+    def close(self, within_s: float = LOCKED_S) -> None:
+        """End both threads once they have done what was asked of them, and close the file. Blocking.
+
+        What they have not done within that time is left to them, for as long as the process lives.
+        """
+        until = time.monotonic() + within_s
         for hand in {self._writer, self._reader}:
-            hand.end()
+            hand.end(until)
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
 
     # ── in the threads ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _work(self, hand: _Hand, asked: list[_Asked]) -> None:
+    def _work(self, hand: Hand, asked: list[Asked]) -> None:
         """All of it in one transaction; one by one where that fails, so that a bad one spoils nobody else's."""
         try:
             results = self._done(hand, [one.operation for one in asked])
@@ -101,12 +102,12 @@ class Database:
         for one, result in zip(asked, results, strict=True):
             one.done(result)
 
-    def _done(self, hand: _Hand, operations: list[Operation[Any]]) -> list[Any]:
+    def _done(self, hand: Hand, operations: list[Operation[Any]]) -> list[Any]:
         connection = self._connection(hand)
         writes = hand is self._writer
         return _transaction(connection, [partial(_is_known, alone=writes), *operations], writes=writes)[1:]
 
-    def _ours(self, fault: Exception, hand: _Hand) -> KimiError:
+    def _ours(self, fault: Exception, hand: Hand) -> KimiError:
         if isinstance(fault, KimiError):
             return fault  # an operation's own word: nothing is wrong with the connection
         if not self._passing:
@@ -115,7 +116,8 @@ class Database:
             return faults.damaged(self._set_aside())
         if isinstance(fault, OSError):
             return faults.of_folder(fault, by_url=self._url is not None)
-        _log.warning("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
+        # Whoever asked is told in our words, and whoever reads the log by them: here is what only a debugger wants.
+        _log.info("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
         return faults.told(fault, by_url=self._url is not None)
 
     @property
@@ -128,7 +130,7 @@ class Database:
         """The file in the data folder, where that is the database."""
         return None if self._folder is None or self._url is not None else self._folder / FILE
 
-    def _connection(self, hand: _Hand) -> Connection:
+    def _connection(self, hand: Hand) -> Connection:
         with self._opening:
             file = self._own_file
             if self._engine is not None and file is not None and _identity(file) != self._file:
@@ -210,104 +212,6 @@ class Database:
             migration(connection)
         connection.execute(about.delete().where(about.c.name == "version"))
         connection.execute(about.insert().values(name="version", value=str(VERSION)))
-
-
-class _Asked:
-    """One operation, and who waits for it."""
-
-    __slots__ = ("_future", "_loop", "_on_done", "operation")
-
-    def __init__(
-        self,
-        operation: Operation[Any],
-        loop: asyncio.AbstractEventLoop,
-        future: asyncio.Future[Any] | None,
-        on_done: Callable[[BaseException | None], None] | None,
-    ) -> None:
-        self.operation, self._loop, self._future, self._on_done = operation, loop, future, on_done
-
-    def done(self, result: Any) -> None:
-        if self._future is not None:
-            self._tell(_settle, self._future, result, None)
-        elif self._on_done is not None:
-            self._tell(self._on_done, None)
-
-    def failed(self, fault: BaseException) -> None:
-        if self._future is not None:
-            self._tell(_settle, self._future, None, fault)
-        elif self._on_done is not None:
-            self._tell(self._on_done, fault)
-
-    def _tell(self, callback: Callable[..., object], *told: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback, *told)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            pass
-
-
-def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | None) -> None:
-    if future.done():
-        return  # who waited was cancelled
-    if fault is None:
-        future.set_result(result)
-    else:
-        future.set_exception(fault)
-
-
-class _Hand:
-    """A thread that does what is asked of it, in order, together where several things wait."""
-
-    def __init__(self, name: str, work: Callable[[_Hand, list[_Asked]], None]) -> None:
-        self.connection: Connection | None = None
-        self.engine: Engine | None = None
-        self._name, self._work = name, work
-        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    async def ask(self, operation: Operation[T]) -> T:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(_Asked(operation, loop, future, None))
-        return await future
-
-    def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
-        self._put(_Asked(operation, asyncio.get_running_loop(), None, done))
-
-    def let_go(self) -> None:
-        """Give up the connection: the next operation makes a new one."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            try:
-                connection.invalidate()
-                connection.close()
-            except Exception:  # noqa: BLE001 - it is broken already
-                _log.debug("a broken connection could not be closed")
-
-    def end(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._asked.put(None)
-            thread.join(timeout=LOCKED_S)
-
-    def _put(self, asked: _Asked) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-        self._asked.put(asked)
-
-    def _run(self) -> None:
-        while (first := self._asked.get()) is not None:
-            together, last = [first], False
-            while len(together) < MOST_AT_ONCE and not self._asked.empty():
-                following = self._asked.get()
-                if following is None:
-                    last = True
-                    break
-                together.append(following)
-            self._work(self, together)
-            if last:
-                break
-        self.let_go()
 
 
 Identity = tuple[int, int]
@@ -397,8 +301,10 @@ def _engine(url: str | None, folder: Path | None) -> Engine:
 
 def made_engine(url: str) -> Engine:
     """An engine for a database by its URL, not connected yet; raises ``NotConfigured`` for one that names none."""
+    driver = ""
     try:
         named = make_url(url)
+        driver = named.get_driver_name()
         sqlite = named.get_backend_name() == "sqlite"
         engine = create_engine(
             named,
@@ -412,11 +318,15 @@ def made_engine(url: str) -> Engine:
     except (ArgumentError, ValueError, TypeError):
         wrong = "KIMI_DATABASE_URL is not the URL of a database."
     except ImportError:
-        wrong = "The driver that KIMI_DATABASE_URL needs is not installed."
+        raise NotConfigured(
+            f"The driver {driver} of the database that KIMI_DATABASE_URL names is not installed.",
+            fix=f"Install it where kimi-mcp is (`pip install '{PACKAGES.get(driver, driver)}'`), or unset "
+            "KIMI_DATABASE_URL to keep the journal in KIMI_DATA_DIR.",
+        ) from None
     raise NotConfigured(
         wrong,
         fix="Unset it to keep the journal in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
-        "(PostgreSQL: postgresql+psycopg://…, with the package psycopg installed).",
+        "(PostgreSQL: postgresql+psycopg://…).",
     ) from None
 
 

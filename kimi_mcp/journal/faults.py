@@ -1,4 +1,4 @@
-"""What can be wrong with the journal's file, in our words. Pure, no I/O.
+"""What can be wrong with the journal's file, or gone from it, in our words. Pure, no I/O.
 
 Each says what to change; none names a path, since a result may carry it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 
-from kimi_mcp.errors import NotConfigured
+from kimi_mcp.errors import NotConfigured, RunNotFound
 
 _OFF = "or set KIMI_JOURNAL=off to go on without a journal"
 
@@ -96,6 +96,15 @@ def damaged(name: str | None) -> NotConfigured:
         fix=f"Call again: a new journal is begun. If that does not help, set KIMI_DATA_DIR to another folder, {_OFF}."
         if name is None
         else "Call again: a new journal is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
+    )
+
+
+def gone() -> RunNotFound:
+    """The error for a conversation of which something is kept no longer: it is never gone on with without that."""
+    return RunNotFound(
+        "An earlier part of that conversation is kept no longer.",
+        fix="Start a new one and tell it in `prompt` what it needs; KIMI_RUNS_KEEP_DAYS says how long runs are kept, "
+        "unless KIMI_JOURNAL is off.",
     )
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError
 from kimi_mcp.journal import lives
 from kimi_mcp.journal import statements as sql
-from kimi_mcp.journal.database import Database
+from kimi_mcp.journal.database import LOCKED_S, Database
 from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
@@ -77,12 +77,19 @@ class Journal:
         self._cleared_at = 0.0
         self._database = Database(folder, url, on_open=self._opened)
 
-    async def aclose(self, *, unfinished: bool = False) -> None:
-        """Write what is still to be written and let go of the file.
+    @property
+    def keeps_how_long(self) -> str:
+        """A sentence for whoever asks for what is kept no longer."""
+        if self.keeps:
+            return f"Runs are kept for {self._keep_days} days (KIMI_RUNS_KEEP_DAYS)."
+        return f"KIMI_JOURNAL is off: of what has ended the latest {KEEP_PASSING} runs are kept, and what they follow."
 
-        ``unfinished``: runs are left that another server is to go on with.
+    async def aclose(self, *, unfinished: bool = False, within_s: float = LOCKED_S) -> None:
+        """Write what is still to be written, as far as that takes no longer than that, and let go of the file.
+
+        ``unfinished``: runs are left that another server is to go on with, or to say the end of.
         """
-        await anyio.to_thread.run_sync(self._database.close)
+        await anyio.to_thread.run_sync(self._database.close, within_s)
         await anyio.to_thread.run_sync(partial(self.presence.leave, unfinished=unfinished))
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,7 +138,7 @@ class Journal:
         told = None if turns is None else turns_as_json(turns)
         written = await self._write(lives.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
         if not self.keeps:
-            await self._write(sql.prune, 0.0, KEEP_PASSING)
+            await self._write(sql.prune, 0.0, self.presence.alive, KEEP_PASSING)
         return written
 
     async def forget(self, run_id: str) -> None:
@@ -249,7 +256,7 @@ class Journal:
     async def prune(self, keep_days: float | None = None) -> list[str]:
         """Remove runs that ended longer ago; returns their ids. What a kept conversation needs stays."""
         days = self._keep_days if keep_days is None else keep_days
-        return await self._write(sql.prune, self._wall() - days * DAY_S)
+        return await self._write(sql.prune, self._wall() - days * DAY_S, self.presence.alive)
 
     # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -339,7 +346,7 @@ class Journal:
 
     def _clear_away(self, connection: Connection) -> None:
         self._cleared_at = self._wall()
-        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S)
+        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S, self.presence.alive)
 
 
 class RecordedSteps:

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from kimi_mcp.errors import BudgetExceeded
+from kimi_mcp.journal import faults
 from kimi_mcp.journal.records import Record, as_text, outcome_from_json, turns_from_json
 from kimi_mcp.journal.tables import conversations, pieces, runs, steps
 from kimi_mcp.types import Turn
@@ -208,10 +209,13 @@ def conversation(connection: Connection, conversation_id: str) -> Found | None:
 def take_turn(
     connection: Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
 ) -> bool:
-    """Become the one who adds to a conversation; False as long as somebody else is, whose run ``alive`` knows."""
+    """Become the one who adds to a conversation; False as long as somebody else is, whose run ``alive`` knows.
+
+    Raises ``RunNotFound`` where it is kept no longer.
+    """
     found = conversation(connection, conversation_id)
     if found is None:
-        return False
+        raise faults.gone()
     writer: str | None = found.writer
     others = writer is not None and writer != run_id and not _has_ended(connection, writer)
     if others and alive(writer or "", found.writer_owner):
@@ -228,12 +232,12 @@ def _has_ended(connection: Connection, run_id: str) -> bool:
 
 
 def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
-    """The turns of a run and of all that it follows, the oldest first."""
+    """The turns of a run and of all that it follows, the oldest first; raises ``RunNotFound`` where one is gone."""
     turns: list[tuple[Turn, ...]] = []
     while run_id is not None:
         row = connection.execute(select(runs.c.turns, runs.c.follows).where(runs.c.id == run_id)).first()
         if row is None:
-            break
+            raise faults.gone()
         turns.append(turns_from_json(row.turns) if row.turns else ())
         run_id = row.follows
     return tuple(turn for exchange in reversed(turns) for turn in exchange)
@@ -268,17 +272,19 @@ def steps_of(connection: Connection, run_id: str) -> list[Found]:
 # ── what is kept, and how long ────────────────────────────────────────────────────────────────────────────────────
 
 
-def prune(connection: Connection, before: float, keep: int | None = None) -> list[str]:
-    """Remove runs that ended before then, but for those whose turns a kept one follows; returns what went.
+def prune(connection: Connection, before: float, alive: Callable[[str], bool], keep: int | None = None) -> list[str]:
+    """Remove runs that ended before then, but for those whose turns are still needed; returns what went.
 
-    ``keep``: how many finished runs stay at most, whenever they ended.
+    Needed is what a kept run follows, and where a conversation stands that a server which is ``alive`` adds to just
+    now. ``keep``: how many finished runs stay at most, whenever they ended.
     """
     ended = select(runs.c.id, runs.c.ended_at, runs.c.follows).where(runs.c.status != "running")
     rows = list(connection.execute(ended.order_by(runs.c.ended_at.desc())))
     old = {row.id for place, row in enumerate(rows) if row.ended_at < before or (keep is not None and place >= keep)}
     follows = {row.id: row.follows for row in connection.execute(select(runs.c.id, runs.c.follows))}
-    for kept in [run_id for run_id in follows if run_id not in old]:
-        following = follows[kept]
+    added_to = select(conversations.c.head, conversations.c.writer_owner).where(conversations.c.writer.is_not(None))
+    needed = [followed for run_id, followed in follows.items() if run_id not in old]
+    for following in (*needed, *(row.head for row in connection.execute(added_to) if alive(row.writer_owner))):
         while following is not None and following in old:
             old.discard(following)
             following = follows.get(following)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
@@ -134,7 +134,7 @@ def gather_texts(
     leads too far, and ``ContextTooLong``.
     """
     bounds = bounds or Bounds()
-    trees = {root.path: Tree(root=root, bounds=bounds) for root in roots.folders}
+    trees = trees_of(roots, bounds)
     pile = _Pile(most_tokens)
     for pattern in patterns:
         bounds.visit()
@@ -144,6 +144,11 @@ def gather_texts(
         elif not _took_by_its_letters(place, pile):
             _take_matching(pattern, roots, trees, pile)
     return pile.whole()
+
+
+def trees_of(roots: Roots, bounds: Bounds) -> Mapping[str, Tree]:
+    """What is searched: each root by its path, all within the same bounds."""
+    return {root.path: Tree(root=root, bounds=bounds) for root in roots.folders}
 
 
 def as_context(files: Iterable[TextFile]) -> str:
@@ -191,9 +196,9 @@ def _took_by_its_letters(place: Place, pile: _Pile) -> bool:
     return True
 
 
-def _take_matching(pattern: str, roots: Roots, trees: dict[str, Tree], pile: _Pile) -> None:
+def _take_matching(pattern: str, roots: Roots, trees: Mapping[str, Tree], pile: _Pile) -> None:
     skipped, taken = Skipped(), 0
-    for place in _matching(pattern, roots, trees, skipped):
+    for place in matching(pattern, roots, trees, skipped):
         trees[place.root.path].bounds.in_time()
         try:
             with open_place(place) as file:
@@ -212,7 +217,8 @@ def _take_matching(pattern: str, roots: Roots, trees: dict[str, Tree], pile: _Pi
         )
 
 
-def _matching(pattern: str, roots: Roots, trees: dict[str, Tree], skipped: Skipped) -> Iterator[Place]:
+def matching(pattern: str, roots: Roots, trees: Mapping[str, Tree], skipped: Skipped) -> Iterator[Place]:
+    """The files that a glob meets, in each of its spellings. Raises as ``Tree.find`` and ``Roots.place`` do."""
     for expanded in braces_expanded(pattern):
         place = roots.place(expanded)
         yield from trees[place.root.path].find(Glob.of(place.parts), skipped)

@@ -15,7 +15,10 @@ everything else, since a photo as PNG is ten times as large and looks no better.
 from __future__ import annotations
 
 import io
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_mcp.errors import KimiError, MediaRejected
@@ -75,6 +78,7 @@ def _converted(data: bytes, found: Inspected) -> bytes:
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = PIXELS_MAX  # Pillow warns beyond it and fails beyond twice as much; ours comes before both
+    _hush()
     decoder = DECODERS[found.mime]
     if decoder == "HEIF":
         _register_heif(found)
@@ -98,6 +102,30 @@ def _converted(data: bytes, found: Inspected) -> bytes:
         picture = picture if picture.mode == mode else picture.convert(mode)
         _bare(picture).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def _hush() -> None:
+    """Let decoders print nothing: what is wrong with a picture is said by our error, in our words.
+
+    Pillow's own words are warnings. libtiff writes its straight to descriptor 2, past every log; it has a function to
+    leave that, which is found through the module that is linked with it.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: who catches warnings puts filters back
+    _hush_libtiff()
+
+
+@cache
+def _hush_libtiff() -> None:
+    import ctypes
+
+    from PIL import Image
+
+    core: Any = Image.core  # without types
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        with suppress(OSError, AttributeError):  # there is none, or (on Windows) it is part of Pillow
+            set_handler = ctypes.CDLL(core.__file__)[name]
+            set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+            set_handler(None)
 
 
 def _register_heif(found: Inspected) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kimi_mcp.catalogue.profile import Price
+from kimi_mcp.costs import counted_usd
 from kimi_mcp.errors import BudgetExceeded, KimiError
 
 if TYPE_CHECKING:
@@ -47,14 +49,26 @@ class Limits:
                 fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
             )
 
+    def watch(self, run: Run) -> None:
+        """Have a call stopped by the chunk that makes it cost more than it may, not by the next look at it."""
+        plan = run.plan
+        price = None if plan is None else plan.profile.price or self.dearest_price()
+        if run.work is not None or self._call_usd is None or price is None or not price.output:
+            return
+        fold, left = run.exchange.fold, self._call_usd - self.counted_usd(run)
+        fold.watch(fold.tokens + int(left / counted_usd(0, 1, price)), partial(self._stop_beyond, run))
+
+    def _stop_beyond(self, run: Run) -> None:
+        try:
+            self.check(run)
+        except BudgetExceeded as reached:
+            run.stop(reached)
+
     async def hold(self, live: Iterable[Run], journal: Journal) -> None:
         """Stop what costs more than it may by now; what has arrived is its answer."""
         runs = list(live)
         for run in runs:
-            try:
-                self.check(run)
-            except BudgetExceeded as reached:
-                run.stop(reached)
+            self._stop_beyond(run)
         if self.day_usd is None:
             return
         try:

@@ -29,6 +29,9 @@ WRITE_EVERY_S = 0.5
 HEAR_EVERY = 2
 """After how many of those looks it is asked whether another server was told to cancel a run."""
 
+CLOSE_WITHIN_S = 0.25
+"""Seconds that the journal gets at the end for what it is still to take; each run's end had its time before."""
+
 log = logging.getLogger(__name__)
 
 
@@ -103,7 +106,7 @@ class Runs:
         if record is None:
             raise RunNotFound(
                 "No run of that id is known to this server.",
-                fix="Call kimi_run without `run_id` to see your latest runs.",
+                fix=f"Call kimi_run without `run_id` to see your latest runs. {self.journal.keeps_how_long}",
             )
         run = await self.take_up(record) if go_on else None
         return run or RecordedRun(self.journal, record, self.take_up)
@@ -176,8 +179,14 @@ class Runs:
         self._left = True
 
     async def aclose(self) -> None:
-        """Let go of the journal, once no run lives any more."""
-        await self.journal.aclose(unfinished=self._left)
+        """Let go of the journal, once no run lives any more; tell whose end it has not taken until then."""
+        lost = [run.id for run in self._writer.unrecorded]
+        if lost and self.journal.keeps:
+            log.warning(
+                "the end of %s is not in the journal (is it locked, or its disk full?): what came last may be lost",
+                ", ".join(lost),
+            )
+        await self.journal.aclose(unfinished=self._left or bool(lost), within_s=CLOSE_WITHIN_S)
 
     async def write(self, run: Run) -> None:
         """Write down what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from kimi_mcp.journal.records import Entry, Grown, turn_as_json
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs.limits import Limits
 from kimi_mcp.runs.run import Run
+from kimi_mcp.secrecy import open_end
 from kimi_mcp.types import TextPart, Turn
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Writer:
     async def write(self, run: Run) -> None:
         """Write down what is known of a run that is about to be sent, or that somebody waits for."""
         self._limits.check(run)
+        self._limits.watch(run)
         counted = self._limits.counted_usd(run)
         outcome = replace(run.snapshot(), answer="", reasoning=None)
         entry = Entry(
@@ -96,8 +99,10 @@ class Writer:
         """Whether a run's end could be written down."""
         outcome = run.outcome
         assert outcome is not None
-        if outcome.run_id is None:
-            return await self.attempt(self._journal.forget(run.id))
+        if outcome.run_id is None:  # a refused call: its caller knows, and there is nothing that could be lost
+            with suppress(KimiError):
+                await self._journal.forget(run.id)
+            return True
         answered = outcome.status == "completed" and bool(run.turns)
         turns = (*run.turns, assistant_turn(outcome)) if answered else None
         try:
@@ -115,7 +120,8 @@ class Writer:
     def _leave_turn(self, run: Run) -> None:
         """Behind its end in the writer's order, so that the next one sees what it added."""
         if run.holds_turn and run.conversation_id is not None:
-            self._journal.leave_turn(run.conversation_id, run.id, self._not_written)
+            known = run.outcome is None or run.outcome.run_id is not None
+            self._journal.leave_turn(run.conversation_id, run.id, self._not_written if known else _ignored)
 
     def write_grown(self, live: Mapping[str, Run]) -> None:
         """What has arrived since the last time; one writing at a time, so that nothing piles up behind a slow disk."""
@@ -165,6 +171,8 @@ class Writer:
             if text and text[-1] == "\ufffd":
                 end -= 1  # half a character, perhaps: its other half may follow
             if text and end > start:
+                end -= open_end(text[start:end])  # half a key, perhaps, which nobody would know in two pieces
+            if text and end > start:
                 grown.append(Grown(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))
                 self._written[key] = end
         return grown
@@ -190,6 +198,11 @@ class Writer:
         self._attempts.pop(run.id, None)
         for key in [key for key in self._written if key[0] == run.id]:
             del self._written[key]
+
+
+def _ignored(fault: BaseException | None) -> None:
+    """A refused call that keeps its turn hinders nobody: it does not live."""
+    del fault
 
 
 def assistant_turn(outcome: Outcome) -> Turn:

@@ -282,5 +282,5 @@ def _without_foreign_text(message: JSONRPCMessage) -> JSONRPCMessage:
 
 
 def _leave_hanging() -> NoReturn:
-    _log.warning("clean-up took too long, leaving without it")
+    _log.warning("the server could not end in time and leaves at once: what is not written down yet may be lost")
     leave()

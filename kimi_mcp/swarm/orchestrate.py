@@ -80,7 +80,7 @@ def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitab
 async def _swarm(
     call: SwarmCall, run: Run, engine: Engine, steps: Steps | None, pace: Pace | None, toolbox: OpenToolbox | None
 ) -> Outcome:
-    run.mode = "thinking"
+    run.mode, run.turns = "thinking", (user(_asked(call)),)
     provider = call.provider or call.first_provider
     way = await engine.find_way(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
@@ -112,6 +112,13 @@ async def _swarm(
         await (_items if call.items else _led)(call, desk, tools)
         tally.report(_on_tools(call, tools))  # what went wrong with them meanwhile
     return _outcome(call, run, desk)
+
+
+def _asked(call: SwarmCall) -> str:
+    """What was asked, as a conversation remembers it that branches off behind the swarm."""
+    if not call.items:
+        return call.prompt
+    return prompts.said("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
 def _toolbox_of(call: SwarmCall, engine: Engine, way: Way) -> OpenToolbox:

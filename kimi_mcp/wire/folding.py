@@ -6,6 +6,7 @@ Whatever any provider sends is read, under every name that a field is known by, 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -48,6 +49,10 @@ class _Growing:
         self.index, self.id, self.name, self.arguments = index, identity, "", ""
 
 
+def _nothing() -> None:
+    """As many tokens may come as do."""
+
+
 class Fold:
     """Folds events into a completion; streamed chunks and a whole answer go the same way.
 
@@ -58,11 +63,15 @@ class Fold:
     __slots__ = (
         "_answer",
         "_calls",
+        "_chars",
         "_escaped",
         "_finish",
         "_model",
+        "_most",
+        "_most_chars",
         "_names",
         "_on_first",
+        "_on_more",
         "_reasoning",
         "_reasoning_seen",
         "_usage",
@@ -71,6 +80,7 @@ class Fold:
 
     def __init__(self, on_first: Callable[[], None] | None = None) -> None:
         self._on_first = on_first
+        self.watch(sys.maxsize, _nothing)
         self.reset()
 
     def reset(self) -> None:
@@ -84,6 +94,7 @@ class Fold:
         self._model: str | None = None
         self._usage: dict[str, int] = {}
         self._escaped = False
+        self._chars = 0
         self.pieces: int = 0
         """How many pieces of reasoning and answer have arrived."""
 
@@ -105,8 +116,11 @@ class Fold:
     @property
     def tokens(self) -> int:
         """About how many tokens have arrived: some providers send several in one piece."""
-        chars = sum(map(len, self._answer)) + sum(map(len, self._reasoning))
-        return max(self.pieces, chars // CHARS_A_TOKEN)
+        return max(self.pieces, self._chars // CHARS_A_TOKEN)
+
+    def watch(self, most: int, on_more: Callable[[], None]) -> None:
+        """Have ``on_more`` called with each piece by which more than ``most`` tokens have arrived."""
+        self._most, self._most_chars, self._on_more = most, (most + 1) * CHARS_A_TOKEN, on_more
 
     @property
     def has_answer(self) -> bool:
@@ -177,6 +191,7 @@ class Fold:
             text = content if isinstance(content, str) else _text_of_parts(content)
             if text:
                 self._answer.append(text)
+                self._chars += len(text)
                 grew = True
         if calls := delta.get("tool_calls"):
             grew = self._call(calls) or grew
@@ -184,6 +199,8 @@ class Fold:
             if not self.pieces and self._on_first is not None:
                 self._on_first()
             self.pieces += 1
+            if self.pieces > self._most or self._chars >= self._most_chars:
+                self._on_more()
         return grew
 
     def _reason(self, delta: dict[str, Any]) -> bool:
@@ -195,6 +212,7 @@ class Fold:
                     if not self._reasoning:
                         self._names = (name, *(other for other in REASONING_NAMES if other != name))
                     self._reasoning.append(piece)
+                    self._chars += len(piece)
                     return True
         return False
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kimi_mcp.commands import app
+from kimi_mcp.journal.place import FILE
 from kimi_mcp.simulator import Simulator, Step
 from tests.commands.shell import kimi, started, to
 
@@ -202,3 +206,46 @@ async def test_instant_mode_for_text_names_the_tool_that_has_it() -> None:
     ended = await kimi("ask", "hi", "--mode", "instant")
     assert ended.status == 2
     assert "--tool instant" in " ".join(ended.err.split())
+
+
+def _newer(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / FILE)) as file:
+        file.executescript("CREATE TABLE about (name TEXT, value TEXT); INSERT INTO about VALUES ('version', '99')")
+
+
+def _damaged(folder: Path) -> None:
+    (folder / FILE).write_bytes(b"no database at all" * 500)
+
+
+def _folder_in_its_place(folder: Path) -> None:
+    (folder / FILE).mkdir()
+
+
+@pytest.mark.parametrize("spoil", [_newer, _damaged, _folder_in_its_place])
+async def test_a_journal_that_can_not_be_used_is_one_clear_error(
+    sim: Simulator, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(tmp_path)
+    refused = await kimi("ask", "hi", settings=to(sim, KIMI_DATA_DIR=str(tmp_path)))
+    assert refused.status == 1
+    assert refused.out == ""
+    assert refused.err.startswith("kimi-mcp: The journal ")
+    assert refused.err.count("\n") == 2, refused.err
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [("postgresql://", "psycopg[binary]"), ("postgresql+pg8000://", "pg8000"), ("mysql+pymysql://", "pymysql")],
+)
+@pytest.mark.parametrize("command", [["ask", "hi"], ["runs"]])
+async def test_a_driver_that_is_not_installed_is_one_clear_error(
+    sim: Simulator, command: list[str], url: str, package: str
+) -> None:
+    named = f"{url}me:s3cr3t-w0rd@127.0.0.1:1/kimi"
+    refused = await kimi(*command, settings=to(sim, KIMI_DATABASE_URL=named))
+    assert refused.status == 1
+    assert refused.out == ""
+    said, fix = refused.err.splitlines()
+    assert "KIMI_DATABASE_URL" in said
+    assert f"pip install '{package}'" in fix
+    assert "s3cr3t-w0rd" not in refused.err

@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import anyio
+import pytest
+
+from kimi_mcp.errors import RunNotFound
 from kimi_mcp.journal.journal import DAY_S, Journal
 from kimi_mcp.journal.records import Grown
 from kimi_mcp.types import user
@@ -107,3 +111,34 @@ async def test_ten_thousand_runs_are_cleared_away_at_once(tmp_path: Path) -> Non
             file.execute(f"{numbers} INSERT INTO runs SELECT {copied} FROM runs, numbers WHERE id = 'run_0'")
         clock.now += 31 * DAY_S
         assert len(await kept.prune()) == 10_001
+
+
+async def test_what_somebody_adds_to_just_now_is_not_cleared_away(tmp_path: Path) -> None:
+    clock = Clock()
+    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+        await turn(kept, "run_1", "conv_1", None)
+        await kept.take_turn("conv_1", "run_2", lambda run_id: True)
+        clock.now += 4 * DAY_S
+        assert await kept.prune() == [], "its turn has come, though it is not written down yet"
+        await turn(kept, "run_2", "conv_1", "run_1")
+        clock.now += 4 * DAY_S
+        assert await kept.prune() == ["run_1", "run_2"]
+
+
+async def test_a_server_that_died_in_its_turn_keeps_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    async with journal(tmp_path, keep_days=3, wall=clock) as dead:
+        await turn(dead, "run_1", "conv_1", None)
+        await dead.take_turn("conv_1", "run_2", lambda run_id: True)
+    clock.now += 4 * DAY_S
+    async with journal(tmp_path, keep_days=3, wall=clock) as later:
+        assert await ids(later) == set()
+
+
+async def test_whoever_waits_for_a_conversation_that_is_cleared_away_is_told(tmp_path: Path) -> None:
+    async with journal(tmp_path) as kept:
+        await turn(kept, "run_1", "conv_1", None)
+        with opened(tmp_path) as file:
+            file.execute("DELETE FROM conversations")
+        with anyio.fail_after(5), pytest.raises(RunNotFound):
+            await kept.take_turn("conv_1", "run_2", lambda run_id: True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import struct
@@ -210,3 +211,18 @@ def test_a_large_picture_is_not_held_decoded_time_and_again(form: str, tmp_path:
     done = subprocess.run([sys.executable, "-c", PEAK, str(tmp_path)], check=True, capture_output=True, text=True)
     decoded_kb = side * side * 4 / 1024
     assert int(done.stdout) < 2.5 * decoded_kb
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there libtiff can't be reached")
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4", "lzma", "zstd"])
+def test_a_broken_tiff_prints_nothing(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    draw = random.Random(f"seed {compression}")
+    noise = Image.effect_noise((120, 120), 50)
+    whole = saved("TIFF", noise.convert("1") if compression == "group4" else noise, compression=compression)
+    for _ in range(100):
+        spoilt = bytearray(whole)
+        for _ in range(draw.choice((1, 3, 20))):
+            spoilt[draw.randrange(8, len(spoilt))] = draw.randrange(256)
+        with contextlib.suppress(MediaRejected):
+            convert(bytes(spoilt), inspect_bytes(bytes(spoilt)))
+    assert capfd.readouterr() == ("", "")

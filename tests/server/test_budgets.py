@@ -120,6 +120,32 @@ async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simul
         assert (await kimi.instant("hi")).status == "completed"
 
 
+@pytest.mark.parametrize("field", ["content", "reasoning"])
+async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", 600)  # nobody looks at it meanwhile
+    sim.play({"content": "Yes.", **LONG, field: LONG["content"]})
+    async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+        result = await kimi.think(max_tokens=100_000)
+        await sim.client_gone(within=1)
+    assert result.code == "budget_exceeded"
+    counted = float(result.error["message"].split("about ")[1].split(" USD")[0])
+    assert 0.03 <= counted < 0.04
+    assert len(chats(sim)) == 1
+
+
+async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", 600)
+    sim.play({"content": "word " * 6_000, "event_tokens": 50}, {**LONG, "content": "word " * 6_000})
+    async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.045") as kimi:
+        result = await kimi.think(response_schema=SCHEMA, max_tokens=100_000)
+    assert result.code == "budget_exceeded"
+    assert result.answer == "word " * 6_000, "the first answer was paid for: it stays"
+
+
 async def test_a_stream_that_is_cut_while_it_thinks_has_failed(sim: Simulator) -> None:
     sim.play({**LONG, "reasoning": LONG["content"]})
     async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
@@ -147,12 +173,12 @@ async def test_a_repair_counts_what_the_first_answer_cost_though_its_price_is_un
     dearest = catalogue.load().dearest
     limit = 3_000 * dearest.output / 1e6
     async with Simulator(provider="vllm") as sim:
-        sim.play({"content": "word " * 2_500}, {"content": "word " * 2_500})
+        sim.play({"content": "word " * 2_200}, {"content": "word " * 2_200})
         async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
             result = await kimi.instant(response_schema=SCHEMA)
     assert result.code == "budget_exceeded", "the first answer and its question are in the second prompt as well"
     assert result.status == "partial", "it was paid for: it stays"
-    assert result.answer == "word " * 2_500
+    assert result.answer == "word " * 2_200
     assert result.rules == [], "nothing was asked once more"
     assert len(chats(sim)) == 1
 

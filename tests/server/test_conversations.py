@@ -248,6 +248,53 @@ async def test_a_run_can_be_branched_off_from(sim: Simulator, mode: str) -> None
     assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q1", "answer 1", "q4"]
 
 
+async def test_a_swarm_can_be_branched_off_from(sim: Simulator, mode: str) -> None:
+    sim.play({"match": {"system": "You lead a swarm"}, "content": "A is older.", "reasoning": "Both were read."})
+    async with served(sim, mode) as kimi:
+        swarm = await kimi.call("kimi_swarm", {"prompt": "Compare A and B."})
+    async with served(sim, mode) as later:
+        follow = await later.think("By how much?", conversation_id=swarm.run_id)
+        assert follow.status == "completed", follow.text
+        answer = told("assistant", "A is older.", reasoning_content="Both were read.")
+        assert messages(sim) == [told("user", "Compare A and B."), answer, told("user", "By how much?")]
+        await later.think("Why?", conversation_id=follow.said["conversation_id"])
+    assert [m["content"] for m in messages(sim)[:3]] == ["Compare A and B.", "A is older.", "By how much?"]
+
+
+async def test_a_swarm_of_items_is_followed_with_its_items(sim: Simulator) -> None:
+    sim.play({"match": {"system": "Several agents"}, "content": "All are cities."})
+    async with served(sim) as kimi:
+        swarm = await kimi.call("kimi_swarm", {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo"]})
+        assert swarm.status == "completed", swarm.text
+        follow = await kimi.instant("Which is larger?", conversation_id=swarm.run_id)
+    assert follow.status == "completed", follow.text
+    asked, answer, _ = messages(sim)
+    assert "Tell me about {{item}}." in asked["content"]
+    assert asked["content"].index("Rome") < asked["content"].index("Oslo")
+    assert answer["content"] == "All are cities."
+
+
+async def test_a_swarm_that_is_not_whole_can_not_be_followed(sim: Simulator) -> None:
+    sim.play({"match": {"text": "Tell me about Oslo."}, "status": 400, "times": "always"})
+    async with served(sim) as kimi:
+        swarm = await kimi.call("kimi_swarm", {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo"]})
+        assert swarm.status == "partial"
+        refused = await kimi.think("And?", conversation_id=swarm.run_id)
+    assert refused.code == "invalid_arguments"
+    assert "partial" in refused.error["message"]
+
+
+async def test_a_run_whose_turns_are_not_there_is_never_followed_silently(sim: Simulator, data_dir: Path) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+        with opened(data_dir) as file:
+            file.execute("UPDATE runs SET turns = NULL")
+        refused = await kimi.think("two", conversation_id=first.run_id)
+    assert refused.code == "invalid_arguments"
+    assert "start a new conversation" in refused.error["fix"]
+    assert len(chats(sim)) == 1
+
+
 @pytest.mark.parametrize("identity", ["conv_0123456789", "run_0123456789", "nonsense", "", "kimi://runs/x"])
 async def test_an_unknown_conversation_is_not_found(sim: Simulator, mode: str, identity: str) -> None:
     async with served(sim, mode) as kimi:
@@ -339,6 +386,39 @@ async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: 
     async with served(sim, KIMI_JOURNAL="off") as later:
         gone = await later.think("two", conversation_id=first.said["conversation_id"])
         assert gone.code == "run_not_found"
+
+
+async def test_without_a_journal_a_conversation_that_went_says_why(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.journal.journal.KEEP_PASSING", 4)
+    async with served(sim, KIMI_JOURNAL="off") as kimi:
+        old, used = await kimi.think("old"), await kimi.think("used")
+        for turn in range(6):
+            used = await kimi.think(f"turn {turn}", conversation_id=used.said["conversation_id"])
+        assert messages(sim)[0]["content"] == "used", "what is gone back to stays"
+        for identity in (old.said["conversation_id"], old.run_id):
+            gone = await kimi.think("and?", conversation_id=identity)
+            assert gone.code == "run_not_found"
+            assert "KIMI_JOURNAL" in gone.error["fix"]
+            assert " 4 " in gone.error["fix"]
+        assert "KIMI_JOURNAL" in (await kimi.run(old.run_id)).error["fix"]
+
+
+async def test_a_conversation_of_which_a_part_is_gone_is_never_followed_silently(
+    sim: Simulator, data_dir: Path
+) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+        conversation = first.said["conversation_id"]
+        second = await kimi.think("two", conversation_id=conversation)
+        for lost, followed in ((first, conversation), (first, second.run_id), (second, conversation)):
+            with opened(data_dir) as file:
+                file.execute("DELETE FROM runs WHERE id = ?", [lost.run_id])
+            gone = await kimi.think("three", conversation_id=followed)
+            assert gone.code == "run_not_found"
+            assert "KIMI_RUNS_KEEP_DAYS" in gone.error["fix"]
+    assert len(chats(sim)) == 2
 
 
 async def test_a_null_conversation_is_none(sim: Simulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from kimi_mcp.hosts import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import opened
 from tests.server.asking import HELD, Kimi, chats, line, served, until
+from tests.server.media import CLIP, picture, write
 
 AGAIN = {"prompt": "What is 17 * 23?"}
 
 
-async def gives_up(sim: Simulator, kimi: Kimi, waiting: int = 1, **arguments: Any) -> None:
+async def gives_up(sim: Simulator, kimi: Kimi, waiting: int = 1, *, tool: str = "kimi_think", **arguments: Any) -> None:
     """A call whose host loses patience by its own clock, after the upstream has begun to answer."""
     asked = {**AGAIN, **arguments}
     with pytest.raises(MCPError, match="timed out"):
-        await kimi.call("kimi_think", asked, read_timeout_seconds=1.0)
+        await kimi.call(tool, asked, read_timeout_seconds=1.0)
     assert sim.waiting_at("end") == waiting
     await until(lambda: all(run.abandoned for run in kimi.runs._live.values()))
 
@@ -145,6 +147,75 @@ async def test_another_call_joins_nothing(sim: Simulator, changed: dict[str, Any
         assert result.rules == []
         assert (await kimi.instant(**AGAIN)).rules == []
     assert len(chats(sim)) == 3
+
+
+NAMING = {
+    "a text file": ("kimi_think", {"files": ["a.txt"]}, "a.txt", b"hello"),
+    "a glob": ("kimi_instant", {"files": ["*.md"]}, "b.md", b"# Hi"),
+    "a glob that is a name": ("kimi_think", {"files": ["[id].tsx"]}, "[id].tsx", b"f()"),
+    "a picture": ("kimi_vision", {"images": ["a.png", "b.png"]}, "b.png", picture(7)),
+    "a picture's URI": ("kimi_vision", {"images": ["FILE://localhost{folder}/b.png"]}, "b.png", picture(7)),
+    "a clip": ("kimi_video", {"video": " clip.mp4"}, "clip.mp4", CLIP[:-1] + b"!"),
+}
+"""How a call names a file, which one changes, and into what: most are as long as what was there."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A root with the files that those calls name."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    write(folder, a_txt="HELLO", b_md="# Ho", a_png=picture(1), b_png=picture(2), clip_mp4=CLIP)
+    (folder / "[id].tsx").write_text("g()")
+    return folder
+
+
+@pytest.mark.parametrize("case", NAMING)
+async def test_the_same_call_about_the_same_files_joins(sim: Simulator, folder: Path, case: str) -> None:
+    tool, named, *_ = NAMING[case]
+    sim.play(HELD)
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        await gives_up(sim, kimi, tool=tool, **_in(folder, named))
+        sim.open_gate("end")
+        assert (await kimi.call(tool, {**AGAIN, **_in(folder, named)})).rules == ["run-rejoined"]
+    assert len(chats(sim)) == 1
+
+
+@pytest.mark.parametrize("case", NAMING)
+async def test_the_same_call_about_a_file_that_has_changed_is_another_call(
+    sim: Simulator, folder: Path, case: str
+) -> None:
+    tool, named, changed, content = NAMING[case]
+    sim.play(HELD)
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        await gives_up(sim, kimi, tool=tool, **_in(folder, named))
+        before = (folder / changed).stat()
+        (folder / changed).write_bytes(content)
+        os.utime(folder / changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # as some tools leave it
+        sim.open_gate("end")
+        assert (await kimi.call(tool, {**AGAIN, **_in(folder, named)})).rules == []
+    assert len(chats(sim)) == 2
+
+
+async def test_a_glob_that_meets_another_file_makes_another_call(sim: Simulator, folder: Path) -> None:
+    sim.play(HELD)
+    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        await gives_up(sim, kimi, files=["**/*.md"])
+        (folder / "docs").mkdir()
+        write(folder / "docs", c_md="# More")
+        sim.open_gate("end")
+        assert (await kimi.think(**AGAIN, files=["**/*.md"])).rules == []
+    assert len(chats(sim)) == 2
+
+
+def _in(folder: Path, value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _in(folder, each) for name, each in value.items()}
+        case list():
+            return [_in(folder, each) for each in value]
+        case _:
+            return value.replace("{folder}", str(folder))
 
 
 async def test_another_host_joins_nothing(sim: Simulator) -> None:

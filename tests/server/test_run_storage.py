@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from kimi_mcp.secrecy import SECRETS
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import everything, opened
 from tests.journal.test_storage import fill
-from tests.server.asking import HELD, KEY, Kimi, chats, forms, served, until
+from tests.server.asking import HELD, KEY, Kimi, chats, forms, raw_process, served, until
 
 
 @pytest.fixture
@@ -149,6 +150,33 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
         assert await _seen(other, told.run_id, lambda text: text.endswith("five.")) == "one two three four five."
 
 
+@pytest.mark.parametrize("how", ["eof", "SIGTERM"])
+async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was_not_written(
+    sim: Simulator, data_dir: Path, how: str
+) -> None:
+    sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
+    async with raw_process(sim, stderr=subprocess.PIPE, KIMI_REPLY_WITHIN_S="0.2") as peer, served(sim) as other:
+        await peer.greet()
+        await peer.call("kimi_instant", prompt="hi")
+        run_id = (await peer.reply())["result"]["structuredContent"]["run_id"]
+        early = await _seen(other, run_id, lambda text: bool(text))
+        with opened(data_dir) as file:
+            file.execute("BEGIN IMMEDIATE")
+            if how == "eof":
+                await peer.close_stdin()
+            else:
+                peer.signal(signal.SIGTERM)
+            with anyio.fail_after(3):  # 1.5 promised; the machine may be busy
+                assert await peer.leaves() == 0
+            file.execute("ROLLBACK")
+        (line,) = await peer.log_lines()
+        assert line["level"] == "WARNING"
+        assert run_id in line["message"]
+        assert "journal" in line["message"]
+        assert (await other.run(run_id)).status == "failed"
+        assert (await other.run(run_id)).answer == early, "what was written down before is there"
+
+
 async def _seen(other: Kimi, run_id: str, wanted: Any) -> str:
     with anyio.fail_after(5):
         while not wanted(text := (await other.run(run_id, "status")).answer):
@@ -202,6 +230,26 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
         SECRETS._forms = ()
     sent = [message["content"] for message in chats(sim)[0].body["messages"]]  # type: ignore[index]
     assert sent == [f"Never say {KEY}.", f"My key is {KEY}, what is it?"], "the prompt goes verbatim all the same"
+
+
+async def test_a_key_that_comes_in_pieces_is_never_written_down_in_pieces(sim: Simulator, data_dir: Path) -> None:
+    text = f"It is {KEY}."
+    sim.play({"content": text, "reasoning": "Hm.", "event_tokens": 1, "gate": "on", "gate_at": 6})
+    try:
+        async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
+            told = await kimi.think()
+            await sim.until(lambda: sim.waiting_at("on") == 1)
+            arrived = (await kimi.run(told.run_id, "status")).answer
+            assert len("It is sk-") < len(arrived) < len(text), "it stops in the midst of the key"
+            written = await _seen(other, told.run_id, lambda text: bool(text))
+            assert written.rstrip() == "It is"
+            sim.open_gate("on")
+            assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
+            assert (await other.run(told.run_id)).answer == "It is [hidden]."
+        content = everything(data_dir)
+    finally:
+        SECRETS._forms = ()
+    assert not [KEY[at : at + 6] for at in range(len(KEY) - 5) if KEY[at : at + 6].encode() in content]
 
 
 PIXEL = base64.b64decode(

@@ -69,7 +69,7 @@ async def test_a_clean_up_that_hangs_is_left_behind(start: Start) -> None:
                 await end(peer, number)  # changes nothing
             assert await peer.leaves() == 0
             assert time.monotonic() - begun < 4  # 1.3 promised; the machine may be busy
-            assert (await peer.log_lines())[-1]["message"] == "clean-up took too long, leaving without it"
+            assert "could not end in time" in (await peer.log_lines())[-1]["message"]
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ends, "eof", "SIGTERM")

@@ -79,3 +79,28 @@ def test_a_text_without_secrets_costs_little() -> None:
     for _ in range(1000):
         assert registry.scrub(text) is text
     assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize("form", [SECRET, quote(SECRET, safe=""), SECRET.encode().hex(), json.dumps(SECRET)[1:-1]])
+def test_the_beginning_of_a_secret_is_an_open_end(form: str) -> None:
+    registry = Secrets()
+    registry.add(SECRET)
+    for length in range(1, len(form)):
+        assert registry.open_end(f"It is {form[:length]}") >= length
+        assert registry.open_end(form[:length]) == length
+    assert registry.open_end(f"It is {form}, it was.") == 0
+    assert registry.open_end(f"{form} {form[:9]}") == 9
+    assert registry.open_end(f"It is {form[:9]}…") == 0
+
+
+def test_what_repeats_a_beginning_is_open_from_where_the_secret_may_begin() -> None:
+    registry = Secrets()
+    registry.add("aaabaaac")
+    assert registry.open_end("xaaaa") == 3
+    assert registry.open_end("xaaabaaa") == 7
+    assert registry.open_end("xaaabaa") == 6
+    assert registry.open_end("xa") == 1
+
+
+def test_without_secrets_no_end_is_open() -> None:
+    assert Secrets().open_end("sk-") == 0

@@ -1,0 +1,44 @@
+"""What files look like, by which the same call is told from one about changed files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.media.roots import find_roots
+from kimi_mcp.media.stamps import NOT_THERE, stamps
+
+
+def test_what_cannot_be_read_has_a_stamp_that_says_so(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "outside.txt").write_text("out")
+    (root / "link.txt").symlink_to(tmp_path / "outside.txt")
+    roots = find_roots(str(root))
+    assert stamps(["none.txt", "../outside.txt", "link.txt", ".", "", "a\0b"], (), roots) == (NOT_THERE,) * 6
+    assert stamps(["a.txt"], [("image", "b.png")], find_roots(str(tmp_path / "gone"))) == (NOT_THERE,) * 2
+
+
+def test_what_is_no_path_has_no_stamp(tmp_path: Path) -> None:
+    sources = ["https://example.org/a.png", "HTTPS://example.org/a.png", "data:image/png;base64,AA==", "ms://file-1"]
+    assert stamps((), [("image", source) for source in [*sources, "A" * 2_000]], find_roots(str(tmp_path))) == ()
+
+
+def test_a_file_has_the_same_stamp_by_every_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    named = ["a.png", "./a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").as_uri()]
+    found = stamps(["a.png"], [("image", source) for source in named], find_roots(str(tmp_path), working=str(tmp_path)))
+    assert len(found) == 5
+    assert len(set(found)) == 1
+    assert NOT_THERE not in found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes")
+async def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with anyio.fail_after(5):
+        assert stamps(["pipe"], (), find_roots(str(tmp_path), working=str(tmp_path))) == (NOT_THERE,)

@@ -246,20 +246,33 @@ def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+# Asked hundreds of times a swarm: built once, which takes longer than to do what they say.
+_THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
+_BEGUN = [steps.c.run_id, steps.c.key, steps.c.told, steps.c.began_at]
+_BEGIN = insert(steps).from_select(
+    _BEGUN,
+    select(
+        *(
+            bindparam(name, type_=column.type)
+            for name, column in zip(("run", "step", "told", "now"), _BEGUN, strict=True)
+        )
+    ).where(~select(steps.c.key).where(*_THE_STEP).exists()),
+)
+_BROUGHT = select(steps.c.result).where(*_THE_STEP)
+_FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("brought"), ended_at=bindparam("now"))
+
+
 def begin_step(connection: Connection, run_id: str, key: str, told: Mapping[str, Any], now: float) -> str | None:
     """Begin a step of a run; the JSON of what it brought where it was finished before."""
-    found = connection.execute(select(steps.c.result).where(steps.c.run_id == run_id, steps.c.key == key)).first()
-    if found is not None:
-        return found.result
-    connection.execute(insert(steps).values(run_id=run_id, key=key, told=as_text(told), began_at=now))
-    return None
+    step = {"run": run_id, "step": key}
+    if connection.execute(_BEGIN, {**step, "told": as_text(told), "now": now}).rowcount:
+        return None
+    return connection.execute(_BROUGHT, step).scalar()
 
 
 def finish_step(connection: Connection, run_id: str, key: str, result: Mapping[str, Any], now: float) -> None:
     """Write down what a step brought."""
-    connection.execute(
-        update(steps).where(steps.c.run_id == run_id, steps.c.key == key).values(result=as_text(result), ended_at=now)
-    )
+    connection.execute(_FINISH, {"run": run_id, "step": key, "brought": as_text(result), "now": now})
 
 
 def steps_of(connection: Connection, run_id: str) -> list[Found]:

@@ -31,6 +31,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
                 _swarm(runner, agents.prompt(AGENTS, STEPS, 0.05))
             yield from _wall(runner, rounds, 0.2, most=1.1)
             yield from _wall(runner, 1, 3.0, most=1.02)
+            yield from _wall(runner, rounds, 0.2, journal=True)
+            yield from _wall(runner, 1, 3.0, journal=True)
             yield from _streaming(runner, 200 if quick else 1_000)
             yield from _steps(runner, rounds)
 
@@ -41,12 +43,13 @@ def _swarm(runner: processes.Process, prompt: str, *, journal: bool = False) -> 
     return json.loads(runner.output.readline())
 
 
-def _wall(runner: processes.Process, rounds: int, seconds: float, *, most: float) -> Iterator[Row]:
-    found = [_swarm(runner, agents.prompt(AGENTS, STEPS, seconds)) for _ in range(rounds)]
-    paths = [each["steps"] * seconds for each in found]
-    yield row(
-        f"wall of 100 × 5 steps of {seconds:g} s", [each["wall_s"] for each in found], "critical path", paths, most
-    )
+def _wall(
+    runner: processes.Process, rounds: int, seconds: float, *, most: float | None = None, journal: bool = False
+) -> Iterator[Row]:
+    found = [_swarm(runner, agents.prompt(AGENTS, STEPS, seconds), journal=journal) for _ in range(rounds)]
+    walls, paths = [each["wall_s"] for each in found], [each["steps"] * seconds for each in found]
+    what = f"wall of 100 × 5 steps of {seconds:g} s" + (", each written down" if journal else "")
+    yield row(what, walls, "critical path", paths, most)
 
 
 def _streaming(runner: processes.Process, tokens: int) -> Iterator[Row]:

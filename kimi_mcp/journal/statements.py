@@ -10,8 +10,10 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Float,
     Row,
     Select,
+    Text,
     bindparam,
     delete,
     func,
@@ -248,15 +250,14 @@ def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
 
 # Asked hundreds of times a swarm: built once, which takes longer than to do what they say.
 _THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
-_BEGUN = [steps.c.run_id, steps.c.key, steps.c.told, steps.c.began_at]
+_TOLD = select(
+    bindparam("run", type_=Text),
+    bindparam("step", type_=Text),
+    bindparam("told", type_=Text),
+    bindparam("now", type_=Float),
+)
 _BEGIN = insert(steps).from_select(
-    _BEGUN,
-    select(
-        *(
-            bindparam(name, type_=column.type)
-            for name, column in zip(("run", "step", "told", "now"), _BEGUN, strict=True)
-        )
-    ).where(~select(steps.c.key).where(*_THE_STEP).exists()),
+    ["run_id", "key", "told", "began_at"], _TOLD.where(~select(steps.c.key).where(*_THE_STEP).exists())
 )
 _BROUGHT = select(steps.c.result).where(*_THE_STEP)
 _FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("brought"), ended_at=bindparam("now"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from kimi_mcp.catalogue.profile import Price
@@ -51,7 +52,7 @@ class Listed:
 class Runs:
     """The runs of this process, and through the journal those of every other one on the same data folder.
 
-    ``take_up`` makes work again of what a run wrote down as its task.
+    ``take_up`` makes work again of what a run wrote down as its task; it may block.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Runs:
         task = record.request.get("task")
         if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
             return None
-        work = self._take_up(cast("Mapping[str, Any]", task))
+        work = await anyio.to_thread.run_sync(self._take_up, cast("Mapping[str, Any]", task))
         if not await self.journal.adopt(record):
             return None
         log.info("%s is taken up where its server left it", record.id)
@@ -125,7 +126,7 @@ class Runs:
             try:
                 await self.take_up(record)
             except KimiError as fault:
-                log.warning("%s is left for another server: %s", record.id, fault.message)
+                log.warning("%s is left for another server: %s %s", record.id, fault.message, fault.fix)
 
     async def latest(self, caller: str, most: int = 10) -> list[Listed]:
         """A caller's newest runs, the newest first, wherever they live."""

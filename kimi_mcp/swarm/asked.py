@@ -41,6 +41,8 @@ class SwarmCall:
     """What the tools were when it began, by hash; None: it begins. One that is another now is not called any more."""
     known_definitions: Sequence[Mapping[str, Any]] | None = None
     """The tools as its agents were told of them when it began; None: it begins."""
+    known_servers: Sequence[str] = ()
+    """The servers of ``KIMI_SWARM_MCP`` whose tools those are: who goes on with it must have them."""
     first_provider: str | None = None
     """The provider that it began with, and goes on with wherever it is taken up; None: it begins."""
     first_model: str | None = None

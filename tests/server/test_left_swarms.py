@@ -19,7 +19,7 @@ from kimi_mcp.journal.journal import Journal
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import begin, in_thread, opened
 from tests.server.asking import KEY, chats, raw_process, served
-from tests.server.test_swarm_end_to_end import ODD_SERVER, written_down
+from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.stdio.peer import Peer
 from tests.swarm.toolbox.test_processes import ended
 
@@ -131,6 +131,43 @@ async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Sim
         assert await status(run_id) == "running", "another server may go on with it"
     async with served(sim):
         await comes_to(run_id, "completed")
+
+
+def broken(file: Path, how: str) -> dict[str, str]:
+    """What a server is told whose tools can't be had."""
+    if how == "unset":
+        return {}
+    if how == "no JSON":
+        file.write_text("{")
+    elif how == "not listed":
+        file.write_text('{"mcpServers": {"another": {"command": "true"}}}')
+    elif how == "disabled":
+        file.write_text(file.read_text().replace('"command"', '"disabled": true, "command"'))
+    return {"KIMI_SWARM_MCP": str(file.with_name("none.json") if how == "not there" else file)}
+
+
+@pytest.mark.parametrize("how", ["not there", "no JSON", "not listed", "disabled", "unset"])
+async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
+    sim: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    file = file_of_servers(tmp_path)
+    run_id = await left(sim, KIMI_SWARM_MCP=file)
+    whole = Path(file).read_text()
+    async with served(sim, **broken(Path(file), how)) as poor:
+        said = await poor.run(run_id, "wait", wait_s=1)
+        assert said.code == "not_configured"
+        assert "KIMI_SWARM_MCP" in said.error["message"] + said.error["fix"]
+        with anyio.fail_after(5):
+            while "is left for another server" not in caplog.text:
+                await anyio.sleep(0.01)
+        assert said.error["message"] in caplog.text
+        assert said.error["fix"] in caplog.text, "whoever reads the log learns what to mend"
+    assert await status(run_id) == "running", "another server may go on with it"
+    assert len(chats(sim)) == 3
+    Path(file).write_text(whole)
+    async with served(sim, KIMI_SWARM_MCP=file):
+        await comes_to(run_id, "completed")
+    assert len(chats(sim)) == 5
 
 
 @pytest.mark.usefixtures("late")

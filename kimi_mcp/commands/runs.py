@@ -308,7 +308,9 @@ async def _ended(journal: Journal, record: Record) -> Record:
     import anyio
 
     if record.orphaned:
-        record = await journal.cancel_left(record)
+        from kimi_mcp.swarm import tallied
+
+        record = await journal.cancel_left(record, tallied)
     if record.running:
         await journal.ask_to_cancel(record.id)
     with anyio.move_on_after(CANCEL_WITHIN_S):
@@ -323,7 +325,7 @@ async def _resumed(settings: Settings, said: str) -> Outcome:
 
     from kimi_mcp.engine import Engine
     from kimi_mcp.runs import open_runs
-    from kimi_mcp.swarm import taken_up
+    from kimi_mcp.swarm import taken_up, tallied
 
     if not _begun(settings):
         raise _unknown()
@@ -331,7 +333,7 @@ async def _resumed(settings: Settings, said: str) -> Outcome:
     engine, runs = Engine(settings), None
     try:
         async with anyio.create_task_group() as tasks:
-            runs = open_runs(tasks, settings, lambda task: taken_up(task, engine))
+            runs = open_runs(tasks, settings, lambda task: taken_up(task, engine), tallied)
             ended.append(await _gone_on_with(runs, said))
     finally:
         with anyio.move_on_after(1, shield=True):

@@ -212,10 +212,15 @@ class Journal:
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
 
-    async def cancel_left(self, record: Record) -> Record:
-        """End a run that a dead server left; how it stands by now where somebody goes on with it."""
+    async def cancel_left(self, record: Record, tallied: Callable[[Record, Sequence[Step]], Outcome]) -> Record:
+        """End a run that a dead server left; how it stands by now where somebody goes on with it.
+
+        ``tallied`` tells what its steps had brought, where it has any.
+        """
         if not await self.adopt(record):
             return await self.find(record.id, None) or record
+        if steps := await self.steps_of(record.id):
+            record = replace(record, outcome=tallied(record, steps))
         error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
         return await self.settle(record, error, status="cancelled")
 

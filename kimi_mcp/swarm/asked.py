@@ -67,6 +67,11 @@ class SwarmCall:
             ) from None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What each item's sub-agent is called: the item, in one line."""
+        return tuple(" ".join(item.split())[:80] for item in self.items)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """What each item's sub-agent is asked: the prompt with the item in its place."""
         return tuple(self.prompt.replace(PLACE, item) for item in self.items)

@@ -209,7 +209,7 @@ class _NoHands:
 async def _items(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
     tally, main = desk.tally, desk.tally.main
     tally.stage()
-    agents = [tally.agent(" ".join(item.split())[:80]) for item in call.items]
+    agents = [tally.agent(name) for name in call.names]
     async with anyio.create_task_group() as tasks:
         for agent, task in zip(agents, call.tasks, strict=True):
             tasks.start_soon(_work, agent, None, task, desk, tools)

@@ -451,6 +451,22 @@ def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_he
         assert file.execute("SELECT status, counted_usd FROM runs").fetchall() == [("cancelled", 0.5)]
 
 
+async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_used(sim: Simulator) -> None:
+    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+        await server.greet()
+        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
+        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        await written_down(run_id, 1)
+        server.process.kill()
+        await server.process.wait()
+    done = await process("runs", "cancel", run_id, "--json")
+    assert done.json["status"] == "cancelled"
+    assert [agent["status"] for agent in done.json["swarm"]["agents"]] == ["completed", "cancelled"]
+    (row,) = (await process("runs", "--json")).json
+    assert row["usage"]["total_tokens"] == done.json["usage"]["total_tokens"] > 0, "and that is on record"
+
+
 async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["kimi_mcp.commands.runs"], "CANCEL_WITHIN_S", 0.3)
     deaf = Journal(data_dir)

@@ -116,6 +116,13 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim:
     async with served(sim, mode, KIMI_API_KEY=KEY) as kimi:
         result = await kimi.run(run_id, "cancel")
         assert result.status == "cancelled"
+        swarm, usage = result.said["swarm"], result.said["usage"]
+        assert [agent["status"] for agent in swarm["agents"]] == ["completed", "cancelled", "completed"]
+        assert [agent["steps"] for agent in swarm["agents"]] == [1, 0, 1]
+        assert (swarm["steps"], swarm["critical_steps"]) == (0, 1), "no step of the synthesis, and the longest agent"
+        assert usage["total_tokens"] == sum(agent["usage"]["total_tokens"] for agent in swarm["agents"]) > 0
+        assert usage["cost_usd"] > 0
+        assert result.said["timing"]["attempts"] == 2, "of the third nobody knows"
         assert await status(run_id) == "cancelled"
         assert (await kimi.run(run_id)).said == result.said
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:

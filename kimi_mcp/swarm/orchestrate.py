@@ -110,7 +110,7 @@ async def _swarm(
             run=run,
             steps=steps or run.journal.steps(run.id),
             pace=pace or Pace(engine.settings.max_concurrency),
-            ledger=Ledger(limits),
+            ledger=Ledger(limits, lived_s=run.lived()),
             tally=tally,
         )
         await (_items if call.items else _led)(call, desk, tools)

@@ -17,6 +17,7 @@ import pytest
 from kimi_mcp import server
 from kimi_mcp.journal.journal import Journal
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.swarm.limits import Limits
 from tests.journal.keeping import begin, in_thread, opened
 from tests.server.asking import KEY, chats, raw_process, served
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
@@ -175,6 +176,41 @@ async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
     async with served(sim, KIMI_SWARM_MCP=file):
         await comes_to(run_id, "completed")
     assert len(chats(sim)) == 5
+
+
+async def lived(run_id: str) -> float:
+    """For how long a run has lived, on record."""
+
+    def look() -> float:
+        with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+            return file.execute("SELECT lived_s FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
+
+    return await in_thread(look)
+
+
+async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator) -> None:
+    async with begun(sim) as (peer, run_id):
+        with anyio.fail_after(10):
+            while await lived(run_id) < 0.5:
+                await anyio.sleep(0.01)
+        peer.process.kill()
+        await peer.leaves()
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        file.execute("UPDATE runs SET lived_s = ?, started_at = started_at - 864000", (Limits().seconds,))
+    async with served(sim) as kimi:
+        result = await kimi.run(run_id, "wait", wait_s=10)
+    assert result.status == "partial"
+    assert result.code == "budget_exceeded"
+    assert "240 minutes" in result.error["message"]
+    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "failed", "completed"]
+
+
+async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator) -> None:
+    run_id = await left(sim)
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        file.execute("UPDATE runs SET lived_s = 60.0, started_at = started_at - 864000")
+    async with served(sim) as kimi:
+        assert (await kimi.run(run_id, "wait", wait_s=10)).status == "completed"
 
 
 @pytest.mark.usefixtures("late")

@@ -19,6 +19,9 @@ from kimi_mcp.render.trace import Bar, Lane, Trace, trace
 TICKS = 8
 """About how many marks the axis has at most."""
 
+TITLE_CHARS = 200
+"""Characters of a task that are told of a lane that is not open."""
+
 CUT_CHARS = 40_000
 """Characters of one text that are shown; the journal has the rest."""
 
@@ -131,12 +134,24 @@ def _lane(lane: Lane, seconds: float) -> str:
     sums = f"{_count(lane.tokens)} tokens · {_usd(lane.cost_usd)}"
     return (
         f"<details class='lane{critical}' id='{_(lane.id)}'><summary>"
-        f"<span class='who'><b title='{_(lane.name)}'>{_(lane.name)}</b>"
-        f"<small><span class='state {_(lane.status)}'>{_(lane.status)}</span> · {_(told)}</small></span>"
+        f"<span class='who'>{_name(lane)}"
+        f"<small>{_id(lane)}<span class='state {_(lane.status)}'>{_(lane.status)}</span> · {_(told)}</small></span>"
         f"<span class='track'>{bars}</span></summary>"
         f"<div class='inside'>{texts}<h3>Steps · {_(sums)}</h3>"
         f"<div class='steps'>{''.join(_step(bar) for bar in lane.bars)}</div></div></details>"
     )
+
+
+def _name(lane: Lane) -> str:
+    """What a lane is called; its title has what there is no room for."""
+    who = lane.id if lane.label == lane.id else f"{lane.id}, {lane.label}"
+    title = f"{who}: {' '.join(lane.task[:TITLE_CHARS].split())}" if lane.task else who
+    return f"<b title='{_(title)}'><span>{_(lane.name)}</span>{_(lane.which)}</b>"
+
+
+def _id(lane: Lane) -> str:
+    """The agent's id, by which the answer and the errors name it, unless it is called so."""
+    return "" if lane.id == lane.label else f"{_(lane.id)} · "
 
 
 def _bar(bar: Bar, seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -169,3 +170,23 @@ def test_a_run_without_steps_has_one_lane_with_its_answer() -> None:
 def test_an_unknown_cost_is_said_to_be_unknown() -> None:
     steps = [request("main", 1, 0, 4, answer="x", usage={"total_tokens": 3}, cost_usd=None)]
     assert "cost unknown" in Read(page(run(), steps)).text
+
+
+def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_told_apart() -> None:
+    def named(agent: str, name: str, start: float) -> Step:
+        step = request(agent, 1, start, start + 3, answer="done")
+        return replace(step, told={**step.told, "name": name})
+
+    steps = [STEPS[0], named("agent-1", "reader", 5), named("agent-2", "critic", 5), named("agent-3", "reader", 6)]
+    labels = [lane.label for lane in trace(run(), steps).lanes]
+    assert labels == ["main", "reader · task 1", "critic", "reader · task 2"]
+    read = Read(page(run(), steps))
+    lanes = read.having("lane")
+    assert [lane["id"] for lane in lanes] == ["main", "agent-1", "agent-2", "agent-3"], "a link names one of them"
+    titles = [attrs["title"] or "" for tag, attrs in read.elements if tag == "b" and "title" in attrs]
+    assert [title.split(": ")[0] for title in titles] == [
+        "main", "agent-1, reader · task 1", "agent-2, critic", "agent-3, reader · task 2",
+    ]  # fmt: skip
+    assert titles[3].endswith(f"The task of agent-3 {' '.join(HOSTILE.split())}")
+    for said in ("reader · task 1", "reader · task 2", "agent-1 · ", "agent-3 · "):
+        assert said in read.text

@@ -7,6 +7,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
 from kimi_mcp.errors import UpstreamTimeout
 from kimi_mcp.journal.records import Record, Step
 from kimi_mcp.outcome import Outcome
@@ -135,6 +137,29 @@ def test_nothing_that_a_model_or_a_tool_says_becomes_part_of_the_page() -> None:
     assert HOSTILE in read.text
     assert "default-src 'none'" in text
     assert not re.search(r"url\(|@import", text)
+
+
+def test_the_last_mark_of_the_axis_ends_within_the_page() -> None:
+    marks = Read(page(run(), STEPS)).elements
+    ends = {attrs["style"]: attrs.get("class") for _, attrs in marks if "style" in attrs}
+    assert ends["left: 100.000%"] == "end", "its text stands before it, not half of it behind the edge"
+    assert ends["left: 50.000%"] is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "marks"),
+    [
+        (20, ["0 s", "5 s", "10 s", "15 s", "20 s"]),
+        (170, ["0 min", "1 min", "2 min"]),
+        (1_200, ["0 min", "5 min", "10 min", "15 min", "20 min"]),
+        (14_400, ["0 min", "30 min", "60 min", "90 min", "120 min", "150 min", "180 min", "210 min", "240 min"]),
+        (100_000, ["0 min", "240 min", "480 min", "720 min", "960 min", "1200 min", "1440 min"]),
+    ],
+)
+def test_the_axis_counts_in_round_numbers(seconds: float, marks: list[str]) -> None:
+    text = page(run(ended_at=START + seconds), STEPS)
+    ticks = text[text.index("<div class='ticks'>") : text.index("<details")]
+    assert re.findall(r">([^<>\n]+)<", ticks) == marks
 
 
 def test_the_critical_path_is_the_main_agent_and_the_last_of_each_stage() -> None:

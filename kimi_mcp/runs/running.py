@@ -189,6 +189,11 @@ class Runs:
         log.info("%s is left for the next server", run.id)
         self._left = True
 
+    @property
+    def has_left(self) -> bool:
+        """Whether a run was left that another server can go on with."""
+        return self._left
+
     async def aclose(self) -> None:
         """Let go of the journal, once no run lives any more."""
         await self.journal.aclose(unfinished=self._left)

@@ -44,6 +44,7 @@ class _Tools:
 
     warnings: Sequence[str] = ()
     fingerprints: Mapping[str, str] = {}
+    servers: Sequence[str] = ()
     definitions: Sequence[Mapping[str, Any]] = (
         {
             "name": TOOL,

@@ -47,6 +47,7 @@ from kimi_mcp.tools import TOOLS, Arguments, Asking, Look, Swarm, Tool, listed_t
 
 if TYPE_CHECKING:
     from kimi_mcp.engine import Engine
+    from kimi_mcp.journal.records import Record, Step
     from kimi_mcp.runs import Run, Runs, Seen
 
     Work = Callable[[Engine, Run], Awaitable[Outcome]]
@@ -120,7 +121,7 @@ class House:
         from kimi_mcp.runs import open_runs
 
         engine = Engine(self.settings)
-        runs = open_runs(self.tasks, self.settings, lambda task: _taken_up(task, engine))
+        runs = open_runs(self.tasks, self.settings, lambda task: _taken_up(task, engine), _tallied)
         return Working(engine=engine, runs=runs)
 
 
@@ -128,6 +129,12 @@ def _taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaita
     from kimi_mcp.swarm import taken_up
 
     return taken_up(task, engine)
+
+
+def _tallied(record: Record, steps: Sequence[Step]) -> Outcome:
+    from kimi_mcp.swarm import tallied
+
+    return tallied(record, steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

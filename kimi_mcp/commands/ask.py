@@ -6,16 +6,17 @@ structured result. Nothing on the path knows of it: what has arrived is read fro
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kimi_mcp.commands.ending import Told, heard, leave_at_once
 from kimi_mcp.commands.named import AskMode, AskTool, chosen_tool, with_typed_folders
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.terminal import complain, is_terminal
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from kimi_mcp.commands.live import Watch
     from kimi_mcp.engine import Engine
     from kimi_mcp.outcome import Outcome
-    from kimi_mcp.runs import Run
+    from kimi_mcp.runs import Run, Runs
     from kimi_mcp.settings import Settings
 
     Work = Callable[[Engine, Run], Awaitable[Outcome]]
@@ -186,16 +187,23 @@ def _live(name: str, prompt: str, work: Work, settings: Settings, watch: Watch) 
     import anyio
 
     ended: list[Outcome] = []
-    try:
-        anyio.run(_run, name, prompt, work, settings, watch, ended.append)
-    except KeyboardInterrupt:
-        if not ended:
-            raise
+    with heard() as told:
+        try:
+            anyio.run(_run, name, prompt, work, settings, watch, ended.append, told)
+        except KeyboardInterrupt:
+            if not ended:
+                raise
     return ended[0]
 
 
 async def _run(
-    name: str, prompt: str, work: Work, settings: Settings, watch: Watch, ended: Callable[[Outcome], None]
+    name: str,
+    prompt: str,
+    work: Work,
+    settings: Settings,
+    watch: Watch,
+    ended: Callable[[Outcome], None],
+    told: Told,
 ) -> None:
     import anyio
 
@@ -210,11 +218,18 @@ async def _run(
             run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
             runs.start(run, lambda run: work(engine, run))
             try:
-                await _watched(run, watch)
+                with told.may_cut_off():
+                    await _watched(run, watch)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await run.cancel()  # of no effect on a run that has ended
+                    if told.signal is None:
+                        await run.cancel()  # of no effect on a run that has ended
+                    else:
+                        tasks.cancel_scope.cancel()  # nobody has cancelled it: the process ends, as a server's does
+                        await run.ended()
                 outcome = run.snapshot()
+                if runs.has_left:
+                    outcome = replace(outcome, status="running", error=None)  # it is not at its end
                 watch.end(outcome)
                 ended(outcome)
     finally:
@@ -222,8 +237,10 @@ async def _run(
             await engine.aclose()
             if runs is not None:
                 await runs.aclose()
-        if outcome is not None and outcome.status == "cancelled":
-            _leave_at_once()
+        if outcome is not None and told.signal is not None:
+            _say_what_is_left(outcome, runs)
+        if outcome is not None and (told.signal is not None or outcome.status == "cancelled"):
+            leave_at_once(told.status)
 
 
 async def _watched(run: Run, watch: Watch) -> None:
@@ -244,7 +261,8 @@ def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
         return QuietWatch(lambda outcome: _json(structured(outcome, reasoning_chars=limit)))
     if is_terminal(sys.stdout):
         return LiveWatch()
-    return QuietWatch(lambda outcome: outcome.answer if outcome.status == "failed" else text(outcome))
+    bare = ("failed", "running")  # what is to be said of these is said on stderr
+    return QuietWatch(lambda outcome: outcome.answer if outcome.status in bare else text(outcome))
 
 
 def _json(value: Any) -> str:
@@ -260,12 +278,15 @@ def _leave(outcome: Outcome) -> None:
     raise typer.Exit(1)
 
 
-def _leave_at_once() -> NoReturn:
-    """Leave after Ctrl-C, all being said: the loop's own end waits for every thread, and a resolver's may hang."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(INTERRUPTED)
+def _say_what_is_left(outcome: Outcome, runs: Runs | None) -> None:
+    """What a person is told of a call whose process was told to end."""
+    if runs is not None and runs.has_left and runs.journal.keeps:
+        complain(
+            "The swarm was stopped before its end; what its steps have brought is kept.",
+            f"Go on with it: kimi-mcp runs resume {outcome.run_id}",
+        )
+    elif outcome.error is not None:
+        complain(outcome.error.message, outcome.error.fix)
 
 
 def _read_stdin() -> str:

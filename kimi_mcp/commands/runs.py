@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from kimi_mcp.commands.ending import Told, heard, leave_at_once
 from kimi_mcp.errors import InvalidArguments, NotConfigured, RunNotFound
 from kimi_mcp.terminal import Page, complain, is_terminal
 
@@ -152,8 +153,8 @@ def resume(run_id: Which, as_json: AsJson = False) -> None:
     import anyio
 
     settings = _settings()
-    with Page(sys.stderr).waiting("until it has ended …"):
-        outcome = anyio.run(_resumed, settings, run_id)
+    with heard() as told:
+        outcome = anyio.run(_resumed, settings, run_id, told)
     _print_result(outcome, as_json=as_json)
     if outcome.error is not None:
         complain(f"The run is {outcome.status}: {outcome.error.message}", outcome.error.fix)
@@ -308,7 +309,9 @@ async def _ended(journal: Journal, record: Record) -> Record:
     import anyio
 
     if record.orphaned:
-        record = await journal.cancel_left(record)
+        from kimi_mcp.swarm import tallied
+
+        record = await journal.cancel_left(record, tallied)
     if record.running:
         await journal.ask_to_cancel(record.id)
     with anyio.move_on_after(CANCEL_WITHIN_S):
@@ -318,26 +321,31 @@ async def _ended(journal: Journal, record: Record) -> Record:
     return record
 
 
-async def _resumed(settings: Settings, said: str) -> Outcome:
+async def _resumed(settings: Settings, said: str, told: Told) -> Outcome:
     import anyio
 
     from kimi_mcp.engine import Engine
     from kimi_mcp.runs import open_runs
-    from kimi_mcp.swarm import taken_up
+    from kimi_mcp.swarm import taken_up, tallied
 
     if not _begun(settings):
         raise _unknown()
     ended: list[Outcome] = []
     engine, runs = Engine(settings), None
     try:
-        async with anyio.create_task_group() as tasks:
-            runs = open_runs(tasks, settings, lambda task: taken_up(task, engine))
-            ended.append(await _gone_on_with(runs, said))
+        with Page(sys.stderr).waiting("until it has ended …"):
+            async with anyio.create_task_group() as tasks:
+                runs = open_runs(tasks, settings, lambda task: taken_up(task, engine), tallied)
+                with told.may_cut_off():
+                    ended.append(await _gone_on_with(runs, said))
     finally:
         with anyio.move_on_after(1, shield=True):
             await engine.aclose()
             if runs is not None:
                 await runs.journal.aclose(unfinished=not ended)
+        if told.ends:
+            complain("The run has not ended; what it has brought is kept.", f"Go on: kimi-mcp runs resume {said}")
+            leave_at_once(told.status)
     return ended[0]
 
 

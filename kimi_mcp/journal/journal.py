@@ -111,16 +111,20 @@ class Journal:
         counted: Mapping[str, float],
         sent: Mapping[str, Outcome],
         done: Callable[[BaseException | None], None],
+        *,
+        lived: Mapping[str, float] | None = None,
     ) -> None:
         """Write down what has arrived, some time soon; nobody waits. ``done`` hears of it, or why it can't be done.
 
-        ``counted``: what the runs cost so far, in US dollars; ``sent``: how those stand that sent another request.
+        ``counted``: what the runs cost so far, in US dollars; ``sent``: how those stand that sent another request;
+        ``lived``: for how many seconds those have lived that another server may go on with.
         """
         rows = [
             {"run_id": one.run_id, "request": one.request, "of": one.of, "start": one.start, "text": one.text}
             for one in grown
         ]
-        self._database.post(partial(lives.grow, grown=rows, counted=dict(counted), sent=dict(sent)), done)
+        grow = partial(lives.grow, grown=rows, counted=dict(counted), sent=dict(sent), lived=dict(lived or {}))
+        self._database.post(grow, done)
 
     async def renew(self, entry: Entry, *, counted_usd: float, day_limit_usd: float | None) -> None:
         """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more.
@@ -219,10 +223,15 @@ class Journal:
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
 
-    async def cancel_left(self, record: Record) -> Record:
-        """End a run that a dead server left; how it stands by now where somebody goes on with it."""
+    async def cancel_left(self, record: Record, tallied: Callable[[Record, Sequence[Step]], Outcome]) -> Record:
+        """End a run that a dead server left; how it stands by now where somebody goes on with it.
+
+        ``tallied`` tells what its steps had brought, where it has any.
+        """
         if not await self.adopt(record):
             return await self.find(record.id, None) or record
+        if steps := await self.steps_of(record.id):
+            record = replace(record, outcome=tallied(record, steps))
         error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
         return await self.settle(record, error, status="cancelled")
 

@@ -88,8 +88,12 @@ def grow(
     grown: Sequence[Mapping[str, Any]],
     counted: Mapping[str, float],
     sent: Mapping[str, Outcome],
+    lived: Mapping[str, float],
 ) -> None:
-    """Add what has arrived of several runs, what they are counted for by now, and how those stand that were sent."""
+    """Add what has arrived of several runs, what they are counted for by now, and how those stand that were sent.
+
+    ``lived``: for how many seconds those have lived that another server may go on with.
+    """
     if grown:
         connection.execute(_GROW, [{**each, "text": as_piece(each["text"])} for each in grown])
     if counted:
@@ -98,6 +102,8 @@ def grow(
     if sent:
         stand = [{"here": run_id, "outcome": outcome_as_json(outcome)} for run_id, outcome in sent.items()]
         connection.execute(_UPDATE_RUNNING, stand)
+    if lived:
+        connection.execute(_UPDATE_RUNNING, [{"here": run_id, "lived_s": seconds} for run_id, seconds in lived.items()])
 
 
 def change(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:

@@ -93,6 +93,8 @@ class Record:
     """Whether another server may go on with it."""
     outcome: Outcome
     """How it stands or ended, with all that has arrived."""
+    lived_s: float = 0.0
+    """Seconds that it has lived, in all its servers together; written down only where another one may go on with it."""
     orphaned: bool = False
     """Whether it runs no longer, though nobody has said how it ended: its server is dead."""
 

@@ -156,6 +156,7 @@ def record(connection: Connection, row: Found, *, texts: bool = True) -> Record:
         request=cast(dict[str, Any], json.loads(told["request"])),
         model_id=told["model_id"],
         resumable=bool(told["resumable"]),
+        lived_s=told["lived_s"],
         outcome=outcome_from_json(
             told["outcome"],
             run_id=told["id"],

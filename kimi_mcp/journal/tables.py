@@ -19,6 +19,8 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    inspect,
+    text,
 )
 
 
@@ -58,6 +60,7 @@ runs = Table(
     Column("cancel_asked", Integer, nullable=False, default=0),  # 1: another server was told to cancel it
     Column("started_at", Float, nullable=False),  # seconds since 1970
     Column("ended_at", Float),
+    Column("lived_s", Float, nullable=False, server_default="0"),  # seconds in all its servers, so far
     Column("conversation_id", Text),
     Column("follows", Text),  # the run whose turns come before its own
     Column("request", Text, nullable=False),  # JSON: what was sent, media by hash and size
@@ -120,7 +123,12 @@ def _first(connection: Connection) -> None:
     SCHEMA.create_all(connection, checkfirst=True)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first,)
+def _second(connection: Connection) -> None:
+    if not any(column["name"] == runs.c.lived_s.name for column in inspect(connection).get_columns(runs.name)):
+        connection.execute(text("ALTER TABLE runs ADD COLUMN lived_s FLOAT NOT NULL DEFAULT 0"))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _second)
 """What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
 
 VERSION = len(MIGRATIONS)

@@ -19,6 +19,18 @@ from kimi_mcp.render.trace import Bar, Lane, Trace, trace
 TICKS = 8
 """About how many marks the axis has at most."""
 
+HOUR = 3_600
+"""Seconds of an hour."""
+
+MINUTES = (60, 120, 300, 600, 1_200, 1_800, HOUR)
+"""Seconds between two marks of a run that takes minutes; of a longer one they are whole hours apart."""
+
+LAST = 0.9
+"""Where on the axis a mark's text begins to stand before it: behind it there would be no room."""
+
+TITLE_CHARS = 200
+"""Characters of a task that are told of a lane that is not open."""
+
 CUT_CHARS = 40_000
 """Characters of one text that are shown; the journal has the rest."""
 
@@ -101,6 +113,8 @@ def _legend(laid: Trace) -> str:
     entries = ["<span><i class='request'></i>request</span>"]
     entries += ["<span><i class='tool'></i>tool call</span>"] if "tool" in kinds else []
     entries += ["<span><i class='failed'></i>failed</span>"]
+    unfinished = any(bar.state == "unfinished" for lane in laid.lanes for bar in lane.bars)
+    entries += ["<span><i class='unfinished'></i>not finished</span>"] if unfinished else []
     entries += (
         ["<span><i class='critical'></i>critical path ◆: what all waited for</span>"] if len(laid.lanes) > 1 else []
     )
@@ -110,9 +124,11 @@ def _legend(laid: Trace) -> str:
 def _axis(seconds: float, tick: float) -> str:
     marks = [number * tick for number in range(floor(seconds / tick) + 1)]
     spans = "".join(
-        f"<span style='left: {100 * mark / seconds:.3f}%'>{_(_seconds(mark, tick))}</span>" for mark in marks
+        f"<span{' class=end' if mark > LAST * seconds else ''} style='left: {100 * mark / seconds:.3f}%'>"
+        f"{_(_seconds(mark, tick))}</span>"
+        for mark in marks
     )
-    return f"<div class='axis'><div></div><div class='ticks'>{spans}<span></span></div></div>"
+    return f"<div class='axis'><div></div><div class='ticks'>{spans}</div></div>"
 
 
 def _lane(lane: Lane, seconds: float) -> str:
@@ -131,12 +147,24 @@ def _lane(lane: Lane, seconds: float) -> str:
     sums = f"{_count(lane.tokens)} tokens · {_usd(lane.cost_usd)}"
     return (
         f"<details class='lane{critical}' id='{_(lane.id)}'><summary>"
-        f"<span class='who'><b title='{_(lane.name)}'>{_(lane.name)}</b>"
-        f"<small><span class='state {_(lane.status)}'>{_(lane.status)}</span> · {_(told)}</small></span>"
+        f"<span class='who'>{_name(lane)}"
+        f"<small>{_id(lane)}<span class='state {_(lane.status)}'>{_(lane.status)}</span> · {_(told)}</small></span>"
         f"<span class='track'>{bars}</span></summary>"
         f"<div class='inside'>{texts}<h3>Steps · {_(sums)}</h3>"
         f"<div class='steps'>{''.join(_step(bar) for bar in lane.bars)}</div></div></details>"
     )
+
+
+def _name(lane: Lane) -> str:
+    """What a lane is called; its title has what there is no room for."""
+    who = lane.id if lane.label == lane.id else f"{lane.id}, {lane.label}"
+    title = f"{who}: {' '.join(lane.task[:TITLE_CHARS].split())}" if lane.task else who
+    return f"<b title='{_(title)}'><span>{_(lane.name)}</span>{_(lane.which)}</b>"
+
+
+def _id(lane: Lane) -> str:
+    """The agent's id, by which the answer and the errors name it, unless it is called so."""
+    return "" if lane.id == lane.label else f"{_(lane.id)} · "
 
 
 def _bar(bar: Bar, seconds: float) -> str:
@@ -170,13 +198,17 @@ def _step(bar: Bar) -> str:
 
 
 def _tick(seconds: float) -> float:
-    """Seconds between two marks: 1, 2 or 5 of some power of ten."""
+    """Seconds between two marks: 1, 2 or 5 of some power of ten, or a round number of minutes."""
     least = seconds / TICKS
+    if least > MINUTES[0] / 3:
+        return next((tick for tick in MINUTES if tick >= least), HOUR * ceil(least / HOUR))
     power = 10.0 ** floor(log10(least))
     return power * next(step for step in (1, 2, 5, 10) if step * power >= least)
 
 
 def _seconds(seconds: float, tick: float | None = None) -> str:
+    if tick is not None and tick >= MINUTES[0]:
+        return f"{seconds / 60:.0f} min"
     if seconds >= 120:
         return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
     digits = 1 if tick is None else max(0, ceil(-log10(tick)))

@@ -6,6 +6,7 @@ is on the critical path, with every step of the main agent.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -59,6 +60,8 @@ class Lane:
     """``main``, ``agent-1`` and so on."""
     name: str
     """What it is called."""
+    number: int | None
+    """Which of the tasks that an agent of that name was given, from 1; None: it was given one."""
     status: str
     """How it ended."""
     system: str
@@ -69,6 +72,16 @@ class Lane:
     """Its steps, in the order in which they began."""
     critical: bool
     """Whether all others waited for it."""
+
+    @property
+    def label(self) -> str:
+        """What tells it apart for people: its name, and which of its tasks this is."""
+        return self.name + self.which
+
+    @property
+    def which(self) -> str:
+        """Which of its tasks this is, to be written behind the name; empty where it had one."""
+        return "" if self.number is None else f" · task {self.number}"
 
     @property
     def requests(self) -> tuple[Bar, ...]:
@@ -133,17 +146,20 @@ def trace(record: Record, steps: Sequence[Step]) -> Trace:
         lane.task = lane.task or str(told.get("task", ""))
         lane.bars.append(_bar(step, record.started_at, seconds))
     statuses = _statuses(record)
+    ordered = sorted(growing.items(), key=lambda one: _place(one[0]))
+    numbers = _numbers([lane.name or agent for agent, lane in ordered])
     lanes = tuple(
         Lane(
             id=agent,
             name=lane.name or agent,
+            number=number,
             status=statuses.get(agent, "running" if record.running else record.outcome.status),
             system=lane.system,
             task=lane.task,
             bars=tuple(lane.bars),
             critical=False,
         )
-        for agent, lane in sorted(growing.items(), key=lambda one: _place(one[0]))
+        for (agent, lane), number in zip(ordered, numbers, strict=True)
     )
     slowest = _slowest(lanes)
     marked = tuple(replace(lane, critical=lane.id == MAIN or lane.id in slowest) for lane in lanes)
@@ -153,6 +169,16 @@ def trace(record: Record, steps: Sequence[Step]) -> Trace:
 def _statuses(record: Record) -> dict[str, str]:
     agents: Sequence[Mapping[str, Any]] = record.outcome.swarm["agents"] if record.outcome.swarm else ()
     return {str(agent["id"]): str(agent["status"]) for agent in agents}
+
+
+def _numbers(names: Sequence[str]) -> list[int | None]:
+    """Which of its name each one is, from 1; None where there is no other of that name."""
+    count, seen = Counter(names), Counter[str]()
+    numbers: list[int | None] = []
+    for name in names:
+        seen[name] += 1
+        numbers.append(seen[name] if count[name] > 1 else None)
+    return numbers
 
 
 def _place(agent: str) -> tuple[int, int, str]:
@@ -223,6 +249,7 @@ def _alone(record: Record, seconds: float) -> Lane:
     return Lane(
         id=MAIN,
         name=record.tool,
+        number=None,
         status=outcome.status,
         system="",
         task=record.prompt_head,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -24,11 +23,23 @@ LOOK_EVERY_S = 0.25
 """Seconds between two looks at a run that lives in another server."""
 
 
+class Heir(Protocol):
+    """Who goes on with what dead servers left, or ends it (``Runs``)."""
+
+    async def take_up(self, record: Record) -> Run | None:
+        """Go on with it; None where nobody can, or somebody else does."""
+        ...
+
+    async def cancel_left(self, record: Record) -> Record:
+        """End it; how it stands by now."""
+        ...
+
+
 class RecordedRun:
     """A run that lives in another server, or that has ended: what the journal has of it."""
 
-    def __init__(self, journal: Journal, record: Record, take_up: Callable[[Record], Awaitable[Run | None]]) -> None:
-        self._journal, self._record, self._take_up = journal, record, take_up
+    def __init__(self, journal: Journal, record: Record, heir: Heir) -> None:
+        self._journal, self._record, self._heir = journal, record, heir
 
     @property
     def id(self) -> str:
@@ -39,7 +50,7 @@ class RecordedRun:
         """Until it has ended, there or by the death of its server."""
         while self._record.running:
             await self._renew()
-            if self._record.orphaned and (run := await self._take_up(self._record)):
+            if self._record.orphaned and (run := await self._heir.take_up(self._record)):
                 await run.ended()  # its server died while it was waited for: it goes on here
             elif self._record.running:
                 await anyio.sleep(LOOK_EVERY_S)
@@ -56,7 +67,7 @@ class RecordedRun:
         Returns once it has ended, or has not within ``CANCEL_WITHIN_S``: its server hangs.
         """
         if self._record.orphaned:
-            self._record = await self._journal.cancel_left(self._record)
+            self._record = await self._heir.cancel_left(self._record)
         if self._record.running:
             await self._journal.ask_to_cancel(self.id)
         with anyio.move_on_after(CANCEL_WITHIN_S):

@@ -162,7 +162,8 @@ class Run:
         self._keeper: Keeper | None = None
         self._recording = anyio.Lock()
         self._scope = anyio.CancelScope()
-        self._started = time.monotonic()
+        self._started = self._born = time.monotonic()
+        self._lived_before = 0.0
         self._attempts_before = 0
         self._first: float | None = None
         self._told = False
@@ -177,6 +178,7 @@ class Run:
         run.recorded = run.may_be_recorded = True
         run.conversation_id, run.follows = record.conversation_id, record.follows
         run._started -= max(0.0, time.time() - record.started_at)
+        run._lived_before = record.lived_s
         run._told = True
         return run
 
@@ -259,6 +261,10 @@ class Run:
     def seconds(self) -> float:
         """Since it was asked for."""
         return time.monotonic() - self._started
+
+    def lived(self) -> float:
+        """Seconds that it has lived, here and in its servers before: the time for which it lay dead does not count."""
+        return self._lived_before + time.monotonic() - self._born
 
     def phase(self) -> str:
         """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from kimi_mcp.catalogue.profile import Price
@@ -21,7 +22,8 @@ from kimi_mcp.types import Status
 
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
-    from kimi_mcp.journal.records import Record
+    from kimi_mcp.journal.records import Record, Step
+    from kimi_mcp.outcome import Outcome
 
 WRITE_EVERY_S = 0.5
 """Seconds between two looks at what has arrived: what a server that is killed may lose at most, with the commit."""
@@ -51,10 +53,17 @@ class Listed:
     """Seconds since 1970."""
 
 
+def _as_it_stands(record: Record, steps: Sequence[Step]) -> Outcome:
+    """What a run had done that is of no longer work."""
+    del steps
+    return record.outcome
+
+
 class Runs:
     """The runs of this process, and through the journal those of every other one on the same data folder.
 
-    ``take_up`` makes work again of what a run wrote down as its task.
+    ``take_up`` makes work again of what a run wrote down as its task; it may block. ``tallied`` tells from its steps
+    what a run had done that is not gone on with.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class Runs:
         *,
         limits: Limits | None = None,
         take_up: Callable[[Mapping[str, Any]], Working] | None = None,
+        tallied: Callable[[Record, Sequence[Step]], Outcome] = _as_it_stands,
     ) -> None:
         self.journal = journal
         """Where they are kept."""
@@ -71,7 +81,7 @@ class Runs:
         self.limits = limits or Limits()
         """What they may cost."""
         self._writer = Writer(journal, self.limits, tasks)
-        self._take_up = take_up
+        self._take_up, self._tallied = take_up, tallied
         self._live: dict[str, Run] = {}
         self._watching = self._left = False
         self._idle = anyio.Event()
@@ -109,14 +119,14 @@ class Runs:
                 fix=f"Call kimi_run without `run_id` to see your latest runs. {self.journal.keeps_how_long}",
             )
         run = await self.take_up(record) if go_on else None
-        return run or RecordedRun(self.journal, record, self.take_up)
+        return run or RecordedRun(self.journal, record, self)
 
     async def take_up(self, record: Record) -> Run | None:
         """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does."""
         task = record.request.get("task")
         if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
             return None
-        work = self._take_up(cast("Mapping[str, Any]", task))
+        work = await anyio.to_thread.run_sync(self._take_up, cast("Mapping[str, Any]", task))
         if not await self.journal.adopt(record):
             return None
         log.info("%s is taken up where its server left it", record.id)
@@ -128,7 +138,11 @@ class Runs:
             try:
                 await self.take_up(record)
             except KimiError as fault:
-                log.warning("%s is left for another server: %s", record.id, fault.message)
+                log.warning("%s is left for another server: %s %s", record.id, fault.message, fault.fix)
+
+    async def cancel_left(self, record: Record) -> Record:
+        """End a run whose server is dead; how it stands by now where somebody goes on with it."""
+        return await self.journal.cancel_left(record, self._tallied)
 
     async def latest(self, caller: str, most: int = 10) -> list[Listed]:
         """A caller's newest runs, the newest first, wherever they live."""
@@ -159,7 +173,7 @@ class Runs:
             if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
                 return run
         record = await self.journal.same_call(caller=caller, host=host, key=key)
-        return None if record is None else RecordedRun(self.journal, record, self.take_up)
+        return None if record is None else RecordedRun(self.journal, record, self)
 
     async def abandon(self, run_id: str, abandoned: bool = True) -> None:
         """Its host gave up on it, or (False) has got it again."""
@@ -177,6 +191,11 @@ class Runs:
         """The server ends before a run does that another one can go on with."""
         log.info("%s is left for the next server", run.id)
         self._left = True
+
+    @property
+    def has_left(self) -> bool:
+        """Whether a run was left that another server can go on with."""
+        return self._left
 
     async def aclose(self) -> None:
         """Let go of the journal, once no run lives any more; tell whose end it has not taken until then."""
@@ -229,7 +248,10 @@ class Runs:
 
 
 def open_runs(
-    tasks: TaskGroup, settings: Settings, take_up: Callable[[Mapping[str, Any]], Working] | None = None
+    tasks: TaskGroup,
+    settings: Settings,
+    take_up: Callable[[Mapping[str, Any]], Working] | None = None,
+    tallied: Callable[[Record, Sequence[Step]], Outcome] = _as_it_stands,
 ) -> Runs:
     """Runs with the journal and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
     from kimi_mcp import catalogue
@@ -244,4 +266,5 @@ def open_runs(
             dearest=lambda: catalogue.load().dearest,
         ),
         take_up=take_up,
+        tallied=tallied,
     )

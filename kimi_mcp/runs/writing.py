@@ -130,12 +130,15 @@ class Writer:
         grown: list[Grown] = []
         counted: dict[str, float] = {}
         sent: dict[str, Outcome] = {}
+        lived: dict[str, float] = {}
         for run in live.values():
             if not run.recorded or run.outcome is not None:
                 continue  # whose end is on its way to the journal has nothing more to say
             if (new := self._grown(run)) or run.work is not None:
                 grown += new
                 counted[run.id] = self._limits.counted_usd(run)
+            if run.task is not None:
+                lived[run.id] = run.lived()
             if run.work is None and run.attempts != self._attempts.get(run.id, 0):
                 self._attempts[run.id] = run.attempts
                 sent[run.id] = replace(run.snapshot(), answer="", reasoning=None)
@@ -146,9 +149,9 @@ class Writer:
                 self._not_written(fault)
                 self._write_again(live, grown, sent)
 
-        if grown or counted or sent:
+        if grown or counted or sent or lived:
             self._writing = True
-            self._journal.grew(grown, counted, sent, done)
+            self._journal.grew(grown, counted, sent, done, lived=lived)
 
     def _write_again(self, live: Mapping[str, Run], grown: Sequence[Grown], sent: Iterable[str]) -> None:
         """What could not be written is tried anew with what comes next: a record has no holes."""

@@ -71,7 +71,7 @@ async def work(agent: Agent, task: Task, hands: Hands, desk: Desk) -> None:
         elif done.finish_reason == "length" and more and talk.widen():
             continue  # the cut turn is left out, and asked for again
         elif not calls or said.limit is not None or done.finish_reason in ("length", "content_filter"):
-            _conclude(agent, said, desk)
+            conclude(agent, said, desk.profile.provider.id)
         elif done.tool_calls and not _replayable(done.reasoning):
             talk.lost += 1  # the turn can't be sent back, so nothing that it asks for is run
         else:
@@ -167,9 +167,9 @@ class _Talk:
         )
 
 
-def _conclude(agent: Agent, said: Said, desk: Desk) -> None:
+def conclude(agent: Agent, said: Said, provider: str) -> None:
     """An answer has come, or what stands in its place."""
-    done, error = said.completion, _shortfall(said.completion, desk.profile.provider.id)
+    done, error = said.completion, _shortfall(said.completion, provider)
     whole = error is None and said.limit is None
     status = "completed" if whole else "partial" if done.answer.strip() else "failed"
     agent.end(status, error=error, answer=done.answer)

@@ -41,6 +41,8 @@ class SwarmCall:
     """What the tools were when it began, by hash; None: it begins. One that is another now is not called any more."""
     known_definitions: Sequence[Mapping[str, Any]] | None = None
     """The tools as its agents were told of them when it began; None: it begins."""
+    known_servers: Sequence[str] = ()
+    """The servers of ``KIMI_SWARM_MCP`` whose tools those are: who goes on with it must have them."""
     first_provider: str | None = None
     """The provider that it began with, and goes on with wherever it is taken up; None: it begins."""
     first_model: str | None = None
@@ -63,6 +65,11 @@ class SwarmCall:
                 "This run was begun by another version of kimi-mcp, and its server has died.",
                 fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
             ) from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each item's sub-agent is called: the item, in one line."""
+        return tuple(" ".join(item.split())[:80] for item in self.items)
 
     @property
     def tasks(self) -> tuple[str, ...]:

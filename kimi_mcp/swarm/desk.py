@@ -97,12 +97,6 @@ class Desk:
         self.tally.add(agent, said)
         return said
 
-    def paid(self, agent: Agent, usd: float) -> None:
-        """An agent's tools have cost that much."""
-        agent.cost_usd = None if agent.cost_usd is None else agent.cost_usd + usd
-        agent.counted_usd += usd
-        self.ledger.count(usd=usd, tokens=0)
-
     def most_usd(self, prompt_tokens: int, max_tokens: int) -> float:
         """What a request may cost at most."""
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=max_tokens)

@@ -51,10 +51,7 @@ class ToolHands:
             for number, call in enumerate(others, 2):
                 tasks.start_soon(one, number, call)
             await one(1, first)  # itself: a task takes a turn of the event loop to begin and another to end
-        took = [float(records[number]["took_s"]) for number in records]
-        agent.busy_s, agent.elapsed_s = agent.busy_s + sum(took), agent.elapsed_s + max(took)
-        agent.tool_calls += sum(bool(record["ran"]) for record in records.values())
-        self._desk.paid(agent, sum(float(record["cost_usd"]) for record in records.values()))
+        self._desk.ledger.count(usd=agent.use(list(records.values())), tokens=0)
         return [self._text(call, records[number]) for number, call in enumerate(calls, 1)]
 
     async def _made(self, call: ToolCall) -> Mapping[str, Any]:

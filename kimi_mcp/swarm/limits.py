@@ -38,7 +38,7 @@ class Limits:
     tokens: int = 50_000_000
     """Tokens of all requests, prompts included: 1,500 requests of 33,000 each."""
     seconds: float = 4 * 3600
-    """Wall time of the process that runs it."""
+    """Wall time of all the servers that it lives in, one after the other."""
     usd: float | None = None
     """US dollars; None: no limit."""
     usd_set_by: str = "KIMI_BUDGET_USD_PER_SWARM"
@@ -60,7 +60,7 @@ class Leave:
 class Ledger:
     """What has been used so far. Mutable; counts what is replayed from a record like what is new."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, lived_s: float = 0.0) -> None:
         self.limits = limits
         """What may be used."""
         self.usd = 0.0
@@ -69,7 +69,7 @@ class Ledger:
         """Prompt and completion of all requests that ended."""
         self.tool_calls = 0
         """Tools that ran."""
-        self._until = anyio.current_time() + limits.seconds
+        self._until = anyio.current_time() + limits.seconds - lived_s
         self._holds = 0
         self._held = 0.0
         self._changed = anyio.Event()

@@ -7,6 +7,7 @@ Both write the same record by the same rules, so that either can be taken up aga
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -31,7 +32,7 @@ from kimi_mcp.swarm.lead import Lead, told
 from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
 from kimi_mcp.swarm.pace import Pace
 from kimi_mcp.swarm.tally import Agent, Tally
-from kimi_mcp.swarm.toolbox import OfficialTools, open_toolbox
+from kimi_mcp.swarm.toolbox import OfficialTools, check_servers, open_toolbox
 from kimi_mcp.swarm.tooling import NoTools, Remembered, Toolbox
 from kimi_mcp.types import Adjustment, Request, user
 
@@ -68,12 +69,14 @@ async def run_swarm(
 def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
     """What goes on with a swarm whose server has died, by what it wrote down as its task.
 
-    Raises ``InvalidArguments`` for a task that another version wrote, and what keeps this server from its provider: it
-    is left for one that can go on with it.
+    Raises ``InvalidArguments`` for a task that another version wrote, and what keeps this server from its provider or
+    from its tools: it is left for one that can go on with it. Blocking: it reads the file of tools.
     """
     call = SwarmCall.of_json(task)
     if call.first_provider is not None:
         engine.check_reach(call.first_provider)
+    if call.tools != ():
+        check_servers(engine.settings.swarm_mcp, os.environ, call.known_servers)
     return lambda run: run_swarm(call, run, engine)
 
 
@@ -95,8 +98,9 @@ async def _swarm(
     await run.begin(plan)
     async with (toolbox or _toolbox_of(call, engine, way))() as there:
         tools = there if call.known_definitions is None else Remembered(there, call.known_definitions)
-        known = {"known_tools": call.known_tools or tools.fingerprints, "known_definitions": tuple(tools.definitions)}
-        run.task = replace(begun, **known).as_json()
+        if call.known_definitions is None:
+            known = {"known_tools": there.fingerprints, "known_definitions": tuple(there.definitions)}
+            run.task = replace(begun, **known, known_servers=there.servers).as_json()
         await run.record()  # before any of them is called
         tally.report(_on_tools(call, tools))
         desk = Desk(
@@ -106,7 +110,7 @@ async def _swarm(
             run=run,
             steps=steps or run.journal.steps(run.id),
             pace=pace or Pace(engine.settings.max_concurrency),
-            ledger=Ledger(limits),
+            ledger=Ledger(limits, lived_s=run.lived()),
             tally=tally,
         )
         await (_items if call.items else _led)(call, desk, tools)
@@ -212,7 +216,7 @@ class _NoHands:
 async def _items(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
     tally, main = desk.tally, desk.tally.main
     tally.stage()
-    agents = [tally.agent(" ".join(item.split())[:80]) for item in call.items]
+    agents = [tally.agent(name) for name in call.names]
     async with anyio.create_task_group() as tasks:
         for agent, task in zip(agents, call.tasks, strict=True):
             tasks.start_soon(_work, agent, None, task, desk, tools)

@@ -6,7 +6,7 @@ from the steps' own records, so that a swarm that was resumed tells the same as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from kimi_mcp.concluding import summed
 from kimi_mcp.errors import KimiError
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome, standing
+from kimi_mcp.steps import JSON
 from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.types import Adjustment, Status, Usage
@@ -70,6 +71,16 @@ class Agent:
         if said.pieces or said.completion.usage:
             self.usage = summed(self.usage, said.completion.usage)
         self.cost_usd = None if self.cost_usd is None or said.cost_usd is None else self.cost_usd + said.cost_usd
+
+    def use(self, records: Sequence[JSON]) -> float:
+        """The tools of a turn have ended, by their records; what they cost, in US dollars."""
+        took = [float(record["took_s"]) for record in records]
+        usd = sum(float(record["cost_usd"]) for record in records)
+        self.tool_calls += sum(bool(record["ran"]) for record in records)
+        self.cost_usd = None if self.cost_usd is None else self.cost_usd + usd
+        self.counted_usd += usd
+        self.busy_s, self.elapsed_s = self.busy_s + sum(took), self.elapsed_s + max(took)
+        return usd
 
     def end(self, status: Status, *, error: KimiError | None = None, answer: str = "") -> None:
         """It has ended, one way or the other."""

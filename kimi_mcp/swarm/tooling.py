@@ -56,6 +56,11 @@ class Toolbox(Protocol):
         """Of each tool a hash of what its source tells about it."""
         ...
 
+    @property
+    def servers(self) -> Sequence[str]:
+        """The operator's servers that have them, by name."""
+        ...
+
     async def call(self, name: str, arguments: str) -> ToolResult:
         """Run a tool with the JSON text of its arguments. Never raises but for a cancellation."""
         ...
@@ -69,6 +74,8 @@ class NoTools:
     warnings: Sequence[str] = ("Sub-agents have no tools: the call asked for none.",)
     """That they are not there."""
     fingerprints: Mapping[str, str] = {}
+    """None."""
+    servers: Sequence[str] = ()
     """None."""
 
     async def __aenter__(self) -> Self:
@@ -113,6 +120,11 @@ class Remembered:
     def fingerprints(self) -> Mapping[str, str]:
         """Of each tool that is there."""
         return self._toolbox.fingerprints
+
+    @property
+    def servers(self) -> Sequence[str]:
+        """Those that are there."""
+        return self._toolbox.servers
 
     async def call(self, name: str, arguments: str) -> ToolResult:
         """Run a tool where it is still there."""

@@ -25,6 +25,7 @@ from tests.commands.shell import kimi as process
 from tests.commands.shell import to
 from tests.journal.keeping import opened
 from tests.server.asking import KEYS, raw_process, served
+from tests.server.test_swarm_end_to_end import file_of_servers, written_down
 
 DAY = 86_400.0
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % DAY + DAY / 2
@@ -450,6 +451,22 @@ def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_he
         assert file.execute("SELECT status, counted_usd FROM runs").fetchall() == [("cancelled", 0.5)]
 
 
+async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_used(sim: Simulator) -> None:
+    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+        await server.greet()
+        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
+        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        await written_down(run_id, 1)
+        server.process.kill()
+        await server.process.wait()
+    done = await process("runs", "cancel", run_id, "--json")
+    assert done.json["status"] == "cancelled"
+    assert [agent["status"] for agent in done.json["swarm"]["agents"]] == ["completed", "cancelled"]
+    (row,) = (await process("runs", "--json")).json
+    assert row["usage"]["total_tokens"] == done.json["usage"]["total_tokens"] > 0, "and that is on record"
+
+
 async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["kimi_mcp.commands.runs"], "CANCEL_WITHIN_S", 0.3)
     deaf = Journal(data_dir)
@@ -609,3 +626,28 @@ async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim:
     again = await process("runs", "resume", run_id, settings=to(sim))
     assert (again.status, again.out.strip()) == (0, done.json["answer"].strip())
     assert len(asked) == 2
+
+
+async def test_a_swarm_whose_tools_can_not_be_had_stays_resumable_and_it_is_said_why(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    file = Path(file_of_servers(tmp_path))
+    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start", "times": 1})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05", KIMI_SWARM_MCP=str(file)) as server:
+        await server.greet()
+        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
+        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        await written_down(run_id, 1)
+        await sim.until(lambda: sim.waiting_at("held") == 1)
+        server.process.kill()
+        await server.process.wait()
+    whole, settings = file.read_text(), to(sim) | {"KIMI_SWARM_MCP": str(file)}
+    for wrong, said in (("{", "no JSON: line 1"), ('{"mcpServers": {}}', "`odd`")):
+        file.write_text(wrong)
+        done = await process("runs", "resume", run_id, settings=settings)
+        assert (done.status, done.out) == (1, "")
+        assert "KIMI_SWARM_MCP" in done.err
+        assert said in done.err
+    file.write_text(whole)
+    done = await process("runs", "resume", run_id, settings=settings)
+    assert done.status == 0, done.err

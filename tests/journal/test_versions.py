@@ -59,7 +59,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
 
     for migration, held in ((fails, False), (second, True)):
         monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, migration))
-        monkeypatch.setattr(database, "VERSION", 2)
+        monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
         async with journal(tmp_path) as kept:
             if not held:
                 with pytest.raises(NotConfigured):
@@ -69,7 +69,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
                 assert found is not None
                 assert found.outcome.answer == "It is 391."
         with opened(tmp_path) as file:
-            assert file.execute("SELECT value FROM about").fetchall() == [("2" if held else "1",)]
+            assert file.execute("SELECT value FROM about").fetchall() == [(str(tables.VERSION + held),)]
             columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
             assert ("mood" in columns) is held, "wholly or not at all"
     monkeypatch.undo()
@@ -88,11 +88,25 @@ async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monke
         done.append(1)
 
     monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, second))
-    monkeypatch.setattr(database, "VERSION", 2)
+    monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
     async with journal(tmp_path) as one, journal(tmp_path) as other, anyio.create_task_group() as tasks:
         tasks.start_soon(begin, one, "run_2")
         tasks.start_soon(begin, other, "run_3")
     assert len(done) == 1
+
+
+async def test_a_file_of_version_1_learns_for_how_long_runs_have_lived(tmp_path: Path) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    with opened(tmp_path) as file:
+        file.execute("ALTER TABLE runs DROP COLUMN lived_s")
+        file.execute("UPDATE about SET value = '1'")
+    async with journal(tmp_path) as kept:
+        await begin(kept, "run_2")
+        for run_id in ("run_1", "run_2"):
+            found = await kept.find(run_id, CALLER)
+            assert found is not None
+            assert found.lived_s == 0.0
 
 
 @pytest.mark.parametrize(

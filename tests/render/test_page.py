@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
+
+import pytest
 
 from kimi_mcp.errors import UpstreamTimeout
 from kimi_mcp.journal.records import Record, Step
@@ -136,6 +139,29 @@ def test_nothing_that_a_model_or_a_tool_says_becomes_part_of_the_page() -> None:
     assert not re.search(r"url\(|@import", text)
 
 
+def test_the_last_mark_of_the_axis_ends_within_the_page() -> None:
+    marks = Read(page(run(), STEPS)).elements
+    ends = {attrs["style"]: attrs.get("class") for _, attrs in marks if "style" in attrs}
+    assert ends["left: 100.000%"] == "end", "its text stands before it, not half of it behind the edge"
+    assert ends["left: 50.000%"] is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "marks"),
+    [
+        (20, ["0 s", "5 s", "10 s", "15 s", "20 s"]),
+        (170, ["0 min", "1 min", "2 min"]),
+        (1_200, ["0 min", "5 min", "10 min", "15 min", "20 min"]),
+        (14_400, ["0 min", "30 min", "60 min", "90 min", "120 min", "150 min", "180 min", "210 min", "240 min"]),
+        (100_000, ["0 min", "240 min", "480 min", "720 min", "960 min", "1200 min", "1440 min"]),
+    ],
+)
+def test_the_axis_counts_in_round_numbers(seconds: float, marks: list[str]) -> None:
+    text = page(run(ended_at=START + seconds), STEPS)
+    ticks = text[text.index("<div class='ticks'>") : text.index("<details")]
+    assert re.findall(r">([^<>\n]+)<", ticks) == marks
+
+
 def test_the_critical_path_is_the_main_agent_and_the_last_of_each_stage() -> None:
     laid = trace(run(), STEPS)
     assert {lane.id for lane in laid.lanes if lane.critical} == {"main", "agent-2"}
@@ -169,3 +195,23 @@ def test_a_run_without_steps_has_one_lane_with_its_answer() -> None:
 def test_an_unknown_cost_is_said_to_be_unknown() -> None:
     steps = [request("main", 1, 0, 4, answer="x", usage={"total_tokens": 3}, cost_usd=None)]
     assert "cost unknown" in Read(page(run(), steps)).text
+
+
+def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_told_apart() -> None:
+    def named(agent: str, name: str, start: float) -> Step:
+        step = request(agent, 1, start, start + 3, answer="done")
+        return replace(step, told={**step.told, "name": name})
+
+    steps = [STEPS[0], named("agent-1", "reader", 5), named("agent-2", "critic", 5), named("agent-3", "reader", 6)]
+    labels = [lane.label for lane in trace(run(), steps).lanes]
+    assert labels == ["main", "reader · task 1", "critic", "reader · task 2"]
+    read = Read(page(run(), steps))
+    lanes = read.having("lane")
+    assert [lane["id"] for lane in lanes] == ["main", "agent-1", "agent-2", "agent-3"], "a link names one of them"
+    titles = [attrs["title"] or "" for tag, attrs in read.elements if tag == "b" and "title" in attrs]
+    assert [title.split(": ")[0] for title in titles] == [
+        "main", "agent-1, reader · task 1", "agent-2, critic", "agent-3, reader · task 2",
+    ]  # fmt: skip
+    assert titles[3].endswith(f"The task of agent-3 {' '.join(HOSTILE.split())}")
+    for said in ("reader · task 1", "reader · task 2", "agent-1 · ", "agent-3 · "):
+        assert said in read.text

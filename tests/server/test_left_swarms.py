@@ -17,9 +17,10 @@ import pytest
 from kimi_mcp import server
 from kimi_mcp.journal.journal import Journal
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.swarm.limits import Limits
 from tests.journal.keeping import begin, in_thread, opened
 from tests.server.asking import KEY, chats, raw_process, served
-from tests.server.test_swarm_end_to_end import ODD_SERVER, written_down
+from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.stdio.peer import Peer
 from tests.swarm.toolbox.test_processes import ended
 
@@ -116,6 +117,13 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim:
     async with served(sim, mode, KIMI_API_KEY=KEY) as kimi:
         result = await kimi.run(run_id, "cancel")
         assert result.status == "cancelled"
+        swarm, usage = result.said["swarm"], result.said["usage"]
+        assert [agent["status"] for agent in swarm["agents"]] == ["completed", "cancelled", "completed"]
+        assert [agent["steps"] for agent in swarm["agents"]] == [1, 0, 1]
+        assert (swarm["steps"], swarm["critical_steps"]) == (0, 1), "no step of the synthesis, and the longest agent"
+        assert usage["total_tokens"] == sum(agent["usage"]["total_tokens"] for agent in swarm["agents"]) > 0
+        assert usage["cost_usd"] > 0
+        assert result.said["timing"]["attempts"] == 2, "of the third nobody knows"
         assert await status(run_id) == "cancelled"
         assert (await kimi.run(run_id)).said == result.said
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
@@ -131,6 +139,78 @@ async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Sim
         assert await status(run_id) == "running", "another server may go on with it"
     async with served(sim):
         await comes_to(run_id, "completed")
+
+
+def broken(file: Path, how: str) -> dict[str, str]:
+    """What a server is told whose tools can't be had."""
+    if how == "unset":
+        return {}
+    if how == "no JSON":
+        file.write_text("{")
+    elif how == "not listed":
+        file.write_text('{"mcpServers": {"another": {"command": "true"}}}')
+    elif how == "disabled":
+        file.write_text(file.read_text().replace('"command"', '"disabled": true, "command"'))
+    return {"KIMI_SWARM_MCP": str(file.with_name("none.json") if how == "not there" else file)}
+
+
+@pytest.mark.parametrize("how", ["not there", "no JSON", "not listed", "disabled", "unset"])
+async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
+    sim: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    file = file_of_servers(tmp_path)
+    run_id = await left(sim, KIMI_SWARM_MCP=file)
+    whole = Path(file).read_text()
+    async with served(sim, **broken(Path(file), how)) as poor:
+        said = await poor.run(run_id, "wait", wait_s=1)
+        assert said.code == "not_configured"
+        assert "KIMI_SWARM_MCP" in said.error["message"] + said.error["fix"]
+        with anyio.fail_after(5):
+            while "is left for another server" not in caplog.text:
+                await anyio.sleep(0.01)
+        assert said.error["message"] in caplog.text
+        assert said.error["fix"] in caplog.text, "whoever reads the log learns what to mend"
+    assert await status(run_id) == "running", "another server may go on with it"
+    assert len(chats(sim)) == 3
+    Path(file).write_text(whole)
+    async with served(sim, KIMI_SWARM_MCP=file):
+        await comes_to(run_id, "completed")
+    assert len(chats(sim)) == 5
+
+
+async def lived(run_id: str) -> float:
+    """For how long a run has lived, on record."""
+
+    def look() -> float:
+        with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+            return file.execute("SELECT lived_s FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
+
+    return await in_thread(look)
+
+
+async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator) -> None:
+    async with begun(sim) as (peer, run_id):
+        with anyio.fail_after(10):
+            while await lived(run_id) < 0.5:
+                await anyio.sleep(0.01)
+        peer.process.kill()
+        await peer.leaves()
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        file.execute("UPDATE runs SET lived_s = ?, started_at = started_at - 864000", (Limits().seconds,))
+    async with served(sim) as kimi:
+        result = await kimi.run(run_id, "wait", wait_s=10)
+    assert result.status == "partial"
+    assert result.code == "budget_exceeded"
+    assert "240 minutes" in result.error["message"]
+    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "failed", "completed"]
+
+
+async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator) -> None:
+    run_id = await left(sim)
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        file.execute("UPDATE runs SET lived_s = 60.0, started_at = started_at - 864000")
+    async with served(sim) as kimi:
+        assert (await kimi.run(run_id, "wait", wait_s=10)).status == "completed"
 
 
 @pytest.mark.usefixtures("late")

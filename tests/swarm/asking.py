@@ -63,6 +63,7 @@ class Tools:
     definitions: Sequence[Mapping[str, Any]] = (tool("search", query="string"),)
     warnings: Sequence[str] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    servers: Sequence[str] = ()
     answers: dict[str, str] = field(default_factory=dict)
     """What is said to a query; otherwise that it was asked for."""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)

@@ -35,11 +35,11 @@ from kimi_mcp.swarm.toolbox.arguments import Unfit, read_arguments
 from kimi_mcp.swarm.toolbox.choosing import Offered, choose
 from kimi_mcp.swarm.toolbox.connection import McpServer
 from kimi_mcp.swarm.toolbox.official import OfficialTools
-from kimi_mcp.swarm.toolbox.servers import VARIABLE, read_servers, shown
+from kimi_mcp.swarm.toolbox.servers import VARIABLE, check_servers, read_servers, shown
 from kimi_mcp.swarm.toolbox.source import Answer, Limits, Source
 from kimi_mcp.swarm.toolbox.telling import framed
 
-__all__ = ["Limits", "OfficialTools", "ToolResult", "Toolbox", "open_toolbox"]
+__all__ = ["Limits", "OfficialTools", "ToolResult", "Toolbox", "check_servers", "open_toolbox"]
 
 CLOSE_WITHIN_S = 3.0
 """Seconds that all servers together may take to leave; then they are ended."""
@@ -92,6 +92,12 @@ class Toolbox:
     def fingerprints(self) -> dict[str, str]:
         """Per function name a hash of what its source tells about it."""
         return {name: offered.tool.fingerprint for name, offered in self._tools.items()}
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers of the file whose tools are offered, by name."""
+        used = dict.fromkeys(offered.source for offered in self._tools.values())
+        return tuple(self._sources[at].name for at in used if isinstance(self._sources[at], McpServer))
 
     @property
     def warnings(self) -> tuple[str, ...]:

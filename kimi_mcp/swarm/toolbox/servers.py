@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -93,6 +93,17 @@ def read_servers(path: str, environment: Mapping[str, str]) -> tuple[Server, ...
     if len(servers) > MOST_SERVERS:
         _refuse(f"lists {len(servers)} servers", f'List at most {MOST_SERVERS}, or set "disabled": true in some.')
     return tuple(servers)
+
+
+def check_servers(path: str | None, environment: Mapping[str, str], needed: Sequence[str]) -> None:
+    """Raise ``NotConfigured`` where the file (None: there is none) can't be used, or does not list a server."""
+    listed = {server.name for server in read_servers(path, environment)} if path is not None else set[str]()
+    missing = [f"`{shown(name)}`" for name in needed if name not in listed]
+    if missing:
+        raise NotConfigured(
+            f"The swarm began with tools of {', '.join(missing)}, which no file of {VARIABLE} lists here.",
+            fix=f"Set {VARIABLE} to the file that it began with; or end it with `kimi-mcp runs cancel` and call again.",
+        )
 
 
 def shown(name: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kimi_mcp.routing.phrases import STOP
 from kimi_mcp.routing.vocabulary import Denial, Sign, Vocabulary, read_vocabulary
 from kimi_mcp.skill import Skill
 
@@ -42,10 +43,10 @@ _QUOTED = re.compile(
 
 _QUOTES = re.compile('[“「『«„"‘\x27]')
 
-_CLAUSE_ENDS = re.compile(r"[,;:!?\n。，；：！？、—–]|\.(?:\s|$)")
+_CLAUSE_ENDS = re.compile(r"[.,;:!?\n。，；：！？、—–](?:(?<!\.)|\s|$)")
 
-_WIDE = re.compile("[\u3000-\uffff]")
-"""A letter that says as much as two."""
+_WIDE = re.compile("[\u3000-\uffff]+")
+"""Letters that say as much as two."""
 
 _COLON = re.compile("[:：]")
 
@@ -98,8 +99,10 @@ def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = 
     """
     known = read_vocabulary(skill)
     skill = known.skill
-    text = text[: skill.routed_chars].lower()
-    triggers = tuple(trigger for trigger in skill.triggers if trigger in text)
+    text = text[: skill.routed_chars]
+    if not text.isascii():  # the only two letters beyond ASCII whose small ones are of ASCII
+        text = text.replace("\u212a", "k").replace("\u0130", "i\u0307")
+    triggers = known.named(text)
     score = sum(map(len, triggers)) + PRIORITY_POINTS.get(skill.priority, 0) if triggers else 0
 
     tally = _Tally(known)
@@ -107,22 +110,32 @@ def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = 
     wish = _wish(text, skill.routed_chars)
     tally.count_words(wish)
     tool = tally.chosen()
-    own = next((each.triggers for each in skill.tools if each.name == tool), ())
-    matched = dict.fromkeys((*triggers, *(trigger for trigger in own if trigger.lower() in wish)))
+    own = known.triggers.get(tool, ())
+    matched = dict.fromkeys((*triggers, *(trigger for trigger, small in own if small in wish)))
     return Routing(tool=tool, score=score, matched=tuple(matched), why=tally.why(tool), points=tally.points)
 
 
 def _wish(text: str, most: int) -> str:
-    """Where a wish stands: before or after its matter, and not in quotation marks."""
+    """Where a wish stands, in small letters: before or after its matter, and not in quotation marks."""
+    if "Σ" in text:
+        text = text.lower()  # as a whole: its small letter depends on what stands around
     head, tail = HEAD_CHARS, TAIL_CHARS
-    if len(text) > (head + tail) // 2 and len(_WIDE.findall(text, 0, 64)) > 16:
+    if len(text) > (head + tail) // 2 and _wide(text[:64].lower()) > 16:
         head, tail = head // 2, tail // 2
     if len(text) > head + tail:
         whole = len(text) < most
-        paragraphs = (text.partition("\n\n")[0], text.rpartition("\n\n")[2] if whole else "")
-        alone = [paragraph for paragraph in paragraphs if LEAST_WISH_CHARS <= len(paragraph) <= head]
+        first = text.find("\n\n", 0, head + 2)
+        last = text.rfind("\n\n", len(text) - head - 2) + 2 if whole else len(text)
+        paragraphs = (text[: max(first, 0)], text[last:] if last > 1 else "")
+        alone = [paragraph for paragraph in paragraphs if len(paragraph) >= LEAST_WISH_CHARS]
         text = "\n".join(alone or (text[:head], text[-tail:] if whole else ""))
+    text = text.lower()
     return _QUOTED.sub(" … ", text) if _QUOTES.search(text) else text
+
+
+def _wide(text: str) -> int:
+    """How many letters say as much as two."""
+    return 0 if text.isascii() else sum(map(len, _WIDE.findall(text)))
 
 
 _Hit = tuple[int, int, Sign]
@@ -152,22 +165,23 @@ class _Tally:
         opening = self._opening(text, denied)
         matter = len(text)
         counted: dict[tuple[str, float], list[str]] = {}
+        matter_from = self._known.matter_from
         for start, end, sign in hits:
             if start >= matter:
                 break
             if sign.opening:
                 if start > opening:
                     continue
-                if sign.points >= self._known.matter_from and (colon := _COLON.search(text, end)):
+                if sign.points >= matter_from and (colon := _COLON.search(text, end)):
                     matter = colon.start()
-            row = counted.setdefault((sign.tool, sign.points), [])
+            row = counted.setdefault(sign.weight, [])
             if len(row) == MOST_OF_A_WEIGHT or sign.phrase in row:
                 continue
             row.append(sign.phrase)
             against = denied and any(first <= start < last and end <= whole for first, last, whole in denied)
             self._count(sign.tool, -sign.points if against else sign.points, text, start, end)
         head = text[:LENGTH_CHARS].strip()
-        letters = len(head) if head.isascii() else len(head) + len(_WIDE.findall(head))
+        letters = len(head) + _wide(head)
         tool, points = next((tool, points) for most, tool, points in self._known.lengths if letters <= most)
         if points and head:
             self._count(tool, points, "its length")
@@ -185,19 +199,25 @@ class _Tally:
         hits: list[_Hit] = []
         denied: list[_Denied] = []
         blind = 0
-        for start, end, entry in self._known.entries(text):
-            if entry.signs is not None and (said := entry.signs.at(text, end)):
-                if not hits or hits[-1][0] != start:
-                    hits.append((start, said[1], said[0]))
-                elif said[1] > hits[-1][1]:  # of what begins at one word the longest counts
-                    hits[-1] = (start, said[1], said[0])
-                if len(hits) == MOST_SIGNS:
-                    break
-            if entry.denials is not None and start >= blind and (no := entry.denials.at(text, end)):
-                if no[0].reach:
-                    denied.append(_reach(text, start, no[1], no[0]))
-                else:
-                    blind = no[1]
+        begun, held = self._known.begun(text)
+        text += STOP
+        for start, stop, (entries, _) in begun:
+            for letters, signs, denials, entry in entries:
+                end = start + letters if letters else entry.ends(text, start, stop)
+                if not end:
+                    continue
+                if signs and (said := signs.at(text, end, held)):
+                    if not hits or hits[-1][0] != start:
+                        hits.append((start, said[1], said[0]))
+                        if len(hits) == MOST_SIGNS:
+                            return hits, denied
+                    elif said[1] > hits[-1][1]:  # of what begins at one word the longest counts
+                        hits[-1] = (start, said[1], said[0])
+                if denials and start >= blind and (no := denials.at(text, end, held)):
+                    if no[0].reach:
+                        denied.append(_reach(text, start, no[1], no[0]))
+                    else:
+                        blind = no[1]
         return hits, denied
 
     def _count(self, tool: str, points: float, reason: str, start: int = 0, end: int = -1) -> None:
@@ -207,16 +227,15 @@ class _Tally:
     def chosen(self) -> str:
         """The tool with the most points among those that have what they need, else among the others, else at all."""
         needed, points = self._known.needed, self.points
-        rest = {tool: points[tool] for tool in points if tool not in needed and points[tool] > 0}
+        rest = {tool: most for tool, most in points.items() if most > 0 and tool not in needed}
         most = max(rest.values(), default=0)
         over = {
             tool: points[tool] - need.points
             for tool, need in needed.items()
             if points.get(tool, 0) >= need.points and points[tool] * need.gives_way_to > most
         }
-        weak = {tool: points[tool] for tool in needed if points.get(tool, 0) >= LEAST_POINTS}
-        among = over or rest or weak
-        return max(among, key=lambda tool: among[tool], default=self._known.skill.default_tool)
+        among = over or rest or {tool: points[tool] for tool in needed if points.get(tool, 0) >= LEAST_POINTS}
+        return max(among, key=among.__getitem__, default=self._known.skill.default_tool)
 
     def why(self, tool: str) -> str:
         """One sentence for a person."""
@@ -241,5 +260,5 @@ def _reach(text: str, start: int, end: int, denial: Denial) -> _Denied:
         for clause in _CLAUSE_ENDS.finditer(text, first, start):
             first = clause.end()
         return first, start, start  # a sign that holds the denial itself means it
-    clause = _CLAUSE_ENDS.search(text, end)
+    clause = _CLAUSE_ENDS.search(text, end, end + denial.reach + 2)
     return start + 1, min(end + denial.reach, clause.start() if clause else len(text)), len(text)

@@ -1,52 +1,43 @@
-"""The words by which a request is known: ``signs.toml`` and the triggers of ``skill.md``. Reads the former.
-
-A phrase is words with a space between them, in lower case. ``a|b`` is either; ``stem*`` any ending, ``*`` any word;
-``word?`` may be left out; ``#`` is a number of two to four digits; ``..`` up to 30 characters of the same sentence;
-``.png`` the ending of a name; ``new_york`` two words where one stands; a ``^`` in front means the beginning of a text.
-Chinese, Japanese and Korean, which don't part their words, match anywhere.
-"""
+"""The words by which a request is known: ``signs.toml`` and the triggers of ``skill.md``. Reads the former."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, count
 from math import inf
+from operator import add, itemgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
+from kimi_mcp.routing.phrases import ANYWHERE, KEY, NUMBER, UNSPACED, Branch, Landmarks, is_unspaced, pattern
 from kimi_mcp.skill import Skill, load_skill
-
-UNSPACED = "\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3"
-"""Letters of languages that don't part their words, or that glue endings to them: each is a word of its own."""
-
-KEY = 3
-"""By how many of its first letters a word with any ending is looked up."""
-
-NUMBER = r"\d{2,4}(?!\d|[.,:]\d)"
-"""What ``#`` stands for: neither a digit nor a year with a day, nor a part of a longer number."""
 
 _NUMBER = re.compile(NUMBER)
 
 NAMES = ("kimi_", "run_")
 """Beginnings of words in which a ``_`` is itself."""
 
-OPENING_CHARS = 120
-"""How far into a text the beginning of a request is looked for: polite words and denials come before it."""
-
-_BLANK = re.compile(r"\W{0,3}")
-
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
-_SPACED = re.compile(r"(\w+)")
-"""The words of a text that parts them: to split there is twice as fast as to search for what may begin."""
+_SPACED = re.compile(f"[^\\W{UNSPACED}]+")
+
+_MARK = re.compile(r"\W")
+
+_FOREIGN = re.compile(r"[^\W\x00-\x7f]")
+"""A letter beyond ASCII."""
+
+_BLANKED = {code: " " for code in range(128) if _MARK.match(chr(code))}
+"""Makes every mark of ASCII a blank: to split there takes a tenth of a search for words."""
+
+_COMMON = "zqxjkvwbpygfmucldrhsnioate "
+"""Letters, the rarest of English texts first; what is none of them is rarer still."""
 
 MOST_KNOWN = 20_000
 """How many words are remembered with what may begin at them."""
-
-_GAP = r"[^.!?。！？\n]{0,30}?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +52,8 @@ class Sign:
     """How strongly; below 0 it takes back what a part of the words gave."""
     opening: bool
     """Whether it counts at the beginning of a text alone."""
+    weight: tuple[str, float]
+    """Its tool and its points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,71 +67,6 @@ class Denial:
 
 
 Meaning = TypeVar("Meaning", Sign, Denial)
-
-
-class Branch(Generic[Meaning]):
-    """All that can follow one first word, by the next word; the longest phrase is found first.
-
-    Patterns are compiled by the first text that needs them: there are hundreds, and most texts need a handful.
-    """
-
-    def __init__(self, first: str, phrases: Sequence[tuple[str, Meaning]]) -> None:
-        self._after_number = first == "#"
-        self._alone = next((meaning for rest, meaning in phrases if not rest), None)
-        self._rest = sorted(
-            ((rest, meaning) for rest, meaning in phrases if rest),
-            key=lambda row: (-len(row[0].split()), "*" in row[0].split()),
-        )
-        self._keys = [_next_keys(rest) for rest, _ in self._rest]
-        self._listed = {key for keys in self._keys for key in keys or ()}
-        self._early: dict[str, _Compiled[Meaning] | None] = {}
-        self._late: dict[str, _Compiled[Meaning] | None] = {}
-
-    def at(self, text: str, end: int) -> tuple[Meaning, int] | None:
-        """What is said where the first word ended, and where that ends."""
-        if self._rest:
-            start = end + 1 if text.startswith(" ", end) else end
-            key = text[start : start + 2]
-            if key not in self._listed and not key.isalnum():
-                start = _BLANK.match(text, end).end()  # pyright: ignore[reportOptionalMemberAccess] -- it may be empty
-                key = text[start : start + 2]
-            key = key if key in self._listed else ""
-            compiled = self._late if end > OPENING_CHARS else self._early
-            known = compiled[key] if key in compiled else self._compile(key, compiled)
-            if known is not None and (found := known[0].match(text, end)):
-                return known[1][(found.lastindex or 1) - 1], found.end()
-        return None if self._alone is None else (self._alone, end)
-
-    def _compile(self, key: str, compiled: dict[str, _Compiled[Meaning] | None]) -> _Compiled[Meaning] | None:
-        rows = [
-            (rest, meaning)
-            for (rest, meaning), keys in zip(self._rest, self._keys, strict=True)
-            if (keys is None or key in keys) and (compiled is self._early or not _opens(meaning))
-        ]
-        pattern = re.compile("|".join(f"({_pattern(rest, after_number=self._after_number)})" for rest, _ in rows))
-        compiled[key] = made = (pattern, [meaning for _, meaning in rows]) if rows else None
-        return made
-
-
-_Compiled = tuple[re.Pattern[str], Sequence[Meaning]]
-"""A pattern, and what each of its groups means."""
-
-
-def _opens(meaning: Sign | Denial) -> bool:
-    return isinstance(meaning, Sign) and meaning.opening
-
-
-def _next_keys(rest: str) -> set[str] | None:
-    """The two letters with which a phrase can go on; None where anything may come."""
-    keys: set[str] = set()
-    for slot in rest.split():
-        words = slot.removesuffix("?").split("|")
-        if slot == ".." or any(word[0] in "#*" or len(word.rstrip("*")) < 2 for word in words):
-            return None
-        keys |= {word[:2] for word in words}
-        if not slot.endswith("?"):
-            return keys
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +84,15 @@ class Entry:
 
     def letters(self, found: str) -> int:
         """How many letters of what was found it takes up; 0: that depends on the text around."""
-        if _is_unspaced(found[0]):
+        if is_unspaced(found[0]):
             return len(self.word) if found.startswith(self.word) else 0
         return len(found) if found == self.word or (self.stem and found.startswith(self.word)) else 0
+
+    def may_begin(self, pair: str) -> bool:
+        """Whether something can follow it, where it is the first of two letters of an unspaced language."""
+        if len(self.word) > 1 or not is_unspaced(pair[0]) or not pair[1:].isalnum():
+            return True
+        return any(branch is not None and branch.may_go_on(pair[1]) for branch in (self.signs, self.denials))
 
     def ends(self, text: str, start: int, stop: int) -> int:
         """Where it ends, if it stands in the text where a word begins at ``start`` and ends at ``stop``; else 0."""
@@ -194,12 +128,16 @@ class Vocabulary:
 
     skill: Skill
     """The skill that it is for."""
-    words: re.Pattern[str]
-    """Where something may begin; its group is the letter after one of an unspaced language."""
-    whole: Mapping[str, Sequence[Entry]]
-    """What may begin at a word, by that word; in an unspaced language by its first letter."""
-    stems: Mapping[str, Sequence[Entry]]
-    """What may begin at a word with such an ending, by its first letters."""
+    named_by: Sequence[tuple[str, str]]
+    """The triggers of the skill, each behind that letter of it which is the rarest in texts."""
+    plain: bool
+    """Whether they are of ASCII alone."""
+    triggers: Mapping[str, Sequence[tuple[str, str]]]
+    """The triggers of each tool, and the same in small letters."""
+    single: Set[str]
+    """The letters of unspaced languages at which a first word or a landmark may begin."""
+    known: _Known
+    """What may begin at a word, in an unspaced language at two letters, and the bits of its landmarks."""
     needed: Mapping[str, Need]
     """Tools that are chosen before the others as soon as they have so many points."""
     attached: Mapping[str, tuple[str, float]]
@@ -208,52 +146,87 @@ class Vocabulary:
     """Up to so many letters a text speaks for that tool so strongly; the shortest first."""
     matter_from: float
     """What stands after the colon of an opening of so many points is its matter, and asks for nothing."""
-    known: dict[str, Sequence[tuple[Entry, int]]]
-    """What may begin at words that were met before; it is there for speed alone."""
     polite: re.Pattern[str]
     """What may stand before the beginning of a request: polite words, or nothing."""
+
+    def named(self, text: str) -> tuple[str, ...]:
+        """The triggers of the skill that a text holds, in small letters: AIMS's own rule."""
+        if self.plain and not text.isascii():  # small letters of ASCII are found ten times as fast
+            text = text.encode("ascii", "replace").decode("ascii")
+        text = text.lower()
+        return tuple(trigger for rare, trigger in self.named_by if rare in text and trigger in text)
 
     def polite_until(self, text: str, start: int) -> int:
         """How far polite words reach from there."""
         found = self.polite.match(text, start)
         return found.end() if found else start
 
-    def entries(self, text: str) -> Iterator[tuple[int, int, Entry]]:
-        """Each first word that stands in the text: where it begins and ends, and what may follow it."""
-        known = self.known
-        for start, stop, word in self._words(text):
-            if (entries := known.get(word)) is None:
-                entries = self._entries(word)
-            for entry, letters in entries:
-                if end := start + letters if letters else entry.ends(text, start, stop):
-                    yield start, end, entry
+    def begun(self, text: str) -> tuple[Sequence[_Begun], int]:
+        """What begins in a text, word by word, and the bits of its landmarks."""
+        if not text.isascii() and not _FOREIGN.search(text):
+            text = text.encode("ascii", "replace").decode("ascii")  # nothing but marks is lost
+        found = self._mixed(text) if not text.isascii() and _UNSPACED.search(text) else self._spaced(text)
+        held = ANYWHERE
+        for _, _, (_, bits) in found:
+            held |= bits
+        return found, held
 
-    def _words(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Where something may begin: from, to, and the word, or a letter of an unspaced language and the next one."""
-        if not text.isascii() and _UNSPACED.search(text):
-            for found in self.words.finditer(text):
-                start, stop = found.span()
-                yield start, stop, found[0] if found.lastindex is None else found[0] + found[1]
-            return
-        end = 0
-        pieces = iter(_SPACED.split(text))
-        for between, word in zip(pieces, pieces, strict=False):  # what is behind the last word is no pair
-            start = end + len(between)
-            end = start + len(word)
-            yield start, end, word
+    def _spaced(self, text: str) -> Sequence[_Begun]:
+        """What begins in a text that parts its words."""
+        words = text.translate(_BLANKED).split(" ") if text.isascii() else _MARK.split(text)
+        ends = map(add, accumulate(map(len, words)), count())
+        known = map(self.known.__getitem__, words)
+        return [(end - len(word), end, what) for end, word, what in zip(ends, words, known, strict=False) if what]
 
-    def _entries(self, word: str) -> Sequence[tuple[Entry, int]]:
-        """What may begin at a word, the longest first, and its letters, where the word tells them already."""
-        if word[0] > "\u2fff":
-            found = [entry for entry in self.whole.get(word[0], ()) if entry.word.startswith(word[: len(entry.word)])]
+    def _mixed(self, text: str) -> Sequence[_Begun]:
+        """What begins in a text with letters of unspaced languages."""
+        known, single = self.known, self.single
+        spaced = [(*word.span(), what) for word in _SPACED.finditer(text) if (what := known[word[0]])]
+        letters = [
+            (at, at + 1, what)
+            for at, letter in enumerate(text)
+            if letter in single and (what := known[text[at : at + 2]])
+        ]
+        return sorted(spaced + letters, key=itemgetter(0)) if spaced else letters
+
+
+_What = tuple["Sequence[tuple[int, Branch[Sign] | None, Branch[Denial] | None, Entry]]", int]
+"""What may begin at a word: for each how many letters it takes (0: the text around tells), what may speak for a tool
+and what may deny behind it, and the entry; then the bits of the landmarks in the word."""
+
+_Begun = tuple[int, int, _What]
+"""Where a word begins and ends, and what is known of it."""
+
+
+class _Known(dict[str, _What | None]):
+    """Words that were met before, with what is known of them; a new one is looked up. Remembered for speed alone."""
+
+    def __init__(
+        self, whole: Mapping[str, Sequence[Entry]], stems: Mapping[str, Sequence[Entry]], landmarks: Landmarks
+    ) -> None:
+        self._whole = whole
+        self._stems = stems
+        self._landmarks = landmarks
+
+    def __missing__(self, word: str) -> _What | None:
+        """What may begin at a word, the longest first; in an unspaced language at a letter and the next one."""
+        if not word:
+            found, bits = [], 0
+        elif is_unspaced(word[0]):
+            found = [entry for entry in self._whole.get(word[0], ()) if entry.word.startswith(word[: len(entry.word)])]
+            bits = self._landmarks.at_letter(word[0])
         else:
-            stems = self.stems.get(word[:KEY], ())
-            found = [*self.whole.get(word, ()), *(entry for entry in stems if word.startswith(entry.word))]
-        found += self.whole["#"] if _NUMBER.fullmatch(word) else ()
-        if len(self.known) > MOST_KNOWN:
-            self.known.clear()
-        self.known[word] = entries = tuple((entry, entry.letters(word)) for entry in found)
-        return entries
+            stems = self._stems.get(word[:KEY], ())
+            found = [*self._whole.get(word, ()), *(entry for entry in stems if word.startswith(entry.word))]
+            found += self._whole["#"] if _NUMBER.fullmatch(word) else ()
+            bits = self._landmarks.in_word(word)
+        if len(self) > MOST_KNOWN:
+            self.clear()
+        entries = tuple(
+            (entry.letters(word), entry.signs, entry.denials, entry) for entry in found if entry.may_begin(word)
+        )
+        self[word] = known = (entries, bits) if entries or bits else None
+        return known
 
 
 @cache
@@ -263,16 +236,18 @@ def read_vocabulary(skill: Skill | None = None) -> Vocabulary:
         return read_vocabulary(load_skill())
     rows: dict[str, Any] = tomllib.loads((Path(__file__).parent / "signs.toml").read_text("utf-8"))
     listed = {tool.name for tool in skill.tools}
-    whole, stems = _index(
-        [*_signs(rows["tools"], listed), *_triggers(skill, rows["trigger_points"])], list(_denials(rows["denials"]))
-    )
-    single = "".join(sorted({key[0] for key in whole if _is_unspaced(key[0])}))
-    polite = "|".join(_pattern(phrase, first=True) for phrase in rows["denials"]["polite"])
+    landmarks = Landmarks()
+    signs = [*_signs(rows["tools"], listed), *_triggers(skill, rows["trigger_points"])]
+    whole, stems = _index(signs, list(_denials(rows["denials"])), landmarks)
+    single = landmarks.letters | {key for key in whole if is_unspaced(key)}
+    polite = "|".join(pattern(phrase, first=True) for phrase in rows["denials"]["polite"])
     return Vocabulary(
         skill=skill,
-        words=re.compile(f"[{single}](?=(.?))|[^\\W{UNSPACED}]+", re.DOTALL),
-        whole=whole,
-        stems=stems,
+        named_by=[(min(trigger, key=_COMMON.find), trigger) for trigger in skill.triggers],
+        plain=all(trigger.isascii() and "?" not in trigger for trigger in skill.triggers),
+        triggers={tool.name: [(trigger, trigger.lower()) for trigger in tool.triggers] for tool in skill.tools},
+        single=single,
+        known=_Known(whole, stems, landmarks),
         needed={
             name: Need(points=row["needs"], gives_way_to=row.get("gives_way_to", inf))
             for name, row in rows["tools"].items()
@@ -281,7 +256,6 @@ def read_vocabulary(skill: Skill | None = None) -> Vocabulary:
         attached={kind: (row["tool"], row["points"]) for kind, row in rows["attached"].items()},
         lengths=tuple((row.get("up_to", inf), row["tool"], row["points"]) for row in rows["lengths"]),
         matter_from=rows["matter_from"],
-        known={},
         polite=re.compile(f"(?:\\W{{0,3}}(?:{polite})){{0,6}}[\\W_]{{0,6}}"),
     )
 
@@ -297,14 +271,14 @@ def _signs(tools: Mapping[str, Any], listed: set[str]) -> Iterator[tuple[str, Si
     ]
     for points, tool, said in sorted(rows, key=lambda row: -row[0]):
         phrase = said.removeprefix("^")
-        yield phrase, Sign(phrase=phrase, tool=tool, points=points, opening=said != phrase)
+        yield phrase, Sign(phrase=phrase, tool=tool, points=points, opening=said != phrase, weight=(tool, points))
 
 
 def _triggers(skill: Skill, points: float) -> Iterator[tuple[str, Sign]]:
     for tool in skill.tools:
         for trigger in tool.triggers:
-            phrase = trigger.lower() if _is_unspaced(trigger[-1]) else f"{trigger.lower()}*"
-            yield phrase, Sign(phrase=phrase, tool=tool.name, points=points, opening=False)
+            phrase = trigger.lower() if is_unspaced(trigger[-1]) else f"{trigger.lower()}*"
+            yield phrase, Sign(phrase=phrase, tool=tool.name, points=points, opening=False, weight=(tool.name, points))
 
 
 def _denials(rows: Mapping[str, Any]) -> Iterator[tuple[str, Denial]]:
@@ -319,7 +293,7 @@ def _denials(rows: Mapping[str, Any]) -> Iterator[tuple[str, Denial]]:
 
 
 def _index(
-    signs: list[tuple[str, Sign]], denials: list[tuple[str, Denial]]
+    signs: list[tuple[str, Sign]], denials: list[tuple[str, Denial]], landmarks: Landmarks
 ) -> tuple[Mapping[str, Sequence[Entry]], Mapping[str, Sequence[Entry]]]:
     saying, denying = _by_first_word(signs), _by_first_word(denials)
     whole: dict[str, list[Entry]] = {"#": []}
@@ -330,10 +304,10 @@ def _index(
         entry = Entry(
             word=word,
             stem=stem,
-            signs=Branch(first, saying[first]) if first in saying else None,
-            denials=Branch(first, denying[first]) if first in denying else None,
+            signs=Branch(first, saying[first], landmarks) if first in saying else None,
+            denials=Branch(first, denying[first], landmarks) if first in denying else None,
         )
-        if _is_unspaced(word[0]):
+        if is_unspaced(word[0]):
             whole.setdefault(word[0], []).append(entry)
         elif stem and re.fullmatch(r"\w{3,}", word):
             stems.setdefault(word[:KEY], []).append(entry)
@@ -350,33 +324,3 @@ def _by_first_word(phrases: list[tuple[str, Meaning]]) -> dict[str, list[tuple[s
         for word in first.split("|"):
             found.setdefault(word, []).append((rest, meaning))
     return found
-
-
-def _is_unspaced(char: str) -> bool:
-    return _UNSPACED.match(char) is not None
-
-
-# ── the grammar ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _pattern(phrase: str, *, first: bool = False, after_number: bool = False) -> str:
-    """A phrase as a regular expression; unless it is the ``first`` of a text, a blank goes before it."""
-    made, counted = "", after_number
-    for number, slot in enumerate(phrase.split()):
-        if slot == "..":
-            made += _GAP
-            continue
-        words = "|".join(_word(word) for word in slot.removesuffix("?").split("|"))
-        blank = "" if first and number == 0 else "[ -]?" if counted else "\\W{0,3}"
-        part = f"{blank}(?:{words})"
-        counted = slot == "#"  # what is counted follows its number: "in 15. The" counts nothing
-        made += f"(?:{part})?" if slot.endswith("?") else part
-    return made
-
-
-def _word(word: str) -> str:
-    if word == "#":
-        return NUMBER
-    stem = word.endswith("*")
-    text = re.escape(word.removesuffix("*")).replace("_", "\\W{1,3}")
-    return f"{text}\\w{{{0 if text else 1},14}}" if stem else text if _is_unspaced(word[-1]) else f"{text}\\b"

@@ -41,6 +41,22 @@ def test_the_skill_scores_as_in_aims(case: dict[str, object]) -> None:
     assert found.meant is case["matches"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\u212aIMI", "kim\u0130", "\u0130KIMI", "请KIMI看", "ΣKIMI K2.5Σ", "mo?onshot", "mo請onshot", "é" * 999 + "KIMI"],
+    ids=ascii,
+)
+def test_letters_are_made_small_as_aims_makes_them(text: str) -> None:
+    own = [trigger for trigger in load_skill().triggers if trigger in text.lower()]
+    assert route(text).score == (sum(map(len, own)) + 10 if own else 0)
+
+
+def test_triggers_of_a_skill_may_be_of_any_letters() -> None:
+    skill = replace(load_skill(), triggers=("月之暗面", "ünder", "why?"))
+    assert route("月之暗面 ÜNDER WHY?", skill=skill).matched[:3] == skill.triggers
+    assert route("why的", skill=skill).score == 0
+
+
 def test_the_score_is_the_lengths_of_the_skills_triggers_and_ten_for_its_priority() -> None:
     found = route("Ask Moonshot's Kimi about visual reasoning.")
     own = [trigger for trigger in load_skill().triggers if trigger in found.matched]

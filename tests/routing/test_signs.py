@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kimi_mcp import routing
+from kimi_mcp.routing import phrases as grammar
 from kimi_mcp.routing.vocabulary import read_vocabulary
 from kimi_mcp.skill import load_skill
 
@@ -57,10 +58,8 @@ def test_the_lengths_end_with_one_that_has_no_bound() -> None:
 
 
 def test_no_pattern_repeats_without_a_bound() -> None:
-    from kimi_mcp.routing import vocabulary
-
     for phrase in phrases():
-        pattern = vocabulary._pattern(phrase)
+        pattern = grammar.pattern(phrase)
         assert not re.search(r"(?<!\\)[*+]", pattern), (phrase, pattern)
         re.compile(pattern)
 

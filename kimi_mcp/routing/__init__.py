@@ -27,8 +27,11 @@ LEAST_WISH_CHARS = 8
 """How long a paragraph is at least that stands before or behind the matter of a long text: up to as much of it as is
 searched of a beginning, it alone is the wish."""
 
-MOST_SIGNS = 60
-"""How many signs are looked at: a text that holds more is made of them."""
+MOST_BEGUN = 60
+"""How many words are looked at with which a sign or a denial may begin: a text that holds more is made of them."""
+
+MOST_FOUND = 20
+"""How many signs and denials are looked for, for the same reason."""
 
 PRIORITY_POINTS: Mapping[str, int] = {"critical": 100, "high": 10, "medium": 5, "low": 1}
 """What AIMS adds to a skill's score for its priority."""
@@ -201,16 +204,16 @@ class _Tally:
         blind = 0
         begun, held = self._known.begun(text)
         text += STOP
-        for start, stop, (entries, _) in begun:
+        for start, stop, (entries, _) in begun[:MOST_BEGUN]:
             for letters, signs, denials, entry in entries:
                 end = start + letters if letters else entry.ends(text, start, stop)
                 if not end:
                     continue
+                if len(hits) + len(denied) == MOST_FOUND:
+                    return hits, denied
                 if signs and (said := signs.at(text, end, held)):
                     if not hits or hits[-1][0] != start:
                         hits.append((start, said[1], said[0]))
-                        if len(hits) == MOST_SIGNS:
-                            return hits, denied
                     elif said[1] > hits[-1][1]:  # of what begins at one word the longest counts
                         hits[-1] = (start, said[1], said[0])
                 if denials and start >= blind and (no := denials.at(text, end, held)):

@@ -7,7 +7,7 @@ upstream. It is where errors become outcomes: what a call cost and what had arri
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -101,6 +101,11 @@ class Way:
             raise _error_of(decision)
         _fits(decision)
         return decision
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Way:
+        """The same way, for many requests with the same tools: whether those fit the dialect is judged here, once."""
+        fitting = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
+        return replace(self, gathered=replace(self.gathered, fitting_tools=fitting))
 
 
 def today() -> date:

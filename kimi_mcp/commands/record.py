@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from kimi_mcp.journal.records import Record
 from kimi_mcp.journal.telling import moment, seconds, tokens
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.outcome import Outcome, standing
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.terminal import Page, changed, shown
 from kimi_mcp.types import Adjustment
@@ -286,6 +286,8 @@ def _what(told: Mapping[str, Any]) -> str:
 
 def arrived(outcome: Outcome) -> str:
     """What had come of an answer, in a sentence."""
+    if outcome.swarm and (agents := outcome.swarm["agents"]):
+        return f"It had {standing(agent['status'] for agent in agents)}; `runs show` has what they brought."
     if outcome.answer:
         return f"{len(outcome.answer):,} characters of its answer had arrived."
     thought = len(outcome.reasoning or "")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from kimi_mcp.catalogue.profile import Profile
 from kimi_mcp.plan import Plan
 from kimi_mcp.policy.findings import Finding, Gathered, Refusal
-from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS
+from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
 from kimi_mcp.policy.rules import Rule, load_rules
 from kimi_mcp.tokens import likely_tokens
 from kimi_mcp.types import Adjustment, Completion, Mode, Request
@@ -32,6 +32,7 @@ __all__ = [
     "least_output",
     "load_rules",
     "reported",
+    "tools_fit",
 ]
 
 Look = TypeVar("Look")

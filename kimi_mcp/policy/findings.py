@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -38,6 +38,8 @@ class Gathered:
     """Provider and model of every place that answers without thinking today, whether allowed or not."""
     video_offers: tuple[tuple[str, str], ...] = ()
     """Provider and model of every place that takes video today, whether allowed or not."""
+    fitting_tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that are known to be within the provider's dialect: those of a longer work are judged once."""
     reads_media: bool = False
     """Whether media are judged by their content on the way, so that what a data URI calls itself decides nothing."""
     own_record: bool = False

@@ -7,13 +7,13 @@ the content of turns (media, reasoning, texts) are in ``contents.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from kimi_mcp.catalogue.profile import Profile, same_model
+from kimi_mcp.catalogue.profile import Profile, Provider, same_model
 from kimi_mcp.plan import Plan
 from kimi_mcp.policy import contents
 from kimi_mcp.policy.findings import Finding, Findings, Gathered
@@ -194,16 +194,25 @@ def _tool_choice(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -
         )
 
 
+def tools_fit(tools: Iterable[Mapping[str, Any]], provider: Provider) -> bool:
+    """Whether a provider takes all of these tools as they are."""
+    return not provider.moonshot_schemas or not any(_tool_fault(tool) for tool in tools)
+
+
+def _tool_fault(tool: Mapping[str, Any]) -> str | None:
+    parameters = tool.get("parameters")
+    return None if parameters is None else parameters_fault(parameters)
+
+
 def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
-    del gathered
     if not plan.profile.provider.moonshot_schemas:
         return
     provider = plan.profile.provider.id
-    for index, tool in enumerate(request.tools):
-        parameters = tool.get("parameters")
-        fault = None if parameters is None else parameters_fault(parameters)
+    known = request.tools == gathered.fitting_tools
+    for index, tool in enumerate(() if known else request.tools):
+        fault = _tool_fault(tool)
         if fault is not None:
-            mended = rewritten_parameters(parameters)
+            mended = rewritten_parameters(tool["parameters"])
             new = None if mended is None else {**tool, "parameters": mended}
             yield Finding.of(
                 rule,

@@ -105,7 +105,7 @@ async def _swarm(
         tally.report(_on_tools(call, tools))
         desk = Desk(
             engine=engine,
-            way=way,
+            way=way.with_tools(tools.definitions),
             profile=plan.profile,
             run=run,
             steps=steps or run.journal.steps(run.id),

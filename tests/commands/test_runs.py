@@ -460,11 +460,13 @@ async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_us
         await written_down(run_id, 1)
         server.process.kill()
         await server.process.wait()
-    done = await process("runs", "cancel", run_id, "--json")
-    assert done.json["status"] == "cancelled"
-    assert [agent["status"] for agent in done.json["swarm"]["agents"]] == ["completed", "cancelled"]
+    done = await process("runs", "cancel", run_id)
+    assert "is cancelled. It had 2 agents: 1 done, 1 cancelled; `runs show` has" in done.out
+    shown = (await process("runs", "show", run_id, "--json")).json
+    assert shown["status"] == "cancelled"
+    assert [agent["status"] for agent in shown["swarm"]["agents"]] == ["completed", "cancelled"]
     (row,) = (await process("runs", "--json")).json
-    assert row["usage"]["total_tokens"] == done.json["usage"]["total_tokens"] > 0, "and that is on record"
+    assert row["usage"]["total_tokens"] == shown["usage"]["total_tokens"] > 0, "and that is on record"
 
 
 async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from kimi_mcp.schemas import parameters_fault
 from kimi_mcp.simulator import Simulator
 from tests.swarm.asking import (
+    LEADS,
     Tools,
     agents,
     calling,
@@ -302,3 +304,37 @@ async def test_other_dialects_get_the_reasoning_under_their_own_names(provider: 
         names = {"reasoning", "reasoning_content"} & turn.keys()
         assert names
         assert all(turn[name].startswith("[simulator]") for name in names)
+
+
+async def test_whether_the_tools_fit_the_dialect_is_judged_once_a_swarm(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[Any] = []
+
+    def judge(parameters: Any) -> str | None:
+        judged.append(parameters)
+        return parameters_fault(parameters)
+
+    monkeypatch.setattr("kimi_mcp.policy.kinds.parameters_fault", judge)
+    tools = Tools()
+    sim.play(
+        leading(("reader", "Look at A."), ("reader", "Look at B.")),
+        *searching("Look at A.", "a1", "a2"),
+        *searching("Look at B.", "b1"),
+        said({"system": LEADS, "turns": 1}, content="All in all."),
+    )
+    outcome = await swarm(sim, tools=tools)
+    assert [agent["steps"] for agent in agents(outcome)] == [3, 2]
+    own = tools.definitions[0]["parameters"]
+    assert sum(parameters is own for parameters in judged) == 1
+
+
+async def test_tools_that_do_not_fit_the_dialect_are_mended_in_each_step(sim: Simulator) -> None:
+    odd = tool("search", query="string")
+    odd["parameters"]["properties"]["query"] = {"type": "string", "anyOf": [{"minLength": 1}, {"maxLength": 9}]}
+    play(sim, *searching(A, "a1"))
+    outcome = await swarm(sim, tools=Tools(definitions=(odd,)))
+    assert outcome.status == "completed"
+    assert "schema-dialect" in [entry.rule for entry in outcome.policy]
+    sent = [json.dumps(request.body) for request in chats(sim, A)]
+    assert ["anyOf" in body for body in sent] == [True, True]

@@ -14,7 +14,7 @@ that nothing has run and that the model may send better arguments, once. What a 
 can't close; sentences without a frame are ours.
 
 ``servers`` reads the operator's file, ``connection`` keeps one MCP server over ``process`` or ``endpoint``,
-``official`` is the provider's own tools; ``choosing``, ``arguments`` and ``telling`` are pure.
+``official`` is the provider's own tools; ``choosing``, ``arguments``, ``telling`` and ``failing`` are pure.
 """
 
 from __future__ import annotations

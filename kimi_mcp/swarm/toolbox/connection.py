@@ -17,7 +17,8 @@ from kimi_mcp import __version__
 from kimi_mcp.errors import KimiError
 from kimi_mcp.swarm.toolbox.choosing import Listed, Offer
 from kimi_mcp.swarm.toolbox.endpoint import Seen, endpoint_streams
-from kimi_mcp.swarm.toolbox.process import TOO_LARGE, UNREADABLE, child_streams
+from kimi_mcp.swarm.toolbox.failing import ENDED, answer_of, has_forgotten_us, is_another_era, why_not_started
+from kimi_mcp.swarm.toolbox.process import child_streams
 from kimi_mcp.swarm.toolbox.servers import Server, shown
 from kimi_mcp.swarm.toolbox.source import Answer, Limits
 from kimi_mcp.swarm.toolbox.telling import described
@@ -39,14 +40,6 @@ LONGEST_TOOL_NAME: Final = 256
 
 MOST_RELISTINGS: Final = 20
 """Times that a server may say that its tools changed; after that they are taken for changed."""
-
-BY_THE_SDK: Final = (
-    "Failed to parse",
-    "Unexpected content type",
-    "SSE stream",
-    "server answered a request with 202",
-)
-"""How the SDK's own errors about an HTTP answer begin; they go on with the text of an exception, or a server's."""
 
 DRAINED_S: Final = 0.5
 """Seconds after a server's end in which its last answers are read."""
@@ -153,7 +146,7 @@ class McpServer:
             await self._live_in("legacy")
         except MCPError as refused:
             # Servers of the handshake era first: some of them end at any other first message.
-            if self._life.died or refused.code in (TOO_LARGE, UNREADABLE) or self._seen.status in (None, 401, 403):
+            if not is_another_era(refused, self._seen, died=self._life.died):
                 raise _Refused(self._why(refused)) from None
             try:
                 await self._live_in("auto")
@@ -212,6 +205,9 @@ class McpServer:
             client_info=Implementation(name="kimi-mcp", version=__version__),
         )
         return await open_things.enter_async_context(client)
+
+    def _why(self, fault: BaseException) -> str:
+        return why_not_started(fault, self._seen, died=self._life.died)
 
     # ── its tools ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,9 +337,7 @@ class McpServer:
                 finally:
                     life.calls.discard(scope)
         if life.over and ran:
-            return Answer.failed(
-                "The server of this tool ended during the call. Whether the tool has acted is not known."
-            )
+            return Answer.failed(ENDED)
         return Answer.failed(f"The tool did not answer within {within:g} s.", ran=ran)
 
     async def _called(self, client: Client, life: _Life, tool: Listed, arguments: Mapping[str, Any]) -> Answer:
@@ -357,7 +351,9 @@ class McpServer:
             # Not by call_tool: that holds the result against the server's own schema, in time that has no bound.
             result = await client.session.send_request(asked, answers)
         except MCPError as fault:
-            return self._faulty(fault, life)
+            if has_forgotten_us(fault, self._seen):
+                life.ended.set()  # a new session is begun
+            return answer_of(fault, self._seen, died=life.died)
         except ValidationError:
             return Answer.failed("The tool's answer can't be read: it does not keep to the protocol.")
         except KimiError:
@@ -369,66 +365,6 @@ class McpServer:
             return Answer.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
         text = described(result.content, result.structured_content, most=self._limits.result_chars)
         return Answer(text=text, is_error=result.is_error is True)
-
-    def _faulty(self, fault: Any, life: _Life) -> Answer:
-        """The answer that a protocol error is."""
-        from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
-
-        match fault.code:
-            case code if code == TOO_LARGE:
-                return Answer.failed("The tool's answer is larger than 8 MB and was dropped.")
-            case code if code == UNREADABLE:
-                return Answer.failed("The tool's answer can't be read: it is no JSON.")
-            case code if code == CONNECTION_CLOSED and life.died:
-                return Answer.failed(
-                    "The server of this tool ended during the call. Whether the tool has acted is not known."
-                )
-            case _:
-                pass
-        if self._server.url is not None:
-            if self._seen.status is None:
-                return Answer.failed("The server of this tool can't be reached just now.")
-            if self._seen.status == 404 and fault.code == INVALID_REQUEST:
-                life.ended.set()  # its session is gone: a new one is begun
-                return Answer.failed("The server of this tool has forgotten its session. Call the tool again.")
-            if fault.message.startswith(BY_THE_SDK):
-                return Answer.failed("The tool's answer can't be read, or is larger than 8 MB.")
-            if self._seen.status >= 300:
-                return Answer.failed(f"The server of this tool answers with HTTP {self._seen.status}.")
-        return Answer(text=fault.message, is_error=True)
-
-    # ── why not ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _why(self, fault: BaseException) -> str:
-        """Why a start failed, in words of ours."""
-        from mcp.shared.exceptions import MCPError
-        from pydantic import ValidationError
-
-        if self._server.url is not None and not isinstance(fault, ValidationError):
-            match self._seen.status:
-                case None:
-                    return "nobody answers at its `url`"
-                case 401 | 403 as status:
-                    return f"it refuses us with HTTP {status}: look at its `headers`"
-                case status if status >= 300:
-                    return f"it answers with HTTP {status}: look at its `url`"
-                case _:
-                    pass
-        match fault:
-            case FileNotFoundError() | NotADirectoryError():
-                return "its `command` or its `cwd` is not there"
-            case PermissionError():
-                return "its `command` may not be run"
-            case OSError():
-                return "its `command` can't be started"
-            case MCPError() if self._life.died:
-                return "its process ended before it was ready (KIMI_LOG_LEVEL=INFO shows what it said)"
-            case MCPError() if fault.code == TOO_LARGE:
-                return "what it lists is larger than 8 MB"
-            case MCPError():
-                return "it refused to begin"
-            case _:
-                return "what it answers is not what MCP asks for"
 
 
 def _only(fault: Exception) -> Exception:

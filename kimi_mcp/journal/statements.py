@@ -259,7 +259,7 @@ _TOLD = select(
 )
 _BEGIN = insert(steps).from_select(
     ["run_id", "key", "told", "began_at"], _TOLD.where(~select(steps.c.key).where(*_THE_STEP).exists())
-)
+).execution_options(preserve_rowcount=True)
 _BROUGHT = select(steps.c.result).where(*_THE_STEP)
 _FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("brought"), ended_at=bindparam("now"))
 
@@ -267,7 +267,7 @@ _FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("brought"), en
 def begin_step(connection: Connection, run_id: str, key: str, told: Mapping[str, Any], now: float) -> str | None:
     """Begin a step of a run; the JSON of what it brought where it was finished before."""
     step = {"run": run_id, "step": key}
-    if connection.execute(_BEGIN, {**step, "told": as_text(told), "now": now}).rowcount:
+    if connection.execute(_BEGIN, {**step, "told": as_text(told), "now": now}).rowcount == 1:
         return None
     return connection.execute(_BROUGHT, step).scalar()
 

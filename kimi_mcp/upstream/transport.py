@@ -13,7 +13,7 @@ import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -251,7 +251,7 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
 class Body:
     """The body of an answer, as httpcore2 hands it out."""
 
-    def __init__(self, stream: Any, closed: Callable[[], None]) -> None:
+    def __init__(self, stream: Any, closed: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
         self._closed = closed
 
@@ -264,7 +264,7 @@ class Body:
         try:
             await self._stream.aclose()
         finally:
-            self._closed()
+            await self._closed()
 
 
 class Sockets:
@@ -288,7 +288,7 @@ class Sockets:
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
-            self._give_back(connection)
+            await self._give_back(connection)
             raise
         body = Body(response.stream, partial(self._give_back, connection))
         if 200 <= response.status < 300:
@@ -316,11 +316,13 @@ class Sockets:
         self._busy.add(connection)
         return connection
 
-    def _give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
-        if connection in self._busy:  # else everything was closed meanwhile
-            self._busy.discard(connection)
-            if connection.is_available():  # else it has closed itself
-                self._idle.append(connection)
+    async def _give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
+        if connection not in self._busy:
+            await _close(connection)  # everything was closed meanwhile: it too, unless it was only being opened
+            return
+        self._busy.discard(connection)
+        if connection.is_available():  # else it has closed itself
+            self._idle.append(connection)
 
 
 async def _close(connection: httpcore2.AsyncConnectionInterface) -> None:

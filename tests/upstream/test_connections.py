@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import anyio.abc
 import httpcore2
@@ -130,3 +132,26 @@ async def test_a_request_that_is_cancelled_leaves_no_connection_behind(sim: Simu
     assert one.is_closed()
     assert not sockets._busy
     assert not sockets._idle
+
+
+async def test_a_connection_that_was_being_opened_while_all_were_closed_is_closed_with_its_answer(
+    sim: Simulator,
+) -> None:
+    opening, opened = anyio.Event(), anyio.Event()
+
+    class Slow(PacedBackend):
+        async def connect_tcp(self, *where: Any, **how: Any) -> httpcore2.AsyncNetworkStream:
+            opening.set()
+            await opened.wait()
+            return await super().connect_tcp(*where, **how)
+
+    made: list[httpcore2.AsyncConnectionInterface] = []
+    sockets = made_by(httpcore2.AsyncConnectionPool(network_backend=Slow()), made)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask_at_once, sockets, sim, 1)
+            await opening.wait()
+            await sockets.aclose()
+            opened.set()
+    (one,) = made
+    assert one.is_closed()

@@ -242,9 +242,13 @@ class Run:
         self._scope.cancel()
 
     def stop(self, error: KimiError) -> None:
-        """End it for a reason of our own: what has arrived is its answer, and the error says why it is not whole."""
-        self._stopped = error
-        self._scope.cancel()
+        """End it for a reason of our own: what has arrived is its answer, and the error says why it is not whole.
+
+        One whose answer is whole is paid for, and about to end: it stays so.
+        """
+        if not self.exchange.fold.finished:
+            self._stopped = error
+            self._scope.cancel()
 
     async def ended(self) -> None:
         """Until it has ended."""

@@ -53,6 +53,10 @@ class Sink(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """All that came at once has been fed."""
+        ...
+
     def reset(self) -> None:
         """Forget everything: a new attempt begins."""
         ...
@@ -200,6 +204,7 @@ async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _W
                     done = True
                 elif payload and sink.feed(payload):
                     token = watch.tokens = True
+            sink.settle()
             if done:
                 watch.end(AFTER_DONE_S, socket)
             elif watch.over:

@@ -68,7 +68,6 @@ class Fold:
         "_finish",
         "_model",
         "_most",
-        "_most_chars",
         "_names",
         "_on_first",
         "_on_more",
@@ -119,8 +118,13 @@ class Fold:
         return max(self.pieces, self._chars // CHARS_A_TOKEN)
 
     def watch(self, most: int, on_more: Callable[[], None]) -> None:
-        """Have ``on_more`` called with each piece by which more than ``most`` tokens have arrived."""
-        self._most, self._most_chars, self._on_more = most, (most + 1) * CHARS_A_TOKEN, on_more
+        """Have ``on_more`` called once more than ``most`` tokens have arrived of an answer that is not whole."""
+        self._most, self._on_more = most, on_more
+
+    def settle(self) -> None:
+        """All that came at once has been fed: now it can be told whether it was too much, or the end."""
+        if self.tokens > self._most and not self.finished:
+            self._on_more()
 
     @property
     def has_answer(self) -> bool:
@@ -199,8 +203,6 @@ class Fold:
             if not self.pieces and self._on_first is not None:
                 self._on_first()
             self.pieces += 1
-            if self.pieces > self._most or self._chars >= self._most_chars:
-                self._on_more()
         return grew
 
     def _reason(self, delta: dict[str, Any]) -> bool:

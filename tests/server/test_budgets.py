@@ -135,6 +135,22 @@ async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
     assert len(chats(sim)) == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "looked_at_every_s"),
+    [("KIMI_BUDGET_USD_PER_CALL", 600), ("KIMI_BUDGET_USD_PER_CALL", 0.01), ("KIMI_BUDGET_USD_PER_DAY", 0.01)],
+)
+async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit_stays_so(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, limit: str, looked_at_every_s: float
+) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", looked_at_every_s)
+    monkeypatch.setattr("kimi_mcp.upstream.attempt.AFTER_FINISH_S", 0.5)
+    sim.play({"content": "word " * 1_000, "event_tokens": 5_000, "gate": "end of stream", "gate_at": 3})
+    async with served(sim, **{limit: "0.001"}) as kimi:
+        result = await kimi.instant()
+    assert (result.status, result.answer) == ("completed", "word " * 1_000)
+    assert result.said["usage"]["cost_usd"] > 0.001
+
+
 async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,6 +341,9 @@ async def test_a_fault_of_a_sink_is_ours_and_keeps_its_words_to_itself(sim: Simu
         def feed(self, payload: bytes) -> bool:
             raise RuntimeError(f"secret {KEY}")
 
+        def settle(self) -> None:
+            pass
+
         def reset(self) -> None:
             pass
 

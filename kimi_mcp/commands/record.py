@@ -29,8 +29,8 @@ KINDS: Mapping[str, str] = {
 SHORTEST = 6
 """Digits of an id that a person is shown at least."""
 
-_INTERNAL = ("known_tools",)
-"""What a swarm's task holds for the server that goes on with it, and for nobody else."""
+_TASK: Mapping[str, str | None] = {"known_tools": None, "known_definitions": "known tools"}
+"""What parts of a swarm's task are called where not by their names; None: it is for another server alone."""
 
 LEAST_PROMPT = 8
 """Characters of a prompt below which its column is left out."""
@@ -243,8 +243,17 @@ def _request(page: Page, request: Mapping[str, Any]) -> None:
         page.line()
         page.heading("Task")
         for name, value in cast("Mapping[str, Any]", task).items():
-            if value not in (None, [], {}) and name not in _INTERNAL:
-                page.row(name.replace("_", " "), scrub(shown(value)))
+            called = _TASK.get(name, name.replace("_", " "))
+            if value not in (None, [], {}) and called is not None:
+                page.row(called, scrub(_listed(value)))
+
+
+def _listed(value: Any) -> str:
+    """A value of a task; of several each by its name."""
+    if not isinstance(value, list):
+        return shown(value)
+    several = cast("list[str | Mapping[str, Any]]", value)
+    return shown(", ".join(each if isinstance(each, str) else str(each.get("name")) for each in several))
 
 
 def _section(page: Page, name: str, text: str | None) -> None:

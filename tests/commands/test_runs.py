@@ -317,6 +317,29 @@ def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
     assert "lead: make a plan" in shown
 
 
+def test_the_task_of_a_swarm_is_shown_with_the_names_of_its_tools(data_dir: Path) -> None:
+    task = {
+        "prompt": "Look at {{item}}.",
+        "items": ["Rome", "Oslo"],
+        "tools": None,
+        "known_tools": {"odd__look": "5f0e"},
+        "known_definitions": [
+            {"name": "odd__look", "description": "Looks.", "parameters": {"type": "object"}},
+            {"name": "odd__find", "description": "Finds.", "parameters": {"type": "object"}},
+        ],
+        "known_servers": ["odd"],
+    }
+    keeping(data_dir, lambda journal: begin(journal, number(1), request={"task": task}, resumable=True))
+    shown = kimi("show", number(1)).stdout
+    rows = [tuple(line.split(None, 2)) for line in shown.partition("Task")[2].splitlines() if line.strip()]
+    assert [" ".join(row) for row in rows] == [
+        "prompt Look at {{item}}.",
+        "items Rome, Oslo",
+        "known tools odd__look, odd__find",
+        "known servers odd",
+    ]
+
+
 def test_the_value_of_a_structured_answer_is_shown_as_json(data_dir: Path) -> None:
     keeping(data_dir, lambda journal: one(journal, number(1), answer="…", parsed={"wahr": True, "nichts": None}))
     shown = kimi("show", number(1)).stdout

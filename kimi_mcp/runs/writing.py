@@ -47,7 +47,7 @@ class Writer:
         self._journal, self._limits, self._tasks = journal, limits, tasks
         self._written: dict[tuple[str, int, str], int] = {}
         self._seen: dict[str, tuple[int, int]] = {}
-        self._attempts: dict[str, int] = {}
+        self._stands: dict[str, tuple[int, float]] = {}
         self._writing = False
 
     async def write(self, run: Run) -> None:
@@ -139,8 +139,9 @@ class Writer:
                 counted[run.id] = self._limits.counted_usd(run)
             if run.task is not None:
                 lived[run.id] = run.lived()
-            if run.work is None and run.attempts != self._attempts.get(run.id, 0):
-                self._attempts[run.id] = run.attempts
+            stands = run.attempts, counted.get(run.id, 0.0) if run.work is not None else 0.0
+            if stands != self._stands.get(run.id, (0, 0.0)):
+                self._stands[run.id] = stands
                 sent[run.id] = replace(run.snapshot(), answer="", reasoning=None)
 
         def done(fault: BaseException | None) -> None:
@@ -160,7 +161,7 @@ class Writer:
                 self._written[one.run_id, one.request, one.of] = one.start
                 self._seen.pop(one.run_id, None)
         for run_id in sent:
-            self._attempts.pop(run_id, None)
+            self._stands.pop(run_id, None)
 
     def _grown(self, run: Run) -> list[Grown]:
         fold, grown = run.exchange.fold, list[Grown]()
@@ -198,7 +199,7 @@ class Writer:
     def forget(self, run: Run) -> None:
         """It has ended: how far it was written does not matter any more."""
         self._seen.pop(run.id, None)
-        self._attempts.pop(run.id, None)
+        self._stands.pop(run.id, None)
         for key in [key for key in self._written if key[0] == run.id]:
             del self._written[key]
 

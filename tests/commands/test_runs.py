@@ -196,6 +196,24 @@ def test_options_belong_behind_the_command() -> None:
     assert "behind the command" in done.stderr
 
 
+async def test_a_swarm_that_has_not_ended_is_listed_with_what_its_steps_have_used(sim: Simulator) -> None:
+    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
+    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+        await server.greet()
+        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
+        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        await written_down(run_id, 1)
+        with anyio.fail_after(30):
+            while not (running := (await process("runs", "--json")).json[0])["usage"]["total_tokens"]:
+                pass
+        server.process.kill()
+        await server.process.wait()
+    assert running["status"] == "running"
+    assert running["usage"]["total_tokens"] > 0
+    assert running["usage"]["cost_usd"] > 0
+    assert (await process("runs", "--json")).json[0]["usage"] == running["usage"], "and a dead server too"
+
+
 # ── show ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

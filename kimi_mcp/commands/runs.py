@@ -308,16 +308,17 @@ async def _ended(journal: Journal, record: Record) -> Record:
     """The record of a run that was told to end; it still runs where its server did not hear in time."""
     import anyio
 
-    if record.orphaned:
-        from kimi_mcp.swarm import tallied
-
-        record = await journal.cancel_left(record, tallied)
     if record.running:
-        await journal.ask_to_cancel(record.id)
+        await journal.ask_to_cancel(record.id)  # of a dead server's too: somebody may go on with it at this moment
     with anyio.move_on_after(CANCEL_WITHIN_S):
         while record.running:
-            await anyio.sleep(LOOK_EVERY_S)
-            record = await journal.find(record.id, None) or record
+            if record.orphaned:  # from the first, or its server has died before it heard
+                from kimi_mcp.swarm import tallied
+
+                record = await journal.cancel_left(record, tallied)
+            else:
+                await anyio.sleep(LOOK_EVERY_S)
+                record = await journal.find(record.id, None) or record
     return record
 
 

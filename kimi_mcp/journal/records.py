@@ -95,6 +95,8 @@ class Record:
     """How it stands or ended, with all that has arrived."""
     lived_s: float = 0.0
     """Seconds that it has lived, in all its servers together; written down only where another one may go on with it."""
+    cancel_asked: bool = False
+    """Whether its server was told to cancel it."""
     orphaned: bool = False
     """Whether it runs no longer, though nobody has said how it ended: its server is dead."""
 

@@ -157,6 +157,7 @@ def record(connection: Connection, row: Found, *, texts: bool = True) -> Record:
         model_id=told["model_id"],
         resumable=bool(told["resumable"]),
         lived_s=told["lived_s"],
+        cancel_asked=bool(told["cancel_asked"]),
         outcome=outcome_from_json(
             told["outcome"],
             run_id=told["id"],

@@ -122,7 +122,13 @@ class Runs:
         return run or RecordedRun(self.journal, record, self)
 
     async def take_up(self, record: Record) -> Run | None:
-        """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does."""
+        """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does.
+
+        One that was told to cancel, and whose server did not live to hear it, ends here instead.
+        """
+        if record.orphaned and record.cancel_asked:
+            await self.cancel_left(record)
+            return None
         task = record.request.get("task")
         if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
             return None

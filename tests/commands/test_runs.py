@@ -521,6 +521,24 @@ async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatc
     assert "was told to end" in done.stderr
 
 
+async def test_a_run_whose_server_dies_before_it_hears_is_ended_here(data_dir: Path) -> None:
+    deaf = Journal(data_dir)
+    await begin(deaf, number(1), resumable=True)
+    done: list[Any] = []
+
+    async def cancel() -> None:
+        done.append(await process("runs", "cancel", number(1)))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel)
+            while not await deaf.asked_to_cancel():
+                await anyio.sleep(0.01)
+            await deaf.aclose(unfinished=True)
+    assert (done[0].status, done[0].err) == (0, "")
+    assert "is cancelled" in done[0].out
+
+
 # ── prune ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -19,7 +19,7 @@ from kimi_mcp.journal.journal import Journal
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import Limits
 from tests.journal.keeping import begin, in_thread, opened
-from tests.server.asking import KEY, chats, raw_process, served
+from tests.server.asking import KEY, Result, chats, raw_process, served
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.stdio.peer import Peer
 from tests.swarm.toolbox.test_processes import ended
@@ -75,6 +75,17 @@ async def status(run_id: str) -> str:
     return await in_thread(look)
 
 
+async def asked_to_cancel(run_id: str) -> None:
+    """Once that is on record."""
+
+    def look() -> bool:
+        with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+            return bool(file.execute("SELECT cancel_asked FROM runs WHERE id = ?", (run_id,)).fetchone()[0])
+
+    while not await in_thread(look):
+        await anyio.sleep(0.01)
+
+
 async def comes_to(run_id: str, wanted: str) -> None:
     with anyio.fail_after(20):
         while await status(run_id) != wanted:
@@ -128,6 +139,36 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim:
         assert (await kimi.run(run_id)).said == result.said
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         assert file.execute(counted).fetchone() == before, "what was spent today stays spent"
+    assert len(chats(sim)) == 3
+
+
+async def test_one_that_its_server_was_told_to_cancel_and_did_not_hear_of_is_not_gone_on_with(sim: Simulator) -> None:
+    run_id = await left(sim)
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        file.execute("UPDATE runs SET cancel_asked = 1")
+    async with served(sim) as kimi:
+        await comes_to(run_id, "cancelled")
+        result = await kimi.run(run_id)
+    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "cancelled", "completed"]
+    assert len(chats(sim)) == 3, "nothing is asked any more"
+
+
+@pytest.mark.usefixtures("late")
+async def test_one_whose_server_dies_before_it_hears_that_it_is_cancelled_ends_all_the_same(sim: Simulator) -> None:
+    results: list[Result] = []
+    async with begun(sim) as (peer, run_id), served(sim) as kimi:
+        await kimi.run(run_id, "status")
+        peer.signal(signal.SIGSTOP)  # it hears nothing any more
+
+        async def cancel() -> None:
+            results.append(await kimi.run(run_id, "cancel"))
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cancel)
+                await asked_to_cancel(run_id)
+                peer.signal(signal.SIGKILL)
+    assert results[0].status == "cancelled"
     assert len(chats(sim)) == 3
 
 

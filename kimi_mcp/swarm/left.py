@@ -1,4 +1,4 @@
-"""``tallied``: what a swarm has done whose server died, told from its steps without going on with it. Pure, no I/O."""
+"""What a swarm had done whose server died, told from its steps: as its end, or while its replay is behind. Pure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from kimi_mcp.swarm.asked import SwarmCall
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Agent, Tally
 
+_UNREADABLE = (KeyError, TypeError, ValueError)
+"""What a step raises that another version wrote."""
+
 
 def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
     """The outcome of a swarm that is to be ended, with what its finished steps brought and used.
@@ -21,9 +24,11 @@ def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
     It tells what the swarm would have told had it been ended in its own server, but for requests under way: of those
     nobody knows. What another version wrote may not be readable; then it tells what it told before.
     """
+    tally = Tally()
+    tally.report(record.outcome.policy)
     try:
-        tally = _tally(record, sorted(steps, key=_order))
-    except (InvalidArguments, KeyError, TypeError, ValueError):
+        _retell(tally, SwarmCall.of_json(record.request["task"]), steps, record.outcome.provider)
+    except (InvalidArguments, *_UNREADABLE):
         return record.outcome
     ended = [step.ended_at for step in steps if step.ended_at is not None]
     took = max([record.outcome.timing.total_s, *(at - record.started_at for at in ended)])
@@ -31,16 +36,24 @@ def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
     return tally.so_far(replace(record.outcome, status="cancelled", timing=timing))
 
 
-def _tally(record: Record, steps: Sequence[Step]) -> Tally:
+def known_before(call: SwarmCall, steps: Sequence[Step]) -> Tally | None:
+    """How far a swarm was that is gone on with; None where another version wrote what can't be read."""
     tally = Tally()
-    tally.report(record.outcome.policy)
-    call = SwarmCall.of_json(record.request["task"])
+    try:
+        _retell(tally, call, steps, call.first_provider)
+    except _UNREADABLE:
+        return None
+    return tally
+
+
+def _retell(tally: Tally, call: SwarmCall, steps: Sequence[Step], provider: str | None) -> None:
+    """Put into a tally what finished steps brought and used."""
     lines = {"main": tally.main}
     if call.items:
         tally.stage()
         lines |= {agent.id: agent for agent in map(tally.agent, call.names)}
     used: dict[str, list[JSON]] = {}
-    for step in steps:
+    for step in sorted(steps, key=_order):
         told, result = step.told, step.result
         if told["agent"] not in lines:
             lines[told["agent"]] = tally.agent(told["name"])
@@ -48,13 +61,12 @@ def _tally(record: Record, steps: Sequence[Step]) -> Tally:
         if told["kind"] == "request":
             agent.status = "running"  # whatever came before was not its end
             if result is not None:
-                _add(tally, agent, Said.of_json(result), record.outcome.provider or "the provider")
+                _add(tally, agent, Said.of_json(result), provider or "the provider")
         elif result is not None:
             used.setdefault(step.key.rpartition("/")[0], []).append(result)
             agent.status = "running"
     for turn, results in used.items():
         lines[turn.partition("/")[0]].use(results)
-    return tally
 
 
 def _add(tally: Tally, agent: Agent, said: Said, provider: str) -> None:

@@ -29,6 +29,7 @@ from kimi_mcp.swarm.asked import SwarmCall
 from kimi_mcp.swarm.desk import Desk
 from kimi_mcp.swarm.hands import ToolHands
 from kimi_mcp.swarm.lead import Lead, told
+from kimi_mcp.swarm.left import known_before
 from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
 from kimi_mcp.swarm.pace import Pace
 from kimi_mcp.swarm.tally import Agent, Tally
@@ -83,13 +84,14 @@ def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitab
 async def _swarm(
     call: SwarmCall, run: Run, engine: Engine, steps: Steps | None, pace: Pace | None, toolbox: OpenToolbox | None
 ) -> Outcome:
-    run.mode, run.turns = "thinking", (user(_asked(call)),)
+    run.mode, run.turns, tally = "thinking", (user(_asked(call)),), Tally()
+    if call.first_provider is not None:  # it is gone on with: what it has used is known from the first
+        tally.before, run.work = known_before(call, await run.journal.steps_of(run.id)), tally
     provider = call.provider or call.first_provider
     way = await engine.find_way(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
     first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=way.model_asked)
     plan = way.decide(first)  # what can't be had is refused here, before anything is started or paid for
-    tally = Tally()
     tally.report(plan.adjustments)
     limits = _limits(call, plan.limits, engine.settings)
     run.work = tally
@@ -114,6 +116,7 @@ async def _swarm(
             tally=tally,
         )
         await (_items if call.items else _led)(call, desk, tools)
+        tally.before = None
         tally.report(_on_tools(call, tools))  # what went wrong with them meanwhile
     return _outcome(call, run, desk)
 

@@ -128,6 +128,8 @@ class Tally:
         """The sub-agents, in the order of their ids."""
         self.policy: dict[tuple[Any, ...], Adjustment] = {}
         """What the policy changed and warned of, each once."""
+        self.before: Tally | None = None
+        """How far the swarm was when its server died: it tells that until its replay is as far again."""
         self._stages: list[_Stage] = []
 
     def stage(self) -> None:
@@ -164,16 +166,17 @@ class Tally:
     @property
     def attempts(self) -> int:
         """Upstream requests so far."""
-        everyone = (self.main, *self.agents)
-        return sum(agent.attempts + (agent.exchange.attempts if agent.exchange else 0) for agent in everyone)
+        return max(self._attempts, self.before.attempts if self.before else 0)
 
     def counted_usd(self, dearest: Price | None) -> float:
-        """What spending limits count for it so far."""
-        del dearest  # it counts where a price is unknown already
-        return sum(agent.counted_usd for agent in (self.main, *self.agents))
+        """What spending limits count for it so far: never less than what is spent already."""
+        counted = sum(agent.counted_usd for agent in (self.main, *self.agents))
+        return max(counted, self.before.counted_usd(dearest) if self.before else 0.0)
 
     def phase(self) -> str:
         """What it is at, in a line: agents by their state, steps, tokens, cost."""
+        if (before := self._further) is not None:
+            return before.phase()
         everyone = (self.main, *self.agents)
         flowing = sum(agent.exchange.fold.tokens for agent in everyone if agent.exchange)
         tokens = sum(agent.tokens for agent in everyone) + flowing
@@ -189,6 +192,8 @@ class Tally:
 
     def so_far(self, outcome: Outcome) -> Outcome:
         """A run's outcome, with what its many requests have brought."""
+        if (before := self._further) is not None:
+            return before.so_far(outcome)
         everyone = (self.main, *self.agents)
         last, flowing = self.main.last, self.main.exchange
         completion = flowing.fold.completion() if flowing else last.completion if last else None
@@ -223,6 +228,16 @@ class Tally:
             "critical_steps": sum(stage.steps for stage in self._stages) + sum(longest),
             "speedup": round(alone / path, 2) if path else None,
         }
+
+    @property
+    def _attempts(self) -> int:
+        everyone = (self.main, *self.agents)
+        return sum(agent.attempts + (agent.exchange.attempts if agent.exchange else 0) for agent in everyone)
+
+    @property
+    def _further(self) -> Tally | None:
+        """What is known from before, as long as the replay is not as far."""
+        return self.before if self.before is not None and self._attempts < self.before.attempts else None
 
     def _cost(self) -> float | None:
         costs = [agent.cost_usd for agent in (self.main, *self.agents)]

@@ -172,6 +172,26 @@ async def test_one_whose_server_dies_before_it_hears_that_it_is_cancelled_ends_a
     assert len(chats(sim)) == 3
 
 
+async def test_one_that_is_cancelled_before_it_is_as_far_again_keeps_what_it_had_used(sim: Simulator) -> None:
+    run_id = await left(sim)
+    sim.play({"match": {"path": "/v1/models"}, "gate": "models"})  # it asks for them before it goes on with anything
+    async with served(sim) as kimi:
+        await sim.until(lambda: sim.waiting_at("models") == 1)
+        running = await kimi.run(run_id, "status")
+        cancelled = await kimi.run(run_id, "cancel")
+    for result, third in ((running, "running"), (cancelled, "cancelled")):
+        assert result.status == third
+        assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", third, "completed"]
+        assert result.said["usage"]["total_tokens"] > 0
+        assert result.said["usage"]["cost_usd"] > 0
+        assert result.attempts == 2
+    with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
+        counted, outcome = file.execute("SELECT counted_usd, outcome FROM runs").fetchone()
+    assert counted == pytest.approx(cancelled.said["usage"]["cost_usd"]), "what was spent today stays spent"
+    assert json.loads(outcome)["usage"]["total_tokens"] == cancelled.said["usage"]["total_tokens"]
+    assert len(chats(sim)) == 3
+
+
 async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Simulator) -> None:
     run_id = await left(sim)
     async with served(None, provider=None) as poor:

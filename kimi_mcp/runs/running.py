@@ -145,6 +145,8 @@ class Runs:
                 await self.take_up(record)
             except KimiError as fault:
                 log.warning("%s is left for another server: %s %s", record.id, fault.message, fault.fix)
+            except Exception:  # it may be what another version wrote: no reason to keep this server from its work
+                log.exception("%s is left for another server", record.id)
 
     async def cancel_left(self, record: Record) -> Record:
         """End a run whose server is dead; how it stands by now where somebody goes on with it."""

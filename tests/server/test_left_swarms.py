@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -287,9 +288,14 @@ async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Si
     assert result.said["provider"] == "simulator"
 
 
-async def test_one_that_another_version_left_keeps_no_other_from_going_on(sim: Simulator) -> None:
+@pytest.mark.parametrize(
+    "task",
+    [{"kind": "of a later version"}, {"prompt": "Hi.", "items": [], "tools": None, "known_servers": 5}],
+    ids=["other fields", "other types"],
+)
+async def test_one_that_another_version_left_keeps_no_other_from_going_on(sim: Simulator, task: Any) -> None:
     odd = Journal(Path(os.environ["KIMI_DATA_DIR"]))
-    await begin(odd, "run_odd", tool="kimi_swarm", resumable=True, request={"task": {"kind": "of a later version"}})
+    await begin(odd, "run_odd", tool="kimi_swarm", resumable=True, request={"task": task})
     await odd.aclose(unfinished=True)
     run_id = await left(sim)
     async with served(sim) as kimi:

@@ -37,8 +37,8 @@ ANYWHERE = 1
 STOP = "\n\n"
 """What has to stand behind a text that a branch is asked about: no letter, so that it can be no part of a phrase."""
 
-GUARDED_CHARS = 64
-"""How far two words of any kind reach, with the blanks around them and what they lead to."""
+GUARDED_CHARS = 80
+"""How far three words of any kind reach, with the blanks around them and the word that they lead to."""
 
 _BLANK = re.compile(r"\W{0,3}")
 
@@ -212,11 +212,17 @@ class Ways(Generic[Meaning]):
 
 
 def _guarded(match: _Match, rest: str) -> _Match:
-    """Looks first for what two words of any kind lead to, if a phrase has them: each has fourteen ends to be tried."""
+    """A search that first looks for what two or three words of any kind lead to, if a phrase begins with such.
+
+    Each of them has fourteen ends, and all would be tried in vain where what follows does not stand near.
+    """
     words, _, led_to = rest.rpartition("*? ")
     if words not in ("*? ", "*? *? "):
         return match
-    leads = re.compile(_either([_atoms(word) for word in led_to.split()[0].split("|")])).search
+    slot = led_to.split()[0]
+    if slot == ".." or slot.endswith("?"):
+        return match  # nothing that has to stand there
+    leads = re.compile(_either([_atoms(word) for word in slot.split("|")])).search
     return lambda text, end: match(text, end) if leads(text, end, end + GUARDED_CHARS) else None
 
 

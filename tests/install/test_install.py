@@ -322,6 +322,15 @@ def test_who_takes_a_key_out_is_told_that_the_copy_still_holds_it(file: Path) ->
     assert take(HOSTS["claude-code"], file).in_clear == ()
 
 
+@each_host
+def test_what_is_no_utf_8_is_told_and_nothing_is_written(host: Host, file: Path) -> None:
+    with pytest.raises(InvalidArguments, match="KIMI_ROOTS is no UTF-8"):
+        put(host, file, {"KIMI_ROOTS": "/data/\udcff"})
+    with pytest.raises(InvalidArguments, match="path is no UTF-8"):
+        snippet(host, "kimi", Started(command="/opt/\udcff/kimi-mcp"), {}, {})
+    assert not file.exists()
+
+
 def test_one_host_alone_has_no_place_for_secrets() -> None:
     assert [host.id for host in HOSTS.values() if host.keys.way == "plain"] == ["claude-desktop"]
 

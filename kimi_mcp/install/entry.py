@@ -26,7 +26,7 @@ PROGRAM = "kimi-mcp"
 MODULE = "kimi_mcp"
 """The package's name, for ``python -m``."""
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

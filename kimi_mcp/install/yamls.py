@@ -34,7 +34,10 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
             return _put_in(text, holder, {step: _wrapped(path[done + 1 :], value)}, line_end)
         key, inner = entry
         if done + 1 == len(path) or _says_nothing(inner):
-            return _replaced(text, holder, key, inner, {step: _wrapped(path[done + 1 :], value)}, line_end)
+            value = _wrapped(path[done + 1 :], value)
+            if done + 1 < len(path) and not holder.flow_style:
+                return _filled(text, key, inner, value, line_end)
+            return _replaced(text, holder, key, inner, {step: value}, line_end)
         holder = inner
     return text
 
@@ -122,6 +125,14 @@ def _replaced(text: str, holder: Any, key: Any, value: Any, new: dict[str, Any],
         return text[: key.start_mark.index] + inside + text[_last(text, key, value) :]
     start, end = _lines(text, key, value)
     return text[:start] + _printed(new, key.start_mark.column, line_end) + text[end:]
+
+
+def _filled(text: str, key: Any, value: Any, new: dict[str, Any], line_end: str) -> str:
+    """With something where a key says nothing; the comment behind it stays."""
+    colon = text.index(":", key.end_mark.index) + 1
+    end = _lines(text, key, value)[1]
+    line = text[:colon] + text[max(colon, _last(text, key, value)) : end]
+    return _ended(line, line_end) + _printed(new, key.start_mark.column + 2, line_end) + text[end:]
 
 
 def _lines(text: str, key: Any, value: Any) -> tuple[int, int]:

@@ -279,10 +279,11 @@ def test_an_empty_place_for_servers_that_was_there_stays(host: Host, file: Path)
         ("cursor", '{\n  "z": 1\n}\n', ('"mcpServers": {', '"mcpServers": {\n    // mine')),
         ("cursor", '{\n  "z": 1\n}\n', ('  "mcpServers": {', '  // mine\n  "mcpServers": {')),
         ("cursor", '{\n  "z": 1\n}\n', ("    }\n  }\n}", "    }\n  } // mine\n}")),
+        ("cursor", '{\n  "mcpServers": null,\n  "z": 1\n}\n', ("  },\n", "  } // mine\n,\n")),
         ("goose", "z: 1\n", ("extensions:", "extensions: # mine")),
         ("goose", "z: 1\n", ("extensions:", "# mine\nextensions:")),
     ],
-    ids=["inside", "above", "behind", "yaml-behind", "yaml-above"],
+    ids=["inside", "above", "behind", "before-comma", "yaml-behind", "yaml-above"],
 )
 def test_a_comment_on_the_place_for_servers_keeps_both(id: str, old: str, new: tuple[str, str], file: Path) -> None:
     file.write_text(old, "utf-8")
@@ -293,6 +294,14 @@ def test_a_comment_on_the_place_for_servers_keeps_both(id: str, old: str, new: t
     take(HOSTS[id], file)
     assert "mine" in file.read_text("utf-8")
     assert servers(HOSTS[id], file) == {}
+
+
+@pytest.mark.parametrize("nothing", ["", " ~", " null", " {}"])
+def test_a_comment_behind_a_place_for_servers_that_says_nothing_stays(nothing: str, file: Path) -> None:
+    file.write_text(f"z: 1\nextensions:{nothing} # mine\n", "utf-8")
+    put(HOSTS["goose"], file)
+    assert "extensions: # mine\n" in file.read_text("utf-8")
+    assert servers(HOSTS["goose"], file).keys() == {"kimi"}
 
 
 @each_host

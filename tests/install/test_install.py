@@ -302,6 +302,14 @@ def test_a_comment_on_the_place_for_servers_keeps_both(id: str, old: str, new: t
     assert servers(HOSTS[id], file) == {}
 
 
+@pytest.mark.parametrize("old", [{"z": 1}, {"inputs": [], "z": 1}], ids=["none", "empty"])
+def test_a_list_of_questions_goes_only_where_it_was_made_for_ours(old: Any, file: Path) -> None:
+    file.write_text(json.dumps(old), "utf-8")
+    put(HOSTS["vscode"], file)
+    take(HOSTS["vscode"], file)
+    assert json.loads(file.read_text("utf-8")) == old
+
+
 @pytest.mark.parametrize("nothing", ["", " ~", " null", " {}"])
 def test_a_comment_behind_a_place_for_servers_that_says_nothing_stays(nothing: str, file: Path) -> None:
     file.write_text(f"z: 1\nextensions:{nothing} # mine\n", "utf-8")

@@ -29,7 +29,7 @@ KINDS: Mapping[str, str] = {
 SHORTEST = 6
 """Digits of an id that a person is shown at least."""
 
-_INTERNAL = ("known_tools",)
+_INTERNAL = ("known_tools", "known_definitions", "known_servers", "first_provider", "first_model")
 """What a swarm's task holds for the server that goes on with it, and for nobody else."""
 
 LEAST_PROMPT = 8

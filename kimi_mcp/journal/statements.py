@@ -257,9 +257,11 @@ _TOLD = select(
     bindparam("told", type_=Text),
     bindparam("now", type_=Float),
 )
-_BEGIN = insert(steps).from_select(
-    ["run_id", "key", "told", "began_at"], _TOLD.where(~select(steps.c.key).where(*_THE_STEP).exists())
-).execution_options(preserve_rowcount=True)
+_BEGIN = (
+    insert(steps)
+    .from_select(["run_id", "key", "told", "began_at"], _TOLD.where(~select(steps.c.key).where(*_THE_STEP).exists()))
+    .execution_options(preserve_rowcount=True)
+)
 _BROUGHT = select(steps.c.result).where(*_THE_STEP)
 _FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("brought"), ended_at=bindparam("now"))
 

@@ -52,7 +52,6 @@ SHELVES: tuple[Shelf, ...] = (
             "registry-entry.ts": documents.aims_registry_entry,
             "mcp-tool-entry.ts": documents.aims_tool_entry,
         },
-        start="none",
     ),
     Shelf(
         folder="mcp-registry",

@@ -23,7 +23,7 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
     """The text with ``value`` at the end of ``path``; mappings that are missing on the way are made."""
     line_end = "\r\n" if "\r\n" in text else "\n"
     root: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
-    if root is None:
+    if root is None or _is_null(root):
         return _ended(text, line_end) + _printed(_wrapped(path, value), 0, line_end)
     holder: Any = root
     for done, step in enumerate(path):
@@ -104,9 +104,12 @@ def _is_alias(key: Any, value: Any) -> bool:
     return value.start_mark.index < key.start_mark.index
 
 
+def _is_null(node: Any) -> bool:
+    return isinstance(node, _YAML.ScalarNode) and node.tag.endswith(":null")
+
+
 def _says_nothing(node: Any) -> bool:
-    null = isinstance(node, _YAML.ScalarNode) and node.tag.endswith(":null")
-    return null or (_is_mapping(node) and not node.value)
+    return _is_null(node) or (_is_mapping(node) and not node.value)
 
 
 def _put_in(text: str, holder: Any, new: dict[str, Any], line_end: str) -> str:

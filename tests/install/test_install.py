@@ -116,6 +116,14 @@ def test_an_empty_file_is_filled(host: Host, file: Path, text: str) -> None:
     assert servers(host, file).keys() == {"kimi"}
 
 
+@pytest.mark.parametrize("text", ["---\n", "---", "# mine\n---\n\n"])
+def test_a_yaml_document_that_has_only_begun_is_filled(text: str, file: Path) -> None:
+    file.write_text(text, "utf-8")
+    put(HOSTS["goose"], file)
+    assert servers(HOSTS["goose"], file).keys() == {"kimi"}
+    assert file.read_text("utf-8").startswith(text)
+
+
 @pytest.mark.parametrize("host", [host for host in HOSTS.values() if host.kind != "toml"], ids=lambda host: host.id)
 def test_null_in_the_servers_place_counts_as_none(host: Host, file: Path) -> None:
     old = {host.servers[0]: None, "theme": "dark"}

@@ -139,6 +139,7 @@ def run(
     environment |= {"PATH": os.pathsep.join((str(path or Path(sys.executable).parent), os.defpath))}
     environment |= {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home / "appdata"), "NO_COLOR": "1"}
     environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    environment |= {"KIMI_DISABLE_TELEMETRY": "1", "KIMI_CODE_NO_AUTO_UPDATE": "1"}
     # Gemini CLI starts no server in a folder that nobody vouched for.
     environment |= {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
     return subprocess.run(

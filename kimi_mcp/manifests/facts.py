@@ -25,6 +25,9 @@ registers it first would be run. True makes every manifest start the published p
 SERVER = "kimi"
 """The server's name in a host, as ``kimi-mcp install`` writes it."""
 
+PLUGIN = "kimi"
+"""The plugin's name in hosts that have plugins."""
+
 ASKED = ("KIMI_API_KEY", "KIMI_PROVIDER", "KIMI_BASE_URL")
 """Settings that a host's form asks for: a key, whose it is, and where an engine of one's own listens."""
 

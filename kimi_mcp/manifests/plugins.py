@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from kimi_mcp.install import Started, load_hosts, snippet
 from kimi_mcp.install.entry import is_secret
-from kimi_mcp.manifests.facts import OWNER, SERVER, Facts, as_json, asked, plain, started
+from kimi_mcp.manifests.facts import OWNER, PLUGIN, SERVER, Facts, as_json, asked, plain, started
 from kimi_mcp.prompts import Prompt
 from kimi_mcp.settings import VARIABLES
 
@@ -17,9 +17,6 @@ REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/ser
 
 PLUGIN_SCHEMAS = "https://agent-plugins.org/schemas/1.0.0/"
 """Where the schemas of Agent Plugins stand."""
-
-PLUGIN = "kimi"
-"""The plugin's name."""
 
 TITLES: Mapping[str, str] = {
     "KIMI_API_KEY": "Key",

@@ -28,10 +28,11 @@ LEAST_WISH_CHARS = 8
 searched of a beginning, it alone is the wish."""
 
 MOST_BEGUN = 60
-"""How many words are looked at with which a sign or a denial may begin: a text that holds more is made of them."""
+"""How many words are looked at with which a sign or a denial may begin: a text that holds more is made of them. No
+labelled text has more than thirty-three."""
 
 MOST_FOUND = 20
-"""How many signs and denials are looked for, for the same reason."""
+"""How many signs and denials are counted, for the same reason; no labelled text has more than thirteen."""
 
 PRIORITY_POINTS: Mapping[str, int] = {"critical": 100, "high": 10, "medium": 5, "low": 1}
 """What AIMS adds to a skill's score for its priority."""

@@ -37,8 +37,8 @@ ANYWHERE = 1
 STOP = "\n\n"
 """What has to stand behind a text that a branch is asked about: no letter, so that it can be no part of a phrase."""
 
-GUARDED_CHARS = 64
-"""How far two words of any kind reach, with the blanks around them and what they lead to."""
+GUARDED_CHARS = 80
+"""How far three words of any kind reach, with the blanks around them and the word that they lead to."""
 
 _BLANK = re.compile(r"\W{0,3}")
 
@@ -53,7 +53,7 @@ _TWO_DIGITS = re.compile(r"\d\d")
 _LETTER = re.compile(r"\w")
 
 _LANDMARK = re.compile(r"#|\w(?!\w?\*$)")
-"""A word that can be found by its end, or by three letters of it."""
+"""A word that can be a landmark: any but a stem of one or two letters, for stems are looked up by ``KEY`` letters."""
 
 Meaning = TypeVar("Meaning")
 
@@ -95,7 +95,7 @@ def _atoms(word: str) -> Sequence[str]:
 
 
 def _either(words: Sequence[Sequence[str]]) -> str:
-    """Any of the words, the first of them first; what several begin with is looked at once."""
+    """Any of the words, the first of them first; what several begin with is looked at once: ``th(?:at|is)``."""
     if len(words) == 1:
         return "".join(words[0])
     letters = all(word and len(word[0].lstrip("\\")) == 1 and word[0] != r"\b" for word in words)
@@ -130,7 +130,8 @@ def _next_keys(rest: str) -> set[str] | None:
 class Landmarks:
     """The words that phrases need behind a gap: a bit for each place that one of several words must fill.
 
-    Words may be found where none begins, so a text is said to hold whatever its words end with.
+    The blank between two words of a phrase may be empty, so that one of its words may begin in the middle of a text's:
+    a text is said to hold whatever its words end with ("screenshot" holds "shot").
     """
 
     def __init__(self) -> None:
@@ -212,11 +213,17 @@ class Ways(Generic[Meaning]):
 
 
 def _guarded(match: _Match, rest: str) -> _Match:
-    """Looks first for what two words of any kind lead to, if a phrase has them: each has fourteen ends to be tried."""
+    """A search that first looks for what two or three words of any kind lead to, if a phrase begins with such.
+
+    Each of them has fourteen ends, and all would be tried in vain where what follows does not stand near.
+    """
     words, _, led_to = rest.rpartition("*? ")
     if words not in ("*? ", "*? *? "):
         return match
-    leads = re.compile(_either([_atoms(word) for word in led_to.split()[0].split("|")])).search
+    slot = led_to.split()[0]
+    if slot == ".." or slot.endswith("?"):
+        return match  # nothing that has to stand there
+    leads = re.compile(_either([_atoms(word) for word in slot.split("|")])).search
     return lambda text, end: match(text, end) if leads(text, end, end + GUARDED_CHARS) else None
 
 
@@ -243,6 +250,7 @@ class _ByKey(Generic[Meaning]):
         """``made`` holds the ways that are there already, so that none is compiled twice."""
 
         def ways(rows: Iterable[_Row[Meaning]]) -> Sequence[Ways[Meaning]]:
+            # Neighbours with one landmark share a pattern; to gather all of them would change which is found first.
             groups = [list(some) for _, some in groupby(rows, attrgetter("needs"))]
             return [made.setdefault(tuple(map(id, some)), Ways(some)) for some in groups]
 

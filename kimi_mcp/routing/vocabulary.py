@@ -162,24 +162,24 @@ class Vocabulary:
         return found.end() if found else start
 
     def begun(self, text: str) -> tuple[Sequence[_Begun], int]:
-        """What begins in a text, word by word, and the bits of its landmarks."""
+        """Each word of a text with which a phrase may begin, and the bits of the landmarks that the text holds."""
         if not text.isascii() and not _FOREIGN.search(text):
             text = text.encode("ascii", "replace").decode("ascii")  # nothing but marks is lost
         found = self._mixed(text) if not text.isascii() and _UNSPACED.search(text) else self._spaced(text)
         held = ANYWHERE
         for _, _, (_, bits) in found:
             held |= bits
-        return found, held
+        return [each for each in found if each[2][0]], held
 
     def _spaced(self, text: str) -> Sequence[_Begun]:
-        """What begins in a text that parts its words."""
+        """Each word of a text that parts its words, if a phrase may begin with it or it is a landmark."""
         words = text.translate(_BLANKED).split(" ") if text.isascii() else _MARK.split(text)
         ends = map(add, accumulate(map(len, words)), count())
         known = map(self.known.__getitem__, words)
         return [(end - len(word), end, what) for end, word, what in zip(ends, words, known, strict=False) if what]
 
     def _mixed(self, text: str) -> Sequence[_Begun]:
-        """What begins in a text with letters of unspaced languages."""
+        """The same of a text with letters of unspaced languages, each of which is a word."""
         known, single = self.known, self.single
         spaced = [(*word.span(), what) for word in _SPACED.finditer(text) if (what := known[word[0]])]
         letters = [

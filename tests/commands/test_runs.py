@@ -354,7 +354,6 @@ def test_the_task_of_a_swarm_is_shown_with_the_names_of_its_tools(data_dir: Path
         "prompt Look at {{item}}.",
         "items Rome, Oslo",
         "known tools odd__look, odd__find",
-        "known servers odd",
     ]
 
 

@@ -47,6 +47,12 @@ def with_other(host: Host) -> str:
     return {"json": "", "jsonc": "// mine\n", "toml": "# mine\n", "yaml": "# mine\n"}[host.kind] + text
 
 
+def written(file: Path) -> tuple[int, ...]:
+    """What changes with each writing; when it was last read is not of it."""
+    state = file.stat()
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
 def command_of(entry: Any) -> str:
     return entry.get("command") or entry["cmd"]
 
@@ -84,10 +90,10 @@ def test_what_is_there_stays_byte_for_byte(host: Host, file: Path) -> None:
 def test_doing_it_again_changes_nothing_and_writes_nothing(host: Host, file: Path) -> None:
     file.write_text(with_other(host), "utf-8")
     put(host, file, {"KIMI_PROVIDER": "openrouter"})
-    before, backup = file.stat(), file.with_name(file.name + BACKUP).read_bytes()
+    before, backup = written(file), file.with_name(file.name + BACKUP).read_bytes()
     assert put(host, file, {"KIMI_PROVIDER": "openrouter"}).action == "unchanged"
     assert put(host, file).action == "unchanged"
-    assert file.stat() == before
+    assert written(file) == before
     assert file.with_name(file.name + BACKUP).read_bytes() == backup
 
 
@@ -108,6 +114,14 @@ def test_an_empty_file_is_filled(host: Host, file: Path, text: str) -> None:
     file.write_text(text, "utf-8")
     put(host, file)
     assert servers(host, file).keys() == {"kimi"}
+
+
+@pytest.mark.parametrize("text", ["---\n", "---", "# mine\n---\n\n"])
+def test_a_yaml_document_that_has_only_begun_is_filled(text: str, file: Path) -> None:
+    file.write_text(text, "utf-8")
+    put(HOSTS["goose"], file)
+    assert servers(HOSTS["goose"], file).keys() == {"kimi"}
+    assert file.read_text("utf-8").startswith(text)
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS.values() if host.kind != "toml"], ids=lambda host: host.id)
@@ -279,10 +293,11 @@ def test_an_empty_place_for_servers_that_was_there_stays(host: Host, file: Path)
         ("cursor", '{\n  "z": 1\n}\n', ('"mcpServers": {', '"mcpServers": {\n    // mine')),
         ("cursor", '{\n  "z": 1\n}\n', ('  "mcpServers": {', '  // mine\n  "mcpServers": {')),
         ("cursor", '{\n  "z": 1\n}\n', ("    }\n  }\n}", "    }\n  } // mine\n}")),
+        ("cursor", '{\n  "mcpServers": null,\n  "z": 1\n}\n', ("  },\n", "  } // mine\n,\n")),
         ("goose", "z: 1\n", ("extensions:", "extensions: # mine")),
         ("goose", "z: 1\n", ("extensions:", "# mine\nextensions:")),
     ],
-    ids=["inside", "above", "behind", "yaml-behind", "yaml-above"],
+    ids=["inside", "above", "behind", "before-comma", "yaml-behind", "yaml-above"],
 )
 def test_a_comment_on_the_place_for_servers_keeps_both(id: str, old: str, new: tuple[str, str], file: Path) -> None:
     file.write_text(old, "utf-8")
@@ -293,6 +308,22 @@ def test_a_comment_on_the_place_for_servers_keeps_both(id: str, old: str, new: t
     take(HOSTS[id], file)
     assert "mine" in file.read_text("utf-8")
     assert servers(HOSTS[id], file) == {}
+
+
+@pytest.mark.parametrize("old", [{"z": 1}, {"inputs": [], "z": 1}], ids=["none", "empty"])
+def test_a_list_of_questions_goes_only_where_it_was_made_for_ours(old: Any, file: Path) -> None:
+    file.write_text(json.dumps(old), "utf-8")
+    put(HOSTS["vscode"], file)
+    take(HOSTS["vscode"], file)
+    assert json.loads(file.read_text("utf-8")) == old
+
+
+@pytest.mark.parametrize("nothing", ["", " ~", " null", " {}"])
+def test_a_comment_behind_a_place_for_servers_that_says_nothing_stays(nothing: str, file: Path) -> None:
+    file.write_text(f"z: 1\nextensions:{nothing} # mine\n", "utf-8")
+    put(HOSTS["goose"], file)
+    assert "extensions: # mine\n" in file.read_text("utf-8")
+    assert servers(HOSTS["goose"], file).keys() == {"kimi"}
 
 
 @each_host
@@ -320,6 +351,20 @@ def test_who_takes_a_key_out_is_told_that_the_copy_still_holds_it(file: Path) ->
     assert take(HOSTS["claude-desktop"], file).in_clear == ("MOONSHOT_API_KEY",)
     put(HOSTS["claude-code"], file, {"MOONSHOT_API_KEY": KEY})
     assert take(HOSTS["claude-code"], file).in_clear == ()
+
+
+@each_host
+def test_what_is_no_utf_8_is_told_and_nothing_is_written(host: Host, file: Path) -> None:
+    with pytest.raises(InvalidArguments, match="KIMI_ROOTS is no UTF-8"):
+        put(host, file, {"KIMI_ROOTS": "/data/\udcff"})
+    with pytest.raises(InvalidArguments, match="path is no UTF-8"):
+        snippet(host, "kimi", Started(command="/opt/\udcff/kimi-mcp"), {}, {})
+    assert not file.exists()
+
+
+def test_a_secret_is_known_in_small_letters_too(file: Path) -> None:
+    put(HOSTS["cursor"], file, {"search_api_key": KEY})
+    assert servers(HOSTS["cursor"], file)["kimi"]["env"]["search_api_key"] == "${env:search_api_key}"
 
 
 def test_one_host_alone_has_no_place_for_secrets() -> None:

@@ -130,6 +130,7 @@ def test_the_bundle_s_validator_refuses_what_is_wrong(tmp_path: Path) -> None:
 def test_claude_code_takes_the_plugin_and_the_marketplace(folder: str, tmp_path: Path) -> None:
     outcome = run(CLAUDE, "plugin", "validate", "--strict", MANIFESTS / folder, home=tmp_path)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert "Advice" not in outcome.stdout, outcome.stdout
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,21 @@ def test_what_begins_is_found_alike_whatever_else_a_text_is_made_of() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("*? *? c", "one two c"),
+        ("*? *? b? c", "one two c"),
+        ("*? *? .. c", "one two and three c"),
+        ("*? *? *? c", "internationale zusammenarbeit weltweiter c"),
+        ("*? *? # c", "one two 25 c"),
+    ],
+)
+def test_whatever_words_of_any_kind_lead_to_is_found(rest: str, said: str) -> None:
+    branch = phrases.Branch("a", [(rest, "meant")], phrases.Landmarks())
+    assert branch.at(f"a {said}{phrases.STOP}", 1, -1) == ("meant", 2 + len(said))
+
+
+@pytest.mark.parametrize(
     ("phrase", "text", "found"),
     [
         ("一|一款", "一款", "一"),

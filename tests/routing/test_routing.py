@@ -187,6 +187,10 @@ def test_what_stands_beyond_the_first_4000_characters_is_not_read(filler: str) -
     assert plain.score == 0
 
 
+def test_words_that_begin_no_sign_hide_none_behind_them() -> None:
+    assert route("it his her " * 20 + "watch clip.mp4").tool == "kimi_video"
+
+
 def test_a_wish_behind_its_matter_is_found() -> None:
     assert route("The video was long. " * 120 + "\n\nTranslate the above to German.").tool == "kimi_instant"
 

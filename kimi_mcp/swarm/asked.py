@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from kimi_mcp.errors import InvalidArguments
 
@@ -55,16 +58,14 @@ class SwarmCall:
     @classmethod
     def of_json(cls, task: Mapping[str, Any]) -> SwarmCall:
         """The call that was written down; raises ``InvalidArguments`` for one that another version wrote."""
-        try:
-            tools: Any = task["tools"]
-            items = tuple(task["items"])
-            said: dict[str, Any] = {**task, "items": items, "tools": None if tools is None else tuple(tools)}
-            return cls(**said)
-        except (KeyError, TypeError):
-            raise InvalidArguments(
-                "This run was begun by another version of kimi-mcp, and its server has died.",
-                fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
-            ) from None
+        known = {each.name for each in fields(cls)}
+        if task.keys() <= known and {"prompt", "items", "tools"} <= task.keys():
+            with suppress(ValidationError):
+                return TypeAdapter(cls).validate_python(dict(task))
+        raise InvalidArguments(
+            "This run was begun by another version of kimi-mcp, and its server has died.",
+            fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kimi_mcp.errors import InvalidArguments
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
@@ -190,3 +191,29 @@ async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None
     again = await swarm(sim, steps=steps, tools=Tools(), variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})
     assert len(chats(sim)) == asked
     assert told(again) == told(first)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"known_servers": 5},
+        {"prompt": 5},
+        {"prompt": None},
+        {"items": "ab"},
+        {"tools": [5]},
+        {"max_steps": "many"},
+        {"known_definitions": {"look": {}}},
+        {"of_a_later_version": 1},
+    ],
+    ids=str,
+)
+def test_a_task_that_is_not_what_it_says_is_another_version_s(changed: dict[str, object]) -> None:
+    task = SwarmCall(prompt="Hi.", items=("a", "b"), tools=("look",), known_servers=("odd",)).as_json()
+    assert SwarmCall.of_json(json.loads(json.dumps(task))).items == ("a", "b")
+    with pytest.raises(InvalidArguments, match="another version"):
+        SwarmCall.of_json({**task, **changed})
+
+
+def test_a_task_that_lacks_what_every_swarm_has_is_another_version_s() -> None:
+    with pytest.raises(InvalidArguments, match="another version"):
+        SwarmCall.of_json({"prompt": "Hi."})

@@ -30,7 +30,7 @@ SHORTEST = 6
 """Digits of an id that a person is shown at least."""
 
 _TASK: Mapping[str, str | None] = {
-    "known_definitions": "known tools",
+    "known_definitions": "agents' tools",
     **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model")),
 }
 """What parts of a swarm's task are called where not by their names; None: they are for another server alone."""

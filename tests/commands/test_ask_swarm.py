@@ -21,10 +21,10 @@ async def test_items_make_a_swarm(sim: Simulator) -> None:
     assert ended.json["usage"]["cost_usd"] > 0
 
 
-async def test_a_swarm_s_task_is_shown_as_it_was_asked_and_nothing_else(sim: Simulator) -> None:
+async def test_a_swarm_s_task_is_shown_as_it_was_asked_and_which_tools_its_agents_had(sim: Simulator) -> None:
     run_id = (await kimi(*TELL, "--json", settings=to(sim))).json["run_id"]
     task = (await kimi("runs", "show", run_id, settings=to(sim))).out.split("\nTask\n")[1].split("\n\n")[0]
-    assert [line.split()[0] for line in task.splitlines()] == ["prompt", "items"]
+    assert [line.split()[0] for line in task.splitlines()] == ["prompt", "items", "agents'"]
 
 
 async def test_every_option_of_a_swarm_reaches_it(sim: Simulator) -> None:

@@ -353,7 +353,7 @@ def test_the_task_of_a_swarm_is_shown_with_the_names_of_its_tools(data_dir: Path
     assert [" ".join(row) for row in rows] == [
         "prompt Look at {{item}}.",
         "items Rome, Oslo",
-        "known tools odd__look, odd__find",
+        "agents' tools odd__look, odd__find",
     ]
 
 

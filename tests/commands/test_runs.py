@@ -6,7 +6,8 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.commands.shell import to
 from tests.journal.keeping import opened
 from tests.server.asking import KEYS, raw_process, served
 from tests.server.test_swarm_end_to_end import file_of_servers, written_down
+from tests.stdio.peer import Peer
 
 DAY = 86_400.0
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % DAY + DAY / 2
@@ -196,13 +198,20 @@ def test_options_belong_behind_the_command() -> None:
     assert "behind the command" in done.stderr
 
 
-async def test_a_swarm_that_has_not_ended_is_listed_with_what_its_steps_have_used(sim: Simulator) -> None:
+@asynccontextmanager
+async def half_done(sim: Simulator) -> AsyncIterator[tuple[Peer, str]]:
+    """A server, and its swarm of two of which one is done and the other one is held."""
     sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
     async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
         await server.greet()
         await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
         run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
         await written_down(run_id, 1)
+        yield server, run_id
+
+
+async def test_a_swarm_that_has_not_ended_is_listed_with_what_its_steps_have_used(sim: Simulator) -> None:
+    async with half_done(sim) as (server, _):
         with anyio.fail_after(30):
             while not (running := (await process("runs", "--json")).json[0])["usage"]["total_tokens"]:
                 pass
@@ -492,12 +501,7 @@ def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_he
 
 
 async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_used(sim: Simulator) -> None:
-    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
-        await server.greet()
-        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
-        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
-        await written_down(run_id, 1)
+    async with half_done(sim) as (server, run_id):
         server.process.kill()
         await server.process.wait()
     done = await process("runs", "cancel", run_id)
@@ -660,13 +664,7 @@ def test_what_nothing_here_can_go_on_with_is_said_with_what_to_do(data_dir: Path
 
 
 async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim: Simulator) -> None:
-    sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
-        await server.greet()
-        await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
-        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
-        while not any(step["result"] for step in (await process("runs", "show", run_id, "--json")).json["steps"]):
-            pass
+    async with half_done(sim) as (server, run_id):
         await sim.until(lambda: sim.waiting_at("held") == 1)
         server.process.kill()
         await server.process.wait()

@@ -283,11 +283,20 @@ async def process(
 
 @asynccontextmanager
 async def raw_process(
-    sim: Simulator | None, *, stderr: Any = None, provider: str | None = "simulator", **variables: str
+    sim: Simulator | None,
+    *module: str,
+    stderr: Any = None,
+    provider: str | None = "simulator",
+    **variables: str,
 ) -> AsyncIterator[Peer]:
-    """A server process to write bytes and send signals to; killed when the test leaves."""
+    """A server process to write bytes and send signals to; killed when the test leaves.
+
+    ``module`` is another one than the package that serves, and its arguments.
+    """
     started = await anyio.open_process(
-        [sys.executable, "-m", "kimi_mcp"], env=process_environment(sim, provider, **variables), stderr=stderr
+        [sys.executable, "-m", *(module or ("kimi_mcp",))],
+        env=process_environment(sim, provider, **variables),
+        stderr=stderr,
     )
     try:
         yield Peer(started)

@@ -12,8 +12,8 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pytest
 from kimi_mcp.journal.survey import FILE
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import opened
-from tests.server.asking import chats, process_environment, until
+from tests.server.asking import chats, raw_process, until
 from tests.stdio.peer import Peer
 from tests.swarm.asking import calling, messages, said, task_of
 
@@ -81,21 +81,10 @@ def play(sim: Simulator, draw: random.Random) -> None:
             sim.play(said({"text": task, "turns": turn}, delay=delay, content=f"Of {number:02}.", **calls))
 
 
-@asynccontextmanager
-async def server(sim: Simulator, folder: Path, *dies: str) -> AsyncIterator[Peer]:
+def server(sim: Simulator, folder: Path, *dies: str) -> AbstractAsyncContextManager[Peer]:
     """A real server on that data folder."""
     told = {"KIMI_REPLY_WITHIN_S": "0.05", "KIMI_MAX_CONCURRENCY": "64", "KIMI_BUDGET_USD_PER_SWARM": "1000"}
-    started = await anyio.open_process(
-        [sys.executable, "-m", "tests.server.mortal", *dies],
-        env=process_environment(sim, KIMI_DATA_DIR=str(folder), **told),
-        stderr=None,
-    )
-    try:
-        yield Peer(started)
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.aclose()
+    return raw_process(sim, "tests.server.mortal", *dies, KIMI_DATA_DIR=str(folder), **told)
 
 
 def asked(sim: Simulator) -> Counter[str]:

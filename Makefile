@@ -7,11 +7,12 @@ PYTHON = python3 python3.14 python3.13 python3.12 python3.11 python
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench bundle lock clean
+.PHONY: help demo test soak lint format bench bundle lock clean
 
 help:
 	@echo "make demo     set up what kimi-mcp runs on, then show every tool at work: no key, no network"
-	@echo "make test     set up everything, then run every test"
+	@echo "make test     set up everything, then run the tests, but for those that are marked soak"
+	@echo "make soak     run the tests that are marked soak: thousands of rounds, kills, other programs"
 	@echo "make lint     ruff, pyright, the rooms' imports, and whether generated files are up to date"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    run the benchmarks"
@@ -24,7 +25,11 @@ demo: .venv/.runtime
 
 test: .venv/.dev
 	@echo "Running the tests"
-	@.venv/bin/python -m pytest -q
+	@.venv/bin/python -m pytest -q -m "not soak"
+
+soak: .venv/.dev
+	@echo "Running the soak tests"
+	@.venv/bin/python -m pytest -q -m soak
 
 lint: .venv/.dev
 	@echo "Checking style, types, imports and generated files"

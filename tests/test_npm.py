@@ -9,6 +9,8 @@ import pytest
 
 from tests.npm import MCPB, NOWHERE, Npm, Program
 
+pytestmark = pytest.mark.soak
+
 
 def package(folder: Path, script: str) -> Program:
     """A package of our own, which needs no registry."""

@@ -16,6 +16,8 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.skill import load_skill
 from tests.npm import CLAUDE, CODEX, GEMINI, KIMI, Program, run
 
+pytestmark = pytest.mark.soak
+
 HERE = Started(command=str(Path(sys.executable).with_name("kimi-mcp")))
 GONE = Started(command="/not/there/kimi-mcp")
 SETTINGS = {"KIMI_PROVIDER": "simulator"}

@@ -10,6 +10,8 @@ from kimi_mcp.manifests import FOLDER
 from kimi_mcp.manifests.facts import ROOT
 from tests.npm import CLAUDE, GEMINI, Program, run
 
+pytestmark = pytest.mark.soak
+
 MANIFESTS = ROOT / FOLDER
 INSTALLING: dict[Program, tuple[tuple[str | Path, ...], ...]] = {
     CLAUDE: (

@@ -114,11 +114,13 @@ def test_agent_skills_refuse_what_is_wrong(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- hosts' own
 
 
+@pytest.mark.soak
 def test_the_bundle_s_manifest_is_valid(tmp_path: Path) -> None:
     outcome = run(MCPB, "validate", MANIFESTS / "mcpb/manifest.json", home=tmp_path)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
+@pytest.mark.soak
 def test_the_bundle_s_validator_refuses_what_is_wrong(tmp_path: Path) -> None:
     copy = broken("mcpb", "manifest.json", tmp_path, lambda value: value | {"nonsense": 1})
     outcome = run(MCPB, "validate", copy / "manifest.json", home=tmp_path)
@@ -126,6 +128,7 @@ def test_the_bundle_s_validator_refuses_what_is_wrong(tmp_path: Path) -> None:
     assert "nonsense" in outcome.stdout + outcome.stderr
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("folder", ["claude-code", "claude-code/kimi"])
 def test_claude_code_takes_the_plugin_and_the_marketplace(folder: str, tmp_path: Path) -> None:
     outcome = run(CLAUDE, "plugin", "validate", "--strict", MANIFESTS / folder, home=tmp_path)
@@ -133,6 +136,7 @@ def test_claude_code_takes_the_plugin_and_the_marketplace(folder: str, tmp_path:
     assert "Advice" not in outcome.stdout, outcome.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("folder", "file", "change"),
     [
@@ -149,12 +153,14 @@ def test_claude_code_refuses_what_is_wrong(folder: str, file: str, change: Any, 
     assert outcome.returncode == 1, outcome.stdout + outcome.stderr
 
 
+@pytest.mark.soak
 def test_gemini_cli_takes_the_extension(tmp_path: Path) -> None:
     outcome = run(GEMINI, "extensions", "validate", MANIFESTS / "gemini-cli", home=tmp_path)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert "warning" not in (outcome.stdout + outcome.stderr).lower()
 
 
+@pytest.mark.soak
 def test_gemini_cli_refuses_what_is_wrong(tmp_path: Path) -> None:
     copy = broken("gemini-cli", "gemini-extension.json", tmp_path, without("version"))
     outcome = run(GEMINI, "extensions", "validate", copy, home=tmp_path)
@@ -162,6 +168,7 @@ def test_gemini_cli_refuses_what_is_wrong(tmp_path: Path) -> None:
     assert "version" in outcome.stdout + outcome.stderr
 
 
+@pytest.mark.soak
 def test_codex_takes_its_settings(tmp_path: Path) -> None:
     shutil.copy(MANIFESTS / "codex/config.toml", tmp_path)
     outcome = run(CODEX, "mcp", "get", "kimi", "--json", home=tmp_path, CODEX_HOME=str(tmp_path))
@@ -171,6 +178,7 @@ def test_codex_takes_its_settings(tmp_path: Path) -> None:
     assert read["transport"]["env_vars"] == ["MOONSHOT_API_KEY"]
 
 
+@pytest.mark.soak
 def test_codex_refuses_what_is_wrong(tmp_path: Path) -> None:
     told = (MANIFESTS / "codex/config.toml").read_text("utf-8")
     (tmp_path / "config.toml").write_text(told.replace('"kimi-mcp"', "3"), "utf-8")

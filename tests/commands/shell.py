@@ -1,18 +1,29 @@
-"""A shell for tests: commands in processes of their own, in an environment in which nothing is configured."""
+"""A shell for tests: commands in this process or in one of their own, where nothing is configured.
+
+In this process is the rule. A process of its own is for what only one has: signals, a terminal, an exit at once.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
+import pytest
 from anyio.abc import Process
+from typer.testing import CliRunner
 
+import kimi_mcp
+from kimi_mcp.commands import app
 from kimi_mcp.simulator import Simulator
 
 
@@ -34,8 +45,31 @@ def to(sim: Simulator, **more: str) -> dict[str, str]:
     return {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": sim.base_url, **more}
 
 
+_ALONE = threading.Lock()
+"""Held while a command has this process's streams and environment to itself."""
+
+
 async def kimi(*arguments: str, settings: dict[str, str] | None = None, stdin: bytes = b"") -> Ended:
-    """Run ``kimi-mcp`` to its end, without a terminal."""
+    """Run ``kimi-mcp`` to its end in this process, in a thread of its own and without a terminal.
+
+    A command that is ended by a signal leaves its process at once, so it needs one of its own: :func:`started`.
+    """
+    with anyio.fail_after(30):
+        return await anyio.to_thread.run_sync(partial(kimi_here, *arguments, settings=settings, stdin=stdin))
+
+
+def kimi_here(*arguments: str, settings: dict[str, str] | None = None, stdin: bytes = b"") -> Ended:
+    """The same for a test that is no coroutine."""
+    with _ALONE, pytest.MonkeyPatch.context() as process:
+        process.setattr(sys, "argv", [str(Path(kimi_mcp.__file__).with_name("__main__.py")), *arguments])
+        done = CliRunner().invoke(
+            app, arguments, input=stdin, env=settings, catch_exceptions=False, prog_name="kimi-mcp"
+        )
+    return _ended(done.exit_code, done.stdout_bytes, done.stderr_bytes)
+
+
+async def kimi_process(*arguments: str, settings: dict[str, str] | None = None, stdin: bytes = b"") -> Ended:
+    """Run ``kimi-mcp`` to its end as a process of its own, without a terminal: half a second of CPU time."""
     with anyio.fail_after(30):
         done = await anyio.run_process(
             [sys.executable, "-m", "kimi_mcp", *arguments],
@@ -43,7 +77,11 @@ async def kimi(*arguments: str, settings: dict[str, str] | None = None, stdin: b
             env=os.environ | {"PYTHONUTF8": "1"} | (settings or {}),
             check=False,
         )
-    ended = Ended(status=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+    return _ended(done.returncode, done.stdout, done.stderr)
+
+
+def _ended(status: int, out: bytes, err: bytes) -> Ended:
+    ended = Ended(status=status, out=out.decode(), err=err.decode())
     assert "Traceback" not in ended.out + ended.err
     return ended
 

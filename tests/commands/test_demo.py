@@ -9,12 +9,12 @@ import pytest
 from kimi_mcp import demo
 from kimi_mcp.demo import ACTS, media
 from kimi_mcp.tools import TOOLS
-from tests.commands.shell import kimi
+from tests.commands.shell import kimi_process
 
 
 async def test_every_step_of_the_demo_holds_whatever_is_configured() -> None:
     settings = {"KIMI_POLICY": "nonsense", "KIMI_BASE_URL": "http://127.0.0.1:9", "MOONSHOT_API_KEY": "sk-of-the-user"}
-    ended = await kimi("demo", settings=settings)
+    ended = await kimi_process("demo", settings=settings)
     assert ended.status == 0, ended.out
     assert "✗" not in ended.out
     assert "steps held" in ended.out.splitlines()[-2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-from tests.commands.shell import kimi, started
+from tests.commands.shell import kimi, kimi_process, started
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
 
@@ -41,7 +41,7 @@ async def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
 
     async with Simulator() as taken:
         port = taken.base_url.rpartition(":")[2].removesuffix("/v1")
-        ended = await kimi("simulator", "--port", port)
+        ended = await kimi_process("simulator", "--port", port)
     assert (ended.status, ended.out) == (1, "")
     assert "choose another --port" in ended.err
 
@@ -49,6 +49,6 @@ async def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
 async def test_a_scenario_that_cannot_be_understood_is_said_in_a_sentence(tmp_path: Path) -> None:
     scenario = tmp_path / "faults.toml"
     scenario.write_text("[[steps]]\nstatos = 429\n")
-    ended = await kimi("simulator", "--port", "0", "--faults", str(scenario))
+    ended = await kimi_process("simulator", "--port", "0", "--faults", str(scenario))
     assert (ended.status, ended.out) == (1, "")
     assert "statos" in ended.err

@@ -20,7 +20,15 @@ from typing import Final, Self
 
 from kimi_mcp.errors import MediaRejected, PathRefused
 from kimi_mcp.media.roots import Place, Roots
-from kimi_mcp.media.secretive import HEAD_BYTES, key_in, key_like
+from kimi_mcp.media.secretive import (
+    HEAD_BYTES,
+    LONGEST_KEY_START,
+    SCANNED_BYTES,
+    key_in,
+    key_like,
+    key_within,
+    may_hold_keys,
+)
 from kimi_mcp.media.walk import open_file, refused, shown
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -105,11 +113,22 @@ class Opened:
         return f"Opened(name={self.name!r}, size={self.size})"
 
     def look(self) -> Self:
-        """Read ``head``, and refuse a private key by it; :func:`open_within` has done so."""
+        """Read ``head``, and refuse what holds a private key; :func:`open_within` has done so.
+
+        Text is searched up to ``SCANNED_BYTES``; of anything else the head alone is judged.
+        """
         self.head = self.read_at(0, min(HEAD_BYTES, self.size))
-        if key_in(self.head):
+        if key_in(self.head) or (may_hold_keys(self.head) and self._has_key_within()):
             raise _is_a_key(self._place)
         return self
+
+    def _has_key_within(self) -> bool:
+        overlap = 2 * LONGEST_KEY_START  # an even number: UTF-16 stays whole
+        step = CHUNK_BYTES - overlap
+        return any(
+            key_within(self.read_at(offset, CHUNK_BYTES), self.head)
+            for offset in range(0, min(self.size, SCANNED_BYTES), step)
+        )
 
     def _pieces(self, size: int) -> Iterator[bytes]:
         offset = 0

@@ -1,39 +1,60 @@
-"""Owns what counts as a key or a password file, by its name and by its first bytes. Pure, no I/O.
+"""What counts as a file of keys or passwords, by its name and by its content. Reads the table of hosts, no other file.
 
 Such a file is refused even when it is named: a host's model must not be able to send it to a provider. Names are
-judged as the most lenient file systems compare them: without regard to case, width or invisible characters.
+judged as the most lenient file systems compare them: without regard to case, width or invisible characters, and
+without the marks that editors and people put on a copy (``#.env#``, ``.pgpass.bak``).
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 HEAD_BYTES: Final = 8192
 """How much of a file's beginning :func:`key_in` wants to see."""
 
+SCANNED_BYTES: Final = 4 * 1024 * 1024
+"""How much of a text file is searched for a private key: more than any model's context holds."""
+
+LONGEST_KEY_START: Final = 1024
+"""Bytes that :data:`_KEY_BLOCK` needs at most; successive pieces of a file overlap by as many."""
+
 _HARMLESS: Final = re.compile(r".*\.(?:example|sample|template|dist|pub)")
 """Names that are made to be shown; they win over everything below."""
 
+_COPY: Final = re.compile(
+    r"\#(?P<emacs>.+)\#"
+    r"|\.\#(?P<lock>.+)"
+    r"|(?P<copy>.+?)(?:~|\.(?:bak|backup|old|orig|save|saved|copy|tmp|sw[a-p]|before-kimi-mcp(?:-\d+)?|\d{1,8}))"
+)
+"""A copy's name, as editors and people make it; what is copied stands in the group."""
+
 _KEY_LIKE: Final = re.compile(
     r"""
-      \.env | \.env[._~-].* | .*\.env | \.envrc
+      \.env | \.env[._~-].* | .*\.env | \.envrc | \.flaskenv | \.dev\.vars(?:\..+)? | \.renviron
     | id_(?:rsa|dsa|ecdsa|ed25519|xmss)(?:[._-].*)?
     | .*\.(?:pem|key|p8|p12|pfx|pkcs12|pvk|ppk|jks|keystore|kdb|kdbx|agekey|ovpn|tfstate)
     | .*\.tfstate\..*
     | [._]netrc | \.npmrc | \.pypirc | \.pgpass | \.my\.cnf | \.mylogin\.cnf | \.htpasswd | \.dockercfg
     | \.git-credentials | \.vault-token | \.terraformrc | \.s3cfg | \.boto | \..*_history
-    | \.?credentials(?:\.(?:json|toml|ya?ml|ini|cfg|csv|xml|txt|db|enc|bak))?
+    | \.?vault[_-]?pass(?:word)?(?:\.txt)? | \.databrickscfg | \.rediscli_auth
+    | \.?credentials(?:\.(?:json|toml|ya?ml|ini|cfg|csv|xml|txt|db|enc))? | credentials\.tfrc\.json
     | (?:client[_-]?secret|service[_-]?account|application_default_credentials|oauth_creds).*\.json
-    | \.?secrets\.(?:json|toml|ya?ml|ini|cfg|env|txt)
+    | \.?(?:secrets?|(?:access|auth|api|refresh)?[_-]?tokens?|passwords?|api[_-]?keys?)
+      \.(?:jsonc?|toml|ya?ml|ini|cfg|conf|csv|tsv|xml|txt|env|properties|enc)
+    | \.?auth\.json | (?:rootkey|.*accesskeys?|.*credentials)\.csv | local\.settings\.json
+    | \.?mcp(?:[_-](?:config|settings))?\.jsonc?
     | kubeconfig | logins\.json | key[34]\.db
     """,
     re.VERBOSE,
 )
-"""Last names, in lower case."""
+"""Last names, in lower case. Every host's project file of tool servers, with their keys, is some ``mcp.json``."""
 
 _KEY_FOLDERS: Final = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".password-store", ".gcloud"})
 """Folders of which nothing is read."""
@@ -43,8 +64,9 @@ _KEY_PATHS: Final = (
     (".docker", "config.json"),
     (".config", "gcloud"),
     (".config", "gh"),
-    (".codex", "auth.json"),
     (".git", "config"),
+    (".gradle", "gradle.properties"),
+    (".m2", "settings.xml"),
     ("etc", "shadow"),
     ("etc", "gshadow"),
     ("run", "secrets"),
@@ -53,16 +75,38 @@ _KEY_PATHS: Final = (
 
 _PEM_KEY: Final = re.compile(rb"^-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", re.MULTILINE)
 _OTHER_KEYS: Final = (b"PuTTY-User-Key-File-", b"AGE-SECRET-KEY-1", b"SSH PRIVATE KEY FILE")
+_KEY_BLOCK: Final = re.compile(
+    rb"""
+      -----BEGIN\ [A-Z0-9\ ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----
+      # Proc-Type, Version and the like
+      (?:(?:\\[nr]|[\s"'+,>|\#*;\\]){0,60}[A-Z][A-Za-z-]{2,20}:\ [^\r\n\\]{0,120}){0,4}
+      (?:\\[nr]|[\s"'+,>|\#*;\\]){1,60}
+      [A-Za-z0-9+/=]{40}
+    | AGE-SECRET-KEY-1[0-9A-Z]{40}
+    """,
+    re.VERBOSE,
+)
+"""A private key with its content, wherever it stands, quoted or indented. A bare header, as code and documentation
+mention it, is none, nor is one whose content is left out."""
 
 
 def key_like(parts: Sequence[str]) -> bool:
     """Whether a path, given as its names from the outermost on, is a key or password file by its name."""
     names = [_plain(part) for part in parts]
-    if not names or _HARMLESS.fullmatch(names[-1]):
+    if not names:
         return False
-    if _KEY_LIKE.fullmatch(names[-1]) or not _KEY_FOLDERS.isdisjoint(names):
+    *folders, last = names
+    originals = _originals(last)
+    if any(_HARMLESS.fullmatch(name) for name in originals):
+        return False
+    return not _KEY_FOLDERS.isdisjoint(folders) or any(_is_key_file((*folders, name)) for name in originals)
+
+
+def _is_key_file(names: tuple[str, ...]) -> bool:
+    last = names[-1]
+    if _KEY_LIKE.fullmatch(last) or last in _KEY_FOLDERS or any(pair in _KEY_PATHS for pair in pairwise(names)):
         return True
-    return any(pair in _KEY_PATHS for pair in pairwise(names))
+    return any(names[-len(place) :] == place for place in _host_files())
 
 
 def key_in(head: bytes) -> bool:
@@ -81,11 +125,43 @@ def key_in(head: bytes) -> bool:
     return text.startswith(_OTHER_KEYS)
 
 
+def may_hold_keys(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is text, so that :func:`key_within` is asked about all of it."""
+    return b"\0" not in _narrow(head)
+
+
+def key_within(piece: bytes, head: bytes) -> bool:
+    """Whether a private key with its content stands anywhere in a piece of a file that begins with ``head``."""
+    mark = head[:2]
+    if mark in _UTF16 and not piece.startswith(mark):
+        piece = mark + piece
+    return bool(_KEY_BLOCK.search(_narrow(piece)))
+
+
+@cache
+def _host_files() -> frozenset[tuple[str, ...]]:
+    """Where hosts keep their own settings, and with them keys: the last names of each path in their table."""
+    table = Path(__file__).parents[1] / "install" / "hosts.toml"
+    rows = tomllib.loads(table.read_text("utf-8"))["hosts"]
+    places = [place for row in rows for system in row["places"].values() for place in system]
+    return frozenset(tuple(map(_plain, place.split("/")[1:])) for place in places)
+
+
+def _originals(name: str) -> list[str]:
+    """The name, what it is a copy of by its name, what that is a copy of, and so on."""
+    names = [name]
+    while found := _COPY.fullmatch(names[-1]):
+        names.append(next(group for group in found.groups() if group))
+    return names
+
+
+_UTF16: Final = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
 def _narrow(head: bytes) -> bytes:
     """UTF-16 with a byte order mark as ASCII bytes; anything else unchanged."""
-    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
-        if head.startswith(mark):
-            return head[2:].decode(encoding, "replace").encode("ascii", "replace")
+    if encoding := _UTF16.get(head[:2]):
+        return head[2:].decode(encoding, "replace").encode("ascii", "replace")
     return head
 
 

@@ -41,9 +41,9 @@ def tree(tmp_path: Path) -> SimpleNamespace:
     outside.mkdir()
     (inside / "a.txt").write_text("inside")
     (inside / "sub" / "b.txt").write_text("deeper")
-    (outside / "secret.txt").write_text(SECRET)
+    (outside / "outside.txt").write_text(SECRET)
     (tmp_path / "allowed_evil").mkdir()
-    (tmp_path / "allowed_evil" / "secret.txt").write_text(SECRET)
+    (tmp_path / "allowed_evil" / "outside.txt").write_text(SECRET)
     roots = find_roots(str(inside), working=str(tmp_path))
     return SimpleNamespace(inside=inside, outside=outside, roots=roots, top=tmp_path)
 
@@ -58,7 +58,7 @@ def refusal(path: str, tree: SimpleNamespace) -> KimiError:
     with pytest.raises(PathRefused) as refused:
         read(path, tree.roots)
     said = refused.value.message + refused.value.fix
-    for word in (str(tree.top), "elsewhere", "evil", "secret.txt", SECRET):
+    for word in (str(tree.top), "elsewhere", "evil", "outside.txt", SECRET):
         assert word not in said, said
     assert refused.value.fix
     return refused.value
@@ -115,7 +115,7 @@ def test_one_descriptor_serves_chunks_whole_and_hash(tree: SimpleNamespace) -> N
 def test_what_was_judged_is_what_is_read_though_its_name_leads_elsewhere_by_now(tree: SimpleNamespace) -> None:
     with open_within("a.txt", tree.roots) as file:
         (tree.inside / "a.txt").unlink()
-        (tree.inside / "a.txt").symlink_to(tree.outside / "secret.txt")
+        (tree.inside / "a.txt").symlink_to(tree.outside / "outside.txt")
         assert file.read_all(MOST) == b"inside"
 
 
@@ -180,7 +180,7 @@ def test_closing_twice_does_no_harm_and_forgetting_to_leaks_nothing(tree: Simple
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
-    "path", ["../elsewhere/secret.txt", "sub/../../elsewhere/secret.txt", "../allowed_evil/secret.txt"]
+    "path", ["../elsewhere/outside.txt", "sub/../../elsewhere/outside.txt", "../allowed_evil/outside.txt"]
 )
 def test_no_path_leaves_the_roots(path: str, tree: SimpleNamespace) -> None:
     assert "outside" in refusal(path, tree).message
@@ -191,7 +191,7 @@ def test_no_path_leaves_the_roots(path: str, tree: SimpleNamespace) -> None:
 @pytest.mark.usefixtures("way")
 def test_links_are_never_followed_wherever_they_stand_or_lead(tree: SimpleNamespace) -> None:
     links = {
-        "leaf.txt": tree.outside / "secret.txt",
+        "leaf.txt": tree.outside / "outside.txt",
         "folder": tree.outside,
         "sub/up": Path("../../elsewhere"),
         "within.txt": Path("a.txt"),
@@ -201,9 +201,16 @@ def test_links_are_never_followed_wherever_they_stand_or_lead(tree: SimpleNamesp
     for name, target in links.items():
         (tree.inside / name).symlink_to(target)
     with no_descriptor_is_left():
-        for path in ("leaf.txt", "folder/secret.txt", "folder/missing.txt", "sub/up/secret.txt", "within.txt", "loop"):
+        for path in (
+            "leaf.txt",
+            "folder/outside.txt",
+            "folder/missing.txt",
+            "sub/up/outside.txt",
+            "within.txt",
+            "loop",
+        ):
             link = path if path in links else path.rpartition("/")[0]
-            if "secret.txt" in path:
+            if "outside.txt" in path:
                 with pytest.raises(PathRefused) as refused:
                     read(path, tree.roots)
                 error: KimiError = refused.value
@@ -218,7 +225,7 @@ def test_links_are_never_followed_wherever_they_stand_or_lead(tree: SimpleNamesp
 def test_whether_a_file_behind_a_link_exists_is_not_told(tree: SimpleNamespace) -> None:
     (tree.inside / "folder").symlink_to(tree.outside)
     with pytest.raises(PathRefused) as there:
-        read("folder/secret.txt", tree.roots)
+        read("folder/outside.txt", tree.roots)
     with pytest.raises(PathRefused) as missing:
         read("folder/nothing.txt", tree.roots)
     assert there.value.message == missing.value.message
@@ -294,7 +301,7 @@ def test_a_root_whose_place_a_link_took_is_refused(tree: SimpleNamespace) -> Non
     tree.inside.rename(tree.top / "moved")
     tree.inside.symlink_to(tree.outside)
     with pytest.raises(PathRefused, match="The root folder is not there any more"):
-        open_within("secret.txt", tree.roots)
+        open_within("outside.txt", tree.roots)
 
 
 def test_an_operators_root_may_be_reached_through_a_link(tree: SimpleNamespace) -> None:
@@ -311,7 +318,7 @@ def race(swap: str, path: str, tree: SimpleNamespace) -> dict[str, int]:
     """Read ``path`` again and again while a thread swaps the name ``swap`` between a good thing and a link outside."""
     name = tree.inside / swap
     good, link = tree.top / "good", tree.top / "link"
-    link.symlink_to(tree.outside / "secret.txt" if swap == path else tree.outside)
+    link.symlink_to(tree.outside / "outside.txt" if swap == path else tree.outside)
     name.rename(good)
     good.rename(name)
     stop, went_round = threading.Event(), threading.Event()
@@ -342,7 +349,7 @@ def race(swap: str, path: str, tree: SimpleNamespace) -> dict[str, int]:
     return seen
 
 
-@pytest.mark.parametrize(("swap", "path"), [("swapped.txt", "swapped.txt"), ("swapped", "swapped/secret.txt")])
+@pytest.mark.parametrize(("swap", "path"), [("swapped.txt", "swapped.txt"), ("swapped", "swapped/outside.txt")])
 def test_a_swapping_link_never_leads_outside(swap: str, path: str, tree: SimpleNamespace) -> None:
     if swap == path:
         (tree.inside / swap).write_text("good")

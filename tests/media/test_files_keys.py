@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kimi_mcp.errors import PathRefused
+from kimi_mcp.install import load_hosts
 from kimi_mcp.media import walk
 from kimi_mcp.media.files import open_within
 from kimi_mcp.media.roots import find_roots
@@ -19,7 +20,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 def write(root: Path, name: str, content: bytes) -> Path:
     path = root / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
@@ -41,9 +42,18 @@ KEYS = [".env", ".env.local", ".ENV", "prod.env", ".envrc", "id_rsa", "id_ed2551
         ".credentials.json", "credentials.json", "terraform.tfstate", "terraform.tfstate.backup", ".git-credentials",
         "service-account-prod.json", "service_account.json", ".aws/config", ".ssh/config", ".ssh/known_hosts",
         ".gnupg/trustdb.gpg", ".kube/config", ".docker/config.json", ".git/config", "\uff0eenv",
-        ".e\u200bnv", ".env."]  # fmt: skip
+        ".e\u200bnv", ".env.",
+        "mcp.json", ".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json", ".claude.json", ".claude.json.bak",
+        ".dev.vars", ".dev.vars.production", ".flaskenv", "#.env#", ".#.env", ".env~", ".pgpass.bak", ".pgpass.old.1",
+        "credentials.tfrc.json", "auth.json", "secret.json", "secret.txt", "secrets.yaml", "token.json", "tokens.json",
+        "Tokens.JSON", ".netrc~",
+        "passwords.csv", "password.txt", ".vault_pass", "vault-password.txt", "api_keys.json", "rootkey.csv",
+        ".codex/auth.json", ".mcp.json.swp", "mcp.json.before-kimi-mcp", ".m2/settings.xml"]  # fmt: skip
 HARMLESS = [".env.example", ".env.sample", ".env.local.template", "id_rsa.pub", ".ssh/id_ed25519.pub", "environment.py",
-            "keys.py", "credentials.py", "monkey", "config.json", "pemmican.txt"]  # fmt: skip
+            "keys.py", "credentials.py", "monkey", "config.json", "pemmican.txt", "tokens.py", "authors.json",
+            "token_count.json", "tokenizer.json", "tokens.css", "auth.ts", "oauth.json", "secretary.json", "secret.py",
+            "passwords.md", "mcp.json.example", ".env.example.bak", "mcp_server.json", "settings.json",
+            "config.toml", "notes.bak", "#notes#", "vault_passage.txt", "src/config.yaml"]  # fmt: skip
 
 
 @pytest.mark.usefixtures("way")
@@ -61,6 +71,17 @@ def test_a_key_or_password_file_is_refused_even_when_named(name: str, tmp_path: 
 def test_a_name_that_only_resembles_one_is_read(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, b"TOKEN=")
     assert read(tmp_path, name) == b"TOKEN="
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("place", sorted({place for host in load_hosts().values() for system in host.places.values()
+                                          for place in system}))  # fmt: skip
+def test_the_settings_of_every_known_host_are_refused_wherever_they_lie(place: str, tmp_path: Path) -> None:
+    for name in (place.split("/", 1)[1], place.split("/", 1)[1] + ".before-kimi-mcp"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"{}")
+        assert "holds keys or passwords" in refusal(tmp_path, name)
 
 
 def test_a_root_within_a_key_folder_gives_nothing_away(tmp_path: Path) -> None:
@@ -90,11 +111,35 @@ def test_a_private_key_is_known_by_its_content_whatever_its_name(content: bytes,
     assert "holds keys or passwords" in refusal(tmp_path, "notes.txt")
 
 
+BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n"
+WHOLE = "-----BEGIN {0}PRIVATE KEY-----\n" + BODY * 3 + "-----END {0}PRIVATE KEY-----\n"
+WITHIN = {
+    "behind prose": "Our key, keep it safe:\n\n" + WHOLE.format(""),
+    "far into a log": "a line of the log\n" * 60_000 + WHOLE.format("RSA "),
+    "at the border of two pieces": "x" * (256 * 1024 - 20) + "\n" + WHOLE.format("OPENSSH "),
+    "indented, as in YAML": "tls:\n  key: |\n" + "".join(f"    {line}\n" for line in WHOLE.format("EC ").splitlines()),
+    "on one line, as in JSON": '{"key": "' + WHOLE.format("").replace("\n", "\\n") + '"}',
+    "in source code": "KEY = (\n" + "".join(f'    "{line}\\n"\n' for line in WHOLE.format("").splitlines()) + ")\n",
+    "encrypted, with its headers": "x\n"
+    + WHOLE.format("RSA ").replace("-----\nM", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0AF1\n\nM", 1),
+    "of age": "the key: AGE-SECRET-KEY-1" + "QL3Z7HJY54PW3HYWW5AYYFG7ZQGVC7W3J2ELW8ZMRJ2KG5SFN9AQ" + "0123\n",
+}
+
+
+@pytest.mark.parametrize("content", WITHIN.values(), ids=WITHIN)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_private_key_is_found_anywhere_in_a_text(content: str, encoding: str, tmp_path: Path) -> None:
+    write(tmp_path, "notes.txt", content.encode(encoding))
+    assert "holds keys or passwords" in refusal(tmp_path, "notes.txt")
+
+
 def test_what_only_mentions_a_key_or_holds_a_certificate_is_read(tmp_path: Path) -> None:
     for content in (
         'HEADER = "-----BEGIN PRIVATE KEY-----"\n',
         "-----BEGIN CERTIFICATE-----\nMIIB\n",
         "# created: today\n",
+        "The file looks like this:\n\n-----BEGIN PRIVATE KEY-----\nMIIEvQ…\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN PUBLIC KEY-----\n" + BODY * 3 + "-----END PUBLIC KEY-----\n",
     ):
         write(tmp_path, "notes.txt", content.encode())
         assert read(tmp_path, "notes.txt") == content.encode()

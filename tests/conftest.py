@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,25 @@ KEYS = {
     "NOVITA_API_KEY",
 }
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+
+LONGEST_ID = 100
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A long text is named by its beginning, its length and a checksum: some of ours have a megabyte."""
+    if not isinstance(val, str | bytes) or len(val) <= LONGEST_ID:
+        return None
+    raw = val if isinstance(val, bytes) else val.encode("utf-8", "backslashreplace")
+    start = ascii(val[:20]).replace("::", ":")
+    return f"{start}… of {len(val)}, {zlib.crc32(raw):08x}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed can be sent to another process, whatever it is: pytest-xdist takes no half characters."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

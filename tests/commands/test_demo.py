@@ -12,6 +12,7 @@ from kimi_mcp.tools import TOOLS
 from tests.commands.shell import kimi_process
 
 
+@pytest.mark.soak
 async def test_every_step_of_the_demo_holds_whatever_is_configured() -> None:
     settings = {"KIMI_POLICY": "nonsense", "KIMI_BASE_URL": "http://127.0.0.1:9", "MOONSHOT_API_KEY": "sk-of-the-user"}
     ended = await kimi_process("demo", settings=settings)

@@ -74,7 +74,7 @@ def asked(sim: Simulator, text: str) -> int:
     return sum(json.dumps(text) in json.dumps(body and body["messages"]) for body in bodies)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.soak)])
 async def test_ask_that_is_told_to_end_leaves_its_swarm_and_takes_its_tools_along(
     sim: Simulator, stubborn: Path, how: signal.Signals
 ) -> None:
@@ -91,7 +91,7 @@ async def test_ask_that_is_told_to_end_leaves_its_swarm_and_takes_its_tools_alon
     assert (asked(sim, "Tell me about Rome."), asked(sim, "Tell me about Oslo.")) == (1, 2)
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.soak), 3])
 async def test_ctrl_c_ends_a_swarm_of_ask_with_its_tools(sim: Simulator, stubborn: Path, times: int) -> None:
     async with halfway(sim, stubborn, *ASK) as (process, tools):
         status, said = await leaves(process, *[signal.SIGINT] * times)
@@ -100,6 +100,7 @@ async def test_ctrl_c_ends_a_swarm_of_ask_with_its_tools(sim: Simulator, stubbor
     assert (await row())["status"] == "cancelled"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_resumed_swarm_is_left_once_more_and_can_be_resumed_again(
     sim: Simulator, stubborn: Path, how: signal.Signals

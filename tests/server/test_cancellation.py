@@ -160,8 +160,8 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
     assert sim.open_streams == 0
 
 
-async def test_a_thousand_cancellations_leave_nothing_behind(sim: Simulator) -> None:
-    wave = 100
+@pytest.mark.parametrize("wave", [10, pytest.param(100, marks=pytest.mark.soak)], ids=["hundred", "thousand"])
+async def test_a_number_of_cancellations_leaves_nothing_behind(sim: Simulator, wave: int) -> None:
     async with served(sim, KIMI_MAX_CONCURRENCY=str(wave)) as kimi:
 
         async def cancel_all(offered: int) -> None:

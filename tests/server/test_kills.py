@@ -80,6 +80,7 @@ def lost(record: Record, pieces: Sequence[tuple[float, str, str]], killed: float
     return 0.0
 
 
+@pytest.mark.soak
 async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
     sent: Sent, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from tests.server.asking import chats, raw_process, until
 from tests.stdio.peer import Peer
 from tests.swarm.asking import calling, messages, said, task_of
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")]
 
 ASKED = os.environ.get("TEST_SWARM_KILLS")
 AGENTS = 50 if ASKED else 8

@@ -200,11 +200,14 @@ class Journal:
     async def orphans(self) -> list[Record]:
         """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
 
+        dead = await anyio.to_thread.run_sync(self.presence.dead)  # before it is looked at what they left
+
         def read(connection: Connection) -> list[Record]:
             return [self._record(connection, row) for row in sql.unfinished(connection)]
 
         found = [await self._settled(record) for record in await self._database.read(read)]
-        await anyio.to_thread.run_sync(self.presence.forget_all_but, {one.owner for one in found if one.orphaned})
+        left = {one.owner for one in found if one.orphaned}
+        await anyio.to_thread.run_sync(self.presence.forget, dead - left)
         return [record for record in found if record.orphaned]
 
     async def adopt(self, record: Record) -> bool:

@@ -1,19 +1,40 @@
-"""Which servers are alive: each holds a lock of the operating system for its life, and the dead let go at once. I/O."""
+"""Which servers are alive: each holds a lock of the operating system for its life, and the dead let go at once. I/O.
+
+The rules that keep a living server from ever looking dead:
+
+- A lock file gets its name (``<id>.lock``) once it is locked, so that nobody finds it free while its server starts.
+- Who looks takes a shared lock, so that two who look at the same moment don't take each other for the server.
+- A file is removed only under a lock of it.
+- Nothing that was seen is remembered, and a file that can't be looked at may well be held.
+
+Windows renames and removes no file that is open, and knows no shared lock here: there the file is locked under its
+name, the system itself keeps it from being removed, and who looks takes the lock for a moment.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Container
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 
 from filelock import FileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FOLDER = "servers"
 """Where the locks lie, inside the data folder."""
 
-LOOKED_AT_S = 2.0
-"""Seconds for which others may hold a server's lock, who only look whether it is dead."""
+LOCKED_WITHIN_S = 2.0
+"""Seconds for which others may hold the lock of a server that starts: they only look whether it is dead."""
+
+_LOCK = ".lock"
+_STARTING = ".starting"
+"""How the file ends until it is locked."""
 
 
 class Presence:
@@ -24,77 +45,149 @@ class Presence:
         """This server's name, new with each start."""
         self._folder = None if folder is None else folder / FOLDER
         self._lock: FileLock | None = None
-        self._asking = Lock()
-        self._dead: set[str] = set()
 
     def appear(self) -> None:
-        """Take the lock. Blocking, for a worker thread; ``OSError`` where the folder can't be written.
+        """Take the lock; again where somebody removed its file. Blocking, for a worker thread.
 
-        Others who look at the same moment whether we are dead may hold it for a moment, or clear it away; and whoever
-        removed the folder removed it too.
+        ``OSError`` where the folder can't be written.
         """
         if self._folder is None:
             return
-        while self._lock is None or not (self._folder / f"{self.id}.lock").exists():
+        while self._lock is None or not self._file(self.id).exists():
+            lock = self._locked()
             if self._lock is not None:
                 self._lock.release()
-                self._lock = None
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            lock = _lock(self._folder, self.id)
-            lock.acquire(timeout=LOOKED_AT_S)
             self._lock = lock
+
+    def _locked(self) -> FileLock:
+        assert self._folder is not None
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        file = self._file(self.id)
+        starting = file if fcntl is None else file.with_suffix(_STARTING)
+        lock = _lock(starting)
+        lock.acquire(timeout=LOCKED_WITHIN_S)
+        try:
+            if starting != file:
+                starting.replace(file)
+        except FileNotFoundError:  # the folder was removed meanwhile: the caller sees that, and tries again
+            pass
+        except BaseException:
+            lock.release()
+            raise
+        return lock
 
     def leave(self, *, unfinished: bool = False) -> None:
         """Let go of it. ``unfinished``: the file stays, so that the next server looks for what is to be taken up."""
         lock, self._lock = self._lock, None
-        if lock is not None:
+        if lock is None:
+            return
+        if unfinished:
             lock.release()
-            if not unfinished:
-                self.forget(self.id)
+        elif fcntl is None:
+            lock.release()
+            _remove(self._file(self.id))
+        else:
+            _remove(self._file(self.id))
+            lock.release()
 
     def alive(self, server: str) -> bool:
         """Whether that server still runs. Blocking, but never for long."""
         if server == self.id:
             return True
-        if self._folder is None or server in self._dead:
+        if self._folder is None:
             return False
-        with self._asking:
-            if (self._folder / f"{server}.lock").exists():
-                lock = _lock(self._folder, server)
-                try:
-                    lock.acquire(blocking=False)
-                except Timeout:
-                    return True
-                lock.release()
-            self._dead.add(server)
-        return False
+        with _looking_at(self._file(server)) as held:
+            return held
 
-    def forget(self, server: str) -> None:
-        """A dead server has nothing left that was to be taken up."""
-        if self._folder is not None:
-            (self._folder / f"{server}.lock").unlink(missing_ok=True)
+    def dead(self) -> set[str]:
+        """Every server that ended and left its file: nobody has made sure yet that it left no work."""
+        return set() if self._folder is None else {name for name in _names(self._folder) if not self.alive(name)}
 
-    def forget_all_but(self, unfinished: Container[str]) -> None:
-        """No dead server but these has anything left."""
-        for server in () if self._folder is None else _named(self._folder):
-            if server not in unfinished and not self.alive(server):
-                self.forget(server)
+    def forget(self, servers: Iterable[str]) -> None:
+        """Remove the files of servers that are dead and left no work, and of those that died as they started."""
+        if self._folder is None:
+            return
+        for file in (*map(self._file, servers), *_files(self._folder, _STARTING)):
+            with _looking_at(file) as held:
+                if held:
+                    continue
+                if fcntl is not None:
+                    _remove(file)
+            if fcntl is None:
+                _remove(file)
 
-
-def _lock(folder: Path, server: str) -> FileLock:
-    # The file outlives the lock: it tells that there was a server, until what it left has been looked at.
-    return FileLock(folder / f"{server}.lock", thread_local=False, mode=0o600, preserve_lock_file=True)
-
-
-def _named(folder: Path) -> list[str]:
-    """Every server that has a lock, held or not."""
-    try:
-        return [file.stem for file in folder.iterdir() if file.suffix == ".lock"]
-    except OSError:
-        return []
+    def _file(self, server: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{server}{_LOCK}"
 
 
 def left_behind(folder: Path) -> bool:
     """Whether a server of that data folder ended without finishing its work; asks no database. Blocking."""
-    presence = Presence(folder)
-    return not all(presence.alive(name) for name in _named(folder / FOLDER))
+    return bool(Presence(folder).dead())
+
+
+@contextmanager
+def _looking_at(file: Path) -> Iterator[bool]:
+    """Whether a lock file is held by its server; while this is open nobody else can take the lock of one that is not.
+
+    One that is not there is held by nobody.
+    """
+    if fcntl is None:
+        with _looking_on_windows(file) as held:
+            yield held
+        return
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as fault:
+        yield not isinstance(fault, FileNotFoundError)  # another user's, or no descriptor is left: who knows?
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            held = False
+        except OSError:
+            held = True
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _looking_on_windows(file: Path) -> Iterator[bool]:
+    if not file.exists():
+        yield False
+        return
+    lock = _lock(file)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        yield True
+        return
+    try:
+        yield False
+    finally:
+        lock.release()
+
+
+def _lock(file: Path) -> FileLock:
+    # The file outlives the lock: it tells that there was a server, until what it left has been looked at.
+    return FileLock(file, thread_local=False, mode=0o600, preserve_lock_file=True)
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    try:
+        return [file for file in folder.iterdir() if file.suffix == suffix]
+    except OSError:
+        return []
+
+
+def _names(folder: Path) -> list[str]:
+    """Every server that has a lock file, held or not."""
+    return [file.stem for file in _files(folder, _LOCK)]
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError:  # Windows, while somebody looks at it; or a folder that is read-only: another time, then
+        pass

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import Timeout, _unix
 
-from kimi_mcp.journal.presence import Presence, left_behind
+from kimi_mcp.journal import presence
+from kimi_mcp.journal.presence import Presence, _looking_at, left_behind
 
 HOLDS = """
 import sys
@@ -47,30 +49,66 @@ def test_a_server_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
         process.wait()
         assert left_behind(tmp_path)
         assert not looking.alive(server)
-        looking.forget_all_but(())
+        looking.forget(looking.dead())
         assert looking.alive(looking.id)
         assert not left_behind(tmp_path)
 
 
-@pytest.mark.parametrize("then", ["lets go", "clears it away"])
-def test_a_server_that_is_looked_at_as_it_starts_still_starts(tmp_path: Path, then: str) -> None:
-    one = Presence(tmp_path)
-    file = tmp_path / "servers" / f"{one.id}.lock"
-    file.parent.mkdir()
-    looks = FileLock(file, thread_local=False, preserve_lock_file=True)
-    looks.acquire()
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open is never removed there")
+def test_a_server_is_never_seen_without_its_lock_while_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, looking = Presence(tmp_path), Presence(tmp_path)
+    seen: list[object] = []
+    take_lock = _unix.lock_fd_nonblocking
 
-    def done() -> None:
-        if then == "clears it away":
-            file.unlink()
-        looks.release()
+    def late(descriptor: int) -> bool:
+        """The file is there and not locked yet: somebody looks at everything, and clears it away."""
+        seen.append((looking.dead(), left_behind(tmp_path)))
+        looking.forget({one.id})
+        return take_lock(descriptor)
 
-    timer = threading.Timer(0.1, done)
-    timer.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(_unix, "lock_fd_nonblocking", late)
+        with pytest.raises(Timeout):
+            patched.setattr(presence, "LOCKED_WITHIN_S", 0)
+            one.appear()
+        assert looking.dead() == set()
     one.appear()
-    timer.join()
-    assert Presence(tmp_path).alive(one.id)
+    assert seen == [(set(), False)]
+    assert looking.alive(one.id), "nothing is remembered of it"
+    assert [file.name for file in (tmp_path / "servers").iterdir()] == [f"{one.id}.lock"]
     one.leave()
+
+
+def test_who_looks_at_the_dead_is_not_taken_for_them(tmp_path: Path) -> None:
+    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one.appear()
+    one.leave(unfinished=True)
+    with _looking_at(tmp_path / "servers" / f"{one.id}.lock") as held:
+        assert not held
+        assert not looking.alive(one.id)
+        assert left_behind(tmp_path)
+
+
+def test_a_lock_that_can_not_be_looked_at_may_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one.appear()
+
+    def refused(*more: object) -> int:
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refused)
+        assert looking.alive(one.id)
+        looking.forget({one.id})
+    assert looking.alive(one.id)
+    one.leave()
+
+
+def test_to_look_makes_no_file(tmp_path: Path) -> None:
+    assert not Presence(tmp_path).alive("srv_gone")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_somebody_removed_is_taken_again(tmp_path: Path) -> None:

@@ -199,7 +199,6 @@ class Journal:
 
     async def orphans(self) -> list[Record]:
         """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
-
         dead = await anyio.to_thread.run_sync(self.presence.dead)  # before it is looked at what they left
 
         def read(connection: Connection) -> list[Record]:

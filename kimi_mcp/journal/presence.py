@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def left_behind(folder: Path) -> bool:
 
 
 @contextmanager
-def _looking_at(file: Path) -> Iterator[bool]:
+def _looking_at(file: Path) -> Generator[bool]:
     """Whether a lock file is held by its server; while this is open nobody else can take the lock of one that is not.
 
     One that is not there is held by nobody.
@@ -153,7 +153,7 @@ def _looking_at(file: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _looking_on_windows(file: Path) -> Iterator[bool]:
+def _looking_on_windows(file: Path) -> Generator[bool]:
     if not file.exists():
         yield False
         return

@@ -70,8 +70,8 @@ def test_a_server_is_never_seen_without_its_lock_while_it_starts(
 
     with monkeypatch.context() as patched:
         patched.setattr(_unix, "lock_fd_nonblocking", late)
+        patched.setattr(presence, "LOCKED_WITHIN_S", 0)
         with pytest.raises(Timeout):
-            patched.setattr(presence, "LOCKED_WITHIN_S", 0)
             one.appear()
         assert looking.dead() == set()
     one.appear()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -40,9 +39,6 @@ CANCEL_WITHIN_S = 10.0
 
 LOOK_EVERY_S = 0.25
 """Seconds between two looks at a run in another server."""
-
-NEVER_DAYS = 365_000
-"""Days for which everything is kept while somebody only looks."""
 
 
 class Status(StrEnum):
@@ -272,7 +268,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Journal]:
 
     from kimi_mcp.journal.journal import open_journal
 
-    journal = open_journal(replace(settings, runs_keep_days=NEVER_DAYS))
+    journal = open_journal(settings)
     try:
         yield journal
     finally:

@@ -22,12 +22,13 @@ import anyio.to_thread
 from sqlalchemy import Connection
 
 from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError
-from kimi_mcp.journal import lives
+from kimi_mcp.journal import lives, retention
 from kimi_mcp.journal import statements as sql
 from kimi_mcp.journal.database import LOCKED_S, Database
 from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
+from kimi_mcp.journal.retention import DAY_S, Retention
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.settings import Settings
 from kimi_mcp.steps import JSON
@@ -35,9 +36,6 @@ from kimi_mcp.types import Status, Turn
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-DAY_S = 86_400.0
-"""Seconds of a day; UTC days begin at its multiples."""
 
 REJOIN_WITHIN_S = 3_600.0
 """Seconds after its end within which an abandoned run's answer is handed to the same call made again."""
@@ -74,8 +72,11 @@ class Journal:
         self.presence = Presence(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
-        self._cleared_at = 0.0
         self._database = Database(folder, url, on_open=self._opened)
+        self.retention = Retention(
+            self._database, server=self.presence.id, alive=self.presence.alive, keep_days=keep_days, wall=wall
+        )
+        """Removes old runs, behind the calls."""
 
     @property
     def keeps_how_long(self) -> str:
@@ -89,6 +90,7 @@ class Journal:
 
         ``unfinished``: runs are left that another server is to go on with, or to say the end of.
         """
+        await self.retention.aclose()
         await anyio.to_thread.run_sync(self._database.close, within_s)
         await anyio.to_thread.run_sync(partial(self.presence.leave, unfinished=unfinished))
 
@@ -102,8 +104,8 @@ class Journal:
         """
         begin = partial(lives.begin, entry=entry, owner=self.presence.id, counted_usd=counted_usd)
         await self._within_budget(begin, entry, counted_usd, day_limit_usd)
-        if self._wall() - self._cleared_at > DAY_S:
-            self._database.post(self._clear_away, _ignored)
+        if self.keeps:
+            self.retention.look_soon()
 
     def grew(
         self,
@@ -142,7 +144,7 @@ class Journal:
         told = None if turns is None else turns_as_json(turns)
         written = await self._write(lives.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
         if not self.keeps:
-            await self._write(sql.prune, 0.0, self.presence.alive, KEEP_PASSING)
+            await self._write(_keep_newest, self.presence.alive)
         return written
 
     async def forget(self, run_id: str) -> None:
@@ -267,7 +269,9 @@ class Journal:
     async def prune(self, keep_days: float | None = None) -> list[str]:
         """Remove runs that ended longer ago; returns their ids. What a kept conversation needs stays."""
         days = self._keep_days if keep_days is None else keep_days
-        return await self._write(sql.prune, self._wall() - days * DAY_S, self.presence.alive)
+        removed = await self.retention.remove(self._wall() - days * DAY_S)
+        await self.retention.shrink()
+        return sorted(removed)
 
     # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -351,13 +355,9 @@ class Journal:
         return await self.settle(record, stopped)
 
     def _opened(self, connection: Connection) -> None:
-        """In the writer's thread, as the file is opened: be seen by the others, and clear away what is old."""
+        """In the writer's thread, as the file is opened: be seen by the others."""
+        del connection
         self.presence.appear()
-        self._clear_away(connection)
-
-    def _clear_away(self, connection: Connection) -> None:
-        self._cleared_at = self._wall()
-        sql.prune(connection, self._cleared_at - self._keep_days * DAY_S, self.presence.alive)
 
 
 class RecordedSteps:
@@ -375,9 +375,11 @@ class RecordedSteps:
         await self._journal.finish_step(self._run_id, key, result)
 
 
-def _ignored(fault: BaseException | None) -> None:
-    """What could not be cleared away is cleared away another time."""
-    del fault
+def _keep_newest(connection: Connection, alive: Callable[[str], bool]) -> None:
+    """Of what has ended only the newest runs stay: those of a journal in memory."""
+    position = retention.beyond(connection, KEEP_PASSING)
+    while position is not None:
+        _, position = retention.remove_some(connection, position, alive)
 
 
 def _midnight(now: float) -> float:

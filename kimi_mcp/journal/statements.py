@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -15,7 +15,6 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
-    delete,
     func,
     insert,
     literal,
@@ -285,39 +284,6 @@ def steps_of(connection: Connection, run_id: str) -> list[Found]:
     return list(
         connection.execute(select(steps).where(steps.c.run_id == run_id).order_by(steps.c.began_at, steps.c.key))
     )
-
-
-# ── what is kept, and how long ────────────────────────────────────────────────────────────────────────────────────
-
-
-def prune(connection: Connection, before: float, alive: Callable[[str], bool], keep: int | None = None) -> list[str]:
-    """Remove runs that ended before then, but for those whose turns are still needed; returns what went.
-
-    Needed is what a kept run follows, and where a conversation stands that a server which is ``alive`` adds to just
-    now. ``keep``: how many finished runs stay at most, whenever they ended.
-    """
-    ended = select(runs.c.id, runs.c.ended_at, runs.c.follows).where(runs.c.status != "running")
-    rows = list(connection.execute(ended.order_by(runs.c.ended_at.desc())))
-    old = {row.id for place, row in enumerate(rows) if row.ended_at < before or (keep is not None and place >= keep)}
-    follows = {row.id: row.follows for row in connection.execute(select(runs.c.id, runs.c.follows))}
-    added_to = select(conversations.c.head, conversations.c.writer_owner).where(conversations.c.writer.is_not(None))
-    needed = [followed for run_id, followed in follows.items() if run_id not in old]
-    for following in (*needed, *(row.head for row in connection.execute(added_to) if alive(row.writer_owner))):
-        while following is not None and following in old:
-            old.discard(following)
-            following = follows.get(following)
-    for some in _in_hundreds(sorted(old)):
-        left = update(conversations).where(conversations.c.writer.in_(some))
-        connection.execute(left.values(writer=None, writer_owner=None))  # by a server that died in its turn, say
-        for table, column in ((pieces, pieces.c.run_id), (steps, steps.c.run_id), (runs, runs.c.id)):
-            connection.execute(delete(table).where(column.in_(some)))
-    empty = ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()
-    connection.execute(delete(conversations).where(empty, conversations.c.writer.is_(None)))
-    return sorted(old)
-
-
-def _in_hundreds(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[at : at + 100] for at in range(0, len(ids), 100))
 
 
 def _newest(caller: str | None) -> Select[Any]:

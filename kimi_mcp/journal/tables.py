@@ -77,6 +77,8 @@ runs = Table(
     Index("runs_by_call", "call_key", "abandoned", "started_at"),
     Index("runs_by_start", "started_at"),
     Index("runs_by_predecessor", "follows"),
+    Index("runs_by_conversation", "conversation_id"),
+    Index("runs_by_end", "ended_at", "id"),
 )
 """One row a run."""
 
@@ -100,6 +102,7 @@ conversations = Table(
     Column("head", Text),  # the run with its latest turns
     Column("writer", Text),  # the run that is adding to it
     Column("writer_owner", Text),  # the server that run lives in
+    Index("conversations_by_writer", "writer"),
 )
 """One row a conversation; its turns are those of its runs, from the head backwards."""
 
@@ -128,7 +131,13 @@ def _second(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE runs ADD COLUMN lived_s FLOAT NOT NULL DEFAULT 0"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _second)
+def _third(connection: Connection) -> None:
+    for table in (runs, conversations):
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third)
 """What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
 
 VERSION = len(MIGRATIONS)

@@ -69,7 +69,9 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
                 assert found is not None
                 assert found.outcome.answer == "It is 391."
         with opened(tmp_path) as file:
-            assert file.execute("SELECT value FROM about").fetchall() == [(str(tables.VERSION + held),)]
+            assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchall() == [
+                (str(tables.VERSION + held),)
+            ]
             columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
             assert ("mood" in columns) is held, "wholly or not at all"
     monkeypatch.undo()
@@ -107,6 +109,28 @@ async def test_a_file_of_version_1_learns_for_how_long_runs_have_lived(tmp_path:
             found = await kept.find(run_id, CALLER)
             assert found is not None
             assert found.lived_s == 0.0
+
+
+async def test_a_file_of_version_2_gets_the_indexes_that_it_lacks(tmp_path: Path) -> None:
+    def indexes() -> set[str]:
+        with opened(tmp_path) as file:
+            return {row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        await end(kept)
+    made = indexes()
+    with opened(tmp_path) as file:
+        for name in ("runs_by_conversation", "runs_by_end", "conversations_by_writer"):
+            file.execute(f"DROP INDEX {name}")
+        file.execute("UPDATE about SET value = '2' WHERE name = 'version'")
+    async with journal(tmp_path) as kept:
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "It is 391."
+    assert indexes() == made
+    with opened(tmp_path) as file:
+        assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchone() == (str(tables.VERSION),)
 
 
 @pytest.mark.parametrize(

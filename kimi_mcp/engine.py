@@ -152,14 +152,14 @@ class Engine:
             outcome = await path
         except KimiError as error:
             log.debug("%s failed: %s", run.id, error.code)
-            return run.snapshot("failed", error)
+            return run.cut_off("failed", error)
         except Exception:
             log.exception("a call failed by a fault of our own")
             fault = Internal(
                 "The server made a mistake; nothing of what you sent is at fault.",
                 fix="Call again; if it happens again, report it with the log lines of the server.",
             )
-            return run.snapshot("failed", fault)
+            return run.cut_off("failed", fault)
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 

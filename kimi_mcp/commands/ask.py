@@ -18,7 +18,7 @@ import typer
 
 from kimi_mcp.commands.ending import Told, heard, leave_at_once
 from kimi_mcp.commands.named import AskMode, AskTool, chosen_tool, with_typed_folders
-from kimi_mcp.errors import InvalidArguments, KimiError
+from kimi_mcp.errors import Cancelled, InvalidArguments, KimiError
 from kimi_mcp.terminal import complain, is_terminal
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ async def _run(
                 await runs.aclose()
         if outcome is not None and told.signal is not None:
             _say_what_is_left(outcome, runs)
-        if outcome is not None and (told.signal is not None or outcome.status == "cancelled"):
+        if outcome is not None and (told.signal is not None or _was_cancelled(outcome)):
             leave_at_once(told.status)
 
 
@@ -269,10 +269,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def _was_cancelled(outcome: Outcome) -> bool:
+    """Whether somebody ended it; of a swarm it may be partial, with the answers of the agents that had finished."""
+    return outcome.error is not None and outcome.error.code == Cancelled.code
+
+
 def _leave(outcome: Outcome) -> None:
     if outcome.error is None:
         return
-    if outcome.status == "cancelled":
+    if _was_cancelled(outcome):
         raise typer.Exit(INTERRUPTED)
     complain(outcome.error.message, outcome.error.fix)
     raise typer.Exit(1)

@@ -99,7 +99,7 @@ class LiveWatch:
         self._close_line()
         if outcome.answer or outcome.reasoning:
             self._err.print()
-        if outcome.status == "cancelled":
+        if outcome.error is not None and outcome.error.code == "cancelled":
             self._note("Cancelled: what stands above is all that had arrived.", "warn")
         for adjustment in outcome.policy:
             self._note(changed(adjustment), "warn")

@@ -222,7 +222,9 @@ class Journal:
 
         What limits count for it stays as its server left it: that was spent.
         """
-        outcome = replace(record.outcome, status=status, error=error)
+        return await self._end_left(record, replace(record.outcome, status=status, error=error))
+
+    async def _end_left(self, record: Record, outcome: Outcome) -> Record:
         if not await self._write(lives.end, record.id, outcome, self._wall()):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
@@ -230,14 +232,14 @@ class Journal:
     async def cancel_left(self, record: Record, tallied: Callable[[Record, Sequence[Step]], Outcome]) -> Record:
         """End a run that a dead server left; how it stands by now where somebody goes on with it.
 
-        ``tallied`` tells what its steps had brought, where it has any.
+        ``tallied`` tells what its steps had brought, where it has any: cancelled, or partial with what had finished.
         """
         if not await self.adopt(record):
             return await self.find(record.id, None) or record
-        if steps := await self.steps_of(record.id):
-            record = replace(record, outcome=tallied(record, steps))
         error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
-        return await self.settle(record, error, status="cancelled")
+        record = replace(record, outcome=replace(record.outcome, status="cancelled", error=error))
+        steps = await self.steps_of(record.id)
+        return await self._end_left(record, tallied(record, steps) if steps else record.outcome)
 
     async def same_call(self, *, caller: str, host: str | None, key: str) -> Record | None:
         """The newest run of the very same call that its host gave up on, where it can still be joined."""

@@ -71,6 +71,10 @@ class Work(Protocol):
         """The run's outcome, with what the requests have brought."""
         ...
 
+    def stopped(self, outcome: Outcome) -> Outcome:
+        """The outcome of a run that did not come to its own end, with what its requests had finished by then."""
+        ...
+
     def counted_usd(self, dearest: Price | None) -> float:
         """What spending limits count for it so far; ``dearest`` counts where a price is unknown."""
         ...
@@ -149,6 +153,8 @@ class Run:
         """Whether its host gave up on it."""
         self.done = anyio.Event()
         """Set when it has ended."""
+        self.concluded: Outcome | None = None
+        """How it ends, once that is decided: it stays so, whoever stops it while it closes what it has opened."""
         self.outcome: Outcome | None = None
         """How it ended; None as long as it runs."""
         self.started_at = time.time()
@@ -327,6 +333,8 @@ class Run:
                 outcome = await work(self)
                 self.outcome = replace(outcome, timing=self.timing())
         finally:
+            if self.outcome is None and self.concluded is not None:
+                self.outcome = replace(self.concluded, timing=self.timing())
             left = self.outcome is None and self._stopped is None and not self._scope.cancel_called
             if self.outcome is None:
                 self.outcome = self._cut_off()
@@ -342,19 +350,24 @@ class Run:
     def _cut_off(self) -> Outcome:
         """The outcome of a run that did not come to its own end."""
         if self._stopped is not None:
-            arrived = self.snapshot("failed", self._stopped)
+            arrived = self.cut_off("failed", self._stopped)
             return replace(arrived, status="partial") if arrived.answer.strip() else arrived
         if self._scope.cancel_called:
-            return self.snapshot(
+            return self.cut_off(
                 "cancelled", Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
             )
-        return self.snapshot(
+        return self.cut_off(
             "failed",
             AnswerCutOff(
                 "The server was stopped before the answer was whole; what had arrived is kept.",
                 fix="Call again if you still need the rest.",
             ),
         )
+
+    def cut_off(self, status: Status, error: KimiError) -> Outcome:
+        """The outcome of a run that an error ends: of many requests those that had finished are not lost."""
+        outcome = self.snapshot(status, error)
+        return outcome if self.work is None else self.work.stopped(outcome)
 
     def first_token_came(self) -> None:
         """The first token of any of its requests is there."""

@@ -12,10 +12,9 @@ from typing import Any, cast
 
 import anyio
 
-from kimi_mcp.outcome import shortened
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.desk import Desk
-from kimi_mcp.swarm.tally import Agent
+from kimi_mcp.swarm.tally import Agent, told
 from kimi_mcp.types import ToolCall
 
 LONGEST_NAME = 64
@@ -89,15 +88,3 @@ def _arguments(call: ToolCall) -> dict[str, str] | str:
         return cast(dict[str, str], said)
     wanted = " and ".join(f"`{field}`" for field in fields)
     return f"{call.name} did not run: it takes {wanted}, both of them texts that are not empty, and nothing else."
-
-
-def told(agent: Agent, most_chars: int) -> str:
-    """An agent's message for whoever goes on from it; where it failed, that it did, and what it had."""
-    who = f"{agent.id} ({agent.name})"
-    answer = shortened(agent.answer, most_chars)
-    if agent.status == "completed":
-        return f"{who}, completed:\n\n{answer}"
-    why = f"{agent.error.code}: {agent.error.message}" if agent.error else "it had to conclude early"
-    if not answer.strip():
-        return f"{who} failed. {why}"
-    return f"{who}, {'failed' if agent.status == 'failed' else 'not whole'} ({why}). What it had:\n\n{answer}"

@@ -19,10 +19,11 @@ _UNREADABLE = (KeyError, TypeError, ValueError)
 
 
 def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
-    """The outcome of a swarm that is to be ended, with what its finished steps brought and used.
+    """The outcome of a swarm that is ended, with what its finished steps brought and used.
 
-    It tells what the swarm would have told had it been ended in its own server, but for requests under way: of those
-    nobody knows. What another version wrote may not be readable; then it tells what it told before.
+    The record's own outcome says why it is ended. It tells what the swarm would have told had it been ended in its own
+    server, but for requests under way: of those nobody knows. What another version wrote may not be readable; then it
+    tells what it told before.
     """
     tally = Tally()
     tally.report(record.outcome.policy)
@@ -33,7 +34,7 @@ def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
     ended = [step.ended_at for step in steps if step.ended_at is not None]
     took = max([record.outcome.timing.total_s, *(at - record.started_at for at in ended)])
     timing = replace(record.outcome.timing, total_s=took, attempts=tally.attempts)
-    return tally.so_far(replace(record.outcome, status="cancelled", timing=timing))
+    return tally.stopped(replace(record.outcome, timing=timing))
 
 
 def known_before(call: SwarmCall, steps: Sequence[Step]) -> Tally | None:

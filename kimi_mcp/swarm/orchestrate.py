@@ -28,20 +28,17 @@ from kimi_mcp.swarm.agent import Task, work
 from kimi_mcp.swarm.asked import SwarmCall
 from kimi_mcp.swarm.desk import Desk
 from kimi_mcp.swarm.hands import ToolHands
-from kimi_mcp.swarm.lead import Lead, told
+from kimi_mcp.swarm.lead import Lead
 from kimi_mcp.swarm.left import known_before
 from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
 from kimi_mcp.swarm.pace import Pace
-from kimi_mcp.swarm.tally import Agent, Tally
+from kimi_mcp.swarm.tally import Agent, Tally, naming, told
 from kimi_mcp.swarm.toolbox import OfficialTools, check_servers, open_toolbox
 from kimi_mcp.swarm.tooling import NoTools, Remembered, Toolbox
 from kimi_mcp.types import Adjustment, Request, user
 
 KEPT_TOKENS = 32_000
 """What the main agent's last request is taken to send: money for it is kept back from the sub-agents."""
-
-NAMED = 8
-"""How many agents a sentence names at most."""
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +115,8 @@ async def _swarm(
         await (_items if call.items else _led)(call, desk, tools)
         tally.before = None
         tally.report(_on_tools(call, tools))  # what went wrong with them meanwhile
-    return _outcome(call, run, desk)
+        run.concluded = outcome = _outcome(call, run, desk)  # whoever stops it while its tools end loses nothing
+    return outcome
 
 
 def _asked(call: SwarmCall) -> str:
@@ -193,11 +191,11 @@ async def _work(agent: Agent, own: str | None, prompt: str, desk: Desk, tools: T
     try:
         await work(agent, task, ToolHands(tools, desk), desk)
     except KimiError as error:
-        agent.end("failed", error=error)
+        agent.end("failed", error=error, answer=agent.arrived)
     except Exception:
         log.exception("a sub-agent failed by a fault of our own")
         fault = Internal("The server made a mistake while this agent worked.", fix="Report it with the server's log.")
-        agent.end("failed", error=fault)
+        agent.end("failed", error=fault, answer=agent.arrived)
 
 
 def _names(tools: Toolbox) -> Sequence[str]:
@@ -256,19 +254,9 @@ def _outcome(call: SwarmCall, run: Run, desk: Desk) -> Outcome:
         error = first or exceeded("agent_steps", desk.ledger.limits)
     if error is None:
         return run.snapshot("completed")
-    error = _telling(error, missing)
+    error = naming(error, missing)
     if main.answer.strip():
         return run.snapshot("partial", error)
-    results = [told(agent, len(agent.answer)) for agent in tally.agents if agent.answer.strip()]
-    if not results:
+    if not (results := tally.results()):
         return run.snapshot("failed", error)
-    return replace(run.snapshot("partial", error), answer="\n\n".join(results), finish_reason=None)
-
-
-def _telling(error: KimiError, missing: Sequence[Agent]) -> KimiError:
-    """The error, with what is missing."""
-    if not missing:
-        return error
-    names = ", ".join(f"{agent.id} ({agent.name})" for agent in missing[:NAMED])
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    return type(error)(f"{error.message} Not whole: {names}{more}.", fix=error.fix, rule=error.rule)
+    return replace(run.snapshot("partial", error), answer=results, finish_reason=None)

@@ -14,11 +14,14 @@ from kimi_mcp.catalogue.profile import Price
 from kimi_mcp.concluding import summed
 from kimi_mcp.errors import KimiError
 from kimi_mcp.exchange import Exchange
-from kimi_mcp.outcome import Outcome, standing
+from kimi_mcp.outcome import Outcome, shortened, standing
 from kimi_mcp.steps import JSON
 from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.types import Adjustment, Status, Usage
+
+NAMED = 8
+"""How many agents a sentence names at most."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +62,11 @@ class Agent:
     """Seconds of all its requests and tools."""
     elapsed_s: float = 0.0
     """Seconds from its first step to its last, waiting for its turn included, tools of one turn side by side."""
+
+    @property
+    def arrived(self) -> str:
+        """What has arrived of the answer to the request that is under way."""
+        return self.exchange.fold.completion().answer if self.exchange else ""
 
     def add(self, said: Said) -> None:
         """A request has ended."""
@@ -104,6 +112,27 @@ class Agent:
                 "cost_usd": self.cost_usd,
             },
         }
+
+
+def told(agent: Agent, most_chars: int) -> str:
+    """An agent's message for whoever goes on from it; where it failed, that it did, and what it had."""
+    who = f"{agent.id} ({agent.name})"
+    answer = shortened(agent.answer, most_chars)
+    if agent.status == "completed":
+        return f"{who}, completed:\n\n{answer}"
+    why = f"{agent.error.code}: {agent.error.message}" if agent.error else "it had to conclude early"
+    if not answer.strip():
+        return f"{who} failed. {why}"
+    return f"{who}, {'failed' if agent.status == 'failed' else 'not whole'} ({why}). What it had:\n\n{answer}"
+
+
+def naming(error: KimiError, missing: Sequence[Agent]) -> KimiError:
+    """The error, with the agents whose work is missing."""
+    if not missing:
+        return error
+    names = ", ".join(f"{agent.id} ({agent.name})" for agent in missing[:NAMED])
+    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    return type(error)(f"{error.message} Not whole: {names}{more}.", fix=error.fix, rule=error.rule)
 
 
 _NOTHING = Usage(prompt_tokens=0, completion_tokens=0, reasoning_tokens=0, cached_tokens=0, total_tokens=0)
@@ -215,6 +244,30 @@ class Tally:
             policy=tuple(self.policy.values()),
             swarm=self.block() if self._stages or self.attempts else None,
         )
+
+    def stopped(self, outcome: Outcome) -> Outcome:
+        """The outcome of a run that did not come to its own end: partial with the answers that are finished.
+
+        These are the main agent's, or those of all sub-agents that have one, behind what had arrived of the main
+        agent's. Where nobody has finished the outcome keeps its status.
+        """
+        if (before := self._further) is not None:
+            return before.stopped(outcome)
+        main = self.main
+        missing = [agent for agent in self.agents if agent.status != "completed"]
+        arrived = self.so_far(replace(outcome, error=outcome.error and naming(outcome.error, missing)))
+        if main.status in ("completed", "partial"):
+            return replace(arrived, status="partial", answer=main.answer)
+        if not (results := self.results()):
+            return arrived
+        begun = (main.arrived or main.answer).strip()
+        return replace(
+            arrived, status="partial", answer=f"{begun}\n\n{results}" if begun else results, finish_reason=None
+        )
+
+    def results(self) -> str:
+        """The answers of all sub-agents that have one, each under its name; empty where none has."""
+        return "\n\n".join(told(agent, len(agent.answer)) for agent in self.agents if agent.answer.strip())
 
     def block(self) -> Mapping[str, Any]:
         """The result's ``swarm``."""

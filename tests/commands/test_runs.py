@@ -505,9 +505,10 @@ async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_us
         server.process.kill()
         await server.process.wait()
     done = await process("runs", "cancel", run_id)
-    assert "is cancelled. It had 2 agents: 1 done, 1 cancelled; `runs show` has" in done.out
+    assert "is partial. It had 2 agents: 1 done, 1 cancelled; `runs show` has" in done.out
     shown = (await process("runs", "show", run_id, "--json")).json
-    assert shown["status"] == "cancelled"
+    assert (shown["status"], shown["error"]["code"]) == ("partial", "cancelled")
+    assert "completed:" in shown["answer"], "the answer of the agent that had finished"
     assert [agent["status"] for agent in shown["swarm"]["agents"]] == ["completed", "cancelled"]
     (row,) = (await process("runs", "--json")).json
     assert row["usage"]["total_tokens"] == shown["usage"]["total_tokens"] > 0, "and that is on record"

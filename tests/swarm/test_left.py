@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kimi_mcp.errors import Cancelled
 from kimi_mcp.journal.records import Record, Step
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs import Run
@@ -16,6 +17,7 @@ from tests.swarm.asking import Dying, Tools, agents, said, statuses, swarm
 from tests.swarm.test_replay import play
 
 START = 1_795_510_000.0
+CANCELLED = Cancelled("The run was cancelled.", fix="Call again.")
 
 
 def recorded(steps: PassingSteps) -> list[Step]:
@@ -49,7 +51,7 @@ def left(run: Run, before: Outcome) -> Record:
         model_id=None,
         request={"task": run.task},
         resumable=True,
-        outcome=replace(before, status="running", error=None, usage=None, cost_usd=None, swarm=None),
+        outcome=replace(before, status="cancelled", error=CANCELLED, answer="", usage=None, cost_usd=None, swarm=None),
         orphaned=True,
     )
 
@@ -63,7 +65,7 @@ async def test_of_a_swarm_that_had_finished_it_tells_the_same(sim: Simulator) ->
     assert (told.usage, told.cost_usd, told.policy) == (whole.usage, whole.cost_usd, whole.policy)
     assert told.timing.attempts == whole.timing.attempts
     assert told.timing.total_s == len(steps.told), "until the last of its steps had ended"
-    assert told.answer == whole.answer
+    assert (told.status, told.answer) == ("partial", whole.answer)
 
 
 @pytest.mark.parametrize("event", range(9, 60, 5))
@@ -99,6 +101,19 @@ async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
     wanted = ["cancelled"] * 12
     wanted[3], wanted[10] = "failed", "completed"
     assert statuses(told) == wanted
+    assert told.status == "partial"
+    assert told.answer.startswith("agent-11 (city 10), completed:\n\n")
+    assert told.error is not None
+    assert (told.error.code, "agent-1 (city 0)" in told.error.message) == ("cancelled", True)
+
+
+async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> None:
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps = PassingSteps()
+    whole = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=steps, run=run)
+    steps.results = {}
+    told = tallied(left(run, whole), recorded(steps))
+    assert (told.status, told.answer, statuses(told)) == ("cancelled", "", ["cancelled", "cancelled"])
 
 
 async def test_what_another_version_wrote_keeps_nobody_from_ending_it(sim: Simulator) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from kimi_mcp.errors import NotConfigured
 from kimi_mcp.outcome import structured, text
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.steps import JSON, PassingSteps
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Tally
@@ -176,6 +178,67 @@ async def test_where_the_main_agent_fails_at_the_end_what_the_others_found_is_ke
     assert "A is round." in outcome.answer
     assert outcome.error is not None
     assert outcome.error.code == "auth_failed"
+
+
+async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(sim: Simulator) -> None:
+    class Slow(Tools):
+        ending = anyio.Event()
+
+        async def __aexit__(self, *ended: object) -> None:
+            self.ending.set()
+            await anyio.sleep_forever()
+
+    tools = Slow()
+    sim.play(leading(*TASKS), said({"system": LEADS}, content="A and B."))
+    async with housed(sim) as (engine, runs):
+        run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, engine, pace=quick(), toolbox=tools))
+        with anyio.fail_after(5):
+            await tools.ending.wait()
+            await run.cancel()
+    assert run.outcome is not None
+    assert (run.outcome.status, run.outcome.answer, run.outcome.error) == ("completed", "A and B.", None)
+
+
+class Forgetful(PassingSteps):
+    """A record that takes no more of one agent's requests from some moment on."""
+
+    def __init__(self, agent: str, call: str) -> None:
+        super().__init__()
+        self._agent, self._call = agent, call
+
+    async def begin(self, key: str, told: JSON) -> JSON | None:
+        return self._taken("begin", key) or await super().begin(key, told)
+
+    async def finish(self, key: str, result: JSON) -> None:
+        self._taken("finish", key)
+        await super().finish(key, result)
+
+    def _taken(self, call: str, key: str) -> None:
+        if call == self._call and key.startswith(self._agent):
+            raise NotConfigured("The journal is locked.", fix="Close what holds it open.")
+
+
+@pytest.mark.parametrize("call", ["begin", "finish"])
+async def test_where_the_record_takes_no_more_of_the_main_agent_what_the_others_found_is_kept(
+    sim: Simulator, call: str
+) -> None:
+    sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, content="B is not."))
+    sim.play(said({"system": "Several agents"}, content="One of two."))
+    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("main", call))
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("partial", "not_configured")
+    assert "A is round." in outcome.answer
+    assert "B is not." in outcome.answer
+    assert ("One of two." in outcome.answer) is (call == "finish"), "it is paid for"
+
+
+async def test_an_answer_that_the_record_does_not_take_is_not_lost(sim: Simulator) -> None:
+    sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, content="B is not."))
+    sim.play(said({"system": "Several agents"}, status=401))
+    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("agent-1", "finish"))
+    assert statuses(outcome) == ["failed", "completed"]
+    assert "A is round." in outcome.answer, "it is paid for"
 
 
 def test_what_was_said_is_read_back_the_same() -> None:

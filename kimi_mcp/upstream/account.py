@@ -56,15 +56,20 @@ class Account:
     @property
     def last_minute(self) -> tuple[int, int]:
         """Requests of the last minute, and the tokens that they sent and asked for."""
-        before = self._clock() - WINDOW_S
-        while self._sent and self._sent[0][0] <= before:
-            self._tokens -= self._sent.popleft()[1]
+        self._forget()
         return len(self._sent), self._tokens
 
     def sent(self, tokens: int) -> None:
         """A request goes out that sends and asks for so many tokens."""
+        self._forget()  # nobody else may ever ask: only requests that yield do
         self._sent.append((self._clock(), tokens))
         self._tokens += tokens
+
+    def _forget(self) -> None:
+        """Drop what is older than the window."""
+        before = self._clock() - WINDOW_S
+        while self._sent and self._sent[0][0] <= before:
+            self._tokens -= self._sent.popleft()[1]
 
     def refused(self, limit: NamedLimit | None, wait_s: float | None) -> None:
         """A request was refused for its rate: ``limit`` is what the refusal named, ``wait_s`` what it asked to wait."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from kimi_mcp import bounds
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import KimiError
 from kimi_mcp.events import BadEvent, ErrorEvent
@@ -22,7 +23,7 @@ from kimi_mcp.upstream.faults import Deadline, Deadlines, Failure, Fault, failur
 from kimi_mcp.upstream.quoting import Told, read_error
 from kimi_mcp.upstream.refusals import refusal
 from kimi_mcp.upstream.retry import asked_wait
-from kimi_mcp.upstream.sse import Payloads, TooLarge
+from kimi_mcp.upstream.sse import Payloads
 
 if TYPE_CHECKING:
     from kimi_mcp.upstream.clients import Client, Method
@@ -36,9 +37,6 @@ AFTER_DONE_S = 0.05
 
 PACE_S = 0.25
 """Seconds at most between two reads of an answer that is streaming: what the end of a long one may come late."""
-
-LARGEST_LIST = 4 * 1024 * 1024
-"""Bytes of a list of models."""
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +172,7 @@ async def read_whole(
     content_type: str = "application/json",
 ) -> bytes | Fault:
     """The body of what a request is answered with, bounded; or why it can't be had."""
-    found = b""
+    found = bytearray()
     try:
         answer = await client.send(method, path, content, content_type)
         try:
@@ -182,13 +180,14 @@ async def read_whole(
                 found += piece
                 if answer.compressed:
                     return _failure("compressed", to)
-                if len(found) > LARGEST_LIST:
-                    return _failure("large", to)
+                if len(found) > bounds.LARGEST_DOCUMENT:
+                    raise bounds.OutOfBounds(f"a document of more than {bounds.LARGEST_DOCUMENT:,} bytes")
         finally:
             await answer.aclose()
+        bounds.check_values(found)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
         return _fault(error, to, wall)
-    return found
+    return bytes(found)
 
 
 async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _Watch) -> None:
@@ -196,7 +195,7 @@ async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _W
     try:
         if answer.compressed:
             raise _Unreadable("compressed")
-        socket, payloads = answer.socket, Payloads()
+        socket, payloads, silent = answer.socket, Payloads(), 0
         async for piece in answer.pieces():
             token = done = False
             for payload in payloads.take(piece):
@@ -205,6 +204,9 @@ async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _W
                 elif payload and sink.feed(payload):
                     token = watch.tokens = True
             sink.settle()
+            silent = 0 if token or payloads.form == "json" else silent + len(piece)
+            if silent > bounds.MOST_SILENT_BYTES:
+                raise bounds.OutOfBounds(f"more than {bounds.MOST_SILENT_BYTES:,} bytes without a piece of an answer")
             if done:
                 watch.end(AFTER_DONE_S, socket)
             elif watch.over:
@@ -251,8 +253,8 @@ def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
             return refusal(told, status=error.status, provider=to.provider, host=to.host, key=to.key)
         case BadEvent():
             return _failure("json", to)
-        case TooLarge():
-            return _failure("large", to)
+        case bounds.OutOfBounds():
+            return failure("large", provider=to.provider.id, host=to.host, what=error.what)
         case _Unreadable():
             return _failure(error.kind, to)
         case _:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from kimi_mcp.bounds import LONGEST_NAME
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import KimiError, NotConfigured, RateLimited, RequestRejected
 from kimi_mcp.inlining import Inline, spliced
@@ -357,6 +358,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 def _model_ids(body: bytes | None) -> frozenset[str] | None:
     try:
         found: Any = json.loads(body) if body else None
-        return frozenset(row["id"] for row in found["data"] if isinstance(row["id"], str))
+        named = (row["id"] for row in found["data"])
+        return frozenset(name for name in named if isinstance(name, str) and len(name) <= LONGEST_NAME)
     except (ValueError, RecursionError, TypeError, KeyError):
         return None

@@ -67,7 +67,7 @@ _FAILURES: dict[Failure, tuple[type[KimiError], bool, str, str]] = {
     "json": (UpstreamBroken, True, "{provider} sent an event that can't be read.", _AGAIN),
     "empty": (UpstreamBroken, True, "{provider} ended its answer without a token and without a finish reason.", _AGAIN),
     "markup": (UpstreamBroken, True, "{provider} sent a web page in place of an answer.", _WHERE),
-    "large": (UpstreamBroken, False, "{provider} sent an event larger than any answer.", _WHERE),
+    "large": (UpstreamBroken, False, "{provider} sent {what}: more than any answer has.", _WHERE),
     "compressed": (
         UpstreamBroken, False, "{provider} compressed its answer, though it was asked not to.",
         "Look at the proxy between this machine and {host}: it must pass `Accept-Encoding: identity` on.",
@@ -77,12 +77,11 @@ _FAILURES: dict[Failure, tuple[type[KimiError], bool, str, str]] = {
 """Per failure: the leaf, whether another attempt makes sense, what happened, what mends it."""
 
 
-def failure(kind: Failure, *, provider: str, host: str) -> Fault:
-    """What a failure without a status is with us."""
+def failure(kind: Failure, *, provider: str, host: str, what: str = "") -> Fault:
+    """What a failure without a status is with us; ``what``: of a ``large`` one, what was sent."""
     leaf, retry, message, fix = _FAILURES[kind]
-    return Fault(
-        error=leaf(message.format(provider=provider), fix=fix.format(provider=provider, host=host)), retry=retry
-    )
+    names = {"provider": provider, "host": host, "what": what}
+    return Fault(error=leaf(message.format_map(names), fix=fix.format_map(names)), retry=retry)
 
 
 def timed_out(which: Deadline, deadlines: Deadlines, *, provider: str) -> Fault:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+from kimi_mcp.bounds import LONGEST_NAME
 from kimi_mcp.inlining import Streamed
 from kimi_mcp.types import MediaKind
 from kimi_mcp.upstream.attempt import To, read_whole
@@ -97,7 +98,7 @@ async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], flo
     if isinstance(told, Fault):
         return told
     identity = told.get("id")
-    return identity if isinstance(identity, str) and identity else _unreadable(to)
+    return identity if isinstance(identity, str) and 0 < len(identity) <= LONGEST_NAME else _unreadable(to)
 
 
 async def listed(client: Client, *, to: To, wall: Callable[[], float]) -> tuple[RemoteFile, ...] | Fault:
@@ -141,11 +142,20 @@ def _unreadable(to: To) -> Fault:
 
 
 def _remote(row: dict[str, Any]) -> RemoteFile:
-    size, created = row.get("bytes"), row.get("created_at")
     return RemoteFile(
-        id=str(row.get("id", "")),
-        name=str(row.get("filename", "")),
-        size=size if isinstance(size, int) else 0,
-        purpose=str(row.get("purpose", "")),
-        created=created if isinstance(created, int) else 0,
+        id=_text(row, "id"),
+        name=_text(row, "filename"),
+        size=_count(row, "bytes"),
+        purpose=_text(row, "purpose"),
+        created=_count(row, "created_at"),
     )
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    return str(row.get(name, ""))[:LONGEST_NAME]
+
+
+def _count(row: dict[str, Any], name: str) -> int:
+    """A whole number that can be reckoned with; 0 for anything else."""
+    value = row.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else 0

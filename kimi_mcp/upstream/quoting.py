@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
+from kimi_mcp.bounds import LONGEST_MESSAGE, LONGEST_NAME
+
 LONGEST_QUOTE = 300
 """Characters of a provider's message that are shown."""
 
@@ -48,19 +50,20 @@ def read_error(body: bytes) -> Told:
     outer = cast(dict[str, Any], found)
     inner: Any = outer.get("error", outer)
     if isinstance(inner, str):
-        return Told(kind=_words(outer.get("type"), outer.get("code"), outer.get("error_type")), message=inner)
+        kind = _words(outer.get("type"), outer.get("code"), outer.get("error_type"))
+        return Told(kind=kind, message=inner[:LONGEST_MESSAGE])
     if not isinstance(inner, dict):
         return Told()
     error = cast(dict[str, Any], inner)
     texts = (error.get(name) for name in ("message", "detail", "title"))
     return Told(
         kind=_words(error.get("type"), error.get("code")),
-        message=next((text for text in texts if isinstance(text, str) and text), ""),
+        message=next((text for text in texts if isinstance(text, str) and text), "")[:LONGEST_MESSAGE],
     )
 
 
 def _words(*values: Any) -> str:
-    return " ".join(value for value in values if isinstance(value, str)).lower()
+    return " ".join(value[:LONGEST_NAME] for value in values if isinstance(value, str)).lower()
 
 
 def scrub(message: str, key: str | None) -> str:

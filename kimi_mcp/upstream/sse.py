@@ -8,38 +8,39 @@ from __future__ import annotations
 
 from typing import Literal
 
-LARGEST_PAYLOAD = 64 * 1024 * 1024
-"""Bytes that one event, or a whole JSON body, may have; more is no answer that anybody asked for."""
+from kimi_mcp import bounds
 
 Form = Literal["unknown", "events", "json", "markup"]
 """What a body turned out to be, by its first byte that is not blank."""
 
 _BOM = b"\xef\xbb\xbf"
-
-
-class TooLarge(Exception):
-    """An event grew past ``LARGEST_PAYLOAD``."""
+_LINE_COSTS = 40  # bytes that a line of an event takes in memory beside its own
 
 
 class Payloads:
     """Takes a body piece by piece and hands out the payloads of its events.
 
     Lines end in LF, CR or CRLF, whichever way they are cut; several ``data`` lines of one event are joined by LF;
-    comments and the fields ``event``, ``id`` and ``retry`` are skipped.
+    comments and the fields ``event``, ``id`` and ``retry`` are skipped. Each byte is looked at a bounded number of
+    times, however the pieces are cut. Raises ``bounds.OutOfBounds``.
     """
 
-    __slots__ = ("_after_cr", "_data", "_size", "_tail", "form")
+    __slots__ = ("_after_cr", "_data", "_data_size", "_tail", "_taken", "form")
 
     def __init__(self) -> None:
         self.form: Form = "unknown"
         """What the body is; ``unknown`` until its first byte has come."""
-        self._tail: list[bytes] = []
+        self._tail = bytearray()  # a line that is not whole yet, or a JSON body
         self._data: list[bytes] = []
-        self._size = 0
+        self._data_size = 0
+        self._taken = 0
         self._after_cr = False
 
     def take(self, piece: bytes) -> list[bytes]:
         """The payloads that this piece completes, in order."""
+        self._taken += len(piece)
+        if self._taken > bounds.MOST_BYTES:
+            raise bounds.OutOfBounds(f"an answer of more than {bounds.MOST_BYTES:,} bytes")
         if (
             self.form == "events"
             and piece.startswith(b"data: ")
@@ -59,30 +60,31 @@ class Payloads:
 
     def rest(self) -> bytes | None:
         """After the end of the body: the whole of a JSON body; None for anything else (an unfinished event is void)."""
-        return b"".join(self._tail) if self.form == "json" else None
+        return bytes(self._tail) if self.form == "json" else None
 
     def _look(self, piece: bytes) -> bytes:
-        """Find out what the body is; until that is known, everything is kept back."""
-        seen = b"".join((*self._tail, piece))
-        first = seen.removeprefix(_BOM).lstrip()[:1]
-        if not first or (seen != _BOM and _BOM.startswith(seen)):
-            return piece
+        """Find out what the body is; until that is known, only what may matter of it is kept back."""
+        seen = bytes(self._tail) + piece
+        if seen != _BOM and _BOM.startswith(seen):
+            self._tail[:] = seen
+            return b""
+        seen = seen.removeprefix(_BOM)
+        first = seen.lstrip()[:1]
+        if not first:
+            self._tail[:] = seen[-1:]  # whether the first line begins with a blank
+            return b""
         self.form = "json" if first == b"{" else "markup" if first == b"<" else "events"
         self._tail.clear()
-        self._size = 0
-        return seen.removeprefix(_BOM)
+        return seen
 
     def _keep(self, piece: bytes) -> None:
-        if self.form == "markup":
-            return
-        self._grow(len(piece))
-        if piece:
-            self._tail.append(piece)
+        if self.form in ("events", "json"):
+            self._check(len(piece))
+            self._tail += piece
 
-    def _grow(self, by: int) -> None:
-        self._size += by
-        if self._size > LARGEST_PAYLOAD:
-            raise TooLarge
+    def _check(self, more: int) -> None:
+        if self._data_size + len(self._tail) + more > bounds.LARGEST_EVENT:
+            raise bounds.OutOfBounds(f"an event of more than {bounds.LARGEST_EVENT:,} bytes")
 
     def _split(self, piece: bytes) -> list[bytes]:
         if self._after_cr and piece:
@@ -92,23 +94,22 @@ class Payloads:
             self._keep(piece)
             return []
         self._after_cr = piece.endswith(b"\r")
-        lines = b"".join((*self._tail, piece)).split(b"\n") if b"\r" not in piece else self._mixed(piece)
+        whole = bytes(self._tail) + piece
+        lines = whole.split(b"\n") if b"\r" not in piece else self._mixed(whole)
         self._tail.clear()
-        self._size = sum(map(len, self._data))
         found: list[bytes] = []
         for line in lines[:-1]:
             if not line:
                 if self._data:
                     found.append(b"\n".join(self._data) if len(self._data) > 1 else self._data[0])
                     self._data.clear()
-                    self._size = 0
+                    self._data_size = 0
             elif line.startswith(b"data"):
                 self._field(line)
         self._keep(lines[-1])
         return found
 
-    def _mixed(self, piece: bytes) -> list[bytes]:
-        whole = b"".join((*self._tail, piece))
+    def _mixed(self, whole: bytes) -> list[bytes]:
         lines = whole.splitlines()  # of bytes: LF, CR and CRLF, nothing else
         if whole.endswith((b"\n", b"\r")):
             lines.append(b"")
@@ -123,5 +124,6 @@ class Payloads:
             value = b""
         else:
             return
-        self._grow(len(value))
+        self._check(len(value))
+        self._data_size += len(value) + _LINE_COSTS
         self._data.append(value)

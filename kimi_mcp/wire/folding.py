@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from pydantic_core import from_json
 
+from kimi_mcp import bounds
 from kimi_mcp.events import BadEvent, ErrorEvent
 from kimi_mcp.types import Completion, FinishReason, ToolCall, Usage
 
@@ -40,13 +41,42 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 """What providers call the end of an answer, and what we call it. Any other word is no finish: the stream is broken."""
 
 
+class _Text:
+    """A text while its pieces arrive. Joined in blocks: each piece alone takes some fifty bytes beside its own."""
+
+    __slots__ = ("_blocks", "_pieces", "add")
+
+    def __init__(self) -> None:
+        self._blocks: list[str] = []
+        self._pieces: list[str] = []
+        self.add = self._pieces.append
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces or self._blocks)
+
+    def settle(self) -> None:
+        """Now and then: join what came in pieces, in blocks, so that each of them is copied once."""
+        if len(self._pieces) >= _BLOCK_PIECES:
+            self._blocks.append("".join(self._pieces))
+            self._pieces.clear()
+
+    def whole(self) -> str:
+        if self._pieces or len(self._blocks) > 1:
+            self._blocks = ["".join((*self._blocks, *self._pieces))]
+            self._pieces.clear()
+        return self._blocks[0] if self._blocks else ""
+
+
+_BLOCK_PIECES = 1_024
+
+
 class _Growing:
     """A tool call while its pieces arrive."""
 
     __slots__ = ("arguments", "id", "index", "name")
 
     def __init__(self, index: int, identity: str) -> None:
-        self.index, self.id, self.name, self.arguments = index, identity, "", ""
+        self.index, self.id, self.name, self.arguments = index, identity, "", _Text()
 
 
 def _nothing() -> None:
@@ -57,12 +87,15 @@ class Fold:
     """Folds events into a completion; streamed chunks and a whole answer go the same way.
 
     The only mutable thing of this room: it grows while the stream runs, and ``answer`` and ``reasoning`` can be read
-    at any time.
+    at any time. What follows the finish reason adds nothing but usage.
     """
 
     __slots__ = (
         "_answer",
+        "_arguments",
         "_calls",
+        "_calls_by_id",
+        "_calls_by_index",
         "_chars",
         "_escaped",
         "_finish",
@@ -84,16 +117,19 @@ class Fold:
 
     def reset(self) -> None:
         """Forget everything: a new attempt begins."""
-        self._answer: list[str] = []
-        self._reasoning: list[str] = []
+        self._answer = _Text()
+        self._reasoning = _Text()
         self._reasoning_seen = False
         self._names = REASONING_NAMES
         self._calls: list[_Growing] = []
+        self._calls_by_index: dict[int, _Growing] = {}  # the latest of each
+        self._calls_by_id: dict[tuple[int, str], _Growing] = {}
         self._finish: str | None = None
         self._model: str | None = None
         self._usage: dict[str, int] = {}
         self._escaped = False
         self._chars = 0
+        self._arguments = 0
         self.pieces: int = 0
         """How many pieces of reasoning and answer have arrived."""
 
@@ -105,12 +141,12 @@ class Fold:
     @property
     def answer(self) -> str:
         """The answer so far."""
-        return self._joined(self._answer)
+        return self._sound(self._answer.whole())
 
     @property
     def reasoning(self) -> str | None:
         """The reasoning so far; None where no field of that kind was seen. An empty string is not None."""
-        return self._joined(self._reasoning) if self._reasoning_seen else None
+        return self._sound(self._reasoning.whole()) if self._reasoning_seen else None
 
     @property
     def tokens(self) -> int:
@@ -122,7 +158,14 @@ class Fold:
         self._most, self._on_more = most, on_more
 
     def settle(self) -> None:
-        """All that came at once has been fed: now it can be told whether it was too much, or the end."""
+        """All that came at once has been fed: now it can be told whether it was too much, or the end.
+
+        Raises ``bounds.OutOfBounds``.
+        """
+        for text in (self._answer, self._reasoning, *(call.arguments for call in self._calls)):
+            text.settle()
+        if self.pieces > bounds.MOST_PIECES:
+            raise bounds.OutOfBounds(f"more than {bounds.MOST_PIECES:,} pieces of an answer")
         if self.tokens > self._most and not self.finished:
             self._on_more()
 
@@ -135,20 +178,24 @@ class Fold:
         """Take one ``data:`` payload, or the whole body of an answer that was not streamed.
 
         True when it carried a piece of reasoning, answer or tool call. Raises ``BadEvent`` for a payload that can't be
-        read and ``ErrorEvent`` for an error that the provider reports inside the stream.
+        read, ``ErrorEvent`` for an error that the provider reports inside the stream, and ``bounds.OutOfBounds`` where
+        the answer grows beyond what any answer has; what is too much is not taken.
         """
         event = self._read(payload)
         error = event.get("error")
         if error or event.get("object") == "error":
             raise _error_event(error or event)
         if self._model is None and isinstance(model := event.get("model"), str) and model:
-            self._model = model
+            self._model = _name(model, "a model's name")
         if usage := event.get("usage"):
             self._count(usage)
         choices = event.get("choices")
         if not choices or not isinstance(choices, list):
             return False
-        found = (cast(Object, choice) for choice in cast(List, choices) if isinstance(choice, dict))
+        choices = cast(List, choices)
+        if len(choices) > bounds.MOST_CHOICES:
+            raise bounds.OutOfBounds(f"more than {bounds.MOST_CHOICES:,} choices")
+        found = (cast(Object, choice) for choice in choices if isinstance(choice, dict))
         # n is 1: nothing but the first choice was asked for
         choice = next((choice for choice in found if not choice.get("index")), None)
         return False if choice is None else self._choose(choice)
@@ -168,12 +215,15 @@ class Fold:
         )
 
     def _read(self, payload: bytes) -> dict[str, Any]:
+        if len(payload) > bounds.UNCOUNTED_EVENT:
+            bounds.check_values(payload)
         try:
             event = from_json(payload)
         except ValueError:
-            # Half a surrogate pair in an escape, or a byte that is no UTF-8: the rest of the answer is worth more.
+            # Half a surrogate pair in an escape, a byte that is no UTF-8, a number of thousands of digits: the rest of
+            # the answer is worth more.
             try:
-                event = json.loads(payload.decode("utf-8", "replace"))
+                event = json.loads(payload.decode("utf-8", "replace"), parse_int=_int)
             except (ValueError, RecursionError):
                 raise BadEvent("json") from None
             self._escaped = True
@@ -184,18 +234,20 @@ class Fold:
     def _choose(self, choice: dict[str, Any]) -> bool:
         if usage := choice.get("usage"):
             self._count(usage)
-        if isinstance(finish := choice.get("finish_reason"), str) and finish:
+        over = self._finish in FINISH_REASONS
+        if not over and isinstance(finish := choice.get("finish_reason"), str) and finish:
             self._finish = finish
         delta = choice.get("delta") or choice.get("message")
-        if not isinstance(delta, dict):
+        if over or not isinstance(delta, dict):
             return False
         delta = cast(Object, delta)
         grew = self._reason(delta)
         if content := delta.get("content"):
             text = content if isinstance(content, str) else _text_of_parts(content)
             if text:
-                self._answer.append(text)
                 self._chars += len(text)
+                self._check_length()
+                self._answer.add(text)
                 grew = True
         if calls := delta.get("tool_calls"):
             grew = self._call(calls) or grew
@@ -205,6 +257,10 @@ class Fold:
             self.pieces += 1
         return grew
 
+    def _check_length(self) -> None:
+        if self._chars > bounds.LONGEST_TEXT:
+            raise bounds.OutOfBounds(f"an answer of more than {bounds.LONGEST_TEXT:,} characters")
+
     def _reason(self, delta: dict[str, Any]) -> bool:
         """Some providers send one piece under two names: one name a chunk counts, the one in use first."""
         for name in self._names:
@@ -213,8 +269,9 @@ class Fold:
                 if piece:
                     if not self._reasoning:
                         self._names = (name, *(other for other in REASONING_NAMES if other != name))
-                    self._reasoning.append(piece)
                     self._chars += len(piece)
+                    self._check_length()
+                    self._reasoning.add(piece)
                     return True
         return False
 
@@ -232,26 +289,35 @@ class Fold:
             )
             if isinstance(name := function.get("name"), str):
                 if not growing.arguments and name != growing.name:  # some send the whole name in every chunk
-                    growing.name += name
+                    growing.name = _name(growing.name + name, "a tool's name")
                 grew = grew or bool(name)
-            if isinstance(arguments := function.get("arguments"), str):
-                growing.arguments += arguments
-                grew = grew or bool(arguments)
+            if isinstance(arguments := function.get("arguments"), str) and arguments:
+                self._arguments += len(arguments)
+                if self._arguments > bounds.LONGEST_ARGUMENTS:
+                    raise bounds.OutOfBounds(f"tool arguments of more than {bounds.LONGEST_ARGUMENTS:,} characters")
+                growing.arguments.add(arguments)
+                grew = True
         return grew
 
     def _growing(self, index: int, identity: str) -> _Growing:
         """The call that a piece belongs to: by index, and by id where one index carries several ids."""
-        for call in reversed(self._calls):
-            if call.index == index and (not identity or call.id in ("", identity)):
-                call.id = call.id or identity
-                return call
-        self._calls.append(_Growing(index, identity))
-        return self._calls[-1]
+        call = self._calls_by_index.get(index)
+        if call is None or (identity and call.id not in ("", identity)):
+            call = self._calls_by_id.get((index, identity))
+        if call is None:
+            if len(self._calls) >= bounds.MOST_CALLS:
+                raise bounds.OutOfBounds(f"more than {bounds.MOST_CALLS:,} tool calls")
+            call = self._calls_by_index[index] = _Growing(index, "")
+            self._calls.append(call)
+        if identity and not call.id:
+            call.id = _name(identity, "a tool call's id")
+            self._calls_by_id[index, identity] = call
+        return call
 
     def _whole_calls(self) -> tuple[tuple[ToolCall, ...], int]:
         whole: dict[str, ToolCall] = {}
         for call in self._calls:
-            arguments, identity = self._sound(call.arguments or "{}"), self._sound(call.id)
+            arguments, identity = self._sound(call.arguments.whole() or "{}"), self._sound(call.id)
             if identity and call.name and identity not in whole and _is_object(arguments):
                 whole[identity] = ToolCall(id=identity, name=self._sound(call.name), arguments=arguments)
         return tuple(whole.values()), len(self._calls) - len(whole)
@@ -261,13 +327,8 @@ class Fold:
             value: Any = usage
             for step in path:
                 value = cast(Object, value).get(step) if isinstance(value, dict) else None
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= bounds.MOST_TOKENS:
                 self._usage[name] = value
-
-    def _joined(self, pieces: list[str]) -> str:
-        if len(pieces) > 1:
-            pieces[:] = ["".join(pieces)]
-        return self._sound(pieces[0] if pieces else "")
 
     def _sound(self, text: str) -> str:
         """The text with split surrogate pairs joined, and U+FFFD for half of one: nothing else can be written down."""
@@ -276,6 +337,17 @@ class Fold:
 
 def _joined_pairs(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _name(text: str, what: str) -> str:
+    if len(text) > bounds.LONGEST_NAME:
+        raise bounds.OutOfBounds(f"{what} of more than {bounds.LONGEST_NAME:,} characters")
+    return text
+
+
+def _int(digits: str) -> int | None:
+    """A whole number; None for one of more digits than Python reads, which is none that anybody counts."""
+    return int(digits) if len(digits) < 400 else None
 
 
 def _is_object(text: str) -> bool:
@@ -316,11 +388,15 @@ def _text_of_parts(content: Any) -> str:
 
 def _error_event(error: Any) -> ErrorEvent:
     if not isinstance(error, dict):
-        return ErrorEvent(type="", message=_joined_pairs(error) if isinstance(error, str) else "", status=None)
+        return ErrorEvent(type="", message=_words(error), status=None)
     error = cast(Object, error)
     kind, message, code = error.get("type"), error.get("message"), error.get("code")
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
     if not isinstance(kind, str) or not kind:
         kind = code if isinstance(code, str) else ""
-    message = message if isinstance(message, str) else ""
-    return ErrorEvent(type=_joined_pairs(kind), message=_joined_pairs(message), status=status)
+    return ErrorEvent(type=_words(kind, bounds.LONGEST_NAME), message=_words(message), status=status)
+
+
+def _words(text: Any, most: int = bounds.LONGEST_MESSAGE) -> str:
+    """The beginning of a provider's own words."""
+    return _joined_pairs(text[:most]) if isinstance(text, str) else ""

@@ -40,6 +40,16 @@ def test_nothing_is_held_back_before_a_refusal() -> None:
     assert account.wait_for(1_000_000) == 0
 
 
+def test_requests_are_remembered_for_a_minute_though_nobody_asks_for_them() -> None:
+    clock = Clock()
+    account = Account(clock)
+    for _ in range(100_000):
+        account.sent(1_000)
+        clock.now += 1
+        assert len(account._sent) <= MINUTE
+    assert account.last_minute == (MINUTE - 1, (MINUTE - 1) * 1_000)
+
+
 def test_requests_wait_until_the_oldest_of_the_minute_is_a_minute_old() -> None:
     clock = Clock()
     account = Account(clock)

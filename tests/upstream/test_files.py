@@ -174,8 +174,17 @@ async def test_a_list_of_odd_rows_is_no_fault_of_ours(sim: Simulator, rows: Any)
         assert file.sha256 is None
 
 
+@pytest.mark.parametrize("number", [int("9" * 400), -1, True, 1.5, None])
+async def test_a_size_or_a_date_that_is_none_is_nothing(sim: Simulator, number: Any) -> None:
+    row = {"id": "x" * 1_000, "filename": "a.png", "bytes": number, "created_at": number, "purpose": "image"}
+    sim.play({**FILES, "body": {"data": [row]}})
+    (file,) = await upstream().list_files(endpoint(sim.base_url))
+    assert (file.size, file.created, file.name) == (0, 0, "a.png")
+    assert len(file.id) < 1_000
+
+
 async def test_a_list_beyond_any_reason_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.upstream.attempt.LARGEST_LIST", 1_000)
+    monkeypatch.setattr("kimi_mcp.bounds.LARGEST_DOCUMENT", 1_000)
     async with saying(response(b'{"data": [' + b"1," * 2_000 + b"1]}", kind="application/json")) as server:
         error = await refused(upstream().list_files(endpoint(server.base_url)))
     assert error.code == "upstream_broken"

@@ -8,9 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
+from kimi_mcp import bounds
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.upstream import attempt, sse
-from kimi_mcp.upstream.sse import Payloads, TooLarge
+from kimi_mcp.upstream import attempt
+from kimi_mcp.upstream.sse import Payloads
 from tests.upstream.asking import SHORT, Asked, ask, close_all, upstream
 from tests.upstream.loopback import response, saying
 
@@ -63,11 +64,56 @@ def _take_often(payloads: Payloads, text: bytes) -> None:
 
 
 def test_an_event_that_never_ends_is_cut_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "LARGEST_PAYLOAD", 1_000)
+    monkeypatch.setattr(bounds, "LARGEST_EVENT", 1_000)
     for text in (b"data: " + b"x" * 100, b"data: xxxxxxxxxxx\n", b'{"' + b"x" * 100):
         payloads = Payloads()
-        with pytest.raises(TooLarge):
+        with pytest.raises(bounds.OutOfBounds):
             _take_often(payloads, text)
+
+
+def test_an_event_of_empty_lines_counts_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "LARGEST_EVENT", 4_000)
+    with pytest.raises(bounds.OutOfBounds):
+        _take_often(Payloads(), b"data:\n")
+
+
+def test_a_body_that_never_ends_is_cut_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MOST_BYTES", 1_000)
+    for text in (b": still here\n", b"data: 1\n\n", b"<html>", b"   ", b"\r"):
+        with pytest.raises(bounds.OutOfBounds):
+            _take_often(Payloads(), text * 6)
+
+
+@pytest.mark.parametrize("blanks", [b" ", b"\n", b" \n", b"\r\n \r\n"], ids=repr)
+def test_of_blanks_before_a_body_hardly_anything_is_kept(blanks: bytes) -> None:
+    payloads = Payloads()
+    for _ in range(1_000):
+        assert payloads.take(blanks) == []
+        assert len(payloads._tail) <= 1
+    assert payloads.take(b"\ndata: 1\n\n") == [b"1"]
+
+
+@pytest.mark.parametrize(
+    "rest", [b": here\n\n" * 500, b"data: " + chunk(content="").encode() + b"\n\n", b"data: {}\n\n" * 500], ids=len
+)
+async def test_bytes_without_a_piece_of_an_answer_end_it(rest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MOST_SILENT_BYTES", 100_000)
+    begin = f"data: {chunk(content='Hel')}\n\n".encode()
+    async with saying(response(begin + rest * (1 + 400_000 // len(rest)) + TRANSCRIPT)) as server:
+        with anyio.fail_after(10):
+            asked = await ask(upstream(), server.base_url)
+    assert (asked.code, asked.fold.answer, asked.sent) == ("upstream_broken", "Hel", 0)
+    assert "100,000 bytes without a piece" in str(asked.error)
+
+
+async def test_an_answer_beyond_any_bound_keeps_what_had_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "LONGEST_TEXT", 1_000)
+    event = f"data: {chunk(content='x' * 100)}\n\n".encode()
+    async with saying(response(event * 50 + TRANSCRIPT)) as server:
+        with anyio.fail_after(10):
+            asked = await ask(upstream(), server.base_url)
+    assert (asked.code, asked.fold.answer, asked.attempts) == ("upstream_broken", "x" * 1_000, [1])
+    assert "1,000 characters" in str(asked.error)
 
 
 @pytest.mark.parametrize("split", [1, 3, 7, "utf8"])

@@ -12,7 +12,7 @@ PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: help demo test soak lint format bench bundle lock clean
+.PHONY: help demo test soak lint format bench docs bundle lock clean
 
 help:
 	@echo "make demo     set up what kimi-mcp runs on, then show every tool at work: no key, no network"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint     ruff, pyright, the rooms' imports, and whether generated files are up to date"
 	@echo "make format   let ruff mend what it can"
 	@echo "make bench    run the benchmarks"
+	@echo "make docs     build the documentation as a site in build/docs, links checked"
 	@echo "make bundle   pack dist/kimi-mcp-VERSION.mcpb, for hosts that install with a click"
 	@echo "make lock     write requirements/*.txt anew from pyproject.toml"
 	@echo "make clean    remove .venv and what the tools left behind"
@@ -51,6 +52,10 @@ format: .venv/.dev
 bench: .venv/.dev
 	@.venv/bin/python -m benchmarks
 
+docs: .venv/.docs
+	@.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo "The documentation: build/docs/index.html"
+
 bundle: .venv/.runtime
 	@.venv/bin/python -m kimi_mcp.manifests.bundle
 
@@ -70,6 +75,11 @@ clean:
 .venv/.dev: .venv/.python requirements/dev.txt pyproject.toml
 	@echo "Installing what kimi-mcp and its tests and checks run on into .venv"
 	@$(call install,requirements/dev.txt)
+	@touch $@
+
+.venv/.docs: .venv/.python requirements/docs.txt
+	@echo "Installing what builds the documentation into .venv"
+	@$(PIP) install --require-hashes -r requirements/docs.txt
 	@touch $@
 
 # First the lock, each file held against its hash; then the checkout itself, which fetches nothing.
@@ -121,11 +131,12 @@ say_what_is_missing = \
 # of other indexes stays out, and no address is written down: the hashes say what a file must be, wherever it is from.
 COMPILE = env -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS "$$uv/bin/uv" pip compile --no-config --quiet \
 	$(if $(UPGRADE),--upgrade) --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--custom-compile-command "make lock" pyproject.toml
+	--custom-compile-command "make lock"
 
 lock: .venv/.python
 	@echo "Locking what pyproject.toml asks for"
 	@uv=$$(mktemp -d) && trap 'rm -rf "$$uv"' EXIT && .venv/bin/python -m venv "$$uv" && \
 	"$$uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14" && \
-	$(COMPILE) --group build -o requirements/runtime.txt && \
-	$(COMPILE) --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --group build -o requirements/runtime.txt && \
+	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt && \
+	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt

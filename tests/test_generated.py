@@ -32,16 +32,21 @@ DOCUMENTS = [
     ROOT / "skill.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+PAGES = [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "CONTRIBUTING.md", "skill.md")]
 
 
-def section(heading: str, document: str = README) -> str:
-    """What stands under a heading, up to the next one of the second level."""
-    return document.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def page(name: str) -> str:
+    """One page under ``docs/``."""
+    return (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+
+
+SETTINGS = page("reference/settings")
 
 
 def copied(folder: Path) -> Path:
     """A folder with the generated documents in it."""
     for file in {file for file, _, _ in PLACES}:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, folder / file)
     return folder
 
@@ -57,25 +62,25 @@ def test_every_generated_block_is_up_to_date(capsys: pytest.CaptureFixture[str])
 def test_the_check_names_the_stale_file_and_the_command_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = copied(tmp_path) / "README.md"
-    stale = README.replace("| `KIMI_POLICY` |", "| `KIMI_POLITE` |")
-    readme.write_text(stale, "utf-8")
+    file = copied(tmp_path) / "docs/reference/settings.md"
+    stale = SETTINGS.replace("| `KIMI_POLICY` |", "| `KIMI_POLITE` |")
+    file.write_text(stale, "utf-8")
 
     assert main(["--check"], tmp_path) == 1
 
     said = capsys.readouterr().err
-    assert "README.md" in said
+    assert "docs/reference/settings.md" in said
     assert "python -m kimi_mcp.generate" in said
-    assert readme.read_text("utf-8") == stale
+    assert file.read_text("utf-8") == stale
 
 
 def test_a_stale_file_is_written_anew_and_nothing_outside_its_blocks_changes(tmp_path: Path) -> None:
-    readme = copied(tmp_path) / "README.md"
-    readme.write_text(README.replace("| `KIMI_POLICY` |", "| `KIMI_POLITE` |"), "utf-8")
+    file = copied(tmp_path) / "docs/reference/settings.md"
+    file.write_text(SETTINGS.replace("| `KIMI_POLICY` |", "| `KIMI_POLITE` |"), "utf-8")
 
     assert main([], tmp_path) == 0
 
-    assert readme.read_text("utf-8") == README
+    assert file.read_text("utf-8") == SETTINGS
     assert main(["--check"], tmp_path) == 0
 
 
@@ -140,27 +145,36 @@ def test_no_cell_breaks_its_table() -> None:
 # ------------------------------------------------------------------------------------------------- the README
 
 
-def test_the_readme_explains_every_field_of_a_result_and_no_other() -> None:
-    named = [
-        name for cell in re.findall(r"(?m)^\| (`.+?`) \|", section("What comes back")) for name in cell.split(", ")
-    ]
+def test_the_result_page_explains_every_field_of_a_result_and_no_other() -> None:
+    named = [name for cell in re.findall(r"(?m)^\| (`.+?`) \|", page("reference/result")) for name in cell.split(", ")]
     assert sorted(name.strip("`") for name in named) == sorted(OUTPUT_SCHEMA["properties"])
     assert set(OUTPUT_SCHEMA["properties"]) == set(structured(Outcome(status="running"), reasoning_chars=0))
 
 
-def test_the_readme_names_no_setting_that_is_not_read() -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_names_no_setting_that_is_not_read(path: Path) -> None:
     known = {variable.name for variable in VARIABLES}
-    assert set(re.findall(r"\bKIMI_[A-Z_]+\b", README)) <= known
+    assert set(re.findall(r"\bKIMI_[A-Z_]+\b", path.read_text("utf-8"))) <= known
 
 
-def test_the_readme_names_every_rule_that_it_tells_of_by_its_id() -> None:
-    told = re.findall(r"`([a-z]+(?:-[a-z]+)+)`", section("Policy") + section("When something is wrong"))
+def test_the_readme_is_one_read() -> None:
+    assert len(README.encode()) <= 10_000
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_has_lines_that_fit_an_editor(path: Path) -> None:
+    written = re.sub(r"(?ms)^<!-- generated: .+?^<!-- end -->|^```.+?^```", "", path.read_text("utf-8"))
+    assert [line for line in written.splitlines() if len(line) > 100 and not line.startswith(("|", "![", ">"))] == []
+
+
+def test_every_rule_that_a_page_names_is_one() -> None:
+    told = re.findall(r"`([a-z]+(?:-[a-z]+)+)`", page("reference/policy") + page("troubleshooting"))
     assert set(told) - {"moonshot-cn"} <= set(policy.load_rules())
 
 
 def test_every_error_code_is_told() -> None:
     for code in get_args(Code):
-        assert f"`{code}`" in section("Errors")
+        assert f"`{code}`" in page("reference/errors")
 
 
 def test_the_line_that_the_readme_shows_is_what_the_policy_says() -> None:
@@ -172,11 +186,11 @@ def test_the_line_that_the_readme_shows_is_what_the_policy_says() -> None:
     request = Request(mode="thinking", turns=(user("?"),), sampling={"temperature": 0.3})
     plan = policy.decide(request, profile, gathered)
     assert isinstance(plan, Plan)
-    assert text(Outcome(status="completed", policy=plan.adjustments)) in section("Why")
+    assert text(Outcome(status="completed", policy=plan.adjustments)) in README
 
 
 def test_what_the_readme_says_a_host_is_to_read_can_be_read() -> None:
-    found = re.findall(r"```json\n(.+?)```", section("Install"), re.DOTALL)
+    found = re.findall(r"```json\n(.+?)```", README + page("guides/install"), re.DOTALL)
     assert found
     for snippet in map(json.loads, found):
         (server,) = (snippet.get("mcpServers") or snippet["servers"]).values()
@@ -187,7 +201,7 @@ def test_what_the_readme_says_a_host_is_to_read_can_be_read() -> None:
 def test_the_scenario_that_the_readme_shows_is_one(tmp_path: Path) -> None:
     from kimi_mcp.simulator import load_scenario
 
-    (found,) = re.findall(r"```toml\n(.+?)```", section("The simulator"), re.DOTALL)
+    (found,) = re.findall(r"```toml\n(.+?)```", page("guides/simulator"), re.DOTALL)
     (tmp_path / "faults.toml").write_text(found, "utf-8")
     assert len(load_scenario(tmp_path / "faults.toml")) == found.count("[[steps]]")
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCKS = [ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt")]
+LOCKS = [ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt", "docs.txt")]
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)( ; .+?)?( --hash=sha256:[0-9a-f]{64})+")
 ROOMS = ("__init__", "commands", "demo", "engine", "policy", "runs", "settings", "simulator", "types", "upstream")
@@ -47,7 +47,7 @@ def name_of(requirement: str) -> str:
 
 def direct_dependencies() -> list[str]:
     groups = PYPROJECT["dependency-groups"]
-    named = [*PYPROJECT["project"]["dependencies"], *groups["build"], *groups["dev"]]
+    named = [*PYPROJECT["project"]["dependencies"], *groups["build"], *groups["dev"], *groups["docs"]]
     return sorted({name_of(entry) for entry in named if isinstance(entry, str)})
 
 
@@ -68,15 +68,15 @@ def test_a_lock_names_no_address_and_no_option(lock: Path) -> None:
 
 
 def test_dev_holds_all_of_runtime_in_the_same_versions() -> None:
-    runtime, dev = (pins(lock) for lock in LOCKS)
+    runtime, dev, _ = (pins(lock) for lock in LOCKS)
     assert runtime.items() <= dev.items()
 
 
 def test_what_pyproject_asks_for_is_locked() -> None:
-    runtime, dev = (pins(lock) for lock in LOCKS)
+    runtime, dev, docs = (pins(lock) for lock in LOCKS)
     assert {name_of(entry) for entry in PYPROJECT["project"]["dependencies"]} <= runtime.keys()
     assert {name_of(entry) for entry in PYPROJECT["dependency-groups"]["build"]} <= runtime.keys()
-    assert set(direct_dependencies()) <= dev.keys()
+    assert set(direct_dependencies()) <= dev.keys() | docs.keys()
 
 
 # --------------------------------------------------------------------------------------------------- reasons

@@ -121,6 +121,22 @@ def serving() -> str:
     return table(head, [_served(profile) for profile in listed if profile is not None])
 
 
+def moonshot() -> str:
+    """What a key of Moonshot's own API is good for: its models in the order of ``auto``, with modes and prices."""
+    facts = catalogue.load()
+    listed = (facts.profile("moonshot", row.model) for row in facts.providers["moonshot"].models)
+    rows = [
+        (
+            f"`{profile.serving.model}`{_until(profile.serving)}",
+            ", ".join((*profile.modes, *(kind for kind in ("image", "video") if profile.takes(kind)))),
+            f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}" if (price := profile.price) else "not known",
+        )
+        for profile in listed
+        if profile is not None
+    ]
+    return table(("model", "modes and media", "USD per M tokens: in / cached / out"), rows)
+
+
 def _served(profile: Profile) -> tuple[str, ...]:
     row, price = profile.serving, profile.price
     return (

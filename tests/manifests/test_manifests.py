@@ -49,7 +49,8 @@ def test_every_file_is_what_would_be_made_today_and_no_other_lies_there() -> Non
 def test_a_manifest_that_was_edited_by_hand_is_named_and_made_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("README.md", "skill.md"):
+    for name in {file for file, _, _ in generate.PLACES}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
     assert generate.main([], tmp_path) == 0
     edited, left = tmp_path / "manifests/zed/settings.json", tmp_path / "manifests/old/left.json"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,35 @@ async def begun(sim: Simulator, **variables: str) -> AsyncIterator[tuple[Peer, s
         yield peer, run_id
 
 
-async def left(sim: Simulator, how: str = "SIGKILL", **variables: str) -> str:
-    """The run of a swarm whose server has gone."""
-    async with begun(sim, **variables) as (peer, run_id):
-        if how == "EOF":
-            await peer.close_stdin()
+@asynccontextmanager
+async def begun_here(sim: Simulator, **variables: str) -> AsyncIterator[str]:
+    """The same of a server in this process, which leaves as at the end of its input when the test does."""
+    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})
+    async with served(sim, KIMI_REPLY_WITHIN_S="0.05", **variables) as kimi:
+        run_id = (await kimi.call("kimi_swarm", TELL)).run_id
+        await written_down(run_id, 2)
+        await sim.until(lambda: sim.waiting_at("never") == 1)
+        yield run_id
+
+
+Leaving = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture(params=["in this process", pytest.param("SIGKILL", marks=pytest.mark.soak)])
+def left(sim: Simulator, request: pytest.FixtureRequest) -> Leaving:
+    """The run of a swarm whose server has gone; make soak kills one, make test lets one leave in this process."""
+
+    async def leave(how: str = request.param, **variables: str) -> str:
+        if how == "in this process":
+            async with begun_here(sim, **variables) as run_id:
+                pass
         else:
-            peer.signal(signal.Signals[how])
-        await peer.leaves()
-    return run_id
+            async with begun(sim, **variables) as (peer, run_id):
+                await (peer.close_stdin() if how == "EOF" else in_thread(peer.signal, signal.Signals[how]))
+                await peer.leaves()
+        return run_id
+
+    return leave
 
 
 async def status(run_id: str) -> str:
@@ -93,9 +113,10 @@ async def comes_to(run_id: str, wanted: str) -> None:
             await anyio.sleep(0.01)
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "EOF", "SIGTERM"])
-async def test_a_server_goes_on_unasked_with_what_the_one_before_left(sim: Simulator, how: str) -> None:
-    run_id = await left(sim, how)
+@pytest.mark.parametrize("how", ["SIGKILL", *(pytest.param(how, marks=pytest.mark.soak) for how in ("EOF", "SIGTERM"))])
+@pytest.mark.parametrize("left", ["as it is told"], indirect=True)
+async def test_a_server_goes_on_unasked_with_what_the_one_before_left(sim: Simulator, left: Leaving, how: str) -> None:
+    run_id = await left(how)
     assert await status(run_id) == "running", "it is not at its end"
     async with served(sim):
         await comes_to(run_id, "completed")
@@ -113,16 +134,18 @@ async def test_a_living_servers_swarm_is_never_touched(sim: Simulator) -> None:
     assert len(chats(sim)) == 4, "it was asked for by its own server alone"
 
 
-async def test_two_servers_that_find_it_at_once_go_on_with_it_once(sim: Simulator) -> None:
-    run_id = await left(sim)
+async def test_two_servers_that_find_it_at_once_go_on_with_it_once(sim: Simulator, left: Leaving) -> None:
+    run_id = await left()
     async with served(sim), served(sim):
         await comes_to(run_id, "completed")
     assert len(chats(sim)) == 5
 
 
 @pytest.mark.usefixtures("late")
-async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim: Simulator, mode: str) -> None:
-    run_id = await left(sim)
+async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(
+    sim: Simulator, left: Leaving, mode: str
+) -> None:
+    run_id = await left()
     counted = "SELECT counted_usd FROM runs"
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         before = file.execute(counted).fetchone()
@@ -148,8 +171,10 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(sim:
     assert len(chats(sim)) == 3
 
 
-async def test_one_that_its_server_was_told_to_cancel_and_did_not_hear_of_is_not_gone_on_with(sim: Simulator) -> None:
-    run_id = await left(sim)
+async def test_one_that_its_server_was_told_to_cancel_and_did_not_hear_of_is_not_gone_on_with(
+    sim: Simulator, left: Leaving
+) -> None:
+    run_id = await left()
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         file.execute("UPDATE runs SET cancel_asked = 1")
     async with served(sim) as kimi:
@@ -178,8 +203,10 @@ async def test_one_whose_server_dies_before_it_hears_that_it_is_cancelled_ends_a
     assert len(chats(sim)) == 3
 
 
-async def test_one_that_is_cancelled_before_it_is_as_far_again_keeps_what_it_had_used(sim: Simulator) -> None:
-    run_id = await left(sim)
+async def test_one_that_is_cancelled_before_it_is_as_far_again_keeps_what_it_had_used(
+    sim: Simulator, left: Leaving
+) -> None:
+    run_id = await left()
     sim.play({"match": {"path": "/v1/models"}, "gate": "models"})  # it asks for them before it goes on with anything
     async with served(sim) as kimi:
         await sim.until(lambda: sim.waiting_at("models") == 1)
@@ -199,8 +226,8 @@ async def test_one_that_is_cancelled_before_it_is_as_far_again_keeps_what_it_had
     assert len(chats(sim)) == 3
 
 
-async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Simulator) -> None:
-    run_id = await left(sim)
+async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Simulator, left: Leaving) -> None:
+    run_id = await left()
     async with served(None, provider=None) as poor:
         said = await poor.run(run_id, "wait", wait_s=1)
         assert said.code == "not_configured"
@@ -224,10 +251,10 @@ def broken(file: Path, how: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", ["not there", "no JSON", "not listed", "disabled", "unset"])
 async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
-    sim: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+    sim: Simulator, left: Leaving, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     file = file_of_servers(tmp_path)
-    run_id = await left(sim, KIMI_SWARM_MCP=file)
+    run_id = await left(KIMI_SWARM_MCP=file)
     whole = Path(file).read_text()
     async with served(sim, **broken(Path(file), how)) as poor:
         said = await poor.run(run_id, "wait", wait_s=1)
@@ -273,8 +300,8 @@ async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator
     assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "failed", "completed"]
 
 
-async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator) -> None:
-    run_id = await left(sim)
+async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator, left: Leaving) -> None:
+    run_id = await left()
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         file.execute("UPDATE runs SET lived_s = 60.0, started_at = started_at - 864000")
     async with served(sim) as kimi:
@@ -282,8 +309,8 @@ async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator) -> 
 
 
 @pytest.mark.usefixtures("late")
-async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Simulator) -> None:
-    run_id = await left(sim)
+async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Simulator, left: Leaving) -> None:
+    run_id = await left()
     async with served(sim, provider="vllm") as other:
         said = await other.run(run_id, "wait", wait_s=1)
         assert (said.code, said.error["rule"]) == ("policy_refused", "provider-allowed")
@@ -299,11 +326,13 @@ async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Si
     [{"kind": "of a later version"}, {"prompt": "Hi.", "items": [], "tools": None, "known_servers": 5}],
     ids=["other fields", "other types"],
 )
-async def test_one_that_another_version_left_keeps_no_other_from_going_on(sim: Simulator, task: Any) -> None:
+async def test_one_that_another_version_left_keeps_no_other_from_going_on(
+    sim: Simulator, left: Leaving, task: Any
+) -> None:
     odd = Journal(Path(os.environ["KIMI_DATA_DIR"]))
     await begin(odd, "run_odd", tool="kimi_swarm", resumable=True, request={"task": task})
     await odd.aclose(unfinished=True)
-    run_id = await left(sim)
+    run_id = await left()
     async with served(sim) as kimi:
         await comes_to(run_id, "completed")
         assert await status("run_odd") == "running"

@@ -99,6 +99,14 @@ def damaged(name: str | None) -> NotConfigured:
     )
 
 
+def without_thread() -> NotConfigured:
+    """The error where the system gives no thread to work in."""
+    return NotConfigured(
+        "The journal can't be used: the system lets this process start no more threads.",
+        fix="Raise its limit of processes (`ulimit -u`), or end other programs, and call again.",
+    )
+
+
 def gone() -> RunNotFound:
     """The error for a conversation of which something is kept no longer: it is never gone on with without that."""
     return RunNotFound(

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from kimi_mcp.journal import faults
+
 MOST_AT_ONCE = 256
 """Operations that share a transaction at most."""
 
@@ -113,9 +115,14 @@ class Hand:
             thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _put(self, asked: Asked) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                asked.failed(faults.without_thread())
+                return
+            self._thread = thread
         self._asked.put(asked)
 
     def _run(self) -> None:
@@ -127,7 +134,12 @@ class Hand:
                     last = True
                     break
                 together.append(following)
-            self._work(self, together)
+            try:
+                self._work(self, together)
+            except BaseException as fault:  # noqa: BLE001 - whoever waits hears of it, and the thread lives on
+                _log.warning("%s failed: %s", self._name, type(fault).__name__)
+                for asked in together:
+                    asked.failed(faults.told(fault))
             if last:
                 break
         self.let_go()

@@ -10,7 +10,18 @@ from typing import Any, cast
 from kimi_mcp.errors import remembered
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.secrecy import scrub
-from kimi_mcp.types import Adjustment, MediaPart, Part, Status, TextPart, Timing, ToolCall, Turn, Usage
+from kimi_mcp.types import (
+    Adjustment,
+    MediaPart,
+    Part,
+    Status,
+    TextPart,
+    Timing,
+    ToolCall,
+    Turn,
+    Usage,
+    from_record,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,21 +170,24 @@ def outcome_as_json(outcome: Outcome) -> str:
 def outcome_from_json(
     told: str, *, run_id: str, conversation_id: str | None, status: Status, answer: str, reasoning: str | None
 ) -> Outcome:
-    """The outcome that was written down."""
+    """The outcome that was written down; what only a newer version knows of it is left out."""
     row: dict[str, Any] = json.loads(told)
-    error = row.pop("error")
-    usage = row.pop("usage")
-    return Outcome(
-        **{key: row[key] for key in row if key not in ("policy", "timing")},
-        run_id=run_id,
-        conversation_id=conversation_id,
-        status=status,
-        answer=answer,
-        reasoning=reasoning,
-        usage=usage and Usage(**usage),
-        policy=tuple(Adjustment(**adjustment) for adjustment in row["policy"]),
-        timing=Timing(**row["timing"]),
-        error=error and remembered(error["code"], error["message"], fix=error["fix"], rule=error["rule"]),
+    error, usage = row["error"], row["usage"]
+    return from_record(
+        Outcome,
+        row
+        | {
+            "run_id": run_id,
+            "conversation_id": conversation_id,
+            "status": status,
+            "answer": answer,
+            "reasoning": reasoning,
+            "usage": usage and from_record(Usage, usage),
+            "policy": tuple(from_record(Adjustment, adjustment) for adjustment in row["policy"]),
+            "timing": from_record(Timing, row["timing"]),
+            "error": error and remembered(error["code"], error["message"], fix=error["fix"], rule=error["rule"]),
+            "page": None,
+        },
     )
 
 
@@ -206,7 +220,7 @@ def _turn_from_json(row: dict[str, Any]) -> Turn:
         role=row["role"],
         parts=tuple(_part_from_json(part) for part in row["parts"]),
         reasoning=row.get("reasoning"),
-        tool_calls=tuple(ToolCall(**call) for call in row.get("tool_calls", ())),
+        tool_calls=tuple(from_record(ToolCall, call) for call in row.get("tool_calls", ())),
         tool_call_id=row.get("tool_call_id"),
     )
 
@@ -222,7 +236,7 @@ def _part_as_json(part: Part) -> dict[str, Any]:
 
 
 def _part_from_json(row: dict[str, Any]) -> Part:
-    return TextPart(text=row["text"]) if "text" in row else MediaPart(**row)
+    return TextPart(text=row["text"]) if "text" in row else from_record(MediaPart, row)
 
 
 def as_text(value: Any) -> str:

@@ -357,4 +357,4 @@ class Retention:
             await self.shrink(PAUSE_S)
             await self._database.write(partial(finished, server=self._server))
         except KimiError as fault:  # what could not be removed is removed another time
-            _log.info("old runs could not be removed: %s", fault.message)
+            _log.warning("old runs could not be removed: %s", fault.message)

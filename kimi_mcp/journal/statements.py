@@ -179,7 +179,7 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
     if not texts:
         return "", None
     numbers = sorted({number for number, _ in texts})
-    number = next((one for one in numbers if (one, "answer") in texts), numbers[-1])
+    number = next((one for one in reversed(numbers) if (one, "answer") in texts), numbers[-1])
     reasoning = texts.get((number, "reasoning"))
     answer = texts.get((number, "answer"))
     return "" if answer is None else answer.whole(), None if reasoning is None else reasoning.whole()

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from kimi_mcp.errors import KimiError, remembered
 from kimi_mcp.swarm.limits import Limit
-from kimi_mcp.types import Adjustment, Completion, ToolCall, Usage
+from kimi_mcp.types import Adjustment, Completion, ToolCall, Usage, from_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,11 @@ class Said:
             answer=record["answer"],
             reasoning=record["reasoning"],
             reasoning_field=record["reasoning_field"],
-            tool_calls=tuple(ToolCall(**call) for call in calls),
+            tool_calls=tuple(from_record(ToolCall, call) for call in calls),
             malformed_calls=record["malformed_calls"],
             finish_reason=record["finish_reason"],
             model=record["model"],
-            usage=None if usage is None else Usage(**usage),
+            usage=None if usage is None else from_record(Usage, usage),
         )
         error: Mapping[str, Any] | None = record["error"]
         names = (
@@ -91,8 +91,10 @@ class Said:
         )
         return cls(
             completion=completion,
-            error=None if error is None else remembered(**error),
-            policy=tuple(Adjustment(**entry) for entry in record["policy"]),
+            error=None
+            if error is None
+            else remembered(error["code"], error["message"], fix=error["fix"], rule=error["rule"]),
+            policy=tuple(from_record(Adjustment, entry) for entry in record["policy"]),
             **{name: record[name] for name in names},
         )
 

@@ -9,6 +9,7 @@ import pytest
 
 from kimi_mcp.errors import BudgetExceeded
 from kimi_mcp.journal.journal import Journal
+from kimi_mcp.journal.records import Grown
 from tests.journal.keeping import CALLER, begin, end, ended, entry, grow, journal, opened
 
 
@@ -59,6 +60,17 @@ async def test_what_arrives_is_read_back_whole(folder: Path | None) -> None:
         assert found is not None
         assert found.outcome.answer == "It is 391."
         assert found.outcome.reasoning == "Hm, 你好 🌍\0"
+
+
+async def test_of_several_requests_the_latest_that_brought_an_answer_is_shown(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        for request, of, text in ((0, "answer", "first"), (1, "answer", "second"), (2, "reasoning", "Hm.")):
+            kept.grew([Grown(run_id="run_1", request=request, of=of, start=0, text=text)], {}, {}, lambda fault: None)
+        await kept.abandon("run_1", False)  # behind them in the same queue
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "second"
 
 
 async def test_text_with_a_hole_in_it_is_shown_up_to_the_hole(folder: Path | None) -> None:

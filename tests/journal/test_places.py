@@ -140,7 +140,6 @@ async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_non
 
     async with journal(tmp_path) as kept:
         await begin(kept)  # the tables are made
-        await kept.retention.settled()
         event.listen(Engine, "before_execute", note)
         try:
             await end(kept)

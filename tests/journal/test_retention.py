@@ -35,7 +35,6 @@ async def call(kept: Journal, clock: Clock, run_id: str) -> None:
     """A call, and what is removed behind it."""
     await begin(kept, run_id, started_at=clock.now)
     await end(kept, run_id)
-    await kept.retention.settled()
 
 
 async def turn(kept: Journal, run_id: str, conversation_id: str, follows: str | None) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import Connection
 
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import database
+from kimi_mcp.journal.database import Database
 from kimi_mcp.journal.place import FILE
 from tests.journal.keeping import CALLER, begin, grow, journal, opened, wrong
 
@@ -227,3 +230,38 @@ async def test_a_read_only_folder_is_named(tmp_path: Path, bound: str) -> None:
         finally:
             subprocess.run(["umount", "-l", str(folder)], check=True)
         await begin(kept, "run_3")
+
+
+@pytest.mark.parametrize("folder", ["on disk", "in memory"])
+async def test_an_operation_that_ends_its_thread_costs_itself_alone(tmp_path: Path, folder: str) -> None:
+    def end_the_thread(connection: Connection) -> None:
+        raise SystemExit
+
+    database = Database(tmp_path if folder == "on disk" else None, on_open=lambda connection: None)
+    try:
+        with anyio.fail_after(20):
+            for ask in (database.write, database.read):
+                with pytest.raises(NotConfigured):
+                    await ask(end_the_thread)
+            assert await database.write(lambda connection: 1) == 1
+            assert await database.read(lambda connection: 2) == 2
+    finally:
+        database.close()
+
+
+async def test_a_process_that_may_start_no_thread_says_so_and_works_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    database = Database(tmp_path, on_open=lambda connection: None)
+    try:
+        with anyio.fail_after(20):
+            with monkeypatch.context() as within:
+                within.setattr(threading.Thread, "start", refused)
+                with pytest.raises(NotConfigured, match="no more threads"):
+                    await database.write(lambda connection: 1)
+            assert await database.write(lambda connection: 1) == 1
+    finally:
+        database.close()

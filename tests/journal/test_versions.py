@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -11,7 +13,8 @@ from sqlalchemy import Connection, text
 
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import database, tables
-from tests.journal.keeping import CALLER, begin, end, journal, opened, wrong
+from kimi_mcp.types import Adjustment, MediaPart, TextPart, ToolCall, Turn, Usage
+from tests.journal.keeping import CALLER, begin, end, ended, journal, opened, wrong
 
 
 async def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
@@ -152,3 +155,27 @@ async def test_another_programs_database_is_left_as_it_is(tmp_path: Path, made: 
     assert "another program" in wrong(refused.value)
     with opened(tmp_path) as file:
         assert list(file.iterdump()) == before
+
+
+async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without_them(tmp_path: Path) -> None:
+    asked = Turn(
+        role="assistant",
+        parts=(TextPart(text="a"), MediaPart(kind="image", url="ms://1")),
+        tool_calls=(ToolCall(id="1", name="f", arguments="{}"),),
+    )
+    adjusted = Adjustment(rule="effort-known", action="adjusted", field="effort", asked="x", sent=None, why="So.")
+    outcome = ended("run_1", "partial", usage=Usage(total_tokens=3), policy=(adjusted,), conversation_id="conv_1")
+    async with journal(tmp_path) as kept:
+        await begin(kept, conversation_id="conv_1")
+        await kept.end("run_1", outcome, turns=[asked], counted_usd=0.0)
+        with opened(tmp_path) as file:
+            for column in ("outcome", "turns"):
+                (told,) = file.execute(f"SELECT {column} FROM runs").fetchone()
+                news = json.dumps(json.loads(told, object_hook=lambda value: value | {"news": 1}))
+                file.execute(f"UPDATE runs SET {column} = ?", [news])
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert replace(found.outcome, error=None) == replace(outcome, error=None)
+        assert found.outcome.error is not None
+        assert found.outcome.error.code == "answer_cut_off"
+        assert await kept.history("run_1") == (asked,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -13,6 +15,7 @@ from kimi_mcp.steps import JSON, PassingSteps
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Tally
+from kimi_mcp.swarm.toolbox import ToolResult
 from kimi_mcp.types import Completion, Usage
 from tests.swarm.asking import LEADS, Tools, agents, chats, housed, leading, quick, said, searching, statuses, swarm
 
@@ -244,3 +247,17 @@ async def test_an_answer_that_the_record_does_not_take_is_not_lost(sim: Simulato
 def test_what_was_said_is_read_back_the_same() -> None:
     one = step(1.5, 0.25)
     assert Said.of_json(one.as_json()) == one
+
+
+def test_what_a_newer_version_recorded_of_a_request_is_read_without_what_it_added() -> None:
+    one = step(1.5, 0.25)
+    assert Said.of_json(with_news(one.as_json())) == one
+    result = ToolResult(text="42", is_error=False)
+    assert ToolResult.from_json(with_news(result.as_json())) == result
+
+
+def with_news(record: Any) -> Any:
+    """The record as a newer version would write it: each object in it has one more field."""
+    if isinstance(record, dict):
+        return {"news": 1} | {name: with_news(value) for name, value in record.items()}
+    return [with_news(each) for each in record] if isinstance(record, list | tuple) else record

@@ -38,6 +38,7 @@ from kimi_mcp.swarm.toolbox.official import OfficialTools
 from kimi_mcp.swarm.toolbox.servers import VARIABLE, check_servers, read_servers, shown
 from kimi_mcp.swarm.toolbox.source import Answer, Limits, Source
 from kimi_mcp.swarm.toolbox.telling import framed
+from kimi_mcp.types import from_record
 
 __all__ = ["Limits", "OfficialTools", "ToolResult", "Toolbox", "check_servers", "open_toolbox"]
 
@@ -69,7 +70,7 @@ class ToolResult:
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> ToolResult:
         """Back from the journal."""
-        return cls(**kept)
+        return from_record(cls, kept)
 
 
 class Toolbox:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kimi_mcp import policy
 from kimi_mcp.catalogue.profile import Price
 from kimi_mcp.costs import counted_usd
 from kimi_mcp.errors import BudgetExceeded, KimiError
 
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
+    from kimi_mcp.outcome import Outcome
     from kimi_mcp.runs.run import Run
 
 
@@ -48,6 +51,18 @@ class Limits:
                 f"The call {begun} about {counted:.4f} USD; a call may cost {self._call_usd:g}.",
                 fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
             )
+
+    def overrun(self, run: Run, outcome: Outcome) -> Outcome:
+        """The outcome of a call, with a warning where it costs more than it may though nothing stopped it."""
+        stopped = isinstance(outcome.error, BudgetExceeded)
+        if run.work is not None or self._call_usd is None or stopped or not run.attempts:
+            return outcome
+        spent = self.counted_usd(run) if outcome.cost_usd is None else outcome.cost_usd
+        if spent <= self._call_usd:
+            return outcome
+        field, asked = "KIMI_BUDGET_USD_PER_CALL", self._call_usd
+        warned = policy.reported("budget-overrun", field=field, asked=asked, sent=round(spent, 6))
+        return replace(outcome, policy=(*outcome.policy, warned))
 
     def watch(self, run: Run) -> None:
         """Have a call stopped by the chunk that makes it cost more than it may, not by the next look at it."""

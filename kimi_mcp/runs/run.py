@@ -94,6 +94,10 @@ class Keeper(Protocol):
         """What limits count where the price is unknown."""
         ...
 
+    def judged(self, run: Run, outcome: Outcome) -> Outcome:
+        """Its outcome, with what is to be said of its cost."""
+        ...
+
     async def write(self, run: Run) -> None:
         """Write down what is known of it."""
         ...
@@ -331,7 +335,7 @@ class Run:
         try:
             with self._scope:
                 outcome = await work(self)
-                self.outcome = replace(outcome, timing=self.timing())
+                self.outcome = keeper.judged(self, replace(outcome, timing=self.timing()))
         finally:
             if self.outcome is None and self.concluded is not None:
                 self.outcome = replace(self.concluded, timing=self.timing())

@@ -195,6 +195,10 @@ class Runs:
         """What limits count where the price is unknown."""
         return self.limits.dearest_price()
 
+    def judged(self, run: Run, outcome: Outcome) -> Outcome:
+        """A run's outcome, with a warning where it costs more than it may."""
+        return self.limits.overrun(run, outcome)
+
     def leave(self, run: Run) -> None:
         """The server ends before a run does that another one can go on with."""
         log.info("%s is left for the next server", run.id)

@@ -60,7 +60,7 @@ async def work(agent: Agent, task: Task, hands: Hands, desk: Desk) -> None:
     """Work on a task until it is done or can't be; how it ended stands in the agent's line."""
     talk = _Talk(task, hands, desk)
     while agent.status == "running":
-        key = f"{agent.id}/step-{agent.steps + 1}"
+        key = f"{agent.id}/step-{agent.asked + 1}"
         said = await desk.ask(agent, key, talk.told(agent), talk.draft(agent))
         done, more = said.completion, said.limit is None and agent.steps < task.steps
         calls = bool(done.tool_calls or done.malformed_calls) and bool(hands.definitions)
@@ -99,8 +99,8 @@ class _Talk:
 
     def told(self, agent: Agent) -> Mapping[str, Any]:
         """What people are told of its next step."""
-        first = {"system": self._task.system, "task": self._task.prompt} if not agent.steps else {}
-        return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.steps + 1, **first}
+        first = {"system": self._task.system, "task": self._task.prompt} if not agent.asked else {}
+        return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.asked + 1, **first}
 
     def draft(self, agent: Agent) -> Draft:
         """Its next request."""
@@ -120,7 +120,7 @@ class _Talk:
             limit=limit,
             goes_on=bool(self._tools),
             kept_usd=self._task.kept_usd,
-            launches=not agent.steps and not self._task.leads,
+            launches=not agent.asked and not self._task.leads,
         )
 
     async def act(self, agent: Agent, key: str, done: Completion) -> None:

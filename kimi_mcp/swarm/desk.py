@@ -18,7 +18,7 @@ from kimi_mcp.errors import KimiError, Overloaded, RateLimited
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.runs import Run
 from kimi_mcp.steps import JSON, Steps
-from kimi_mcp.swarm.limits import Ledger, Limit, exceeded
+from kimi_mcp.swarm.limits import Leave, Ledger, Limit, exceeded
 from kimi_mcp.swarm.pace import AGAIN_AFTER_S, Pace
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Agent, Tally
@@ -87,13 +87,18 @@ class Desk:
 
     async def ask(self, agent: Agent, key: str, told: JSON, draft: Draft) -> Said:
         """One request of an agent, counted."""
+        held: list[Leave] = []
 
         async def make() -> JSON:
-            return (await self._made(agent, draft)).as_json()
+            return (await self._made(agent, draft, held)).as_json()
 
-        said = Said.of_json(await self.step(key, told, make))
-        agent.exchange = None
-        self.ledger.count(usd=said.counted_usd, tokens=said.counted_tokens)
+        try:
+            said = Said.of_json(await self.step(key, told, make))
+            agent.exchange = None
+            self.ledger.count(usd=said.counted_usd, tokens=said.counted_tokens)
+        finally:
+            for leave in held:  # only now that it is counted: what is neither held nor counted is spent twice
+                self.ledger.give_back(leave)
         self.tally.add(agent, said)
         return said
 
@@ -102,24 +107,25 @@ class Desk:
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=max_tokens)
         return cost_usd(usage, self.profile.price or self._dearest) or 0.0
 
-    async def _made(self, agent: Agent, draft: Draft) -> Said:
+    async def _made(self, agent: Agent, draft: Draft, held: list[Leave]) -> Said:
+        """A request, made; or why it is not. What the ledger holds for it is added to ``held``."""
         began = time.monotonic()
         request = draft.make(draft.limit)
         most = self.most_usd(draft.prompt_tokens, request.max_tokens or 0)
-        leave = await self.ledger.leave(
-            most, then=most if draft.goes_on else 0.0, kept=draft.kept_usd, limit=draft.limit, begins=draft.launches
-        )
+        then = most if draft.goes_on else 0.0
+        if draft.launches and self.ledger.closed(most + then, kept=draft.kept_usd) is None:
+            await self._pace.launched()  # before the ledger is asked: meanwhile others may spend the last of it
+        leave = await self.ledger.leave(most, then=then, kept=draft.kept_usd, limit=draft.limit, begins=draft.launches)
         if not leave.granted:
-            error = exceeded(leave.limit or "usd", self.ledger.limits)
-            return Said(completion=Completion(), error=error, limit=leave.limit)
-        try:
-            if draft.launches:
-                await self._pace.launched()
-            if leave.limit != draft.limit:
-                request = draft.make(leave.limit)
-            return replace(await self._patiently(agent, request, draft, began), limit=leave.limit)
-        finally:
-            self.ledger.give_back(leave)
+            return self._refused(leave.limit or "usd")
+        held.append(leave)
+        if leave.limit != draft.limit:
+            request = draft.make(leave.limit)
+        said = await self._patiently(agent, request, draft, began)
+        return said if said.limit else replace(said, limit=leave.limit)
+
+    def _refused(self, limit: Limit) -> Said:
+        return Said(completion=Completion(), error=exceeded(limit, self.ledger.limits), limit=limit)
 
     async def _patiently(self, agent: Agent, request: Request, draft: Draft, began: float) -> Said:
         """The request, made again after a while where the provider refuses it for its rate."""
@@ -134,6 +140,8 @@ class Desk:
     async def _sent(self, agent: Agent, request: Request, draft: Draft, began: float, *, attempts: int = 0) -> Said:
         error: KimiError | None = None
         async with self._pace.places:
+            if draft.launches and not attempts and (limit := self.ledger.reached()):
+                return self._refused(limit)  # used up while it waited for its place
             wave = self._pace.wave
             agent.exchange = exchange = _Paced(self._run, self._pace, wave)
             exchange.attempts, sent = attempts, time.monotonic()

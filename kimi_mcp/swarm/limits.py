@@ -84,9 +84,9 @@ class Ledger:
         nothing yet, so that concluding makes no sense. Waits while only the requests under way stand against it: most
         of them cost less than is held for them.
         """
-        limit = limit or self._reached()
         while True:
-            left = (math.inf if self.limits.usd is None else self.limits.usd) - self.usd - kept
+            limit = limit or self.reached()
+            left = self._left_usd(kept)
             need = usd if limit else usd + then
             if (begins and limit in SWARM_WIDE) or (limit and need > left):
                 return Leave(limit=limit, granted=False)
@@ -110,7 +110,16 @@ class Ledger:
         self.usd += usd
         self.tokens += tokens
 
-    def _reached(self) -> Limit | None:
+    def closed(self, usd: float, *, kept: float) -> Limit | None:
+        """The limit for which an agent that would use that much does not begin, by what is used up for certain."""
+        return self.reached() or ("usd" if usd > self._left_usd(kept) else None)
+
+    def _left_usd(self, kept: float) -> float:
+        """US dollars that are not used up, but for what is kept for somebody else."""
+        return math.inf if self.limits.usd is None else self.limits.usd - self.usd - kept
+
+    def reached(self) -> Limit | None:
+        """A limit on something else than money that is reached."""
         if self.tokens >= self.limits.tokens:
             return "tokens"
         if self.tool_calls >= self.limits.tool_calls:

@@ -115,6 +115,7 @@ async def _swarm(
         await (_items if call.items else _led)(call, desk, tools)
         tally.before = None
         tally.report(_on_tools(call, tools))  # what went wrong with them meanwhile
+        tally.report(_overrun(desk.ledger))
         run.concluded = outcome = _outcome(call, run, desk)  # whoever stops it while its tools end loses nothing
     return outcome
 
@@ -236,6 +237,14 @@ async def _items(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
         leads=True,
     )
     await work(main, task, _NoHands(), desk)
+
+
+def _overrun(ledger: Ledger) -> list[Adjustment]:
+    """That it cost more than it may: what a request may cost is known before it is sent only about."""
+    limits = ledger.limits
+    if limits.usd is None or ledger.usd <= limits.usd:
+        return []
+    return [policy.reported("budget-overrun", field=limits.usd_set_by, asked=limits.usd, sent=round(ledger.usd, 6))]
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ class Said:
     limit: Limit | None = None
     """The limit for which it was the agent's last; None: the agent goes on."""
     attempts: int = 0
-    """Upstream requests that it took; 0: the budget had no room for one."""
+    """Upstream requests that it took; 0: it was refused before one was sent."""
     pieces: int = 0
     """Pieces of reasoning and answer that arrived: about the number of tokens."""
     waited_s: float = 0.0
@@ -43,6 +43,11 @@ class Said:
     """The model's id on the wire; None: nothing was sent."""
     policy: tuple[Adjustment, ...] = ()
     """What the policy changed and warned of."""
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether anything went upstream: what was refused before that is no step."""
+        return self.attempts > 0
 
     def as_json(self) -> dict[str, Any]:
         """The record of it: plain JSON."""

@@ -35,7 +35,9 @@ class Agent:
     status: Status = "running"
     """How it stands."""
     steps: int = 0
-    """Its requests so far."""
+    """Its requests so far that were sent."""
+    asked: int = 0
+    """Its requests so far, sent or refused before they were: the keys of its steps count these."""
     tool_calls: int = 0
     """Tools that ran for it."""
     answer: str = ""
@@ -70,7 +72,8 @@ class Agent:
 
     def add(self, said: Said) -> None:
         """A request has ended."""
-        self.steps, self.last, self.limit = self.steps + 1, said, said.limit or self.limit
+        self.asked, self.steps = self.asked + 1, self.steps + said.was_sent
+        self.last, self.limit = said, said.limit or self.limit
         self.attempts += said.attempts
         self.tokens += said.counted_tokens
         self.counted_usd += said.counted_usd
@@ -177,7 +180,7 @@ class Tally:
         agent.add(said)
         self.report(said.policy)
         if agent is self.main:
-            self._stages.append(_Stage(steps=1, seconds=said.waited_s + said.took_s))
+            self._stages.append(_Stage(steps=int(said.was_sent), seconds=said.waited_s + said.took_s))
 
     def report(self, adjustments: Iterable[Adjustment]) -> None:
         """Keep what a rule said, once."""

@@ -56,9 +56,10 @@ CONTRACT = {
     "system-default": "warn",
     "swarm-steps": "adjust",
     "swarm-tools": "warn",
+    "budget-overrun": "warn",
     "endpoint-allowed": "refuse",
 }
-"""The contract's table, its ids and what it does; ``swarm-tools`` came with the swarm."""
+"""The contract's table, its ids and what it does; ``swarm-tools`` and ``budget-overrun`` are younger."""
 
 
 def test_the_rules_are_those_of_the_contract() -> None:

@@ -149,6 +149,22 @@ async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit
         result = await kimi.instant()
     assert (result.status, result.answer) == ("completed", "word " * 1_000)
     assert result.said["usage"]["cost_usd"] > 0.001
+    if limit == "KIMI_BUDGET_USD_PER_CALL":
+        (warned,) = result.said["policy"]
+        assert (warned["rule"], warned["action"], warned["asked"]) == ("budget-overrun", "warned", 0.001)
+        assert warned["sent"] == pytest.approx(result.said["usage"]["cost_usd"], abs=1e-6)
+        assert "KIMI_BUDGET_USD_PER_CALL" in result.text
+
+
+async def test_an_answer_whose_usage_is_dearer_than_its_limit_says_so(sim: Simulator, mode: str) -> None:
+    sim.play({"answer_model": "kimi-k3", "content": "word " * 600})
+    async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.005") as kimi:
+        dear = await kimi.think()
+        cheap = await kimi.think()
+    assert dear.status == "completed"
+    assert dear.said["usage"]["cost_usd"] > 0.005
+    assert "budget-overrun" in dear.rules
+    assert (cheap.status, cheap.rules) == ("completed", [])
 
 
 async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(

@@ -7,9 +7,29 @@ from typing import Any
 import anyio
 import pytest
 
+from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.steps import JSON, PassingSteps
+from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import Ledger, Limits
-from tests.swarm.asking import LEADS, Tools, agents, calling, chats, leading, messages, said, searching, statuses, swarm
+from kimi_mcp.swarm.pace import Launch, Pace
+from kimi_mcp.swarm.tooling import NoTools
+from tests.swarm.asking import (
+    LEADS,
+    Tools,
+    agents,
+    calling,
+    chats,
+    housed,
+    leading,
+    messages,
+    quick,
+    said,
+    searching,
+    statuses,
+    swarm,
+    task_of,
+)
 
 A = (("reader", "Look at A."),)
 CONCLUDE = "Write your final message now"
@@ -105,6 +125,98 @@ async def test_at_the_end_of_its_budget_a_swarm_concludes_with_what_it_has(sim: 
     assert "Not whole: agent-1 (reader)." in outcome.error.message
     assert statuses(outcome) == ["failed"]
     assert not chats(sim, "Look at A."), "it could not have brought anything"
+    assert [agent["steps"] for agent in agents(outcome)] == [0], "nothing was sent"
+    assert outcome.swarm is not None
+    assert (outcome.swarm["steps"], outcome.swarm["critical_steps"]) == (2, 2)
+
+
+class Telling(PassingSteps):
+    """A record that tells how many requests of sub-agents it has, and may be slow with the first one."""
+
+    def __init__(self, *, most: int = 0, slow: bool = False) -> None:
+        super().__init__()
+        self.full, self.begun, self.go_on = anyio.Event(), anyio.Event(), anyio.Event()
+        self._most, self._slow = most, slow
+
+    async def finish(self, key: str, result: JSON) -> None:
+        await super().finish(key, result)
+        if len(self.results) == self._most:
+            self.full.set()
+        if self._slow and not self.begun.is_set():
+            self.begun.set()
+            await self.go_on.wait()
+
+
+DEAR = {"answer_model": "kimi-k3", "content_tokens": 8_000}
+"""An answer that costs more than was held for it: 0.12 USD."""
+
+
+async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
+    steps = Telling(most=2)
+
+    async def sleep(seconds: float) -> None:
+        await steps.full.wait()
+
+    sim.play(said({"text": "Tell me"}, **DEAR), said({"system": "Several agents"}, content="What I have."))
+    outcome = await swarm(
+        sim,
+        "Tell me of {{item}}.",
+        items=tuple(f"city {number}" for number in range(12)),
+        steps=steps,
+        pace=Pace(64, Launch(at_once=2, every_s=60), sleep=sleep),
+        max_cost_usd=1.0 / 6,
+    )
+    assert len(chats(sim, "Tell me")) == 2
+    assert statuses(outcome) == ["completed", "completed", *["failed"] * 10]
+    assert [agent["steps"] for agent in agents(outcome)] == [1, 1, *[0] * 10]
+    assert outcome.status == "partial"
+
+
+async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simulator) -> None:
+    steps = Telling(slow=True)
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    call = SwarmCall(prompt="Tell me of {{item}}.", items=("A", "B"), max_cost_usd=0.15)
+    sim.play(said({"text": "Tell me"}, content="It is round."))
+    async with housed(sim) as (engine, runs):
+        runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=quick(), toolbox=NoTools))
+        with anyio.fail_after(10):
+            await steps.begun.wait()
+            await anyio.wait_all_tasks_blocked()
+            assert run.attempts == 1, "there is no money for two at once"
+            steps.go_on.set()
+            await run.done.wait()
+    assert run.outcome is not None
+    assert run.outcome.status == "completed"
+
+
+async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over: list[str] = []
+    monkeypatch.setattr(Ledger, "reached", lambda ledger: "seconds" if over else None)
+
+    class Late(PassingSteps):
+        async def finish(self, key: str, result: JSON) -> None:
+            await super().finish(key, result)
+            over.append(key)
+
+    pace = quick(places=2)  # one of them is left for others
+    items = ("A", "B", "C")
+    outcome = await swarm(sim, "Tell me of {{item}}.", items=items, steps=Late(), pace=pace)
+    assert outcome.status == "partial"
+    sent = [request for request in chats(sim) if task_of(request).startswith("Tell me of")]
+    assert len(sent) < 3
+    assert sum(agent["steps"] for agent in agents(outcome)) == len(sent)
+
+
+async def test_a_swarm_that_costs_more_than_its_budget_says_so(sim: Simulator) -> None:
+    sim.play(said({"system": LEADS}, **DEAR))
+    outcome = await swarm(sim, max_cost_usd=0.1, tools=Tools())
+    assert outcome.cost_usd is not None
+    assert outcome.cost_usd > 0.1
+    assert outcome.status == "completed"
+    (warned,) = [entry for entry in outcome.policy if entry.rule == "budget-overrun"]
+    assert (warned.field, warned.asked, warned.action) == ("max_cost_usd", 0.1, "warned")
 
 
 async def test_what_a_swarm_costs_stays_within_its_budget(sim: Simulator) -> None:

@@ -8,13 +8,14 @@ The operator chooses by environment; a host's model may only name a provider tha
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from kimi_mcp.catalogue import Catalogue
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import InvalidArguments, NotConfigured
-from kimi_mcp.settings import PROVIDER_KEYS, Settings
+from kimi_mcp.settings import OWN_KEY, VARIABLES, Settings, Variable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,74 @@ class Access:
     """Whether the operator's settings chose it, rather than the ``provider`` argument."""
 
 
+def key_variables(catalogue: Catalogue) -> Mapping[str, str]:
+    """For each variable of a provider's own key the provider that it chooses, in the order in which keys choose one."""
+    chosen: dict[str, str] = {}
+    for provider in catalogue.providers.values():
+        for name in provider.key_variables:
+            chosen.setdefault(name, provider.id)
+    return chosen
+
+
+def variables(catalogue: Catalogue) -> tuple[Variable, ...]:
+    """Every variable that is read, in the order of the README: the settings' and those of providers' own keys."""
+    rows: list[Variable] = []
+    for row in VARIABLES:
+        if row.field == "provider":
+            row = replace(row, meaning=f"Who answers: {_either(tuple(catalogue.providers))}.")
+        rows.append(row)
+        if row.name == OWN_KEY:
+            rows += [_key_row(name, provider) for name, provider in key_variables(catalogue).items()]
+    return tuple(rows)
+
+
+def _key_row(name: str, provider: str) -> Variable:
+    return Variable(
+        name=name,
+        meaning=f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only where "
+        "KIMI_PROVIDER names the provider.",
+        default="none",
+        secret=True,
+    )
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def keys(settings: Settings, catalogue: Catalogue) -> Mapping[str, str]:
+    """Every key that is set, by the name of its variable."""
+    return {name: settings.possible_keys[name] for name in _key_names(catalogue) if name in settings.possible_keys}
+
+
+def _key_names(catalogue: Catalogue) -> tuple[str, ...]:
+    names = [OWN_KEY]
+    for provider in catalogue.providers.values():
+        names += (*provider.key_variables, *provider.borrowed_key_variables)
+    return tuple(dict.fromkeys(names))
+
+
+def unreadable(settings: Settings, catalogue: Catalogue) -> tuple[NotConfigured, ...]:
+    """One error for each variable whose value can't be read, keys among them."""
+    names = [name for name in _key_names(catalogue) if name in settings.impossible_keys]
+    return (
+        *settings.unreadable,
+        *(
+            NotConfigured(
+                f"{name} holds characters that no key has.",
+                fix=f"Set {name} to the key alone: printable ASCII without spaces or line ends.",
+            )
+            for name in names
+        ),
+    )
+
+
+def check(settings: Settings, catalogue: Catalogue) -> None:
+    """Raise the first ``NotConfigured`` of ``unreadable``, so that nothing is sent on half a setting."""
+    for error in unreadable(settings, catalogue):
+        raise error
+
+
 def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
     """The provider that the settings choose.
 
@@ -53,15 +122,16 @@ def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
         return provider
     if settings.base_url is not None:
         return catalogue.provider_of_host(_host(settings.base_url)) or catalogue.providers["vllm"]
-    for variable, provider_id in PROVIDER_KEYS:
-        if variable in settings.keys:
+    by_key = key_variables(catalogue)
+    for variable, provider_id in by_key.items():
+        if variable in settings.possible_keys:
             return catalogue.providers[provider_id]
-    if "KIMI_API_KEY" in settings.keys:
+    if OWN_KEY in settings.possible_keys:
         return catalogue.providers["moonshot"]
     raise NotConfigured(
         "No provider is configured: no key is set and no base URL.",
         fix="Set the key of a provider: "
-        + ", ".join(f"{variable} for {provider}" for variable, provider in PROVIDER_KEYS)
+        + ", ".join(f"{variable} for {provider}" for variable, provider in by_key.items())
         + "; or KIMI_BASE_URL for an engine of your own (vLLM, SGLang, KTransformers); or try it without a key: run "
         "`kimi-mcp simulator` and set KIMI_PROVIDER=simulator.",
     )
@@ -94,13 +164,13 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     own_host = host in provider.hosts
     key, variable, borrowed = None, None, False
     for name in _candidates(provider, settings, is_chosen=is_chosen, may_go=own_host or named):
-        if name in settings.keys:
-            key, variable = settings.keys[name], name
+        if name in settings.possible_keys:
+            key, variable = settings.possible_keys[name], name
             break
     else:
         for name in provider.borrowed_key_variables if named else ():
-            if name in settings.keys:
-                key, variable, borrowed = settings.keys[name], name, True
+            if name in settings.possible_keys:
+                key, variable, borrowed = settings.possible_keys[name], name, True
                 break
     if key is None and provider.needs_key:
         raise _no_key(provider, settings, is_chosen=is_chosen, may_go=own_host or named)
@@ -124,7 +194,7 @@ def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_
     if not is_chosen:
         return own
     said = settings.provider is not None or settings.base_url is not None
-    return ("KIMI_API_KEY", *own) if said else (*own, "KIMI_API_KEY")
+    return (OWN_KEY, *own) if said else (*own, OWN_KEY)
 
 
 def _host(base_url: str) -> str:
@@ -165,14 +235,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _no_key(provider: Provider, settings: Settings, *, is_chosen: bool, may_go: bool) -> NotConfigured:
-    own = [name for name in provider.key_variables if name in settings.keys]
-    names = " or ".join((*provider.key_variables, *(("KIMI_API_KEY",) if is_chosen else ())))
+    own = [name for name in provider.key_variables if name in settings.possible_keys]
+    names = " or ".join((*provider.key_variables, *((OWN_KEY,) if is_chosen else ())))
     if own and not may_go:
         return NotConfigured(
             f"{own[0]} is set, but KIMI_BASE_URL is not one of {provider.id}'s own hosts, so the key stays here.",
             fix=f"Set KIMI_PROVIDER={provider.id} to send it there, or set KIMI_API_KEY.",
         )
-    kept = " KIMI_API_KEY belongs to the provider that the settings choose." if "KIMI_API_KEY" in settings.keys else ""
+    has_own = OWN_KEY in settings.possible_keys
+    kept = f" {OWN_KEY} belongs to the provider that the settings choose." if has_own else ""
     return NotConfigured(f"The provider {provider.id} wants a key and none is set for it.{kept}", fix=f"Set {names}.")
 
 

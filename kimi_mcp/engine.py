@@ -130,7 +130,7 @@ class Engine:
             max_concurrency=settings.max_concurrency,
         )
         self._attachments = Attachments(self._upstream)
-        secrecy.SECRETS.add(*settings.keys.values())
+        secrecy.SECRETS.add(*access.keys(settings, catalogue.load()).values())
 
     @property
     def upstream(self) -> upstream.Upstream:
@@ -183,8 +183,8 @@ class Engine:
 
     def check_reach(self, provider: str) -> None:
         """Raise the ``KimiError`` for which no request of this server can go to a provider."""
-        self.settings.check()
         facts = catalogue.load()
+        access.check(self.settings, facts)
         default = access.chosen_provider(self.settings, facts)
         chosen = access.named_provider(provider, facts)
         self._admitted(chosen, default, provider)
@@ -212,7 +212,7 @@ class Engine:
         ``preferred``: the model that ``auto`` takes first, by its catalogue id.
         """
         settings, facts, day = self.settings, catalogue.load(), self._day()
-        settings.check()
+        access.check(settings, facts)
         run.model_asked = model or settings.model
         default = access.chosen_provider(settings, facts)
         chosen_provider = access.named_provider(provider, facts) if provider else default

@@ -12,6 +12,7 @@ text or a path outside the roots.
     │   ├── InvalidArguments       invalid_arguments
     │   ├── PolicyRefused          policy_refused        (names its rule)
     │   ├── NotConfigured          not_configured
+    │   ├── CatalogueError         not_configured        (names the file and the key)
     │   ├── PathRefused            path_refused
     │   ├── UrlRefused             url_refused
     │   ├── MediaRejected          media_rejected
@@ -103,6 +104,19 @@ class NotConfigured(CallRefused):
     """A setting is missing or can't be read; ``fix`` names the variable."""
 
     code = "not_configured"
+
+
+class CatalogueError(CallRefused):
+    """A file of the catalogue is wrong; the message names the file, the key and what is allowed."""
+
+    code = "not_configured"
+
+    def __init__(self, found: str) -> None:
+        """``found``: the file, the key and what is allowed there, without a full stop."""
+        super().__init__(
+            f"A file of the catalogue is wrong: {found}" + ("" if found.endswith("?") else "."),
+            fix="Correct that file; one of the package's own comes back by installing kimi-mcp again.",
+        )
 
 
 class PathRefused(CallRefused):

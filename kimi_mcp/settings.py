@@ -1,4 +1,8 @@
-"""The settings: every environment variable we read, in one table. Pure: the environment comes in as a mapping.
+"""The settings: the environment variables we read, in one table. Pure: the environment comes in as a mapping.
+
+The variables of providers' own keys stand in the catalogue, with the providers: ``kimi_mcp.access`` puts the two
+together. A server reads its settings before it loads the catalogue, so here every variable that no row knows is kept
+as a possible key.
 
 A value that still reads ``${…}`` counts as unset, and so does an empty one: hosts that expand no variables pass them
 on literally. A value that can't be read is remembered, not raised: the server must start and list its tools whatever
@@ -13,16 +17,8 @@ from typing import Any, Literal
 
 from kimi_mcp.errors import NotConfigured
 
-PROVIDER_KEYS: tuple[tuple[str, str], ...] = (
-    ("MOONSHOT_API_KEY", "moonshot"),
-    ("NVIDIA_API_KEY", "nim"),
-    ("HF_TOKEN", "huggingface"),
-    ("OPENROUTER_API_KEY", "openrouter"),
-    ("TOGETHER_API_KEY", "together"),
-    ("FIREWORKS_API_KEY", "fireworks"),
-    ("NOVITA_API_KEY", "novita"),
-)
-"""Key variables in the order in which they choose a provider when nothing else does."""
+OWN_KEY = "KIMI_API_KEY"
+"""The variable of the key for whatever provider is chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +32,7 @@ class Variable:
     default: str
     """The default, in words."""
     field: str | None = None
-    """The field of ``Settings`` that it sets; None: kept among the keys."""
+    """The field of ``Settings`` that it sets; None: it holds a key."""
     read: Callable[[str], Any] = str
     """From text to value; raises ``ValueError`` with what is allowed."""
     secret: bool = False
@@ -87,8 +83,7 @@ def _lower(text: str) -> str:
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="KIMI_PROVIDER",
-        meaning="Who answers: moonshot, moonshot-cn, nim, huggingface, openrouter, together, fireworks, novita, vllm, "
-        "sglang, ktransformers or simulator.",
+        meaning="Who answers: the name of a provider of the catalogue.",
         default="with KIMI_BASE_URL the provider whose host it is, else vllm; without it the first whose key is set; "
         "with KIMI_API_KEY alone moonshot",
         field="provider",
@@ -114,19 +109,7 @@ VARIABLES: tuple[Variable, ...] = (
         field="allowed_providers",
         read=_names,
     ),
-    Variable(
-        name="KIMI_API_KEY", meaning="Key for whatever provider is chosen.", default="none", field=None, secret=True
-    ),
-    *(
-        Variable(
-            name=variable,
-            meaning=f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only "
-            "where KIMI_PROVIDER names the provider.",
-            default="none",
-            secret=True,
-        )
-        for variable, provider in PROVIDER_KEYS
-    ),
+    Variable(name=OWN_KEY, meaning="Key for whatever provider is chosen.", default="none", field=None, secret=True),
     Variable(
         name="KIMI_POLICY",
         meaning="`adjust`: a mendable violation is mended and reported. `strict`: what the caller asked for is "
@@ -250,7 +233,7 @@ VARIABLES: tuple[Variable, ...] = (
         read=_one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     ),
 )
-"""Every variable that is read today, in the order of the README."""
+"""Every variable that is read, but for providers' own keys (``access.variables`` has those too)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,36 +282,33 @@ class Settings:
     """``KIMI_SWARM_MCP`` as it stands; None: sub-agents have no tools of the operator's."""
     log_level: str = "WARNING"
     """``KIMI_LOG_LEVEL``."""
-    keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    """Keys by the name of their variable; never shown."""
+    possible_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """``KIMI_API_KEY`` and every variable that the table does not have, where the value could be a key; never shown.
+    Which of them are keys is for the catalogue to say: ``access.keys``."""
+    impossible_keys: frozenset[str] = frozenset()
+    """The same variables where the value can't be a key; an error if one of them is a key's: ``access.unreadable``."""
     unreadable: tuple[NotConfigured, ...] = ()
-    """One error for each variable whose value can't be read."""
-
-    def check(self) -> None:
-        """Raise the first ``NotConfigured`` there is, so that nothing is sent on half a setting."""
-        if self.unreadable:
-            raise self.unreadable[0]
+    """One error for each variable of the table whose value can't be read."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read every variable of the table. Never raises: what can't be read stands in ``unreadable``."""
+    table = {variable.name: variable for variable in VARIABLES if variable.field is not None}
     values: dict[str, Any] = {}
     keys: dict[str, str] = {}
+    impossible: set[str] = set()
     unreadable: list[NotConfigured] = []
-    for variable in VARIABLES:
+    for name, text in environment.items():
+        text = text.strip()
+        if name in table or not text or "${" in text:
+            continue
+        if text.isascii() and text.isprintable() and " " not in text:
+            keys[name] = text
+        else:
+            impossible.add(name)
+    for variable in table.values():
         text = environment.get(variable.name, "").strip()
         if not text or "${" in text:
-            continue
-        if variable.secret:
-            if text.isascii() and text.isprintable() and " " not in text:
-                keys[variable.name] = text
-            else:
-                unreadable.append(
-                    NotConfigured(
-                        f"{variable.name} holds characters that no key has.",
-                        fix=f"Set {variable.name} to the key alone: printable ASCII without spaces or line ends.",
-                    )
-                )
             continue
         assert variable.field is not None
         try:
@@ -337,4 +317,4 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             unreadable.append(
                 NotConfigured(f"{variable.name} can't be read.", fix=f"Set {variable.name} to {allowed}, or unset it.")
             )
-    return Settings(**values, keys=keys, unreadable=tuple(unreadable))
+    return Settings(**values, possible_keys=keys, impossible_keys=frozenset(impossible), unreadable=tuple(unreadable))

@@ -9,15 +9,9 @@ from pathlib import Path
 
 import pytest
 
-KEYS = {
-    "MOONSHOT_API_KEY",
-    "NVIDIA_API_KEY",
-    "HF_TOKEN",
-    "OPENROUTER_API_KEY",
-    "TOGETHER_API_KEY",
-    "FIREWORKS_API_KEY",
-    "NOVITA_API_KEY",
-}
+from kimi_mcp import access, catalogue
+
+KEYS = set(access.key_variables(catalogue.load()))
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 
 LONGEST_ID = 100

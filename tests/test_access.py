@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp import catalogue
-from kimi_mcp.access import Access, access_to, allowed_providers, chosen_provider, named_provider
+from kimi_mcp.access import Access, access_to, allowed_providers, check, chosen_provider, named_provider
 from kimi_mcp.errors import InvalidArguments, KimiError, NotConfigured
 from kimi_mcp.settings import read_settings
 
@@ -32,7 +32,7 @@ PROVIDER_KEYS = {variable: key for variable, key in ALL_KEYS.items() if variable
 def access(provider: str | None = None, **environment: str) -> Access:
     """How a call goes out, with or without a ``provider`` argument."""
     settings, facts = read_settings(environment), catalogue.load()
-    settings.check()
+    check(settings, facts)
     default = chosen_provider(settings, facts)
     return access_to(named_provider(provider, facts) if provider else default, settings, default)
 

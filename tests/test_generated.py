@@ -13,14 +13,13 @@ from typing import get_args
 
 import pytest
 
-from kimi_mcp import catalogue, generate, policy
+from kimi_mcp import access, catalogue, generate, policy
 from kimi_mcp.errors import Code
 from kimi_mcp.generate import PLACES, ROOT, codes, main, renewed
 from kimi_mcp.generate.markdown import table
 from kimi_mcp.manifests.facts import OWNER
 from kimi_mcp.outcome import Outcome, structured, text
 from kimi_mcp.plan import Plan
-from kimi_mcp.settings import VARIABLES
 from kimi_mcp.tools import OUTPUT_SCHEMA
 from kimi_mcp.types import Request, user
 
@@ -100,14 +99,14 @@ def test_a_stale_skill_is_renewed_in_the_manifests_by_the_same_run(tmp_path: Pat
 def test_a_missing_block_is_named(file: str, name: str) -> None:
     whole = (ROOT / file).read_text("utf-8")
     with pytest.raises(ValueError, match=f"generated: {name} "):
-        renewed(whole.replace(f"<!-- generated: {name} -->", ""), file)
+        renewed(whole.replace(f"<!-- generated: {name} -->", "").replace(f"# generated: {name}\n", "#\n"), file)
 
 
 def test_every_marker_in_a_document_belongs_to_a_place() -> None:
     marked = [
         (path.relative_to(ROOT).as_posix(), name)
         for path in DOCUMENTS
-        for name in re.findall(r"(?m)^<!-- generated: (.+) -->$", path.read_text("utf-8"))
+        for name in re.findall(r"(?m)^(?:<!--| *#) generated: (\w+)(?: -->)?$", path.read_text("utf-8"))
     ]
     assert sorted(marked) == sorted((file, name) for file, name, _ in PLACES)
 
@@ -135,7 +134,7 @@ def test_the_errors_tell_of_reserved_codes_only_where_there_are_some(monkeypatch
 def test_no_cell_breaks_its_table() -> None:
     made = table(("a|b", "c"), [("one\ntwo", "<|im_end|> and KIMI_MODEL, `KIMI_POLICY`")])
     assert made.splitlines()[-1] == r"| one two | `<\|im_end\|>` and `KIMI_MODEL`, `KIMI_POLICY` |"
-    for block in (make() for _, name, make in PLACES if name != "registry"):
+    for block in (make() for _, name, make in PLACES if name not in ("registry", "keys")):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         columns = {re.sub(r"\\\|", "", row).count("|") for row in rows}
         assert rows
@@ -153,7 +152,7 @@ def test_the_result_page_explains_every_field_of_a_result_and_no_other() -> None
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_page_names_no_setting_that_is_not_read(path: Path) -> None:
-    known = {variable.name for variable in VARIABLES}
+    known = {variable.name for variable in access.variables(catalogue.load())}
     assert set(re.findall(r"\bKIMI_[A-Z_]+\b", path.read_text("utf-8"))) <= known
 
 

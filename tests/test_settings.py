@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from kimi_mcp import access, catalogue
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal.journal import KEEP_PASSING
-from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES, Settings, read_settings
+from kimi_mcp.settings import Settings, read_settings
+
+FACTS = catalogue.load()
+VARIABLES = access.variables(FACTS)
 
 CONTRACT = {
     "KIMI_PROVIDER",
@@ -42,6 +47,17 @@ CONTRACT = {
     "KIMI_LOG_LEVEL",
 }
 """Every variable of the contract; some are read by rooms that are still to come."""
+
+CONTRACT_KEYS = (
+    ("MOONSHOT_API_KEY", "moonshot"),
+    ("NVIDIA_API_KEY", "nim"),
+    ("HF_TOKEN", "huggingface"),
+    ("OPENROUTER_API_KEY", "openrouter"),
+    ("TOGETHER_API_KEY", "together"),
+    ("FIREWORKS_API_KEY", "fireworks"),
+    ("NOVITA_API_KEY", "novita"),
+)
+"""Keys in the order in which they choose a provider; keys of providers that were added since may come between."""
 
 KEYS = {name for name in CONTRACT if name.endswith("_API_KEY")} | {"HF_TOKEN"}
 
@@ -92,12 +108,12 @@ BAD = [
 def test_only_variables_of_the_contract_are_read() -> None:
     names = [variable.name for variable in VARIABLES]
     assert len(names) == len(set(names))
-    assert set(names) <= CONTRACT
+    assert set(names) <= CONTRACT | set(access.key_variables(FACTS))
     assert set(names) >= KEYS
 
 
 def test_a_key_is_secret_and_nothing_else_is() -> None:
-    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS
+    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS | set(access.key_variables(FACTS))
 
 
 def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:
@@ -107,29 +123,27 @@ def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:
 
 
 def test_keys_choose_a_provider_in_the_order_of_the_contract() -> None:
-    assert PROVIDER_KEYS == (
-        ("MOONSHOT_API_KEY", "moonshot"),
-        ("NVIDIA_API_KEY", "nim"),
-        ("HF_TOKEN", "huggingface"),
-        ("OPENROUTER_API_KEY", "openrouter"),
-        ("TOGETHER_API_KEY", "together"),
-        ("FIREWORKS_API_KEY", "fireworks"),
-        ("NOVITA_API_KEY", "novita"),
-    )
+    order = list(access.key_variables(FACTS).items())
+    assert tuple(pair for pair in order if pair in CONTRACT_KEYS) == CONTRACT_KEYS
+
+
+def test_a_provider_of_the_catalogue_is_named_where_the_setting_is_explained() -> None:
+    (row,) = (variable for variable in VARIABLES if variable.name == "KIMI_PROVIDER")
+    assert all(re.search(rf"\b{name}\b", row.meaning) for name in FACTS.providers)
 
 
 def test_nothing_set_means_the_contracts_defaults() -> None:
     found = read_settings({})
     assert {name: getattr(found, name) for name in DEFAULTS} == DEFAULTS
     assert found == Settings()
-    assert (dict(found.keys), found.unreadable) == ({}, ())
-    found.check()
+    assert (access.keys(found, FACTS), access.unreadable(found, FACTS)) == ({}, ())
+    access.check(found, FACTS)
 
 
 @pytest.mark.parametrize(("name", "text", "field", "value"), GOOD)
 def test_a_good_value_is_read(name: str, text: str, field: str, value: Any) -> None:
     found = read_settings({name: text})
-    assert found.unreadable == ()
+    assert access.unreadable(found, FACTS) == ()
     assert getattr(found, field) == value
     assert read_settings({name: f"  {text}\n"}) == found
 
@@ -142,15 +156,16 @@ def test_what_is_empty_or_was_never_expanded_counts_as_unset(text: str) -> None:
 @pytest.mark.parametrize(("name", "text"), BAD, ids=lambda text: repr(text[:30]))
 def test_a_value_that_can_not_be_read_is_remembered_and_not_shown(name: str, text: str) -> None:
     found = read_settings({name: text})
-    (error,) = found.unreadable
+    (error,) = access.unreadable(found, FACTS)
     assert error.code == "not_configured"
     assert name in error.message
     assert name in error.fix
     if name in KEYS or len(text) > 10:
         assert text not in error.message + error.fix
-    assert found == Settings(unreadable=found.unreadable)
+    assert found == Settings(unreadable=found.unreadable, impossible_keys=found.impossible_keys)
+    assert not found.impossible_keys - {name}
     with pytest.raises(NotConfigured):
-        found.check()
+        access.check(found, FACTS)
 
 
 def test_the_other_variables_are_read_beside_a_bad_one() -> None:
@@ -161,7 +176,7 @@ def test_the_other_variables_are_read_beside_a_bad_one() -> None:
 
 def test_a_key_is_kept_but_never_shown() -> None:
     found = read_settings({"MOONSHOT_API_KEY": " sk-secret-1 ", "KIMI_API_KEY": "sk-secret-2"})
-    assert found.keys == {"MOONSHOT_API_KEY": "sk-secret-1", "KIMI_API_KEY": "sk-secret-2"}
+    assert access.keys(found, FACTS) == {"MOONSHOT_API_KEY": "sk-secret-1", "KIMI_API_KEY": "sk-secret-2"}
     assert "secret" not in repr(found)
     assert "secret" not in str(found)
 

@@ -6,9 +6,8 @@ import re
 
 import pytest
 
-from kimi_mcp import attaching, catalogue, policy, settings
+from kimi_mcp import access, attaching, catalogue, policy, settings
 from kimi_mcp.media import medium
-from kimi_mcp.settings import VARIABLES
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import LONGEST_WAIT_S, OUTPUT_SCHEMA, TOOLS
 
@@ -108,7 +107,7 @@ def test_rules_and_settings_that_the_guide_names_exist() -> None:
     rules = set(policy.load_rules())
     told = re.findall(r"(?m)\| `([a-z-]+)` \| (?:adjust|warn|refuse) \|", section("Mistakes that the policy catches"))
     assert set(told) == rules
-    known = {variable.name for variable in VARIABLES}
+    known = {variable.name for variable in access.variables(catalogue.load())}
     assert set(re.findall(r"\bKIMI_[A-Z_]+\b", BODY)) <= known
     assert settings.read_settings({})
 

@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kimi_mcp.catalogue.profile import Model, Price, Profile, Provider, Serving
+from kimi_mcp.errors import CatalogueError
 from kimi_mcp.types import MediaKind, Mode
 
 __all__ = ["Catalogue", "CatalogueError", "Row", "load"]
-
-
-class CatalogueError(Exception):
-    """A file of the catalogue is wrong; the message names the file, the key and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,13 +112,12 @@ def ask(
         "--max-cost-usd": max_cost_usd,
     }
     asked = chosen_tool(tool, options)
-    from kimi_mcp import logs
+    from kimi_mcp import access, catalogue, logs
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.settings import read_settings
 
     settings = read_settings(os.environ)
     logs.configure(settings.log_level)
-    logs.hide(*settings.keys.values())
     prompt = _read_stdin() if prompt == "-" else prompt
     arguments = {
         "prompt": prompt,
@@ -141,6 +140,7 @@ def ask(
     name = f"kimi_{asked.value}"
     watch = _watch_for(settings, as_json=as_json)
     try:
+        logs.hide(*access.keys(settings, catalogue.load()).values())
         work = _work(name, arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)

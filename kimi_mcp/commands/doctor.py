@@ -31,7 +31,6 @@ def doctor(
 
     settings = read_settings(os.environ)
     logs.configure("CRITICAL")
-    logs.hide(*settings.keys.values())
     with nullcontext() if as_json else Page().waiting("asking the provider …"):
         diagnosis = anyio.run(examine, os.environ, settings, probe)
     if as_json:

@@ -51,12 +51,12 @@ def files(
     """
     import anyio
 
-    from kimi_mcp import logs
+    from kimi_mcp import access, catalogue, logs
     from kimi_mcp.settings import read_settings
 
     settings = read_settings(os.environ)
     logs.configure(settings.log_level)
-    logs.hide(*settings.keys.values())
+    logs.hide(*access.keys(settings, catalogue.load()).values())
     endpoint = _endpoint(settings, provider)
     removes = action is Action.prune
     with Page().waiting("asking the provider …"):
@@ -81,8 +81,8 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     from kimi_mcp.engine import today
     from kimi_mcp.upstream import Endpoint
 
-    settings.check()
     facts = catalogue.load()
+    access.check(settings, facts)
     default = access.chosen_provider(settings, facts)
     provider = access.named_provider(named, facts) if named else default
     gathered = policy.Gathered(

@@ -125,10 +125,12 @@ def _check_name(name: str) -> None:
 
 def _settings(said: Sequence[str]) -> dict[str, str]:
     """What ``--env`` gave. A setting of ours must be one, and readable; what it holds is not repeated."""
-    from kimi_mcp.settings import VARIABLES, read_settings
+    from kimi_mcp import access, catalogue
+    from kimi_mcp.settings import read_settings
 
     given: dict[str, str] = {}
-    known = [row.name for row in VARIABLES]
+    facts = catalogue.load()
+    known = [row.name for row in access.variables(facts)]
     for pair in said:
         variable, equals, value = pair.partition("=")
         if not equals or not _VARIABLE.fullmatch(variable):
@@ -140,7 +142,7 @@ def _settings(said: Sequence[str]) -> dict[str, str]:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise typer.BadParameter(f"kimi-mcp has no setting {variable}{hint}", param_hint="--env")
         given[variable] = value
-    if unreadable := read_settings(given).unreadable:
+    if unreadable := access.unreadable(read_settings(given), facts):
         raise typer.BadParameter(f"{unreadable[0].message} {unreadable[0].fix}", param_hint="--env")
     return given
 

@@ -223,13 +223,13 @@ def prune(
 
 
 def _settings() -> Settings:
-    from kimi_mcp import logs
+    from kimi_mcp import access, catalogue, logs
     from kimi_mcp.settings import read_settings
 
-    settings = read_settings(os.environ)
+    settings, facts = read_settings(os.environ), catalogue.load()
     logs.configure(settings.log_level)
-    logs.hide(*settings.keys.values())
-    settings.check()
+    logs.hide(*access.keys(settings, facts).values())
+    access.check(settings, facts)
     if settings.journal == "off":
         raise NotConfigured(
             "KIMI_JOURNAL is off: runs are written down nowhere, and end with the server that they live in.",

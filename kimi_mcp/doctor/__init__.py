@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import anyio.to_thread
 
-from kimi_mcp import access, catalogue, policy
+from kimi_mcp import access, catalogue, logs, policy
 from kimi_mcp.doctor.diagnosis import Check, Diagnosis
 from kimi_mcp.doctor.machine import (
     look_at_allowed,
@@ -20,13 +20,12 @@ from kimi_mcp.doctor.machine import (
     look_at_url,
     look_at_variables,
     packages,
-    variable,
     why,
 )
 from kimi_mcp.doctor.probe import probe_modes
 from kimi_mcp.doctor.provider import gathered_for, look_at_model, look_at_provider
-from kimi_mcp.errors import KimiError
-from kimi_mcp.settings import VARIABLES, Settings
+from kimi_mcp.errors import CatalogueError, KimiError
+from kimi_mcp.settings import Settings
 from kimi_mcp.terminal import Page
 from kimi_mcp.upstream import Endpoint
 
@@ -35,15 +34,19 @@ __all__ = ["Check", "Diagnosis", "examine", "show"]
 
 async def examine(environment: Mapping[str, str], settings: Settings, probe: bool) -> Diagnosis:
     """Look at everything, as far as one thing leads to the next. Never raises a ``KimiError``."""
-    variables = [variable(row.name, environment, settings) for row in VARIABLES]
-    found = Diagnosis(variables=variables, packages=packages())
+    found = Diagnosis(packages=packages())
     look_at_program(found)
-    look_at_variables(found, settings)
+    try:
+        facts = catalogue.load()
+    except CatalogueError as error:
+        found.fails("catalogue", error)
+        return found
+    logs.hide(*access.keys(settings, facts).values())
+    look_at_variables(found, environment, settings, facts)
     await anyio.to_thread.run_sync(look_at_journal, found, settings)
-    facts = catalogue.load()
     try:
         provider = access.chosen_provider(settings, facts)
-        found.provider, found.why = provider.id, why(settings, provider)
+        found.provider, found.why = provider.id, why(settings, provider, facts)
         found.add("provider", "ok", f"{provider.id} ({provider.name}) would answer: {found.why}.")
         look_at_allowed(found, settings, facts)
         way = access.access_to(provider, settings, provider)
@@ -51,7 +54,7 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
         found.fails("provider", error)
         return found
     found.base_url, found.key_variable = way.base_url, way.key_variable
-    look_at_key(found, way, settings)
+    look_at_key(found, way, settings, facts)
     if not look_at_url(found):
         return found
     if refusal := policy.admit(gathered_for(found, settings, facts, provider)):
@@ -59,7 +62,7 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
         return found
     reached = await look_at_provider(found, Endpoint(provider=provider, base_url=way.base_url, key=way.key), facts)
     profile = look_at_model(found, settings, facts, provider)
-    if probe and reached and profile is not None and not settings.unreadable:
+    if probe and reached and profile is not None and not access.unreadable(settings, facts):
         await probe_modes(found, settings, profile)
     return found
 

@@ -36,10 +36,10 @@ class Check:
 class Diagnosis:
     """All that was found. Mutable: it grows while the doctor looks."""
 
-    variables: list[dict[str, str]]
-    """Every variable that is read, and whether it is set; never a key."""
     packages: dict[str, str]
     """What we stand on, by name and version."""
+    variables: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """Every variable that is read, and whether it is set; never a key."""
     provider: str | None = None
     """Who would answer."""
     why: str | None = None

@@ -13,7 +13,7 @@ from kimi_mcp import __version__, access
 from kimi_mcp.catalogue import Catalogue
 from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.doctor.diagnosis import Diagnosis
-from kimi_mcp.settings import PROVIDER_KEYS, Settings
+from kimi_mcp.settings import Settings
 
 PYTHON = (3, 11)
 """The oldest Python that will do."""
@@ -57,17 +57,18 @@ def look_at_program(found: Diagnosis) -> None:
         found.add("program", "ok", f"kimi-mcp {__version__} on Python {python}, with {versions}.")
 
 
-def variable(name: str, environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """How a variable stands. What a key is nobody is told; what another one holds may be a mistaken key, so neither."""
-    text = environment.get(name, "").strip()
-    unreadable = any(error.message.startswith(f"{name} ") for error in settings.unreadable)
-    state = "unreadable" if unreadable else "unset" if not text else "unexpanded" if "${" in text else "set"
-    return {"name": name, "state": state}
+def look_at_variables(found: Diagnosis, environment: Mapping[str, str], settings: Settings, facts: Catalogue) -> None:
+    """How each variable stands, what can't be read, and what was passed on unread.
 
-
-def look_at_variables(found: Diagnosis, settings: Settings) -> None:
-    """What can't be read, and what was passed on unread."""
-    for error in settings.unreadable:
+    What a key is nobody is told; what another variable holds may be a mistaken key, so neither.
+    """
+    unreadable = access.unreadable(settings, facts)
+    for row in access.variables(facts):
+        text = environment.get(row.name, "").strip()
+        wrong = any(error.message.startswith(f"{row.name} ") for error in unreadable)
+        state = "unreadable" if wrong else "unset" if not text else "unexpanded" if "${" in text else "set"
+        found.variables.append({"name": row.name, "state": state})
+    for error in unreadable:
         found.fails("settings", error)
     for row in found.variables:
         if row["state"] == "unexpanded":
@@ -121,15 +122,15 @@ def _host(url: str | None) -> str:
         return ""
 
 
-def why(settings: Settings, provider: Provider) -> str:
+def why(settings: Settings, provider: Provider, facts: Catalogue) -> str:
     """What chose the provider."""
     if settings.provider is not None:
         return "KIMI_PROVIDER says so"
     if settings.base_url is not None:
         own = _host(settings.base_url) in provider.hosts
         return "KIMI_BASE_URL is its host" if own else "KIMI_BASE_URL is no other provider's host"
-    for variable, _ in PROVIDER_KEYS:
-        if variable in settings.keys:
+    for variable in access.key_variables(facts):
+        if variable in settings.possible_keys:
             return f"{variable} is the first key that is set"
     return "KIMI_API_KEY alone is set"
 
@@ -149,7 +150,7 @@ def look_at_allowed(found: Diagnosis, settings: Settings, facts: Catalogue) -> N
     found.add("allowed", "ok", f"A call may name {' or '.join(found.allowed)} as its provider.")
 
 
-def look_at_key(found: Diagnosis, way: access.Access, settings: Settings) -> None:
+def look_at_key(found: Diagnosis, way: access.Access, settings: Settings, facts: Catalogue) -> None:
     """Which key goes along, and which stays here though it is set."""
     provider = way.provider
     found.add("url", "ok", f"A call goes to {way.base_url}.")
@@ -160,9 +161,11 @@ def look_at_key(found: Diagnosis, way: access.Access, settings: Settings) -> Non
         found.add("key", "ok", f"It carries the key of {way.key_variable}.")
     else:
         found.add("key", "ok", f"It carries no key; {provider.id} needs none.")
-    withheld = [name for name in provider.key_variables if name in settings.keys and name != way.key_variable]
+    keys = access.keys(settings, facts)
+    withheld = [name for name in provider.key_variables if name in keys and name != way.key_variable]
     if not withheld and way.key_variable is None:
-        withheld = [name for name, owner in PROVIDER_KEYS if name in settings.keys and owner != provider.id]
+        owners = access.key_variables(facts).items()
+        withheld = [name for name, owner in owners if name in keys and owner != provider.id]
     if withheld and settings.base_url is not None:
         found.add(
             "key",

@@ -2,7 +2,8 @@
 
 ``python -m kimi_mcp.generate`` rewrites every block of ``PLACES`` and every file under ``manifests/``; with ``--check``
 it changes nothing and exits 1 where one is stale. A block stands between ``<!-- generated: NAME -->`` and
-``<!-- end -->``; nothing depends on the day on which it is made. ``blocks`` and ``codes`` say what stands in one.
+``<!-- end -->``, in the YAML of a frontmatter between ``# generated: NAME`` and ``# end``; nothing depends on the day
+on which it is made. ``blocks`` and ``codes`` say what stands in one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/reference/models.md", "serving", blocks.serving),
     ("docs/reference/errors.md", "errors", codes.error_codes),
     ("docs/reference/commands.md", "commands", blocks.commands),
+    ("skill.md", "keys", blocks.keys),
     ("skill.md", "modes", blocks.modes),
     ("skill.md", "video", blocks.video),
     ("skill.md", "access", blocks.access),
@@ -49,9 +51,14 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
 def renewed(text: str, file: str) -> str:
     """A document with each of its blocks made anew. Raises ``ValueError`` where one is missing."""
     for name, make in ((name, make) for place, name, make in PLACES if place == file):
-        block = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        whole = f"\n{make()}\n\n"
-        text, times = block.subn(lambda found, whole=whole: found[1] + whole + found[2], text)
+        made, times = make(), 0
+        for opening, closing, whole in (
+            (rf"<!-- generated: {name} -->\n", "<!-- end -->", f"\n{made}\n\n"),
+            (rf"^ *# generated: {name}\n", "^ *# end$", f"{made}\n"),
+        ):
+            block = re.compile(f"({opening}).*?({closing})", re.DOTALL | re.MULTILINE)
+            text, found = block.subn(lambda parts, whole=whole: parts[1] + whole + parts[2], text)
+            times += found
         if times != 1:
             raise ValueError(f"{file} has {times} blocks between <!-- generated: {name} --> and <!-- end -->, not one.")
     return text

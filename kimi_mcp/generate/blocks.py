@@ -7,11 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from kimi_mcp import catalogue, install, policy, selfhost
+from kimi_mcp.access import key_variables, variables
 from kimi_mcp.catalogue.profile import Model, Profile, Serving
 from kimi_mcp.generate.markdown import as_code, table
 from kimi_mcp.manifests.facts import OWNER
 from kimi_mcp.prompts import prompts
-from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES
+from kimi_mcp.settings import OWN_KEY
 from kimi_mcp.skill import load_skill
 from kimi_mcp.tools import Arguments, input_schema, listed_tools
 from kimi_mcp.types import Mode
@@ -57,13 +58,14 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 def settings() -> str:
     """Every environment variable; neighbours that differ in the provider's name alone share a row."""
-    of = dict(PROVIDER_KEYS)
+    facts = catalogue.load()
+    of = key_variables(facts)
+    every = ((each, each.meaning.replace(of.get(each.name, "\0"), "that provider", 1)) for each in variables(facts))
     rows: list[tuple[str, str, str]] = []
-    shared = groupby(VARIABLES, key=lambda each: each.meaning.replace(of.get(each.name, "\0"), "that provider", 1))
-    for meaning, group in shared:
-        variables = list(group)
-        names = (f"`{each.name}`" + (f" ({of[each.name]})" if each.name in of else "") for each in variables)
-        rows.append(("<br>".join(names), meaning, variables[0].default))
+    for meaning, group in groupby(every, key=lambda pair: pair[1]):
+        shared = [each for each, _ in group]
+        names = (f"`{each.name}`" + (f" ({of[each.name]})" if each.name in of else "") for each in shared)
+        rows.append(("<br>".join(names), meaning, shared[0].default))
     return table(("variable", "meaning", "default"), rows)
 
 
@@ -223,6 +225,11 @@ def access() -> str:
         for each in catalogue.load().providers.values()
     ]
     return table(("`KIMI_PROVIDER`", "base URL", "key"), rows)
+
+
+def keys() -> str:
+    """The variables that may hold a key, as the frontmatter lists them."""
+    return f"  env: [{', '.join((*key_variables(catalogue.load()), OWN_KEY))}]"
 
 
 def mistakes() -> str:

@@ -18,7 +18,7 @@ from kimi_mcp.catalogue.profile import Provider
 from kimi_mcp.errors import InvalidArguments, KimiError
 from kimi_mcp.install.documents import listed, mapping
 from kimi_mcp.install.rows import Host
-from kimi_mcp.settings import PROVIDER_KEYS, VARIABLES, read_settings
+from kimi_mcp.settings import read_settings
 
 PROGRAM = "kimi-mcp"
 """The command's name; an entry that starts it is ours."""
@@ -81,7 +81,7 @@ def started_as(argv0: str, *, windows: bool | None = None) -> Started:
 
 def is_key(name: str) -> bool:
     """Whether a variable holds a provider's key."""
-    return any(row.secret for row in VARIABLES if row.name == name)
+    return any(row.secret for row in access.variables(catalogue.load()) if row.name == name)
 
 
 def is_secret(name: str) -> bool:
@@ -109,12 +109,13 @@ def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> 
     """
     named, facts = read_settings(settings), catalogue.load()
     places = set(settings), {name for name, value in environment.items() if value.strip()}
-    order = [name for name, _ in PROVIDER_KEYS]
+    by_key = access.key_variables(facts)
+    order = list(by_key)
     try:
         if named.provider is None and named.base_url is None:
             # Keys choose then: one that comes before this must stay out, or calls would go elsewhere.
             key: str | None = _first((*order, "KIMI_API_KEY"), *places) or order[0]
-            chosen = facts.providers[dict(PROVIDER_KEYS).get(key, "moonshot")]
+            chosen = facts.providers[by_key.get(key, "moonshot")]
             barred = order[: order.index(key)] if key in order else order
         else:
             chosen, barred = access.chosen_provider(named, facts), []

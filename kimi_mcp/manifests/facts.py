@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from kimi_mcp import __version__
+from kimi_mcp import __version__, access, catalogue
 from kimi_mcp.install import Started
 from kimi_mcp.prompts import Prompt, prompts
-from kimi_mcp.settings import VARIABLES, Variable
+from kimi_mcp.settings import Variable
 from kimi_mcp.skill import SkillTool, load_skill
 
 OWNER = "kimi-mcp"
@@ -100,7 +100,7 @@ def started(facts: Facts) -> Started:
 
 def asked() -> list[Variable]:
     """The settings that a host's form asks for."""
-    known = {row.name: row for row in VARIABLES}
+    known = {row.name: row for row in access.variables(catalogue.load())}
     return [known[name] for name in ASKED]
 
 

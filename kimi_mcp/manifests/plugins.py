@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from kimi_mcp import access, catalogue
 from kimi_mcp.install import Started, load_hosts, snippet
 from kimi_mcp.install.entry import is_secret
 from kimi_mcp.manifests.facts import OWNER, PLUGIN, SERVER, Facts, as_json, asked, plain, started
 from kimi_mcp.prompts import Prompt
-from kimi_mcp.settings import VARIABLES
 
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 """The MCP registry's schema that ``server.json`` follows."""
@@ -31,7 +31,7 @@ def registry(facts: Facts) -> str:
     """``server.json`` for the MCP registry: it names the package on PyPI, so nobody submits it before that is there."""
     variables = [
         {"name": row.name, "description": plain(row.meaning), "isRequired": False, "isSecret": is_secret(row.name)}
-        for row in VARIABLES
+        for row in access.variables(catalogue.load())
     ]
     package = {
         "registryType": "pypi",

@@ -13,12 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from kimi_mcp import __version__, generate, manifests
+from kimi_mcp import __version__, access, catalogue, generate, manifests
 from kimi_mcp.manifests import facts as facts_room
 from kimi_mcp.manifests import plugins
 from kimi_mcp.manifests.documents import AIMS_FIELDS, SKILL_NAME
 from kimi_mcp.prompts import prompts
-from kimi_mcp.settings import VARIABLES
 from kimi_mcp.skill import load_skill
 
 ROOT = generate.ROOT
@@ -118,7 +117,7 @@ def test_one_constant_makes_every_manifest_start_the_package(monkeypatch: pytest
 @pytest.mark.parametrize("name", FILES)
 def test_no_manifest_holds_a_key_or_a_path_of_a_machine(name: str) -> None:
     assert not re.search(r"\bsk-\w|/(?:home|Users|tmp|work|root)/", FILES[name].replace("/home/user/AIMS", ""))
-    for variable in (row.name for row in VARIABLES if row.secret):
+    for variable in (row.name for row in access.variables(catalogue.load()) if row.secret):
         for value in re.findall(rf'"?{variable}"?\s*[:=]\s*"([^"]*)"', FILES[name]):
             assert value.startswith("${"), name
 
@@ -184,8 +183,10 @@ def test_every_version_and_name_is_the_projects_own() -> None:
 def test_the_registry_knows_every_setting_and_which_are_secret() -> None:
     (package,) = read("mcp-registry/server.json")["packages"]
     told = {row["name"]: row["isSecret"] for row in package["environmentVariables"]}
-    secret = {row.name for row in VARIABLES if row.secret} | {"KIMI_DATABASE_URL"}
-    assert told == {row.name: row.name in secret for row in VARIABLES}, "a database's URL may hold a password"
+    secret = {row.name for row in access.variables(catalogue.load()) if row.secret} | {"KIMI_DATABASE_URL"}
+    assert told == {row.name: row.name in secret for row in access.variables(catalogue.load())}, (
+        "a database's URL may hold a password"
+    )
 
 
 def test_forms_hide_the_key_and_hand_every_answer_on() -> None:

@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from kimi_mcp import catalogue
+from kimi_mcp import access, catalogue
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.tools import TOOLS
 from tests.server.asking import KEY, chats, process, served
 
-KEY_VARIABLES = (
-    *("MOONSHOT_API_KEY", "NVIDIA_API_KEY", "HF_TOKEN", "OPENROUTER_API_KEY"),
-    *("TOGETHER_API_KEY", "FIREWORKS_API_KEY", "NOVITA_API_KEY"),
-)
+KEY_VARIABLES = tuple(access.key_variables(catalogue.load()))
 
 
 async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mode: str) -> None:

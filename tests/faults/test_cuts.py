@@ -53,8 +53,10 @@ def delivered(body: bytes, end: int) -> tuple[str, str, bool]:
     return reasoning, answer, finished
 
 
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("how", ["truncate_at", "reset_at"])
-async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simulator, how: str) -> None:
+async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simulator, how: str, every: int) -> None:
+    """Cut at each byte, or at each so many and around the end of each event."""
     body = await transcript(sim)
     whole_reasoning, whole_answer, _ = delivered(body, len(body))
     assert (whole_reasoning, whole_answer) == (SHORT["reasoning"], SHORT["content"])
@@ -66,11 +68,14 @@ async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simula
             sim.play({**SHORT, "match": {"text": f"cut {at:05}"}, how: at})
             results[at] = await kimi.think(f"cut {at:05}")
 
-    with anyio.fail_after(50):
+    ends = [at for at in range(2, len(body)) if body[at - 2 : at] == b"\n\n"]
+    cuts = {*range(0, len(body), every), len(body), *(end + step for end in ends for step in (-1, 0, 1))}
+    with anyio.fail_after(120):
         async with served(sim, KIMI_MAX_CONCURRENCY=str(AT_ONCE)) as kimi, anyio.create_task_group() as tasks:
-            for at in range(len(body) + 1):
+            for at in cuts:
                 tasks.start_soon(cut, kimi, at)
-    assert len(results) == len(body) + 1
+    assert results.keys() == cuts
+    assert every > 1 or len(cuts) == len(body) + 1
     completed = 0
     for at, result in results.items():
         reasoning, answer, finished = delivered(body, at)

@@ -203,7 +203,9 @@ print(peaks[1] - peaks[0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the peak")
-@pytest.mark.parametrize("form", ["TIFF", "BMP", "AVIF", "HEIF"])
+@pytest.mark.parametrize(
+    "form", ["TIFF", "BMP", *(pytest.param(slow, marks=pytest.mark.soak) for slow in ("AVIF", "HEIF"))]
+)
 def test_a_large_picture_is_not_held_decoded_time_and_again(form: str, tmp_path: Path) -> None:
     side = 4_000
     for name, size in (("small", (64, 64)), ("large", (side, side))):

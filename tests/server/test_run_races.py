@@ -124,7 +124,8 @@ async def test_what_was_posted_before_the_end_is_written(sim: Simulator, data_di
         assert file.execute("SELECT count(*) FROM pieces").fetchone() == (0,)
 
 
-async def test_a_thousand_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: Simulator) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(19, marks=pytest.mark.soak)])
+async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: Simulator, times: int) -> None:
     async with served(sim) as kimi:
 
         async def ask(number: int) -> None:
@@ -138,7 +139,7 @@ async def test_a_thousand_quick_calls_leave_no_thread_descriptor_or_task_behind(
         await many(50)
         gc.collect()
         before = _held()
-        for _ in range(19):
+        for _ in range(times):
             await many(50)
         await until(lambda: len(asyncio.all_tasks()) <= before[2])
         gc.collect()

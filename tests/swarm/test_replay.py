@@ -98,16 +98,17 @@ async def test_step_keys_are_stable_and_say_which_step_it_is(sim: Simulator) -> 
     assert steps.told["agent-1/step-1"]["task"] == "Look at A."
 
 
-async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(sim: Simulator) -> None:
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.soak)])
+async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(sim: Simulator, every: int) -> None:
     play(sim)
     whole, tools = PassingSteps(), Tools()
     unkilled = await swarm(sim, steps=whole, tools=tools)
     requests = sum("tool" not in key for key in whole.results)
     calls = len(tools.calls)
     assert requests == len(chats(sim))
-    event = 0
+    event = 1 - every
     while True:
-        event += 1
+        event += every
         sim.reset()
         play(sim)
         tools = Tools()

@@ -25,6 +25,7 @@ from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError
 from kimi_mcp.journal import lives, retention
 from kimi_mcp.journal import statements as sql
 from kimi_mcp.journal.database import LOCKED_S, Database
+from kimi_mcp.journal.pending import End, PendingEnds
 from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
@@ -77,6 +78,8 @@ class Journal:
             self._database, server=self.presence.id, alive=self.presence.alive, keep_days=keep_days, wall=wall
         )
         """Removes old runs, behind the calls."""
+        self.pending = PendingEnds(folder, self._database)
+        """Ends that the database does not take just now."""
 
     @property
     def keeps_how_long(self) -> str:
@@ -147,6 +150,17 @@ class Journal:
             await self._write(_keep_newest, self.presence.alive)
         return written
 
+    async def keep_end(
+        self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float
+    ) -> bool:
+        """Keep beside the database how a run ended, until that can be written; False where this can't be done either.
+
+        Whoever finds the run unfinished after this server has died writes it.
+        """
+        told = None if turns is None else turns_as_json(turns)
+        end = End(run_id=run_id, outcome=outcome, ended_at=self._wall(), turns=told, counted_usd=counted_usd)
+        return await self.pending.keep(end)
+
     async def forget(self, run_id: str) -> None:
         """Remove a run that was none: it was refused before anything was sent."""
         await self._write(lives.forget, run_id)
@@ -202,6 +216,7 @@ class Journal:
     async def orphans(self) -> list[Record]:
         """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
         dead = await anyio.to_thread.run_sync(self.presence.dead)  # before it is looked at what they left
+        kept = await self.pending.ids()
 
         def read(connection: Connection) -> list[Record]:
             return [self._record(connection, row) for row in sql.unfinished(connection)]
@@ -209,6 +224,7 @@ class Journal:
         found = [await self._settled(record) for record in await self._database.read(read)]
         left = {one.owner for one in found if one.orphaned}
         await anyio.to_thread.run_sync(self.presence.forget, dead - left)
+        await self.pending.forget(*(kept - {one.id for one in found if one.running}))
         return [record for record in found if record.orphaned]
 
     async def adopt(self, record: Record) -> bool:
@@ -250,6 +266,8 @@ class Journal:
             return None if row is None else self._record(connection, row)
 
         found = await self._database.read(read)
+        if found is not None and found.orphaned and await self.pending.write(found.id):
+            found = await self._database.read(read)
         return None if found is None or (found.orphaned and not found.resumable) else found
 
     async def abandon(self, run_id: str, abandoned: bool) -> None:
@@ -287,20 +305,30 @@ class Journal:
         return await self._database.read(partial(sql.history, run_id=run_id))
 
     async def take_turn(self, conversation_id: str, run_id: str, still_writes: Callable[[str], bool]) -> None:
-        """Wait until nobody else adds to a conversation; ``still_writes`` knows this server's own runs."""
+        """Wait until nobody else adds to a conversation; ``still_writes`` knows this server's own runs.
 
-        def alive(writer: str, owner: str) -> bool:
-            return still_writes(writer) if owner == self.presence.id else self.presence.alive(owner)
+        What a server added that died before it could write that is written first.
+        """
+        ends: list[str] = []
+
+        def adds(writer: str, owner: str) -> bool:
+            alive = still_writes(writer) if owner == self.presence.id else self.presence.alive(owner)
+            if not alive and self.pending.has(writer):
+                ends.append(writer)
+            return alive or bool(ends)
 
         def take(connection: Connection) -> bool:
-            return sql.take_turn(connection, conversation_id, run_id, self.presence.id, alive)
+            return sql.take_turn(connection, conversation_id, run_id, self.presence.id, adds)
 
-        while not await self._database.write(take):  # noqa: ASYNC110 - the other one may live in another process
-            await anyio.sleep(TURN_EVERY_S)
+        while not await self._database.write(take):  # the other one may live in another process
+            if ends:
+                await self.pending.write(ends.pop())
+            else:
+                await anyio.sleep(TURN_EVERY_S)
 
-    def leave_turn(self, conversation_id: str, run_id: str, done: Callable[[BaseException | None], None]) -> None:
-        """Let the next one add to it; nobody waits for that to be written."""
-        self._database.post(partial(lives.leave_turn, conversation_id=conversation_id, run_id=run_id), done)
+    async def leave_turn(self, conversation_id: str, run_id: str) -> None:
+        """Let the next one add to it."""
+        await self._write(lives.leave_turn, conversation_id, run_id)
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -348,6 +376,8 @@ class Journal:
         return replace(record, outcome=replace(record.outcome, timing=timing))
 
     async def _settled(self, record: Record) -> Record:
+        if record.orphaned and await self.pending.write(record.id):
+            return await self.find(record.id, None) or record
         if not record.orphaned or record.resumable:
             return record
         stopped = AnswerCutOff(

@@ -87,7 +87,7 @@ class Keeper(Protocol):
     """Where it is written down."""
 
     def is_live(self, run_id: str) -> bool:
-        """Whether a run of this process is under way."""
+        """Whether a run of this process is under way, or its end still to be written."""
         ...
 
     def dearest_price(self) -> Price | None:
@@ -199,7 +199,7 @@ class Run:
         return self._keeper.journal
 
     def is_live(self, run_id: str) -> bool:
-        """Whether another run of this process is under way."""
+        """Whether another run of this process is under way, or its end still to be written."""
         return self._keeper is not None and self._keeper.is_live(run_id)
 
     @property

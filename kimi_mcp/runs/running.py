@@ -101,15 +101,15 @@ class Runs:
         return bool(self._live)
 
     def is_live(self, run_id: str) -> bool:
-        """Whether a run of this process is under way."""
-        return run_id in self._live
+        """Whether a run of this process is under way, or its end still to be written."""
+        return run_id in self._live or self._writer.ends.is_pending(run_id)
 
     async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> Seen:
         """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
 
         One whose server is dead is gone on with here, unless ``go_on`` is False: it is to be ended.
         """
-        for run in (self._live.get(run_id), *self._writer.unrecorded):
+        for run in (self._live.get(run_id), *self._writer.ends.readable):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run
         record = await self.journal.find(run_id, caller)
@@ -164,7 +164,7 @@ class Runs:
             )
             for record in await self.journal.overview(caller, most=most)
         }
-        for run in (*self._live.values(), *self._writer.unrecorded):
+        for run in (*self._live.values(), *self._writer.ends.readable):
             if run.caller == caller and run.is_known:
                 found[run.id] = Listed(
                     id=run.id,
@@ -211,13 +211,19 @@ class Runs:
 
     async def aclose(self) -> None:
         """Let go of the journal, once no run lives any more; tell whose end it has not taken until then."""
-        lost = [run.id for run in self._writer.unrecorded]
+        ends = self._writer.ends
+        unwritten, lost = ends.unwritten, ends.lost
         if lost and self.journal.keeps:
             log.warning(
                 "the end of %s is not in the journal (is it locked, or its disk full?): what came last may be lost",
                 ", ".join(lost),
             )
-        await self.journal.aclose(unfinished=self._left or bool(lost), within_s=CLOSE_WITHIN_S)
+        if kept := [run_id for run_id in unwritten if run_id not in lost]:
+            log.warning(
+                "the end of %s is not in the journal yet (is it locked?): it is kept beside it for the next server",
+                ", ".join(kept),
+            )
+        await self.journal.aclose(unfinished=self._left or bool(unwritten), within_s=CLOSE_WITHIN_S)
 
     async def write(self, run: Run) -> None:
         """Write down what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""

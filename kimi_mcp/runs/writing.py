@@ -7,31 +7,23 @@ works again.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from anyio.abc import TaskGroup
 
 from kimi_mcp.errors import KimiError
 from kimi_mcp.journal.records import Entry, Grown, turn_as_json
 from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs.ends import Ends
 from kimi_mcp.runs.limits import Limits
 from kimi_mcp.runs.run import Run
 from kimi_mcp.secrecy import open_end
-from kimi_mcp.types import TextPart, Turn
+from kimi_mcp.types import Turn
 
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
-
-KEEP = 64
-"""Runs that stay readable although the journal could not take them."""
-
-LAST_WORDS_S = 0.5
-"""Seconds that a run waits for its end to be written down; then the answer is given all the same."""
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +32,11 @@ class Writer:
     """What is written down of the runs of one process. Mutable: it remembers how far it is."""
 
     def __init__(self, journal: Journal, limits: Limits, tasks: TaskGroup) -> None:
-        self.unrecorded: deque[Run] = deque(maxlen=KEEP)
-        """Runs that have ended and that the journal could not take."""
+        self.ends = Ends(journal, tasks, self._not_written)
+        """How its runs ended, until the journal has that."""
         self.said_broken = False
         """Whether the log has been told that the journal fails."""
-        self._journal, self._limits, self._tasks = journal, limits, tasks
+        self._journal, self._limits = journal, limits
         self._written: dict[tuple[str, int, str], int] = {}
         self._seen: dict[str, tuple[int, int]] = {}
         self._stands: dict[str, tuple[int, float]] = {}
@@ -79,8 +71,6 @@ class Writer:
         run.recorded = True
         if run.abandoned:
             await self._journal.abandon(run.id, True)
-        if self.unrecorded:
-            self._tasks.start_soon(self._catch_up)  # the journal works again
 
     async def write_end(self, run: Run) -> None:
         """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
@@ -88,40 +78,7 @@ class Writer:
             run.counted_at_end = run.outcome.cost_usd
             if run.counted_at_end is None:
                 run.counted_at_end = self._limits.counted_usd(run)
-            written = False
-            with anyio.move_on_after(LAST_WORDS_S):
-                written = await self._ending(run)
-            if not written and run.outcome.run_id is not None:
-                self.unrecorded.append(run)
-        self._leave_turn(run)
-
-    async def _ending(self, run: Run) -> bool:
-        """Whether a run's end could be written down."""
-        outcome = run.outcome
-        assert outcome is not None
-        if outcome.run_id is None:  # a refused call: its caller knows, and there is nothing that could be lost
-            with suppress(KimiError):
-                await self._journal.forget(run.id)
-            return True
-        answered = outcome.status == "completed" and bool(run.turns)
-        turns = (*run.turns, assistant_turn(outcome)) if answered else None
-        try:
-            return await self._journal.end(run.id, outcome, turns=turns, counted_usd=run.counted_at_end or 0.0)
-        except KimiError as fault:
-            self._not_written(fault)
-            return False
-
-    async def _catch_up(self) -> None:
-        """Write down the ends that the journal could not take."""
-        for run in list(self.unrecorded):
-            if await self._ending(run) and run in self.unrecorded:
-                self.unrecorded.remove(run)
-
-    def _leave_turn(self, run: Run) -> None:
-        """Behind its end in the writer's order, so that the next one sees what it added."""
-        if run.holds_turn and run.conversation_id is not None:
-            known = run.outcome is None or run.outcome.run_id is not None
-            self._journal.leave_turn(run.conversation_id, run.id, self._not_written if known else _ignored)
+        await self.ends.write(run)
 
     def write_grown(self, live: Mapping[str, Run]) -> None:
         """What has arrived since the last time; one writing at a time, so that nothing piles up behind a slow disk."""
@@ -202,16 +159,6 @@ class Writer:
         self._stands.pop(run.id, None)
         for key in [key for key in self._written if key[0] == run.id]:
             del self._written[key]
-
-
-def _ignored(fault: BaseException | None) -> None:
-    """A refused call that keeps its turn hinders nobody: it does not live."""
-    del fault
-
-
-def assistant_turn(outcome: Outcome) -> Turn:
-    """The turn that an answer is in its conversation, with its exact reasoning."""
-    return Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning)
 
 
 def request_as_json(run: Run) -> Mapping[str, Any]:

@@ -1,0 +1,143 @@
+"""``Ends``: how the ends of a process's runs get into the journal, though it may not take them at once. I/O: its.
+
+A run is told as ended once its end is in the journal or, where that does not take it in time, in a file beside it. It
+is then tried again until it is in the journal, and until then nobody else adds to the run's conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs.run import Run
+from kimi_mcp.types import TextPart, Turn
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.journal import Journal
+
+KEEP = 64
+"""Runs that stay readable although the journal has no record of them."""
+
+WRITTEN_WITHIN_S = 0.5
+"""Seconds that a run waits for its end to be in the journal; then it goes into a file beside it."""
+
+RETRY_EVERY_S = 0.5
+"""Seconds between two attempts to write what the journal did not take."""
+
+
+class Ends:
+    """The ends of one process's runs, until they are written. ``not_written`` hears why one is not."""
+
+    def __init__(self, journal: Journal, tasks: TaskGroup, not_written: Callable[[BaseException], None]) -> None:
+        self._journal, self._tasks, self._not_written = journal, tasks, not_written
+        self._pending: dict[str, tuple[Run, Outcome]] = {}
+        self._saved: set[str] = set()
+        self._unrecorded: deque[Run] = deque(maxlen=KEEP)
+        self._writing: set[asyncio.Future[bool]] = set()
+        self._retrying = False
+
+    @property
+    def readable(self) -> list[Run]:
+        """Runs that have ended, and whose end is here and not in the journal."""
+        return [*(run for run, outcome in self._pending.values() if outcome.run_id is not None), *self._unrecorded]
+
+    @property
+    def unwritten(self) -> list[str]:
+        """Runs whose end is not in the journal, and should be."""
+        return [run.id for run in self.readable]
+
+    @property
+    def lost(self) -> list[str]:
+        """Those of them whose end is nowhere but in memory."""
+        return [run_id for run_id in self.unwritten if run_id not in self._saved]
+
+    def is_pending(self, run_id: str) -> bool:
+        """Whether a run's end is still to be written: what it adds to its conversation can't be read yet."""
+        return run_id in self._pending
+
+    async def write(self, run: Run) -> None:
+        """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
+        outcome = run.outcome
+        assert outcome is not None
+        if not run.may_be_recorded and not run.holds_turn:
+            return
+        self._pending[run.id] = run, outcome
+        writing = asyncio.ensure_future(self._write(run, outcome))  # it outlives who waits for it, and is not cancelled
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.wait([writing], timeout=WRITTEN_WITHIN_S)
+        if writing.done() and writing.result():
+            return
+        saved = outcome.run_id is None or await self._save(run, outcome)
+        if run.id not in self._pending:
+            return  # it was written meanwhile
+        if not saved and turns_of(run, outcome) is not None:
+            # If this server is killed now, nobody will know of this turn: it is not told as one of its conversation.
+            run.outcome = replace(outcome, conversation_id=None)
+        if not self._retrying:
+            self._retrying = True
+            self._tasks.start_soon(self._retry)
+
+    async def _write(self, run: Run, outcome: Outcome) -> bool:
+        """Whether it is in the journal, or never can be."""
+        try:
+            await self._record(run, outcome)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it is tried again, and ends neither run nor server
+            self._not_written(fault)
+            return False
+        self._pending.pop(run.id, None)
+        if run.id in self._saved:
+            self._saved.discard(run.id)
+            await self._journal.pending.forget(run.id)
+        return True
+
+    async def _record(self, run: Run, outcome: Outcome) -> None:
+        freed = False
+        if run.may_be_recorded and outcome.run_id is None:  # refused: its caller knows, there is nothing to be lost
+            await self._journal.forget(run.id)
+        elif run.may_be_recorded:
+            turns, counted = turns_of(run, outcome), run.counted_at_end or 0.0
+            freed = await self._journal.end(run.id, outcome, turns=turns, counted_usd=counted)
+            if not freed:
+                self._unrecorded.append(run)  # there is no record of it any more that could say so
+        if run.holds_turn and run.conversation_id is not None and not freed:
+            await self._journal.leave_turn(run.conversation_id, run.id)
+
+    async def _save(self, run: Run, outcome: Outcome) -> bool:
+        """Whether it is in a file beside the journal."""
+        counted = run.counted_at_end or 0.0
+        if not await self._journal.keep_end(run.id, outcome, turns=turns_of(run, outcome), counted_usd=counted):
+            return False
+        if run.id in self._pending:
+            self._saved.add(run.id)
+        else:  # it was written meanwhile
+            await self._journal.pending.forget(run.id)
+        return True
+
+    async def _retry(self) -> None:
+        """Write what the journal did not take, as long as there is any."""
+        try:
+            while self._pending:
+                await anyio.sleep(RETRY_EVERY_S)
+                for run, outcome in list(self._pending.values()):
+                    if not self._writing and run.id in self._pending:
+                        await self._write(run, outcome)
+        finally:
+            self._retrying = False
+
+
+def turns_of(run: Run, outcome: Outcome) -> tuple[Turn, ...] | None:
+    """What a run adds to its conversation; None where nothing, as its answer is not whole."""
+    return (*run.turns, assistant_turn(outcome)) if outcome.status == "completed" and run.turns else None
+
+
+def assistant_turn(outcome: Outcome) -> Turn:
+    """The turn that an answer is in its conversation, with its exact reasoning."""
+    return Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning)

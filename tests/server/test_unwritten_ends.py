@@ -1,0 +1,191 @@
+"""Answers that end while the journal is locked: they are given, and no later call goes on without them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.journal import database
+from kimi_mcp.journal.pending import FOLDER
+from kimi_mcp.journal.place import FILE
+from kimi_mcp.runs import ends
+from kimi_mcp.simulator import Simulator
+from tests.journal.keeping import everything, opened
+from tests.server.asking import HELD, KEY, Kimi, Result, body, chats, raw_process, served, until
+
+WHOLE = ["one", "It is 391.", "two"]
+"""What a follow-up sends."""
+
+
+class Lock:
+    """The lock of another program on the journal."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._file = data_dir / FILE
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *more: object) -> None:
+        self.release()
+
+    def take(self) -> None:
+        self._connection = sqlite3.connect(self._file, isolation_level=None)
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def release(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("ROLLBACK")
+            self._connection.close()
+            self._connection = None
+
+
+def sent(sim: Simulator) -> list[str]:
+    return [message["content"] for message in body(chats(sim)[-1])["messages"]]
+
+
+def kept(data_dir: Path) -> list[str]:
+    return sorted(file.name for file in (data_dir / FOLDER).glob("*"))
+
+
+async def told(kimi: Kimi, sim: Simulator, lock: Lock) -> Result:
+    """The result of a call that ends while the journal is locked; it stays locked."""
+    results: list[Result] = []
+
+    async def ask() -> None:
+        results.append(await kimi.think("one"))
+
+    sim.play(HELD)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            lock.take()
+            sim.open_gate("end")
+    return results[0]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server in this process does not wait for locks as long as it does elsewhere."""
+    monkeypatch.setattr(database, "LOCKED_S", 0.1)
+
+
+@pytest.mark.soak
+async def test_an_answer_whose_server_is_killed_before_it_was_written_is_gone_on_with(
+    sim: Simulator, data_dir: Path
+) -> None:
+    sim.play(HELD)
+    async with raw_process(sim, KIMI_API_KEY=KEY) as peer:
+        await peer.greet()
+        await peer.call("kimi_think", 1, prompt="one")
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        with Lock(data_dir) as lock:
+            lock.take()
+            sim.open_gate("end")
+            first = (await peer.reply())["result"]["structuredContent"]
+            peer.process.kill()
+            await peer.process.wait()
+    assert first["status"] == "completed"
+    assert kept(data_dir) == [f"{first['run_id']}.json"]
+    assert KEY.encode() not in everything(data_dir)
+    async with served(sim) as later:
+        second = await later.instant("two", conversation_id=first["conversation_id"])
+        assert second.status == "completed"
+        assert sent(sim) == WHOLE
+        found = await later.run(first["run_id"])
+        assert (found.status, found.answer, found.reasoning) == (
+            "completed",
+            first["answer"],
+            first["reasoning"]["text"],
+        )
+    assert kept(data_dir) == []
+
+
+@pytest.mark.parametrize("looks", ["kimi_run", "a follow-up", "a branch", "the list"])
+async def test_whoever_finds_a_run_whose_end_was_kept_writes_it(
+    sim: Simulator, data_dir: Path, looks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Lock(data_dir) as lock:
+        async with served(sim) as kimi:
+            first = await told(kimi, sim, lock)
+    assert first.run_id in caplog.text
+    async with served(sim) as later:
+        if looks == "kimi_run":
+            assert (await later.run(first.run_id)).status == "completed"
+        elif looks in ("a follow-up", "a branch"):
+            behind = first.run_id if looks == "a branch" else first.said["conversation_id"]
+            assert (await later.instant("two", conversation_id=behind)).status == "completed"
+            assert sent(sim) == WHOLE
+        else:
+            assert "completed" in (await later.run()).answer
+    assert kept(data_dir) == []
+
+
+async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_nothing_then(
+    sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Lock(data_dir) as lock:
+        async with served(sim) as kimi, served(sim) as other:
+            first = await told(kimi, sim, lock)
+            assert first.status == "completed"
+            conversation = first.said["conversation_id"]
+            for each in (kimi, other):
+                assert (await each.instant("two", conversation_id=conversation)).code == "not_configured"
+            assert len(chats(sim)) == 1
+            lock.release()
+            with anyio.fail_after(20):
+                assert (await other.instant("two", conversation_id=conversation)).status == "completed"
+                assert sent(sim) == WHOLE
+                assert (await kimi.instant("three", conversation_id=conversation)).status == "completed"
+            assert sent(sim)[: len(WHOLE)] == WHOLE
+            assert kept(data_dir) == []
+    assert "the end of" not in caplog.text, "nothing is lost at last"
+
+
+async def test_an_end_that_takes_long_to_write_is_not_called_lost(
+    sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCKED_S", 30)
+    monkeypatch.setattr(ends, "WRITTEN_WITHIN_S", 0.01)
+    with Lock(data_dir) as lock:
+        async with served(sim) as kimi:
+            first = await told(kimi, sim, lock)
+            assert first.status == "completed"
+            assert kept(data_dir) == [f"{first.run_id}.json"]
+            lock.release()
+            await until(lambda: kept(data_dir) == [], within=20)
+            assert not kimi.runs._writer.ends.unwritten
+    assert caplog.records == []
+
+
+async def test_a_turn_that_can_be_written_nowhere_is_not_told_as_one_of_its_conversation(
+    sim: Simulator, data_dir: Path
+) -> None:
+    with Lock(data_dir) as lock:
+        async with served(sim) as kimi:
+            data_dir.mkdir()
+            (data_dir / FOLDER).write_text("no folder")
+            first = await told(kimi, sim, lock)
+            assert (first.status, first.answer) == ("completed", HELD["content"])
+            assert first.said["conversation_id"] is None
+            lock.release()
+            await until(lambda: not kimi.runs._writer.ends.unwritten, within=20)
+            assert (await kimi.instant("two", conversation_id=first.run_id)).status == "completed"
+        assert sent(sim) == WHOLE
+
+
+async def test_a_kept_end_that_can_not_be_read_is_kept_aside(sim: Simulator, data_dir: Path) -> None:
+    async with served(sim) as kimi:
+        first = await kimi.think("one")
+    (data_dir / FOLDER).mkdir()
+    (data_dir / FOLDER / f"{first.run_id}.json").write_text("{")
+    with opened(data_dir) as file:
+        file.execute("UPDATE runs SET status = 'running', owner = 'srv_dead'")
+    async with served(sim) as later:
+        assert (await later.run(first.run_id)).status == "failed"
+    assert kept(data_dir) == [f"{first.run_id}.damaged"]

@@ -137,11 +137,11 @@ class Simulator:
         """How many responses are held at that gate now."""
         return self._world.waiting_at(name)
 
-    async def until(self, condition: Callable[[], bool], within: float = 5) -> None:
+    async def until(self, condition: Callable[[], bool], within: float = 30) -> None:
         """Return once the condition holds, looked at after each change; raises TimeoutError."""
         await self._world.until(condition, within)
 
-    async def client_gone(self, n: int = 1, within: float = 5) -> None:
+    async def client_gone(self, n: int = 1, within: float = 30) -> None:
         """Return once n requests were ended by their client; raises TimeoutError."""
         await self.until(lambda: sum(one.outcome == "client_gone" for one in self._world.exchanges) >= n, within)
 

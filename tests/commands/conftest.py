@@ -12,6 +12,6 @@ from kimi_mcp.simulator import Simulator
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         async with Simulator(provider="simulator") as simulator:
             yield simulator

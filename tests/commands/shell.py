@@ -54,7 +54,7 @@ async def kimi(*arguments: str, settings: dict[str, str] | None = None, stdin: b
 
     A command that is ended by a signal leaves its process at once, so it needs one of its own: :func:`started`.
     """
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         return await anyio.to_thread.run_sync(partial(kimi_here, *arguments, settings=settings, stdin=stdin))
 
 
@@ -70,7 +70,7 @@ def kimi_here(*arguments: str, settings: dict[str, str] | None = None, stdin: by
 
 async def kimi_process(*arguments: str, settings: dict[str, str] | None = None, stdin: bytes = b"") -> Ended:
     """Run ``kimi-mcp`` to its end as a process of its own, without a terminal: half a second of CPU time."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         done = await anyio.run_process(
             [sys.executable, "-m", "kimi_mcp", *arguments],
             input=stdin,
@@ -93,7 +93,7 @@ async def started(*arguments: str, settings: dict[str, str] | None = None, **str
     environment = os.environ | {"PYTHONUTF8": "1"} | (settings or {})
     async with await anyio.open_process(command, env=environment, **streams) as process:
         try:
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 yield process
         finally:
             if process.returncode is None:

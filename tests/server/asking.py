@@ -321,7 +321,7 @@ HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm, let me see.", "con
 """Everything arrives but the finish reason."""
 
 
-async def until(condition: Callable[[], bool], within: float = 5) -> None:
+async def until(condition: Callable[[], bool], within: float = 30) -> None:
     """Return once something inside the server holds, which nobody tells of."""
     with anyio.fail_after(within):
         while not condition():

@@ -108,7 +108,7 @@ async def asked_to_cancel(run_id: str) -> None:
 
 
 async def comes_to(run_id: str, wanted: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while await status(run_id) != wanted:
             await anyio.sleep(0.01)
 

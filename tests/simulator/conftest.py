@@ -17,6 +17,6 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(120):
         async with Simulator(provider="moonshot") as simulator:
             yield simulator

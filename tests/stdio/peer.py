@@ -93,7 +93,7 @@ class Peer:
 
     async def leaves(self) -> int:
         """The exit status, once the process has left."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             return await self.process.wait()
 
     async def log_lines(self) -> list[dict[str, Any]]:

@@ -160,9 +160,9 @@ def test_a_one_shot_input_gets_its_answers_whatever_came_before(kind: str, newli
     source.write_text(shot)
     command = [sys.executable, str(SERVER)]
     if kind == "pipe":
-        heard = subprocess.run(command, input=shot.encode(), capture_output=True, timeout=5, check=True).stdout
+        heard = subprocess.run(command, input=shot.encode(), capture_output=True, timeout=30, check=True).stdout
     else:
         with source.open("rb") as stdin, sink.open("wb") as stdout:
-            subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL, timeout=5, check=True)
+            subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL, timeout=30, check=True)
         heard = sink.read_bytes()
     assert [json.loads(line)["id"] for line in heard.splitlines()] == [None] * 20 + ["hello", 2]

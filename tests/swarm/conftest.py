@@ -33,6 +33,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
     """Serves the whole family in Moonshot's dialect, and wants no key."""
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         async with Simulator(provider="simulator") as simulator:
             yield simulator

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kimi_mcp.routing.phrases import STOP
-from kimi_mcp.routing.vocabulary import Denial, Sign, Vocabulary, read_vocabulary
+from kimi_mcp.routing.signs import Denial, Sign, Vocabulary, read_vocabulary
 from kimi_mcp.skill import Skill
 
 HEAD_CHARS = 200
@@ -26,13 +25,6 @@ TAIL_CHARS = 100
 LEAST_WISH_CHARS = 8
 """How long a paragraph is at least that stands before or behind the matter of a long text: up to as much of it as is
 searched of a beginning, it alone is the wish."""
-
-MOST_BEGUN = 60
-"""How many words are looked at with which a sign or a denial may begin: a text that holds more is made of them. No
-labelled text has more than thirty-three."""
-
-MOST_FOUND = 20
-"""How many signs and denials are counted, for the same reason; no labelled text has more than thirteen."""
 
 PRIORITY_POINTS: Mapping[str, int] = {"critical": 100, "high": 10, "medium": 5, "low": 1}
 """What AIMS adds to a skill's score for its priority."""
@@ -106,7 +98,8 @@ def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = 
     text = text[: skill.routed_chars]
     if not text.isascii():  # the only two letters beyond ASCII whose small ones are of ASCII
         text = text.replace("\u212a", "k").replace("\u0130", "i\u0307")
-    triggers = known.named(text)
+    small = text.lower()
+    triggers = tuple(trigger for trigger in skill.triggers if trigger in small)  # AIMS's own rule
     score = sum(map(len, triggers)) + PRIORITY_POINTS.get(skill.priority, 0) if triggers else 0
 
     tally = _Tally(known)
@@ -114,8 +107,8 @@ def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = 
     wish = _wish(text, skill.routed_chars)
     tally.count_words(wish)
     tool = tally.chosen()
-    own = known.triggers.get(tool, ())
-    matched = dict.fromkeys((*triggers, *(trigger for trigger, small in own if small in wish)))
+    own = next((each.triggers for each in skill.tools if each.name == tool), ())
+    matched = dict.fromkeys((*triggers, *(trigger for trigger in own if trigger.lower() in wish)))
     return Routing(tool=tool, score=score, matched=tuple(matched), why=tally.why(tool), points=tally.points)
 
 
@@ -165,30 +158,51 @@ class _Tally:
                 self._count(tool, points, f"{number} {kind}{'s' if number > 1 else ''} attached")
 
     def count_words(self, text: str) -> None:
-        hits, denied = self._found(text)
+        denied = self._denied(text)
         opening = self._opening(text, denied)
         matter = len(text)
         counted: dict[tuple[str, float], list[str]] = {}
-        matter_from = self._known.matter_from
-        for start, end, sign in hits:
+        for start, end, sign in self._hits(text, opening):
             if start >= matter:
                 break
-            if sign.opening:
-                if start > opening:
-                    continue
-                if sign.points >= matter_from and (colon := _COLON.search(text, end)):
-                    matter = colon.start()
-            row = counted.setdefault(sign.weight, [])
+            if sign.opening and sign.points >= self._known.matter_from and (colon := _COLON.search(text, end)):
+                matter = colon.start()
+            row = counted.setdefault((sign.tool, sign.points), [])
             if len(row) == MOST_OF_A_WEIGHT or sign.phrase in row:
                 continue
             row.append(sign.phrase)
-            against = denied and any(first <= start < last and end <= whole for first, last, whole in denied)
+            against = any(first <= start < last and end <= whole for first, last, whole in denied)
             self._count(sign.tool, -sign.points if against else sign.points, text, start, end)
         head = text[:LENGTH_CHARS].strip()
         letters = len(head) + _wide(head)
         tool, points = next((tool, points) for most, tool, points in self._known.lengths if letters <= most)
         if points and head:
             self._count(tool, points, "its length")
+
+    def _hits(self, text: str, opening: int) -> list[_Hit]:
+        """Every sign with its place, in the order of the text; of those that begin at one place the longest."""
+        found: dict[int, _Hit] = {}
+        for start, end, sign in self._known.signs.find(text):
+            best = found.get(start)
+            if sign.opening and start > opening:
+                continue
+            if best is None or (end, abs(sign.points)) > (best[1], abs(best[2].points)):
+                found[start] = (start, end, sign)
+        return [found[start] for start in sorted(found)]
+
+    def _denied(self, text: str) -> list[_Denied]:
+        """The stretches of text that are denied. What only looks like a denial hides those within it."""
+        found = sorted(self._known.denials.find(text), key=lambda hit: (hit[0], -hit[1]))
+        denied: list[_Denied] = []
+        seen = 0
+        for start, end, denial in found:
+            if start < seen:
+                continue
+            if denial.reach:
+                denied.append(_reach(text, start, end, denial))
+            else:
+                seen = end
+        return denied
 
     def _opening(self, text: str, denied: Sequence[_Denied]) -> int:
         """How far the beginning of the text reaches: over polite words, and over what is denied first of all."""
@@ -197,32 +211,6 @@ class _Tally:
             if first - 1 <= end < last:
                 end = self._known.polite_until(text, last)
         return end
-
-    def _found(self, text: str) -> tuple[list[_Hit], list[_Denied]]:
-        """Every sign with its place, and the stretches of text that are denied."""
-        hits: list[_Hit] = []
-        denied: list[_Denied] = []
-        blind = 0
-        begun, held = self._known.begun(text)
-        text += STOP
-        for start, stop, (entries, _) in begun[:MOST_BEGUN]:
-            for letters, signs, denials, entry in entries:
-                end = start + letters if letters else entry.ends(text, start, stop)
-                if not end:
-                    continue
-                if len(hits) + len(denied) == MOST_FOUND:
-                    return hits, denied
-                if signs and (said := signs.at(text, end, held)):
-                    if not hits or hits[-1][0] != start:
-                        hits.append((start, said[1], said[0]))
-                    elif said[1] > hits[-1][1]:  # of what begins at one word the longest counts
-                        hits[-1] = (start, said[1], said[0])
-                if denials and start >= blind and (no := denials.at(text, end, held)):
-                    if no[0].reach:
-                        denied.append(_reach(text, start, no[1], no[0]))
-                    else:
-                        blind = no[1]
-        return hits, denied
 
     def _count(self, tool: str, points: float, reason: str, start: int = 0, end: int = -1) -> None:
         self.points[tool] = self.points.get(tool, 0) + points

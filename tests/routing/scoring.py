@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from kimi_mcp.routing import Routing, route
@@ -50,6 +51,7 @@ def sentences(skill: Skill | None = None) -> list[Sentence]:
     return [sentence for sentence in read if sentence.tool in listed]
 
 
+@cache
 def right(sentence: Sentence, skill: Skill | None = None) -> bool:
     return sentence.routed(skill).tool == sentence.tool
 

@@ -1,21 +1,18 @@
-"""Phrases: what spares a text the search for them never loses one."""
+"""Phrases: found where each of them stands, however the search is narrowed down."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
 
 import pytest
 
 from benchmarks.routing import packed
-from kimi_mcp.routing import HEAD_CHARS, phrases
-from kimi_mcp.routing.vocabulary import read_vocabulary
+from kimi_mcp.routing import HEAD_CHARS, signs
+from kimi_mcp.routing.signs import Phrases
 from tests.routing.scoring import sentences
-
-compiled = cache(re.compile)
+from tests.routing.test_signs import phrases
 
 
 def texts() -> Iterator[str]:
@@ -24,75 +21,51 @@ def texts() -> Iterator[str]:
     read = [sentence.text.lower()[:HEAD_CHARS] for sentence in sentences()]
     made = [text.lower()[:HEAD_CHARS] for text in packed().values()]
     pieces = [piece for text in read + made for piece in re.findall(r"\W{0,4}\w{1,9}", text)]
-    yield from dice.sample(read, 150)
+    yield from dice.sample(read, 30)
     yield from made
-    for _ in range(150):
+    for _ in range(30):
         yield "".join(dice.choices(pieces, k=40))
 
 
-def said(branch: Any, text: str, end: int) -> tuple[object, int] | None:
-    """What one phrase after the other says."""
-    for row in branch._rows:
-        if end > phrases.OPENING_CHARS and getattr(row.meaning, "opening", False):
-            continue
-        if found := compiled(phrases.pattern(row.rest, after_number=row.after_number)).match(text, end):
-            return row.meaning, found.end()
-    return None if branch._alone is None else (branch._alone, end)
-
-
-def test_a_branch_finds_what_its_phrases_find_one_by_one() -> None:
-    vocabulary, held = read_vocabulary(), 0
+def test_a_phrase_is_passed_over_only_where_its_pattern_finds_nothing() -> None:
+    every = list(dict.fromkeys(phrases()))
+    table, compiled = Phrases((phrase, phrase) for phrase in every), [re.compile(signs.pattern(each)) for each in every]
+    found = 0
     for text in texts():
-        begun, landmarks = vocabulary.begun(text)
-        text += phrases.STOP
-        for start, stop, (entries, _) in begun:
-            for letters, signs, denials, entry in entries:
-                end = start + letters if letters else entry.ends(text, start, stop)
-                for branch in (signs, denials):
-                    if end and branch:
-                        held += 1
-                        assert branch.at(text, end, landmarks) == said(branch, text, end), (text, entry.word, end)
-    assert held > 5_000
-
-
-def test_what_begins_is_found_alike_whatever_else_a_text_is_made_of() -> None:
-    vocabulary = read_vocabulary()
-    words = "watch the clip, and why does it fail in 25 places?"
-    begun = [(start, stop) for start, stop, _ in vocabulary.begun(words)[0]]
-    assert len(begun) > 5
-    for beside in ("—", "é", "ж", "的", " 该"):
-        found = [(start, stop) for start, stop, _ in vocabulary.begun(words + " " + beside)[0]]
-        assert [each for each in found if each[1] <= len(words)] == begun, beside
+        one_by_one = {
+            (*match.span(), phrase)
+            for phrase, regex in zip(every, compiled, strict=True)
+            for match in regex.finditer(text)
+        }
+        assert set(table.find(text)) == one_by_one, text
+        found += len(one_by_one)
+    assert found > 500
 
 
 @pytest.mark.parametrize(
-    ("rest", "said"),
+    ("phrase", "text"),
     [
-        ("*? *? c", "one two c"),
-        ("*? *? b? c", "one two c"),
-        ("*? *? .. c", "one two and three c"),
-        ("*? *? *? c", "internationale zusammenarbeit weltweiter c"),
-        ("*? *? # c", "one two 25 c"),
+        ("a *? *? c", "a one two c"),
+        ("a *? *? b? c", "a one two c"),
+        ("a *? *? .. c", "a one two and three c"),
+        ("a *? *? *? c", "a internationale zusammenarbeit weltweiter c"),
+        ("a *? *? # c", "a one two 25 c"),
+        ("photo*|photograph", "photographs"),
+        ("is|it|#|in", "25"),
+        ("new_york|new", "new york"),
+        ("kimi_run", "kimi_run"),
+        ("一款|一", "一款"),
+        (".png", "shot.png"),
+        ("clip", "看clip里"),
     ],
 )
-def test_whatever_words_of_any_kind_lead_to_is_found(rest: str, said: str) -> None:
-    branch = phrases.Branch("a", [(rest, "meant")], phrases.Landmarks())
-    assert branch.at(f"a {said}{phrases.STOP}", 1, -1) == ("meant", 2 + len(said))
+def test_a_phrase_is_found_to_its_end(phrase: str, text: str) -> None:
+    ((_, end, meaning),) = Phrases([(phrase, "meant")]).find(text)
+    assert (end, meaning) == (text.rindex("里") if "里" in text else len(text), "meant")
 
 
 @pytest.mark.parametrize(
-    ("phrase", "text", "found"),
-    [
-        ("一|一款", "一款", "一"),
-        ("一款|一", "一款", "一款"),
-        ("a|an|and|the", "an", "an"),
-        ("photo*|photograph", "photographs", "photographs"),
-        ("is|it|#|in", "25", "25"),
-        ("new_york|new", "new york", "new york"),
-        ("word|words", "wordy", None),
-        ("l'|la", "la", "la"),
-    ],
+    ("phrase", "text"), [("word|words", "wordy"), ("clip", "eclipse"), ("in #", "in 15.06"), ("a .. b", "a one. two b")]
 )
-def test_of_words_that_begin_alike_the_first_is_taken(phrase: str, text: str, found: str | None) -> None:
-    match = re.match(phrases.pattern(phrase, first=True), text)
-    assert (match and match[0]) == found
+def test_what_only_looks_like_a_phrase_is_not_found(phrase: str, text: str) -> None:
+    assert Phrases([(phrase, "meant")]).find(text) == []

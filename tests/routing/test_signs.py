@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kimi_mcp import routing
-from kimi_mcp.routing import phrases as grammar
-from kimi_mcp.routing.vocabulary import read_vocabulary
+from kimi_mcp.routing import signs
 from kimi_mcp.skill import load_skill
 
 ROWS: dict[str, Any] = tomllib.loads((Path(routing.__file__).parent / "signs.toml").read_text("utf-8"))
@@ -59,15 +58,6 @@ def test_the_lengths_end_with_one_that_has_no_bound() -> None:
 
 def test_no_pattern_repeats_without_a_bound() -> None:
     for phrase in phrases():
-        pattern = grammar.pattern(phrase)
+        pattern = signs.pattern(phrase)
         assert not re.search(r"(?<!\\)[*+]", pattern), (phrase, pattern)
         re.compile(pattern)
-
-
-def test_what_is_remembered_of_words_is_bounded() -> None:
-    from kimi_mcp.routing import vocabulary
-
-    known = read_vocabulary()
-    for number in range(0, 3 * vocabulary.MOST_KNOWN, 80):
-        routing.route(" ".join(f"w{each}" for each in range(number, number + 80)))
-    assert len(known.known) <= vocabulary.MOST_KNOWN + 1

@@ -158,11 +158,20 @@ _ENGINE_FIELDS = frozenset(
 
 _HOSTED_FIELDS = frozenset({"top_k", "min_p", "repetition_penalty", "reasoning_effort"})
 
+# The weights that Moonshot publishes, under the ids of their pages at Hugging Face (huggingface.co/moonshotai); an
+# engine serves whichever it was started with (vllm-project/recipes Kimi-K2.5.yaml and Kimi-K3.yaml, July 2026).
+_WEIGHTS = (
+    Served(id="moonshotai/Kimi-K2.5", model=_K25),
+    Served(id="moonshotai/Kimi-K2.6", model=_K26),
+    Served(id="moonshotai/Kimi-K2.7-Code", model=_K27),
+    Served(id="moonshotai/Kimi-K3", model=_K3),
+)
+
 # vLLM since 0.16 answers with `reasoning`, reads `reasoning` and drops `reasoning_content` (vllm-project/recipes);
 # video answers 500 (vllm#42491). A server started without --api-key takes any caller.
 _VLLM = Dialect(
     name="vllm",
-    serves=(Served(id="moonshotai/Kimi-K2.5", model=_K25),),
+    serves=_WEIGHTS,
     reasoning_field="reasoning",
     reads_reasoning="reasoning",
     needs_key=False,
@@ -200,22 +209,31 @@ _NIM = Dialect(
     max_tokens_limit=65_536,
     extra_fields=frozenset({"reasoning_effort"}),
 )
-# models.dev and third parties; K2.5 no longer routed. Field assumed. No switch: "no shared toggle field is documented"
+# models.dev providers/huggingface (K2.6, K2.7 Code and K3 are listed there) and third parties. K2.5: third parties no
+# longer name it in November, while its page still calls it inferable; taken as gone on the facts' day. Field assumed.
+# No switch: "no shared toggle field is documented"
 # (models.dev providers/huggingface Kimi-K2.6.toml, 2026-06-13); each host behind the router has its own.
 _HUGGINGFACE = Dialect(
     name="huggingface",
-    serves=(Served(id="moonshotai/Kimi-K2.6", model=_K26), Served(id="moonshotai/Kimi-K3", model=_K3)),
+    serves=(
+        Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 11, 22)),
+        Served(id="moonshotai/Kimi-K2.6", model=_K26),
+        Served(id="moonshotai/Kimi-K2.7-Code", model=_K27),
+        Served(id="moonshotai/Kimi-K3", model=_K3),
+    ),
     switches=(),
     video=False,
     extra_fields=_HOSTED_FIELDS,
 )
-# OpenRouter announced K2.5's removal for 2026-09-07; the others assumed. Its switch is its own, whatever the host
+# OpenRouter announced K2.5's removal for 2026-09-07; models.dev providers/openrouter lists the others.
+# Its switch is its own, whatever the host
 # behind it takes: `reasoning: {enabled}` (openrouter.ai/docs, reasoning tokens).
 _OPENROUTER = Dialect(
     name="openrouter",
     serves=(
         Served(id="moonshotai/kimi-k2.5", model=_K25, until=date(2026, 9, 6)),
         Served(id="moonshotai/kimi-k2.6", model=_K26),
+        Served(id="moonshotai/kimi-k2.7-code", model=_K27),
         Served(id="moonshotai/kimi-k3", model=_K3),
     ),
     switches=("reasoning",),
@@ -225,7 +243,8 @@ _OPENROUTER = Dialect(
     says_reasoning_tokens=True,
     extra_fields=_HOSTED_FIELDS | {"include_reasoning", "provider", "models", "transforms", "usage"},
 )
-# Together stopped K2.5 on 2026-05-21; documents video. K2.6 and K3 assumed. The sources name three switches:
+# Together stopped K2.5 on 2026-05-21; documents video. models.dev providers/togetherai lists K2.6, K2.7 Code and K3
+# (llmgateway#3452 has K2.6 removed on 2026-08-19, which is not taken over yet). The sources name three switches:
 # `reasoning: {enabled}` (docs.together.ai/docs/inference/chat/reasoning, for K2.5 and K2.6 by name),
 # `chat_template_kwargs: {thinking}` ("alternative", togethercomputer/skills reasoning-models.md) and
 # `thinking: {type}` (what AIMS's gateway sends there). Which one wins over another is not written anywhere.
@@ -234,6 +253,7 @@ _TOGETHER = Dialect(
     serves=(
         Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 5, 20)),
         Served(id="moonshotai/Kimi-K2.6", model=_K26),
+        Served(id="moonshotai/Kimi-K2.7-Code", model=_K27),
         Served(id="moonshotai/Kimi-K3", model=_K3),
     ),
     switches=("reasoning", "chat_template_kwargs", "thinking"),
@@ -241,24 +261,33 @@ _TOGETHER = Dialect(
     reads_reasoning="reasoning",
     extra_fields=_HOSTED_FIELDS,
 )
-# Fireworks announced K2.5's end for June 2026; K2.6 and K3 assumed by its naming.
+# Fireworks announced K2.5's end for June 2026; models.dev providers/fireworks-ai lists kimi-k2p6 and kimi-k2p7-code;
+# K3 assumed by its naming.
 _FIREWORKS = Dialect(
     name="fireworks",
     serves=(
         Served(id="accounts/fireworks/models/kimi-k2p5", model=_K25, until=date(2026, 6, 30)),
         Served(id="accounts/fireworks/models/kimi-k2p6", model=_K26),
+        Served(id="accounts/fireworks/models/kimi-k2p7-code", model=_K27),
         Served(id="accounts/fireworks/models/kimi-k3", model=_K3),
     ),
     video=False,
     extra_fields=_HOSTED_FIELDS,
 )
-# models.dev of 2026-07-02: text, image and video; still named as serving it (NousResearch/hermes-agent#109895).
+# models.dev of 2026-07-02: text, image and video; still named as serving it (NousResearch/hermes-agent#109895). K2.6,
+# K2.7 Code and K3: models.dev providers/novita-ai; K3.1 Pro: novita.ai's page of it, which takes image and video too.
 # The sources name two switches: `thinking: {type}` (models.dev providers/novita-ai kimi-k2.5.toml, "verified with
 # Novita chat/completions on 2026-09-17: disabling removes reasoning_content") and `enable_thinking` (Novita's own
 # reference of chat completions, which lists no Kimi, and its FAQ, which does so for kimi-k2-instruct).
 _NOVITA = Dialect(
     name="novita",
-    serves=(Served(id="moonshotai/kimi-k2.5", model=_K25),),
+    serves=(
+        Served(id="moonshotai/kimi-k2.5", model=_K25),
+        Served(id="moonshotai/kimi-k2.6", model=_K26),
+        Served(id="moonshotai/kimi-k2.7-code", model=_K27),
+        Served(id="moonshotai/kimi-k3", model=_K3),
+        Served(id="moonshotai/kimi-k3.1-pro", model=_K31, since=date(2026, 10, 24)),
+    ),
     switches=("thinking", "enable_thinking"),
     extra_fields=_HOSTED_FIELDS | {"separate_reasoning"},
 )

@@ -9,8 +9,9 @@ import anyio
 import httpx2
 import pytest
 
+from kimi_mcp import catalogue
 from kimi_mcp.simulator import Simulator, SimulatorError
-from kimi_mcp.simulator.dialects import DIALECTS
+from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
 from tests.simulator.asking import (
     INSTANT,
     THINK,
@@ -52,6 +53,23 @@ async def models(sim: Simulator) -> list[str]:
 
 def test_every_provider_of_the_contract_has_a_dialect() -> None:
     assert set(DIALECTS) == set(CONTRACT.split())
+
+
+def test_the_simulator_knows_every_row_of_the_catalogue() -> None:
+    rows = [(provider.id, row.wire_id) for provider in catalogue.load().providers.values() for row in provider.models]
+    lacking = [row for row in rows if row[0] not in DIALECTS or DIALECTS[row[0]].find(row[1]) is None]
+    assert lacking == [], "read their sources once more and write the rows into simulator/dialects.py"
+
+
+def test_catalogue_and_simulator_agree_on_who_serves_what_on_the_day_of_the_facts() -> None:
+    """Two readings of the same sources; where they differ, one of them is wrong."""
+    apart: list[tuple[str, str]] = []
+    for provider in catalogue.load().providers.values():
+        for row in provider.models:
+            known = DIALECTS[provider.id].find(row.wire_id)
+            if known is not None and known.live(FACTS_DAY) != row.served_on(FACTS_DAY):
+                apart.append((provider.id, row.wire_id))
+    assert apart == []
 
 
 def test_an_unknown_provider_is_refused_by_name() -> None:

@@ -12,7 +12,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,9 @@ from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
 
 LOCKED_S = 5.0
 """Seconds for which a lock of another program is waited out."""
+
+REWRITTEN_BYTES = 8 << 20
+"""What a file of an older version holds at most that is written anew as it is opened: a tenth of a second."""
 
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What is installed for a driver, where that has another name; with what the driver itself stands on."""
@@ -112,13 +115,25 @@ class Database:
             return fault  # an operation's own word: nothing is wrong with the connection
         if not self._passing:
             hand.let_go()
-        if faults.code_of(fault) in faults.DAMAGED and self._own_file:
+        if self._own_file is not None and (faults.code_of(fault) in faults.DAMAGED or self._lacks_columns(fault)):
             return faults.damaged(self._set_aside())
         if isinstance(fault, OSError):
             return faults.of_folder(fault, by_url=self._url is not None)
         # Whoever asked is told in our words, and whoever reads the log by them: here is what only a debugger wants.
         _log.info("the journal failed: %s", type(fault).__name__, extra={"sqlite": faults.code_of(fault)})
         return faults.told(fault, by_url=self._url is not None)
+
+    def _lacks_columns(self, fault: Exception) -> bool:
+        """Whether a statement failed because the file has lost what its version has: a name in its schema changed."""
+        if isinstance(fault, UnicodeDecodeError):
+            return True  # SQLite's message cites the schema, and the driver can't read it
+        if self._engine is None or faults.is_trouble(fault):
+            return False
+        try:
+            with self._engine.connect() as connection:
+                return lacks_columns(connection)
+        except (SQLAlchemyError, UnicodeDecodeError) as found:
+            return faults.code_of(found) in faults.DAMAGED or not faults.is_trouble(found)
 
     @property
     def _passing(self) -> bool:
@@ -153,8 +168,11 @@ class Database:
             with engine.connect() as connection:
                 self._version(connection)  # before anything is changed in a file that may not be ours
                 if connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")  # of a file that is new
                     connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 self._prepare(connection)
+                if self._own_file is not None:
+                    _let_shrink(connection)
         except BaseException:
             engine.dispose()
             raise
@@ -200,6 +218,8 @@ class Database:
         if about.name in tables:
             return version_of(connection, by_url=self._url is not None, alone=alone)
         # In a file of our own nothing else has any business; a database that was named may hold other things.
+        if self._own_file and _were_ours(tables):
+            raise faults.Malformed
         if tables if self._own_file else tables & set(SCHEMA.tables):
             raise faults.foreign(by_url=self._url is not None)
         return 0
@@ -275,10 +295,43 @@ def version_of(connection: Connection, *, by_url: bool = False, alone: bool = Fa
     except (ProgrammingError, OperationalError, ValueError) as fault:
         if faults.is_trouble(fault):
             raise
+        if connection.dialect.name == "sqlite" and _were_ours(inspect(connection).get_table_names()):
+            raise faults.Malformed from None
         raise faults.foreign(by_url=by_url) from None
     if version > VERSION:
         raise faults.newer(version, VERSION)
     return version
+
+
+def _let_shrink(connection: Connection) -> None:
+    """Have a file of an older version give free pages back from here on: it is written anew, where that is done soon.
+
+    Does nothing where another program has it locked: the next one who opens it will.
+    """
+    if connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() != 0:
+        return
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    pages -= connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    if pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one() <= REWRITTEN_BYTES:
+        connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
+        with suppress(OperationalError):
+            connection.exec_driver_sql("VACUUM")
+
+
+def _were_ours(tables: Iterable[str]) -> bool:
+    """Whether a file is one of ours by the names of its tables, though not all of them are what they were."""
+    return len(set(tables) & set(SCHEMA.tables)) > len(SCHEMA.tables) / 2
+
+
+def lacks_columns(connection: Connection) -> bool:
+    """Whether the tables have not all that those of this version have."""
+    if version_of(connection) != VERSION:
+        return False
+    found = inspect(connection)
+    return any(
+        not {column.name for column in table.columns} <= {column["name"] for column in found.get_columns(table.name)}
+        for table in SCHEMA.sorted_tables
+    )
 
 
 def _engine(url: str | None, folder: Path | None) -> Engine:
@@ -332,5 +385,5 @@ def made_engine(url: str) -> Engine:
 
 def _tuned(connection: Any, record: object) -> None:
     del record
-    for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216"):
+    for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")

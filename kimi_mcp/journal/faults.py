@@ -37,6 +37,12 @@ DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """Codes that mean that the file is no database, or no longer."""
 
 
+class Malformed(Exception):
+    """A file that is a database and was ours, and whose tables are no longer what they were: a bit of it flipped."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 def code_of(fault: BaseException | None) -> int | None:
     """SQLite's primary error code of a fault or of what lies beneath it; None where there is none."""
     while fault is not None:

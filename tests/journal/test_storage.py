@@ -17,7 +17,7 @@ from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import database
 from kimi_mcp.journal.database import Database
 from kimi_mcp.journal.place import FILE
-from tests.journal.keeping import CALLER, begin, grow, journal, opened, wrong
+from tests.journal.keeping import CALLER, begin, end, everything, grow, journal, opened, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
 
@@ -140,6 +140,62 @@ async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, 
     (aside,) = [found for found in tmp_path.glob(f"{FILE}.damaged-*") if not found.name.endswith(("-wal", "-shm"))]
     assert aside.name in wrong(refused.value)
     assert aside.read_bytes() == bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    ("before", "bit"),
+    [
+        (b"CREATE TABLE runs (\n\tid TEXT NOT NULL, \n\tc", 0),  # a column is called otherwise
+        (b"provider TEXT, \n\tcounted_usd FLOAT NOT NULL, \n\t", 7),  # and SQLite's message of it is no text
+        (b"CREATE TABLE about (\n\t", 1),
+        (b"CREATE TABLE ab", 1),
+        (b"tableabout", -2),  # a table is called otherwise
+        (b"CREATE TABLE conversations (", 7),
+        (b"CREATE INDEX runs_by", 7),
+        (b"sqlite_autoindex_c", 7),
+        (b"CREATE TABLE", 6),
+    ],
+)
+async def test_a_bit_of_the_schema_that_flipped_is_damage_like_any_other(
+    tmp_path: Path, before: bytes, bit: int
+) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    file = tmp_path / FILE
+    damaged = bytearray(file.read_bytes())
+    at = damaged.index(before) + (len(before) if bit >= 0 else -1 + len(before))
+    damaged[at] ^= 1 << abs(bit)
+    file.write_bytes(damaged)
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured, match="damaged"):
+            await begin(kept, "run_new")
+        await begin(kept, "run_new")
+        assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
+    (aside,) = tmp_path.glob(f"{FILE}.damaged-*")
+    assert aside.read_bytes()[100:] == bytes(damaged[100:]), "but for SQLite's own header"
+
+
+@pytest.mark.parametrize("made_by", ["this version", "an older one"])
+async def test_what_is_removed_is_overwritten_and_given_back_to_the_disk(tmp_path: Path, made_by: str) -> None:
+    word = "a precious word "
+    if made_by == "an older one":
+        async with journal(tmp_path) as kept:
+            await begin(kept, "run_old")
+        with opened(tmp_path) as file:
+            file.execute("PRAGMA auto_vacuum = NONE")
+            file.execute("VACUUM")
+            assert file.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    async with journal(tmp_path) as kept:
+        for number in range(100):
+            await begin(kept, f"run_{number}")
+            await end(kept, f"run_{number}", answer=word * 5_000)
+        with opened(tmp_path) as file:
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        full = (tmp_path / FILE).stat().st_size
+        assert len(await kept.prune(-1)) >= 100
+    left = everything(tmp_path)
+    assert word.encode() not in left
+    assert len(left) < full / 4
 
 
 async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 No line carries a registered secret (see ``secrecy.py``), a control character, or the text of a foreign exception:
 of an exception it names the class and where in the code it happened. Everything that would otherwise print for
-itself (warnings, uncaught exceptions, stray prints while serving) becomes such a line too. Nothing here ever
+itself (warnings, uncaught exceptions) becomes such a line too. Nothing here ever
 raises, and a host that does not read our stderr costs us lines, not time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 import os
@@ -17,7 +15,6 @@ import re
 import select
 import sys
 import threading
-from collections.abc import Generator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
@@ -27,7 +24,7 @@ from kimi_mcp.secrecy import hide, scrub
 if TYPE_CHECKING:
     import asyncio  # a command that only prints would pay for it
 
-__all__ = ["captured_prints", "configure", "hide", "line_of", "loop_exception"]
+__all__ = ["configure", "hide", "line_of", "loop_exception"]
 
 MAX_FIELD_BYTES: Final = 8 * 1024
 """Bytes of one field; what is beyond is cut, and the field says how much."""
@@ -71,21 +68,6 @@ def configure(level: str, *, stream: TextIO | None = None) -> None:
     sys.unraisablehook = _unraisable
     if known not in _LEVELS:
         logging.getLogger(__name__).warning("KIMI_LOG_LEVEL is none of %s: WARNING is used", ", ".join(_LEVELS))
-
-
-@contextlib.contextmanager
-def captured_prints() -> Generator[None]:
-    """While inside, whatever is printed to stdout or stderr becomes a log line of the logger of that name."""
-    before = sys.stdout, sys.stderr
-    sys.stdout = cast("TextIO", _PrintedLines("stdout"))
-    sys.stderr = cast("TextIO", _PrintedLines("stderr"))
-    try:
-        yield
-    finally:
-        for printed in (sys.stdout, sys.stderr):
-            if isinstance(printed, _PrintedLines):
-                printed.flush()
-        sys.stdout, sys.stderr = before
 
 
 def loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -257,74 +239,6 @@ class _JsonLines(logging.Handler):
                 return False
         self._torn = False
         return True
-
-
-class _PrintedLines(io.TextIOBase):
-    """Stands in for ``sys.stdout`` or ``sys.stderr``: each line printed becomes a log line."""
-
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(name)
-        self._lock = threading.RLock()
-        self._begun = ""
-        self._logging = False
-        self.buffer = _PrintedBytes(self)
-
-    @property
-    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What bytes written to ``buffer`` are read as."""
-        return "utf-8"
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def fileno(self) -> int:
-        """Stderr: where children given this stream may write."""
-        return 2
-
-    def write(self, s: str, /) -> int:
-        """Take the text; whole lines are logged at once, a line that has only begun waits."""
-        with self._lock:
-            if not self._logging:  # a print from within logging itself would never end
-                self._begun += str(s)
-                if "\n" in self._begun or len(self._begun) > MAX_FIELD_BYTES:
-                    *lines, self._begun = self._begun.split("\n")
-                    if len(self._begun) > MAX_FIELD_BYTES:
-                        lines, self._begun = [*lines, self._begun], ""
-                    self._log(lines)
-        return len(s)
-
-    def flush(self) -> None:
-        """Log a line that has only begun."""
-        with self._lock:
-            begun, self._begun = self._begun, ""
-            self._log([begun])
-
-    def _log(self, lines: list[str]) -> None:
-        self._logging = True
-        try:
-            for line in lines:
-                if line.strip():
-                    self._logger.warning("%s", line)
-        finally:
-            self._logging = False
-
-
-class _PrintedBytes(io.RawIOBase):
-    """The binary side of printed lines."""
-
-    def __init__(self, lines: _PrintedLines) -> None:
-        self._lines = lines
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, b: Any, /) -> int:
-        """Take the bytes as text."""
-        raw = bytes(b)
-        self._lines.write(raw.decode("utf-8", "replace"))
-        return len(raw)
 
 
 def _uncaught(kind: type[BaseException], failure: BaseException, traceback: TracebackType | None) -> None:

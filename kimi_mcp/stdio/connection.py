@@ -68,10 +68,9 @@ async def serve_stdio(
     Raises what ``server.run`` raised, if it failed.
     """
     source, sink = claim()
-    with logs.captured_prints():
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().set_exception_handler(logs.loop_exception)
-        await _Connection(server, Source(source), Sink(sink), limits, on_shutdown).run()
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop().set_exception_handler(logs.loop_exception)
+    await _Connection(server, Source(source), Sink(sink), limits, on_shutdown).run()
 
 
 def leave(status: int = 0) -> NoReturn:

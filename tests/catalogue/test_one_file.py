@@ -158,17 +158,17 @@ def broken(copy: Copy) -> Copy:
     "command",
     [
         ("ask", "hi"),
-        ("doctor",),
         ("models",),
-        ("files",),
-        ("selfhost",),
-        ("install", "codex", "--print"),
-        ("simulator", "--port", "0"),
-        ("runs", "list"),
         ("policy", "check", "body.json"),
+        pytest.param(("doctor",), marks=pytest.mark.soak),
+        pytest.param(("files",), marks=pytest.mark.soak),
+        pytest.param(("selfhost",), marks=pytest.mark.soak),
+        pytest.param(("install", "codex", "--print"), marks=pytest.mark.soak),
+        pytest.param(("simulator", "--port", "0"), marks=pytest.mark.soak),
+        pytest.param(("runs", "list"), marks=pytest.mark.soak),
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 async def test_a_command_says_which_file_and_key_are_wrong(broken: Copy, command: tuple[str, ...]) -> None:
     (broken.root / "body.json").write_text('{"model": "kimi-k2.6", "messages": [{"role": "user", "content": "hi"}]}')
     done = await broken.run("kimi_mcp", *command)

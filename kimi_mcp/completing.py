@@ -15,6 +15,9 @@ from kimi_mcp.hosts import LOCAL
 from kimi_mcp.prompts import Prompt
 from kimi_mcp.settings import Settings
 
+MOST_IDS = 1_000
+"""Ids that are offered for completion, the newest."""
+
 Completer = Callable[[Any, Mapping[str, str]], Awaitable[Sequence[str]]]
 """Every value there is, the likeliest first, for a server's house and the arguments that were given so far."""
 
@@ -53,7 +56,7 @@ async def run_ids(house: Any, said: Mapping[str, str]) -> Sequence[str]:
     """The ids of the caller's runs, the newest first; none where the journal can't be read."""
     del said
     try:
-        return await (await house.opened()).runs.journal.ids(LOCAL)
+        return await (await house.opened()).runs.journal.ids(LOCAL, MOST_IDS)
     except KimiError:
         return ()
 

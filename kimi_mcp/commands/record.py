@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kimi_mcp.journal.records import Record
 from kimi_mcp.journal.telling import moment, seconds, tokens
@@ -16,6 +16,9 @@ from kimi_mcp.outcome import Outcome, standing
 from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.terminal import Page, changed, shown
 from kimi_mcp.types import Adjustment
+
+if TYPE_CHECKING:
+    from kimi_mcp.journal.totals import Totals
 
 KINDS: Mapping[str, str] = {
     "completed": "ok",
@@ -42,22 +45,23 @@ LOCAL = datetime.now().astimezone().tzinfo
 """Where this shell's clock hangs."""
 
 
-def show_list(found: Sequence[Record], most: int, *, every: bool) -> None:
-    """The latest of the runs that were found, and the totals of them all; ``every``: nothing was left out."""
+def show_list(shown: Sequence[Record], totals: Totals | None, digits: int, *, every: bool) -> None:
+    """The latest of the runs that fit, and the totals of them all; ``every``: nothing was left out.
+
+    ``digits``: characters of an id that tell it apart from all others.
+    """
     page = Page(indent=0)
-    if not found:
+    if not shown or totals is None:
         page.line("No run was written down yet." if every else "No run fits.")
         return
-    listed = found[:most]
-    ids = _short([record.id for record in found]) if page.folds else {}
-    rows = [_cells(record, ids.get(record.id, record.id), page) for record in listed]
+    length = max(digits, len("run_") + SHORTEST) if page.folds else None
+    rows = [_cells(record, record.id[:length], page) for record in shown]
     head = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
-    _table(page, head, [*rows, _totals(found, page)])
-    if len(listed) < len(found):
-        page.line(f"The latest {len(listed)} of {len(found)}; the totals are of all. --most N shows more.", "quiet")
-    unknown = sum(record.outcome.cost_usd is None and not record.running for record in found)
-    if unknown and page.folds:
-        page.line(f"The cost of {unknown} is not known: no usage was told, or there is no price.", "quiet")
+    _table(page, head, [*rows, _totals(totals, page)])
+    if len(shown) < totals.runs:
+        page.line(f"The latest {len(shown)} of {totals.runs}; the totals are of all. --most N shows more.", "quiet")
+    if totals.cost_unknown and page.folds:
+        page.line(f"The cost of {totals.cost_unknown} is not known: no usage was told, or there is no price.", "quiet")
 
 
 def show_pruned(removed: Sequence[Record], kept: int) -> None:
@@ -96,24 +100,21 @@ def _cells(record: Record, name: str, page: Page) -> tuple[str, ...]:
     )
 
 
-def _totals(found: Sequence[Record], page: Page) -> tuple[str, ...]:
+def _totals(of: Totals, page: Page) -> tuple[str, ...]:
     """The last row; what is not known of any run is not known in sum."""
-    counts = [count for record in found if (count := tokens(record.outcome.usage)) is not None]
-    costs = [cost for record in found if (cost := record.outcome.cost_usd) is not None]
-    took = sum(seconds(record) for record in found)
-    running = sum(record.running for record in found)
     if not page.folds:
-        status = f"{running}-running" if running else "-"
-        cost = f"{sum(costs):.6f}" if costs else "-"
-        return ("TOTAL", str(len(found)), "-", status, f"{took:.3f}", str(sum(counts)) if counts else "-", cost, "-")
+        status = f"{of.running}-running" if of.running else "-"
+        cost = "-" if of.cost_usd is None else f"{of.cost_usd:.6f}"
+        count = "-" if of.tokens is None else str(of.tokens)
+        return ("TOTAL", str(of.runs), "-", status, f"{of.took_s:.3f}", count, cost, "-")
     return (
-        f"head|{_many(len(found))}",
+        f"head|{_many(of.runs)}",
         "",
         "",
-        f"name|{running} running" if running else "",
-        f"head|{_took(took)}",
-        f"head|{_count(sum(counts) if counts else None)}",
-        f"head|{_cost(sum(costs) if costs else None)}",
+        f"name|{of.running} running" if of.running else "",
+        f"head|{_took(of.took_s)}",
+        f"head|{_count(of.tokens)}",
+        f"head|{_cost(of.cost_usd)}",
         "",
     )
 

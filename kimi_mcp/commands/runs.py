@@ -25,6 +25,7 @@ from kimi_mcp.terminal import Page, complain, is_terminal
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
     from kimi_mcp.journal.records import Record, Step
+    from kimi_mcp.journal.totals import Totals
     from kimi_mcp.outcome import Outcome
     from kimi_mcp.runs import Runs
     from kimi_mcp.settings import Settings
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 MOST = 20
 """Runs that a person is shown unless more are asked for."""
+
+MOST_FITTING = 100
+"""Runs that are looked for whose id begins as a person said."""
 
 CANCEL_WITHIN_S = 10.0
 """Seconds within which a run in another server must have ended after it was told to."""
@@ -92,15 +96,19 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
     since = _midnight(time.time()) if today else None
     state = None if status is None else status.value
 
-    async def look(journal: Journal) -> list[Record]:
-        return await journal.overview(None, status=state, since=since)
+    async def look(journal: Journal) -> tuple[list[Record], Totals | None, int]:
+        shown = await journal.overview(None, status=state, since=since, most=most if as_json else most or MOST)
+        if as_json:
+            return shown, None, 0
+        digits = await journal.telling_apart([record.id for record in shown])
+        return shown, await journal.totals(status=state, since=since), digits
 
-    nothing: list[Record] = []
-    found = _looked(look, nothing=nothing)
+    nothing: tuple[list[Record], Totals | None, int] = ([], None, 0)
+    shown, totals, digits = _looked(look, nothing=nothing)
     if as_json:
-        _print_json([in_list(record) for record in found[:most]])
+        _print_json([in_list(record) for record in shown])
     else:
-        show_list(found, most or MOST, every=status is None and not today)
+        show_list(shown, totals, digits, every=status is None and not today)
 
 
 def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
@@ -281,10 +289,11 @@ async def _find(journal: Journal, said: str) -> Record:
     beginning = "run_" + said.strip().removeprefix("run_")
     if record := await journal.find(beginning, None):
         return record
-    fitting = [each for each in await journal.ids(None) if each.startswith(beginning)]
+    fitting = [each for each in await journal.ids_beginning(beginning, MOST_FITTING) if each.startswith(beginning)]
     if len(fitting) > 1:
+        many = f"{len(fitting)} or more" if len(fitting) == MOST_FITTING else str(len(fitting))
         raise InvalidArguments(
-            f"{len(fitting)} runs have an id that begins so: {', '.join(fitting[:4])}{', …' if fitting[4:] else ''}.",
+            f"{many} runs have an id that begins so: {', '.join(fitting[:4])}{', …' if fitting[4:] else ''}.",
             fix="Give more of the id.",
         )
     record = await journal.find(fitting[0], None) if fitting else None

@@ -30,6 +30,7 @@ from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
 from kimi_mcp.journal.retention import DAY_S, Retention
+from kimi_mcp.journal.totals import Totals, totals
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.settings import Settings
 from kimi_mcp.steps import JSON
@@ -175,7 +176,7 @@ class Journal:
         found = await self._database.read(read)
         return None if found is None else await self._settled(found)
 
-    async def latest(self, caller: str | None, most: int | None = None) -> list[Record]:
+    async def latest(self, caller: str | None, most: int = 100) -> list[Record]:
         """The newest runs first, of one caller or of all."""
 
         def read(connection: Connection) -> list[Record]:
@@ -203,9 +204,21 @@ class Journal:
 
         return await self._database.read(read)
 
-    async def ids(self, caller: str | None) -> list[str]:
-        """The ids of all runs, of one caller or of all, the newest first."""
-        return await self._database.read(partial(sql.ids, caller=caller))
+    async def totals(self, *, status: Status | None = None, since: float | None = None) -> Totals:
+        """The totals of all runs, or of those with a status or that began since then (seconds since 1970)."""
+        return await self._database.read(partial(totals, now=self._wall(), status=status, since=since))
+
+    async def ids(self, caller: str | None, most: int) -> list[str]:
+        """The ids of the newest runs, of one caller or of all."""
+        return await self._database.read(partial(sql.ids, caller=caller, most=most))
+
+    async def ids_beginning(self, beginning: str, most: int) -> list[str]:
+        """The ids that begin so, at most so many."""
+        return await self._database.read(partial(sql.ids_beginning, beginning=beginning, most=most))
+
+    async def telling_apart(self, ids: Sequence[str]) -> int:
+        """How many characters of any of these ids tell it apart from those of all runs."""
+        return await self._database.read(partial(sql.telling_apart, ids=ids))
 
     async def neighbours(self, run_id: str) -> tuple[list[str], list[str]]:
         """The runs whose turns come before a run's own, the oldest first, and those that follow it at once."""

@@ -13,6 +13,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, sel
 
 from kimi_mcp.journal.records import Entry, as_piece, as_text, outcome_as_json
 from kimi_mcp.journal.tables import conversations, pieces, runs
+from kimi_mcp.journal.telling import tokens
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.secrecy import scrub
 
@@ -129,6 +130,9 @@ def end(
         "status": outcome.status,
         "ended_at": ended_at,
         "turns": turns,
+        "took_s": outcome.timing.total_s,
+        "tokens": tokens(outcome.usage),
+        "cost_usd": outcome.cost_usd,
         "outcome": outcome_as_json(outcome),
         "answer": scrub(outcome.answer),
         "reasoning": outcome.reasoning and scrub(outcome.reasoning),

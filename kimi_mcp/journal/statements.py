@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -86,16 +87,35 @@ def overview(
     if caller is not None:
         newest = newest.where(runs.c.caller == caller)
     if status is not None:
-        newest = newest.where(runs.c.status == status)
+        newest = newest.where(runs.c.status + "" == status)  # an expression: the index on it would have them all sorted
     if since is not None:
         newest = newest.where(runs.c.started_at >= since)
     return list(connection.execute(newest.limit(most)))
 
 
-def ids(connection: Connection, caller: str | None) -> list[str]:
-    """The ids of all runs, of one caller or of all, the newest first."""
-    newest = select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id)
+def ids(connection: Connection, caller: str | None, most: int) -> list[str]:
+    """The ids of the newest runs, of one caller or of all."""
+    newest = select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id).limit(most)
     return list(connection.execute(newest if caller is None else newest.where(runs.c.caller == caller)).scalars())
+
+
+def ids_beginning(connection: Connection, beginning: str, most: int) -> list[str]:
+    """The ids that begin so, at most so many."""
+    fitting = select(runs.c.id).where(runs.c.id >= beginning, runs.c.id <= f"{beginning}zzzz").order_by(runs.c.id)
+    return list(connection.execute(fitting.limit(most)).scalars())
+
+
+def telling_apart(connection: Connection, ids: Iterable[str]) -> int:
+    """How many characters of any of these ids tell it apart from those of all runs."""
+    most = 0
+    for run_id in ids:
+        earlier = select(func.max(runs.c.id)).where(runs.c.id < run_id)
+        later = select(func.min(runs.c.id)).where(runs.c.id > run_id)
+        for query in (earlier, later):
+            neighbour = connection.execute(query).scalar() or ""
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(run_id, neighbour, strict=False))
+            most = max(most, sum(1 for _ in alike) + 1)
+    return most
 
 
 def before(connection: Connection, run_id: str) -> list[str]:

@@ -69,13 +69,16 @@ runs = Table(
     Column("model_id", Text),  # the catalogue's id of the model that was sent
     Column("provider", Text),
     Column("counted_usd", Float, nullable=False, default=0.0),  # what spending limits count for it, so far
+    Column("took_s", Float),  # seconds; null as long as it runs, and where an older version wrote it
+    Column("tokens", Integer),  # null where they are not known
+    Column("cost_usd", Float),  # the same
     Column("outcome", Text),  # JSON: all of the outcome but its texts; null as long as it runs
     Column("answer", Foreign),  # as it was when the run ended; until then see ``pieces``
     Column("reasoning", Foreign),
     Index("runs_by_caller", "caller", "started_at"),
     Index("runs_by_status", "status", "owner"),
     Index("runs_by_call", "call_key", "abandoned", "started_at"),
-    Index("runs_by_start", "started_at"),
+    Index("runs_by_time", "started_at", "status", "took_s", "tokens", "cost_usd"),  # all that totals need
     Index("runs_by_predecessor", "follows"),
     Index("runs_by_conversation", "conversation_id"),
     Index("runs_by_end", "ended_at", "id"),
@@ -132,6 +135,11 @@ def _second(connection: Connection) -> None:
 
 
 def _third(connection: Connection) -> None:
+    there = {column["name"] for column in inspect(connection).get_columns(runs.name)}
+    for column, kind in (("took_s", "FLOAT"), ("tokens", "INTEGER"), ("cost_usd", "FLOAT")):
+        if column not in there:
+            connection.execute(text(f"ALTER TABLE runs ADD COLUMN {column} {kind}"))
+    connection.execute(text("DROP INDEX IF EXISTS runs_by_start"))
     for table in (runs, conversations):
         for index in table.indexes:
             index.create(connection, checkfirst=True)

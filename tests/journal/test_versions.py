@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import database, tables
-from kimi_mcp.types import Adjustment, MediaPart, TextPart, ToolCall, Turn, Usage
+from kimi_mcp.types import Adjustment, MediaPart, TextPart, Timing, ToolCall, Turn, Usage
 from tests.journal.keeping import CALLER, begin, end, ended, journal, opened, wrong
 
 
@@ -114,23 +114,28 @@ async def test_a_file_of_version_1_learns_for_how_long_runs_have_lived(tmp_path:
             assert found.lived_s == 0.0
 
 
-async def test_a_file_of_version_2_gets_the_indexes_that_it_lacks(tmp_path: Path) -> None:
+async def test_a_file_of_version_2_gets_what_it_lacks_and_is_counted_like_any_other(tmp_path: Path) -> None:
     def indexes() -> set[str]:
         with opened(tmp_path) as file:
             return {row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
 
     async with journal(tmp_path) as kept:
         await begin(kept)
-        await end(kept)
+        await end(kept, usage=Usage(total_tokens=3), cost_usd=0.5, timing=Timing(total_s=2.0))
+        before = await kept.totals()
     made = indexes()
     with opened(tmp_path) as file:
-        for name in ("runs_by_conversation", "runs_by_end", "conversations_by_writer"):
+        for name in ("runs_by_conversation", "runs_by_end", "conversations_by_writer", "runs_by_time"):
             file.execute(f"DROP INDEX {name}")
+        for name in ("took_s", "tokens", "cost_usd"):
+            file.execute(f"ALTER TABLE runs DROP COLUMN {name}")
+        file.execute("CREATE INDEX runs_by_start ON runs (started_at)")
         file.execute("UPDATE about SET value = '2' WHERE name = 'version'")
     async with journal(tmp_path) as kept:
         found = await kept.find("run_1", CALLER)
         assert found is not None
         assert found.outcome.answer == "It is 391."
+        assert await kept.totals() == before
     assert indexes() == made
     with opened(tmp_path) as file:
         assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchone() == (str(tables.VERSION),)

@@ -22,13 +22,13 @@ from kimi_mcp.concluding import asked_again, concluded, cost_of, shortfall, summ
 from kimi_mcp.errors import (
     CallRefused,
     ContextTooLong,
-    Internal,
     InvalidArguments,
     KimiError,
     ModelNotServed,
     PolicyRefused,
     RequestRejected,
     UpstreamBroken,
+    fault_of_ours,
 )
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome
@@ -155,11 +155,7 @@ class Engine:
             return run.cut_off("failed", error)
         except Exception:
             log.exception("a call failed by a fault of our own")
-            fault = Internal(
-                "The server made a mistake; nothing of what you sent is at fault.",
-                fix="Call again; if it happens again, report it with the log lines of the server.",
-            )
-            return run.cut_off("failed", fault)
+            return run.cut_off("failed", fault_of_ours())
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 

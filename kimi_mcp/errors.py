@@ -242,6 +242,14 @@ class Internal(KimiError):
     code = "internal"
 
 
+def fault_of_ours() -> Internal:
+    """What the caller is told of a mistake in this program."""
+    return Internal(
+        "The server made a mistake; nothing of what you sent is at fault.",
+        fix="Call again; if it happens again, report it with the log lines of the server.",
+    )
+
+
 def remembered(code: str, message: str, *, fix: str, rule: str | None = None) -> KimiError:
     """The error of a run that was written down, by its code; ``Internal`` for a code that is no longer known."""
     leaves = (leaf for branch in KimiError.__subclasses__() for leaf in (*branch.__subclasses__(), branch))

@@ -37,7 +37,8 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from kimi_mcp import __version__, hosts, presenting, reading
-from kimi_mcp.errors import InvalidArguments, KimiError
+from kimi_mcp.background import contained, start_contained
+from kimi_mcp.errors import InvalidArguments, KimiError, fault_of_ours
 from kimi_mcp.hosts import LOCAL
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.prompting import Prompting
@@ -99,10 +100,7 @@ class House:
         """Once the host has its tools: go on with what a server of the same folder left when it died."""
         await anyio.sleep(LOOK_BACK_AFTER_S)
         if await anyio.to_thread.run_sync(self._left_behind):
-            try:
-                await (await self.opened()).runs.take_up_all()
-            except KimiError as fault:
-                log.warning("what an earlier server left can't be taken up: %s", fault.message)
+            await (await self.opened()).runs.take_up_all()
 
     def _left_behind(self) -> bool:
         from kimi_mcp.journal.place import folder_of
@@ -112,9 +110,9 @@ class House:
 
     async def aclose(self) -> None:
         """Close the journal and every connection, where any call was made."""
-        if self.working is not None:
-            await self.working.runs.aclose()  # first: a connection can be left open, what is paid for can't
-            await self.working.engine.aclose()
+        if self.working is not None:  # the store first: a connection can be left open, what is paid for can't
+            await contained("the store could not be closed", self.working.runs.aclose)
+            await contained("the connections could not be closed", self.working.engine.aclose)
 
     def _open(self) -> Working:
         from kimi_mcp.engine import Engine
@@ -169,7 +167,7 @@ def build_server(settings: Settings) -> Server[House]:
         try:
             async with anyio.create_task_group() as tasks:
                 house = House(settings, tasks)
-                tasks.start_soon(house.take_up_what_was_left)
+                start_contained(tasks, "what an earlier server left can't be taken up", house.take_up_what_was_left)
                 yield house
                 tasks.cancel_scope.cancel()  # every run writes down what has arrived
         finally:
@@ -212,6 +210,9 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
+    except Exception:
+        log.exception("a call failed by a fault of our own")
+        outcome = Outcome(status="failed", error=fault_of_ours())
     links = presenting.takes_links(context.protocol_version, _host(context))
     return presenting.result(outcome, reasoning_chars=house.settings.reasoning_inline_chars, links=links)
 
@@ -366,7 +367,8 @@ async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResul
         run = None if request_id is None else ctx.lifespan_context.waiting.pop(coerce_request_id(request_id), None)
         if run is not None:
             gave_up = hosts.gave_up((ctx.params or {}).get("reason"))
-            ctx.lifespan_context.tasks.start_soon(_let_go, ctx.lifespan_context, run, gave_up)
+            house = ctx.lifespan_context
+            start_contained(house.tasks, "a cancellation could not be passed on", _let_go, house, run, gave_up)
     return await call_next(ctx)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kimi_mcp.errors import NotConfigured
 from kimi_mcp.settings import Settings
 
 FILE = "journal.sqlite3"
@@ -11,7 +12,14 @@ FILE = "journal.sqlite3"
 
 
 def folder_of(settings: Settings) -> Path:
-    """The data folder that the settings name."""
+    """The data folder that the settings name; raises ``NotConfigured`` for one in the home of nobody."""
     from platformdirs import user_data_dir
 
-    return Path(settings.data_dir or user_data_dir("kimi-mcp", appauthor=False)).expanduser()
+    folder = Path(settings.data_dir or user_data_dir("kimi-mcp", appauthor=False))
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise NotConfigured(
+            "The data folder lies in the home of a user who is not known here.",
+            fix="Set KIMI_DATA_DIR to a folder that begins with / or with ~/, or set KIMI_JOURNAL=off.",
+        ) from None

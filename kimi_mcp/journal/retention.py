@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import anyio
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
-from kimi_mcp.errors import KimiError
+from kimi_mcp.background import contained
 from kimi_mcp.journal.database import Database
 from kimi_mcp.journal.tables import about, conversations, pieces, runs, steps
 
@@ -52,8 +51,6 @@ SPARE_PAGES = 256
 
 PAGES_AT_ONCE = 128
 """Free pages of a file that are given back to the disk at once."""
-
-_log = logging.getLogger(__name__)
 
 _FACT = "retention"
 
@@ -300,7 +297,7 @@ class Retention:
         self._database, self._server, self._alive = database, server, alive
         self._keep_s, self._wall = keep_days * DAY_S, wall
         self._looked_at: float | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[bool] | None = None
 
     def look_soon(self) -> None:
         """Begin to remove what is old, unless that was looked at a short while ago. Returns at once."""
@@ -308,7 +305,8 @@ class Retention:
         idle = self._task is None or self._task.done()
         if idle and (self._looked_at is None or abs(now - self._looked_at) >= LOOK_EVERY_S):
             self._looked_at = now
-            self._task = asyncio.get_running_loop().create_task(self._remove_old(now))
+            removal = contained("old runs could not be removed", partial(self._remove_old, now))
+            self._task = asyncio.get_running_loop().create_task(removal)
 
     async def settled(self) -> None:
         """Until nothing is removed in the background any more."""
@@ -349,12 +347,9 @@ class Retention:
         )
 
     async def _remove_old(self, now: float) -> None:
-        try:
-            old = await self.look(now)
-            if old is None:
-                return
-            await self._pass(old, PAUSE_S)
-            await self.shrink(PAUSE_S)
-            await self._database.write(partial(finished, server=self._server))
-        except KimiError as fault:  # what could not be removed is removed another time
-            _log.warning("old runs could not be removed: %s", fault.message)
+        old = await self.look(now)  # what can't be removed is removed another time
+        if old is None:
+            return
+        await self._pass(old, PAUSE_S)
+        await self.shrink(PAUSE_S)
+        await self._database.write(partial(finished, server=self._server))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
+from kimi_mcp.background import start_contained
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs.run import Run
 from kimi_mcp.types import TextPart, Turn
@@ -83,7 +84,7 @@ class Ends:
             run.outcome = replace(outcome, conversation_id=None)
         if not self._retrying:
             self._retrying = True
-            self._tasks.start_soon(self._retry)
+            start_contained(self._tasks, "the ends of runs can't be written down", self._retry)
 
     async def _write(self, run: Run, outcome: Outcome) -> bool:
         """Whether it is in the journal, or never can be."""

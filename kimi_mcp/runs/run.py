@@ -5,6 +5,7 @@ It grows as its answer does. It is written down before anything is paid for, and
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +16,7 @@ import anyio
 
 from kimi_mcp.catalogue.profile import Price
 from kimi_mcp.costs import counted_usd
-from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError
+from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError, fault_of_ours
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
@@ -24,6 +25,8 @@ from kimi_mcp.types import Completion, Mode, Status, Timing, Turn
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
     from kimi_mcp.journal.records import Record
+
+log = logging.getLogger(__name__)
 
 
 class Seen(Protocol):
@@ -333,9 +336,24 @@ class Run:
         """Run to the end, whatever end that is; it is written down and set before ``done`` is."""
         self._keeper = keeper
         try:
+            await self._live(work, keeper)
+        finally:
+            if self.outcome is None:  # a fault of ours kept it from its end: whoever waits is told so
+                self.outcome = Outcome(
+                    status="failed", run_id=self.id if self.is_known else None, error=fault_of_ours()
+                )
+            self._attempts_before = self.attempts
+            self.exchange, self.kept, self.work = Exchange(), None, None  # the outcome has it all
+            self.done.set()
+
+    async def _live(self, work: Working, keeper: Keeper) -> None:
+        try:
             with self._scope:
                 outcome = await work(self)
                 self.outcome = keeper.judged(self, replace(outcome, timing=self.timing()))
+        except Exception:
+            log.exception("a run failed by a fault of our own")
+            self.outcome = self.cut_off("failed", fault_of_ours())
         finally:
             if self.outcome is None and self.concluded is not None:
                 self.outcome = replace(self.concluded, timing=self.timing())
@@ -347,9 +365,6 @@ class Run:
             else:
                 with anyio.CancelScope(shield=True):
                     await keeper.write_end(self)
-            self._attempts_before = self.attempts
-            self.exchange, self.kept, self.work = Exchange(), None, None  # the outcome has it all
-            self.done.set()
 
     def _cut_off(self) -> Outcome:
         """The outcome of a run that did not come to its own end."""

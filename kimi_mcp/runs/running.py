@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from kimi_mcp.background import contained, start_contained
 from kimi_mcp.catalogue.profile import Price
 from kimi_mcp.errors import KimiError, RunNotFound
 from kimi_mcp.runs.limits import Limits
@@ -89,10 +90,10 @@ class Runs:
     def start(self, run: Run, work: Working) -> Run:
         """Let a run live in the server's task group."""
         self._live[run.id] = run
-        self._tasks.start_soon(self._let_live, run, work)
+        start_contained(self._tasks, "a run ended by a fault of our own", self._let_live, run, work)
         if not self._watching:
             self._watching, self._idle = True, anyio.Event()
-            self._tasks.start_soon(self._watch)
+            start_contained(self._tasks, "the runs are not looked at any more", self._watch)
         return run
 
     @property
@@ -246,18 +247,35 @@ class Runs:
 
     async def _watch(self) -> None:
         """As long as any run lives: write down what arrives, hold spending against its limits, hear other servers."""
-        looks = 0
+        looks, failed = 0, set[str]()
         while self._live:
             with anyio.move_on_after(WRITE_EVERY_S):
                 await self._idle.wait()
                 self._idle = anyio.Event()
                 continue  # nothing lived for a moment: it ends, unless another run began meanwhile
             looks += 1
-            self._writer.write_grown(self._live)
-            await self.limits.hold(self._live.values(), self.journal)
-            if looks % HEAR_EVERY == 0 and self.journal.keeps and any(run.recorded for run in self._live.values()):
-                await self._writer.attempt(self._hear_cancellations())
+            for failure, look in self._looks(looks):
+                if await contained(failure, look, again=failure in failed):
+                    failed.discard(failure)
+                else:
+                    failed.add(failure)
         self._watching = False
+
+    def _looks(self, number: int) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What a look at the runs consists of, and what the log says where that fails: one part spoils no other."""
+        looks: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("what arrives could not be written down", self._write_grown),
+            ("spending could not be held against its limits", self._hold),
+        ]
+        if number % HEAR_EVERY == 0 and self.journal.keeps and any(run.recorded for run in self._live.values()):
+            looks.append(("cancellations by other servers could not be heard", self._hear_cancellations))
+        return looks
+
+    async def _write_grown(self) -> None:
+        self._writer.write_grown(self._live)
+
+    async def _hold(self) -> None:
+        await self.limits.hold(self._live.values(), self.journal)
 
     async def _hear_cancellations(self) -> None:
         for run_id in await self.journal.asked_to_cancel():

@@ -17,7 +17,20 @@ from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Tally
 from kimi_mcp.swarm.toolbox import ToolResult
 from kimi_mcp.types import Completion, Usage
-from tests.swarm.asking import LEADS, Tools, agents, chats, housed, leading, quick, said, searching, statuses, swarm
+from tests.swarm.asking import (
+    LEADS,
+    Tools,
+    agents,
+    chats,
+    housed,
+    leading,
+    messages,
+    quick,
+    said,
+    searching,
+    statuses,
+    swarm,
+)
 
 TASKS = (("reader", "Look at A."), ("critic", "Look at B."))
 
@@ -242,6 +255,13 @@ async def test_an_answer_that_the_record_does_not_take_is_not_lost(sim: Simulato
     outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("agent-1", "finish"))
     assert statuses(outcome) == ["failed", "completed"]
     assert "A is round." in outcome.answer, "it is paid for"
+
+
+async def test_a_tool_call_that_the_record_does_not_take_is_told_in_the_records_words(sim: Simulator) -> None:
+    sim.play(leading(*TASKS), *searching("Look at A.", "a"))
+    await swarm(sim, tools=Tools(), steps=Forgetful("agent-1/step-1/tool", "begin"))
+    last = messages(chats(sim, LEADS)[-1])
+    assert "agent-1 (reader) failed. not_configured: The journal is locked." in str(last)
 
 
 def test_what_was_said_is_read_back_the_same() -> None:

@@ -1,7 +1,7 @@
 """Media inside a body: base64 where a placeholder stands, written while the body is sent. Pure, but for ``read_at``.
 
 A picture or a clip is never held as text: the body is JSON with short placeholders, and what they stand for is read and
-encoded piece by piece, anew for each attempt.
+encoded piece by piece, anew for each attempt. ``upstream`` takes the pieces in worker threads.
 """
 
 from __future__ import annotations

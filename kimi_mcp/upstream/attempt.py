@@ -7,9 +7,7 @@ answer: the rest is waited for a little, for the usage that it may bring.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -27,7 +25,7 @@ from kimi_mcp.upstream.sse import Payloads
 
 if TYPE_CHECKING:
     from kimi_mcp.upstream.clients import Client, Method
-    from kimi_mcp.upstream.transport import PacedStream
+    from kimi_mcp.upstream.connections import PacedStream
 
 AFTER_FINISH_S = 5.0
 """Seconds after the finish reason within which usage and the end of the stream are waited for."""
@@ -101,14 +99,9 @@ class _Watch:
         """Whether the answer is at its end, so that no deadline matters any more."""
         self._until("first", self._first_s)
 
-    def over_sending(self, body: bytes | Streamed) -> bytes | Streamed:
-        """The body, watched: what is still on its way can't be answered yet, so each piece begins the wait anew."""
-        return body if isinstance(body, bytes) else replace(body, pieces=partial(self._pieces, body))
-
-    def _pieces(self, body: Streamed) -> Iterator[bytes]:
-        for piece in body.pieces():
-            yield piece
-            self._until("first", self._first_s)
+    def sending(self, sent: int) -> None:
+        """A piece of the body was taken: what is still on its way can't be answered yet, so the wait begins anew."""
+        self._until("first", self._first_s)
 
     def token(self, socket: PacedStream | None) -> None:
         """A piece of the body that held tokens has come through that socket."""
@@ -170,11 +163,12 @@ async def read_whole(
     method: Method = "GET",
     content: bytes | Streamed | None = None,
     content_type: str = "application/json",
+    on_sent: Callable[[int], None] | None = None,
 ) -> bytes | Fault:
     """The body of what a request is answered with, bounded; or why it can't be had."""
     found = bytearray()
     try:
-        answer = await client.send(method, path, content, content_type)
+        answer = await client.send(method, path, content, content_type, on_sent)
         try:
             async for piece in answer.pieces():
                 found += piece
@@ -191,7 +185,7 @@ async def read_whole(
 
 
 async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _Watch) -> None:
-    answer = await client.send("POST", "chat/completions", watch.over_sending(content))
+    answer = await client.send("POST", "chat/completions", content, on_sent=watch.sending)
     try:
         if answer.compressed:
             raise _Unreadable("compressed")
@@ -233,8 +227,7 @@ class _Unreadable(Exception):
 
 def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
     """What an exception of an attempt is with us."""
-    from kimi_mcp.upstream.clients import trouble
-    from kimi_mcp.upstream.transport import Refusal
+    from kimi_mcp.upstream.clients import Refusal, trouble
 
     match error:
         case KimiError():  # a file that went away while it was sent

@@ -1,4 +1,4 @@
-"""The clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
+"""The openai clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
 
 Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``Refusal``), and of the
 environment only the usual proxy variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. A
@@ -10,20 +10,24 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
+import anyio.to_thread
 import httpcore2
 import httpx2
-from openai import Omit, OpenAI
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, Omit
+from openai._models import FinalRequestOptions
 
 from kimi_mcp import __version__
 from kimi_mcp.inlining import Streamed
-from kimi_mcp.upstream.transport import Body, Connection, PacedBackend, PacedStream, Sockets
+from kimi_mcp.upstream.connections import Connection, PacedStream, StaleConnection
+from kimi_mcp.upstream.transport import Transport
 
 CONNECT_S = 10.0
 """Seconds for a connection, and again for its TLS handshake."""
@@ -46,24 +50,31 @@ Trouble = Literal["name", "certificate", "proxy", "connect", "slow-connect", "br
 answers, nobody answers in time, the connection broke, or it is no fault of the network at all."""
 
 
+class Refusal(Exception):
+    """An answer whose status is not 2xx."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
 class Answer:
     """A response whose body has not been read yet."""
 
-    def __init__(self, response: httpcore2.Response, body: Body) -> None:
-        self._body = body
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
         self._pieces: AsyncGenerator[bytes] | None = None
-        stream = cast(Mapping[str, Any], response.extensions).get("network_stream")  # pyright: ignore[reportUnknownMemberType]
+        stream: Any = response.extensions.get("network_stream")
         self.socket: PacedStream | None = stream.pace if isinstance(stream, Connection) else None
         """The socket it comes through; None where a proxy hides it."""
-        self.compressed: bool = any(
-            name.lower() == b"content-encoding" and value.strip().lower() != b"identity"
-            for name, value in response.headers
-        )
+        self.compressed: bool = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
         """Whether the body is compressed, though that was not asked for."""
 
     def pieces(self) -> AsyncGenerator[bytes]:
         """The body as it comes."""
-        self._pieces = self._body.pieces()
+        self._pieces = self._response.aiter_raw()
         return self._pieces
 
     async def aclose(self) -> None:
@@ -73,99 +84,117 @@ class Answer:
         with anyio.CancelScope(shield=True):
             if self._pieces is not None:
                 await self._pieces.aclose()  # left to the collector, it would close the socket some time later
-            await self._body.aclose()
+            await self._response.aclose()
 
 
 class Client:
-    """Requests to one endpoint."""
+    """Requests to one endpoint, sent by openai's client over the connections to its host."""
 
-    def __init__(self, base_url: str, key: str | None, sockets: Sockets) -> None:
-        self._base = httpx2.URL(base_url)
-        self._headers = _headers(base_url, key)
-        self._sockets = sockets
+    def __init__(self, base_url: str, key: str | None, http: httpx2.AsyncClient, transport: Transport) -> None:
+        patience = httpx2.Timeout(None, connect=CONNECT_S)
+        self._openai = _OpenAI(
+            api_key=key or "none", base_url=base_url, max_retries=0, timeout=patience, http_client=http
+        )
+        self._transport = transport
+        self._headers: dict[str, str | Omit] = {"X-Stainless-Retry-Count": Omit()}
+        if not key:
+            self._headers["Authorization"] = Omit()
 
     async def send(
-        self, method: Method, path: str, content: bytes | Streamed | None = None, content_type: str = "application/json"
+        self,
+        method: Method,
+        path: str,
+        content: bytes | Streamed | None = None,
+        content_type: str = "application/json",
+        on_sent: Callable[[int], None] | None = None,
     ) -> Answer:
         """Send a request; hand out the answer once its headers are there. The caller closes it.
 
-        ``path`` follows the base URL. Raises ``Refusal`` where the answer is not 2xx; httpcore2's errors pass.
+        ``path`` follows the base URL. ``on_sent`` gets the bytes of a streamed body that are sent, after each piece.
+        Raises ``Refusal`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle connection
+        turns out to be dead, the others go too, and the request is sent once more, by a new one.
         """
-        base, headers = self._base, self._headers
-        sent: bytes | AsyncGenerator[bytes] = b""
+        try:
+            return await self._send(method, path, content, content_type, on_sent)
+        except APIConnectionError as error:
+            if not any(isinstance(cause, StaleConnection) for cause in _causes(error)):
+                raise
+        await self._transport.close_idle()
+        return await self._send(method, path, content, content_type, on_sent)
+
+    async def _send(
+        self,
+        method: Method,
+        path: str,
+        content: bytes | Streamed | None,
+        content_type: str,
+        on_sent: Callable[[int], None] | None,
+    ) -> Answer:
+        headers = self._headers
+        if isinstance(content, Streamed):
+            headers = {**headers, "Content-Length": str(content.length)}
         if content is not None:
-            sent, size = (content, len(content)) if isinstance(content, bytes) else (_sent(content), content.length)
-            headers = [*headers, (b"Content-Type", content_type.encode()), (b"Content-Length", b"%d" % size)]
-        target = b"%b/%b" % (base.raw_path.rstrip(b"/"), path.encode())
-        url = httpcore2.URL(scheme=base.raw_scheme, host=base.raw_host, port=base.port, target=target)
-        request = httpcore2.Request(method, url, headers=headers, content=sent, extensions=_EXTENSIONS)
-        return Answer(*await self._sockets.send(request))
+            headers = {**headers, _CONTENT_TYPE: content_type}
+        options = FinalRequestOptions.construct(
+            method=method.lower(),
+            url=path,
+            headers=headers,
+            content=_sent(content, on_sent) if isinstance(content, Streamed) else content,
+        )
+        try:
+            response = await self._openai.request(
+                httpx2.Response, options, stream=True, stream_cls=cast(Any, AsyncStream)
+            )
+        except APIStatusError as error:
+            body = error.response.content
+            raise Refusal(error.status_code, dict(error.response.headers), body) from None
+        return Answer(cast(httpx2.Response, response))
 
 
-_EXTENSIONS = {"timeout": {"connect": CONNECT_S}}
-
-
-async def _sent(body: Streamed) -> AsyncGenerator[bytes]:
-    for piece in body.pieces():
+async def _sent(body: Streamed, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
+    """A body piece by piece, each read and encoded in a worker thread."""
+    pieces, sent = body.pieces(), 0
+    while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
         yield piece
-
-
-def _headers(base_url: str, key: str | None) -> list[tuple[bytes, bytes]]:
-    """What each request to an endpoint says of itself, but for its body: as openai's client prepares it.
-
-    It is asked once: the client takes as long over a request as all below it together.
-    """
-    caught = _Caught()
-    with httpx2.Client(transport=caught, trust_env=False) as way:
-        openai = _OpenAI(api_key=key or "none", base_url=base_url, timeout=None, max_retries=0, http_client=way)
-        unsaid = {"X-Stainless-Retry-Count": Omit(), **({} if key else {"Authorization": Omit()})}
-        openai.get("", cast_to=httpx2.Response, options={"headers": unsaid})
-    return caught.headers
-
-
-class _Caught(httpx2.BaseTransport):
-    """Keeps what would have been sent."""
-
-    def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.headers = list(request.headers.raw)
-        return httpx2.Response(204)
+        sent += len(piece)
+        if on_sent is not None:
+            on_sent(sent)
 
 
 class Clients:
-    """The clients that are open, over the sockets to each host."""
+    """The clients that are open, over the connections to each host."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str | None], Client] = {}
-        self._sockets: dict[tuple[str, str, str | None], Sockets] = {}
+        self._hosts: dict[tuple[str, str, str | None], tuple[httpx2.AsyncClient, Transport]] = {}
 
     def get(self, base_url: str, key: str | None) -> Client:
         """The client for an endpoint."""
         client = self._clients.get((base_url, key))
         if client is None:
-            client = self._clients[base_url, key] = Client(base_url, key, self._sockets_to(base_url))
+            client = self._clients[base_url, key] = Client(base_url, key, *self._host(base_url))
         return client
 
     async def aclose(self) -> None:
         """Close every socket. A later call opens new ones."""
         self._clients.clear()
-        while self._sockets:
-            await self._sockets.popitem()[1].aclose()
+        while self._hosts:
+            http, _ = self._hosts.popitem()[1]
+            await http.aclose()
 
-    def _sockets_to(self, base_url: str) -> Sockets:
+    def _host(self, base_url: str) -> tuple[httpx2.AsyncClient, Transport]:
         parts, proxy = urlsplit(base_url), proxy_for(base_url)
         host = parts.scheme, parts.netloc, proxy
-        if host not in self._sockets:
-            factory = httpcore2.AsyncConnectionPool(
-                ssl_context=self._trusted if parts.scheme == "https" else None,
+        if host not in self._hosts:
+            transport = Transport(
+                trusted=self._trusted if parts.scheme == "https" else None,
                 proxy=None if proxy is None else _proxy(proxy),
-                keepalive_expiry=KEEP_IDLE_S,
-                network_backend=PacedBackend(),
+                keep_idle_s=KEEP_IDLE_S,
             )
-            self._sockets[host] = Sockets(factory)
-        return self._sockets[host]
+            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+            http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, cookies=no_cookies)
+            self._hosts[host] = http, transport
+        return self._hosts[host]
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
@@ -198,17 +227,19 @@ def _proxy(url: str) -> httpcore2.Proxy:
 
 def trouble(error: Exception) -> Trouble:
     """What kind of trouble an exception of the libraries below stands for."""
+    if isinstance(error, APIConnectionError) and isinstance(error.__cause__, httpx2.HTTPError):
+        error = error.__cause__
     match error:
-        case httpcore2.ConnectTimeout():
+        case httpx2.ConnectTimeout():
             return "slow-connect"
-        case httpcore2.ProxyError():
+        case httpx2.ProxyError():
             return "proxy"
-        case httpcore2.ConnectError():
+        case httpx2.ConnectError():
             causes = _causes(error)
             if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
                 return "certificate"
             return "name" if any(isinstance(cause, socket.gaierror) for cause in causes) else "connect"
-        case httpcore2.NetworkError() | httpcore2.ProtocolError() | httpcore2.TimeoutException():
+        case httpx2.NetworkError() | httpx2.ProtocolError() | httpx2.TimeoutException():
             return "broken"
         case _:
             return "ours"
@@ -223,7 +254,10 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-class _OpenAI(OpenAI):
+_CONTENT_TYPE = "X-Content-Type"
+
+
+class _OpenAI(AsyncOpenAI):
     """OpenAI's client with headers of our own.
 
     Of itself it adds what stands in OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and OPENAI_PROJECT_ID, meant for another
@@ -233,3 +267,8 @@ class _OpenAI(OpenAI):
     @cached_property
     def default_headers(self) -> dict[str, str | Omit]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return {**_SAID, "Authorization": f"Bearer {self.api_key}"}
+
+    async def _prepare_request(self, request: httpx2.Request) -> None:
+        """Say of what type the body is: openai refuses a multipart body that is sent piece by piece."""
+        if (content_type := request.headers.pop(_CONTENT_TYPE, None)) is not None:
+            request.headers["Content-Type"] = content_type

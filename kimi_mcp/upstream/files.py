@@ -62,7 +62,7 @@ class Upload:
     size: int
     """Bytes."""
     chunks: Callable[[], Iterator[bytes]]
-    """Its content from the beginning, piece by piece, read from disk as it goes; called once for each attempt."""
+    """Its content from the beginning, piece by piece, read from disk in worker threads; called once an attempt."""
     on_sent: Callable[[int], None] | None = None
     """Told the bytes that are sent, after each piece."""
 
@@ -85,16 +85,15 @@ async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], flo
 
     def body() -> Iterator[bytes]:
         yield head
-        sent = 0
-        for piece in file.chunks():
-            yield piece
-            sent += len(piece)
-            if file.on_sent is not None:
-                file.on_sent(sent)
+        yield from file.chunks()
         yield tail
 
+    def sent(count: int) -> None:
+        if file.on_sent is not None and 0 < count - len(head) <= file.size:
+            file.on_sent(count - len(head))
+
     whole = Streamed(length=len(head) + file.size + len(tail), pieces=body)
-    told = await _told(client, "POST", "files", to, wall, whole, f"multipart/form-data; boundary={boundary}")
+    told = await _told(client, "POST", "files", to, wall, whole, f"multipart/form-data; boundary={boundary}", sent)
     if isinstance(told, Fault):
         return told
     identity = told.get("id")
@@ -125,9 +124,19 @@ async def _told(
     wall: Callable[[], float],
     content: Streamed | None = None,
     content_type: str = "",
+    on_sent: Callable[[int], None] | None = None,
 ) -> dict[str, Any] | Fault:
     """The JSON object that the provider answers with."""
-    found = await read_whole(client, path, to=to, wall=wall, method=method, content=content, content_type=content_type)
+    found = await read_whole(
+        client,
+        path,
+        to=to,
+        wall=wall,
+        method=method,
+        content=content,
+        content_type=content_type,
+        on_sent=on_sent,
+    )
     if isinstance(found, Fault):
         return found
     try:

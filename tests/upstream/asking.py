@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio.lowlevel
+import httpcore2
 
 from kimi_mcp.catalogue import load
 from kimi_mcp.inlining import Inline
@@ -66,6 +67,13 @@ async def close_all() -> None:
     """Close what the test opened, before its server goes."""
     while OPEN:
         await OPEN.pop().aclose()
+
+
+def connections(up: Upstream) -> list[httpcore2.AsyncConnectionInterface]:
+    """The connections to the one host that was asked."""
+    clients: Any = up._clients
+    ((_, transport),) = clients._hosts.values()
+    return transport.connections
 
 
 class Asked:

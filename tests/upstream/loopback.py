@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from tests.upstream.asking import close_all
@@ -101,3 +101,45 @@ async def saying(
         says.over.set()
         server.close()
         await server.wait_closed()
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
+"""Serves one connection: its two ends, and its number, from 1."""
+
+
+@asynccontextmanager
+async def serving(handle: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server of which each connection is in the hands of a test; yields its base URL."""
+    count = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await handle(reader, writer, count)
+        writer.close()
+        with suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1_000, ssl=tls)
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        await close_all()
+        server.close()
+        await server.wait_closed()
+
+
+async def request_of(reader: asyncio.StreamReader) -> bytes:
+    """The next request on a connection, whole."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+    return head + await reader.readexactly(int(length[1]) if length else 0)
+
+
+def kept_open(body: bytes, *, status: str = "200 OK", kind: str = "text/event-stream", chunked: bool = False) -> bytes:
+    """A whole response, after which the connection stays open."""
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n".encode()
+    if chunked:
+        return b"%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body)
+    return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)

@@ -14,8 +14,8 @@ import pytest
 from kimi_mcp.inlining import Inline
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream import Deadlines, Upstream
-from kimi_mcp.upstream.transport import LARGE_READ, PacedStream
-from tests.upstream.asking import OPEN, SHORT, Asked, Clock, ask, endpoint, upstream
+from kimi_mcp.upstream.connections import LARGE_READ, PacedStream
+from tests.upstream.asking import OPEN, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.upstream.loopback import response, saying
 
 SOON = Deadlines(first_token_s=0.3, idle_s=0.3, total_s=30)
@@ -131,10 +131,7 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
         async with anyio.create_task_group() as calls:
             for number in range(1_000):
                 calls.start_soon(one, number)
-    clients: Any = up._clients
-    (sockets,) = clients._sockets.values()
-    assert not sockets._busy
-    assert all(connection.is_idle() for connection in sockets._idle)
+    assert all(connection.is_idle() for connection in connections(up))
     assert up._slots.value == 50
     await up.aclose()
     with anyio.fail_after(5):
@@ -246,7 +243,7 @@ async def _waits(monkeypatch: pytest.MonkeyPatch, sizes: list[int], *, live: boo
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("kimi_mcp.upstream.transport.anyio.sleep", sleep)
+    monkeypatch.setattr("kimi_mcp.upstream.connections.anyio.sleep", sleep)
     inner: Any = _Inner(*sizes)
     stream = PacedStream(inner)
     assert await stream.receive()

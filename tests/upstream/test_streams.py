@@ -12,7 +12,7 @@ from kimi_mcp import bounds
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.upstream import attempt
 from kimi_mcp.upstream.sse import Payloads
-from tests.upstream.asking import SHORT, Asked, ask, close_all, upstream
+from tests.upstream.asking import SHORT, Asked, ask, close_all, connections, upstream
 from tests.upstream.loopback import response, saying
 
 
@@ -245,7 +245,5 @@ async def test_the_end_of_an_answer_is_not_held_up(sim: Simulator) -> None:
     took = anyio.current_time() - began
     assert asked.error is None
     assert took < 1.2
-    clients: Any = up._clients
-    (sockets,) = clients._sockets.values()
-    (connection,) = sockets._idle
+    (connection,) = connections(up)
     assert connection.is_idle()  # read to its very end: the connection can be used again

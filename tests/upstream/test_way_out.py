@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 from kimi_mcp.upstream.clients import proxy_for
 from tests.upstream.asking import KEY, ask, upstream
+from tests.upstream.certificates import certificate
 from tests.upstream.loopback import response, saying
 from tests.upstream.test_streams import TRANSCRIPT
 
@@ -56,37 +54,8 @@ async def test_a_request_goes_through_the_proxy_and_the_answer_comes_back(monkey
     assert KEY.encode() in request
 
 
-def _certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of our own for 127.0.0.1, and the context of a server that shows it."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kimi-mcp test")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
-        .not_valid_after(datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    public, private = folder / "public.pem", folder / "private.pem"
-    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, private)
-    return public, context
-
-
 async def test_a_certificate_that_nobody_trusts_is_refused_once_and_names_its_mend(tmp_path: Path) -> None:
-    _, context = _certificate(tmp_path)
+    _, context = certificate(tmp_path)
     async with saying(response(TRANSCRIPT), tls=context) as server:
         with anyio.fail_after(5):
             asked = await ask(upstream(), server.base_url)
@@ -99,7 +68,7 @@ async def test_a_certificate_that_nobody_trusts_is_refused_once_and_names_its_me
 async def test_an_answer_over_tls_does_not_fall_behind_though_each_token_is_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public, context = _certificate(tmp_path)
+    public, context = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(public))
     token = f"data: {json.dumps({'choices': [{'delta': {'content': 'x'}}]})}\n\n".encode()
     finish = f"data: {json.dumps({'choices': [{'delta': {}, 'finish_reason': 'stop'}]})}\n\ndata: [DONE]\n\n".encode()

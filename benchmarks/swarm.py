@@ -29,7 +29,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         with processes.closing([runner, provider]):
             for _ in range(2):
                 _swarm(runner, agents.prompt(AGENTS, STEPS, 0.05))
-            yield from _wall(runner, rounds, 0.2, most=1.1)
+            yield from _wall(runner, rounds, 0.2, most=1.3)
             yield from _wall(runner, 1, 3.0, most=1.02)
             yield from _wall(runner, rounds, 0.2, journal=True)
             yield from _wall(runner, 1, 3.0, journal=True)

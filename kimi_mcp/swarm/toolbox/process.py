@@ -2,8 +2,8 @@
 
 The SDK's own stdio client reads a line without any bound, in time that grows with its square, and leaves behind what
 a server started. So the pipes are ours: a line has a limit, whoever floods is read slowly, and with the server goes
-its whole process group. On Windows the SDK's client is used, which has a job object for that; there the limits don't
-hold, and stderr is not logged.
+its whole process group, on Linux with what has left that (``strays``). On Windows the SDK's client is used, which has
+a job object for that; there the limits don't hold, and stderr is not logged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from kimi_mcp.secrecy import scrub
 from kimi_mcp.swarm.toolbox.servers import Server, shown
+from kimi_mcp.swarm.toolbox.strays import Mark
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -59,7 +62,9 @@ LEAVE_S: Final = 1.0
 """Seconds that a server may take to leave once its stdin is closed."""
 
 END_S: Final = 0.4
-"""Seconds between SIGTERM and SIGKILL for whatever is left of its process group."""
+"""Seconds between SIGTERM and SIGKILL for whatever is left of its process group, or has left that."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -82,9 +87,10 @@ async def child_streams(server: Server, *, on_end: Callable[[], None]) -> AsyncG
         async with _by_the_sdk(server) as streams:
             yield streams
         return
+    mark = Mark()
     process = await anyio.open_process(
         list(server.command),
-        env=child_environment(server),
+        env={**child_environment(server), **mark.environment},
         cwd=server.folder,
         start_new_session=True,
     )
@@ -108,7 +114,7 @@ async def child_streams(server: Server, *, on_end: Callable[[], None]) -> AsyncG
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(process, patient=calm)
+            await _end(process, mark, patient=calm)
         for stream in (to_session, from_server, to_server, from_session):
             stream.close()
 
@@ -304,21 +310,32 @@ async def _leave(process: Process) -> None:
     await _until(lambda: process.returncode is not None, LEAVE_S)
 
 
-async def _end(process: Process, *, patient: bool) -> None:
-    """End whatever is left of its process group; bounded, and never in vain but for what left the group itself."""
+async def _end(process: Process, mark: Mark, *, patient: bool) -> None:
+    """End whatever it started and is left: of its process group, and of what has left that. Bounded."""
     group = process.pid  # it leads a session of its own
     if not patient and process.stdin is not None:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             await process.stdin.aclose()
-    if _signal(group, signal.SIGTERM):
-        await _until(lambda: process.returncode is not None and not _signal(group, 0), END_S)
+    there = _signal(group, signal.SIGTERM)
+    if (strays := await _in_thread(partial(mark.signal, signal.SIGTERM))) or there:
+        await _until(lambda: _is_over(process) and not any(map(mark.is_on, strays)), END_S)
         if _signal(group, signal.SIGKILL):
             await _until(lambda: process.returncode is not None, END_S)
+        await _in_thread(partial(mark.kill, END_S))
     # A descendant that left the group may hold the pipes; nothing public closes them without waiting for it.
     transport: Any = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
         with suppress(PermissionError):
             transport.close()
+
+
+def _is_over(process: Process) -> bool:
+    return process.returncode is not None and not _signal(process.pid, 0)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Not among the threads of others, who may all be waiting for a slow disk or resolver."""
+    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
 def _signal(group: int, number: int) -> bool:

@@ -180,6 +180,22 @@ def main() -> None:
         program = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         child = subprocess.Popen([sys.executable, "-c", program])
         Path(value("pids")).write_text(f"{os.getpid()} {child.pid}")
+    if "stray" in FLAGS:  # it starts a session of its own, is orphaned at once, and ends by no word
+        program = (
+            "import os, signal, sys, time\n"
+            "if os.fork(): os._exit(0)\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "file = sys.argv[1]\n"
+            "open(file + '.new', 'w').write(str(os.getpid()))\n"
+            "os.rename(file + '.new', file)\n"
+            "time.sleep(600)\n"
+        )
+        stray = value("stray-pid")
+        command = [sys.executable, "-c", program, stray]
+        quiet: Any = subprocess.DEVNULL
+        subprocess.run(command, start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet, check=True)
+        while not Path(stray).exists():
+            time.sleep(0.01)
     if "die-at-start" in FLAGS:
         sys.exit(1)
     if "once" in FLAGS:

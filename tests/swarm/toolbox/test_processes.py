@@ -14,6 +14,7 @@ import pytest
 
 from kimi_mcp.errors import InvalidArguments, NotConfigured
 from kimi_mcp.swarm.toolbox import Limits, Toolbox, ToolResult, open_toolbox
+from kimi_mcp.swarm.toolbox.strays import VARIABLE
 from tests.swarm.toolbox.conftest import SHORT, ServersFile, odd
 
 GOOD = {"command": sys.executable, "args": [str(Path(__file__).with_name("good_server.py"))]}
@@ -299,7 +300,19 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
         seen = json.loads(said(await echo(toolbox, "environment")))
     assert seen["MODE"] == "fast"
     assert seen["GIVEN"]
-    assert set(seen) <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "GIVEN", "MODE", "LC_CTYPE", "PWD"}
+    assert set(seen) <= {
+        "HOME",
+        "LOGNAME",
+        "PATH",
+        "SHELL",
+        "TERM",
+        "USER",
+        "GIVEN",
+        "MODE",
+        "LC_CTYPE",
+        "PWD",
+        VARIABLE,
+    }
     assert "sk-value-of-MOONSHOT_API_KEY" not in json.dumps(seen)
 
 

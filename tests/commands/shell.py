@@ -5,6 +5,7 @@ In this process is the rule. A process of its own is for what only one has: sign
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -55,12 +56,16 @@ async def kimi(*arguments: str, settings: dict[str, str] | None = None, stdin: b
     A command that is ended by a signal leaves its process at once, so it needs one of its own: :func:`started`.
     """
     with anyio.fail_after(60):
-        return await anyio.to_thread.run_sync(partial(kimi_here, *arguments, settings=settings, stdin=stdin))
+        # One that hangs is left behind with the streams, and fails this test and those that run a command after it.
+        run = partial(kimi_here, *arguments, settings=settings, stdin=stdin)
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
 
 
 def kimi_here(*arguments: str, settings: dict[str, str] | None = None, stdin: bytes = b"") -> Ended:
     """The same for a test that is no coroutine."""
-    with _ALONE, pytest.MonkeyPatch.context() as process:
+    assert _ALONE.acquire(timeout=60), "a command before this one hangs"
+    with contextlib.ExitStack() as after, pytest.MonkeyPatch.context() as process:
+        after.callback(_ALONE.release)
         process.setattr(sys, "argv", [str(Path(kimi_mcp.__file__).with_name("__main__.py")), *arguments])
         done = CliRunner().invoke(
             app, arguments, input=stdin, env=settings, catch_exceptions=False, prog_name="kimi-mcp"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kimi_mcp import access, catalogue
+from tests import queries
 
 KEYS = set(access.key_variables(catalogue.load()))
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
@@ -48,6 +49,14 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
                 environment.delenv(name)
         environment.setenv("KIMI_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_slow_statements() -> Iterator[None]:
+    """No statement that a test has the store execute goes through a table that grows."""
+    with queries.watched() as wrong:
+        yield
+    assert wrong == []
 
 
 @pytest.fixture(autouse=True)

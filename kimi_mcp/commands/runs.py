@@ -215,7 +215,7 @@ def prune(
 
     async def clear(journal: Journal) -> tuple[list[Record], int]:
         before = time.time() - keep * 86_400
-        old = [one for one in await journal.overview(None) if one.ended_at is not None and one.ended_at < before]
+        old = await journal.overview(None, ended_before=before)
         gone = set(await journal.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 

@@ -190,16 +190,17 @@ class Journal:
         *,
         status: Status | None = None,
         since: float | None = None,
+        ended_before: float | None = None,
         most: int | None = None,
     ) -> list[Record]:
         """The newest runs first, for a list: without what was sent, the answer and the reasoning.
 
-        ``status`` and ``since`` (seconds since 1970) leave the others out; what died is settled before.
+        ``status``, ``since`` and ``ended_before`` (seconds since 1970) leave others out; what died is settled first.
         """
         await self.orphans()
 
         def read(connection: Connection) -> list[Record]:
-            rows = sql.overview(connection, caller, status, since, most)
+            rows = sql.overview(connection, caller, status=status, since=since, ended_before=ended_before, most=most)
             return [self._record(connection, row, texts=False) for row in rows]
 
         return await self._database.read(read)

@@ -78,7 +78,13 @@ def latest(connection: Connection, caller: str | None, most: int | None) -> list
 
 
 def overview(
-    connection: Connection, caller: str | None, status: str | None, since: float | None, most: int | None
+    connection: Connection,
+    caller: str | None,
+    *,
+    status: str | None = None,
+    since: float | None = None,
+    ended_before: float | None = None,
+    most: int | None = None,
 ) -> list[Found]:
     """The newest runs as ``latest`` has them, but without their texts: those may be long, and runs many."""
     texts: dict[str, ColumnElement[Any]] = {"request": literal("{}"), **dict.fromkeys(_TEXTS, null())}
@@ -90,6 +96,8 @@ def overview(
         newest = newest.where(runs.c.status + "" == status)  # an expression: the index on it would have them all sorted
     if since is not None:
         newest = newest.where(runs.c.started_at >= since)
+    if ended_before is not None:
+        newest = newest.where(runs.c.ended_at < ended_before).order_by(None).order_by(runs.c.ended_at.desc())
     return list(connection.execute(newest.limit(most)))
 
 

@@ -54,7 +54,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
 
     def second(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE runs ADD COLUMN mood TEXT"))
-        connection.execute(text("UPDATE runs SET mood = 'good'"))
+        connection.execute(text("UPDATE runs SET mood = 'good' WHERE id = 'run_1'"))
 
     def fails(connection: Connection) -> None:
         second(connection)

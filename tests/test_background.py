@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from types import ModuleType
 
 import anyio
 import pytest
 
+from kimi_mcp import journal, runs, server
 from kimi_mcp.background import contained, start_contained
 from kimi_mcp.errors import NotConfigured
 
@@ -50,3 +53,14 @@ async def test_a_cancellation_passes() -> None:
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert ended == []
+
+
+def test_nothing_is_started_among_a_servers_runs_but_what_is_contained() -> None:
+    sources = [Path(server.__file__), *(file for room in (runs, journal) for file in room_of(room).glob("*.py"))]
+    assert len(sources) > 10
+    assert [file.name for file in sources if ".start_soon(" in file.read_text(encoding="utf-8")] == []
+
+
+def room_of(room: ModuleType) -> Path:
+    assert room.__file__ is not None
+    return Path(room.__file__).parent

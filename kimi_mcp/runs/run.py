@@ -360,7 +360,7 @@ class Run:
             left = self.outcome is None and self._stopped is None and not self._scope.cancel_called
             if self.outcome is None:
                 self.outcome = self._cut_off()
-            if left and self.task is not None:
+            if left and self.task is not None and keeper.journal.keeps:
                 keeper.leave(self)  # another server goes on with it
             else:
                 with anyio.CancelScope(shield=True):

@@ -16,6 +16,7 @@ from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Tally
 from kimi_mcp.swarm.toolbox import ToolResult
+from kimi_mcp.swarm.tooling import NoTools
 from kimi_mcp.types import Completion, Usage
 from tests.swarm.asking import (
     LEADS,
@@ -214,6 +215,24 @@ async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(
             await run.cancel()
     assert run.outcome is not None
     assert (run.outcome.status, run.outcome.answer, run.outcome.error) == ("completed", "A and B.", None)
+
+
+async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to_go_on(sim: Simulator) -> None:
+    sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, gate="never"))
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    call = SwarmCall(prompt="Tell me about {{item}}.", items=("A", "B"))
+    async with housed(sim) as (engine, runs):
+        runs.start(run, lambda run: run_swarm(call, run, engine, pace=quick(), toolbox=NoTools))
+        await sim.until(lambda: sim.waiting_at("never") == 1)
+        with anyio.fail_after(5):
+            while run.work is None or "1 running, 1 done" not in run.phase():
+                await anyio.sleep(0.005)
+    assert not runs.has_left
+    assert run.outcome is not None
+    assert (run.outcome.status, statuses(run.outcome)) == ("partial", ["completed", "cancelled"])
+    assert "A is round." in run.outcome.answer
+    assert run.outcome.error is not None
+    assert "The server was stopped" in run.outcome.error.message
 
 
 class Forgetful(PassingSteps):

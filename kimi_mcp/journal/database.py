@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
 from kimi_mcp.journal import faults
+from kimi_mcp.journal.binding import bind
 from kimi_mcp.journal.hands import Asked, Hand, Operation
 from kimi_mcp.journal.place import FILE
 from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
@@ -180,11 +181,15 @@ class Database:
 
     def _prepare(self, connection: Connection) -> None:
         """Make the tables what they should be; again, where another server made them at the same moment."""
-        operations = [self._brought_up_to_date, self._on_open]
+        operations = [self._brought_up_to_date, self._bind, self._on_open]
         try:
             _transaction(connection, operations, writes=True)
         except (IntegrityError, ProgrammingError):
             _transaction(connection, operations, writes=True)
+
+    def _bind(self, connection: Connection) -> None:
+        if self._url is not None and self._folder is not None:
+            bind(connection, self._folder)
 
     def _close_engine(self) -> None:
         engine, self._engine = self._engine, None

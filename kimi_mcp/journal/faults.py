@@ -105,6 +105,16 @@ def damaged(name: str | None) -> NotConfigured:
     )
 
 
+def other_folder() -> NotConfigured:
+    """The error for a database that belongs to another data folder."""
+    return NotConfigured(
+        "The database that KIMI_DATABASE_URL names belongs to another data folder: its servers could not be told from "
+        "dead ones here.",
+        fix="Set KIMI_DATA_DIR to that folder, or KIMI_DATABASE_URL to another database. If that folder is gone for "
+        "good, delete the row `folder` from the database's table `about`, and this one takes its place.",
+    )
+
+
 def without_thread() -> NotConfigured:
     """The error where the system gives no thread to work in."""
     return NotConfigured(

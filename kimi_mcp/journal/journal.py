@@ -71,6 +71,8 @@ class Journal:
     ) -> None:
         self.keeps = folder is not None
         """Whether anything is written down."""
+        self.is_remote = url is not None
+        """Whether it is a database that was named: one that is silent may still do what it was asked."""
         self.presence = Presence(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall

@@ -69,7 +69,7 @@ def survey(settings: Settings) -> Survey:
     if settings.journal == "off":
         return Survey(kept=False)
     if settings.database_url is not None:
-        return _of_url(settings.database_url)
+        return _of_url(settings.database_url, folder_of(settings))
     folder = folder_of(settings)
     file = folder / FILE
     try:
@@ -128,11 +128,12 @@ def _connected(file: Path, how: str) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE_S)
 
 
-def _of_url(url: str) -> Survey:
+def _of_url(url: str, folder: Path) -> Survey:
     """What can be said of a database by its URL, of which nothing is shown: a password may stand in it."""
     from sqlalchemy import func, inspect, select
     from sqlalchemy.exc import SQLAlchemyError
 
+    from kimi_mcp.journal import binding
     from kimi_mcp.journal.database import made_engine, version_of
     from kimi_mcp.journal.tables import VERSION, about, runs
 
@@ -145,6 +146,7 @@ def _of_url(url: str) -> Survey:
                 return Survey()
             if (version := version_of(connection)) > VERSION:
                 raise faults.newer(version, VERSION)
+            binding.check(connection, folder)
             count = connection.execute(select(func.count()).select_from(runs)).scalar_one()
     except KimiError as error:
         return Survey(error=error)

@@ -13,9 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import TaskGroup
 
-from kimi_mcp.background import start_contained
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.runs.run import Run
 from kimi_mcp.types import TextPart, Turn
@@ -29,20 +27,23 @@ KEEP = 64
 WRITTEN_WITHIN_S = 0.5
 """Seconds that a run waits for its end to be in the journal; then it goes into a file beside it."""
 
-RETRY_EVERY_S = 0.5
-"""Seconds between two attempts to write what the journal did not take."""
+RETRY_AFTER_S = 0.5
+"""Seconds after which it is tried again to write what the journal did not take, at first; then ever later."""
+
+RETRY_EVERY_S = 30.0
+"""Seconds between two attempts at most."""
 
 
 class Ends:
     """The ends of one process's runs, until they are written. ``not_written`` hears why one is not."""
 
-    def __init__(self, journal: Journal, tasks: TaskGroup, not_written: Callable[[BaseException], None]) -> None:
-        self._journal, self._tasks, self._not_written = journal, tasks, not_written
+    def __init__(self, journal: Journal, not_written: Callable[[BaseException], None]) -> None:
+        self._journal, self._not_written = journal, not_written
         self._pending: dict[str, tuple[Run, Outcome]] = {}
         self._saved: set[str] = set()
         self._unrecorded: deque[Run] = deque(maxlen=KEEP)
         self._writing: set[asyncio.Future[bool]] = set()
-        self._retrying = False
+        self._retrying: asyncio.Future[None] | None = None
 
     @property
     def readable(self) -> list[Run]:
@@ -82,9 +83,10 @@ class Ends:
         if not saved and turns_of(run, outcome) is not None:
             # If this server is killed now, nobody will know of this turn: it is not told as one of its conversation.
             run.outcome = replace(outcome, conversation_id=None)
-        if not self._retrying:
-            self._retrying = True
-            start_contained(self._tasks, "the ends of runs can't be written down", self._retry)
+        if outcome.run_id is None and len(self._pending) > KEEP:
+            del self._pending[run.id]  # a refused call: at worst its record says for a while that it runs
+        elif self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.ensure_future(self._retry())
 
     async def _write(self, run: Run, outcome: Outcome) -> bool:
         """Whether it is in the journal, or never can be."""
@@ -124,14 +126,18 @@ class Ends:
 
     async def _retry(self) -> None:
         """Write what the journal did not take, as long as there is any."""
-        try:
-            while self._pending:
-                await anyio.sleep(RETRY_EVERY_S)
-                for run, outcome in list(self._pending.values()):
-                    if not self._writing and run.id in self._pending:
-                        await self._write(run, outcome)
-        finally:
-            self._retrying = False
+        after = RETRY_AFTER_S
+        while self._pending:
+            await anyio.sleep(after)
+            after = min(2 * after, RETRY_EVERY_S)
+            for run, outcome in list(self._pending.values()):
+                if not self._writing and run.id in self._pending and await self._write(run, outcome):
+                    after = RETRY_AFTER_S
+
+    def close(self) -> None:
+        """Try no more: the process ends."""
+        if self._retrying is not None:
+            self._retrying.cancel()
 
 
 def turns_of(run: Run, outcome: Outcome) -> tuple[Turn, ...] | None:

@@ -81,7 +81,7 @@ class Runs:
         self._tasks = tasks
         self.limits = limits or Limits()
         """What they may cost."""
-        self._writer = Writer(journal, self.limits, tasks)
+        self._writer = Writer(journal, self.limits)
         self._take_up, self._tallied = take_up, tallied
         self._live: dict[str, Run] = {}
         self._watching = self._left = False
@@ -213,6 +213,7 @@ class Runs:
     async def aclose(self) -> None:
         """Let go of the journal, once no run lives any more; tell whose end it has not taken until then."""
         ends = self._writer.ends
+        ends.close()
         unwritten, lost = ends.unwritten, ends.lost
         if lost and self.journal.keeps:
             log.warning(

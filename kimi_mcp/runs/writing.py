@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from anyio.abc import TaskGroup
-
 from kimi_mcp.errors import KimiError
 from kimi_mcp.journal.records import Entry, Grown, turn_as_json
 from kimi_mcp.outcome import Outcome
@@ -31,8 +29,8 @@ log = logging.getLogger(__name__)
 class Writer:
     """What is written down of the runs of one process. Mutable: it remembers how far it is."""
 
-    def __init__(self, journal: Journal, limits: Limits, tasks: TaskGroup) -> None:
-        self.ends = Ends(journal, tasks, self._not_written)
+    def __init__(self, journal: Journal, limits: Limits) -> None:
+        self.ends = Ends(journal, self._not_written)
         """How its runs ended, until the journal has that."""
         self.said_broken = False
         """Whether the log has been told that the journal fails."""
@@ -66,8 +64,12 @@ class Writer:
         if run.recorded:
             await self._journal.renew(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
             return
-        run.may_be_recorded = True
-        await self._journal.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
+        before, run.may_be_recorded = run.may_be_recorded, True
+        try:
+            await self._journal.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
+        except KimiError:
+            run.may_be_recorded = before or self._journal.is_remote  # else it was refused, whole
+            raise
         run.recorded = True
         if run.abandoned:
             await self._journal.abandon(run.id, True)

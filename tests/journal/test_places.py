@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from kimi_mcp.errors import NotConfigured
 from kimi_mcp.journal import database, tables
 from kimi_mcp.journal.place import FILE
+from kimi_mcp.journal.survey import survey
+from kimi_mcp.settings import Settings
 from tests.journal.keeping import CALLER, begin, end, everything, journal, wrong
 
 DIALECTS: tuple[Dialect, ...] = (sqlite.dialect(), postgresql.dialect())
@@ -52,6 +54,37 @@ async def test_a_folder_of_other_things_keeps_its_mode_and_the_file_is_still_our
         await begin(kept)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert (folder / FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_database_belongs_to_one_data_folder(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'named.sqlite3'}"
+    first, second = tmp_path / "first", tmp_path / "second"
+    async with journal(first, url=url) as kept, journal(first, url=url) as same, journal(second, url=url) as other:
+        await begin(kept)
+        assert await same.find("run_1", CALLER) is not None
+        with pytest.raises(NotConfigured) as refused:
+            await other.find("run_1", CALLER)
+        assert "KIMI_DATA_DIR" in wrong(refused.value)
+        assert "KIMI_DATABASE_URL" in wrong(refused.value)
+        looked = survey(Settings(database_url=url, data_dir=str(second)))
+        assert looked.error is not None
+        assert wrong(looked.error) == wrong(refused.value)
+        assert survey(Settings(database_url=url, data_dir=str(first))).error is None
+    first.rename(tmp_path / "moved")
+    async with journal(tmp_path / "moved", url=url) as kept:
+        assert await kept.find("run_1", CALLER) is not None, "a folder stays itself where it is moved"
+    with closing(sqlite3.connect(tmp_path / "named.sqlite3")) as file, file:
+        file.execute("DELETE FROM about WHERE name = 'folder'")
+    async with journal(second, url=url) as other:
+        assert await other.find("run_1", CALLER) is not None, "which the error says how to do"
+
+
+async def test_two_servers_that_start_at_once_agree_on_their_folder(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'named.sqlite3'}"
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        for number in range(8):
+            kept = await stack.enter_async_context(journal(tmp_path / "data", url=url))
+            tasks.start_soon(begin, kept, f"run_{number}")
 
 
 @POSIX

@@ -30,7 +30,7 @@ WRITTEN_WITHIN_S = 0.5
 RETRY_AFTER_S = 0.5
 """Seconds after which it is tried again to write what the journal did not take, at first; then ever later."""
 
-RETRY_EVERY_S = 30.0
+RETRY_EVERY_S = 5.0
 """Seconds between two attempts at most."""
 
 
@@ -42,7 +42,7 @@ class Ends:
         self._pending: dict[str, tuple[Run, Outcome]] = {}
         self._saved: set[str] = set()
         self._unrecorded: deque[Run] = deque(maxlen=KEEP)
-        self._writing: set[asyncio.Future[bool]] = set()
+        self._writing: dict[str, asyncio.Future[bool]] = {}
         self._retrying: asyncio.Future[None] | None = None
 
     @property
@@ -72,8 +72,8 @@ class Ends:
             return
         self._pending[run.id] = run, outcome
         writing = asyncio.ensure_future(self._write(run, outcome))  # it outlives who waits for it, and is not cancelled
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
+        self._writing[run.id] = writing
+        writing.add_done_callback(lambda _: self._writing.pop(run.id))
         await asyncio.wait([writing], timeout=WRITTEN_WITHIN_S)
         if writing.done() and writing.result():
             return
@@ -130,9 +130,9 @@ class Ends:
         while self._pending:
             await anyio.sleep(after)
             after = min(2 * after, RETRY_EVERY_S)
-            for run, outcome in list(self._pending.values()):
-                if not self._writing and run.id in self._pending and await self._write(run, outcome):
-                    after = RETRY_AFTER_S
+            left = [each for run_id, each in self._pending.items() if run_id not in self._writing]
+            if any(await asyncio.gather(*(self._write(run, outcome) for run, outcome in left))):
+                after = RETRY_AFTER_S  # it works again
 
     def close(self) -> None:
         """Try no more: the process ends."""

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-VARIABLE: Final = "KIMI_MCP_TOOL_SERVER"
+VARIABLE: Final = "TOOL_SERVER_OF_KIMI_MCP"
 """The environment variable that holds the mark."""
 
 _PROCESSES = Path("/proc")

@@ -263,6 +263,7 @@ async def _called(
     from kimi_mcp.policy import reported
 
     house = context.lifespan_context
+    until = anyio.current_time() + (inf if _is_patient(context) else house.settings.reply_within_s)
     working = await house.opened()
     host, key = _host(context), _call_key(tool, said, stamps)
     run = rejoined = await working.runs.rejoin(caller=LOCAL, host=host, key=key)
@@ -270,7 +271,7 @@ async def _called(
         run = working.start(work, prompt, tool=tool.name, host=host, key=key)
     request_id = coerce_request_id(context.request_id or 0)
     house.waiting[request_id] = run
-    await _wait(context, run, inf if _is_patient(context) else house.settings.reply_within_s)
+    await _wait(context, run, until)
     house.waiting.pop(request_id, None)
     outcome = await run.look()
     if rejoined is not None:
@@ -324,14 +325,14 @@ async def _look(context: Context, look: Look) -> Outcome:
         raise InvalidArguments(
             f"`action` {look.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
         )
+    until = anyio.current_time() + (house.settings.reply_within_s if look.wait_s is None else look.wait_s)
     runs = (await house.opened()).runs
     if look.run_id is None:
         return Outcome(status="completed", answer=presenting.run_list(await runs.latest(LOCAL)))
     run = await runs.find(look.run_id, LOCAL, go_on=look.action != "cancel")
     match look.action:
         case "wait":
-            within = house.settings.reply_within_s if look.wait_s is None else look.wait_s
-            await _wait(context, run, within)
+            await _wait(context, run, until)
             return await run.look()
         case "status":
             return await run.look()
@@ -342,16 +343,19 @@ async def _look(context: Context, look: Look) -> Outcome:
             return await run.look()
 
 
-async def _wait(context: Context, run: Seen, within_s: float) -> None:
-    """Until the run has ended or the caller has waited long enough, telling it meanwhile what is going on."""
+async def _wait(context: Context, run: Seen, until: float) -> None:
+    """Until the run has ended or the caller has waited long enough, telling it meanwhile what is going on.
+
+    ``until``: by anyio's clock; it was set as the call arrived, so that what it waited for before counts too.
+    """
     start = anyio.current_time()
     tick, ended = start + FIRST_PROGRESS_S, False
     while True:
-        with anyio.move_on_at(min(tick, start + within_s)):
+        with anyio.move_on_at(min(tick, until)):
             await run.ended()
             ended = True
         now = anyio.current_time()
-        if ended or now >= start + within_s:
+        if ended or now >= until:
             return
         await context.session.report_progress(round(now - start, 1), message=run.phase())
         tick = anyio.current_time() + PROGRESS_EVERY_S

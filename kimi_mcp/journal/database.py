@@ -7,20 +7,29 @@ of the database becomes one of our errors here; the next call opens it anew.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import anyio
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.errors import KimiError, NotConfigured
@@ -28,6 +37,7 @@ from kimi_mcp.journal import faults
 from kimi_mcp.journal.binding import bind
 from kimi_mcp.journal.hands import Asked, Hand, Operation
 from kimi_mcp.journal.place import FILE
+from kimi_mcp.journal.remote import ANSWERS_WITHIN_S, Connections, connect_arguments
 from kimi_mcp.journal.tables import MIGRATIONS, SCHEMA, VERSION, about
 
 LOCKED_S = 5.0
@@ -51,13 +61,23 @@ class Database:
     """One database, opened by the first who needs it.
 
     ``folder``: where the file lies; None: everything is kept in memory. ``url``: another database than that file.
-    ``on_open`` is done in the transaction that opens it.
+    ``on_open`` is done in the transaction that opens it. ``answers_within_s``: seconds for which a server is waited
+    for; a file keeps ``LOCKED_S`` by itself.
     """
 
-    def __init__(self, folder: Path | None, url: str | None = None, *, on_open: Operation[None]) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        url: str | None = None,
+        *,
+        on_open: Operation[None],
+        answers_within_s: float = ANSWERS_WITHIN_S,
+    ) -> None:
         self._folder = folder
         self._url = url
         self._on_open = on_open
+        self._connections = Connections() if url is not None and not _is_file(url) else None
+        self._patience_s = math.inf if self._connections is None else answers_within_s
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._file: Identity | None = None
@@ -66,11 +86,18 @@ class Database:
 
     async def write(self, operation: Operation[T]) -> T:
         """Do it in a transaction; returns once it is committed. A caller that is cancelled meanwhile stops nothing."""
-        return await self._writer.ask(operation)
+        return await self._answered(self._writer, operation)
 
     async def read(self, operation: Operation[T]) -> T:
         """Do it on what is committed."""
-        return await self._reader.ask(operation)
+        return await self._answered(self._reader, operation)
+
+    async def _answered(self, hand: Hand, operation: Operation[T]) -> T:
+        try:
+            with anyio.fail_after(self._patience_s):
+                return await hand.ask(operation)
+        except TimeoutError:
+            raise faults.silent() from None
 
     def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
         """Do it in a transaction some time soon; ``done`` hears, in the loop, that it is, or why it can't be done."""
@@ -95,7 +122,7 @@ class Database:
         try:
             results = self._done(hand, [one.operation for one in asked])
         except Exception as fault:  # noqa: BLE001 - handed to everyone who waits for it
-            if len(asked) == 1 or faults.is_trouble(fault) or isinstance(fault, OSError):
+            if len(asked) == 1 or _is_trouble(fault) or isinstance(fault, OSError):
                 error = self._ours(fault, hand)
                 for one in asked:
                     one.failed(error)
@@ -107,9 +134,10 @@ class Database:
             one.done(result)
 
     def _done(self, hand: Hand, operations: list[Operation[Any]]) -> list[Any]:
-        connection = self._connection(hand)
         writes = hand is self._writer
-        return _transaction(connection, [partial(_is_known, alone=writes), *operations], writes=writes)[1:]
+        known = partial(_is_known, alone=writes)
+        with nullcontext() if self._connections is None else self._connections.bounded(self._patience_s):
+            return _transaction(self._connection(hand), [known, *operations], writes=writes)[1:]
 
     def _ours(self, fault: Exception, hand: Hand) -> KimiError:
         if isinstance(fault, KimiError):
@@ -165,6 +193,8 @@ class Database:
         file = self._own_file
         self._file = None if file is None else _identity(file)
         engine = _engine(self._url, self._folder)
+        if self._connections is not None:
+            self._connections.watch(engine)
         try:
             with engine.connect() as connection:
                 self._version(connection)  # before anything is changed in a file that may not be ours
@@ -339,6 +369,20 @@ def lacks_columns(connection: Connection) -> bool:
     )
 
 
+def _is_trouble(fault: BaseException) -> bool:
+    """Whether a fault is one of the database or of the way to it, not of what was asked of it."""
+    remote = isinstance(fault, OperationalError | InterfaceError) and faults.code_of(fault) is None
+    return remote or faults.is_trouble(fault)
+
+
+def _is_file(url: str) -> bool:
+    """Whether a URL names a database that is a file; False where it names none, which is said when it is opened."""
+    try:
+        return make_url(url).get_backend_name() == "sqlite"
+    except ArgumentError:
+        return False
+
+
 def _engine(url: str | None, folder: Path | None) -> Engine:
     if url is None and folder is None:
         engine = create_engine(
@@ -368,7 +412,7 @@ def made_engine(url: str) -> Engine:
             named,
             isolation_level="AUTOCOMMIT",  # transactions are said in words: SQLite's have to be IMMEDIATE
             poolclass=NullPool,
-            connect_args={"timeout": LOCKED_S, "check_same_thread": False} if sqlite else {},
+            connect_args={"timeout": LOCKED_S, "check_same_thread": False} if sqlite else connect_arguments(named),
         )
         if engine.dialect.is_async or (sqlite and named.database in (None, "", ":memory:")):
             raise ValueError

@@ -105,6 +105,17 @@ def damaged(name: str | None) -> NotConfigured:
     )
 
 
+def silent() -> NotConfigured:
+    """The error for a database server that does not answer."""
+    return _error(
+        (
+            "The database that KIMI_DATABASE_URL names did not answer in time.",
+            f"See that its server runs and can be reached, {{elsewhere}}, {_OFF}.",
+        ),
+        by_url=True,
+    )
+
+
 def other_folder() -> NotConfigured:
     """The error for a database that belongs to another data folder."""
     return NotConfigured(

@@ -29,6 +29,7 @@ from kimi_mcp.journal.pending import End, PendingEnds
 from kimi_mcp.journal.place import folder_of
 from kimi_mcp.journal.presence import Presence
 from kimi_mcp.journal.records import Conversation, Entry, Grown, Record, Step, turns_as_json
+from kimi_mcp.journal.remote import ANSWERS_WITHIN_S
 from kimi_mcp.journal.retention import DAY_S, Retention
 from kimi_mcp.journal.totals import Totals, totals
 from kimi_mcp.outcome import Outcome
@@ -52,13 +53,19 @@ TURN_EVERY_S = 0.1
 def open_journal(settings: Settings) -> Journal:
     """The journal that the settings name; its file is opened by the first who needs it."""
     folder = None if settings.journal == "off" else folder_of(settings)
-    return Journal(folder, url=settings.database_url if folder else None, keep_days=settings.runs_keep_days)
+    return Journal(
+        folder,
+        url=settings.database_url if folder else None,
+        keep_days=settings.runs_keep_days,
+        answers_within_s=min(ANSWERS_WITHIN_S, settings.reply_within_s),
+    )
 
 
 class Journal:
     """The runs, conversations and steps of all servers that share a folder.
 
-    ``folder`` None keeps everything in memory, for as long as the process lives.
+    ``folder`` None keeps everything in memory, for as long as the process lives. ``answers_within_s``: seconds for
+    which a database server is waited for.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Journal:
         *,
         url: str | None = None,
         keep_days: int = 30,
+        answers_within_s: float = ANSWERS_WITHIN_S,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.keeps = folder is not None
@@ -76,7 +84,7 @@ class Journal:
         self.presence = Presence(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
-        self._database = Database(folder, url, on_open=self._opened)
+        self._database = Database(folder, url, on_open=self._opened, answers_within_s=answers_within_s)
         self.retention = Retention(
             self._database, server=self.presence.id, alive=self.presence.alive, keep_days=keep_days, wall=wall
         )

@@ -135,13 +135,16 @@ def _of_url(url: str, folder: Path) -> Survey:
 
     from kimi_mcp.journal import binding
     from kimi_mcp.journal.database import made_engine, version_of
+    from kimi_mcp.journal.remote import ANSWERS_WITHIN_S, Connections
     from kimi_mcp.journal.tables import VERSION, about, runs
 
     try:
         engine = made_engine(url)
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
             return Survey()  # to look would make it
-        with closing(engine.connect()) as connection:
+        connections = Connections()
+        connections.watch(engine)
+        with connections.bounded(ANSWERS_WITHIN_S), closing(engine.connect()) as connection:
             if not inspect(connection).has_table(about.name):
                 return Survey()
             if (version := version_of(connection)) > VERSION:
@@ -151,7 +154,7 @@ def _of_url(url: str, folder: Path) -> Survey:
     except KimiError as error:
         return Survey(error=error)
     except SQLAlchemyError as fault:
-        return Survey(error=_damaged() if faults.code_of(fault) in faults.DAMAGED else faults.told(fault))
+        return Survey(error=_damaged() if faults.code_of(fault) in faults.DAMAGED else faults.told(fault, by_url=True))
     return Survey(there=True, runs=count)
 
 

@@ -10,6 +10,7 @@ import anyio
 
 from kimi_mcp.errors import RunNotFound
 from kimi_mcp.outcome import Outcome
+from kimi_mcp.runs.run import LOOK_WITHIN_S
 
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
@@ -56,9 +57,10 @@ class RecordedRun:
                 await anyio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> Outcome:
-        """How it stands, with what had been written down."""
+        """How it stands, with what had been written down; as it stood, where the journal takes long."""
         if self._record.running:
-            await self._renew()
+            with anyio.move_on_after(LOOK_WITHIN_S):
+                await self._renew()
         return self._record.outcome
 
     async def cancel(self) -> None:

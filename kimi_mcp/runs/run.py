@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+LOOK_WITHIN_S = 1.0
+"""Seconds that a look at a run waits for the journal."""
+
+
 class Seen(Protocol):
     """A run as whoever waits for it sees it, wherever it lives."""
 
@@ -268,11 +272,15 @@ class Run:
         await self.done.wait()
 
     async def look(self) -> Outcome:
-        """How it stands; from here on somebody may ask for it by its id, so it is written down."""
+        """How it stands; from here on somebody may ask for it by its id, so it is written down.
+
+        Whoever looks has waited already: a journal that takes long is not waited for, it can still be found here.
+        """
         if self.outcome is None:
             self._told = True
             if not self.recorded:
-                await self.record()
+                with anyio.move_on_after(LOOK_WITHIN_S):
+                    await self.record()
         return self.snapshot()
 
     def seconds(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -56,7 +56,8 @@ class Connections:
     def _connect(self, dialect: Dialect, record: object, arguments: list[Any], named: dict[str, Any]) -> Any:
         del record
         connection = dialect.connect(*arguments, **named)
-        self._of_thread().add(connection)
+        with suppress(TypeError):  # a driver in C without weak references, as SQLite's is: it has no socket either
+            self._of_thread().add(connection)
         return connection
 
     def _of_thread(self) -> WeakSet[Any]:

@@ -434,5 +434,11 @@ def made_engine(url: str) -> Engine:
 
 def _tuned(connection: Any, record: object) -> None:
     del record
+    connection.text_factory = _text
     for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _text(raw: bytes) -> str:
+    """A text as SQLite has it, even where a bit of it flipped: one damaged run hides no other."""
+    return str(raw, "utf-8", "replace")

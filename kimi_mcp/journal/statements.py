@@ -13,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Float,
     Row,
+    RowMapping,
     Select,
     Text,
     bindparam,
@@ -25,10 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from kimi_mcp.errors import BudgetExceeded
+from kimi_mcp.errors import BudgetExceeded, Internal
 from kimi_mcp.journal import faults
 from kimi_mcp.journal.records import Record, as_text, outcome_from_json, turns_from_json
 from kimi_mcp.journal.tables import conversations, pieces, runs, steps
+from kimi_mcp.outcome import Outcome
 from kimi_mcp.types import Turn
 
 Found = Row[Any]
@@ -180,20 +182,37 @@ def record(connection: Connection, row: Found, *, texts: bool = True) -> Record:
         ended_at=told["ended_at"],
         conversation_id=told["conversation_id"],
         follows=told["follows"],
-        request=cast(dict[str, Any], json.loads(told["request"])),
+        request=_request(told["request"]),
         model_id=told["model_id"],
         resumable=bool(told["resumable"]),
         lived_s=told["lived_s"],
         cancel_asked=bool(told["cancel_asked"]),
-        outcome=outcome_from_json(
-            told["outcome"],
-            run_id=told["id"],
-            conversation_id=told["conversation_id"],
-            status=told["status"],
-            answer=answer or "",
-            reasoning=reasoning,
-        ),
+        outcome=_outcome(told, answer or "", reasoning),
     )
+
+
+def _request(written: str) -> dict[str, Any]:
+    """What was sent; nothing where that can't be read any more."""
+    try:
+        return cast(dict[str, Any], json.loads(written))
+    except ValueError:
+        return {}
+
+
+def _outcome(row: RowMapping, answer: str, reasoning: str | None) -> Outcome:
+    """How a run stands; where a damaged disk changed what was written of that, what else is known of it."""
+    known: dict[str, Any] = {
+        "run_id": row["id"],
+        "conversation_id": row["conversation_id"],
+        "status": row["status"],
+        "answer": answer,
+        "reasoning": reasoning,
+    }
+    try:
+        return outcome_from_json(row["outcome"], **known)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        damaged = Internal("A part of what was written down of this run is damaged.", fix="Look at the disk.")
+        return Outcome(**known, model_asked=row["model_asked"], provider=row["provider"], error=damaged)
 
 
 def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
@@ -269,7 +288,10 @@ def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
         row = connection.execute(select(runs.c.turns, runs.c.follows).where(runs.c.id == run_id)).first()
         if row is None:
             raise faults.gone()
-        turns.append(turns_from_json(row.turns) if row.turns else ())
+        try:
+            turns.append(turns_from_json(row.turns) if row.turns else ())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise faults.gone() from None  # damaged: a conversation never goes on with less
         run_id = row.follows
     return tuple(turn for exchange in reversed(turns) for turn in exchange)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, func, select
 
@@ -53,7 +53,7 @@ def totals(connection: Connection, now: float, *, status: str | None = None, sin
     for row in connection.execute(
         select(runs.c.status, runs.c.started_at, runs.c.outcome).where(*fitting, runs.c.took_s.is_(None))
     ):
-        outcome: dict[str, Any] = json.loads(row.outcome or "{}")
+        outcome = _outcome(row.outcome)
         usage = outcome.get("usage")
         count += 1
         running += row.status == "running"
@@ -72,3 +72,12 @@ def totals(connection: Connection, now: float, *, status: str | None = None, sin
         cost_usd=float(cost) if with_cost else None,
         cost_unknown=unknown,
     )
+
+
+def _outcome(written: str | None) -> dict[str, Any]:
+    """What was written down of how a run stands; nothing where that is damaged."""
+    try:
+        outcome = json.loads(written or "{}")
+    except ValueError:
+        return {}
+    return cast(dict[str, Any], outcome) if isinstance(outcome, dict) else {}

@@ -13,11 +13,12 @@ import anyio
 import pytest
 from sqlalchemy import Connection
 
-from kimi_mcp.errors import NotConfigured
+from kimi_mcp.errors import NotConfigured, RunNotFound
 from kimi_mcp.journal import database
 from kimi_mcp.journal.database import Database
 from kimi_mcp.journal.place import FILE
-from tests.journal.keeping import CALLER, begin, end, everything, grow, journal, opened, wrong
+from kimi_mcp.types import user
+from tests.journal.keeping import CALLER, begin, end, ended, everything, grow, journal, opened, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
 
@@ -173,6 +174,29 @@ async def test_a_bit_of_the_schema_that_flipped_is_damage_like_any_other(
         assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
     (aside,) = tmp_path.glob(f"{FILE}.damaged-*")
     assert aside.read_bytes()[100:] == bytes(damaged[100:]), "but for SQLite's own header"
+
+
+@pytest.mark.parametrize("column", ["prompt_head", "host", "request", "outcome", "turns", "answer"])
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"{", b"[]", b"null"])
+async def test_a_run_of_which_a_part_is_damaged_hides_no_other(tmp_path: Path, column: str, damaged: bytes) -> None:
+    async with journal(tmp_path) as kept:
+        for run_id in ("run_1", "run_2"):
+            await begin(kept, run_id)
+            await kept.end(run_id, ended(run_id), turns=[user("hi")], counted_usd=0.0)
+        with opened(tmp_path) as file:
+            file.execute(f"UPDATE runs SET {column} = CAST(? AS TEXT) WHERE id = 'run_1'", [damaged])
+        assert {record.id for record in await kept.overview(CALLER)} == {"run_1", "run_2"}
+        assert {record.id for record in await kept.latest(CALLER)} == {"run_1", "run_2"}
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.status == "completed"
+        assert column == "answer" or found.outcome.answer == "It is 391."
+        assert (await kept.totals()).runs == 2
+        if column == "turns" and damaged not in (b"[]", b"null"):
+            with pytest.raises(RunNotFound):
+                await kept.history("run_1")
+        assert await kept.history("run_2") == (user("hi"),)
+    assert not list(tmp_path.glob("*.damaged-*"))
 
 
 @pytest.mark.parametrize("made_by", ["this version", "an older one"])

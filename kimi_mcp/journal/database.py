@@ -379,7 +379,7 @@ def _is_file(url: str) -> bool:
     """Whether a URL names a database that is a file; False where it names none, which is said when it is opened."""
     try:
         return make_url(url).get_backend_name() == "sqlite"
-    except ArgumentError:
+    except (ArgumentError, ValueError, TypeError):
         return False
 
 

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from functools import partial
 from operator import attrgetter
+from time import monotonic
 from typing import cast
 
 import anyio
@@ -38,6 +39,13 @@ class _Pool(httpx2.AsyncHTTPTransport):
         )
         self.under_way = 0
         """Requests whose response is not closed."""
+        self.used_at = monotonic()
+        """When the last of them ended."""
+
+    def end(self) -> None:
+        """A request of it has ended."""
+        self.under_way -= 1
+        self.used_at = monotonic()
 
     @property
     def connections(self) -> list[httpcore2.AsyncConnectionInterface]:
@@ -61,7 +69,7 @@ class _Body(httpx2.AsyncByteStream):
         """Give the connection back where the body was read to its end and nothing came behind it, else close it."""
         if self._pool is None:
             return
-        self._pool.under_way -= 1
+        self._pool.end()
         self._pool = None
         if self._transport.closed or _left_over(self._stream):
             await self._connection.aclose()  # which httpcore2 finds, and drops it
@@ -91,6 +99,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     def __init__(self, *, trusted: ssl.SSLContext | None, proxy: httpcore2.Proxy | None, keep_idle_s: float) -> None:
         self._open = partial(_Pool, trusted, proxy, keep_idle_s)
+        self._keep_idle_s = keep_idle_s
         self._pools: list[_Pool] = []
         self.closed = False
         """Whether everything was closed: what is still open goes with its response."""
@@ -102,6 +111,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request, by the first pool that has room, so that few at once use few connections."""
+        await self._close_unused()
         pool = next((pool for pool in self._pools if pool.under_way < POOL), None)
         if pool is None:
             self._pools.append(pool := self._open())
@@ -109,7 +119,7 @@ class Transport(httpx2.AsyncBaseTransport):
         try:
             response = await pool.handle_async_request(request)
         except BaseException:
-            pool.under_way -= 1
+            pool.end()
             raise
         response.stream = _Body(response, pool, self)
         if response.is_success:
@@ -123,6 +133,14 @@ class Transport(httpx2.AsyncBaseTransport):
             for connection in self.connections:
                 if connection.is_idle():
                     await connection.aclose()
+
+    async def _close_unused(self) -> None:
+        """Close the pools without a request for long; of the others, each request closes what is idle for long."""
+        before = monotonic() - self._keep_idle_s
+        for pool in [pool for pool in self._pools if not pool.under_way and pool.used_at < before]:
+            self._pools.remove(pool)
+            with anyio.CancelScope(shield=True):
+                await pool.aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import openai
 import pytest
 
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.upstream.clients import KEEP_IDLE_S
 from tests.upstream.asking import KEY, SHORT, Asked, Clock, ask, connections, upstream
 from tests.upstream.certificates import certificate
 from tests.upstream.loopback import kept_open, request_of, serving
@@ -76,6 +78,24 @@ async def test_a_connection_serves_one_request_after_the_other(sim: Simulator) -
         assert (await ask(up, sim)).error is None
     assert len(connections(up)) == 3
     assert all(connection.is_idle() for connection in connections(up))
+
+
+async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_request(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.play({**SHORT, "times": 30, "gate": "thirty"}, {**SHORT, "times": "always"})
+    up = upstream(max_concurrency=30)
+    async with anyio.create_task_group() as calls:
+        for _ in range(30):
+            calls.start_soon(ask, up, sim)
+        await sim.until(lambda: sim.waiting_at("thirty") == 30)
+        sim.open_gate("thirty")
+    assert (await ask(up, sim)).error is None
+    assert len(before := connections(up)) == 30
+    monkeypatch.setattr("kimi_mcp.upstream.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
+    assert (await ask(up, sim)).error is None
+    assert len(connections(up)) == 1
+    assert all(connection.is_closed() for connection in before)
 
 
 async def test_a_connection_that_was_being_opened_while_all_were_closed_is_closed_with_its_answer(

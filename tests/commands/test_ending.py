@@ -97,7 +97,7 @@ async def test_ctrl_c_ends_a_swarm_of_ask_with_its_tools(sim: Simulator, stubbor
         status, said = await leaves(process, *[signal.SIGINT] * times)
         assert (status, said) == (130, "")
         assert [ended(pid) for pid in tools] == [True, True]
-    assert (await row())["status"] == "cancelled"
+    assert (await row())["status"] == "partial", "Rome is answered"
 
 
 @pytest.mark.soak

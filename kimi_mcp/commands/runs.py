@@ -202,8 +202,8 @@ def prune(
 ) -> None:
     """Remove old runs, with their answers and reasoning.
 
-    What a kept conversation goes back to stays, and so does what still runs. A server that starts removes what is
-    older than KIMI_RUNS_KEEP_DAYS by itself.
+    What a kept conversation goes back to stays, and so does what still runs. Servers remove what is older than
+    KIMI_RUNS_KEEP_DAYS by themselves, a little at a time behind their calls.
     """
     from kimi_mcp.commands.record import show_pruned
     from kimi_mcp.journal.telling import in_list

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from kimi_mcp.hosts import LOCAL
 from kimi_mcp.outcome import WHOLE, Outcome, structured
-from kimi_mcp.secrecy import scrub, scrub_values
+from kimi_mcp.secrecy import inert, inert_values, scrub_values
 from kimi_mcp.skill import load_skill
 
 if TYPE_CHECKING:
@@ -114,16 +114,16 @@ async def _runs_json(house: House) -> str:
         recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
         for run in await runs.latest(LOCAL, MOST_RUNS)
     ]
-    return json.dumps(scrub_values(rows), indent=1, ensure_ascii=False)
+    return json.dumps(inert_values(scrub_values(rows)), indent=1, ensure_ascii=False)
 
 
 async def _run_json(house: House, run_id: str) -> str:
     whole = structured(await _outcome(house, run_id), reasoning_chars=WHOLE)
-    return json.dumps(scrub_values(whole), indent=1, ensure_ascii=False)
+    return json.dumps(whole, indent=1, ensure_ascii=False)
 
 
 async def _reasoning(house: House, run_id: str) -> str:
-    return scrub((await _outcome(house, run_id)).reasoning or "")
+    return inert((await _outcome(house, run_id)).reasoning or "")
 
 
 async def _outcome(house: House, run_id: str) -> Outcome:

@@ -3,7 +3,7 @@
 Everything that can go wrong in a call becomes one of these before it leaves the room where it happened. A leaf has
 the contract's ``code``, says what happened in the caller's words (``message``), which variable or argument to change
 (``fix``), and whether the same call may work later (``retryable``). No leaf ever carries a key, a foreign exception's
-text or a path outside the roots.
+text or a path outside the roots: keys are taken out where an error is made.
 
 ::
 
@@ -38,6 +38,8 @@ text or a path outside the roots.
 from __future__ import annotations
 
 from typing import ClassVar, Literal
+
+from kimi_mcp.secrecy import scrub
 
 Code = Literal[
     "invalid_arguments",
@@ -75,6 +77,7 @@ class KimiError(Exception):
     """Whether the very same call may work later without any change."""
 
     def __init__(self, message: str, *, fix: str, rule: str | None = None) -> None:
+        message, fix = scrub(message), scrub(fix)
         super().__init__(message)
         self.message = message
         """What happened, in the caller's words; one or two sentences."""

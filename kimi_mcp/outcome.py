@@ -1,6 +1,8 @@
 """``Outcome``: how a run stands or ended, and its two faces: the structured result and the text. Pure, no I/O.
 
 Some hosts show the model only the structure, some only the text: each stands on its own, on success and on failure.
+An outcome holds no secret, and its faces no character that acts on whoever shows them (``secrecy.inert``); turns that
+are replayed are made of the outcome itself, whose texts are otherwise exactly what has arrived.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kimi_mcp.errors import KimiError
+from kimi_mcp.secrecy import inert, inert_values, scrub_cut, scrub_growing, scrub_values
 from kimi_mcp.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
 
 WHOLE = 1 << 62
@@ -78,9 +81,36 @@ class Outcome:
     page: Page | None = None
     """The stretch that ``kimi_run`` was asked for."""
 
+    def __post_init__(self) -> None:
+        """Take out every secret: whichever door an outcome leaves by, it was made without any."""
+        clean: dict[str, Any] = {name: scrub_values(getattr(self, name)) for name in _FOREIGN}
+        clean["policy"] = tuple(map(_without_secrets, self.policy))
+        ended = scrub_growing if self.status == "running" else scrub_cut
+        clean["answer"], clean["reasoning"] = ended(self.answer), self.reasoning and ended(self.reasoning)
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
+
+
+_FOREIGN = ("parsed", "model_asked", "model_sent", "model_answered", "swarm")
+"""What a provider or a caller wrote, beside the texts."""
+
+
+def _without_secrets(adjustment: Adjustment) -> Adjustment:
+    return replace(
+        adjustment,
+        field=scrub_values(adjustment.field),
+        asked=scrub_values(adjustment.asked),
+        sent=scrub_values(adjustment.sent),
+        why=scrub_values(adjustment.why),
+    )
+
 
 def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
     """The result's ``structuredContent``: the same keys for every tool, on success and on failure."""
+    return inert_values(_structured(outcome, reasoning_chars))
+
+
+def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
     usage = outcome.usage or Usage()
     error = outcome.error
     return {
@@ -124,6 +154,10 @@ def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
 
 def text(outcome: Outcome) -> str:
     """The result's text: the answer, with a short closing line where there is more to say than the answer."""
+    return inert(_text(outcome))
+
+
+def _text(outcome: Outcome) -> str:
     if outcome.page is not None:
         return _page_text(outcome, outcome.page)
     if outcome.status == "failed":

@@ -13,7 +13,6 @@ from mcp_types import Tool as ListedTool
 from kimi_mcp import hosts
 from kimi_mcp.errors import InvalidArguments
 from kimi_mcp.outcome import Outcome, Page, cut, reasoning_uri, structured, text
-from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.tools import OUTPUT_SCHEMA, Tool, input_schema
 
 if TYPE_CHECKING:
@@ -69,15 +68,13 @@ def takes_links(protocol: str, host: str | None) -> bool:
 
 def result(outcome: Outcome, *, reasoning_chars: int, links: bool) -> CallToolResult:
     """A tool's result. A reasoning that is cut inline is linked to, where ``links`` says that the host takes that."""
-    # Before anything is cut: half a key is none that is found.
-    outcome = replace(outcome, answer=scrub(outcome.answer), reasoning=outcome.reasoning and scrub(outcome.reasoning))
     outcome = cut(outcome, MOST_ANSWER_CHARS)
-    content: list[ContentBlock] = [TextContent(text=scrub(text(outcome)))]
+    content: list[ContentBlock] = [TextContent(text=text(outcome))]
     if links and len(outcome.reasoning or "") > reasoning_chars and outcome.run_id is not None:
         content.append(_link(outcome, outcome.run_id))
     return CallToolResult(
         content=content,
-        structured_content=scrub_values(structured(outcome, reasoning_chars=reasoning_chars)),
+        structured_content=structured(outcome, reasoning_chars=reasoning_chars),
         is_error=outcome.status == "failed" and outcome.page is None,
     )
 
@@ -103,7 +100,7 @@ def run_list(runs: Sequence[Listed]) -> str:
 
 def paged(outcome: Outcome, of: str, offset: int) -> Outcome:
     """The outcome with a page of its answer or of its reasoning; raises ``InvalidArguments`` beyond the end."""
-    whole = scrub((outcome.answer if of == "answer" else outcome.reasoning) or "")
+    whole = (outcome.answer if of == "answer" else outcome.reasoning) or ""
     if offset > len(whole):
         raise InvalidArguments(
             f"`offset` {offset} is beyond the {len(whole)} characters there are.", fix="Give a smaller `offset`."

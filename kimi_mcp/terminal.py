@@ -6,12 +6,14 @@ when the first page is opened.
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
+
+from kimi_mcp.secrecy import escaped_json, printable, scrub_values
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,9 +45,6 @@ STYLES = {
 MARKS = {"ok": "✓", "bad": "✗", "warn": "!", "unknown": "·"}
 """What stands before a sentence that was held against the facts."""
 
-# All that moves a cursor, rings, reorders or hides text; a model's answer may hold any of it.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person looks at that stream, through something that can move a cursor."""
@@ -53,8 +52,19 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def safe(text: str) -> str:
-    """A foreign text without anything that would act on a terminal."""
-    return _UNSAFE.sub("", text)
+    """A foreign text without any key, and without anything that would act on a terminal."""
+    return printable(text)
+
+
+def as_json_text(value: Any) -> str:
+    """A JSON value for whoever reads stdout: no key is in it, and what would act on a terminal is escaped."""
+    return escaped_json(json.dumps(scrub_values(value), indent=2, ensure_ascii=False))
+
+
+def print_json(value: Any) -> None:
+    """Print :func:`as_json_text`."""
+    sys.stdout.write(f"{as_json_text(value)}\n")
+    sys.stdout.flush()
 
 
 def never_fail_to_encode() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kimi_mcp import access, catalogue
+from kimi_mcp.secrecy import SECRETS, Secrets
 from tests import queries
 
 KEYS = set(access.key_variables(catalogue.load()))
@@ -65,3 +66,11 @@ def data_dir(nothing_configured: None, tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / "data"
     monkeypatch.setenv("KIMI_DATA_DIR", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_secrets() -> Iterator[None]:
+    """A key that one test configures is none of the next one's."""
+    yield
+    fresh = Secrets()
+    SECRETS._exact, SECRETS._forms = fresh._exact, fresh._forms

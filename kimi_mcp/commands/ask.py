@@ -19,7 +19,7 @@ import typer
 from kimi_mcp.commands.ending import Told, heard, leave_at_once
 from kimi_mcp.commands.named import AskMode, AskTool, chosen_tool, with_typed_folders
 from kimi_mcp.errors import Cancelled, InvalidArguments, KimiError
-from kimi_mcp.terminal import complain, is_terminal
+from kimi_mcp.terminal import as_json_text, complain, is_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -255,18 +255,15 @@ async def _watched(run: Run, watch: Watch) -> None:
 def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
     from kimi_mcp.commands.live import LiveWatch, QuietWatch
     from kimi_mcp.outcome import structured, text
+    from kimi_mcp.secrecy import inert
 
     if as_json:
         limit = settings.reasoning_inline_chars
-        return QuietWatch(lambda outcome: _json(structured(outcome, reasoning_chars=limit)))
+        return QuietWatch(lambda outcome: as_json_text(structured(outcome, reasoning_chars=limit)))
     if is_terminal(sys.stdout):
         return LiveWatch()
     bare = ("failed", "running")  # what is to be said of these is said on stderr
-    return QuietWatch(lambda outcome: outcome.answer if outcome.status in bare else text(outcome))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return QuietWatch(lambda outcome: inert(outcome.answer) if outcome.status in bare else text(outcome))
 
 
 def _was_cancelled(outcome: Outcome) -> bool:

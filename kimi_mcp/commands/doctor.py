@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from kimi_mcp.terminal import Page
+from kimi_mcp.terminal import Page, print_json
 
 
 def doctor(
@@ -34,7 +33,7 @@ def doctor(
     with nullcontext() if as_json else Page().waiting("asking the provider …"):
         diagnosis = anyio.run(examine, os.environ, settings, probe)
     if as_json:
-        print(logs.scrub(json.dumps(diagnosis.as_json(), indent=2, ensure_ascii=False)))
+        print_json(diagnosis.as_json())
     else:
         show(diagnosis)
     if not diagnosis.works:

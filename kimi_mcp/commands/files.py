@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kimi_mcp.errors import InvalidArguments, KimiError, PolicyRefused
-from kimi_mcp.terminal import Page
+from kimi_mcp.terminal import Page, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.settings import Settings
@@ -63,7 +62,7 @@ def files(
         there, removed, error = anyio.run(_looked, endpoint, removes, older_than_days)
     told = removed if removes else there
     if as_json:
-        print(json.dumps([_as_json(file) for file in told], indent=2, ensure_ascii=False))
+        print_json([_as_json(file) for file in told])
     else:
         _show(endpoint.provider.id, there, removed if removes else None)
     if error is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.terminal import Page
+from kimi_mcp.terminal import Page, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.install import Done, Host
@@ -61,7 +60,7 @@ def install(
         return
     done = put_in(row, name, started, given, environment=os.environ, file=file, home=Path.home())
     if as_json:
-        print(json.dumps(_as_json(row, name, done, given), indent=2, ensure_ascii=False))
+        print_json(_as_json(row, name, done, given))
     else:
         _show_installed(row, name, done, given)
 
@@ -82,7 +81,7 @@ def uninstall(
     _check_name(name)
     done = take_out(row, name, file=_file(row), home=Path.home())
     if as_json:
-        print(json.dumps(_as_json(row, name, done, {}), indent=2, ensure_ascii=False))
+        print_json(_as_json(row, name, done, {}))
         return
     page = Page(label=8)
     if done.action == "absent":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from kimi_mcp.secrecy import Growing
 from kimi_mcp.terminal import STYLES, changed, console, is_terminal, safe
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Progress:
         """Write it, over the one before."""
         if self._seen:
             frame = _FRAMES[int(run.seconds() * _FRAMES_A_SECOND) % len(_FRAMES)]
-            sys.stderr.write(f"\r\x1b[2K{frame} {run.phase()}"[: _columns() + 5])
+            sys.stderr.write(f"\r\x1b[2K{frame} {safe(run.phase())}"[: _columns() + 5])
             sys.stderr.flush()
             self._shown = True
 
@@ -77,6 +78,7 @@ class LiveWatch:
         self._progress = Progress()
         self._fold: object = None
         self._reasoning = self._answer = ""
+        self._thinking, self._answering = Growing(), Growing()
         self._line_open = False
 
     def look(self, run: Run) -> None:
@@ -90,7 +92,7 @@ class LiveWatch:
         if self._fold is not None and fold is not self._fold:
             self._asked_again()
         self._fold = fold
-        self._print(fold.reasoning or "", fold.answer)
+        self._print(self._thinking.clean(fold.reasoning or ""), self._answering.clean(fold.answer))
 
     def end(self, outcome: Outcome) -> None:
         """Print the rest, and below it what else is to be said."""
@@ -110,13 +112,13 @@ class LiveWatch:
         thought, said = _rest(reasoning, self._reasoning), _rest(answer, self._answer)
         if thought and not self._answer:
             self._write(thought, "quiet")
-            self._reasoning = reasoning
+            self._reasoning += thought
         if said:
             if self._reasoning and not self._answer:
                 self._close_line()
                 self._out.print()
             self._write(said)
-            self._answer = answer
+            self._answer += said
 
     def _write(self, text: str, kind: str = "") -> None:
         self._progress.clear()
@@ -132,6 +134,7 @@ class LiveWatch:
     def _asked_again(self) -> None:
         self._close_line()
         self._reasoning = self._answer = ""
+        self._thinking, self._answering = Growing(), Growing()
         self._note("That did not fit the schema; it is asked for once more.", "warn")
 
     def _note(self, text: str, kind: str) -> None:

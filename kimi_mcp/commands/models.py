@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kimi_mcp.terminal import Page
+from kimi_mcp.terminal import Page, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue, Row
@@ -50,7 +49,7 @@ def models(
     _check(facts, provider, model)
     rows = [row for row in facts.rows(today()) if _asked_for(row, provider, model)]
     if as_json:
-        print(json.dumps([row.as_json() for row in rows], indent=2, ensure_ascii=False))
+        print_json([row.as_json() for row in rows])
         return
     page = Page(label=26)
     if page.folds:

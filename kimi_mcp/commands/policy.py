@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from kimi_mcp.errors import InvalidArguments, KimiError
-from kimi_mcp.terminal import Page, shown
+from kimi_mcp.terminal import Page, print_json, shown
 
 if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue
@@ -45,7 +45,7 @@ def rules(
 
     table = list(load_rules().values())
     if as_json:
-        print(json.dumps([rule.as_json() for rule in table], indent=2, ensure_ascii=False))
+        print_json([rule.as_json() for rule in table])
         return
     page = Page(label=8)
     for rule in table:
@@ -98,7 +98,7 @@ def check(
     findings = policy.check(request, profile, gathered)
     unread = saved.not_judged(body, profile)
     if as_json:
-        print(json.dumps(_as_json(profile, request, findings, unread), indent=2, ensure_ascii=False))
+        print_json(_as_json(profile, request, findings, unread))
     else:
         _show(profile, request, findings, unread)
     if findings:

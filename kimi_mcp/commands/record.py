@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kimi_mcp.journal.records import Record
 from kimi_mcp.journal.telling import moment, seconds, tokens
 from kimi_mcp.outcome import Outcome, standing
-from kimi_mcp.secrecy import scrub, scrub_values
+from kimi_mcp.secrecy import scrub
 from kimi_mcp.terminal import Page, changed, shown
 from kimi_mcp.types import Adjustment
 
@@ -160,7 +160,7 @@ def show_record(record: Record, told: Mapping[str, Any]) -> None:
     _about(page, record)
     _conversation(page, told)
     for adjustment in outcome.policy:
-        page.row("policy", scrub(changed(adjustment)), _kind_of(adjustment))
+        page.row("policy", changed(adjustment), _kind_of(adjustment))
     if outcome.error is not None:
         page.row("error", f"{outcome.error.code}: {outcome.error.message}", "bad", label_kind="bad")
         page.row("", outcome.error.fix)
@@ -170,7 +170,7 @@ def show_record(record: Record, told: Mapping[str, Any]) -> None:
     if outcome.parsed is not None:
         page.line()
         page.heading("Value", "as response_schema asks for")
-        page.line(json.dumps(scrub_values(outcome.parsed), indent=2, ensure_ascii=False))
+        page.line(json.dumps(outcome.parsed, indent=2, ensure_ascii=False))
     _steps(page, cast("Sequence[Mapping[str, Any]]", told["steps"]))
 
 
@@ -239,7 +239,7 @@ def _request(page: Page, request: Mapping[str, Any]) -> None:
         page.heading("Asked" if turn["role"] == "user" else turn["role"].capitalize())
         for part in turn["parts"]:
             if "text" in part:
-                page.line(scrub(part["text"]))
+                page.line(part["text"])
             else:
                 known = f"sha256 {part['sha256']}" if part.get("sha256") else part["url"]
                 page.line(f"[{part['kind']}: {known}]", "quiet")
@@ -249,7 +249,7 @@ def _request(page: Page, request: Mapping[str, Any]) -> None:
         for name, value in cast("Mapping[str, Any]", task).items():
             called = _TASK.get(name, name.replace("_", " "))
             if value not in (None, [], {}) and called is not None:
-                page.row(called, scrub(_listed(value)))
+                page.row(called, _listed(value))
 
 
 def _listed(value: Any) -> str:
@@ -264,7 +264,7 @@ def _section(page: Page, name: str, text: str | None) -> None:
     if text:
         page.line()
         page.heading(name, f"{len(text):,} characters")
-        page.line(scrub(text))
+        page.line(text)
 
 
 def _steps(page: Page, steps: Sequence[Mapping[str, Any]]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from kimi_mcp.terminal import Page
+from kimi_mcp.terminal import Page, print_json
 
 
 def route(
@@ -26,7 +25,7 @@ def route(
 
     found = routed(sys.stdin.buffer.read().decode("utf-8", "replace") if text == "-" else text, images, videos)
     if as_json:
-        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        print_json(found.as_json())
         return
     page = Page(label=9)
     page.heading(found.tool)

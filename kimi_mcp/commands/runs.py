@@ -6,7 +6,6 @@ journal: the first call does.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ import typer
 
 from kimi_mcp.commands.ending import Told, heard, leave_at_once
 from kimi_mcp.errors import InvalidArguments, NotConfigured, RunNotFound
-from kimi_mcp.terminal import Page, complain, is_terminal
+from kimi_mcp.terminal import Page, complain, is_terminal, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.journal.journal import Journal
@@ -106,7 +105,7 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
     nothing: tuple[list[Record], Totals | None, int] = ([], None, 0)
     shown, totals, digits = _looked(look, nothing=nothing)
     if as_json:
-        _print_json([in_list(record) for record in shown])
+        print_json([in_list(record) for record in shown])
     else:
         show_list(shown, totals, digits, every=status is None and not today)
 
@@ -131,7 +130,7 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     if html is not None:
         _write_page(html, record, steps)
     elif as_json:
-        _print_json(told)
+        print_json(told)
     else:
         show_record(record, told)
 
@@ -222,7 +221,7 @@ def prune(
     nothing: tuple[list[Record], int] = ([], 0)
     removed, kept = _looked(clear, nothing=nothing)
     if as_json:
-        _print_json([in_list(record) for record in removed])
+        print_json([in_list(record) for record in removed])
     else:
         show_pruned(removed, max(kept, 0))
 
@@ -380,20 +379,13 @@ async def _gone_on_with(runs: Runs, said: str) -> Outcome:
 # ── what is printed ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _print_json(value: Any) -> None:
-    from kimi_mcp.secrecy import scrub_values
-
-    print(json.dumps(scrub_values(value), indent=2, ensure_ascii=False))
-
-
 def _print_result(outcome: Outcome, *, as_json: bool) -> None:
     from kimi_mcp.outcome import WHOLE, structured, text
-    from kimi_mcp.secrecy import scrub
 
     if as_json:
-        _print_json(structured(outcome, reasoning_chars=WHOLE))
+        print_json(structured(outcome, reasoning_chars=WHOLE))
     elif told := outcome.answer if outcome.status == "failed" else text(outcome):
-        Page(indent=0).line(scrub(told))
+        Page(indent=0).line(told)
 
 
 def _midnight(now: float) -> float:

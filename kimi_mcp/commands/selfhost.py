@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.terminal import Page
+from kimi_mcp.terminal import Page, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.selfhost import Fit, Machine
@@ -44,7 +43,7 @@ def selfhost(
     machine = _machine(ram_gb, vram_gb, gpus)
     found = fits(machine)
     if as_json:
-        print(json.dumps(_as_json(machine, found), indent=2, ensure_ascii=False))
+        print_json(_as_json(machine, found))
     else:
         _show(machine, found)
     if not found:

@@ -134,8 +134,8 @@ def end(
         "tokens": tokens(outcome.usage),
         "cost_usd": outcome.cost_usd,
         "outcome": outcome_as_json(outcome),
-        "answer": scrub(outcome.answer),
-        "reasoning": outcome.reasoning and scrub(outcome.reasoning),
+        "answer": outcome.answer,
+        "reasoning": outcome.reasoning,
     }
     if counted_usd is not None:
         told["counted_usd"] = counted_usd

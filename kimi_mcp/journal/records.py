@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from kimi_mcp.errors import remembered
 from kimi_mcp.outcome import Outcome
-from kimi_mcp.secrecy import scrub
+from kimi_mcp.secrecy import scrub, scrub_values
 from kimi_mcp.types import (
     Adjustment,
     MediaPart,
@@ -241,7 +241,7 @@ def _part_from_json(row: dict[str, Any]) -> Part:
 
 def as_text(value: Any) -> str:
     """JSON, as it is written down: no key is in it."""
-    return scrub(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return json.dumps(scrub_values(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def as_piece(text: str) -> str:

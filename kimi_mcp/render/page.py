@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kimi_mcp.journal.records import Record, Step
 from kimi_mcp.render.trace import Bar, Lane, Trace, trace
+from kimi_mcp.secrecy import inert, scrub
 
 TICKS = 8
 """About how many marks the axis has at most."""
@@ -72,11 +73,12 @@ def _style() -> str:
 
 
 def _(text: object) -> str:
-    return escape(str(text), quote=True)
+    return escape(inert(scrub(str(text))), quote=True)
 
 
 def _text(text: str) -> str:
     """A long text, cut visibly."""
+    text = scrub(text)  # before it is cut: half a key is none that is found
     if len(text) <= CUT_CHARS:
         return _(text)
     return f"{_(text[:CUT_CHARS])}\n[… {len(text):,} characters in all; kimi-mcp runs show has them]"

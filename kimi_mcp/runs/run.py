@@ -20,6 +20,7 @@ from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError, fault_of_ours
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.plan import Plan
+from kimi_mcp.secrecy import printable
 from kimi_mcp.types import Completion, Mode, Status, Timing, Turn
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ class Run:
     def phase(self) -> str:
         """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""
         if self.work is not None:
-            return f"{self.work.phase()} · {self.seconds():.0f} s"
+            return printable(f"{self.work.phase()} · {self.seconds():.0f} s")
         exchange = self.exchange
         tokens = f" · about {exchange.fold.tokens:,} tokens" if exchange.fold.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""

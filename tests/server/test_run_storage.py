@@ -16,7 +16,7 @@ import pytest
 
 from kimi_mcp.journal import database
 from kimi_mcp.journal.place import FILE
-from kimi_mcp.secrecy import SECRETS
+from kimi_mcp.secrecy import HIDDEN
 from kimi_mcp.simulator import Simulator
 from tests.journal.keeping import everything, opened
 from tests.journal.test_storage import fill
@@ -211,23 +211,20 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
         {"content": f"Again {KEY}", "event_tokens": 1},
         {"status": 401, "echo_key": True},
     )
-    try:
-        async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.3") as kimi:
-            told = await kimi.think(f"My key is {KEY}, what is it?", system=f"Never say {KEY}.")
-            await sim.until(lambda: sim.waiting_at("end") == 1)
-            await _seen(kimi, told.run_id, lambda text: text.endswith("."))
-            await anyio.sleep(1)  # what arrives is written meanwhile
-            content = everything(data_dir)
-            assert not [form for form in forms(KEY) if form.encode() in content]
-            sim.open_gate("end")
-            first = await kimi.run(told.run_id, wait_s=10)
-            assert first.status == "completed"
-            await kimi.think(f"And {KEY}?", conversation_id=first.said["conversation_id"])
-            await kimi.think(f"And once more {KEY}?", temperature=0.5)
+    async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.3") as kimi:
+        told = await kimi.think(f"My key is {KEY}, what is it?", system=f"Never say {KEY}.")
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await _seen(kimi, told.run_id, lambda text: text.count(HIDDEN) >= len(echoes) - 1)
+        await anyio.sleep(1)  # what arrives is written meanwhile
         content = everything(data_dir)
         assert not [form for form in forms(KEY) if form.encode() in content]
-    finally:
-        SECRETS._forms = ()
+        sim.open_gate("end")
+        first = await kimi.run(told.run_id, wait_s=10)
+        assert first.status == "completed"
+        await kimi.think(f"And {KEY}?", conversation_id=first.said["conversation_id"])
+        await kimi.think(f"And once more {KEY}?", temperature=0.5)
+    content = everything(data_dir)
+    assert not [form for form in forms(KEY) if form.encode() in content]
     sent = [message["content"] for message in chats(sim)[0].body["messages"]]  # type: ignore[index]
     assert sent == [f"Never say {KEY}.", f"My key is {KEY}, what is it?"], "the prompt goes verbatim all the same"
 
@@ -235,20 +232,17 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
 async def test_a_key_that_comes_in_pieces_is_never_written_down_in_pieces(sim: Simulator, data_dir: Path) -> None:
     text = f"It is {KEY}."
     sim.play({"content": text, "reasoning": "Hm.", "event_tokens": 1, "gate": "on", "gate_at": 6})
-    try:
-        async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
-            told = await kimi.think()
-            await sim.until(lambda: sim.waiting_at("on") == 1)
-            arrived = (await kimi.run(told.run_id, "status")).answer
-            assert len("It is sk-") < len(arrived) < len(text), "it stops in the midst of the key"
-            written = await _seen(other, told.run_id, lambda text: bool(text))
-            assert written.rstrip() == "It is"
-            sim.open_gate("on")
-            assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
-            assert (await other.run(told.run_id)).answer == "It is [hidden]."
-        content = everything(data_dir)
-    finally:
-        SECRETS._forms = ()
+    async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
+        told = await kimi.think()
+        await sim.until(lambda: sim.waiting_at("on") == 1)
+        arrived = (await kimi.run(told.run_id, "status")).answer
+        assert arrived.rstrip() == "It is", "it stops in the midst of the key, and half of that is not told"
+        written = await _seen(other, told.run_id, lambda text: bool(text))
+        assert "It is".startswith(written.rstrip())
+        sim.open_gate("on")
+        assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
+        assert (await other.run(told.run_id)).answer == "It is [hidden]."
+    content = everything(data_dir)
     assert not [KEY[at : at + 6] for at in range(len(KEY) - 5) if KEY[at : at + 6].encode() in content]
 
 

@@ -10,7 +10,18 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from kimi_mcp.secrecy import HIDDEN, Secrets
+from kimi_mcp import secrecy
+from kimi_mcp.secrecy import (
+    HIDDEN,
+    Growing,
+    Secrets,
+    escaped_json,
+    inert,
+    printable,
+    scrub_growing,
+    scrub_values,
+)
+from kimi_mcp.spelling import WIDEST_GAP
 
 SECRET = 'sk-a/b+c"d\\e é~0123456789'
 
@@ -88,9 +99,11 @@ def test_the_beginning_of_a_secret_is_an_open_end(form: str) -> None:
     for length in range(1, len(form)):
         assert registry.open_end(f"It is {form[:length]}") >= length
         assert registry.open_end(form[:length]) == length
-    assert registry.open_end(f"It is {form}, it was.") == 0
+    assert registry.open_end(f"It is {form}, or it can be.") <= 1
     assert registry.open_end(f"{form} {form[:9]}") == 9
-    assert registry.open_end(f"It is {form[:9]}…") == 0
+    assert registry.open_end(f"It is {form[:9]}…") == 10, "something may stand between two letters"
+    assert registry.open_end(f"It is {form[:9]}{' ' * WIDEST_GAP}") == 0, "but not any amount"
+    assert registry.open_end(f"It is {form[:9]} yet") <= 1
 
 
 def test_what_repeats_a_beginning_is_open_from_where_the_secret_may_begin() -> None:
@@ -104,3 +117,63 @@ def test_what_repeats_a_beginning_is_open_from_where_the_secret_may_begin() -> N
 
 def test_without_secrets_no_end_is_open() -> None:
     assert Secrets().open_end("sk-") == 0
+
+
+KEY = "sk-Kq7/Zp2+Wm9_Xv4.Rt6~Bn8Lc3Hd5Jf1Gs0"
+GROWN = (
+    f"It is {KEY}, or {KEY[::-1]}, in base64 {base64.b64encode(b'u:' + KEY.encode()).decode()}; for a URL "
+    f"{''.join(f'%25{byte:02x}' for byte in KEY.encode())}, for JSON "
+    f"{''.join(f'{chr(92)}u{byte:04x}' for byte in KEY.encode())} & {' '.join(KEY)}. 0 s? sk-Kq, and so on: {KEY}{KEY}"
+)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Secrets:
+    registry = Secrets()
+    registry.add(KEY, "short-one")
+    monkeypatch.setattr(secrecy, "SECRETS", registry)
+    return registry
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
+def test_a_growing_text_shows_no_part_of_a_secret_and_ends_as_the_whole_would(registry: Secrets, size: int) -> None:
+    text = f"{GROWN} The short-one too.{' ' * (WIDEST_GAP + 1)}"
+    whole, growing, shown = registry.scrub(text), Growing(), ""
+    for end in range(0, len(text) + size, size):
+        shown = growing.clean(text[:end])
+        assert whole.startswith(shown)
+        assert scrub_growing(text[:end]) == shown
+    assert shown == whole
+    assert whole.count(HIDDEN) == 9
+
+
+def test_a_text_that_is_cut_off_in_a_secret_shows_no_more_than_its_provider(registry: Secrets) -> None:
+    for end in range(len(KEY)):
+        shown = registry.scrub_cut(f"It is {KEY[:end]}")
+        assert shown in (f"It is {HIDDEN}", f"It is {KEY[:end]}")
+        assert len(shown) <= len("It is sk-Kq7/Zp")
+
+
+def test_ordinary_words_are_no_secret_however_they_are_spelled() -> None:
+    assert scrubbed("There is no key required here: no-key-required.", "no-key-required").count(HIDDEN) == 1
+    assert scrubbed("/root/x%20y &amp; C:\\new\\table \\u00e9", KEY) == "/root/x%20y &amp; C:\\new\\table \\u00e9"
+
+
+def test_a_secret_across_two_values_parts_no_json(registry: Secrets) -> None:
+    value = [KEY[:20], KEY[20:], {KEY: [KEY, 1, None]}]
+    assert json.loads(json.dumps(scrub_values(value)))[2] == {HIDDEN: [HIDDEN, 1, None]}
+
+
+def test_what_acts_on_a_host_is_shown_instead_and_no_offset_moves() -> None:
+    text = "a\x1b[2Jb\rc\r\nd\te\x9bf\u202eg\x00h\ud800"
+    assert inert(text) == "a\ufffd[2Jb\nc\r\nd\te\ufffdf\ufffdg\ufffdh\ufffd"
+    arabic = "\u200fمرحبا \u2067abc\u2069, שלום\u200e"
+    assert inert(arabic) == arabic
+
+
+def test_what_acts_on_a_terminal_goes_and_in_json_it_is_escaped() -> None:
+    assert printable("a\x1b[2Jb\r\n\u2067c\u2069") == "a[2Jb\nc"
+    value = {"a": "\x1b\x9b\u202e\u2067\x7f é\n"}
+    shown = escaped_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(shown) == value
+    assert shown.isprintable()

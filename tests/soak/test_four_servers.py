@@ -139,9 +139,10 @@ async def test_what_callers_were_told_is_what_the_store_says(
                 missing += [f"{contents[-1]}: {each}" for each in seen.before[contents[-1]] if each not in contents]
         async with served(None) as kimi:
             await kimi.run()
-            records = {record.id: record for record in await kimi.runs.journal.latest(LOCAL)}
+            told_of = [told["run_id"] for told in seen.completed.values()]
+            records = {run_id: await kimi.runs.journal.find(run_id, LOCAL) for run_id in told_of}
     wrong = [
-        prompt
+        f"{prompt}: {told['answer'][:20]!r}, in the store {record and (record.outcome.status, record.outcome.answer)}"
         for prompt, told in seen.completed.items()
         if (record := records.get(told["run_id"])) is None
         or (record.outcome.status, record.outcome.answer) != ("completed", told["answer"])

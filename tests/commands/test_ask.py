@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from kimi_mcp.commands import app
 from kimi_mcp.journal.place import FILE
 from kimi_mcp.simulator import Simulator, Step
-from tests.commands.shell import kimi, started, to
+from tests.commands.shell import kimi, kimi_process, started, to
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 
@@ -226,7 +226,7 @@ async def test_a_journal_that_can_not_be_used_is_one_clear_error(
     sim: Simulator, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     spoil(tmp_path)
-    refused = await kimi("ask", "hi", settings=to(sim, KIMI_DATA_DIR=str(tmp_path)))
+    refused = await kimi_process("ask", "hi", settings=to(sim, KIMI_DATA_DIR=str(tmp_path)))
     assert refused.status == 1
     assert refused.out == ""
     assert refused.err.startswith("kimi-mcp: The journal ")

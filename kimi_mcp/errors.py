@@ -14,6 +14,7 @@ text or a path outside the roots: keys are taken out where an error is made.
     │   ├── NotConfigured          not_configured
     │   ├── CatalogueError         not_configured        (names the file and the key)
     │   ├── PathRefused            path_refused
+    │   │   └── TooManyFiles       path_refused          (retryable)
     │   ├── UrlRefused             url_refused
     │   ├── MediaRejected          media_rejected
     │   ├── BudgetExceeded         budget_exceeded
@@ -126,6 +127,12 @@ class PathRefused(CallRefused):
     """A path lies outside the roots, or may not be read."""
 
     code = "path_refused"
+
+
+class TooManyFiles(PathRefused):
+    """The process, or the machine, has no file descriptor left; the file itself may be read."""
+
+    retryable = True
 
 
 class UrlRefused(CallRefused):

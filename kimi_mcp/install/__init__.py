@@ -106,6 +106,8 @@ def uninstall(host: Host, name: str, *, file: Path, home: Path) -> Done:
         new = _without_unused_inputs(host, old, new, before)
     if KINDS[host.kind].is_bare(new, host.servers) and _made_for_us(host, old, new, before):
         new = _changed(host, old, cut=[host.servers], text=new)
+    original = _original(host, name, old, home)
+    new = new if original is None else original
     values = _env_of(there, fields).items()
     in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))
     return Done(action="removed", file=old.path, shown=old.shown, backup=files.write(old, new), in_clear=in_clear)
@@ -214,6 +216,21 @@ def _before(host: Host, old: files.Text, home: Path) -> Any:
         return None if before.state is None else KINDS[host.kind].read(before.text)
     except (InvalidArguments, Unreadable):
         return None
+
+
+def _original(host: Host, name: str, old: files.Text, home: Path) -> str | None:
+    """The copy from before, where nothing but this entry came to it since: an empty or a null value is back too."""
+    try:
+        before = files.read(files.backup_of(old.path), home)
+        now, then = KINDS[host.kind].read(old.text), KINDS[host.kind].read(before.text)
+        puts: list[tuple[Way, Any]] = [((*host.servers, name), _entry_of(now, host, name))]
+        if host.keys.inputs:
+            asked, had = listed(_at(now, host.keys.inputs)), len(listed(_at(then, host.keys.inputs)))
+            puts += [((*host.keys.inputs, had + number), each) for number, each in enumerate(asked[had:])]
+        same = changed(KINDS[host.kind], before.text, put=puts) == old.text
+    except (InvalidArguments, Unreadable):
+        return None
+    return before.text if same and before.state is not None and _entry_of(then, host, name) is None else None
 
 
 def _made_for_us(host: Host, old: files.Text, text: str, before: Any) -> bool:

@@ -11,7 +11,10 @@ from pathlib import Path
 from kimi_mcp.errors import InvalidArguments
 
 BACKUP = ".before-kimi-mcp"
-"""What a backup's name ends with."""
+"""What a backup's name ends with: how the file was before we first wrote to it."""
+
+LATEST = f"{BACKUP}-2"
+"""What the name of the other backup ends with: how the file was before we last wrote to it."""
 
 _BOM = "\ufeff"
 _LARGEST = 64 * 1024 * 1024
@@ -70,6 +73,8 @@ def read(path: Path, home: Path) -> Text:
 def write(old: Text, new: str) -> Path | None:
     """Put ``new`` in the place of what was read, at once or not at all; the backup, where there was a file.
 
+    The first backup is never overwritten: it is the original. Later ones take each other's place beside it.
+
     Permissions and owner stay; a new file is its owner's alone. Raises ``InvalidArguments``; then nothing was changed.
     """
     if old.state is not None and not old.state.st_mode & stat.S_IWUSR:
@@ -82,8 +87,10 @@ def write(old: Text, new: str) -> Path | None:
         old.path.parent.mkdir(parents=True, exist_ok=True)
         backup = None
         if old.state is not None:
-            backup = backup_of(old.path)
-            _replace(backup, old.path.read_bytes(), old.state)
+            before, backup = old.path.read_bytes(), backup_of(old.path)
+            if backup.exists() and backup.read_bytes() != before:
+                backup = old.path.with_name(old.path.name + LATEST)
+            _replace(backup, before, old.state)
         _replace(old.path, raw, old.state, unless_changed=old)
     except OSError as fault:
         raise _barred(old.shown, "written", fault) from None

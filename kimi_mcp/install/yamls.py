@@ -24,6 +24,8 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
     line_end = "\r\n" if "\r\n" in text else "\n"
     root: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
     if root is None or _is_null(root):
+        if root is not None:  # a written null says nothing, and nothing may follow it
+            text = text[: root.start_mark.index] + text[root.end_mark.index :].lstrip(" \t\r\n")
         return _ended(text, line_end) + _printed(_wrapped(path, value), 0, line_end)
     holder: Any = root
     for done, step in enumerate(path):

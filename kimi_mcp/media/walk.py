@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, Literal
 
-from kimi_mcp.errors import PathRefused
+from kimi_mcp.errors import PathRefused, TooManyFiles
 from kimi_mcp.media.roots import WINDOWS, Place
 
 BY_DESCRIPTOR: Final = (
@@ -46,6 +46,8 @@ _NAME_SURROGATE: Final = 0x20000000
 """The bit of a Windows reparse tag that says: this name stands for another (links, junctions)."""
 
 _LONGEST_SHOWN: Final = 200
+
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a link, and links are never followed"),
@@ -116,6 +118,8 @@ def _folder(place: Place, parts: tuple[str, ...], flags: int) -> Generator[int]:
             try:
                 below = os.open(name, wanted, dir_fd=descriptor)
             except OSError as error:
+                if error.errno in _NO_DESCRIPTORS:
+                    raise _explained(Place(root=place.root, parts=place.parts), error) from None
                 if index < within:
                     raise PathRefused(
                         "The root folder is not there any more, or its place was taken by a link.",
@@ -217,8 +221,11 @@ def _explained(place: Place, error: OSError, folder: int | None = None) -> PathR
         return refused(place, "is not there", fix="Name a file that exists within the roots; names are case-sensitive.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return refused(place, "may not be read by this process", fix="Give the server's user the right to read it.")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return refused(place, "can't be opened: too many files are open", fix="Ask again later.")
+    if error.errno in _NO_DESCRIPTORS:
+        return TooManyFiles(
+            f"`{shown(place.name)}` can't be opened: this server has as many files open as it may.",
+            fix="Call again once others have ended; whoever runs the server can raise its limit (`ulimit -n`).",
+        )
     return refused(place, "can't be opened", fix="Look whether the file can be read at all.")
 
 

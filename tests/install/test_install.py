@@ -86,6 +86,48 @@ def test_what_is_there_stays_byte_for_byte(host: Host, file: Path) -> None:
     assert "".join(file.read_text("utf-8").split()) == "".join(old.split())
 
 
+BLANK = {
+    "json": ["", " ", "\n", "{}", "{ }\n", "{\n}\n", '{"WHERE": {}}', '{"WHERE": null}', '{"WHERE": {\n  }\n}\n',
+             '{"a": null, "WHERE": null}', '{"a": 1}', '{\n\t"a": [],\n\t"WHERE": { }\n}'],
+    "jsonc": ["", "// mine\n", "{} // mine\n", '{"WHERE": {} /* mine */}', '{"WHERE": null, // mine\n}',
+              '{\n  // mine\n}',
+              '{"a": 1,}\n', '{"WHERE": {\n    // mine\n  }\n}', '{"WHERE": null}', "\r\n", '{"inputs": [], "a": 1}',
+              '{"inputs": null}'],
+    "toml": ["", "\n", "# mine\n", "a = 1", "a = 1\n\n# mine\n", "[WHERE]\n", "[WHERE] # mine\n", "WHERE = {}\n",
+             "[b]\nc = 1\n\n[WHERE]\n", "a = 1\r\n"],
+    "yaml": ["", "\n", "# mine\n", "a: 1", "a: 1\n# mine\n", "WHERE:\n", "WHERE: # mine\n", "WHERE: {}\n",
+             "WHERE: null\n",
+             "WHERE: ~\na: 1\n", "{}\n", "null\n", "WHERE: {}  # mine\nb: 2\n", "a: 1\r\nWHERE:\r\n"],
+}  # fmt: skip
+"""Files that say nothing, or nothing of servers, in many ways; ``WHERE`` is the name of the place for servers."""
+
+
+@pytest.mark.parametrize(
+    ("host", "old"),
+    [(host, text.replace("WHERE", host.servers[0])) for host in HOSTS.values() for text in BLANK[host.kind]],
+)
+def test_what_was_blank_or_null_is_so_again_after_it_was_taken_out(host: Host, old: str, file: Path) -> None:
+    file.write_bytes(old.encode())
+    put(host, file, {"KIMI_PROVIDER": "moonshot"}, MOONSHOT_API_KEY=KEY)
+    assert command_of(servers(host, file)["kimi"]) == STARTED.command
+    assert take(host, file).action == "removed"
+    assert file.read_bytes() == old.encode()
+
+
+@each_host
+def test_the_first_original_is_kept_whatever_is_written_later(host: Host, file: Path) -> None:
+    old = with_other(host)
+    file.write_text(old, "utf-8")
+    first = put(host, file).backup
+    second = put(host, file, {"KIMI_PROVIDER": "openrouter"}).backup
+    third = take(host, file).backup
+    assert first is not None
+    assert first.read_text("utf-8") == old
+    assert second == third != first
+    assert second is not None
+    assert "openrouter" in second.read_text("utf-8"), "it is how the file was before the last writing"
+
+
 @each_host
 def test_doing_it_again_changes_nothing_and_writes_nothing(host: Host, file: Path) -> None:
     file.write_text(with_other(host), "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.errors import KimiError, MediaRejected, PathRefused
+from kimi_mcp.errors import KimiError, MediaRejected, PathRefused, TooManyFiles
 from kimi_mcp.media import walk
 from kimi_mcp.media.files import Opened, open_within
 from kimi_mcp.media.roots import Roots, find_roots
@@ -302,6 +303,33 @@ def test_a_root_whose_place_a_link_took_is_refused(tree: SimpleNamespace) -> Non
     tree.inside.symlink_to(tree.outside)
     with pytest.raises(PathRefused, match="The root folder is not there any more"):
         open_within("outside.txt", tree.roots)
+
+
+@pytest.fixture
+def no_descriptor_left(tree: SimpleNamespace) -> Iterator[None]:
+    del tree  # it is made first
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 40, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+@pytest.mark.usefixtures("no_descriptor_left")
+def test_without_a_descriptor_left_the_error_says_so_and_names_the_limit(tree: SimpleNamespace) -> None:
+    with pytest.raises(TooManyFiles, match="as many files open as it may") as refused:
+        open_within("a.txt", tree.roots)
+    assert refused.value.retryable
+    assert refused.value.code == "path_refused"
+    assert "ulimit -n" in refused.value.fix
 
 
 def test_an_operators_root_may_be_reached_through_a_link(tree: SimpleNamespace) -> None:

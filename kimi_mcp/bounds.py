@@ -20,9 +20,9 @@ UNCOUNTED_EVENT = MIB
 MOST_VALUES = 500_000
 """Commas and brackets in larger JSON. ``[],`` takes 3 bytes here and 64 in memory; prose has one in a hundred."""
 
-LONGEST_TEXT = 6 * MIB
-"""Characters of reasoning and answer together. K3's whole context of 1,048,576 tokens is about 5 million of English and
-fewer of anything else. A character takes up to four bytes in memory."""
+LARGEST_TEXT = 4 * MIB
+"""Bytes, in UTF-8, of reasoning and answer together: some 900,000 tokens of English, seven times K3's default output.
+They are in memory several times while an answer is written down, at worst with four bytes for each."""
 
 MOST_PIECES = 2 * 1_048_576
 """Pieces of reasoning, answer or tool call in one answer: twice the tokens of the longest context."""
@@ -43,9 +43,9 @@ LONGEST_NAME = 512
 MOST_CALLS = 256
 """Tool calls in one answer: a swarm has at most 100 agents, a request at most 128 tools."""
 
-LONGEST_ARGUMENTS = MIB
-"""Characters of the arguments of all tool calls together, which are parsed as JSON. The 131,072 tokens of
-K3's default output are about 600,000."""
+LARGEST_ARGUMENTS = MIB
+"""Bytes, in UTF-8, of the arguments of all tool calls together, which are parsed as JSON. The 131,072 tokens of K3's
+default output are about 600,000."""
 
 MOST_CHOICES = 128
 """Choices in one event: one is asked for, and it is not always the first of the list."""

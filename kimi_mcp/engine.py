@@ -152,7 +152,8 @@ class Engine:
             outcome = await path
         except KimiError as error:
             log.debug("%s failed: %s", run.id, error.code)
-            return run.cut_off("failed", error)
+            # Without its traceback, whose frames hold the request and all that came, for as long as the error is kept.
+            return run.cut_off("failed", error.with_traceback(None))
         except Exception:
             log.exception("a call failed by a fault of our own")
             return run.cut_off("failed", fault_of_ours())
@@ -311,7 +312,7 @@ class Engine:
             inlined=attached.inlined,
             on_attempt=exchange.attempted,
             on_wait=exchange.waits,
-            tokens=likely_tokens(attached.plan.turns) + attached.plan.max_tokens,
+            tokens=likely_tokens(attached.plan.turns, attached.plan.tools) + attached.plan.max_tokens,
             yields=yields,
         )
 

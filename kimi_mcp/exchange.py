@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kimi_mcp.plan import Plan
-from kimi_mcp.tokens import likely_tokens
+from kimi_mcp.tokens import ample, likely_tokens
 from kimi_mcp.wire import Fold
 
 
@@ -16,16 +16,23 @@ class Exchange:
     """One request. Mutable: it grows as its answer does."""
 
     def __init__(self, on_first: Callable[[], None] | None = None) -> None:
-        self._on_first = on_first
-        self.fold = Fold(on_first=self._first_token)
-        """What has arrived."""
+        self.fold = Fold(on_first=on_first)
+        """What has arrived. It knows nothing of this object: a circle would keep an answer long after its end."""
         self.plan: Plan | None = None
         """What is sent; None as long as nothing was decided."""
         self.attempts = 0
         """How often it was sent so far."""
-        self.waits_for: str | None = "the provider"
-        """What it waits for, for progress; None: tokens are coming."""
+        self._waits_for = "the provider"
         self._counted: tuple[Plan, int] | None = None
+
+    @property
+    def waits_for(self) -> str | None:
+        """What it waits for, for progress; None: tokens are coming."""
+        return None if self.fold.pieces else self._waits_for
+
+    @waits_for.setter
+    def waits_for(self, what: str) -> None:
+        self._waits_for = what
 
     @property
     def prompt_tokens(self) -> int:
@@ -33,7 +40,10 @@ class Exchange:
         if self.plan is None:
             return 0
         if self._counted is None or self._counted[0] is not self.plan:
-            self._counted = self.plan, likely_tokens(self.plan.turns)  # a long prompt takes a while: counted once
+            self._counted = (
+                self.plan,
+                ample(likely_tokens(self.plan.turns)),
+            )  # a long prompt takes a while: counted once
         return self._counted[1]
 
     def begin(self, plan: Plan) -> None:
@@ -56,8 +66,3 @@ class Exchange:
         if self.waits_for is not None:
             return f"waiting for {self.waits_for}"
         return "answering" if self.fold.has_answer else "thinking"
-
-    def _first_token(self) -> None:
-        self.waits_for = None
-        if self._on_first is not None:
-            self._on_first()

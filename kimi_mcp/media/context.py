@@ -1,7 +1,7 @@
 """Owns text files as context: which files names and globs mean, and how they stand in a prompt. I/O, blocking.
 
 A file that is named is taken or refused with the reason; a file that a glob happens to meet is left out instead. Tokens
-are estimated (a quarter of the UTF-8 bytes): the provider counts them exactly, and has the last word.
+are estimated: the provider counts them exactly, and has the last word.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from kimi_mcp.media.roots import LONGEST_PATH, Place, Roots
 from kimi_mcp.media.secretive import HEAD_BYTES
 from kimi_mcp.media.tree import Bounds, Skipped, Tree
 from kimi_mcp.media.walk import shown
-
-BYTES_A_TOKEN: Final = 4
-"""UTF-8 bytes; English and code have about as many, Chinese a little more."""
+from kimi_mcp.tokens import text_tokens, tokens_in
 
 LARGEST_NAMED: Final = 5
 """Files that an error about too much context names."""
@@ -89,11 +87,11 @@ class _Pile:
         if file.identity in self.seen:
             return
         encoding = _encoding(file.head)
-        heading = estimate_tokens(_heading(place.name)) + 2
-        estimated = _quarter(file.size if encoding == "utf-8" else file.size // 2)
+        heading = text_tokens(_heading(place.name)) + 2
+        estimated = tokens_in(file.size if encoding == "utf-8" else file.size // 2)
         if self.tokens + heading + estimated <= self.most_tokens:
             text = _decoded(file.read_all(file.size), encoding)
-            estimated = estimate_tokens(text)
+            estimated = text_tokens(text)
             self.taken.append((place, text))
         self.seen.add(file.identity)
         self.tokens += heading + estimated
@@ -157,15 +155,6 @@ def as_context(files: Iterable[TextFile]) -> str:
     The texts stay as they are; only a missing line end is added before the closing fence.
     """
     return "\n".join(_block(file) for file in files)
-
-
-def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has."""
-    return _quarter(len(text.encode("utf-8", "surrogatepass")))
-
-
-def _quarter(size: int) -> int:
-    return -(-size // BYTES_A_TOKEN)
 
 
 def _heading(path: str) -> str:

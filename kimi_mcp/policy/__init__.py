@@ -17,7 +17,7 @@ from kimi_mcp.plan import Plan
 from kimi_mcp.policy.findings import Finding, Gathered, Refusal
 from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
 from kimi_mcp.policy.rules import Rule, load_rules
-from kimi_mcp.tokens import likely_tokens
+from kimi_mcp.tokens import ample, likely_tokens
 from kimi_mcp.types import Adjustment, Completion, Mode, Request
 
 __all__ = [
@@ -149,7 +149,7 @@ def _default_output(plan: Plan) -> int:
     """The bound where the caller left it open: the model's own default, or what a long prompt leaves of the context."""
     profile = plan.profile
     wanted = min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, profile.output_ceiling)
-    left = profile.model.context_tokens - likely_tokens(plan.turns)
+    left = profile.model.context_tokens - ample(likely_tokens(plan.turns, plan.tools))
     return max(min(wanted, left), least_output(plan.mode, profile))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kimi_mcp.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.desk import Desk, Draft
-from kimi_mcp.swarm.fitting import fitted, size, size_of_tools
+from kimi_mcp.swarm.fitting import fitted, size
 from kimi_mcp.swarm.limits import Limit, reason
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Agent
@@ -90,7 +90,7 @@ class _Talk:
     def __init__(self, task: Task, hands: Hands, desk: Desk) -> None:
         self._task, self._hands, self._desk = task, hands, desk
         self._tools = tuple(hands.definitions)
-        self._tools_size = size_of_tools(self._tools)
+        self._tools_size = size((), self._tools)
         self._turns: tuple[Turn, ...] = (system(task.system), user(task.prompt))
         self._widened = 0
         self._room = desk.profile.model.context_tokens

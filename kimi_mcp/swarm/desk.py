@@ -22,7 +22,7 @@ from kimi_mcp.swarm.limits import Leave, Ledger, Limit, exceeded
 from kimi_mcp.swarm.pace import AGAIN_AFTER_S, Pace
 from kimi_mcp.swarm.said import Said
 from kimi_mcp.swarm.tally import Agent, Tally
-from kimi_mcp.tokens import CHARS_A_TOKEN
+from kimi_mcp.tokens import chars_in
 from kimi_mcp.types import Completion, Request, Usage
 
 STEP_TOKENS = 16_000
@@ -71,7 +71,7 @@ class Desk:
     def share(self, parts: int) -> int:
         """How many characters each of so many results may have, for all of them to fit into one request."""
         room = self.profile.model.context_tokens - self.step_tokens
-        return room * CHARS_A_TOKEN // 2 // max(1, parts)
+        return chars_in(room) // 2 // max(1, parts)
 
     async def step(
         self, key: str, told: JSON, make: Callable[[], Awaitable[JSON]], replayed: Callable[[JSON], None] | None = None
@@ -149,7 +149,7 @@ class Desk:
                 completion = await self._engine.step(request, self._way, exchange)
                 self._pace.fine()
             except KimiError as failure:
-                completion, error = exchange.fold.completion(), failure
+                completion, error = exchange.fold.completion(), failure.with_traceback(None)  # it holds the request
                 if isinstance(failure, RateLimited | Overloaded):
                     self._pace.limited(wave)
             took = time.monotonic() - sent

@@ -9,14 +9,13 @@ prompt cache is not spoilt at each step. Where all this is not enough, the agent
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kimi_mcp.outcome import shortened
 from kimi_mcp.swarm import prompts
-from kimi_mcp.tokens import CHARS_A_TOKEN, likely_tokens
+from kimi_mcp.tokens import ample, chars_in, likely_tokens
 from kimi_mcp.types import TextPart, Turn
 
 LEAVE = 0.7
@@ -26,18 +25,9 @@ LEAST_CHARS = 400
 """A tool result that is no longer than this stays: its note would save nothing."""
 
 
-def size(turns: Sequence[Turn]) -> int:
-    """About as many tokens as turns have, rather too many than too few."""
-    beside = sum(
-        len(turn.reasoning or "") + sum(len(call.name) + len(call.arguments) for call in turn.tool_calls)
-        for turn in turns
-    )
-    return likely_tokens(turns) + beside // CHARS_A_TOKEN
-
-
-def size_of_tools(tools: Sequence[Mapping[str, Any]]) -> int:
-    """The same of tool definitions."""
-    return sum(len(json.dumps(tool)) for tool in tools) // CHARS_A_TOKEN
+def size(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
+    """As many tokens as turns and definitions of tools have, rather too many than too few."""
+    return ample(likely_tokens(turns, tools))
 
 
 def fitted(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
@@ -53,7 +43,7 @@ def fitted(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
     latest = [place for place in _last_results(made) if len(made[place].text) > LEAST_CHARS]
     if over > 0 and latest:
         whole = sum(len(made[place].text) for place in latest)
-        share = max(LEAST_CHARS, (whole - over * CHARS_A_TOKEN) // len(latest))
+        share = max(LEAST_CHARS, (whole - chars_in(over)) // len(latest))
         for place in latest:
             made[place] = _saying(made[place], shortened(made[place].text, share))
     return tuple(made)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from kimi_mcp import bounds
 from kimi_mcp.catalogue.profile import Provider
@@ -35,6 +36,9 @@ AFTER_DONE_S = 0.05
 
 PACE_S = 0.25
 """Seconds at most between two reads of an answer that is streaming: what the end of a long one may come late."""
+
+TURN_PIECES = 256
+"""Pieces of a body after which others have their turn: one read may bring ten thousand, if its chunks are hostile."""
 
 _log = logging.getLogger(__name__)
 
@@ -189,8 +193,10 @@ async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _W
     try:
         if answer.compressed:
             raise _Unreadable("compressed")
-        socket, payloads, silent = answer.socket, Payloads(), 0
+        socket, payloads, silent, number = answer.socket, Payloads(), 0, 0
         async for piece in answer.pieces():
+            if (number := number + 1) % TURN_PIECES == 0:
+                await anyio.lowlevel.checkpoint()
             token = done = False
             for payload in payloads.take(piece):
                 if payload.startswith(b"[DONE]"):

@@ -14,7 +14,9 @@ from pydantic_core import from_json
 
 from kimi_mcp import bounds
 from kimi_mcp.events import BadEvent, ErrorEvent
+from kimi_mcp.tokens import text_bytes, tokens_in
 from kimi_mcp.types import Completion, FinishReason, ToolCall, Usage
+from kimi_mcp.wire.growing import GrowingText, joined_pairs
 
 Object = dict[str, Any]
 List = list[Any]
@@ -23,9 +25,6 @@ List = list[Any]
 REASONING_NAMES = ("reasoning_content", "reasoning")
 """Every name under which reasoning is known to come or go: Moonshot, SGLang and older vLLM say ``reasoning_content``
 (HC; sglang), vLLM since 0.16, NIM and OpenRouter ``reasoning`` (vllm release notes 0.16)."""
-
-CHARS_A_TOKEN = 4
-"""Latin letters a token of an answer, about; other scripts have fewer, and providers send those one by one."""
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -41,42 +40,13 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 """What providers call the end of an answer, and what we call it. Any other word is no finish: the stream is broken."""
 
 
-class _Text:
-    """A text while its pieces arrive. Joined in blocks: each piece alone takes some fifty bytes beside its own."""
-
-    __slots__ = ("_blocks", "_pieces", "add")
-
-    def __init__(self) -> None:
-        self._blocks: list[str] = []
-        self._pieces: list[str] = []
-        self.add = self._pieces.append
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces or self._blocks)
-
-    def settle(self) -> None:
-        """Now and then: join what came in pieces, in blocks, so that each of them is copied once."""
-        if len(self._pieces) >= _BLOCK_PIECES:
-            self._blocks.append("".join(self._pieces))
-            self._pieces.clear()
-
-    def whole(self) -> str:
-        if self._pieces or len(self._blocks) > 1:
-            self._blocks = ["".join((*self._blocks, *self._pieces))]
-            self._pieces.clear()
-        return self._blocks[0] if self._blocks else ""
-
-
-_BLOCK_PIECES = 1_024
-
-
 class _Growing:
     """A tool call while its pieces arrive."""
 
     __slots__ = ("arguments", "id", "index", "name")
 
     def __init__(self, index: int, identity: str) -> None:
-        self.index, self.id, self.name, self.arguments = index, identity, "", _Text()
+        self.index, self.id, self.name, self.arguments = index, identity, "", GrowingText()
 
 
 def _nothing() -> None:
@@ -93,10 +63,10 @@ class Fold:
     __slots__ = (
         "_answer",
         "_arguments",
+        "_bytes",
         "_calls",
         "_calls_by_id",
         "_calls_by_index",
-        "_chars",
         "_escaped",
         "_finish",
         "_model",
@@ -117,8 +87,8 @@ class Fold:
 
     def reset(self) -> None:
         """Forget everything: a new attempt begins."""
-        self._answer = _Text()
-        self._reasoning = _Text()
+        self._answer = GrowingText()
+        self._reasoning = GrowingText()
         self._reasoning_seen = False
         self._names = REASONING_NAMES
         self._calls: list[_Growing] = []
@@ -128,7 +98,7 @@ class Fold:
         self._model: str | None = None
         self._usage: dict[str, int] = {}
         self._escaped = False
-        self._chars = 0
+        self._bytes = 0
         self._arguments = 0
         self.pieces: int = 0
         """How many pieces of reasoning and answer have arrived."""
@@ -141,17 +111,17 @@ class Fold:
     @property
     def answer(self) -> str:
         """The answer so far."""
-        return self._sound(self._answer.whole())
+        return self._answer.read(self._escaped)
 
     @property
     def reasoning(self) -> str | None:
         """The reasoning so far; None where no field of that kind was seen. An empty string is not None."""
-        return self._sound(self._reasoning.whole()) if self._reasoning_seen else None
+        return self._reasoning.read(self._escaped) if self._reasoning_seen else None
 
     @property
     def tokens(self) -> int:
         """About how many tokens have arrived: some providers send several in one piece."""
-        return max(self.pieces, self._chars // CHARS_A_TOKEN)
+        return max(self.pieces, tokens_in(self._bytes))
 
     def watch(self, most: int, on_more: Callable[[], None]) -> None:
         """Have ``on_more`` called once more than ``most`` tokens have arrived of an answer that is not whole."""
@@ -163,7 +133,7 @@ class Fold:
         Raises ``bounds.OutOfBounds``.
         """
         for text in (self._answer, self._reasoning, *(call.arguments for call in self._calls)):
-            text.settle()
+            text.settle(self._escaped)
         if self.pieces > bounds.MOST_PIECES:
             raise bounds.OutOfBounds(f"more than {bounds.MOST_PIECES:,} pieces of an answer")
         if self.tokens > self._most and not self.finished:
@@ -234,18 +204,20 @@ class Fold:
     def _choose(self, choice: dict[str, Any]) -> bool:
         if usage := choice.get("usage"):
             self._count(usage)
-        over = self._finish in FINISH_REASONS
-        if not over and isinstance(finish := choice.get("finish_reason"), str) and finish:
-            self._finish = finish
-        delta = choice.get("delta") or choice.get("message")
-        if over or not isinstance(delta, dict):
+        if self._finish in FINISH_REASONS:
             return False
-        delta = cast(Object, delta)
+        delta = choice.get("delta") or choice.get("message")
+        grew = self._take(cast(Object, delta)) if isinstance(delta, dict) else False
+        if isinstance(finish := choice.get("finish_reason"), str) and finish:
+            self._finish = finish  # after what came with it: that may be too much
+        return grew
+
+    def _take(self, delta: Object) -> bool:
         grew = self._reason(delta)
         if content := delta.get("content"):
             text = content if isinstance(content, str) else _text_of_parts(content)
             if text:
-                self._chars += len(text)
+                self._bytes += text_bytes(text)
                 self._check_length()
                 self._answer.add(text)
                 grew = True
@@ -258,8 +230,8 @@ class Fold:
         return grew
 
     def _check_length(self) -> None:
-        if self._chars > bounds.LONGEST_TEXT:
-            raise bounds.OutOfBounds(f"an answer of more than {bounds.LONGEST_TEXT:,} characters")
+        if self._bytes > bounds.LARGEST_TEXT:
+            raise bounds.OutOfBounds(f"an answer of more than {bounds.LARGEST_TEXT:,} bytes")
 
     def _reason(self, delta: dict[str, Any]) -> bool:
         """Some providers send one piece under two names: one name a chunk counts, the one in use first."""
@@ -269,7 +241,7 @@ class Fold:
                 if piece:
                     if not self._reasoning:
                         self._names = (name, *(other for other in REASONING_NAMES if other != name))
-                    self._chars += len(piece)
+                    self._bytes += text_bytes(piece)
                     self._check_length()
                     self._reasoning.add(piece)
                     return True
@@ -292,9 +264,9 @@ class Fold:
                     growing.name = _name(growing.name + name, "a tool's name")
                 grew = grew or bool(name)
             if isinstance(arguments := function.get("arguments"), str) and arguments:
-                self._arguments += len(arguments)
-                if self._arguments > bounds.LONGEST_ARGUMENTS:
-                    raise bounds.OutOfBounds(f"tool arguments of more than {bounds.LONGEST_ARGUMENTS:,} characters")
+                self._arguments += text_bytes(arguments)
+                if self._arguments > bounds.LARGEST_ARGUMENTS:
+                    raise bounds.OutOfBounds(f"tool arguments of more than {bounds.LARGEST_ARGUMENTS:,} bytes")
                 growing.arguments.add(arguments)
                 grew = True
         return grew
@@ -317,7 +289,7 @@ class Fold:
     def _whole_calls(self) -> tuple[tuple[ToolCall, ...], int]:
         whole: dict[str, ToolCall] = {}
         for call in self._calls:
-            arguments, identity = self._sound(call.arguments.whole() or "{}"), self._sound(call.id)
+            arguments, identity = call.arguments.read(self._escaped) or "{}", self._sound(call.id)
             if identity and call.name and identity not in whole and _is_object(arguments):
                 whole[identity] = ToolCall(id=identity, name=self._sound(call.name), arguments=arguments)
         return tuple(whole.values()), len(self._calls) - len(whole)
@@ -331,12 +303,8 @@ class Fold:
                 self._usage[name] = value
 
     def _sound(self, text: str) -> str:
-        """The text with split surrogate pairs joined, and U+FFFD for half of one: nothing else can be written down."""
-        return _joined_pairs(text) if self._escaped else text
-
-
-def _joined_pairs(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        """The text as it can be written down."""
+        return joined_pairs(text) if self._escaped else text
 
 
 def _name(text: str, what: str) -> str:
@@ -399,4 +367,4 @@ def _error_event(error: Any) -> ErrorEvent:
 
 def _words(text: Any, most: int = bounds.LONGEST_MESSAGE) -> str:
     """The beginning of a provider's own words."""
-    return _joined_pairs(text[:most]) if isinstance(text, str) else ""
+    return joined_pairs(text[:most]) if isinstance(text, str) else ""

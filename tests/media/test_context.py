@@ -12,7 +12,7 @@ import pytest
 from kimi_mcp.errors import ContextTooLong, InvalidArguments, KimiError, MediaRejected, PathRefused
 from kimi_mcp.media import tree as search
 from kimi_mcp.media import walk
-from kimi_mcp.media.context import TextFile, as_context, estimate_tokens, gather_texts
+from kimi_mcp.media.context import TextFile, as_context, gather_texts
 from kimi_mcp.media.roots import find_roots
 from kimi_mcp.media.tree import Bounds
 
@@ -275,7 +275,6 @@ def test_what_just_fits_is_taken(root: Path, gather: Gather) -> None:
     (root / "a.txt").write_text("word" * 1000)
     assert gather("a.txt", most_tokens=1010)
     assert isinstance(error_of(gather, "a.txt", most_tokens=1000), ContextTooLong)
-    assert estimate_tokens("word" * 1000) == 1000
 
 
 def test_a_search_stops_at_its_bounds(root: Path, gather: Gather) -> None:

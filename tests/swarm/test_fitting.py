@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kimi_mcp.swarm.fitting import fitted, size, size_of_tools
+from kimi_mcp.swarm.fitting import fitted, size
 from kimi_mcp.types import TextPart, ToolCall, Turn, system, user
 
 
@@ -64,4 +64,4 @@ def test_a_size_counts_reasoning_calls_and_tools() -> None:
     turns = talk("x")
     bare = (system("s"), user("t"))
     assert size(turns) > size(bare) + 60
-    assert size_of_tools(({"name": "search", "description": "d" * 300},)) > 100
+    assert size((), ({"name": "search", "description": "d" * 300},)) > 100

@@ -107,13 +107,13 @@ async def test_bytes_without_a_piece_of_an_answer_end_it(rest: bytes, monkeypatc
 
 
 async def test_an_answer_beyond_any_bound_keeps_what_had_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "LONGEST_TEXT", 1_000)
+    monkeypatch.setattr(bounds, "LARGEST_TEXT", 1_000)
     event = f"data: {chunk(content='x' * 100)}\n\n".encode()
     async with saying(response(event * 50 + TRANSCRIPT)) as server:
         with anyio.fail_after(10):
             asked = await ask(upstream(), server.base_url)
     assert (asked.code, asked.fold.answer, asked.attempts) == ("upstream_broken", "x" * 1_000, [1])
-    assert "1,000 characters" in str(asked.error)
+    assert "1,000 bytes" in str(asked.error)
 
 
 @pytest.mark.parametrize("split", [1, 3, 7, "utf8"])

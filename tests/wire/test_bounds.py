@@ -40,9 +40,9 @@ LONG = "x" * (bounds.LONGEST_NAME + 1)
         (call(0, name=LONG), "a tool's name"),
         (b'{"choices": [' + b"{}," * bounds.MOST_CHOICES + b"{}]}", "choices"),
         (b'{"choices": [' + b"[]," * bounds.MOST_VALUES + b"[]]}", "values"),
-        (chunk({"content": "x" * bounds.LONGEST_TEXT}), "characters"),
-        (chunk({"reasoning": "x" * bounds.LONGEST_TEXT}), "characters"),
-        (call(0, arguments="x" * (bounds.LONGEST_ARGUMENTS + 1)), "tool arguments"),
+        (chunk({"content": "x" * bounds.LARGEST_TEXT}), "bytes"),
+        (chunk({"reasoning": "x" * bounds.LARGEST_TEXT}), "bytes"),
+        (call(0, arguments="x" * (bounds.LARGEST_ARGUMENTS + 1)), "tool arguments"),
     ],
     ids=["model", "id", "tool", "choices", "values", "answer", "reasoning", "arguments"],
 )
@@ -60,7 +60,7 @@ def test_a_name_that_grows_for_ever_is_cut_off() -> None:
 
 
 def test_text_is_counted_over_all_of_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "LONGEST_TEXT", 3)
+    monkeypatch.setattr(bounds, "LARGEST_TEXT", 7)
     fold = fed(chunk({"content": "月"}), chunk({"reasoning": "月"}), call(0, arguments="xxx"), chunk({"content": "a"}))
     with pytest.raises(bounds.OutOfBounds):
         fold.feed(chunk({"content": "b"}))

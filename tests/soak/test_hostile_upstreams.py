@@ -2,14 +2,15 @@
 
 One server process, as a host starts it, its store on; the upstreams are another process. While each answers, a ping a
 tenth of a second is sent to the server, as by another caller. It prints, for each: seconds, seconds of the processor,
-megabytes at the peak above idle, the longest pause. About two minutes; ``SOAK_ROUNDS`` repeats it.
+megabytes at the peak above idle, and for how long the event loop was at something else while a ping waited, in seconds
+of the processor. About two minutes; ``SOAK_ROUNDS`` repeats it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tests.upstream.hostile import TABLE
 
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak of memory is read from /proc"),
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory and pauses are read from /proc"),
 ]
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
@@ -32,8 +33,9 @@ MOST_S = 30.0
 """Seconds that any of them may take: the total deadline, and half of it for a machine that is busy."""
 MOST_MB = 100.0
 """Megabytes above idle, by the issue."""
-MOST_PAUSE_S = 1.5
-"""Seconds within which the server answers another caller, on a machine that is busy."""
+MOST_PAUSE_S = 0.6
+"""Seconds of the processor that the event loop may be at something else while another caller waits. Not of the clock:
+on a busy machine those would say more about the others."""
 KEY = "sk-Vt4Rw8Yq2Lk6Nz0Xb5Gd9Hf3Jm7Pc1Sa"
 
 
@@ -65,14 +67,14 @@ class Host:
         result = await self.ask("tools/call", name="kimi_instant", arguments={"prompt": f"Greet me, <{name}>."})
         return result["structuredContent"]
 
-    async def ping_on(self, pauses: list[float]) -> None:
+    async def ping_on(self, clock: Callable[[], float], pauses: list[float]) -> None:
         while True:
-            began = anyio.current_time()
+            began = clock()
             pauses.append(0.0)
             try:
                 await self.ask("ping")
             finally:
-                pauses[-1] = anyio.current_time() - began
+                pauses[-1] = clock() - began
             await anyio.sleep(0.1)
 
 
@@ -90,7 +92,12 @@ class Process:
     def forget_peak(self) -> None:
         (self._folder / "clear_refs").write_text("5")
 
+    def loop_s(self) -> float:
+        """Seconds that its main thread, that of the event loop, was on a processor."""
+        return int((self._folder / "schedstat").read_text().split()[0]) / 1e9
+
     def cpu_s(self) -> float:
+        """The same of all its threads."""
         fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -147,7 +154,7 @@ async def look(name: str, host: Host, process: Process, idle: float) -> list[str
     process.forget_peak()
     began, cpu = anyio.current_time(), process.cpu_s()
     async with anyio.create_task_group() as beside:
-        beside.start_soon(host.ping_on, pauses)
+        beside.start_soon(host.ping_on, process.loop_s, pauses)
         with anyio.move_on_after(4 * MOST_S):
             result = await host.call(name)
         beside.cancel_scope.cancel()

@@ -2,7 +2,8 @@
 
 A schema may come from a caller or from a stranger's tool server. So nothing that it refers to is ever fetched, each
 keyword that is looked at is counted and a count ends the search, and a pattern is matched only where its matching
-takes few steps however unlucky the text is. ``jsonschema`` is imported on first use: most calls need none of this.
+takes few steps however unlucky the text is; where one is not, and nothing else is wrong, it can't be told.
+``jsonschema`` is imported on first use: most calls need none of this.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ MOST_WAYS = 1_000_000
 LONGEST_PATTERN = 2_000
 """Code points of a pattern that is matched at all."""
 
-Reason = Literal["reference", "intricate", "number"]
+Reason = Literal["reference", "intricate", "number", "pattern"]
 """Why it can't be told: the schema refers to what it does not hold; the search takes too long; a number is beyond all
-bounds."""
+bounds; a pattern would take too long on this text, and is all that may be wrong."""
 
 _VALUES = frozenset({"const", "enum", "default", "examples", "example"})
 """Keywords that hold values, in which nothing is a schema."""
 
+_REVERSED = frozenset({"not", "oneOf", "if", "contains", "unevaluatedItems", "unevaluatedProperties"})
+"""Keywords that a value may break because something inside them counts as fitting."""
+
 _left: ContextVar[int] = ContextVar("_left")
+_unmatched: ContextVar[list[str]] = ContextVar("_unmatched")
 
 
 class CannotTell(Exception):
@@ -77,7 +82,8 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> Misfit | None:
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    before = _left.set(MOST_STEPS)
+    unmatched: list[str] = []
+    before, outside = _left.set(MOST_STEPS), _unmatched.set(unmatched)
     try:
         tame = _tamed(schema, _longest(value))
         # An empty registry: without one, jsonschema fetches whatever URL a $ref names.
@@ -93,6 +99,9 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> Misfit | None:
         raise CannotTell("intricate") from None
     finally:
         _left.reset(before)
+        _unmatched.reset(outside)
+    if unmatched and (fault is None or _REVERSED & {fault.validator, *fault.absolute_schema_path}):
+        raise CannotTell("pattern")
     if fault is None:
         return None
     place = "/".join(str(step) for step in fault.absolute_path)[:200]
@@ -123,7 +132,10 @@ def _counted(name: str, check: Callable[..., Any]) -> Callable[..., Iterator[Any
         if name == "uniqueItems":
             _pay(_size(value) ** 2 // 100)
         elif name == "pattern" and isinstance(value, str):
-            _pay(ways(wanted, len(value)) // (MOST_WAYS // MOST_STEPS))
+            if (tries := ways(wanted, len(value))) > MOST_WAYS:
+                _unmatched.get().append(wanted)
+                return
+            _pay(tries // (MOST_WAYS // MOST_STEPS))
         yield from check(validator, wanted, value, schema) or ()
 
     return counted
@@ -206,21 +218,20 @@ def _longest(value: Any) -> int:
 
 
 def _tamed(schema: Any, length: int) -> Any:
-    """The schema without the patterns that would take too long on a text of that length.
+    """The schema without the patterns that sort properties and would take too long on a text of that length.
 
-    Where such a pattern sorts properties, the rules about those that no pattern takes are left out with it.
+    The rules about properties that no pattern takes are left out with them.
     """
     match schema:
         case dict():
             schema = cast(dict[str, Any], schema)
             new = {key: inner if key in _VALUES else _tamed(inner, length) for key, inner in schema.items()}
-            if isinstance(pattern := new.get("pattern"), str) and ways(pattern, length) > MOST_WAYS:
-                del new["pattern"]
             sorting = new.get("patternProperties")
             if isinstance(sorting, dict):
                 names = cast(dict[str, Any], sorting)
                 wild = {name for name in names if ways(name, length) > MOST_WAYS}
                 if wild or ways("|".join(names), length) > MOST_WAYS:  # jsonschema matches all of them at once
+                    _unmatched.get().extend(wild or names)
                     new["patternProperties"] = {name: names[name] for name in names if name not in wild}
                     new.pop("additionalProperties", None)
                     new.pop("unevaluatedProperties", None)

@@ -321,7 +321,10 @@ class Engine:
     ) -> Outcome:
         """The outcome of an answer that must fit a schema: as it is, or after one repair, which is always reported."""
         plan = attached.plan
-        value, fault = structure.read_answer(first.answer, schema)
+        try:
+            value, fault = structure.read_answer(first.answer, schema)
+        except structure.Unchecked as unchecked:
+            return replace(concluded(plan, first, run), status="partial", error=unchecked.error)
         if fault is None:
             return replace(concluded(plan, first, run), parsed=value)
         again = asked_again(plan, first, fault)
@@ -339,7 +342,10 @@ class Engine:
         if outcome.status == "failed":  # so it does where the second one holds nothing
             kept = concluded(again, replace(first, usage=usage), run)
             return replace(kept, status="partial", error=outcome.error, cost_usd=cost)
-        value, fault = structure.read_answer(second.answer, schema)
+        try:
+            value, fault = structure.read_answer(second.answer, schema)
+        except structure.Unchecked as unchecked:
+            return replace(outcome, status="partial", error=outcome.error or unchecked.error)
         if fault is None or outcome.error is not None:
             return replace(outcome, parsed=value)
         misfit = UpstreamBroken(

@@ -12,12 +12,28 @@ from kimi_mcp.errors import InvalidArguments
 
 FENCE = "```"
 
-_UNSURE: Mapping[conformity.Reason, str] = {
-    "reference": "the schema refers to what it does not hold",
-    "intricate": "the schema is too intricate to hold it against",
-    "number": "it holds a number beyond all bounds",
+_UNCHECKED: Mapping[conformity.Reason, tuple[str, str]] = {
+    "reference": ("it refers to what it does not hold", "Put what `$ref` names into `response_schema`."),
+    "intricate": ("it is too intricate for an answer of this size", "Simplify `response_schema`."),
+    "pattern": (
+        "a `pattern` in it would take too long to match",
+        "Leave that `pattern` out of `response_schema`, or write it without a repetition inside a repetition.",
+    ),
 }
-"""What is said where it can't be told whether an answer fits."""
+"""Why an answer can't be held against its schema though it is JSON, and what would help."""
+
+
+class Unchecked(Exception):
+    """Whether an answer fits can't be told, and asking again would change nothing."""
+
+    def __init__(self, reason: conformity.Reason) -> None:
+        super().__init__(reason)
+        why, fix = _UNCHECKED[reason]
+        self.error = InvalidArguments(
+            f"The answer is JSON, but it could not be held against `response_schema`: {why}.",
+            fix=f"{fix} `answer` has the text as it came.",
+        )
+        """What the caller is told."""
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -38,7 +54,8 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     """The value that an answer stands for, and what is wrong with it; exactly one of the two is meaningful.
 
-    A code fence around the whole answer is looked through; nothing else is guessed.
+    A code fence around the whole answer is looked through; nothing else is guessed. Raises ``Unchecked`` where it can't
+    be told.
     """
     try:
         value = json.loads(_inside(answer), parse_constant=_no_json, parse_float=_finite)
@@ -92,9 +109,11 @@ def _is_utf8(text: str) -> bool:
 
 
 def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """Where a value breaks its schema; None: it fits."""
+    """Where a value breaks its schema; None: it fits. Raises ``Unchecked``."""
     try:
         fault = conformity.misfit(value, schema)
     except conformity.CannotTell as unsure:
-        return _UNSURE[unsure.reason]
+        if unsure.reason == "number":
+            return "it holds a number beyond all bounds"
+        raise Unchecked(unsure.reason) from None
     return None if fault is None else f"{fault.place or 'the whole'} breaks the rule `{fault.rule}`"

@@ -72,9 +72,26 @@ def test_many_alike_items_that_can_not_be_sorted_end_at_the_count() -> None:
 def test_a_pattern_that_might_take_for_ever_is_not_matched(pattern: str) -> None:
     text = "a" * 60
     assert ways(pattern, len(text)) > MOST_WAYS
-    assert misfit(text, {"pattern": pattern}) is None
     sorting = {"patternProperties": {pattern: {"type": "string"}}, "additionalProperties": False}
-    assert misfit({text: 1}, sorting) is None
+    for value, schema in ((text, {"pattern": pattern}), ({text: 1}, sorting), (text, {"not": {"pattern": pattern}})):
+        with pytest.raises(CannotTell, match="pattern"):
+            misfit(value, schema)
+
+
+COSTLY = {"properties": {"a": {"type": "string", "pattern": "(a+)+$"}, "b": {"type": "integer"}}}
+
+
+def test_what_breaks_another_rule_is_told_beside_a_pattern_that_is_not_matched() -> None:
+    fault = misfit({"a": "a" * 60, "b": "x"}, COSTLY)
+    assert fault is not None
+    assert (fault.place, fault.rule) == ("b", "type")
+
+
+def test_a_pattern_that_meets_no_long_text_is_matched_however_long_another_one_is() -> None:
+    assert misfit({"a": "aaa", "c": "a" * 100_000}, COSTLY) is None
+    fault = misfit({"a": "aab", "c": "a" * 100_000}, COSTLY)
+    assert fault is not None
+    assert fault.rule == "pattern"
 
 
 @pytest.mark.parametrize(

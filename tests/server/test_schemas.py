@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -187,3 +188,18 @@ async def test_a_schema_that_refers_to_what_it_does_not_hold_fetches_nothing(
         result = await kimi.instant("Which city?", response_schema=schema)
     assert result.status in ("partial", "failed")
     assert result.said["parsed"] is None
+
+
+@pytest.mark.parametrize("asked", ["first", "again"])
+async def test_an_answer_that_could_not_be_held_against_a_pattern_is_partial_and_not_asked_for_again(
+    sim: Simulator, asked: str
+) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string", "pattern": "^(a+)+$"}}, "required": ["city"]}
+    answer = json.dumps({"city": "a" * 60})
+    sim.play(*([{"content": "{}"}] if asked == "again" else []), {"content": answer}, {"content": "never asked for"})
+    async with served(sim) as kimi:
+        result = await kimi.instant("Which city?", response_schema=schema)
+    assert (result.status, result.code, result.answer) == ("partial", "invalid_arguments", answer)
+    assert result.said["parsed"] is None
+    assert "`pattern`" in result.error["fix"]
+    assert result.attempts == (1 if asked == "first" else 2)

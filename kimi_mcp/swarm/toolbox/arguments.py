@@ -38,7 +38,9 @@ def read_arguments(text: str, schema: Mapping[str, Any], *, most_chars: int) -> 
         return Unfit(why="The arguments hold half a surrogate pair or a number beyond all bounds.", repairable=True)
     try:
         fault = misfit(arguments, schema)
-    except CannotTell:
+    except CannotTell as unsure:
+        if unsure.reason == "pattern":
+            return arguments  # all that is left to check, and the tool's own server does that too
         return Unfit(
             why="The tool's own schema is too intricate to hold the arguments against it, so it is not called.",
             repairable=False,

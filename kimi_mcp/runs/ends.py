@@ -93,7 +93,8 @@ class Ends:
         try:
             await self._record(run, outcome)
         except Exception as fault:  # noqa: BLE001 - whatever it is, it is tried again, and ends neither run nor server
-            self._not_written(fault)
+            if run.may_be_recorded:  # else its caller was told of the store's refusal, and only its turn is to be freed
+                self._not_written(fault)
             return False
         self._pending.pop(run.id, None)
         if run.id in self._saved:

@@ -187,6 +187,8 @@ def _ways_of(operation: str, argument: Any, length: int) -> int:
             least, most, body = argument
             least, most = min(int(least), length), min(int(most), length)
             inner = _ways(body, length)
+            if _is_parted(body):
+                return min((most - least + 1) * inner, MOST_WAYS + 1)
             each = MOST_WAYS + 1 if inner > 1 and most > 20 else inner**most
             return min((most - least + 1) * each, MOST_WAYS + 1)
         case "BRANCH":
@@ -201,6 +203,41 @@ def _ways_of(operation: str, argument: Any, length: int) -> int:
             return MOST_WAYS + 1  # rare, and not worth a bound
         case _:
             return 1
+
+
+def _is_parted(body: Any) -> bool:
+    """Whether a repeated body begins with a mark that nothing else in it takes, and has one repetition within.
+
+    Then a text falls into such parts in one way only, however many there are: ``(-[a-z0-9]+)*``.
+    """
+    while len(body) == 1 and str(body[0][0]) == "SUBPATTERN" and not (body[0][1][1] or body[0][1][2]):
+        body = body[0][1][-1]
+    if len(body) != 2 or str(body[1][0]) != "MAX_REPEAT" or len(body[1][1][2]) != 1:
+        return False
+    first, (_, (_, _, ((operation, argument),))) = body
+    marks = [first] if str(first[0]) == "LITERAL" else first[1] if str(first[0]) == "IN" else []
+    if not marks or any(str(kind) != "LITERAL" for kind, _ in marks):
+        return False
+    characters = [chr(code) for _, code in marks]
+    taken = argument if str(operation) == "IN" else [(operation, argument)]
+    return all(not character.isalnum() and not _takes(taken, character) for character in characters)
+
+
+def _takes(items: Any, character: str) -> bool:
+    """Whether one of these items of a set may be that character; True where that is not plain."""
+    for kind, argument in items:
+        match str(kind):
+            case "LITERAL" if argument != ord(character):
+                continue
+            case "RANGE" if not argument[0] <= ord(character) <= argument[1]:
+                continue
+            case "CATEGORY" if str(argument) == "CATEGORY_DIGIT" or (
+                str(argument) == "CATEGORY_WORD" and character != "_"
+            ):
+                continue
+            case _:
+                return True
+    return False
 
 
 def _longest(value: Any) -> int:

@@ -67,7 +67,21 @@ def test_many_alike_items_that_can_not_be_sorted_end_at_the_count() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(a+)+$", "(a?){30}a{30}", "a*a*a*a*a*a*a*a*b", "(a|a)*$", "(?:a|aa)+$", "(a*)*b", r"(.*)\1x", "a" * 3000],
+    [
+        "(a+)+$",
+        "(-?a+)*$",
+        "(a[a-z]+)*$",
+        "(-[a-]+)*$",
+        "(-[^b]+)*$",
+        "(-a*a*)*$",
+        "(a?){30}a{30}",
+        "a*a*a*a*a*a*a*a*b",
+        "(a|a)*$",
+        "(?:a|aa)+$",
+        "(a*)*b",
+        r"(.*)\1x",
+        "a" * 3000,
+    ],
 )
 def test_a_pattern_that_might_take_for_ever_is_not_matched(pattern: str) -> None:
     text = "a" * 60
@@ -101,6 +115,8 @@ def test_a_pattern_that_meets_no_long_text_is_matched_however_long_another_one_i
         (r"^\d{4}-\d{2}-\d{2}$", "2026-11-24", "24.11.2026"),
         (r"^[^@]+@[^@]+\.[^@]+$", "someone@example.org", "someone"),
         (r"^(GET|POST)$", "GET", "PUT"),
+        (r"^[a-z0-9]+(-[a-z0-9]+)*$", "a-slug-of-many-words-that-is-rather-long-as-they-are", "a--b" * 12),
+        (r"^\d+(?:[.,]\d+)*$", "1.000.000.000.000.000.000.000", "1" * 30 + "."),
         (r"^https?://", "https://example.org/a/long/path" * 20, "ftp://example.org"),
     ],
 )

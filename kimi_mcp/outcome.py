@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kimi_mcp.costs import rounded
 from kimi_mcp.errors import KimiError
 from kimi_mcp.secrecy import inert, inert_values, scrub_cut, scrub_growing, scrub_values
 from kimi_mcp.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
@@ -130,7 +131,7 @@ def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
             "reasoning_tokens": usage.reasoning_tokens,
             "cached_tokens": usage.cached_tokens,
             "total_tokens": usage.total_tokens,
-            "cost_usd": outcome.cost_usd,
+            "cost_usd": None if outcome.cost_usd is None else rounded(outcome.cost_usd),
         },
         "policy": [adjustment.as_json() for adjustment in outcome.policy],
         "timing": {
@@ -205,7 +206,8 @@ def standing(statuses: Iterable[str]) -> str:
 def _closing(adjustment: Adjustment) -> str:
     if adjustment.action == "warned":
         return f"[{adjustment.rule}: {adjustment.why}]"
-    change = f"{adjustment.field} {_shown(adjustment.asked)} → {_shown(adjustment.sent)}"
+    sent = "left out" if adjustment.sent is None else _shown(adjustment.sent)
+    change = f"{adjustment.field} {_shown(adjustment.asked)} → {sent}"
     return f"[{adjustment.rule}: {change}. {adjustment.why}]"
 
 

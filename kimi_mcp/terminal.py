@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from kimi_mcp.outcome import Outcome
     from kimi_mcp.types import Adjustment
 
 WIDEST = 110
@@ -45,6 +47,54 @@ STYLES = {
 MARKS = {"ok": "✓", "bad": "✗", "warn": "!", "unknown": "·"}
 """What stands before a sentence that was held against the facts."""
 
+# What errors say of a host's tools and arguments, and how a shell says it; the first that fits is taken.
+_IN_A_SHELL: tuple[tuple[str, str], ...] = (
+    (r"kimi_vision in `images`|`images` of kimi_vision", "--image"),
+    (r"kimi_video (?:as|in) `video`|`video` of kimi_video", "--video"),
+    (r"`files` of kimi_(?:think|instant)", "--file"),
+    (r"`images` and `video`", "--image and --video"),
+    (r"[Cc]all kimi_run without (?:`run_id`|arguments) to see your (?:latest )?runs", "`kimi-mcp runs` lists them"),
+    (
+        r"Wait for it with kimi_run, then give its `run_id` as",
+        "Wait for it with `kimi-mcp runs resume ID`, then give ID as",
+    ),
+    (r"`run_id` as `conversation_id`", "id to --conversation"),
+    (r"(?:the other tool )?\(`kimi_(\w+)` or `kimi_(\w+)`\)", r"--tool \1 or --tool \2"),
+    (r"`?\bkimi_(think|instant|vision|video|swarm)\b`?", r"--tool \1"),
+    (r"`?\bkimi_run\b`?", "`kimi-mcp runs`"),
+    (
+        r"The operator of this server allows (.+?) as provider, not (.+?)\.",
+        r"KIMI_ALLOWED_PROVIDERS allows \1, not \2.",
+    ),
+    (r"[Ll]et the operator (choose or allow|add)\b", r"\1"),
+    (r", which only the operator can,", ","),
+    (r"^`prompt`", "The prompt"),
+    (r"(?:the )?`prompt`", "the prompt"),
+)
+
+OPTIONS = {
+    "system": "--system",
+    "files": "--file",
+    "images": "--image",
+    "video": "--video",
+    "mode": "--mode",
+    "model": "--model",
+    "provider": "--provider",
+    "max_tokens": "--max-tokens",
+    "temperature": "--temperature",
+    "response_schema": "--schema",
+    "conversation_id": "--conversation",
+    "items": "--item",
+    "tools": "--use",
+    "max_agents": "--max-agents",
+    "max_steps": "--max-steps",
+    "max_agent_steps": "--max-agent-steps",
+    "max_cost_usd": "--max-cost-usd",
+}
+"""For each argument of the tools the option of ``kimi-mcp ask`` that gives it."""
+
+_ARGUMENT = re.compile(rf"(?:[Tt]he )?(?:argument )?`({'|'.join(OPTIONS)})`")
+
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person looks at that stream, through something that can move a cursor."""
@@ -65,6 +115,13 @@ def print_json(value: Any) -> None:
     """Print :func:`as_json_text`."""
     sys.stdout.write(f"{as_json_text(value)}\n")
     sys.stdout.flush()
+
+
+def in_a_shell(text: str) -> str:
+    """What an error or a rule says to a host's model, in the words of a shell: options instead of arguments."""
+    for said, instead in _IN_A_SHELL:
+        text = re.sub(said, instead, text)
+    return _ARGUMENT.sub(lambda found: OPTIONS[found[1]], text)
 
 
 def never_fail_to_encode() -> None:
@@ -89,17 +146,24 @@ def console(stream: TextIO) -> Console:
 def complain(message: str, fix: str = "") -> None:
     """An error: one sentence plus the mend, on stderr."""
     page = Page(sys.stderr, label=len("kimi-mcp: "), indent=0)
-    page.row("kimi-mcp:", message, label_kind="bad")
+    page.row("kimi-mcp:", in_a_shell(message), label_kind="bad")
     if fix:
-        page.row("", fix)
+        page.row("", in_a_shell(fix))
 
 
 def changed(adjustment: Adjustment) -> str:
     """What a rule changed or warns of, in a line."""
+    why = in_a_shell(adjustment.why)
     if adjustment.action == "warned":
-        return f"{adjustment.rule}: {adjustment.why}"
-    asked, sent = shown(adjustment.asked), shown(adjustment.sent)
-    return f"{adjustment.rule}: {adjustment.field} {asked} → {sent}. {adjustment.why}"
+        return f"{adjustment.rule}: {why}"
+    sent = "left out" if adjustment.sent is None else shown(adjustment.sent)
+    return f"{adjustment.rule}: {adjustment.field} {shown(adjustment.asked)} → {sent}. {why}"
+
+
+def requests(outcome: Outcome) -> str:
+    """How many requests a call took; a swarm sends many, and none of them is a second attempt."""
+    made = outcome.timing.attempts
+    return f"{made} {'request' if outcome.swarm is not None else 'attempt'}{'' if made == 1 else 's'}"
 
 
 def shown(value: Any) -> str:
@@ -107,6 +171,11 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "nothing" if value is None else safe(str(value))
+
+
+_CODE = re.compile(r"`[^`\n]+`")
+_HELD = "\ue000"
+"""Stands for a blank within backticks while a line is folded: what is to be typed stays on one line."""
 
 
 class Page:
@@ -145,6 +214,11 @@ class Page:
             line = self._text(start, "") + head
             line.append_text(piece)
             self._out.print(line, soft_wrap=True)
+
+    def command(self, label: str, text: str) -> None:
+        """A command to be pasted, beside its label: never folded, so that it can be selected as one line."""
+        line = self._text(" " * self._indent, "") + self._text(label.ljust(max(self._label, len(label) + 1)), "quiet")
+        self._out.print(line.append_text(self._text(text, "")), soft_wrap=True)
 
     def columns(self, *cells: tuple[str, str]) -> None:
         """One line of texts, each with its kind; they bring their own width."""
@@ -195,7 +269,16 @@ class Page:
     def _folded(self, text: Text, taken: int) -> list[Text]:
         if not self.folds:
             return list(text.split("\n")) if len(text) else [text]
-        return list(text.wrap(self._out, max(20, self.width - taken))) or [text]
+        room = max(20, self.width - taken)
+        held = text.copy()
+        held.plain = _CODE.sub(
+            lambda code: code[0].replace(" ", _HELD) if len(code[0]) <= room else code[0], text.plain
+        )
+        lines = list(held.wrap(self._out, room))
+        for line in lines:
+            line.plain = line.plain.replace(_HELD, " ")
+            line.rstrip()
+        return lines or [text]
 
 
 def _split(cell: str) -> tuple[str, str]:

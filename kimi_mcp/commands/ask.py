@@ -87,7 +87,7 @@ def ask(
 ) -> None:
     """Ask Kimi from a shell.
 
-    A terminal sees reasoning and answer as they come; a pipe gets the text alone. Exit status: 0 for a whole
+    A terminal sees reasoning and answer as they come; a pipe gets the answer alone. Exit status: 0 for a whole
     answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
 
     Files are read from the working directory and from the folders of the paths that you type; where KIMI_ROOTS is
@@ -254,7 +254,7 @@ async def _watched(run: Run, watch: Watch) -> None:
 
 def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
     from kimi_mcp.commands.live import LiveWatch, QuietWatch
-    from kimi_mcp.outcome import structured, text
+    from kimi_mcp.outcome import structured
     from kimi_mcp.secrecy import inert
 
     if as_json:
@@ -262,8 +262,7 @@ def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
         return QuietWatch(lambda outcome: as_json_text(structured(outcome, reasoning_chars=limit)))
     if is_terminal(sys.stdout):
         return LiveWatch()
-    bare = ("failed", "running")  # what is to be said of these is said on stderr
-    return QuietWatch(lambda outcome: inert(outcome.answer) if outcome.status in bare else text(outcome))
+    return QuietWatch(lambda outcome: inert(outcome.answer), notes=True)  # all else is said on stderr
 
 
 def _was_cancelled(outcome: Outcome) -> bool:

@@ -52,17 +52,17 @@ def install(
 
     row = _host(host)
     _check_name(name)
-    given = _settings(env or [])
+    given, taken = _with_exported(_settings(env or []))
     file, started = _file(row), started_as(sys.argv[0])
     if print_only:
         print(snippet(row, name, started, given, os.environ), end="")
-        _point_to(row, file, given)
+        _point_to(row, file, given, taken)
         return
     done = put_in(row, name, started, given, environment=os.environ, file=file, home=Path.home())
     if as_json:
         print_json(_as_json(row, name, done, given))
     else:
-        _show_installed(row, name, done, given)
+        _show_installed(row, name, done, given, taken)
 
 
 def uninstall(
@@ -146,6 +146,26 @@ def _settings(said: Sequence[str]) -> dict[str, str]:
     return given
 
 
+_WHO_ANSWERS = ("KIMI_PROVIDER", "KIMI_BASE_URL", "KIMI_MODEL")
+"""Settings that say who answers: the server in the host is to ask the same as commands in this shell do."""
+
+
+def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The settings with those that are exported here and say who answers, and which these are.
+
+    None is taken where ``--env`` itself says who answers, by one of them or by a provider's own key.
+    """
+    from kimi_mcp.install.entry import is_key
+    from kimi_mcp.settings import OWN_KEY
+
+    if any(name in _WHO_ANSWERS or (is_key(name) and name != OWN_KEY) for name in given):
+        return given, []
+    exported = {
+        name: value for name in _WHO_ANSWERS if (value := os.environ.get(name, "").strip()) and "${" not in value
+    }
+    return {**exported, **given}, list(exported)
+
+
 def _as_json(host: Host, name: str, done: Done, given: Mapping[str, str]) -> dict[str, Any]:
     return {
         "host": host.id,
@@ -159,24 +179,28 @@ def _as_json(host: Host, name: str, done: Done, given: Mapping[str, str]) -> dic
     }
 
 
-def _point_to(host: Host, file: Path, given: Mapping[str, str]) -> None:
+def _point_to(host: Host, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
     """Where what was printed belongs, and what is no part of it: on stderr, as this is none either."""
     from kimi_mcp.install import kept_out
     from kimi_mcp.install.files import shown
 
     page = Page(sys.stderr, indent=0)
+    if taken:
+        page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE says otherwise.", "quiet")
     for variable in kept_out(host, given):
         page.line(_told(host, variable, given), "quiet")
     page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
 
 
-def _show_installed(host: Host, name: str, done: Done, given: Mapping[str, str]) -> None:
+def _show_installed(host: Host, name: str, done: Done, given: Mapping[str, str], taken: Sequence[str]) -> None:
     page = Page(label=8)
     if done.action == "unchanged":
         page.mark("ok", f"{host.name} has {name} already, just so: nothing to change.")
     else:
         page.mark("ok", f"{host.name} has {name} now.")
     page.row("file", done.shown + (", which is new" if done.new_file else ""))
+    if taken:
+        page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE says otherwise", "quiet")
     if done.backup:
         page.row("before", done.backup.name, "quiet")
     for variable in done.in_clear:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from kimi_mcp.secrecy import Growing
-from kimi_mcp.terminal import STYLES, changed, console, is_terminal, safe
+from kimi_mcp.terminal import STYLES, Page, changed, console, is_terminal, requests, safe
 
 if TYPE_CHECKING:
     from kimi_mcp.outcome import Outcome
@@ -55,8 +55,10 @@ class Progress:
 class QuietWatch:
     """Prints once, at the end: for pipes."""
 
-    def __init__(self, render: Callable[[Outcome], str]) -> None:
+    def __init__(self, render: Callable[[Outcome], str], *, notes: bool = False) -> None:
+        """``notes``: whether what the policy did is told on stderr, because what is printed does not tell it."""
         self._render = render
+        self._notes = notes
         self._progress = Progress()
 
     def look(self, run: Run) -> None:
@@ -68,6 +70,8 @@ class QuietWatch:
         self._progress.clear()
         if said := self._render(outcome):
             print(said, flush=True)
+        for adjustment in outcome.policy if self._notes else ():
+            Page(sys.stderr, label=0, indent=0).line(changed(adjustment), "warn")
 
 
 class LiveWatch:
@@ -153,7 +157,7 @@ def _summary(outcome: Outcome) -> str:
     took = f"{timing.total_s:.1f} s" if tokens is None else f"{tokens:,} tokens in {timing.total_s:.1f} s"
     said.append(took if timing.first_token_s is None else f"{took}, the first after {timing.first_token_s:.1f} s")
     if timing.attempts > 1:
-        said.append(f"{timing.attempts} attempts")
+        said.append(requests(outcome))
     if outcome.conversation_id is not None:
         said.append(f"go on with --conversation {outcome.conversation_id}")
     return " · ".join(said)

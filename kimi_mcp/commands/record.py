@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from kimi_mcp.costs import dollars
 from kimi_mcp.journal.records import Record
 from kimi_mcp.journal.telling import moment, seconds, tokens
 from kimi_mcp.outcome import Outcome, standing
 from kimi_mcp.secrecy import scrub
-from kimi_mcp.terminal import Page, changed, shown
+from kimi_mcp.terminal import Page, changed, requests, shown
 from kimi_mcp.types import Adjustment
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _about(page: Page, record: Record) -> None:
     page.row("started", f"{started}, asked by {record.host or 'a host that did not say its name'}")
     timing = outcome.timing
     first = "" if timing.first_token_s is None else f", the first token after {_took(timing.first_token_s)}"
-    attempts = "" if timing.attempts < 2 else f", {timing.attempts} requests"
+    attempts = "" if timing.attempts < 2 else f", {requests(outcome)}"
     if record.running:
         state = "its server has died; it can be resumed" if record.orphaned else "it goes on"
         page.row("running", f"for {_took(seconds(record))}: {state}", "name")
@@ -197,7 +198,7 @@ def _about(page: Page, record: Record) -> None:
     if outcome.finish_reason:
         page.row("finish reason", outcome.finish_reason)
     page.row("tokens", _usage(outcome))
-    page.row("cost", "not known" if outcome.cost_usd is None else f"${outcome.cost_usd:.6f}")
+    page.row("cost", dollars(outcome.cost_usd))
 
 
 def _said(request: Mapping[str, Any]) -> str:
@@ -340,9 +341,7 @@ def _count(count: int | None) -> str:
 
 
 def _cost(usd: float | None) -> str:
-    if usd is None:
-        return "-"
-    return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
+    return "-" if usd is None else dollars(usd)
 
 
 def _many(count: int) -> str:

@@ -117,10 +117,10 @@ def _show_fit(page: Page, fit: Fit) -> None:
     if fit.weights.doubt:
         page.mark("warn", fit.weights.doubt)
     for step in fit.way.install:
-        page.row("install", step)
-    page.row("download", fit.download)
-    page.row("serve", fit.launch)
-    page.row("then set", " ".join(f"{name}={value}" for name, value in fit.settings.items()))
+        page.command("install", step)
+    page.command("download", fit.download)
+    page.command("serve", fit.launch)
+    page.command("then set", " ".join(f"{name}={value}" for name, value in fit.settings.items()))
     page.row("note", fit.way.note, "quiet")
     page.row("source", f"{fit.way.source} ({fit.way.date.isoformat()})", "quiet")
     page.line()

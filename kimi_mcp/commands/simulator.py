@@ -91,11 +91,11 @@ async def _end_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[N
 def _say_how(provider: str, base_url: str) -> None:
     from kimi_mcp import catalogue
 
-    page = Page(sys.stderr, indent=0)
+    page = Page(sys.stderr, label=0, indent=0)
     row = catalogue.load().providers.get(provider)
     variables = [f"KIMI_PROVIDER={provider}", f"KIMI_BASE_URL={base_url}"]
     if row is not None and row.needs_key:
         variables.append("KIMI_API_KEY=any-will-do")
     page.line(f"It stands in for {row.name if row else provider}. Point kimi-mcp at it, in another terminal:", "quiet")
-    page.line(f"  {' '.join(variables)} kimi-mcp ask Hello")
+    page.command("", f"  {' '.join(variables)} kimi-mcp ask Hello")
     page.line("Ctrl-C ends it.", "quiet")

@@ -70,15 +70,16 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
 def show(found: Diagnosis) -> None:
     """Print a diagnosis for a person."""
     page = Page(label=12)
+    page.heading("Findings")
+    for check in found.checks:
+        page.mark(check.state, check.said, fix=check.fix)
+    page.line()
     page.heading("Variables", "what they hold is not shown")
     for row in found.variables:
         if row["state"] != "unset":
             page.row(row["state"], row["name"], label_kind="ok" if row["state"] == "set" else "bad")
-    page.row("unset", ", ".join(row["name"] for row in found.variables if row["state"] == "unset"), "quiet")
-    page.line()
-    page.heading("Findings")
-    for check in found.checks:
-        page.mark(check.state, check.said, fix=check.fix)
+    unset = sum(row["state"] == "unset" for row in found.variables)
+    page.row("unset", f"{unset} of {len(found.variables)}: `kimi-mcp doctor --json` names them", "quiet")
     page.line()
     if found.works:
         page.mark("ok", f"A call would work: {found.model} at {found.provider}.", "ok")

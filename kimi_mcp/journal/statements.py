@@ -26,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from kimi_mcp.costs import dollars
 from kimi_mcp.errors import BudgetExceeded, Internal
 from kimi_mcp.journal import faults
 from kimi_mcp.journal.records import Record, as_text, outcome_from_json, turns_from_json
@@ -57,8 +58,8 @@ def within_budget(connection: Connection, run_id: str, counted_usd: float, most_
     following = counted_usd - (connection.execute(before).scalar() or 0.0)
     if spent + following > most_usd:
         raise BudgetExceeded(
-            f"Today's spending limit is reached: {spent:.4f} of {most_usd:g} USD are spent, and the next request would "
-            f"start at about {following:.4f}.",
+            f"Today's spending limit is reached: {dollars(spent)} of {dollars(most_usd)} are spent, and the next "
+            f"request would start at about {dollars(following)}.",
             fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
         )
 

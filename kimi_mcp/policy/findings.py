@@ -82,6 +82,8 @@ class Finding:
     """What is wrong, in one sentence."""
     fix: str
     """What the caller can change."""
+    note: str = ""
+    """What is said besides where it was adjusted; empty: nothing."""
     left_open: bool = False
     """Whether the caller left it open, so that even ``strict`` chooses."""
     mend: Callable[[Plan], Plan] = _as_it_is
@@ -95,6 +97,7 @@ class Finding:
         field: str,
         asked: Any,
         sent: Any = None,
+        note: str = "",
         action: Action | None = None,
         left_open: bool = False,
         mend: Callable[[Plan], Plan] = _as_it_is,
@@ -110,6 +113,7 @@ class Finding:
             sent=sent,
             message=rule.message.format_map(filled),
             fix=rule.fix.format_map(filled),
+            note=note,
             left_open=left_open,
             mend=mend,
         )
@@ -130,9 +134,8 @@ class Finding:
     def as_adjustment(self) -> Adjustment:
         """The entry of a result's ``policy`` list."""
         action: Literal["adjusted", "warned"] = "adjusted" if self.action == "adjust" else "warned"
-        return Adjustment(
-            rule=self.rule, action=action, field=self.field, asked=self.asked, sent=self.sent, why=self.message
-        )
+        why = f"{self.message} {self.note}".rstrip()
+        return Adjustment(rule=self.rule, action=action, field=self.field, asked=self.asked, sent=self.sent, why=why)
 
     def as_json(self) -> dict[str, Any]:
         """The finding as ``kimi-mcp policy check --json`` prints it."""

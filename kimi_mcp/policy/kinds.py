@@ -134,11 +134,14 @@ def _fixed_sampling(rule: Rule, request: Request, plan: Plan, gathered: Gathered
         wanted = None if fixed is None else fixed.get(name)
         if asked is None or asked == wanted:
             continue
+        said = wanted is not None and profile.provider.says_sampling
+        means = "" if wanted is None else f", which means {wanted:g}"
         yield Finding.of(
             rule,
             field=name,
             asked=asked,
-            sent=wanted,
+            sent=wanted if said else None,
+            note="" if said else f"It is left out of the request{means}.",
             model=profile.model.id,
             mode=plan.mode,
             allowed=f"{name} {wanted:g} alone" if wanted is not None else f"no {name} that was ever published",

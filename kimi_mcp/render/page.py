@@ -13,6 +13,7 @@ from html import escape
 from math import ceil, floor, log10
 from pathlib import Path
 
+from kimi_mcp.costs import dollars
 from kimi_mcp.journal.records import Record, Step
 from kimi_mcp.render.trace import Bar, Lane, Trace, trace
 from kimi_mcp.secrecy import inert, scrub
@@ -222,7 +223,7 @@ def _count(tokens: int | None) -> str:
 
 
 def _usd(cost: float | None) -> str:
-    return "cost unknown" if cost is None else f"{cost:.4f} USD"
+    return "cost unknown" if cost is None else dollars(cost)
 
 
 def _when(at: float) -> str:

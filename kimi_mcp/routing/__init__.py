@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from kimi_mcp.routing.signs import Denial, Sign, Vocabulary, read_vocabulary
@@ -236,9 +237,31 @@ class _Tally:
             for name, points, reason, start, end in self._reasons
             if name == tool
         ]
-        if not spoke:
-            return f"Nothing speaks for another tool: {tool} is the default."
-        return f"For {tool}: {', '.join(spoke)}."
+        passed_over = [
+            self._why_not(other, points, tool)
+            for other, points in sorted(self.points.items(), key=lambda pair: (-pair[1], pair[0]))
+            if points > max(self.points.get(tool, 0), 0)
+        ]
+        if spoke:
+            sentence = f"For {tool}: {', '.join(spoke)}."
+        elif passed_over:
+            sentence = f"Nothing speaks for {tool}: it is the default."
+        else:
+            sentence = f"Nothing speaks for another tool: {tool} is the default."
+        return " ".join((sentence, *passed_over))
+
+    def _why_not(self, other: str, points: float, tool: str) -> str:
+        """Why a tool with more points than the chosen one is not chosen, in a sentence."""
+        needed = self._known.needed
+        if other in needed and points < needed[other].points:
+            return f"{other} has {points:g}, of {needed[other].points:g} that it needs."
+        if other in needed and tool in needed:
+            return f"{other} has {points:g}, but {tool} is further above what it needs."
+        if tool in needed:
+            times = needed[tool].gives_way_to
+            unless = "wherever it is meant" if times == inf else f"unless another has {times:g} times its points"
+            return f"{other} has {points:g}, but {tool} goes first {unless}."
+        raise AssertionError(f"{other} has more points than {tool} and nothing against it")
 
 
 def _quoted(words: str, points: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kimi_mcp import policy
 from kimi_mcp.catalogue.profile import Price
-from kimi_mcp.costs import counted_usd
+from kimi_mcp.costs import counted_usd, dollars
 from kimi_mcp.errors import BudgetExceeded, KimiError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Limits:
         if counted > self._call_usd:
             begun = "costs" if run.attempts else "would start at"
             raise BudgetExceeded(
-                f"The call {begun} about {counted:.4f} USD; a call may cost {self._call_usd:g}.",
+                f"The call {begun} about {dollars(counted)}; a call may cost {dollars(self._call_usd)}.",
                 fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
             )
 
@@ -94,7 +94,7 @@ class Limits:
             for run in runs:
                 run.stop(
                     BudgetExceeded(
-                        f"Today's spending limit is reached: about {spent:.4f} of {self.day_usd:g} USD.",
+                        f"Today's spending limit is reached: about {dollars(spent)} of {dollars(self.day_usd)}.",
                         fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
                     )
                 )

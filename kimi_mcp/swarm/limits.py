@@ -14,6 +14,7 @@ from typing import Literal
 
 import anyio
 
+from kimi_mcp.costs import dollars
 from kimi_mcp.errors import BudgetExceeded
 
 Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]
@@ -138,7 +139,7 @@ def exceeded(limit: Limit, limits: Limits) -> BudgetExceeded:
         usd, name = limits.usd or 0.0, limits.usd_set_by
         more = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can," if name.isupper() else f"Raise `{name}`,"
         return BudgetExceeded(
-            f"The swarm's budget of {usd:g} USD is used up, or has no room for another request.",
+            f"The swarm's budget of {dollars(usd)} is used up, or has no room for another request.",
             fix=f"{more} ask for less at once, or go on from this answer in another call.",
         )
     return BudgetExceeded(_TOLD[limit].format_map(_places(limits)), fix=_FIXES[limit])

@@ -12,6 +12,7 @@ from typing import Any
 
 from kimi_mcp.catalogue.profile import Price
 from kimi_mcp.concluding import summed
+from kimi_mcp.costs import dollars, rounded
 from kimi_mcp.errors import KimiError
 from kimi_mcp.exchange import Exchange
 from kimi_mcp.outcome import Outcome, shortened, standing
@@ -112,7 +113,7 @@ class Agent:
                 "reasoning_tokens": usage.reasoning_tokens,
                 "cached_tokens": usage.cached_tokens,
                 "total_tokens": usage.total_tokens,
-                "cost_usd": self.cost_usd,
+                "cost_usd": None if self.cost_usd is None else rounded(self.cost_usd),
             },
         }
 
@@ -219,7 +220,7 @@ class Tally:
         if tokens:
             parts.append(f"about {tokens:,} tokens")
         if (cost := self._cost()) is not None:
-            parts.append(f"{cost:.2f} USD")
+            parts.append(dollars(cost))
         return " · ".join(parts)
 
     def so_far(self, outcome: Outcome) -> Outcome:
@@ -298,4 +299,4 @@ class Tally:
     def _cost(self) -> float | None:
         costs = [agent.cost_usd for agent in (self.main, *self.agents)]
         known = [cost for cost in costs if cost is not None]
-        return sum(known) if len(known) == len(costs) else None
+        return rounded(sum(known)) if len(known) == len(costs) else None

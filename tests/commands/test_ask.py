@@ -58,10 +58,11 @@ async def test_a_dash_reads_the_prompt_from_stdin(sim: Simulator) -> None:
     assert chat["messages"] == [{"role": "user", "content": "Grüße\n"}]
 
 
-async def test_what_the_policy_changed_stands_below_the_answer(sim: Simulator) -> None:
+async def test_what_the_policy_changed_is_said_on_stderr(sim: Simulator) -> None:
     ended = await kimi("ask", "Hello", "--temperature", "0.3", settings=to(sim))
     assert ended.status == 0
-    assert "[temperature-fixed: temperature 0.3 → 1." in ended.out.splitlines()[-1]
+    assert ended.err.startswith("temperature-fixed: temperature 0.3 → left out.")
+    assert "temperature-fixed" not in ended.out
 
 
 async def test_without_a_key_one_sentence_and_its_mend_come_on_stderr() -> None:
@@ -81,7 +82,7 @@ async def test_a_failure_as_json_is_a_result_and_a_sentence() -> None:
 async def test_an_argument_that_is_refused_is_said_in_a_sentence(sim: Simulator) -> None:
     ended = await kimi("ask", " ", settings=to(sim))
     assert (ended.status, ended.out) == (1, "")
-    assert "`prompt` is empty" in ended.err
+    assert "The prompt is empty" in ended.err
     assert not sim.requests
 
 
@@ -174,7 +175,7 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
     finally:
         terminal.close()
     assert "waiting for " in terminal.seen
-    assert "temperature-fixed: temperature 0.3 → 1" in terminal.seen
+    assert "temperature-fixed: temperature 0.3 → left out" in terminal.seen
     assert "\x1b[2J" not in terminal.seen, "an answer does not act on the terminal"
 
 

@@ -36,7 +36,7 @@ async def test_every_option_of_a_swarm_reaches_it(sim: Simulator) -> None:
     assert [(row["rule"], row["sent"]) for row in ended.json["policy"]] == [("swarm-steps", 15)]
     refused = await kimi("ask", "Compare them.", "--use", "nothing.*", settings=to(sim))
     assert refused.status == 1
-    assert "`tools` names no tool" in refused.err
+    assert "--use names no tool" in refused.err
 
 
 async def test_a_partial_swarm_ends_with_status_1_and_prints_what_there_is(sim: Simulator) -> None:

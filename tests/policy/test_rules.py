@@ -102,13 +102,16 @@ def test_a_sampling_value_of_another_mode_is_mended_and_refused_under_strict(
     request = asking(mode=mode, sampling={field: asked})
     entry = only(planned(request, at))
     assert (entry.rule, entry.action, entry.field) == (rule, "adjusted", field)
-    assert (entry.asked, entry.sent) == (asked, sent)
+    on_the_wire = sent if at.provider.says_sampling else None
+    assert (entry.asked, entry.sent) == (asked, on_the_wire)
     assert at.model.id in entry.why
+    assert entry.why.endswith(f"It is left out of the request, which means {sent:g}.") == (on_the_wire is None)
 
     refusal = refused(request, at, strict=True)
     assert (refusal.rule, refusal.code) == (rule, "policy_refused")
     assert f"`{field}`" in refusal.fix
     assert f"{sent:g}" in refusal.fix
+    assert "left out" not in refusal.message
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -122,7 +125,8 @@ def test_the_modes_own_values_are_nobodys_fault(at: Any, strict: bool) -> None:
 @pytest.mark.parametrize("at", [K27, K3], ids=["k2.7", "k3"])
 def test_models_that_always_think_take_the_thinking_values_alone(at: Any) -> None:
     entry = only(planned(asking(sampling={"temperature": 0.3}), at))
-    assert (entry.rule, entry.sent) == ("temperature-fixed", 1.0)
+    assert (entry.rule, entry.sent) == ("temperature-fixed", None)
+    assert "left out" in entry.why
     assert refused(asking(sampling={"temperature": 0.3}), at, strict=True).rule == "temperature-fixed"
 
 

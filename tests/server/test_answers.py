@@ -70,7 +70,8 @@ async def test_a_fixed_temperature_is_mended_and_both_faces_say_so(sim: Simulato
     assert "temperature" not in body(chats(sim)[0])
     assert result.rules == ["temperature-fixed"]
     assert result.said["policy"][0]["action"] == "adjusted"
-    assert result.said["policy"][0]["asked"] == 0.3
+    assert (result.said["policy"][0]["asked"], result.said["policy"][0]["sent"]) == (0.3, None)
+    assert "left out" in result.said["policy"][0]["why"]
     assert result.text.startswith(result.answer + "\n\n[temperature-fixed: ")
 
 

@@ -92,6 +92,12 @@ class Opened:
                 fix="Name a smaller file, or make this one smaller.",
             )
 
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """The same as long as it is the same file with the same content: device, inode, size and times."""
+        found = self._found
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
     def unchanged(self) -> bool:
         """Whether the file looks as it did when it was opened (size and times): what was hashed is what was sent."""
         now, then = os.fstat(self._file.fileno()), self._found

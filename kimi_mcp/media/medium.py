@@ -1,8 +1,8 @@
-"""Media that a call names: found, judged by content, and held open until they are sent. Does I/O.
+"""Media that a call names: found, judged by content, and read when they are sent. Does I/O.
 
 A source is a path within the roots, an https URL, a data URI, or the id of a file at the provider (``ms://…``), which
-is passed on as it is. Whatever is read is read through the descriptor that was judged, and no more of it than the
-medium's own format says.
+is passed on as it is. What is read is the very content that was judged, and no more of it than the medium's own format
+says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import anyio.to_thread
 
-from kimi_mcp.errors import MediaRejected
+from kimi_mcp.errors import MediaRejected, PathRefused
 from kimi_mcp.media.fetch import fetch
 from kimi_mcp.media.files import open_within
 from kimi_mcp.media.formats import Inspected, inspect, require_label
@@ -111,7 +111,7 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
         case "data":
             medium = await anyio.to_thread.run_sync(_decoded, part.url)
         case _:
-            medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots, held)
+            medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots)
     if medium.inspected.kind != part.kind:
         raise MediaRejected(
             f"The {medium.inspected.name} is no {_WORDS[part.kind]}: found {medium.inspected.mime}, expected a "
@@ -121,11 +121,26 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
     return await anyio.to_thread.run_sync(_sendable, medium)
 
 
-def _opened(path: str, roots: Roots, held: AsyncExitStack) -> Medium:
-    opened = open_within(path, roots)
-    held.callback(opened.close)
-    opened.check_size(MOST_BYTES)
-    return Medium(inspected=inspect(opened.head, opened.size, opened.read_at), read_at=opened.read_at)
+def _opened(path: str, roots: Roots) -> Medium:
+    """A file, closed again once it was judged: many calls may wait for their turn, and descriptors are few.
+
+    Each read opens and judges it anew, and takes it only where it still is what was judged at first; where it has only
+    grown, no more is read than was there then.
+    """
+    with open_within(path, roots) as opened:
+        opened.check_size(MOST_BYTES)
+        inspected, judged, size = inspect(opened.head, opened.size, opened.read_at), opened.stamp, opened.size
+
+    def read_at(offset: int, length: int) -> bytes:
+        with open_within(path, roots) as again:
+            grown = again.identity == judged[:2] and again.size > size
+            if again.stamp != judged and not grown:
+                raise PathRefused(
+                    f"The {inspected.name} was written to while it was sent.", fix="Call again once it is written."
+                )
+            return again.read_at(offset, min(length, size - offset))
+
+    return Medium(inspected=inspected, read_at=read_at)
 
 
 async def _fetched(url: str, held: AsyncExitStack) -> Medium:

@@ -60,12 +60,21 @@ async def row() -> dict[str, Any]:
 
 async def leaves(process: Process, *how: signal.Signals) -> tuple[int, str]:
     """How a command leaves that is told to, and what it says of it."""
-    for number in how:
+    for place, number in enumerate(how):
+        if place:
+            await anyio.sleep(0.05)  # so that this one comes in the midst of its end
         process.send_signal(number)
-        await anyio.sleep(0.05)  # so that the next one comes in the midst of its end
     assert process.stderr is not None
     said = b"".join([piece async for piece in process.stderr])
     return await process.wait(), said.decode()
+
+
+async def all_ended(pids: list[int]) -> None:
+    """Return once all processes are gone: they were killed, and a busy machine takes its time to carry that out."""
+    assert len(pids) == 2
+    with anyio.fail_after(30):
+        while not all(map(ended, pids)):
+            await anyio.sleep(0.01)
 
 
 def asked(sim: Simulator, text: str) -> int:
@@ -81,7 +90,7 @@ async def test_ask_that_is_told_to_end_leaves_its_swarm_and_takes_its_tools_alon
     async with halfway(sim, stubborn, *ASK) as (process, tools):
         status, said = await leaves(process, how)
         assert status == 128 + how
-        assert [ended(pid) for pid in tools] == [True, True]
+        await all_ended(tools)
     run = await row()
     assert run["status"] == "running", "it is not at its end"
     assert f"kimi-mcp runs resume {run['run_id']}" in said
@@ -96,7 +105,7 @@ async def test_ctrl_c_ends_a_swarm_of_ask_with_its_tools(sim: Simulator, stubbor
     async with halfway(sim, stubborn, *ASK) as (process, tools):
         status, said = await leaves(process, *[signal.SIGINT] * times)
         assert (status, said) == (130, "")
-        assert [ended(pid) for pid in tools] == [True, True]
+        await all_ended(tools)
     assert (await row())["status"] == "partial", "Rome is answered"
 
 
@@ -114,7 +123,7 @@ async def test_a_resumed_swarm_is_left_once_more_and_can_be_resumed_again(
         assert status == 128 + how
         assert f"kimi-mcp runs resume {run_id}" in said
         assert "Traceback" not in said
-        assert [ended(pid) for pid in tools] == [True, True]
+        await all_ended(tools)
     assert (await row())["status"] == "running"
     done = await kimi("runs", "resume", run_id, "--json", settings=to(sim, KIMI_SWARM_MCP=str(stubborn)))
     assert done.json["status"] == "completed"

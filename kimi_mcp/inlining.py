@@ -11,8 +11,9 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-WINDOW = 196_608
-"""Bytes that are encoded at once; a multiple of three, so that base64 needs no filling in between."""
+WINDOW = 786_432
+"""Bytes that are read and encoded at once; a multiple of three, so that base64 needs no filling in between. Each of
+them waits for a worker thread, which on a busy machine takes longer than the work itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

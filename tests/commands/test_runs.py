@@ -17,11 +17,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kimi_mcp.commands import app
+from kimi_mcp.costs import dollars
 from kimi_mcp.errors import AnswerCutOff
 from kimi_mcp.journal.journal import Journal
 from kimi_mcp.journal.records import Entry
 from kimi_mcp.outcome import Outcome
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.terminal import in_a_shell
 from kimi_mcp.types import Adjustment, Status, TextPart, Timing, Turn, Usage, user
 from tests.commands.shell import kimi as process
 from tests.commands.shell import to
@@ -244,7 +246,7 @@ async def test_the_whole_of_a_run_is_shown(sim: Simulator) -> None:
     )
     for part in (*wanted, "Hm, 你好🌍.\n" * 900, row["conversation_id"], "kimi-k2.5 at simulator", "thinking"):
         assert part in shown.out, part
-    assert f"${row['usage']['cost_usd']:.6f}" in shown.out
+    assert dollars(row["usage"]["cost_usd"]) in shown.out
 
 
 async def test_as_json_the_whole_result_comes_with_all_else_that_is_known(sim: Simulator) -> None:
@@ -617,7 +619,7 @@ def test_a_run_that_failed_is_said_to_have_with_its_mend(data_dir: Path) -> None
     assert done.exit_code == 1
     assert json.loads(done.stdout)["answer"] == "It is"
     assert "The run is partial: It was cut off." in done.stderr
-    assert CUT.fix in done.stderr
+    assert in_a_shell(CUT.fix) in done.stderr
 
 
 async def test_a_call_whose_server_was_killed_cannot_be_resumed_and_keeps_what_had_come(sim: Simulator) -> None:

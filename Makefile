@@ -43,7 +43,7 @@ lint: .venv/.dev
 	@.venv/bin/ruff format --check .
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	@.venv/bin/lint-imports --no-cache
-	@if [ -e kimi_mcp/generate ]; then .venv/bin/python -m kimi_mcp.generate --check; fi
+	@.venv/bin/python -m scripts.generate --check
 
 format: .venv/.dev
 	@.venv/bin/ruff check --fix .
@@ -57,7 +57,7 @@ docs: .venv/.docs
 	@echo "The documentation: build/docs/index.html"
 
 bundle: .venv/.runtime
-	@.venv/bin/python -m kimi_mcp.manifests.bundle
+	@.venv/bin/python -m scripts.manifests.bundle
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache

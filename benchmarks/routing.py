@@ -15,10 +15,10 @@ from statistics import mean, median
 from typing import Any
 
 from benchmarks.report import Row
-from kimi_mcp import routing
-from kimi_mcp.routing import route
-from kimi_mcp.skill import load_skill
-from tests.routing.scoring import sentences
+from kimi_mcp.skill import routing
+from kimi_mcp.skill.document import load_skill
+from kimi_mcp.skill.routing import route
+from tests.skill.routing.scoring import sentences
 
 MOST_US = 10_000.0
 """The target, in microseconds a routing, for each text: more than a hundredth of a second could be noticed."""
@@ -115,7 +115,7 @@ def _median_us(text: str, images: int = 0, videos: int = 0, *, rounds: int) -> f
 
 
 def _first_ms() -> float:
-    from kimi_mcp.routing.signs import read_vocabulary
+    from kimi_mcp.skill.routing.signs import read_vocabulary
 
     read_vocabulary.cache_clear()
     start = time.process_time()

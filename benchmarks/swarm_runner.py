@@ -20,14 +20,14 @@ import anyio
 import anyio.to_thread
 
 from benchmarks.agents import TOOL
-from kimi_mcp.engine import Engine
-from kimi_mcp.journal.journal import Journal
+from kimi_mcp.core.settings import read_settings
+from kimi_mcp.pipeline.pipeline import Engine
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.serving import rest_collector
-from kimi_mcp.settings import read_settings
-from kimi_mcp.steps import PassingSteps
+from kimi_mcp.runs.steps import PassingSteps
+from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.server.entry_point import rest_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.pace import Launch, Pace
+from kimi_mcp.swarm.concurrency import Launch, Pace
 
 PLACES = 129
 """Requests at once: more than any of these swarms has agents, and the one that is left for others."""

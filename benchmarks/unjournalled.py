@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kimi_mcp.runs import Runs
-from kimi_mcp.serving import serve
+from kimi_mcp.server.entry_point import serve
 
 
 async def _nothing(self: Runs, *said: Any, **named: Any) -> None:

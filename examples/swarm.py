@@ -61,7 +61,7 @@ def scenario() -> list[dict[str, Any]]:
 
 def library() -> None:
     """The demo's library, in no hurry."""
-    from kimi_mcp.demo import library as shelves
+    from kimi_mcp.cli.demo import library as shelves
 
     at_once = shelves.answer
 

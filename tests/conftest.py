@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp import access, catalogue
-from kimi_mcp.secrecy import SECRETS, Secrets
+from kimi_mcp import catalogue
+from kimi_mcp.catalogue import credentials
+from kimi_mcp.core.redaction import SECRETS, Secrets
 from tests import queries
 
-KEYS = set(access.key_variables(catalogue.load()))
+KEYS = set(credentials.key_variables(catalogue.load()))
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = [ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt", "docs.txt")]
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)( ; .+?)?( --hash=sha256:[0-9a-f]{64})+")
-ROOMS = ("__init__", "commands", "demo", "engine", "policy", "runs", "settings", "simulator", "types", "upstream")
+PACKAGES = ("__init__", "cli", "core", "pipeline", "policy", "provider", "runs", "server", "simulator")
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -112,11 +112,11 @@ def test_imports_go_downward_only() -> None:
 @pytest.mark.parametrize(
     ("room", "line", "contract"),
     [
-        ("policy", "from kimi_mcp import engine", "Imports go downward only"),
-        ("settings", "def f(): import kimi_mcp.runs", "Imports go downward only"),
-        ("simulator", "from kimi_mcp import types", "Imports go downward only"),
-        ("engine", "from kimi_mcp import simulator", "The simulator stands apart"),
-        ("engine", "def f(): import openai", "Only upstream speaks to a provider"),
+        ("policy", "from kimi_mcp import pipeline", "Imports go downward only"),
+        ("core", "def f(): import kimi_mcp.runs", "Imports go downward only"),
+        ("simulator", "from kimi_mcp import core", "Imports go downward only"),
+        ("pipeline", "from kimi_mcp import simulator", "The simulator stands apart"),
+        ("pipeline", "def f(): import openai", "Only the provider package speaks to a provider"),
         ("attic", "", "Imports go downward only"),
     ],
     ids=[
@@ -131,7 +131,7 @@ def test_imports_go_downward_only() -> None:
 def test_a_wrong_import_breaks_its_contract(room: str, line: str, contract: str, tmp_path: Path) -> None:
     package = tmp_path / "kimi_mcp"
     package.mkdir()
-    for name in ROOMS:
+    for name in PACKAGES:
         (package / f"{name}.py").touch()
     (package / f"{room}.py").write_text(line + "\n", encoding="utf-8")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -146,10 +146,10 @@ def test_a_wrong_import_breaks_its_contract(room: str, line: str, contract: str,
 @pytest.mark.parametrize(
     ("room", "line"),
     [
-        ("kimi_mcp/tools.py", "from mcp.server import Server"),
-        ("kimi_mcp/engine.py", "import mcp.server.lowlevel"),
-        ("kimi_mcp/engine.py", "def f():\n    from mcp import stdio_server\n"),
-        ("kimi_mcp/wire.py", "from openai import AsyncOpenAI"),
+        ("kimi_mcp/server/tools.py", "from mcp.server import Server"),
+        ("kimi_mcp/pipeline/pipeline.py", "import mcp.server.lowlevel"),
+        ("kimi_mcp/pipeline/pipeline.py", "def f():\n    from mcp import stdio_server\n"),
+        ("kimi_mcp/pipeline/other.py", "from openai import AsyncOpenAI"),
         ("kimi_mcp/media/fetch.py", "import httpx"),
     ],
 )
@@ -180,8 +180,8 @@ def test_the_wheel_holds_the_types_the_data_and_the_skill(tmp_path: Path) -> Non
         for path in (ROOT / "kimi_mcp").rglob("*")
         if path.suffix in {".py", ".toml"} or path.name == "py.typed"
     }
-    assert data | {"kimi_mcp/skill.md"} <= held
-    assert not {name for name in held if name.startswith(("tests/", "docs/", "requirements/"))}
+    assert data | {"kimi_mcp/skill/skill.md"} <= held
+    assert not {name for name in held if name.startswith(("tests/", "docs/", "scripts/", "requirements/"))}
 
 
 # --------------------------------------------------------------------------------------------------- checks

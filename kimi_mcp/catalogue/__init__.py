@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kimi_mcp.catalogue.profile import Model, Price, Profile, Provider, Serving
-from kimi_mcp.errors import CatalogueError
-from kimi_mcp.types import MediaKind, Mode
+from kimi_mcp.core.errors import CatalogueError
+from kimi_mcp.core.profiles import Model, Price, Profile, Provider, Serving
+from kimi_mcp.core.types import MediaKind, Mode
 
 __all__ = ["Catalogue", "CatalogueError", "Row", "load"]
 
@@ -152,9 +152,9 @@ def _packaged() -> Catalogue:
 
 
 def _read(folder: Path) -> Catalogue:
-    from kimi_mcp.catalogue import files  # here: pydantic is imported by the first who needs the facts
+    from kimi_mcp.catalogue import loading  # here: pydantic is imported by the first who needs the facts
 
-    models, providers = files.read(folder)
+    models, providers = loading.read(folder)
     return Catalogue(models=models, providers=providers)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import quote, urljoin, urlsplit
 
-from kimi_mcp.errors import UrlRefused
+from kimi_mcp.core.errors import UrlRefused
 
 Address = IPv4Address | IPv6Address
 """Where a connection goes."""

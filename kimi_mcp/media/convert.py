@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from kimi_mcp.errors import KimiError, MediaRejected
+from kimi_mcp.core.errors import KimiError, MediaRejected
 from kimi_mcp.media.formats import PIXELS_MAX, Inspected, inspect_bytes
 
 if TYPE_CHECKING:

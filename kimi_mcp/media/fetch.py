@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from kimi_mcp import __version__
-from kimi_mcp.errors import KimiError, MediaRejected, UrlRefused
+from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused
+from kimi_mcp.core.version import __version__
 from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
-from kimi_mcp.media.fetched import Arriving, Fetched
+from kimi_mcp.media.fetched_body import Arriving, Fetched
 
 if TYPE_CHECKING:
     import httpcore2
@@ -124,7 +124,7 @@ async def _hop(way: _Way, target: Target, arriving: Arriving) -> Target | None:
     """Ask one URL: its body arrives (None), or it names the next one."""
     import httpcore2
 
-    from kimi_mcp.media.pinned import PinnedBackend, lost, unreached
+    from kimi_mcp.media.pinned_connections import PinnedBackend, lost, unreached
 
     backend = PinnedBackend(target.host, (await way.addresses(target))[:ADDRESSES_MAX], way.connect)
     pool = httpcore2.AsyncConnectionPool(ssl_context=way.trust(), network_backend=backend)

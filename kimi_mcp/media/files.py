@@ -18,9 +18,10 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Final, Self
 
-from kimi_mcp.errors import MediaRejected, PathRefused
+from kimi_mcp.core.errors import MediaRejected, PathRefused
+from kimi_mcp.media.open_path import open_file, refused, shown
 from kimi_mcp.media.roots import Place, Roots
-from kimi_mcp.media.secretive import (
+from kimi_mcp.media.secret_files import (
     HEAD_BYTES,
     LONGEST_KEY_START,
     SCANNED_BYTES,
@@ -29,7 +30,6 @@ from kimi_mcp.media.secretive import (
     key_within,
     may_hold_keys,
 )
-from kimi_mcp.media.walk import open_file, refused, shown
 
 CHUNK_BYTES: Final = 256 * 1024
 """How much of a file is in memory at once while it is streamed."""

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from kimi_mcp.errors import InvalidArguments, PathRefused
+from kimi_mcp.core.errors import InvalidArguments, PathRefused
 
 VARIABLE: Final = "KIMI_ROOTS"
 """The variable by which the operator names the folders."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from kimi_mcp.errors import KimiError
-from kimi_mcp.media.context import matching, trees_of
-from kimi_mcp.media.matching import has_magic
-from kimi_mcp.media.medium import part_of
+from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core.types import MediaKind
+from kimi_mcp.media.globs import has_magic
+from kimi_mcp.media.loading import part_of
+from kimi_mcp.media.open_path import open_file
 from kimi_mcp.media.roots import Place, Roots
-from kimi_mcp.media.tree import Bounds, Skipped
-from kimi_mcp.media.walk import open_file
-from kimi_mcp.types import MediaKind
+from kimi_mcp.media.search import Bounds, Skipped
+from kimi_mcp.media.text_files import matching, trees_of
 
 NOT_THERE = "-"
 """The stamp of what can't be opened: the call will say why."""

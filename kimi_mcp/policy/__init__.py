@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
-from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.plan import Plan
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.tokens import ample, likely_tokens
+from kimi_mcp.core.types import Adjustment, Completion, Mode, Request
+from kimi_mcp.policy.checks import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
 from kimi_mcp.policy.findings import Finding, Gathered, Refusal
-from kimi_mcp.policy.kinds import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
 from kimi_mcp.policy.rules import Rule, load_rules
-from kimi_mcp.tokens import ample, likely_tokens
-from kimi_mcp.types import Adjustment, Completion, Mode, Request
 
 __all__ = [
     "Finding",

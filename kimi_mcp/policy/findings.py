@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
-from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.errors import Code
-from kimi_mcp.plan import Plan
+from kimi_mcp.core.errors import Code
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.types import Adjustment
 from kimi_mcp.policy.rules import Action, Rule
-from kimi_mcp.types import Adjustment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.runs.run import Run
-from kimi_mcp.types import TextPart, Turn
 
 if TYPE_CHECKING:
-    from kimi_mcp.journal.journal import Journal
+    from kimi_mcp.runs.store.store import Journal
 
 KEEP = 64
 """Runs that stay readable although the journal has no record of them."""

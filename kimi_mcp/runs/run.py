@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from kimi_mcp.catalogue.profile import Price
-from kimi_mcp.costs import counted_usd
-from kimi_mcp.errors import AnswerCutOff, Cancelled, KimiError, fault_of_ours
-from kimi_mcp.exchange import Exchange
-from kimi_mcp.outcome import Outcome
-from kimi_mcp.plan import Plan
-from kimi_mcp.secrecy import printable
-from kimi_mcp.types import Completion, Mode, Status, Timing, Turn
+from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, fault_of_ours
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.pricing import counted_usd
+from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.redaction import printable
+from kimi_mcp.core.types import Completion, Mode, Status, Timing, Turn
+from kimi_mcp.provider.request_state import Exchange
 
 if TYPE_CHECKING:
-    from kimi_mcp.journal.journal import Journal
-    from kimi_mcp.journal.records import Record
+    from kimi_mcp.runs.store.records import Record
+    from kimi_mcp.runs.store.store import Journal
 
 log = logging.getLogger(__name__)
 

@@ -15,15 +15,7 @@ from kimi_mcp.simulator.dialects import Dialect, Model, Served, Switch
 from kimi_mcp.simulator.messages import MediaSource, Messages, read_messages
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.schemas import TOOL_NAME, schema_fault
-from kimi_mcp.simulator.shapes import (
-    JsonObject,
-    as_array,
-    as_integer,
-    as_number,
-    as_object,
-    as_text,
-    type_name,
-)
+from kimi_mcp.simulator.shapes import JsonObject, as_array, as_integer, as_number, as_object, as_text, type_name
 
 MOST_TOOLS = 128
 MOST_STOPS, LONGEST_STOP = 5, 32

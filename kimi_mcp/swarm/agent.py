@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kimi_mcp.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
+from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
+from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.desk import Desk, Draft
-from kimi_mcp.swarm.fitting import fitted, size
+from kimi_mcp.swarm.context_window import fitted, size
 from kimi_mcp.swarm.limits import Limit, reason
-from kimi_mcp.swarm.said import Said
-from kimi_mcp.swarm.tally import Agent
-from kimi_mcp.types import Completion, Request, TextPart, ToolCall, Turn, system, user
+from kimi_mcp.swarm.stats import Agent
+from kimi_mcp.swarm.step_result import Said
+from kimi_mcp.swarm.step_runner import Desk, Draft
 
 WIDENED = 2
 """How often an agent's bound on a step is doubled after an answer that was cut."""

@@ -14,8 +14,8 @@ from typing import Literal
 
 import anyio
 
-from kimi_mcp.costs import dollars
-from kimi_mcp.errors import BudgetExceeded
+from kimi_mcp.core.errors import BudgetExceeded
+from kimi_mcp.core.pricing import dollars
 
 Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]
 """What an agent was told to conclude for."""

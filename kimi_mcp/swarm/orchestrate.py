@@ -17,25 +17,25 @@ from typing import Any
 import anyio
 
 from kimi_mcp import policy
-from kimi_mcp.engine import Engine, Way
-from kimi_mcp.errors import Internal, KimiError
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.core.errors import Internal, KimiError
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.settings import Settings
+from kimi_mcp.core.types import Adjustment, Request, user
+from kimi_mcp.pipeline.pipeline import Engine, Way
 from kimi_mcp.runs import Run
-from kimi_mcp.settings import Settings
-from kimi_mcp.steps import Steps
+from kimi_mcp.runs.steps import Steps
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import Task, work
-from kimi_mcp.swarm.asked import SwarmCall
-from kimi_mcp.swarm.desk import Desk
-from kimi_mcp.swarm.hands import ToolHands
-from kimi_mcp.swarm.lead import Lead
-from kimi_mcp.swarm.left import known_before
+from kimi_mcp.swarm.call import SwarmCall
+from kimi_mcp.swarm.concurrency import Pace
+from kimi_mcp.swarm.coordinator import Lead
 from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
-from kimi_mcp.swarm.pace import Pace
-from kimi_mcp.swarm.tally import Agent, Tally, naming, told
-from kimi_mcp.swarm.toolbox import OfficialTools, check_servers, open_toolbox
-from kimi_mcp.swarm.tooling import NoTools, Remembered, Toolbox
-from kimi_mcp.types import Adjustment, Request, user
+from kimi_mcp.swarm.recovery import known_before
+from kimi_mcp.swarm.stats import Agent, Tally, naming, told
+from kimi_mcp.swarm.step_runner import Desk
+from kimi_mcp.swarm.tool_executor import ToolHands
+from kimi_mcp.swarm.tool_interface import NoTools, Remembered, Toolbox
+from kimi_mcp.swarm.tools import OfficialTools, check_servers, open_toolbox
 
 KEPT_TOKENS = 32_000
 """What the main agent's last request is taken to send: money for it is kept back from the sub-agents."""

@@ -1,4 +1,4 @@
-// Generated from skill.md by python -m kimi_mcp.generate. Put this into AIMS's list of MCP tools.
+// Generated from skill.md by python -m scripts.generate. Put this into AIMS's list of MCP tools.
 
 export const kimiTool = {
   "id": "kimi-mcp",

@@ -1,4 +1,4 @@
-// Generated from skill.md by python -m kimi_mcp.generate. Put this into the list of skills of AIMS's registry.
+// Generated from skill.md by python -m scripts.generate. Put this into the list of skills of AIMS's registry.
 
 export const kimiSkill = {
   "id": "kimi-k2.5",

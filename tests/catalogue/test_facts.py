@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from kimi_mcp.catalogue import Catalogue, load
-from kimi_mcp.catalogue.profile import Price, Profile
+from kimi_mcp.core.profiles import Price, Profile
 
 TODAY = date(2026, 11, 23)
 THINKING = {"temperature": 1.0, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0}

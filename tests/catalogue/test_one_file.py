@@ -81,6 +81,7 @@ class Copy:
 def copy(tmp_path: Path) -> Copy:
     root = tmp_path / "copy"
     shutil.copytree(PACKAGE, root / "kimi_mcp")
+    shutil.copytree(CHECKOUT / "scripts", root / "scripts")
     for file in ("skill.md", "README.md", "pyproject.toml"):
         shutil.copy(CHECKOUT / file, root / file)
     for folder in ("manifests", "docs"):
@@ -118,7 +119,7 @@ async def test_its_key_that_can_not_be_one_is_named(copy: Copy) -> None:
 
 async def test_the_documents_and_manifests_follow_from_the_file(copy: Copy) -> None:
     copy.put(ACME.replace("BASE_URL", "https://api.acme.example/v1"))
-    done = await copy.run("kimi_mcp.generate")
+    done = await copy.run("scripts.generate")
     assert done.returncode == 0, done.stderr
     for file in (
         "docs/reference/settings.md",
@@ -129,7 +130,7 @@ async def test_the_documents_and_manifests_follow_from_the_file(copy: Copy) -> N
         assert "ACME_API_KEY" in (copy.root / file).read_text("utf-8"), file
     (env,) = (line for line in (copy.root / "skill.md").read_text("utf-8").splitlines() if line.startswith("  env: "))
     assert "ACME_API_KEY" in env
-    assert (await copy.run("kimi_mcp.generate", "--check")).returncode == 0
+    assert (await copy.run("scripts.generate", "--check")).returncode == 0
 
 
 async def test_the_commands_know_its_key(copy: Copy) -> None:

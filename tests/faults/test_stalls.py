@@ -92,7 +92,7 @@ async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator) -> Non
 async def test_a_finish_that_came_is_not_spoilt_by_a_connection_that_stays_open(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.upstream.attempt.AFTER_FINISH_S", 0.2)
+    monkeypatch.setattr("kimi_mcp.provider.attempt.AFTER_FINISH_S", 0.2)
     sim.play({"content": "It is 391.", "no_done": True, "stall_at": 100_000, "framing": "close"})
     async with served(sim) as kimi:
         with anyio.fail_after(5):

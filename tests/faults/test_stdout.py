@@ -12,13 +12,13 @@ import anyio
 
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import process_environment
-from tests.stdio.peer import Peer
+from tests.server.stdio.peer import Peer
 
 NOISY = """
 import logging, os, subprocess, sys, warnings
-from kimi_mcp import engine
+from kimi_mcp.pipeline import pipeline
 
-quiet = engine.Engine.run
+quiet = pipeline.Pipeline.run
 
 async def noisy(self, call, run):
     print("a print in the middle of a call")
@@ -30,8 +30,8 @@ async def noisy(self, call, run):
     subprocess.run([sys.executable, "-c", "print('a noisy child')"])
     return await quiet(self, call, run)
 
-engine.Engine.run = noisy
-from kimi_mcp.serving import serve
+pipeline.Pipeline.run = noisy
+from kimi_mcp.server.entry_point import serve
 serve()
 """
 

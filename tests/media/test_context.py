@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp.errors import ContextTooLong, InvalidArguments, KimiError, MediaRejected, PathRefused
-from kimi_mcp.media import tree as search
-from kimi_mcp.media import walk
-from kimi_mcp.media.context import TextFile, as_context, gather_texts
+from kimi_mcp.core.errors import ContextTooLong, InvalidArguments, KimiError, MediaRejected, PathRefused
+from kimi_mcp.media import open_path
+from kimi_mcp.media import search as search
 from kimi_mcp.media.roots import find_roots
-from kimi_mcp.media.tree import Bounds
+from kimi_mcp.media.search import Bounds
+from kimi_mcp.media.text_files import TextFile, as_context, gather_texts
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 Gather = Callable[..., dict[str, str]]
@@ -54,7 +54,7 @@ def error_of(gather: Gather, *patterns: str, **options: int) -> KimiError:
 
 @pytest.fixture(params=["by descriptor", "by path"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "BY_DESCRIPTOR", request.param == "by descriptor")
+    monkeypatch.setattr(open_path, "BY_DESCRIPTOR", request.param == "by descriptor")
 
 
 @pytest.mark.usefixtures("way")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp.errors import InvalidArguments
-from kimi_mcp.media.context import gather_texts
-from kimi_mcp.media.matching import Glob, braces_expanded, has_magic, ignore_rules, verdict
+from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.media.globs import Glob, braces_expanded, has_magic, ignore_rules, verdict
 from kimi_mcp.media.roots import Roots, find_roots
+from kimi_mcp.media.text_files import gather_texts
 
 ROUNDS = int(os.environ.get("RULE_ROUNDS", "15"))
 SEED = int(os.environ.get("RULE_SEED", "1"))

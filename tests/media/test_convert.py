@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from kimi_mcp.errors import MediaRejected
+from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media import convert as converting
 from kimi_mcp.media.convert import DECODERS, Converted, convert
 from kimi_mcp.media.formats import inspect_bytes

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpcore2
 import pytest
 
-from kimi_mcp.errors import MediaRejected, UrlRefused
+from kimi_mcp.core.errors import MediaRejected, UrlRefused
 from kimi_mcp.media.fetch import HOPS_MAX
-from kimi_mcp.media.fetched import IN_MEMORY
+from kimi_mcp.media.fetched_body import IN_MEMORY
 from tests.media.sites import PUBLIC, Authority, Handler, get, redirects, refused, says, site
 
 CHUNKED = "transfer-encoding: chunked"

@@ -6,9 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.errors import UrlRefused
+from kimi_mcp.core.errors import UrlRefused
 from kimi_mcp.media.fetch import fetch
-from kimi_mcp.media.fetched import IN_MEMORY
+from kimi_mcp.media.fetched_body import IN_MEMORY
 from tests.media.sites import PUBLIC, URL, Authority, get, refused, says, site
 
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import anyio
 import pytest
 
-from kimi_mcp.errors import UrlRefused
+from kimi_mcp.core.errors import UrlRefused
 from kimi_mcp.media.addresses import is_public, read_url
 from kimi_mcp.media.fetch import fetch
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.errors import KimiError, MediaRejected, PathRefused, TooManyFiles
-from kimi_mcp.media import walk
+from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused, TooManyFiles
+from kimi_mcp.media import open_path
 from kimi_mcp.media.files import Opened, open_within
 from kimi_mcp.media.roots import Roots, find_roots
 
@@ -31,7 +31,7 @@ RACES = int(os.environ.get("RACE_READS", "1000"))
 @pytest.fixture(params=["by descriptor", "by path"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways down from a root: the walk, and the way round for systems without folder descriptors."""
-    monkeypatch.setattr(walk, "BY_DESCRIPTOR", request.param == "by descriptor")
+    monkeypatch.setattr(open_path, "BY_DESCRIPTOR", request.param == "by descriptor")
     return request.param
 
 
@@ -249,7 +249,7 @@ def test_a_pipe_that_takes_a_files_place_after_the_look_does_not_block_either(
     tree: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tree.inside / "pipe")
-    judge = walk._judge
+    judge = open_path._judge
     looks: list[str] = []
 
     def judge_and_swap(*args: Any) -> None:
@@ -258,7 +258,7 @@ def test_a_pipe_that_takes_a_files_place_after_the_look_does_not_block_either(
             (tree.inside / "pipe").rename(tree.inside / "a.txt")
         looks.append("looked")
 
-    monkeypatch.setattr(walk, "_judge", judge_and_swap)
+    monkeypatch.setattr(open_path, "_judge", judge_and_swap)
     with no_descriptor_is_left():
         assert "a pipe" in at_once(lambda: refusal("a.txt", tree)).message
     assert looks

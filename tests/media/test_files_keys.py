@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp.errors import PathRefused
-from kimi_mcp.install import load_hosts
-from kimi_mcp.media import walk
+from kimi_mcp.cli.install import load_hosts
+from kimi_mcp.core.errors import PathRefused
+from kimi_mcp.media import open_path
 from kimi_mcp.media.files import open_within
 from kimi_mcp.media.roots import find_roots
 
 
 @pytest.fixture(params=["by descriptor", "by path"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "BY_DESCRIPTOR", request.param == "by descriptor")
+    monkeypatch.setattr(open_path, "BY_DESCRIPTOR", request.param == "by descriptor")
 
 
 def write(root: Path, name: str, content: bytes) -> Path:

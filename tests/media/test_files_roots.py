@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp.errors import InvalidArguments, PathRefused
+from kimi_mcp.core.errors import InvalidArguments, PathRefused
 from kimi_mcp.media.roots import Roots, find_roots, path_of_uri
 
 BROAD = ["/", "/home", "/home/somebody", "/root", "/Users/somebody", "/etc", "/etc/nginx", "/usr/lib/python3", "/proc",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kimi_mcp.errors import MediaRejected
+from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats import FORMATS, PIXELS_MAX, Inspected, inspect, inspect_bytes, require_label
 from kimi_mcp.media.formats.inspected import STEPS_MAX, WINDOW
 from kimi_mcp.simulator.media import sniff

@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
-from kimi_mcp import catalogue, policy, wire
-from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.plan import Plan
+from kimi_mcp import catalogue, policy
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.types import Completion, Request, ToolCall, Turn, user
 from kimi_mcp.policy import Gathered, Refusal
+from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.dialects import DIALECTS, Dialect, Served
-from kimi_mcp.types import Completion, Request, ToolCall, Turn, user
 
 TODAY = date(2026, 11, 23)
 PROMPT = "Why is the sky blue?"
@@ -99,7 +100,7 @@ class _NoFiles:
 
 def judged(plan: Plan, day: date | None = None) -> Chat:
     """What the simulator understands of the plan's body; raises its refusal."""
-    return understood(json.loads(json.dumps(wire.encode(plan), allow_nan=False)), plan.profile, day)
+    return understood(json.loads(json.dumps(encode(plan), allow_nan=False)), plan.profile, day)
 
 
 def understood(body: dict[str, Any], profile: Profile, day: date | None = None) -> Chat:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp import policy, wire
-from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.plan import Plan
+from kimi_mcp import policy
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.types import Request, Turn, system, user
 from kimi_mcp.policy import Refusal
-from kimi_mcp.types import Request, Turn, system, user
+from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import (
     CALL,
     JUDGED,
@@ -202,7 +203,7 @@ def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) ->
         decision = policy.decide(request_, at, world(at, strict=strict))
         assert isinstance(decision, Plan | Refusal)
         if isinstance(decision, Plan):
-            wire.encode(decision)
+            encode(decision)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "", "not a url", "https://", "http://[bad]/v1", "//x", "\x00"])

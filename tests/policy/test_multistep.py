@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from kimi_mcp.core.types import user
 from kimi_mcp.policy.rules import signs
-from kimi_mcp.types import user
 from tests.policy.asking import asking, planned, profile
 from tests.policy.sentences import INSTANT, LATER_INSTANT, LATER_MULTISTEP, MULTISTEP
-from tests.routing.scoring import FOLDER, sentences
+from tests.skill.routing.scoring import FOLDER, sentences
 
 K25 = profile("simulator", "kimi-k2.5")
 

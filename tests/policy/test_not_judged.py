@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp import policy, wire
-from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.errors import InvalidArguments
+from kimi_mcp import policy
+from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.profiles import Profile
 from kimi_mcp.policy import Refusal
-from kimi_mcp.saved import not_judged, read_body
+from kimi_mcp.policy.audit import not_judged, read_body
+from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.refusals import Refused
 from tests.policy.asking import JUDGED, TODAY, every_profile, profile, understood, world
-from tests.wire.cases import CASES
+from tests.provider.wire.cases import CASES
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
 OFF, ON = {"type": "disabled"}, {"type": "enabled"}
@@ -190,7 +191,7 @@ def test_of_what_this_server_sends_nothing_is_left_unjudged_where_schemas_are(pr
         for name, case in CASES.items():
             if isinstance(plan := policy.decide(case, at, world(at)), Refusal):
                 continue
-            body = json.loads(json.dumps(wire.encode(plan)))
+            body = json.loads(json.dumps(encode(plan)))
             unread = set() if at.provider.moonshot_schemas else {"tools", "response_format"}
             assert set(not_judged(body, at)) <= unread, name
 

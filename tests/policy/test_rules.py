@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp import catalogue, policy, wire
-from kimi_mcp.plan import Plan
+from kimi_mcp import catalogue, policy
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.types import MediaPart, Request, TextPart, Turn, system, user
 from kimi_mcp.policy import Refusal
-from kimi_mcp.types import MediaPart, Request, TextPart, Turn, system, user
+from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import (
     CALL,
     PROMPT,
@@ -147,7 +148,7 @@ def test_auto_takes_the_successor_of_the_retired_k2_5_and_says_so_even_under_str
     assert (entry.rule, entry.action, entry.field) == ("model-served", "adjusted", "model")
     assert (entry.asked, entry.sent) == ("auto", "kimi-k2.6")
     assert "2026-08-31" in entry.why
-    assert wire.encode(plan)["model"] == "kimi-k2.6"
+    assert encode(plan)["model"] == "kimi-k2.6"
 
 
 def test_auto_takes_k2_5_as_long_as_it_is_served() -> None:
@@ -209,7 +210,7 @@ def test_instant_at_a_model_that_always_thinks_becomes_its_least_effort() -> Non
     assert (plan.mode, plan.effort) == ("thinking", "low")
     assert (entry.rule, entry.action, entry.field) == ("always-thinks", "adjusted", "mode")
     assert (entry.asked, entry.sent) == ("instant", "thinking")
-    assert wire.encode(plan)["reasoning_effort"] == "low"
+    assert encode(plan)["reasoning_effort"] == "low"
 
     plan = planned(asking(mode="instant"), K27)
     assert (plan.mode, plan.effort) == ("thinking", None)
@@ -504,7 +505,7 @@ def test_a_stock_system_prompt_is_warned_of_and_sent_all_the_same(stock: str) ->
     plan = planned(asking(turns=(system(stock), user(PROMPT))), K25, strict=True)
     entry = only(plan)
     assert (entry.rule, entry.action, entry.field) == ("system-default", "warned", "system")
-    assert wire.encode(plan)["messages"][0] == {"role": "system", "content": stock}
+    assert encode(plan)["messages"][0] == {"role": "system", "content": stock}
 
 
 @pytest.mark.parametrize(

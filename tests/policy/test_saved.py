@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp import policy, wire
-from kimi_mcp.catalogue.profile import Profile
-from kimi_mcp.errors import InvalidArguments
+from kimi_mcp import policy
+from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.profiles import Profile
 from kimi_mcp.policy import Refusal
-from kimi_mcp.saved import read_body
+from kimi_mcp.policy.audit import read_body
+from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import every_profile, profile, world
-from tests.wire.cases import CASES
+from tests.provider.wire.cases import CASES
 
 SAYS: list[dict[str, Any]] = [{"role": "user", "content": "Why is the sky blue?"}]
 CALL = {"id": "functions.f:0", "type": "function", "function": {"name": "fly", "arguments": "{}"}}
@@ -36,7 +37,7 @@ def test_what_this_server_sends_is_what_this_server_would_pass(at: Profile) -> N
             if isinstance(plan, Refusal):
                 assert (plan.rule, name) == (None, "max-tokens"), "above what that host takes"
                 continue
-            body = json.loads(json.dumps(wire.encode(plan)))
+            body = json.loads(json.dumps(encode(plan)))
             request = read_body(body, at)
             assert list(policy.check(request, at, world(at))) == [], name
             assert request.mode == plan.mode

@@ -34,12 +34,12 @@ from mcp_types import (
     TextContent,
 )
 
+from kimi_mcp.core.settings import read_settings
 from kimi_mcp.runs import Runs
-from kimi_mcp.server import House, build_server
-from kimi_mcp.settings import read_settings
+from kimi_mcp.server.app import House, build_server
+from kimi_mcp.server.tools import OUTPUT_SCHEMA
 from kimi_mcp.simulator import Received, Simulator
-from kimi_mcp.tools import OUTPUT_SCHEMA
-from tests.stdio.peer import HELLO, Peer
+from tests.server.stdio.peer import HELLO, Peer
 
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "auto"}
 """The two protocol eras, and how a client is told to speak them."""

@@ -8,7 +8,7 @@ from datetime import date
 import anyio
 import pytest
 
-from kimi_mcp.engine import Engine
+from kimi_mcp.pipeline.pipeline import Engine
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import ERAS
 
@@ -35,8 +35,8 @@ def day(monkeypatch: pytest.MonkeyPatch) -> date:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two attempts hardly any time passes."""
-    monkeypatch.setattr("kimi_mcp.upstream.retry.BASE_S", 0.01)
-    monkeypatch.setattr("kimi_mcp.upstream.calls.BASE_S", 0.01)
+    monkeypatch.setattr("kimi_mcp.provider.retry.BASE_S", 0.01)
+    monkeypatch.setattr("kimi_mcp.provider.calls.BASE_S", 0.01)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import anyio
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from kimi_mcp.serving import serve
-from kimi_mcp.swarm.pace import Launch, Pace
+from kimi_mcp.server.entry_point import serve
+from kimi_mcp.swarm.concurrency import Launch, Pace
 
 
 def die_at(when: str, number: int) -> None:

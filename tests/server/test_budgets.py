@@ -10,7 +10,7 @@ import pytest
 
 from kimi_mcp import catalogue
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, Result, chats, served, until
 
 LONG = {"content": "word " * 40_000, "reasoning": "Hm.", "event_tokens": 50, "tokens_per_second": 20_000}
@@ -124,7 +124,7 @@ async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simul
 async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", 600)  # nobody looks at it meanwhile
+    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 600)  # nobody looks at it meanwhile
     sim.play({"content": "Yes.", **LONG, field: LONG["content"]})
     async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
@@ -142,8 +142,8 @@ async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
 async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit_stays_so(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, limit: str, looked_at_every_s: float
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", looked_at_every_s)
-    monkeypatch.setattr("kimi_mcp.upstream.attempt.AFTER_FINISH_S", 0.5)
+    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", looked_at_every_s)
+    monkeypatch.setattr("kimi_mcp.provider.attempt.AFTER_FINISH_S", 0.5)
     sim.play({"content": "word " * 1_000, "event_tokens": 5_000, "gate": "end of stream", "gate_at": 3})
     async with served(sim, **{limit: "0.001"}) as kimi:
         result = await kimi.instant()
@@ -170,7 +170,7 @@ async def test_an_answer_whose_usage_is_dearer_than_its_limit_says_so(sim: Simul
 async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", 600)
+    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 600)
     sim.play({"content": "word " * 6_000, "event_tokens": 50}, {**LONG, "content": "word " * 6_000})
     async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.045") as kimi:
         result = await kimi.think(response_schema=SCHEMA, max_tokens=100_000)

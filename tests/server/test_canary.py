@@ -22,9 +22,9 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.commands.shell import kimi, started, to
-from tests.commands.test_ask import Terminal
-from tests.journal.keeping import everything
+from tests.cli.commands.shell import kimi, started, to
+from tests.cli.commands.test_ask import Terminal
+from tests.runs.store.keeping import everything
 from tests.server.asking import process
 from tests.server.test_swarm_end_to_end import TELL, file_of_servers
 

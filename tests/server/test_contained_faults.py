@@ -10,16 +10,16 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp import server
-from kimi_mcp.journal import database
-from kimi_mcp.journal.journal import Journal
-from kimi_mcp.journal.place import FILE
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.limits import Limits
-from kimi_mcp.runs.writing import Writer
+from kimi_mcp.runs.budgets import Limits
+from kimi_mcp.runs.recorder import Writer
+from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.server import app
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, chats, line, served, until
 
 
@@ -98,7 +98,7 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
         looks[0] += 1
 
     monkeypatch.setattr(Limits, "hold", counted)
-    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     sim.play({**HELD, "times": "always"})
     async with line(sim) as host:
         for number in (1, 2):
@@ -127,7 +127,7 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
 async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
     (data_dir / "servers" / name).mkdir(parents=True)
     async with served(sim) as kimi:
         await anyio.wait_all_tasks_blocked()
@@ -137,7 +137,7 @@ async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
 async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_nobody(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
     async with served(sim, KIMI_DATA_DIR="~nobody-of-that-name/data") as kimi:
         await logged(caplog, "what an earlier server left can't be taken up")
         refused = await kimi.think()
@@ -148,7 +148,7 @@ async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_no
 async def test_a_store_that_is_broken_when_it_looks_back_ends_nobody(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
     (data_dir / "servers").mkdir(parents=True)
     (data_dir / "servers" / "srv_0123456789abcdef.lock").touch()
     (data_dir / FILE).mkdir()
@@ -163,7 +163,7 @@ async def test_a_store_that_is_broken_when_it_looks_back_ends_nobody(
 async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.running.WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     looked, broken = [0], [True]
 
     def dearest() -> None:

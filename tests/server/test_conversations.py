@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, Kimi, body, chats, line, served
 
 ODD = "Hm\r\n\t\x00\x0b 你好 🌍 \u2028\u2029\ufeff\ufffd e\u0301 \x7f\x85 </think> \\u0041 \"'\n "
@@ -391,7 +391,7 @@ async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: 
 async def test_without_a_journal_a_conversation_that_went_says_why(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.journal.journal.KEEP_PASSING", 4)
+    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_PASSING", 4)
     async with served(sim, KIMI_JOURNAL="off") as kimi:
         old, used = await kimi.think("old"), await kimi.think("used")
         for turn in range(6):

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from kimi_mcp.wire import Fold
+from kimi_mcp.provider.decoding import Fold
+from tests.provider.hostile import BODIES, BROKEN, CUT, FRAMED, HEADS, ODD, REFUSED, SLOW, TABLE, serve
 from tests.server.asking import KEY, Kimi, Result, served
-from tests.upstream.hostile import BODIES, BROKEN, CUT, FRAMED, HEADS, ODD, REFUSED, SLOW, TABLE, serve
 
 ENDLESS = {name for name, hostile in TABLE.items() if hostile.codes in (CUT, SLOW)}
 """They end at a deadline, or after tens of megabytes."""

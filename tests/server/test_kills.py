@@ -17,11 +17,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.hosts import LOCAL
-from kimi_mcp.journal.records import Record
+from kimi_mcp.runs.store.records import Record
+from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator, playback
 from kimi_mcp.simulator.faults import Step
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import raw_process, served
 
 STREAMS = 20

@@ -15,15 +15,15 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp import server
-from kimi_mcp.journal.journal import Journal
+from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.server import app
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import Limits
-from tests.journal.keeping import begin, in_thread, opened
+from tests.runs.store.keeping import begin, in_thread, opened
 from tests.server.asking import KEY, Result, chats, raw_process, served
+from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
-from tests.stdio.peer import Peer
-from tests.swarm.toolbox.test_processes import ended
+from tests.swarm.tools.test_processes import ended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
 
@@ -33,13 +33,13 @@ TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server in this process looks back as soon as it starts."""
-    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
 
 
 @pytest.fixture
 def late(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does so too late for this test: what it is told comes first."""
-    monkeypatch.setattr(server, "LOOK_BACK_AFTER_S", 600.0)
+    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 600.0)
 
 
 @asynccontextmanager

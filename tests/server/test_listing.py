@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from kimi_mcp import __version__
-from kimi_mcp.schemas import problems
+from kimi_mcp.core.version import __version__
+from kimi_mcp.policy.schema_dialect import problems
+from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.tools import TOOLS
 from tests.server.asking import served
 
 
@@ -116,7 +116,7 @@ def test_starting_imports_nothing_that_a_first_call_alone_needs() -> None:
         "PIL",
         "sqlalchemy",
         "kimi_mcp.simulator",
-        "kimi_mcp.commands",
+        "kimi_mcp.cli.commands",
         "jsonschema",
         "numpy",
     )
@@ -124,13 +124,13 @@ def test_starting_imports_nothing_that_a_first_call_alone_needs() -> None:
         "import sys, json\n"
         "import mcp.server\n"
         "before = set(sys.modules)\n"
-        "from kimi_mcp.server import build_server\n"
-        "from kimi_mcp.settings import read_settings\n"
-        "from kimi_mcp.stdio import serve_stdio\n"
+        "from kimi_mcp.server.app import build_server\n"
+        "from kimi_mcp.core.settings import read_settings\n"
+        "from kimi_mcp.server.stdio import serve_stdio\n"
         "build_server(read_settings({}))\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     loaded = json.loads(done.stdout)
-    assert "kimi_mcp.server" in loaded
+    assert "kimi_mcp.server.app" in loaded
     assert [name for name in loaded if name.startswith(late)] == []

@@ -9,9 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.outcome import shortened
+from kimi_mcp.core.outcome import shortened
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import Kimi, held, process, served
 
 MEGABYTES = 5

@@ -14,12 +14,12 @@ from zlib import crc32
 import pytest
 from PIL import Image
 
-from kimi_mcp.journal.records import turn_as_json
+from kimi_mcp.core.types import MediaPart, TextPart, Turn
 from kimi_mcp.media.fetch import fetch
-from kimi_mcp.server import _call_key
+from kimi_mcp.runs.store.records import turn_as_json
+from kimi_mcp.server.app import _call_key
+from kimi_mcp.server.tools import TOOLS, Vision
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.tools import TOOLS, Vision
-from kimi_mcp.types import MediaPart, TextPart, Turn
 from tests.media.sites import Authority, says, site
 from tests.media.specimens import CLIPS, drawing, samples, saved
 from tests.server.asking import Kimi, body, chats, process, served
@@ -78,13 +78,13 @@ async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
     authority = Authority(tmp_path)
     async with site(authority, shot=says(three, "content-type: image/png")) as here:
         trusting = functools.partial(fetch, resolve=here.resolve, connect=here.connect, trust=here.trusted)
-        monkeypatch.setattr("kimi_mcp.media.medium.fetch", trusting)
-        monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 0)
+        monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
+        monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 0)
         async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
             write(folder, four_png=four)
             await look(kimi, "four.png")
             (uploaded,) = urls(chats(sim)[-1])
-            monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 1 << 20)
+            monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 1 << 20)
             named = ["one.png", data_uri(two), "https://pictures.example/shot?token=swordfish", uploaded]
             result = await look(kimi, *named, (folder / "one.png").as_uri())
     assert result.status == "completed", result.text
@@ -441,8 +441,8 @@ async def test_video_is_refused_where_no_engine_takes_it_before_anything_is_read
     def read(*_: object) -> None:
         raise AssertionError("the clip was touched")
 
-    monkeypatch.setattr("kimi_mcp.media.medium.open_within", read)
-    monkeypatch.setattr("kimi_mcp.media.medium.fetch", read)
+    monkeypatch.setattr("kimi_mcp.media.loading.open_within", read)
+    monkeypatch.setattr("kimi_mcp.media.loading.fetch", read)
     async with Simulator(provider=provider) as engine:
         allowed = {"KIMI_ROOTS": str(folder), "KIMI_ALLOWED_PROVIDERS": "novita", "NOVITA_API_KEY": "sk_any"}
         async with served(engine, mode, provider=provider, **allowed) as kimi:
@@ -510,7 +510,7 @@ async def test_a_url_that_labels_its_picture_as_another_is_rejected(
     }
     async with site(Authority(tmp_path), **pages) as here:
         trusting = functools.partial(fetch, resolve=here.resolve, connect=here.connect, trust=here.trusted)
-        monkeypatch.setattr("kimi_mcp.media.medium.fetch", trusting)
+        monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
         async with served(sim) as kimi:
             for page in ("page", "jpeg", "cut"):
                 result = await look(kimi, "https://pictures.example/good", f"https://pictures.example/{page}")
@@ -534,7 +534,7 @@ async def test_images_of_the_wrong_kind_are_refused_by_name(sim: Simulator, mode
 async def test_every_descriptor_is_closed_after_success_refusal_and_failure(
     sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 500)
+    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 500)
     write(folder, a_png=picture(1), a_mp4=CLIP, b_bmp=saved("BMP"), c_png=picture(2)[:-20], n_txt="words")
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
 

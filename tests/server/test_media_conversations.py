@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp import attaching
+from kimi_mcp.pipeline import attachments
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import everything, opened
+from tests.runs.store.keeping import everything, opened
 from tests.server.asking import Kimi, Result, body, chats, served
 from tests.server.media import CLIP, data_uri, picture, uploads, write
 
@@ -99,7 +99,7 @@ async def test_a_data_uri_is_shown_again_as_long_as_it_is_kept_in_memory(sim: Si
 
 
 async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attaching, "KEPT_BYTES", 3 * len(picture(1)))
+    monkeypatch.setattr(attachments, "KEPT_BYTES", 3 * len(picture(1)))
     async with served(sim) as kimi:
         ids = [(await look(kimi, data_uri(picture(number)))).said["conversation_id"] for number in range(6)]
         results = [await kimi.think("And?", conversation_id=each) for each in ids]
@@ -110,12 +110,12 @@ async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator, monkeypatch: pyt
 async def test_an_id_at_the_provider_goes_along_as_it_is(sim: Simulator, folder: Path) -> None:
     (name,) = write(folder, clip_mp4=CLIP)
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        monkey = attaching.INLINE_BYTES
+        monkey = attachments.INLINE_BYTES
         try:
-            attaching.INLINE_BYTES = 1
+            attachments.INLINE_BYTES = 1
             await kimi.call("kimi_video", {"prompt": "hi", "video": name})
         finally:
-            attaching.INLINE_BYTES = monkey
+            attachments.INLINE_BYTES = monkey
         assert len(uploads(sim)) == 1
         (identity,) = shown(sim)
         assert identity.startswith(b"ms://")

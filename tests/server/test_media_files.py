@@ -16,12 +16,12 @@ from mcp.client.stdio import stdio_client
 from mcp_types import ListRootsResult, Root
 from pydantic import FileUrl
 
-from kimi_mcp.server import build_server
-from kimi_mcp.settings import read_settings
+from kimi_mcp.core.settings import read_settings
+from kimi_mcp.server.app import build_server
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, Result, body, chats, environment, held, line, process_environment, served
 from tests.server.media import CLIP, contents, picture, write
-from tests.stdio.peer import HELLO
+from tests.server.stdio.peer import HELLO
 
 PROMPT = "  Summarise.\n你好 🌍 \u2028 <b>&amp;</b>\n"
 
@@ -364,7 +364,7 @@ async def test_a_host_that_answers_oddly_when_asked_for_its_roots_costs_no_call(
 async def test_a_host_that_never_names_its_roots_is_not_waited_for(
     sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.server.ROOTS_WITHIN_S", 0.05)
+    monkeypatch.setattr("kimi_mcp.server.app.ROOTS_WITHIN_S", 0.05)
     write(folder, a_png=picture(1))
     monkeypatch.chdir(folder)
     monkeypatch.setitem(HELLO, "params", ROOTS_HELLO)

@@ -23,7 +23,7 @@ MOST_FILES = 1_000
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The one root; everything above 200 bytes counts as large."""
-    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 200)
+    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 200)
     made = tmp_path / "work"
     made.mkdir()
     return made
@@ -254,14 +254,14 @@ async def test_a_medium_too_large_for_a_provider_without_uploads_is_rejected(
     mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, a_png=picture(1))
-    monkeypatch.setattr("kimi_mcp.attaching.INLINE_MOST_BYTES", len(picture(1)) - 1)
+    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_MOST_BYTES", len(picture(1)) - 1)
     async with Simulator("vllm") as engine, served(engine, mode, provider="vllm", KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, "a.png")
         assert result.code == "media_rejected", result.text
         assert "vllm" in result.error["message"]
         assert f"{len(picture(1)):,}" in result.error["message"]
         assert "provider" in result.error["fix"]
-        monkeypatch.setattr("kimi_mcp.attaching.INLINE_MOST_BYTES", len(picture(1)))
+        monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_MOST_BYTES", len(picture(1)))
         assert (await look(kimi, "a.png")).status == "completed"
         assert contents(engine) == [picture(1)]
         assert uploads(engine) == []
@@ -325,8 +325,8 @@ async def test_a_cancellation_in_the_middle_of_the_bytes_ends_the_upload(sim: Si
 async def test_progress_tells_the_upload(
     sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.server.FIRST_PROGRESS_S", 0.05)
-    monkeypatch.setattr("kimi_mcp.server.PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr("kimi_mcp.server.app.FIRST_PROGRESS_S", 0.05)
+    monkeypatch.setattr("kimi_mcp.server.app.PROGRESS_EVERY_S", 0.05)
     clip = _padded(3_000_000)
     write(folder, a_mp4=clip)
     sim.play(*HELD_UPLOAD)
@@ -390,7 +390,7 @@ def _padded(size: int) -> bytes:
 async def test_a_file_that_shrinks_while_it_is_inlined_is_refused_as_a_path(
     sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 1 << 30)
+    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 1 << 30)
     clip = _padded(1_000_000)
     write(folder, a_mp4=clip)
     _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
@@ -444,7 +444,7 @@ async def test_a_file_that_is_rewritten_while_it_is_uploaded_is_never_taken_for_
 async def test_a_file_that_grows_is_sent_as_it_was_when_it_was_judged(
     sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.attaching.INLINE_BYTES", 1 << 30)
+    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 1 << 30)
     clip = _padded(1_000_000)
     write(folder, a_mp4=clip)
     _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip + b"more"))

@@ -7,15 +7,15 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp import server
+from kimi_mcp.server import app
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import line, served
 
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.server.FIRST_PROGRESS_S", 0.15)
-    monkeypatch.setattr("kimi_mcp.server.PROGRESS_EVERY_S", 0.15)
+    monkeypatch.setattr("kimi_mcp.server.app.FIRST_PROGRESS_S", 0.15)
+    monkeypatch.setattr("kimi_mcp.server.app.PROGRESS_EVERY_S", 0.15)
 
 
 class Heard:
@@ -41,8 +41,8 @@ class Heard:
 
 
 def test_the_first_progress_comes_after_five_seconds() -> None:
-    assert server.FIRST_PROGRESS_S == 5.0, "progress before about 5 s disconnects some hosts"
-    assert server.PROGRESS_EVERY_S <= 10
+    assert app.FIRST_PROGRESS_S == 5.0, "progress before about 5 s disconnects some hosts"
+    assert app.PROGRESS_EVERY_S <= 10
 
 
 @pytest.mark.usefixtures("often")

@@ -10,8 +10,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import PromptReference, ResourceTemplateReference, TextContent
 
 from kimi_mcp import route
-from kimi_mcp.prompts import prompts
-from kimi_mcp.skill import load_skill
+from kimi_mcp.server.prompts import prompts
+from kimi_mcp.skill.document import load_skill
 from tests.server.asking import process, served
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.journal import database
+from kimi_mcp.runs.store import database
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, Kimi, chats, line, served, until
 
 

@@ -10,10 +10,10 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import ResourceTemplateReference
 
-from kimi_mcp.hosts import LOCAL
-from kimi_mcp.journal.journal import Journal
-from kimi_mcp.journal.records import Entry
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.runs.store.records import Entry
+from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, line, served
 

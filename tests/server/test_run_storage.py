@@ -14,12 +14,12 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.journal import database
-from kimi_mcp.journal.place import FILE
-from kimi_mcp.secrecy import HIDDEN
+from kimi_mcp.core.redaction import HIDDEN
+from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import everything, opened
-from tests.journal.test_storage import fill
+from tests.runs.store.keeping import everything, opened
+from tests.runs.store.test_storage import fill
 from tests.server.asking import HELD, KEY, Kimi, chats, forms, raw_process, served, until
 
 

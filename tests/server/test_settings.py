@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from kimi_mcp import access, catalogue
+from kimi_mcp import catalogue
+from kimi_mcp.catalogue import credentials
+from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.tools import TOOLS
 from tests.server.asking import KEY, chats, process, served
 
-KEY_VARIABLES = tuple(access.key_variables(catalogue.load()))
+KEY_VARIABLES = tuple(credentials.key_variables(catalogue.load()))
 
 
 async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mode: str) -> None:

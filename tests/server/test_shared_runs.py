@@ -15,9 +15,9 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, body, chats, held, process, raw_process, served
-from tests.stdio.peer import Peer
+from tests.server.stdio.peer import Peer
 
 
 @asynccontextmanager

@@ -91,8 +91,8 @@ async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode:
 
 
 async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.server.FIRST_PROGRESS_S", 0.1)
-    monkeypatch.setattr("kimi_mcp.server.PROGRESS_EVERY_S", 0.1)
+    monkeypatch.setattr("kimi_mcp.server.app.FIRST_PROGRESS_S", 0.1)
+    monkeypatch.setattr("kimi_mcp.server.app.PROGRESS_EVERY_S", 0.1)
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
     heard: list[str] = []
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.journal.journal import Journal
+from kimi_mcp.runs.store.store import Journal
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import body, chats, raw_process, served
-from tests.stdio.peer import HELLO
+from tests.server.stdio.peer import HELLO
 
 ODD_SERVER = Path(__file__).parents[1] / "swarm" / "toolbox" / "odd_server.py"
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}

@@ -21,11 +21,11 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.journal.survey import FILE
+from kimi_mcp.runs.store.inspection import FILE
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import chats, raw_process, until
-from tests.stdio.peer import Peer
+from tests.server.stdio.peer import Peer
 from tests.swarm.asking import calling, messages, said, task_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")]

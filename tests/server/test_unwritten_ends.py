@@ -8,12 +8,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.journal import database
-from kimi_mcp.journal.pending import FOLDER
-from kimi_mcp.journal.place import FILE
 from kimi_mcp.runs import ends
+from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import everything, opened
+from tests.runs.store.keeping import everything, opened
 from tests.server.asking import HELD, KEY, Kimi, Result, body, chats, raw_process, served, until
 
 WHOLE = ["one", "It is 391.", "two"]

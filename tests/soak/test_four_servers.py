@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.hosts import LOCAL
+from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
-from tests.journal.keeping import opened
+from tests.runs.store.keeping import opened
 from tests.server.asking import body, chats, raw_process, served
 
 pytestmark = [

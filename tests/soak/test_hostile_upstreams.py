@@ -1,4 +1,4 @@
-"""A server before every upstream of ``tests/upstream/hostile.py``: a right code, in bounded time, memory and pause.
+"""A server before every upstream of ``tests/provider/hostile.py``: a right code, in bounded time, memory and pause.
 
 One server process, as a host starts it, its store on; the upstreams are another process. While each answers, a ping a
 tenth of a second is sent to the server, as by another caller. It prints, for each: seconds, seconds of the processor,
@@ -18,9 +18,9 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.provider.hostile import TABLE
 from tests.server.asking import CODES, raw_process
-from tests.stdio.peer import Peer
-from tests.upstream.hostile import TABLE
+from tests.server.stdio.peer import Peer
 
 pytestmark = [
     pytest.mark.soak,
@@ -105,7 +105,7 @@ class Process:
 @asynccontextmanager
 async def upstreams() -> AsyncIterator[int]:
     """The port of a process that serves them all."""
-    process = await anyio.open_process([sys.executable, "-m", "tests.upstream.hostile"], stderr=None)
+    process = await anyio.open_process([sys.executable, "-m", "tests.provider.hostile"], stderr=None)
     try:
         assert process.stdout is not None
         yield int((await process.stdout.receive()).decode())

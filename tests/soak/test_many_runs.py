@@ -22,10 +22,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from kimi_mcp.journal.retention import DAY_S
+from kimi_mcp.core.types import Usage, user
+from kimi_mcp.runs.store.retention import DAY_S
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.types import Usage, user
-from tests.journal.keeping import begin, ended, journal, opened
+from tests.runs.store.keeping import begin, ended, journal, opened
 from tests.server.asking import held, process, process_environment
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.name != "posix", reason="it asks for a child's processor time")]

@@ -27,7 +27,7 @@ WITHIN_S = 60 + ROUNDS / 50
 STARTS = """
 import json, sys, time
 from pathlib import Path
-from kimi_mcp.journal.presence import Presence
+from kimi_mcp.runs.store.locks import Presence
 folder, rounds, others = Path(sys.argv[1]), int(sys.argv[2]), Presence(Path(sys.argv[1]))
 for number in range(rounds):
     presence = Presence(folder)
@@ -43,7 +43,7 @@ for number in range(rounds):
 LOOKS = """
 import json, sys, threading, time
 from pathlib import Path
-from kimi_mcp.journal.presence import Presence
+from kimi_mcp.runs.store.locks import Presence
 presence, over = Presence(Path(sys.argv[1])), threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 looks, told = 0, set()

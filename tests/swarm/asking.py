@@ -14,16 +14,16 @@ from typing import Any, Self
 
 import anyio
 
-from kimi_mcp.engine import Engine
-from kimi_mcp.journal.journal import Journal
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.settings import read_settings
+from kimi_mcp.pipeline.pipeline import Engine
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.settings import read_settings
+from kimi_mcp.runs.steps import PassingSteps, Steps
+from kimi_mcp.runs.store.store import Journal
 from kimi_mcp.simulator import Received, Simulator
-from kimi_mcp.steps import PassingSteps, Steps
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.pace import Launch, Pace
-from kimi_mcp.swarm.tooling import NoTools, Toolbox
+from kimi_mcp.swarm.concurrency import Launch, Pace
+from kimi_mcp.swarm.tool_interface import NoTools, Toolbox
 
 LEADS = "You lead a swarm"
 """How a main agent's system prompt begins."""

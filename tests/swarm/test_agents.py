@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.schemas import parameters_fault
+from kimi_mcp.policy.schema_dialect import parameters_fault
 from kimi_mcp.simulator import Simulator
 from tests.swarm.asking import (
     LEADS,
@@ -231,7 +231,7 @@ async def test_an_agent_without_tools_that_calls_one_runs_nothing(sim: Simulator
 async def test_a_full_context_gives_up_old_tool_results_and_goes_on(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.swarm.desk.STEP_TOKENS", 230_000)
+    monkeypatch.setattr("kimi_mcp.swarm.step_runner.STEP_TOKENS", 230_000)
     play(sim, *searching(A, *"abcdef"))
     tools = Tools(answers=dict.fromkeys("abcdef", "word " * 4_000))
     outcome = await swarm(sim, tools=tools, variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})
@@ -315,7 +315,7 @@ async def test_whether_the_tools_fit_the_dialect_is_judged_once_a_swarm(
         judged.append(parameters)
         return parameters_fault(parameters)
 
-    monkeypatch.setattr("kimi_mcp.policy.kinds.parameters_fault", judge)
+    monkeypatch.setattr("kimi_mcp.policy.checks.parameters_fault", judge)
     tools = Tools()
     sim.play(
         leading(("reader", "Look at A."), ("reader", "Look at B.")),

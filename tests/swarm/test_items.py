@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.errors import InvalidArguments
+from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.swarm.asked import SwarmCall, checked
+from kimi_mcp.swarm.call import SwarmCall, checked
 from tests.swarm.asking import SYNTHESIS, Tools, agents, chats, messages, said, searching, statuses, swarm, task_of
 
 CITIES = ("Rome", "Oslo", "Lima")
@@ -99,7 +99,7 @@ async def test_the_items_sub_agents_have_the_tools(sim: Simulator) -> None:
 async def test_results_too_long_for_one_request_are_shortened_visibly(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.swarm.desk.STEP_TOKENS", 200_000)
+    monkeypatch.setattr("kimi_mcp.swarm.step_runner.STEP_TOKENS", 200_000)
     long = {city: f"begin {city} " + "x" * 600_000 + f" end {city}" for city in CITIES}
     sim.play(*(said({"text": f"only about {city}"}, content=text) for city, text in long.items()))
     outcome = await swarm(sim, TELL, items=CITIES, variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})

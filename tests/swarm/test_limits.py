@@ -8,12 +8,12 @@ import anyio
 import pytest
 
 from kimi_mcp.runs import Run
+from kimi_mcp.runs.steps import JSON, PassingSteps
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.steps import JSON, PassingSteps
 from kimi_mcp.swarm import SwarmCall, run_swarm
+from kimi_mcp.swarm.concurrency import Launch, Pace
 from kimi_mcp.swarm.limits import Ledger, Limits
-from kimi_mcp.swarm.pace import Launch, Pace
-from kimi_mcp.swarm.tooling import NoTools
+from kimi_mcp.swarm.tool_interface import NoTools
 from tests.swarm.asking import (
     LEADS,
     Tools,

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.errors import InvalidArguments
-from kimi_mcp.outcome import Outcome
+from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
+from kimi_mcp.runs.steps import PassingSteps
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.steps import PassingSteps
 from kimi_mcp.swarm import SwarmCall
 from tests.swarm.asking import Dying, Tools, agents, calling, chats, leading, said, searching, statuses, swarm
 

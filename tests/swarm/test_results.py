@@ -7,17 +7,17 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.errors import NotConfigured
-from kimi_mcp.outcome import structured, text
+from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.core.outcome import structured, text
+from kimi_mcp.core.types import Completion, Usage
 from kimi_mcp.runs import Run
+from kimi_mcp.runs.steps import JSON, PassingSteps
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.steps import JSON, PassingSteps
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.said import Said
-from kimi_mcp.swarm.tally import Tally
-from kimi_mcp.swarm.toolbox import ToolResult
-from kimi_mcp.swarm.tooling import NoTools
-from kimi_mcp.types import Completion, Usage
+from kimi_mcp.swarm.stats import Tally
+from kimi_mcp.swarm.step_result import Said
+from kimi_mcp.swarm.tool_interface import NoTools
+from kimi_mcp.swarm.tools import ToolResult
 from tests.swarm.asking import (
     LEADS,
     Tools,

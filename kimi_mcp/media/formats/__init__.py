@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kimi_mcp.errors import MediaRejected
+from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats import boxes, clips, convertible, foreign, stills
 from kimi_mcp.media.formats.inspected import (
     FORMATS,

@@ -9,8 +9,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kimi_mcp.errors import MediaRejected
-from kimi_mcp.media.formats.inspected import FORMATS, Inspected, Source, damaged, held_to_limits, sound_alone, truncated
+from kimi_mcp.core.errors import MediaRejected
+from kimi_mcp.media.formats.inspected import (
+    FORMATS,
+    Inspected,
+    Source,
+    damaged,
+    held_to_limits,
+    sound_alone,
+    truncated,
+)
 
 _STILL_BRANDS = {
     b"heic": "image/heic",

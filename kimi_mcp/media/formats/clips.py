@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kimi_mcp.errors import MediaRejected
+from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats.inspected import Inspected, Source, damaged, held_to_limits, sound_alone, truncated
 
 ASF_START = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")

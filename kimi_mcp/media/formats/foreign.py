@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kimi_mcp.errors import MediaRejected
+from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats.inspected import TAKEN
 
 _AS_PICTURE = "Export it as png or jpeg."

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kimi_mcp.errors import MediaRejected
-from kimi_mcp.types import MediaKind
+from kimi_mcp.core.errors import MediaRejected
+from kimi_mcp.core.types import MediaKind
 
 PIXELS_MAX = 100_000_000
 """Pixels of a picture, or of one frame of a clip. Ours: above what cameras people send from make (48 million), and a

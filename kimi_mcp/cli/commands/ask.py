@@ -1,0 +1,313 @@
+"""``kimi-mcp ask``: one call from a shell, along the very path that a host's call takes. I/O: prints, waits, asks.
+
+A terminal sees reasoning and answer as they come; a pipe gets the result's text and nothing else; ``--json`` prints the
+structured result. Nothing on the path knows of it: what has arrived is read from the run, some twenty times a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kimi_mcp.cli.commands.arguments import AskMode, AskTool, chosen_tool, with_typed_folders
+from kimi_mcp.cli.commands.signals import Told, heard, leave_at_once
+from kimi_mcp.cli.console import as_json_text, complain, is_terminal
+from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from kimi_mcp.cli.commands.run_progress import Watch
+    from kimi_mcp.core.outcome import Outcome
+    from kimi_mcp.core.settings import Settings
+    from kimi_mcp.pipeline.pipeline import Engine
+    from kimi_mcp.runs import Run, Runs
+
+    Work = Callable[[Engine, Run], Awaitable[Outcome]]
+
+TICK_S = 0.05
+"""Seconds between two looks at a run."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of any command."""
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="What to ask; sent verbatim. - reads it from stdin.")],
+    tool: Annotated[
+        AskTool | None,
+        typer.Option(
+            help="think reasons first, instant answers at once, swarm lets many agents work at the same time. Left "
+            "out: vision with --image, video with --video, swarm with its own options, else think."
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P", help="A picture: path, https URL, data URI or ms:// id. May be given again."),
+    ] = None,
+    video: Annotated[str | None, typer.Option(metavar="P", help="A clip, in the same forms.")] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P", help="A text file to send along: path or quoted glob. May be given again."),
+    ] = None,
+    mode: Annotated[AskMode | None, typer.Option(help="Of vision and video: thinking unless you say instant.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt. None is sent by default.")] = None,
+    model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. Leave out for the best.")] = None,
+    provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Bound on reasoning plus answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Leave out: the mode fixes it.")] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="JSON schema that the answer must fit."),
+    ] = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Go on with it: an earlier call's conversation, or a run to branch off."),
+    ] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X", help="swarm: what {{item}} of the prompt stands for. Twice or more; an agent each."),
+    ] = None,
+    use: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="swarm: tools of KIMI_SWARM_MCP that agents get. May be given again."),
+    ] = None,
+    max_agents: Annotated[int | None, typer.Option(help="swarm: sub-agents at most.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="swarm: steps of the main agent, 15 at most.")] = None,
+    max_agent_steps: Annotated[int | None, typer.Option(help="swarm: steps of a sub-agent, 100 at most.")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option(help="swarm: US dollars at most.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the structured result.")] = False,
+) -> None:
+    """Ask Kimi from a shell.
+
+    A terminal sees reasoning and answer as they come; a pipe gets the answer alone. Exit status: 0 for a whole
+    answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
+
+    Files are read from the working directory and from the folders of the paths that you type; where KIMI_ROOTS is
+    set, from its folders alone. Keys and .env files are never sent.
+    """
+    images, files = tuple(image or ()), tuple(file or ())
+    options = {
+        "--image": images,
+        "--video": video,
+        "--file": files,
+        "--mode": mode,
+        "--system": system,
+        "--max-tokens": max_tokens,
+        "--temperature": temperature,
+        "--schema": schema,
+        "--conversation": conversation,
+        "--item": item,
+        "--use": use,
+        "--max-agents": max_agents,
+        "--max-steps": max_steps,
+        "--max-agent-steps": max_agent_steps,
+        "--max-cost-usd": max_cost_usd,
+    }
+    asked = chosen_tool(tool, options)
+    from kimi_mcp import catalogue
+    from kimi_mcp.catalogue import credentials
+    from kimi_mcp.core import json_logs
+    from kimi_mcp.core.outcome import Outcome
+    from kimi_mcp.core.settings import read_settings
+
+    settings = read_settings(os.environ)
+    json_logs.configure(settings.log_level)
+    prompt = _read_stdin() if prompt == "-" else prompt
+    arguments = {
+        "prompt": prompt,
+        "system": system,
+        "model": model,
+        "provider": provider,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "response_schema": _read_schema(schema),
+        "conversation_id": conversation,
+        "items": item or None,
+        "tools": use or None,
+        "max_agents": max_agents,
+        "max_steps": max_steps,
+        "max_agent_steps": max_agent_steps,
+        "max_cost_usd": max_cost_usd,
+        **_named(asked, images, video, files, mode),
+    }
+    settings = with_typed_folders(settings, (*images, *([video] if video else ())), files)
+    name = f"kimi_{asked.value}"
+    watch = _watch_for(settings, as_json=as_json)
+    try:
+        json_logs.hide(*credentials.keys(settings, catalogue.load()).values())
+        work = _work(name, arguments)
+    except KimiError as error:
+        outcome = Outcome(status="failed", error=error)
+        watch.end(outcome)
+    else:
+        outcome = _live(name, prompt, work, settings, watch)
+    _leave(outcome)
+
+
+def _named(
+    tool: AskTool, images: Sequence[str], video: str | None, files: Sequence[str], mode: AskMode | None
+) -> dict[str, Any]:
+    """The arguments that this tool has beside the others'."""
+    match tool:
+        case AskTool.vision:
+            return {"images": list(images), "mode": mode and mode.value}
+        case AskTool.video:
+            return {"video": video, "mode": mode and mode.value}
+        case AskTool.swarm:
+            return {}
+        case _:
+            return {"files": list(files) or None}
+
+
+def _work(name: str, arguments: dict[str, Any]) -> Work:
+    """What is to be done, once its arguments were validated."""
+    from kimi_mcp.server.tools import TOOLS, Asking, Swarm, read_arguments
+
+    tool = TOOLS[name]
+    read = read_arguments(tool, arguments)
+    if isinstance(read, Swarm):
+        from kimi_mcp.swarm import run_swarm
+
+        swarm = read.call()
+        return lambda engine, run: run_swarm(swarm, run, engine)
+    assert isinstance(read, Asking)
+    assert tool.mode is not None
+    call = read.call(tool.mode)
+    return lambda engine, run: engine.run(call, run)
+
+
+def _live(name: str, prompt: str, work: Work, settings: Settings, watch: Watch) -> Outcome:
+    """The call's outcome, watched to its end; Ctrl-C ends it, and then what had arrived is its outcome."""
+    import anyio
+
+    ended: list[Outcome] = []
+    with heard() as told:
+        try:
+            anyio.run(_run, name, prompt, work, settings, watch, ended.append, told)
+        except KeyboardInterrupt:
+            if not ended:
+                raise
+    return ended[0]
+
+
+async def _run(
+    name: str,
+    prompt: str,
+    work: Work,
+    settings: Settings,
+    watch: Watch,
+    ended: Callable[[Outcome], None],
+    told: Told,
+) -> None:
+    import anyio
+
+    from kimi_mcp.pipeline.pipeline import Engine
+    from kimi_mcp.runs import Run, open_runs
+    from kimi_mcp.server.client_quirks import LOCAL
+
+    engine, runs, outcome = Engine(settings), None, None
+    try:
+        async with anyio.create_task_group() as tasks:
+            runs = open_runs(tasks, settings)
+            run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
+            runs.start(run, lambda run: work(engine, run))
+            try:
+                with told.may_cut_off():
+                    await _watched(run, watch)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    if told.signal is None:
+                        await run.cancel()  # of no effect on a run that has ended
+                    else:
+                        tasks.cancel_scope.cancel()  # nobody has cancelled it: the process ends, as a server's does
+                        await run.ended()
+                outcome = run.snapshot()
+                if runs.has_left:
+                    outcome = replace(outcome, status="running", error=None)  # it is not at its end
+                watch.end(outcome)
+                ended(outcome)
+    finally:
+        with anyio.move_on_after(1, shield=True):
+            await engine.aclose()
+            if runs is not None:
+                await runs.aclose()
+        if outcome is not None and told.signal is not None:
+            _say_what_is_left(outcome, runs)
+        if outcome is not None and (told.signal is not None or _was_cancelled(outcome)):
+            leave_at_once(told.status)
+
+
+async def _watched(run: Run, watch: Watch) -> None:
+    import anyio
+
+    while not run.done.is_set():
+        watch.look(run)
+        with anyio.move_on_after(TICK_S):
+            await run.done.wait()
+
+
+def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
+    from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
+    from kimi_mcp.core.outcome import structured
+    from kimi_mcp.core.redaction import inert
+
+    if as_json:
+        limit = settings.reasoning_inline_chars
+        return QuietWatch(lambda outcome: as_json_text(structured(outcome, reasoning_chars=limit)))
+    if is_terminal(sys.stdout):
+        return LiveWatch()
+    return QuietWatch(lambda outcome: inert(outcome.answer), notes=True)  # all else is said on stderr
+
+
+def _was_cancelled(outcome: Outcome) -> bool:
+    """Whether somebody ended it; of a swarm it may be partial, with the answers of the agents that had finished."""
+    return outcome.error is not None and outcome.error.code == Cancelled.code
+
+
+def _leave(outcome: Outcome) -> None:
+    if outcome.error is None:
+        return
+    if _was_cancelled(outcome):
+        raise typer.Exit(INTERRUPTED)
+    complain(outcome.error.message, outcome.error.fix)
+    raise typer.Exit(1)
+
+
+def _say_what_is_left(outcome: Outcome, runs: Runs | None) -> None:
+    """What a person is told of a call whose process was told to end."""
+    if runs is not None and runs.has_left and runs.journal.keeps:
+        complain(
+            "The swarm was stopped before its end; what its steps have brought is kept.",
+            f"Go on with it: kimi-mcp runs resume {outcome.run_id}",
+        )
+    elif outcome.error is not None:
+        complain(outcome.error.message, outcome.error.fix)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidArguments("What stdin gives is no UTF-8 text.", fix="Pipe plain UTF-8 text into it.") from None
+
+
+def _read_schema(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        schema: Any = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise InvalidArguments(
+            f"{path.name} holds no JSON schema.", fix='Put one into it, such as {"type": "object", "properties": {}}.'
+        )
+    return schema  # pyright: ignore[reportUnknownVariableType]  # checked when the call is made

@@ -1,0 +1,205 @@
+"""``kimi-mcp files``: what was left at the provider, and its removal. I/O: asks the provider, prints."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.core.errors import InvalidArguments, KimiError, PolicyRefused
+
+if TYPE_CHECKING:
+    from kimi_mcp.core.settings import Settings
+    from kimi_mcp.provider import Endpoint, Upstream
+    from kimi_mcp.provider.files import RemoteFile
+
+DAY_S = 86_400
+"""Seconds of a day."""
+
+NAME_CHARS = 18
+"""Characters of a name that a person is shown: ours are a hash, nobody reads it to its end."""
+
+
+class Action(StrEnum):
+    """What is done with the files."""
+
+    show = "list"
+    prune = "prune"
+
+
+def files(
+    action: Annotated[
+        Action, typer.Argument(metavar="list|prune", help="list shows them, prune removes those of kimi-mcp.")
+    ] = Action.show,
+    provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
+    older_than_days: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Only what was uploaded more than N days ago.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
+) -> None:
+    """Show or remove the media left at the provider.
+
+    Pictures and clips that are too large for a request are uploaded, and stay there to be used again. prune removes
+    what kimi-mcp uploaded and nothing else; a call that needs it once more uploads it once more.
+    """
+    import anyio
+
+    from kimi_mcp import catalogue
+    from kimi_mcp.catalogue import credentials
+    from kimi_mcp.core import json_logs
+    from kimi_mcp.core.settings import read_settings
+
+    settings = read_settings(os.environ)
+    json_logs.configure(settings.log_level)
+    json_logs.hide(*credentials.keys(settings, catalogue.load()).values())
+    endpoint = _endpoint(settings, provider)
+    removes = action is Action.prune
+    with Page().waiting("asking the provider …"):
+        there, removed, error = anyio.run(_looked, endpoint, removes, older_than_days)
+    told = removed if removes else there
+    if as_json:
+        print_json([_as_json(file) for file in told])
+    else:
+        _show(endpoint.provider.id, there, removed if removes else None)
+    if error is not None:
+        raise error
+
+
+def is_older(file: RemoteFile, days: int | None, now: float) -> bool:
+    """Whether a file was uploaded more than so many days before; of one without a date that can't be said."""
+    return days is None or (file.created > 0 and now - file.created >= days * DAY_S)
+
+
+def _endpoint(settings: Settings, named: str | None) -> Endpoint:
+    """Where to ask, chosen as for a call; raises where it may not be asked, or keeps no files."""
+    from kimi_mcp import catalogue, policy
+    from kimi_mcp.catalogue import credentials
+    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.provider import Endpoint
+
+    facts = catalogue.load()
+    credentials.check(settings, facts)
+    default = credentials.chosen_provider(settings, facts)
+    provider = credentials.named_provider(named, facts) if named else default
+    gathered = policy.Gathered(
+        day=today(),
+        base_url=(settings.base_url if provider is default else None) or provider.base_url,
+        allowed_providers=tuple(dict.fromkeys((default.id, *settings.allowed_providers))),
+        provider_asked=named and provider.id,
+    )
+    if refusal := policy.admit(gathered):
+        raise PolicyRefused(refusal.message, fix=refusal.fix, rule=refusal.rule)
+    if not provider.takes_uploads:
+        keep = ", ".join(each.id for each in facts.providers.values() if each.takes_uploads)
+        raise InvalidArguments(
+            f"{provider.id} takes no uploads: kimi-mcp leaves nothing there.",
+            fix=f"Choose a provider that keeps files, with KIMI_PROVIDER or --provider: {keep}.",
+        )
+    way = credentials.access_to(provider, settings, default)
+    return Endpoint(provider=provider, base_url=way.base_url, key=way.key)
+
+
+Looked = tuple[list["RemoteFile"], list["RemoteFile"], KimiError | None]
+"""What was there and old enough, what of it was removed, and why no more was."""
+
+
+async def _looked(endpoint: Endpoint, removes: bool, days: int | None) -> Looked:
+    from kimi_mcp.provider import Upstream
+
+    upstream = Upstream()
+    try:
+        listed = await upstream.list_files(endpoint)
+        there = [file for file in listed if is_older(file, days, time.time())]
+        removed: list[RemoteFile] = []
+        for file in there if removes else ():
+            if file.sha256 is None:
+                continue
+            if error := await _remove(upstream, endpoint, file):
+                return there, removed, error
+            removed.append(file)
+        return there, removed, None
+    finally:
+        await upstream.aclose()
+
+
+async def _remove(upstream: Upstream, endpoint: Endpoint, file: RemoteFile) -> KimiError | None:
+    """Why a file is still there; None when it is gone, whoever removed it."""
+    try:
+        await upstream.remove_file(endpoint, file.id)
+    except KimiError as error:
+        try:
+            left = await upstream.list_files(endpoint)
+        except KimiError:
+            return error
+        return error if file.id in {other.id for other in left} else None
+    return None
+
+
+def _as_json(file: RemoteFile) -> dict[str, Any]:
+    return {
+        "id": file.id,
+        "name": file.name,
+        "size": file.size,
+        "purpose": file.purpose,
+        "created": _when(file).isoformat() if file.created else None,
+        "ours": file.sha256 is not None,
+        "sha256": file.sha256,
+    }
+
+
+def _show(provider: str, there: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:
+    page = Page(indent=0)
+    listed = there if removed is None else removed
+    if listed:
+        rows = [_cells(file, whole=not page.folds) for file in listed]
+        page.table(("ID", "NAME", "BYTES", "PURPOSE", "CREATED", "OURS"), rows, right=frozenset((2,)))
+    ours = sum(file.sha256 is not None for file in there)
+    if removed is None:
+        if not there:
+            page.line(f"No file lies at {provider}.")
+        elif page.folds:
+            page.line(f"{_many(len(there))} at {provider}, {ours} of them ours: `kimi-mcp files prune` removes those.")
+        return
+    others = len(there) - ours
+    kept = f" {_many(others)} of others {'stays' if others == 1 else 'stay'}." if others else ""
+    size = sum(file.size for file in removed)
+    page.line(f"Removed {_many(len(removed))} at {provider}, {size:,} bytes.{kept}")
+
+
+def _cells(file: RemoteFile, *, whole: bool) -> tuple[str, ...]:
+    ours = file.sha256 is not None
+    kind, name = "ok" if ours else "quiet", _plain(file.name)
+    if not whole and len(name) > NAME_CHARS:
+        name = f"{name[: NAME_CHARS - 5]}…{name[-4:]}"
+    when = _when(file).strftime("%Y-%m-%d %H:%M" if whole else "%Y-%m-%d") if file.created else "-"
+    identity = f"quiet|{_plain(file.id)}"
+    return (
+        identity,
+        f"{kind}|{name}",
+        f"{file.size:,}",
+        f"quiet|{_plain(file.purpose)}",
+        when,
+        "yes" if ours else "no",
+    )
+
+
+def _plain(text: str) -> str:
+    """A foreign word that can't break its line."""
+    return " ".join(text.split()) or "-"
+
+
+def _when(file: RemoteFile) -> datetime:
+    try:
+        return datetime.fromtimestamp(file.created, UTC)
+    except (OverflowError, OSError, ValueError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _many(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"

@@ -1,0 +1,230 @@
+"""``kimi-mcp install`` and ``uninstall``: an entry in a host's own file. I/O: ``kimi_mcp.cli.install``'s; prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kimi_mcp.cli.console import Page, print_json
+
+if TYPE_CHECKING:
+    from kimi_mcp.cli.install import Done, Host
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+HostArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="HOST",
+        help="claude-desktop, claude-code, cursor, vscode, codex, gemini, kimi-code, zed or goose.",
+    ),
+]
+NameOption = Annotated[str, typer.Option("--name", help="The server's name in that host.")]
+
+
+def install(
+    host: HostArgument,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Only show what the host's file is to hold; write nothing.")
+    ] = False,
+    name: NameOption = "kimi",
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="K=V", help="A setting for the server, such as KIMI_PROVIDER=vllm. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Put kimi-mcp into a host's own settings.
+
+    Writes this very command, by its absolute path, into the host's file. Everything else in it stays, comments too;
+    how it was before lies beside it. A key is written only where the host has no better place for it, and only the
+    one that --env gives; else the host is told where to look. Doing it again changes nothing.
+    """
+    from kimi_mcp.cli.install import install as put_in
+    from kimi_mcp.cli.install import snippet, started_as
+
+    row = _host(host)
+    _check_name(name)
+    given, taken = _with_exported(_settings(env or []))
+    file, started = _file(row), started_as(sys.argv[0])
+    if print_only:
+        print(snippet(row, name, started, given, os.environ), end="")
+        _point_to(row, file, given, taken)
+        return
+    done = put_in(row, name, started, given, environment=os.environ, file=file, home=Path.home())
+    if as_json:
+        print_json(_as_json(row, name, done, given))
+    else:
+        _show_installed(row, name, done, given, taken)
+
+
+def uninstall(
+    host: HostArgument,
+    name: NameOption = "kimi",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Take kimi-mcp out of a host's settings again.
+
+    Everything else in the host's file stays; how it was before lies beside it. An entry of that name that starts
+    something else is left alone.
+    """
+    from kimi_mcp.cli.install import uninstall as take_out
+
+    row = _host(host)
+    _check_name(name)
+    done = take_out(row, name, file=_file(row), home=Path.home())
+    if as_json:
+        print_json(_as_json(row, name, done, {}))
+        return
+    page = Page(label=8)
+    if done.action == "absent":
+        page.mark("ok", f"{row.name} has no server called {name}: nothing to take out.")
+    else:
+        page.mark("ok", f"{name} is gone from {row.name}.")
+    page.row("file", done.shown)
+    if done.backup:
+        page.row("before", done.backup.name, "quiet")
+        for variable in done.in_clear:
+            page.mark("warn", f"The value of {variable} still stands in that copy; delete it when all is well.")
+
+
+def _host(name: str) -> Host:
+    from kimi_mcp.cli.install import load_hosts
+
+    hosts = load_hosts()
+    if (host := hosts.get(name.lower())) is None:
+        import difflib
+
+        near = difflib.get_close_matches(name.lower(), hosts, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there is {', '.join(hosts)}."
+        raise typer.BadParameter(f"{name} is no host that is known here{hint}", param_hint="HOST")
+    return host
+
+
+def _file(host: Host) -> Path:
+    from kimi_mcp.cli.install import place_of, this_system
+
+    return place_of(host, this_system(), Path.home(), os.environ)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise typer.BadParameter(
+            "a name begins with a letter and has up to 32 letters, digits, - and _: hosts make tools' names of it.",
+            param_hint="--name",
+        )
+
+
+def _settings(said: Sequence[str]) -> dict[str, str]:
+    """What ``--env`` gave. A setting of ours must be one, and readable; what it holds is not repeated."""
+    from kimi_mcp import catalogue
+    from kimi_mcp.catalogue import credentials
+    from kimi_mcp.core.settings import read_settings
+
+    given: dict[str, str] = {}
+    facts = catalogue.load()
+    known = [row.name for row in credentials.variables(facts)]
+    for pair in said:
+        variable, equals, value = pair.partition("=")
+        if not equals or not _VARIABLE.fullmatch(variable):
+            raise typer.BadParameter("write NAME=VALUE.", param_hint="--env")
+        if variable.startswith("KIMI_") and variable not in known:
+            import difflib
+
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise typer.BadParameter(f"kimi-mcp has no setting {variable}{hint}", param_hint="--env")
+        given[variable] = value
+    if unreadable := credentials.unreadable(read_settings(given), facts):
+        raise typer.BadParameter(f"{unreadable[0].message} {unreadable[0].fix}", param_hint="--env")
+    return given
+
+
+_WHO_ANSWERS = ("KIMI_PROVIDER", "KIMI_BASE_URL", "KIMI_MODEL")
+"""Settings that say who answers: the server in the host is to ask the same as commands in this shell do."""
+
+
+def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The settings with those that are exported here and say who answers, and which these are.
+
+    None is taken where ``--env`` itself says who answers, by one of them or by a provider's own key.
+    """
+    from kimi_mcp.cli.install.entry import is_key
+    from kimi_mcp.core.settings import OWN_KEY
+
+    if any(name in _WHO_ANSWERS or (is_key(name) and name != OWN_KEY) for name in given):
+        return given, []
+    exported = {
+        name: value for name in _WHO_ANSWERS if (value := os.environ.get(name, "").strip()) and "${" not in value
+    }
+    return {**exported, **given}, list(exported)
+
+
+def _as_json(host: Host, name: str, done: Done, given: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "host": host.id,
+        "name": name,
+        "action": done.action,
+        "file": str(done.file),
+        "backup": done.backup and str(done.backup),
+        "keys": list(done.keys),
+        "keys_in_clear": list(done.in_clear),
+        "next": _next(host, done, given) if done.action in ("written", "unchanged") else [],
+    }
+
+
+def _point_to(host: Host, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
+    """Where what was printed belongs, and what is no part of it: on stderr, as this is none either."""
+    from kimi_mcp.cli.install import kept_out
+    from kimi_mcp.cli.install.files import shown
+
+    page = Page(sys.stderr, indent=0)
+    if taken:
+        page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE says otherwise.", "quiet")
+    for variable in kept_out(host, given):
+        page.line(_told(host, variable, given), "quiet")
+    page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
+
+
+def _show_installed(host: Host, name: str, done: Done, given: Mapping[str, str], taken: Sequence[str]) -> None:
+    page = Page(label=8)
+    if done.action == "unchanged":
+        page.mark("ok", f"{host.name} has {name} already, just so: nothing to change.")
+    else:
+        page.mark("ok", f"{host.name} has {name} now.")
+    page.row("file", done.shown + (", which is new" if done.new_file else ""))
+    if taken:
+        page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE says otherwise", "quiet")
+    if done.backup:
+        page.row("before", done.backup.name, "quiet")
+    for variable in done.in_clear:
+        page.mark("warn", f"The value of {variable} stands in that file as it is.")
+    for number, step in enumerate(_next(host, done, given)):
+        page.row("next" if number == 0 else "", step)
+
+
+def _next(host: Host, done: Done, given: Mapping[str, str]) -> list[str]:
+    """What a person does now."""
+    steps: list[str] = []
+    for variable in done.keys:
+        steps.append(_told(host, variable, given))
+        if host.keys.way == "plain" and variable not in done.in_clear:
+            steps.append(f"No key was written. To have it there: kimi-mcp install {host.id} --env {variable}=YOUR_KEY")
+    return [*steps, host.next]
+
+
+def _told(host: Host, variable: str, given: Mapping[str, str]) -> str:
+    """What a person does for a key; who gave its value is told that it was not taken."""
+    from kimi_mcp.cli.install import kept_out
+
+    told = host.keys.told.replace("NAME", variable)
+    if variable not in kept_out(host, given):
+        return told
+    return f"The value of {variable} was not written: {host.name}'s file is no place for it. {told}"

@@ -1,0 +1,197 @@
+"""``kimi-mcp policy`` and ``policy check``: the rules, and what they say of a saved body. I/O: reads a file, prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from kimi_mcp.cli.console import Page, print_json, shown
+from kimi_mcp.core.errors import InvalidArguments, KimiError
+
+if TYPE_CHECKING:
+    from kimi_mcp.catalogue import Catalogue
+    from kimi_mcp.core.profiles import Profile, Provider
+    from kimi_mcp.core.types import Request
+    from kimi_mcp.policy import Finding, Rule
+
+DEFAULT_PROVIDER = "moonshot"
+"""Whose request a saved body is taken for where nothing says otherwise."""
+
+DOES = {"adjust": "adjusts", "warn": "warns", "refuse": "refuses"}
+"""An action, said of a rule."""
+
+ASKS = {"adjust": "would be adjusted", "warn": "warning", "refuse": "would be refused"}
+"""An action, said of a request."""
+
+
+def rules(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rules as JSON.")] = False,
+) -> None:
+    """Show every rule of the policy.
+
+    For each: what it guards, what it does, why, how to mend what it objects to, and where it comes from.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from kimi_mcp.policy import load_rules
+
+    table = list(load_rules().values())
+    if as_json:
+        print_json([rule.as_json() for rule in table])
+        return
+    page = Page(label=8)
+    for rule in table:
+        _show_rule(page, rule)
+    page.line("‹…› is filled from the request. Under KIMI_POLICY=strict what would be adjusted is refused.", "quiet")
+
+
+def _show_rule(page: Page, rule: Rule) -> None:
+    page.heading(rule.id)
+    page.row("guards", rule.guards)
+    page.row("does", DOES[rule.action], rule.action)
+    page.row("why", _blanks(rule.message))
+    page.row("mend", _blanks(rule.fix))
+    page.row("source", f"{rule.source} ({rule.date.isoformat()})", "quiet")
+    page.line()
+
+
+def _blanks(template: str) -> str:
+    """A sentence with its places as a person reads them."""
+    return re.sub(r"\{(\w+)[^}]*\}", lambda place: f"‹{place[1].replace('_', ' ')}›", template)
+
+
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The JSON body of a request. - reads it from stdin.")],
+    provider: Annotated[
+        str | None, typer.Option(help="Who would get it. Left out: the one you have configured, else moonshot.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Left out: the body's own model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Judge a saved request body.
+
+    The body of a chat-completions request is judged as if it were to be sent today. Exit status: 0 when no rule
+    objects, 1 when one does, or when the file is no such body. Fields that no rule reads are named and change nothing.
+    """
+    from kimi_mcp import catalogue, policy
+    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.policy import audit
+
+    body = _read(file)
+    facts = catalogue.load()
+    profile = _profile(body, facts, provider, model)
+    request = audit.read_body(body, profile)
+    gathered = policy.Gathered(
+        day=today(),
+        base_url=profile.provider.base_url,
+        allowed_providers=(profile.provider.id,),
+        video_offers=facts.video_offers(today()),
+        instant_offers=facts.instant_offers(today()),
+    )
+    findings = policy.check(request, profile, gathered)
+    unread = audit.not_judged(body, profile)
+    if as_json:
+        print_json(_as_json(profile, request, findings, unread))
+    else:
+        _show(profile, request, findings, unread)
+    if findings:
+        raise typer.Exit(1)
+
+
+def _as_json(
+    profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "provider": profile.provider.id,
+        "model": profile.model.id,
+        "wire_id": profile.serving.wire_id,
+        "mode": request.mode,
+        "findings": [finding.as_json() for finding in findings],
+        "not_judged": list(not_judged),
+    }
+
+
+def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]) -> None:
+    page = Page(label=9)
+    page.heading(f"{profile.model.id} at {profile.provider.id}", f"read as {request.mode} mode")
+    if not findings:
+        page.mark("ok", "No rule objects.")
+    for finding in findings:
+        state = "bad" if finding.action == "refuse" else "warn"
+        page.mark(state, f"{finding.rule}: {ASKS[finding.action]}", "name")
+        asked = "" if finding.asked is None else f" {shown(finding.asked)}"
+        sent = f" → {shown(finding.sent)}" if finding.action == "adjust" and finding.sent is not None else ""
+        page.row("  where", f"{finding.field}{asked}{sent}")
+        page.row("  why", finding.message)
+        if finding.fix:
+            page.row("  mend", finding.fix)
+    if not_judged:
+        page.line(f"Not judged: {', '.join(map(shown, not_judged))}.", "quiet")
+
+
+def _read(file: str) -> Mapping[str, Any]:
+    name = "stdin" if file == "-" else Path(file).name
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or "it is no usable path"
+        raise InvalidArguments(f"{name} can't be read: {reason}.", fix="Name a file that you may read.") from None
+    try:
+        body: Any = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidArguments(f"{name} is no UTF-8 text.", fix="Save the body as UTF-8.") from None
+    except json.JSONDecodeError as fault:
+        raise InvalidArguments(
+            f"{name} is no JSON: {fault.msg}, line {fault.lineno}, column {fault.colno}.",
+            fix="Save the JSON body that is sent to /chat/completions.",
+        ) from None
+    except (ValueError, RecursionError):
+        raise InvalidArguments(f"{name} can't be read as JSON.", fix="Save the body as it is sent.") from None
+    if not isinstance(body, dict):
+        raise InvalidArguments(
+            f"{name} holds JSON, but no object.", fix="Save the JSON body that is sent to /chat/completions."
+        )
+    return cast(dict[str, Any], body)
+
+
+def _profile(body: Mapping[str, Any], facts: Catalogue, provider: str | None, model: str | None) -> Profile:
+    """Which model at which provider the body is judged for."""
+    from kimi_mcp.catalogue import credentials
+
+    place = credentials.named_provider(provider, facts) if provider else _configured(facts)
+    said = model or body.get("model")
+    if not isinstance(said, str) or not said:
+        raise InvalidArguments("The body names no model.", fix="Say which with --model, such as --model kimi-k2.6.")
+    if found := facts.profile(place.id, said):
+        return found
+    others = [] if provider else [other for name in facts.providers if (other := facts.profile(name, said))]
+    if others:
+        return others[0]
+    places = [place] if provider else list(facts.providers.values())
+    names = {name for one in places for row in one.models for name in (row.model, row.wire_id)}
+    near = facts.nearest(said, sorted(names)) or tuple(row.model for row in place.models)
+    elsewhere = [name for name in facts.providers if facts.profile(name, said)]
+    raise InvalidArguments(
+        f"{shown(said)} is no model of {place.id if provider else 'the catalogue'}.",
+        fix=f"Name one with --model: {', '.join(near)}."
+        + (f" Others list it: --provider {' or '.join(elsewhere)}." if elsewhere else ""),
+    )
+
+
+def _configured(facts: Catalogue) -> Provider:
+    """The provider of the environment; where none is configured the catalogue's own platform."""
+    from kimi_mcp.catalogue import credentials
+    from kimi_mcp.core.settings import read_settings
+
+    try:
+        return credentials.chosen_provider(read_settings(os.environ), facts)
+    except KimiError:
+        return facts.providers[DEFAULT_PROVIDER]

@@ -1,0 +1,352 @@
+"""How runs look that were written down: in a list, and whole. Prints.
+
+A person gets short ids, times of the clock on the wall and what fits the width; a program gets everything in full.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from kimi_mcp.cli.console import Page, changed, requests, shown
+from kimi_mcp.core.outcome import Outcome, standing
+from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.redaction import scrub
+from kimi_mcp.core.types import Adjustment
+from kimi_mcp.runs.store.records import Record
+from kimi_mcp.runs.store.serializers import moment, seconds, tokens
+
+if TYPE_CHECKING:
+    from kimi_mcp.runs.store.totals import Totals
+
+KINDS: Mapping[str, str] = {
+    "completed": "ok",
+    "running": "name",
+    "partial": "warn",
+    "failed": "bad",
+    "cancelled": "quiet",
+}
+"""What a status looks like."""
+
+SHORTEST = 6
+"""Digits of an id that a person is shown at least."""
+
+_TASK: Mapping[str, str | None] = {
+    "known_definitions": "agents' tools",
+    **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model")),
+}
+"""What parts of a swarm's task are called where not by their names; None: they are for another server alone."""
+
+LEAST_PROMPT = 8
+"""Characters of a prompt below which its column is left out."""
+
+LOCAL = datetime.now().astimezone().tzinfo
+"""Where this shell's clock hangs."""
+
+
+def show_list(shown: Sequence[Record], totals: Totals | None, digits: int, *, every: bool) -> None:
+    """The latest of the runs that fit, and the totals of them all; ``every``: nothing was left out.
+
+    ``digits``: characters of an id that tell it apart from all others.
+    """
+    page = Page(indent=0)
+    if not shown or totals is None:
+        page.line("No run was written down yet." if every else "No run fits.")
+        return
+    length = max(digits, len("run_") + SHORTEST) if page.folds else None
+    rows = [_cells(record, record.id[:length], page) for record in shown]
+    head = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
+    _table(page, head, [*rows, _totals(totals, page)])
+    if len(shown) < totals.runs:
+        page.line(f"The latest {len(shown)} of {totals.runs}; the totals are of all. --most N shows more.", "quiet")
+    if totals.cost_unknown and page.folds:
+        page.line(f"The cost of {totals.cost_unknown} is not known: no usage was told, or there is no price.", "quiet")
+
+
+def show_pruned(removed: Sequence[Record], kept: int) -> None:
+    """What went."""
+    page = Page(indent=0)
+    if removed:
+        ids = _short([record.id for record in removed]) if page.folds else {}
+        rows = [_cells(record, ids.get(record.id, record.id), page) for record in removed[:50]]
+        _table(page, ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT"), rows)
+    if len(removed) > 50:
+        page.line(f"and {len(removed) - 50} more", "quiet")
+    stays = f" {_many(kept)} as old {'stays' if kept == 1 else 'stay'}: a kept conversation goes back to it."
+    page.line(f"Removed {_many(len(removed))}.{stays if kept else ''}")
+
+
+def _short(ids: Sequence[str]) -> dict[str, str]:
+    """For each id as much of its beginning as tells it apart from the others."""
+    length = len("run_") + SHORTEST
+    while len({each[:length] for each in ids}) < len(ids):
+        length += 1
+    return {each: each[:length] for each in ids}
+
+
+def _cells(record: Record, name: str, page: Page) -> tuple[str, ...]:
+    outcome, folds = record.outcome, page.folds
+    count = tokens(outcome.usage)
+    return (
+        f"name|{name}",
+        _started(record.started_at) if folds else moment(record.started_at) or "",
+        f"quiet|{record.tool.removeprefix('kimi_') if folds else record.tool}",
+        f"{KINDS[outcome.status]}|{outcome.status}",
+        _took(seconds(record)) if folds else f"{seconds(record):.3f}",
+        _count(count) if folds else "-" if count is None else str(count),
+        _cost(outcome.cost_usd) if folds else "-" if outcome.cost_usd is None else f"{outcome.cost_usd:.6f}",
+        f"quiet|{scrub(record.prompt_head)}",
+    )
+
+
+def _totals(of: Totals, page: Page) -> tuple[str, ...]:
+    """The last row; what is not known of any run is not known in sum."""
+    if not page.folds:
+        status = f"{of.running}-running" if of.running else "-"
+        cost = "-" if of.cost_usd is None else f"{of.cost_usd:.6f}"
+        count = "-" if of.tokens is None else str(of.tokens)
+        return ("TOTAL", str(of.runs), "-", status, f"{of.took_s:.3f}", count, cost, "-")
+    return (
+        f"head|{_many(of.runs)}",
+        "",
+        "",
+        f"name|{of.running} running" if of.running else "",
+        f"head|{_took(of.took_s)}",
+        f"head|{_count(of.tokens)}",
+        f"head|{_cost(of.cost_usd)}",
+        "",
+    )
+
+
+def _table(page: Page, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The table, with as many of its columns as the width takes: first the prompt is cut, then columns go."""
+    if not page.folds:
+        page.table(head, rows, right=frozenset((4, 5, 6)))
+        return
+    places = list(range(len(head)))
+    for least in (7, 2, 5, 1):
+        taken = sum(_width(place, head, rows) + 2 for place in places if place != 7)
+        if 7 in places and page.width - taken >= LEAST_PROMPT:
+            rows = [(*row[:7], _cut(row[7], page.width - taken)) for row in rows]
+            break
+        if 7 not in places and taken - 2 <= page.width:
+            break
+        places.remove(least)
+    right = frozenset(number for number, place in enumerate(places) if place in (4, 5, 6))
+    page.table([head[place] for place in places], [[row[place] for place in places] for row in rows], right=right)
+
+
+def _width(place: int, head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    return max(len(head[place]), *(len(row[place].rpartition("|")[2]) for row in rows))
+
+
+def _cut(cell: str, width: int) -> str:
+    """A text that fits, in columns of the terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    kind, bar, text = cell.partition("|")
+    return cell if cell_len(text) <= width else kind + bar + set_cell_size(text, width - 1).rstrip() + "…"
+
+
+# ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def show_record(record: Record, told: Mapping[str, Any]) -> None:
+    """All of one run; ``told`` is what ``telling.whole`` says of it."""
+    page = Page(label=14)
+    outcome = record.outcome
+    page.heading(record.id, f"{record.tool}, {outcome.status}")
+    _about(page, record)
+    _conversation(page, told)
+    for adjustment in outcome.policy:
+        page.row("policy", changed(adjustment), _kind_of(adjustment))
+    if outcome.error is not None:
+        page.row("error", f"{outcome.error.code}: {outcome.error.message}", "bad", label_kind="bad")
+        page.row("", outcome.error.fix)
+    _request(page, record.request)
+    _section(page, "Reasoning", outcome.reasoning)
+    _section(page, "Answer", outcome.answer)
+    if outcome.parsed is not None:
+        page.line()
+        page.heading("Value", "as response_schema asks for")
+        page.line(json.dumps(outcome.parsed, indent=2, ensure_ascii=False))
+    _steps(page, cast("Sequence[Mapping[str, Any]]", told["steps"]))
+
+
+def _about(page: Page, record: Record) -> None:
+    outcome = record.outcome
+    started = datetime.fromtimestamp(record.started_at, LOCAL).strftime("%Y-%m-%d %H:%M:%S %Z")
+    page.row("started", f"{started}, asked by {record.host or 'a host that did not say its name'}")
+    timing = outcome.timing
+    first = "" if timing.first_token_s is None else f", the first token after {_took(timing.first_token_s)}"
+    attempts = "" if timing.attempts < 2 else f", {requests(outcome)}"
+    if record.running:
+        state = "its server has died; it can be resumed" if record.orphaned else "it goes on"
+        page.row("running", f"for {_took(seconds(record))}: {state}", "name")
+    else:
+        page.row("took", f"{_took(seconds(record))}{first}{attempts}")
+    sent = outcome.model_sent or record.model_id or "no model"
+    others = [
+        f"{word} {name}"
+        for word, name in (("asked", outcome.model_asked), ("answered", outcome.model_answered))
+        if name not in (None, sent)
+    ]
+    page.row("model", f"{sent} at {outcome.provider or 'no provider'}{''.join(f', {one}' for one in others)}")
+    page.row("mode", f"{outcome.mode or 'not decided'}{_said(record.request)}")
+    if outcome.finish_reason:
+        page.row("finish reason", outcome.finish_reason)
+    page.row("tokens", _usage(outcome))
+    page.row("cost", dollars(outcome.cost_usd))
+
+
+def _said(request: Mapping[str, Any]) -> str:
+    """What was said beside the turns, for the end of a line."""
+    sampling = cast("Mapping[str, Any]", request.get("said") or {})
+    named: dict[str, Any] = {"max_tokens": request.get("max_tokens"), **sampling, "effort": request.get("effort")}
+    said = [f"{name} {shown(value)}" for name, value in named.items() if value is not None]
+    schema = ["with a response_schema"] if request.get("response_schema") is not None else []
+    return "".join(f", {one}" for one in (*said, *schema))
+
+
+def _usage(outcome: Outcome) -> str:
+    usage = outcome.usage
+    if usage is None:
+        return "not told"
+    parts = (
+        (usage.prompt_tokens, "sent"),
+        (usage.cached_tokens, "of them cached"),
+        (usage.completion_tokens, "came back"),
+        (usage.reasoning_tokens, "of them reasoning"),
+    )
+    return ", ".join(f"{count:,} {word}" for count, word in parts if count is not None) or "not told"
+
+
+def _conversation(page: Page, told: Mapping[str, Any]) -> None:
+    if told["conversation_id"] is None:
+        return
+    before, after = told["conversation"]["before"], told["conversation"]["after"]
+    page.row("conversation", f"{told['conversation_id']}, turn {len(before) + 1}")
+    if before:
+        page.row("", f"follows {before[-1]}")
+    for run_id in after:
+        page.row("", f"followed by {run_id}")
+
+
+def _request(page: Page, request: Mapping[str, Any]) -> None:
+    for turn in request.get("turns") or ():
+        page.line()
+        page.heading("Asked" if turn["role"] == "user" else turn["role"].capitalize())
+        for part in turn["parts"]:
+            if "text" in part:
+                page.line(part["text"])
+            else:
+                known = f"sha256 {part['sha256']}" if part.get("sha256") else part["url"]
+                page.line(f"[{part['kind']}: {known}]", "quiet")
+    if task := request.get("task"):
+        page.line()
+        page.heading("Task")
+        for name, value in cast("Mapping[str, Any]", task).items():
+            called = _TASK.get(name, name.replace("_", " "))
+            if value not in (None, [], {}) and called is not None:
+                page.row(called, _listed(value))
+
+
+def _listed(value: Any) -> str:
+    """A value of a task; of several each by its name."""
+    if not isinstance(value, list):
+        return shown(value)
+    several = cast("list[str | Mapping[str, Any]]", value)
+    return shown(", ".join(each if isinstance(each, str) else str(each.get("name")) for each in several))
+
+
+def _section(page: Page, name: str, text: str | None) -> None:
+    if text:
+        page.line()
+        page.heading(name, f"{len(text):,} characters")
+        page.line(text)
+
+
+def _steps(page: Page, steps: Sequence[Mapping[str, Any]]) -> None:
+    if not steps:
+        return
+    page.line()
+    done = sum(step["result"] is not None for step in steps)
+    page.heading("Steps", f"{done} of {len(steps)} finished")
+    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_what(step['told'])}") for step in steps]
+    if page.folds:
+        wide = max(len(step["key"]) for step in steps)
+        rows = [(*row[:3], _cut(row[3], max(LEAST_PROMPT, page.width - wide - 22))) for row in rows]
+    page.table(("STEP", "STATE", "TOOK", "WHAT"), rows, right=frozenset((2,)))
+
+
+def _step_times(step: Mapping[str, Any]) -> tuple[str, str]:
+    if step["ended_at"] is None:
+        return "warn|begun", ""
+    took = datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["began_at"])
+    return "ok|finished", _took(took / timedelta(seconds=1))
+
+
+def _what(told: Mapping[str, Any]) -> str:
+    """What a step is for: a tool and its arguments, a task at its beginning, else who makes it."""
+    if told.get("kind") == "tool":
+        said = f"{told.get('tool')} {told.get('arguments', '')}"
+    else:
+        name, task = str(told.get("name", "")), str(told.get("task", ""))
+        said = f"{name}: {task}" if task else name
+    return scrub(" ".join(said.split())[:200])
+
+
+def arrived(outcome: Outcome) -> str:
+    """What had come of an answer, in a sentence."""
+    if outcome.swarm and (agents := outcome.swarm["agents"]):
+        return f"It had {standing(agent['status'] for agent in agents)}; `runs show` has what they brought."
+    if outcome.answer:
+        return f"{len(outcome.answer):,} characters of its answer had arrived."
+    thought = len(outcome.reasoning or "")
+    return f"{thought:,} characters of reasoning had arrived." if thought else "Nothing of an answer had arrived."
+
+
+# ── numbers for people ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _started(at: float) -> str:
+    """The time of today, the day of this year, else the month."""
+    then, now = datetime.fromtimestamp(at, LOCAL), datetime.now(UTC).astimezone(LOCAL)
+    if then.date() == now.date():
+        return then.strftime("%H:%M")
+    return then.strftime("%b %d" if now - then < timedelta(days=300) else "%Y-%m")
+
+
+def _took(duration: float) -> str:
+    if duration < 0.095:
+        return f"{duration * 1000:.0f} ms"
+    if duration < 9.95:
+        return f"{duration:.1f} s"
+    if duration < 99.5:
+        return f"{duration:.0f} s"
+    if duration < 5_970:
+        return f"{duration / 60:.0f} min"
+    return f"{duration / 3600:.1f} h"
+
+
+def _count(count: int | None) -> str:
+    if count is None:
+        return "-"
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= size * 10:
+            return f"{count / size:.1f}{unit}"
+    return f"{count:,}"
+
+
+def _cost(usd: float | None) -> str:
+    return "-" if usd is None else dollars(usd)
+
+
+def _many(count: int) -> str:
+    return f"{count:,} run{'' if count == 1 else 's'}"
+
+
+def _kind_of(adjustment: Adjustment) -> str:
+    return "warned" if adjustment.action == "warned" else "adjusted"

@@ -1,0 +1,134 @@
+"""``kimi-mcp selfhost``: which weights fit a machine, and how to serve them. I/O: reads the machine, prints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kimi_mcp.cli.console import Page, print_json
+
+if TYPE_CHECKING:
+    from kimi_mcp.cli.selfhost import Fit, Machine
+
+_LARGE_GPU_GB = 141
+"""Where only the memory of all GPUs is given, as many as have that much each: an H200."""
+
+_MOST = 1_000_000
+"""More than any machine has, of GB and of GPUs."""
+
+
+def selfhost(
+    ram_gb: Annotated[
+        float | None, typer.Option("--ram-gb", min=0, max=_MOST, help="Main memory in GB. Left out: this machine's.")
+    ] = None,
+    vram_gb: Annotated[
+        float | None,
+        typer.Option("--vram-gb", min=0, max=_MOST, help="Memory of all GPUs in GB. Left out: this machine's."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=0, max=_MOST, help="How many GPUs. Left out: this machine's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what fits as JSON.")] = False,
+) -> None:
+    """Say which weights fit a machine.
+
+    Reads this machine, or the figures that are given, and prints for each fit the commands to download and to serve,
+    and what to set here afterwards. Exit status: 0 when something fits, 1 when nothing does.
+    """
+    from kimi_mcp.cli.selfhost import fits
+
+    machine = _machine(ram_gb, vram_gb, gpus)
+    found = fits(machine)
+    if as_json:
+        print_json(_as_json(machine, found))
+    else:
+        _show(machine, found)
+    if not found:
+        raise typer.Exit(1)
+
+
+def _machine(ram_gb: float | None, gpu_gb: float | None, gpus: int | None) -> Machine:
+    """The machine to look at. Figures of GPUs belong together: one that is given takes the other along."""
+    from kimi_mcp.cli.selfhost import this_machine
+
+    machine = this_machine()
+    if ram_gb is not None:
+        machine = replace(machine, ram_gb=ram_gb)
+    if gpu_gb is None and gpus is None:
+        # Who gives figures means another machine: what it has of GPUs was not said, so it has none.
+        return machine if ram_gb is None else replace(machine, gpus=0, gpu_gb=0.0)
+    if gpu_gb is None:
+        raise typer.BadParameter("say how much memory they have together, too.", param_hint="--vram-gb")
+    if gpus == 0 and gpu_gb > 0:
+        raise typer.BadParameter("leave it out where there are no GPUs.", param_hint="--vram-gb")
+    return replace(machine, gpu_gb=gpu_gb, gpus=gpus if gpus is not None else math.ceil(gpu_gb / _LARGE_GPU_GB))
+
+
+def _as_json(machine: Machine, found: list[Fit]) -> dict[str, Any]:
+    from kimi_mcp.cli.selfhost import misses
+
+    return {
+        "machine": {
+            "ram_gb": machine.ram_gb and round(machine.ram_gb, 1),
+            "gpus": machine.gpus,
+            "vram_gb": machine.gpu_gb and round(machine.gpu_gb, 1),
+            "cores": machine.cores,
+        },
+        "fits": [fit.as_json() for fit in found],
+        "lacks": [
+            {"engine": way.engine, "weights": weights.name, "size_gb": weights.size_gb, "lacks": lacks}
+            for weights, way, lacks in misses(machine)
+            if lacks
+        ],
+    }
+
+
+def _show(machine: Machine, found: list[Fit]) -> None:
+    from kimi_mcp.cli.selfhost import misses
+
+    page = Page(label=10)
+    page.heading("Machine", _told(machine))
+    for what, option, known in (
+        ("Its main memory", "--ram-gb", machine.ram_gb is not None),
+        ("Its GPUs", "--vram-gb and --gpus", machine.gpu_gb is not None),
+    ):
+        if not known:
+            page.mark("unknown", f"{what} can't be told from here; they count as none.", fix=f"Give {option}.")
+    page.line()
+    for fit in found:
+        _show_fit(page, fit)
+    lacking = [(weights, way, lacks) for weights, way, lacks in misses(machine) if lacks]
+    if lacking:
+        page.heading("What does not fit" if found else "Nothing fits")
+        for weights, way, lacks in lacking:
+            page.mark("bad", f"{weights.name} ({weights.size_gb} GB) in {way.engine}: needs {' and '.join(lacks)}")
+    if not found:
+        page.line()
+        page.mark(
+            "bad", "This machine can't serve Kimi K2.5 itself.", fix="Use a provider: kimi-mcp models lists them."
+        )
+
+
+def _show_fit(page: Page, fit: Fit) -> None:
+    page.heading(f"{fit.weights.name} in {fit.way.engine}", f"{fit.weights.size_gb} GB")
+    if fit.weights.doubt:
+        page.mark("warn", fit.weights.doubt)
+    for step in fit.way.install:
+        page.command("install", step)
+    page.command("download", fit.download)
+    page.command("serve", fit.launch)
+    page.command("then set", " ".join(f"{name}={value}" for name, value in fit.settings.items()))
+    page.row("note", fit.way.note, "quiet")
+    page.row("source", f"{fit.way.source} ({fit.way.date.isoformat()})", "quiet")
+    page.line()
+
+
+def _told(machine: Machine) -> str:
+    ram = "main memory unknown" if machine.ram_gb is None else f"{machine.ram_gb:,.0f} GB of main memory"
+    if machine.gpus is None or machine.gpu_gb is None:
+        return f"{ram}, GPUs unknown, {machine.cores} cores"
+    cards = f"{machine.gpus} GPU{'s' if machine.gpus != 1 else ''}"
+    return f"{ram}, {cards}{f' with {machine.gpu_gb:,.0f} GB' if machine.gpus else ''}, {machine.cores} cores"

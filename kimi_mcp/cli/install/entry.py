@@ -1,0 +1,216 @@
+"""What is written for a host: the command, its settings, and the way a key takes. Pure, no I/O but ``started_as``.
+
+A key's value goes into a host's file only where the host has no better place for it, and then only when a person gave
+it for that. Everywhere else the entry says where the host is to look.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kimi_mcp import catalogue
+from kimi_mcp.catalogue import credentials
+from kimi_mcp.cli.install.documents import listed, mapping
+from kimi_mcp.cli.install.rows import Host
+from kimi_mcp.core.errors import InvalidArguments, KimiError
+from kimi_mcp.core.profiles import Provider
+from kimi_mcp.core.settings import read_settings
+
+PROGRAM = "kimi-mcp"
+"""The command's name; an entry that starts it is ours."""
+
+MODULE = "kimi_mcp"
+"""The package's name, for ``python -m``."""
+
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A way to start the server."""
+
+    command: str
+    """The program, as an absolute path."""
+    args: tuple[str, ...] = ()
+    """Its arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a host's file is to say."""
+
+    entry: Mapping[str, Any]
+    """The entry, its fields in order."""
+    fields: Mapping[str, str]
+    """Which field holds the command, the arguments, the settings and the names of keys, where there is one."""
+    inputs: tuple[Mapping[str, Any], ...] = ()
+    """Questions that the host is to ask."""
+    keys: tuple[str, ...] = ()
+    """The variables of the keys that the server may get."""
+    in_clear: tuple[str, ...] = ()
+    """Those of them whose value stands in the entry."""
+
+
+def started_as(argv0: str, *, windows: bool | None = None) -> Started:
+    """How this very program was started, so that a host can do the same from any folder.
+
+    Raises ``InvalidArguments`` where a host could not: where Python found the package only by standing beside it.
+    """
+    windows = sys.platform == "win32" if windows is None else windows
+    path = Path(argv0).absolute()
+    if path.stem == PROGRAM:
+        if windows and not path.suffix and (exe := path.with_suffix(".exe")).exists():
+            path = exe  # the script that pip makes takes the ending off its own name
+        if path.is_file():
+            return Started(command=str(path))
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution(PROGRAM)
+    except PackageNotFoundError:
+        raise InvalidArguments(
+            "This Python finds kimi_mcp only in the folder in which you stand; a host would not find it.",
+            fix="Run make demo once, then .venv/bin/kimi-mcp install from the checkout.",
+        ) from None
+    return Started(command=str(Path(sys.executable).absolute()), args=("-m", MODULE))
+
+
+def is_key(name: str) -> bool:
+    """Whether a variable holds a provider's key."""
+    return any(row.secret for row in credentials.variables(catalogue.load()) if row.name == name)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable's value must not lie about: a key, or what may hold a password."""
+    return is_key(name) or bool(_SECRET.search(name))
+
+
+def is_reference(value: str) -> bool:
+    """Whether a value only says where another one is to be found."""
+    return value.startswith("${") and value.endswith("}")
+
+
+def kept_out(host: Host, env: Mapping[str, str]) -> list[str]:
+    """The variables whose given value is not written: the host has a better place for it."""
+    secret = [name for name, value in env.items() if is_secret(name) and value and not is_reference(value)]
+    return [] if host.keys.way == "plain" else secret
+
+
+def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    """The variables of the keys that calls would carry: the chosen provider's, then those of others that are allowed.
+
+    ``settings`` are those that the entry will have, keys among them; ``environment`` tells which others are set here.
+    A key of the chosen provider is named even where none is set; of another, only where it is. Raises
+    ``InvalidArguments`` where a provider is named that there is not.
+    """
+    named, facts = read_settings(settings), catalogue.load()
+    places = set(settings), {name for name, value in environment.items() if value.strip()}
+    by_key = credentials.key_variables(facts)
+    order = list(by_key)
+    try:
+        if named.provider is None and named.base_url is None:
+            # Keys choose then: one that comes before this must stay out, or calls would go elsewhere.
+            key: str | None = _first((*order, "KIMI_API_KEY"), *places) or order[0]
+            chosen = facts.providers[by_key.get(key, "moonshot")]
+            barred = order[: order.index(key)] if key in order else order
+        else:
+            chosen, barred = credentials.chosen_provider(named, facts), []
+            key = _key_of(chosen, *places, borrows=named.provider is not None)
+        allowed = [facts.providers[id] for id in credentials.allowed_providers(named, facts, chosen) if id != chosen.id]
+    except KimiError as error:
+        raise InvalidArguments(error.message, fix=error.fix) from None
+    others = [_first(provider.key_variables, *places) for provider in allowed]
+    return list(dict.fromkeys(name for name in (key, *others) if name and name not in barred))
+
+
+def _key_of(chosen: Provider, *places: Collection[str], borrows: bool) -> str | None:
+    """The variable of the chosen provider's key; None: it needs none."""
+    if not chosen.needs_key or not chosen.key_variables:
+        return None
+    names = ("KIMI_API_KEY", *chosen.key_variables, *(chosen.borrowed_key_variables if borrows else ()))
+    return _first(names, *places) or chosen.key_variables[0]
+
+
+def _first(names: Sequence[str], *places: Collection[str]) -> str | None:
+    """The first of the names in the first place that has any."""
+    return next((name for place in places for name in names if name in place), None)
+
+
+def wanted(host: Host, name: str, started: Started, env: Mapping[str, str], keys: Sequence[str]) -> Wanted:
+    """The entry of a host: ``env`` as it was given, and ``keys``, variables that the server may get besides.
+
+    Raises ``InvalidArguments`` where a file can't hold what is to stand in it.
+    """
+    for what, text in (("The command's path", started.command), *((f"The value of {key}", env[key]) for key in env)):
+        if not _is_text(text):
+            raise InvalidArguments(
+                f"{what} is no UTF-8, and a host's file holds nothing else.",
+                fix="Rename the folder or file, or link to it.",
+            )
+    values, named, inputs, in_clear = dict[str, str](), list[str](), list[Mapping[str, Any]](), list[str]()
+    for variable in dict.fromkeys((*env, *keys)):
+        given = env.get(variable)
+        if not is_secret(variable) or (given and is_reference(given)):
+            values[variable] = given or ""
+            continue
+        named.append(variable)
+        if host.keys.form is not None:
+            values[variable] = _filled(host.keys.form, variable)
+        if host.keys.input is not None:
+            inputs.append({key: _filled(text, variable) for key, text in host.keys.input.items()})
+        if host.keys.way == "plain" and given:
+            values[variable] = given
+            in_clear.append(variable)
+    entry, fields = _entry(host, name, started, values, named if host.keys.way == "named" else [])
+    return Wanted(entry=entry, fields=fields, inputs=tuple(inputs), keys=tuple(named), in_clear=tuple(in_clear))
+
+
+def _entry(
+    host: Host, name: str, started: Started, values: dict[str, str], keys: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    places = {"name": name, "command": started.command, "args": list(started.args), "env": values, "keys": keys}
+    entry: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    for field, template in host.entry.items():
+        place = re.fullmatch(r"\{(\w+)(\?)?\}", template) if isinstance(template, str) else None
+        if place is None:
+            entry[field] = template
+            continue
+        fields[place[1]] = field
+        if places[place[1]] or not place[2]:
+            entry[field] = places[place[1]]
+    return entry, fields
+
+
+def _is_text(said: str) -> bool:
+    """Whether it can be written: of bytes that are no UTF-8, Python makes signs that can't."""
+    try:
+        said.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _filled(text: Any, variable: str) -> Any:
+    if not isinstance(text, str):
+        return text
+    filled = {"NAME": variable, "ID": input_id(variable)}
+    return re.sub(r"\b(NAME|ID)\b", lambda found: filled[found[0]], text)  # at once: a variable's name may hold an ID
+
+
+def input_id(variable: str) -> str:
+    """The id of the question for a key."""
+    return f"{PROGRAM}-{variable.lower().replace('_', '-')}"
+
+
+def is_ours(entry: Any, fields: Mapping[str, str]) -> bool:
+    """Whether an entry that stands in a host's file starts kimi-mcp."""
+    says = mapping(entry)
+    command, args = says.get(fields.get("command", "")), listed(says.get(fields.get("args", "")))
+    stem = re.split(r"[/\\]", command)[-1].removesuffix(".exe") if isinstance(command, str) else ""
+    return stem == PROGRAM or any(word in (PROGRAM, MODULE) for word in args)

@@ -1,0 +1,142 @@
+"""A host's file, read and written so that nothing of it can be lost. I/O: that file, and its backup beside it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kimi_mcp.core.errors import InvalidArguments
+
+BACKUP = ".before-kimi-mcp"
+"""What a backup's name ends with: how the file was before we first wrote to it."""
+
+LATEST = f"{BACKUP}-2"
+"""What the name of the other backup ends with: how the file was before we last wrote to it."""
+
+_BOM = "\ufeff"
+_LARGEST = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """What a file said when it was read."""
+
+    path: Path
+    """Where it lies: behind every link."""
+    shown: str
+    """Its name for people."""
+    text: str
+    """What it says, without a byte order mark."""
+    bom: bool
+    """Whether one stood before it."""
+    state: os.stat_result | None
+    """How it stood on the disk; None: there was none."""
+
+
+def shown(path: Path, home: Path) -> str:
+    """A path for people: the home as ``~``."""
+    try:
+        return str(Path("~") / path.relative_to(home))
+    except ValueError:
+        return str(path)
+
+
+def backup_of(path: Path) -> Path:
+    """Where the copy from before lies."""
+    return path.with_name(path.name + BACKUP)
+
+
+def read(path: Path, home: Path) -> Text:
+    """A host's file; one that is not there says nothing. Raises ``InvalidArguments``."""
+    name = shown(path, home)
+    try:
+        real = path.resolve()
+        if not real.exists():
+            return Text(path=real, shown=name, text="", bom=False, state=None)
+        if not real.is_file() or real.stat().st_size > _LARGEST:
+            raise InvalidArguments(f"{name} is no file that a host would read.", fix="Move it away, then try again.")
+        state, raw = real.stat(), real.read_bytes()
+    except (OSError, RuntimeError) as fault:
+        raise _barred(name, "read", fault) from None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidArguments(
+            f"{name} is no UTF-8 text; it was left as it is.", fix="Save it as UTF-8, then try again."
+        ) from None
+    return Text(path=real, shown=name, text=text.removeprefix(_BOM), bom=text.startswith(_BOM), state=state)
+
+
+def write(old: Text, new: str) -> Path | None:
+    """Put ``new`` in the place of what was read, at once or not at all; the backup, where there was a file.
+
+    The first backup is never overwritten: it is the original. Later ones take each other's place beside it.
+
+    Permissions and owner stay; a new file is its owner's alone. Raises ``InvalidArguments``; then nothing was changed.
+    """
+    if old.state is not None and not old.state.st_mode & stat.S_IWUSR:
+        raise InvalidArguments(
+            f"{old.shown} is read-only; it was left as it is.",
+            fix="Make it writable, or put in by hand what --print shows.",
+        )
+    raw = ((_BOM if old.bom else "") + new).encode("utf-8")
+    try:
+        old.path.parent.mkdir(parents=True, exist_ok=True)
+        backup = None
+        if old.state is not None:
+            before, backup = old.path.read_bytes(), backup_of(old.path)
+            if backup.exists() and backup.read_bytes() != before:
+                backup = old.path.with_name(old.path.name + LATEST)
+            _replace(backup, before, old.state)
+        _replace(old.path, raw, old.state, unless_changed=old)
+    except OSError as fault:
+        raise _barred(old.shown, "written", fault) from None
+    return backup
+
+
+def _replace(path: Path, raw: bytes, like: os.stat_result | None, *, unless_changed: Text | None = None) -> None:
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    fresh = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        if like is not None:
+            fresh.chmod(stat.S_IMODE(like.st_mode))
+            _same_owner(fresh, like)
+        if unless_changed is not None and _changed(unless_changed):
+            raise InvalidArguments(
+                f"{unless_changed.shown} was changed by something else just now; it was left as it is.",
+                fix="Try again, best while the host is closed.",
+            )
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _same_owner(path: Path, like: os.stat_result) -> None:
+    own = path.stat()
+    if hasattr(os, "chown") and (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
+        try:
+            os.chown(path, like.st_uid, like.st_gid)
+        except PermissionError:
+            pass  # not ours to give away: it stays with whoever writes
+
+
+def _changed(old: Text) -> bool:
+    try:
+        now = old.path.stat()
+    except FileNotFoundError:
+        return old.state is not None
+    return old.state is None or (now.st_mtime_ns, now.st_size) != (old.state.st_mtime_ns, old.state.st_size)
+
+
+def _barred(name: str, done: str, fault: Exception) -> InvalidArguments:
+    reason = getattr(fault, "strerror", None) or "links lead in a circle"
+    return InvalidArguments(
+        f"{name} can't be {done}: {reason}.", fix="Look at its permissions, or put in by hand what --print shows."
+    )

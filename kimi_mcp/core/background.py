@@ -1,0 +1,43 @@
+"""What works beside the calls of a server: its failure is logged and goes no further. No I/O of its own.
+
+A task group cancels all of its tasks where one fails. The server's holds every run, so nothing is started in it that
+may fail: one store that can't be read would end them all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import ParamSpec
+
+from anyio.abc import TaskGroup
+
+from kimi_mcp.core.errors import KimiError
+
+P = ParamSpec("P")
+
+_log = logging.getLogger(__name__)
+
+
+def start_contained(
+    tasks: TaskGroup, failure: str, work: Callable[P, Awaitable[object]], *args: P.args, **named: P.kwargs
+) -> None:
+    """Start work in a task group that it can't end; ``failure`` is what the log says where it fails."""
+    tasks.start_soon(partial(contained, failure, partial(work, *args, **named)))
+
+
+async def contained(failure: str, work: Callable[[], Awaitable[object]], *, again: bool = False) -> bool:
+    """Do some work; whether it succeeded. A failure is logged, a cancellation passes.
+
+    ``again``: it failed the time before as well, and the log says so already.
+    """
+    try:
+        await work()
+    except KimiError as fault:
+        _log.log(logging.DEBUG if again else logging.WARNING, "%s: %s", failure, fault.message)
+        return False
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the others go on
+        _log.log(logging.DEBUG if again else logging.ERROR, "%s", failure, exc_info=fault)
+        return False
+    return True

@@ -1,0 +1,267 @@
+"""The tree of our errors, drawn below. Pure, no I/O.
+
+Everything that can go wrong in a call becomes one of these before it leaves the room where it happened. A leaf has
+the contract's ``code``, says what happened in the caller's words (``message``), which variable or argument to change
+(``fix``), and whether the same call may work later (``retryable``). No leaf ever carries a key, a foreign exception's
+text or a path outside the roots: keys are taken out where an error is made.
+
+::
+
+    KimiError
+    ├── CallRefused                nothing was sent, nothing was paid for
+    │   ├── InvalidArguments       invalid_arguments
+    │   ├── PolicyRefused          policy_refused        (names its rule)
+    │   ├── NotConfigured          not_configured
+    │   ├── CatalogueError         not_configured        (names the file and the key)
+    │   ├── PathRefused            path_refused
+    │   │   └── TooManyFiles       path_refused          (retryable)
+    │   ├── UrlRefused             url_refused
+    │   ├── MediaRejected          media_rejected
+    │   ├── BudgetExceeded         budget_exceeded
+    │   └── RunNotFound            run_not_found
+    ├── UpstreamFailed             the provider said no, or said nothing
+    │   ├── AuthFailed             auth_failed
+    │   ├── QuotaExhausted         quota_exhausted
+    │   ├── RateLimited            rate_limited          (retryable)
+    │   ├── Overloaded             overloaded            (retryable)
+    │   ├── ModelNotServed         model_not_served
+    │   ├── ContextTooLong         context_too_long
+    │   ├── ContentFiltered        content_filtered
+    │   ├── RequestRejected        invalid_arguments     (the provider refused the request)
+    │   ├── UpstreamTimeout        upstream_timeout      (retryable)
+    │   ├── UpstreamBroken         upstream_broken       (retryable)
+    │   ├── UpstreamUnreachable    upstream_unreachable  (retryable)
+    │   └── AnswerCutOff           answer_cut_off
+    ├── Cancelled                  cancelled
+    └── Internal                   internal
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from kimi_mcp.core.redaction import scrub
+
+Code = Literal[
+    "invalid_arguments",
+    "policy_refused",
+    "not_configured",
+    "auth_failed",
+    "quota_exhausted",
+    "rate_limited",
+    "overloaded",
+    "model_not_served",
+    "context_too_long",
+    "content_filtered",
+    "answer_cut_off",
+    "upstream_timeout",
+    "upstream_broken",
+    "upstream_unreachable",
+    "media_rejected",
+    "path_refused",
+    "url_refused",
+    "budget_exceeded",
+    "run_not_found",
+    "cancelled",
+    "internal",
+]
+"""Every code that a result's ``error.code`` can have."""
+
+
+class KimiError(Exception):
+    """Anything this server reports as an error. Only its leaves are raised."""
+
+    code: ClassVar[Code] = "internal"
+    """The contract's name for this kind of error."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the very same call may work later without any change."""
+
+    def __init__(self, message: str, *, fix: str, rule: str | None = None) -> None:
+        message, fix = scrub(message), scrub(fix)
+        super().__init__(message)
+        self.message = message
+        """What happened, in the caller's words; one or two sentences."""
+        self.fix = fix
+        """Which variable or argument to change, and to what."""
+        self.rule = rule
+        """The id of the policy rule that refused the call, if one did."""
+
+
+class CallRefused(KimiError):
+    """The call was refused before anything was sent: nothing was paid for."""
+
+
+class InvalidArguments(CallRefused):
+    """An argument is unknown, ill-typed, empty or contradicts another one."""
+
+    code = "invalid_arguments"
+
+
+class PolicyRefused(CallRefused):
+    """A rule of the policy refused the call; ``rule`` is its id."""
+
+    code = "policy_refused"
+
+
+class NotConfigured(CallRefused):
+    """A setting is missing or can't be read; ``fix`` names the variable."""
+
+    code = "not_configured"
+
+
+class CatalogueError(CallRefused):
+    """A file of the catalogue is wrong; the message names the file, the key and what is allowed."""
+
+    code = "not_configured"
+
+    def __init__(self, found: str) -> None:
+        """``found``: the file, the key and what is allowed there, without a full stop."""
+        super().__init__(
+            f"A file of the catalogue is wrong: {found}" + ("" if found.endswith("?") else "."),
+            fix="Correct that file; one of the package's own comes back by installing kimi-mcp again.",
+        )
+
+
+class PathRefused(CallRefused):
+    """A path lies outside the roots, or may not be read."""
+
+    code = "path_refused"
+
+
+class TooManyFiles(PathRefused):
+    """The process, or the machine, has no file descriptor left; the file itself may be read."""
+
+    retryable = True
+
+
+class UrlRefused(CallRefused):
+    """A URL is of a kind, or leads to an address, that is not fetched."""
+
+    code = "url_refused"
+
+
+class MediaRejected(CallRefused):
+    """A picture or a video is truncated, mislabelled, too large or of a format nobody takes."""
+
+    code = "media_rejected"
+
+
+class BudgetExceeded(CallRefused):
+    """A spending limit is reached; ``fix`` names the variable that raises it."""
+
+    code = "budget_exceeded"
+
+
+class RunNotFound(CallRefused):
+    """No run of that id is known here."""
+
+    code = "run_not_found"
+
+
+class UpstreamFailed(KimiError):
+    """The provider answered with an error, or not at all."""
+
+
+class AuthFailed(UpstreamFailed):
+    """401 or 403: the key is missing, wrong, or belongs to another platform."""
+
+    code = "auth_failed"
+
+
+class QuotaExhausted(UpstreamFailed):
+    """The account's balance or quota is used up; never retried."""
+
+    code = "quota_exhausted"
+
+
+class RateLimited(UpstreamFailed):
+    """The account's limit of requests or tokens a minute is reached."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class Overloaded(UpstreamFailed):
+    """The provider has no capacity just now; topping up does not help."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class ModelNotServed(UpstreamFailed):
+    """The provider does not serve this model (404, 410), or no longer."""
+
+    code = "model_not_served"
+
+
+class ContextTooLong(UpstreamFailed):
+    """The request is longer than the model's context."""
+
+    code = "context_too_long"
+
+
+class ContentFiltered(UpstreamFailed):
+    """The provider's content filter stopped the request or the answer."""
+
+    code = "content_filtered"
+
+
+class RequestRejected(UpstreamFailed):
+    """The provider refused the request as malformed (400 without a better name)."""
+
+    code = "invalid_arguments"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """A deadline of ours passed: first token, idle or total."""
+
+    code = "upstream_timeout"
+    retryable = True
+
+
+class UpstreamBroken(UpstreamFailed):
+    """The provider's answer can't be read: a 5xx, HTML, bad JSON, a reset, an end without a finish."""
+
+    code = "upstream_broken"
+    retryable = True
+
+
+class UpstreamUnreachable(UpstreamFailed):
+    """No connection to the provider could be made."""
+
+    code = "upstream_unreachable"
+    retryable = True
+
+
+class AnswerCutOff(UpstreamFailed):
+    """The answer ended before it was whole; what arrived is kept."""
+
+    code = "answer_cut_off"
+
+
+class Cancelled(KimiError):
+    """The caller cancelled the run; what had arrived is kept."""
+
+    code = "cancelled"
+
+
+class Internal(KimiError):
+    """A fault of ours. The details are in the log, never in the result."""
+
+    code = "internal"
+
+
+def fault_of_ours() -> Internal:
+    """What the caller is told of a mistake in this program."""
+    return Internal(
+        "The server made a mistake; nothing of what you sent is at fault.",
+        fix="Call again; if it happens again, report it with the log lines of the server.",
+    )
+
+
+def remembered(code: str, message: str, *, fix: str, rule: str | None = None) -> KimiError:
+    """The error of a run that was written down, by its code; ``Internal`` for a code that is no longer known."""
+    leaves = (leaf for branch in KimiError.__subclasses__() for leaf in (*branch.__subclasses__(), branch))
+    kind = next((leaf for leaf in leaves if leaf.code == code), Internal)
+    return kind(message, fix=fix, rule=rule)

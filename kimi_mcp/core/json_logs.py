@@ -1,0 +1,255 @@
+"""Log lines: one event, one JSON object, one line on stderr, whatever it carries. I/O: writes descriptor 2.
+
+No line carries a registered secret (see ``secrecy.py``), a control character, or the text of a foreign exception:
+of an exception it names the class and where in the code it happened. Everything that would otherwise print for
+itself (warnings, uncaught exceptions) becomes such a line too. Nothing here ever
+raises, and a host that does not read our stderr costs us lines, not time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import select
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+
+from kimi_mcp.core.redaction import hide, scrub
+
+if TYPE_CHECKING:
+    import asyncio  # a command that only prints would pay for it
+
+__all__ = ["configure", "hide", "line_of", "loop_exception"]
+
+MAX_FIELD_BYTES: Final = 8 * 1024
+"""Bytes of one field; what is beyond is cut, and the field says how much."""
+
+MAX_LINE_BYTES: Final = 16 * 1024
+"""Bytes of a whole line, newline included."""
+
+_MAX_FRAMES: Final = 20
+_LOOKED_AT: Final = 256 * 1024  # characters of a text that are looked at; far beyond what a field may have
+_PATIENCE_MS: Final = 50  # how long one line waits for a reader of stderr
+_NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "openai", "urllib3")
+_FOREIGN: Final = ("client", "mcp.client")  # the client side of the SDK: its words may be a tool server's, or a flood
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+# C0, DEL, C1, line and paragraph separators, the marks that reorder text, and halves of surrogate pairs.
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+)
+_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def configure(level: str, *, stream: TextIO | None = None) -> None:
+    """Send every log record, warning and uncaught exception to stderr (or ``stream``) as JSON lines.
+
+    ``level`` is one of DEBUG, INFO, WARNING, ERROR, CRITICAL in any case; anything else counts as WARNING and is
+    reported. Third parties that log requests or bodies never get below WARNING. A second call replaces the first.
+    """
+    known = level.strip().upper()
+    root = logging.getLogger()
+    root.handlers[:] = [_JsonLines(stream)]
+    root.setLevel(known if known in _LEVELS else "WARNING")
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    for name in _FOREIGN:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.raiseExceptions = False
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+    if known not in _LEVELS:
+        logging.getLogger(__name__).warning("KIMI_LOG_LEVEL is none of %s: WARNING is used", ", ".join(_LEVELS))
+
+
+def loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An asyncio exception handler: the loop's own words and the exception's class and place, not its text."""
+    failure = context.get("exception")
+    logging.getLogger("asyncio").error("%s", context.get("message", "unhandled"), exc_info=failure)
+
+
+def line_of(record: logging.LogRecord, *, dropped: int = 0) -> bytes:
+    """The record as one line of at most ``MAX_LINE_BYTES``, newline included.
+
+    Besides ts, level, logger and message it carries the ``extra`` fields that are plain values, ``exception`` where
+    there is one, and ``dropped``: how many lines before it nobody read.
+    """
+    when = datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds")
+    event: dict[str, Any] = {
+        "ts": when.replace("+00:00", "Z"),
+        "level": record.levelname,
+        "logger": _clean(record.name, 256),
+        "message": _clean(_message_of(record), MAX_FIELD_BYTES),
+    }
+    if dropped:
+        event["dropped"] = dropped
+    failure = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if failure is not None:
+        event["exception"] = _exception(failure)
+    line = _json(event)
+    for name, value in record.__dict__.items():
+        if name in _STANDARD or name in event:
+            continue
+        plain = value if isinstance(value, bool | int | float | None) else _clean(_as_text(value), MAX_FIELD_BYTES)
+        longer = _json({**event, _clean(str(name), 64): plain})
+        if len(longer) <= MAX_LINE_BYTES:
+            event[_clean(str(name), 64)] = plain
+            line = longer
+    budget = MAX_FIELD_BYTES
+    while len(line) > MAX_LINE_BYTES and budget > 128:
+        budget //= 2
+        event["message"] = _clean(_message_of(record), budget)
+        if failure is not None:
+            event["exception"]["frames"] = event["exception"]["frames"][-max(1, budget // 1024) :]
+        line = _json(event)
+    return line
+
+
+def _json(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that don't fit, or whose own __str__ fails
+        return _as_text(record.msg)
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - whatever it is, it is only to be named
+        return f"<{type(value).__name__}>"
+
+
+def _clean(text: str, limit: int) -> str:
+    """The text without secrets, with what is unsafe to print spelled out, cut to ``limit`` bytes."""
+    safe = _UNSAFE.sub(_spelled, scrub(text[:_LOOKED_AT]))
+    if len(safe) * 4 <= limit or len(raw := safe.encode()) <= limit:
+        return safe if len(text) <= _LOOKED_AT else safe + _cut(len(text) - _LOOKED_AT)
+    kept = raw[: limit - 40].decode("utf-8", "ignore")
+    return kept + _cut(len(safe) - len(kept) + max(0, len(text) - _LOOKED_AT))
+
+
+def _cut(characters: int) -> str:
+    return f"…[cut {characters} characters]"
+
+
+def _spelled(match: re.Match[str]) -> str:
+    char = match[0]
+    if "\ud800" <= char <= "\udfff":
+        return "\ufffd"
+    return _SHORT.get(char) or (f"\\x{ord(char):02x}" if char < "\u0100" else f"\\u{ord(char):04x}")
+
+
+def _exception(failure: BaseException) -> dict[str, Any]:
+    """The class, the frames it passed through (innermost last), and the classes of what lies behind it."""
+    behind: list[str] = []
+    seen = {id(failure)}
+    around = [*_parts(failure)]
+    while around and len(behind) < 8:
+        cause = around.pop(0)
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            behind.append(f"{_class_of(cause)} at {(_frames(cause.__traceback__) or ['?'])[-1]}")
+            around += _parts(cause)
+    told: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
+    return {**told, "behind": behind} if behind else told
+
+
+def _parts(failure: BaseException) -> list[BaseException]:
+    inner: list[BaseException] = []
+    if isinstance(failure, BaseExceptionGroup):
+        inner += cast("BaseExceptionGroup[BaseException]", failure).exceptions[:8]
+    cause = failure.__cause__ or (None if failure.__suppress_context__ else failure.__context__)
+    return [*inner, cause] if cause is not None else inner
+
+
+def _class_of(failure: BaseException) -> str:
+    kind = type(failure)
+    home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return _clean(home + kind.__qualname__, 256)
+
+
+def _frames(traceback: TracebackType | None) -> list[str]:
+    frames: list[str] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        # The last two parts name the module; the whole path would tell where people live.
+        file = "/".join(code.co_filename.replace("\\", "/").split("/")[-2:])
+        frames.append(_clean(f"{file}:{traceback.tb_lineno}:{code.co_name}", 256))
+        traceback = traceback.tb_next
+    return frames[-_MAX_FRAMES:]
+
+
+class _JsonLines(logging.Handler):
+    """Writes each record as one line; a line is whole or, where nobody reads any more, given up."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._dropped = 0
+        self._torn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record (the handler's lock is held)."""
+        try:
+            line = line_of(record, dropped=self._dropped)
+            if self._stream is not None:
+                self._stream.write(line.decode())
+                self._stream.flush()
+            elif not self._write(line):
+                self._dropped += 1
+                return
+            self._dropped = 0
+        except Exception:  # noqa: BLE001 - a log line must never break what it tells of
+            self._dropped += 1
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Nothing: a log line that fails must not print for itself."""
+
+    def _write(self, line: bytes) -> bool:
+        rest = memoryview(b"\n" + line if self._torn else line)
+        if sys.platform == "win32":
+            while rest:
+                rest = rest[os.write(2, rest) :]
+            return True
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        # A reader who let one line wait in vain gets no second chance to hold us up.
+        patience = 0 if self._dropped else _PATIENCE_MS
+        begun = len(rest)
+        while rest:
+            if not poll.poll(patience):
+                self._torn = self._torn or len(rest) < begun
+                return False
+            try:
+                rest = rest[os.write(2, rest[: select.PIPE_BUF]) :]
+            except BlockingIOError:
+                self._torn = self._torn or len(rest) < begun
+                return False
+        self._torn = False
+        return True
+
+
+def _uncaught(kind: type[BaseException], failure: BaseException, traceback: TracebackType | None) -> None:
+    logging.getLogger("uncaught").critical("uncaught exception", exc_info=(kind, failure, traceback))
+
+
+def _uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is not None:
+        logging.getLogger("uncaught").error("uncaught exception in a thread", exc_info=told.exc_value)
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    if told.exc_value is not None:
+        logging.getLogger("uncaught").error("exception that could not be raised", exc_info=told.exc_value)

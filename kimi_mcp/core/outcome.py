@@ -1,0 +1,268 @@
+"""``Outcome``: how a run stands or ended, and its two faces: the structured result and the text. Pure, no I/O.
+
+Some hosts show the model only the structure, some only the text: each stands on its own, on success and on failure.
+An outcome holds no secret, and its faces no character that acts on whoever shows them (``secrecy.inert``); turns that
+are replayed are made of the outcome itself, whose texts are otherwise exactly what has arrived.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core.pricing import rounded
+from kimi_mcp.core.redaction import inert, inert_values, scrub_cut, scrub_growing, scrub_values
+from kimi_mcp.core.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
+
+WHOLE = 1 << 62
+"""Characters of reasoning, where nothing of it is to be cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A stretch of an answer or of a reasoning, as ``kimi_run`` hands it out."""
+
+    of: str
+    """``answer`` or ``reasoning``."""
+    text: str
+    """The stretch itself."""
+    offset: int
+    """Where it begins, in code points."""
+    next_offset: int | None
+    """Where the next one begins; None: this was the last."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The result's ``page``."""
+        return {"of": self.of, "text": self.text, "offset": self.offset, "next_offset": self.next_offset}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One run as its caller sees it, whole or so far."""
+
+    status: Status
+    """How it stands."""
+    run_id: str | None = None
+    """Its id; None where it was refused before anything ran."""
+    conversation_id: str | None = None
+    """The conversation it belongs to."""
+    answer: str = ""
+    """The text, exactly what has arrived."""
+    parsed: Any = None
+    """The value that the answer stands for, where a ``response_schema`` asked for one and it fits."""
+    reasoning: str | None = None
+    """The whole reasoning, exactly what has arrived; None where there is none."""
+    model_asked: str | None = None
+    """What the caller or the setting said."""
+    model_sent: str | None = None
+    """The id on the wire."""
+    model_answered: str | None = None
+    """The model that the answer names."""
+    provider: str | None = None
+    """The provider's id."""
+    mode: Mode | None = None
+    """The mode it was asked in."""
+    finish_reason: FinishReason | None = None
+    """Why the provider ended it."""
+    usage: Usage | None = None
+    """Tokens, summed over the run's requests."""
+    cost_usd: float | None = None
+    """What it cost; None where a price is unknown."""
+    policy: tuple[Adjustment, ...] = ()
+    """What the policy changed or warned of."""
+    timing: Timing = field(default_factory=Timing)
+    """How long it took."""
+    error: KimiError | None = None
+    """Why it is not whole."""
+    swarm: Mapping[str, Any] | None = None
+    """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
+    page: Page | None = None
+    """The stretch that ``kimi_run`` was asked for."""
+
+    def __post_init__(self) -> None:
+        """Take out every secret: whichever door an outcome leaves by, it was made without any."""
+        clean: dict[str, Any] = {name: scrub_values(getattr(self, name)) for name in _FOREIGN}
+        clean["policy"] = tuple(map(_without_secrets, self.policy))
+        ended = scrub_growing if self.status == "running" else scrub_cut
+        clean["answer"], clean["reasoning"] = ended(self.answer), self.reasoning and ended(self.reasoning)
+        for name, value in clean.items():
+            object.__setattr__(self, name, value)
+
+
+_FOREIGN = ("parsed", "model_asked", "model_sent", "model_answered", "swarm")
+"""What a provider or a caller wrote, beside the texts."""
+
+
+def _without_secrets(adjustment: Adjustment) -> Adjustment:
+    return replace(
+        adjustment,
+        field=scrub_values(adjustment.field),
+        asked=scrub_values(adjustment.asked),
+        sent=scrub_values(adjustment.sent),
+        why=scrub_values(adjustment.why),
+    )
+
+
+def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
+    """The result's ``structuredContent``: the same keys for every tool, on success and on failure."""
+    return inert_values(_structured(outcome, reasoning_chars))
+
+
+def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
+    usage = outcome.usage or Usage()
+    error = outcome.error
+    return {
+        "status": outcome.status,
+        "run_id": outcome.run_id,
+        "conversation_id": outcome.conversation_id,
+        "answer": outcome.answer,
+        "parsed": outcome.parsed,
+        "reasoning": _reasoning(outcome, reasoning_chars),
+        "model": {"asked": outcome.model_asked, "sent": outcome.model_sent, "answered": outcome.model_answered},
+        "provider": outcome.provider,
+        "mode": outcome.mode,
+        "finish_reason": outcome.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "total_tokens": usage.total_tokens,
+            "cost_usd": None if outcome.cost_usd is None else rounded(outcome.cost_usd),
+        },
+        "policy": [adjustment.as_json() for adjustment in outcome.policy],
+        "timing": {
+            "first_token_s": _rounded(outcome.timing.first_token_s),
+            "total_s": _rounded(outcome.timing.total_s),
+            "attempts": outcome.timing.attempts,
+        },
+        "error": None
+        if error is None
+        else {
+            "code": error.code,
+            "message": error.message,
+            "fix": error.fix,
+            "retryable": error.retryable,
+            "rule": error.rule,
+        },
+        "swarm": outcome.swarm,
+        "page": outcome.page.as_json() if outcome.page else None,
+    }
+
+
+def text(outcome: Outcome) -> str:
+    """The result's text: the answer, with a short closing line where there is more to say than the answer."""
+    return inert(_text(outcome))
+
+
+def _text(outcome: Outcome) -> str:
+    if outcome.page is not None:
+        return _page_text(outcome, outcome.page)
+    if outcome.status == "failed":
+        return _failure(outcome)
+    if outcome.status == "running":
+        return _running(outcome)
+    lines = [_closing(adjustment) for adjustment in outcome.policy]
+    if outcome.status == "cancelled":
+        had = "what stands above is all that" if outcome.answer else "nothing of the answer"
+        lines.append(f"[cancelled: {had} had arrived]")
+    elif outcome.error is not None:
+        lines.append(f"[not whole: {outcome.error.message} {outcome.error.fix}]")
+    return "\n\n".join(part for part in (outcome.answer, "\n".join(lines)) if part)
+
+
+def _failure(outcome: Outcome) -> str:
+    error = outcome.error
+    said = "The call failed." if error is None else f"{error.code}: {error.message}\n{error.fix}"
+    had = f"\n\nWhat had arrived of the answer:\n{outcome.answer}" if outcome.answer else ""
+    if not outcome.answer and outcome.reasoning and outcome.run_id:
+        had = (
+            f"\n\nNo answer had arrived, but {len(outcome.reasoning)} characters of reasoning: "
+            f'kimi_run(run_id="{outcome.run_id}", action="reasoning") shows them.'
+        )
+    return said + had
+
+
+def _running(outcome: Outcome) -> str:
+    arrived = f"{outcome.answer}\n\n" if outcome.answer else ""
+    agents = f" ({standing(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
+    return (
+        f"{arrived}[still running after {outcome.timing.total_s:.0f} s{agents}; it goes on and is paid for once. "
+        "Fetch it "
+        f'with kimi_run(run_id="{outcome.run_id}", action="wait")]'
+    )
+
+
+def standing(statuses: Iterable[str]) -> str:
+    """``12 agents: 3 running, 8 done, 1 failed``; nothing where there is none."""
+    counts = Counter("done" if status in ("completed", "partial") else status for status in statuses)
+    said = ", ".join(f"{counts[word]} {word}" for word in ("running", "done", "failed", "cancelled") if counts[word])
+    return f"{counts.total()} agent{'' if counts.total() == 1 else 's'}: {said}" if said else "no agents yet"
+
+
+def _closing(adjustment: Adjustment) -> str:
+    if adjustment.action == "warned":
+        return f"[{adjustment.rule}: {adjustment.why}]"
+    sent = "left out" if adjustment.sent is None else _shown(adjustment.sent)
+    change = f"{adjustment.field} {_shown(adjustment.asked)} → {sent}"
+    return f"[{adjustment.rule}: {change}. {adjustment.why}]"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _page_text(outcome: Outcome, page: Page) -> str:
+    lines: list[str] = []
+    if outcome.status == "running":
+        lines.append(f"[still running, more will come: ask again with offset={page.next_offset}]")
+    elif page.next_offset is not None:
+        lines.append(f"[more: ask again with offset={page.next_offset}]")
+    if outcome.error is not None:
+        lines.append(f"[the run is {outcome.status}: {outcome.error.message} {outcome.error.fix}]")
+    return "\n\n".join(part for part in (page.text, "\n".join(lines)) if part)
+
+
+def cut(outcome: Outcome, most: int) -> Outcome:
+    """The outcome with an answer that hosts take: a longer one ends visibly, and says how to read on."""
+    if len(outcome.answer) <= most or outcome.run_id is None:
+        return outcome
+    call = f'kimi_run(run_id="{outcome.run_id}", action="answer", offset={most})'
+    marked = f"{outcome.answer[:most]}\n\n[cut here, of {len(outcome.answer)} characters in all: {call} reads on]"
+    return replace(outcome, answer=marked)
+
+
+def _reasoning(outcome: Outcome, limit: int) -> dict[str, Any] | None:
+    whole = outcome.reasoning
+    if not whole:
+        return None
+    return {
+        "text": shortened(whole, limit),
+        "chars": len(whole),
+        "truncated": len(whole) > limit,
+        "uri": outcome.run_id and reasoning_uri(outcome.run_id),
+    }
+
+
+def reasoning_uri(run_id: str) -> str:
+    """Where the whole reasoning of a run can be read."""
+    return f"kimi://runs/{run_id}/reasoning"
+
+
+def shortened(whole: str, limit: int) -> str:
+    """Head and tail of a text, ``limit`` code points in all, with the gap marked; the whole where it fits."""
+    if len(whole) <= limit:
+        return whole
+    gap = f"\n[… {len(whole)} characters in all …]\n"
+    room = limit - len(gap)
+    if room < 2:
+        return whole[:limit]
+    head = room - room // 3
+    return whole[:head] + gap + whole[len(whole) - room // 3 :]
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

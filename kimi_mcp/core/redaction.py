@@ -1,0 +1,236 @@
+"""What must never be read by others, and how it is taken out of a text before that leaves. Pure, no I/O.
+
+Two things are cleaned, whichever door a text leaves by. **Secrets**: a key is found in every spelling in which it is
+likely to be echoed (:class:`Secrets` lists them), and ``HIDDEN`` stands in its place. **Characters that act** instead
+of being read: :func:`inert` is for what a host gets, :func:`printable` for a terminal.
+
+Nobody has to remember to call this: ``Outcome`` and ``KimiError`` are made without secrets, the two faces of an
+outcome are inert, and what commands print passes ``terminal.safe``. The registry ``SECRETS`` is the process's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+from kimi_mcp.core.key_spellings import (
+    LONGEST_OPEN,
+    WIDEST_LETTER,
+    Forms,
+    bare,
+    begun,
+    encodings,
+    is_marked,
+    levels,
+    spellings,
+    unescaped,
+    without_half,
+)
+
+HIDDEN: Final = "[hidden]"
+"""What stands where a secret stood."""
+
+SHORTEST: Final = 6
+"""Characters; anything shorter is no secret, it would blot out ordinary words."""
+
+SHORTEST_CUT: Final = 8
+"""Letters and digits; a secret that is cut off after as many is hidden too. Providers' own prefixes are shorter."""
+
+SHORTEST_SPELLED: Final = 10
+"""Letters and digits; a secret with fewer is found only as it stands and in its usual encodings."""
+
+SHORTEST_OF_LETTERS: Final = 20
+"""Letters; likewise for a secret without a digit, such as ``no-key-required``: it may be ordinary words."""
+
+
+class Secrets:
+    """A set of secrets and the spellings in which they are recognised.
+
+    A secret is compared by its letters and digits alone, in any case and width: so it is found with anything else
+    between them, such as line breaks or invisible characters. Searched for are the secret itself, the secret
+    backwards, and in hex, base64 (of UTF-16 too) and base32 at any alignment; as they stand, and with any of their
+    characters escaped for a URL, for JSON or source code, or for HTML, several times if need be. A short
+    secret, or a longer one without a digit, may be ordinary words: it is found by its exact encodings alone.
+
+    Adding and scrubbing may happen in different threads: the tuples of forms are replaced, never changed.
+    """
+
+    __slots__ = ("_exact", "_forms")
+
+    def __init__(self) -> None:
+        self._exact: tuple[str, ...] = ()
+        self._forms = Forms((), ())
+
+    def add(self, *secrets: str) -> None:
+        """From now on each of ``secrets`` is hidden; one shorter than ``SHORTEST`` characters is ignored."""
+        exact, plain, spelled = set(self._exact), set(self._forms.plain), set(self._forms.spelled)
+        for text in {text for secret in secrets for text in (secret, secret.strip()) if len(text) >= SHORTEST}:
+            letters = bare(text)
+            if len(letters) < (SHORTEST_OF_LETTERS if letters.isalpha() else SHORTEST_SPELLED):
+                exact |= encodings(text)
+            else:
+                plain.add(text)
+                spelled |= {form for form in map(bare, spellings(text)) if len(form) >= SHORTEST_SPELLED}
+        self._exact = tuple(sorted(exact, key=lambda form: (-len(form), form)))
+        self._forms = Forms(plain, spelled)
+
+    def scrub(self, text: str) -> str:
+        """``text`` with every secret in every spelling replaced by ``HIDDEN``; the same object where there is none."""
+        spans = sorted(self._spans(text))
+        if not spans:
+            return text
+        pieces: list[str] = []
+        done = 0
+        for start, end in spans:
+            if start >= done:
+                pieces += (text[done:start], HIDDEN)
+            done = max(done, end)
+        return "".join((*pieces, text[done:]))
+
+    def scrub_cut(self, text: str) -> str:
+        """Likewise for a text that may have been cut off in the midst of a secret."""
+        text = self.scrub(text)
+        if (size := self.open_end(text)) and len(bare(text[-size:])) >= SHORTEST_CUT:
+            return text[:-size] + HIDDEN
+        return text
+
+    def open_end(self, text: str) -> int:
+        """How many characters at the end of ``text`` may begin a secret whose rest is still to come; 0: none do.
+
+        A secret that is whole is never parted: where its last letters may begin another one, all of it counts.
+        """
+        cut = len(text) - self._begun(text)
+        if cut == len(text):
+            return 0
+        start = max(0, len(text) - LONGEST_OPEN)
+        spans = [(start + first, start + last) for first, last in self._spans(text[start:])]
+        while crossed := [first for first, last in spans if first < cut < last]:
+            cut = min(crossed)
+        return len(text) - cut
+
+    def _begun(self, text: str) -> int:
+        most = max((begun(text[1 - len(form) :], form) for form in self._exact), default=0)
+        forms, tail = self._forms, text[-LONGEST_OPEN:]
+        if not forms.spelled:
+            return most
+        letters = max(forms.begun(bare(each)) for plain in unescaped(tail) for each in (plain, without_half(plain)))
+        if not letters and not is_marked(tail[-WIDEST_LETTER:]):
+            return most
+        tail = tail[-WIDEST_LETTER * (letters + 1) :]
+        return max(most, *(len(tail) - forms.opens(level, len(tail)) for level in levels(tail)))
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        for form in (*self._exact, *self._forms.plain):
+            at = text.find(form)
+            while at >= 0:
+                yield at, at + len(form)
+                at = text.find(form, at + 1)
+        if self._forms.spelled and any(self._forms.may_be_in(bare(plain)) for plain in unescaped(text)):
+            yield from (span for level in levels(text) for span in self._forms.spans(level))
+
+
+# ── the process's own ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+SECRETS: Final = Secrets()
+"""The process's own registry."""
+
+
+def hide(*secrets: str) -> None:
+    """Add to the process's registry."""
+    SECRETS.add(*secrets)
+
+
+def scrub(text: str) -> str:
+    """``text`` without any secret of the process's registry."""
+    return SECRETS.scrub(text)
+
+
+def scrub_cut(text: str) -> str:
+    """Likewise for a text that may have been cut off in the midst of a secret."""
+    return SECRETS.scrub_cut(text)
+
+
+def scrub_growing(text: str) -> str:
+    """Likewise for a text whose rest is still to come: what may be half a secret is held back until it is none."""
+    return SECRETS.scrub(text[: len(text) - SECRETS.open_end(text)])
+
+
+def open_end(text: str) -> int:
+    """How many characters at the end of ``text`` may begin a secret of the process's registry."""
+    return SECRETS.open_end(text)
+
+
+class Growing:
+    """A text that grows, as it may be shown so far: what may be half a secret is held back until it is none."""
+
+    __slots__ = ("_clean", "_seen")
+
+    def __init__(self) -> None:
+        self._seen = self._clean = ""
+
+    def clean(self, whole: str) -> str:
+        """What may be shown of a text by now; the same as before where it does not begin as it did then."""
+        if whole.startswith(self._seen):
+            more = whole[len(self._seen) :]
+            more = more[: len(more) - SECRETS.open_end(more)]
+            self._seen += more
+            self._clean += SECRETS.scrub(more)
+        return self._clean
+
+
+def scrub_values(value: Any) -> Any:
+    """A JSON value of which every text, however deep, is without any secret of the process's registry."""
+    return _mapped(value, SECRETS.scrub)
+
+
+def _mapped(value: Any, clean: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {
+                clean(name) if isinstance(name, str) else name: _mapped(inner, clean)
+                for name, inner in cast(dict[Any, Any], value).items()
+            }
+        case list() | tuple():
+            return [_mapped(inner, clean) for inner in cast(list[Any], value)]
+        case _:
+            return value
+
+
+# ── characters that act ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+_ACTS: Final = re.compile(
+    "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]",
+)
+"""C0 but for tab and line ends, DEL, C1, the marks that override or embed a direction, halves of surrogate pairs."""
+
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All that moves a cursor, rings, reorders or hides text."""
+
+
+def inert(text: str) -> str:
+    """A text for a host: what would act on whoever shows it is a visible ``U+FFFD``, a bare CR a line end.
+
+    As long as before, so that offsets stay what they are. The marks and isolates that Arabic and Hebrew text is
+    written with stay: they change the direction of what stands between them, and end with it.
+    """
+    return _ACTS.sub(lambda found: "\n" if found[0] == "\r" else "\ufffd", text)
+
+
+def inert_values(value: Any) -> Any:
+    """A JSON value of which every text, however deep, is :func:`inert`."""
+    return _mapped(value, inert)
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: without any secret, and without anything that would act on the terminal."""
+    return _UNPRINTABLE.sub("", SECRETS.scrub(text))
+
+
+def escaped_json(text: str) -> str:
+    """A JSON text for a terminal: what would act on it is escaped, as JSON allows, so that no value changes."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] > "\x1f" else found[0], text)

@@ -1,0 +1,218 @@
+"""Media that a call names: found, judged by content, and read when they are sent. Does I/O.
+
+A source is a path within the roots, an https URL, a data URI, or the id of a file at the provider (``ms://…``), which
+is passed on as it is. What is read is the very content that was judged, and no more of it than the medium's own format
+says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import unquote, unquote_to_bytes
+
+import anyio.to_thread
+
+from kimi_mcp.core.errors import MediaRejected, PathRefused
+from kimi_mcp.core.types import MediaKind, MediaPart
+from kimi_mcp.media.fetch import fetch
+from kimi_mcp.media.files import open_within
+from kimi_mcp.media.formats import Inspected, inspect, require_label
+from kimi_mcp.media.roots import Roots, path_of_uri
+
+MOST_BYTES = 100 * 1024 * 1024
+"""Bytes of one medium: what a provider's ``/v1/files`` takes of one file (MoonshotAI/kimi-help-center, files)."""
+
+CONVERTED_MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of a still that is converted here."""
+
+FETCH_WITHIN_S = 60.0
+"""Seconds that a URL may take, redirects included."""
+
+CHUNK = 256 * 1024
+"""Bytes that are read at once."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]{1000}")
+"""What begins so is no path: it has neither a dot nor an end."""
+
+_WORDS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
+_HEADS: dict[MediaKind, str] = {"image": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
+_TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """A picture or a clip, ready to be sent."""
+
+    inspected: Inspected
+    """What its content says."""
+    read_at: Callable[[int, int], bytes]
+    """(offset, length) → the bytes there."""
+    converted_from: str | None = None
+    """The type that it had before it was converted here; None: it is sent as it is."""
+    pages: int = 1
+    """The pages that it had before it was converted; its first alone is sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are sent."""
+        return self.inspected.length
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its content from the beginning."""
+        for offset in range(0, self.size, CHUNK):
+            yield self.read_at(offset, min(CHUNK, self.size - offset))
+
+    def sha256(self) -> str:
+        """The hash of what is sent, hex. Blocking: for a worker thread."""
+        digest = hashlib.sha256()
+        for piece in self.chunks():
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+def part_of(kind: MediaKind, source: str) -> MediaPart:
+    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none.
+
+    Raises ``MediaRejected`` for base64 without the head of a data URI.
+    """
+    source = source.strip()
+    named = _SCHEME.match(source)
+    scheme = named[1].lower() if named else ""
+    if scheme == "file" and (path := path_of_uri(source)) is not None:
+        return MediaPart(kind=kind, url=f"path:{path}")
+    if named is None and _BARE_BASE64.match(source):
+        raise MediaRejected(
+            f"A {_WORDS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
+            fix=f"Put {_HEADS[kind]} before it, with the type that it has.",
+        )
+    if named is None:
+        return MediaPart(kind=kind, url=f"path:{source}")
+    # A data URI may have many megabytes: no copy where none is needed.
+    return MediaPart(kind=kind, url=source if source.startswith(scheme) else f"{scheme}:{source[named.end() :]}")
+
+
+async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
+    """Open what a part names and judge it; ``held`` closes it.
+
+    Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
+    """
+    scheme = part.url[: part.url.index(":")]
+    match scheme:
+        case "https":
+            medium = await _fetched(part.url, held)
+        case "data":
+            medium = await anyio.to_thread.run_sync(_decoded, part.url)
+        case _:
+            medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots)
+    if medium.inspected.kind != part.kind:
+        raise MediaRejected(
+            f"The {medium.inspected.name} is no {_WORDS[part.kind]}: found {medium.inspected.mime}, expected a "
+            f"{_WORDS[part.kind]}.",
+            fix=f"Give it to {_TOOL_FOR[medium.inspected.kind]}.",
+        )
+    return await anyio.to_thread.run_sync(_sendable, medium)
+
+
+def _opened(path: str, roots: Roots) -> Medium:
+    """A file, closed again once it was judged: many calls may wait for their turn, and descriptors are few.
+
+    Each read opens and judges it anew, and takes it only where it still is what was judged at first; where it has only
+    grown, no more is read than was there then.
+    """
+    with open_within(path, roots) as opened:
+        opened.check_size(MOST_BYTES)
+        inspected, judged, size = inspect(opened.head, opened.size, opened.read_at), opened.stamp, opened.size
+
+    def read_at(offset: int, length: int) -> bytes:
+        with open_within(path, roots) as again:
+            grown = again.identity == judged[:2] and again.size > size
+            if again.stamp != judged and not grown:
+                raise PathRefused(
+                    f"The {inspected.name} was written to while it was sent.", fix="Call again once it is written."
+                )
+            return again.read_at(offset, min(length, size - offset))
+
+    return Medium(inspected=inspected, read_at=read_at)
+
+
+async def _fetched(url: str, held: AsyncExitStack) -> Medium:
+    fetched = await fetch(url, cap_bytes=MOST_BYTES, deadline_s=FETCH_WITHIN_S)
+    held.callback(fetched.close)
+    inspected = await anyio.to_thread.run_sync(inspect, b"", fetched.size, fetched.read_at)
+    require_label(inspected, fetched.content_type, said_by=f"the server {fetched.host}")
+    return Medium(inspected=inspected, read_at=fetched.read_at)
+
+
+def _decoded(uri: str) -> Medium:
+    comma = uri.find(",")
+    mime, *options = uri[len("data:") : max(comma, 0)].split(";")
+    try:
+        if comma < 0:
+            raise ValueError
+        if "base64" in [option.strip().lower() for option in options]:
+            data = _from_base64(uri, comma + 1)
+        else:
+            data = unquote_to_bytes(uri[comma + 1 :])
+    except (ValueError, binascii.Error):
+        raise MediaRejected(
+            "A data URI can't be read: found no base64 after its comma, expected data:image/png;base64,….",
+            fix="Encode the file with base64, or give its path.",
+        ) from None
+
+    def read_at(at: int, length: int) -> bytes:
+        return bytes(data[at : at + length])
+
+    inspected = inspect(read_at(0, 65_536), len(data), read_at)
+    require_label(inspected, mime, said_by="the data URI")
+    return Medium(inspected=inspected, read_at=read_at)
+
+
+def _from_base64(text: str, start: int) -> bytearray:
+    """What stands in base64 from there on, decoded piece by piece. Raises ``ValueError``.
+
+    Read as browsers read it: percent-encoding is undone, blanks count for nothing, and padding may be left out.
+    """
+    if "%" in text:  # seldom: it costs a copy
+        text, start = unquote(text[start:]), 0
+    found, left, ended = bytearray(), "", False
+    for at in range(start, len(text), CHUNK):
+        piece = left + "".join(text[at : at + CHUNK].split())
+        whole = len(piece) & ~3
+        if ended and piece:
+            raise ValueError
+        found += base64.b64decode(piece[:whole], validate=True)
+        left, ended = piece[whole:], piece[:whole].endswith("=") or (ended and not piece)
+    if left and "=" not in left:
+        left += "=" * (4 - len(left))
+    return found + base64.b64decode(left, validate=True) if left else found
+
+
+def _sendable(medium: Medium) -> Medium:
+    """The medium, converted where no model takes its format."""
+    from kimi_mcp.media.convert import DECODERS, convert
+
+    found = medium.inspected
+    if found.mime not in DECODERS:
+        return medium
+    if medium.size > CONVERTED_MOST_BYTES:
+        raise MediaRejected(
+            f"The {found.name} is too large to be converted here: {medium.size:,} bytes, "
+            f"{CONVERTED_MOST_BYTES:,} at most.",
+            fix="Export it as png or jpeg.",
+        )
+    made = convert(medium.read_at(0, medium.size), found)
+    data = made.data
+    return Medium(
+        inspected=made.inspected,
+        read_at=lambda at, length: data[at : at + length],
+        converted_from=found.mime,
+        pages=found.frames or 1,
+    )

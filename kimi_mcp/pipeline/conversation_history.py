@@ -1,0 +1,119 @@
+"""Conversations: what comes before a call that continues one, and whose turn it is to add to it. I/O: the journal's.
+
+A conversation has no turns of its own: they are those of its runs, from its latest completed one backwards. So nothing
+is stored twice, a run that was cut leaves nothing behind, and branching is following another run.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kimi_mcp.core.errors import InvalidArguments, RunNotFound
+from kimi_mcp.core.types import Turn
+from kimi_mcp.runs import Run
+from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store.records import Record
+
+BRANCH = "run_"
+"""How the id of a run begins, which a call may give as its conversation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What a call continues."""
+
+    turns: tuple[Turn, ...] = ()
+    """The turns until now, the oldest first, each assistant turn with its exact reasoning."""
+    model_asked: str | None = None
+    """What was said of the model last time; None: nothing came before."""
+    model_id: str | None = None
+    """The catalogue's id of the model that was sent last time."""
+    provider: str | None = None
+    """Who answered last time."""
+
+    def with_asked(self, asked: Sequence[Turn]) -> tuple[Turn, ...]:
+        """The whole conversation with a call's turns at its end; of several system prompts the latest counts, first."""
+        turns = (*self.turns, *asked)
+        latest = next((turn for turn in reversed(turns) if turn.role == "system"), None)
+        others = tuple(turn for turn in turns if turn.role != "system")
+        return others if latest is None else (latest, *others)
+
+
+async def before(conversation_id: str | None, run: Run) -> Before:
+    """What comes before a run, once it is its turn, which it has until it has ended and that is written down.
+
+    ``conversation_id`` None starts a conversation; a run's id starts one that branches off behind that run. Raises
+    ``RunNotFound`` for an id that is not known, and ``InvalidArguments`` for a run that nothing can follow.
+    """
+    if conversation_id is None:
+        run.conversation_id, run.holds_turn = _new_id(), True
+        return Before()
+    if conversation_id.startswith(BRANCH):
+        record = await _completed(conversation_id, run)
+        run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
+        behind = await _behind(record, run)
+        if not behind.turns:
+            raise InvalidArguments(
+                "What that run asked was not written down: it can't be followed.",
+                fix="Leave `conversation_id` out to start a new conversation, and tell it what it needs in `prompt`.",
+            )
+        return behind
+    await _take_turn(conversation_id, run)
+    conversation = await run.journal.conversation(conversation_id)
+    run.follows = None if conversation is None else conversation.head
+    if run.follows is None:
+        return Before()  # its first turn was cut
+    head = await run.journal.find(run.follows, run.caller)
+    if head is None:
+        raise errors.gone()
+    return await _behind(head, run)
+
+
+def _new_id() -> str:
+    return f"conv_{secrets.token_hex(12)}"
+
+
+async def _completed(run_id: str, run: Run) -> Record:
+    record = await run.journal.find(run_id, run.caller)
+    if record is None:
+        raise RunNotFound(
+            "No run of that id is known to this server.",
+            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
+            + run.journal.keeps_how_long,
+        )
+    if record.running:
+        raise InvalidArguments(
+            "That run has not ended: nothing can follow it yet.",
+            fix="Wait for it with kimi_run, then give its `run_id` as `conversation_id` again.",
+        )
+    if record.outcome.status != "completed":
+        raise InvalidArguments(
+            f"That run is {record.outcome.status}: it left no answer that could be followed.",
+            fix="Give the id of a completed run, or of its conversation, as `conversation_id`.",
+        )
+    return record
+
+
+async def _take_turn(conversation_id: str, run: Run) -> None:
+    conversation = await run.journal.conversation(conversation_id)
+    if conversation is None or conversation.caller != run.caller:
+        raise RunNotFound(
+            "No conversation of that id is known to this server.",
+            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
+            + run.journal.keeps_how_long,
+        )
+    run.conversation_id = conversation_id
+    run.exchange.waits_for = "its turn in the conversation"
+    run.holds_turn = True  # before it is: whoever is cancelled while it is written down has it all the same
+    await run.journal.take_turn(conversation_id, run.id, run.is_live)
+
+
+async def _behind(record: Record, run: Run) -> Before:
+    return Before(
+        turns=await run.journal.history(record.id),
+        model_asked=record.outcome.model_asked,
+        model_id=record.model_id,
+        provider=record.outcome.provider,
+    )

@@ -1,0 +1,342 @@
+"""Reads a chat-completions body that somebody else wrote back into a request, so that the policy can judge it. Pure.
+
+It reads as the provider would: what the provider's dialect ignores is ignored here too, so a mode said in the wrong
+dialect is not the mode the answer would come in. ``not_judged`` names what of the body no rule has an opinion on: what
+a media file holds is never looked at, and is not counted among it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.profiles import Profile, ThinkingSwitch
+from kimi_mcp.core.types import SAMPLING, MediaPart, Mode, Part, Request, TextPart, ToolCall, Turn
+from kimi_mcp.policy.rules import load_rules
+
+_ROLES = ("system", "user", "assistant", "tool")
+
+_TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{2,63}")
+_MOST_TOOLS = 128
+"""Names and number of tools that raise no question (MoonshotAI/kimi-help-center, tool use)."""
+
+_DATA_URL = re.compile(r"data:(image|video)/[\w.+-]{1,40};base64,[A-Za-z0-9+/]+={0,2}")
+
+
+def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
+    """The request that a saved body makes of that profile.
+
+    Raises ``InvalidArguments`` naming the place where the body is no chat-completions request.
+    """
+    messages = _list(body, "messages", "the body")
+    if not messages:
+        raise _odd("`messages` is missing or empty")
+    limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
+    limit = next((value for value in limits if value is not None), None)
+    return Request(
+        mode=_mode(body, profile),
+        turns=tuple(_turn(message, index, profile) for index, message in enumerate(messages)),
+        sampling={name: value for name in SAMPLING if (value := _number(body, name)) is not None},
+        max_tokens=limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None,
+        effort=effort if isinstance(effort := body.get("reasoning_effort"), str) else None,
+        tools=tuple(_function(tool, index) for index, tool in enumerate(_list(body, "tools", "the body"))),
+        tool_choice=cast(Any, body.get("tool_choice")),
+        response_schema=_schema(body),
+        model_asked=model if isinstance(model := body.get("model"), str) else profile.model.id,
+    )
+
+
+def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
+    """The mode the answer would come in: thinking is on unless the provider's own switch turns it off."""
+    said: Any = None
+    match profile.switch:
+        case "thinking-object" | "reasoning-effort":  # models with efforts refuse the object, they don't ignore it
+            said = _mapping(body.get("thinking")).get("type") != "disabled"
+        case "chat-template":
+            said = _mapping(body.get("chat_template_kwargs")).get("thinking", True)
+        case "reasoning-object":
+            said = _mapping(body.get("reasoning")).get("enabled", True)
+        case "none":
+            said = True
+    return "instant" if said is False else "thinking"
+
+
+def _turn(message: Any, index: int, profile: Profile) -> Turn:
+    place = f"messages[{index}]"
+    if not isinstance(message, dict) or (role := cast(dict[str, Any], message).get("role")) not in _ROLES:
+        raise _odd(f"{place} has no role of {', '.join(_ROLES)}")
+    message = cast(dict[str, Any], message)
+    read_names = profile.provider.reasoning_send[:1] or ("reasoning_content",)
+    reasoning = next((text for name in read_names if isinstance(text := message.get(name), str)), None)
+    answers = message.get("tool_call_id")
+    return Turn(
+        role=cast(Any, role),
+        parts=_parts(message.get("content"), place),
+        reasoning=reasoning if role == "assistant" else None,
+        tool_calls=tuple(_call(call, place) for call in _list(message, "tool_calls", place)),
+        tool_call_id=answers if isinstance(answers, str) else None,
+    )
+
+
+def _parts(content: Any, place: str) -> tuple[Part, ...]:
+    if content is None:
+        return ()
+    if isinstance(content, str):
+        return (TextPart(text=content),)
+    if not isinstance(content, list):
+        raise _odd(f"{place}.content is neither text nor a list of parts")
+    return tuple(_part(part, f"{place}.content[{index}]") for index, part in enumerate(cast(list[Any], content)))
+
+
+def _part(part: Any, place: str) -> Part:
+    part = _mapping(part)
+    match part.get("type"):
+        case "text" if isinstance(text := part.get("text"), str):
+            return TextPart(text=text)
+        case "image_url" | "video_url" as kind:
+            media = part.get(kind)
+            url = media if isinstance(media, str) else _mapping(media).get("url")
+            if isinstance(url, str):
+                return MediaPart(kind="image" if kind == "image_url" else "video", url=url)
+        case _:
+            pass
+    raise _odd(f"{place} is no part of type text, image_url or video_url")
+
+
+def _call(call: Any, place: str) -> ToolCall:
+    call = _mapping(call)
+    function = _mapping(call.get("function"))
+    said = {"id": call.get("id", ""), "name": function.get("name"), "arguments": function.get("arguments", "")}
+    if not all(isinstance(value, str) for value in said.values()):
+        raise _odd(f"a tool call of {place} lacks its id, name or arguments")
+    return ToolCall(**cast(dict[str, str], said))
+
+
+def _function(tool: Any, index: int) -> Mapping[str, Any]:
+    tool = _mapping(tool)
+    function = _mapping(tool.get("function"))
+    if tool.get("type") == "function" and not function:
+        raise _odd(f"tools[{index}] has no function")
+    return function or {"name": str(tool.get("type", "")), "parameters": {"type": "object"}}
+
+
+def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    wanted = _mapping(_mapping(body.get("response_format")).get("json_schema")).get("schema")
+    return cast(Mapping[str, Any], wanted) if isinstance(wanted, Mapping) else None
+
+
+def _number(body: Mapping[str, Any], name: str) -> float | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _odd(f"`{name}` is no number")
+    return value
+
+
+def _list(holder: Mapping[str, Any], name: str, place: str) -> list[Any]:
+    value = holder.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _odd(f"`{name}` of {place} is no list")
+    return cast(list[Any], value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+
+
+def _odd(what: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"This is no chat-completions body: {what}.", fix="Save the JSON body that is sent to /chat/completions."
+    )
+
+
+# ── what no rule reads ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """A saved body, and what was read of it."""
+
+    body: Mapping[str, Any]
+    request: Request
+    profile: Profile
+
+
+def not_judged(body: Mapping[str, Any], profile: Profile) -> tuple[str, ...]:
+    """The top-level fields that no rule reads for that profile, or that hold what no rule reads, in their order.
+
+    Nothing is said against them: the provider may take them, ignore them or refuse the request for them.
+    Raises ``InvalidArguments`` like ``read_body``.
+    """
+    saved = _Saved(body=body, request=read_body(body, profile), profile=profile)
+    judged = {**_JUDGED, **_SWITCHES[profile.switch]}
+    fields = {"model": None, **body}  # a body that names no model is no request yet
+    return tuple(name for name, value in fields.items() if name not in judged or not judged[name](value, saved))
+
+
+def _model_said(value: Any, saved: _Saved) -> bool:
+    return value == saved.profile.serving.wire_id
+
+
+def _stream_said(value: Any, saved: _Saved) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _stream_options_said(value: Any, saved: _Saved) -> bool:
+    known = saved.profile.provider.streams_usage and saved.body.get("stream") is True
+    return value is None or (known and value in ({"include_usage": True}, {"include_usage": False}))
+
+
+def _limit_said(value: Any, saved: _Saved) -> bool:
+    return value is None or (type(value) is int and value == saved.request.max_tokens)
+
+
+def _sampling_said(name: str) -> Callable[[Any, _Saved], bool]:
+    def said(value: Any, saved: _Saved) -> bool:
+        ruled = any(name in rule.options["fields"] for rule in load_rules().values() if rule.kind == "fixed-sampling")
+        unpublished = saved.profile.fixed(saved.request.mode) is None and saved.profile.provider.self_hosted
+        fits = value is None or name != "n" or isinstance(value, int)  # ``n: 1.0`` is refused
+        return ruled and fits and not unpublished
+
+    return said
+
+
+def _tools_said(value: Any, saved: _Saved) -> bool:
+    if not value:
+        return True
+    names = [function.get("name") for function in saved.request.tools]
+    return (
+        saved.profile.provider.moonshot_schemas
+        and len(names) == len({str(name) for name in names}) <= _MOST_TOOLS
+        and all(_mapping(tool).get("type") == "function" for tool in value)
+        and all(isinstance(name, str) and _TOOL_NAME.fullmatch(name) for name in names)
+    )
+
+
+def _tool_choice_said(value: Any, saved: _Saved) -> bool:
+    if value is None or value in ("auto", "none"):
+        return True
+    tools = [function.get("name") for function in saved.request.tools]
+    named = _mapping(_mapping(value).get("function")).get("name")
+    if tools and (value == "required" or named in tools):
+        return True
+    taken = value == "required" and saved.profile.model.forced_tool_choice_thinking
+    return saved.request.mode == "thinking" and not taken  # tool-choice-thinking objects
+
+
+def _response_format_said(value: Any, saved: _Saved) -> bool:
+    if value in (None, {"type": "text"}, {"type": "json_object"}):
+        return True
+    named = _mapping(_mapping(value).get("json_schema")).get("name")
+    return (
+        saved.profile.provider.moonshot_schemas
+        and _mapping(value).get("type") == "json_schema"
+        and isinstance(named, str)
+        and named != ""
+        and saved.request.response_schema is not None
+    )
+
+
+def _messages_said(value: Any, saved: _Saved) -> bool:
+    """Whether the conversation is whole: nothing blank, nothing unknown, each tool call answered in its turn."""
+    known: set[str] = set()
+    open_calls: set[str] = set()
+    for message, turn in zip(value, saved.request.turns, strict=True):
+        if turn.role == "tool":
+            if turn.tool_call_id not in known:
+                return False
+            open_calls.discard(turn.tool_call_id)
+        elif open_calls:
+            return False
+        open_calls |= {call.id for call in turn.tool_calls}
+        known |= open_calls
+        if not _message_said(message, turn, saved.profile):
+            return False
+    return not open_calls
+
+
+def _message_said(message: Mapping[str, Any], turn: Turn, profile: Profile) -> bool:
+    own = {"assistant": ("tool_calls", *profile.provider.reasoning_send), "tool": ("tool_call_id",)}
+    fields = {"role", "content", *own.get(turn.role, ())}
+    reasoning = [message.get(name) for name in profile.provider.reasoning_send]
+    texts = [part.text for part in turn.parts if isinstance(part, TextPart)]
+    if turn.role == "tool":
+        filled = message.get("content") is not None
+    else:
+        filled = all(text.strip() for text in texts) and (bool(turn.parts) or _only_calls(message, turn))
+    return (
+        fields.issuperset(message)
+        and all(text is None or isinstance(text, str) for text in reasoning)
+        and all(call.id and call.name for call in turn.tool_calls)
+        and filled
+        and (not turn.media or turn.role in ("user", "tool"))
+        and all(_media_said(part) for part in turn.media)
+    )
+
+
+def _only_calls(message: Mapping[str, Any], turn: Turn) -> bool:
+    return bool(turn.tool_calls) and message.get("content") is None
+
+
+def _media_said(part: MediaPart) -> bool:
+    """Whether a rule reads all of a URL: of ``ms://`` nobody looks whether the file is there."""
+    if not part.url.startswith("data:"):
+        return not part.url.startswith("ms:")
+    found = _DATA_URL.fullmatch(part.url)
+    return found is not None and found[1] == part.kind
+
+
+_JUDGED: Mapping[str, Callable[[Any, _Saved], bool]] = {
+    "model": _model_said,
+    "messages": _messages_said,
+    "stream": _stream_said,
+    "stream_options": _stream_options_said,
+    "max_tokens": _limit_said,
+    "max_completion_tokens": _limit_said,
+    **{name: _sampling_said(name) for name in SAMPLING},
+    "tools": _tools_said,
+    "tool_choice": _tool_choice_said,
+    "response_format": _response_format_said,
+}
+"""For each field that is read for every profile: whether all that it holds is."""
+
+
+def _thinking_said(value: Any, saved: _Saved) -> bool:
+    return value in (None, {"type": "enabled"}, {"type": "disabled"})
+
+
+def _thinking_ended(value: Any, saved: _Saved) -> bool:
+    return value is None or _mapping(value).get("type") == "disabled"  # the one that always-thinks objects to
+
+
+def _effort_said(value: Any, saved: _Saved) -> bool:
+    return value is None or value in saved.profile.model.efforts
+
+
+def _object_said(switch: str, effort: str) -> Callable[[Any, _Saved], bool]:
+    def said(value: Any, saved: _Saved) -> bool:
+        told = _mapping(value)
+        return value is None or (
+            isinstance(value, Mapping)
+            and {switch, effort}.issuperset(told)
+            and isinstance(told.get(switch, True), bool)
+            and _effort_said(told.get(effort), saved)
+        )
+
+    return said
+
+
+_SWITCHES: Mapping[ThinkingSwitch, Mapping[str, Callable[[Any, _Saved], bool]]] = {
+    "thinking-object": {"thinking": _thinking_said},
+    "reasoning-effort": {"thinking": _thinking_ended, "reasoning_effort": _effort_said},
+    "chat-template": {"chat_template_kwargs": _object_said("thinking", "thinking_effort")},
+    "reasoning-object": {"reasoning": _object_said("enabled", "effort")},
+    "none": {},
+}
+"""The fields that a profile's own switch reads: likewise."""

@@ -1,0 +1,101 @@
+"""``Account``: what one account is asked a minute, by all calls and swarms together, and what it was told it may be.
+
+Pure, no I/O: time comes in as a clock. Moonshot counts requests and tokens a minute per account, over all models and
+keys, and counts the tokens that are asked for (``max_completion_tokens``), not those that come (MoonshotAI/
+kimi-help-center, rate limits). Nobody tells a limit beforehand; a refusal names it: ``max RPM: 3``, ``max TPM: 64000``,
+``max concurrency: 1`` (the same, error codes).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from kimi_mcp.core.limiter import Places
+from kimi_mcp.provider.failures import NamedLimit
+from kimi_mcp.provider.retry import LONGEST_WAIT_S
+
+WINDOW_S = 60.0
+"""Seconds of the minute that limits are counted over."""
+
+FORGETS_S = 600.0
+"""Seconds without a refusal after which a limit is forgotten: an account may have been raised meanwhile."""
+
+_NAMED = re.compile(r"\bmax(?:imum)?(?: organization)? (RPM|TPM|concurrency):?\s{0,3}(\d{1,12})", re.IGNORECASE)
+_OTHERWISE = re.compile(r"\b(RPM|TPM|concurrency) rate limit\b.{0,80}?\blimit:?\s{0,3}(\d{1,12})", re.IGNORECASE)
+
+
+def limit_in(message: str) -> NamedLimit | None:
+    """The limit that a provider's refusal names; None where it names none."""
+    found = _NAMED.search(message) or _OTHERWISE.search(message)
+    if found is None or not (most := int(found[2])):
+        return None
+    match found[1].lower():
+        case "rpm":
+            return "requests", most
+        case "tpm":
+            return "tokens", most
+        case _:
+            return "at-once", most
+
+
+class Account:
+    """One key at one base URL. Mutable."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.places = Places(inf)
+        """Where requests that yield wait for one another, once it is known how many may be under way at once."""
+        self._clock = clock
+        self._sent: deque[tuple[float, int]] = deque()
+        self._tokens = 0
+        self._most: dict[str, int] = {}
+        self._refused_at = self._opens_at = float("-inf")
+
+    @property
+    def last_minute(self) -> tuple[int, int]:
+        """Requests of the last minute, and the tokens that they sent and asked for."""
+        self._forget()
+        return len(self._sent), self._tokens
+
+    def sent(self, tokens: int) -> None:
+        """A request goes out that sends and asks for so many tokens."""
+        self._forget()  # nobody else may ever ask: only requests that yield do
+        self._sent.append((self._clock(), tokens))
+        self._tokens += tokens
+
+    def _forget(self) -> None:
+        """Drop what is older than the window."""
+        before = self._clock() - WINDOW_S
+        while self._sent and self._sent[0][0] <= before:
+            self._tokens -= self._sent.popleft()[1]
+
+    def refused(self, limit: NamedLimit | None, wait_s: float | None) -> None:
+        """A request was refused for its rate: ``limit`` is what the refusal named, ``wait_s`` what it asked to wait."""
+        self._refused_at = self._clock()
+        if wait_s and wait_s <= LONGEST_WAIT_S:  # longer ones are not sat out
+            self._opens_at = max(self._opens_at, self._refused_at + wait_s)
+        if limit is not None:
+            counts, most = limit
+            self._most[counts] = most
+            if counts == "at-once":
+                self.places.most = max(1, most - 1)  # one is left for those that don't yield
+
+    def wait_for(self, tokens: int) -> float:
+        """Seconds until a request of so many tokens fits into what the account may be asked; 0: it does now."""
+        now = self._clock()
+        if now < self._opens_at:
+            return self._opens_at - now
+        if now - self._refused_at > FORGETS_S:
+            self._most.clear()
+            self.places.most = inf
+        most_requests = self._most.get("requests", inf)
+        most_tokens = max(self._most.get("tokens", inf), tokens)
+        requests, in_all = self.last_minute
+        wait = 0.0
+        for at, each in self._sent:
+            if requests + 1 <= most_requests and in_all + tokens <= most_tokens:
+                break
+            requests, in_all, wait = requests - 1, in_all - each, at + WINDOW_S - now
+        return wait

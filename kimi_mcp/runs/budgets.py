@@ -1,0 +1,100 @@
+"""``Limits``: what one call and one day may cost, and whose price counts where none is known. I/O: the journal's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kimi_mcp import policy
+from kimi_mcp.core.errors import BudgetExceeded, KimiError
+from kimi_mcp.core.pricing import counted_usd, dollars
+from kimi_mcp.core.profiles import Price
+
+if TYPE_CHECKING:
+    from kimi_mcp.core.outcome import Outcome
+    from kimi_mcp.runs.run import Run
+    from kimi_mcp.runs.store.store import Journal
+
+
+class Limits:
+    """The spending limits of an operator, in US dollars; None where there is none."""
+
+    def __init__(
+        self,
+        *,
+        call_usd: float | None = None,
+        day_usd: float | None = None,
+        dearest: Callable[[], Price] | None = None,
+    ) -> None:
+        self.day_usd = day_usd
+        """What all runs of a day (UTC) may cost together, those of every server on the same data folder."""
+        self._call_usd, self._dearest = call_usd, dearest
+
+    def counted_usd(self, run: Run) -> float:
+        """What a run counts so far."""
+        return run.counted_usd(self.dearest_price())
+
+    def dearest_price(self) -> Price | None:
+        """What limits count where the price is unknown."""
+        return self._dearest() if self._dearest is not None else None
+
+    def check(self, run: Run) -> None:
+        """Raise ``BudgetExceeded`` where one call costs more than it may; a swarm has a budget of its own."""
+        if run.work is not None or self._call_usd is None:
+            return
+        counted = self.counted_usd(run)
+        if counted > self._call_usd:
+            begun = "costs" if run.attempts else "would start at"
+            raise BudgetExceeded(
+                f"The call {begun} about {dollars(counted)}; a call may cost {dollars(self._call_usd)}.",
+                fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
+            )
+
+    def overrun(self, run: Run, outcome: Outcome) -> Outcome:
+        """The outcome of a call, with a warning where it costs more than it may though nothing stopped it."""
+        stopped = isinstance(outcome.error, BudgetExceeded)
+        if run.work is not None or self._call_usd is None or stopped or not run.attempts:
+            return outcome
+        spent = self.counted_usd(run) if outcome.cost_usd is None else outcome.cost_usd
+        if spent <= self._call_usd:
+            return outcome
+        field, asked = "KIMI_BUDGET_USD_PER_CALL", self._call_usd
+        warned = policy.reported("budget-overrun", field=field, asked=asked, sent=round(spent, 6))
+        return replace(outcome, policy=(*outcome.policy, warned))
+
+    def watch(self, run: Run) -> None:
+        """Have a call stopped by the chunk that makes it cost more than it may, not by the next look at it."""
+        plan = run.plan
+        price = None if plan is None else plan.profile.price or self.dearest_price()
+        if run.work is not None or self._call_usd is None or price is None or not price.output:
+            return
+        fold, left = run.exchange.fold, self._call_usd - self.counted_usd(run)
+        fold.watch(fold.tokens + int(left / counted_usd(0, 1, price)), partial(self._stop_beyond, run))
+
+    def _stop_beyond(self, run: Run) -> None:
+        try:
+            self.check(run)
+        except BudgetExceeded as reached:
+            run.stop(reached)
+
+    async def hold(self, live: Iterable[Run], journal: Journal) -> None:
+        """Stop what costs more than it may by now; what has arrived is its answer."""
+        runs = list(live)
+        for run in runs:
+            self._stop_beyond(run)
+        if self.day_usd is None:
+            return
+        try:
+            spent = await journal.spent_today_usd()
+        except KimiError:
+            return
+        if spent > self.day_usd:
+            for run in runs:
+                run.stop(
+                    BudgetExceeded(
+                        f"Today's spending limit is reached: about {dollars(spent)} of {dollars(self.day_usd)}.",
+                        fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
+                    )
+                )

@@ -1,0 +1,188 @@
+"""How the journal is, looked at without changing a byte of it. I/O: reads the data folder.
+
+Nothing is created, migrated, cleared away or moved aside here: that is for who writes. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kimi_mcp.core.errors import KimiError, NotConfigured
+from kimi_mcp.core.settings import Settings
+from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store.paths import FILE, folder_of
+
+PATIENCE_S = 1.0
+"""Seconds for which a lock of another program is waited out."""
+
+CHECKED_BYTES = 256 << 20
+"""The largest file that is read from end to end to see whether it is whole."""
+
+TIGHT_BYTES = 64 << 20
+"""Free bytes on its disk below which it is worth a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What was seen of the journal."""
+
+    kept: bool = True
+    """Whether anything is written down."""
+    folder: Path | None = None
+    """The data folder; None: it is kept in a database elsewhere, or not at all."""
+    there: bool = False
+    """Whether it was begun."""
+    size: int = 0
+    """Bytes on disk."""
+    runs: int | None = None
+    """How many runs it holds; None: it can't be read."""
+    free: int | None = None
+    """Free bytes on its disk."""
+    error: KimiError | None = None
+    """Why no call could use it."""
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether its disk is nearly full."""
+        return self.free is not None and self.free < TIGHT_BYTES
+
+    def as_json(self) -> dict[str, Any]:
+        """What was seen, as JSON."""
+        return {
+            "kept": self.kept,
+            "folder": None if self.folder is None else str(self.folder),
+            "there": self.there,
+            "bytes": self.size,
+            "runs": self.runs,
+            "opens": self.kept and self.error is None,
+        }
+
+
+def survey(settings: Settings) -> Survey:
+    """Look at the journal that the settings name."""
+    if settings.journal == "off":
+        return Survey(kept=False)
+    if settings.database_url is not None:
+        return _of_url(settings.database_url, folder_of(settings))
+    folder = folder_of(settings)
+    file = folder / FILE
+    try:
+        if not file.exists():
+            return Survey(folder=folder, free=_free(folder), error=_unwritable(folder))
+        files = [file, *(file.with_name(file.name + ending) for ending in ("-wal", "-shm"))]
+        size = sum(each.stat().st_size for each in files if each.exists())
+        free = _free(folder)
+        unwritable = _unwritable(folder, file)
+    except OSError as fault:
+        return Survey(folder=folder, there=True, error=errors.of_folder(fault))
+    try:
+        runs = _count(file, size)
+    except KimiError as error:
+        return Survey(folder=folder, there=True, size=size, free=free, error=error)
+    return Survey(folder=folder, there=True, size=size, runs=runs, free=free, error=unwritable)
+
+
+def _count(file: Path, size: int) -> int:
+    """How many runs a file holds; 0 where it was not begun. Raises ``NotConfigured`` for one that can't be used."""
+    from kimi_mcp.runs.store.tables import VERSION
+
+    if size == 0:
+        return 0
+    try:
+        with closing(_opened(file)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "about" not in tables:
+                return 0
+            found = connection.execute("SELECT value FROM about WHERE name = 'version'").fetchone()
+            version = int(found[0]) if found else 0
+            if version > VERSION:
+                raise errors.newer(version, VERSION)
+            if size <= CHECKED_BYTES and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise _damaged()
+            return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+    except (sqlite3.Error, ValueError) as fault:
+        raise _damaged() if errors.code_of(fault) in errors.DAMAGED else errors.told(fault) from None
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """A connection that can't write, and makes no file beside this one where nobody has it open."""
+    in_use = file.with_name(file.name + "-wal").exists()
+    connection = _connected(file, "mode=ro" if in_use else "immutable=1")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if os.access(file.parent, os.W_OK):
+            raise
+        return _connected(file, "immutable=1")  # SQLite may not put its other files there: what they hold is missed
+    return connection
+
+
+def _connected(file: Path, how: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE_S)
+
+
+def _of_url(url: str, folder: Path) -> Survey:
+    """What can be said of a database by its URL, of which nothing is shown: a password may stand in it."""
+    from sqlalchemy import func, inspect, select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from kimi_mcp.runs.store import binding
+    from kimi_mcp.runs.store.database import made_engine, version_of
+    from kimi_mcp.runs.store.remote import ANSWERS_WITHIN_S, Connections
+    from kimi_mcp.runs.store.tables import VERSION, about, runs
+
+    try:
+        engine = made_engine(url)
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
+            return Survey()  # to look would make it
+        connections = Connections()
+        connections.watch(engine)
+        with connections.bounded(ANSWERS_WITHIN_S), closing(engine.connect()) as connection:
+            if not inspect(connection).has_table(about.name):
+                return Survey()
+            if (version := version_of(connection)) > VERSION:
+                raise errors.newer(version, VERSION)
+            binding.check(connection, folder)
+            count = connection.execute(select(func.count()).select_from(runs)).scalar_one()
+    except KimiError as error:
+        return Survey(error=error)
+    except SQLAlchemyError as fault:
+        return Survey(error=_damaged() if errors.code_of(fault) in errors.DAMAGED else errors.told(fault, by_url=True))
+    return Survey(there=True, runs=count)
+
+
+def _damaged() -> NotConfigured:
+    return NotConfigured(
+        "The journal is damaged: the next call is refused, and keeps the file under another name beside a new one.",
+        fix="What it holds may be had back by sqlite3's `.recover`; copy it first.",
+    )
+
+
+def _unwritable(folder: Path, file: Path | None = None) -> NotConfigured | None:
+    """The error for a place where no journal could be written; None where one could."""
+    there = _nearest(folder)
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and (file is None or os.access(file, os.W_OK)):
+        return None
+    return errors.of_folder(PermissionError(13, "") if there.is_dir() else NotADirectoryError(20, ""))
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(_nearest(folder)).free
+    except OSError:
+        return None
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    for place in (folder, *folder.absolute().parents):
+        if place.exists():
+            return place
+    return folder

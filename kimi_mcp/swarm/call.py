@@ -1,0 +1,109 @@
+"""``SwarmCall``: what one call of ``kimi_swarm`` asks for, and the prompts that its items make. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from kimi_mcp.core.errors import InvalidArguments
+
+PLACE = "{{item}}"
+"""Where an item goes in the prompt."""
+
+FEWEST_ITEMS, MOST_ITEMS = 2, 128
+"""How many items a swarm takes, as Kimi Code has it (MoonshotAI/kimi-code, features/swarm)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmCall:
+    """What a swarm is asked for, once its arguments were validated."""
+
+    prompt: str
+    """Verbatim; with items it holds ``{{item}}``."""
+    items: tuple[str, ...] = ()
+    """One sub-agent an item; empty: a main agent gives out the work."""
+    max_agents: int | None = None
+    """Sub-agents at most; None: left open."""
+    max_steps: int | None = None
+    """Steps of the main agent at most; None: left open."""
+    max_agent_steps: int | None = None
+    """Steps of a sub-agent at most; None: left open."""
+    max_cost_usd: float | None = None
+    """US dollars at most; None: the setting alone decides."""
+    tools: tuple[str, ...] | None = None
+    """Patterns of the tools that sub-agents get; None: the default."""
+    model: str | None = None
+    """The ``model`` argument; None: the setting decides."""
+    provider: str | None = None
+    """The ``provider`` argument; None: the settings decide."""
+    known_tools: Mapping[str, str] | None = None
+    """What the tools were when it began, by hash; None: it begins. One that is another now is not called any more."""
+    known_definitions: Sequence[Mapping[str, Any]] | None = None
+    """The tools as its agents were told of them when it began; None: it begins."""
+    known_servers: Sequence[str] = ()
+    """The servers of ``KIMI_SWARM_MCP`` whose tools those are: who goes on with it must have them."""
+    first_provider: str | None = None
+    """The provider that it began with, and goes on with wherever it is taken up; None: it begins."""
+    first_model: str | None = None
+    """The same of the model, which ``auto`` takes first."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What another server needs to go on with it; ``of_json`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, task: Mapping[str, Any]) -> SwarmCall:
+        """The call that was written down; raises ``InvalidArguments`` for one that another version wrote."""
+        known = {each.name for each in fields(cls)}
+        if task.keys() <= known and {"prompt", "items", "tools"} <= task.keys():
+            with suppress(ValidationError):
+                return TypeAdapter(cls).validate_python(dict(task))
+        raise InvalidArguments(
+            "This run was begun by another version of kimi-mcp, and its server has died.",
+            fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each item's sub-agent is called: the item, in one line."""
+        return tuple(" ".join(item.split())[:80] for item in self.items)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What each item's sub-agent is asked: the prompt with the item in its place."""
+        return tuple(self.prompt.replace(PLACE, item) for item in self.items)
+
+
+def checked(call: SwarmCall) -> SwarmCall:
+    """The call, where its items are of use; raises ``InvalidArguments`` that names what is not."""
+    items = call.items
+    if not items:
+        return call
+    if not FEWEST_ITEMS <= len(items) <= MOST_ITEMS:
+        raise InvalidArguments(
+            f"`items` has {len(items)} {'entry' if len(items) == 1 else 'entries'}; a swarm takes {FEWEST_ITEMS} to "
+            f"{MOST_ITEMS}.",
+            fix="Ask kimi_think for a single one." if len(items) == 1 else "Split `items` among several calls.",
+        )
+    if PLACE not in call.prompt:
+        raise InvalidArguments(
+            f"`prompt` has no {PLACE}, so every sub-agent would be asked the same.",
+            fix=f"Write {PLACE} into `prompt` where the item belongs, or leave `items` out.",
+        )
+    seen: dict[str, int] = {}
+    for number, item in enumerate(items, 1):
+        first = seen.setdefault(item.strip(), number)
+        if first != number:
+            raise InvalidArguments(
+                f"`items` {first} and {number} are the same.", fix="Name each item once: every one is paid for."
+            )
+    if call.max_agents is not None and call.max_agents < len(items):
+        raise InvalidArguments(
+            f"`items` has {len(items)} entries, `max_agents` allows {call.max_agents}.",
+            fix="Raise `max_agents`, leave it out, or give fewer `items`.",
+        )
+    return call

@@ -1,0 +1,1 @@
+"""What needs a checkout: the generators of documents and manifests. Not part of the wheel."""

@@ -1,0 +1,63 @@
+"""The table of error codes: when each comes, and what to do about it. Reads the package's own code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from kimi_mcp.core import errors
+from kimi_mcp.core.errors import Code, KimiError
+from scripts.generate.markdown import as_code, table
+
+_NEXT: Mapping[Code, str] = {
+    "invalid_arguments": "Change the argument that `fix` names.",
+    "policy_refused": "`rule` names the rule, `fix` what it would take.",
+    "not_configured": "Set the variable that `fix` names and restart the server.",
+    "path_refused": "Name a file within the roots, or set KIMI_ROOTS. Keys and links are never read.",
+    "url_refused": "Give a public https URL, or the path of a copy.",
+    "media_rejected": "Give what `fix` asks for: a whole file, another format, a smaller one, or the other tool.",
+    "budget_exceeded": "Raise the limit that `fix` names.",
+    "run_not_found": "Call `kimi_run` without `run_id`: it lists the runs that are there.",
+    "auth_failed": "Check which platform the key was made for, and where KIMI_PROVIDER and KIMI_BASE_URL send it.",
+    "quota_exhausted": "Top up the account, or set another KIMI_PROVIDER. Asking again does not help.",
+    "rate_limited": "Wait, or lower KIMI_MAX_CONCURRENCY or `max_tokens`: the limit counts what was asked for.",
+    "overloaded": "Ask later, or set another KIMI_PROVIDER.",
+    "model_not_served": "Leave `model` out, or name one that the provider serves.",
+    "context_too_long": "Shorten the prompt, or name a model with a longer context.",
+    "content_filtered": "Reword the prompt.",
+    "upstream_timeout": "Ask again, or raise the timeout that `fix` names.",
+    "upstream_broken": "Ask again; if it stays, look for a proxy that cuts streams.",
+    "upstream_unreachable": "Check the network, the proxy variables and KIMI_BASE_URL.",
+    "answer_cut_off": "Raise `max_tokens` to the number in `fix`, or ask for less at once.",
+    "cancelled": "Ask again if the answer is still wanted.",
+    "internal": "Report it with the server's log lines.",
+}
+"""What a caller does about each code, beside the ``fix`` that the error itself brings."""
+
+
+def error_codes() -> str:
+    """Every code that is raised today: when, and what to do; then the ones that nothing raises yet, if any."""
+    text = "\n".join(_code_in_use(Path(errors.__file__).parents[1]))
+    raised: dict[Code, list[type[KimiError]]] = {}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
+    for leaf in (kind for kind in kinds if not kind.__subclasses__()):
+        if re.search(rf"\b{leaf.__name__}\b", text):
+            raised.setdefault(leaf.code, []).append(leaf)
+    rows = [
+        (
+            f"`{code}`",
+            " Or: ".join(str(leaf.__doc__).replace("``", "`") for leaf in leaves),
+            "yes" if leaves[0].retryable else "no",
+            _NEXT[code],
+        )
+        for code, leaves in raised.items()
+    ]
+    head = ("code", "when", "may work later unchanged", "what to do")
+    later = as_code(code for code in _NEXT if code not in raised)
+    return table(head, rows) + (f"\n\nReserved, and raised by nothing yet: {later}." if later else "")
+
+
+def _code_in_use(package: Path) -> Iterable[str]:
+    """The package's code, but for the errors themselves."""
+    return (path.read_text("utf-8") for path in package.rglob("*.py") if path != Path(str(errors.__file__)))

@@ -1,0 +1,190 @@
+"""Everything under ``manifests/``: what registries, hosts and AIMS install from. Reads the facts it is made from.
+
+``python -m scripts.generate`` writes it; nobody edits it. ``facts`` holds the one constant that says whether the
+package is published, and with it how every manifest starts the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.manifests import documents, plugins
+from scripts.manifests.facts import PLUGIN, PUBLISHED, ROOT, Facts, read_facts
+
+__all__ = ["FOLDER", "SHELVES", "Shelf", "files"]
+
+FOLDER = "manifests"
+"""Where they lie in the checkout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """One folder of manifests: for whom, and what is in it."""
+
+    folder: str
+    """Its name."""
+    reader: str
+    """Who reads it."""
+    use: str
+    """How it is used."""
+    files: Mapping[str, Callable[[Facts], str]]
+    """Its files, and what makes each."""
+    start: str = "command"
+    """How the server is started: ``package`` needs the published one, ``command`` the installed one until then,
+    ``own`` brings it along, ``none`` starts nothing."""
+
+
+def _host(id: str) -> Callable[[Facts], str]:
+    return lambda facts: plugins.host_snippet(facts, id)
+
+
+_SKILL = f"skills/{documents.SKILL_NAME}/SKILL.md"
+
+SHELVES: tuple[Shelf, ...] = (
+    Shelf(
+        folder="aims",
+        reader="AIMS",
+        use="Put the document among AIMS's skills and the two entries into its registry and its list of MCP tools.",
+        files={
+            documents.AIMS_FILE: documents.aims_document,
+            "registry-entry.ts": documents.aims_registry_entry,
+            "mcp-tool-entry.ts": documents.aims_tool_entry,
+        },
+    ),
+    Shelf(
+        folder="mcp-registry",
+        reader="the MCP registry",
+        use="Submit it with the registry's publisher.",
+        files={"server.json": plugins.registry},
+        start="package",
+    ),
+    Shelf(
+        folder="mcpb",
+        reader="Claude Desktop and other hosts that take bundles",
+        use="`make bundle` packs `dist/kimi-mcp-VERSION.mcpb`; open it with the host.",
+        files={"manifest.json": plugins.mcpb},
+        start="own",
+    ),
+    Shelf(
+        folder="agent-plugins",
+        reader="hosts that take Agent Plugins 1.0.0",
+        use="Add the folder as a plugin.",
+        files={
+            "plugin.json": plugins.agent_plugin,
+            "mcp.json": plugins.agent_plugin_servers,
+            _SKILL: documents.agent_skill,
+        },
+    ),
+    Shelf(
+        folder="claude-code",
+        reader="Claude Code",
+        use="`claude plugin marketplace add ./manifests/claude-code`, then `claude plugin install kimi@kimi-mcp`.",
+        files={
+            ".claude-plugin/marketplace.json": plugins.claude_marketplace,
+            f"{PLUGIN}/.claude-plugin/plugin.json": plugins.claude_plugin,
+            f"{PLUGIN}/.mcp.json": plugins.claude_servers,
+            f"{PLUGIN}/README.md": documents.plugin_readme,
+            f"{PLUGIN}/{_SKILL}": documents.agent_skill,
+        },
+    ),
+    Shelf(
+        folder="gemini-cli",
+        reader="Gemini CLI",
+        use="`gemini extensions install ./manifests/gemini-cli`",
+        files={"gemini-extension.json": plugins.gemini_extension, _SKILL: documents.agent_skill},
+    ),
+    Shelf(
+        folder="codex", reader="Codex", use="Put it into `~/.codex/config.toml`.", files={"config.toml": _host("codex")}
+    ),
+    Shelf(
+        folder="kimi-code",
+        reader="Kimi Code",
+        use="Put it into `~/.kimi-code/mcp.json`.",
+        files={"mcp.json": _host("kimi-code")},
+    ),
+    Shelf(
+        folder="vscode",
+        reader="VS Code",
+        use="Put it into a project's `.vscode/mcp.json`.",
+        files={"mcp.json": _host("vscode")},
+    ),
+    Shelf(
+        folder="cursor",
+        reader="Cursor",
+        use="Put it into `~/.cursor/mcp.json`, or open the link.",
+        files={"mcp.json": _host("cursor"), "install-link.txt": plugins.cursor_link},
+    ),
+    Shelf(folder="zed", reader="Zed", use="Put it into Zed's `settings.json`.", files={"settings.json": _host("zed")}),
+    Shelf(
+        folder="goose",
+        reader="Goose",
+        use="Put it into `~/.config/goose/config.yaml`.",
+        files={"config.yaml": _host("goose")},
+    ),
+    Shelf(
+        folder="skills",
+        reader="hosts that read Agent Skills",
+        use="Copy the folder in it to where the host keeps skills.",
+        files={f"{documents.SKILL_NAME}/SKILL.md": documents.agent_skill},
+        start="none",
+    ),
+)
+"""Every folder, in the order of the README's table."""
+
+_STARTS: Mapping[str, str] = {
+    "none": "starts nothing",
+    "own": "brings the server along",
+    "package": "needs the published package" + ("" if PUBLISHED else ": **not to be used before that is there**"),
+    "command": "starts the published package" if PUBLISHED else "starts `kimi-mcp`, which has to be on the PATH",
+}
+
+
+def files(root: Path = ROOT, skill_text: str | None = None) -> dict[str, str]:
+    """Every file under ``manifests/``, by its path in the checkout; ``skill_text`` is what ``skill.md`` will say."""
+    facts = read_facts(root, skill_text)
+    made = {f"{FOLDER}/{shelf.folder}/{name}": make(facts) for shelf in SHELVES for name, make in shelf.files.items()}
+    notes = {f"{FOLDER}/{shelf.folder}/README.md": _note(shelf) for shelf in SHELVES if _unpublished(shelf)}
+    return {f"{FOLDER}/README.md": _readme(), **made, **notes}
+
+
+def _unpublished(shelf: Shelf) -> bool:
+    return not PUBLISHED and shelf.start in ("package", "command")
+
+
+def _note(shelf: Shelf) -> str:
+    """What stands beside a manifest as long as the package is not published."""
+    what = (
+        "It names the package `kimi-mcp` of PyPI. This project has not published it yet: a package of that name from "
+        "elsewhere is not this one. Don't use or submit this file before."
+        if shelf.start == "package"
+        else "It starts the command `kimi-mcp`, because this project has published no package yet: a package of that "
+        "name from elsewhere is not this one. Run `make demo` in the checkout, and either put `.venv/bin` on the PATH "
+        "of the host or write the command's absolute path in place of its name."
+    )
+    return f"# For {shelf.reader}\n\n{shelf.use}\n\n{what}\n"
+
+
+def _readme() -> str:
+    rows = "\n".join(
+        f"| `{shelf.folder}` | {shelf.reader} | {shelf.use} | {_STARTS[shelf.start]} |" for shelf in SHELVES
+    )
+    published = (
+        "The package is published: manifests that start a package start that one."
+        if PUBLISHED
+        else "The package is **not published yet**. Whatever needs it says so beside itself, and what starts a server "
+        "starts the command `kimi-mcp` that you installed from the checkout. `PUBLISHED` in "
+        "`scripts/manifests/facts.py` switches all of them."
+    )
+    return f"""# Manifests
+
+Made by `python -m scripts.generate` from `pyproject.toml` and `skill.md`; edit those, not these. Most people need none
+of them: `kimi-mcp install HOST` writes the entry, with the command's absolute path.
+
+{published}
+
+| folder | for | how | the server |
+|---|---|---|---|
+{rows}
+"""

@@ -1,0 +1,205 @@
+"""What a person sees: commands to paste, findings first, errors in the words of a shell, one spelling of money."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import kimi_mcp
+from kimi_mcp.cli.commands import app
+from kimi_mcp.cli.console import OPTIONS, Page, in_a_shell, requests
+from kimi_mcp.core import errors
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.pricing import cost_usd, dollars, rounded
+from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.types import Timing, Usage
+from kimi_mcp.server.tools import TOOLS
+from kimi_mcp.simulator import Simulator
+from tests.cli.commands.shell import kimi, to
+
+PACKAGE = Path(kimi_mcp.__file__).parent
+
+
+class Terminal(io.StringIO):
+    """Something that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def seen(self) -> str:
+        """What stands there, without its colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return Terminal()
+
+
+# ── lines that are meant to be pasted ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_command_is_never_folded(terminal: Terminal) -> None:
+    command = "vllm serve ./kimi-k2.5 " + " ".join(f"--option-{number} value" for number in range(20))
+    Page(terminal, label=10).command("serve", command)
+    assert terminal.seen() == f"  serve     {command}\n"
+
+
+def test_what_stands_in_backticks_stays_on_one_line(terminal: Terminal) -> None:
+    Page(terminal, label=4).row("", "word " * 13 + "then run `kimi-mcp runs resume ID`, and see what comes of it.")
+    lines = terminal.seen().splitlines()
+    assert len(lines) == 2
+    assert "`kimi-mcp runs resume ID`" in lines[1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_other_texts_fold_at_the_width_of_the_terminal(terminal: Terminal) -> None:
+    Page(terminal).row("note", "word " * 60)
+    assert max(map(len, terminal.seen().splitlines())) <= 80
+
+
+# ── errors in the words of a shell ────────────────────────────────────────────────────────────────────────────────
+
+
+def told() -> list[str]:
+    """Every sentence that an error or a rule may say, as it stands in the code; values are left out."""
+    leaves = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    found: list[str] = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("simulator", "demo", "generate", "manifests", "commands"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in leaves | {"Row"}:
+                found += ("".join(_pieces(each)) for each in [*node.args, *(word.value for word in node.keywords)])
+    rules = tomllib.loads((PACKAGE / "policy" / "rules.toml").read_text("utf-8"))
+    return [*filter(None, found), *(rule[key] for rule in rules.values() for key in ("message", "fix"))]
+
+
+def _pieces(node: ast.expr) -> list[str]:
+    parts = [each for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return [str(each.value) for each in parts]
+
+
+def test_no_error_in_a_shell_speaks_of_a_hosts_tools_and_arguments() -> None:
+    sentences = told()
+    assert len(sentences) > 200
+    for sentence in sentences:
+        shown = in_a_shell(sentence)
+        assert not re.search(r"\bkimi_(?!mcp)\w+|\boperator\b", shown), shown
+        assert not re.search(rf"`(?:{'|'.join(OPTIONS)})`", shown), shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("`a.png` is a picture, not text.", "`a.png` is a picture, not text."),
+        ("Pass it to kimi_vision in `images`; `files` takes text.", "Pass it to --image; --file takes text."),
+        ("Leave `provider` out, or let the operator add it to KIMI_ALLOWED_PROVIDERS.",
+         "Leave --provider out, or add it to KIMI_ALLOWED_PROVIDERS."),
+        ("Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can, ask for less at once.",
+         "Raise KIMI_BUDGET_USD_PER_SWARM, ask for less at once."),
+        ("`prompt` has no {{item}}.", "The prompt has no {{item}}."),
+        ("Set KIMI_MODEL (or the argument `model`) to another.", "Set KIMI_MODEL (or --model) to another."),
+        ("Leave `temperature` out: the mode fixes it.", "Leave --temperature out: the mode fixes it."),
+    ],
+)  # fmt: skip
+def test_a_sentence_names_options(said: str, shown: str) -> None:
+    assert in_a_shell(said) == shown
+
+
+def test_every_option_that_an_error_names_is_one_of_ask() -> None:
+    from typer.main import get_command
+
+    ask = get_command(app).commands["ask"]  # type: ignore[attr-defined]
+    known = {option for parameter in ask.params for option in parameter.opts}
+    assert set(OPTIONS.values()) <= known
+    arguments = {name for tool in TOOLS.values() for name in tool.arguments.model_fields}
+    assert set(OPTIONS) <= arguments
+
+
+# ── a pipe gets the answer and nothing else ───────────────────────────────────────────────────────────────────────
+
+
+async def test_a_pipe_gets_the_answer_alone_and_stderr_what_the_policy_did(sim: Simulator) -> None:
+    plain = await kimi("ask", "hi", settings=to(sim))
+    changed = await kimi("ask", "hi", "--temperature", "0.3", settings=to(sim))
+    assert (plain.status, plain.err) == (0, "")
+    assert changed.status == 0
+    assert "temperature-fixed" not in changed.out
+    assert changed.out == plain.out
+    assert "temperature-fixed: temperature 0.3 → " in changed.err
+
+
+# ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [
+        (None, "unknown"),
+        (0.0, "0.00 USD"),
+        (0.00000004, "under 0.0001 USD"),
+        (0.0123456, "0.0123 USD"),
+        (1234.5, "1,234.50 USD"),
+    ],
+)
+def test_money_is_spelled_one_way(usd: float | None, said: str) -> None:
+    assert dollars(usd) == said
+
+
+def test_a_cost_has_no_digits_of_binary_fractions() -> None:
+    usage = Usage(prompt_tokens=7, completion_tokens=3, reasoning_tokens=None, cached_tokens=0, total_tokens=10)
+    assert repr(cost_usd(usage, Price(input=0.95, cached=0.16, output=4.0))) == "1.865e-05"
+    assert repr(rounded(0.1 + 0.2)) == "0.3"
+
+
+def test_nobody_formats_money_but_the_one_function() -> None:
+    others = [
+        (path.relative_to(PACKAGE).as_posix(), line.strip())
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"\{[^{}]*:[^{}]*[fg]\} USD|\$\{[a-z_.]+:", line) and path.name != "costs.py"
+    ]
+    assert others == []
+
+
+# ── requests and attempts ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_swarms_requests_are_no_attempts() -> None:
+    swarm = {"agents": [], "steps": 1, "critical_steps": 1, "speedup": None}
+    timing = Timing(first_token_s=None, total_s=1.0, attempts=7)
+    assert requests(Outcome(status="cancelled", timing=timing, swarm=swarm)) == "7 requests"
+    assert requests(Outcome(status="completed", timing=timing)) == "7 attempts"
+
+
+# ── the doctor and the entry of a host ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_doctor_begins_with_its_findings_and_counts_what_is_unset() -> None:
+    out = (await kimi("doctor", settings={"KIMI_MODEL": "kimi-k2.5"})).out
+    assert out.lstrip().startswith("Findings")
+    assert out.index("No provider is configured") < out.index("Variables") < out.index("No call would work")
+    assert "KIMI_BUDGET_USD_PER_DAY" not in out
+    assert re.search(r"unset +\d+ of \d+: `kimi-mcp doctor --json` names them", out)
+    assert re.search(r"set +KIMI_MODEL", out)
+
+
+async def test_an_exported_provider_stands_in_the_entry_and_is_told() -> None:
+    exported = {"KIMI_PROVIDER": "novita", "MOONSHOT_API_KEY": "sk-another"}
+    ended = await kimi("install", "codex", "--print", settings=exported)
+    assert 'KIMI_PROVIDER = "novita"' in ended.out
+    assert 'env_vars = ["NOVITA_API_KEY"]' in ended.out
+    assert "Taken from this shell: KIMI_PROVIDER." in ended.err
+    for option in ("KIMI_PROVIDER=vllm", "MOONSHOT_API_KEY=sk-mine"):
+        ended = await kimi("install", "codex", "--print", "--env", option, settings=exported)
+        assert "novita" not in ended.out.lower()
+        assert "Taken from this shell" not in ended.err

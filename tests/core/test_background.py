@@ -1,0 +1,68 @@
+"""Work in the background that fails: it is logged, and ends nobody else."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import ModuleType
+
+import anyio
+import pytest
+
+from kimi_mcp import runs
+from kimi_mcp.core.background import contained, start_contained
+from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.runs import store
+from kimi_mcp.server import app
+
+
+@pytest.mark.parametrize("fault", [NotConfigured("The store is locked.", fix="Wait."), OSError(5, "of the disk")])
+async def test_what_fails_in_a_group_ends_none_of_the_others(
+    caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    done: list[str] = []
+
+    async def fail(word: str, *, other: str) -> None:
+        done.append(word + other)
+        raise fault
+
+    async with anyio.create_task_group() as tasks:
+        start_contained(tasks, "it could not be done", fail, "tried", other=" it")
+        await anyio.wait_all_tasks_blocked()
+        done.append("went on")
+    assert done == ["tried it", "went on"]
+    assert "it could not be done" in caplog.text
+    assert ("The store is locked." in caplog.text) is isinstance(fault, NotConfigured)
+
+
+async def test_a_failure_that_goes_on_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    assert not await contained("it fails", fail)
+    assert not await contained("it fails", fail, again=True)
+    assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
+
+
+async def test_a_cancellation_passes() -> None:
+    ended: list[bool] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def work() -> None:
+            ended.append(await contained("never", anyio.sleep_forever))
+
+        tasks.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert ended == []
+
+
+def test_nothing_is_started_among_a_servers_runs_but_what_is_contained() -> None:
+    sources = [Path(app.__file__), *(file for room in (runs, store) for file in room_of(room).glob("*.py"))]
+    assert len(sources) > 10
+    assert [file.name for file in sources if ".start_soon(" in file.read_text(encoding="utf-8")] == []
+
+
+def room_of(room: ModuleType) -> Path:
+    assert room.__file__ is not None
+    return Path(room.__file__).parent

@@ -1,0 +1,147 @@
+"""Values held against JSON schemas, hostile ones included: told in bounded time, and without asking anyone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from kimi_mcp.core.json_schema import MOST_WAYS, CannotTell, misfit, schema_fault, ways
+
+DOUBLING: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/n0"}},
+    "$defs": {
+        **{f"n{i}": {"allOf": [{"$ref": f"#/$defs/n{i + 1}"}, {"$ref": f"#/$defs/n{i + 1}"}]} for i in range(40)},
+        "n40": {"type": "string"},
+    },
+}
+
+
+def test_a_value_that_fits_has_no_misfit() -> None:
+    assert misfit({"n": 3}, {"type": "object", "properties": {"n": {"type": "integer"}}}) is None
+
+
+def test_a_misfit_names_the_place_the_rule_and_what_was_wanted() -> None:
+    fault = misfit({"of": [1, "two"]}, {"properties": {"of": {"items": {"type": "integer"}}}})
+    assert fault is not None
+    assert (fault.place, fault.rule, fault.wanted) == ("of/1", "type", "integer")
+
+
+def test_a_reference_to_a_url_is_never_fetched() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.2)
+        came: list[bool] = []
+
+        def wait() -> None:
+            try:
+                listening.accept()[0].close()
+                came.append(True)
+            except TimeoutError:
+                pass
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        with pytest.raises(CannotTell, match="reference"):
+            misfit({}, {"$ref": f"http://127.0.0.1:{listening.getsockname()[1]}/schema"})
+        waiting.join()
+    assert not came
+
+
+def test_references_that_double_at_each_step_end_at_the_count() -> None:
+    with pytest.raises(CannotTell, match="intricate"):
+        misfit({"a": "x"}, DOUBLING)
+
+
+def test_a_schema_that_is_itself_for_ever_ends() -> None:
+    with pytest.raises(CannotTell):
+        misfit({}, {"$ref": "#"})
+
+
+def test_many_alike_items_that_can_not_be_sorted_end_at_the_count() -> None:
+    with pytest.raises(CannotTell, match="intricate"):
+        misfit([{"i": i} for i in range(5000)], {"uniqueItems": True})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+$",
+        "(-?a+)*$",
+        "(a[a-z]+)*$",
+        "(-[a-]+)*$",
+        "(-[^b]+)*$",
+        "(-a*a*)*$",
+        "(a?){30}a{30}",
+        "a*a*a*a*a*a*a*a*b",
+        "(a|a)*$",
+        "(?:a|aa)+$",
+        "(a*)*b",
+        r"(.*)\1x",
+        "a" * 3000,
+    ],
+)
+def test_a_pattern_that_might_take_for_ever_is_not_matched(pattern: str) -> None:
+    text = "a" * 60
+    assert ways(pattern, len(text)) > MOST_WAYS
+    sorting = {"patternProperties": {pattern: {"type": "string"}}, "additionalProperties": False}
+    for value, schema in ((text, {"pattern": pattern}), ({text: 1}, sorting), (text, {"not": {"pattern": pattern}})):
+        with pytest.raises(CannotTell, match="pattern"):
+            misfit(value, schema)
+
+
+COSTLY = {"properties": {"a": {"type": "string", "pattern": "(a+)+$"}, "b": {"type": "integer"}}}
+
+
+def test_what_breaks_another_rule_is_told_beside_a_pattern_that_is_not_matched() -> None:
+    fault = misfit({"a": "a" * 60, "b": "x"}, COSTLY)
+    assert fault is not None
+    assert (fault.place, fault.rule) == ("b", "type")
+
+
+def test_a_pattern_that_meets_no_long_text_is_matched_however_long_another_one_is() -> None:
+    assert misfit({"a": "aaa", "c": "a" * 100_000}, COSTLY) is None
+    fault = misfit({"a": "aab", "c": "a" * 100_000}, COSTLY)
+    assert fault is not None
+    assert fault.rule == "pattern"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        (r"^[a-z0-9-]+$", "a-1", "A 1"),
+        (r"^\d{4}-\d{2}-\d{2}$", "2026-11-24", "24.11.2026"),
+        (r"^[^@]+@[^@]+\.[^@]+$", "someone@example.org", "someone"),
+        (r"^(GET|POST)$", "GET", "PUT"),
+        (r"^[a-z0-9]+(-[a-z0-9]+)*$", "a-slug-of-many-words-that-is-rather-long-as-they-are", "a--b" * 12),
+        (r"^\d+(?:[.,]\d+)*$", "1.000.000.000.000.000.000.000", "1" * 30 + "."),
+        (r"^https?://", "https://example.org/a/long/path" * 20, "ftp://example.org"),
+    ],
+)
+def test_an_ordinary_pattern_is_matched(pattern: str, good: str, bad: str) -> None:
+    assert misfit(good, {"pattern": pattern}) is None
+    assert misfit(bad, {"pattern": pattern}) is not None
+
+
+def test_properties_that_no_pattern_takes_are_still_refused() -> None:
+    schema = {"patternProperties": {"^x-": {"type": "string"}}, "additionalProperties": False}
+    assert misfit({"x-a": "b"}, schema) is None
+    assert misfit({"y": "b"}, schema) is not None
+
+
+def test_a_schema_of_an_older_draft_is_read_as_such() -> None:
+    older = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "array",
+        "items": [{"type": "string"}],
+        "additionalItems": False,
+    }
+    assert schema_fault(older) is None
+    assert misfit(["a"], older) is None
+    assert misfit(["a", "b"], older) is not None
+
+
+def test_what_is_no_schema_is_told_with_its_place() -> None:
+    assert schema_fault({"properties": {"a": {"type": "strin"}}}) == "properties/a/type breaks the rule `anyOf`"

@@ -1,0 +1,193 @@
+"""Settings: each variable read once, and no environment so odd that the server could not start."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from kimi_mcp import catalogue
+from kimi_mcp.catalogue import credentials
+from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.core.settings import Settings, read_settings
+from kimi_mcp.runs.store.store import KEEP_PASSING
+
+FACTS = catalogue.load()
+VARIABLES = credentials.variables(FACTS)
+
+CONTRACT = {
+    "KIMI_PROVIDER",
+    "KIMI_BASE_URL",
+    "KIMI_MODEL",
+    "KIMI_ALLOWED_PROVIDERS",
+    "KIMI_API_KEY",
+    "MOONSHOT_API_KEY",
+    "NVIDIA_API_KEY",
+    "HF_TOKEN",
+    "OPENROUTER_API_KEY",
+    "TOGETHER_API_KEY",
+    "FIREWORKS_API_KEY",
+    "NOVITA_API_KEY",
+    "KIMI_POLICY",
+    "KIMI_ROOTS",
+    "KIMI_DATA_DIR",
+    "KIMI_DATABASE_URL",
+    "KIMI_JOURNAL",
+    "KIMI_RUNS_KEEP_DAYS",
+    "KIMI_REPLY_WITHIN_S",
+    "KIMI_FIRST_TOKEN_TIMEOUT_S",
+    "KIMI_IDLE_TIMEOUT_S",
+    "KIMI_TOTAL_TIMEOUT_S",
+    "KIMI_REASONING_INLINE_CHARS",
+    "KIMI_MAX_CONCURRENCY",
+    "KIMI_BUDGET_USD_PER_CALL",
+    "KIMI_BUDGET_USD_PER_DAY",
+    "KIMI_BUDGET_USD_PER_SWARM",
+    "KIMI_SWARM_MCP",
+    "KIMI_LOG_LEVEL",
+}
+"""Every variable of the contract; some are read by rooms that are still to come."""
+
+CONTRACT_KEYS = (
+    ("MOONSHOT_API_KEY", "moonshot"),
+    ("NVIDIA_API_KEY", "nim"),
+    ("HF_TOKEN", "huggingface"),
+    ("OPENROUTER_API_KEY", "openrouter"),
+    ("TOGETHER_API_KEY", "together"),
+    ("FIREWORKS_API_KEY", "fireworks"),
+    ("NOVITA_API_KEY", "novita"),
+)
+"""Keys in the order in which they choose a provider; keys of providers that were added since may come between."""
+
+KEYS = {name for name in CONTRACT if name.endswith("_API_KEY")} | {"HF_TOKEN"}
+
+DEFAULTS = {
+    "provider": None,
+    "base_url": None,
+    "model": "auto",
+    "allowed_providers": (),
+    "policy": "adjust",
+    "reply_within_s": 45,
+    "first_token_timeout_s": 120,
+    "idle_timeout_s": 60,
+    "total_timeout_s": 1800,
+    "reasoning_inline_chars": 2000,
+    "max_concurrency": 16,
+    "log_level": "WARNING",
+}
+
+GOOD: list[tuple[str, str, str, Any]] = [
+    ("KIMI_PROVIDER", " NIM ", "provider", "nim"),
+    ("KIMI_BASE_URL", "http://127.0.0.1:8000/v1", "base_url", "http://127.0.0.1:8000/v1"),
+    ("KIMI_MODEL", "kimi-k2.5", "model", "kimi-k2.5"),
+    ("KIMI_MODEL", "moonshotai/Kimi-K2.5", "model", "moonshotai/Kimi-K2.5"),
+    ("KIMI_ALLOWED_PROVIDERS", "nim, Moonshot ,,vllm,", "allowed_providers", ("nim", "moonshot", "vllm")),
+    ("KIMI_POLICY", "strict", "policy", "strict"),
+    ("KIMI_POLICY", "Adjust", "policy", "adjust"),
+    ("KIMI_REPLY_WITHIN_S", "0.5", "reply_within_s", 0.5),
+    ("KIMI_FIRST_TOKEN_TIMEOUT_S", "5", "first_token_timeout_s", 5),
+    ("KIMI_IDLE_TIMEOUT_S", "5", "idle_timeout_s", 5),
+    ("KIMI_TOTAL_TIMEOUT_S", "5", "total_timeout_s", 5),
+    ("KIMI_REASONING_INLINE_CHARS", "0", "reasoning_inline_chars", 0),
+    ("KIMI_MAX_CONCURRENCY", "1", "max_concurrency", 1),
+    ("KIMI_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+]
+
+BAD = [
+    ("KIMI_POLICY", "lenient"),
+    *((name, value) for name in ("KIMI_REPLY_WITHIN_S", "KIMI_FIRST_TOKEN_TIMEOUT_S", "KIMI_IDLE_TIMEOUT_S",
+                                 "KIMI_TOTAL_TIMEOUT_S")
+      for value in ("0", "-1", "nan", "inf", "-inf", "1e999", "soon", "45s", "9" * 5_000)),
+    *(("KIMI_REASONING_INLINE_CHARS", value) for value in ("-1", "1.5", "many", "9" * 5_000)),
+    *(("KIMI_MAX_CONCURRENCY", value) for value in ("0", "-5", "1.5", "sixteen")),
+    ("KIMI_LOG_LEVEL", "LOUD"),
+    *((name, value) for name in sorted(KEYS) for value in ("sk with blank", "sk-ümlaut", "sk-\nline", "sk-\x07bell")),
+]  # fmt: skip
+
+
+def test_only_variables_of_the_contract_are_read() -> None:
+    names = [variable.name for variable in VARIABLES]
+    assert len(names) == len(set(names))
+    assert set(names) <= CONTRACT | set(credentials.key_variables(FACTS))
+    assert set(names) >= KEYS
+
+
+def test_a_key_is_secret_and_nothing_else_is() -> None:
+    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS | set(credentials.key_variables(FACTS))
+
+
+def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:
+    for variable in VARIABLES:
+        assert variable.meaning.endswith(".")
+        assert variable.default
+
+
+def test_keys_choose_a_provider_in_the_order_of_the_contract() -> None:
+    order = list(credentials.key_variables(FACTS).items())
+    assert tuple(pair for pair in order if pair in CONTRACT_KEYS) == CONTRACT_KEYS
+
+
+def test_a_provider_of_the_catalogue_is_named_where_the_setting_is_explained() -> None:
+    (row,) = (variable for variable in VARIABLES if variable.name == "KIMI_PROVIDER")
+    assert all(re.search(rf"\b{name}\b", row.meaning) for name in FACTS.providers)
+
+
+def test_nothing_set_means_the_contracts_defaults() -> None:
+    found = read_settings({})
+    assert {name: getattr(found, name) for name in DEFAULTS} == DEFAULTS
+    assert found == Settings()
+    assert (credentials.keys(found, FACTS), credentials.unreadable(found, FACTS)) == ({}, ())
+    credentials.check(found, FACTS)
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), GOOD)
+def test_a_good_value_is_read(name: str, text: str, field: str, value: Any) -> None:
+    found = read_settings({name: text})
+    assert credentials.unreadable(found, FACTS) == ()
+    assert getattr(found, field) == value
+    assert read_settings({name: f"  {text}\n"}) == found
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "${X}", "${KIMI_POLICY}", "${env:X}", "x${Y:-z}"])
+def test_what_is_empty_or_was_never_expanded_counts_as_unset(text: str) -> None:
+    assert read_settings(dict.fromkeys(CONTRACT, text)) == Settings()
+
+
+@pytest.mark.parametrize(("name", "text"), BAD, ids=lambda text: repr(text[:30]))
+def test_a_value_that_can_not_be_read_is_remembered_and_not_shown(name: str, text: str) -> None:
+    found = read_settings({name: text})
+    (error,) = credentials.unreadable(found, FACTS)
+    assert error.code == "not_configured"
+    assert name in error.message
+    assert name in error.fix
+    if name in KEYS or len(text) > 10:
+        assert text not in error.message + error.fix
+    assert found == Settings(unreadable=found.unreadable, impossible_keys=found.impossible_keys)
+    assert not found.impossible_keys - {name}
+    with pytest.raises(NotConfigured):
+        credentials.check(found, FACTS)
+
+
+def test_the_other_variables_are_read_beside_a_bad_one() -> None:
+    found = read_settings({"KIMI_POLICY": "x", "KIMI_MAX_CONCURRENCY": "y", "KIMI_MODEL": "kimi-k3"})
+    assert found.model == "kimi-k3"
+    assert len(found.unreadable) == 2
+
+
+def test_a_key_is_kept_but_never_shown() -> None:
+    found = read_settings({"MOONSHOT_API_KEY": " sk-secret-1 ", "KIMI_API_KEY": "sk-secret-2"})
+    assert credentials.keys(found, FACTS) == {"MOONSHOT_API_KEY": "sk-secret-1", "KIMI_API_KEY": "sk-secret-2"}
+    assert "secret" not in repr(found)
+    assert "secret" not in str(found)
+
+
+def test_no_environment_raises() -> None:
+    odd = ["\x00", "\ud800", "💥", "{}", "%s", "'", "~nobody", "-" * 10_000, "1_000", "１６", "0x10", "true", "None"]
+    for text in odd:
+        read_settings(dict.fromkeys(CONTRACT, text))
+
+
+def test_what_is_kept_without_a_journal_is_said_with_the_setting() -> None:
+    (journal,) = (variable for variable in VARIABLES if variable.name == "KIMI_JOURNAL")
+    assert f"the latest {KEEP_PASSING} " in journal.meaning

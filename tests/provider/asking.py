@@ -1,0 +1,117 @@
+"""What the tests of this room share: an endpoint, a body that every check lets pass, and a clock that only waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio.lowlevel
+import httpcore2
+
+from kimi_mcp.catalogue import load
+from kimi_mcp.provider import Deadlines, Endpoint, Upstream
+from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.inline_media import Inline
+from kimi_mcp.simulator import Simulator
+
+KEY = "sk-Qx7pLm3Zr9Wv2Tn8Kd5Hs4Jf6Bg1Yc0Ea"
+BODY: dict[str, Any] = {
+    "model": "kimi-k2.6",
+    "messages": [{"role": "user", "content": "Say hi."}],
+    "stream": True,
+    "max_completion_tokens": 16_000,
+}
+OPEN: list[Upstream] = []
+"""What a test has opened and ``close_all`` closes after it."""
+SHORT: dict[str, Any] = {"reasoning": "Hm.", "content": "Hi."}
+"""Keys of a step whose answer is short."""
+
+
+class Clock:
+    """A monotonic clock that moves only when somebody sleeps on it, and remembers for how long they did."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+        await anyio.lowlevel.checkpoint()
+
+
+def endpoint(base_url: str, *, key: str | None = KEY, provider: str = "moonshot") -> Endpoint:
+    return Endpoint(provider=load().providers[provider], base_url=base_url, key=key)
+
+
+def upstream(
+    clock: Clock | None = None,
+    *,
+    deadlines: Deadlines | None = None,
+    max_concurrency: int = 16,
+    draw: Callable[[], float] = lambda: 0.5,
+    wall: Callable[[], float] = lambda: 0.0,
+) -> Upstream:
+    """One whose waits take no time; its deadlines within an attempt are real."""
+    clock = clock or Clock()
+    sleep: Callable[[float], Awaitable[None]] = clock.sleep
+    up = Upstream(deadlines=deadlines, max_concurrency=max_concurrency, clock=clock, wall=wall, sleep=sleep, draw=draw)
+    OPEN.append(up)
+    return up
+
+
+async def close_all() -> None:
+    """Close what the test opened, before its server goes."""
+    while OPEN:
+        await OPEN.pop().aclose()
+
+
+def connections(up: Upstream) -> list[httpcore2.AsyncConnectionInterface]:
+    """The connections to the one host that was asked."""
+    clients: Any = up._clients
+    ((_, transport),) = clients._hosts.values()
+    return transport.connections
+
+
+class Asked:
+    """One call, as its caller sees it."""
+
+    def __init__(self) -> None:
+        self.fold = Fold()
+        self.attempts: list[int] = []
+        self.waits: list[tuple[float, str]] = []
+        self.sent = 0
+        self.error: BaseException | None = None
+
+    @property
+    def code(self) -> str | None:
+        return getattr(self.error, "code", None)
+
+
+async def ask(
+    up: Upstream,
+    sim: Simulator | str,
+    *,
+    prompt: str | None = None,
+    key: str | None = KEY,
+    provider: str = "moonshot",
+    inline: Inline | None = None,
+) -> Asked:
+    """Make one call, with a picture where one is given, and keep whatever comes of it."""
+    asked = Asked()
+    base_url = sim if isinstance(sim, str) else sim.base_url
+    try:
+        asked.sent = await up.stream(
+            endpoint(base_url, key=key, provider=provider),
+            BODY if prompt is None else {**BODY, "messages": [{"role": "user", "content": prompt}]},
+            asked.fold,
+            inlined={inline.placeholder: inline} if inline else None,
+            on_attempt=asked.attempts.append,
+            on_wait=lambda seconds, why: asked.waits.append((seconds, why)),
+        )
+    except Exception as error:  # noqa: BLE001 - whatever comes is looked at by the test
+        asked.error = error
+    return asked

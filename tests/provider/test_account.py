@@ -1,0 +1,139 @@
+"""What an account may be asked a minute, by all that share it."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.rate_limits import Account, limit_in
+from kimi_mcp.simulator import Simulator
+from tests.provider.asking import BODY, SHORT, Clock, ask, endpoint, upstream
+
+MINUTE = 60.0
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        (
+            "Your account org-1<ak-2> request reached organization max RPM: 3, please try again after 1 seconds",
+            ("requests", 3),
+        ),
+        ("request reached max organization concurrency: 1, please try again after 0 seconds", ("at-once", 1)),
+        ("Your account a<b> request reached organization max concurrency: 50, please try again", ("at-once", 50)),
+        ("request reached organization max TPM: 64000, current: 64010", ("tokens", 64000)),
+        ("request reached project TPM rate limit, current: 1410, limit: 100, see the docs", ("tokens", 100)),
+        ("request reached organization max RPM: 0", None),
+        ("The engine is currently overloaded, please try again later", None),
+        ("", None),
+    ],
+)
+def test_a_refusal_names_its_limit(message: str, limit: tuple[str, int] | None) -> None:
+    assert limit_in(message) == limit
+
+
+def test_nothing_is_held_back_before_a_refusal() -> None:
+    account = Account(Clock())
+    for _ in range(1_000):
+        account.sent(100_000)
+    assert account.wait_for(1_000_000) == 0
+
+
+def test_requests_are_remembered_for_a_minute_though_nobody_asks_for_them() -> None:
+    clock = Clock()
+    account = Account(clock)
+    for _ in range(100_000):
+        account.sent(1_000)
+        clock.now += 1
+        assert len(account._sent) <= MINUTE
+    assert account.last_minute == (MINUTE - 1, (MINUTE - 1) * 1_000)
+
+
+def test_requests_wait_until_the_oldest_of_the_minute_is_a_minute_old() -> None:
+    clock = Clock()
+    account = Account(clock)
+    for _ in range(3):
+        account.sent(10)
+        clock.now += 10
+    account.refused(("requests", 3), None)
+    assert account.wait_for(10) == pytest.approx(30)
+    clock.now += 30
+    assert account.wait_for(10) == 0
+
+
+def test_tokens_are_counted_as_they_are_asked_for() -> None:
+    clock = Clock()
+    account = Account(clock)
+    account.sent(600)
+    clock.now += 20
+    account.sent(300)
+    account.refused(("tokens", 1_000), None)
+    assert account.wait_for(100) == 0
+    assert account.wait_for(101) == pytest.approx(40)
+    assert account.wait_for(5_000) == pytest.approx(60), "one that fits into no minute goes when nothing else does"
+
+
+def test_what_the_provider_asks_to_wait_holds_for_everyone() -> None:
+    clock = Clock()
+    account = Account(clock)
+    account.refused(None, 7)
+    assert account.wait_for(1) == 7
+    clock.now += 7
+    assert account.wait_for(1) == 0
+
+
+def test_a_limit_is_forgotten_when_there_was_no_refusal_for_long() -> None:
+    clock = Clock()
+    account = Account(clock)
+    account.refused(("requests", 1), None)
+    account.refused(("at-once", 2), None)
+    account.sent(1)
+    assert account.wait_for(1) > 0
+    assert account.places.most == 1
+    clock.now += 601
+    account.sent(1)
+    assert account.wait_for(1) == 0
+    assert account.places.most > 1_000
+
+
+async def test_a_request_that_yields_waits_for_the_minute_and_one_that_does_not_goes_at_once(sim: Simulator) -> None:
+    clock = Clock()
+    up = upstream(clock)
+    refused = {
+        "status": 429,
+        "error_type": "rate_limit_reached_error",
+        "error_message": "request reached organization max RPM: 1, please try again after 1 seconds",
+    }
+    sim.play(refused, {**SHORT, "times": "always"})
+    await ask(up, sim)
+    waits: list[tuple[float, str]] = []
+    before = clock.now
+    fold = Fold()
+    await up.stream(
+        endpoint(sim.base_url), BODY, fold, yields=True, on_wait=lambda seconds, why: waits.append((seconds, why))
+    )
+    assert fold.answer == "Hi."
+    assert waits, "it was told why it waits"
+    assert {why for _, why in waits} == {"rate_limited"}
+    assert clock.now - before >= 50
+    before = clock.now
+    assert (await ask(up, sim)).fold.answer == "Hi."
+    assert clock.now == before, "a single call is not held back"
+
+
+async def test_many_that_yield_leave_a_place_for_one_that_does_not(sim: Simulator) -> None:
+    up = upstream(max_concurrency=3)
+    sim.play({**SHORT, "match": {"text": "many"}, "gate": "many", "times": "always"}, {**SHORT, "times": "always"})
+    many = {**BODY, "messages": [{"role": "user", "content": "many"}]}
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(_one_of_many, up, sim, many)
+        await sim.until(lambda: sim.waiting_at("many") == 2)
+        with anyio.fail_after(5):
+            assert (await ask(up, sim)).fold.answer == "Hi."
+        sim.open_gate("many")
+
+
+async def _one_of_many(up, sim: Simulator, body: dict) -> None:
+    await up.stream(endpoint(sim.base_url), body, Fold(), yields=True)

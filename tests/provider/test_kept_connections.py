@@ -1,0 +1,263 @@
+"""Connections that are used again, and those that must not be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import openai
+import pytest
+
+from kimi_mcp.provider.clients import KEEP_IDLE_S
+from kimi_mcp.simulator import Simulator
+from tests.provider.asking import KEY, SHORT, Asked, Clock, ask, connections, upstream
+from tests.provider.certificates import certificate
+from tests.provider.loopback import kept_open, request_of, serving
+
+
+def answer(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
+    return f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n".encode()
+
+
+HONEST = kept_open(answer("honest"))
+FALSE = kept_open(answer("false"))
+LARGE = kept_open(answer("x" * 300_000))
+
+
+async def test_each_request_is_sent_by_openai(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    request = openai.AsyncOpenAI.request
+
+    async def seen(self: Any, cast_to: Any, options: Any, **more: Any) -> Any:
+        asked.append(options.url)
+        return await request(self, cast_to, options, **more)
+
+    monkeypatch.setattr(openai.AsyncOpenAI, "request", seen)
+    assert (await ask(upstream(), sim)).error is None
+    assert asked == ["chat/completions"]
+
+
+async def test_the_head_of_a_request_says_what_is_needed_and_nothing_else() -> None:
+    requests: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            requests.append(await request_of(reader))
+            writer.write(HONEST.replace(b"\r\n", b"\r\nset-cookie: a=b\r\n", 1))
+
+    async with serving(handle) as url:
+        up = upstream()
+        for _ in range(2):
+            assert (await ask(up, url)).error is None
+    first, second = (
+        {line.partition(b":")[0].lower() for line in one.split(b"\r\n\r\n")[0].splitlines()} for one in requests
+    )
+    assert first == second
+    assert first == {
+        *(b"post /v1/chat/completions http/1.1", b"host", b"connection", b"user-agent", b"authorization"),
+        *(b"accept", b"accept-encoding", b"content-type", b"content-length"),
+    }
+
+
+async def test_a_connection_serves_one_request_after_the_other(sim: Simulator) -> None:
+    sim.play({**SHORT, "times": "always", "gate": "three"})
+    up = upstream()
+    async with anyio.create_task_group() as calls:
+        for _ in range(3):
+            calls.start_soon(ask, up, sim)
+        await sim.until(lambda: sim.waiting_at("three") == 3)
+        sim.open_gate("three")
+    sim.reset()
+    sim.play({**SHORT, "times": "always"})
+    for _ in range(5):
+        assert (await ask(up, sim)).error is None
+    assert len(connections(up)) == 3
+    assert all(connection.is_idle() for connection in connections(up))
+
+
+async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_request(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.play({**SHORT, "times": 30, "gate": "thirty"}, {**SHORT, "times": "always"})
+    up = upstream(max_concurrency=30)
+    async with anyio.create_task_group() as calls:
+        for _ in range(30):
+            calls.start_soon(ask, up, sim)
+        await sim.until(lambda: sim.waiting_at("thirty") == 30)
+        sim.open_gate("thirty")
+    assert (await ask(up, sim)).error is None
+    assert len(before := connections(up)) == 30
+    monkeypatch.setattr("kimi_mcp.provider.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
+    assert (await ask(up, sim)).error is None
+    assert len(connections(up)) == 1
+    assert all(connection.is_closed() for connection in before)
+
+
+async def test_a_connection_that_was_being_opened_while_all_were_closed_is_closed_with_its_answer(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.play(SHORT)
+    opening, opened = anyio.Event(), anyio.Event()
+    made: list[Any] = []
+    connect = anyio.connect_tcp
+
+    async def slow(*where: Any, **how: Any) -> Any:
+        opening.set()
+        await opened.wait()
+        made.append(await connect(*where, **how))
+        return made[-1]
+
+    monkeypatch.setattr("kimi_mcp.provider.connections.anyio.connect_tcp", slow)
+    up = upstream()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(ask, up, sim)
+            await opening.wait()
+            await up.aclose()
+            opened.set()
+        (one,) = made
+        with pytest.raises(anyio.ClosedResourceError):
+            await one.receive()
+
+
+BEHIND = {
+    "another answer": (HONEST + FALSE, True),
+    "the beginning of one": (HONEST + FALSE[:14], True),
+    "another answer behind the last chunk": (kept_open(answer("honest"), chunked=True) + FALSE, True),
+    "garbage behind the last chunk": (kept_open(answer("honest"), chunked=True) + b"0\r\n\r\n", True),
+    "another answer behind a large one": (LARGE + FALSE, True),
+    "another answer behind an error": (kept_open(b"{}", status="400 Bad", kind="application/json") + FALSE, True),
+    "a body without an end": (HONEST.replace(b"content-length: ", b"content-length: 9"), True),
+    "nothing": (HONEST, False),
+    "nothing behind the last chunk": (kept_open(answer("honest"), chunked=True), False),
+    "nothing behind a large one": (LARGE, False),
+    "nothing behind an error": (kept_open(b"{}", status="400 Bad", kind="application/json"), False),
+}
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize(("first", "closed"), BEHIND.values(), ids=BEHIND)
+async def test_bytes_behind_a_complete_answer_never_answer_the_next_call(
+    first: bytes, closed: bool, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public, context = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(public))
+    answered = 0
+    numbers: set[int] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal answered
+        numbers.add(number)
+        while await request_of(reader):
+            answered += 1
+            writer.write(first if answered == 1 else HONEST)
+
+    async with serving(handle, tls=context if secure else None) as url:
+        up = upstream()
+        with anyio.fail_after(10):
+            await ask(up, url)
+            second = await ask(up, url)
+    assert second.error is None
+    assert second.fold.answer == "honest"
+    assert second.attempts == [1]
+    assert numbers == ({1, 2} if closed else {1})
+
+
+class Restarted:
+    """A provider behind a balancer: what was connected before a restart is closed upon the next request."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self.fresh = 0
+        self.waiting = anyio.Event()
+        self.together = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        born = self.restarts
+        while await request_of(reader):
+            if self.restarts > born:
+                return
+            self.fresh += 1
+            if self.fresh == self.together:
+                self.waiting.set()
+            await self.waiting.wait()
+            writer.write(HONEST)
+
+
+async def test_after_a_restart_of_the_provider_no_call_fails_and_none_counts_as_a_retry() -> None:
+    provider, clock = Restarted(), Clock()
+    provider.together = 16
+    async with serving(provider.handle) as url:
+        up, results = upstream(clock), list[Asked]()
+
+        async def one() -> None:
+            results.append(await ask(up, url))
+
+        for _ in range(3):
+            results.clear()
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as calls:
+                    for _ in range(16):
+                        calls.start_soon(one)
+            assert [(each.code, each.attempts) for each in results] == 16 * [(None, [1])]
+            assert len(connections(up)) == 16
+            provider.restarts += 1
+            provider.fresh, provider.waiting = 0, anyio.Event()
+    assert clock.waits == []
+
+
+async def test_one_dead_connection_takes_the_other_idle_ones_with_it() -> None:
+    provider = Restarted()
+    provider.together = 4
+    async with serving(provider.handle) as url:
+        up = upstream()
+        async with anyio.create_task_group() as calls:
+            for _ in range(4):
+                calls.start_soon(ask, up, url)
+        provider.restarts += 1
+        provider.together, provider.fresh = 1, 0
+        assert (await ask(up, url)).attempts == [1]
+        assert len(connections(up)) == 1
+
+
+async def test_a_used_connection_that_breaks_later_was_at_work_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kimi_mcp.provider.connections.STALE_WITHIN_S", 0)
+    provider, clock = Restarted(), Clock()
+    provider.together = 1
+    async with serving(provider.handle) as url:
+        up = upstream(clock)
+        assert (await ask(up, url)).attempts == [1]
+        provider.restarts += 1
+        assert (await ask(up, url)).attempts == [1, 2]
+    assert len(clock.waits) == 1
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200"], ids=["new", "begun"])
+async def test_a_new_connection_that_breaks_and_an_answer_that_has_begun_count(begun: bytes) -> None:
+    requests = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal requests
+        while await request_of(reader):
+            requests += 1
+            if begun and requests == 1:
+                writer.write(HONEST)
+                continue
+            writer.write(begun)
+            return
+
+    async with serving(handle) as url:
+        clock = Clock()
+        up = upstream(clock)
+        if begun:
+            assert (await ask(up, url)).attempts == [1]
+        with anyio.fail_after(10):
+            asked = await ask(up, url)
+    assert (asked.code, asked.attempts) == ("upstream_broken", [1, 2, 3, 4, 5])
+    assert requests == 5 + bool(begun)
+    assert KEY not in str(asked.error)

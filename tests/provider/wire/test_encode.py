@@ -1,0 +1,226 @@
+"""Bodies on the wire: one snapshot for each provider × case, and the contract's rules said out loud."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_mcp import catalogue, policy
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.types import Mode, Request, user
+from kimi_mcp.policy import Gathered
+from kimi_mcp.provider.encoding import encode
+from tests.keeping import matches_snapshot, stale
+from tests.provider.wire.cases import CASES, VERBATIM
+
+DAY = date(2026, 11, 23)
+FOLDER = Path(__file__).parent / "snapshots"
+PROVIDERS = (
+    *("moonshot", "moonshot-cn", "nim", "huggingface", "openrouter", "together", "fireworks", "novita"),
+    *("vllm", "sglang", "ktransformers", "simulator"),
+)
+MODES: tuple[Mode, ...] = ("thinking", "instant")
+SELF_HOSTED = ("vllm", "sglang", "ktransformers")
+MOONSHOTS = ("moonshot", "moonshot-cn", "simulator")
+FIXED = {"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"}
+
+
+def at(provider: str, model: str) -> Profile:
+    found = catalogue.load().profile(provider, model)
+    assert found is not None
+    return found
+
+
+def plan(provider: str, request: Request, model: str | None = None) -> Plan:
+    rows = [row.model for row in catalogue.load().providers[provider].models]
+    first, *others = [at(provider, name) for name in ([model] if model else rows)]
+    world = Gathered(day=DAY, base_url=first.provider.base_url, allowed_providers=(provider,), successors=tuple(others))
+    decision = policy.decide(request, first, world)
+    assert isinstance(decision, Plan), decision
+    return decision
+
+
+def body(provider: str, request: Request, model: str | None = None) -> dict[str, Any]:
+    encoded = encode(plan(provider, request, model))
+    return json.loads(json.dumps(encoded, allow_nan=False))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_body_is_the_one_that_was_read_and_accepted(provider: str, case: str) -> None:
+    found = encode(plan(provider, CASES[case]))
+    matches_snapshot(found, FOLDER / f"{provider}-{case}.json", "tests/provider/wire/test_encode.py")
+
+
+def test_no_snapshot_outlives_its_case() -> None:
+    assert not stale(FOLDER, {f"{provider}-{case}.json" for provider in PROVIDERS for case in CASES})
+
+
+def test_a_mismatch_prints_the_command_that_accepts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPDATE_SNAPSHOTS", raising=False)
+    (tmp_path / "x.json").write_text("{}\n", encoding="utf-8")
+    for name in ("x.json", "y.json"):
+        with pytest.raises(AssertionError, match=r"UPDATE_SNAPSHOTS=1 python -m pytest tests/some\.py"):
+            matches_snapshot({"a": 1}, tmp_path / name, "tests/some.py")
+    monkeypatch.setenv("UPDATE_SNAPSHOTS", "1")
+    matches_snapshot({"a": 1}, tmp_path / "x.json", "tests/some.py")
+    monkeypatch.delenv("UPDATE_SNAPSHOTS")
+    matches_snapshot({"a": 1}, tmp_path / "x.json", "tests/some.py")
+
+
+# ── the contract's rules ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_prompt_goes_verbatim_as_the_only_message(provider: str) -> None:
+    for mode in MODES:
+        found = body(provider, Request(mode=mode, turns=(user(VERBATIM),)))
+        assert found["messages"] == [{"role": "user", "content": VERBATIM}]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_body_is_streamed_and_bounded(provider: str) -> None:
+    for case in CASES.values():
+        found = body(provider, case)
+        assert found["stream"] is True
+        limits = [name for name in ("max_tokens", "max_completion_tokens") if name in found]
+        assert limits == (["max_completion_tokens"] if provider in MOONSHOTS else ["max_tokens"])
+        assert found[limits[0]] >= 16_000
+
+
+@pytest.mark.parametrize("provider", MOONSHOTS)
+def test_moonshot_is_told_none_of_the_fixed_values(provider: str) -> None:
+    for name, case in CASES.items():
+        assert not FIXED & set(body(provider, case)), name
+    for model in ("kimi-k3", "kimi-k2.7-code", "kimi-k2.6"):
+        assert not FIXED & set(body(provider, CASES["temperature-asked"], model))
+
+
+@pytest.mark.parametrize("provider", SELF_HOSTED)
+@pytest.mark.parametrize("model", ["kimi-k2.5", "kimi-k2.6"])
+def test_a_self_hosted_engine_is_always_told_temperature_and_top_p(provider: str, model: str) -> None:
+    for name, case in CASES.items():
+        found = body(provider, case, model)
+        assert found["temperature"] == (1.0 if case.mode == "thinking" else 0.6), name
+        assert found["top_p"] == 0.95, name
+
+
+@pytest.mark.parametrize("provider", SELF_HOSTED)
+@pytest.mark.parametrize("model", ["kimi-k3", "kimi-k2.7-code"])
+def test_a_self_hosted_model_that_always_thinks_is_told_the_thinking_values(provider: str, model: str) -> None:
+    for mode in MODES:
+        found = body(provider, Request(mode=mode, turns=(user("Hi"),)), model)
+        assert (found["temperature"], found["top_p"]) == (1.0, 0.95)
+        assert found.get("chat_template_kwargs", {}).get("thinking") is not False
+
+
+def test_only_moonshots_dialect_gets_a_thinking_object() -> None:
+    for provider in PROVIDERS:
+        for mode, kind in zip(MODES, ("enabled", "disabled"), strict=True):
+            found = body(provider, Request(mode=mode, turns=(user("Hi"),)))
+            if provider in MOONSHOTS:
+                assert found["thinking"] == {"type": kind}
+            elif provider != "novita":  # it takes Moonshot's object, as its own row's source tried out
+                assert "thinking" not in found, provider
+
+
+@pytest.mark.parametrize("provider", SELF_HOSTED)
+@pytest.mark.parametrize("model", ["kimi-k2.5", "kimi-k2.6"])
+def test_engines_are_switched_by_their_chat_template(provider: str, model: str) -> None:
+    for mode, thinking in zip(MODES, (True, False), strict=True):
+        found = body(provider, Request(mode=mode, turns=(user("Hi"),)), model)
+        assert found["chat_template_kwargs"] == {"thinking": thinking}
+
+
+@pytest.mark.parametrize("model", ["kimi-k3", "kimi-k3.1-pro"])
+def test_k3_is_told_an_effort_and_never_a_thinking_object(model: str) -> None:
+    think = body("moonshot", Request(mode="thinking", turns=(user("Hi"),)), model)
+    assert not {"thinking", "reasoning_effort"} & set(think)
+    instant = body("moonshot", Request(mode="instant", turns=(user("Hi"),)), model)
+    assert "thinking" not in instant
+    assert instant["reasoning_effort"] == "low"
+
+
+def test_k2_7_is_never_told_to_stop_thinking() -> None:
+    for mode in MODES:
+        found = body("moonshot", Request(mode=mode, turns=(user("Hi"),)), "kimi-k2.7-code")
+        assert found.get("thinking") in (None, {"type": "enabled"})
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_system_prompt_is_sent_unless_asked_for(provider: str) -> None:
+    for name, case in CASES.items():
+        if name.startswith("response-schema"):
+            continue
+        asked = [turn.text for turn in case.turns if turn.role == "system"]
+        sent = [message["content"] for message in body(provider, case)["messages"] if message["role"] == "system"]
+        assert sent == asked, name
+
+
+@pytest.mark.parametrize(
+    ("provider", "names"),
+    [
+        ("moonshot", {"reasoning_content"}),
+        ("simulator", {"reasoning_content"}),
+        ("sglang", {"reasoning_content"}),
+        ("ktransformers", {"reasoning_content"}),
+        ("vllm", {"reasoning", "reasoning_content"}),
+    ],
+)
+def test_reasoning_goes_back_exactly_under_the_providers_names(provider: str, names: set[str]) -> None:
+    first, _, second, third = (
+        message for message in body(provider, CASES["history"])["messages"] if message["role"] != "user"
+    )
+    assert {name: first.get(name) for name in names} == dict.fromkeys(names, "Look it up.\n")
+    assert {name: second.get(name) for name in names} == dict.fromkeys(names, "")
+    assert not {"reasoning", "reasoning_content"} & set(third), "turns without reasoning get none"
+    assert {"reasoning", "reasoning_content"} & set(first) == names
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_blank_content_beside_tool_calls_is_left_out_and_ids_go_back_unchanged(provider: str) -> None:
+    messages = body(provider, CASES["history"])["messages"]
+    assert "content" not in messages[1]
+    assert messages[1]["tool_calls"][0] == {
+        "id": "functions.get_weather:0",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'},
+    }
+    assert messages[2] == {"role": "tool", "content": "Rain", "tool_call_id": "functions.get_weather:0"}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_schema_is_asked_for_by_the_format_or_in_words_but_always_asked_for(provider: str) -> None:
+    for case in ("response-schema", "response-schema-and-system"):
+        found = body(provider, CASES[case])
+        kind = found.get("response_format", {}).get("type")
+        if kind == "json_schema":
+            assert found["response_format"]["json_schema"]["schema"]["required"] == ["name"]
+            assert len(found["messages"]) == len(CASES[case].turns)
+        else:
+            assert '"required": ["name"]' in found["messages"][0]["content"]
+        assert found["messages"][-1] == {"role": "user", "content": CASES[case].turns[-1].text}
+
+
+def test_a_tool_choice_without_tools_is_not_said() -> None:
+    asked = Request(mode="instant", turns=(user("Hi"),), tool_choice="required")
+    assert not {"tools", "tool_choice"} & set(body("moonshot", asked))
+
+
+@pytest.mark.parametrize("provider", ["moonshot", "nim", "vllm"])
+def test_n_is_said_as_the_whole_number_that_it_is(provider: str) -> None:
+    found = encode(plan(provider, Request(mode="thinking", turns=(user("Hi"),), sampling={"n": 2})))
+    assert isinstance(found.get("n", 1), int)
+
+
+def test_media_stand_where_they_stood_between_the_words() -> None:
+    content = body("moonshot", CASES["picture"])["messages"][0]["content"]
+    assert content == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "text", "text": "?"},
+    ]

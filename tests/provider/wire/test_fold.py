@@ -1,0 +1,432 @@
+"""Folding: whatever a provider streams becomes the same completion, and nothing that arrived is lost or doubled."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from kimi_mcp.core.types import Completion, ToolCall, Usage
+from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.events import BadEvent, ErrorEvent
+
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def chunk(delta: Any, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}], **more}
+
+
+def fed(*events: Any) -> Fold:
+    fold = Fold()
+    for event in events:
+        fold.feed(event if isinstance(event, bytes) else json.dumps(event).encode())
+    return fold
+
+
+def folded(*events: Any) -> Completion:
+    return fed(*events).completion()
+
+
+# ── reasoning and answer ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_reasoning_is_read_under_every_known_name(name: str) -> None:
+    found = folded(chunk({name: "Let "}), chunk({name: "me."}), chunk({"content": "Hi"}), STOP)
+    assert (found.reasoning, found.reasoning_field, found.answer) == ("Let me.", name, "Hi")
+    assert found.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_reasoning_and_answer_may_come_in_one_chunk_and_in_any_order(name: str) -> None:
+    pieces = [{name: "a", "content": "A"}, {"content": "B"}, {name: "b"}, {"content": "C", name: ""}]
+    for order in itertools.permutations(pieces):
+        found = folded(*map(chunk, order))
+        assert found.reasoning == "".join(piece.get(name, "") for piece in order)
+        assert found.answer == "".join(piece.get("content", "") for piece in order)
+
+
+def test_the_same_piece_under_two_names_counts_once() -> None:
+    both = [chunk({"reasoning": piece, "reasoning_content": piece}) for piece in ("Let ", "me ", "see.")]
+    assert folded(*both).reasoning == "Let me see."
+
+
+@pytest.mark.parametrize(("first", "then"), [("reasoning", "reasoning_content"), ("reasoning_content", "reasoning")])
+def test_a_name_that_changes_on_the_way_loses_nothing(first: str, then: str) -> None:
+    found = folded(chunk({first: "a"}), chunk({then: "b"}), chunk({first: "c", then: "c"}))
+    assert (found.reasoning, found.reasoning_field) == ("abc", first)
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_piece_under_the_first_name_hides_nothing(empty: str | None) -> None:
+    found = folded(chunk({"reasoning_content": empty, "reasoning": "real"}))
+    assert (found.reasoning, found.reasoning_field) == ("real", "reasoning")
+
+
+def test_an_empty_reasoning_is_not_an_absent_one() -> None:
+    assert folded(chunk({"content": "Hi"})).reasoning is None
+    assert folded(chunk({"content": "Hi", "reasoning": None})).reasoning is None
+    assert folded(chunk({"reasoning_content": ""}), chunk({"content": "Hi"})).reasoning == ""
+
+
+def test_a_content_of_parts_is_its_text() -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "image_url"}, "odd", {"type": "text", "text": "lo"}, {"text": 5}]
+    assert folded(chunk({"content": parts}), chunk({"content": " there"})).answer == "Hello there"
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{}, {"content": ""}, {"content": None}, {"role": "assistant"}, {"reasoning": ""}, {"content": []}, None, [], "x"],
+    ids=str,
+)
+def test_an_empty_delta_carries_nothing(delta: Any) -> None:
+    fold = Fold()
+    assert fold.feed(json.dumps(chunk(delta)).encode()) is False
+    assert (fold.answer, fold.pieces, fold.has_answer) == ("", 0, False)
+
+
+def test_pieces_are_counted_and_the_first_is_announced_once() -> None:
+    announced: list[int] = []
+    fold = Fold(on_first=lambda: announced.append(1))
+    for event in (chunk({"role": "assistant"}), chunk({"reasoning": "a"}), chunk({"content": "b"}), STOP):
+        fold.feed(json.dumps(event).encode())
+    assert (fold.pieces, announced) == (2, [1])
+
+
+def test_what_has_arrived_can_be_read_while_it_grows() -> None:
+    fold = Fold()
+    for number in range(5):
+        fold.feed(json.dumps(chunk({"reasoning": str(number), "content": f"<{number}>"})).encode())
+        assert fold.reasoning == "".join(map(str, range(number + 1)))
+        assert fold.answer == "".join(f"<{one}>" for one in range(number + 1))
+        assert fold.completion().answer == fold.answer
+        assert not fold.finished
+
+
+def test_a_reset_forgets_everything() -> None:
+    fold = fed(chunk({"reasoning": "a", "content": "b"}, model="m", usage={"prompt_tokens": 1}), STOP)
+    fold.reset()
+    assert fold.completion() == Completion()
+    assert (fold.finished, fold.pieces, fold.has_answer, fold.reasoning) == (False, 0, False, None)
+
+
+# ── choices, models, ends ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_choices_that_nobody_asked_for_are_passed_over() -> None:
+    other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "length"}]}
+    both = {"choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "B"}}]}
+    found = folded(chunk({"content": "A"}), other, both, STOP)
+    assert (found.answer, found.finish_reason) == ("AB", "stop")
+
+
+def test_a_choice_without_an_index_is_the_first() -> None:
+    assert folded({"choices": [{"delta": {"content": "A"}}]}).answer == "A"
+
+
+@pytest.mark.parametrize("choices", [None, [], {}, "x", [None], [5], [[]], 0])
+def test_odd_choices_carry_nothing(choices: Any) -> None:
+    assert folded({"choices": choices}) == Completion()
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("tool_calls", "tool_calls"),
+        ("max_tokens", "length"),
+        ("eos", "stop"),
+        ("function_call", "tool_calls"),
+    ],
+)
+def test_known_words_for_the_end_are_ends(word: str, meaning: str) -> None:
+    fold = fed({"choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
+    assert fold.finished
+    assert fold.completion().finish_reason == meaning
+
+
+@pytest.mark.parametrize("word", ["error", "abort", "", None, 5, "STOPPED", [], "insufficient_system_resource"])
+def test_any_other_word_is_no_end(word: Any) -> None:
+    fold = fed(chunk({"content": "A"}), {"choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
+    assert not fold.finished
+    assert fold.completion().finish_reason is None
+
+
+def test_null_fields_hurt_nothing() -> None:
+    null = {"id": None, "model": None, "usage": None, "error": None, "object": None}
+    found = folded({**chunk({"content": "A", "tool_calls": None, "reasoning": None, "function_call": None}), **null})
+    assert found == Completion(answer="A")
+
+
+def test_the_first_model_that_is_named_is_the_one_that_answered() -> None:
+    found = folded(chunk({}, model=""), chunk({}, model=5), chunk({}, model="kimi-k3"), chunk({}, model="other"))
+    assert found.model == "kimi-k3"
+
+
+# ── usage ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+COUNTS = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+
+
+def test_usage_may_stand_at_top_level_or_in_the_first_choice_or_come_late_without_choices() -> None:
+    in_choice = {"choices": [{"index": 0, "delta": {}, "usage": COUNTS}]}
+    for event in ({**STOP, "usage": COUNTS}, in_choice, {"choices": [], "usage": COUNTS}, {"usage": COUNTS}):
+        assert folded(STOP, event).usage == Usage(prompt_tokens=10, completion_tokens=20, total_tokens=30)
+
+
+@pytest.mark.parametrize("place", [{"cached_tokens": 7}, {"prompt_tokens_details": {"cached_tokens": 7}}], ids=str)
+def test_cached_tokens_are_found_where_they_may_stand(place: dict[str, Any]) -> None:
+    usage = folded({"usage": {**COUNTS, **place}}).usage
+    assert usage is not None
+    assert usage.cached_tokens == 7
+
+
+def test_reasoning_tokens_are_unknown_unless_they_are_said() -> None:
+    said = folded({"usage": {**COUNTS, "completion_tokens_details": {"reasoning_tokens": 0}}}).usage
+    unsaid = folded(chunk({"reasoning": "a b c"}), {"usage": {**COUNTS, "completion_tokens_details": None}}).usage
+    assert said is not None
+    assert unsaid is not None
+    assert (said.reasoning_tokens, unsaid.reasoning_tokens) == (0, None)
+
+
+def test_the_last_word_on_usage_counts_and_a_total_is_worked_out() -> None:
+    found = folded({"usage": {"prompt_tokens": 10, "completion_tokens": 1}}, {"usage": {"completion_tokens": 5}})
+    assert found.usage == Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
+
+
+@pytest.mark.parametrize("usage", [{}, None, [], "x", 5, {"prompt_tokens": "10"}, {"prompt_tokens": True},
+                                   {"prompt_tokens": -1}, {"prompt_tokens": None}], ids=str)  # fmt: skip
+def test_odd_usage_is_no_usage(usage: Any) -> None:
+    assert folded({"usage": usage}).usage is None
+
+
+# ── tool calls ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def call(name: str | None = None, arguments: str | None = None, **more: Any) -> dict[str, Any]:
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    return {**more, "function": function}
+
+
+def calling(*calls: dict[str, Any]) -> dict[str, Any]:
+    return chunk({"tool_calls": list(calls)})
+
+
+ONE = ToolCall(id="functions.a:0", name="a", arguments='{"x": 1}')
+TWO = ToolCall(id="functions.b:1", name="b", arguments='{"y": 2}')
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param(
+            [
+                calling(call("a", "", index=0, id=ONE.id)),
+                calling(call(None, '{"x"', index=0)),
+                calling(call("b", '{"y"', index=1, id=TWO.id)),
+                calling(call(None, ": 1}", index=0), call(None, ": 2}", index=1)),
+            ],
+            id="by index, mixed",
+        ),
+        pytest.param(
+            [calling(call("a", '{"x": 1}', id=ONE.id)), calling(call("b", '{"y": 2}', id=TWO.id))],
+            id="without an index, one chunk each",
+        ),
+        pytest.param(
+            [calling(call("a", '{"x": 1}', id=ONE.id), call("b", '{"y": 2}', id=TWO.id))],
+            id="without an index, in one list",
+        ),
+        pytest.param(
+            [
+                calling(call("a", '{"x"', index=0, id=ONE.id)),
+                calling(call(None, ": 1}", index=0)),
+                calling(call("b", '{"y"', index=0, id=TWO.id)),
+                calling(call(None, ": 2}", index=0)),
+            ],
+            id="several ids on one index",
+        ),
+        pytest.param(
+            [
+                calling(call("a", '{"x"', index=0, id=ONE.id)),
+                calling(call(None, ": 1}", index=0, id=ONE.id)),
+                calling(call("b", '{"y": 2}', index=1, id=TWO.id)),
+            ],
+            id="the id again with every piece",
+        ),
+        pytest.param(
+            [
+                calling(call("a", None, index=0), call("b", None, index=1)),
+                calling(call(None, '{"x": 1}', index=0, id=ONE.id), call(None, '{"y": 2}', index=1, id=TWO.id)),
+            ],
+            id="the id after the name",
+        ),
+        pytest.param(
+            [{"choices": [{"message": {"tool_calls": [
+                call("a", '{"x": 1}', id=ONE.id, type="function"), call("b", '{"y": 2}', id=TWO.id)]}}]}],
+            id="whole",
+        ),
+    ],
+)  # fmt: skip
+def test_tool_calls_are_put_together_however_they_come(events: list[Any]) -> None:
+    found = folded(*events)
+    assert found.tool_calls == (ONE, TWO)
+    assert found.malformed_calls == 0
+
+
+def test_a_call_without_arguments_has_an_empty_object() -> None:
+    assert folded(calling(call("a", index=0, id="x"))).tool_calls == (ToolCall(id="x", name="a", arguments="{}"),)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        call("a", '{"x": ', index=1, id="y"),
+        call("a", "[1]", index=1, id="y"),
+        call("a", "null", index=1, id="y"),
+        call(None, "{}", index=1, id="y"),
+        call("", "{}", index=1, id="y"),
+        call("a", "{}", index=1),
+        call("a", "{}", index=1, id=""),
+        call("a", "{}", index=1, id=None),
+        call("b", "{}", index=1, id=ONE.id),
+    ],
+    ids=str,
+)
+def test_half_a_call_one_without_id_or_name_or_with_anothers_id_is_malformed(broken: dict[str, Any]) -> None:
+    found = folded(calling(call("a", '{"x": 1}', index=0, id=ONE.id)), calling(broken))
+    assert found.tool_calls == (ONE,)
+    assert found.malformed_calls == 1
+
+
+@pytest.mark.parametrize(
+    "calls", [None, [], {}, "x", [None], [5], [{}], [{"function": None}], [{"index": "0"}]], ids=str
+)
+def test_odd_tool_calls_are_never_whole_ones(calls: Any) -> None:
+    assert folded(chunk({"tool_calls": calls})).tool_calls == ()
+
+
+# ── errors and bytes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "message", "status"),
+    [
+        ({"error": {"type": "engine_overloaded_error", "message": "busy"}}, "engine_overloaded_error", "busy", None),
+        ({"error": {"message": "busy", "code": 429}}, "", "busy", 429),
+        ({"error": {"message": "no", "code": "rate_limit"}}, "rate_limit", "no", None),
+        ({"error": {"type": None, "message": None, "code": None}}, "", "", None),
+        ({"error": "plain words"}, "", "plain words", None),
+        ({"error": {"code": 200}}, "", "", None),
+        ({"error": {"code": True}}, "", "", None),
+        ({"error": [1]}, "", "", None),
+        ({"object": "error", "message": "gone", "type": "NotFoundError", "code": 404}, "NotFoundError", "gone", 404),
+        ({**STOP, "error": {"type": "server_error"}}, "server_error", "", None),
+        ({"error": {"type": ["odd"], "message": {"odd": 1}}}, "", "", None),
+    ],
+    ids=str,
+)
+def test_an_error_inside_the_stream_is_raised_and_what_arrived_is_kept(
+    payload: dict[str, Any], kind: str, message: str, status: int | None
+) -> None:
+    fold = fed(chunk({"content": "so far"}))
+    with pytest.raises(ErrorEvent) as raised:
+        fold.feed(json.dumps(payload).encode())
+    assert (raised.value.type, raised.value.message, raised.value.status) == (kind, message, status)
+    assert fold.answer == "so far"
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"<html>", b"[1]", b"null", b"5", b'"x"', b"\xff", b"{}{}", b"[" * 100_000, b'{"a":' * 5_000]
+)
+def test_what_is_no_event_is_a_bad_event(payload: bytes) -> None:
+    fold = fed(chunk({"content": "so far"}))
+    with pytest.raises(BadEvent):
+        fold.feed(payload)
+    assert fold.answer == "so far"
+
+
+def test_a_surrogate_pair_that_was_split_between_chunks_is_joined() -> None:
+    first, second = rb'{"choices":[{"delta":{"content":"a\ud83e"}}]}', rb'{"choices":[{"delta":{"content":"\udd8ab"}}]}'
+    fold = fed(first)
+    assert fold.answer == "a\ufffd"
+    fold.feed(second)
+    assert fold.answer == "a🦊b"
+    reasoning = fed(first.replace(b"content", b"reasoning"), second.replace(b"content", b"reasoning"))
+    assert reasoning.reasoning == "a🦊b"
+
+
+def test_half_a_surrogate_pair_and_bytes_that_are_no_utf8_cost_only_themselves() -> None:
+    found = folded(
+        rb'{"choices":[{"delta":{"content":"a\ud83e"}}]}', b'{"choices":[{"delta":{"content":"\xc3(b"}}]}', STOP
+    )
+    assert found.answer == "a\ufffd\ufffd(b"
+    assert found.finish_reason == "stop"
+    assert folded(rb'{"choices":[{"delta":{"content":"\udd8a\ud83e"}}]}').answer == "\ufffd\ufffd"
+
+
+def test_nothing_that_is_handed_on_holds_half_a_surrogate_pair() -> None:
+    odd = rb'{"model":"m\ud83e","choices":[{"delta":{"content":"\ud83e","reasoning":"\ud83e","tool_calls":[%s]}}]}'
+    piece = rb'{"index":0,"id":"i\ud83e","function":{"name":"n\ud83e","arguments":"{\"x\": \"\ud83e\"}"}}'
+    found = folded(odd % piece)
+    handed = [found.answer, found.reasoning or "", found.model or ""]
+    handed += [text for one in found.tool_calls for text in (one.id, one.name, one.arguments)]
+    for text in handed:
+        text.encode()
+
+
+def test_a_split_pair_inside_the_arguments_of_a_call_is_joined() -> None:
+    event = rb'{"choices":[{"delta":{"tool_calls":[{"index":0,%s}]}}]}'
+    first = event % rb'"id":"i","function":{"name":"n","arguments":"{\"x\": \"\ud83e"}'
+    then = event % rb'"function":{"arguments":"\udd8a\"}"}'
+    assert folded(first, then).tool_calls == (ToolCall(id="i", name="n", arguments='{"x": "🦊"}'),)
+
+
+def test_a_whole_answer_folds_into_the_same_as_the_stream() -> None:
+    whole = {
+        "id": "x",
+        "object": "chat.completion",
+        "model": "kimi-k2.6",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "reasoning_content": "Let me see.",
+                    "content": "Hello 🦊",
+                    "tool_calls": [
+                        {"id": ONE.id, "type": "function", "function": {"name": "a", "arguments": '{"x": 1}'}}
+                    ],
+                },
+                "finish_reason": "tool_calls",
+            }
+        ],
+        "usage": {**COUNTS, "cached_tokens": 3},
+    }
+    streamed = [
+        chunk({"role": "assistant", "content": ""}, model="kimi-k2.6"),
+        chunk({"reasoning_content": "Let me "}),
+        chunk({"reasoning_content": "see."}),
+        chunk({"content": "Hello "}),
+        chunk({"content": "🦊"}),
+        calling(call("a", '{"x"', index=0, id=ONE.id)),
+        calling(call(None, ": 1}", index=0)),
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        {"choices": [], "usage": {**COUNTS, "cached_tokens": 3}},
+    ]
+    assert folded(whole) == folded(*streamed)
+    assert folded(whole).reasoning_field == "reasoning_content"
+
+
+def test_a_very_long_answer_of_tiny_pieces_is_read_again_and_again_without_growing_slow() -> None:
+    fold = Fold()
+    payload = json.dumps(chunk({"content": "x"})).encode()
+    for number in range(20_000):
+        fold.feed(payload)
+        if number % 100 == 0:
+            assert len(fold.answer) == number + 1
+    assert len(fold.completion().answer) == 20_000

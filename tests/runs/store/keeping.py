@@ -1,0 +1,99 @@
+"""How these tests keep a journal: on the room itself, without a server; the file and its threads are real."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from kimi_mcp.core.errors import AnswerCutOff, NotConfigured
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.records import Entry, Grown
+from kimi_mcp.runs.store.store import Journal
+
+CALLER = "local"
+
+
+@asynccontextmanager
+async def journal(folder: Path | None, **more: Any) -> AsyncIterator[Journal]:
+    """A journal, as one server has it."""
+    kept = Journal(folder, **more)
+    try:
+        yield kept
+    finally:
+        await kept.aclose()
+
+
+def entry(run_id: str = "run_1", **known: Any) -> Entry:
+    """What is written down of a call before it is sent."""
+    said: dict[str, Any] = {
+        "caller": CALLER,
+        "host": "a host",
+        "tool": "kimi_think",
+        "prompt_head": "What is 17 * 23?",
+        "call_key": None,
+        "started_at": 1_000_000.0,
+        "conversation_id": None,
+        "follows": None,
+        "request": {},
+        "model_id": "kimi-k2.5",
+        "outcome": Outcome(status="running", run_id=run_id),
+    }
+    return Entry(id=run_id, **(said | known))
+
+
+def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Outcome:
+    """How a run ended."""
+    said: dict[str, Any] = {"answer": "It is 391.", **known}
+    error = None if status == "completed" else AnswerCutOff("It was cut.", fix="Call again.")
+    return Outcome(status=status, run_id=run_id, error=error, **said)
+
+
+async def begin(kept: Journal, run_id: str = "run_1", **known: Any) -> None:
+    """Begin a run that costs nothing; old ones are removed behind it."""
+    await kept.begin(entry(run_id, **known), counted_usd=0.0, day_limit_usd=None)
+    await kept.retention.settled()
+
+
+async def end(kept: Journal, run_id: str = "run_1", status: Any = "completed", **known: Any) -> None:
+    """End it."""
+    await kept.end(run_id, ended(run_id, status, **known), turns=None, counted_usd=0.0)
+
+
+async def grow(kept: Journal, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
+    """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
+    told: list[BaseException | None] = []
+    grown = [Grown(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
+    kept.grew(grown, {}, {}, told.append)
+    await kept.abandon(run_id, False)  # behind it in the same queue
+    return [fault for fault in told if fault is not None]
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The file itself, past the journal."""
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as connection:
+        yield connection
+
+
+async def in_thread(work: Any, *arguments: Any) -> Any:
+    """Something that blocks."""
+    return await anyio.to_thread.run_sync(work, *arguments)
+
+
+def everything(folder: Path) -> bytes:
+    """All bytes of all files of a folder."""
+    files = sorted(Path(where) / name for where, _, names in os.walk(folder) for name in names)
+    return b"\0".join(file.read_bytes() for file in files)
+
+
+def wrong(error: BaseException) -> str:
+    """Its two sentences."""
+    assert isinstance(error, NotConfigured)
+    return f"{error.message} {error.fix}"

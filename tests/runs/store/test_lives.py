@@ -1,0 +1,132 @@
+"""A run's record through its life: begun, grown, ended, and seen by whoever asks, whatever is cut off in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kimi_mcp.core.errors import BudgetExceeded
+from kimi_mcp.runs.store.records import Grown
+from kimi_mcp.runs.store.store import Journal
+from tests.runs.store.keeping import CALLER, begin, end, ended, entry, grow, journal, opened
+
+
+@pytest.fixture(params=["on disk", "in memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """Both kinds of journal hold the same."""
+    return tmp_path / "data" if request.param == "on disk" else None
+
+
+async def test_a_run_that_was_refused_for_its_cost_spoils_nothing(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        with pytest.raises(BudgetExceeded):
+            await kept.begin(entry("run_2"), counted_usd=2.0, day_limit_usd=1.0)
+        found = await kept.find("run_1", CALLER)
+        assert found is not None, "what was there before is still there"
+        await end(kept)
+        await begin(kept, "run_3")
+        assert [record.id for record in await kept.latest(CALLER)] == ["run_1", "run_3"]
+
+
+async def test_a_run_that_is_begun_twice_is_one_run(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        await begin(kept, conversation_id="conv_1")
+        (record,) = await kept.latest(CALLER)
+        assert record.conversation_id == "conv_1"
+
+
+async def test_a_refused_run_takes_a_conversation_away_only_where_nobody_else_is_in_it(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept, "run_1", conversation_id="conv_1")
+        await end(kept, "run_1", "failed")
+        await begin(kept, "run_2", conversation_id="conv_1")
+        await kept.forget("run_2")
+        assert await kept.conversation("conv_1") is not None, "run_1's result named it"
+        await begin(kept, "run_3", conversation_id="conv_3")
+        await kept.forget("run_3")
+        assert await kept.conversation("conv_3") is None
+
+
+async def test_what_arrives_is_read_back_whole(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        assert not await grow(kept, "run_1", ("reasoning", 0, "Hm, "), ("answer", 0, "It "))
+        assert not await grow(kept, "run_1", ("answer", 3, "is 391."), ("reasoning", 4, "你好 🌍\0"))
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "It is 391."
+        assert found.outcome.reasoning == "Hm, 你好 🌍\0"
+
+
+async def test_of_several_requests_the_latest_that_brought_an_answer_is_shown(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        for request, of, text in ((0, "answer", "first"), (1, "answer", "second"), (2, "reasoning", "Hm.")):
+            kept.grew([Grown(run_id="run_1", request=request, of=of, start=0, text=text)], {}, {}, lambda fault: None)
+        await kept.abandon("run_1", False)  # behind them in the same queue
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "second"
+
+
+async def test_text_with_a_hole_in_it_is_shown_up_to_the_hole(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        await grow(kept, "run_1", ("answer", 0, "It is "), ("answer", 9, ", says the model."))
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "It is ", "nothing is joined that did not follow on each other"
+
+
+async def test_text_that_was_written_twice_is_shown_once(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        await begin(kept)
+        await grow(kept, "run_1", ("answer", 0, "It is "), ("answer", 9, ", says the model."))
+        await grow(kept, "run_1", ("answer", 6, "391, says"))
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "It is 391, says the model."
+
+
+async def test_a_run_that_ended_while_it_was_looked_at_is_not_called_dead(tmp_path: Path) -> None:
+    async with journal(tmp_path) as looking, journal(tmp_path) as owner:
+        await begin(owner)
+        alive = looking.presence.alive
+
+        def late(server: str) -> bool:
+            """It ends well, and its server with it, between the look at the row and the look at the lock."""
+            with opened(tmp_path) as file:
+                file.execute("UPDATE runs SET status = 'completed', answer = 'It is 391.', ended_at = 1000001")
+            owner.presence.leave()
+            return alive(server)
+
+        looking.presence.alive = late
+        found = await looking.find("run_1", CALLER)
+    assert found is not None
+    assert found.outcome.status == "completed"
+    assert found.outcome.answer == "It is 391."
+
+
+async def test_a_turn_that_was_waited_for_in_vain_is_nobodys(tmp_path: Path) -> None:
+    async with journal(tmp_path) as one, journal(tmp_path) as other:
+        await begin(one, "run_1", conversation_id="conv_1")
+        await one.take_turn("conv_1", "run_1", lambda run_id: True)
+        await end(one)
+        with anyio.fail_after(5):  # its turn was never given back; but it has ended, so it writes no more
+            await other.take_turn("conv_1", "run_2", lambda run_id: True)
+
+
+async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) -> None:
+    async with journal(folder) as kept:
+        assert await kept.end("run_9", ended("run_9"), turns=None, counted_usd=0.0) is False
+        await begin(kept)
+        assert await kept.end("run_1", ended(), turns=None, counted_usd=0.0) is True
+
+
+def test_a_journal_in_memory_has_no_folder(tmp_path: Path) -> None:
+    assert not Journal(None).keeps
+    assert Journal(tmp_path).keeps

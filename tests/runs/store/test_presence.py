@@ -1,0 +1,128 @@
+"""Who is alive: a server is as long as it holds its lock, and is known to be dead the moment it does not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import Timeout, _unix
+
+from kimi_mcp.runs.store import locks
+from kimi_mcp.runs.store.locks import Presence, _looking_at, left_behind
+
+HOLDS = """
+import sys
+from pathlib import Path
+from kimi_mcp.runs.store.locks import Presence
+presence = Presence(Path(sys.argv[1]))
+presence.appear()
+print(presence.id, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_server_is_alive_until_it_leaves(tmp_path: Path) -> None:
+    one, other = Presence(tmp_path), Presence(tmp_path)
+    assert one.alive(one.id), "it knows itself"
+    one.appear()
+    assert other.alive(one.id)
+    one.leave()
+    assert not other.alive(one.id)
+    assert not other.alive("srv_nobody")
+    assert list((tmp_path / "servers").iterdir()) == [], "who leaves in good order leaves nothing"
+
+
+def test_a_server_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        server = process.stdout.readline().strip()
+        looking = Presence(tmp_path)
+        looking.appear()
+        assert looking.alive(server)
+        assert looking.alive(server), "looking does not take it away"
+        process.kill()
+        process.wait()
+        assert left_behind(tmp_path)
+        assert not looking.alive(server)
+        looking.forget(looking.dead())
+        assert looking.alive(looking.id)
+        assert not left_behind(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open is never removed there")
+def test_a_server_is_never_seen_without_its_lock_while_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, looking = Presence(tmp_path), Presence(tmp_path)
+    seen: list[object] = []
+    take_lock = _unix.lock_fd_nonblocking
+
+    def late(descriptor: int) -> bool:
+        """The file is there and not locked yet: somebody looks at everything, and clears it away."""
+        seen.append((looking.dead(), left_behind(tmp_path)))
+        looking.forget({one.id})
+        return take_lock(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_unix, "lock_fd_nonblocking", late)
+        patched.setattr(locks, "LOCKED_WITHIN_S", 0)
+        with pytest.raises(Timeout):
+            one.appear()
+        assert looking.dead() == set()
+    one.appear()
+    assert seen == [(set(), False)]
+    assert looking.alive(one.id), "nothing is remembered of it"
+    assert [file.name for file in (tmp_path / "servers").iterdir()] == [f"{one.id}.lock"]
+    one.leave()
+
+
+def test_who_looks_at_the_dead_is_not_taken_for_them(tmp_path: Path) -> None:
+    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one.appear()
+    one.leave(unfinished=True)
+    with _looking_at(tmp_path / "servers" / f"{one.id}.lock") as held:
+        assert not held
+        assert not looking.alive(one.id)
+        assert left_behind(tmp_path)
+
+
+def test_a_lock_that_can_not_be_looked_at_may_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one.appear()
+
+    def refused(*more: object) -> int:
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refused)
+        assert looking.alive(one.id)
+        looking.forget({one.id})
+    assert looking.alive(one.id)
+    one.leave()
+
+
+def test_to_look_makes_no_file(tmp_path: Path) -> None:
+    assert not Presence(tmp_path).alive("srv_gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_somebody_removed_is_taken_again(tmp_path: Path) -> None:
+    one = Presence(tmp_path)
+    one.appear()
+    (tmp_path / "servers" / f"{one.id}.lock").unlink()
+    one.appear()
+    assert Presence(tmp_path).alive(one.id)
+    one.leave()
+
+
+def test_without_a_folder_a_server_is_alone() -> None:
+    one = Presence(None)
+    one.appear()
+    assert one.alive(one.id)
+    assert not one.alive("srv_other")
+    one.leave()

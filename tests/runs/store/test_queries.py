@@ -1,0 +1,122 @@
+"""What the store asks of its tables: every statement finds its rows by an index, however many there are.
+
+Each statement that any test executes is held against that (``tests/queries.py``). Here everything is called once that a
+store can do, so that none is left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from kimi_mcp.core.errors import Internal
+from kimi_mcp.core.types import user
+from kimi_mcp.runs.store.records import Grown
+from kimi_mcp.runs.store.store import Journal
+from tests import queries
+from tests.runs.store.keeping import CALLER, begin, end, ended, entry, journal, opened
+
+NO_STATEMENTS = {"aclose", "steps", "keep_end"}
+"""What asks nothing of the tables."""
+
+
+def test_a_statement_that_goes_through_a_table_is_found(tmp_path: Path) -> None:
+    async def make() -> None:
+        async with journal(tmp_path) as kept:
+            await begin(kept)
+
+    anyio.run(make)
+    with opened(tmp_path) as file:
+        for statement in (
+            "SELECT * FROM runs WHERE host = 'x'",
+            "SELECT * FROM runs ORDER BY host LIMIT 1",
+            "SELECT id FROM runs ORDER BY started_at",
+            "UPDATE conversations SET head = NULL WHERE head = 'x'",
+            "DELETE FROM steps WHERE key = 'x'",
+            "DELETE FROM conversations WHERE NOT EXISTS (SELECT 1 FROM runs WHERE host = conversations.id)",
+        ):
+            assert queries.problems(file, statement, ()), statement
+        assert not queries.problems(file, "SELECT * FROM runs ORDER BY started_at DESC LIMIT 1", ())
+
+
+async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_path: Path) -> None:
+    async with journal(tmp_path) as gone:
+        for number in range(8):
+            await begin(gone, f"run_orphan_{number}", resumable=number % 2 == 0)
+    async with journal(tmp_path) as kept:
+        with queries.watched() as wrong:
+            called = await everything_once(kept)
+        assert wrong == []
+    public = {
+        name
+        for name, member in inspect.getmembers(Journal, inspect.isfunction)
+        if not name.startswith("_") and name not in NO_STATEMENTS
+    }
+    assert called == public, "every one of them is called here"
+
+
+async def everything_once(kept: Journal) -> set[str]:
+    """Call all that a store can do; the names of what was called."""
+    called: set[str] = set()
+
+    async def call(name: str, *arguments: Any, **named: Any) -> Any:
+        called.add(name)
+        result = getattr(kept, name)(*arguments, **named)
+        return await result if inspect.isawaitable(result) else result
+
+    limits: Mapping[str, float] = {"counted_usd": 0.1, "day_limit_usd": 10.0}
+    for number in range(4):
+        run_id = f"run_{number}"
+        follows = f"run_{number - 1}" if number else None
+        await call("begin", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
+        if number:
+            await call("take_turn", "conv_1", run_id, lambda run_id: False)
+        await call("renew", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
+        grown = [Grown(run_id=run_id, request=0, of="answer", start=0, text="It")]
+        await call("grew", grown, {run_id: 0.2}, {run_id: ended(run_id)}, lambda fault: None, lived={run_id: 1.0})
+        await call("begin_step", run_id, "a/1", {})
+        await call("finish_step", run_id, "a/1", {})
+        outcome = ended(run_id, conversation_id="conv_1")
+        await call("end", run_id, outcome, turns=[user("hi")], counted_usd=0.2)
+    await call("leave_turn", "conv_1", "run_3")
+    await call("begin", entry("run_refused", conversation_id="conv_2"), **limits)
+    await call("abandon", "run_refused", True)
+    await call("ask_to_cancel", "run_refused")
+    await call("asked_to_cancel")
+    await call("forget", "run_refused")
+    record = await call("find", "run_orphan_0", CALLER)
+    for caller in (CALLER, None):
+        await call("overview", caller, most=5)
+        await call("overview", caller, status="completed", since=1.0, most=5)
+        await call("overview", caller, ended_before=1.0)
+        await call("latest", caller)
+        await call("ids", caller, 100)
+    for status, since in ((None, None), ("completed", None), (None, 1.0), ("failed", 1.0)):
+        await call("totals", status=status, since=since)
+    await call("ids_beginning", "run_", 10)
+    await call("telling_apart", ["run_1", "run_2"])
+    await call("neighbours", "run_2")
+    await call("adopt", record)
+    await call("settle", record, Internal("It failed.", fix="Call again."))
+    _, left, *_ = await call("orphans")
+    await call("cancel_left", left, lambda record, steps: record.outcome)
+    await call("same_call", caller=CALLER, host="a host", key="key")
+    await call("spent_today_usd")
+    await call("conversation", "conv_1")
+    await call("history", "run_3")
+    await call("steps_of", "run_3")
+    await call("prune", -1)
+    await kept.retention.settled()
+    return called
+
+
+async def test_a_store_in_memory_keeps_its_newest_runs_without_going_through_all() -> None:
+    async with journal(None) as kept:
+        with queries.watched() as wrong:
+            await begin(kept)
+            await end(kept)
+        assert wrong == []

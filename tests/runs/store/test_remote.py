@@ -1,0 +1,110 @@
+"""A database server that does not answer: nobody waits for it longer than agreed, and it is used again once it does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import make_url
+
+from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.core.settings import Settings
+from kimi_mcp.runs.store.inspection import survey
+from kimi_mcp.runs.store.remote import connect_arguments
+from kimi_mcp.simulator import Simulator
+from tests.runs.store.frozen import database_server
+from tests.runs.store.keeping import CALLER, begin, journal, wrong
+from tests.server.asking import HELD, body, chats, served, until
+
+SOON_S = 0.3
+
+
+async def answered(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What is asked, once the server is heard in time: the machine may be busy."""
+    while True:
+        try:
+            return await ask()
+        except NotConfigured:
+            await anyio.sleep(0.01)
+
+
+async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answers(tmp_path: Path) -> None:
+    with database_server(tmp_path) as server, anyio.fail_after(30):
+        async with journal(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
+            await answered(lambda: begin(kept, "run_1"))
+            server.freeze()
+            for _ in range(2):
+                with pytest.raises(NotConfigured) as read:
+                    await kept.find("run_1", CALLER)
+                assert "KIMI_DATABASE_URL" in wrong(read.value)
+                with pytest.raises(NotConfigured):
+                    await begin(kept, "run_2")
+            server.thaw()
+            assert await answered(lambda: kept.find("run_1", CALLER)) is not None
+
+
+async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_path: Path) -> None:
+    with database_server(tmp_path) as server, anyio.fail_after(30):
+        async with journal(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
+            await answered(lambda: begin(kept))
+            server.freeze()
+            faults: list[BaseException | None] = []
+            kept.grew([], {"run_1": 1.0}, {}, faults.append)
+            await until(lambda: bool(faults), within=20)
+            assert isinstance(faults[0], NotConfigured), "its thread is free for what comes next"
+
+
+async def test_a_frozen_database_is_said_to_be_so_by_a_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.store.remote.ANSWERS_WITHIN_S", SOON_S)
+    with database_server(tmp_path) as server:
+        server.freeze()
+        looked = survey(Settings(database_url=server.url, data_dir=str(tmp_path / "data")))
+    assert looked.error is not None
+    assert "KIMI_DATABASE_URL" in wrong(looked.error)
+
+
+async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lose_nothing(tmp_path: Path) -> None:
+    with database_server(tmp_path) as server, anyio.fail_after(60):
+        async with (
+            Simulator(provider="simulator") as sim,
+            served(sim, KIMI_DATABASE_URL=server.url, KIMI_REPLY_WITHIN_S="1") as kimi,
+        ):
+            sim.play({"content": "zero"}, HELD)
+            first = await kimi.instant("one")
+            while first.status == "running":
+                first = await kimi.run(first.run_id, wait_s=10)
+            conversation = first.said["conversation_id"]
+            held = await kimi.instant("two", conversation_id=conversation)
+            assert held.status == "running"
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            server.freeze()
+            sim.open_gate("end")
+            answer = await kimi.run(held.run_id, wait_s=10)
+            assert (answer.status, answer.answer) == ("completed", HELD["content"])
+            for refused in (await kimi.instant("three", conversation_id=conversation), await kimi.run()):
+                assert refused.code == "not_configured"
+            assert len(chats(sim)) == 2
+            server.thaw()
+            await until(lambda: not kimi.runs._writer.ends.unwritten, within=20)
+            third = await kimi.instant("three", conversation_id=conversation)
+            while third.status == "running":
+                third = await kimi.run(third.run_id, wait_s=10)
+            assert third.status == "completed"
+            contents = [message["content"] for message in body(chats(sim)[-1])["messages"]]
+    assert contents == ["one", "zero", "two", HELD["content"], "three"]
+
+
+def test_a_driver_of_postgresql_is_told_how_long_to_wait_unless_the_url_says_otherwise() -> None:
+    told = connect_arguments(make_url("postgresql+psycopg://host/x"))
+    assert told["connect_timeout"] == 5
+    assert "-c statement_timeout=5000" in told["options"]
+    assert "-c lock_timeout=5000" in told["options"]
+    own = connect_arguments(make_url("postgresql+psycopg2://host/x?connect_timeout=60&options=-c%20lock_timeout%3D9"))
+    assert "connect_timeout" not in own
+    assert own["options"].endswith("-c lock_timeout=9"), "the last one counts"
+    assert connect_arguments(make_url("mysql+pymysql://host/x")) == {}

@@ -1,0 +1,347 @@
+"""What can be wrong with the journal's file: a clear error each time, nothing deleted, and the next call tries anew."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import Connection
+
+from kimi_mcp.core.errors import NotConfigured, RunNotFound
+from kimi_mcp.core.types import user
+from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store.database import Database
+from kimi_mcp.runs.store.paths import FILE
+from tests.runs.store.keeping import CALLER, begin, end, ended, everything, grow, journal, opened, wrong
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own that holds next to nothing."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no byte free on a folder's disk."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 1024)
+            except OSError:
+                return ballast
+
+
+async def test_a_full_disk_is_named_as_one_and_costs_only_what_comes_then(tiny: Path) -> None:
+    async with journal(tiny / "data") as kept:
+        await begin(kept)
+        assert not await grow(kept, "run_1", ("answer", 0, "It is "))
+        ballast = fill(tiny)
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept, "run_x", request={"turns": ["x" * 500_000]})
+        assert "full" in wrong(refused.value)
+        assert "KIMI_DATA_DIR" in refused.value.fix
+        assert "KIMI_JOURNAL=off" in refused.value.fix
+        ballast.unlink()
+        await begin(kept, "run_2")
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.answer == "It is "
+
+
+async def test_a_disk_that_is_full_from_the_start_is_named_as_one(tiny: Path) -> None:
+    fill(tiny)
+    async with journal(tiny / "data") as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept)
+        assert "full" in wrong(refused.value)
+        (tiny / "ballast").unlink()
+        await begin(kept)
+
+
+async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        bad: list[BaseException | None] = []
+        async with anyio.create_task_group() as tasks:
+            for number in range(2, 30):
+                tasks.start_soon(begin, kept, f"run_{number}")
+                kept.grew([], {"run_1": object()}, {}, bad.append)  # type: ignore[dict-item]  # no number
+        assert len(await kept.latest(CALLER)) == 29
+        assert len(bad) == 28
+        assert all(isinstance(fault, NotConfigured) for fault in bad), bad
+
+
+async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "LOCKED_S", 0.2)
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+        with opened(tmp_path) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept, "run_2")
+            assert "locked" in wrong(refused.value)
+            found = await kept.find("run_1", CALLER)
+            assert found is not None, "who only reads waits for nobody"
+            other.execute("ROLLBACK")
+        await begin(kept, "run_2")
+
+
+async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCKED_S", 0.2)
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    with opened(tmp_path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        async with journal(tmp_path) as kept:
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept, "run_2")
+            assert "locked" in wrong(refused.value)
+            other.execute("ROLLBACK")
+            await begin(kept, "run_2")
+
+
+@pytest.mark.parametrize("where", ["header", "middle", "no database at all"])
+async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, where: str) -> None:
+    async with journal(tmp_path) as kept:
+        for number in range(50):
+            await begin(kept, f"run_{number}", request={"turns": ["a precious word " * 200]})
+    file = tmp_path / FILE
+    damaged = bytearray(file.read_bytes())
+    match where:
+        case "header":
+            damaged[:64] = b"\xff" * 64
+        case "middle":
+            damaged[4096:] = b"\xff" * len(damaged[4096:])
+        case _:
+            damaged = bytearray(b"Dear diary, today a precious word was said. " * 1000)
+    file.write_bytes(damaged)
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept, "run_new")
+        assert "damaged" in wrong(refused.value)
+        await begin(kept, "run_new")
+        assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
+    (aside,) = [found for found in tmp_path.glob(f"{FILE}.damaged-*") if not found.name.endswith(("-wal", "-shm"))]
+    assert aside.name in wrong(refused.value)
+    assert aside.read_bytes() == bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    ("before", "bit"),
+    [
+        (b"CREATE TABLE runs (\n\tid TEXT NOT NULL, \n\tc", 0),  # a column is called otherwise
+        (b"provider TEXT, \n\tcounted_usd FLOAT NOT NULL, \n\t", 7),  # and SQLite's message of it is no text
+        (b"CREATE TABLE about (\n\t", 1),
+        (b"CREATE TABLE ab", 1),
+        (b"tableabout", -2),  # a table is called otherwise
+        (b"CREATE TABLE conversations (", 7),
+        (b"CREATE INDEX runs_by", 7),
+        (b"sqlite_autoindex_c", 7),
+        (b"CREATE TABLE", 6),
+    ],
+)
+async def test_a_bit_of_the_schema_that_flipped_is_damage_like_any_other(
+    tmp_path: Path, before: bytes, bit: int
+) -> None:
+    async with journal(tmp_path) as kept:
+        await begin(kept)
+    file = tmp_path / FILE
+    damaged = bytearray(file.read_bytes())
+    at = damaged.index(before) + (len(before) if bit >= 0 else -1 + len(before))
+    damaged[at] ^= 1 << abs(bit)
+    file.write_bytes(damaged)
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured, match="damaged"):
+            await begin(kept, "run_new")
+        await begin(kept, "run_new")
+        assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
+    (aside,) = tmp_path.glob(f"{FILE}.damaged-*")
+    assert aside.read_bytes()[100:] == bytes(damaged[100:]), "but for SQLite's own header"
+
+
+@pytest.mark.parametrize("column", ["prompt_head", "host", "request", "outcome", "turns", "answer"])
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"{", b"[]", b"null"])
+async def test_a_run_of_which_a_part_is_damaged_hides_no_other(tmp_path: Path, column: str, damaged: bytes) -> None:
+    async with journal(tmp_path) as kept:
+        for run_id in ("run_1", "run_2"):
+            await begin(kept, run_id)
+            await kept.end(run_id, ended(run_id), turns=[user("hi")], counted_usd=0.0)
+        with opened(tmp_path) as file:
+            file.execute(f"UPDATE runs SET {column} = CAST(? AS TEXT) WHERE id = 'run_1'", [damaged])
+        assert {record.id for record in await kept.overview(CALLER)} == {"run_1", "run_2"}
+        assert {record.id for record in await kept.latest(CALLER)} == {"run_1", "run_2"}
+        found = await kept.find("run_1", CALLER)
+        assert found is not None
+        assert found.outcome.status == "completed"
+        assert column == "answer" or found.outcome.answer == "It is 391."
+        assert (await kept.totals()).runs == 2
+        if column == "turns" and damaged not in (b"[]", b"null"):
+            with pytest.raises(RunNotFound):
+                await kept.history("run_1")
+        assert await kept.history("run_2") == (user("hi"),)
+    assert not list(tmp_path.glob("*.damaged-*"))
+
+
+@pytest.mark.parametrize("made_by", ["this version", "an older one"])
+async def test_what_is_removed_is_overwritten_and_given_back_to_the_disk(tmp_path: Path, made_by: str) -> None:
+    word = "a precious word "
+    if made_by == "an older one":
+        async with journal(tmp_path) as kept:
+            await begin(kept, "run_old")
+        with opened(tmp_path) as file:
+            file.execute("PRAGMA auto_vacuum = NONE")
+            file.execute("VACUUM")
+            assert file.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    async with journal(tmp_path) as kept:
+        for number in range(100):
+            await begin(kept, f"run_{number}")
+            await end(kept, f"run_{number}", answer=word * 5_000)
+        with opened(tmp_path) as file:
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        full = (tmp_path / FILE).stat().st_size
+        assert len(await kept.prune(-1)) >= 100
+    left = everything(tmp_path)
+    assert word.encode() not in left
+    assert len(left) < full / 4
+
+
+async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path: Path) -> None:
+    async with journal(tmp_path) as one, journal(tmp_path) as other:
+        await begin(one, "run_1")
+        await begin(other, "run_2")
+        assert len(await one.latest(CALLER)) == 2
+        with opened(tmp_path) as file:
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        content = (tmp_path / FILE).read_bytes()
+        (tmp_path / FILE).write_bytes(b"\xff" * len(content))
+        with pytest.raises(NotConfigured):
+            await begin(one, "run_3")
+        await begin(one, "run_3")
+        await begin(other, "run_4")
+        ids = {record.id for record in await other.latest(CALLER)}
+        assert ids == {"run_3", "run_4"}, "both go on with the new one"
+        assert {record.id for record in await one.latest(CALLER)} == ids
+    assert len(list(tmp_path.glob(f"{FILE}.damaged-*"))) - len(list(tmp_path.glob("*.damaged-*-[ws]*"))) == 1
+
+
+async def test_two_damaged_files_in_one_second_are_both_kept(tmp_path: Path) -> None:
+    for _ in range(3):
+        tmp_path.joinpath(FILE).write_bytes(b"no database, but somebody's " * 100)
+        async with journal(tmp_path) as kept:
+            with pytest.raises(NotConfigured):
+                await begin(kept)
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 3
+
+
+async def test_a_file_that_was_removed_while_it_was_open_is_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with journal(folder) as one:
+        await begin(one, "run_1")
+        for file in sorted(folder.rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+        folder.rmdir()
+        await begin(one, "run_2")
+        async with journal(folder) as other:
+            found = await other.find("run_2", CALLER)
+            assert found is not None
+            assert found.running, "its server is seen to be alive"
+
+
+async def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for folder in (taken, taken / "below"):
+        async with journal(folder) as kept:
+            with pytest.raises(NotConfigured) as refused:
+                await begin(kept)
+            assert "folder" in wrong(refused.value)
+            assert str(tmp_path) not in wrong(refused.value)
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [FILE, "servers"])
+async def test_something_else_of_that_name_in_the_folder_is_named(tmp_path: Path, name: str) -> None:
+    if name == FILE:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("mine")
+    async with journal(tmp_path) as kept:
+        with pytest.raises(NotConfigured) as refused:
+            await begin(kept)
+    assert str(tmp_path) not in wrong(refused.value)
+    assert (tmp_path / name).exists()
+
+
+@POSIX
+@pytest.mark.parametrize("bound", ["before", "while it is open"])
+async def test_a_read_only_folder_is_named(tmp_path: Path, bound: str) -> None:
+    folder = tmp_path / "data"
+    async with journal(folder) as kept:
+        await begin(kept)
+        if bound == "before":
+            await kept.aclose()
+        bind = [["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,ro,bind", str(folder)]]
+        if os.geteuid() != 0 or any(subprocess.run(each, capture_output=True).returncode for each in bind):
+            pytest.skip("nothing can be mounted here")
+        try:
+            if bound == "before":
+                with pytest.raises(NotConfigured) as refused:
+                    await begin(kept, "run_2")
+                assert "read-only" in wrong(refused.value)
+            else:
+                await begin(kept, "run_2")  # the descriptor that is open writes on: nothing is lost
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        await begin(kept, "run_3")
+
+
+@pytest.mark.parametrize("folder", ["on disk", "in memory"])
+async def test_an_operation_that_ends_its_thread_costs_itself_alone(tmp_path: Path, folder: str) -> None:
+    def end_the_thread(connection: Connection) -> None:
+        raise SystemExit
+
+    database = Database(tmp_path if folder == "on disk" else None, on_open=lambda connection: None)
+    try:
+        with anyio.fail_after(20):
+            for ask in (database.write, database.read):
+                with pytest.raises(NotConfigured):
+                    await ask(end_the_thread)
+            assert await database.write(lambda connection: 1) == 1
+            assert await database.read(lambda connection: 2) == 2
+    finally:
+        database.close()
+
+
+async def test_a_process_that_may_start_no_thread_says_so_and_works_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    database = Database(tmp_path, on_open=lambda connection: None)
+    try:
+        with anyio.fail_after(20):
+            with monkeypatch.context() as within:
+                within.setattr(threading.Thread, "start", refused)
+                with pytest.raises(NotConfigured, match="no more threads"):
+                    await database.write(lambda connection: 1)
+            assert await database.write(lambda connection: 1) == 1
+    finally:
+        database.close()

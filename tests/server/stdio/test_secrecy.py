@@ -1,0 +1,179 @@
+"""Secrets are found in every form in which they are echoed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from kimi_mcp.core import redaction
+from kimi_mcp.core.key_spellings import WIDEST_GAP
+from kimi_mcp.core.redaction import (
+    HIDDEN,
+    Growing,
+    Secrets,
+    escaped_json,
+    inert,
+    printable,
+    scrub_growing,
+    scrub_values,
+)
+
+SECRET = 'sk-a/b+c"d\\e é~0123456789'
+
+
+def scrubbed(text: str, *secrets: str) -> str:
+    registry = Secrets()
+    registry.add(*(secrets or (SECRET,)))
+    return registry.scrub(text)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        SECRET,
+        repr(SECRET)[1:-1],
+        quote(SECRET),
+        quote(SECRET, safe=""),
+        quote_plus(SECRET),
+        "sk-a%2fb%2bc%22d%5ce%20%c3%a9~0123456789",
+        "".join(f"%{byte:02X}" for byte in SECRET.encode()),
+        SECRET.encode().hex(),
+        SECRET.encode().hex().upper(),
+        json.dumps(SECRET)[1:-1],
+        json.dumps(SECRET, ensure_ascii=False)[1:-1],
+        json.dumps(SECRET)[1:-1].replace("/", "\\/"),
+    ],
+)
+def test_a_secret_is_hidden_in_whatever_form_it_is_echoed(form: str) -> None:
+    assert scrubbed(f"before {form} after") == f"before {HIDDEN} after"
+
+
+@pytest.mark.parametrize("encoding", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("before", ["", "u", "us", "user:", "Bearer ", "token="])
+@pytest.mark.parametrize("after", ["", ".", "..", "..."])
+def test_a_secret_is_hidden_in_base64_at_any_alignment(
+    encoding: Callable[[bytes], bytes], before: str, after: str
+) -> None:
+    text = encoding((before + SECRET + after).encode()).decode()
+    left = scrubbed(text)
+    assert HIDDEN in left
+    plain = base64.b64encode(SECRET.encode()).decode()
+    assert not any(plain[at : at + 8] in left for at in range(len(plain) - 8))
+
+
+def test_what_is_too_short_to_be_a_secret_is_left_alone() -> None:
+    assert scrubbed("12345 stays", "12345", "", "  a  ") == "12345 stays"
+
+
+def test_a_secret_with_blanks_around_it_is_hidden_without_them_too() -> None:
+    assert scrubbed("x secret-key y", " secret-key\n") == f"x {HIDDEN} y"
+
+
+def test_the_longer_of_two_secrets_goes_first() -> None:
+    assert scrubbed("secret-key-two", "secret-key", "secret-key-two") == HIDDEN
+
+
+def test_a_lone_surrogate_in_a_secret_breaks_nothing() -> None:
+    assert scrubbed("secret\ud800key", "secret\ud800key") == HIDDEN
+
+
+def test_a_text_without_secrets_costs_little() -> None:
+    registry = Secrets()
+    registry.add(*(f"sk-{number}-abcdefghijklmnopqrstuvwxyz" for number in range(9)))
+    text = "an ordinary log line about nothing " * 10
+    begun = time.process_time()
+    for _ in range(1000):
+        assert registry.scrub(text) is text
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize("form", [SECRET, quote(SECRET, safe=""), SECRET.encode().hex(), json.dumps(SECRET)[1:-1]])
+def test_the_beginning_of_a_secret_is_an_open_end(form: str) -> None:
+    registry = Secrets()
+    registry.add(SECRET)
+    for length in range(1, len(form)):
+        assert registry.open_end(f"It is {form[:length]}") >= length
+        assert registry.open_end(form[:length]) == length
+    assert registry.open_end(f"It is {form}, or it can be.") <= 1
+    assert registry.open_end(f"{form} {form[:9]}") == 9
+    assert registry.open_end(f"It is {form[:9]}…") == 10, "something may stand between two letters"
+    assert registry.open_end(f"It is {form[:9]}{' ' * WIDEST_GAP}") == 0, "but not any amount"
+    assert registry.open_end(f"It is {form[:9]} yet") <= 1
+
+
+def test_what_repeats_a_beginning_is_open_from_where_the_secret_may_begin() -> None:
+    registry = Secrets()
+    registry.add("aaabaaac")
+    assert registry.open_end("xaaaa") == 3
+    assert registry.open_end("xaaabaaa") == 7
+    assert registry.open_end("xaaabaa") == 6
+    assert registry.open_end("xa") == 1
+
+
+def test_without_secrets_no_end_is_open() -> None:
+    assert Secrets().open_end("sk-") == 0
+
+
+KEY = "sk-Kq7/Zp2+Wm9_Xv4.Rt6~Bn8Lc3Hd5Jf1Gs0"
+GROWN = (
+    f"It is {KEY}, or {KEY[::-1]}, in base64 {base64.b64encode(b'u:' + KEY.encode()).decode()}; for a URL "
+    f"{''.join(f'%25{byte:02x}' for byte in KEY.encode())}, for JSON "
+    f"{''.join(f'{chr(92)}u{byte:04x}' for byte in KEY.encode())} & {' '.join(KEY)}. 0 s? sk-Kq, and so on: {KEY}{KEY}"
+)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Secrets:
+    registry = Secrets()
+    registry.add(KEY, "short-one")
+    monkeypatch.setattr(redaction, "SECRETS", registry)
+    return registry
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
+def test_a_growing_text_shows_no_part_of_a_secret_and_ends_as_the_whole_would(registry: Secrets, size: int) -> None:
+    text = f"{GROWN} The short-one too.{' ' * (WIDEST_GAP + 1)}"
+    whole, growing, shown = registry.scrub(text), Growing(), ""
+    for end in range(0, len(text) + size, size):
+        shown = growing.clean(text[:end])
+        assert whole.startswith(shown)
+        assert scrub_growing(text[:end]) == shown
+    assert shown == whole
+    assert whole.count(HIDDEN) == 9
+
+
+def test_a_text_that_is_cut_off_in_a_secret_shows_no_more_than_its_provider(registry: Secrets) -> None:
+    for end in range(len(KEY)):
+        shown = registry.scrub_cut(f"It is {KEY[:end]}")
+        assert shown in (f"It is {HIDDEN}", f"It is {KEY[:end]}")
+        assert len(shown) <= len("It is sk-Kq7/Zp")
+
+
+def test_ordinary_words_are_no_secret_however_they_are_spelled() -> None:
+    assert scrubbed("There is no key required here: no-key-required.", "no-key-required").count(HIDDEN) == 1
+    assert scrubbed("/root/x%20y &amp; C:\\new\\table \\u00e9", KEY) == "/root/x%20y &amp; C:\\new\\table \\u00e9"
+
+
+def test_a_secret_across_two_values_parts_no_json(registry: Secrets) -> None:
+    value = [KEY[:20], KEY[20:], {KEY: [KEY, 1, None]}]
+    assert json.loads(json.dumps(scrub_values(value)))[2] == {HIDDEN: [HIDDEN, 1, None]}
+
+
+def test_what_acts_on_a_host_is_shown_instead_and_no_offset_moves() -> None:
+    text = "a\x1b[2Jb\rc\r\nd\te\x9bf\u202eg\x00h\ud800"
+    assert inert(text) == "a\ufffd[2Jb\nc\r\nd\te\ufffdf\ufffdg\ufffdh\ufffd"
+    arabic = "\u200fمرحبا \u2067abc\u2069, שלום\u200e"
+    assert inert(arabic) == arabic
+
+
+def test_what_acts_on_a_terminal_goes_and_in_json_it_is_escaped() -> None:
+    assert printable("a\x1b[2Jb\r\n\u2067c\u2069") == "a[2Jb\nc"
+    value = {"a": "\x1b\x9b\u202e\u2067\x7f é\n"}
+    shown = escaped_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(shown) == value
+    assert shown.isprintable()

@@ -1,0 +1,129 @@
+"""The prompts: each makes a call that its tool takes, and what was left out leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.server.completions import MOST_VALUES, completers, fitting
+from kimi_mcp.server.prompts import Prompt, prompts
+from kimi_mcp.server.resources import TEMPLATES
+from kimi_mcp.server.tools import TOOLS, read_arguments
+from kimi_mcp.skill.document import Skill, SkillTool, load_skill
+
+
+def skill_with_swarm() -> Skill:
+    skill = load_skill()
+    swarm = SkillTool(
+        name="kimi_swarm", title="T", summary="S.", when="w", when_not="n", triggers=("swarm",), mode="thinking"
+    )
+    return replace(skill, tools=(*(tool for tool in skill.tools if tool.name != swarm.name), swarm))
+
+
+EVERY = prompts(skill_with_swarm())
+BUILT = [prompt for prompt in EVERY.values() if prompt.tool in TOOLS]
+
+
+def given(prompt: Prompt, *, all_of_them: bool) -> dict[str, str]:
+    fitting_values = {"mode": "instant", "model": "kimi-k2.5", "labels": "a, b", "files": "src/*.py, docs/a.md"}
+    return {
+        each.name: fitting_values.get(each.name, f"some {each.name}")
+        for each in prompt.arguments
+        if each.required or all_of_them
+    }
+
+
+def test_there_is_a_prompt_for_each_job_and_each_names_its_tool() -> None:
+    assert {name: prompt.tool for name, prompt in EVERY.items()} == {
+        "code-from-screenshot": "kimi_vision",
+        "explain-clip": "kimi_video",
+        "second-opinion": "kimi_think",
+        "deep-research": "kimi_swarm",
+        "classify": "kimi_instant",
+    }
+
+
+def test_a_prompt_whose_tool_is_not_listed_is_not_offered() -> None:
+    skill = load_skill()
+    without = replace(skill, tools=tuple(tool for tool in skill.tools if tool.name != "kimi_vision"))
+    assert "code-from-screenshot" not in prompts(without)
+    assert set(prompts(skill)) == {
+        name for name, prompt in EVERY.items() if prompt.tool in {tool.name for tool in skill.tools}
+    }
+
+
+@pytest.mark.parametrize("all_of_them", [False, True], ids=["required", "all"])
+@pytest.mark.parametrize("prompt", BUILT, ids=lambda prompt: prompt.name)
+def test_the_call_of_a_prompt_is_one_that_its_tool_takes(prompt: Prompt, all_of_them: bool) -> None:
+    call = prompt.filled(given(prompt, all_of_them=all_of_them))
+    read_arguments(TOOLS[prompt.tool], call)
+    assert not re.search(r"\{\w+(\[\])?\}", json.dumps(call)), "no place is left unfilled"
+
+
+@pytest.mark.parametrize("prompt", EVERY.values(), ids=lambda prompt: prompt.name)
+def test_every_place_stands_for_an_argument_and_every_argument_has_a_place(prompt: Prompt) -> None:
+    places = set(re.findall(r"\{(\w+)(?:\[\])?\}", json.dumps(prompt.call)))
+    assert places == {argument.name for argument in prompt.arguments}
+    assert all(argument.description.endswith(".") for argument in prompt.arguments)
+
+
+def test_what_was_left_out_leaves_no_trace_and_a_default_stands_in() -> None:
+    call = EVERY["code-from-screenshot"].filled({"image": "a.png", "notes": "  "})
+    assert set(call) == {"prompt", "images"}
+    assert call["images"] == ["a.png"]
+    assert "one HTML file" in call["prompt"]
+    assert "Keep to this" not in call["prompt"]
+
+
+def test_a_list_is_parted_at_commas_and_lines() -> None:
+    call = EVERY["deep-research"].filled({"question": "Who leads it?", "items": "Acme, Bolt\nCrux；Duo"})
+    assert call["items"] == ["Acme", "Bolt", "Crux", "Duo"]
+    assert "items" not in EVERY["deep-research"].filled({"question": "?", "items": " , "})
+
+
+def test_the_text_tells_the_tool_its_arguments_and_what_to_do_then() -> None:
+    prompt = EVERY["classify"]
+    text = prompt.text({"text": 'He said "no".\n{labels}', "labels": "yes, no"})
+    (call,) = re.findall(r"```json\n(.+?)\n```", text, re.DOTALL)
+    assert prompt.tool in text
+    assert text.endswith(prompt.then)
+    made: dict[str, Any] = json.loads(call)
+    assert made["prompt"].endswith('He said "no".\n{labels}'), "what an argument holds is no place"
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [({}, "`text`"), ({"text": "x"}, "`labels`"), ({"text": "x", "labels": "y", "tone": "z"}, "`tone`")],
+)
+def test_what_is_missing_or_unknown_is_named(said: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidArguments) as raised:
+        EVERY["classify"].filled(said)
+    assert named in raised.value.message
+
+
+# ── completion ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_begins_so_comes_before_what_only_holds_it() -> None:
+    assert fitting(["kimi-k3", "not kimi", "KIMI-k2.5", "other"], "Kimi") == ["kimi-k3", "KIMI-k2.5", "not kimi"]
+    assert fitting(["b", "a"], "") == ["b", "a"]
+
+
+def test_every_argument_that_completes_has_a_completer() -> None:
+    table = completers(EVERY)
+    assert set(table) >= set(EVERY)
+    assert {place for place in table if place not in EVERY} <= set(TEMPLATES)
+    for prompt in EVERY.values():
+        assert set(table[prompt.name]) == {each.name for each in prompt.arguments if each.completes}
+        assert "model" in table[prompt.name]
+
+
+async def test_listed_values_are_offered_as_they_stand() -> None:
+    table = completers(EVERY)
+    assert "risks" in await table["second-opinion"]["focus"](None, {})
+    assert len(await table["classify"]["labels"](None, {})) <= MOST_VALUES

@@ -1,0 +1,108 @@
+"""The pace: agents are launched in stages, a rate limit halves what runs at once, successes give it back."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from kimi_mcp.pipeline.pipeline import Call
+from kimi_mcp.runs import Run
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.swarm import SwarmCall, run_swarm
+from kimi_mcp.swarm.concurrency import Launch, Pace
+from tests.swarm.asking import agents, chats, housed, quick, statuses, swarm
+
+TELL = "Tell me about {{item}}."
+
+
+def city(number: int) -> str:
+    return f"city {number}"
+
+
+async def test_five_begin_at_once_and_then_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(round(seconds, 1))
+
+    pace = Pace(64, Launch(at_once=5, every_s=0.7), sleep)
+    monkeypatch.setattr(anyio, "current_time", lambda: 1_000.0)
+    for _ in range(8):
+        await pace.launched()
+    assert waits == [0.7, 1.4, 2.1], "seconds after the first five"
+
+
+async def test_one_place_of_the_servers_is_left_for_others() -> None:
+    assert Pace(16).capacity == 15
+    assert Pace(1).capacity == 1, "but there is always one"
+
+
+async def test_a_wave_of_rate_limits_halves_once_and_successes_give_back_slowly() -> None:
+    pace = Pace(17)
+    wave = pace.wave
+    for _ in range(5):
+        pace.limited(wave)
+    assert pace.capacity == 8
+    pace.limited(pace.wave)
+    assert pace.capacity == 4, "what went out afterwards is another wave"
+    for _ in range(4):
+        pace.fine()
+    assert 4.8 < pace.capacity < 5.1, "one more after as many as are allowed"
+    for _ in range(1_000):
+        pace.fine()
+    assert pace.capacity == 16
+    for _ in range(20):
+        pace.limited(pace.wave)
+    assert pace.capacity == 1
+
+
+async def test_no_more_requests_are_under_way_than_there_are_places(sim: Simulator) -> None:
+    sim.play({"match": {"text": "Tell me"}, "times": "always", "gate": "all"})
+    async with anyio.create_task_group() as tasks:
+
+        async def look() -> None:
+            await sim.until(lambda: sim.waiting_at("all") == 3)
+            await anyio.wait_all_tasks_blocked()
+            assert sim.waiting_at("all") == 3
+            sim.open_gate("all")
+
+        tasks.start_soon(look)
+        outcome = await swarm(sim, TELL, items=tuple(map(city, range(9))), pace=quick(4))
+        assert outcome.status == "completed"
+
+
+async def test_a_request_that_was_limited_is_made_again_and_nobody_fails(sim: Simulator) -> None:
+    limited = {"status": 429, "error_type": "rate_limit_reached_error"}
+    sim.play({"match": {"text": "Tell me about city 0."}, "times": 7, **limited})
+    pace = quick(16)
+    outcome = await swarm(sim, TELL, items=tuple(map(city, range(6))), pace=pace)
+    assert outcome.status == "completed", outcome.error
+    assert statuses(outcome) == ["completed"] * 6
+    assert len(chats(sim)) == outcome.timing.attempts == 7 + 6 + 1
+    assert all(agent["steps"] == 1 for agent in agents(outcome)), "a step is made once, however often it is tried"
+    assert pace.capacity < 15
+
+
+async def test_an_agent_that_stays_limited_is_told_so(sim: Simulator) -> None:
+    limited = {"status": 429, "error_type": "rate_limit_reached_error", "retry_after": 3600}
+    sim.play({"match": {"text": "Tell me about city 0"}, "times": "always", **limited})
+    outcome = await swarm(sim, TELL, items=(city(0), city(1)), pace=quick())
+    assert statuses(outcome) == ["failed", "completed"]
+    assert outcome.status == "partial"
+    assert outcome.error is not None
+    assert outcome.error.code == "rate_limited"
+
+
+async def test_a_swarm_leaves_room_for_a_single_call(sim: Simulator) -> None:
+    sim.play({"match": {"text": "Tell me"}, "times": "always", "gate": "never"})
+    items = tuple(map(city, range(20)))
+    async with housed(sim, KIMI_MAX_CONCURRENCY="4") as (engine, runs):
+        big = Run(caller="a test", tool="kimi_swarm", prompt=TELL)
+        call = SwarmCall(prompt=TELL, items=items)
+        runs.start(big, lambda run: run_swarm(call, run, engine, pace=quick(4)))
+        await sim.until(lambda: sim.waiting_at("never") == 3)
+        small = Run(caller="a test", tool="kimi_instant", prompt="hi")
+        runs.start(small, lambda run: engine.run(Call(mode="instant", prompt="hi"), run))
+        await small.done.wait()
+        assert small.outcome is not None
+        assert small.outcome.status == "completed"

@@ -1,0 +1,126 @@
+"""A swarm whose server died and that is ended: its result tells what its steps brought and used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kimi_mcp.core.errors import Cancelled
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.runs import Run
+from kimi_mcp.runs.steps import PassingSteps
+from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.swarm import tallied
+from tests.swarm.asking import Dying, Tools, agents, said, statuses, swarm
+from tests.swarm.test_replay import play
+
+START = 1_795_510_000.0
+CANCELLED = Cancelled("The run was cancelled.", fix="Call again.")
+
+
+def recorded(steps: PassingSteps) -> list[Step]:
+    """The steps as the journal gives them back, begun a second after each other."""
+    return [
+        Step(
+            key=key,
+            told=told,
+            result=steps.results.get(key),
+            began_at=START + number,
+            ended_at=START + number + 1 if key in steps.results else None,
+        )
+        for number, (key, told) in enumerate(steps.told.items())
+    ]
+
+
+def left(run: Run, before: Outcome) -> Record:
+    """The record of a swarm whose server has died."""
+    assert run.task is not None
+    return Record(
+        id=run.id,
+        caller="local",
+        host=None,
+        owner="srv_1",
+        tool="kimi_swarm",
+        prompt_head="Compare",
+        started_at=START,
+        ended_at=None,
+        conversation_id=None,
+        follows=None,
+        model_id=None,
+        request={"task": run.task},
+        resumable=True,
+        outcome=replace(before, status="cancelled", error=CANCELLED, answer="", usage=None, cost_usd=None, swarm=None),
+        orphaned=True,
+    )
+
+
+async def test_of_a_swarm_that_had_finished_it_tells_the_same(sim: Simulator) -> None:
+    play(sim)
+    steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
+    whole = await swarm(sim, steps=steps, tools=Tools(), run=run)
+    told = tallied(left(run, whole), recorded(steps))
+    assert told.swarm == whole.swarm, "agents, steps, tool calls, critical steps and speed-up"
+    assert (told.usage, told.cost_usd, told.policy) == (whole.usage, whole.cost_usd, whole.policy)
+    assert told.timing.attempts == whole.timing.attempts
+    assert told.timing.total_s == len(steps.told), "until the last of its steps had ended"
+    assert (told.status, told.answer) == ("partial", whole.answer)
+
+
+@pytest.mark.parametrize("event", range(9, 60, 5))
+async def test_killed_anywhere_it_tells_what_its_finished_steps_had_used(sim: Simulator, event: int) -> None:
+    play(sim)
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps = Dying({}, event, run.cancel_soon)
+    cut = await swarm(sim, steps=steps, tools=Tools(), run=run)
+    told = tallied(left(run, cut), recorded(steps))
+    assert told.swarm is not None
+    requests = {key: result for key, result in steps.results.items() if "tool" not in key}
+    assert told.usage is not None
+    assert told.usage.total_tokens == sum(result["usage"]["total_tokens"] for result in requests.values()
+                                          if result["usage"])  # fmt: skip
+    counted = told.swarm["steps"] + sum(agent["steps"] for agent in agents(told))
+    assert counted == len(requests)
+    assert "running" not in statuses(told)
+    pairs = zip(agents(told), agents(cut), strict=False)
+    assert [one["name"] for one, _ in pairs] == [agent["name"] for agent in agents(cut)][: len(agents(told))]
+
+
+async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
+    items = tuple(f"city {number}" for number in range(12))
+    sim.play(said({"text": "city 3"}, status=401))
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps = PassingSteps()
+    whole = await swarm(sim, "Tell me about {{item}}.", items=items, steps=steps, run=run)
+    kept = PassingSteps()
+    kept.told = {key: told for key, told in steps.told.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")}
+    kept.results = {key: steps.results[key] for key in ("agent-4/step-1", "agent-11/step-1")}
+    told = tallied(left(run, whole), recorded(kept))
+    assert [agent["name"] for agent in agents(told)] == list(items)
+    wanted = ["cancelled"] * 12
+    wanted[3], wanted[10] = "failed", "completed"
+    assert statuses(told) == wanted
+    assert told.status == "partial"
+    assert told.answer.startswith("agent-11 (city 10), completed:\n\n")
+    assert told.error is not None
+    assert (told.error.code, "agent-1 (city 0)" in told.error.message) == ("cancelled", True)
+
+
+async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> None:
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps = PassingSteps()
+    whole = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=steps, run=run)
+    steps.results = {}
+    told = tallied(left(run, whole), recorded(steps))
+    assert (told.status, told.answer, statuses(told)) == ("cancelled", "", ["cancelled", "cancelled"])
+
+
+async def test_what_another_version_wrote_keeps_nobody_from_ending_it(sim: Simulator) -> None:
+    play(sim)
+    steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
+    record = left(run, await swarm(sim, steps=steps, tools=Tools(), run=run))
+    odd = [replace(step, result={"of": "a later version"}) for step in recorded(steps)]
+    assert tallied(record, odd) == record.outcome
+    later = replace(record, request={"task": {"kind": "of a later version"}})
+    assert tallied(later, recorded(steps)) == record.outcome

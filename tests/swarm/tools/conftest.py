@@ -1,0 +1,36 @@
+"""A file of servers, and limits that keep a test short."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_mcp.swarm.tools import Limits
+
+ODD_SERVER = Path(__file__).with_name("odd_server.py")
+
+SHORT = Limits(start_within_s=20, call_within_s=20, result_chars=2_000)
+
+ServersFile = Callable[..., str]
+
+
+def odd(*flags: str, **more: Any) -> dict[str, Any]:
+    """The entry of an odd server."""
+    return {"command": sys.executable, "args": [str(ODD_SERVER), *flags], **more}
+
+
+@pytest.fixture
+def servers_file(tmp_path: Path) -> ServersFile:
+    """Write a file of servers, each by its name; its path."""
+
+    def write(**servers: Any) -> str:
+        file = tmp_path / "mcp.json"
+        file.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
+        return str(file)
+
+    return write

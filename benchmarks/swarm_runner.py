@@ -21,13 +21,13 @@ import anyio.to_thread
 
 from benchmarks.agents import TOOL
 from kimi_mcp.core.settings import read_settings
-from kimi_mcp.pipeline.pipeline import Engine
+from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.steps import PassingSteps
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import rest_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import Launch, Pace
+from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 
 PLACES = 129
 """Requests at once: more than any of these swarms has agents, and the one that is left for others."""
@@ -87,11 +87,11 @@ class _Peak:
         return max(self.mb, _memory_mb()) - self.before
 
 
-async def _one(asked: Mapping[str, Any], engine: Engine, runs: Runs) -> dict[str, Any]:
+async def _one(asked: Mapping[str, Any], engine: Pipeline, runs: Runs) -> dict[str, Any]:
     run = Run(caller="a benchmark", tool="kimi_swarm", prompt=asked["prompt"])
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
     call = SwarmCall(prompt=asked["prompt"])
-    pace = Pace(PLACES, Launch(every_s=0))
+    pace = SwarmConcurrency(PLACES, LaunchSchedule(every_s=0))
     steps = None if asked["journal"] else PassingSteps()
     runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace, toolbox=_Tools))
     await run.done.wait()
@@ -106,8 +106,8 @@ async def _one(asked: Mapping[str, Any], engine: Engine, runs: Runs) -> dict[str
 
 async def _serve(url: str, folder: str) -> None:
     told = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": url, "KIMI_MAX_CONCURRENCY": str(PLACES)}
-    engine = Engine(read_settings({**told, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
-    journal = Journal(Path(folder))
+    engine = Pipeline(read_settings({**told, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
+    journal = RunStore(Path(folder))
     async with anyio.create_task_group() as tasks:
         runs = Runs(tasks, journal)
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from kimi_mcp.core.errors import CatalogueError
-from kimi_mcp.core.profiles import Model, Price, Profile, Provider, Serving
+from kimi_mcp.core.profiles import Model, Price, Profile, Provider, ServedModel
 from kimi_mcp.core.types import MediaKind, Mode
 
-__all__ = ["Catalogue", "CatalogueError", "Row", "load"]
+__all__ = ["Catalogue", "CatalogueError", "CatalogueRow", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CatalogueRow:
     """One model at one provider, as ``kimi-mcp models`` shows it."""
 
     provider: str
@@ -128,7 +128,7 @@ class Catalogue:
             if profile.can_stop_thinking and profile.serving.served_on(day)
         )
 
-    def rows(self, day: date) -> tuple[Row, ...]:
+    def rows(self, day: date) -> tuple[CatalogueRow, ...]:
         """Every model at every provider as it stands on that day."""
         return tuple(_row(profile, day) for profile in self._profiles())
 
@@ -137,7 +137,7 @@ class Catalogue:
             for serving in provider.models:
                 yield self._profile(provider, serving)
 
-    def _profile(self, provider: Provider, serving: Serving) -> Profile:
+    def _profile(self, provider: Provider, serving: ServedModel) -> Profile:
         return Profile(model=self.models[serving.model], provider=provider, serving=serving)
 
 
@@ -158,7 +158,7 @@ def _read(folder: Path) -> Catalogue:
     return Catalogue(models=models, providers=providers)
 
 
-def _named(name: str, rows: tuple[Serving, ...]) -> Serving | None:
+def _named(name: str, rows: tuple[ServedModel, ...]) -> ServedModel | None:
     for row in rows:
         if name in (row.model, row.wire_id):
             return row
@@ -166,9 +166,9 @@ def _named(name: str, rows: tuple[Serving, ...]) -> Serving | None:
     return next((row for row in rows if small in (row.model.casefold(), row.wire_id.casefold())), None)
 
 
-def _row(profile: Profile, day: date) -> Row:
+def _row(profile: Profile, day: date) -> CatalogueRow:
     serving = profile.serving
-    return Row(
+    return CatalogueRow(
         provider=profile.provider.id,
         model=profile.model.id,
         wire_id=serving.wire_id,

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from kimi_mcp.catalogue import CatalogueError
 from kimi_mcp.catalogue import schema as form
-from kimi_mcp.core.profiles import Model, Price, Provider, Serving
+from kimi_mcp.core.profiles import Model, Price, Provider, ServedModel
 from kimi_mcp.core.types import Mode
 
 Table = dict[str, Any]
@@ -268,7 +268,7 @@ def _check_hosts(entries: list[tuple[Path, form.ProviderFile]]) -> None:
 def _facts(entry: BaseModel) -> Mapping[str, tuple[str, date]]:
     tables = {key: getattr(entry, key) for key in type(entry).model_fields}
     return types.MappingProxyType(
-        {key: (table.source, table.date) for key, table in tables.items() if isinstance(table, form.Facts)}
+        {key: (table.source, table.date) for key, table in tables.items() if isinstance(table, form.DatedFacts)}
     )
 
 
@@ -336,11 +336,11 @@ def _provider(stem: str, entry: form.ProviderFile) -> Provider:
     )
 
 
-def _serving(row: form.ProviderModel) -> Serving:
+def _serving(row: form.ProviderModel) -> ServedModel:
     price = None
     if row.price is not None:
         price = Price(input=row.price.input, cached=row.price.cached, output=row.price.output)
-    return Serving(
+    return ServedModel(
         model=row.model,
         wire_id=row.wire_id,
         until=row.until,

@@ -35,14 +35,14 @@ def _read_words(value: Any) -> Any:
 
 
 T = TypeVar("T")
-Known = Annotated[
+OrUnknown = Annotated[
     T | None,
     BeforeValidator(lambda value: None if value == UNKNOWN else value),
     AlsoAllowed(words=(UNKNOWN,)),
 ]
 """A value, or ``"unknown"``, which becomes None."""
 
-Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False)]
+NonEmptyText = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False)]
 """Text that says something."""
 
 Tokens = Annotated[int, Field(gt=0)]
@@ -67,10 +67,10 @@ PATTERNS: Mapping[str, str] = {
 BaseUrl = Annotated[str, StringConstraints(pattern=_BASE_URL)]
 """An absolute URL without a slash at its end."""
 
-Host = Annotated[str, StringConstraints(pattern=_HOST)]
+HostName = Annotated[str, StringConstraints(pattern=_HOST)]
 """A host name in small letters, without scheme, port and path."""
 
-Variable = Annotated[str, StringConstraints(pattern=_VARIABLE)]
+VariableName = Annotated[str, StringConstraints(pattern=_VARIABLE)]
 """The name of an environment variable."""
 
 Formula = Annotated[str, StringConstraints(pattern=_FORMULA)]
@@ -86,39 +86,39 @@ ReasoningName = Literal["reasoning_content", "reasoning"]
 """A name under which an assistant turn carries its reasoning."""
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Refuses unknown keys and values of the wrong type."""
 
     # A table's own validator is never asked, only that of its file: deferring it halves the time of the first load.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
-class Facts(Strict):
+class DatedFacts(StrictModel):
     """A group of facts that were learned together."""
 
-    source: Text
+    source: NonEmptyText
     """Where a human can check them: a repository and file, an issue, a published page."""
     date: date
     """The day of the facts."""
 
 
-class ModelAbout(Facts):
+class ModelAbout(DatedFacts):
     """``[about]`` of a model: what it is called."""
 
-    name: Text
+    name: NonEmptyText
     """Name for people."""
-    released: Known[date]
+    released: OrUnknown[date]
     """Day of its release."""
 
 
-class ModelThinking(Facts):
+class ModelThinking(DatedFacts):
     """``[thinking]`` of a model: what can be said about its reasoning."""
 
     can_stop: bool
     """Whether instant mode exists."""
-    efforts: list[Text]
+    efforts: list[NonEmptyText]
     """Values of ``reasoning_effort``, least first; empty where there is no such switch."""
-    default_effort: Text | None = None
+    default_effort: NonEmptyText | None = None
     """The effort that holds when none is said; left out where there are no efforts."""
     forced_tool_choice: bool
     """Whether a forced tool choice is taken while thinking."""
@@ -137,10 +137,10 @@ class ModelThinking(Facts):
         return self
 
 
-class ModelSampling(Facts):
+class ModelSampling(DatedFacts):
     """``[sampling]`` of a model: per mode, the values that alone are allowed."""
 
-    thinking: Known[Sampling]
+    thinking: OrUnknown[Sampling]
     """While thinking."""
     instant: Annotated[Sampling | None, BeforeValidator(_read_words), AlsoAllowed(words=(NO_MODE, UNKNOWN))]
     """Without thinking; empty, written ``"none"``: there is no instant mode."""
@@ -152,25 +152,25 @@ class ModelSampling(Facts):
         return self
 
 
-class ModelLimits(Facts):
+class ModelLimits(DatedFacts):
     """``[limits]`` of a model, in tokens."""
 
     context_tokens: Tokens
     """Prompt, reasoning and answer together."""
-    default_output_tokens: Known[Tokens]
+    default_output_tokens: OrUnknown[Tokens]
     """Reasoning plus answer where the request sets no bound."""
 
 
-class ModelMedia(Facts):
+class ModelMedia(DatedFacts):
     """``[media]`` of a model: what it can see."""
 
-    image: Known[bool]
+    image: OrUnknown[bool]
     """Pictures; unknown counts as no."""
-    video: Known[bool]
+    video: OrUnknown[bool]
     """Clips; unknown counts as no."""
 
 
-class ModelFile(Strict):
+class ModelFile(StrictModel):
     """A file of ``models/``; its id is its name."""
 
     about: ModelAbout
@@ -193,33 +193,33 @@ class ModelFile(Strict):
         return self
 
 
-class ProviderAbout(Facts):
+class ProviderAbout(DatedFacts):
     """``[about]`` of a provider: who it is and where."""
 
-    name: Text
+    name: NonEmptyText
     """Name for people."""
     order: int
     """Its place among the providers: the first whose key is set is chosen."""
     base_url: BaseUrl
     """OpenAI-compatible base URL."""
-    hosts: list[Host]
+    hosts: list[HostName]
     """Hosts that are its own; empty for engines that run anywhere."""
     self_hosted: bool
     """Whether it is an engine that the user runs."""
 
 
-class ProviderKey(Facts):
+class ProviderKey(DatedFacts):
     """``[key]`` of a provider."""
 
     needed: bool
     """Whether requests without a key are refused."""
-    variables: list[Variable]
+    variables: list[VariableName]
     """Environment variables that hold its key, first one first."""
-    borrowed: list[Variable]
+    borrowed: list[VariableName]
     """Another provider's variables that serve where the user names this provider."""
 
 
-class ProviderDialect(Facts):
+class ProviderDialect(DatedFacts):
     """``[dialect]`` of a provider: how thinking and sampling are said."""
 
     switch: Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
@@ -232,51 +232,51 @@ class ProviderDialect(Facts):
     """Whether temperature and top_p are always said."""
 
 
-class ProviderOutput(Facts):
+class ProviderOutput(DatedFacts):
     """``[output]`` of a provider: how an answer is bounded and shaped."""
 
     limit_field: Literal["max_tokens", "max_completion_tokens"]
     """The bound on reasoning plus answer."""
-    max_tokens: Known[Tokens]
+    max_tokens: OrUnknown[Tokens]
     """Its largest value."""
-    response_format: Known[list[Literal["json_object", "json_schema"]]]
+    response_format: OrUnknown[list[Literal["json_object", "json_schema"]]]
     """What ``response_format`` takes besides text; unknown counts as nothing."""
     moonshot_schemas: bool
     """Whether schemas must be in Moonshot's own dialect."""
 
 
-class ProviderMedia(Facts):
+class ProviderMedia(DatedFacts):
     """``[media]`` of a provider: which parts it takes; unknown counts as no."""
 
-    image: Known[bool]
+    image: OrUnknown[bool]
     """Pictures as data URLs."""
-    video: Known[bool]
+    video: OrUnknown[bool]
     """Clips as data URLs."""
-    uploads: Known[bool]
+    uploads: OrUnknown[bool]
     """Files named as ``ms://…``."""
 
 
-class ProviderFeatures(Facts):
+class ProviderFeatures(DatedFacts):
     """``[features]`` of a provider; unknown counts as no."""
 
-    lists_models: Known[bool]
+    lists_models: OrUnknown[bool]
     """``GET /models`` tells what is served today."""
-    caches_by_key: Known[bool]
+    caches_by_key: OrUnknown[bool]
     """``prompt_cache_key``."""
-    streams_usage: Known[bool]
+    streams_usage: OrUnknown[bool]
     """``stream_options: {include_usage}``."""
 
 
-class ProviderTools(Facts):
+class ProviderTools(DatedFacts):
     """``[tools]`` of a provider: tools that it runs itself; without the table there are none."""
 
     formulas: Annotated[list[Formula], Field(min_length=1)]
     """Its formulas that search, by their URI."""
-    call_price: Known[Dollars]
+    call_price: OrUnknown[Dollars]
     """US dollars of one call; unknown counts as nothing."""
 
 
-class ListedPrice(Strict):
+class ListedPrice(StrictModel):
     """``price`` of a ``[[models]]`` row, in US dollars per million tokens."""
 
     input: Dollars
@@ -287,18 +287,18 @@ class ListedPrice(Strict):
     """Reasoning and answer together."""
 
 
-class ProviderModel(Facts):
+class ProviderModel(DatedFacts):
     """A row of ``[[models]]``: one model as this provider serves it."""
 
-    model: Text
+    model: NonEmptyText
     """Catalogue id."""
-    wire_id: Text
+    wire_id: NonEmptyText
     """The provider's own id."""
-    until: Known[date] = None
+    until: OrUnknown[date] = None
     """First day on which it is no longer served; left out or unknown: no end is known."""
     found_gone: date | None = None
     """The day on which somebody found it gone, where nobody says when it ended."""
-    price: Known[ListedPrice]
+    price: OrUnknown[ListedPrice]
     """The provider's price."""
     image: bool | None = None
     """Pictures, where this model differs from ``[media]``."""
@@ -308,7 +308,7 @@ class ProviderModel(Facts):
     """Largest bound on reasoning plus answer, where this model differs from ``[output]``."""
 
 
-class ProviderFile(Strict):
+class ProviderFile(StrictModel):
     """A file of ``providers/``; its id is its name."""
 
     about: ProviderAbout

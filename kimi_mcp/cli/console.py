@@ -145,7 +145,7 @@ def console(stream: TextIO) -> Console:
 
 def complain(message: str, fix: str = "") -> None:
     """An error: one sentence plus the mend, on stderr."""
-    page = Page(sys.stderr, label=len("kimi-mcp: "), indent=0)
+    page = Printer(sys.stderr, label=len("kimi-mcp: "), indent=0)
     page.row("kimi-mcp:", in_a_shell(message), label_kind="bad")
     if fix:
         page.row("", in_a_shell(fix))
@@ -178,7 +178,7 @@ _HELD = "\ue000"
 """Stands for a blank within backticks while a line is folded: what is to be typed stays on one line."""
 
 
-class Page:
+class Printer:
     """What a command prints on: rows of a label and a text, headings, marks and tables.
 
     For a terminal texts are folded beside their label and coloured; for a pipe a row is a line.

@@ -1,1 +1,4 @@
-"""Values and rules that every package shares: types, errors, settings, redaction, logging. No I/O but that of logging."""
+"""Values and rules that every package shares: types, errors, settings, redaction, logging.
+
+No I/O but that of logging.
+"""

@@ -38,7 +38,7 @@ _left: ContextVar[int] = ContextVar("_left")
 _unmatched: ContextVar[list[str]] = ContextVar("_unmatched")
 
 
-class CannotTell(Exception):
+class Undecided(Exception):
     """Whether the value fits can't be told."""
 
     def __init__(self, reason: Reason) -> None:
@@ -77,7 +77,7 @@ def schema_fault(schema: Any) -> str | None:
 
 
 def misfit(value: Any, schema: Mapping[str, Any]) -> Misfit | None:
-    """Where a value breaks a schema that is one; None: it fits. Raises ``CannotTell``."""
+    """Where a value breaks a schema that is one; None: it fits. Raises ``Undecided``."""
     from jsonschema import exceptions
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -90,18 +90,18 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> Misfit | None:
         checks: Any = _counting(_draft(schema))(tame, registry=cast(Any, Registry)())
         fault: Any = cast(Any, exceptions).best_match(checks.iter_errors(value))
     except (Unresolvable, RecursionError):
-        raise CannotTell("reference") from None
+        raise Undecided("reference") from None
     except OverflowError:
-        raise CannotTell("number") from None
-    except CannotTell:
+        raise Undecided("number") from None
+    except Undecided:
         raise
     except Exception:  # noqa: BLE001 - a schema may be odd in ways that its metaschema does not see
-        raise CannotTell("intricate") from None
+        raise Undecided("intricate") from None
     finally:
         _left.reset(before)
         _unmatched.reset(outside)
     if unmatched and (fault is None or _REVERSED & {fault.validator, *fault.absolute_schema_path}):
-        raise CannotTell("pattern")
+        raise Undecided("pattern")
     if fault is None:
         return None
     place = "/".join(str(step) for step in fault.absolute_path)[:200]
@@ -148,7 +148,7 @@ def _size(value: Any) -> int:
 def _pay(steps: int) -> None:
     left = _left.get() - steps
     if left < 0:
-        raise CannotTell("intricate")
+        raise Undecided("intricate")
     _left.set(left)
 
 

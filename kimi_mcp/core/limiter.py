@@ -1,4 +1,4 @@
-"""``Places``: so many at once, a number that may change. Waits; no I/O.
+"""``ResizableLimiter``: so many at once, a number that may change. Waits; no I/O.
 
 Who finds a free place takes it without giving way: a hundred that did would all go on in the same turn of the event
 loop, and what each of them does next would be as late as the last.
@@ -11,7 +11,7 @@ from types import TracebackType
 import anyio
 
 
-class Places:
+class ResizableLimiter:
     """Places that are taken with ``async with``, one a task; who waits is served in order."""
 
     def __init__(self, most: float) -> None:

@@ -22,7 +22,7 @@ WHOLE = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class ResultPage:
     """A stretch of an answer or of a reasoning, as ``kimi_run`` hands it out."""
 
     of: str
@@ -79,7 +79,7 @@ class Outcome:
     """Why it is not whole."""
     swarm: Mapping[str, Any] | None = None
     """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
-    page: Page | None = None
+    page: ResultPage | None = None
     """The stretch that ``kimi_run`` was asked for."""
 
     def __post_init__(self) -> None:
@@ -215,7 +215,7 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _page_text(outcome: Outcome, page: Page) -> str:
+def _page_text(outcome: Outcome, page: ResultPage) -> str:
     lines: list[str] = []
     if outcome.status == "running":
         lines.append(f"[still running, more will come: ask again with offset={page.next_offset}]")

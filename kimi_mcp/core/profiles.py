@@ -33,7 +33,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
+class ServedModel:
     """One model in a provider's list."""
 
     model: str
@@ -150,7 +150,7 @@ class Provider:
     """URIs of the search tools that it runs itself; empty: none are known."""
     formula_price: float
     """US dollars of one call of them; 0 where nothing is known."""
-    models: tuple[Serving, ...]
+    models: tuple[ServedModel, ...]
     """Its models, the preferred first: what ``auto`` goes through."""
     facts: Mapping[str, tuple[str, date]]
     """For each table of its file the source and the day of its facts."""
@@ -164,7 +164,7 @@ class Profile:
     """What the model is."""
     provider: Provider
     """How the provider serves it."""
-    serving: Serving
+    serving: ServedModel
     """The provider's row for this model."""
 
     @property

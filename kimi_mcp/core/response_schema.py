@@ -112,7 +112,7 @@ def _misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
     """Where a value breaks its schema; None: it fits. Raises ``Unchecked``."""
     try:
         fault = json_schema.misfit(value, schema)
-    except json_schema.CannotTell as unsure:
+    except json_schema.Undecided as unsure:
         if unsure.reason == "number":
             return "it holds a number beyond all bounds"
         raise Unchecked(unsure.reason) from None

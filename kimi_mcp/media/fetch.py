@@ -27,7 +27,7 @@ import anyio
 from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused
 from kimi_mcp.core.version import __version__
 from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
-from kimi_mcp.media.fetched_body import Arriving, Fetched
+from kimi_mcp.media.fetched_body import FetchedBody, IncomingBody
 
 if TYPE_CHECKING:
     import httpcore2
@@ -58,7 +58,7 @@ async def fetch(
     resolve: Resolve | None = None,
     connect: Connect | None = None,
     trust: ssl.SSLContext | None = None,
-) -> Fetched:
+) -> FetchedBody:
     """Get what a URL leads to; the caller closes it, best by ``with``.
 
     ``cap_bytes``: bytes of the body that are taken; ``deadline_s``: seconds for all of it, redirects included. The
@@ -67,7 +67,7 @@ async def fetch(
     or compressed.
     """
     way = _Way(resolve or _resolve, connect or _connect, trust)
-    arriving = Arriving(cap_bytes)
+    arriving = IncomingBody(cap_bytes)
     at = read_url(url)
     try:
         with anyio.move_on_after(deadline_s) as limit:
@@ -120,7 +120,7 @@ class _Way:
         return found
 
 
-async def _hop(way: _Way, target: Target, arriving: Arriving) -> Target | None:
+async def _hop(way: _Way, target: Target, arriving: IncomingBody) -> Target | None:
     """Ask one URL: its body arrives (None), or it names the next one."""
     import httpcore2
 

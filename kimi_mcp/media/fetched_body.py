@@ -21,7 +21,7 @@ WRITTEN_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class FetchedBody:
     """A body, whole, and where it came from. A context manager: closing it removes it."""
 
     file: IO[bytes]
@@ -56,7 +56,7 @@ class Fetched:
         self.close()
 
 
-class Arriving:
+class IncomingBody:
     """A body while it comes, held to a cap."""
 
     def __init__(self, cap_bytes: int) -> None:
@@ -98,10 +98,10 @@ class Arriving:
                 f"{self._host} sent nothing: found 0 bytes, expected a picture or a clip.", fix="Check the URL."
             )
 
-    def done(self, *, host: str, redirects: int) -> Fetched:
+    def done(self, *, host: str, redirects: int) -> FetchedBody:
         """Hand it over; whoever gets it closes it."""
         file: IO[bytes] = io.BytesIO(self._pending) if self._disk is None else self._disk
-        fetched = Fetched(
+        fetched = FetchedBody(
             file=file,
             size=self.size,
             on_disk=self._disk is not None,

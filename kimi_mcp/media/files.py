@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from kimi_mcp.core.errors import MediaRejected, PathRefused
 from kimi_mcp.media.open_path import open_file, refused, shown
-from kimi_mcp.media.roots import Place, Roots
+from kimi_mcp.media.roots import ResolvedPath, Roots
 from kimi_mcp.media.secret_files import (
     HEAD_BYTES,
     LONGEST_KEY_START,
@@ -37,7 +37,7 @@ CHUNK_BYTES: Final = 256 * 1024
 _POSITIONED: Final = hasattr(os, "pread")
 
 
-class Opened:
+class OpenFile:
     """A regular file within the roots, open for reading; a context manager that closes it.
 
     Every read names its own offset: iterators don't disturb each other. Not to be read after ``close``.
@@ -45,7 +45,7 @@ class Opened:
 
     __slots__ = ("_file", "_found", "_lock", "_place", "head", "name", "size")
 
-    def __init__(self, place: Place, descriptor: int) -> None:
+    def __init__(self, place: ResolvedPath, descriptor: int) -> None:
         self._file = io.FileIO(descriptor, "rb")  # closes even when nobody does
         self._found = os.fstat(descriptor)
         self._lock = threading.Lock()
@@ -169,7 +169,7 @@ class Opened:
             ) from None
 
 
-def open_within(path: str, roots: Roots) -> Opened:
+def open_within(path: str, roots: Roots) -> OpenFile:
     """A regular file within the roots, open for reading; the caller closes it, best by ``with``.
 
     ``path`` is taken as :meth:`Roots.place` says. Never follows a link below a root, never blocks on a special file.
@@ -179,11 +179,11 @@ def open_within(path: str, roots: Roots) -> Opened:
     return open_place(roots.place(path))
 
 
-def open_place(place: Place) -> Opened:
+def open_place(place: ResolvedPath) -> OpenFile:
     """:func:`open_within` for a place that is already known to lie within the roots."""
     if key_like((*PurePath(place.root.path).parts, *place.parts)):
         raise _is_a_key(place)
-    opened = Opened(place, open_file(place))
+    opened = OpenFile(place, open_file(place))
     try:
         return opened.look()
     except BaseException:
@@ -191,7 +191,7 @@ def open_place(place: Place) -> Opened:
         raise
 
 
-def _is_a_key(place: Place) -> PathRefused:
+def _is_a_key(place: ResolvedPath) -> PathRefused:
     return refused(
         place,
         "holds keys or passwords by its name or content, and such files are never read",

@@ -216,7 +216,7 @@ def _closed(positions: set[int], segments: tuple[Segment, ...]) -> frozenset[int
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class IgnoreRule:
     """One line of a .gitignore."""
 
     segments: tuple[Segment, ...]
@@ -243,12 +243,12 @@ class Rule:
         return len(self.segments) in _step(positions, parts[-1], self.segments)
 
 
-def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tuple[Rule, ...]:
+def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tuple[IgnoreRule, ...]:
     """The rules of a .gitignore, in order (see git's ``gitignore`` page); lines that git can't read are left out.
 
     ``between`` is called before each line: it may raise to stop.
     """
-    rules: list[Rule] = []
+    rules: list[IgnoreRule] = []
     for line in text.split("\n"):
         between()
         if rule := _rule(line.removesuffix("\r")):
@@ -256,7 +256,7 @@ def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tu
     return tuple(rules)
 
 
-def verdict(rules: Sequence[Rule], parts: Sequence[str], *, folder: bool) -> bool | None:
+def verdict(rules: Sequence[IgnoreRule], parts: Sequence[str], *, folder: bool) -> bool | None:
     """Whether the rules ignore a path, counted from their folder down; None: they say nothing about it."""
     for rule in reversed(rules):
         if rule.matches(parts, folder=folder):
@@ -264,7 +264,7 @@ def verdict(rules: Sequence[Rule], parts: Sequence[str], *, folder: bool) -> boo
     return None
 
 
-def _rule(line: str) -> Rule | None:
+def _rule(line: str) -> IgnoreRule | None:
     if len(line) > LONGEST_RULE or line.startswith("#"):
         return None
     line = _TRAILING_SPACES.sub(r"\1", line)
@@ -282,4 +282,4 @@ def _rule(line: str) -> Rule | None:
         return None
     if not anchored:
         segments.insert(0, ANY_DEPTH)
-    return Rule(tuple(segments), ignores, folders_only)
+    return IgnoreRule(tuple(segments), ignores, folders_only)

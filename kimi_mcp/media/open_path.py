@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Final, Literal
 
 from kimi_mcp.core.errors import PathRefused, TooManyFiles
-from kimi_mcp.media.roots import WINDOWS, Place
+from kimi_mcp.media.roots import WINDOWS, ResolvedPath
 
 BY_DESCRIPTOR: Final = (
     os.open in os.supports_dir_fd
@@ -60,7 +60,7 @@ _KINDS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class DirectoryEntry:
     """One name in a folder."""
 
     name: str
@@ -77,12 +77,12 @@ def shown(name: str, *, longest: int = _LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
-def refused(place: Place, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
+def refused(place: ResolvedPath, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
     """The error for a place within the roots: named relative to its root."""
     return PathRefused(f"`{shown(place.name)}` {why}.", fix=fix)
 
 
-def open_file(place: Place) -> int:
+def open_file(place: ResolvedPath) -> int:
     """A descriptor of the regular file at ``place``, open for reading; the caller closes it.
 
     Returns at once for pipes without a writer, devices and sockets: they are looked at and not opened. Raises
@@ -106,7 +106,7 @@ def open_file(place: Place) -> int:
 
 
 @contextmanager
-def _folder(place: Place, parts: tuple[str, ...], flags: int) -> Generator[int]:
+def _folder(place: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generator[int]:
     """A descriptor of a folder below the root of ``place``, opened with ``flags``; closed at the end."""
     at_root = PurePath(place.root.path)
     way = [at_root.anchor, *at_root.parts[1:], *parts]
@@ -119,13 +119,13 @@ def _folder(place: Place, parts: tuple[str, ...], flags: int) -> Generator[int]:
                 below = os.open(name, wanted, dir_fd=descriptor)
             except OSError as error:
                 if error.errno in _NO_DESCRIPTORS:
-                    raise _explained(Place(root=place.root, parts=place.parts), error) from None
+                    raise _explained(ResolvedPath(root=place.root, parts=place.parts), error) from None
                 if index < within:
                     raise PathRefused(
                         "The root folder is not there any more, or its place was taken by a link.",
                         fix="Restart the server, or set KIMI_ROOTS to a folder that exists.",
                     ) from None
-                met = Place(root=place.root, parts=parts[: index - within + 1])
+                met = ResolvedPath(root=place.root, parts=parts[: index - within + 1])
                 raise _explained(met, error, descriptor) from None
             if descriptor is not None:
                 os.close(descriptor)
@@ -137,7 +137,7 @@ def _folder(place: Place, parts: tuple[str, ...], flags: int) -> Generator[int]:
             os.close(descriptor)
 
 
-def list_folder(place: Place, *, most: int) -> list[Entry]:
+def list_folder(place: ResolvedPath, *, most: int) -> list[DirectoryEntry]:
     """The names in a folder, sorted; stops after ``most`` + 1 of them. Raises ``PathRefused``."""
     if _pseudo_path(place):
         raise refused(place, "belongs to the system's own view of processes and devices")
@@ -148,8 +148,8 @@ def list_folder(place: Place, *, most: int) -> list[Entry]:
         return _entries(place, folder, most)
 
 
-def _entries(place: Place, folder: int | str, most: int) -> list[Entry]:
-    found: list[Entry] = []
+def _entries(place: ResolvedPath, folder: int | str, most: int) -> list[DirectoryEntry]:
+    found: list[DirectoryEntry] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -161,7 +161,7 @@ def _entries(place: Place, folder: int | str, most: int) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.name)
 
 
-def _entry(entry: os.DirEntry[str]) -> Entry:
+def _entry(entry: os.DirEntry[str]) -> DirectoryEntry:
     kind: Literal["file", "folder", "other"] = "other"
     hidden = entry.name.startswith(".")
     try:
@@ -169,17 +169,17 @@ def _entry(entry: os.DirEntry[str]) -> Entry:
             seen = entry.stat(follow_symlinks=False)
             hidden = hidden or bool(seen.st_file_attributes & stat.FILE_ATTRIBUTE_HIDDEN)
             if seen.st_reparse_tag & _NAME_SURROGATE:
-                return Entry(name=entry.name, kind=kind, hidden=hidden)
+                return DirectoryEntry(name=entry.name, kind=kind, hidden=hidden)
         if entry.is_dir(follow_symlinks=False):
             kind = "folder"
         elif entry.is_file(follow_symlinks=False):
             kind = "file"
     except OSError:
         pass  # gone meanwhile, or unreadable: not ours to open
-    return Entry(name=entry.name, kind=kind, hidden=hidden)
+    return DirectoryEntry(name=entry.name, kind=kind, hidden=hidden)
 
 
-def _judged(place: Place, descriptor: int) -> int:
+def _judged(place: ResolvedPath, descriptor: int) -> int:
     """The descriptor itself if it is of a regular file on a file system of files; else closed and refused."""
     try:
         found = os.fstat(descriptor)
@@ -192,7 +192,7 @@ def _judged(place: Place, descriptor: int) -> int:
     return descriptor
 
 
-def _judge(place: Place, found: os.stat_result) -> None:
+def _judge(place: ResolvedPath, found: os.stat_result) -> None:
     if stat.S_ISREG(found.st_mode):
         return
     kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "no regular file")
@@ -204,7 +204,7 @@ def _judge(place: Place, found: os.stat_result) -> None:
     raise refused(place, f"is {kind}", fix=fix)
 
 
-def _explained(place: Place, error: OSError, folder: int | None = None) -> PathRefused:
+def _explained(place: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:
     """Our error for the system's: a link is told apart from what else may lie in the way."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
         linked = error.errno != errno.ENOTDIR
@@ -229,7 +229,7 @@ def _explained(place: Place, error: OSError, folder: int | None = None) -> PathR
     return refused(place, "can't be opened", fix="Look whether the file can be read at all.")
 
 
-def _pseudo_path(place: Place) -> bool:
+def _pseudo_path(place: ResolvedPath) -> bool:
     """Whether a place is in /proc, /sys or /dev, by name: its ``environ`` would pass for a regular file."""
     parts = (*PurePath(place.root.path).parts, *place.parts)
     return parts[0] == "/" and parts[1:2] in (("proc",), ("sys",), ("dev",)) and parts[1:3] != ("dev", "shm")
@@ -253,13 +253,13 @@ def _pseudo_devices() -> set[int]:
 # ------------------------------------------------------------------------------------- without folder descriptors
 
 
-def _look_along(place: Place) -> os.stat_result:
+def _look_along(place: ResolvedPath) -> os.stat_result:
     """Look at each name from the root down, and refuse the first link; what the last name is."""
     path = PurePath(place.root.path)
     seen = None
     for index, name in enumerate((".", *place.parts)):
         path = path if index == 0 else path / name
-        met = Place(root=place.root, parts=place.parts[:index])
+        met = ResolvedPath(root=place.root, parts=place.parts[:index])
         # There a colon opens a stream, and dots and spaces at a name's end are dropped.
         if WINDOWS and index and (":" in name or name != name.rstrip(". ")):
             raise refused(met, "is no plain file name")
@@ -273,7 +273,7 @@ def _look_along(place: Place) -> os.stat_result:
     return seen
 
 
-def _open_by_path(place: Place) -> int:
+def _open_by_path(place: ResolvedPath) -> int:
     """Look, open, look again: the open file must be the one that the unlinked path names, before and after.
 
     Weaker than the walk: whoever swaps a folder twice between two looks could win. Short names (``ENV~1``) and

@@ -13,7 +13,7 @@ import httpcore2
 
 from kimi_mcp.core.errors import MediaRejected, UrlRefused
 from kimi_mcp.media.addresses import Address
-from kimi_mcp.media.fetched_body import Arriving
+from kimi_mcp.media.fetched_body import IncomingBody
 
 
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
@@ -76,7 +76,7 @@ def unreached(host: str, error: Exception) -> UrlRefused:
     )
 
 
-def lost(host: str, arriving: Arriving) -> MediaRejected:
+def lost(host: str, arriving: IncomingBody) -> MediaRejected:
     """The answer began, and broke off."""
     expected = "all of it" if arriving.announced is None else f"{arriving.announced:,}"
     return MediaRejected(

@@ -51,7 +51,7 @@ _BROAD_ON_WINDOWS: Final = re.compile(
 )
 """The same, in lower case and with slashes."""
 
-Source = Literal["KIMI_ROOTS", "host", "working directory", "nobody"]
+RootsSource = Literal["KIMI_ROOTS", "host", "working directory", "nobody"]
 """Who named the roots."""
 
 
@@ -66,7 +66,7 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ResolvedPath:
     """Where a caller's path lies."""
 
     root: Root
@@ -86,7 +86,7 @@ class Roots:
 
     folders: tuple[Root, ...]
     """In the order in which they were named; empty: nothing may be read."""
-    source: Source
+    source: RootsSource
     """Who named them."""
     working: str | None
     """The working directory, absolute; None where there is none (it was removed)."""
@@ -95,7 +95,7 @@ class Roots:
     why_none: str = ""
     """Where ``folders`` is empty: the reason, a clause without a path."""
 
-    def place(self, path: str) -> Place:
+    def place(self, path: str) -> ResolvedPath:
         """Where ``path`` lies; compares names and opens nothing.
 
         A relative path counts from the working directory where that lies within the roots, else from the first root.
@@ -189,7 +189,7 @@ def path_of_uri(uri: str) -> str | None:
     return path if PurePath(path).is_absolute() else None
 
 
-def _roots(folders: Sequence[Root], source: Source, working: str | None, home: str | None, why_none: str) -> Roots:
+def _roots(folders: Sequence[Root], source: RootsSource, working: str | None, home: str | None, why_none: str) -> Roots:
     distinct = {os.path.normcase(root.path): root for root in reversed(folders)}
     kept = tuple(root for root in folders if distinct.get(os.path.normcase(root.path)) is root)
     return Roots(
@@ -249,16 +249,16 @@ def _can_be_encoded(path: str) -> bool:
     return True
 
 
-def _inside(path: str, folders: Sequence[Root]) -> Place | None:
+def _inside(path: str, folders: Sequence[Root]) -> ResolvedPath | None:
     """The innermost root that holds the normal, absolute ``path``; whole names are compared, never a prefix."""
     parts = PurePath(path).parts
     compared = tuple(map(os.path.normcase, parts))
-    best: Place | None = None
+    best: ResolvedPath | None = None
     for root in folders:
         for name in root.names:
             above = PurePath(name).parts
             if compared[: len(above)] == tuple(map(os.path.normcase, above)):
-                place = Place(root=root, parts=parts[len(above) :])
+                place = ResolvedPath(root=root, parts=parts[len(above) :])
                 if best is None or len(place.parts) < len(best.parts):
                     best = place
     return best

@@ -15,9 +15,9 @@ from typing import Final
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PathRefused
 from kimi_mcp.media.files import open_place
-from kimi_mcp.media.globs import Glob, Rule, ignore_rules, verdict
-from kimi_mcp.media.open_path import Entry, list_folder
-from kimi_mcp.media.roots import Place, Root
+from kimi_mcp.media.globs import Glob, IgnoreRule, ignore_rules, verdict
+from kimi_mcp.media.open_path import DirectoryEntry, list_folder
+from kimi_mcp.media.roots import ResolvedPath, Root
 from kimi_mcp.media.secret_files import key_like
 
 MOST_VISITED: Final = 20_000
@@ -34,7 +34,7 @@ DEEPEST: Final = 64
 
 
 @dataclass(slots=True, kw_only=True)
-class Bounds:
+class SearchLimits:
     """What one call may still look at; shared by its patterns."""
 
     visits: int = MOST_VISITED
@@ -98,19 +98,23 @@ class Skipped:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tree:
+class RootSearch:
     """A root that is searched; remembers listings and ignore rules for as long as the call lasts."""
 
     root: Root
     """Where it begins."""
-    bounds: Bounds
+    bounds: SearchLimits
     """Shared with the call's other trees."""
-    _listings: dict[tuple[str, ...], list[Entry]] = field(default_factory=dict[tuple[str, ...], list[Entry]])
-    _rules: dict[tuple[str, ...], tuple[Rule, ...]] = field(default_factory=dict[tuple[str, ...], tuple[Rule, ...]])
-    _above: list[tuple[tuple[str, ...], tuple[Rule, ...]]] | None = None
+    _listings: dict[tuple[str, ...], list[DirectoryEntry]] = field(
+        default_factory=dict[tuple[str, ...], list[DirectoryEntry]]
+    )
+    _rules: dict[tuple[str, ...], tuple[IgnoreRule, ...]] = field(
+        default_factory=dict[tuple[str, ...], tuple[IgnoreRule, ...]]
+    )
+    _above: list[tuple[tuple[str, ...], tuple[IgnoreRule, ...]]] | None = None
     """The rules of each folder above the root, the nearest first, with the names from there down to the root."""
 
-    def find(self, glob: Glob, skipped: Skipped) -> Iterator[Place]:
+    def find(self, glob: Glob, skipped: Skipped) -> Iterator[ResolvedPath]:
         """The files that fit, sorted folder by folder. Raises ``InvalidArguments`` at the bounds.
 
         A folder that can't be opened holds nothing; that of a link is never entered.
@@ -124,7 +128,7 @@ class Tree:
 
     def _below(
         self, parts: tuple[str, ...], glob: Glob, positions: frozenset[int], skipped: Skipped
-    ) -> Iterator[Place]:
+    ) -> Iterator[ResolvedPath]:
         for entry in self._listing(parts):
             after = glob.step(positions, entry.name)
             met = (*parts, entry.name)
@@ -145,14 +149,14 @@ class Tree:
             elif self._ignored(met, folder=False):
                 skipped.ignored += 1
             else:
-                yield Place(root=self.root, parts=met)
+                yield ResolvedPath(root=self.root, parts=met)
 
-    def _listing(self, parts: tuple[str, ...]) -> list[Entry]:
+    def _listing(self, parts: tuple[str, ...]) -> list[DirectoryEntry]:
         self.bounds.in_time()
         if (known := self._listings.get(parts)) is not None:
             return known
         try:
-            entries = list_folder(Place(root=self.root, parts=parts), most=self.bounds.visits)
+            entries = list_folder(ResolvedPath(root=self.root, parts=parts), most=self.bounds.visits)
         except PathRefused:
             entries = []
         self.bounds.visit(len(entries))
@@ -174,7 +178,7 @@ class Tree:
                 return said
         return False
 
-    def _read_above(self) -> Iterator[tuple[tuple[str, ...], tuple[Rule, ...]]]:
+    def _read_above(self) -> Iterator[tuple[tuple[str, ...], tuple[IgnoreRule, ...]]]:
         """From the root's folder up to the top of the repository that it lies in; nothing where it lies in none."""
         root = PurePath(self.root.path)
         above = (root, *root.parents)
@@ -183,20 +187,20 @@ class Tree:
             there = Root(path=str(folder), names=(str(folder),))
             yield root.parts[len(folder.parts) :], self._read_both(there, ())
 
-    def _rules_of(self, parts: tuple[str, ...]) -> tuple[Rule, ...]:
+    def _rules_of(self, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
         if (known := self._rules.get(parts)) is not None:
             return known
         self._rules[parts] = self._read_both(self.root, parts)
         return self._rules[parts]
 
-    def _read_both(self, root: Root, parts: tuple[str, ...]) -> tuple[Rule, ...]:
+    def _read_both(self, root: Root, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
         # The weaker first: of two lines that match, the later one decides.
         exclude, ignore = (*parts, ".git", "info", "exclude"), (*parts, ".gitignore")
         return (*self._read_rules(root, exclude), *self._read_rules(root, ignore))
 
-    def _read_rules(self, root: Root, parts: tuple[str, ...]) -> tuple[Rule, ...]:
+    def _read_rules(self, root: Root, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
         try:
-            with open_place(Place(root=root, parts=parts)) as file:
+            with open_place(ResolvedPath(root=root, parts=parts)) as file:
                 text = next(file.chunks(file.size, size=MOST_IGNORE_BYTES), b"").decode("utf-8-sig", "surrogateescape")
         except KimiError:
             return ()  # there is none, or it is a link: git reads none of those either

@@ -15,8 +15,8 @@ from kimi_mcp.core.types import MediaKind
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.loading import part_of
 from kimi_mcp.media.open_path import open_file
-from kimi_mcp.media.roots import Place, Roots
-from kimi_mcp.media.search import Bounds, Skipped
+from kimi_mcp.media.roots import ResolvedPath, Roots
+from kimi_mcp.media.search import SearchLimits, Skipped
 from kimi_mcp.media.text_files import matching, trees_of
 
 NOT_THERE = "-"
@@ -34,7 +34,7 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
 
 
 def _of_texts(patterns: Sequence[str], roots: Roots) -> Iterator[str]:
-    trees = trees_of(roots, Bounds())
+    trees = trees_of(roots, SearchLimits())
     for pattern in patterns:
         yield _of_path(pattern, roots)
         if has_magic(pattern):
@@ -61,7 +61,7 @@ def _of_path(path: str, roots: Roots) -> str:
         return NOT_THERE
 
 
-def _stamp(place: Place) -> str:
+def _stamp(place: ResolvedPath) -> str:
     try:
         descriptor = open_file(place)
     except KimiError:

@@ -16,11 +16,11 @@ from typing import Final
 
 from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, MediaRejected, PathRefused
 from kimi_mcp.core.tokens import text_tokens, tokens_in
-from kimi_mcp.media.files import Opened, open_place
+from kimi_mcp.media.files import OpenFile, open_place
 from kimi_mcp.media.globs import Glob, braces_expanded, has_magic
 from kimi_mcp.media.open_path import shown
-from kimi_mcp.media.roots import LONGEST_PATH, Place, Roots
-from kimi_mcp.media.search import Bounds, Skipped, Tree
+from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
+from kimi_mcp.media.search import RootSearch, SearchLimits, Skipped
 from kimi_mcp.media.secret_files import HEAD_BYTES
 
 LARGEST_NAMED: Final = 5
@@ -75,11 +75,11 @@ class _Pile:
 
     most_tokens: int
     tokens: int = 0
-    taken: list[tuple[Place, str]] = field(default_factory=list[tuple[Place, str]])
+    taken: list[tuple[ResolvedPath, str]] = field(default_factory=list[tuple[ResolvedPath, str]])
     sizes: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
 
-    def add(self, place: Place, file: Opened) -> None:
+    def add(self, place: ResolvedPath, file: OpenFile) -> None:
         """Take a file that was not taken before; raises ``_NotText``.
 
         One that can't fit any more is counted by its size and not read.
@@ -122,7 +122,7 @@ class _NotText(Exception):
 
 
 def gather_texts(
-    patterns: Sequence[str], roots: Roots, *, most_tokens: int, bounds: Bounds | None = None
+    patterns: Sequence[str], roots: Roots, *, most_tokens: int, bounds: SearchLimits | None = None
 ) -> tuple[TextFile, ...]:
     """The text files that names and globs (``src/**/*.py``, ``*.{md,txt}``) mean, each once, in the order named.
 
@@ -131,7 +131,7 @@ def gather_texts(
     ``InvalidArguments`` (other content) where it is no text, ``InvalidArguments`` for a glob that nothing fits or that
     leads too far, and ``ContextTooLong``.
     """
-    bounds = bounds or Bounds()
+    bounds = bounds or SearchLimits()
     trees = trees_of(roots, bounds)
     pile = _Pile(most_tokens)
     for pattern in patterns:
@@ -144,9 +144,9 @@ def gather_texts(
     return pile.whole()
 
 
-def trees_of(roots: Roots, bounds: Bounds) -> Mapping[str, Tree]:
+def trees_of(roots: Roots, bounds: SearchLimits) -> Mapping[str, RootSearch]:
     """What is searched: each root by its path, all within the same bounds."""
-    return {root.path: Tree(root=root, bounds=bounds) for root in roots.folders}
+    return {root.path: RootSearch(root=root, bounds=bounds) for root in roots.folders}
 
 
 def as_context(files: Iterable[TextFile]) -> str:
@@ -168,7 +168,7 @@ def _block(file: TextFile) -> str:
     return f"{_heading(file.path)}{fence}\n{file.text}{end}{fence}\n"
 
 
-def _take_named(place: Place, pile: _Pile) -> None:
+def _take_named(place: ResolvedPath, pile: _Pile) -> None:
     with open_place(place) as file:
         try:
             pile.add(place, file)
@@ -176,7 +176,7 @@ def _take_named(place: Place, pile: _Pile) -> None:
             raise _explained(file) from None
 
 
-def _took_by_its_letters(place: Place, pile: _Pile) -> bool:
+def _took_by_its_letters(place: ResolvedPath, pile: _Pile) -> bool:
     """Whether a glob is the very name of a file, such as ``pages/[id].tsx``."""
     try:
         _take_named(place, pile)
@@ -185,7 +185,7 @@ def _took_by_its_letters(place: Place, pile: _Pile) -> bool:
     return True
 
 
-def _take_matching(pattern: str, roots: Roots, trees: Mapping[str, Tree], pile: _Pile) -> None:
+def _take_matching(pattern: str, roots: Roots, trees: Mapping[str, RootSearch], pile: _Pile) -> None:
     skipped, taken = Skipped(), 0
     for place in matching(pattern, roots, trees, skipped):
         trees[place.root.path].bounds.in_time()
@@ -206,8 +206,8 @@ def _take_matching(pattern: str, roots: Roots, trees: Mapping[str, Tree], pile: 
         )
 
 
-def matching(pattern: str, roots: Roots, trees: Mapping[str, Tree], skipped: Skipped) -> Iterator[Place]:
-    """The files that a glob meets, in each of its spellings. Raises as ``Tree.find`` and ``Roots.place`` do."""
+def matching(pattern: str, roots: Roots, trees: Mapping[str, RootSearch], skipped: Skipped) -> Iterator[ResolvedPath]:
+    """The files that a glob meets, in each of its spellings. Raises as ``RootSearch.find`` and ``Roots.place`` do."""
     for expanded in braces_expanded(pattern):
         place = roots.place(expanded)
         yield from trees[place.root.path].find(Glob.of(place.parts), skipped)
@@ -237,7 +237,7 @@ def _decoded(content: bytes, encoding: str) -> str:
     return text.removeprefix("\ufeff")
 
 
-def _explained(file: Opened) -> CallRefused:
+def _explained(file: OpenFile) -> CallRefused:
     """What a named file is instead of text, and which tool takes it."""
     name, head = shown(file.name), file.head
     if _PICTURE.match(head):

@@ -20,8 +20,8 @@ from kimi_mcp.core.errors import CallRefused, MediaRejected, PathRefused, Policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import Adjustment, MediaPart, Part, Turn
 from kimi_mcp.provider import Endpoint, Upload, Upstream
-from kimi_mcp.provider.inline_media import Inline
-from kimi_mcp.provider.request_state import Exchange
+from kimi_mcp.provider.inline_media import InlineMedium
+from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:  # most calls have no media: what reads them is imported by the first that has
     from kimi_mcp.media.loading import Medium
@@ -43,12 +43,12 @@ _SENT_AS_IT_IS = ("ms:",)
 
 
 @dataclass(slots=True, kw_only=True)
-class Attached:
+class LoadedPlan:
     """A plan whose media are ready to be sent."""
 
     plan: Plan
     """The plan, each medium's part pointing at its placeholder or at its id."""
-    inlined: dict[str, Inline] = field(default_factory=dict[str, Inline])
+    inlined: dict[str, InlineMedium] = field(default_factory=dict[str, InlineMedium])
     """What goes into the body, by placeholder, in the order of the turns."""
     shown: tuple[Turn, ...] = ()
     """The plan's turns as a conversation remembers them: each medium by where it came from and its hash."""
@@ -67,18 +67,18 @@ class Attachments:
 
     @asynccontextmanager
     async def attached(
-        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], exchange: Exchange, *, strict: bool
-    ) -> AsyncGenerator[Attached]:
+        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], exchange: RequestState, *, strict: bool
+    ) -> AsyncGenerator[LoadedPlan]:
         """The plan with its media; they are held open until the block ends.
 
         Raises ``PathRefused``, ``UrlRefused``, ``MediaRejected``, under ``strict`` ``PolicyRefused`` for a picture that
         would have to be converted, and the leaves of ``UpstreamFailed`` for an upload.
         """
         if not any(turn.media for turn in plan.turns):
-            yield Attached(plan=plan, shown=plan.turns)
+            yield LoadedPlan(plan=plan, shown=plan.turns)
             return
         async with AsyncExitStack() as held:
-            attached = Attached(plan=plan)
+            attached = LoadedPlan(plan=plan)
             turns: list[Turn] = []
             for turn in plan.turns:
                 parts: list[Part] = []
@@ -104,7 +104,7 @@ class Attachments:
             attached.plan = replace(attached.plan, turns=tuple(turns))
             yield attached
 
-    async def renewed(self, attached: Attached, endpoint: Endpoint, exchange: Exchange) -> bool:
+    async def renewed(self, attached: LoadedPlan, endpoint: Endpoint, exchange: RequestState) -> bool:
         """Upload anew what has vanished at the provider; whether anything had, as far as it tells."""
         if not attached.uploaded:
             return False
@@ -127,7 +127,7 @@ class Attachments:
         return bool(gone)
 
     async def _place(
-        self, medium: Medium, part: MediaPart, attached: Attached, endpoint: Endpoint, exchange: Exchange
+        self, medium: Medium, part: MediaPart, attached: LoadedPlan, endpoint: Endpoint, exchange: RequestState
     ) -> str:
         if medium.size > INLINE_BYTES and endpoint.provider.takes_uploads:
             url = f"ms://{await self._uploaded(medium, endpoint, exchange)}"
@@ -139,18 +139,18 @@ class Attachments:
                 f"{medium.size:,} bytes, expected {INLINE_MOST_BYTES:,} at most.",
                 fix=f"Make the {part.kind} smaller, or name a `provider` that takes uploads.",
             )
-        inline = Inline(mime=medium.inspected.mime, size=medium.size, read_at=medium.read_at)
+        inline = InlineMedium(mime=medium.inspected.mime, size=medium.size, read_at=medium.read_at)
         attached.inlined[inline.placeholder] = inline
         return inline.placeholder
 
-    async def _uploaded(self, medium: Medium, endpoint: Endpoint, exchange: Exchange) -> str:
+    async def _uploaded(self, medium: Medium, endpoint: Endpoint, exchange: RequestState) -> str:
         sha256 = await anyio.to_thread.run_sync(medium.sha256)
         async with self._turn(endpoint, sha256):
             if (endpoint.base_url, endpoint.key) not in self._known:
                 await self._look(endpoint)
             return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, exchange)
 
-    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, exchange: Exchange) -> str:
+    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, exchange: RequestState) -> str:
         megabytes = medium.size / 1e6
 
         def sent(size: int) -> None:

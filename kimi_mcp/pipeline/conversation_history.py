@@ -14,14 +14,14 @@ from kimi_mcp.core.errors import InvalidArguments, RunNotFound
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import Record
+from kimi_mcp.runs.store.records import RunRecord
 
 BRANCH = "run_"
 """How the id of a run begins, which a call may give as its conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Before:
+class ConversationHistory:
     """What a call continues."""
 
     turns: tuple[Turn, ...] = ()
@@ -41,7 +41,7 @@ class Before:
         return others if latest is None else (latest, *others)
 
 
-async def before(conversation_id: str | None, run: Run) -> Before:
+async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
     """What comes before a run, once it is its turn, which it has until it has ended and that is written down.
 
     ``conversation_id`` None starts a conversation; a run's id starts one that branches off behind that run. Raises
@@ -49,7 +49,7 @@ async def before(conversation_id: str | None, run: Run) -> Before:
     """
     if conversation_id is None:
         run.conversation_id, run.holds_turn = _new_id(), True
-        return Before()
+        return ConversationHistory()
     if conversation_id.startswith(BRANCH):
         record = await _completed(conversation_id, run)
         run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
@@ -64,7 +64,7 @@ async def before(conversation_id: str | None, run: Run) -> Before:
     conversation = await run.journal.conversation(conversation_id)
     run.follows = None if conversation is None else conversation.head
     if run.follows is None:
-        return Before()  # its first turn was cut
+        return ConversationHistory()  # its first turn was cut
     head = await run.journal.find(run.follows, run.caller)
     if head is None:
         raise errors.gone()
@@ -75,7 +75,7 @@ def _new_id() -> str:
     return f"conv_{secrets.token_hex(12)}"
 
 
-async def _completed(run_id: str, run: Run) -> Record:
+async def _completed(run_id: str, run: Run) -> RunRecord:
     record = await run.journal.find(run_id, run.caller)
     if record is None:
         raise RunNotFound(
@@ -110,8 +110,8 @@ async def _take_turn(conversation_id: str, run: Run) -> None:
     await run.journal.take_turn(conversation_id, run.id, run.is_live)
 
 
-async def _behind(record: Record, run: Run) -> Before:
-    return Before(
+async def _behind(record: RunRecord, run: Run) -> ConversationHistory:
+    return ConversationHistory(
         turns=await run.journal.history(record.id),
         model_asked=record.outcome.model_asked,
         model_id=record.model_id,

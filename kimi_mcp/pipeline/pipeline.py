@@ -49,10 +49,10 @@ from kimi_mcp.core.types import (
     user,
 )
 from kimi_mcp.pipeline import conversation_history
-from kimi_mcp.pipeline.attachments import Attached, Attachments
+from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan
 from kimi_mcp.pipeline.completion_result import asked_again, concluded, cost_of, shortfall, summed
 from kimi_mcp.provider.encoding import encode
-from kimi_mcp.provider.request_state import Exchange
+from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Route:
     """Where the requests of a run go, and all that the policy must know to decide them."""
 
     model_asked: str
     """What the caller or the setting said."""
     profile: Profile
     """The model that this means at that provider; under ``auto`` its most preferred."""
-    gathered: policy.Gathered
+    gathered: policy.PolicyContext
     """What was found out about the world."""
     endpoint: upstream.Endpoint
     """The provider's URL and the key."""
@@ -114,12 +114,12 @@ class Way:
     def decide(self, request: Request) -> Plan:
         """The plan of a request; raises ``PolicyRefused``, ``InvalidArguments`` or ``ContextTooLong``."""
         decision = policy.decide(request, self.profile, self.gathered)
-        if isinstance(decision, policy.Refusal):
+        if isinstance(decision, policy.PolicyRefusal):
             raise _error_of(decision)
         _fits(decision)
         return decision
 
-    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Way:
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Route:
         """The same way, for many requests with the same tools: whether those fit the dialect is judged here, once."""
         fitting = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
         return replace(self, gathered=replace(self.gathered, fitting_tools=fitting))
@@ -130,7 +130,7 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-class Engine:
+class Pipeline:
     """Takes calls along the one path."""
 
     def __init__(self, settings: Settings, *, day: Callable[[], date] = today) -> None:
@@ -177,7 +177,7 @@ class Engine:
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 
-    async def step(self, request: Request, way: Way, exchange: Exchange) -> Completion:
+    async def step(self, request: Request, way: Route, exchange: RequestState) -> Completion:
         """One request of a longer work, such as an agent's; what arrives can be read in ``exchange`` meanwhile.
 
         It passes the policy as any other; what was changed stands in the exchange's plan. Raises a leaf of
@@ -185,7 +185,7 @@ class Engine:
         """
         plan = way.decide(request)
         exchange.begin(plan)
-        return await self._ask(Attached(plan=plan), exchange, way.endpoint, yields=True)
+        return await self._ask(LoadedPlan(plan=plan), exchange, way.endpoint, yields=True)
 
     async def stamps(self, call: Call) -> tuple[str, ...]:
         """What the files that a call names look like now: about changed ones the same call is another one."""
@@ -204,10 +204,10 @@ class Engine:
         self._admitted(chosen, default, provider)
         credentials.access_to(chosen, self.settings, default)
 
-    def _admitted(self, chosen: Provider, default: Provider, asked: str | None) -> policy.Gathered:
+    def _admitted(self, chosen: Provider, default: Provider, asked: str | None) -> policy.PolicyContext:
         """What the settings tell the policy of a provider; raises where it refuses."""
         settings = self.settings
-        gathered = policy.Gathered(
+        gathered = policy.PolicyContext(
             day=self._day(),
             base_url=(settings.base_url if chosen is default else None) or chosen.base_url,
             allowed_providers=credentials.allowed_providers(settings, catalogue.load(), default),
@@ -220,7 +220,9 @@ class Engine:
             raise _error_of(refusal)
         return gathered
 
-    async def find_way(self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None) -> Way:
+    async def find_way(
+        self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None
+    ) -> Route:
         """Where a run's requests go: everything that the policy must know, asked for before it decides.
 
         ``preferred``: the model that ``auto`` takes first, by its catalogue id.
@@ -251,7 +253,7 @@ class Engine:
             video_offers=facts.video_offers(day),
             instant_offers=facts.instant_offers(day),
         )
-        return Way(model_asked=run.model_asked, profile=chosen.profile, gathered=gathered, endpoint=endpoint)
+        return Route(model_asked=run.model_asked, profile=chosen.profile, gathered=gathered, endpoint=endpoint)
 
     async def _path(self, call: Call, run: Run) -> Outcome:
         run.mode = call.mode
@@ -302,7 +304,7 @@ class Engine:
         return find_roots(self.settings.roots, call.offered_roots)
 
     async def _ask(
-        self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint, *, yields: bool = False
+        self, attached: LoadedPlan, exchange: RequestState, endpoint: upstream.Endpoint, *, yields: bool = False
     ) -> Completion:
         """One request, streamed and folded; success needs a finish reason. One of many ``yields`` to single ones."""
         try:
@@ -320,7 +322,9 @@ class Engine:
             )
         return exchange.fold.completion()
 
-    async def _stream(self, attached: Attached, exchange: Exchange, endpoint: upstream.Endpoint, yields: bool) -> None:
+    async def _stream(
+        self, attached: LoadedPlan, exchange: RequestState, endpoint: upstream.Endpoint, yields: bool
+    ) -> None:
         body = encode(attached.plan)
         await self._upstream.stream(
             endpoint,
@@ -334,7 +338,7 @@ class Engine:
         )
 
     async def _structured(
-        self, attached: Attached, schema: Mapping[str, Any], first: Completion, run: Run, endpoint: upstream.Endpoint
+        self, attached: LoadedPlan, schema: Mapping[str, Any], first: Completion, run: Run, endpoint: upstream.Endpoint
     ) -> Outcome:
         """The outcome of an answer that must fit a schema: as it is, or after one repair, which is always reported."""
         plan = attached.plan
@@ -403,7 +407,7 @@ def _sources(call: Call) -> list[tuple[MediaKind, str]]:
     return [*pictures, ("video", call.video)] if call.video else pictures
 
 
-def _error_of(refusal: policy.Refusal) -> CallRefused:
+def _error_of(refusal: policy.PolicyRefusal) -> CallRefused:
     kind = InvalidArguments if refusal.rule is None else PolicyRefused
     return kind(refusal.message, fix=refusal.fix, rule=refusal.rule)
 

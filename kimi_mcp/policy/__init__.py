@@ -17,13 +17,13 @@ from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.tokens import ample, likely_tokens
 from kimi_mcp.core.types import Adjustment, Completion, Mode, Request
 from kimi_mcp.policy.checks import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
-from kimi_mcp.policy.findings import Finding, Gathered, Refusal
+from kimi_mcp.policy.findings import Finding, PolicyContext, PolicyRefusal
 from kimi_mcp.policy.rules import Rule, load_rules
 
 __all__ = [
     "Finding",
-    "Gathered",
-    "Refusal",
+    "PolicyContext",
+    "PolicyRefusal",
     "Rule",
     "admit",
     "check",
@@ -44,15 +44,15 @@ LEAST_OUTPUT_TOKENS = 1_024
 """Asked for in instant mode, however little a long prompt leaves: the provider then says by how much it is too long."""
 
 
-def admit(gathered: Gathered) -> Refusal | None:
+def admit(gathered: PolicyContext) -> PolicyRefusal | None:
     """Whether anything may be sent to that provider at that URL at all; asked before the first byte leaves."""
     for rule, look in _on_admission():
         for finding in look(rule, gathered):
-            return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
+            return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
     return None
 
 
-def decide(request: Request, profile: Profile, gathered: Gathered) -> Plan | Refusal:
+def decide(request: Request, profile: Profile, gathered: PolicyContext) -> Plan | PolicyRefusal:
     """What will be sent for a request, or why nothing will.
 
     Total: every request gets a plan or a refusal, none raises. Under ``strict`` a finding that would mend what the
@@ -64,13 +64,13 @@ def decide(request: Request, profile: Profile, gathered: Gathered) -> Plan | Ref
     for rule, look in _on_request():
         for finding in look(rule, request, plan, gathered):
             if finding.action == "refuse" or (finding.action == "adjust" and gathered.strict and not finding.left_open):
-                return Refusal(rule=rule.id, message=finding.message, fix=finding.fix)
+                return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
             plan = finding.mend(plan)
             plan = replace(plan, adjustments=(*plan.adjustments, finding.as_adjustment()))
     return _settled(request, plan)
 
 
-def check(request: Request, profile: Profile, gathered: Gathered) -> tuple[Finding, ...]:
+def check(request: Request, profile: Profile, gathered: PolicyContext) -> tuple[Finding, ...]:
     """Every objection to a request, mended or not: what ``kimi-mcp policy check`` prints."""
     plan = _first_draft(request, profile)
     found: list[Finding] = []
@@ -79,7 +79,7 @@ def check(request: Request, profile: Profile, gathered: Gathered) -> tuple[Findi
             found.append(finding)
             plan = finding.mend(plan)
     settled = _settled(request, plan)
-    if isinstance(settled, Refusal):
+    if isinstance(settled, PolicyRefusal):
         found.append(Finding.beside_the_table(settled))
     return tuple(found)
 
@@ -124,13 +124,13 @@ def _first_draft(request: Request, profile: Profile) -> Plan:
     )
 
 
-def _settled(request: Request, plan: Plan) -> Plan | Refusal:
+def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:
     """The plan with what the caller left open filled in, and with sampling values said only where they are wanted."""
     profile = plan.profile
     ceiling = profile.output_ceiling
     max_tokens = plan.max_tokens or _default_output(plan)
     if max_tokens > ceiling:
-        return Refusal(
+        return PolicyRefusal(
             rule=None,
             code="invalid_arguments",
             message=f"`max_tokens` is {request.max_tokens}; {profile.model.id} at {profile.provider.id} allows "

@@ -17,14 +17,14 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile, Provider, same_model
 from kimi_mcp.core.types import Completion, Request
 from kimi_mcp.policy import content_checks
-from kimi_mcp.policy.findings import Finding, Findings, Gathered
+from kimi_mcp.policy.findings import Finding, Findings, PolicyContext
 from kimi_mcp.policy.rules import Rule
 from kimi_mcp.policy.schema_dialect import parameters_fault, problems, rewritten, rewritten_parameters
 
 # ── before anything is sent ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _endpoint(rule: Rule, gathered: Gathered) -> Findings:
+def _endpoint(rule: Rule, gathered: PolicyContext) -> Findings:
     try:
         host = (urlsplit(gathered.base_url).hostname or "").rstrip(".").lower()
     except ValueError:
@@ -33,7 +33,7 @@ def _endpoint(rule: Rule, gathered: Gathered) -> Findings:
         yield Finding.of(rule, field="KIMI_BASE_URL", asked=host)
 
 
-def _provider_allowed(rule: Rule, gathered: Gathered) -> Findings:
+def _provider_allowed(rule: Rule, gathered: PolicyContext) -> Findings:
     asked = gathered.provider_asked
     if asked is not None and asked not in gathered.allowed_providers:
         yield Finding.of(rule, field="provider", asked=asked, allowed=" or ".join(gathered.allowed_providers))
@@ -42,7 +42,7 @@ def _provider_allowed(rule: Rule, gathered: Gathered) -> Findings:
 # ── the request ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _model_served(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _model_served(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     first, asked = plan.profile, request.model_asked
     if gathered.stands_in:
         yield _stand_in(rule, first, asked, gathered.day)
@@ -75,7 +75,7 @@ def _stand_in(rule: Rule, profile: Profile, asked: str, day: date) -> Finding:
     return replace(found, message=f"{wire_id} is not in the catalogue; it is treated as {profile.model.id}.")
 
 
-def _nothing_served(found: Finding, profile: Profile, gathered: Gathered) -> Finding:
+def _nothing_served(found: Finding, profile: Profile, gathered: PolicyContext) -> Finding:
     listed = ", ".join(sorted(gathered.served or ())[:8])
     return replace(
         found,
@@ -85,7 +85,7 @@ def _nothing_served(found: Finding, profile: Profile, gathered: Gathered) -> Fin
     )
 
 
-def _served(profile: Profile, gathered: Gathered) -> bool:
+def _served(profile: Profile, gathered: PolicyContext) -> bool:
     """By date, and by the provider's own list where it is known: a list may still name what is gone (NIM)."""
     return profile.serving.served_on(gathered.day) and (
         gathered.served is None or profile.serving.wire_id in gathered.served
@@ -102,7 +102,7 @@ def _places(profile: Profile, day: date) -> dict[str, Any]:
     return {"provider": profile.provider.id, "model": profile.model.id, "when": when}
 
 
-def _mode_offered(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _mode_offered(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     del request
     profile = plan.profile
     if plan.mode != "instant" or profile.can_stop_thinking:
@@ -123,7 +123,7 @@ def _mode_offered(rule: Rule, request: Request, plan: Plan, gathered: Gathered) 
     )
 
 
-def _fixed_sampling(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _fixed_sampling(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     del gathered
     profile = plan.profile
     fixed = profile.fixed(plan.mode)
@@ -154,7 +154,7 @@ def _with(said: Mapping[str, float], name: str, value: float | None) -> dict[str
     return {key: said[key] for key in said if key != name} | ({} if value is None else {name: value})
 
 
-def _output_floor(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _output_floor(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     del gathered
     floor = min(rule.options["floor"], plan.profile.output_ceiling)
     if plan.mode == "thinking" and request.max_tokens is not None and request.max_tokens < floor:
@@ -167,7 +167,7 @@ def _output_floor(rule: Rule, request: Request, plan: Plan, gathered: Gathered) 
         )
 
 
-def _ceiling(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _ceiling(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     del plan, gathered
     for name, most in rule.options["ceilings"].items():
         if request.limits.get(name, 0) > most:
@@ -180,7 +180,7 @@ def _ceiling(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Fi
             )
 
 
-def _tool_choice(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _tool_choice(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     del request, gathered
     choice, allowed = plan.tool_choice, ("auto", "none")
     if plan.profile.model.forced_tool_choice_thinking:
@@ -207,7 +207,7 @@ def _tool_fault(tool: Mapping[str, Any]) -> str | None:
     return None if parameters is None else parameters_fault(parameters)
 
 
-def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     if not plan.profile.provider.moonshot_schemas:
         return
     provider = plan.profile.provider.id
@@ -279,13 +279,13 @@ def _other_model(rule: Rule, plan: Plan, completion: Completion) -> Findings:
 
 # ── the tables ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-ADMISSION_KINDS: Mapping[str, Callable[[Rule, Gathered], Findings]] = {
+ADMISSION_KINDS: Mapping[str, Callable[[Rule, PolicyContext], Findings]] = {
     "endpoint": _endpoint,
     "provider-allowed": _provider_allowed,
 }
 """Asked before anything at all is sent."""
 
-REQUEST_KINDS: Mapping[str, Callable[[Rule, Request, Plan, Gathered], Findings]] = {
+REQUEST_KINDS: Mapping[str, Callable[[Rule, Request, Plan, PolicyContext], Findings]] = {
     "model-served": _model_served,
     "mode-offered": _mode_offered,
     "fixed-sampling": _fixed_sampling,

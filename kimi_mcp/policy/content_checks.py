@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import MediaPart, Request, Turn
-from kimi_mcp.policy.findings import Finding, Findings, Gathered
+from kimi_mcp.policy.findings import Finding, Findings, PolicyContext
 from kimi_mcp.policy.rules import Rule, signs
 
 READ_CHARS = 4_000
@@ -21,7 +21,7 @@ _QUOTED = re.compile(
 """What stands in quotation marks is talked about, not asked for."""
 
 
-def media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def media_taken(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     """Media of a kind that the provider can't take for this model."""
     del request
     kind = rule.options["media"]
@@ -44,7 +44,7 @@ def media_taken(rule: Rule, request: Request, plan: Plan, gathered: Gathered) ->
     )
 
 
-def media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def media_url(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     """A media URL that would be fetched by the provider."""
     del request, gathered
     for part in _media(plan.turns):
@@ -65,7 +65,7 @@ def media_url(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> F
         )
 
 
-def media_format(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def media_format(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     """A still format that the model does not take."""
     del request
     if gathered.reads_media:
@@ -80,7 +80,7 @@ def _media(turns: tuple[Turn, ...]) -> Iterator[MediaPart]:
     return (part for turn in turns for part in turn.media)
 
 
-def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     """An assistant turn without its reasoning, or with a made-up one."""
     del request
     if plan.mode != "thinking":
@@ -100,7 +100,7 @@ def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: Gathered)
             )
 
 
-def text_signs(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def text_signs(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     """A text that shows one of the rule's signs."""
     del request, gathered
     if plan.mode != rule.options.get("mode", plan.mode):
@@ -125,7 +125,7 @@ def _ends(text: str) -> str:
     return text if len(text) <= 2 * READ_CHARS else f"{text[:READ_CHARS]}\n{text[-READ_CHARS:]}"
 
 
-def default_system(rule: Rule, request: Request, plan: Plan, gathered: Gathered) -> Findings:
+def default_system(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
     """A stock system prompt."""
     del request, gathered
     for turn in plan.turns:

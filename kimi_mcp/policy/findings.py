@@ -11,11 +11,11 @@ from kimi_mcp.core.errors import Code
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Adjustment
-from kimi_mcp.policy.rules import Action, Rule
+from kimi_mcp.policy.rules import Rule, RuleAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
+class PolicyContext:
     """What was found out about the world before the policy decides; the policy itself asks nobody."""
 
     day: date
@@ -47,7 +47,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class PolicyRefusal:
     """Why nothing will be sent."""
 
     rule: str | None
@@ -70,7 +70,7 @@ class Finding:
 
     rule: str
     """The rule's id."""
-    action: Action
+    action: RuleAction
     """What is done about it."""
     field: str
     """The argument or wire field it is about."""
@@ -98,7 +98,7 @@ class Finding:
         asked: Any,
         sent: Any = None,
         note: str = "",
-        action: Action | None = None,
+        action: RuleAction | None = None,
         left_open: bool = False,
         mend: Callable[[Plan], Plan] = _as_it_is,
         **places: Any,
@@ -119,7 +119,7 @@ class Finding:
         )
 
     @classmethod
-    def beside_the_table(cls, refusal: Refusal) -> Finding:
+    def beside_the_table(cls, refusal: PolicyRefusal) -> Finding:
         """A limit that has no row, in the form of a finding."""
         return cls(
             rule=refusal.code,

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-Action = Literal["adjust", "warn", "refuse"]
+RuleAction = Literal["adjust", "warn", "refuse"]
 """What a rule does: mend and report (refused under ``strict``), report, or refuse."""
 
 
@@ -25,7 +25,7 @@ class Rule:
     """Which function looks; several rules may share one."""
     guards: str
     """The mistake it guards against."""
-    action: Action
+    action: RuleAction
     """What it does when it objects."""
     message: str
     """What is said, with ``{places}`` that the finding fills."""

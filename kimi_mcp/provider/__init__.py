@@ -5,11 +5,11 @@ request and its reading, ``clients`` and ``transport`` the sockets; ``sse``, ``r
 ``faults`` are pure.
 """
 
-from kimi_mcp.provider.attempt import Sink
+from kimi_mcp.provider.attempt import StreamSink
 from kimi_mcp.provider.calls import Endpoint, Upstream
 from kimi_mcp.provider.failures import Deadlines
 from kimi_mcp.provider.files import RemoteFile, Upload
 from kimi_mcp.provider.formulas import Fiber
 from kimi_mcp.provider.retry import MOST_ATTEMPTS
 
-__all__ = ["MOST_ATTEMPTS", "Deadlines", "Endpoint", "Fiber", "RemoteFile", "Sink", "Upload", "Upstream"]
+__all__ = ["MOST_ATTEMPTS", "Deadlines", "Endpoint", "Fiber", "RemoteFile", "StreamSink", "Upload", "Upstream"]

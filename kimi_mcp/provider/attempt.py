@@ -1,6 +1,6 @@
 """One request and the reading of its answer: deadlines, gulps, and what went wrong. Does I/O.
 
-Nothing here raises: an attempt ends well, or with a ``Fault``. Nothing that follows a finish reason can spoil an
+Nothing here raises: an attempt ends well, or with a ``AttemptFailure``. Nothing that follows a finish reason can spoil an
 answer: the rest is waited for a little, for the usage that it may bring.
 """
 
@@ -16,11 +16,11 @@ import anyio.lowlevel
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.profiles import Provider
-from kimi_mcp.provider.error_bodies import Told, read_error
+from kimi_mcp.provider.error_bodies import ProviderError, read_error
 from kimi_mcp.provider.error_mapping import refusal
 from kimi_mcp.provider.events import BadEvent, ErrorEvent
-from kimi_mcp.provider.failures import Deadline, Deadlines, Failure, Fault, failure, timed_out
-from kimi_mcp.provider.inline_media import Streamed
+from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, FailureKind, failure, timed_out
+from kimi_mcp.provider.inline_media import StreamedBody
 from kimi_mcp.provider.retry import asked_wait
 from kimi_mcp.provider.sse import Payloads
 
@@ -43,7 +43,7 @@ TURN_PIECES = 256
 _log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
+class StreamSink(Protocol):
     """What an answer is fed to (``wire.Fold``)."""
 
     def feed(self, payload: bytes) -> bool:
@@ -67,7 +67,7 @@ class Sink(Protocol):
         ...
 
 
-class To(Protocol):
+class Destination(Protocol):
     """Where the request goes (``Endpoint``)."""
 
     @property
@@ -131,17 +131,17 @@ class _Watch:
 
 async def attempt_once(
     client: Client,
-    content: bytes | Streamed,
-    sink: Sink,
+    content: bytes | StreamedBody,
+    sink: StreamSink,
     *,
-    to: To,
+    to: Destination,
     deadlines: Deadlines,
     left_s: float,
     wall: Callable[[], float],
-) -> Fault | None:
+) -> AttemptFailure | None:
     """Send the request and feed the answer; None when it came to its end, with or without a finish reason."""
     sink.reset()
-    fault: Fault | None = None
+    fault: AttemptFailure | None = None
     scope = anyio.CancelScope()
     watch = _Watch(scope, deadlines, left_s)
     with scope:
@@ -155,20 +155,20 @@ async def attempt_once(
         return None if watch.tokens else _failure("empty", to)
     if fault is None:
         return timed_out(watch.armed, deadlines, provider=to.provider.id)
-    return Fault(error=fault.error) if watch.tokens else fault
+    return AttemptFailure(error=fault.error) if watch.tokens else fault
 
 
 async def read_whole(
     client: Client,
     path: str,
     *,
-    to: To,
+    to: Destination,
     wall: Callable[[], float],
     method: Method = "GET",
-    content: bytes | Streamed | None = None,
+    content: bytes | StreamedBody | None = None,
     content_type: str = "application/json",
     on_sent: Callable[[int], None] | None = None,
-) -> bytes | Fault:
+) -> bytes | AttemptFailure:
     """The body of what a request is answered with, bounded; or why it can't be had."""
     found = bytearray()
     try:
@@ -188,7 +188,7 @@ async def read_whole(
     return bytes(found)
 
 
-async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _Watch) -> None:
+async def _read(client: Client, content: bytes | StreamedBody, sink: StreamSink, watch: _Watch) -> None:
     answer = await client.send("POST", "chat/completions", content, on_sent=watch.sending)
     try:
         if answer.compressed:
@@ -226,19 +226,19 @@ async def _read(client: Client, content: bytes | Streamed, sink: Sink, watch: _W
 class _Unreadable(Exception):
     """The body of a 200 is no answer."""
 
-    def __init__(self, kind: Failure) -> None:
+    def __init__(self, kind: FailureKind) -> None:
         super().__init__(kind)
-        self.kind: Failure = kind
+        self.kind: FailureKind = kind
 
 
-def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
+def _fault(error: Exception, to: Destination, wall: Callable[[], float]) -> AttemptFailure:
     """What an exception of an attempt is with us."""
-    from kimi_mcp.provider.clients import Refusal, trouble
+    from kimi_mcp.provider.clients import ErrorResponse, trouble
 
     match error:
         case KimiError():  # a file that went away while it was sent
-            return Fault(error=error)
-        case Refusal():
+            return AttemptFailure(error=error)
+        case ErrorResponse():
             return refusal(
                 read_error(error.body),
                 status=error.status,
@@ -248,7 +248,7 @@ def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
                 wait_s=asked_wait(error.headers, wall()),
             )
         case ErrorEvent():
-            told = Told(kind=error.type.lower(), message=error.message)
+            told = ProviderError(kind=error.type.lower(), message=error.message)
             return refusal(told, status=error.status, provider=to.provider, host=to.host, key=to.key)
         case BadEvent():
             return _failure("json", to)
@@ -267,5 +267,5 @@ def _fault(error: Exception, to: To, wall: Callable[[], float]) -> Fault:
             return _failure(kind, to)
 
 
-def _failure(kind: Failure, to: To) -> Fault:
+def _failure(kind: FailureKind, to: Destination) -> AttemptFailure:
     return failure(kind, provider=to.provider.id, host=to.host)

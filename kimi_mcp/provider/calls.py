@@ -23,11 +23,11 @@ from kimi_mcp.core.bounds import LONGEST_NAME
 from kimi_mcp.core.errors import KimiError, NotConfigured, RateLimited, RequestRejected
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.provider import files, formulas
-from kimi_mcp.provider.attempt import Sink, attempt_once, read_whole
+from kimi_mcp.provider.attempt import StreamSink, attempt_once, read_whole
 from kimi_mcp.provider.error_mapping import either
-from kimi_mcp.provider.failures import Deadline, Deadlines, Fault, failure, timed_out
-from kimi_mcp.provider.inline_media import Inline, spliced
-from kimi_mcp.provider.rate_limits import Account
+from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, failure, timed_out
+from kimi_mcp.provider.inline_media import InlineMedium, spliced
+from kimi_mcp.provider.rate_limits import AccountLimits
 from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Upstream:
         self._yielding = anyio.Semaphore(max(1, max_concurrency - 1), fast_acquire=True)
         self._clock, self._wall, self._sleep, self._draw = clock, wall, sleep, draw
         self._budgets: dict[str, RetryBudget] = {}
-        self._accounts: dict[tuple[str, str | None], Account] = {}
+        self._accounts: dict[tuple[str, str | None], AccountLimits] = {}
         self._opening = anyio.Lock()
         self._clients: Clients | None = None
         self._lists: dict[tuple[str, str | None], _Listed] = {}
@@ -119,9 +119,9 @@ class Upstream:
         self,
         endpoint: Endpoint,
         body: Mapping[str, Any],
-        sink: Sink,
+        sink: StreamSink,
         *,
-        inlined: Mapping[str, Inline] | None = None,
+        inlined: Mapping[str, InlineMedium] | None = None,
         on_attempt: Callable[[int], None] | None = None,
         on_wait: Callable[[float, str], None] | None = None,
         tokens: int = 0,
@@ -193,7 +193,7 @@ class Upstream:
             await clients.aclose()
 
     @asynccontextmanager
-    async def _place(self, shared: Account | None) -> AsyncGenerator[None]:
+    async def _place(self, shared: AccountLimits | None) -> AsyncGenerator[None]:
         """A place for one request; those that yield share what their account allows, and leave one for the others."""
         if shared is None:
             async with self._slots:
@@ -203,7 +203,7 @@ class Upstream:
                 yield
 
     async def _fitting(
-        self, account: Account, tokens: int, left: float, on_wait: Callable[[float, str], None] | None
+        self, account: AccountLimits, tokens: int, left: float, on_wait: Callable[[float, str], None] | None
     ) -> float:
         """Wait until a request fits into what its account may be asked; returns the seconds that took."""
         began = self._clock()
@@ -221,7 +221,7 @@ class Upstream:
             await self._sleep(wait)
         return self._clock() - began
 
-    def _wait_after(self, number: int, fault: Fault) -> float | None:
+    def _wait_after(self, number: int, fault: AttemptFailure) -> float | None:
         """Seconds until the next attempt; None: there is none."""
         if not fault.retry or number >= MOST_ATTEMPTS:
             return None
@@ -234,7 +234,7 @@ class Upstream:
         """
         with anyio.move_on_after(LIST_WITHIN_S):
             found = await read_whole(await self._client(endpoint), "models", to=endpoint, wall=self._wall)
-            if isinstance(found, Fault):
+            if isinstance(found, AttemptFailure):
                 raise found.error
             if (models := _model_ids(found)) is not None:
                 return models
@@ -303,10 +303,10 @@ class Upstream:
                 self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients)
         return self._clients.get(endpoint.base_url, endpoint.key)
 
-    def _account(self, endpoint: Endpoint) -> Account:
+    def _account(self, endpoint: Endpoint) -> AccountLimits:
         account = self._accounts.get((endpoint.base_url, endpoint.key))
         if account is None:
-            account = self._accounts[endpoint.base_url, endpoint.key] = Account(self._clock)
+            account = self._accounts[endpoint.base_url, endpoint.key] = AccountLimits(self._clock)
         return account
 
     def _budget(self, endpoint: Endpoint) -> RetryBudget:
@@ -325,9 +325,9 @@ class _Listed:
         self.until = float("-inf")
 
 
-def _had(found: T | Fault) -> T:
+def _had(found: T | AttemptFailure) -> T:
     """What was asked for; raises why it can't be had."""
-    if isinstance(found, Fault):
+    if isinstance(found, AttemptFailure):
         raise found.error
     return found
 

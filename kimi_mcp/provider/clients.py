@@ -1,6 +1,6 @@
 """The openai clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
 
-Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``Refusal``), and of the
+Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``ErrorResponse``), and of the
 environment only the usual proxy variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. A
 loopback address is never reached by a proxy: no variable may send its key elsewhere.
 """
@@ -26,7 +26,7 @@ from openai._models import FinalRequestOptions
 
 from kimi_mcp.core.version import __version__
 from kimi_mcp.provider.connections import Connection, PacedStream, StaleConnection
-from kimi_mcp.provider.inline_media import Streamed
+from kimi_mcp.provider.inline_media import StreamedBody
 from kimi_mcp.provider.transport import Transport
 
 CONNECT_S = 10.0
@@ -50,7 +50,7 @@ Trouble = Literal["name", "certificate", "proxy", "connect", "slow-connect", "br
 answers, nobody answers in time, the connection broke, or it is no fault of the network at all."""
 
 
-class Refusal(Exception):
+class ErrorResponse(Exception):
     """An answer whose status is not 2xx."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -60,7 +60,7 @@ class Refusal(Exception):
         self.body = body
 
 
-class Answer:
+class ProviderResponse:
     """A response whose body has not been read yet."""
 
     def __init__(self, response: httpx2.Response) -> None:
@@ -104,14 +104,14 @@ class Client:
         self,
         method: Method,
         path: str,
-        content: bytes | Streamed | None = None,
+        content: bytes | StreamedBody | None = None,
         content_type: str = "application/json",
         on_sent: Callable[[int], None] | None = None,
-    ) -> Answer:
+    ) -> ProviderResponse:
         """Send a request; hand out the answer once its headers are there. The caller closes it.
 
         ``path`` follows the base URL. ``on_sent`` gets the bytes of a streamed body that are sent, after each piece.
-        Raises ``Refusal`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle connection
+        Raises ``ErrorResponse`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle connection
         turns out to be dead, the others go too, and the request is sent once more, by a new one.
         """
         try:
@@ -126,12 +126,12 @@ class Client:
         self,
         method: Method,
         path: str,
-        content: bytes | Streamed | None,
+        content: bytes | StreamedBody | None,
         content_type: str,
         on_sent: Callable[[int], None] | None,
-    ) -> Answer:
+    ) -> ProviderResponse:
         headers = self._headers
-        if isinstance(content, Streamed):
+        if isinstance(content, StreamedBody):
             headers = {**headers, "Content-Length": str(content.length)}
         if content is not None:
             headers = {**headers, _CONTENT_TYPE: content_type}
@@ -139,7 +139,7 @@ class Client:
             method=method.lower(),
             url=path,
             headers=headers,
-            content=_sent(content, on_sent) if isinstance(content, Streamed) else content,
+            content=_sent(content, on_sent) if isinstance(content, StreamedBody) else content,
         )
         try:
             response = await self._openai.request(
@@ -147,11 +147,11 @@ class Client:
             )
         except APIStatusError as error:
             body = error.response.content
-            raise Refusal(error.status_code, dict(error.response.headers), body) from None
-        return Answer(cast(httpx2.Response, response))
+            raise ErrorResponse(error.status_code, dict(error.response.headers), body) from None
+        return ProviderResponse(cast(httpx2.Response, response))
 
 
-async def _sent(body: Streamed, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
+async def _sent(body: StreamedBody, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
     """A body piece by piece, each read and encoded in a worker thread."""
     pieces, sent = body.pieces(), 0
     while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:

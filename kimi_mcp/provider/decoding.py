@@ -53,7 +53,7 @@ def _nothing() -> None:
     """As many tokens may come as do."""
 
 
-class Fold:
+class StreamAccumulator:
     """Folds events into a completion; streamed chunks and a whole answer go the same way.
 
     The only mutable thing of this room: it grows while the stream runs, and ``answer`` and ``reasoning`` can be read

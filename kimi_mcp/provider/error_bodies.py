@@ -26,7 +26,7 @@ _KEY_LIKE = re.compile(r"\b(?:sk|nvapi|hf|fw|tgp|key)[-_][\w*.…-]{6,}|\bBearer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ProviderError:
     """What a provider's error body says."""
 
     kind: str = ""
@@ -35,7 +35,7 @@ class Told:
     """Its message: foreign text."""
 
 
-def read_error(body: bytes) -> Told:
+def read_error(body: bytes) -> ProviderError:
     """The error in a body of any content type; empty where none can be read.
 
     Reads ``{"error": {…}}`` (OpenAI's form), ``{"error": "…"}`` (Hugging Face), ``{"object": "error", …}`` (vLLM) and
@@ -44,19 +44,19 @@ def read_error(body: bytes) -> Told:
     try:
         found: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return Told()
+        return ProviderError()
     if not isinstance(found, dict):
-        return Told()
+        return ProviderError()
     outer = cast(dict[str, Any], found)
     inner: Any = outer.get("error", outer)
     if isinstance(inner, str):
         kind = _words(outer.get("type"), outer.get("code"), outer.get("error_type"))
-        return Told(kind=kind, message=inner[:LONGEST_MESSAGE])
+        return ProviderError(kind=kind, message=inner[:LONGEST_MESSAGE])
     if not isinstance(inner, dict):
-        return Told()
+        return ProviderError()
     error = cast(dict[str, Any], inner)
     texts = (error.get(name) for name in ("message", "detail", "title"))
-    return Told(
+    return ProviderError(
         kind=_words(error.get("type"), error.get("code")),
         message=next((text for text in texts if isinstance(text, str) and text), "")[:LONGEST_MESSAGE],
     )

@@ -23,14 +23,14 @@ from kimi_mcp.core.errors import (
     UpstreamFailed,
 )
 from kimi_mcp.core.profiles import Provider
-from kimi_mcp.provider.error_bodies import Told, scrub
-from kimi_mcp.provider.failures import Fault
+from kimi_mcp.provider.error_bodies import ProviderError, scrub
+from kimi_mcp.provider.failures import AttemptFailure
 from kimi_mcp.provider.rate_limits import limit_in
 from kimi_mcp.provider.retry import LONGEST_WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorRow:
     """One kind of refusal."""
 
     statuses: frozenset[int | None]
@@ -50,7 +50,7 @@ class Row:
     quotes: bool = False
     """Whether the provider's own words are added, scrubbed."""
 
-    def fits(self, status: int | None, told: Told) -> bool:
+    def fits(self, status: int | None, told: ProviderError) -> bool:
         """Whether this row is about that refusal."""
         return (
             (not self.statuses or status in self.statuses)
@@ -85,186 +85,186 @@ _OTHER_MODEL = (
 QUOTED = frozenset[int | None]((None, 400, 404, 410, 413, 422, 429, *range(500, 600)))
 """Statuses whose words may be quoted at all."""
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[ErrorRow, ...] = (
+    ErrorRow(
         frozenset(range(300, 400)), "", "", UpstreamBroken,
         "{provider} answered with a redirect ({status}), which is not followed: the key would go along.",
         "Set KIMI_BASE_URL to the address that the API really has; {host} only points elsewhere.",
     ),
-    Row(
+    ErrorRow(
         _ANY, r"invalid_authentication|incorrect_api_key|invalid_api_key|authentication_?error", "", AuthFailed,
         "{provider} does not accept the key.", _KEYS,
     ),
-    Row(_on(401), "", "", AuthFailed, "{provider} does not accept the key.", _KEYS),
-    Row(
+    ErrorRow(_on(401), "", "", AuthFailed, "{provider} does not accept the key.", _KEYS),
+    ErrorRow(
         _on(400, 403, None), r"content_filter|content_policy", "", ContentFiltered,
         "The content filter of {provider} stopped the request.",
         "Reword the prompt, or leave out the file, picture or clip that the filter may take offence at.",
     ),
-    Row(
+    ErrorRow(
         _ANY, r"permission_?denied", "", AuthFailed,
         "{provider} accepts the key, but does not let it do this.",
         "Give the key the right to use this model, or another one: " + _KEYS,
     ),
-    Row(
+    ErrorRow(
         _on(403), "", "", AuthFailed,
         "{provider} forbids the request (403): the key may not do this, or requests from here are refused.", _KEYS,
     ),
-    Row(
+    ErrorRow(
         _ANY, r"exceeded_current_quota|insufficient_quota|insufficient_balance|billing", "", QuotaExhausted,
         "The account at {provider} is out of balance or quota.", _TOP_UP,
     ),
-    Row(_on(402), "", "", QuotaExhausted, "The account at {provider} is out of balance or quota.", _TOP_UP),
-    Row(
+    ErrorRow(_on(402), "", "", QuotaExhausted, "The account at {provider} is out of balance or quota.", _TOP_UP),
+    ErrorRow(
         _ANY, r"overloaded|server_?unavailable|service_?unavailable|no_capacity", "", Overloaded,
         "{provider} has no capacity just now.", _LATER, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _ANY, r"rate_limit|too_?many_?requests", "", RateLimited,
         "The account's rate limit at {provider} is reached.", _SLOWER, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(429), "", r"insufficient balance|billing|account .{0,80}suspended|exceeded your current", QuotaExhausted,
         "The account at {provider} is out of balance or quota.", _TOP_UP, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(429), "", "", RateLimited,
         "The account's rate limit at {provider} is reached.", _SLOWER, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, r"context_length", "", ContextTooLong,
         "The request is longer than the model's context.", _SHORTER, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "",
         r"exceeded model token limit|context (length|window)|max_model_len|maximum (input|prompt|model) length"
         r"|(prompt|input|request)s? (is|are) too long|longer than the (model|maximum)|too many (input |prompt )?tokens",
         ContextTooLong, "The request is longer than the model's context.", _SHORTER, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(404, 410, None), r"resource_not_found|model_not_found|not_?found|gone", "", ModelNotServed,
         "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(410), "", "", ModelNotServed,
         "{provider} no longer serves this model (410).", _OTHER_MODEL, quotes=True,
     ),
-    Row(_on(404), "", "", ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True),
-    Row(
+    ErrorRow(_on(404), "", "", ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True),
+    ErrorRow(
         _on(400, 422), r"model_not_found|model_not_supported",
         "", ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(400, 422), "", r"\bmodel\b.{0,120}(does not exist|not found|not supported|no longer|unknown)",
         ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"considered high risk|content (filter|policy|management)", ContentFiltered,
         "The content filter of {provider} stopped the request.",
         "Reword the prompt, or leave out the file, picture or clip that the filter may take offence at.",
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"temperature|top_p|penalty|\binvalid n\b", RequestRejected,
         "{provider} does not allow a sampling value that was sent.",
         "Leave `temperature` out: this model fixes its sampling values. If you did not set it, this provider differs "
         "from the catalogue: run `kimi-mcp doctor --probe`.",
         quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"reasoning_content is missing|reasoning.{0,40}missing", RequestRejected,
         "{provider} wants the reasoning of an earlier turn, and it was not sent.",
         "Start a new conversation: leave `conversation_id` out.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"tool_choice", RequestRejected,
         "{provider} does not allow this tool choice while thinking.",
         "Use `kimi_instant`, or leave the choice of a tool to the model.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"invalid thinking|\bthinking\b|reasoning_effort", RequestRejected,
         "{provider} does not take this mode for this model.",
         "Use the other tool (`kimi_think` or `kimi_instant`), or another `model`.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"max_(completion_)?tokens", RequestRejected,
         "{provider} does not allow this `max_tokens`.", "Lower `max_tokens`, or leave it out.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"schema|response_format", RequestRejected,
         "{provider} refused the schema of the answer or of a tool.",
         "Simplify `response_schema`: every property typed, no `type` beside `anyOf`, nothing beside `$ref`.",
         quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)",
         QuotaExhausted, "The account at {provider} holds as many files as it may.",
         "Remove what is no longer needed there: `kimi-mcp files prune` removes what was uploaded from here.",
         quotes=True,
     ),
-    Row(
+    ErrorRow(
         _REFUSED, "", r"image|video|media|base64", RequestRejected,
         "{provider} refused a picture or a clip.",
         "Send it as PNG, JPEG, WebP or MP4, smaller, or choose a provider that takes it with KIMI_PROVIDER.",
         quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(413), "", "", RequestRejected,
         "The request is too large for {provider} (413).",
         "Send fewer or smaller files, pictures or clips.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(408), "", "", UpstreamBroken,
         "{provider} gave up waiting for the request (408).", _AGAIN, retry=True,
     ),
-    Row(
+    ErrorRow(
         _on(409), "", "", UpstreamBroken,
         "{provider} reports a conflict with another request (409).", _AGAIN, retry=True,
     ),
-    Row(
+    ErrorRow(
         _on(499), "", "", UpstreamBroken,
         "{provider} took us for gone (499): something on the way closed the connection.",
         "Try again; if it stays, look at the proxy between this machine and {host}.",
     ),
-    Row(
+    ErrorRow(
         _on(500, 502, 504, None), r"unexpected_output", "", UpstreamBroken,
         "The model at {provider} produced output that could not be read.", _AGAIN, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(503, 529), "", "", Overloaded,
         "{provider} has no capacity just now ({status}).", _LATER, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(500, 502, 504), "", "", UpstreamBroken,
         "{provider} failed with an error of its own ({status}).", _AGAIN, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         frozenset(range(500, 600)), "", "", UpstreamBroken,
         "{provider} failed with an error of its own ({status}).", _AGAIN, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(None), r"server_?error|internal|unexpected|timeout", "", UpstreamBroken,
         "{provider} failed with an error of its own.", _AGAIN, retry=True, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(None), r"invalid_request|bad_?request|invalid_|validation", "", RequestRejected,
         "{provider} refused the request.",
         "Change what its words name; `kimi-mcp policy` lists the rules that are known.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(None), "", "", UpstreamBroken,
         "{provider} reported an error in place of an answer.", _AGAIN, quotes=True,
     ),
-    Row(
+    ErrorRow(
         _on(400, 422), "", "", RequestRejected,
         "{provider} refused the request ({status}).",
         "Change what its words name; `kimi-mcp policy` lists the rules that are known.", quotes=True,
     ),
-    Row(
+    ErrorRow(
         frozenset(range(400, 500)), "", "", RequestRejected,
         "{provider} refused the request ({status}).",
         "Look at KIMI_BASE_URL ({host}) and KIMI_PROVIDER: this answer is none that an API of this kind gives.",
     ),
-    Row(
+    ErrorRow(
         _ANY, "", "", UpstreamBroken,
         "{provider} answered in a way that can't be read ({status}).",
         "Look at KIMI_BASE_URL ({host}): is it the base URL of an API?",
@@ -274,8 +274,14 @@ ROWS: tuple[Row, ...] = (
 
 
 def refusal(
-    told: Told, *, status: int | None, provider: Provider, host: str, key: str | None, wait_s: float | None = None
-) -> Fault:
+    told: ProviderError,
+    *,
+    status: int | None,
+    provider: Provider,
+    host: str,
+    key: str | None,
+    wait_s: float | None = None,
+) -> AttemptFailure:
     """What a refusal is with us: by its status (None: it came inside a stream) and what its body says."""
     row = next(row for row in ROWS if row.fits(status, told))
     names = {
@@ -293,7 +299,7 @@ def refusal(
             retry = False
             fix = f"Try again after {wait_s:.0f} s: waits of more than {LONGEST_WAIT_S:.0f} s are not sat out. " + fix
     limit = limit_in(told.message) if row.leaf is RateLimited else None
-    return Fault(error=row.leaf(message, fix=fix), retry=retry, wait_s=wait_s, limit=limit)
+    return AttemptFailure(error=row.leaf(message, fix=fix), retry=retry, wait_s=wait_s, limit=limit)
 
 
 def either(names: Iterable[str]) -> str:

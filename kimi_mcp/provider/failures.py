@@ -12,7 +12,7 @@ NamedLimit = tuple[Literal["requests", "tokens", "at-once"], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class AttemptFailure:
     """Why an attempt brought no answer."""
 
     error: KimiError
@@ -41,7 +41,7 @@ class Deadlines:
 Deadline = Literal["first", "idle", "total", "upload", "whole upload"]
 """Which deadline passed."""
 
-Failure = Literal[
+FailureKind = Literal[
     "name", "certificate", "proxy", "connect", "slow-connect", "broken", "json", "empty", "markup", "large",
     "compressed", "ours",
 ]  # fmt: skip
@@ -51,7 +51,7 @@ _AGAIN = "Try again; if it stays, choose another provider with KIMI_PROVIDER."
 _WHERE = "Look at KIMI_BASE_URL ({host}): is it the base URL of the API, such as https://api.moonshot.ai/v1?"
 _NETWORK = "Look at the network of this machine, at HTTPS_PROXY and NO_PROXY, and at KIMI_BASE_URL ({host})."
 
-_FAILURES: dict[Failure, tuple[type[KimiError], bool, str, str]] = {
+_FAILURES: dict[FailureKind, tuple[type[KimiError], bool, str, str]] = {
     "name": (UpstreamUnreachable, True, "The name of {provider}'s host is not known.", _NETWORK),
     "certificate": (
         UpstreamUnreachable, False, "The certificate of {provider}'s host is not trusted.",
@@ -77,14 +77,14 @@ _FAILURES: dict[Failure, tuple[type[KimiError], bool, str, str]] = {
 """Per failure: the leaf, whether another attempt makes sense, what happened, what mends it."""
 
 
-def failure(kind: Failure, *, provider: str, host: str, what: str = "") -> Fault:
+def failure(kind: FailureKind, *, provider: str, host: str, what: str = "") -> AttemptFailure:
     """What a failure without a status is with us; ``what``: of a ``large`` one, what was sent."""
     leaf, retry, message, fix = _FAILURES[kind]
     names = {"provider": provider, "host": host, "what": what}
-    return Fault(error=leaf(message.format_map(names), fix=fix.format_map(names)), retry=retry)
+    return AttemptFailure(error=leaf(message.format_map(names), fix=fix.format_map(names)), retry=retry)
 
 
-def timed_out(which: Deadline, deadlines: Deadlines, *, provider: str) -> Fault:
+def timed_out(which: Deadline, deadlines: Deadlines, *, provider: str) -> AttemptFailure:
     """What a deadline that passed is with us; never tried again."""
     match which:
         case "first":
@@ -104,4 +104,4 @@ def timed_out(which: Deadline, deadlines: Deadlines, *, provider: str) -> Fault:
         case "whole upload":
             message = f"The file was not uploaded to {provider} after {deadlines.total_s:g} s."
             name = "KIMI_TOTAL_TIMEOUT_S"
-    return Fault(error=UpstreamTimeout(message, fix=f"Raise {name}, try again, or choose another provider."))
+    return AttemptFailure(error=UpstreamTimeout(message, fix=f"Raise {name}, try again, or choose another provider."))

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from kimi_mcp.core.bounds import LONGEST_NAME
 from kimi_mcp.core.types import MediaKind
-from kimi_mcp.provider.attempt import To, read_whole
-from kimi_mcp.provider.failures import Fault, failure
-from kimi_mcp.provider.inline_media import Streamed
+from kimi_mcp.provider.attempt import Destination, read_whole
+from kimi_mcp.provider.failures import AttemptFailure, failure
+from kimi_mcp.provider.inline_media import StreamedBody
 
 if TYPE_CHECKING:
     from kimi_mcp.provider.clients import Client, Method
@@ -73,7 +73,7 @@ class Upload:
         return f"kimi-mcp-{self.sha256}.{ending}"
 
 
-async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], float]) -> str | Fault:
+async def upload(client: Client, file: Upload, *, to: Destination, wall: Callable[[], float]) -> str | AttemptFailure:
     """Send a file; its id, or why it was not taken. Memory stays flat: one piece at a time."""
     boundary = f"kimi-mcp-{secrets.token_hex(16)}"
     head = (
@@ -92,40 +92,44 @@ async def upload(client: Client, file: Upload, *, to: To, wall: Callable[[], flo
         if file.on_sent is not None and 0 < count - len(head) <= file.size:
             file.on_sent(count - len(head))
 
-    whole = Streamed(length=len(head) + file.size + len(tail), pieces=body)
+    whole = StreamedBody(length=len(head) + file.size + len(tail), pieces=body)
     told = await _told(client, "POST", "files", to, wall, whole, f"multipart/form-data; boundary={boundary}", sent)
-    if isinstance(told, Fault):
+    if isinstance(told, AttemptFailure):
         return told
     identity = told.get("id")
     return identity if isinstance(identity, str) and 0 < len(identity) <= LONGEST_NAME else _unreadable(to)
 
 
-async def listed(client: Client, *, to: To, wall: Callable[[], float]) -> tuple[RemoteFile, ...] | Fault:
+async def listed(
+    client: Client, *, to: Destination, wall: Callable[[], float]
+) -> tuple[RemoteFile, ...] | AttemptFailure:
     """What lies at the provider under this account, whoever put it there."""
     told = await _told(client, "GET", "files", to, wall)
-    if isinstance(told, Fault):
+    if isinstance(told, AttemptFailure):
         return told
     rows = told.get("data")
     rows = cast(list[Any], rows) if isinstance(rows, list) else []
     return tuple(_remote(cast(dict[str, Any], row)) for row in rows if isinstance(row, dict))
 
 
-async def removed(client: Client, identity: str, *, to: To, wall: Callable[[], float]) -> Fault | None:
+async def removed(
+    client: Client, identity: str, *, to: Destination, wall: Callable[[], float]
+) -> AttemptFailure | None:
     """Remove a file; None when it is gone."""
     told = await _told(client, "DELETE", f"files/{quote(identity, safe='')}", to, wall)
-    return told if isinstance(told, Fault) else None
+    return told if isinstance(told, AttemptFailure) else None
 
 
 async def _told(
     client: Client,
     method: Method,
     path: str,
-    to: To,
+    to: Destination,
     wall: Callable[[], float],
-    content: Streamed | None = None,
+    content: StreamedBody | None = None,
     content_type: str = "",
     on_sent: Callable[[int], None] | None = None,
-) -> dict[str, Any] | Fault:
+) -> dict[str, Any] | AttemptFailure:
     """The JSON object that the provider answers with."""
     found = await read_whole(
         client,
@@ -137,7 +141,7 @@ async def _told(
         content_type=content_type,
         on_sent=on_sent,
     )
-    if isinstance(found, Fault):
+    if isinstance(found, AttemptFailure):
         return found
     try:
         told: Any = json.loads(found)
@@ -146,7 +150,7 @@ async def _told(
     return cast(dict[str, Any], told) if isinstance(told, dict) else _unreadable(to)
 
 
-def _unreadable(to: To) -> Fault:
+def _unreadable(to: Destination) -> AttemptFailure:
     return failure("json", provider=to.provider.id, host=to.host)
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from kimi_mcp.provider.attempt import To, read_whole
-from kimi_mcp.provider.failures import Fault, failure
+from kimi_mcp.provider.attempt import Destination, read_whole
+from kimi_mcp.provider.failures import AttemptFailure, failure
 
 if TYPE_CHECKING:
     from kimi_mcp.provider.clients import Client, Method
@@ -33,11 +33,11 @@ class Fiber:
 
 
 async def functions(
-    client: Client, uri: str, *, to: To, wall: Callable[[], float]
-) -> tuple[Mapping[str, Any], ...] | Fault:
+    client: Client, uri: str, *, to: Destination, wall: Callable[[], float]
+) -> tuple[Mapping[str, Any], ...] | AttemptFailure:
     """The functions that a formula holds, as they stand under ``tools[].function``."""
     told = await _told(client, "GET", f"formulas/{_quoted(uri)}/tools", to, wall)
-    if isinstance(told, Fault):
+    if isinstance(told, AttemptFailure):
         return told
     rows = told.get("tools")
     tools = cast(list[Any], rows) if isinstance(rows, list) else []
@@ -46,12 +46,12 @@ async def functions(
 
 
 async def fiber(
-    client: Client, uri: str, name: str, arguments: str, *, to: To, wall: Callable[[], float]
-) -> Fiber | Fault:
+    client: Client, uri: str, name: str, arguments: str, *, to: Destination, wall: Callable[[], float]
+) -> Fiber | AttemptFailure:
     """Run a function; ``arguments`` is JSON text. One attempt: a run may be billed."""
     body = json.dumps({"name": name, "arguments": arguments}).encode()
     told = await _told(client, "POST", f"formulas/{_quoted(uri)}/fibers", to, wall, body)
-    return told if isinstance(told, Fault) else _read(told)
+    return told if isinstance(told, AttemptFailure) else _read(told)
 
 
 def _read(told: dict[str, Any]) -> Fiber:
@@ -78,13 +78,13 @@ async def _told(
     client: Client,
     method: Method,
     path: str,
-    to: To,
+    to: Destination,
     wall: Callable[[], float],
     body: bytes | None = None,
-) -> dict[str, Any] | Fault:
+) -> dict[str, Any] | AttemptFailure:
     """The JSON object that the provider answers with."""
     found = await read_whole(client, path, to=to, wall=wall, method=method, content=body)
-    if isinstance(found, Fault):
+    if isinstance(found, AttemptFailure):
         return found
     try:
         told: Any = json.loads(found)

@@ -17,7 +17,7 @@ them waits for a worker thread, which on a busy machine takes longer than the wo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inline:
+class InlineMedium:
     """A medium that goes into the body."""
 
     mime: str
@@ -47,7 +47,7 @@ class Inline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Streamed:
+class StreamedBody:
     """A body that is written while it is sent."""
 
     length: int
@@ -56,26 +56,26 @@ class Streamed:
     """The body from its beginning; called once for each attempt."""
 
 
-def spliced(body: bytes, inlined: Mapping[str, Inline]) -> bytes | Streamed:
+def spliced(body: bytes, inlined: Mapping[str, InlineMedium]) -> bytes | StreamedBody:
     """A JSON body with each placeholder's medium in its place; the body as it is where there is none."""
     if not inlined:
         return body
-    parts: list[bytes | Inline] = [body]
+    parts: list[bytes | InlineMedium] = [body]
     for medium in inlined.values():
         before, _, after = _as_bytes(parts.pop()).partition(medium.placeholder.encode())
         parts += [before, medium, after]
-    length = sum(part.length if isinstance(part, Inline) else len(part) for part in parts)
+    length = sum(part.length if isinstance(part, InlineMedium) else len(part) for part in parts)
 
     def pieces() -> Iterator[bytes]:
         for part in parts:
-            if isinstance(part, Inline):
+            if isinstance(part, InlineMedium):
                 yield from part.pieces()
             else:
                 yield part
 
-    return Streamed(length=length, pieces=pieces)
+    return StreamedBody(length=length, pieces=pieces)
 
 
-def _as_bytes(part: bytes | Inline) -> bytes:
+def _as_bytes(part: bytes | InlineMedium) -> bytes:
     assert isinstance(part, bytes), "media stand in the body in the order in which they are given"
     return part

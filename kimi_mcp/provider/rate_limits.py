@@ -1,4 +1,4 @@
-"""``Account``: what one account is asked a minute, by all calls and swarms together, and what it was told it may be.
+"""``AccountLimits``: what one account is asked a minute, by all calls and swarms together, and what it was told it may be.
 
 Pure, no I/O: time comes in as a clock. Moonshot counts requests and tokens a minute per account, over all models and
 keys, and counts the tokens that are asked for (``max_completion_tokens``), not those that come (MoonshotAI/
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from kimi_mcp.core.limiter import Places
+from kimi_mcp.core.limiter import ResizableLimiter
 from kimi_mcp.provider.failures import NamedLimit
 from kimi_mcp.provider.retry import LONGEST_WAIT_S
 
@@ -41,11 +41,11 @@ def limit_in(message: str) -> NamedLimit | None:
             return "at-once", most
 
 
-class Account:
+class AccountLimits:
     """One key at one base URL. Mutable."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.places = Places(inf)
+        self.places = ResizableLimiter(inf)
         """Where requests that yield wait for one another, once it is known how many may be under way at once."""
         self._clock = clock
         self._sent: deque[tuple[float, int]] = deque()

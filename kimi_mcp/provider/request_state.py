@@ -1,4 +1,4 @@
-"""``Exchange``: one upstream request and its answer, while they are under way. Pure, no I/O.
+"""``RequestState``: one upstream request and its answer, while they are under way. Pure, no I/O.
 
 It is where an answer grows: whoever wants to know how far it is reads it at any moment, nobody is told piece by piece.
 """
@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.tokens import ample, likely_tokens
-from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.decoding import StreamAccumulator
 
 
-class Exchange:
+class RequestState:
     """One request. Mutable: it grows as its answer does."""
 
     def __init__(self, on_first: Callable[[], None] | None = None) -> None:
-        self.fold = Fold(on_first=on_first)
+        self.fold = StreamAccumulator(on_first=on_first)
         """What has arrived. It knows nothing of this object: a circle would keep an answer long after its end."""
         self.plan: Plan | None = None
         """What is sent; None as long as nothing was decided."""

@@ -5,8 +5,8 @@ what has arrived can be read at any moment, here and in every other server of th
 run, ``running.py`` those of a process, ``writing.py`` what is written down of them, ``limits.py`` what they may cost.
 """
 
-from kimi_mcp.runs.registry import Listed, Runs, open_runs
-from kimi_mcp.runs.run import Run, Seen, Work, Working
+from kimi_mcp.runs.registry import ListedRun, Runs, open_runs
+from kimi_mcp.runs.run import Run, RunFunction, RunView, RunWork
 from kimi_mcp.runs.stored_run import RecordedRun
 
-__all__ = ["Listed", "RecordedRun", "Run", "Runs", "Seen", "Work", "Working", "open_runs"]
+__all__ = ["ListedRun", "RecordedRun", "Run", "RunFunction", "RunView", "RunWork", "Runs", "open_runs"]

@@ -1,4 +1,7 @@
-"""``Limits``: what one call and one day may cost, and whose price counts where none is known. I/O: the journal's."""
+"""``SpendingLimits``: what one call and one day may cost, and whose price counts where none is known.
+
+I/O: the journal's.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from kimi_mcp.core.profiles import Price
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.runs.run import Run
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.store import RunStore
 
 
-class Limits:
+class SpendingLimits:
     """The spending limits of an operator, in US dollars; None where there is none."""
 
     def __init__(
@@ -79,7 +82,7 @@ class Limits:
         except BudgetExceeded as reached:
             run.stop(reached)
 
-    async def hold(self, live: Iterable[Run], journal: Journal) -> None:
+    async def hold(self, live: Iterable[Run], journal: RunStore) -> None:
         """Stop what costs more than it may by now; what has arrived is its answer."""
         runs = list(live)
         for run in runs:

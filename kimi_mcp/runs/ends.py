@@ -19,7 +19,7 @@ from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.runs.run import Run
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.store import RunStore
 
 KEEP = 64
 """Runs that stay readable although the journal has no record of them."""
@@ -37,7 +37,7 @@ RETRY_EVERY_S = 5.0
 class Ends:
     """The ends of one process's runs, until they are written. ``not_written`` hears why one is not."""
 
-    def __init__(self, journal: Journal, not_written: Callable[[BaseException], None]) -> None:
+    def __init__(self, journal: RunStore, not_written: Callable[[BaseException], None]) -> None:
         self._journal, self._not_written = journal, not_written
         self._pending: dict[str, tuple[Run, Outcome]] = {}
         self._saved: set[str] = set()

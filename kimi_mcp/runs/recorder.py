@@ -1,4 +1,4 @@
-"""``Writer``: what the journal is told of the runs of a process, as they begin, grow and end. I/O: the journal's.
+"""``RunRecorder``: what the journal is told of the runs of a process, as they begin, grow and end. I/O: the journal's.
 
 What can't be written costs the record, never the answer: it stays readable in memory, and is written when the journal
 works again.
@@ -15,21 +15,21 @@ from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import open_end
 from kimi_mcp.core.types import Turn
-from kimi_mcp.runs.budgets import Limits
+from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.ends import Ends
 from kimi_mcp.runs.run import Run
-from kimi_mcp.runs.store.records import Entry, Grown, turn_as_json
+from kimi_mcp.runs.store.records import RunEntry, TextDelta, turn_as_json
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.store import RunStore
 
 log = logging.getLogger(__name__)
 
 
-class Writer:
+class RunRecorder:
     """What is written down of the runs of one process. Mutable: it remembers how far it is."""
 
-    def __init__(self, journal: Journal, limits: Limits) -> None:
+    def __init__(self, journal: RunStore, limits: SpendingLimits) -> None:
         self.ends = Ends(journal, self._not_written)
         """How its runs ended, until the journal has that."""
         self.said_broken = False
@@ -46,7 +46,7 @@ class Writer:
         self._limits.watch(run)
         counted = self._limits.counted_usd(run)
         outcome = replace(run.snapshot(), answer="", reasoning=None)
-        entry = Entry(
+        entry = RunEntry(
             id=run.id,
             caller=run.caller,
             host=run.host,
@@ -86,7 +86,7 @@ class Writer:
         """What has arrived since the last time; one writing at a time, so that nothing piles up behind a slow disk."""
         if self._writing:
             return
-        grown: list[Grown] = []
+        grown: list[TextDelta] = []
         counted: dict[str, float] = {}
         sent: dict[str, Outcome] = {}
         lived: dict[str, float] = {}
@@ -113,7 +113,7 @@ class Writer:
             self._writing = True
             self._journal.grew(grown, counted, sent, done, lived=lived)
 
-    def _write_again(self, live: Mapping[str, Run], grown: Sequence[Grown], sent: Iterable[str]) -> None:
+    def _write_again(self, live: Mapping[str, Run], grown: Sequence[TextDelta], sent: Iterable[str]) -> None:
         """What could not be written is tried anew with what comes next: a record has no holes."""
         for one in grown:
             if one.run_id in live:
@@ -122,8 +122,8 @@ class Writer:
         for run_id in sent:
             self._stands.pop(run_id, None)
 
-    def _grown(self, run: Run) -> list[Grown]:
-        fold, grown = run.exchange.fold, list[Grown]()
+    def _grown(self, run: Run) -> list[TextDelta]:
+        fold, grown = run.exchange.fold, list[TextDelta]()
         if self._seen.get(run.id) == (run.requests, fold.pieces):
             return grown
         self._seen[run.id] = (run.requests, fold.pieces)
@@ -136,7 +136,7 @@ class Writer:
             if text and end > start:
                 end -= open_end(text[start:end])  # half a key, perhaps, which nobody would know in two pieces
             if text and end > start:
-                grown.append(Grown(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))
+                grown.append(TextDelta(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))
                 self._written[key] = end
         return grown
 

@@ -16,15 +16,15 @@ from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Status
-from kimi_mcp.runs.budgets import Limits
-from kimi_mcp.runs.recorder import Writer
-from kimi_mcp.runs.run import Run, Seen, Working
+from kimi_mcp.runs.budgets import SpendingLimits
+from kimi_mcp.runs.recorder import RunRecorder
+from kimi_mcp.runs.run import Run, RunFunction, RunView
 from kimi_mcp.runs.stored_run import RecordedRun
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
-    from kimi_mcp.runs.store.records import Record, Step
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.records import RunRecord, StepRecord
+    from kimi_mcp.runs.store.store import RunStore
 
 WRITE_EVERY_S = 0.5
 """Seconds between two looks at what has arrived: what a server that is killed may lose at most, with the commit."""
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedRun:
     """A run in a list."""
 
     id: str
@@ -54,7 +54,7 @@ class Listed:
     """Seconds since 1970."""
 
 
-def _as_it_stands(record: Record, steps: Sequence[Step]) -> Outcome:
+def _as_it_stands(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
     """What a run had done that is of no longer work."""
     del steps
     return record.outcome
@@ -70,24 +70,24 @@ class Runs:
     def __init__(
         self,
         tasks: TaskGroup,
-        journal: Journal,
+        journal: RunStore,
         *,
-        limits: Limits | None = None,
-        take_up: Callable[[Mapping[str, Any]], Working] | None = None,
-        tallied: Callable[[Record, Sequence[Step]], Outcome] = _as_it_stands,
+        limits: SpendingLimits | None = None,
+        take_up: Callable[[Mapping[str, Any]], RunFunction] | None = None,
+        tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome] = _as_it_stands,
     ) -> None:
         self.journal = journal
         """Where they are kept."""
         self._tasks = tasks
-        self.limits = limits or Limits()
+        self.limits = limits or SpendingLimits()
         """What they may cost."""
-        self._writer = Writer(journal, self.limits)
+        self._writer = RunRecorder(journal, self.limits)
         self._take_up, self._tallied = take_up, tallied
         self._live: dict[str, Run] = {}
         self._watching = self._left = False
         self._idle = anyio.Event()
 
-    def start(self, run: Run, work: Working) -> Run:
+    def start(self, run: Run, work: RunFunction) -> Run:
         """Let a run live in the server's task group."""
         self._live[run.id] = run
         start_contained(self._tasks, "a run ended by a fault of our own", self._let_live, run, work)
@@ -105,7 +105,7 @@ class Runs:
         """Whether a run of this process is under way, or its end still to be written."""
         return run_id in self._live or self._writer.ends.is_pending(run_id)
 
-    async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> Seen:
+    async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> RunView:
         """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
 
         One whose server is dead is gone on with here, unless ``go_on`` is False: it is to be ended.
@@ -122,7 +122,7 @@ class Runs:
         run = await self.take_up(record) if go_on else None
         return run or RecordedRun(self.journal, record, self)
 
-    async def take_up(self, record: Record) -> Run | None:
+    async def take_up(self, record: RunRecord) -> Run | None:
         """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does.
 
         One that was told to cancel, and whose server did not live to hear it, ends here instead.
@@ -149,14 +149,14 @@ class Runs:
             except Exception:  # it may be what another version wrote: no reason to keep this server from its work
                 log.exception("%s is left for another server", record.id)
 
-    async def cancel_left(self, record: Record) -> Record:
+    async def cancel_left(self, record: RunRecord) -> RunRecord:
         """End a run whose server is dead; how it stands by now where somebody goes on with it."""
         return await self.journal.cancel_left(record, self._tallied)
 
-    async def latest(self, caller: str, most: int = 10) -> list[Listed]:
+    async def latest(self, caller: str, most: int = 10) -> list[ListedRun]:
         """A caller's newest runs, the newest first, wherever they live."""
         found = {
-            record.id: Listed(
+            record.id: ListedRun(
                 id=record.id,
                 tool=record.tool,
                 status=record.outcome.status,
@@ -167,7 +167,7 @@ class Runs:
         }
         for run in (*self._live.values(), *self._writer.ends.readable):
             if run.caller == caller and run.is_known:
-                found[run.id] = Listed(
+                found[run.id] = ListedRun(
                     id=run.id,
                     tool=run.tool,
                     status=run.outcome.status if run.outcome else "running",
@@ -176,7 +176,7 @@ class Runs:
                 )
         return sorted(found.values(), key=lambda run: run.started_at, reverse=True)[:most]
 
-    async def rejoin(self, *, caller: str, host: str | None, key: str) -> Seen | None:
+    async def rejoin(self, *, caller: str, host: str | None, key: str) -> RunView | None:
         """The very same call's run that its host gave up on, running or completed a short while ago."""
         for run in self._live.values():
             if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
@@ -237,7 +237,7 @@ class Runs:
 
     # ── while they live ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _let_live(self, run: Run, work: Working) -> None:
+    async def _let_live(self, run: Run, work: RunFunction) -> None:
         try:
             await run.live(work, self)
         finally:
@@ -287,8 +287,8 @@ class Runs:
 def open_runs(
     tasks: TaskGroup,
     settings: Settings,
-    take_up: Callable[[Mapping[str, Any]], Working] | None = None,
-    tallied: Callable[[Record, Sequence[Step]], Outcome] = _as_it_stands,
+    take_up: Callable[[Mapping[str, Any]], RunFunction] | None = None,
+    tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome] = _as_it_stands,
 ) -> Runs:
     """Runs with the journal and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
     from kimi_mcp import catalogue
@@ -297,7 +297,7 @@ def open_runs(
     return Runs(
         tasks,
         open_journal(settings),
-        limits=Limits(
+        limits=SpendingLimits(
             call_usd=settings.budget_usd_per_call,
             day_usd=settings.budget_usd_per_day,
             dearest=lambda: catalogue.load().dearest,

@@ -21,11 +21,11 @@ from kimi_mcp.core.pricing import counted_usd
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.redaction import printable
 from kimi_mcp.core.types import Completion, Mode, Status, Timing, Turn
-from kimi_mcp.provider.request_state import Exchange
+from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.records import Record
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.records import RunRecord
+    from kimi_mcp.runs.store.store import RunStore
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ LOOK_WITHIN_S = 1.0
 """Seconds that a look at a run waits for the journal."""
 
 
-class Seen(Protocol):
+class RunView(Protocol):
     """A run as whoever waits for it sees it, wherever it lives."""
 
     @property
@@ -59,11 +59,11 @@ class Seen(Protocol):
         ...
 
 
-Working = Callable[["Run"], Awaitable[Outcome]]
+RunFunction = Callable[["Run"], Awaitable[Outcome]]
 """What a run does: it gets the run, and returns how that ended."""
 
 
-class Work(Protocol):
+class RunWork(Protocol):
     """What a run of many requests is at, as a swarm is."""
 
     @property
@@ -88,10 +88,10 @@ class Work(Protocol):
         ...
 
 
-class Keeper(Protocol):
+class RunKeeper(Protocol):
     """Who lets a run live, and writes it down (``Runs``)."""
 
-    journal: Journal
+    journal: RunStore
     """Where it is written down."""
 
     def is_live(self, run_id: str) -> bool:
@@ -143,13 +143,13 @@ class Run:
         """The run whose turns come before its own."""
         self.turns: tuple[Turn, ...] = ()
         """What it asks, as its conversation will remember it; the answer comes behind them."""
-        self.exchange = Exchange(self.first_token_came)
+        self.exchange = RequestState(self.first_token_came)
         """The request that is under way."""
         self.requests = 0
         """How many requests came before that one."""
         self.kept: Completion | None = None
         """What an earlier request of this run brought: it stands until the next one has brought something better."""
-        self.work: Work | None = None
+        self.work: RunWork | None = None
         """What it is at, where it has many requests; None: it has the one in ``exchange``."""
         self.task: Mapping[str, Any] | None = None
         """What another server needs to go on with it, as JSON; None: nobody can."""
@@ -177,7 +177,7 @@ class Run:
         """Whether the journal was asked to take it: it may have it though nobody waited for that."""
         self.counted_at_end: float | None = None
         """What spending limits count for it, once it has ended."""
-        self._keeper: Keeper | None = None
+        self._keeper: RunKeeper | None = None
         self._recording = anyio.Lock()
         self._scope = anyio.CancelScope()
         self._started = self._born = time.monotonic()
@@ -189,7 +189,7 @@ class Run:
         self._counted_before = 0.0
 
     @classmethod
-    def taken_up(cls, record: Record, task: Mapping[str, Any]) -> Run:
+    def taken_up(cls, record: RunRecord, task: Mapping[str, Any]) -> Run:
         """The run of a record, to be gone on with."""
         run = cls(caller=record.caller, tool=record.tool, prompt=record.prompt_head, host=record.host)
         run.id, run.started_at, run.task = record.id, record.started_at, task
@@ -201,7 +201,7 @@ class Run:
         return run
 
     @property
-    def journal(self) -> Journal:
+    def journal(self) -> RunStore:
         """Where it is written down, once it lives."""
         assert self._keeper is not None, "a run is started before it works"
         return self._keeper.journal
@@ -247,7 +247,7 @@ class Run:
         """Another request for the same answer goes out; what the one before brought is kept."""
         self._counted_before = self.counted_usd(None if self._keeper is None else self._keeper.dearest_price())
         self.kept, self._attempts_before = self.exchange.fold.completion(), self.attempts
-        self.exchange, self.requests = Exchange(self.first_token_came), self.requests + 1
+        self.exchange, self.requests = RequestState(self.first_token_came), self.requests + 1
         await self.begin(plan)
 
     async def cancel(self) -> None:
@@ -341,7 +341,7 @@ class Run:
         )
         return outcome if self.work is None else self.work.so_far(outcome)
 
-    async def live(self, work: Working, keeper: Keeper) -> None:
+    async def live(self, work: RunFunction, keeper: RunKeeper) -> None:
         """Run to the end, whatever end that is; it is written down and set before ``done`` is."""
         self._keeper = keeper
         try:
@@ -352,10 +352,10 @@ class Run:
                     status="failed", run_id=self.id if self.is_known else None, error=fault_of_ours()
                 )
             self._attempts_before = self.attempts
-            self.exchange, self.kept, self.work = Exchange(), None, None  # the outcome has it all
+            self.exchange, self.kept, self.work = RequestState(), None, None  # the outcome has it all
             self.done.set()
 
-    async def _live(self, work: Working, keeper: Keeper) -> None:
+    async def _live(self, work: RunFunction, keeper: RunKeeper) -> None:
         try:
             with self._scope:
                 outcome = await work(self)

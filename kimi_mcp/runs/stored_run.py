@@ -14,8 +14,8 @@ from kimi_mcp.runs.run import LOOK_WITHIN_S
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.run import Run
-    from kimi_mcp.runs.store.records import Record
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.records import RunRecord
+    from kimi_mcp.runs.store.store import RunStore
 
 CANCEL_WITHIN_S = 10.0
 """Seconds within which a run in another server must have ended after it was told to."""
@@ -24,14 +24,14 @@ LOOK_EVERY_S = 0.25
 """Seconds between two looks at a run that lives in another server."""
 
 
-class Heir(Protocol):
+class RunAdopter(Protocol):
     """Who goes on with what dead servers left, or ends it (``Runs``)."""
 
-    async def take_up(self, record: Record) -> Run | None:
+    async def take_up(self, record: RunRecord) -> Run | None:
         """Go on with it; None where nobody can, or somebody else does."""
         ...
 
-    async def cancel_left(self, record: Record) -> Record:
+    async def cancel_left(self, record: RunRecord) -> RunRecord:
         """End it; how it stands by now."""
         ...
 
@@ -39,7 +39,7 @@ class Heir(Protocol):
 class RecordedRun:
     """A run that lives in another server, or that has ended: what the journal has of it."""
 
-    def __init__(self, journal: Journal, record: Record, heir: Heir) -> None:
+    def __init__(self, journal: RunStore, record: RunRecord, heir: RunAdopter) -> None:
         self._journal, self._record, self._heir = journal, record, heir
 
     @property

@@ -43,16 +43,25 @@ from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
 from kimi_mcp.server import client_quirks, resource_handlers, results
 from kimi_mcp.server.client_quirks import LOCAL
-from kimi_mcp.server.prompt_handlers import Prompting
-from kimi_mcp.server.tools import TOOLS, Arguments, Asking, Look, Swarm, Tool, listed_tools, read_arguments
+from kimi_mcp.server.prompt_handlers import PromptHandlers
+from kimi_mcp.server.tools import (
+    TOOLS,
+    Arguments,
+    ChatArguments,
+    RunArguments,
+    SwarmArguments,
+    Tool,
+    listed_tools,
+    read_arguments,
+)
 from kimi_mcp.skill.document import load_skill
 
 if TYPE_CHECKING:
-    from kimi_mcp.pipeline.pipeline import Engine
-    from kimi_mcp.runs import Run, Runs, Seen
-    from kimi_mcp.runs.store.records import Record, Step
+    from kimi_mcp.pipeline.pipeline import Pipeline
+    from kimi_mcp.runs import Run, Runs, RunView
+    from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
-    Work = Callable[[Engine, Run], Awaitable[Outcome]]
+    Work = Callable[[Pipeline, Run], Awaitable[Outcome]]
 
 log = logging.getLogger(__name__)
 
@@ -75,21 +84,21 @@ _HASHED_AT_ONCE = 65_536
 """Characters of an argument that are hashed at once."""
 
 
-class House:
+class ServerState:
     """What lives as long as the server does."""
 
     def __init__(self, settings: Settings, tasks: TaskGroup) -> None:
         self.settings = settings
         """What the environment said when the server started."""
-        self.waiting: dict[RequestId, Seen] = {}
+        self.waiting: dict[RequestId, RunView] = {}
         """Which run each request under way waits for; a cancelled request's entry stays until its reason is known."""
         self.tasks = tasks
         """What lives as long as the server."""
         self._opening = anyio.Lock()
-        self.working: Working | None = None
+        self.working: Services | None = None
         """What answers calls; None as long as nobody called."""
 
-    async def opened(self) -> Working:
+    async def opened(self) -> Services:
         """The engine and the runs; made by the first call, in a thread, while others go on."""
         if self.working is None:
             async with self._opening:
@@ -115,32 +124,32 @@ class House:
             await contained("the store could not be closed", self.working.runs.aclose)
             await contained("the connections could not be closed", self.working.engine.aclose)
 
-    def _open(self) -> Working:
-        from kimi_mcp.pipeline.pipeline import Engine
+    def _open(self) -> Services:
+        from kimi_mcp.pipeline.pipeline import Pipeline
         from kimi_mcp.runs import open_runs
 
-        engine = Engine(self.settings)
+        engine = Pipeline(self.settings)
         runs = open_runs(self.tasks, self.settings, lambda task: _taken_up(task, engine), _tallied)
-        return Working(engine=engine, runs=runs)
+        return Services(engine=engine, runs=runs)
 
 
-def _taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
+def _taken_up(task: Mapping[str, Any], engine: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
     from kimi_mcp.swarm import taken_up
 
     return taken_up(task, engine)
 
 
-def _tallied(record: Record, steps: Sequence[Step]) -> Outcome:
+def _tallied(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
     from kimi_mcp.swarm import tallied
 
     return tallied(record, steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Working:
+class Services:
     """What answers calls."""
 
-    engine: Engine
+    engine: Pipeline
     """The one path."""
     runs: Runs
     """The runs of this process, and those of the journal."""
@@ -153,21 +162,21 @@ class Working:
         return self.runs.start(run, lambda run: work(self.engine, run))
 
 
-Context = ServerRequestContext[House, Any]
+Context = ServerRequestContext[ServerState, Any]
 
 
-def build_server(settings: Settings) -> Server[House]:
+def build_server(settings: Settings) -> Server[ServerState]:
     """The server with its tools and resources; ``SkillError`` where skill.md and the code disagree."""
     skill = load_skill()
     tools = [results.listed(tool, told.title, told.description) for tool, told in listed_tools(skill)]
 
     @asynccontextmanager
-    async def lifespan(server: Server[House]) -> AsyncGenerator[House]:
+    async def lifespan(server: Server[ServerState]) -> AsyncGenerator[ServerState]:
         del server
-        house: House | None = None
+        house: ServerState | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                house = House(settings, tasks)
+                house = ServerState(settings, tasks)
                 start_contained(tasks, "what an earlier server left can't be taken up", house.take_up_what_was_left)
                 yield house
                 tasks.cancel_scope.cancel()  # every run writes down what has arrived
@@ -180,8 +189,8 @@ def build_server(settings: Settings) -> Server[House]:
         del context, params
         return ListToolsResult(tools=tools)
 
-    prompting = Prompting(skill)
-    server = Server[House](
+    prompting = PromptHandlers(skill)
+    server = Server[ServerState](
         "kimi-mcp",
         version=__version__,
         title="Kimi",
@@ -223,17 +232,17 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
     if tool is None:
         raise InvalidArguments("There is no tool of that name.", fix=f"Call one of {', '.join(TOOLS)}.")
     match read_arguments(tool, arguments):
-        case Asking() as ask if tool.mode is not None:
+        case ChatArguments() as ask if tool.mode is not None:
             return await _ask(context, tool, ask)
-        case Swarm() as swarm:
+        case SwarmArguments() as swarm:
             return await _swarm(context, tool, swarm)
-        case Look() as look:
+        case RunArguments() as look:
             return await _look(context, look)
         case other:
             raise TypeError(f"{name} takes {type(other).__name__}, which nobody serves")
 
 
-async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
+async def _ask(context: Context, tool: Tool, ask: ChatArguments) -> Outcome:
     assert tool.mode is not None
     call = ask.call(tool.mode)
     if call.names_files and context.lifespan_context.settings.roots is None:
@@ -243,10 +252,10 @@ async def _ask(context: Context, tool: Tool, ask: Asking) -> Outcome:
     return await _called(context, tool, ask, ask.prompt, lambda engine, run: engine.run(call, run), stamps)
 
 
-async def _swarm(context: Context, tool: Tool, swarm: Swarm) -> Outcome:
+async def _swarm(context: Context, tool: Tool, swarm: SwarmArguments) -> Outcome:
     call = swarm.call()
 
-    async def work(engine: Engine, run: Run) -> Outcome:
+    async def work(engine: Pipeline, run: Run) -> Outcome:
         from kimi_mcp.swarm import run_swarm
 
         return await run_swarm(call, run, engine)
@@ -320,7 +329,7 @@ def _is_patient(context: Context) -> bool:
     return asked and client_quirks.waits_for_progress(_host(context))
 
 
-async def _look(context: Context, look: Look) -> Outcome:
+async def _look(context: Context, look: RunArguments) -> Outcome:
     house = context.lifespan_context
     if look.run_id is None and look.action not in ("wait", "status"):
         raise InvalidArguments(
@@ -344,7 +353,7 @@ async def _look(context: Context, look: Look) -> Outcome:
             return await run.look()
 
 
-async def _wait(context: Context, run: Seen, until: float) -> None:
+async def _wait(context: Context, run: RunView, until: float) -> None:
     """Until the run has ended or the caller has waited long enough, telling it meanwhile what is going on.
 
     ``until``: by anyio's clock; it was set as the call arrived, so that what it waited for before counts too.
@@ -377,7 +386,7 @@ async def _hear_cancellations(ctx: Context, call_next: CallNext) -> HandlerResul
     return await call_next(ctx)
 
 
-async def _let_go(house: House, run: Seen, gave_up: bool) -> None:
+async def _let_go(house: ServerState, run: RunView, gave_up: bool) -> None:
     """Whoever waited for a run does not wait any more."""
     if gave_up:
         await (await house.opened()).runs.abandon(run.id)

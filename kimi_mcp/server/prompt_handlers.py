@@ -27,7 +27,7 @@ from kimi_mcp.server.prompts import Prompt, prompts
 from kimi_mcp.skill.document import Skill
 
 
-class Prompting:
+class PromptHandlers:
     """The three handlers."""
 
     def __init__(self, skill: Skill) -> None:

@@ -28,7 +28,7 @@ MOST_RUNS = 50
 """Runs that ``kimi://runs`` lists at most."""
 
 
-class Opened(Protocol):
+class ResourceServices(Protocol):
     """What answers calls."""
 
     @property
@@ -37,15 +37,15 @@ class Opened(Protocol):
         ...
 
 
-class House(Protocol):
+class ResourceState(Protocol):
     """What lives as long as the server does."""
 
-    async def opened(self) -> Opened:
+    async def opened(self) -> ResourceServices:
         """The runs, opened by the first who needs them."""
         ...
 
 
-async def _catalogue_json(house: House) -> str:
+async def _catalogue_json(house: ResourceState) -> str:
     del house
     from kimi_mcp import catalogue
     from kimi_mcp.pipeline.pipeline import today
@@ -54,7 +54,7 @@ async def _catalogue_json(house: House) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 
-async def _policy_json(house: House) -> str:
+async def _policy_json(house: ResourceState) -> str:
     del house
     from kimi_mcp import policy
 
@@ -73,7 +73,7 @@ class Document:
     """What it holds."""
     mime_type: str
     """Its type."""
-    read: Callable[[House], Awaitable[str]]
+    read: Callable[[ResourceState], Awaitable[str]]
     """Its text, for a server's house; made when it is read."""
 
 
@@ -89,23 +89,23 @@ class Template:
     """What they hold."""
     mime_type: str
     """Their type."""
-    read: Callable[[House, str], Awaitable[str]]
+    read: Callable[[ResourceState, str], Awaitable[str]]
     """The text, for a server's house and the value; made when it is read."""
 
 
-async def _skill(house: House) -> str:
+async def _skill(house: ResourceState) -> str:
     del house
     return load_skill().text
 
 
-async def _route_json(house: House, text: str) -> str:
+async def _route_json(house: ResourceState, text: str) -> str:
     del house
     from kimi_mcp.skill.routing import route
 
     return json.dumps(route(text).as_json(), indent=1, ensure_ascii=False)
 
 
-async def _runs_json(house: House) -> str:
+async def _runs_json(house: ResourceState) -> str:
     from kimi_mcp.runs.store.serializers import in_list
 
     runs = (await house.opened()).runs
@@ -117,16 +117,16 @@ async def _runs_json(house: House) -> str:
     return json.dumps(inert_values(scrub_values(rows)), indent=1, ensure_ascii=False)
 
 
-async def _run_json(house: House, run_id: str) -> str:
+async def _run_json(house: ResourceState, run_id: str) -> str:
     whole = structured(await _outcome(house, run_id), reasoning_chars=WHOLE)
     return json.dumps(whole, indent=1, ensure_ascii=False)
 
 
-async def _reasoning(house: House, run_id: str) -> str:
+async def _reasoning(house: ResourceState, run_id: str) -> str:
     return inert((await _outcome(house, run_id)).reasoning or "")
 
 
-async def _outcome(house: House, run_id: str) -> Outcome:
+async def _outcome(house: ResourceState, run_id: str) -> Outcome:
     return await (await (await house.opened()).runs.find(run_id, LOCAL)).look()
 
 

@@ -11,12 +11,12 @@ from mcp_types import CallToolResult, ContentBlock, Icon, ResourceLink, TextCont
 from mcp_types import Tool as ListedTool
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.core.outcome import Outcome, Page, cut, reasoning_uri, structured, text
+from kimi_mcp.core.outcome import Outcome, ResultPage, cut, reasoning_uri, structured, text
 from kimi_mcp.server import client_quirks
 from kimi_mcp.server.tools import OUTPUT_SCHEMA, Tool, input_schema
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs import Listed
+    from kimi_mcp.runs import ListedRun
 
 PAGE_CHARS = 20_000
 """Code points in a page of an answer or of a reasoning: what every known host shows its model whole."""
@@ -91,7 +91,7 @@ def _link(outcome: Outcome, run_id: str) -> ResourceLink:
     )
 
 
-def run_list(runs: Sequence[Listed]) -> str:
+def run_list(runs: Sequence[ListedRun]) -> str:
     """Runs, a line each."""
     if not runs:
         return "No run is known to this server yet."
@@ -107,5 +107,5 @@ def paged(outcome: Outcome, of: str, offset: int) -> Outcome:
         )
     end = offset + PAGE_CHARS
     following = min(end, len(whole)) if end < len(whole) or outcome.status == "running" else None
-    page = Page(of=of, text=whole[offset:end], offset=offset, next_offset=following)
+    page = ResultPage(of=of, text=whole[offset:end], offset=offset, next_offset=following)
     return replace(outcome, answer="", reasoning=None, page=page)

@@ -29,7 +29,7 @@ LONGEST_WAIT_S = 600.0
 SOURCE_FORMS = "path, https URL, data URI or ms:// id"
 """How a picture or a clip can be named."""
 
-Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
+FileReference = Annotated[str, Field(min_length=1, pattern=r"\S")]
 """The name of a file, a picture or a clip."""
 
 
@@ -39,7 +39,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Asking(Arguments):
+class ChatArguments(Arguments):
     """What every tool that asks a model takes."""
 
     prompt: Annotated[str, Field(min_length=1, pattern=r"\S", description="What to ask; sent verbatim.")]
@@ -74,11 +74,11 @@ class Asking(Arguments):
         )
 
 
-class Ask(Asking):
+class TextArguments(ChatArguments):
     """Arguments of ``kimi_think`` and ``kimi_instant``."""
 
     files: Annotated[
-        list[Source] | None,
+        list[FileReference] | None,
         Field(min_length=1, description="Text files to send along, as paths or globs."),
     ] = None
 
@@ -87,10 +87,12 @@ class Ask(Asking):
         return replace(super().call(mode), files=tuple(self.files or ()))
 
 
-class Vision(Asking):
+class VisionArguments(ChatArguments):
     """Arguments of ``kimi_vision``."""
 
-    images: Annotated[list[Source], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")]
+    images: Annotated[
+        list[FileReference], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")
+    ]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
 
     def call(self, mode: Mode) -> Call:
@@ -98,10 +100,10 @@ class Vision(Asking):
         return replace(super().call(self.mode or mode), images=tuple(self.images))
 
 
-class Video(Asking):
+class VideoArguments(ChatArguments):
     """Arguments of ``kimi_video``."""
 
-    video: Annotated[Source, Field(description=f"The clip: a {SOURCE_FORMS}.")]
+    video: Annotated[FileReference, Field(description=f"The clip: a {SOURCE_FORMS}.")]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
 
     def call(self, mode: Mode) -> Call:
@@ -109,14 +111,14 @@ class Video(Asking):
         return replace(super().call(self.mode or mode), video=self.video)
 
 
-class Swarm(Arguments):
+class SwarmArguments(Arguments):
     """Arguments of ``kimi_swarm``."""
 
     prompt: Annotated[
         str, Field(min_length=1, pattern=r"\S", description="The task; {{item}} stands for each of `items`.")
     ]
     items: Annotated[
-        list[Source] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
+        list[FileReference] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
     ] = None
     max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents.")] = None
     max_steps: Annotated[int | None, Field(ge=1, description="Of the main agent; 15 at most.")] = None
@@ -126,7 +128,7 @@ class Swarm(Arguments):
         Field(gt=0, allow_inf_nan=False, description="Can only lower the operator's limit."),
     ] = None
     tools: Annotated[
-        list[Source] | None,
+        list[FileReference] | None,
         Field(description="Patterns of the tools that sub-agents get; read-only ones by default."),
     ] = None
     model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
@@ -141,7 +143,7 @@ class Swarm(Arguments):
         return checked(SwarmCall(**said, items=tuple(self.items or ()), tools=tools))
 
 
-class Look(Arguments):
+class RunArguments(Arguments):
     """Arguments of ``kimi_run``."""
 
     run_id: Annotated[str | None, Field(description="Leave out to list your latest runs.")] = None
@@ -170,12 +172,12 @@ class Tool:
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool(name="kimi_think", arguments=Ask, mode="thinking", open_world=True),
-        Tool(name="kimi_instant", arguments=Ask, mode="instant", open_world=True),
-        Tool(name="kimi_vision", arguments=Vision, mode="thinking", open_world=True),
-        Tool(name="kimi_video", arguments=Video, mode="thinking", open_world=True),
-        Tool(name="kimi_swarm", arguments=Swarm, mode="thinking", open_world=True),
-        Tool(name="kimi_run", arguments=Look, mode=None, open_world=False),
+        Tool(name="kimi_think", arguments=TextArguments, mode="thinking", open_world=True),
+        Tool(name="kimi_instant", arguments=TextArguments, mode="instant", open_world=True),
+        Tool(name="kimi_vision", arguments=VisionArguments, mode="thinking", open_world=True),
+        Tool(name="kimi_video", arguments=VideoArguments, mode="thinking", open_world=True),
+        Tool(name="kimi_swarm", arguments=SwarmArguments, mode="thinking", open_world=True),
+        Tool(name="kimi_run", arguments=RunArguments, mode=None, open_world=False),
     )
 }
 """Every tool that is built."""

@@ -5,11 +5,11 @@
 
 from kimi_mcp.simulator.faults import Match, ScenarioError, ScriptedCall, Step, StepLike, load_scenario
 from kimi_mcp.simulator.server import Simulator, SimulatorError, serve_simulator
-from kimi_mcp.simulator.state import Received
+from kimi_mcp.simulator.state import ReceivedRequest
 
 __all__ = [
     "Match",
-    "Received",
+    "ReceivedRequest",
     "ScenarioError",
     "ScriptedCall",
     "Simulator",

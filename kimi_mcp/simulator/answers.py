@@ -24,7 +24,7 @@ _FILLER = "The simulator goes on counting aloud: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
+class ScriptedToolCall:
     """A call of a tool, as an answer carries it."""
 
     name: str
@@ -35,13 +35,13 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ScriptedAnswer:
     """What a model would say, whole."""
 
     reasoning: str | None
     """None in instant mode."""
     content: str
-    tool_calls: tuple[ToolCall, ...]
+    tool_calls: tuple[ScriptedToolCall, ...]
     finish_reason: str
     completion_tokens: int
     reasoning_tokens: int
@@ -141,23 +141,23 @@ def lengthened(text: str, wanted: int | None) -> str:
     return "".join(tokens.pieces(text)[:wanted])
 
 
-def forced_call(chat: Chat) -> tuple[ToolCall, ...]:
+def forced_call(chat: Chat) -> tuple[ScriptedToolCall, ...]:
     """The call that a forced tool choice leads to, its arguments made from the tool's schema."""
     if chat.forced_tool is None:
         return ()
     made = instance(chat.tools[chat.forced_tool] or {"type": "object"}, chat.received.prompt[:HEAD])
     arguments = json.dumps(made, ensure_ascii=False)
-    return (ToolCall(name=chat.forced_tool, arguments=arguments, id=f"functions.{chat.forced_tool}:0"),)
+    return (ScriptedToolCall(name=chat.forced_tool, arguments=arguments, id=f"functions.{chat.forced_tool}:0"),)
 
 
 def limited(
     chat: Chat,
     reasoning: str | None,
     content: str,
-    calls: tuple[ToolCall, ...],
+    calls: tuple[ScriptedToolCall, ...],
     *,
     inside_reasoning: bool = False,
-) -> Answer:
+) -> ScriptedAnswer:
     """The answer cut by stop strings and by the token limit, which reasoning counts against."""
     for stop in chat.stops:
         content = content.partition(stop)[0]
@@ -172,7 +172,7 @@ def limited(
     finish = "tool_calls" if calls else "stop"
     if len(said) > room:
         said, calls, called, finish = said[:room], (), 0, "length"
-    return Answer(
+    return ScriptedAnswer(
         reasoning=reasoning,
         content="".join(said),
         tool_calls=calls,
@@ -182,9 +182,9 @@ def limited(
     )
 
 
-def _cut_thought(reasoning: str) -> Answer:
+def _cut_thought(reasoning: str) -> ScriptedAnswer:
     count = tokens.count(reasoning)
-    return Answer(
+    return ScriptedAnswer(
         reasoning=reasoning,
         content="",
         tool_calls=(),

@@ -11,7 +11,7 @@ from datetime import date
 from typing import NoReturn
 
 from kimi_mcp.simulator import tokens
-from kimi_mcp.simulator.dialects import Dialect, Model, Served, Switch
+from kimi_mcp.simulator.dialects import Dialect, Served, SimulatedModel, Switch
 from kimi_mcp.simulator.messages import MediaSource, Messages, read_messages
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.schemas import TOOL_NAME, schema_fault
@@ -172,7 +172,7 @@ def _not_found(asked: str, dialect: Dialect) -> NoReturn:
     raise Refused(404, "resource_not_found_error", f"The model `{asked}` does not exist.")
 
 
-def _thinking(fields: JsonObject, dialect: Dialect, model: Model) -> tuple[bool, str | None]:
+def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tuple[bool, str | None]:
     """Whether it thinks, and at which level."""
     effort = as_text(fields.get("reasoning_effort"))
     if effort is not None and not model.efforts:
@@ -184,7 +184,7 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: Model) -> tuple[bool,
     return model.always_thinks or False not in said, level
 
 
-def _thinking_object(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
     thinking = as_object(fields["thinking"]) or {}
     if model.efforts and dialect.moonshot:
         invalid("invalid thinking: not supported by this model, use reasoning_effort")
@@ -203,11 +203,11 @@ def _thinking_object(fields: JsonObject, dialect: Dialect, model: Model) -> bool
     return said == "enabled"
 
 
-def _chat_template(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+def _chat_template(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
     return _flag(fields, "chat_template_kwargs", "thinking")
 
 
-def _reasoning_object(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+def _reasoning_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
     return _flag(fields, "reasoning", "enabled")
 
 
@@ -218,11 +218,11 @@ def _flag(fields: JsonObject, name: str, key: str) -> bool:
     return said is not False
 
 
-def _enable_thinking(fields: JsonObject, dialect: Dialect, model: Model) -> bool:
+def _enable_thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
     return fields["enable_thinking"] is not False
 
 
-_SWITCHES: Mapping[Switch, Callable[[JsonObject, Dialect, Model], bool]] = {
+_SWITCHES: Mapping[Switch, Callable[[JsonObject, Dialect, SimulatedModel], bool]] = {
     "thinking": _thinking_object,
     "chat_template_kwargs": _chat_template,
     "reasoning": _reasoning_object,
@@ -274,7 +274,7 @@ def _stops(fields: JsonObject) -> tuple[str, ...]:
 
 
 def _tools(
-    fields: JsonObject, dialect: Dialect, model: Model, thinking: bool
+    fields: JsonObject, dialect: Dialect, model: SimulatedModel, thinking: bool
 ) -> tuple[dict[str, JsonObject], str | None]:
     found: dict[str, JsonObject] = {}
     listed = as_array(fields.get("tools")) or []
@@ -324,7 +324,7 @@ def _parameters(function: JsonObject, dialect: Dialect) -> JsonObject:
 
 
 def _tool_choice(
-    fields: JsonObject, dialect: Dialect, model: Model, thinking: bool, tools: Mapping[str, JsonObject]
+    fields: JsonObject, dialect: Dialect, model: SimulatedModel, thinking: bool, tools: Mapping[str, JsonObject]
 ) -> str | None:
     choice = fields.get("tool_choice")
     if choice is None or choice in ("auto", "none"):

@@ -20,7 +20,7 @@ Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinki
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class SimulatedModel:
     """What a model is, wherever it is served."""
 
     name: str
@@ -39,10 +39,10 @@ class Model:
     """Tokens of an answer where the request names no limit."""
 
 
-_K25 = Model(name="kimi-k2.5")
-_K26 = Model(name="kimi-k2.6", keeps=True)
-_K27 = Model(name="kimi-k2.7-code", always_thinks=True)
-_K3 = Model(
+_K25 = SimulatedModel(name="kimi-k2.5")
+_K26 = SimulatedModel(name="kimi-k2.6", keeps=True)
+_K27 = SimulatedModel(name="kimi-k2.7-code", always_thinks=True)
+_K3 = SimulatedModel(
     name="kimi-k3",
     always_thinks=True,
     efforts=("low", "high", "max"),
@@ -58,7 +58,7 @@ class Served:
     """A model under the id that one provider gives it, with the days it is served."""
 
     id: str
-    model: Model
+    model: SimulatedModel
     since: date | None = None
     """First day; None: as long as anyone remembers."""
     until: date | None = None

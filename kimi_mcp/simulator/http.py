@@ -39,7 +39,7 @@ class BodyTooLarge(Exception):
     """The request's body passed the limit."""
 
 
-class Request:
+class HttpRequest:
     """One request: its head, and its body as it arrives."""
 
     def __init__(self, head: h11.Request, events: Callable[[], Awaitable[h11.Event]]) -> None:
@@ -174,21 +174,21 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
 
-class Connection:
+class HttpConnection:
     """One client's connection, carrying one request after the other."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self._parser = h11.Connection(h11.SERVER)
 
-    async def request(self) -> Request | None:
+    async def request(self) -> HttpRequest | None:
         """The next request, or None when the client has left; raises h11.RemoteProtocolError."""
         left = bytes(self._parser.trailing_data[0])
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=65_536)
         if left:
             self._parser.receive_data(left)
         event = await self._event()
-        return Request(event, self._event) if isinstance(event, h11.Request) else None
+        return HttpRequest(event, self._event) if isinstance(event, h11.Request) else None
 
     async def _event(self) -> h11.Event:
         while True:

@@ -23,7 +23,7 @@ _SAME = {"mpg": "mpeg"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Medium:
+class ReceivedMedium:
     """What the header of an image or video says."""
 
     kind: str
@@ -40,25 +40,25 @@ def names_format(claimed: str, found: str) -> bool:
     return _SAME.get(claimed, claimed) == found
 
 
-def sniff(data: Bytes) -> Medium | None:
+def sniff(data: Bytes) -> ReceivedMedium | None:
     """The format that the bytes are in, by magic number; None when it is none of the known ones."""
     head = bytes(data[:32])
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack(">II", head[16:24]) if len(head) >= 24 else (None, None)
-        return Medium(kind="image", format="png", width=width, height=height)
+        return ReceivedMedium(kind="image", format="png", width=width, height=height)
     if head.startswith(b"\xff\xd8\xff"):
         width, height = _jpeg_size(data)
-        return Medium(kind="image", format="jpeg", width=width, height=height)
+        return ReceivedMedium(kind="image", format="jpeg", width=width, height=height)
     if head[:6] in (b"GIF87a", b"GIF89a"):
         width, height = struct.unpack("<HH", head[6:10]) if len(head) >= 10 else (None, None)
-        return Medium(kind="image", format="gif", width=width, height=height)
+        return ReceivedMedium(kind="image", format="gif", width=width, height=height)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         width, height = _webp_size(head)
-        return Medium(kind="image", format="webp", width=width, height=height)
+        return ReceivedMedium(kind="image", format="webp", width=width, height=height)
     return _sniff_video(data, head)
 
 
-def _sniff_video(data: Bytes, head: bytes) -> Medium | None:
+def _sniff_video(data: Bytes, head: bytes) -> ReceivedMedium | None:
     if head[4:8] == b"ftyp":
         return _iso_media(data, head[8:12])
     if head[4:8] in (b"moov", b"mdat", b"wide", b"free"):
@@ -66,13 +66,13 @@ def _sniff_video(data: Bytes, head: bytes) -> Medium | None:
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return _avi(data)
     if head[:4] == b"\x1aE\xdf\xa3":
-        return Medium(kind="video", format="webm") if b"webm" in bytes(data[:64]) else None
+        return ReceivedMedium(kind="video", format="webm") if b"webm" in bytes(data[:64]) else None
     if head[:3] == b"FLV":
-        return Medium(kind="video", format="x-flv")
+        return ReceivedMedium(kind="video", format="x-flv")
     if head[:4] == b"\x30\x26\xb2\x75":
-        return Medium(kind="video", format="wmv")
+        return ReceivedMedium(kind="video", format="wmv")
     if head[:4] in (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"):
-        return Medium(kind="video", format="mpeg")
+        return ReceivedMedium(kind="video", format="mpeg")
     return None
 
 
@@ -123,7 +123,7 @@ def _boxes(data: Bytes, start: int, end: int) -> dict[bytes, tuple[int, int]]:
     return found
 
 
-def _iso_media(data: Bytes, brand: bytes) -> Medium:
+def _iso_media(data: Bytes, brand: bytes) -> ReceivedMedium:
     form = "mov" if brand == b"qt  " else "3gpp" if brand[:3] == b"3gp" else "mp4"
     width = height = seconds = None
     moov = _boxes(data, 0, len(data)).get(b"moov")
@@ -140,17 +140,17 @@ def _iso_media(data: Bytes, brand: bytes) -> Medium:
             track = _boxes(data, *inside[b"trak"]).get(b"tkhd")
             if track and track[1] - track[0] >= 8:
                 width, height = (part >> 16 for part in struct.unpack(">II", bytes(data[track[1] - 8 : track[1]])))
-    return Medium(kind="video", format=form, width=width or None, height=height or None, seconds=seconds)
+    return ReceivedMedium(kind="video", format=form, width=width or None, height=height or None, seconds=seconds)
 
 
-def _avi(data: Bytes) -> Medium:
+def _avi(data: Bytes) -> ReceivedMedium:
     head = bytes(data[:512])
     at = head.find(b"avih")
     if at < 0 or at + 48 > len(head):
-        return Medium(kind="video", format="avi")
+        return ReceivedMedium(kind="video", format="avi")
     micros, frames = (
         struct.unpack("<I", head[at + 8 : at + 12])[0],
         struct.unpack("<I", head[at + 24 : at + 28])[0],
     )
     width, height = struct.unpack("<II", head[at + 40 : at + 48])
-    return Medium(kind="video", format="avi", width=width, height=height, seconds=micros * frames / 1e6)
+    return ReceivedMedium(kind="video", format="avi", width=width, height=height, seconds=micros * frames / 1e6)

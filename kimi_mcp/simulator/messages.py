@@ -14,7 +14,7 @@ from typing import Protocol
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import Glimpse
-from kimi_mcp.simulator.media import FORMATS, Medium, names_format, sniff
+from kimi_mcp.simulator.media import FORMATS, ReceivedMedium, names_format, sniff
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object, as_text
 
@@ -28,7 +28,7 @@ _VIDEO_TOKENS = 1500
 class StoredMedium:
     """A medium that has arrived: in a data URL, or before as a file."""
 
-    medium: Medium | None
+    medium: ReceivedMedium | None
     """What its header says; None for a file that is no medium."""
     size: int
     """Bytes."""
@@ -69,7 +69,7 @@ class Messages:
     tokens: int
 
 
-class _Reader:
+class _MessageReader:
     def __init__(self, dialect: Dialect, thinking: bool, source: MediaSource) -> None:
         self.dialect, self.thinking, self.source = dialect, thinking, source
         self.media: list[StoredMedium] = []
@@ -123,7 +123,7 @@ class _Reader:
         if dialect.moonshot or not url.startswith(("http://", "https://")):
             invalid(f"Invalid request: unsupported {kind} url: {url[:200]}")  # OpenHands/software-agent-sdk#3219
         # An engine would fetch this from inside its own network (vllm#57157); the simulator only says so.
-        return StoredMedium(medium=Medium(kind=kind, format="link"), size=0, sha256="", url=url)
+        return StoredMedium(medium=ReceivedMedium(kind=kind, format="link"), size=0, sha256="", url=url)
 
     def _file(self, kind: str, file_id: str) -> StoredMedium:
         found = self.source.stored(file_id)
@@ -183,7 +183,7 @@ def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, m
     """Read the messages in their order; raises Refused at the first that the upstream would not take."""
     if not messages:
         invalid("Invalid request: messages must not be empty")
-    reader = _Reader(dialect, thinking, media)
+    reader = _MessageReader(dialect, thinking, media)
     systems: list[str] = []
     prompt, tool_text, partial = "", None, None
     transcript: list[str] = []

@@ -17,7 +17,7 @@ from kimi_mcp.simulator import answers
 from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.faults import CHAT_PATH, PLAIN, Step
 from kimi_mcp.simulator.formulas import asked_for, declared, fiber
-from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, Reply, Request, Wire
+from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, HttpRequest, Reply, Wire
 from kimi_mcp.simulator.instead import JSON, body_instead, headers_on_top, replaces_answer
 from kimi_mcp.simulator.messages import glimpse, read_messages
 from kimi_mcp.simulator.playback import play_body, play_stream
@@ -35,7 +35,7 @@ _LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "199", "x-rateli
 class Response:
     """One request on its way to its response."""
 
-    def __init__(self, world: World, wire: Wire, request: Request, scope: CancelScope) -> None:
+    def __init__(self, world: World, wire: Wire, request: HttpRequest, scope: CancelScope) -> None:
         self.world = world
         self._scope = scope
         self.wire = wire
@@ -282,14 +282,16 @@ class Response:
         await play_body(reply, PLAIN, refused.status, headers, data, self.world)
 
 
-def compose(chat: Chat, step: Step) -> answers.Answer:
+def compose(chat: Chat, step: Step) -> answers.ScriptedAnswer:
     """What the model says: derived from the request, or as the step dictates."""
     reasoning = None
     if chat.thinking:
         reasoning = answers.reasoning_text(chat) if step.reasoning is None else step.reasoning
         reasoning = answers.lengthened(reasoning, step.reasoning_tokens)
     calls = tuple(
-        answers.ToolCall(name=call.name, arguments=call.arguments, id=call.id or f"functions.{call.name}:{place}")
+        answers.ScriptedToolCall(
+            name=call.name, arguments=call.arguments, id=call.id or f"functions.{call.name}:{place}"
+        )
         for place, call in enumerate(step.tool_calls)
     )
     calls = calls or (answers.forced_call(chat) if step.content is None else ())

@@ -17,9 +17,9 @@ import h11
 
 from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
 from kimi_mcp.simulator.faults import StepLike, load_scenario
-from kimi_mcp.simulator.http import ClientGone, Connection, CutOff, Reply, Request, Wire
+from kimi_mcp.simulator.http import ClientGone, CutOff, HttpConnection, HttpRequest, Reply, Wire
 from kimi_mcp.simulator.routes import Response
-from kimi_mcp.simulator.state import Received, World
+from kimi_mcp.simulator.state import ReceivedRequest, World
 
 MOST_BYTES = 100 * 1024 * 1024
 """Largest request body (Moonshot vision guide: 100 MB)."""
@@ -116,7 +116,7 @@ class Simulator:
         return f"http://{host}:{self._port}/v1"
 
     @property
-    def requests(self) -> list[Received]:
+    def requests(self) -> list[ReceivedRequest]:
         """Every request since the start or the last reset, in order of arrival, as it stands now."""
         return [exchange.snapshot() for exchange in self._world.exchanges]
 
@@ -158,7 +158,7 @@ class Simulator:
     async def _serve(self, wire: Wire) -> None:
         """One connection, request after request."""
         self._wires.add(wire)
-        connection = Connection(wire)
+        connection = HttpConnection(wire)
         try:
             while True:
                 try:
@@ -177,7 +177,7 @@ class Simulator:
             self._wires.discard(wire)
             wire.close()
 
-    async def _exchange(self, wire: Wire, request: Request) -> bool:
+    async def _exchange(self, wire: Wire, request: HttpRequest) -> bool:
         """Answer one request; whether the connection carries another."""
         cut: CutOff | None = None
         scope = anyio.CancelScope()

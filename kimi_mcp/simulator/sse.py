@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kimi_mcp.simulator import tokens
-from kimi_mcp.simulator.answers import Answer
+from kimi_mcp.simulator.answers import ScriptedAnswer
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import Step
 from kimi_mcp.simulator.shapes import JsonObject, as_object
@@ -57,7 +57,7 @@ def encode(value: object) -> str:
     return text
 
 
-def usage_object(answer: Answer, envelope: Envelope, dialect: Dialect) -> JsonObject:
+def usage_object(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect) -> JsonObject:
     """The usage, cached tokens where the dialect says them (Moonshot: `cached_tokens`)."""
     usage: JsonObject = {
         "prompt_tokens": envelope.prompt_tokens,
@@ -73,7 +73,7 @@ def usage_object(answer: Answer, envelope: Envelope, dialect: Dialect) -> JsonOb
     return usage
 
 
-def tool_call_objects(answer: Answer, step: Step) -> list[JsonObject]:
+def tool_call_objects(answer: ScriptedAnswer, step: Step) -> list[JsonObject]:
     """The calls as a message carries them, with what the step spoils."""
     made: list[JsonObject] = []
     for place, call in enumerate(answer.tool_calls):
@@ -92,12 +92,12 @@ def tool_call_objects(answer: Answer, step: Step) -> list[JsonObject]:
     return made
 
 
-def finish_reason(answer: Answer, step: Step) -> str | None:
+def finish_reason(answer: ScriptedAnswer, step: Step) -> str | None:
     """Why the answer ends, as it says."""
     return None if step.no_finish else step.finish_reason or answer.finish_reason
 
 
-def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> JsonObject:
+def whole_answer(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, step: Step) -> JsonObject:
     """The body of a response that is not streamed."""
     message: JsonObject = {"role": "assistant", "content": answer.content}
     if answer.reasoning is not None and not step.lose_reasoning:
@@ -125,7 +125,7 @@ def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Ste
 class _Chunks:
     """Builds the chunks of one stream; head and tail of the JSON are made once."""
 
-    def __init__(self, answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> None:
+    def __init__(self, answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, step: Step) -> None:
         self.answer, self.envelope, self.dialect, self.step = answer, envelope, dialect, step
         self.start = (
             f'data: {{"id":{encode(envelope.id)},"object":"chat.completion.chunk","created":{envelope.created},'
@@ -191,7 +191,7 @@ def _spoken(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
             yield "tool", chunks.delta(encode(part), count)
 
 
-def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> list[Event]:
+def events(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, step: Step) -> list[Event]:
     """Every event of a streamed answer, in order, with what the step adds or spoils."""
     chunks = _Chunks(answer, envelope, dialect, step)
     made: list[Event] = [Event(COMMENT)] * step.comments_before

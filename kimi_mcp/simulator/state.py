@@ -14,16 +14,16 @@ import anyio
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import CHAT_PATH, Scenario, StepLike
 from kimi_mcp.simulator.files import FileStore
-from kimi_mcp.simulator.http import Request
+from kimi_mcp.simulator.http import HttpRequest
 from kimi_mcp.simulator.shapes import JsonObject, as_object
 from kimi_mcp.simulator.tokens import PromptCache
 
-Outcome = Literal["answered", "cut", "client_gone", "open"]
+RequestOutcome = Literal["answered", "cut", "client_gone", "open"]
 """How a response ended: whole, cut by its scenario, left by its client, or not yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class ReceivedRequest:
     """A request that arrived, as it stood when it was looked at."""
 
     method: str
@@ -36,7 +36,7 @@ class Received:
     """Bytes of the body."""
     at: float
     """Seconds of the event loop's monotonic clock."""
-    outcome: Outcome
+    outcome: RequestOutcome
     status: int | None
     """Of the response; None before its head."""
 
@@ -44,11 +44,11 @@ class Received:
 class Exchange:
     """One request and what became of it."""
 
-    def __init__(self, request: Request, body: object, at: float) -> None:
+    def __init__(self, request: HttpRequest, body: object, at: float) -> None:
         self.request = request
         self.body = body
         self.at = at
-        self.outcome: Outcome = "open"
+        self.outcome: RequestOutcome = "open"
         self.status: int | None = None
 
     @property
@@ -56,9 +56,9 @@ class Exchange:
         """Whether it asks for an answer."""
         return self.request.method == "POST" and self.request.path == CHAT_PATH
 
-    def snapshot(self) -> Received:
+    def snapshot(self) -> ReceivedRequest:
         """As it stands now."""
-        return Received(
+        return ReceivedRequest(
             method=self.request.method,
             path=self.request.path,
             headers=self.request.headers,
@@ -96,14 +96,14 @@ class World:
         self._open_gates: set[str] = set()
         self._waiting: dict[str, int] = {}
 
-    def begin(self, request: Request, body: object) -> Exchange:
+    def begin(self, request: HttpRequest, body: object) -> Exchange:
         """Log a request."""
         exchange = Exchange(request, body, anyio.current_time())
         self.exchanges.append(exchange)
         self.notify()
         return exchange
 
-    def finish(self, exchange: Exchange, outcome: Outcome, status: int | None) -> None:
+    def finish(self, exchange: Exchange, outcome: RequestOutcome, status: int | None) -> None:
         """Log how it ended."""
         exchange.outcome, exchange.status = outcome, status
         self.notify()

@@ -17,8 +17,8 @@ from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.context_window import fitted, size
 from kimi_mcp.swarm.limits import Limit, reason
 from kimi_mcp.swarm.stats import Agent
-from kimi_mcp.swarm.step_result import Said
-from kimi_mcp.swarm.step_runner import Desk, Draft
+from kimi_mcp.swarm.step_result import StepResult
+from kimi_mcp.swarm.step_runner import StepRequest, StepRunner
 
 WIDENED = 2
 """How often an agent's bound on a step is doubled after an answer that was cut."""
@@ -27,7 +27,7 @@ LOST = 2
 """How many turns in a row may lose their reasoning before the agent concludes without tools."""
 
 
-class Hands(Protocol):
+class AgentTools(Protocol):
     """What an agent can do besides talking."""
 
     @property
@@ -41,7 +41,7 @@ class Hands(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class AgentTask:
     """What an agent is to do."""
 
     system: str
@@ -56,7 +56,7 @@ class Task:
     """What it must leave for the main agent's last request."""
 
 
-async def work(agent: Agent, task: Task, hands: Hands, desk: Desk) -> None:
+async def work(agent: Agent, task: AgentTask, hands: AgentTools, desk: StepRunner) -> None:
     """Work on a task until it is done or can't be; how it ended stands in the agent's line."""
     talk = _Talk(task, hands, desk)
     while agent.status == "running":
@@ -87,7 +87,7 @@ def _replayable(reasoning: str | None) -> bool:
 class _Talk:
     """An agent's conversation. Mutable: it grows turn by turn."""
 
-    def __init__(self, task: Task, hands: Hands, desk: Desk) -> None:
+    def __init__(self, task: AgentTask, hands: AgentTools, desk: StepRunner) -> None:
         self._task, self._hands, self._desk = task, hands, desk
         self._tools = tuple(hands.definitions)
         self._tools_size = size((), self._tools)
@@ -102,7 +102,7 @@ class _Talk:
         first = {"system": self._task.system, "task": self._task.prompt} if not agent.asked else {}
         return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.asked + 1, **first}
 
-    def draft(self, agent: Agent) -> Draft:
+    def draft(self, agent: Agent) -> StepRequest:
         """Its next request."""
         room = self._room - self._max_tokens
         self._turns = fitted(self._turns, room - self._tools_size)
@@ -114,7 +114,7 @@ class _Talk:
             limit = "reasoning"
         elif tokens > room:
             limit = "context"
-        return Draft(
+        return StepRequest(
             make=self._request,
             prompt_tokens=tokens,
             limit=limit,
@@ -167,7 +167,7 @@ class _Talk:
         )
 
 
-def conclude(agent: Agent, said: Said, provider: str) -> None:
+def conclude(agent: Agent, said: StepResult, provider: str) -> None:
     """An answer has come, or what stands in its place."""
     done, error = said.completion, _shortfall(said.completion, provider)
     whole = error is None and said.limit is None

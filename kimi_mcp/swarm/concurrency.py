@@ -1,4 +1,6 @@
-"""``Pace``: how many of a swarm's requests are under way at once, and how fast its agents are launched. Waits; no I/O.
+"""``SwarmConcurrency``: how many of a swarm's requests are under way at once, and how fast its agents are launched.
+
+Waits; no I/O.
 
 Launches are staged as Kimi Code stages them: a few at once, then one at a time. A rate limit halves what is allowed at
 once, each request that succeeds gives a little of it back. One place of the server's is left for others' calls.
@@ -11,14 +13,14 @@ from dataclasses import dataclass
 
 import anyio
 
-from kimi_mcp.core.limiter import Places
+from kimi_mcp.core.limiter import ResizableLimiter
 
 AGAIN_AFTER_S = (3.0, 10.0)
 """Seconds that an agent waits before it makes a request once more that was refused for its rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class LaunchSchedule:
     """How agents are launched."""
 
     at_once: int = 5
@@ -27,18 +29,21 @@ class Launch:
     """Seconds between two that follow (the same); 0: all begin at once."""
 
 
-class Pace:
+class SwarmConcurrency:
     """One swarm's share of the places for requests."""
 
     def __init__(
-        self, places: int, launch: Launch = Launch(), sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+        self,
+        places: int,
+        launch: LaunchSchedule = LaunchSchedule(),
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self.sleep = sleep
         """How to wait; tests put something quicker in its place."""
         self.capacity = float(max(1, places - 1))
         """Requests that may be under way at once; what is below a whole one is on its way to it."""
         self._most = self.capacity
-        self.places = Places(int(self.capacity))
+        self.places = ResizableLimiter(int(self.capacity))
         """Places for requests."""
         self._launch = launch
         self._due = float("-inf")

@@ -1,4 +1,6 @@
-"""``Lead``: the main agent's two tools, which make sub-agents and give out tasks. No I/O of its own: agents work.
+"""``Coordinator``: the main agent's two tools, which make sub-agents and give out tasks.
+
+No I/O of its own: agents work.
 
 The tools are the paper's (arXiv 2602.02276, appendix): ``create_subagent(name, system_prompt)`` and
 ``assign_task(agent, prompt)``. All tasks of a turn run at the same time, and each brings back one message.
@@ -15,22 +17,22 @@ import anyio
 from kimi_mcp.core.types import ToolCall
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.stats import Agent, told
-from kimi_mcp.swarm.step_runner import Desk
+from kimi_mcp.swarm.step_runner import StepRunner
 
 LONGEST_NAME = 64
 """Characters of a sub-agent's name."""
 
-Start = Callable[[Agent, str, str], Coroutine[Any, Any, None]]
+StartAgent = Callable[[Agent, str, str], Coroutine[Any, Any, None]]
 """Lets an agent work on a task: its line, its own system prompt, the task."""
 
 
-class Lead:
+class Coordinator:
     """The main agent's hands. Mutable: they know the sub-agents that were made."""
 
     definitions: Sequence[Mapping[str, Any]]
     """The two tools."""
 
-    def __init__(self, desk: Desk, start: Start) -> None:
+    def __init__(self, desk: StepRunner, start: StartAgent) -> None:
         self.definitions = prompts.lead_tools()
         self._desk, self._start = desk, start
         self._made: dict[str, str] = {}

@@ -25,7 +25,7 @@ SWARM_WIDE: frozenset[Limit] = frozenset(("tool_calls", "tokens", "seconds", "us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SwarmLimits:
     """What one swarm may use, handed down to whoever spends."""
 
     steps: int = 15
@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
+class Permission:
     """What the ledger says to a request."""
 
     limit: Limit | None = None
@@ -61,7 +61,7 @@ class Leave:
 class Ledger:
     """What has been used so far. Mutable; counts what is replayed from a record like what is new."""
 
-    def __init__(self, limits: Limits, *, lived_s: float = 0.0) -> None:
+    def __init__(self, limits: SwarmLimits, *, lived_s: float = 0.0) -> None:
         self.limits = limits
         """What may be used."""
         self.usd = 0.0
@@ -77,7 +77,7 @@ class Ledger:
 
     async def leave(
         self, usd: float, *, then: float, kept: float, limit: Limit | None = None, begins: bool = False
-    ) -> Leave:
+    ) -> Permission:
         """Whether a request may be sent, and whether it must be the agent's last.
 
         ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``kept`` what must be
@@ -90,16 +90,16 @@ class Ledger:
             left = self._left_usd(kept)
             need = usd if limit else usd + then
             if (begins and limit in SWARM_WIDE) or (limit and need > left):
-                return Leave(limit=limit, granted=False)
+                return Permission(limit=limit, granted=False)
             if need > left:
                 limit = "usd"
             elif need <= left - self._held:
                 self._holds, self._held = self._holds + 1, self._held + usd
-                return Leave(limit=limit, usd=usd)
+                return Permission(limit=limit, usd=usd)
             else:
                 await self._changed.wait()
 
-    def give_back(self, leave: Leave) -> None:
+    def give_back(self, leave: Permission) -> None:
         """The request has ended, and what it cost is counted: let go of what was held for it."""
         self._holds -= 1
         self._held = self._held - leave.usd if self._holds else 0.0
@@ -128,12 +128,12 @@ class Ledger:
         return "seconds" if anyio.current_time() >= self._until else None
 
 
-def reason(limit: Limit, limits: Limits) -> str:
+def reason(limit: Limit, limits: SwarmLimits) -> str:
     """Why an agent is to conclude, one sentence for it."""
     return _REASONS[limit].format_map(_places(limits))
 
 
-def exceeded(limit: Limit, limits: Limits) -> BudgetExceeded:
+def exceeded(limit: Limit, limits: SwarmLimits) -> BudgetExceeded:
     """What the caller is told of a limit, and how to go on."""
     if limit == "usd":
         usd, name = limits.usd or 0.0, limits.usd_set_by
@@ -145,7 +145,7 @@ def exceeded(limit: Limit, limits: Limits) -> BudgetExceeded:
     return BudgetExceeded(_TOLD[limit].format_map(_places(limits)), fix=_FIXES[limit])
 
 
-def _places(limits: Limits) -> Mapping[str, object]:
+def _places(limits: SwarmLimits) -> Mapping[str, object]:
     return {
         "steps": f"{limits.steps} step{'s' if limits.steps > 1 else ''}",
         "agent_steps": f"{limits.agent_steps} step{'s' if limits.agent_steps > 1 else ''}",

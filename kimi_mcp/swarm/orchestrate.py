@@ -21,20 +21,20 @@ from kimi_mcp.core.errors import Internal, KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Adjustment, Request, user
-from kimi_mcp.pipeline.pipeline import Engine, Way
+from kimi_mcp.pipeline.pipeline import Pipeline, Route
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import Steps
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.agent import Task, work
+from kimi_mcp.swarm.agent import AgentTask, work
 from kimi_mcp.swarm.call import SwarmCall
-from kimi_mcp.swarm.concurrency import Pace
-from kimi_mcp.swarm.coordinator import Lead
-from kimi_mcp.swarm.limits import Ledger, Limits, exceeded
+from kimi_mcp.swarm.concurrency import SwarmConcurrency
+from kimi_mcp.swarm.coordinator import Coordinator
+from kimi_mcp.swarm.limits import Ledger, SwarmLimits, exceeded
 from kimi_mcp.swarm.recovery import known_before
-from kimi_mcp.swarm.stats import Agent, Tally, naming, told
-from kimi_mcp.swarm.step_runner import Desk
-from kimi_mcp.swarm.tool_executor import ToolHands
-from kimi_mcp.swarm.tool_interface import NoTools, Remembered, Toolbox
+from kimi_mcp.swarm.stats import Agent, SwarmStats, naming, told
+from kimi_mcp.swarm.step_runner import StepRunner
+from kimi_mcp.swarm.tool_executor import ToolExecutor
+from kimi_mcp.swarm.tool_interface import NoTools, RecordedTools, Toolbox
 from kimi_mcp.swarm.tools import OfficialTools, check_servers, open_toolbox
 
 KEPT_TOKENS = 32_000
@@ -49,10 +49,10 @@ OpenToolbox = Callable[[], AbstractAsyncContextManager[Toolbox]]
 async def run_swarm(
     call: SwarmCall,
     run: Run,
-    engine: Engine,
+    engine: Pipeline,
     *,
     steps: Steps | None = None,
-    pace: Pace | None = None,
+    pace: SwarmConcurrency | None = None,
     toolbox: OpenToolbox | None = None,
 ) -> Outcome:
     """The outcome of a swarm, good or bad; nothing but a cancellation is raised.
@@ -64,7 +64,7 @@ async def run_swarm(
     return await engine.concluded(run, _swarm(call, run, engine, steps, pace, toolbox))
 
 
-def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitable[Outcome]]:
+def taken_up(task: Mapping[str, Any], engine: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
     """What goes on with a swarm whose server has died, by what it wrote down as its task.
 
     Raises ``InvalidArguments`` for a task that another version wrote, and what keeps this server from its provider or
@@ -79,9 +79,14 @@ def taken_up(task: Mapping[str, Any], engine: Engine) -> Callable[[Run], Awaitab
 
 
 async def _swarm(
-    call: SwarmCall, run: Run, engine: Engine, steps: Steps | None, pace: Pace | None, toolbox: OpenToolbox | None
+    call: SwarmCall,
+    run: Run,
+    engine: Pipeline,
+    steps: Steps | None,
+    pace: SwarmConcurrency | None,
+    toolbox: OpenToolbox | None,
 ) -> Outcome:
-    run.mode, run.turns, tally = "thinking", (user(_asked(call)),), Tally()
+    run.mode, run.turns, tally = "thinking", (user(_asked(call)),), SwarmStats()
     if call.first_provider is not None:  # it is gone on with: what it has used is known from the first
         tally.before, run.work = known_before(call, await run.journal.steps_of(run.id)), tally
     provider = call.provider or call.first_provider
@@ -96,19 +101,19 @@ async def _swarm(
     run.task = begun.as_json()
     await run.begin(plan)
     async with (toolbox or _toolbox_of(call, engine, way))() as there:
-        tools = there if call.known_definitions is None else Remembered(there, call.known_definitions)
+        tools = there if call.known_definitions is None else RecordedTools(there, call.known_definitions)
         if call.known_definitions is None:
             known = {"known_tools": there.fingerprints, "known_definitions": tuple(there.definitions)}
             run.task = replace(begun, **known, known_servers=there.servers).as_json()
         await run.record()  # before any of them is called
         tally.report(_on_tools(call, tools))
-        desk = Desk(
+        desk = StepRunner(
             engine=engine,
             way=way.with_tools(tools.definitions),
             profile=plan.profile,
             run=run,
             steps=steps or run.journal.steps(run.id),
-            pace=pace or Pace(engine.settings.max_concurrency),
+            pace=pace or SwarmConcurrency(engine.settings.max_concurrency),
             ledger=Ledger(limits, lived_s=run.lived()),
             tally=tally,
         )
@@ -127,7 +132,7 @@ def _asked(call: SwarmCall) -> str:
     return prompts.said("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
-def _toolbox_of(call: SwarmCall, engine: Engine, way: Way) -> OpenToolbox:
+def _toolbox_of(call: SwarmCall, engine: Pipeline, way: Route) -> OpenToolbox:
     """The operator's tools and the provider's own, as far as the call wants them."""
     if call.tools == ():
         return NoTools
@@ -142,13 +147,13 @@ def _toolbox_of(call: SwarmCall, engine: Engine, way: Way) -> OpenToolbox:
     )
 
 
-def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> Limits:
+def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> SwarmLimits:
     """The limits of the call, of the settings and of the paper: whichever is the smallest."""
     most = policy.load_rules()["swarm-steps"].options["ceilings"]
     usd, by = settings.budget_usd_per_swarm, "KIMI_BUDGET_USD_PER_SWARM"
     if call.max_cost_usd is not None and call.max_cost_usd < usd:
         usd, by = call.max_cost_usd, "max_cost_usd"
-    limits = Limits(
+    limits = SwarmLimits(
         steps=decided.get("max_steps", most["max_steps"]),
         agent_steps=decided.get("max_agent_steps", most["max_agent_steps"]),
         usd=usd,
@@ -165,32 +170,32 @@ def _on_tools(call: SwarmCall, tools: Toolbox) -> list[Adjustment]:
 # ── with a main agent ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _led(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
+async def _led(call: SwarmCall, desk: StepRunner, tools: Toolbox) -> None:
     limits = desk.ledger.limits
 
     async def start(agent: Agent, own: str, prompt: str) -> None:
         await _work(agent, own, prompt, desk, tools)
 
     names = _names(tools)
-    task = Task(
+    task = AgentTask(
         system=prompts.main_system(steps=limits.steps, agents=limits.agents, tools=names),
         prompt=call.prompt,
         steps=limits.steps,
         leads=True,
     )
-    await work(desk.tally.main, task, Lead(desk, start), desk)
+    await work(desk.tally.main, task, Coordinator(desk, start), desk)
 
 
-async def _work(agent: Agent, own: str | None, prompt: str, desk: Desk, tools: Toolbox) -> None:
+async def _work(agent: Agent, own: str | None, prompt: str, desk: StepRunner, tools: Toolbox) -> None:
     """A sub-agent's whole life; whatever goes wrong with it, the others go on."""
-    task = Task(
+    task = AgentTask(
         system=prompts.agent_system(own, _names(tools)),
         prompt=prompt,
         steps=desk.ledger.limits.agent_steps,
         kept_usd=desk.most_usd(KEPT_TOKENS, desk.step_tokens),
     )
     try:
-        await work(agent, task, ToolHands(tools, desk), desk)
+        await work(agent, task, ToolExecutor(tools, desk), desk)
     except KimiError as error:
         agent.end("failed", error=error, answer=agent.arrived)
     except Exception:
@@ -215,7 +220,7 @@ class _NoHands:
         raise LookupError(agent.id, key, calls)
 
 
-async def _items(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
+async def _items(call: SwarmCall, desk: StepRunner, tools: Toolbox) -> None:
     tally, main = desk.tally, desk.tally.main
     tally.stage()
     agents = [tally.agent(name) for name in call.names]
@@ -230,7 +235,7 @@ async def _items(call: SwarmCall, desk: Desk, tools: Toolbox) -> None:
         f"## Item {number} of {len(agents)}: {agent.name}\n\n{told(agent, share)}"
         for number, agent in enumerate(agents, 1)
     )
-    task = Task(
+    task = AgentTask(
         system=prompts.said("synthesis.system"),
         prompt=prompts.said("synthesis.task", prompt=call.prompt, results=results),
         steps=1,
@@ -250,7 +255,7 @@ def _overrun(ledger: Ledger) -> list[Adjustment]:
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _outcome(call: SwarmCall, run: Run, desk: Desk) -> Outcome:
+def _outcome(call: SwarmCall, run: Run, desk: StepRunner) -> Outcome:
     """How the swarm is to be called, what is missing of it, and how to go on."""
     tally, main = desk.tally, desk.tally.main
     limit = tally.limit or main.limit

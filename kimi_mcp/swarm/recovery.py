@@ -8,24 +8,24 @@ from dataclasses import replace
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.steps import JSON
-from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.swarm.agent import conclude
 from kimi_mcp.swarm.call import SwarmCall
-from kimi_mcp.swarm.stats import Agent, Tally
-from kimi_mcp.swarm.step_result import Said
+from kimi_mcp.swarm.stats import Agent, SwarmStats
+from kimi_mcp.swarm.step_result import StepResult
 
 _UNREADABLE = (KeyError, TypeError, ValueError)
 """What a step raises that another version wrote."""
 
 
-def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
+def tallied(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
     """The outcome of a swarm that is ended, with what its finished steps brought and used.
 
     The record's own outcome says why it is ended. It tells what the swarm would have told had it been ended in its own
     server, but for requests under way: of those nobody knows. What another version wrote may not be readable; then it
     tells what it told before.
     """
-    tally = Tally()
+    tally = SwarmStats()
     tally.report(record.outcome.policy)
     try:
         _retell(tally, SwarmCall.of_json(record.request["task"]), steps, record.outcome.provider)
@@ -37,9 +37,9 @@ def tallied(record: Record, steps: Sequence[Step]) -> Outcome:
     return tally.stopped(replace(record.outcome, timing=timing))
 
 
-def known_before(call: SwarmCall, steps: Sequence[Step]) -> Tally | None:
+def known_before(call: SwarmCall, steps: Sequence[StepRecord]) -> SwarmStats | None:
     """How far a swarm was that is gone on with; None where another version wrote what can't be read."""
-    tally = Tally()
+    tally = SwarmStats()
     try:
         _retell(tally, call, steps, call.first_provider)
     except _UNREADABLE:
@@ -47,7 +47,7 @@ def known_before(call: SwarmCall, steps: Sequence[Step]) -> Tally | None:
     return tally
 
 
-def _retell(tally: Tally, call: SwarmCall, steps: Sequence[Step], provider: str | None) -> None:
+def _retell(tally: SwarmStats, call: SwarmCall, steps: Sequence[StepRecord], provider: str | None) -> None:
     """Put into a tally what finished steps brought and used."""
     lines = {"main": tally.main}
     if call.items:
@@ -62,7 +62,7 @@ def _retell(tally: Tally, call: SwarmCall, steps: Sequence[Step], provider: str 
         if told["kind"] == "request":
             agent.status = "running"  # whatever came before was not its end
             if result is not None:
-                _add(tally, agent, Said.of_json(result), provider or "the provider")
+                _add(tally, agent, StepResult.of_json(result), provider or "the provider")
         elif result is not None:
             used.setdefault(step.key.rpartition("/")[0], []).append(result)
             agent.status = "running"
@@ -70,7 +70,7 @@ def _retell(tally: Tally, call: SwarmCall, steps: Sequence[Step], provider: str 
         lines[turn.partition("/")[0]].use(results)
 
 
-def _add(tally: Tally, agent: Agent, said: Said, provider: str) -> None:
+def _add(tally: SwarmStats, agent: Agent, said: StepResult, provider: str) -> None:
     """A request of an agent had ended, and perhaps the agent with it."""
     tally.add(agent, said)
     done = said.completion
@@ -80,7 +80,7 @@ def _add(tally: Tally, agent: Agent, said: Said, provider: str) -> None:
         conclude(agent, said, provider)
 
 
-def _order(step: Step) -> tuple[float, int, str]:
+def _order(step: StepRecord) -> tuple[float, int, str]:
     """As they were begun; at the same moment in the order of their agents."""
     number = str(step.told.get("agent", "")).rpartition("-")[2]
     return step.began_at, int(number) if number.isdecimal() else 0, step.key

@@ -1,4 +1,4 @@
-"""``Tally``: who works in a swarm, what each has used, and how far the whole is. Pure, no I/O.
+"""``SwarmStats``: who works in a swarm, what each has used, and how far the whole is. Pure, no I/O.
 
 It is what a run shows while a swarm lives (``runs.Work``) and what its result's ``swarm`` block is made of. Times come
 from the steps' own records, so that a swarm that was resumed tells the same as one that never stopped.
@@ -16,10 +16,10 @@ from kimi_mcp.core.pricing import dollars, rounded
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.types import Adjustment, Status, Usage
 from kimi_mcp.pipeline.completion_result import summed
-from kimi_mcp.provider.request_state import Exchange
+from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
-from kimi_mcp.swarm.step_result import Said
+from kimi_mcp.swarm.step_result import StepResult
 
 NAMED = 8
 """How many agents a sentence names at most."""
@@ -47,9 +47,9 @@ class Agent:
     """Why it is not whole."""
     limit: Limit | None = None
     """The limit for which it concluded."""
-    last: Said | None = None
+    last: StepResult | None = None
     """What its last request brought."""
-    exchange: Exchange | None = None
+    exchange: RequestState | None = None
     """The request that is under way."""
     attempts: int = 0
     """Upstream requests of its steps that ended."""
@@ -71,7 +71,7 @@ class Agent:
         """What has arrived of the answer to the request that is under way."""
         return self.exchange.fold.completion().answer if self.exchange else ""
 
-    def add(self, said: Said) -> None:
+    def add(self, said: StepResult) -> None:
         """A request has ended."""
         self.asked, self.steps = self.asked + 1, self.steps + said.was_sent
         self.last, self.limit = said, said.limit or self.limit
@@ -151,7 +151,7 @@ class _Stage:
     agents: list[Agent] = field(default_factory=list[Agent])
 
 
-class Tally:
+class SwarmStats:
     """The lines of one swarm. Mutable."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class Tally:
         """The sub-agents, in the order of their ids."""
         self.policy: dict[tuple[Any, ...], Adjustment] = {}
         """What the policy changed and warned of, each once."""
-        self.before: Tally | None = None
+        self.before: SwarmStats | None = None
         """How far the swarm was when its server died: it tells that until its replay is as far again."""
         self._stages: list[_Stage] = []
 
@@ -176,7 +176,7 @@ class Tally:
         self._stages[-1].agents.append(agent)
         return agent
 
-    def add(self, agent: Agent, said: Said) -> None:
+    def add(self, agent: Agent, said: StepResult) -> None:
         """A request of an agent has ended."""
         agent.add(said)
         self.report(said.policy)
@@ -292,7 +292,7 @@ class Tally:
         return sum(agent.attempts + (agent.exchange.attempts if agent.exchange else 0) for agent in everyone)
 
     @property
-    def _further(self) -> Tally | None:
+    def _further(self) -> SwarmStats | None:
         """What is known from before, as long as the replay is not as far."""
         return self.before if self.before is not None and self._attempts < self.before.attempts else None
 

@@ -1,4 +1,4 @@
-"""``Said``: what one request of an agent brought, as it is used and as it is recorded. Pure, no I/O.
+"""``StepResult``: what one request of an agent brought, as it is used and as it is recorded. Pure, no I/O.
 
 Whatever an agent decides, it decides by these values alone, and always by what was read back from their JSON: a swarm
 that is replayed from its record can't take another way.
@@ -16,7 +16,7 @@ from kimi_mcp.swarm.limits import Limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class StepResult:
     """What one request brought."""
 
     completion: Completion
@@ -75,7 +75,7 @@ class Said:
         }
 
     @classmethod
-    def of_json(cls, record: Mapping[str, Any]) -> Said:
+    def of_json(cls, record: Mapping[str, Any]) -> StepResult:
         """What was recorded."""
         usage: Mapping[str, Any] | None = record["usage"]
         calls = cast(list[Mapping[str, Any]], record["tool_calls"])

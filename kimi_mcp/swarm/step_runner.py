@@ -1,4 +1,6 @@
-"""``Desk``: where the agents of a swarm have their requests made, each a durable step. Does I/O: it asks the path.
+"""``StepRunner``: where the agents of a swarm have their requests made, each a durable step.
+
+Does I/O: it asks the path.
 
 A step that the record holds is taken from there, whatever the limits say by now. Any other one asks the ledger, waits
 for its place, goes along the one path, and is written down before anybody uses what it brought.
@@ -16,14 +18,14 @@ from kimi_mcp.core.pricing import cost_usd
 from kimi_mcp.core.profiles import Price, Profile
 from kimi_mcp.core.tokens import chars_in
 from kimi_mcp.core.types import Completion, Request, Usage
-from kimi_mcp.pipeline.pipeline import Engine, Way
-from kimi_mcp.provider.request_state import Exchange
+from kimi_mcp.pipeline.pipeline import Pipeline, Route
+from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, Steps
-from kimi_mcp.swarm.concurrency import AGAIN_AFTER_S, Pace
-from kimi_mcp.swarm.limits import Leave, Ledger, Limit, exceeded
-from kimi_mcp.swarm.stats import Agent, Tally
-from kimi_mcp.swarm.step_result import Said
+from kimi_mcp.swarm.concurrency import AGAIN_AFTER_S, SwarmConcurrency
+from kimi_mcp.swarm.limits import Ledger, Limit, Permission, exceeded
+from kimi_mcp.swarm.stats import Agent, SwarmStats
+from kimi_mcp.swarm.step_result import StepResult
 
 STEP_TOKENS = 16_000
 """Reasoning and answer of one step: rate limits count what is asked for, and less is too little (rule
@@ -31,7 +33,7 @@ STEP_TOKENS = 16_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class StepRequest:
     """A request that an agent would make, before it is known whether it may."""
 
     make: Callable[[Limit | None], Request]
@@ -48,20 +50,20 @@ class Draft:
     """Whether a sub-agent begins with it."""
 
 
-class Desk:
+class StepRunner:
     """What the agents of one swarm share."""
 
     def __init__(
         self,
         *,
-        engine: Engine,
-        way: Way,
+        engine: Pipeline,
+        way: Route,
         profile: Profile,
         run: Run,
         steps: Steps,
-        pace: Pace,
+        pace: SwarmConcurrency,
         ledger: Ledger,
-        tally: Tally,
+        tally: SwarmStats,
     ) -> None:
         self.profile, self.ledger, self.tally = profile, ledger, tally
         self._engine, self._way, self._run = engine, way, run
@@ -95,15 +97,15 @@ class Desk:
             replayed(recorded)
         return recorded
 
-    async def ask(self, agent: Agent, key: str, told: JSON, draft: Draft) -> Said:
+    async def ask(self, agent: Agent, key: str, told: JSON, draft: StepRequest) -> StepResult:
         """One request of an agent, counted."""
-        held: list[Leave] = []
+        held: list[Permission] = []
 
         async def make() -> JSON:
             return (await self._made(agent, draft, held)).as_json()
 
         try:
-            said = Said.of_json(await self.step(key, told, make))
+            said = StepResult.of_json(await self.step(key, told, make))
             agent.exchange = None
             self.ledger.count(usd=said.counted_usd, tokens=said.counted_tokens)
         finally:
@@ -117,7 +119,7 @@ class Desk:
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=max_tokens)
         return cost_usd(usage, self.profile.price or self._dearest) or 0.0
 
-    async def _made(self, agent: Agent, draft: Draft, held: list[Leave]) -> Said:
+    async def _made(self, agent: Agent, draft: StepRequest, held: list[Permission]) -> StepResult:
         """A request, made; or why it is not. What the ledger holds for it is added to ``held``."""
         began = time.monotonic()
         request = draft.make(draft.limit)
@@ -134,10 +136,10 @@ class Desk:
         said = await self._patiently(agent, request, draft, began)
         return said if said.limit else replace(said, limit=leave.limit)
 
-    def _refused(self, limit: Limit) -> Said:
-        return Said(completion=Completion(), error=exceeded(limit, self.ledger.limits), limit=limit)
+    def _refused(self, limit: Limit) -> StepResult:
+        return StepResult(completion=Completion(), error=exceeded(limit, self.ledger.limits), limit=limit)
 
-    async def _patiently(self, agent: Agent, request: Request, draft: Draft, began: float) -> Said:
+    async def _patiently(self, agent: Agent, request: Request, draft: StepRequest, began: float) -> StepResult:
         """The request, made again after a while where the provider refuses it for its rate."""
         said = await self._sent(agent, request, draft, began)
         for again_s in AGAIN_AFTER_S:
@@ -147,7 +149,9 @@ class Desk:
             said = await self._sent(agent, request, draft, began, attempts=said.attempts)
         return said
 
-    async def _sent(self, agent: Agent, request: Request, draft: Draft, began: float, *, attempts: int = 0) -> Said:
+    async def _sent(
+        self, agent: Agent, request: Request, draft: StepRequest, began: float, *, attempts: int = 0
+    ) -> StepResult:
         error: KimiError | None = None
         async with self._pace.places:
             if draft.launches and not attempts and (limit := self.ledger.reached()):
@@ -166,7 +170,7 @@ class Desk:
         said = self._priced(completion, exchange, draft.prompt_tokens)
         return replace(said, error=error, waited_s=sent - began, took_s=took, attempts=exchange.attempts)
 
-    def _priced(self, completion: Completion, exchange: Exchange, prompt_tokens: int) -> Said:
+    def _priced(self, completion: Completion, exchange: RequestState, prompt_tokens: int) -> StepResult:
         """What arrived, with what it cost and what the limits count for it."""
         plan, pieces, usage = exchange.plan, exchange.fold.pieces, completion.usage
         price = self._price_of(completion.model)
@@ -175,7 +179,7 @@ class Desk:
             counted = Usage(prompt_tokens=prompt_tokens, completion_tokens=exchange.fold.tokens) if pieces else Usage()
         assert counted is not None
         judged = policy.judge(plan, completion) if plan and completion.finish_reason else ()
-        return Said(
+        return StepResult(
             completion=completion,
             pieces=pieces,
             cost_usd=cost_usd(usage, price) if pieces or usage else 0.0,
@@ -191,10 +195,10 @@ class Desk:
         return (other or self.profile).price
 
 
-class _Paced(Exchange):
+class _Paced(RequestState):
     """A request whose waits for the provider's rate are felt by the whole swarm."""
 
-    def __init__(self, run: Run, pace: Pace, wave: int) -> None:
+    def __init__(self, run: Run, pace: SwarmConcurrency, wave: int) -> None:
         super().__init__(run.first_token_came)
         self._pace, self._wave = pace, wave
 

@@ -1,4 +1,4 @@
-"""``ToolHands``: a sub-agent's use of its tools, each call a durable step. I/O through the toolbox and the record.
+"""``ToolExecutor``: a sub-agent's use of its tools, each call a durable step. I/O through the toolbox and the record.
 
 Only what the toolbox lists is ever called. A call that never runs (no such tool, arguments that don't fit, a limit) is
 answered in words and recorded like one that did.
@@ -17,17 +17,17 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.limits import reason
 from kimi_mcp.swarm.stats import Agent
-from kimi_mcp.swarm.step_runner import Desk
+from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tool_interface import Toolbox
 
 MISFITS = 2
 """How often in a row a tool's arguments may not fit before it is closed to an agent: the first time is repaired."""
 
 
-class ToolHands:
+class ToolExecutor:
     """One sub-agent's hands. Mutable: they remember which tools it could not handle."""
 
-    def __init__(self, toolbox: Toolbox, desk: Desk) -> None:
+    def __init__(self, toolbox: Toolbox, desk: StepRunner) -> None:
         self._toolbox, self._desk = toolbox, desk
         self._names = [tool["name"] for tool in toolbox.definitions]
         self._misfits: dict[str, int] = {}

@@ -100,7 +100,7 @@ class _Gone:
     cost_usd: float = 0.0
 
 
-class Remembered:
+class RecordedTools:
     """The toolbox of a swarm that is gone on with: it offers what the agents were told of, whatever is there by now."""
 
     def __init__(self, toolbox: Toolbox, definitions: Sequence[Mapping[str, Any]]) -> None:

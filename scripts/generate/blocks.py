@@ -9,7 +9,7 @@ from typing import Any
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue.credentials import key_variables, variables
 from kimi_mcp.cli import install, selfhost
-from kimi_mcp.core.profiles import Model, Profile, Serving
+from kimi_mcp.core.profiles import Model, Profile, ServedModel
 from kimi_mcp.core.settings import OWN_KEY
 from kimi_mcp.core.types import Mode
 from kimi_mcp.server.prompts import prompts
@@ -110,7 +110,7 @@ def providers() -> str:
     return table(("`KIMI_PROVIDER`", "base URL and key", "models, in the order of `auto`"), rows)
 
 
-def _until(row: Serving) -> str:
+def _until(row: ServedModel) -> str:
     if row.until:
         return f" (until {row.until.isoformat()})"
     return f" (found gone {row.found_gone.isoformat()})" if row.found_gone else ""

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.manifests import documents, plugins
-from scripts.manifests.facts import PLUGIN, PUBLISHED, ROOT, Facts, read_facts
+from scripts.manifests.facts import PLUGIN, PUBLISHED, ROOT, ProjectFacts, read_facts
 
-__all__ = ["FOLDER", "SHELVES", "Shelf", "files"]
+__all__ = ["FOLDER", "SHELVES", "ManifestFolder", "files"]
 
 FOLDER = "manifests"
 """Where they lie in the checkout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
+class ManifestFolder:
     """One folder of manifests: for whom, and what is in it."""
 
     folder: str
@@ -29,21 +29,21 @@ class Shelf:
     """Who reads it."""
     use: str
     """How it is used."""
-    files: Mapping[str, Callable[[Facts], str]]
+    files: Mapping[str, Callable[[ProjectFacts], str]]
     """Its files, and what makes each."""
     start: str = "command"
     """How the server is started: ``package`` needs the published one, ``command`` the installed one until then,
     ``own`` brings it along, ``none`` starts nothing."""
 
 
-def _host(id: str) -> Callable[[Facts], str]:
+def _host(id: str) -> Callable[[ProjectFacts], str]:
     return lambda facts: plugins.host_snippet(facts, id)
 
 
 _SKILL = f"skills/{documents.SKILL_NAME}/SKILL.md"
 
-SHELVES: tuple[Shelf, ...] = (
-    Shelf(
+SHELVES: tuple[ManifestFolder, ...] = (
+    ManifestFolder(
         folder="aims",
         reader="AIMS",
         use="Put the document among AIMS's skills and the two entries into its registry and its list of MCP tools.",
@@ -53,21 +53,21 @@ SHELVES: tuple[Shelf, ...] = (
             "mcp-tool-entry.ts": documents.aims_tool_entry,
         },
     ),
-    Shelf(
+    ManifestFolder(
         folder="mcp-registry",
         reader="the MCP registry",
         use="Submit it with the registry's publisher.",
         files={"server.json": plugins.registry},
         start="package",
     ),
-    Shelf(
+    ManifestFolder(
         folder="mcpb",
         reader="Claude Desktop and other hosts that take bundles",
         use="`make bundle` packs `dist/kimi-mcp-VERSION.mcpb`; open it with the host.",
         files={"manifest.json": plugins.mcpb},
         start="own",
     ),
-    Shelf(
+    ManifestFolder(
         folder="agent-plugins",
         reader="hosts that take Agent Plugins 1.0.0",
         use="Add the folder as a plugin.",
@@ -77,7 +77,7 @@ SHELVES: tuple[Shelf, ...] = (
             _SKILL: documents.agent_skill,
         },
     ),
-    Shelf(
+    ManifestFolder(
         folder="claude-code",
         reader="Claude Code",
         use="`claude plugin marketplace add ./manifests/claude-code`, then `claude plugin install kimi@kimi-mcp`.",
@@ -89,41 +89,43 @@ SHELVES: tuple[Shelf, ...] = (
             f"{PLUGIN}/{_SKILL}": documents.agent_skill,
         },
     ),
-    Shelf(
+    ManifestFolder(
         folder="gemini-cli",
         reader="Gemini CLI",
         use="`gemini extensions install ./manifests/gemini-cli`",
         files={"gemini-extension.json": plugins.gemini_extension, _SKILL: documents.agent_skill},
     ),
-    Shelf(
+    ManifestFolder(
         folder="codex", reader="Codex", use="Put it into `~/.codex/config.toml`.", files={"config.toml": _host("codex")}
     ),
-    Shelf(
+    ManifestFolder(
         folder="kimi-code",
         reader="Kimi Code",
         use="Put it into `~/.kimi-code/mcp.json`.",
         files={"mcp.json": _host("kimi-code")},
     ),
-    Shelf(
+    ManifestFolder(
         folder="vscode",
         reader="VS Code",
         use="Put it into a project's `.vscode/mcp.json`.",
         files={"mcp.json": _host("vscode")},
     ),
-    Shelf(
+    ManifestFolder(
         folder="cursor",
         reader="Cursor",
         use="Put it into `~/.cursor/mcp.json`, or open the link.",
         files={"mcp.json": _host("cursor"), "install-link.txt": plugins.cursor_link},
     ),
-    Shelf(folder="zed", reader="Zed", use="Put it into Zed's `settings.json`.", files={"settings.json": _host("zed")}),
-    Shelf(
+    ManifestFolder(
+        folder="zed", reader="Zed", use="Put it into Zed's `settings.json`.", files={"settings.json": _host("zed")}
+    ),
+    ManifestFolder(
         folder="goose",
         reader="Goose",
         use="Put it into `~/.config/goose/config.yaml`.",
         files={"config.yaml": _host("goose")},
     ),
-    Shelf(
+    ManifestFolder(
         folder="skills",
         reader="hosts that read Agent Skills",
         use="Copy the folder in it to where the host keeps skills.",
@@ -149,11 +151,11 @@ def files(root: Path = ROOT, skill_text: str | None = None) -> dict[str, str]:
     return {f"{FOLDER}/README.md": _readme(), **made, **notes}
 
 
-def _unpublished(shelf: Shelf) -> bool:
+def _unpublished(shelf: ManifestFolder) -> bool:
     return not PUBLISHED and shelf.start in ("package", "command")
 
 
-def _note(shelf: Shelf) -> str:
+def _note(shelf: ManifestFolder) -> str:
     """What stands beside a manifest as long as the package is not published."""
     what = (
         "It names the package `kimi-mcp` of PyPI. This project has not published it yet: a package of that name from "

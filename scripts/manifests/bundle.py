@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from scripts.manifests.facts import ROOT, Facts, read_facts
+from scripts.manifests.facts import ROOT, ProjectFacts, read_facts
 from scripts.manifests.plugins import mcpb
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+==[^\s;\\]+(?: ; [^\\\n]+?)?)\s*\\?$", re.MULTILINE)
@@ -54,7 +54,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     return bundle
 
 
-def _project(facts: Facts, root: Path) -> str:
+def _project(facts: ProjectFacts, root: Path) -> str:
     """A ``pyproject.toml`` for uv: nothing to build, and the lock's versions as constraints."""
     import tomlkit
 

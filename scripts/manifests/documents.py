@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.manifests.facts import PLUGIN, Facts
+from scripts.manifests.facts import PLUGIN, ProjectFacts
 
 AIMS_FIELDS = (
     "id",
@@ -35,12 +35,12 @@ _LOOK = {"icon": "moon", "color": "#1a73e8"}
 _CATEGORY = "ai"
 
 
-def aims_document(facts: Facts) -> str:
+def aims_document(facts: ProjectFacts) -> str:
     """The skill document with AIMS's own fields and no other."""
     return _document({name: facts.head[name] for name in AIMS_FIELDS}, facts.body)
 
 
-def aims_registry_entry(facts: Facts) -> str:
+def aims_registry_entry(facts: ProjectFacts) -> str:
     """The entry by which AIMS's registry knows the skill: its loader reads no frontmatter."""
     head = facts.head
     named = ("id", "name", "type", "status", "triggers", "description", "execution", "priority")
@@ -48,7 +48,7 @@ def aims_registry_entry(facts: Facts) -> str:
     return _typescript("kimiSkill", "Put this into the list of skills of AIMS's registry.", entry)
 
 
-def aims_tool_entry(facts: Facts) -> str:
+def aims_tool_entry(facts: ProjectFacts) -> str:
     """The entry by which AIMS's list of MCP tools knows the server."""
     triggers = [*facts.head["triggers"], *(word for tool in facts.tools for word in tool.triggers)]
     entry = {
@@ -62,7 +62,7 @@ def aims_tool_entry(facts: Facts) -> str:
     return _typescript("kimiTool", "Put this into AIMS's list of MCP tools.", entry)
 
 
-def agent_skill(facts: Facts) -> str:
+def agent_skill(facts: ProjectFacts) -> str:
     """The same document as an Agent Skill, whose set of fields is closed."""
     description = f"{facts.head['description']} Use it when a request names {', '.join(facts.head['triggers'])}."
     if len(description) > MOST_DESCRIPTION:
@@ -78,7 +78,7 @@ def agent_skill(facts: Facts) -> str:
     return _document(head, facts.body)
 
 
-def plugin_readme(facts: Facts) -> str:
+def plugin_readme(facts: ProjectFacts) -> str:
     """What a plugin's page says; Claude Code's validator looks for the line that installs it."""
     tools = "\n".join(f"- `{tool.name}`: {tool.summary}" for tool in facts.tools)
     line = f"/plugin install {PLUGIN} --marketplace ./manifests/claude-code"

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
-from kimi_mcp.cli.install import Started
+from kimi_mcp.cli.install import LaunchCommand
 from kimi_mcp.core.settings import Variable
 from kimi_mcp.core.version import __version__
 from kimi_mcp.server.prompts import Prompt, prompts
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ProjectFacts:
     """What manifests are made of."""
 
     name: str
@@ -72,14 +72,14 @@ class Facts:
         return f"https://github.com/{OWNER}/{self.name}"
 
 
-def read_facts(root: Path = ROOT, skill_text: str | None = None) -> Facts:
+def read_facts(root: Path = ROOT, skill_text: str | None = None) -> ProjectFacts:
     """The facts of a checkout; ``skill_text`` is what its ``skill.md`` is about to say."""
     import yaml
 
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     skill = load_skill(root / "skill.md")
     _, frontmatter, body = (skill_text or skill.text).split("---\n", 2)
-    return Facts(
+    return ProjectFacts(
         name=project["name"],
         version=__version__,
         description=project["description"],
@@ -95,9 +95,9 @@ def read_facts(root: Path = ROOT, skill_text: str | None = None) -> Facts:
     )
 
 
-def started(facts: Facts) -> Started:
+def started(facts: ProjectFacts) -> LaunchCommand:
     """How a manifest starts the server: the published package, or the command that is installed already."""
-    return Started(command="uvx", args=(facts.name,)) if PUBLISHED else Started(command=facts.name)
+    return LaunchCommand(command="uvx", args=(facts.name,)) if PUBLISHED else LaunchCommand(command=facts.name)
 
 
 def asked() -> list[Variable]:

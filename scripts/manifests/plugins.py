@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
-from kimi_mcp.cli.install import Started, load_hosts, snippet
+from kimi_mcp.cli.install import LaunchCommand, load_hosts, snippet
 from kimi_mcp.cli.install.entry import is_secret
 from kimi_mcp.server.prompts import Prompt
-from scripts.manifests.facts import OWNER, PLUGIN, SERVER, Facts, as_json, asked, plain, started
+from scripts.manifests.facts import OWNER, PLUGIN, SERVER, ProjectFacts, as_json, asked, plain, started
 
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 """The MCP registry's schema that ``server.json`` follows."""
@@ -28,7 +28,7 @@ TITLES: Mapping[str, str] = {
 """What a host's form calls a setting."""
 
 
-def registry(facts: Facts) -> str:
+def registry(facts: ProjectFacts) -> str:
     """``server.json`` for the MCP registry: it names the package on PyPI, so nobody submits it before that is there."""
     variables = [
         {"name": row.name, "description": plain(row.meaning), "isRequired": False, "isSecret": is_secret(row.name)}
@@ -55,7 +55,7 @@ def registry(facts: Facts) -> str:
     )
 
 
-def mcpb(facts: Facts) -> str:
+def mcpb(facts: ProjectFacts) -> str:
     """``manifest.json`` of a bundle: its code lies in the bundle, uv fetches what that stands on."""
     env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in asked()}
     form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in asked()}
@@ -102,30 +102,30 @@ def _form(name: str, description: str, *, secret: bool) -> dict[str, Any]:
     return question | ({"sensitive": True} if secret else {})
 
 
-def agent_plugin(facts: Facts) -> str:
+def agent_plugin(facts: ProjectFacts) -> str:
     """``plugin.json`` of Agent Plugins."""
     return as_json({"$schema": f"{PLUGIN_SCHEMAS}plugin.schema.json", **_about(facts)})
 
 
-def agent_plugin_servers(facts: Facts) -> str:
+def agent_plugin_servers(facts: ProjectFacts) -> str:
     """``mcp.json`` of Agent Plugins. Hosts expand no variables in it, so it holds no key and no setting."""
     server = {"type": "stdio", **_start(started(facts))}
     return as_json({"$schema": f"{PLUGIN_SCHEMAS}mcp.schema.json", "mcpServers": {SERVER: server}})
 
 
-def claude_plugin(facts: Facts) -> str:
+def claude_plugin(facts: ProjectFacts) -> str:
     """``.claude-plugin/plugin.json``: asks for the key once and keeps it in the system's keychain."""
     form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in asked()}
     return as_json({**_about(facts), "userConfig": form})
 
 
-def claude_servers(facts: Facts) -> str:
+def claude_servers(facts: ProjectFacts) -> str:
     """``.mcp.json`` of that plugin."""
     env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in asked()}
     return as_json({"mcpServers": {SERVER: {"type": "stdio", **_start(started(facts)), "env": env}}})
 
 
-def claude_marketplace(facts: Facts) -> str:
+def claude_marketplace(facts: ProjectFacts) -> str:
     """``.claude-plugin/marketplace.json``: a marketplace with this one plugin."""
     plugin = {"name": PLUGIN, "source": f"./{PLUGIN}", "description": facts.description}
     return as_json(
@@ -138,7 +138,7 @@ def claude_marketplace(facts: Facts) -> str:
     )
 
 
-def gemini_extension(facts: Facts) -> str:
+def gemini_extension(facts: ProjectFacts) -> str:
     """``gemini-extension.json``: the host asks for the settings, and keeps a key in the system's keychain."""
     settings = [
         {"name": TITLES[row.name], "description": plain(row.meaning), "envVar": row.name, "sensitive": row.secret}
@@ -155,12 +155,12 @@ def gemini_extension(facts: Facts) -> str:
     )
 
 
-def host_snippet(facts: Facts, host: str) -> str:
+def host_snippet(facts: ProjectFacts, host: str) -> str:
     """A host's own file with this server alone, as ``kimi-mcp install HOST --print`` shows it."""
     return snippet(load_hosts()[host], SERVER, started(facts), {}, {})
 
 
-def cursor_link(facts: Facts) -> str:
+def cursor_link(facts: ProjectFacts) -> str:
     """The link by which Cursor installs the server after asking; its configuration is base64 of JSON."""
     import base64
     import json
@@ -170,7 +170,7 @@ def cursor_link(facts: Facts) -> str:
     return f"cursor://anysphere.cursor-deeplink/mcp/install?name={SERVER}&config={quote(config, safe='')}\n"
 
 
-def _about(facts: Facts) -> dict[str, Any]:
+def _about(facts: ProjectFacts) -> dict[str, Any]:
     return {
         "name": PLUGIN,
         "version": facts.version,
@@ -182,5 +182,5 @@ def _about(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _start(start: Started) -> dict[str, Any]:
+def _start(start: LaunchCommand) -> dict[str, Any]:
     return {"command": start.command, "args": list(start.args)}

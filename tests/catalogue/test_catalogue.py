@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from kimi_mcp.catalogue import Catalogue, Row, load
+from kimi_mcp.catalogue import Catalogue, CatalogueRow, load
 
 TODAY = date(2026, 11, 23)
 
@@ -21,7 +21,7 @@ def catalogue() -> Catalogue:
     return load()
 
 
-def row_of(catalogue: Catalogue, provider: str, model: str, day: date = TODAY) -> Row:
+def row_of(catalogue: Catalogue, provider: str, model: str, day: date = TODAY) -> CatalogueRow:
     return next(row for row in catalogue.rows(day) if (row.provider, row.model) == (provider, model))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, InvalidArguments, PolicyRefused, RateLimited
-from kimi_mcp.core.outcome import Outcome, Page, cut, shortened, structured, text
+from kimi_mcp.core.outcome import Outcome, ResultPage, cut, shortened, structured, text
 from kimi_mcp.core.types import Adjustment, Timing, Usage
 
 KEYS = [
@@ -49,7 +49,9 @@ OUTCOMES: dict[str, Outcome] = {
     "cancelled": Outcome(
         status="cancelled", run_id="run_1", answer="4", error=Cancelled("Stopped.", fix="Call again.")
     ),
-    "paged": Outcome(status="completed", run_id="run_1", page=Page(of="answer", text="b", offset=1, next_offset=2)),
+    "paged": Outcome(
+        status="completed", run_id="run_1", page=ResultPage(of="answer", text="b", offset=1, next_offset=2)
+    ),
 }
 
 
@@ -195,7 +197,7 @@ def test_a_cancelled_call_keeps_what_had_arrived() -> None:
 
 def test_a_page_says_where_the_next_one_begins() -> None:
     assert text(OUTCOMES["paged"]) == "b\n\n[more: ask again with offset=2]"
-    last = Outcome(status="completed", page=Page(of="answer", text="c", offset=2, next_offset=None))
+    last = Outcome(status="completed", page=ResultPage(of="answer", text="c", offset=2, next_offset=None))
     assert text(last) == "c"
 
 
@@ -208,7 +210,7 @@ def test_an_answer_beyond_what_hosts_take_is_cut_visibly_and_says_how_to_read_on
 
 
 def test_a_page_of_a_failed_run_says_that_it_failed() -> None:
-    page = Page(of="reasoning", text="I thought", offset=0, next_offset=None)
+    page = ResultPage(of="reasoning", text="I thought", offset=0, next_offset=None)
     said = text(Outcome(status="failed", run_id="run_1", error=CUT, page=page))
     assert said.startswith("I thought\n\n")
     assert CUT.message in said
@@ -216,6 +218,6 @@ def test_a_page_of_a_failed_run_says_that_it_failed() -> None:
 
 
 def test_a_page_of_a_running_run_says_that_more_will_come() -> None:
-    page = Page(of="answer", text="It is", offset=0, next_offset=5)
+    page = ResultPage(of="answer", text="It is", offset=0, next_offset=5)
     said = text(Outcome(status="running", run_id="run_1", page=page))
     assert said == "It is\n\n[still running, more will come: ask again with offset=5]"

@@ -6,7 +6,7 @@ import pytest
 
 from kimi_mcp.core.tokens import ample, chars_in, least_tokens, likely_tokens, text_bytes, text_tokens, tokens_in
 from kimi_mcp.core.types import MediaPart, TextPart, ToolCall, Turn, system, user
-from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.decoding import StreamAccumulator
 
 
 def test_a_number_of_tokens_is_promised_only_where_it_is_certain() -> None:
@@ -27,7 +27,7 @@ def test_a_text_has_a_token_for_each_four_bytes_of_it_wherever_it_stands(text: s
     for turn in (user(text), Turn(role="assistant", reasoning=text), Turn(role="assistant", tool_calls=(call,))):
         assert likely_tokens((turn,)) == tokens
     if text.isprintable() and text:
-        fold = Fold()
+        fold = StreamAccumulator()
         fold.feed(json.dumps({"choices": [{"delta": {"content": text}}]}, ensure_ascii=False).encode())
         assert fold.tokens == tokens
 

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused
 from kimi_mcp.media.fetch import fetch
-from kimi_mcp.media.fetched_body import Fetched
+from kimi_mcp.media.fetched_body import FetchedBody
 
 PUBLIC = "93.184.216.34"
 """An address that is public; nothing is ever sent there: `Site.connect` goes to loopback instead."""
@@ -148,7 +148,7 @@ async def site(authority: Authority, **pages: Handler) -> AsyncIterator[Site]:
         await server.wait_closed()
 
 
-async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> Fetched:
+async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> FetchedBody:
     with anyio.fail_after(10):
         return await fetch(
             url,

@@ -13,7 +13,7 @@ from kimi_mcp.core.errors import ContextTooLong, InvalidArguments, KimiError, Me
 from kimi_mcp.media import open_path
 from kimi_mcp.media import search as search
 from kimi_mcp.media.roots import find_roots
-from kimi_mcp.media.search import Bounds
+from kimi_mcp.media.search import SearchLimits
 from kimi_mcp.media.text_files import TextFile, as_context, gather_texts
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gather(root: Path) -> Gather:
-    def gather(*patterns: str, most_tokens: int = 100_000, bounds: Bounds | None = None) -> dict[str, str]:
+    def gather(*patterns: str, most_tokens: int = 100_000, bounds: SearchLimits | None = None) -> dict[str, str]:
         roots = find_roots(str(root), working=str(root))
         files = gather_texts(patterns, roots, most_tokens=most_tokens, bounds=bounds)
         return {file.path: file.text for file in files}
@@ -279,12 +279,14 @@ def test_what_just_fits_is_taken(root: Path, gather: Gather) -> None:
 
 def test_a_search_stops_at_its_bounds(root: Path, gather: Gather) -> None:
     write(root, *(f"d{n % 7}/{n}.txt" for n in range(60)))
-    assert len(gather("**/*.txt", "**/*.txt", "d1/*.txt", bounds=Bounds(visits=80))) == 60, "folders are listed once"
+    assert len(gather("**/*.txt", "**/*.txt", "d1/*.txt", bounds=SearchLimits(visits=80))) == 60, (
+        "folders are listed once"
+    )
     with pytest.raises(InvalidArguments, match=r"lead through more than 20,000 names"):
-        gather("**/*.txt", bounds=Bounds(visits=40))
+        gather("**/*.txt", bounds=SearchLimits(visits=40))
     ticks = iter(range(1000))
     with pytest.raises(InvalidArguments, match="could not be followed within 10 seconds"):
-        gather("**/*.txt", bounds=Bounds(clock=lambda: float(next(ticks))))
+        gather("**/*.txt", bounds=SearchLimits(clock=lambda: float(next(ticks))))
 
 
 def test_a_search_does_not_enter_what_the_glob_can_not_reach(

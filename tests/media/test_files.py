@@ -18,7 +18,7 @@ import pytest
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused, TooManyFiles
 from kimi_mcp.media import open_path
-from kimi_mcp.media.files import Opened, open_within
+from kimi_mcp.media.files import OpenFile, open_within
 from kimi_mcp.media.roots import Roots, find_roots
 
 SECRET = "what stands outside"
@@ -393,5 +393,5 @@ def test_a_swapping_link_never_leads_outside(swap: str, path: str, tree: SimpleN
 
 def test_an_opened_file_shows_its_name_and_not_where_it_lies(tree: SimpleNamespace) -> None:
     with open_within("a.txt", tree.roots) as file:
-        assert isinstance(file, Opened)
+        assert isinstance(file, OpenFile)
         assert repr(file) == "Opened(name='a.txt', size=6)"

@@ -12,7 +12,7 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Completion, Request, ToolCall, Turn, user
-from kimi_mcp.policy import Gathered, Refusal
+from kimi_mcp.policy import PolicyContext, PolicyRefusal
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.dialects import DIALECTS, Dialect, Served
@@ -58,10 +58,10 @@ def a_day_of(profile: Profile) -> date:
     return TODAY if until is None or until > TODAY else until - timedelta(days=30)
 
 
-def world(profile: Profile, **changes: Any) -> Gathered:
+def world(profile: Profile, **changes: Any) -> PolicyContext:
     provider = profile.provider
     said = {"day": a_day_of(profile), "base_url": provider.base_url, "allowed_providers": (provider.id,), **changes}
-    return Gathered(**said)
+    return PolicyContext(**said)
 
 
 def asking(**changes: Any) -> Request:
@@ -74,9 +74,9 @@ def planned(request: Request, profile: Profile, **changes: Any) -> Plan:
     return decision
 
 
-def refused(request: Request, profile: Profile, **changes: Any) -> Refusal:
+def refused(request: Request, profile: Profile, **changes: Any) -> PolicyRefusal:
     decision = policy.decide(request, profile, world(profile, **changes))
-    assert isinstance(decision, Refusal), decision
+    assert isinstance(decision, PolicyRefusal), decision
     return decision
 
 

@@ -12,7 +12,7 @@ from kimi_mcp import policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Request, Turn, system, user
-from kimi_mcp.policy import Refusal
+from kimi_mcp.policy import PolicyRefusal
 from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import (
     CALL,
@@ -76,8 +76,8 @@ def test_every_request_gets_a_plan_or_a_refusal_and_strict_changes_nothing_that_
             assert strict.rule in {adjustment.rule for adjustment in mended.adjustments}
 
 
-def _is_whole(decision: Plan | Refusal, request: Request, at: Profile) -> None:
-    if isinstance(decision, Refusal):
+def _is_whole(decision: Plan | PolicyRefusal, request: Request, at: Profile) -> None:
+    if isinstance(decision, PolicyRefusal):
         assert decision.message
         assert decision.fix
         assert "{" not in decision.message + decision.fix
@@ -110,7 +110,7 @@ def test_the_simulator_takes_every_plan_and_understands_what_was_meant(at: Profi
     taken = 0
     for strict, request in itertools.product((False, True), SWEEP):
         plan = policy.decide(request, at, world(at, strict=strict))
-        if isinstance(plan, Refusal):
+        if isinstance(plan, PolicyRefusal):
             continue
         chat = judged(plan)
         taken += 1
@@ -201,7 +201,7 @@ ODD: dict[str, Request] = {
 def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) -> None:
     for at in PROFILES:
         decision = policy.decide(request_, at, world(at, strict=strict))
-        assert isinstance(decision, Plan | Refusal)
+        assert isinstance(decision, Plan | PolicyRefusal)
         if isinstance(decision, Plan):
             encode(decision)
 
@@ -209,7 +209,7 @@ def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) ->
 @pytest.mark.parametrize("url", ["http://[::1", "", "not a url", "https://", "http://[bad]/v1", "//x", "\x00"])
 def test_a_base_url_that_is_none_raises_nothing(url: str) -> None:
     at = profile("moonshot", "kimi-k2.6")
-    assert isinstance(policy.decide(asking(), at, world(at, base_url=url)), Plan | Refusal)
+    assert isinstance(policy.decide(asking(), at, world(at, base_url=url)), Plan | PolicyRefusal)
 
 
 def test_a_tool_without_parameters_is_kept_where_the_simulator_takes_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 from kimi_mcp import catalogue, policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import MediaPart, Request, TextPart, Turn, system, user
-from kimi_mcp.policy import Refusal
+from kimi_mcp.policy import PolicyRefusal
 from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import (
     CALL,
@@ -525,7 +525,7 @@ def test_a_system_prompt_of_ones_own_is_nobodys_fault(own: str) -> None:
 def test_the_subscription_endpoint_is_refused_before_anything_else(url: str) -> None:
     for strict in (False, True):
         refusal = policy.admit(world(K26, base_url=url, strict=strict))
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, PolicyRefusal)
         assert refusal.rule == "endpoint-allowed"
         assert "KIMI_BASE_URL" in refusal.fix
         assert refused(asking(sampling={"temperature": 0}), K26, base_url=url) == refusal
@@ -546,7 +546,7 @@ def test_other_endpoints_are_not_the_subscriptions(url: str) -> None:
 
 def test_a_provider_that_the_operator_did_not_allow_is_refused() -> None:
     refusal = policy.admit(world(K26, provider_asked="novita", allowed_providers=("moonshot", "nim")))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, PolicyRefusal)
     assert refusal.rule == "provider-allowed"
     assert "moonshot" in refusal.message
     assert "KIMI_ALLOWED_PROVIDERS" in refusal.fix

@@ -10,8 +10,8 @@ import httpcore2
 
 from kimi_mcp.catalogue import load
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
-from kimi_mcp.provider.decoding import Fold
-from kimi_mcp.provider.inline_media import Inline
+from kimi_mcp.provider.decoding import StreamAccumulator
+from kimi_mcp.provider.inline_media import InlineMedium
 from kimi_mcp.simulator import Simulator
 
 KEY = "sk-Qx7pLm3Zr9Wv2Tn8Kd5Hs4Jf6Bg1Yc0Ea"
@@ -80,7 +80,7 @@ class Asked:
     """One call, as its caller sees it."""
 
     def __init__(self) -> None:
-        self.fold = Fold()
+        self.fold = StreamAccumulator()
         self.attempts: list[int] = []
         self.waits: list[tuple[float, str]] = []
         self.sent = 0
@@ -98,7 +98,7 @@ async def ask(
     prompt: str | None = None,
     key: str | None = KEY,
     provider: str = "moonshot",
-    inline: Inline | None = None,
+    inline: InlineMedium | None = None,
 ) -> Asked:
     """Make one call, with a picture where one is given, and keep whatever comes of it."""
     asked = Asked()

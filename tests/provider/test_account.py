@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from kimi_mcp.provider.decoding import Fold
-from kimi_mcp.provider.rate_limits import Account, limit_in
+from kimi_mcp.provider.decoding import StreamAccumulator
+from kimi_mcp.provider.rate_limits import AccountLimits, limit_in
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import BODY, SHORT, Clock, ask, endpoint, upstream
 
@@ -34,7 +34,7 @@ def test_a_refusal_names_its_limit(message: str, limit: tuple[str, int] | None) 
 
 
 def test_nothing_is_held_back_before_a_refusal() -> None:
-    account = Account(Clock())
+    account = AccountLimits(Clock())
     for _ in range(1_000):
         account.sent(100_000)
     assert account.wait_for(1_000_000) == 0
@@ -42,7 +42,7 @@ def test_nothing_is_held_back_before_a_refusal() -> None:
 
 def test_requests_are_remembered_for_a_minute_though_nobody_asks_for_them() -> None:
     clock = Clock()
-    account = Account(clock)
+    account = AccountLimits(clock)
     for _ in range(100_000):
         account.sent(1_000)
         clock.now += 1
@@ -52,7 +52,7 @@ def test_requests_are_remembered_for_a_minute_though_nobody_asks_for_them() -> N
 
 def test_requests_wait_until_the_oldest_of_the_minute_is_a_minute_old() -> None:
     clock = Clock()
-    account = Account(clock)
+    account = AccountLimits(clock)
     for _ in range(3):
         account.sent(10)
         clock.now += 10
@@ -64,7 +64,7 @@ def test_requests_wait_until_the_oldest_of_the_minute_is_a_minute_old() -> None:
 
 def test_tokens_are_counted_as_they_are_asked_for() -> None:
     clock = Clock()
-    account = Account(clock)
+    account = AccountLimits(clock)
     account.sent(600)
     clock.now += 20
     account.sent(300)
@@ -76,7 +76,7 @@ def test_tokens_are_counted_as_they_are_asked_for() -> None:
 
 def test_what_the_provider_asks_to_wait_holds_for_everyone() -> None:
     clock = Clock()
-    account = Account(clock)
+    account = AccountLimits(clock)
     account.refused(None, 7)
     assert account.wait_for(1) == 7
     clock.now += 7
@@ -85,7 +85,7 @@ def test_what_the_provider_asks_to_wait_holds_for_everyone() -> None:
 
 def test_a_limit_is_forgotten_when_there_was_no_refusal_for_long() -> None:
     clock = Clock()
-    account = Account(clock)
+    account = AccountLimits(clock)
     account.refused(("requests", 1), None)
     account.refused(("at-once", 2), None)
     account.sent(1)
@@ -109,7 +109,7 @@ async def test_a_request_that_yields_waits_for_the_minute_and_one_that_does_not_
     await ask(up, sim)
     waits: list[tuple[float, str]] = []
     before = clock.now
-    fold = Fold()
+    fold = StreamAccumulator()
     await up.stream(
         endpoint(sim.base_url), BODY, fold, yields=True, on_wait=lambda seconds, why: waits.append((seconds, why))
     )
@@ -136,4 +136,4 @@ async def test_many_that_yield_leave_a_place_for_one_that_does_not(sim: Simulato
 
 
 async def _one_of_many(up, sim: Simulator, body: dict) -> None:
-    await up.stream(endpoint(sim.base_url), body, Fold(), yields=True)
+    await up.stream(endpoint(sim.base_url), body, StreamAccumulator(), yields=True)

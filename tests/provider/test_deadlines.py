@@ -13,7 +13,7 @@ import pytest
 
 from kimi_mcp.provider import Deadlines, Upstream
 from kimi_mcp.provider.connections import LARGE_READ, PacedStream
-from kimi_mcp.provider.inline_media import Inline
+from kimi_mcp.provider.inline_media import InlineMedium
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import OPEN, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.provider.loopback import response, saying
@@ -69,7 +69,7 @@ async def test_slow_tokens_are_no_silence(sim: Simulator) -> None:
 
 
 async def test_a_body_that_is_still_being_sent_is_no_silence() -> None:
-    picture = Inline(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
+    picture = InlineMedium(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
     answer = response(b'data: {"choices":[{"index":0,"delta":{"content":"Hi."},"finish_reason":"stop"}]}\n\n')
     async with saying(answer, reads_mb_every_s=0.02) as slow:
         began = anyio.current_time()
@@ -81,7 +81,7 @@ async def test_a_body_that_is_still_being_sent_is_no_silence() -> None:
 
 
 async def test_a_body_that_nobody_takes_is_a_timeout() -> None:
-    picture = Inline(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
+    picture = InlineMedium(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
     async with saying(b"", reads_mb_every_s=3_600) as stuck:
         with anyio.fail_after(5):
             asked = await ask(upstream(deadlines=SOON), stuck.base_url, prompt=picture.placeholder, inline=picture)

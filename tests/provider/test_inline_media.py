@@ -10,33 +10,33 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import PathRefused
-from kimi_mcp.provider.inline_media import WINDOW, Inline, Streamed, spliced
+from kimi_mcp.provider.inline_media import WINDOW, InlineMedium, StreamedBody, spliced
 
 SIZES = [0, 1, 2, 3, 4, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 2, 2 * WINDOW, 3 * WINDOW - 2]
 
 
-def inline(content: bytes, mime: str = "image/png", reads: list[tuple[int, int]] | None = None) -> Inline:
+def inline(content: bytes, mime: str = "image/png", reads: list[tuple[int, int]] | None = None) -> InlineMedium:
     def read_at(offset: int, length: int) -> bytes:
         if reads is not None:
             reads.append((offset, length))
         return content[offset : offset + length]
 
-    return Inline(mime=mime, size=len(content), read_at=read_at)
+    return InlineMedium(mime=mime, size=len(content), read_at=read_at)
 
 
 def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def body(*media: Inline, text: str = "What is it?") -> bytes:
+def body(*media: InlineMedium, text: str = "What is it?") -> bytes:
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": each.placeholder}} for each in media]
     said = {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}], "stream": True}
     return json.dumps(said, ensure_ascii=False).encode()
 
 
-def sent(body: bytes, *media: Inline) -> Streamed:
+def sent(body: bytes, *media: InlineMedium) -> StreamedBody:
     made = spliced(body, {each.placeholder: each for each in media})
-    assert isinstance(made, Streamed)
+    assert isinstance(made, StreamedBody)
     return made
 
 
@@ -120,12 +120,12 @@ def test_what_goes_wrong_while_reading_is_raised_to_whoever_sends() -> None:
             raise PathRefused("`a.png` became shorter while it was read.", fix="Call again.")
         return bytes(WINDOW)
 
-    medium = Inline(mime="image/png", size=2 * WINDOW, read_at=read_at)
+    medium = InlineMedium(mime="image/png", size=2 * WINDOW, read_at=read_at)
     pieces = sent(body(medium), medium).pieces()
     with pytest.raises(PathRefused, match="became shorter"):
         list(pieces)
 
 
 def test_a_read_that_brings_too_little_never_passes_for_the_medium() -> None:
-    medium = Inline(mime="image/png", size=10, read_at=lambda offset, length: b"short")
+    medium = InlineMedium(mime="image/png", size=10, read_at=lambda offset, length: b"short")
     assert len(b"".join(medium.pieces())) != medium.length, "the length that was announced is not met: it fails"

@@ -12,7 +12,7 @@ import pytest
 
 from kimi_mcp.catalogue import load
 from kimi_mcp.core.errors import KimiError, NotConfigured
-from kimi_mcp.provider.error_bodies import Told, read_error, scrub
+from kimi_mcp.provider.error_bodies import ProviderError, read_error, scrub
 from kimi_mcp.provider.error_mapping import refusal
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
@@ -137,7 +137,7 @@ DOCUMENTED: list[tuple[int | None, str, str, str, str]] = [
 def test_every_documented_error_has_its_code_and_names_its_mend(
     status: int | None, kind: str, message: str, code: str, mend: str
 ) -> None:
-    told = Told(kind=kind.lower(), message=message)
+    told = ProviderError(kind=kind.lower(), message=message)
     fault = refusal(told, status=status, provider=load().providers["moonshot"], host="api.moonshot.ai", key=KEY)
     assert fault.error.code == code
     assert mend in fault.error.fix
@@ -146,7 +146,7 @@ def test_every_documented_error_has_its_code_and_names_its_mend(
 
 
 def test_a_provider_without_a_key_variable_of_its_own_is_told_of_the_common_one() -> None:
-    fault = refusal(Told(), status=401, provider=load().providers["vllm"], host="localhost:8000", key=None)
+    fault = refusal(ProviderError(), status=401, provider=load().providers["vllm"], host="localhost:8000", key=None)
     assert "KIMI_API_KEY" in fault.error.fix
     assert "localhost:8000" in fault.error.fix
 
@@ -166,12 +166,12 @@ def test_a_provider_without_a_key_variable_of_its_own_is_told_of_the_common_one(
     ],
 )
 def test_an_error_is_read_in_every_form_that_providers_give_it(body: Any, kind: str, message: str) -> None:
-    assert read_error(json.dumps(body).encode()) == Told(kind=kind, message=message)
+    assert read_error(json.dumps(body).encode()) == ProviderError(kind=kind, message=message)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 60_000, b'{"error"'])
 def test_a_body_that_is_no_json_says_nothing(body: bytes) -> None:
-    assert read_error(body) == Told()
+    assert read_error(body) == ProviderError()
 
 
 def _written(key: str) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider import Upload
-from kimi_mcp.provider.inline_media import Inline
+from kimi_mcp.provider.inline_media import InlineMedium
 from tests.provider.asking import Asked, ask, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import Handler, kept_open, request_of, serving
@@ -34,8 +34,8 @@ def refusal(status: int) -> bytes:
     return kept_open(body, status=f"{status} No", kind="application/json")
 
 
-def picture(read_at: Any = lambda at, length: bytes(length)) -> Inline:
-    return Inline(mime="image/png", size=SIZE, read_at=read_at)
+def picture(read_at: Any = lambda at, length: bytes(length)) -> InlineMedium:
+    return InlineMedium(mime="image/png", size=SIZE, read_at=read_at)
 
 
 def clip(chunks: Callable[[], Iterator[bytes]]) -> Upload:

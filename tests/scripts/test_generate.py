@@ -181,7 +181,7 @@ def test_every_error_code_is_told() -> None:
 def test_the_line_that_the_readme_shows_is_what_the_policy_says() -> None:
     profile = catalogue.load().profile("simulator", "kimi-k2.5")
     assert profile is not None
-    gathered = policy.Gathered(
+    gathered = policy.PolicyContext(
         day=date(2026, 11, 23), base_url=profile.provider.base_url, allowed_providers=(profile.provider.id,)
     )
     request = Request(mode="thinking", turns=(user("?"),), sampling={"temperature": 0.3})

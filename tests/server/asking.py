@@ -36,9 +36,9 @@ from mcp_types import (
 
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.runs import Runs
-from kimi_mcp.server.app import House, build_server
+from kimi_mcp.server.app import ServerState, build_server
 from kimi_mcp.server.tools import OUTPUT_SCHEMA
-from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.server.stdio.peer import HELLO, Peer
 
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "auto"}
@@ -186,7 +186,7 @@ class Kimi:
     """A client of a server that runs in this process."""
 
     client: Client
-    house: House
+    house: ServerState
 
     @property
     def runs(self) -> Runs:
@@ -224,13 +224,15 @@ def environment(sim: Simulator | None, provider: str | None, **variables: str) -
     return told | variables
 
 
-def _server(sim: Simulator | None, provider: str | None, **variables: str) -> tuple[Server[House], list[House]]:
+def _server(
+    sim: Simulator | None, provider: str | None, **variables: str
+) -> tuple[Server[ServerState], list[ServerState]]:
     """A server, and where its house will stand once it runs."""
     server = build_server(read_settings(environment(sim, provider, **variables)))
-    lifespan, houses = server.lifespan, list[House]()
+    lifespan, houses = server.lifespan, list[ServerState]()
 
     @asynccontextmanager
-    async def noted(whom: Server[House]) -> AsyncIterator[House]:
+    async def noted(whom: Server[ServerState]) -> AsyncIterator[ServerState]:
         async with lifespan(whom) as house:
             houses.append(house)
             yield house
@@ -306,12 +308,12 @@ async def raw_process(
         await started.aclose()
 
 
-def chats(sim: Simulator) -> list[Received]:
+def chats(sim: Simulator) -> list[ReceivedRequest]:
     """The chat requests that arrived."""
     return [request for request in sim.requests if request.path.endswith("/chat/completions")]
 
 
-def body(request: Received) -> dict[str, Any]:
+def body(request: ReceivedRequest) -> dict[str, Any]:
     """Its body, which is an object."""
     assert request.body is not None
     return dict(request.body)
@@ -344,7 +346,7 @@ def forms(secret: str) -> list[str]:
 class Line:
     """The bare messages between a host and a server in this process, as the handshake era writes them."""
 
-    def __init__(self, streams: Any, house: House) -> None:
+    def __init__(self, streams: Any, house: ServerState) -> None:
         self._read, self._write = streams
         self.house = house
 

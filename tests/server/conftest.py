@@ -8,7 +8,7 @@ from datetime import date
 import anyio
 import pytest
 
-from kimi_mcp.pipeline.pipeline import Engine
+from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import ERAS
 
@@ -28,7 +28,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 def day(monkeypatch: pytest.MonkeyPatch) -> date:
     """The server believes that it is the day of the simulator's facts, whenever the tests run."""
     facts_day = date(2026, 11, 23)
-    monkeypatch.setattr(Engine.__init__, "__kwdefaults__", {"day": lambda: facts_day})
+    monkeypatch.setattr(Pipeline.__init__, "__kwdefaults__", {"day": lambda: facts_day})
     return facts_day
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.media.specimens import CLIPS, drawing, saved
 from tests.server.asking import body, chats
 
@@ -33,18 +33,18 @@ def data_uri(content: bytes, mime: str = "image/png") -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
-def parts(request: Received) -> list[dict[str, Any]]:
+def parts(request: ReceivedRequest) -> list[dict[str, Any]]:
     """The parts of the last user message."""
     content = body(request)["messages"][-1]["content"]
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
-def urls(request: Received) -> list[str]:
+def urls(request: ReceivedRequest) -> list[str]:
     """The media URLs of the last user message, in order."""
     return [part[part["type"]]["url"] for part in parts(request) if part["type"] != "text"]
 
 
-def contents(sim: Simulator, request: Received | None = None) -> list[bytes]:
+def contents(sim: Simulator, request: ReceivedRequest | None = None) -> list[bytes]:
     """The media of a chat request (the last one) as the provider has them: inlined, or uploaded before."""
     found: list[bytes] = []
     for url in urls(request or chats(sim)[-1]):
@@ -65,7 +65,7 @@ def hashes_in(answer: str) -> list[str]:
     return [line.rpartition("sha256 ")[2].rstrip(".") for line in answer.splitlines() if line.startswith("Media: ")]
 
 
-def uploads(sim: Simulator) -> list[Received]:
+def uploads(sim: Simulator) -> list[ReceivedRequest]:
     """The files that were sent."""
     return [one for one in sim.requests if (one.method, one.path) == ("POST", "/v1/files")]
 

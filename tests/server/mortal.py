@@ -16,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from kimi_mcp.server.entry_point import serve
-from kimi_mcp.swarm.concurrency import Launch, Pace
+from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 
 
 def die_at(when: str, number: int) -> None:
@@ -33,7 +33,7 @@ def die_at(when: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    Pace.__init__.__defaults__ = (Launch(every_s=0), anyio.sleep)
+    SwarmConcurrency.__init__.__defaults__ = (LaunchSchedule(every_s=0), anyio.sleep)
     if sys.argv[1:]:
         die_at(sys.argv[1], int(sys.argv[2]))
     serve()

@@ -12,11 +12,11 @@ import pytest
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.budgets import Limits
-from kimi_mcp.runs.recorder import Writer
+from kimi_mcp.runs.budgets import SpendingLimits
+from kimi_mcp.runs.recorder import RunRecorder
 from kimi_mcp.runs.store import database
 from kimi_mcp.runs.store.paths import FILE
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server import app
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.keeping import opened
@@ -91,13 +91,13 @@ def _folder_for_file(data: Path) -> None:
 async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:
-    looks, hold = [0], Limits.hold
+    looks, hold = [0], SpendingLimits.hold
 
-    async def counted(limits: Limits, *given: Any) -> None:
+    async def counted(limits: SpendingLimits, *given: Any) -> None:
         await hold(limits, *given)
         looks[0] += 1
 
-    monkeypatch.setattr(Limits, "hold", counted)
+    monkeypatch.setattr(SpendingLimits, "hold", counted)
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     sim.play({**HELD, "times": "always"})
     async with line(sim) as host:
@@ -177,9 +177,9 @@ async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
         await end.wait()
         return Outcome(status="completed", answer="Done.")
 
-    journal, run = Journal(None), Run(caller="a test", tool="kimi_think", prompt="p")
+    journal, run = RunStore(None), Run(caller="a test", tool="kimi_think", prompt="p")
     async with anyio.create_task_group() as tasks:
-        runs = Runs(tasks, journal, limits=Limits(call_usd=1.0, dearest=dearest))  # type: ignore[arg-type]
+        runs = Runs(tasks, journal, limits=SpendingLimits(call_usd=1.0, dearest=dearest))  # type: ignore[arg-type]
         runs.start(run, work)
         with anyio.fail_after(10):
             while looked[0] < 5:
@@ -212,16 +212,16 @@ async def test_a_run_that_fails_by_a_fault_of_ours_is_told_so_and_ends_no_other(
         await end.wait()
         return Outcome(status="completed", answer="Done.")
 
-    written = Writer.write_end
+    written = RunRecorder.write_end
 
-    async def write_end(writer: Writer, run: Run) -> None:
+    async def write_end(writer: RunRecorder, run: Run) -> None:
         if run is failing and where != "in its work":
             raise LookupError("of our own making")
         await written(writer, run)
 
-    monkeypatch.setattr(Writer, "write_end", write_end)
+    monkeypatch.setattr(RunRecorder, "write_end", write_end)
     failing, other = (Run(caller="a test", tool="kimi_think", prompt="p") for _ in range(2))
-    journal = Journal(None)
+    journal = RunStore(None)
     async with anyio.create_task_group() as tasks:
         runs = Runs(tasks, journal)
         runs.start(failing, fail)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.decoding import StreamAccumulator
 from tests.provider.hostile import BODIES, BROKEN, CUT, FRAMED, HEADS, ODD, REFUSED, SLOW, TABLE, serve
 from tests.server.asking import KEY, Kimi, Result, served
 
@@ -58,7 +58,7 @@ async def ask_often(kimi: Kimi, name: str) -> int:
     """Call a few times; how many answers are in memory afterwards."""
     for number in range(5):
         await kimi.instant(f"Greet me {number} times, <{name}>.")
-    return sum(isinstance(one, Fold) for one in gc.get_objects())
+    return sum(isinstance(one, StreamAccumulator) for one in gc.get_objects())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.runs.store.records import Record
+from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator, playback
 from kimi_mcp.simulator.faults import Step
@@ -66,7 +66,7 @@ def tale(draw: random.Random, words: int) -> str:
     return "".join(draw.choice(WORDS) for _ in range(words))
 
 
-def lost(record: Record, pieces: Sequence[tuple[float, str, str]], killed: float) -> float:
+def lost(record: RunRecord, pieces: Sequence[tuple[float, str, str]], killed: float) -> float:
     """How old the oldest text is that was lost, in seconds before the kill; 0 where none was."""
     for kind, kept in (("reasoning_content", record.outcome.reasoning or ""), ("content", record.outcome.answer)):
         whole = text(pieces, kind)

@@ -15,10 +15,10 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server import app
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.swarm.limits import Limits
+from kimi_mcp.swarm.limits import SwarmLimits
 from tests.runs.store.keeping import begin, in_thread, opened
 from tests.server.asking import KEY, Result, chats, raw_process, served
 from tests.server.stdio.peer import Peer
@@ -291,7 +291,7 @@ async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator
         peer.process.kill()
         await peer.leaves()
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
-        file.execute("UPDATE runs SET lived_s = ?, started_at = started_at - 864000", (Limits().seconds,))
+        file.execute("UPDATE runs SET lived_s = ?, started_at = started_at - 864000", (SwarmLimits().seconds,))
     async with served(sim) as kimi:
         result = await kimi.run(run_id, "wait", wait_s=10)
     assert result.status == "partial"
@@ -329,7 +329,7 @@ async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Si
 async def test_one_that_another_version_left_keeps_no_other_from_going_on(
     sim: Simulator, left: Leaving, task: Any
 ) -> None:
-    odd = Journal(Path(os.environ["KIMI_DATA_DIR"]))
+    odd = RunStore(Path(os.environ["KIMI_DATA_DIR"]))
     await begin(odd, "run_odd", tool="kimi_swarm", resumable=True, request={"task": task})
     await odd.aclose(unfinished=True)
     run_id = await left()

@@ -33,11 +33,11 @@ async def whole(kimi: Kimi, run_id: str, of: str) -> str:
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator answers as long as it is told, whatever the token limit says."""
     from kimi_mcp.simulator import answers
-    from kimi_mcp.simulator.answers import Answer
+    from kimi_mcp.simulator.answers import ScriptedAnswer
 
-    def unlimited(chat: object, reasoning: str | None, content: str, calls: object, **more: object) -> Answer:
+    def unlimited(chat: object, reasoning: str | None, content: str, calls: object, **more: object) -> ScriptedAnswer:
         del chat, calls, more
-        return Answer(
+        return ScriptedAnswer(
             reasoning=reasoning,
             content=content,
             tool_calls=(),

@@ -18,7 +18,7 @@ from kimi_mcp.core.types import MediaPart, TextPart, Turn
 from kimi_mcp.media.fetch import fetch
 from kimi_mcp.runs.store.records import turn_as_json
 from kimi_mcp.server.app import _call_key
-from kimi_mcp.server.tools import TOOLS, Vision
+from kimi_mcp.server.tools import TOOLS, VisionArguments
 from kimi_mcp.simulator import Simulator
 from tests.media.sites import Authority, says, site
 from tests.media.specimens import CLIPS, drawing, samples, saved
@@ -381,7 +381,7 @@ async def test_a_long_data_uri_is_read_whatever_its_line_ends(sim: Simulator, br
 
 def test_telling_the_same_call_again_copies_no_picture() -> None:
     uri = data_uri(bytes(12_000_000))
-    ask = Vision(prompt="What is it?", images=[uri])
+    ask = VisionArguments(prompt="What is it?", images=[uri])
     tracemalloc.start()
     try:
         key = _call_key(TOOLS["kimi_vision"], ask)
@@ -389,12 +389,12 @@ def test_telling_the_same_call_again_copies_no_picture() -> None:
     finally:
         tracemalloc.stop()
     same, others = (
-        Vision(prompt="What is it?", images=[str(uri)]),
+        VisionArguments(prompt="What is it?", images=[str(uri)]),
         (
-            Vision(prompt="What is it?", images=[uri, uri]),
-            Vision(prompt="What is it?", images=[uri[:-1] + "B"]),
-            Vision(prompt="What is it?", images=[uri], system="null"),
-            Vision(prompt="What is it?", images=[uri], max_tokens=20_000),
+            VisionArguments(prompt="What is it?", images=[uri, uri]),
+            VisionArguments(prompt="What is it?", images=[uri[:-1] + "B"]),
+            VisionArguments(prompt="What is it?", images=[uri], system="null"),
+            VisionArguments(prompt="What is it?", images=[uri], max_tokens=20_000),
         ),
     )
     assert _call_key(TOOLS["kimi_vision"], same) == key

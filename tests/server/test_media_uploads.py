@@ -12,8 +12,8 @@ import anyio.lowlevel
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from kimi_mcp.media.files import Opened
-from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.media.files import OpenFile
+from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.server.asking import Kimi, Result, body, chats, line, served
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, picture, uploads, urls, write
 
@@ -37,7 +37,7 @@ async def watch(kimi: Kimi, video: str, **arguments: Any) -> Result:
     return await kimi.call("kimi_video", {"prompt": "What happens?", "video": video, **arguments})
 
 
-def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[Received]:
+def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[ReceivedRequest]:
     return [one for one in sim.requests if one.method == method and one.path.startswith(path)]
 
 
@@ -368,9 +368,9 @@ async def test_an_upload_outlives_a_host_whose_clock_ran_out(sim: Simulator, mod
 
 def _on_read(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], object]) -> None:
     """Do something once, just before the first read behind an offset that comes after that many bytes were read."""
-    whole, read = Opened.read_at, [0]
+    whole, read = OpenFile.read_at, [0]
 
-    def counted(self: Opened, offset: int, count: int) -> bytes:
+    def counted(self: OpenFile, offset: int, count: int) -> bytes:
         if 0 <= read[0] < at and read[0] + count >= at:
             read[0] = -1
             act()
@@ -378,7 +378,7 @@ def _on_read(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], object]
             read[0] += count
         return whole(self, offset, count)
 
-    monkeypatch.setattr(Opened, "read_at", counted)
+    monkeypatch.setattr(OpenFile, "read_at", counted)
 
 
 def _padded(size: int) -> bytes:

@@ -11,8 +11,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ResourceTemplateReference
 
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.runs.store.records import Entry
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.records import RunEntry
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, line, served
@@ -45,10 +45,10 @@ async def offered(kimi: Kimi, typed: str, template: str = RUN, name: str = "id")
 
 async def somebody_elses(folder: Path, count: int = 1, caller: str = "somebody else") -> list[str]:
     """Runs that another server wrote down, the newest first."""
-    journal, ids = Journal(folder), [f"run_{number:024x}" for number in range(count)]
+    journal, ids = RunStore(folder), [f"run_{number:024x}" for number in range(count)]
     for number, run_id in enumerate(ids):
         outcome = Outcome(status="completed", run_id=run_id, answer="theirs", reasoning="secretly")
-        entry = Entry(
+        entry = RunEntry(
             id=run_id,
             caller=caller,
             host=None,

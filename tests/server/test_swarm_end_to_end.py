@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import body, chats, raw_process, served
 from tests.server.stdio.peer import HELLO
@@ -79,7 +79,7 @@ async def test_a_file_that_is_not_there_is_said_to_be(sim: Simulator, tmp_path: 
 
 async def written_down(run_id: str, steps: int) -> None:
     """Return once so many steps of a run are in the journal with what they brought."""
-    journal = Journal(Path(os.environ["KIMI_DATA_DIR"]))
+    journal = RunStore(Path(os.environ["KIMI_DATA_DIR"]))
     try:
         with anyio.fail_after(20):
             while sum(step.result is not None for step in await journal.steps_of(run_id)) < steps:

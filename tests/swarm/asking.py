@@ -16,13 +16,13 @@ import anyio
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import read_settings
-from kimi_mcp.pipeline.pipeline import Engine
+from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.steps import PassingSteps, Steps
-from kimi_mcp.runs.store.store import Journal
-from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.runs.store.store import RunStore
+from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import Launch, Pace
+from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 from kimi_mcp.swarm.tool_interface import NoTools, Toolbox
 
 LEADS = "You lead a swarm"
@@ -96,10 +96,10 @@ class Tools:
 
 
 @asynccontextmanager
-async def engine_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Engine]:
+async def engine_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Pipeline]:
     """The engine, told to ask the simulator."""
     told = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
-    engine = Engine(read_settings(told | variables))
+    engine = Pipeline(read_settings(told | variables))
     try:
         yield engine
     finally:
@@ -107,9 +107,9 @@ async def engine_for(sim: Simulator, provider: str = "simulator", **variables: s
 
 
 @asynccontextmanager
-async def housed(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[tuple[Engine, Runs]]:
+async def housed(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[tuple[Pipeline, Runs]]:
     """The engine, and where runs live; what is left of them ends with it."""
-    journal = Journal(None)
+    journal = RunStore(None)
     try:
         async with engine_for(sim, provider, **variables) as engine, anyio.create_task_group() as tasks:
             yield engine, Runs(tasks, journal)
@@ -118,9 +118,9 @@ async def housed(sim: Simulator, provider: str = "simulator", **variables: str) 
         await journal.aclose()
 
 
-def quick(places: int = 64) -> Pace:
+def quick(places: int = 64) -> SwarmConcurrency:
     """A pace that launches everybody at once and never waits long."""
-    return Pace(places, Launch(every_s=0), sleep=_at_once)
+    return SwarmConcurrency(places, LaunchSchedule(every_s=0), sleep=_at_once)
 
 
 async def _at_once(seconds: float) -> None:
@@ -134,7 +134,7 @@ async def swarm(
     *,
     steps: Steps | None = None,
     tools: Tools | None = None,
-    pace: Pace | None = None,
+    pace: SwarmConcurrency | None = None,
     run: Run | None = None,
     provider: str = "simulator",
     variables: Mapping[str, str] | None = None,
@@ -189,7 +189,7 @@ def searching(task: str, *queries: str) -> list[dict[str, Any]]:
 # ── what was asked ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def chats(sim: Simulator, part: str = "") -> list[Received]:
+def chats(sim: Simulator, part: str = "") -> list[ReceivedRequest]:
     """The chat requests, or those whose last user message or system prompt holds that part."""
     found = [request for request in sim.requests if request.path.endswith("/chat/completions")]
     if not part:
@@ -197,13 +197,13 @@ def chats(sim: Simulator, part: str = "") -> list[Received]:
     return [request for request in found if part in task_of(request) or part in messages(request)[0]["content"]]
 
 
-def messages(request: Received) -> list[dict[str, Any]]:
+def messages(request: ReceivedRequest) -> list[dict[str, Any]]:
     assert request.body is not None
     found: Any = request.body["messages"]
     return found
 
 
-def task_of(request: Received) -> str:
+def task_of(request: ReceivedRequest) -> str:
     """The last user message."""
     return next(message["content"] for message in reversed(messages(request)) if message["role"] == "user")
 

@@ -8,7 +8,7 @@ from datetime import date
 import anyio
 import pytest
 
-from kimi_mcp.pipeline.pipeline import Engine
+from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.simulator import Simulator
 
 
@@ -20,7 +20,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def day(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine believes that it is the day of the simulator's facts, whenever the tests run."""
-    monkeypatch.setattr(Engine.__init__, "__kwdefaults__", {"day": lambda: date(2026, 11, 23)})
+    monkeypatch.setattr(Pipeline.__init__, "__kwdefaults__", {"day": lambda: date(2026, 11, 23)})
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from kimi_mcp.pipeline.pipeline import Call
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import Launch, Pace
+from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 from tests.swarm.asking import agents, chats, housed, quick, statuses, swarm
 
 TELL = "Tell me about {{item}}."
@@ -25,7 +25,7 @@ async def test_five_begin_at_once_and_then_one_at_a_time(monkeypatch: pytest.Mon
     async def sleep(seconds: float) -> None:
         waits.append(round(seconds, 1))
 
-    pace = Pace(64, Launch(at_once=5, every_s=0.7), sleep)
+    pace = SwarmConcurrency(64, LaunchSchedule(at_once=5, every_s=0.7), sleep)
     monkeypatch.setattr(anyio, "current_time", lambda: 1_000.0)
     for _ in range(8):
         await pace.launched()
@@ -33,12 +33,12 @@ async def test_five_begin_at_once_and_then_one_at_a_time(monkeypatch: pytest.Mon
 
 
 async def test_one_place_of_the_servers_is_left_for_others() -> None:
-    assert Pace(16).capacity == 15
-    assert Pace(1).capacity == 1, "but there is always one"
+    assert SwarmConcurrency(16).capacity == 15
+    assert SwarmConcurrency(1).capacity == 1, "but there is always one"
 
 
 async def test_a_wave_of_rate_limits_halves_once_and_successes_give_back_slowly() -> None:
-    pace = Pace(17)
+    pace = SwarmConcurrency(17)
     wave = pace.wave
     for _ in range(5):
         pace.limited(wave)

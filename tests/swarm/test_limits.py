@@ -11,8 +11,8 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, PassingSteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import Launch, Pace
-from kimi_mcp.swarm.limits import Ledger, Limits
+from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import Ledger, SwarmLimits
 from kimi_mcp.swarm.tool_interface import NoTools
 from tests.swarm.asking import (
     LEADS,
@@ -37,14 +37,16 @@ CONCLUDE = "Write your final message now"
 
 def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
     """Swarms get these limits."""
-    monkeypatch.setattr(Limits.__init__, "__kwdefaults__", {**(Limits.__init__.__kwdefaults__ or {}), **limits})
+    monkeypatch.setattr(
+        SwarmLimits.__init__, "__kwdefaults__", {**(SwarmLimits.__init__.__kwdefaults__ or {}), **limits}
+    )
 
 
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() -> None:
-    ledger = Ledger(Limits(usd=1.0))
+    ledger = Ledger(SwarmLimits(usd=1.0))
     leave = await ledger.leave(0.4, then=0.4, kept=0.1)
     assert (leave.granted, leave.limit) == (True, None)
     ledger.give_back(leave)
@@ -58,12 +60,12 @@ async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() 
 
 
 async def test_an_agent_that_has_not_begun_is_not_begun_for_nothing() -> None:
-    ledger = Ledger(Limits(usd=1.0))
+    ledger = Ledger(SwarmLimits(usd=1.0))
     assert not (await ledger.leave(0.6, then=0.6, kept=0.0, begins=True)).granted
 
 
 async def test_requests_at_once_never_spend_the_same_dollar() -> None:
-    ledger, most = Ledger(Limits(usd=1.0)), 0.0
+    ledger, most = Ledger(SwarmLimits(usd=1.0)), 0.0
     granted: list[bool] = []
     held = 0.0
 
@@ -89,7 +91,7 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
 
 
 async def test_without_a_limit_on_money_nobody_waits() -> None:
-    ledger = Ledger(Limits(usd=None))
+    ledger = Ledger(SwarmLimits(usd=None))
     for _ in range(100):
         assert (await ledger.leave(1e6, then=1e6, kept=0.0)).limit is None
 
@@ -163,7 +165,7 @@ async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
         "Tell me of {{item}}.",
         items=tuple(f"city {number}" for number in range(12)),
         steps=steps,
-        pace=Pace(64, Launch(at_once=2, every_s=60), sleep=sleep),
+        pace=SwarmConcurrency(64, LaunchSchedule(at_once=2, every_s=60), sleep=sleep),
         max_cost_usd=1.0 / 6,
     )
     assert len(chats(sim, "Tell me")) == 2

@@ -10,7 +10,7 @@ from kimi_mcp.core.errors import Cancelled
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import PassingSteps
-from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import tallied
 from tests.swarm.asking import Dying, Tools, agents, said, statuses, swarm
@@ -20,10 +20,10 @@ START = 1_795_510_000.0
 CANCELLED = Cancelled("The run was cancelled.", fix="Call again.")
 
 
-def recorded(steps: PassingSteps) -> list[Step]:
+def recorded(steps: PassingSteps) -> list[StepRecord]:
     """The steps as the journal gives them back, begun a second after each other."""
     return [
-        Step(
+        StepRecord(
             key=key,
             told=told,
             result=steps.results.get(key),
@@ -34,10 +34,10 @@ def recorded(steps: PassingSteps) -> list[Step]:
     ]
 
 
-def left(run: Run, before: Outcome) -> Record:
+def left(run: Run, before: Outcome) -> RunRecord:
     """The record of a swarm whose server has died."""
     assert run.task is not None
-    return Record(
+    return RunRecord(
         id=run.id,
         caller="local",
         host=None,

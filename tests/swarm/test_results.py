@@ -14,10 +14,10 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, PassingSteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.stats import Tally
-from kimi_mcp.swarm.step_result import Said
+from kimi_mcp.swarm.stats import SwarmStats
+from kimi_mcp.swarm.step_result import StepResult
 from kimi_mcp.swarm.tool_interface import NoTools
-from kimi_mcp.swarm.tools import ToolResult
+from kimi_mcp.swarm.tools import CallResult
 from tests.swarm.asking import (
     LEADS,
     Tools,
@@ -36,16 +36,16 @@ from tests.swarm.asking import (
 TASKS = (("reader", "Look at A."), ("critic", "Look at B."))
 
 
-def step(took: float, waited: float = 0.0) -> Said:
+def step(took: float, waited: float = 0.0) -> StepResult:
     """A step of that many seconds."""
     usage = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=2, total_tokens=15)
-    return Said(
+    return StepResult(
         completion=Completion(finish_reason="stop", usage=usage), attempts=1, pieces=5, took_s=took, waited_s=waited
     )
 
 
 def test_critical_steps_are_the_main_agents_and_the_longest_of_each_stage() -> None:
-    tally = Tally()
+    tally = SwarmStats()
     for stage in ((3, 1), (2, 5, 4), ()):
         tally.add(tally.main, step(1.0))
         for steps in stage:
@@ -59,7 +59,7 @@ def test_critical_steps_are_the_main_agents_and_the_longest_of_each_stage() -> N
 
 
 def test_waiting_for_its_turn_makes_a_swarm_slower_and_one_agent_not() -> None:
-    tally = Tally()
+    tally = SwarmStats()
     tally.add(tally.main, step(1.0))
     for waited in (0.0, 3.0):
         tally.add(tally.agent("x"), step(2.0, waited))
@@ -67,7 +67,7 @@ def test_waiting_for_its_turn_makes_a_swarm_slower_and_one_agent_not() -> None:
 
 
 def test_a_swarm_without_a_step_has_no_speedup() -> None:
-    assert Tally().block() == {"agents": [], "steps": 0, "critical_steps": 0, "speedup": None}
+    assert SwarmStats().block() == {"agents": [], "steps": 0, "critical_steps": 0, "speedup": None}
 
 
 async def test_usage_and_cost_sum_all_requests(sim: Simulator) -> None:
@@ -285,14 +285,14 @@ async def test_a_tool_call_that_the_record_does_not_take_is_told_in_the_records_
 
 def test_what_was_said_is_read_back_the_same() -> None:
     one = step(1.5, 0.25)
-    assert Said.of_json(one.as_json()) == one
+    assert StepResult.of_json(one.as_json()) == one
 
 
 def test_what_a_newer_version_recorded_of_a_request_is_read_without_what_it_added() -> None:
     one = step(1.5, 0.25)
-    assert Said.of_json(with_news(one.as_json())) == one
-    result = ToolResult(text="42", is_error=False)
-    assert ToolResult.from_json(with_news(result.as_json())) == result
+    assert StepResult.of_json(with_news(one.as_json())) == one
+    result = CallResult(text="42", is_error=False)
+    assert CallResult.from_json(with_news(result.as_json())) == result
 
 
 def with_news(record: Any) -> Any:

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kimi_mcp.cli.commands.arguments import AskMode, AskTool, chosen_tool, with_typed_folders
-from kimi_mcp.cli.commands.signals import Told, heard, leave_at_once
+from kimi_mcp.cli.commands.signals import ExitSignals, heard, leave_at_once
 from kimi_mcp.cli.console import as_json_text, complain, is_terminal
 from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from kimi_mcp.cli.commands.run_progress import Watch
+    from kimi_mcp.cli.commands.run_progress import RunWatcher
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import Settings
-    from kimi_mcp.pipeline.pipeline import Engine
+    from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import Run, Runs
 
-    Work = Callable[[Engine, Run], Awaitable[Outcome]]
+    Work = Callable[[Pipeline, Run], Awaitable[Outcome]]
 
 TICK_S = 0.05
 """Seconds between two looks at a run."""
@@ -169,22 +169,22 @@ def _named(
 
 def _work(name: str, arguments: dict[str, Any]) -> Work:
     """What is to be done, once its arguments were validated."""
-    from kimi_mcp.server.tools import TOOLS, Asking, Swarm, read_arguments
+    from kimi_mcp.server.tools import TOOLS, ChatArguments, SwarmArguments, read_arguments
 
     tool = TOOLS[name]
     read = read_arguments(tool, arguments)
-    if isinstance(read, Swarm):
+    if isinstance(read, SwarmArguments):
         from kimi_mcp.swarm import run_swarm
 
         swarm = read.call()
         return lambda engine, run: run_swarm(swarm, run, engine)
-    assert isinstance(read, Asking)
+    assert isinstance(read, ChatArguments)
     assert tool.mode is not None
     call = read.call(tool.mode)
     return lambda engine, run: engine.run(call, run)
 
 
-def _live(name: str, prompt: str, work: Work, settings: Settings, watch: Watch) -> Outcome:
+def _live(name: str, prompt: str, work: Work, settings: Settings, watch: RunWatcher) -> Outcome:
     """The call's outcome, watched to its end; Ctrl-C ends it, and then what had arrived is its outcome."""
     import anyio
 
@@ -203,17 +203,17 @@ async def _run(
     prompt: str,
     work: Work,
     settings: Settings,
-    watch: Watch,
+    watch: RunWatcher,
     ended: Callable[[Outcome], None],
-    told: Told,
+    told: ExitSignals,
 ) -> None:
     import anyio
 
-    from kimi_mcp.pipeline.pipeline import Engine
+    from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import Run, open_runs
     from kimi_mcp.server.client_quirks import LOCAL
 
-    engine, runs, outcome = Engine(settings), None, None
+    engine, runs, outcome = Pipeline(settings), None, None
     try:
         async with anyio.create_task_group() as tasks:
             runs = open_runs(tasks, settings)
@@ -245,7 +245,7 @@ async def _run(
             leave_at_once(told.status)
 
 
-async def _watched(run: Run, watch: Watch) -> None:
+async def _watched(run: Run, watch: RunWatcher) -> None:
     import anyio
 
     while not run.done.is_set():
@@ -254,7 +254,7 @@ async def _watched(run: Run, watch: Watch) -> None:
             await run.done.wait()
 
 
-def _watch_for(settings: Settings, *, as_json: bool) -> Watch:
+def _watch_for(settings: Settings, *, as_json: bool) -> RunWatcher:
     from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
     from kimi_mcp.core.outcome import structured
     from kimi_mcp.core.redaction import inert

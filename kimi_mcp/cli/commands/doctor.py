@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.cli.console import Printer, print_json
 
 
 def doctor(
@@ -30,7 +30,7 @@ def doctor(
 
     settings = read_settings(os.environ)
     json_logs.configure("CRITICAL")
-    with nullcontext() if as_json else Page().waiting("asking the provider …"):
+    with nullcontext() if as_json else Printer().waiting("asking the provider …"):
         diagnosis = anyio.run(examine, os.environ, settings, probe)
     if as_json:
         print_json(diagnosis.as_json())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.cli.console import Printer, print_json
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PolicyRefused
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NAME_CHARS = 18
 """Characters of a name that a person is shown: ours are a hash, nobody reads it to its end."""
 
 
-class Action(StrEnum):
+class FileAction(StrEnum):
     """What is done with the files."""
 
     show = "list"
@@ -35,8 +35,8 @@ class Action(StrEnum):
 
 def files(
     action: Annotated[
-        Action, typer.Argument(metavar="list|prune", help="list shows them, prune removes those of kimi-mcp.")
-    ] = Action.show,
+        FileAction, typer.Argument(metavar="list|prune", help="list shows them, prune removes those of kimi-mcp.")
+    ] = FileAction.show,
     provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
     older_than_days: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Only what was uploaded more than N days ago.")
@@ -59,8 +59,8 @@ def files(
     json_logs.configure(settings.log_level)
     json_logs.hide(*credentials.keys(settings, catalogue.load()).values())
     endpoint = _endpoint(settings, provider)
-    removes = action is Action.prune
-    with Page().waiting("asking the provider …"):
+    removes = action is FileAction.prune
+    with Printer().waiting("asking the provider …"):
         there, removed, error = anyio.run(_looked, endpoint, removes, older_than_days)
     told = removed if removes else there
     if as_json:
@@ -87,7 +87,7 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     credentials.check(settings, facts)
     default = credentials.chosen_provider(settings, facts)
     provider = credentials.named_provider(named, facts) if named else default
-    gathered = policy.Gathered(
+    gathered = policy.PolicyContext(
         day=today(),
         base_url=(settings.base_url if provider is default else None) or provider.base_url,
         allowed_providers=tuple(dict.fromkeys((default.id, *settings.allowed_providers))),
@@ -105,11 +105,11 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     return Endpoint(provider=provider, base_url=way.base_url, key=way.key)
 
 
-Looked = tuple[list["RemoteFile"], list["RemoteFile"], KimiError | None]
+PruneResult = tuple[list["RemoteFile"], list["RemoteFile"], KimiError | None]
 """What was there and old enough, what of it was removed, and why no more was."""
 
 
-async def _looked(endpoint: Endpoint, removes: bool, days: int | None) -> Looked:
+async def _looked(endpoint: Endpoint, removes: bool, days: int | None) -> PruneResult:
     from kimi_mcp.provider import Upstream
 
     upstream = Upstream()
@@ -154,7 +154,7 @@ def _as_json(file: RemoteFile) -> dict[str, Any]:
 
 
 def _show(provider: str, there: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:
-    page = Page(indent=0)
+    page = Printer(indent=0)
     listed = there if removed is None else removed
     if listed:
         rows = [_cells(file, whole=not page.folds) for file in listed]

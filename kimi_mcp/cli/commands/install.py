@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.cli.console import Printer, print_json
 
 if TYPE_CHECKING:
-    from kimi_mcp.cli.install import Done, Host
+    from kimi_mcp.cli.install import HostRow, InstallResult
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -83,7 +83,7 @@ def uninstall(
     if as_json:
         print_json(_as_json(row, name, done, {}))
         return
-    page = Page(label=8)
+    page = Printer(label=8)
     if done.action == "absent":
         page.mark("ok", f"{row.name} has no server called {name}: nothing to take out.")
     else:
@@ -95,7 +95,7 @@ def uninstall(
             page.mark("warn", f"The value of {variable} still stands in that copy; delete it when all is well.")
 
 
-def _host(name: str) -> Host:
+def _host(name: str) -> HostRow:
     from kimi_mcp.cli.install import load_hosts
 
     hosts = load_hosts()
@@ -108,7 +108,7 @@ def _host(name: str) -> Host:
     return host
 
 
-def _file(host: Host) -> Path:
+def _file(host: HostRow) -> Path:
     from kimi_mcp.cli.install import place_of, this_system
 
     return place_of(host, this_system(), Path.home(), os.environ)
@@ -167,7 +167,7 @@ def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     return {**exported, **given}, list(exported)
 
 
-def _as_json(host: Host, name: str, done: Done, given: Mapping[str, str]) -> dict[str, Any]:
+def _as_json(host: HostRow, name: str, done: InstallResult, given: Mapping[str, str]) -> dict[str, Any]:
     return {
         "host": host.id,
         "name": name,
@@ -180,12 +180,12 @@ def _as_json(host: Host, name: str, done: Done, given: Mapping[str, str]) -> dic
     }
 
 
-def _point_to(host: Host, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
+def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
     """Where what was printed belongs, and what is no part of it: on stderr, as this is none either."""
     from kimi_mcp.cli.install import kept_out
     from kimi_mcp.cli.install.files import shown
 
-    page = Page(sys.stderr, indent=0)
+    page = Printer(sys.stderr, indent=0)
     if taken:
         page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE says otherwise.", "quiet")
     for variable in kept_out(host, given):
@@ -193,8 +193,10 @@ def _point_to(host: Host, file: Path, given: Mapping[str, str], taken: Sequence[
     page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
 
 
-def _show_installed(host: Host, name: str, done: Done, given: Mapping[str, str], taken: Sequence[str]) -> None:
-    page = Page(label=8)
+def _show_installed(
+    host: HostRow, name: str, done: InstallResult, given: Mapping[str, str], taken: Sequence[str]
+) -> None:
+    page = Printer(label=8)
     if done.action == "unchanged":
         page.mark("ok", f"{host.name} has {name} already, just so: nothing to change.")
     else:
@@ -210,7 +212,7 @@ def _show_installed(host: Host, name: str, done: Done, given: Mapping[str, str],
         page.row("next" if number == 0 else "", step)
 
 
-def _next(host: Host, done: Done, given: Mapping[str, str]) -> list[str]:
+def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[str]:
     """What a person does now."""
     steps: list[str] = []
     for variable in done.keys:
@@ -220,7 +222,7 @@ def _next(host: Host, done: Done, given: Mapping[str, str]) -> list[str]:
     return [*steps, host.next]
 
 
-def _told(host: Host, variable: str, given: Mapping[str, str]) -> str:
+def _told(host: HostRow, variable: str, given: Mapping[str, str]) -> str:
     """What a person does for a key; who gave its value is told that it was not taken."""
     from kimi_mcp.cli.install import kept_out
 

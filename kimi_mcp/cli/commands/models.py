@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.cli.console import Printer, print_json
 
 if TYPE_CHECKING:
-    from kimi_mcp.catalogue import Catalogue, Row
+    from kimi_mcp.catalogue import Catalogue, CatalogueRow
     from kimi_mcp.core.profiles import Price
 
 KINDS: Mapping[str, str] = {
@@ -51,7 +51,7 @@ def models(
     if as_json:
         print_json([row.as_json() for row in rows])
         return
-    page = Page(label=26)
+    page = Printer(label=26)
     if page.folds:
         _for_people(page, facts, rows, sources=sources)
     else:
@@ -76,13 +76,13 @@ def _check(facts: Catalogue, provider: str | None, model: str | None) -> None:
         raise typer.BadParameter(f"there is no {model}{where}; there is {', '.join(near)}.", param_hint="--model")
 
 
-def _asked_for(row: Row, provider: str | None, model: str | None) -> bool:
+def _asked_for(row: CatalogueRow, provider: str | None, model: str | None) -> bool:
     return (provider is None or row.provider == provider.lower()) and (
         model is None or model.lower() in (row.model.lower(), row.wire_id.lower())
     )
 
 
-def _for_programs(rows: Sequence[Row]) -> None:
+def _for_programs(rows: Sequence[CatalogueRow]) -> None:
     head = ("PROVIDER", "MODEL", "WIRE_ID", "STATE", "MODES", "CONTEXT", "OUTPUT", PRICE, "MEDIA", "DATE", "SOURCE")
     cells = [
         (
@@ -100,10 +100,10 @@ def _for_programs(rows: Sequence[Row]) -> None:
         )
         for row in rows
     ]
-    Page(indent=0).table(head, cells, right=frozenset((5, 6)))
+    Printer(indent=0).table(head, cells, right=frozenset((5, 6)))
 
 
-def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: bool) -> None:
+def _for_people(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sources: bool) -> None:
     extras = [name for name, width in EXTRAS if page.width >= width and not sources]
     widths = [max(len(cells[place]) for cells in map(_cells, rows)) for place in range(4)]
     for provider, served in groupby(rows, key=lambda row: row.provider):
@@ -129,7 +129,7 @@ def _for_people(page: Page, facts: Catalogue, rows: Sequence[Row], *, sources: b
     )
 
 
-def _cells(row: Row) -> tuple[str, str, str, str]:
+def _cells(row: CatalogueRow) -> tuple[str, str, str, str]:
     return (
         row.model,
         row.state.replace("found gone", "gone by"),  # 80 columns are narrow
@@ -138,7 +138,7 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
     )
 
 
-def _fine_print(row: Row) -> str:
+def _fine_print(row: CatalogueRow) -> str:
     media = " and ".join(row.media) or "no media"
     return (
         f"as {row.wire_id} · {media} · {_tokens(row.output_tokens)} of output at most · "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json, shown
+from kimi_mcp.cli.console import Printer, print_json, shown
 from kimi_mcp.core.errors import InvalidArguments, KimiError
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ def rules(
     if as_json:
         print_json([rule.as_json() for rule in table])
         return
-    page = Page(label=8)
+    page = Printer(label=8)
     for rule in table:
         _show_rule(page, rule)
     page.line("‹…› is filled from the request. Under KIMI_POLICY=strict what would be adjusted is refused.", "quiet")
 
 
-def _show_rule(page: Page, rule: Rule) -> None:
+def _show_rule(page: Printer, rule: Rule) -> None:
     page.heading(rule.id)
     page.row("guards", rule.guards)
     page.row("does", DOES[rule.action], rule.action)
@@ -89,7 +89,7 @@ def check(
     facts = catalogue.load()
     profile = _profile(body, facts, provider, model)
     request = audit.read_body(body, profile)
-    gathered = policy.Gathered(
+    gathered = policy.PolicyContext(
         day=today(),
         base_url=profile.provider.base_url,
         allowed_providers=(profile.provider.id,),
@@ -120,7 +120,7 @@ def _as_json(
 
 
 def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]) -> None:
-    page = Page(label=9)
+    page = Printer(label=9)
     page.heading(f"{profile.model.id} at {profile.provider.id}", f"read as {request.mode} mode")
     if not findings:
         page.mark("ok", "No rule objects.")

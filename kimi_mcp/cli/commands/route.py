@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.cli.console import Printer, print_json
 
 
 def route(
@@ -27,7 +27,7 @@ def route(
     if as_json:
         print_json(found.as_json())
         return
-    page = Page(label=9)
+    page = Printer(label=9)
     page.heading(found.tool)
     page.row("why", found.why)
     page.row(

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from kimi_mcp.cli.console import Page, changed, requests, shown
+from kimi_mcp.cli.console import Printer, changed, requests, shown
 from kimi_mcp.core.outcome import Outcome, standing
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.core.types import Adjustment
-from kimi_mcp.runs.store.records import Record
+from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.runs.store.serializers import moment, seconds, tokens
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ LOCAL = datetime.now().astimezone().tzinfo
 """Where this shell's clock hangs."""
 
 
-def show_list(shown: Sequence[Record], totals: Totals | None, digits: int, *, every: bool) -> None:
+def show_list(shown: Sequence[RunRecord], totals: Totals | None, digits: int, *, every: bool) -> None:
     """The latest of the runs that fit, and the totals of them all; ``every``: nothing was left out.
 
     ``digits``: characters of an id that tell it apart from all others.
     """
-    page = Page(indent=0)
+    page = Printer(indent=0)
     if not shown or totals is None:
         page.line("No run was written down yet." if every else "No run fits.")
         return
@@ -65,9 +65,9 @@ def show_list(shown: Sequence[Record], totals: Totals | None, digits: int, *, ev
         page.line(f"The cost of {totals.cost_unknown} is not known: no usage was told, or there is no price.", "quiet")
 
 
-def show_pruned(removed: Sequence[Record], kept: int) -> None:
+def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
     """What went."""
-    page = Page(indent=0)
+    page = Printer(indent=0)
     if removed:
         ids = _short([record.id for record in removed]) if page.folds else {}
         rows = [_cells(record, ids.get(record.id, record.id), page) for record in removed[:50]]
@@ -86,7 +86,7 @@ def _short(ids: Sequence[str]) -> dict[str, str]:
     return {each: each[:length] for each in ids}
 
 
-def _cells(record: Record, name: str, page: Page) -> tuple[str, ...]:
+def _cells(record: RunRecord, name: str, page: Printer) -> tuple[str, ...]:
     outcome, folds = record.outcome, page.folds
     count = tokens(outcome.usage)
     return (
@@ -101,7 +101,7 @@ def _cells(record: Record, name: str, page: Page) -> tuple[str, ...]:
     )
 
 
-def _totals(of: Totals, page: Page) -> tuple[str, ...]:
+def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
     """The last row; what is not known of any run is not known in sum."""
     if not page.folds:
         status = f"{of.running}-running" if of.running else "-"
@@ -120,7 +120,7 @@ def _totals(of: Totals, page: Page) -> tuple[str, ...]:
     )
 
 
-def _table(page: Page, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _table(page: Printer, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The table, with as many of its columns as the width takes: first the prompt is cut, then columns go."""
     if not page.folds:
         page.table(head, rows, right=frozenset((4, 5, 6)))
@@ -153,9 +153,9 @@ def _cut(cell: str, width: int) -> str:
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def show_record(record: Record, told: Mapping[str, Any]) -> None:
+def show_record(record: RunRecord, told: Mapping[str, Any]) -> None:
     """All of one run; ``told`` is what ``telling.whole`` says of it."""
-    page = Page(label=14)
+    page = Printer(label=14)
     outcome = record.outcome
     page.heading(record.id, f"{record.tool}, {outcome.status}")
     _about(page, record)
@@ -175,7 +175,7 @@ def show_record(record: Record, told: Mapping[str, Any]) -> None:
     _steps(page, cast("Sequence[Mapping[str, Any]]", told["steps"]))
 
 
-def _about(page: Page, record: Record) -> None:
+def _about(page: Printer, record: RunRecord) -> None:
     outcome = record.outcome
     started = datetime.fromtimestamp(record.started_at, LOCAL).strftime("%Y-%m-%d %H:%M:%S %Z")
     page.row("started", f"{started}, asked by {record.host or 'a host that did not say its name'}")
@@ -223,7 +223,7 @@ def _usage(outcome: Outcome) -> str:
     return ", ".join(f"{count:,} {word}" for count, word in parts if count is not None) or "not told"
 
 
-def _conversation(page: Page, told: Mapping[str, Any]) -> None:
+def _conversation(page: Printer, told: Mapping[str, Any]) -> None:
     if told["conversation_id"] is None:
         return
     before, after = told["conversation"]["before"], told["conversation"]["after"]
@@ -234,7 +234,7 @@ def _conversation(page: Page, told: Mapping[str, Any]) -> None:
         page.row("", f"followed by {run_id}")
 
 
-def _request(page: Page, request: Mapping[str, Any]) -> None:
+def _request(page: Printer, request: Mapping[str, Any]) -> None:
     for turn in request.get("turns") or ():
         page.line()
         page.heading("Asked" if turn["role"] == "user" else turn["role"].capitalize())
@@ -261,14 +261,14 @@ def _listed(value: Any) -> str:
     return shown(", ".join(each if isinstance(each, str) else str(each.get("name")) for each in several))
 
 
-def _section(page: Page, name: str, text: str | None) -> None:
+def _section(page: Printer, name: str, text: str | None) -> None:
     if text:
         page.line()
         page.heading(name, f"{len(text):,} characters")
         page.line(text)
 
 
-def _steps(page: Page, steps: Sequence[Mapping[str, Any]]) -> None:
+def _steps(page: Printer, steps: Sequence[Mapping[str, Any]]) -> None:
     if not steps:
         return
     page.line()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_mcp.cli.console import STYLES, Page, changed, console, is_terminal, requests, safe
+from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests, safe
 from kimi_mcp.core.redaction import Growing
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_A_SECOND = 10
 
 
-class Watch(Protocol):
+class RunWatcher(Protocol):
     """Somebody who looks at a run while it lives and once when it has ended."""
 
     def look(self, run: Run) -> None:
@@ -71,7 +71,7 @@ class QuietWatch:
         if said := self._render(outcome):
             print(said, flush=True)
         for adjustment in outcome.policy if self._notes else ():
-            Page(sys.stderr, label=0, indent=0).line(changed(adjustment), "warn")
+            Printer(sys.stderr, label=0, indent=0).line(changed(adjustment), "warn")
 
 
 class LiveWatch:

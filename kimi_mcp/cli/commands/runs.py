@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from kimi_mcp.cli.commands.signals import Told, heard, leave_at_once
-from kimi_mcp.cli.console import Page, complain, is_terminal, print_json
+from kimi_mcp.cli.commands.signals import ExitSignals, heard, leave_at_once
+from kimi_mcp.cli.console import Printer, complain, is_terminal, print_json
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured, RunNotFound
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import Settings
     from kimi_mcp.runs import Runs
-    from kimi_mcp.runs.store.records import Record, Step
-    from kimi_mcp.runs.store.store import Journal
+    from kimi_mcp.runs.store.records import RunRecord, StepRecord
+    from kimi_mcp.runs.store.store import RunStore
     from kimi_mcp.runs.store.totals import Totals
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ LOOK_EVERY_S = 0.25
 """Seconds between two looks at a run in another server."""
 
 
-class Status(StrEnum):
+class StatusFilter(StrEnum):
     """How a run stands."""
 
     completed = "completed"
@@ -58,7 +58,7 @@ Which = Annotated[str, typer.Argument(metavar="ID", help="Its id, or enough of i
 Most = Annotated[
     int | None, typer.Option("--most", "-n", min=1, metavar="N", help="How many to show, the latest first. Unsaid: 20.")
 ]
-OfStatus = Annotated[Status | None, typer.Option(help="Only those that stand so.")]
+OfStatus = Annotated[StatusFilter | None, typer.Option(help="Only those that stand so.")]
 Today = Annotated[bool, typer.Option("--today", help="Only today's (UTC), which the day's spending limit counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 AsPage = Annotated[
@@ -95,14 +95,14 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
     since = _midnight(time.time()) if today else None
     state = None if status is None else status.value
 
-    async def look(journal: Journal) -> tuple[list[Record], Totals | None, int]:
+    async def look(journal: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
         shown = await journal.overview(None, status=state, since=since, most=most if as_json else most or MOST)
         if as_json:
             return shown, None, 0
         digits = await journal.telling_apart([record.id for record in shown])
         return shown, await journal.totals(status=state, since=since), digits
 
-    nothing: tuple[list[Record], Totals | None, int] = ([], None, 0)
+    nothing: tuple[list[RunRecord], Totals | None, int] = ([], None, 0)
     shown, totals, digits = _looked(look, nothing=nothing)
     if as_json:
         print_json([in_list(record) for record in shown])
@@ -120,7 +120,7 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     from kimi_mcp.cli.commands.run_output import show_record
     from kimi_mcp.runs.store.serializers import whole
 
-    async def look(journal: Journal) -> tuple[Record, Sequence[Step], Any]:
+    async def look(journal: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
         record = await _find(journal, run_id)
         steps = await journal.steps_of(record.id)
         before, after = await journal.neighbours(record.id)
@@ -135,7 +135,7 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
         show_record(record, told)
 
 
-def _write_page(file: Path, record: Record, steps: Sequence[Step]) -> None:
+def _write_page(file: Path, record: RunRecord, steps: Sequence[StepRecord]) -> None:
     from kimi_mcp.cli.html import page
 
     try:
@@ -171,7 +171,7 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
     """
     from kimi_mcp.cli.commands.run_output import arrived
 
-    async def end(journal: Journal) -> tuple[Record, bool]:
+    async def end(journal: RunStore) -> tuple[RunRecord, bool]:
         record = await _find(journal, run_id)
         return await _ended(journal, record), record.running
 
@@ -212,13 +212,13 @@ def prune(
         age = f"that ended more than {keep} day{'' if keep == 1 else 's'} ago" if keep else "that has ended"
         typer.confirm(f"Remove every run {age}, with its answer and reasoning?", abort=True)
 
-    async def clear(journal: Journal) -> tuple[list[Record], int]:
+    async def clear(journal: RunStore) -> tuple[list[RunRecord], int]:
         before = time.time() - keep * 86_400
         old = await journal.overview(None, ended_before=before)
         gone = set(await journal.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 
-    nothing: tuple[list[Record], int] = ([], 0)
+    nothing: tuple[list[RunRecord], int] = ([], 0)
     removed, kept = _looked(clear, nothing=nothing)
     if as_json:
         print_json([in_list(record) for record in removed])
@@ -247,7 +247,7 @@ def _settings() -> Settings:
     return settings
 
 
-def _looked(look: Callable[[Journal], Awaitable[T]], *, nothing: T | None = None) -> T:
+def _looked(look: Callable[[RunStore], Awaitable[T]], *, nothing: T | None = None) -> T:
     """What is found in the journal; ``nothing`` where none was begun (None: then there is no such run)."""
     import anyio
 
@@ -272,7 +272,7 @@ def _begun(settings: Settings) -> bool:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncGenerator[Journal]:
+async def _opened(settings: Settings) -> AsyncGenerator[RunStore]:
     import anyio
 
     from kimi_mcp.runs.store.store import open_journal
@@ -285,7 +285,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[Journal]:
             await journal.aclose()
 
 
-async def _find(journal: Journal, said: str) -> Record:
+async def _find(journal: RunStore, said: str) -> RunRecord:
     """A run by its id or by what its id begins with; the ``run_`` may be left out."""
     beginning = "run_" + said.strip().removeprefix("run_")
     if record := await journal.find(beginning, None):
@@ -310,7 +310,7 @@ def _unknown() -> RunNotFound:
     )
 
 
-async def _ended(journal: Journal, record: Record) -> Record:
+async def _ended(journal: RunStore, record: RunRecord) -> RunRecord:
     """The record of a run that was told to end; it still runs where its server did not hear in time."""
     import anyio
 
@@ -328,19 +328,19 @@ async def _ended(journal: Journal, record: Record) -> Record:
     return record
 
 
-async def _resumed(settings: Settings, said: str, told: Told) -> Outcome:
+async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
     import anyio
 
-    from kimi_mcp.pipeline.pipeline import Engine
+    from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import open_runs
     from kimi_mcp.swarm import taken_up, tallied
 
     if not _begun(settings):
         raise _unknown()
     ended: list[Outcome] = []
-    engine, runs = Engine(settings), None
+    engine, runs = Pipeline(settings), None
     try:
-        with Page(sys.stderr).waiting("until it has ended …"):
+        with Printer(sys.stderr).waiting("until it has ended …"):
             async with anyio.create_task_group() as tasks:
                 runs = open_runs(tasks, settings, lambda task: taken_up(task, engine), tallied)
                 with told.may_cut_off():
@@ -387,7 +387,7 @@ def _print_result(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(structured(outcome, reasoning_chars=WHOLE))
     elif told := outcome.answer if outcome.status == "failed" else text(outcome):
-        Page(indent=0).line(told)
+        Printer(indent=0).line(told)
 
 
 def _midnight(now: float) -> float:

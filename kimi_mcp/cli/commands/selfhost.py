@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.console import Page, print_json
+from kimi_mcp.cli.console import Printer, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.cli.selfhost import Fit, Machine
@@ -89,7 +89,7 @@ def _as_json(machine: Machine, found: list[Fit]) -> dict[str, Any]:
 def _show(machine: Machine, found: list[Fit]) -> None:
     from kimi_mcp.cli.selfhost import misses
 
-    page = Page(label=10)
+    page = Printer(label=10)
     page.heading("Machine", _told(machine))
     for what, option, known in (
         ("Its main memory", "--ram-gb", machine.ram_gb is not None),
@@ -112,7 +112,7 @@ def _show(machine: Machine, found: list[Fit]) -> None:
         )
 
 
-def _show_fit(page: Page, fit: Fit) -> None:
+def _show_fit(page: Printer, fit: Fit) -> None:
     page.heading(f"{fit.weights.name} in {fit.way.engine}", f"{fit.weights.size_gb} GB")
     if fit.weights.doubt:
         page.mark("warn", fit.weights.doubt)

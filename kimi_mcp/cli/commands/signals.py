@@ -20,7 +20,7 @@ LAST_RESORT_S = 5.0
 """Seconds after which a command that was told to end leaves, whatever hangs."""
 
 
-class Told:
+class ExitSignals:
     """What the process was told to end by. Mutable: signals come when they come."""
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ class Told:
 
 
 @contextmanager
-def heard() -> Generator[Told]:
+def heard() -> Generator[ExitSignals]:
     """Within it the signals that end a process end what runs as Ctrl-C does; one that is ignored stays so."""
-    told = Told()
+    told = ExitSignals()
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():

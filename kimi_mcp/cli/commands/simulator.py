@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kimi_mcp.cli.console import Page, complain
+from kimi_mcp.cli.console import Printer, complain
 
 if TYPE_CHECKING:
     import anyio
@@ -91,7 +91,7 @@ async def _end_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[N
 def _say_how(provider: str, base_url: str) -> None:
     from kimi_mcp import catalogue
 
-    page = Page(sys.stderr, label=0, indent=0)
+    page = Printer(sys.stderr, label=0, indent=0)
     row = catalogue.load().providers.get(provider)
     variables = [f"KIMI_PROVIDER={provider}", f"KIMI_BASE_URL={base_url}"]
     if row is not None and row.needs_key:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import anyio
 
-from kimi_mcp.cli.console import Page
+from kimi_mcp.cli.console import Printer
 from kimi_mcp.cli.demo import media, scenes, survival, swarms
 from kimi_mcp.cli.demo.scenes import SCENE_S
 from kimi_mcp.cli.demo.stage import Stage
@@ -34,7 +34,7 @@ Scene = Callable[[Stage], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
+class DemoAct:
     """Scenes that play with one host at one server."""
 
     provider: str = "simulator"
@@ -52,7 +52,7 @@ class Act:
 
 
 ACTS = (
-    Act(
+    DemoAct(
         mode="auto",
         settings={},
         scenes=(
@@ -70,8 +70,8 @@ ACTS = (
             survival.survives,
         ),
     ),
-    Act(mode="auto", settings={}, tools=True, scenes=(swarms.led, swarms.goes_on)),
-    Act(
+    DemoAct(mode="auto", settings={}, tools=True, scenes=(swarms.led, swarms.goes_on)),
+    DemoAct(
         mode="auto",
         settings={},
         reads=True,
@@ -84,21 +84,21 @@ ACTS = (
             media.uploaded,
         ),
     ),
-    Act(
+    DemoAct(
         provider="vllm",
         mode="auto",
         settings={"KIMI_ALLOWED_PROVIDERS": "simulator"},
         reads=True,
         scenes=(media.no_video,),
     ),
-    Act(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
+    DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
 )
 """The whole demo."""
 
 
 async def play() -> bool:
     """Play every scene; whether every step held."""
-    page, began = Page(label=11, indent=3), time.monotonic()
+    page, began = Printer(label=11, indent=3), time.monotonic()
     page.line("kimi-mcp demo", "name")
     page.line("A simulator, the server and a host, on this machine alone: no key, no network.", "quiet")
     page.line("The answers are the simulator's, made of what it received; all else is real.", "quiet")
@@ -136,7 +136,7 @@ def _desk(folder: str) -> Path:
     return desk
 
 
-def _unplayed(page: Page) -> list[str]:
+def _unplayed(page: Printer) -> list[str]:
     """The scenes that could not play because their picture or clip is not there; said, and counted as failed."""
     absent = media.missing()
     if not absent:
@@ -186,7 +186,7 @@ def _said_by_server(errors: IO[str]) -> list[str]:
     return errors.read().splitlines()
 
 
-def _close(page: Page, held: int, failed: list[str], said: list[str], seconds: float) -> None:
+def _close(page: Printer, held: int, failed: list[str], said: list[str], seconds: float) -> None:
     page.line()
     if not failed:
         page.mark("ok", f"All {held} steps held, in {seconds:.1f} s.", "ok")

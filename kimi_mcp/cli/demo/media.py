@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from kimi_mcp.cli.demo.stage import Stage, Told
+from kimi_mcp.cli.demo.stage import Stage, ToolReply
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 """The picture and the clip; a checkout has them, a wheel does not."""
@@ -116,7 +116,7 @@ async def no_video(stage: Stage) -> None:
     stage.holds("Nothing was sent; the engine would have answered HTTP 500.", not stage.chats, len(stage.chats))
 
 
-def _arrived_unharmed(stage: Stage, told: Told, file: Path) -> None:
+def _arrived_unharmed(stage: Stage, told: ToolReply, file: Path) -> None:
     """Size and hash are the file's, as the simulator measured them and as they come out of the body."""
     data, said = file.read_bytes(), _measured(told)
     _show_arrived(stage, told)
@@ -124,7 +124,7 @@ def _arrived_unharmed(stage: Stage, told: Told, file: Path) -> None:
     stage.holds("The body held the file and no link to it.", [body for _, body in _inlined(stage)] == [data])
 
 
-def _show_arrived(stage: Stage, told: Told) -> None:
+def _show_arrived(stage: Stage, told: ToolReply) -> None:
     for line in told.result["answer"].splitlines():
         if line.startswith("Media: "):
             stage.page.row("arrived", line.removeprefix("Media: "))
@@ -134,7 +134,7 @@ def _measure(data: bytes) -> tuple[int, str]:
     return len(data), hashlib.sha256(data).hexdigest()[:16]
 
 
-def _measured(told: Told) -> list[tuple[int, str]]:
+def _measured(told: ToolReply) -> list[tuple[int, str]]:
     """Size and head of the SHA-256 of each medium, as the simulator's answer tells them."""
     return [(int(size), sha256) for size, sha256 in _ARRIVED.findall(told.result["answer"])]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kimi_mcp.cli.console import Page, shown
-from kimi_mcp.simulator import Received, Simulator
+from kimi_mcp.cli.console import Printer, shown
+from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.simulator.faults import CHAT_PATH
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SHOWN_LINES, SHOWN_CHARS = 2, 150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ToolReply:
     """What a call came back with."""
 
     text: str
@@ -54,7 +54,7 @@ class Stage:
     """The upstream, which tells what it received."""
     client: Client
     """The host's end."""
-    page: Page
+    page: Printer
     """Where people look."""
     desk: Path
     """A folder of the demo's own, in which scenes put files."""
@@ -66,7 +66,7 @@ class Stage:
     """How many did."""
 
     @property
-    def chats(self) -> list[Received]:
+    def chats(self) -> list[ReceivedRequest]:
         """The requests for an answer that the simulator received in this scene."""
         return [request for request in self.sim.requests if request.path == CHAT_PATH]
 
@@ -75,13 +75,13 @@ class Stage:
         """The body of the last of them."""
         return (self.chats[-1].body if self.chats else None) or {}
 
-    async def call(self, tool: str, **arguments: Any) -> Told:
+    async def call(self, tool: str, **arguments: Any) -> ToolReply:
         """Call a tool as a host does, and show what was asked and what came back."""
         self.asked(tool, arguments)
         with self.page.waiting(f"{tool} …"):
             answer = await self.client.call_tool(tool, arguments)
         text = "".join(getattr(block, "text", "") for block in answer.content)
-        told = Told(
+        told = ToolReply(
             text=text, result=cast("Mapping[str, Any]", answer.structured_content), is_error=bool(answer.is_error)
         )
         self._show(told)
@@ -100,7 +100,7 @@ class Stage:
         else:
             self.failed.append(what)
 
-    def _show(self, told: Told) -> None:
+    def _show(self, told: ToolReply) -> None:
         result, error = told.result, told.error
         for entry in result["policy"]:
             change = f"{entry['field']} {shown(entry['asked'])} → {shown(entry['sent'])}"

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from kimi_mcp.cli.demo.library import SHELVES
-from kimi_mcp.cli.demo.stage import Stage, Told
+from kimi_mcp.cli.demo.stage import Stage, ToolReply
 from kimi_mcp.cli.demo.survival import pipe
 from kimi_mcp.simulator import Match, ScriptedCall, Step
 
@@ -75,7 +75,7 @@ def _call(name: str, number: int, /, **arguments: str) -> ScriptedCall:
     return ScriptedCall(name=name, arguments=json.dumps(arguments), id=f"functions.{name}:{number}")
 
 
-def _show(stage: Stage, told: Told) -> None:
+def _show(stage: Stage, told: ToolReply) -> None:
     swarm = told.result["swarm"]
     for agent in swarm["agents"]:
         tools = f", tool calls {agent['tool_calls']}" if agent["tool_calls"] else ""

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
-from kimi_mcp.cli.console import Page
+from kimi_mcp.cli.console import Printer
 from kimi_mcp.cli.doctor.diagnosis import Check, Diagnosis
 from kimi_mcp.cli.doctor.machine import (
     look_at_allowed,
@@ -71,7 +71,7 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
 
 def show(found: Diagnosis) -> None:
     """Print a diagnosis for a person."""
-    page = Page(label=12)
+    page = Printer(label=12)
     page.heading("Findings")
     for check in found.checks:
         page.mark(check.state, check.said, fix=check.fix)

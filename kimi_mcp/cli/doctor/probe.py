@@ -10,15 +10,15 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Mode
-from kimi_mcp.pipeline.pipeline import Call, Engine
+from kimi_mcp.pipeline.pipeline import Call, Pipeline
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.client_quirks import LOCAL
 
 
 async def probe_modes(found: Diagnosis, settings: Settings, profile: Profile) -> None:
     """One tiny call in each mode that the catalogue says there is."""
-    engine = Engine(settings)
+    engine = Pipeline(settings)
     try:
         for mode in profile.modes:
             outcome, name = await _tiny_call(engine, mode)
@@ -28,7 +28,7 @@ async def probe_modes(found: Diagnosis, settings: Settings, profile: Profile) ->
         await engine.aclose()
 
 
-async def _tiny_call(engine: Engine, mode: Mode) -> tuple[Outcome, str | None]:
+async def _tiny_call(engine: Pipeline, mode: Mode) -> tuple[Outcome, str | None]:
     """How it ended, and under which name its reasoning came."""
     name: str | None = None
 
@@ -40,7 +40,7 @@ async def _tiny_call(engine: Engine, mode: Mode) -> tuple[Outcome, str | None]:
 
     run = Run(caller=LOCAL, tool="probe", prompt=QUESTION)
     async with anyio.create_task_group() as tasks:
-        Runs(tasks, Journal(None)).start(run, work)
+        Runs(tasks, RunStore(None)).start(run, work)
     return run.snapshot(), name
 
 

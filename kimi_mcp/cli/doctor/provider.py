@@ -22,9 +22,9 @@ QUESTION = "What is 2 + 3? Answer with the number alone."
 """What a call is decided on, and with ``--probe`` asked."""
 
 
-def gathered_for(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> policy.Gathered:
+def gathered_for(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> policy.PolicyContext:
     """What the policy is told of the world."""
-    return policy.Gathered(
+    return policy.PolicyContext(
         day=today(),
         base_url=found.base_url or provider.base_url,
         allowed_providers=tuple(found.allowed),

@@ -16,7 +16,7 @@ from pathlib import Path
 from kimi_mcp.cli.html.trace import Bar, Lane, Trace, trace
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import inert, scrub
-from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
 TICKS = 8
 """About how many marks the axis has at most."""
@@ -37,7 +37,7 @@ CUT_CHARS = 40_000
 """Characters of one text that are shown; the journal has the rest."""
 
 
-def page(record: Record, steps: Sequence[Step]) -> str:
+def page(record: RunRecord, steps: Sequence[StepRecord]) -> str:
     """The page of a run, as HTML."""
     laid = trace(record, steps)
     tick = _tick(laid.seconds)
@@ -85,7 +85,7 @@ def _text(text: str) -> str:
     return f"{_(text[:CUT_CHARS])}\n[… {len(text):,} characters in all; kimi-mcp runs show has them]"
 
 
-def _prompt(record: Record) -> str:
+def _prompt(record: RunRecord) -> str:
     task = record.request.get("task")
     prompt = task.get("prompt") if isinstance(task, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # JSON
     return prompt if isinstance(prompt, str) else record.prompt_head

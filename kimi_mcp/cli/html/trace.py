@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
 MAIN = "main"
 """The id of the main agent's lane."""
 
-Kind = Literal["request", "tool"]
+BarKind = Literal["request", "tool"]
 """What a bar stands for: an upstream request, or a call of a tool."""
 
 
@@ -26,7 +26,7 @@ class Bar:
 
     key: str
     """The step's key, unique within the run."""
-    kind: Kind
+    kind: BarKind
     """What it stands for."""
     label: str
     """What it is called: ``step 2``, or the tool's name."""
@@ -112,7 +112,7 @@ class Lane:
 class Trace:
     """A run, laid out."""
 
-    record: Record
+    record: RunRecord
     """The run."""
     lanes: tuple[Lane, ...]
     """The main agent first, then the others in the order of their ids."""
@@ -121,7 +121,7 @@ class Trace:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Growing:
+class _GrowingLane:
     """A lane while its steps are read."""
 
     name: str = ""
@@ -130,17 +130,17 @@ class _Growing:
     bars: list[Bar] = field(default_factory=list[Bar])
 
 
-def trace(record: Record, steps: Sequence[Step]) -> Trace:
+def trace(record: RunRecord, steps: Sequence[StepRecord]) -> Trace:
     """The lanes of a run; one that had no steps has one lane, with its one request."""
     ends = [step.ended_at for step in steps if step.ended_at is not None]
     ended = record.ended_at or max(ends, default=record.started_at + record.outcome.timing.total_s)
     seconds = max(ended - record.started_at, 0.001)
     if not steps:
         return Trace(record=record, lanes=(_alone(record, seconds),), seconds=seconds)
-    growing: dict[str, _Growing] = {}
+    growing: dict[str, _GrowingLane] = {}
     for step in steps:
         told = step.told
-        lane = growing.setdefault(str(told.get("agent", MAIN)), _Growing())
+        lane = growing.setdefault(str(told.get("agent", MAIN)), _GrowingLane())
         lane.name = lane.name or str(told.get("name", ""))
         lane.system = lane.system or str(told.get("system", ""))
         lane.task = lane.task or str(told.get("task", ""))
@@ -166,7 +166,7 @@ def trace(record: Record, steps: Sequence[Step]) -> Trace:
     return Trace(record=record, lanes=marked, seconds=seconds)
 
 
-def _statuses(record: Record) -> dict[str, str]:
+def _statuses(record: RunRecord) -> dict[str, str]:
     agents: Sequence[Mapping[str, Any]] = record.outcome.swarm["agents"] if record.outcome.swarm else ()
     return {str(agent["id"]): str(agent["status"]) for agent in agents}
 
@@ -199,9 +199,9 @@ def _slowest(lanes: Sequence[Lane]) -> set[str]:
     return {agent for _, agent in last.values()}
 
 
-def _bar(step: Step, started_at: float, seconds: float) -> Bar:
+def _bar(step: StepRecord, started_at: float, seconds: float) -> Bar:
     told, result = step.told, step.result or {}
-    kind: Kind = "tool" if told.get("kind") == "tool" else "request"
+    kind: BarKind = "tool" if told.get("kind") == "tool" else "request"
     error: Mapping[str, Any] = result.get("error") or {}
     failed = bool(error) or bool(result.get("is_error"))
     start = step.began_at - started_at
@@ -229,7 +229,7 @@ def _bar(step: Step, started_at: float, seconds: float) -> Bar:
     )
 
 
-def _alone(record: Record, seconds: float) -> Lane:
+def _alone(record: RunRecord, seconds: float) -> Lane:
     outcome = record.outcome
     bar = Bar(
         key=MAIN,

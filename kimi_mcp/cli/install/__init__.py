@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kimi_mcp.cli.install import files
-from kimi_mcp.cli.install.documents import KINDS, Unreadable, changed, listed, mapping
-from kimi_mcp.cli.install.documents import Path as Way
+from kimi_mcp.cli.install.documents import KINDS, InvalidJson, changed, listed, mapping
+from kimi_mcp.cli.install.documents import KeyPath as Way
 from kimi_mcp.cli.install.entry import (
-    Started,
-    Wanted,
+    DesiredEntry,
+    LaunchCommand,
     input_id,
     is_ours,
     is_reference,
@@ -26,15 +26,26 @@ from kimi_mcp.cli.install.entry import (
     started_as,
     wanted,
 )
-from kimi_mcp.cli.install.rows import Host, load_hosts, place_of, this_system
+from kimi_mcp.cli.install.rows import HostRow, load_hosts, place_of, this_system
 from kimi_mcp.core.errors import InvalidArguments
 
-__all__ = ["Done", "Host", "Started", "install", "kept_out", "load_hosts", "place_of", "snippet", "started_as",
-           "this_system", "uninstall"]  # fmt: skip
+__all__ = [
+    "HostRow",
+    "InstallResult",
+    "LaunchCommand",
+    "install",
+    "kept_out",
+    "load_hosts",
+    "place_of",
+    "snippet",
+    "started_as",
+    "this_system",
+    "uninstall",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class InstallResult:
     """What was done to a host's file."""
 
     action: Literal["written", "unchanged", "removed", "absent"]
@@ -53,22 +64,24 @@ class Done:
     """Those whose value stands in the file; after a removal, in the backup."""
 
 
-def snippet(host: Host, name: str, started: Started, env: Mapping[str, str], environment: Mapping[str, str]) -> str:
+def snippet(
+    host: HostRow, name: str, started: LaunchCommand, env: Mapping[str, str], environment: Mapping[str, str]
+) -> str:
     """The host's file as it would be with this entry alone."""
     want = wanted(host, name, started, env, keys_in_use(env, environment))
     return changed(KINDS[host.kind], "", put=_puts(host, name, want, {}, env))
 
 
 def install(
-    host: Host,
+    host: HostRow,
     name: str,
-    started: Started,
+    started: LaunchCommand,
     env: Mapping[str, str],
     *,
     environment: Mapping[str, str],
     file: Path,
     home: Path,
-) -> Done:
+) -> InstallResult:
     """Put an entry in, or bring the one of that name up to date. Raises ``InvalidArguments``; then nothing changed.
 
     Of an entry that is there, the command is renewed and ``env`` is put in; what else stands in it stays. The keys that
@@ -85,19 +98,19 @@ def install(
     keys = [key for key in keys if key not in had]
     want = wanted(host, name, started, env, keys)
     new = _changed(host, old, put=_puts(host, name, want, now, env))
-    done = Done(action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear)
+    done = InstallResult(action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear)
     if new == old.text:
         return done
     return replace(done, action="written", new_file=old.state is None, backup=files.write(old, new))
 
 
-def uninstall(host: Host, name: str, *, file: Path, home: Path) -> Done:
+def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallResult:
     """Take an entry out, and what was put in for it alone. Raises ``InvalidArguments``; then nothing changed."""
     old = files.read(file, home)
     there = _entry_of(_value(host, old), host, name)
     if there is None:
-        return Done(action="absent", file=old.path, shown=old.shown)
-    fields = wanted(host, name, Started(command=""), {}, []).fields
+        return InstallResult(action="absent", file=old.path, shown=old.shown)
+    fields = wanted(host, name, LaunchCommand(command=""), {}, []).fields
     if not is_ours(there, fields):
         raise _taken(host, name, old)
     new = _changed(host, old, cut=[(*host.servers, name)])
@@ -110,19 +123,21 @@ def uninstall(host: Host, name: str, *, file: Path, home: Path) -> Done:
     new = new if original is None else original
     values = _env_of(there, fields).items()
     in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))
-    return Done(action="removed", file=old.path, shown=old.shown, backup=files.write(old, new), in_clear=in_clear)
+    return InstallResult(
+        action="removed", file=old.path, shown=old.shown, backup=files.write(old, new), in_clear=in_clear
+    )
 
 
-def _value(host: Host, old: files.Text) -> Any:
+def _value(host: HostRow, old: files.FileText) -> Any:
     try:
         return KINDS[host.kind].read(old.text)
-    except Unreadable as fault:
+    except InvalidJson as fault:
         raise _broken(host, old, fault) from None
 
 
 def _changed(
-    host: Host,
-    old: files.Text,
+    host: HostRow,
+    old: files.FileText,
     *,
     put: Sequence[tuple[Way, Any]] = (),
     cut: Sequence[Way] = (),
@@ -130,22 +145,22 @@ def _changed(
 ) -> str:
     try:
         return changed(KINDS[host.kind], old.text if text is None else text, put=put, cut=cut)
-    except Unreadable as fault:
+    except InvalidJson as fault:
         raise _broken(host, old, fault) from None
 
 
-def _broken(host: Host, old: files.Text, fault: Unreadable) -> InvalidArguments:
+def _broken(host: HostRow, old: files.FileText, fault: InvalidJson) -> InvalidArguments:
     return InvalidArguments(
         f"{old.shown} is not the {KINDS[host.kind].name} that {host.name} reads: {fault}. It was left as it is.",
         fix="Mend that place, then try again; or put in by hand what --print shows.",
     )
 
 
-def _entry_of(value: Any, host: Host, name: str) -> Any:
+def _entry_of(value: Any, host: HostRow, name: str) -> Any:
     return _at(value, (*host.servers, name))  # what stands on the way instead is told when it is to be changed
 
 
-def _taken(host: Host, name: str, old: files.Text) -> InvalidArguments:
+def _taken(host: HostRow, name: str, old: files.FileText) -> InvalidArguments:
     return InvalidArguments(
         f"{name} is already the name of another server in {old.shown}; it was left as it is.",
         fix=f"Give another name with --name, or remove that server from {host.name} first.",
@@ -167,7 +182,7 @@ def _env_of(there: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, st
     return {name: str(value) for name, value in mapping(there.get(fields["env"])).items()}
 
 
-def _puts(host: Host, name: str, want: Wanted, now: Any, given: Mapping[str, str]) -> list[tuple[Way, Any]]:
+def _puts(host: HostRow, name: str, want: DesiredEntry, now: Any, given: Mapping[str, str]) -> list[tuple[Way, Any]]:
     """Every value that is to stand in the file, with its way."""
     way, there = (*host.servers, name), _entry_of(now, host, name)
     puts: list[tuple[Way, Any]] = []
@@ -181,7 +196,7 @@ def _puts(host: Host, name: str, want: Wanted, now: Any, given: Mapping[str, str
     return puts + [((*host.keys.inputs, len(asked) + number), dict(each)) for number, each in enumerate(new)]
 
 
-def _renewed(way: Way, there: Mapping[str, Any], want: Wanted, given: Mapping[str, str]) -> list[tuple[Way, Any]]:
+def _renewed(way: Way, there: Mapping[str, Any], want: DesiredEntry, given: Mapping[str, str]) -> list[tuple[Way, Any]]:
     """What an entry that is there lacks: the command as it is today, settings, names of keys. No more."""
     puts: list[tuple[Way, Any]] = []
     fields, entry = want.fields, want.entry
@@ -209,16 +224,16 @@ def _at(value: Any, way: Sequence[str]) -> Any:
     return value
 
 
-def _before(host: Host, old: files.Text, home: Path) -> Any:
+def _before(host: HostRow, old: files.FileText, home: Path) -> Any:
     """What the copy from before says; None where there is none that can be read."""
     try:
         before = files.read(files.backup_of(old.path), home)
         return None if before.state is None else KINDS[host.kind].read(before.text)
-    except (InvalidArguments, Unreadable):
+    except (InvalidArguments, InvalidJson):
         return None
 
 
-def _original(host: Host, name: str, old: files.Text, home: Path) -> str | None:
+def _original(host: HostRow, name: str, old: files.FileText, home: Path) -> str | None:
     """The copy from before, where nothing but this entry came to it since: an empty or a null value is back too."""
     try:
         before = files.read(files.backup_of(old.path), home)
@@ -228,12 +243,12 @@ def _original(host: Host, name: str, old: files.Text, home: Path) -> str | None:
             asked, had = listed(_at(now, host.keys.inputs)), len(listed(_at(then, host.keys.inputs)))
             puts += [((*host.keys.inputs, had + number), each) for number, each in enumerate(asked[had:])]
         same = changed(KINDS[host.kind], before.text, put=puts) == old.text
-    except (InvalidArguments, Unreadable):
+    except (InvalidArguments, InvalidJson):
         return None
     return before.text if same and before.state is not None and _entry_of(then, host, name) is None else None
 
 
-def _made_for_us(host: Host, old: files.Text, text: str, before: Any) -> bool:
+def _made_for_us(host: HostRow, old: files.FileText, text: str, before: Any) -> bool:
     """Whether the place for servers, empty now, was not there before we came.
 
     Empty, it says to a host what none says; but whoever put it there, or wrote a comment to it, looks for it again. So
@@ -244,7 +259,7 @@ def _made_for_us(host: Host, old: files.Text, text: str, before: Any) -> bool:
     return _at(before, host.servers) is None
 
 
-def _without_unused_inputs(host: Host, old: files.Text, text: str, before: Any) -> str:
+def _without_unused_inputs(host: HostRow, old: files.FileText, text: str, before: Any) -> str:
     """Without the questions that we put in and no entry refers to any more; nor their list, if it was not there."""
     asked = listed(_at(KINDS[host.kind].read(text), host.keys.inputs))
     ids = [str(mapping(each).get("id", "")) for each in asked]

@@ -16,7 +16,7 @@ from typing import Any
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.cli.install.documents import listed, mapping
-from kimi_mcp.cli.install.rows import Host
+from kimi_mcp.cli.install.rows import HostRow
 from kimi_mcp.core.errors import InvalidArguments, KimiError
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.settings import read_settings
@@ -31,7 +31,7 @@ _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL)$", re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class LaunchCommand:
     """A way to start the server."""
 
     command: str
@@ -41,7 +41,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DesiredEntry:
     """What a host's file is to say."""
 
     entry: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Wanted:
     """Those of them whose value stands in the entry."""
 
 
-def started_as(argv0: str, *, windows: bool | None = None) -> Started:
+def started_as(argv0: str, *, windows: bool | None = None) -> LaunchCommand:
     """How this very program was started, so that a host can do the same from any folder.
 
     Raises ``InvalidArguments`` where a host could not: where Python found the package only by standing beside it.
@@ -67,7 +67,7 @@ def started_as(argv0: str, *, windows: bool | None = None) -> Started:
         if windows and not path.suffix and (exe := path.with_suffix(".exe")).exists():
             path = exe  # the script that pip makes takes the ending off its own name
         if path.is_file():
-            return Started(command=str(path))
+            return LaunchCommand(command=str(path))
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
@@ -77,7 +77,7 @@ def started_as(argv0: str, *, windows: bool | None = None) -> Started:
             "This Python finds kimi_mcp only in the folder in which you stand; a host would not find it.",
             fix="Run make demo once, then .venv/bin/kimi-mcp install from the checkout.",
         ) from None
-    return Started(command=str(Path(sys.executable).absolute()), args=("-m", MODULE))
+    return LaunchCommand(command=str(Path(sys.executable).absolute()), args=("-m", MODULE))
 
 
 def is_key(name: str) -> bool:
@@ -95,7 +95,7 @@ def is_reference(value: str) -> bool:
     return value.startswith("${") and value.endswith("}")
 
 
-def kept_out(host: Host, env: Mapping[str, str]) -> list[str]:
+def kept_out(host: HostRow, env: Mapping[str, str]) -> list[str]:
     """The variables whose given value is not written: the host has a better place for it."""
     secret = [name for name, value in env.items() if is_secret(name) and value and not is_reference(value)]
     return [] if host.keys.way == "plain" else secret
@@ -141,7 +141,9 @@ def _first(names: Sequence[str], *places: Collection[str]) -> str | None:
     return next((name for place in places for name in names if name in place), None)
 
 
-def wanted(host: Host, name: str, started: Started, env: Mapping[str, str], keys: Sequence[str]) -> Wanted:
+def wanted(
+    host: HostRow, name: str, started: LaunchCommand, env: Mapping[str, str], keys: Sequence[str]
+) -> DesiredEntry:
     """The entry of a host: ``env`` as it was given, and ``keys``, variables that the server may get besides.
 
     Raises ``InvalidArguments`` where a file can't hold what is to stand in it.
@@ -167,11 +169,11 @@ def wanted(host: Host, name: str, started: Started, env: Mapping[str, str], keys
             values[variable] = given
             in_clear.append(variable)
     entry, fields = _entry(host, name, started, values, named if host.keys.way == "named" else [])
-    return Wanted(entry=entry, fields=fields, inputs=tuple(inputs), keys=tuple(named), in_clear=tuple(in_clear))
+    return DesiredEntry(entry=entry, fields=fields, inputs=tuple(inputs), keys=tuple(named), in_clear=tuple(in_clear))
 
 
 def _entry(
-    host: Host, name: str, started: Started, values: dict[str, str], keys: list[str]
+    host: HostRow, name: str, started: LaunchCommand, values: dict[str, str], keys: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     places = {"name": name, "command": started.command, "args": list(started.args), "env": values, "keys": keys}
     entry: dict[str, Any] = {}

@@ -21,7 +21,7 @@ _LARGEST = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class FileText:
     """What a file said when it was read."""
 
     path: Path
@@ -49,13 +49,13 @@ def backup_of(path: Path) -> Path:
     return path.with_name(path.name + BACKUP)
 
 
-def read(path: Path, home: Path) -> Text:
+def read(path: Path, home: Path) -> FileText:
     """A host's file; one that is not there says nothing. Raises ``InvalidArguments``."""
     name = shown(path, home)
     try:
         real = path.resolve()
         if not real.exists():
-            return Text(path=real, shown=name, text="", bom=False, state=None)
+            return FileText(path=real, shown=name, text="", bom=False, state=None)
         if not real.is_file() or real.stat().st_size > _LARGEST:
             raise InvalidArguments(f"{name} is no file that a host would read.", fix="Move it away, then try again.")
         state, raw = real.stat(), real.read_bytes()
@@ -67,10 +67,10 @@ def read(path: Path, home: Path) -> Text:
         raise InvalidArguments(
             f"{name} is no UTF-8 text; it was left as it is.", fix="Save it as UTF-8, then try again."
         ) from None
-    return Text(path=real, shown=name, text=text.removeprefix(_BOM), bom=text.startswith(_BOM), state=state)
+    return FileText(path=real, shown=name, text=text.removeprefix(_BOM), bom=text.startswith(_BOM), state=state)
 
 
-def write(old: Text, new: str) -> Path | None:
+def write(old: FileText, new: str) -> Path | None:
     """Put ``new`` in the place of what was read, at once or not at all; the backup, where there was a file.
 
     The first backup is never overwritten: it is the original. Later ones take each other's place beside it.
@@ -97,7 +97,7 @@ def write(old: Text, new: str) -> Path | None:
     return backup
 
 
-def _replace(path: Path, raw: bytes, like: os.stat_result | None, *, unless_changed: Text | None = None) -> None:
+def _replace(path: Path, raw: bytes, like: os.stat_result | None, *, unless_changed: FileText | None = None) -> None:
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     fresh = Path(name)
     try:
@@ -127,7 +127,7 @@ def _same_owner(path: Path, like: os.stat_result) -> None:
             pass  # not ours to give away: it stays with whoever writes
 
 
-def _changed(old: Text) -> bool:
+def _changed(old: FileText) -> bool:
     try:
         now = old.path.stat()
     except FileNotFoundError:

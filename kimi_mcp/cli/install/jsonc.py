@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Path = Sequence[str | int]
+NodePath = Sequence[str | int]
 """The way to a node: names of members and places in lists."""
 
 _BLANKS = frozenset(" \t\r\n")
@@ -24,7 +24,7 @@ _DEEPEST = 200
 _DECODER = json.JSONDecoder()
 
 
-class Unreadable(Exception):
+class InvalidJson(Exception):
     """The text is no JSON; the message says what stands where."""
 
 
@@ -48,7 +48,7 @@ class Node:
     """What a list or an object holds, in order."""
 
 
-class _Reader:
+class _JsonReader:
     def __init__(self, text: str, *, comments: bool) -> None:
         self.text, self.comments = text, comments
         self.at: int = 0
@@ -64,10 +64,10 @@ class _Reader:
                 raise self.wrong("a comment, which this host does not allow")
             self.at = comment.end()
 
-    def wrong(self, what: str) -> Unreadable:
+    def wrong(self, what: str) -> InvalidJson:
         line = self.text.count("\n", 0, self.at) + 1
         column = self.at - (self.text.rfind("\n", 0, self.at) + 1) + 1
-        return Unreadable(f"{what}, line {line}, column {column}")
+        return InvalidJson(f"{what}, line {line}, column {column}")
 
     def node(self, depth: int = 0) -> Node:
         """The value that begins here."""
@@ -141,7 +141,7 @@ class _Reader:
 
 def read(text: str, *, comments: bool) -> Node | None:
     """The nodes of a text; None where there is nothing but blanks and comments. Raises :class:`Unreadable`."""
-    reader = _Reader(text, comments=comments)
+    reader = _JsonReader(text, comments=comments)
     reader.blank()
     if reader.at == len(text):
         return None
@@ -152,7 +152,7 @@ def read(text: str, *, comments: bool) -> Node | None:
     return node
 
 
-def found(node: Node | None, path: Path) -> Node | None:
+def found(node: Node | None, path: NodePath) -> Node | None:
     """The node at the end of a path. Of members of the same name the last one counts, as for every reader."""
     for step in path:
         if node is None:
@@ -164,7 +164,7 @@ def found(node: Node | None, path: Path) -> Node | None:
     return node
 
 
-def with_value(text: str, path: Path, value: Any, *, comments: bool) -> str:
+def with_value(text: str, path: NodePath, value: Any, *, comments: bool) -> str:
     """The text with ``value`` at the end of ``path``; objects that are missing on the way, or null, are made.
 
     An ``int`` as last step beyond the end of a list appends. Raises :class:`Unreadable`, also where something else
@@ -178,7 +178,7 @@ def with_value(text: str, path: Path, value: Any, *, comments: bool) -> str:
     for done, step in enumerate(path):
         if not isinstance(here.value, list if isinstance(step, int) else dict):
             what = "the whole" if done == 0 else ".".join(map(str, path[:done]))
-            raise Unreadable(f"{what} is not of the kind that holds servers")
+            raise InvalidJson(f"{what} is not of the kind that holds servers")
         inner = found(here, [step])
         if inner is None:
             return _put_in(text, here, step, _wrapped(path[done + 1 :], value), unit, line_end)
@@ -193,7 +193,7 @@ def with_value(text: str, path: Path, value: Any, *, comments: bool) -> str:
     return text[: here.value_start] + new + text[here.end :]
 
 
-def without(text: str, path: Path, *, comments: bool) -> str:
+def without(text: str, path: NodePath, *, comments: bool) -> str:
     """The text without what stands at the end of ``path``, its comma gone too; unchanged where nothing does."""
     root = read(text, comments=comments)
     holder = found(root, path[:-1])
@@ -212,7 +212,7 @@ def without(text: str, path: Path, *, comments: bool) -> str:
     return _cut(text, start, end)
 
 
-def is_bare(text: str, path: Path, *, comments: bool) -> bool:
+def is_bare(text: str, path: NodePath, *, comments: bool) -> bool:
     """Whether an object that holds nothing stands at the end of ``path``, with no comment in it or beside it."""
     root = read(text, comments=comments)
     holder, node = found(root, path[:-1]), found(root, path)
@@ -263,7 +263,7 @@ def _put_in(text: str, holder: Node, step: str | int, value: Any, unit: str, lin
     return f"{before}{line_end}{indent}{new}{line_end}{outer}{text[close:]}"
 
 
-def _wrapped(path: Path, value: Any) -> Any:
+def _wrapped(path: NodePath, value: Any) -> Any:
     for step in reversed(path):
         value = [value] if isinstance(step, int) else {step: value}
     return value

@@ -35,7 +35,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class HostRow:
     """One host."""
 
     id: str
@@ -63,15 +63,15 @@ class Host:
 
 
 @cache
-def load_hosts() -> Mapping[str, Host]:
+def load_hosts() -> Mapping[str, HostRow]:
     """Every host, in the order of the file."""
     rows = tomllib.loads(Path(__file__).with_name("hosts.toml").read_text("utf-8"))["hosts"]
     return {row["id"]: _host(row) for row in rows}
 
 
-def _host(row: dict[str, Any]) -> Host:
+def _host(row: dict[str, Any]) -> HostRow:
     keys, moved = dict(row.pop("keys")), row.pop("moved_by", None)
-    return Host(
+    return HostRow(
         keys=Keys(inputs=tuple(keys.pop("inputs", ())), **keys),
         servers=tuple(row.pop("servers")),
         places={system: tuple(places) for system, places in row.pop("places").items()},
@@ -85,7 +85,7 @@ def this_system() -> System:
     return "macos" if sys.platform == "darwin" else "windows" if sys.platform == "win32" else "linux"
 
 
-def place_of(host: Host, system: System, home: Path, environment: Mapping[str, str]) -> Path:
+def place_of(host: HostRow, system: System, home: Path, environment: Mapping[str, str]) -> Path:
     """Where the host's file lies, or would lie. Looks which of several places is there."""
     if host.moved_by and (folder := environment.get(host.moved_by[0], "").strip()):
         return Path(folder).expanduser() / host.moved_by[1]

@@ -15,7 +15,7 @@ from typing import Any
 import tomlkit
 from tomlkit.items import InlineTable
 
-from kimi_mcp.cli.install.jsonc import Unreadable
+from kimi_mcp.cli.install.jsonc import InvalidJson
 
 _HEADER = re.compile(r"[ \t]*\[\[?(.+?)\]\]?[ \t]*(#.*)?$")
 
@@ -34,7 +34,7 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
             here[step] = tomlkit.table(is_super_table=True)
         here = here[step]
         if not _is_table(here):
-            raise Unreadable(f"{step} is not of the kind that holds servers")
+            raise InvalidJson(f"{step} is not of the kind that holds servers")
     here[path[-1]] = _item(value, inline=isinstance(here, InlineTable))
     return _same_line_ends(text, tomlkit.dumps(document))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from kimi_mcp.cli.install.jsonc import Unreadable
+from kimi_mcp.cli.install.jsonc import InvalidJson
 
 _ALIAS = re.compile(r"\s*:\s*\*[^\s,\]}]+")
 _YAML: Any = yaml  # what it says of its nodes' types is not enough for a type checker
@@ -30,7 +30,7 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
     holder: Any = root
     for done, step in enumerate(path):
         if not _is_mapping(holder):
-            raise Unreadable(f"{'.'.join(path[:done]) or 'the whole'} is not of the kind that holds servers")
+            raise InvalidJson(f"{'.'.join(path[:done]) or 'the whole'} is not of the kind that holds servers")
         entry = _entry(holder, step)
         if entry is None:
             return _put_in(text, holder, {step: _wrapped(path[done + 1 :], value)}, line_end)

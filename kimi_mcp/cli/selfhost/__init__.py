@@ -12,9 +12,9 @@ from typing import Any
 
 from kimi_mcp import catalogue
 from kimi_mcp.cli.selfhost.machine import Machine, this_machine
-from kimi_mcp.cli.selfhost.rows import Needs, Way, Weights, load
+from kimi_mcp.cli.selfhost.rows import EngineOption, Needs, Weights, load
 
-__all__ = ["Fit", "Machine", "Needs", "Way", "Weights", "fits", "load", "misses", "this_machine"]
+__all__ = ["EngineOption", "Fit", "Machine", "Needs", "Weights", "fits", "load", "misses", "this_machine"]
 
 _EXPERT_GB = 1.6
 """GB of GPU memory that one more expert of every layer takes: ktransformers' example has 30 of them in 96 GB …"""
@@ -32,7 +32,7 @@ class Fit:
 
     weights: Weights
     """The weights."""
-    way: Way
+    way: EngineOption
     """The engine."""
     download: str
     """The command that downloads the weights."""
@@ -70,7 +70,7 @@ def fits(machine: Machine) -> list[Fit]:
     return sorted(found, key=lambda fit: fit.weights.doubt is not None)
 
 
-def misses(machine: Machine) -> list[tuple[Weights, Way, list[str]]]:
+def misses(machine: Machine) -> list[tuple[Weights, EngineOption, list[str]]]:
     """For all weights in all engines what the machine lacks, by the needs that it comes nearest to."""
     weights, ways = load()
     return [
@@ -95,7 +95,7 @@ def _lacks(needs: Needs, machine: Machine) -> list[str]:
     ]
 
 
-def _fit(weights: Weights, way: Way, machine: Machine) -> Fit:
+def _fit(weights: Weights, way: EngineOption, machine: Machine) -> Fit:
     profile = catalogue.load().profile(way.provider, weights.model)
     assert profile is not None, "tests/cli/selfhost hold every way against the catalogue"
     gpu_gb, gpus = machine.gpu_gb or 0, machine.gpus or 0

@@ -56,7 +56,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class EngineOption:
     """One engine, and the weights that it runs."""
 
     engine: str
@@ -82,7 +82,7 @@ class Way:
 
 
 @cache
-def load() -> tuple[Mapping[str, Weights], tuple[Way, ...]]:
+def load() -> tuple[Mapping[str, Weights], tuple[EngineOption, ...]]:
     """All weights by their id, and all ways in the order in which they are to be preferred."""
     file = Path(catalogue.__file__).with_name("selfhosting.toml")
     rows = tomllib.loads(file.read_text("utf-8"))
@@ -90,10 +90,10 @@ def load() -> tuple[Mapping[str, Weights], tuple[Way, ...]]:
     return {each.id: each for each in weights}, tuple(_way(row) for row in rows["ways"])
 
 
-def _way(row: dict[str, Any]) -> Way:
+def _way(row: dict[str, Any]) -> EngineOption:
     needs = tuple(Needs(**each) for each in row.pop("needs"))
     row.setdefault("base_url", catalogue.load().providers[row["provider"]].base_url)
-    return Way(needs=needs, **_frozen(row))
+    return EngineOption(needs=needs, **_frozen(row))
 
 
 def _frozen(row: dict[str, Any]) -> dict[str, Any]:

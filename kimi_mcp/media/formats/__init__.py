@@ -24,9 +24,9 @@ from kimi_mcp.media.formats.inspected import (
     PIXELS_MAX,
     SAYS_NOTHING,
     SIDE_MAX,
+    ByteSource,
     Inspected,
     ReadAt,
-    Source,
 )
 
 __all__ = ["FORMATS", "HEAD_BYTES", "PIXELS_MAX", "SIDE_MAX", "Inspected", "inspect", "inspect_bytes", "require_label"]
@@ -36,7 +36,7 @@ HEAD_BYTES = 65_536
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Source], Inspected]], ...] = (
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[ByteSource], Inspected]], ...] = (
     (lambda head: head.startswith(stills.PNG_START), stills.png),
     (lambda head: head.startswith(b"\xff\xd8\xff"), stills.jpeg),
     (lambda head: head.startswith((b"GIF87a", b"GIF89a")), stills.gif),
@@ -59,7 +59,7 @@ def inspect(head: bytes, size: int, read_at: ReadAt) -> Inspected:
     ``head``: its first bytes, as many as there are or ``HEAD_BYTES``; ``size``: bytes in all; ``read_at``: the bytes at
     an offset, fewer only at the end. A walk over a large file may take some hundred milliseconds: use a worker thread.
     """
-    source = Source(head, size, read_at)
+    source = ByteSource(head, size, read_at)
     start = source.at(0, 4_096)
     for begins, read in _READERS:
         if begins(start):

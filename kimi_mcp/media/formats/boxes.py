@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats.inspected import (
     FORMATS,
+    ByteSource,
     Inspected,
-    Source,
     damaged,
     held_to_limits,
     sound_alone,
@@ -56,7 +56,7 @@ def is_boxes(head: bytes) -> bool:
     return head[4:8] == b"ftyp" or (head[4:8] in _OLD_QUICKTIME and head[:1] in (b"\0", b"\1"))
 
 
-def read(source: Source) -> Inspected:
+def read(source: ByteSource) -> Inspected:
     """A clip or a still, by its brand."""
     head = source.at(0, 16)
     brands: list[bytes] = []
@@ -80,7 +80,7 @@ def read(source: Source) -> Inspected:
     return _clip(source, mime)
 
 
-def _top(source: Source, name: str) -> tuple[dict[bytes, _Box], int]:
+def _top(source: ByteSource, name: str) -> tuple[dict[bytes, _Box], int]:
     """The boxes at the top (the first of each name) and where the last of them ends."""
     found: dict[bytes, _Box] = {}
     at = 0
@@ -96,7 +96,7 @@ def _top(source: Source, name: str) -> tuple[dict[bytes, _Box], int]:
     return found, at
 
 
-def _box(source: Source, at: int, end: int) -> _Box | None:
+def _box(source: ByteSource, at: int, end: int) -> _Box | None:
     """The box at a place; None where none can be."""
     head = source.at(at, 16)
     if len(head) < 8 or at + 8 > end:
@@ -109,7 +109,7 @@ def _box(source: Source, at: int, end: int) -> _Box | None:
     return _Box(name=name, at=at, start=start, end=at + size) if at + size >= start else None
 
 
-def _inside(source: Source, box: _Box, name: str, skip: int = 0) -> Iterator[_Box]:
+def _inside(source: ByteSource, box: _Box, name: str, skip: int = 0) -> Iterator[_Box]:
     """The boxes within a box, as far as they are sound."""
     at = box.start + skip
     while (one := _box(source, at, box.end)) is not None and one.end <= box.end:
@@ -118,13 +118,13 @@ def _inside(source: Source, box: _Box, name: str, skip: int = 0) -> Iterator[_Bo
         at = one.end
 
 
-def _first(source: Source, box: _Box | None, kind: bytes, name: str) -> _Box | None:
+def _first(source: ByteSource, box: _Box | None, kind: bytes, name: str) -> _Box | None:
     if box is None:
         return None
     return next((one for one in _inside(source, box, name) if one.name == kind), None)
 
 
-def _still(source: Source, mime: str) -> Inspected:
+def _still(source: ByteSource, mime: str) -> Inspected:
     name = FORMATS[mime].name
     top, length = _top(source, name)
     if b"meta" not in top:
@@ -148,7 +148,7 @@ def _still(source: Source, mime: str) -> Inspected:
     return Inspected(kind="image", mime=mime, width=width, height=height, frames=1, length=length)
 
 
-def _clip(source: Source, mime: str) -> Inspected:
+def _clip(source: ByteSource, mime: str) -> Inspected:
     name = FORMATS[mime].name
     top, length = _top(source, name)
     moov = top.get(b"moov")
@@ -180,12 +180,12 @@ def _clip(source: Source, mime: str) -> Inspected:
     )
 
 
-def _handler(source: Source, track: _Box, name: str) -> bytes:
+def _handler(source: ByteSource, track: _Box, name: str) -> bytes:
     handler = _first(source, _first(source, track, b"mdia", name), b"hdlr", name)
     return source.at(handler.start + 8, 4) if handler else b""
 
 
-def _track_size(source: Source, track: _Box, name: str) -> tuple[int, int] | None:
+def _track_size(source: ByteSource, track: _Box, name: str) -> tuple[int, int] | None:
     header = _first(source, track, b"tkhd", name)
     if header is None or header.end - header.start < 84:
         return None
@@ -193,7 +193,7 @@ def _track_size(source: Source, track: _Box, name: str) -> tuple[int, int] | Non
     return width >> 16, height >> 16
 
 
-def _times(source: Source, header: _Box) -> tuple[int, int, int] | None:
+def _times(source: ByteSource, header: _Box) -> tuple[int, int, int] | None:
     """Timescale, duration, and the duration that stands for unknown, of an mvhd box."""
     data = source.at(header.start, 32)
     if len(data) < 32 or header.end - header.start < 32:
@@ -203,7 +203,7 @@ def _times(source: Source, header: _Box) -> tuple[int, int, int] | None:
     return *struct.unpack(">II", data[12:20]), (1 << 32) - 1
 
 
-def _seconds(source: Source, header: _Box) -> float | None:
+def _seconds(source: ByteSource, header: _Box) -> float | None:
     match _times(source, header):
         case scale, length, unknown if scale and length and length != unknown:
             return length / scale
@@ -211,7 +211,7 @@ def _seconds(source: Source, header: _Box) -> float | None:
             return None
 
 
-def _extended_seconds(source: Source, moov: _Box, header: _Box, name: str) -> float | None:
+def _extended_seconds(source: ByteSource, moov: _Box, header: _Box, name: str) -> float | None:
     """The duration of a clip in fragments, which its mvhd leaves open."""
     movie = _first(source, moov, b"mvhd", name)
     times = _times(source, movie) if movie else None

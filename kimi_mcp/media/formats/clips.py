@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kimi_mcp.core.errors import MediaRejected
-from kimi_mcp.media.formats.inspected import Inspected, Source, damaged, held_to_limits, sound_alone, truncated
+from kimi_mcp.media.formats.inspected import ByteSource, Inspected, damaged, held_to_limits, sound_alone, truncated
 
 ASF_START = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 EBML_START = b"\x1aE\xdf\xa3"
@@ -29,7 +29,7 @@ def _clip(mime: str, name: str, length: int, size: tuple[int, int] | None, durat
     return Inspected(kind="video", mime=mime, width=width, height=height, duration_s=seconds, length=length)
 
 
-def avi(source: Source) -> Inspected:
+def avi(source: ByteSource) -> Inspected:
     """An AVI, of one RIFF piece or of several (OpenDML)."""
     name, at = "AVI clip", 0
     while (head := source.at(at, 12))[:4] == b"RIFF" and head[8:] in (b"AVI ", b"AVIX"):
@@ -49,7 +49,7 @@ def avi(source: Source) -> Inspected:
     return _clip("video/avi", name, min(at, source.size), (width, height), micros * total / 1e6)
 
 
-def _holds_pictures(source: Source, name: str) -> bool:
+def _holds_pictures(source: ByteSource, name: str) -> bool:
     at = 12
     while len(head := source.at(at, 12)) == 12:
         source.step(name)
@@ -60,7 +60,7 @@ def _holds_pictures(source: Source, name: str) -> bool:
     return False
 
 
-def flv(source: Source) -> Inspected:
+def flv(source: ByteSource) -> Inspected:
     """An FLV: its last tag must be whole, which its last four bytes tell."""
     name = "FLV clip"
     head = source.at(0, 9)
@@ -92,7 +92,7 @@ def _flv_number(script: bytes, key: bytes) -> float | None:
     return value if 0 < value < 1e12 else None
 
 
-def mpeg(source: Source) -> Inspected:
+def mpeg(source: ByteSource) -> Inspected:
     """An MPEG program or video stream. It has no length of its own: where it was cut off can't be told."""
     name = "MPEG clip"
     head = source.at(0, 65_536)
@@ -127,7 +127,7 @@ class _Element(NamedTuple):
     """-1: the element does not say how long it is."""
 
 
-def webm(source: Source) -> Inspected:
+def webm(source: ByteSource) -> Inspected:
     """A WebM, element by element to the end of its segment. Matroska is refused with the mend."""
     name = "WebM clip"
     header = _element(source, 0)
@@ -161,7 +161,7 @@ def webm(source: Source) -> Inspected:
     return _clip("video/webm", name, end, size, seconds)
 
 
-def _element(source: Source, at: int) -> _Element | None:
+def _element(source: ByteSource, at: int) -> _Element | None:
     head = source.at(at, 12)
     wide = 9 - head[0].bit_length() if head else 9
     if wide > 4 or len(head) <= wide:
@@ -174,7 +174,7 @@ def _element(source: Source, at: int) -> _Element | None:
     return _Element(int.from_bytes(head[:wide], "big"), start, -1 if raw == (1 << 7 * long) - 1 else start + raw)
 
 
-def _elements(source: Source, parent: _Element, name: str) -> Iterator[_Element]:
+def _elements(source: ByteSource, parent: _Element, name: str) -> Iterator[_Element]:
     at = parent.start
     while at < parent.end:
         source.step(name)
@@ -187,7 +187,7 @@ def _elements(source: Source, parent: _Element, name: str) -> Iterator[_Element]
         at = one.end
 
 
-def _webm_seconds(source: Source, info: _Element, name: str) -> float | None:
+def _webm_seconds(source: ByteSource, info: _Element, name: str) -> float | None:
     scale, ticks = 1_000_000, None
     for one in _elements(source, info, name):
         data = source.at(one.start, min(max(one.end - one.start, 0), 8))
@@ -198,7 +198,7 @@ def _webm_seconds(source: Source, info: _Element, name: str) -> float | None:
     return ticks * scale / 1e9 if ticks is not None else None
 
 
-def _webm_size(source: Source, tracks: _Element, name: str) -> tuple[int, int] | None:
+def _webm_size(source: ByteSource, tracks: _Element, name: str) -> tuple[int, int] | None:
     for entry in _elements(source, tracks, name):
         if entry.id != 0xAE:
             continue
@@ -219,7 +219,7 @@ _VIDEO_STREAM = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
-def wmv(source: Source) -> Inspected:
+def wmv(source: ByteSource) -> Inspected:
     """A WMV: its header object and the data object behind it."""
     name = "WMV clip"
     header = int.from_bytes(source.at(16, 8), "little")

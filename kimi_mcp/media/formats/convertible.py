@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
-from kimi_mcp.media.formats.inspected import Inspected, Source, damaged, held_to_limits, truncated
+from kimi_mcp.media.formats.inspected import ByteSource, Inspected, damaged, held_to_limits, truncated
 
 _BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 """Sizes of the headers that bitmaps have had."""
@@ -30,7 +30,7 @@ def is_bmp(head: bytes) -> bool:
     return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
 
 
-def bmp(source: Source) -> Inspected:
+def bmp(source: ByteSource) -> Inspected:
     """A bitmap; its rows must all be there."""
     name = "BMP picture"
     head = source.at(0, 54)
@@ -51,7 +51,7 @@ def bmp(source: Source) -> Inspected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tiff:
-    source: Source
+    source: ByteSource
     order: Literal["little", "big"]
     big: bool
 
@@ -75,7 +75,7 @@ class _Tiff:
         return [int.from_bytes(data[one : one + width], self.order) for one in range(0, len(data), width)]
 
 
-def tiff(source: Source) -> Inspected:
+def tiff(source: ByteSource) -> Inspected:
     """A TIFF or BigTIFF: every page is held to the limits and must be whole; the first one says how large it is."""
     name = "TIFF picture"
     head = source.at(0, 16)

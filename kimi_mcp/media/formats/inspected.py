@@ -111,7 +111,7 @@ class Inspected:
         return FORMATS[self.mime].name
 
 
-class Source:
+class ByteSource:
     """A file's bytes, read in windows, with a bound on how often it is looked at."""
 
     def __init__(self, head: bytes, size: int, read_at: ReadAt) -> None:

@@ -9,7 +9,7 @@ import re
 import struct
 import zlib
 
-from kimi_mcp.media.formats.inspected import Inspected, Source, damaged, held_to_limits, truncated
+from kimi_mcp.media.formats.inspected import ByteSource, Inspected, damaged, held_to_limits, truncated
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -20,7 +20,7 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15; DHT, JPG and DAC share their range."""
 
 
-def png(source: Source) -> Inspected:
+def png(source: ByteSource) -> Inspected:
     """A PNG: chunk by chunk to IEND."""
     name = "PNG picture"
     head = source.at(8, 25)
@@ -51,7 +51,7 @@ def png(source: Source) -> Inspected:
     return Inspected(kind="image", mime="image/png", width=width, height=height, frames=frames, length=at)
 
 
-def jpeg(source: Source) -> Inspected:
+def jpeg(source: ByteSource) -> Inspected:
     """A JPEG: marker by marker, over every scan, to EOI. A phone's second picture or clip behind it is left out."""
     name = "JPEG picture"
     at, width, height, scanned = 2, 0, 0, False
@@ -85,7 +85,7 @@ def jpeg(source: Source) -> Inspected:
     return Inspected(kind="image", mime="image/jpeg", width=width, height=height, frames=1, length=at + 2)
 
 
-def _after_scan(source: Source, at: int, name: str) -> int:
+def _after_scan(source: ByteSource, at: int, name: str) -> int:
     while True:
         source.step(name)
         data = source.at(at, 32_768)
@@ -96,7 +96,7 @@ def _after_scan(source: Source, at: int, name: str) -> int:
         at += len(data) - 1
 
 
-def gif(source: Source) -> Inspected:
+def gif(source: ByteSource) -> Inspected:
     """A GIF: block by block to its trailer. No frame may reach beyond what the limits allow the canvas."""
     name = "GIF picture"
     head = source.at(0, 13)
@@ -132,7 +132,7 @@ def _colours(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_pieces(source: Source, at: int, name: str) -> int:
+def _after_pieces(source: ByteSource, at: int, name: str) -> int:
     while True:
         source.step(name)
         size = source.at(at, 1)
@@ -143,7 +143,7 @@ def _after_pieces(source: Source, at: int, name: str) -> int:
             return at
 
 
-def webp(source: Source) -> Inspected:
+def webp(source: ByteSource) -> Inspected:
     """A WebP: chunk by chunk to the end that its RIFF header names. Each frame's own header is held to the limits."""
     name = "WebP picture"
     whole = 8 + int.from_bytes(source.at(4, 4), "little")

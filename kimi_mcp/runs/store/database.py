@@ -38,7 +38,7 @@ from kimi_mcp.runs.store.binding import bind
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.remote import ANSWERS_WITHIN_S, Connections, connect_arguments
 from kimi_mcp.runs.store.tables import MIGRATIONS, SCHEMA, VERSION, about
-from kimi_mcp.runs.store.threads import Asked, Hand, Operation
+from kimi_mcp.runs.store.threads import DatabaseThread, Operation, PendingOperation
 
 LOCKED_S = 5.0
 """Seconds for which a lock of another program is waited out."""
@@ -80,9 +80,9 @@ class Database:
         self._patience_s = math.inf if self._connections is None else answers_within_s
         self._engine: Engine | None = None
         self._opening = threading.Lock()
-        self._file: Identity | None = None
-        self._writer = Hand("journal-writer", self._work)
-        self._reader = self._writer if folder is None else Hand("journal-reader", self._work)
+        self._file: FileIdentity | None = None
+        self._writer = DatabaseThread("journal-writer", self._work)
+        self._reader = self._writer if folder is None else DatabaseThread("journal-reader", self._work)
 
     async def write(self, operation: Operation[T]) -> T:
         """Do it in a transaction; returns once it is committed. A caller that is cancelled meanwhile stops nothing."""
@@ -92,7 +92,7 @@ class Database:
         """Do it on what is committed."""
         return await self._answered(self._reader, operation)
 
-    async def _answered(self, hand: Hand, operation: Operation[T]) -> T:
+    async def _answered(self, hand: DatabaseThread, operation: Operation[T]) -> T:
         try:
             with anyio.fail_after(self._patience_s):
                 return await hand.ask(operation)
@@ -117,7 +117,7 @@ class Database:
 
     # ── in the threads ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _work(self, hand: Hand, asked: list[Asked]) -> None:
+    def _work(self, hand: DatabaseThread, asked: list[PendingOperation]) -> None:
         """All of it in one transaction; one by one where that fails, so that a bad one spoils nobody else's."""
         try:
             results = self._done(hand, [one.operation for one in asked])
@@ -133,13 +133,13 @@ class Database:
         for one, result in zip(asked, results, strict=True):
             one.done(result)
 
-    def _done(self, hand: Hand, operations: list[Operation[Any]]) -> list[Any]:
+    def _done(self, hand: DatabaseThread, operations: list[Operation[Any]]) -> list[Any]:
         writes = hand is self._writer
         known = partial(_is_known, alone=writes)
         with nullcontext() if self._connections is None else self._connections.bounded(self._patience_s):
             return _transaction(self._connection(hand), [known, *operations], writes=writes)[1:]
 
-    def _ours(self, fault: Exception, hand: Hand) -> KimiError:
+    def _ours(self, fault: Exception, hand: DatabaseThread) -> KimiError:
         if isinstance(fault, KimiError):
             return fault  # an operation's own word: nothing is wrong with the connection
         if not self._passing:
@@ -174,7 +174,7 @@ class Database:
         """The file in the data folder, where that is the database."""
         return None if self._folder is None or self._url is not None else self._folder / FILE
 
-    def _connection(self, hand: Hand) -> Connection:
+    def _connection(self, hand: DatabaseThread) -> Connection:
         with self._opening:
             file = self._own_file
             if self._engine is not None and file is not None and _identity(file) != self._file:
@@ -269,11 +269,11 @@ class Database:
         connection.execute(about.insert().values(name="version", value=str(VERSION)))
 
 
-Identity = tuple[int, int]
+FileIdentity = tuple[int, int]
 """Which file it is, whatever its name."""
 
 
-def _identity(file: Path) -> Identity | None:
+def _identity(file: Path) -> FileIdentity | None:
     try:
         found = file.stat()
     except OSError:

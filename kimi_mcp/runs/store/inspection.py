@@ -29,7 +29,7 @@ TIGHT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class StoreInspection:
     """What was seen of the journal."""
 
     kept: bool = True
@@ -64,28 +64,28 @@ class Survey:
         }
 
 
-def survey(settings: Settings) -> Survey:
+def survey(settings: Settings) -> StoreInspection:
     """Look at the journal that the settings name."""
     if settings.journal == "off":
-        return Survey(kept=False)
+        return StoreInspection(kept=False)
     if settings.database_url is not None:
         return _of_url(settings.database_url, folder_of(settings))
     folder = folder_of(settings)
     file = folder / FILE
     try:
         if not file.exists():
-            return Survey(folder=folder, free=_free(folder), error=_unwritable(folder))
+            return StoreInspection(folder=folder, free=_free(folder), error=_unwritable(folder))
         files = [file, *(file.with_name(file.name + ending) for ending in ("-wal", "-shm"))]
         size = sum(each.stat().st_size for each in files if each.exists())
         free = _free(folder)
         unwritable = _unwritable(folder, file)
     except OSError as fault:
-        return Survey(folder=folder, there=True, error=errors.of_folder(fault))
+        return StoreInspection(folder=folder, there=True, error=errors.of_folder(fault))
     try:
         runs = _count(file, size)
     except KimiError as error:
-        return Survey(folder=folder, there=True, size=size, free=free, error=error)
-    return Survey(folder=folder, there=True, size=size, runs=runs, free=free, error=unwritable)
+        return StoreInspection(folder=folder, there=True, size=size, free=free, error=error)
+    return StoreInspection(folder=folder, there=True, size=size, runs=runs, free=free, error=unwritable)
 
 
 def _count(file: Path, size: int) -> int:
@@ -128,7 +128,7 @@ def _connected(file: Path, how: str) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE_S)
 
 
-def _of_url(url: str, folder: Path) -> Survey:
+def _of_url(url: str, folder: Path) -> StoreInspection:
     """What can be said of a database by its URL, of which nothing is shown: a password may stand in it."""
     from sqlalchemy import func, inspect, select
     from sqlalchemy.exc import SQLAlchemyError
@@ -141,21 +141,23 @@ def _of_url(url: str, folder: Path) -> Survey:
     try:
         engine = made_engine(url)
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-            return Survey()  # to look would make it
+            return StoreInspection()  # to look would make it
         connections = Connections()
         connections.watch(engine)
         with connections.bounded(ANSWERS_WITHIN_S), closing(engine.connect()) as connection:
             if not inspect(connection).has_table(about.name):
-                return Survey()
+                return StoreInspection()
             if (version := version_of(connection)) > VERSION:
                 raise errors.newer(version, VERSION)
             binding.check(connection, folder)
             count = connection.execute(select(func.count()).select_from(runs)).scalar_one()
     except KimiError as error:
-        return Survey(error=error)
+        return StoreInspection(error=error)
     except SQLAlchemyError as fault:
-        return Survey(error=_damaged() if errors.code_of(fault) in errors.DAMAGED else errors.told(fault, by_url=True))
-    return Survey(there=True, runs=count)
+        return StoreInspection(
+            error=_damaged() if errors.code_of(fault) in errors.DAMAGED else errors.told(fault, by_url=True)
+        )
+    return StoreInspection(there=True, runs=count)
 
 
 def _damaged() -> NotConfigured:

@@ -37,7 +37,7 @@ _STARTING = ".starting"
 """How the file ends until it is locked."""
 
 
-class Presence:
+class ServerLock:
     """This server among those that share a data folder; without one (None) it is alone."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -123,7 +123,7 @@ class Presence:
 
 def left_behind(folder: Path) -> bool:
     """Whether a server of that data folder ended without finishing its work; asks no database. Blocking."""
-    return bool(Presence(folder).dead())
+    return bool(ServerLock(folder).dead())
 
 
 @contextmanager

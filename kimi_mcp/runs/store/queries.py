@@ -31,7 +31,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import Record, as_text, outcome_from_json, turns_from_json
+from kimi_mcp.runs.store.records import RunRecord, as_text, outcome_from_json, turns_from_json
 from kimi_mcp.runs.store.tables import conversations, pieces, runs, steps
 
 Found = Row[Any]
@@ -166,13 +166,13 @@ def adopt(connection: Connection, run_id: str, dead: str, owner: str) -> bool:
     return bool(connection.execute(taken.values(owner=owner)).rowcount)
 
 
-def record(connection: Connection, row: Found, *, texts: bool = True) -> Record:
+def record(connection: Connection, row: Found, *, texts: bool = True) -> RunRecord:
     """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
     told = row._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
     answer, reasoning = told["answer"], told["reasoning"]
     if texts and told["status"] == "running":
         answer, reasoning = _arrived(connection, told["id"])
-    return Record(
+    return RunRecord(
         id=told["id"],
         caller=told["caller"],
         host=told["host"],
@@ -221,9 +221,9 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
     found = connection.execute(
         select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
     )
-    texts: dict[tuple[int, str], _Text] = {}
+    texts: dict[tuple[int, str], _StoredText] = {}
     for piece in found:
-        texts.setdefault((piece.request, piece.of), _Text()).add(piece.start, piece.text)
+        texts.setdefault((piece.request, piece.of), _StoredText()).add(piece.start, piece.text)
     if not texts:
         return "", None
     numbers = sorted({number for number, _ in texts})
@@ -233,7 +233,7 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
     return "" if answer is None else answer.whole(), None if reasoning is None else reasoning.whole()
 
 
-class _Text:
+class _StoredText:
     """A text from its pieces, in order: what was written twice counts once, and behind a hole nothing counts."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from kimi_mcp.core.types import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class RunEntry:
     """What is written down of a run before anything is paid for."""
 
     id: str
@@ -57,7 +57,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grown:
+class TextDelta:
     """A stretch of text that has arrived."""
 
     run_id: str
@@ -73,7 +73,7 @@ class Grown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class RunRecord:
     """A run as the journal has it."""
 
     id: str
@@ -130,7 +130,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class StepRecord:
     """A step of a longer work as the journal has it."""
 
     key: str

@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, sel
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.runs.store.records import Entry, as_piece, as_text, outcome_as_json
+from kimi_mcp.runs.store.records import RunEntry, as_piece, as_text, outcome_as_json
 from kimi_mcp.runs.store.serializers import tokens
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
@@ -36,7 +36,7 @@ _EMPTY = delete(conversations).where(
 )
 
 
-def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) -> None:
+def begin(connection: Connection, entry: RunEntry, owner: str, counted_usd: float) -> None:
     """Write down a run, and its conversation where it starts one; a run that is there already is renewed.
 
     Who starts a conversation is the first who adds to it: a follow-up waits for that.
@@ -65,12 +65,12 @@ def begin(connection: Connection, entry: Entry, owner: str, counted_usd: float) 
         connection.execute(_START, {"id": entry.conversation_id, "caller": entry.caller} | first)
 
 
-def renew(connection: Connection, entry: Entry, counted_usd: float) -> None:
+def renew(connection: Connection, entry: RunEntry, counted_usd: float) -> None:
     """Write down what more is known of a run by now."""
     connection.execute(_UPDATE, {"here": entry.id} | _known(entry, counted_usd))
 
 
-def _known(entry: Entry, counted_usd: float) -> dict[str, Any]:
+def _known(entry: RunEntry, counted_usd: float) -> dict[str, Any]:
     return {
         "conversation_id": entry.conversation_id,
         "follows": entry.follows,

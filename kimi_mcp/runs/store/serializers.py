@@ -9,10 +9,10 @@ from typing import Any
 
 from kimi_mcp.core.outcome import WHOLE, structured
 from kimi_mcp.core.types import Usage
-from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
 
-def in_list(record: Record) -> dict[str, Any]:
+def in_list(record: RunRecord) -> dict[str, Any]:
     """A run among others: all that is known but its texts, what was sent and what the policy said."""
     outcome = record.outcome
     return {
@@ -35,7 +35,9 @@ def in_list(record: Record) -> dict[str, Any]:
     }
 
 
-def whole(record: Record, steps: Sequence[Step], *, before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:
+def whole(
+    record: RunRecord, steps: Sequence[StepRecord], *, before: Sequence[str], after: Sequence[str]
+) -> dict[str, Any]:
     """All of a run: the contract's structured result with nothing cut, then what else is known.
 
     ``before`` are the runs whose turns come before its own, the oldest first; ``after`` those that follow it at once.
@@ -71,7 +73,7 @@ def moment(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
-def seconds(record: Record) -> float:
+def seconds(record: RunRecord) -> float:
     """How long it took, or takes by now."""
     return time.time() - record.started_at if record.running else record.outcome.timing.total_s
 

@@ -1,4 +1,4 @@
-"""``Journal``: what was asked and what it brought, kept on disk as it grows. Does I/O, in threads of its own.
+"""``RunStore``: what was asked and what it brought, kept on disk as it grows. Does I/O, in threads of its own.
 
 Several servers share one. A run is written down before anything is paid for, and what arrives of it within a second; a
 server that dies takes nothing with it but that second. Everything here raises ``NotConfigured`` where the file can't be
@@ -29,10 +29,10 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store import queries as sql
 from kimi_mcp.runs.store import retention, run_queries
 from kimi_mcp.runs.store.database import LOCKED_S, Database
-from kimi_mcp.runs.store.locks import Presence
+from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.paths import folder_of
 from kimi_mcp.runs.store.pending import End, PendingEnds
-from kimi_mcp.runs.store.records import Conversation, Entry, Grown, Record, Step, turns_as_json
+from kimi_mcp.runs.store.records import Conversation, RunEntry, RunRecord, StepRecord, TextDelta, turns_as_json
 from kimi_mcp.runs.store.remote import ANSWERS_WITHIN_S
 from kimi_mcp.runs.store.retention import DAY_S, Retention
 from kimi_mcp.runs.store.totals import Totals, totals
@@ -50,10 +50,10 @@ TURN_EVERY_S = 0.1
 """Seconds between two looks at whether a conversation is free."""
 
 
-def open_journal(settings: Settings) -> Journal:
+def open_journal(settings: Settings) -> RunStore:
     """The journal that the settings name; its file is opened by the first who needs it."""
     folder = None if settings.journal == "off" else folder_of(settings)
-    return Journal(
+    return RunStore(
         folder,
         url=settings.database_url if folder else None,
         keep_days=settings.runs_keep_days,
@@ -61,7 +61,7 @@ def open_journal(settings: Settings) -> Journal:
     )
 
 
-class Journal:
+class RunStore:
     """The runs, conversations and steps of all servers that share a folder.
 
     ``folder`` None keeps everything in memory, for as long as the process lives. ``answers_within_s``: seconds for
@@ -81,7 +81,7 @@ class Journal:
         """Whether anything is written down."""
         self.is_remote = url is not None
         """Whether it is a database that was named: one that is silent may still do what it was asked."""
-        self.presence = Presence(folder)
+        self.presence = ServerLock(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
         self._database = Database(folder, url, on_open=self._opened, answers_within_s=answers_within_s)
@@ -110,7 +110,7 @@ class Journal:
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def begin(self, entry: Entry, *, counted_usd: float, day_limit_usd: float | None) -> None:
+    async def begin(self, entry: RunEntry, *, counted_usd: float, day_limit_usd: float | None) -> None:
         """Write down a run before anything is paid for; returns once it is on disk.
 
         ``counted_usd``: what its prompt will cost at least. Raises ``BudgetExceeded`` where that is more than what is
@@ -123,7 +123,7 @@ class Journal:
 
     def grew(
         self,
-        grown: Sequence[Grown],
+        grown: Sequence[TextDelta],
         counted: Mapping[str, float],
         sent: Mapping[str, Outcome],
         done: Callable[[BaseException | None], None],
@@ -142,7 +142,7 @@ class Journal:
         grow = partial(run_queries.grow, grown=rows, counted=dict(counted), sent=dict(sent), lived=dict(lived or {}))
         self._database.post(grow, done)
 
-    async def renew(self, entry: Entry, *, counted_usd: float, day_limit_usd: float | None) -> None:
+    async def renew(self, entry: RunEntry, *, counted_usd: float, day_limit_usd: float | None) -> None:
         """What is known of a run has grown: a conversation's turn was given, media were sent, it is asked once more.
 
         Raises ``BudgetExceeded`` as ``begin`` does: what is asked once more is paid for once more.
@@ -176,20 +176,20 @@ class Journal:
         """Remove a run that was none: it was refused before anything was sent."""
         await self._write(run_queries.forget, run_id)
 
-    async def find(self, run_id: str, caller: str | None) -> Record | None:
+    async def find(self, run_id: str, caller: str | None) -> RunRecord | None:
         """A run by its id; None where there is none of that caller's (None: whoever's)."""
 
-        def read(connection: Connection) -> Record | None:
+        def read(connection: Connection) -> RunRecord | None:
             row = sql.find(connection, run_id)
             return None if row is None or caller not in (None, row.caller) else self._record(connection, row)
 
         found = await self._database.read(read)
         return None if found is None else await self._settled(found)
 
-    async def latest(self, caller: str | None, most: int = 100) -> list[Record]:
+    async def latest(self, caller: str | None, most: int = 100) -> list[RunRecord]:
         """The newest runs first, of one caller or of all."""
 
-        def read(connection: Connection) -> list[Record]:
+        def read(connection: Connection) -> list[RunRecord]:
             return [self._record(connection, row) for row in sql.latest(connection, caller, most)]
 
         return [await self._settled(record) for record in await self._database.read(read)]
@@ -202,14 +202,14 @@ class Journal:
         since: float | None = None,
         ended_before: float | None = None,
         most: int | None = None,
-    ) -> list[Record]:
+    ) -> list[RunRecord]:
         """The newest runs first, for a list: without what was sent, the answer and the reasoning.
 
         ``status``, ``since`` and ``ended_before`` (seconds since 1970) leave others out; what died is settled first.
         """
         await self.orphans()
 
-        def read(connection: Connection) -> list[Record]:
+        def read(connection: Connection) -> list[RunRecord]:
             rows = sql.overview(connection, caller, status=status, since=since, ended_before=ended_before, most=most)
             return [self._record(connection, row, texts=False) for row in rows]
 
@@ -237,12 +237,12 @@ class Journal:
             lambda connection: (sql.before(connection, run_id), sql.after(connection, run_id))
         )
 
-    async def orphans(self) -> list[Record]:
+    async def orphans(self) -> list[RunRecord]:
         """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
         dead = await anyio.to_thread.run_sync(self.presence.dead)  # before it is looked at what they left
         kept = await self.pending.ids()
 
-        def read(connection: Connection) -> list[Record]:
+        def read(connection: Connection) -> list[RunRecord]:
             return [self._record(connection, row) for row in sql.unfinished(connection)]
 
         found = [await self._settled(record) for record in await self._database.read(read)]
@@ -251,25 +251,27 @@ class Journal:
         await self.pending.forget(*(kept - {one.id for one in found if one.running}))
         return [record for record in found if record.orphaned]
 
-    async def adopt(self, record: Record) -> bool:
+    async def adopt(self, record: RunRecord) -> bool:
         """Take over a dead server's run; False where somebody else was faster."""
         return await self._database.write(
             lambda connection: sql.adopt(connection, record.id, record.owner, self.presence.id)
         )
 
-    async def settle(self, record: Record, error: KimiError, *, status: Status = "failed") -> Record:
+    async def settle(self, record: RunRecord, error: KimiError, *, status: Status = "failed") -> RunRecord:
         """Say how an orphaned run ended, with what there is of it; where it has just said so itself, as it did.
 
         What limits count for it stays as its server left it: that was spent.
         """
         return await self._end_left(record, replace(record.outcome, status=status, error=error))
 
-    async def _end_left(self, record: Record, outcome: Outcome) -> Record:
+    async def _end_left(self, record: RunRecord, outcome: Outcome) -> RunRecord:
         if not await self._write(run_queries.end, record.id, outcome, self._wall()):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
 
-    async def cancel_left(self, record: Record, tallied: Callable[[Record, Sequence[Step]], Outcome]) -> Record:
+    async def cancel_left(
+        self, record: RunRecord, tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome]
+    ) -> RunRecord:
         """End a run that a dead server left; how it stands by now where somebody goes on with it.
 
         ``tallied`` tells what its steps had brought, where it has any: cancelled, or partial with what had finished.
@@ -281,11 +283,11 @@ class Journal:
         steps = await self.steps_of(record.id)
         return await self._end_left(record, tallied(record, steps) if steps else record.outcome)
 
-    async def same_call(self, *, caller: str, host: str | None, key: str) -> Record | None:
+    async def same_call(self, *, caller: str, host: str | None, key: str) -> RunRecord | None:
         """The newest run of the very same call that its host gave up on, where it can still be joined."""
         since = self._wall() - REJOIN_WITHIN_S
 
-        def read(connection: Connection) -> Record | None:
+        def read(connection: Connection) -> RunRecord | None:
             row = sql.same_call(connection, caller, host, key, since)
             return None if row is None else self._record(connection, row)
 
@@ -369,7 +371,7 @@ class Journal:
         """Write down what a step brought; returns once it is on disk."""
         await self._write(sql.finish_step, run_id, key, result, self._wall())
 
-    async def steps_of(self, run_id: str) -> list[Step]:
+    async def steps_of(self, run_id: str) -> list[StepRecord]:
         """A run's steps, in the order in which they were begun."""
         return [_step(row) for row in await self._database.read(partial(sql.steps_of, run_id=run_id))]
 
@@ -379,7 +381,7 @@ class Journal:
         return await self._database.write(lambda connection: statement(connection, *said, **named))
 
     async def _within_budget(
-        self, write: Callable[[Connection], None], entry: Entry, counted_usd: float, day_limit_usd: float | None
+        self, write: Callable[[Connection], None], entry: RunEntry, counted_usd: float, day_limit_usd: float | None
     ) -> None:
         since = _midnight(self._wall())
 
@@ -390,7 +392,7 @@ class Journal:
 
         await self._database.write(checked)
 
-    def _record(self, connection: Connection, row: sql.Found, *, texts: bool = True) -> Record:
+    def _record(self, connection: Connection, row: sql.Found, *, texts: bool = True) -> RunRecord:
         record = sql.record(connection, row, texts=texts)
         if not record.running:
             return record
@@ -399,7 +401,7 @@ class Journal:
         timing = replace(record.outcome.timing, total_s=max(0.0, self._wall() - record.started_at))
         return replace(record, outcome=replace(record.outcome, timing=timing))
 
-    async def _settled(self, record: Record) -> Record:
+    async def _settled(self, record: RunRecord) -> RunRecord:
         if record.orphaned and await self.pending.write(record.id):
             return await self.find(record.id, None) or record
         if not record.orphaned or record.resumable:
@@ -419,7 +421,7 @@ class Journal:
 class RecordedSteps:
     """The steps of one run, in the journal."""
 
-    def __init__(self, journal: Journal, run_id: str) -> None:
+    def __init__(self, journal: RunStore, run_id: str) -> None:
         self._journal, self._run_id = journal, run_id
 
     async def begin(self, key: str, told: JSON) -> JSON | None:
@@ -442,8 +444,8 @@ def _midnight(now: float) -> float:
     return now - now % DAY_S
 
 
-def _step(row: sql.Found) -> Step:
-    return Step(
+def _step(row: sql.Found) -> StepRecord:
+    return StepRecord(
         key=row.key,
         told=json.loads(row.told),
         result=None if row.result is None else json.loads(row.result),

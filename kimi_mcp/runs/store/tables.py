@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 
-class Foreign(TypeDecorator[str]):
+class ForeignText(TypeDecorator[str]):
     """A text that others wrote. PostgreSQL can't hold the character NUL: there another one stands in its place.
 
     What is replayed is JSON, which escapes it, and stays exact everywhere.
@@ -49,11 +49,11 @@ runs = Table(
     SCHEMA,
     Column("id", Text, primary_key=True),
     Column("caller", Text, nullable=False),  # whom it belongs to
-    Column("host", Foreign),  # the program that asked, by its own name
+    Column("host", ForeignText),  # the program that asked, by its own name
     Column("owner", Text, nullable=False),  # the server it lives in
     Column("tool", Text, nullable=False),
     Column("status", Text, nullable=False),  # the contract's words
-    Column("prompt_head", Foreign, nullable=False),
+    Column("prompt_head", ForeignText, nullable=False),
     Column("call_key", Text),  # the hash of tool and arguments: the same call has the same one
     Column("abandoned", Integer, nullable=False, default=0),  # 1: its host gave up on it
     Column("resumable", Integer, nullable=False, default=0),  # 1: another server may go on with it
@@ -73,8 +73,8 @@ runs = Table(
     Column("tokens", Integer),  # null where they are not known
     Column("cost_usd", Float),  # the same
     Column("outcome", Text),  # JSON: all of the outcome but its texts; null as long as it runs
-    Column("answer", Foreign),  # as it was when the run ended; until then see ``pieces``
-    Column("reasoning", Foreign),
+    Column("answer", ForeignText),  # as it was when the run ended; until then see ``pieces``
+    Column("reasoning", ForeignText),
     Index("runs_by_caller", "caller", "started_at"),
     Index("runs_by_status", "status", "owner"),
     Index("runs_by_call", "call_key", "abandoned", "started_at"),
@@ -92,7 +92,7 @@ pieces = Table(
     Column("request", Integer, nullable=False),  # which request of the run, from 0
     Column("of", Text, nullable=False),  # "answer" or "reasoning"
     Column("start", Integer, nullable=False),  # where it begins, in code points
-    Column("text", Foreign, nullable=False),
+    Column("text", ForeignText, nullable=False),
     PrimaryKeyConstraint("run_id", "request", "of", "start"),
 )
 """What has arrived of runs that are under way."""

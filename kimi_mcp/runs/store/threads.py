@@ -1,4 +1,6 @@
-"""``Hand``: a thread of the journal's, with a connection of its own, and what is asked of it. I/O: what it is asked.
+"""``DatabaseThread``: a thread of the journal's, with a connection of its own, and what is asked of it.
+
+I/O: what it is asked.
 
 What waits when it begins is done together: a hundred runs that grow cost one commit. Whoever asks waits in the loop,
 or is called there.
@@ -28,7 +30,7 @@ Operation = Callable[[Connection], T]
 """What is done with a connection, inside a transaction; may be done anew where the transaction failed."""
 
 
-class Asked:
+class PendingOperation:
     """One operation, and who waits for it: a coroutine, or somebody who is called."""
 
     __slots__ = ("_future", "_loop", "_on_done", "operation")
@@ -74,28 +76,28 @@ def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | Non
         future.set_exception(fault)
 
 
-class Hand:
+class DatabaseThread:
     """A thread that does what is asked of it, in order, together where several things wait."""
 
-    def __init__(self, name: str, work: Callable[[Hand, list[Asked]], None]) -> None:
+    def __init__(self, name: str, work: Callable[[DatabaseThread, list[PendingOperation]], None]) -> None:
         self.connection: Connection | None = None
         """Its own, as long as it works with one."""
         self.engine: Engine | None = None
         """Where that came from."""
         self._name, self._work = name, work
-        self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[PendingOperation | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def ask(self, operation: Operation[T]) -> T:
         """What an operation brings, once it is done."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(Asked(operation, loop, future, None))
+        self._put(PendingOperation(operation, loop, future, None))
         return await future
 
     def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
         """Have it done some time soon; ``done`` hears, in the loop, that it is, or why it can't be."""
-        self._put(Asked(operation, asyncio.get_running_loop(), None, done))
+        self._put(PendingOperation(operation, asyncio.get_running_loop(), None, done))
 
     def let_go(self) -> None:
         """Give up the connection: the next operation makes a new one."""
@@ -114,7 +116,7 @@ class Hand:
             self._asked.put(None)
             thread.join(timeout=max(0.0, until - time.monotonic()))
 
-    def _put(self, asked: Asked) -> None:
+    def _put(self, asked: PendingOperation) -> None:
         if self._thread is None or not self._thread.is_alive():
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:

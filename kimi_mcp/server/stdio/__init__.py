@@ -5,6 +5,6 @@ two ends of the wire.
 """
 
 from kimi_mcp.server.stdio.connection import leave, serve_stdio
-from kimi_mcp.server.stdio.framing import Limits
+from kimi_mcp.server.stdio.framing import TransportLimits
 
-__all__ = ["Limits", "leave", "serve_stdio"]
+__all__ = ["TransportLimits", "leave", "serve_stdio"]

@@ -6,10 +6,10 @@ in ``framing.py``, the two ends of the wire are in ``descriptors.py``.
 
 The end, whatever brings it (EOF on stdin, SIGINT, SIGTERM, a peer that is gone)
 -------------------------------------------------------------------------------
-1. EOF only: requests being worked on get ``Limits.grace_s`` to finish: a one-shot pipe gets its quick answers.
-2. ``on_shutdown`` is awaited, for at most half of ``Limits.cleanup_s``.
+1. EOF only: requests being worked on get ``TransportLimits.grace_s`` to finish: a one-shot pipe gets its quick answers.
+2. ``on_shutdown`` is awaited, for at most half of ``TransportLimits.cleanup_s``.
 3. The server is told: the SDK cancels its handlers, the lifespan cleans up; past ``cleanup_s`` it is cancelled.
-4. What is still to be written is written. If anything hangs, a watchdog leaves at ``Limits.last_resort_s``.
+4. What is still to be written is written. If anything hangs, a watchdog leaves at ``TransportLimits.last_resort_s``.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from mcp_types import (
 )
 
 from kimi_mcp.core import json_logs
-from kimi_mcp.server.stdio.descriptors import Sink, Source, claim
-from kimi_mcp.server.stdio.framing import Framer, Limits, Received, Refusal, encode
+from kimi_mcp.server.stdio.descriptors import StdinReader, StdoutWriter, claim
+from kimi_mcp.server.stdio.framing import Framer, ReceivedLine, RejectedLine, TransportLimits, encode
 
-__all__ = ["Limits", "leave", "serve_stdio"]
+__all__ = ["TransportLimits", "leave", "serve_stdio"]
 
 _log = logging.getLogger(__name__)
 
-_DEFAULTS = Limits()
+_DEFAULTS = TransportLimits()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WORDS_S = 0.2
 """Seconds for what is still to be written once the server has ended."""
@@ -58,7 +58,7 @@ _LAST_WORDS_S = 0.2
 async def serve_stdio(
     server: Server[Any],
     *,
-    limits: Limits = _DEFAULTS,
+    limits: TransportLimits = _DEFAULTS,
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serve one client on stdin and stdout, in both protocol eras, until either side ends it.
@@ -70,7 +70,7 @@ async def serve_stdio(
     source, sink = claim()
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop().set_exception_handler(json_logs.loop_exception)
-    await _Connection(server, Source(source), Sink(sink), limits, on_shutdown).run()
+    await _Connection(server, StdinReader(source), StdoutWriter(sink), limits, on_shutdown).run()
 
 
 def leave(status: int = 0) -> NoReturn:
@@ -90,9 +90,9 @@ class _Connection:
     def __init__(
         self,
         server: Server[Any],
-        source: Source,
-        sink: Sink,
-        limits: Limits,
+        source: StdinReader,
+        sink: StdoutWriter,
+        limits: TransportLimits,
         on_shutdown: Callable[[], Awaitable[None]] | None,
     ) -> None:
         self._server = server
@@ -170,12 +170,12 @@ class _Connection:
                 self._ending.set()
                 await anyio.sleep_forever()  # the streams close when the end says so
 
-    async def _take(self, received: Received, refusals: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
+    async def _take(self, received: ReceivedLine, refusals: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
         if isinstance(received, JSONRPCRequest):
             key = coerce_request_id(received.id)
             if key in self._in_flight:
                 wrong = "invalid request: a request with this id is still being worked on"
-                received = Refusal(id=received.id, code=INVALID_REQUEST, message=wrong)
+                received = RejectedLine(id=received.id, code=INVALID_REQUEST, message=wrong)
             else:
                 self._in_flight.add(key)
 
@@ -185,10 +185,10 @@ class _Connection:
                 metadata = ServerMessageMetadata(on_request_unanswered=unanswered)
                 await self._to_server.send(SessionMessage(received, metadata))
                 return
-        if isinstance(received, Refusal):
+        if isinstance(received, RejectedLine):
             _log.warning("refused a message: %s", received.message, extra={"code": received.code})
             # Answered with its id, as JSON-RPC asks, but without settling the request being worked on.
-            await refusals.send(_Refused(received.reply()))
+            await refusals.send(_Rejected(received.reply()))
             return
         await self._to_server.send(SessionMessage(received))
 
@@ -203,7 +203,7 @@ class _Connection:
         async for item in self._from_server:
             message = item.message
             answered = message.id if isinstance(message, JSONRPCResponse | JSONRPCError) else None
-            if answered is not None and not isinstance(item, _Refused):
+            if answered is not None and not isinstance(item, _Rejected):
                 self._settle(coerce_request_id(answered))
             if gone:
                 continue  # taken all the same, so that nobody waits to say what nobody hears
@@ -268,7 +268,7 @@ class _Connection:
             await self._written.wait()
 
 
-class _Refused(SessionMessage):
+class _Rejected(SessionMessage):
     """An answer of the transport's own, which settles no request."""
 
 

@@ -119,7 +119,7 @@ class SideThread:
                 return  # the event loop is gone
 
 
-class Source:
+class StdinReader:
     """The reading end."""
 
     def __init__(self, fd: int | None) -> None:
@@ -157,7 +157,7 @@ class Source:
         self._fd = None
 
 
-class Sink:
+class StdoutWriter:
     """The writing end."""
 
     def __init__(self, fd: int | None, *, polled: bool = hasattr(select, "poll")) -> None:

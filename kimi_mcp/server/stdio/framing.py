@@ -39,7 +39,7 @@ from pydantic_core import PydanticSerializationError, from_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class TransportLimits:
     """What the transport takes from a peer, and how long its ending may last."""
 
     max_message_bytes: int = 48 * 1024 * 1024
@@ -59,7 +59,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class RejectedLine:
     """A line that never reaches the server, and what its sender is told."""
 
     id: RequestId | None
@@ -74,7 +74,7 @@ class Refusal:
         return JSONRPCError(jsonrpc="2.0", id=self.id, error=ErrorData(code=self.code, message=self.message))
 
 
-Received = JSONRPCMessage | Refusal
+ReceivedLine = JSONRPCMessage | RejectedLine
 """What comes out of a line."""
 
 _ENDS: Final = 4096
@@ -105,7 +105,7 @@ _LINE_BREAKS: Final = tuple((char.encode(), f"\\u{ord(char):04x}".encode()) for 
 class Framer:
     """Cuts a byte stream into lines, turns each into a message or a refusal, holds at most one line."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: TransportLimits) -> None:
         self.mended = 0
         """Messages so far in which broken text was replaced."""
         self._limits = limits
@@ -113,7 +113,7 @@ class Framer:
         self._head: bytes | None = None  # set while a line is being skipped
         self._tail = b""
 
-    def feed(self, chunk: bytes) -> Iterator[Received]:
+    def feed(self, chunk: bytes) -> Iterator[ReceivedLine]:
         """The messages that ``chunk`` completes, in order."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
@@ -124,7 +124,7 @@ class Framer:
         if start < len(chunk):
             self._keep(chunk[start:] if start else chunk)
 
-    def end(self) -> Iterator[Received]:
+    def end(self) -> Iterator[ReceivedLine]:
         """The last line, where the stream ended without a newline."""
         received = self._complete(b"")
         if received is not None:
@@ -140,7 +140,7 @@ class Framer:
             self._tail = bytes(self._pending[-_ENDS:])
             self._pending = bytearray()
 
-    def _complete(self, piece: bytes) -> Received | None:
+    def _complete(self, piece: bytes) -> ReceivedLine | None:
         line: bytes | bytearray = piece
         if self._head is not None or self._pending or len(piece) > self._limits.max_message_bytes:
             self._keep(piece)
@@ -154,7 +154,7 @@ class Framer:
             return None
         return self._decode(line)
 
-    def _decode(self, line: bytes | bytearray) -> Received:
+    def _decode(self, line: bytes | bytearray) -> ReceivedLine:
         wrong = _wrong_shape(line, self._limits)
         if wrong is not None:
             return self._refuse(_id_at_ends(bytes(line[:_ENDS]), bytes(line[-_ENDS:])), wrong)
@@ -164,11 +164,11 @@ class Framer:
             try:
                 value = from_json(_mended_text(line) if len(line) <= _MENDABLE else b"", allow_inf_nan=False)
             except ValueError:
-                return Refusal(id=None, code=PARSE_ERROR, message="parse error: the line is not valid JSON")
+                return RejectedLine(id=None, code=PARSE_ERROR, message="parse error: the line is not valid JSON")
             self.mended += 1
         return self._classify(value)
 
-    def _classify(self, value: Any) -> Received:
+    def _classify(self, value: Any) -> ReceivedLine:
         if type(value) is not dict:
             batch = type(value) is list
             wrong = "a batch is not part of this protocol" if batch else "a message is a JSON object"
@@ -214,11 +214,11 @@ class Framer:
             return value
         return None
 
-    def _refuse(self, request_id: object, message: str) -> Refusal:
-        return Refusal(id=self._known_id(request_id), code=INVALID_REQUEST, message=message)
+    def _refuse(self, request_id: object, message: str) -> RejectedLine:
+        return RejectedLine(id=self._known_id(request_id), code=INVALID_REQUEST, message=message)
 
 
-def _wrong_shape(line: bytes | bytearray, limits: Limits) -> str | None:
+def _wrong_shape(line: bytes | bytearray, limits: TransportLimits) -> str | None:
     """Why the line must not be parsed: too deep or too many values. Linear, flat in memory, no recursion."""
     brackets = sum(map(line.count, (b"[", b"]", b"{", b"}")))
     if brackets <= limits.max_depth and brackets + line.count(b",") <= limits.max_values:
@@ -286,7 +286,7 @@ def _encode_mended(message: JSONRPCMessage) -> bytes:
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
             raise
         wrong = "the result could not be written as JSON"
-        broken = Refusal(id=message.id, code=INTERNAL_ERROR, message=wrong)
+        broken = RejectedLine(id=message.id, code=INTERNAL_ERROR, message=wrong)
         text = broken.reply().model_dump_json(by_alias=True, exclude_unset=True)
     return _SURROGATE.sub("\ufffd", text).encode()
 

@@ -8,8 +8,8 @@
         toolbox.fingerprints     # to keep with the run: ``open_toolbox(recorded=…)`` lets no other tools run later
         result = await toolbox.call(name, arguments_json)
 
-``call`` raises nothing but a cancellation. Its ``ToolResult`` is plain data, the same for the same answer: recorded by
-the journal and read back with ``ToolResult.from_json``, it stands in for the call in a replay. ``repairable`` says
+``call`` raises nothing but a cancellation. Its ``CallResult`` is plain data, the same for the same answer: recorded by
+the journal and read back with ``CallResult.from_json``, it stands in for the call in a replay. ``repairable`` says
 that nothing has run and that the model may send better arguments, once. What a tool said stands in a frame that it
 can't close; sentences without a frame are ours.
 
@@ -32,15 +32,15 @@ import anyio.to_thread
 
 from kimi_mcp.core.redaction import SECRETS
 from kimi_mcp.core.types import from_record
-from kimi_mcp.swarm.tools.arguments import Unfit, read_arguments
+from kimi_mcp.swarm.tools.arguments import InvalidToolArguments, read_arguments
 from kimi_mcp.swarm.tools.builtin_tools import OfficialTools
 from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, read_servers, shown
 from kimi_mcp.swarm.tools.connection import McpServer
 from kimi_mcp.swarm.tools.output import framed
-from kimi_mcp.swarm.tools.selection import Offered, choose
-from kimi_mcp.swarm.tools.source import Answer, Limits, Source
+from kimi_mcp.swarm.tools.selection import OfferedTool, choose
+from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits, ToolSource
 
-__all__ = ["Limits", "OfficialTools", "ToolResult", "Toolbox", "check_servers", "open_toolbox"]
+__all__ = ["CallResult", "OfficialTools", "SwarmTools", "ToolLimits", "check_servers", "open_toolbox"]
 
 CLOSE_WITHIN_S = 3.0
 """Seconds that all servers together may take to leave; then they are ended."""
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolResult:
+class CallResult:
     """What came of one call: plain data."""
 
     text: str
@@ -68,16 +68,16 @@ class ToolResult:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> ToolResult:
+    def from_json(cls, kept: Mapping[str, Any]) -> CallResult:
         """Back from the journal."""
         return from_record(cls, kept)
 
 
-class Toolbox:
+class SwarmTools:
     """The tools that are open, and the one way to call them."""
 
     def __init__(
-        self, sources: Sequence[Source], tools: Sequence[Offered], warnings: Sequence[str], limits: Limits
+        self, sources: Sequence[ToolSource], tools: Sequence[OfferedTool], warnings: Sequence[str], limits: ToolLimits
     ) -> None:
         self._sources, self._limits = sources, limits
         self._tools = {offered.name: offered for offered in tools}
@@ -112,7 +112,7 @@ class Toolbox:
                 told.append(f"`{name}` is disabled: {why}.")
         return tuple(told)
 
-    async def call(self, name: str, arguments: str) -> ToolResult:
+    async def call(self, name: str, arguments: str) -> CallResult:
         """Run a tool with the arguments that a model wrote, JSON text. Only what is offered ever runs."""
         offered = self._tools.get(name)
         if offered is None:
@@ -122,27 +122,29 @@ class Toolbox:
         if (why := source.disabled().get(offered.tool.name)) is not None:
             return _refused(f"This tool is disabled: {why}.")
         read = read_arguments(arguments, offered.tool.schema, most_chars=self._limits.arguments_chars)
-        if isinstance(read, Unfit):
+        if isinstance(read, InvalidToolArguments):
             return _refused(read.why, repairable=read.repairable)
         try:
             answer = await source.call(offered.tool, read)
         except Exception:  # noqa: BLE001 - a call never raises
             _log.exception("a tool call failed by a fault of our own")
-            answer = Answer.failed("kimi-mcp made a mistake with this call, which its log tells.")
+            answer = ToolAnswer.failed("kimi-mcp made a mistake with this call, which its log tells.")
         return self._told(name, answer)
 
-    def _told(self, name: str, answer: Answer) -> ToolResult:
+    def _told(self, name: str, answer: ToolAnswer) -> CallResult:
         text = answer.text
         if answer.verbatim and len(text) > 4 * self._limits.result_chars:
-            answer = Answer(text="The tool's answer is too long to pass on.", is_error=True, cost_usd=answer.cost_usd)
+            answer = ToolAnswer(
+                text="The tool's answer is too long to pass on.", is_error=True, cost_usd=answer.cost_usd
+            )
             text = answer.text
         elif not answer.ours and not answer.verbatim:
             text = framed(name, text, most=self._limits.result_chars, failed=answer.is_error)
-        return ToolResult(text=text, is_error=answer.is_error, ran=answer.ran, cost_usd=answer.cost_usd)
+        return CallResult(text=text, is_error=answer.is_error, ran=answer.ran, cost_usd=answer.cost_usd)
 
 
-def _refused(why: str, *, repairable: bool = False) -> ToolResult:
-    return ToolResult(text=why, is_error=True, repairable=repairable, ran=False)
+def _refused(why: str, *, repairable: bool = False) -> CallResult:
+    return CallResult(text=why, is_error=True, repairable=repairable, ran=False)
 
 
 @asynccontextmanager
@@ -154,8 +156,8 @@ async def open_toolbox(
     official: OfficialTools | None = None,
     recorded: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
-    limits: Limits | None = None,
-) -> AsyncGenerator[Toolbox]:
+    limits: ToolLimits | None = None,
+) -> AsyncGenerator[SwarmTools]:
     """Start every server of the file; the tools that sub-agents may use. Whatever was started is ended with it.
 
     ``file``: ``KIMI_SWARM_MCP``; None: there are no servers. ``patterns``: the caller's ``tools``.
@@ -167,14 +169,14 @@ async def open_toolbox(
     Raises ``NotConfigured`` for a file that can't be used and ``InvalidArguments`` for patterns that name nothing.
     A server that fails costs its own tools alone.
     """
-    limits = limits or Limits()
+    limits = limits or ToolLimits()
     servers = ()
     if file is not None:
         read = partial(read_servers, file, os.environ if environment is None else environment)
         servers = await anyio.to_thread.run_sync(read)
     for server in servers:
         SECRETS.add(*server.secrets)
-    sources: list[Source] = [McpServer(server, limits) for server in servers]
+    sources: list[ToolSource] = [McpServer(server, limits) for server in servers]
     sources += [official] if official is not None else []
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
@@ -200,7 +202,7 @@ async def open_toolbox(
 class _Running:
     """A source at work, and when it is done."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ToolSource) -> None:
         self._source = source
         self.done = anyio.Event()
 
@@ -212,12 +214,12 @@ class _Running:
 
 
 async def _opened(
-    sources: Sequence[Source],
+    sources: Sequence[ToolSource],
     patterns: Sequence[str],
     moonshot_schemas: bool,
     recorded: Mapping[str, str] | None,
-    limits: Limits,
-) -> Toolbox:
+    limits: ToolLimits,
+) -> SwarmTools:
     """The toolbox over sources of which it is known what they list."""
     offers = [source.offer() for source in sources]
     absent = [source for source in sources if source.fault is not None]
@@ -237,4 +239,4 @@ async def _opened(
         warnings.append(f"Sub-agents have no tools: {VARIABLE} names no file.")
     elif not tools:
         warnings.append("Sub-agents have no tools.")
-    return Toolbox(sources, tools, warnings, limits)
+    return SwarmTools(sources, tools, warnings, limits)

@@ -15,8 +15,8 @@ import anyio
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider import Endpoint, Upstream
-from kimi_mcp.swarm.tools.selection import Listed, Offer
-from kimi_mcp.swarm.tools.source import Answer, Limits
+from kimi_mcp.swarm.tools.selection import ListedTool, SourceTools
+from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits
 
 _log = logging.getLogger(__name__)
 
@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 class OfficialTools:
     """A source of tools that is the provider itself."""
 
-    def __init__(self, upstream: Upstream, endpoint: Endpoint, limits: Limits | None = None) -> None:
+    def __init__(self, upstream: Upstream, endpoint: Endpoint, limits: ToolLimits | None = None) -> None:
         self.name = endpoint.provider.formulas[0].partition("/")[0] if endpoint.provider.formulas else "provider"
         """The owner of its formulas, which is the name that patterns know it by."""
-        self._upstream, self._endpoint, self._limits = upstream, endpoint, limits or Limits()
+        self._upstream, self._endpoint, self._limits = upstream, endpoint, limits or ToolLimits()
         self._of: dict[str, str] = {}
-        self._tools: list[Listed] = []
+        self._tools: list[ListedTool] = []
         self._disabled: dict[str, str] = {}
         self._known = anyio.Event()
         self._slots = anyio.Semaphore(self._limits.calls_at_once)
@@ -59,7 +59,7 @@ class OfficialTools:
                 self._of[name] = uri
                 words = function.get("description")
                 self._tools.append(
-                    Listed(
+                    ListedTool(
                         name=name,
                         description=words if isinstance(words, str) else "",
                         schema=cast(dict[str, Any], schema),
@@ -74,9 +74,9 @@ class OfficialTools:
     def stop(self) -> None:
         """Nothing is kept open."""
 
-    def offer(self) -> Offer:
+    def offer(self) -> SourceTools:
         """Its tools."""
-        return Offer(source=self.name, tools=tuple(self._tools))
+        return SourceTools(source=self.name, tools=tuple(self._tools))
 
     def disable(self, name: str, why: str) -> None:
         """From now on a tool does not run."""
@@ -86,7 +86,7 @@ class OfficialTools:
         """The tools that no longer run, each with why."""
         return self._disabled
 
-    async def call(self, tool: Listed, arguments: Mapping[str, Any]) -> Answer:
+    async def call(self, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
         """Run a tool; whatever happens is an answer."""
         provider = self._endpoint.provider
         within = self._limits.call_within_s
@@ -98,11 +98,11 @@ class OfficialTools:
                 try:
                     found = await self._upstream.run_formula(self._endpoint, self._of[tool.name], tool.name, written)
                 except KimiError as error:
-                    return Answer.failed(f"{provider.id} did not run the tool ({error.code}).")
-                return Answer(
+                    return ToolAnswer.failed(f"{provider.id} did not run the tool ({error.code}).")
+                return ToolAnswer(
                     text=found.text,
                     is_error=not found.succeeded,
                     verbatim=found.sealed,
                     cost_usd=provider.formula_price,
                 )
-        return Answer.failed(f"The tool did not answer within {within:g} s.", ran=ran)
+        return ToolAnswer.failed(f"The tool did not answer within {within:g} s.", ran=ran)

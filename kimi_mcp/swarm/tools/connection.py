@@ -17,10 +17,10 @@ from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.config import Server, shown
 from kimi_mcp.swarm.tools.errors import ENDED, answer_of, has_forgotten_us, is_another_era, why_not_started
-from kimi_mcp.swarm.tools.http_client import Seen, endpoint_streams
+from kimi_mcp.swarm.tools.http_client import LastResponse, endpoint_streams
 from kimi_mcp.swarm.tools.output import described
-from kimi_mcp.swarm.tools.selection import Listed, Offer
-from kimi_mcp.swarm.tools.source import Answer, Limits
+from kimi_mcp.swarm.tools.selection import ListedTool, SourceTools
+from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits
 from kimi_mcp.swarm.tools.stdio_client import child_streams
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ class _Refused(Exception):
 class McpServer:
     """A source of tools that is an MCP server of the operator's file."""
 
-    def __init__(self, server: Server, limits: Limits) -> None:
+    def __init__(self, server: Server, limits: ToolLimits) -> None:
         self.name = server.name
         """Its key in the file."""
         self._server, self._limits = server, limits
-        self._seen = Seen()
-        self._tools: dict[str, Listed] = {}
+        self._seen = LastResponse()
+        self._tools: dict[str, ListedTool] = {}
         self._changed: dict[str, str] = {}
         self._client: Client | None = None
         self._life = _Life()
@@ -211,15 +211,15 @@ class McpServer:
 
     # ── its tools ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def offer(self) -> Offer:
+    def offer(self) -> SourceTools:
         """What it lists, and what its entry allows."""
-        return Offer(source=self.name, tools=tuple(self._tools.values()), allow=self._server.allow)
+        return SourceTools(source=self.name, tools=tuple(self._tools.values()), allow=self._server.allow)
 
-    async def _list(self, client: Client) -> dict[str, Listed]:
+    async def _list(self, client: Client) -> dict[str, ListedTool]:
         """All pages of its listing; of two tools with one name the first counts."""
         from mcp.types import PaginatedRequestParams
 
-        found: dict[str, Listed] = {}
+        found: dict[str, ListedTool] = {}
         cursor: str | None = None
         for _ in range(MOST_PAGES):
             params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
@@ -228,7 +228,7 @@ class McpServer:
                 if len(found) < MOST_LISTED and len(tool.name) <= LONGEST_TOOL_NAME:
                     found.setdefault(
                         tool.name,
-                        Listed(
+                        ListedTool(
                             name=tool.name,
                             description=tool.description or tool.title or "",
                             schema=tool.input_schema,
@@ -240,7 +240,7 @@ class McpServer:
                 break
         return found
 
-    def _adopt(self, tools: dict[str, Listed]) -> None:
+    def _adopt(self, tools: dict[str, ListedTool]) -> None:
         """Take a listing: the first one is what the model was told, any other is held against it."""
         if not self._listed_once:
             self._tools = tools
@@ -282,7 +282,7 @@ class McpServer:
         for _ in range(MOST_RELISTINGS):
             await self._stirred.wait()
             self._stirred = anyio.Event()
-            tools: dict[str, Listed] | None = None
+            tools: dict[str, ListedTool] | None = None
             try:
                 with anyio.move_on_after(self._limits.start_within_s):
                     tools = await self._list(client)
@@ -316,7 +316,7 @@ class McpServer:
 
     # ── its calls ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def call(self, tool: Listed, arguments: Mapping[str, Any]) -> Answer:
+    async def call(self, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
         """Run a tool; whatever happens is an answer."""
         within = self._limits.call_within_s
         ran = False
@@ -326,9 +326,9 @@ class McpServer:
                 await self._ready.wait()
                 await self._settled.wait()
                 if (client := self._client) is None:
-                    return Answer.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
+                    return ToolAnswer.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
                 if (why := self._changed.get(tool.name)) is not None:
-                    return Answer.refused(f"This tool is disabled: {why}.")
+                    return ToolAnswer.refused(f"This tool is disabled: {why}.")
                 life = self._life
                 life.calls.add(scope)
                 try:
@@ -337,10 +337,10 @@ class McpServer:
                 finally:
                     life.calls.discard(scope)
         if life.over and ran:
-            return Answer.failed(ENDED)
-        return Answer.failed(f"The tool did not answer within {within:g} s.", ran=ran)
+            return ToolAnswer.failed(ENDED)
+        return ToolAnswer.failed(f"The tool did not answer within {within:g} s.", ran=ran)
 
-    async def _called(self, client: Client, life: _Life, tool: Listed, arguments: Mapping[str, Any]) -> Answer:
+    async def _called(self, client: Client, life: _Life, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
         from mcp.shared.exceptions import MCPError
         from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, InputRequiredResult
         from pydantic import TypeAdapter, ValidationError
@@ -355,16 +355,16 @@ class McpServer:
                 life.ended.set()  # a new session is begun
             return answer_of(fault, self._seen, died=life.died)
         except ValidationError:
-            return Answer.failed("The tool's answer can't be read: it does not keep to the protocol.")
+            return ToolAnswer.failed("The tool's answer can't be read: it does not keep to the protocol.")
         except KimiError:
             raise
         except Exception as fault:  # noqa: BLE001 - the boundary: what the libraries raise is this call's failure
             _log.debug("a call of %s failed", shown(self.name), exc_info=fault)
-            return Answer.failed("The tool's answer can't be read.")
+            return ToolAnswer.failed("The tool's answer can't be read.")
         if isinstance(result, InputRequiredResult):
-            return Answer.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
+            return ToolAnswer.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
         text = described(result.content, result.structured_content, most=self._limits.result_chars)
-        return Answer(text=text, is_error=result.is_error is True)
+        return ToolAnswer(text=text, is_error=result.is_error is True)
 
 
 def _only(fault: Exception) -> Exception:

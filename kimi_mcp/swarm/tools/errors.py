@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kimi_mcp.swarm.tools.source import Answer
+from kimi_mcp.swarm.tools.source import ToolAnswer
 from kimi_mcp.swarm.tools.stdio_client import TOO_LARGE, UNREADABLE
 
 if TYPE_CHECKING:
     from mcp.shared.exceptions import MCPError
 
-    from kimi_mcp.swarm.tools.http_client import Seen
+    from kimi_mcp.swarm.tools.http_client import LastResponse
 
 ENDED: Final = "The server of this tool ended during the call. Whether the tool has acted is not known."
 """What a call brings whose server has ended."""
@@ -27,7 +27,7 @@ BY_THE_SDK: Final = (
 """How the SDK's own errors about an HTTP answer begin; they go on with the text of an exception, or a server's."""
 
 
-def why_not_started(fault: BaseException, seen: Seen, *, died: bool) -> str:
+def why_not_started(fault: BaseException, seen: LastResponse, *, died: bool) -> str:
     """Why a start failed, as the end of a sentence about the server. ``died``: its process has ended by itself."""
     from mcp.shared.exceptions import MCPError
     from pydantic import ValidationError
@@ -59,34 +59,34 @@ def why_not_started(fault: BaseException, seen: Seen, *, died: bool) -> str:
             return "what it answers is not what MCP asks for"
 
 
-def is_another_era(fault: MCPError, seen: Seen, *, died: bool) -> bool:
+def is_another_era(fault: MCPError, seen: LastResponse, *, died: bool) -> bool:
     """Whether a server that refused one handshake may take the other."""
     return not (died or fault.code in (TOO_LARGE, UNREADABLE) or seen.status in (None, 401, 403))
 
 
-def has_forgotten_us(fault: MCPError, seen: Seen) -> bool:
+def has_forgotten_us(fault: MCPError, seen: LastResponse) -> bool:
     """Whether a server behind a URL knows our session no more."""
     from mcp.types import INVALID_REQUEST
 
     return seen.status == 404 and fault.code == INVALID_REQUEST
 
 
-def answer_of(fault: MCPError, seen: Seen, *, died: bool) -> Answer:
+def answer_of(fault: MCPError, seen: LastResponse, *, died: bool) -> ToolAnswer:
     """What a call brings that ended in a protocol error. ``died``: the server's process has ended by itself."""
     from mcp.types import CONNECTION_CLOSED
 
     if fault.code == TOO_LARGE:
-        return Answer.failed("The tool's answer is larger than 8 MB and was dropped.")
+        return ToolAnswer.failed("The tool's answer is larger than 8 MB and was dropped.")
     if fault.code == UNREADABLE:
-        return Answer.failed("The tool's answer can't be read: it is no JSON.")
+        return ToolAnswer.failed("The tool's answer can't be read: it is no JSON.")
     if fault.code == CONNECTION_CLOSED and died:
-        return Answer.failed(ENDED)
+        return ToolAnswer.failed(ENDED)
     if seen.status is None:
-        return Answer.failed("The server of this tool can't be reached just now.")
+        return ToolAnswer.failed("The server of this tool can't be reached just now.")
     if has_forgotten_us(fault, seen):
-        return Answer.failed("The server of this tool has forgotten its session. Call the tool again.")
+        return ToolAnswer.failed("The server of this tool has forgotten its session. Call the tool again.")
     if seen.status and fault.message.startswith(BY_THE_SDK):
-        return Answer.failed("The tool's answer can't be read, or is larger than 8 MB.")
+        return ToolAnswer.failed("The tool's answer can't be read, or is larger than 8 MB.")
     if seen.status >= 300:
-        return Answer.failed(f"The server of this tool answers with HTTP {seen.status}.")
-    return Answer(text=fault.message, is_error=True)
+        return ToolAnswer.failed(f"The server of this tool answers with HTTP {seen.status}.")
+    return ToolAnswer(text=fault.message, is_error=True)

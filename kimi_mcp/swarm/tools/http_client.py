@@ -31,7 +31,7 @@ LARGEST_STREAM: Final = 2 * LARGEST_MESSAGE
 """Bytes of one response, whatever number of events it carries."""
 
 
-class Seen:
+class LastResponse:
     """What the last response of a server was, for a sentence about why it does not work."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Seen:
 
 
 @asynccontextmanager
-async def endpoint_streams(server: Server, seen: Seen) -> AsyncGenerator[TransportStreams]:
+async def endpoint_streams(server: Server, seen: LastResponse) -> AsyncGenerator[TransportStreams]:
     """The streams of an MCP session with the server's endpoint."""
     from mcp.client.streamable_http import streamable_http_client
 
@@ -70,7 +70,7 @@ def _sockets(url: str) -> httpx2.AsyncHTTPTransport:
 class _Bounded(httpx2.AsyncBaseTransport):
     """Requests of one server; a failure of the network is told as a status, which ends one request and no session."""
 
-    def __init__(self, inner: httpx2.AsyncHTTPTransport, seen: Seen) -> None:
+    def __init__(self, inner: httpx2.AsyncHTTPTransport, seen: LastResponse) -> None:
         self._inner, self._seen = inner, seen
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -46,7 +46,7 @@ _VALUES = frozenset({"const", "enum", "default", "examples", "required"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedTool:
     """A tool as its source lists it."""
 
     name: str
@@ -66,42 +66,44 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class SourceTools:
     """What one source has to offer."""
 
     source: str
     """The name that patterns know it by."""
-    tools: tuple[Listed, ...] = ()
+    tools: tuple[ListedTool, ...] = ()
     """What it lists."""
     allow: tuple[str, ...] = ()
     """Patterns of tools that may run though they are not marked as read-only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offered:
+class OfferedTool:
     """A tool that sub-agents may call."""
 
     name: str
     """The function's name on the wire."""
     source: int
     """Which of the offers it is from."""
-    tool: Listed
+    tool: ListedTool
     """As its source lists it."""
     definition: Mapping[str, Any]
     """As it stands under ``tools[].function`` on the wire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class Selection:
     """The outcome of the choice."""
 
-    tools: tuple[Offered, ...]
+    tools: tuple[OfferedTool, ...]
     """In the order of the sources, and by name within each: the same tools are always told the same way."""
     warnings: tuple[str, ...]
     """What was left out and why, in whole sentences of ours."""
 
 
-def choose(offers: Sequence[Offer], patterns: Sequence[str], *, moonshot_schemas: bool, lenient: bool) -> Chosen:
+def choose(
+    offers: Sequence[SourceTools], patterns: Sequence[str], *, moonshot_schemas: bool, lenient: bool
+) -> Selection:
     """The tools that are offered. ``patterns``: the caller's; empty: everything that may run.
 
     ``moonshot_schemas``: whether schemas must be in Moonshot's dialect. Raises ``InvalidArguments`` where the patterns
@@ -125,21 +127,21 @@ def choose(offers: Sequence[Offer], patterns: Sequence[str], *, moonshot_schemas
             )
     named = _named(offers, picked)
     found = _within_limits(offers, named, moonshot_schemas, warnings)
-    return Chosen(tools=tuple(sorted(found, key=lambda one: (one.source, one.name))), warnings=tuple(warnings))
+    return Selection(tools=tuple(sorted(found, key=lambda one: (one.source, one.name))), warnings=tuple(warnings))
 
 
-def _may_run(offer: Offer, tool: Listed) -> bool:
+def _may_run(offer: SourceTools, tool: ListedTool) -> bool:
     return tool.read_only or any(_names(pattern, offer, tool) for pattern in offer.allow)
 
 
-def _names(pattern: str, offer: Offer, tool: Listed) -> bool:
+def _names(pattern: str, offer: SourceTools, tool: ListedTool) -> bool:
     return fnmatchcase(tool.name, pattern) or fnmatchcase(f"{offer.source}.{tool.name}", pattern)
 
 
 # ── patterns that name nothing ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _idle(offer: Offer) -> list[str]:
+def _idle(offer: SourceTools) -> list[str]:
     """The patterns of the file that no tool of their server has."""
     if not offer.tools:
         return []
@@ -150,7 +152,9 @@ def _idle(offer: Offer) -> list[str]:
     ]
 
 
-def _unheard(offers: Sequence[Offer], may_run: Sequence[Sequence[Listed]], patterns: Sequence[str]) -> list[str]:
+def _unheard(
+    offers: Sequence[SourceTools], may_run: Sequence[Sequence[ListedTool]], patterns: Sequence[str]
+) -> list[str]:
     """The patterns of the caller that name no tool that may run."""
     told: list[str] = []
     for pattern in patterns:
@@ -171,7 +175,7 @@ def _unheard(offers: Sequence[Offer], may_run: Sequence[Sequence[Listed]], patte
     return told
 
 
-def _there_are(offers: Sequence[Offer], may_run: Sequence[Sequence[Listed]]) -> str:
+def _there_are(offers: Sequence[SourceTools], may_run: Sequence[Sequence[ListedTool]]) -> str:
     names = [
         f"{shown(offer.source)}.{shown(tool.name)}"
         for offer, tools in zip(offers, may_run, strict=True)
@@ -188,7 +192,7 @@ def _some(names: Sequence[str]) -> str:
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _named(offers: Sequence[Offer], picked: Sequence[Sequence[Listed]]) -> list[list[tuple[str, Listed]]]:
+def _named(offers: Sequence[SourceTools], picked: Sequence[Sequence[ListedTool]]) -> list[list[tuple[str, ListedTool]]]:
     """Each tool with its name on the wire: ``server__tool``, with some digits of a hash where that is not enough.
 
     A name depends on its own server and tool alone, unless two would have the same: then both carry their hash.
@@ -206,7 +210,9 @@ def _named(offers: Sequence[Offer], picked: Sequence[Sequence[Listed]]) -> list[
     ]
 
 
-def _pairs(offers: Sequence[Offer], picked: Sequence[Sequence[Listed]]) -> zip[tuple[Offer, Sequence[Listed]]]:
+def _pairs(
+    offers: Sequence[SourceTools], picked: Sequence[Sequence[ListedTool]]
+) -> zip[tuple[SourceTools, Sequence[ListedTool]]]:
     return zip(offers, picked, strict=True)
 
 
@@ -226,13 +232,13 @@ def _hashed(name: str, source: str, tool: str) -> str:
 
 
 def _within_limits(
-    offers: Sequence[Offer],
-    named: Sequence[Sequence[tuple[str, Listed]]],
+    offers: Sequence[SourceTools],
+    named: Sequence[Sequence[tuple[str, ListedTool]]],
     moonshot_schemas: bool,
     warnings: list[str],
-) -> list[Offered]:
+) -> list[OfferedTool]:
     """As many tools as one request holds, the sources taking turns: no source crowds out another."""
-    found: list[Offered] = []
+    found: list[OfferedTool] = []
     unfit: dict[str, list[str]] = {}
     over: list[int] = [0] * len(offers)
     size = 0
@@ -254,7 +260,7 @@ def _within_limits(
                 over[at] += 1
                 continue
             size += length
-            found.append(Offered(name=name, source=at, tool=tool, definition=definition))
+            found.append(OfferedTool(name=name, source=at, tool=tool, definition=definition))
     for why, names in unfit.items():
         warnings.append(f"Left out, because {why}: {_some(names)}.")
     if any(over):
@@ -268,7 +274,7 @@ def _within_limits(
     return found
 
 
-def _definition(name: str, tool: Listed, moonshot_schemas: bool) -> dict[str, Any] | str:
+def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str, Any] | str:
     """The function as the wire has it, or why it can't be offered."""
     parameters = _cleaned_schema(tool.schema)
     written = json.dumps(parameters, ensure_ascii=False)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kimi_mcp.swarm.tools.selection import Listed, Offer
+from kimi_mcp.swarm.tools.selection import ListedTool, SourceTools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ToolLimits:
     """How much time and room tools get."""
 
     start_within_s: float = 30.0
@@ -26,7 +26,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ToolAnswer:
     """What came of a call, before it is framed."""
 
     text: str
@@ -43,17 +43,17 @@ class Answer:
     """What the call cost."""
 
     @classmethod
-    def refused(cls, why: str) -> Answer:
+    def refused(cls, why: str) -> ToolAnswer:
         """A call that did not reach the tool."""
         return cls(text=why, is_error=True, ours=True, ran=False)
 
     @classmethod
-    def failed(cls, why: str, *, ran: bool = True) -> Answer:
+    def failed(cls, why: str, *, ran: bool = True) -> ToolAnswer:
         """A call that brought no answer."""
         return cls(text=why, is_error=True, ours=True, ran=ran)
 
 
-class Source(Protocol):
+class ToolSource(Protocol):
     """Something that has tools: an MCP server, or the provider itself."""
 
     name: str
@@ -73,7 +73,7 @@ class Source(Protocol):
         """Ask it to leave."""
         ...
 
-    def offer(self) -> Offer:
+    def offer(self) -> SourceTools:
         """Its tools."""
         ...
 
@@ -85,6 +85,6 @@ class Source(Protocol):
         """The tools that no longer run, each with why."""
         ...
 
-    async def call(self, tool: Listed, arguments: Mapping[str, Any]) -> Answer:
+    async def call(self, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
         """Run a tool; whatever happens is an answer."""
         ...

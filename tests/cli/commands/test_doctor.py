@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator, Step
 from tests.cli.commands.shell import kimi, to
 
@@ -155,7 +155,7 @@ async def test_a_journal_that_is_not_there_yet_is_not_begun(sim: Simulator, data
 async def test_a_journal_is_counted_and_left_as_it_is(sim: Simulator, data_dir: Path, open_elsewhere: bool) -> None:
     await kimi("ask", "hi", settings=to(sim))
     await kimi("ask", "hi again", settings=to(sim))
-    other = Journal(data_dir)
+    other = RunStore(data_dir)
     if open_elsewhere:
         await other.ids(None, 1)
     before = looked_at(data_dir)

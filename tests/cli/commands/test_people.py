@@ -12,7 +12,7 @@ import pytest
 
 import kimi_mcp
 from kimi_mcp.cli.commands import app
-from kimi_mcp.cli.console import OPTIONS, Page, in_a_shell, requests
+from kimi_mcp.cli.console import OPTIONS, Printer, in_a_shell, requests
 from kimi_mcp.core import errors
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import cost_usd, dollars, rounded
@@ -49,12 +49,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 def test_a_command_is_never_folded(terminal: Terminal) -> None:
     command = "vllm serve ./kimi-k2.5 " + " ".join(f"--option-{number} value" for number in range(20))
-    Page(terminal, label=10).command("serve", command)
+    Printer(terminal, label=10).command("serve", command)
     assert terminal.seen() == f"  serve     {command}\n"
 
 
 def test_what_stands_in_backticks_stays_on_one_line(terminal: Terminal) -> None:
-    Page(terminal, label=4).row("", "word " * 13 + "then run `kimi-mcp runs resume ID`, and see what comes of it.")
+    Printer(terminal, label=4).row("", "word " * 13 + "then run `kimi-mcp runs resume ID`, and see what comes of it.")
     lines = terminal.seen().splitlines()
     assert len(lines) == 2
     assert "`kimi-mcp runs resume ID`" in lines[1]
@@ -62,7 +62,7 @@ def test_what_stands_in_backticks_stays_on_one_line(terminal: Terminal) -> None:
 
 
 def test_the_other_texts_fold_at_the_width_of_the_terminal(terminal: Terminal) -> None:
-    Page(terminal).row("note", "word " * 60)
+    Printer(terminal).row("note", "word " * 60)
     assert max(map(len, terminal.seen().splitlines())) <= 80
 
 

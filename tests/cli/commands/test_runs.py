@@ -22,8 +22,8 @@ from kimi_mcp.core.errors import AnswerCutOff
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.types import Adjustment, Status, TextPart, Timing, Turn, Usage, user
-from kimi_mcp.runs.store.records import Entry
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.records import RunEntry
+from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi as process
 from tests.cli.commands.shell import to
@@ -48,11 +48,11 @@ def told(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def keeping(folder: Path, work: Callable[[Journal], Awaitable[None]], **more: Any) -> None:
+def keeping(folder: Path, work: Callable[[RunStore], Awaitable[None]], **more: Any) -> None:
     """Let a server of another process, as it were, write something down."""
 
     async def within() -> None:
-        journal = Journal(folder, keep_days=100_000, **more)
+        journal = RunStore(folder, keep_days=100_000, **more)
         await work(journal)
         await journal.aclose(unfinished=True)
 
@@ -64,7 +64,7 @@ def number(digits: int) -> str:
     return f"run_{digits:06x}{digits:018x}"
 
 
-async def begin(journal: Journal, run_id: str, **said: Any) -> None:
+async def begin(journal: RunStore, run_id: str, **said: Any) -> None:
     entry = {
         "id": run_id,
         "caller": "local",
@@ -79,17 +79,17 @@ async def begin(journal: Journal, run_id: str, **said: Any) -> None:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id, conversation_id=f"conv_{run_id}"),
     }
-    await journal.begin(Entry(**entry | said), counted_usd=0.0, day_limit_usd=None)
+    await journal.begin(RunEntry(**entry | said), counted_usd=0.0, day_limit_usd=None)
 
 
-async def end(journal: Journal, run_id: str, status: Status = "completed", **said: Any) -> None:
+async def end(journal: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
     """Let a run end; a completed one leaves turns in its conversation."""
     outcome = Outcome(status=status, run_id=run_id, **{"conversation_id": f"conv_{run_id}", **said})
     turns = [user("What is 17 * 23?"), Turn(role="assistant", parts=(TextPart(text=outcome.answer),))]
     await journal.end(run_id, outcome, turns=turns if status == "completed" else None, counted_usd=0.0)
 
 
-async def one(journal: Journal, run_id: str, status: Status = "completed", **said: Any) -> None:
+async def one(journal: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
     await begin(journal, run_id)
     await end(journal, run_id, status, **said)
 
@@ -128,7 +128,7 @@ async def test_what_was_asked_from_a_shell_is_listed_with_its_tokens_and_cost(si
 
 
 def test_the_totals_are_those_of_every_run_shown_or_not(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         for digits in range(30):
             usage = Usage(prompt_tokens=10, completion_tokens=digits, total_tokens=10 + digits)
             await one(journal, number(digits), usage=usage, cost_usd=0.25, timing=Timing(total_s=2.0))
@@ -143,7 +143,7 @@ def test_the_totals_are_those_of_every_run_shown_or_not(data_dir: Path) -> None:
 
 
 def test_as_json_every_run_is_named_unless_fewer_are_asked_for(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         for digits in range(30):
             await begin(journal, number(digits), started_at=NOON + digits)
             await end(journal, number(digits))
@@ -156,7 +156,7 @@ def test_as_json_every_run_is_named_unless_fewer_are_asked_for(data_dir: Path) -
 
 
 def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         await one(journal, number(1))
         await one(journal, number(2), "failed", error=CUT)
         await begin(journal, number(3), started_at=time.time() - DAY)
@@ -171,7 +171,7 @@ def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
 
 
 def test_the_runs_of_every_caller_are_listed(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         await begin(journal, number(1), caller="somebody over HTTP")
         await end(journal, number(1))
 
@@ -187,7 +187,7 @@ def test_an_unknown_cost_is_no_zero(data_dir: Path) -> None:
 
 
 def test_to_look_removes_nothing_however_old(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         await one(journal, number(1))
 
     keeping(data_dir, fill, wall=lambda: time.time() - 900 * DAY)
@@ -291,7 +291,7 @@ async def test_a_run_is_shown_in_its_conversation(sim: Simulator) -> None:
 
 
 def test_an_id_may_be_abbreviated_as_long_as_one_run_is_meant(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         await one(journal, "run_abcd11")
         await one(journal, "run_abcd22")
         await one(journal, "run_abcd2")
@@ -330,7 +330,7 @@ def test_an_error_is_shown_with_its_mend(data_dir: Path) -> None:
 
 
 def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         await begin(journal, number(1))
         steps = journal.steps(number(1))
         await steps.begin("main/1", {"kind": "request", "agent": "main", "name": "lead", "task": "make a plan"})
@@ -379,7 +379,7 @@ def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:
     evil = "bad|red \x1b[2J\x07\u202e\x9b5n"
     policy = (Adjustment(rule="x", action="warned", field="prompt", asked=None, sent=None, why=evil),)
 
-    async def fill(journal: Journal) -> None:
+    async def fill(journal: RunStore) -> None:
         request = {"turns": [{"role": "user", "parts": [{"text": evil}]}], "task": {"prompt": evil}}
         await begin(journal, number(1), prompt_head=evil, host=evil, request=request)
         await end(journal, number(1), answer=evil, reasoning=evil, policy=policy, parsed={"a": evil})
@@ -493,7 +493,7 @@ def test_a_run_whose_server_has_died_is_ended_here(data_dir: Path) -> None:
 
 
 def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_here(data_dir: Path) -> None:
-    async def spend(journal: Journal) -> None:
+    async def spend(journal: RunStore) -> None:
         await begin(journal, number(1), resumable=True)
         journal.grew([], {number(1): 0.5}, {}, lambda fault: None)
 
@@ -519,7 +519,7 @@ async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_us
 
 async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["kimi_mcp.cli.commands.runs"], "CANCEL_WITHIN_S", 0.3)
-    deaf = Journal(data_dir)
+    deaf = RunStore(data_dir)
     await begin(deaf, number(1))
     done = await anyio.to_thread.run_sync(kimi, "cancel", number(1))
     assert await deaf.asked_to_cancel() == [number(1)]
@@ -529,7 +529,7 @@ async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatc
 
 
 async def test_a_run_whose_server_dies_before_it_hears_is_ended_here(data_dir: Path) -> None:
-    deaf = Journal(data_dir)
+    deaf = RunStore(data_dir)
     await begin(deaf, number(1), resumable=True)
     done: list[Any] = []
 
@@ -549,7 +549,7 @@ async def test_a_run_whose_server_dies_before_it_hears_is_ended_here(data_dir: P
 # ── prune ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def aged(folder: Path, days: float, work: Callable[[Journal], Awaitable[None]]) -> None:
+def aged(folder: Path, days: float, work: Callable[[RunStore], Awaitable[None]]) -> None:
     """Write something down so many days ago."""
     keeping(folder, work, wall=lambda: time.time() - days * DAY)
 
@@ -573,7 +573,7 @@ def test_prune_keeps_what_a_kept_conversation_goes_back_to(data_dir: Path) -> No
     aged(data_dir, 20, lambda journal: one(journal, number(1), conversation_id="conv_1"))
     aged(data_dir, 15, lambda journal: one(journal, number(2)))
 
-    async def follow(journal: Journal) -> None:
+    async def follow(journal: RunStore) -> None:
         await begin(journal, number(3), conversation_id="conv_1", follows=number(1))
         await end(journal, number(3), conversation_id="conv_1")
 

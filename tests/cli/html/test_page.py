@@ -14,7 +14,7 @@ from kimi_mcp.cli.html.trace import trace
 from kimi_mcp.core.errors import UpstreamTimeout
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import Timing, Usage
-from kimi_mcp.runs.store.records import Record, Step
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
 START = 1_795_510_000.0
 HOSTILE = "<script>alert('x')</script><img src=https://example.org/x.png onerror=y()>&\"'\u2028"
@@ -29,7 +29,7 @@ SWARM = {
 }
 
 
-def run(**changed: Any) -> Record:
+def run(**changed: Any) -> RunRecord:
     said: dict[str, Any] = {
         "id": "run_1",
         "caller": "local",
@@ -54,15 +54,15 @@ def run(**changed: Any) -> Record:
             swarm=SWARM,
         ),
     }
-    return Record(**{**said, **changed})
+    return RunRecord(**{**said, **changed})
 
 
-def request(agent: str, number: int, start: float, end: float | None, **result: Any) -> Step:
+def request(agent: str, number: int, start: float, end: float | None, **result: Any) -> StepRecord:
     told: dict[str, Any] = {"kind": "request", "agent": agent, "name": agent, "step": number}
     if number == 1:
         told |= {"system": f"You are {agent}.", "task": f"The task of {agent} {HOSTILE}"}
     took = None if end is None else end - start - 0.5
-    return Step(
+    return StepRecord(
         key=f"{agent}/step-{number}",
         told=told,
         result=None if end is None else {"answer": "", "took_s": took, **result},
@@ -71,8 +71,8 @@ def request(agent: str, number: int, start: float, end: float | None, **result: 
     )
 
 
-def tool(agent: str, number: int, start: float, end: float, **result: Any) -> Step:
-    return Step(
+def tool(agent: str, number: int, start: float, end: float, **result: Any) -> StepRecord:
+    return StepRecord(
         key=f"{agent}/step-{number}/tool-1",
         told={"kind": "tool", "agent": agent, "tool": "search", "arguments": f'{{"q": "{HOSTILE}"}}'},
         result={"text": f"found {HOSTILE}", "is_error": False, "took_s": end - start, **result},
@@ -198,7 +198,7 @@ def test_an_unknown_cost_is_said_to_be_unknown() -> None:
 
 
 def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_told_apart() -> None:
-    def named(agent: str, name: str, start: float) -> Step:
+    def named(agent: str, name: str, start: float) -> StepRecord:
         step = request(agent, 1, start, start + 3, answer="done")
         return replace(step, told={**step.told, "name": name})
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kimi_mcp.cli.install.documents import KINDS, changed
-from kimi_mcp.cli.install.jsonc import Unreadable
+from kimi_mcp.cli.install.jsonc import InvalidJson
 
 ENTRY = {"command": "/opt/my tools/kimi-mcp", "args": [], "env": {"KIMI_MODEL": 'ki"mi ü'}}
 WAY = ("servers", "kimi")
@@ -179,7 +179,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("kind", "text", "told"), BROKEN)
 def test_what_is_broken_is_told_with_its_place(kind: str, text: str, told: str) -> None:
-    with pytest.raises(Unreadable, match=told.replace("[", r"\[")):
+    with pytest.raises(InvalidJson, match=told.replace("[", r"\[")):
         put(kind, text)
 
 

@@ -13,35 +13,46 @@ from typing import Any
 import pytest
 import yaml
 
-from kimi_mcp.cli.install import Done, Host, Started, install, load_hosts, place_of, snippet, uninstall
+from kimi_mcp.cli.install import (
+    HostRow,
+    InstallResult,
+    LaunchCommand,
+    install,
+    load_hosts,
+    place_of,
+    snippet,
+    uninstall,
+)
 from kimi_mcp.cli.install.documents import KINDS
 from kimi_mcp.cli.install.files import BACKUP
 from kimi_mcp.core.errors import InvalidArguments
 
 HOSTS = load_hosts()
-STARTED = Started(command="/opt/kimi mcp/bin/kimi-mcp")
+STARTED = LaunchCommand(command="/opt/kimi mcp/bin/kimi-mcp")
 KEY = "sk-5up3r-s3cr3t-k3y"
 OTHER = {"command": "/usr/bin/other", "args": ["--é"], "cmd": "/usr/bin/other"}
 
 each_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 
 
-def put(host: Host, file: Path, env: dict[str, str] | None = None, name: str = "kimi", **environment: str) -> Done:
+def put(
+    host: HostRow, file: Path, env: dict[str, str] | None = None, name: str = "kimi", **environment: str
+) -> InstallResult:
     return install(host, name, STARTED, env or {}, environment=environment, file=file, home=file.parent)
 
 
-def take(host: Host, file: Path, name: str = "kimi") -> Done:
+def take(host: HostRow, file: Path, name: str = "kimi") -> InstallResult:
     return uninstall(host, name, file=file, home=file.parent)
 
 
-def servers(host: Host, file: Path) -> Any:
+def servers(host: HostRow, file: Path) -> Any:
     value = KINDS[host.kind].read(file.read_text("utf-8-sig"))
     for step in host.servers:
         value = value[step]
     return value
 
 
-def with_other(host: Host) -> str:
+def with_other(host: HostRow) -> str:
     """A host's file with another server in it, and with comments where the kind has them."""
     text = KINDS[host.kind].put("", (*host.servers, "other"), OTHER)
     return {"json": "", "jsonc": "// mine\n", "toml": "# mine\n", "yaml": "# mine\n"}[host.kind] + text
@@ -66,7 +77,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @each_host
-def test_a_new_file_has_the_entry_alone_and_is_its_owners(host: Host, tmp_path: Path) -> None:
+def test_a_new_file_has_the_entry_alone_and_is_its_owners(host: HostRow, tmp_path: Path) -> None:
     file = tmp_path / "not" / "there" / "yet"
     done = put(host, file)
     assert (done.action, done.new_file, done.backup) == ("written", True, None)
@@ -75,7 +86,7 @@ def test_a_new_file_has_the_entry_alone_and_is_its_owners(host: Host, tmp_path: 
 
 
 @each_host
-def test_what_is_there_stays_byte_for_byte(host: Host, file: Path) -> None:
+def test_what_is_there_stays_byte_for_byte(host: HostRow, file: Path) -> None:
     old = with_other(host)
     file.write_text(old, "utf-8")
     done = put(host, file)
@@ -106,7 +117,7 @@ BLANK = {
     ("host", "old"),
     [(host, text.replace("WHERE", host.servers[0])) for host in HOSTS.values() for text in BLANK[host.kind]],
 )
-def test_what_was_blank_or_null_is_so_again_after_it_was_taken_out(host: Host, old: str, file: Path) -> None:
+def test_what_was_blank_or_null_is_so_again_after_it_was_taken_out(host: HostRow, old: str, file: Path) -> None:
     file.write_bytes(old.encode())
     put(host, file, {"KIMI_PROVIDER": "moonshot"}, MOONSHOT_API_KEY=KEY)
     assert command_of(servers(host, file)["kimi"]) == STARTED.command
@@ -115,7 +126,7 @@ def test_what_was_blank_or_null_is_so_again_after_it_was_taken_out(host: Host, o
 
 
 @each_host
-def test_the_first_original_is_kept_whatever_is_written_later(host: Host, file: Path) -> None:
+def test_the_first_original_is_kept_whatever_is_written_later(host: HostRow, file: Path) -> None:
     old = with_other(host)
     file.write_text(old, "utf-8")
     first = put(host, file).backup
@@ -129,7 +140,7 @@ def test_the_first_original_is_kept_whatever_is_written_later(host: Host, file: 
 
 
 @each_host
-def test_doing_it_again_changes_nothing_and_writes_nothing(host: Host, file: Path) -> None:
+def test_doing_it_again_changes_nothing_and_writes_nothing(host: HostRow, file: Path) -> None:
     file.write_text(with_other(host), "utf-8")
     put(host, file, {"KIMI_PROVIDER": "openrouter"})
     before, backup = written(file), file.with_name(file.name + BACKUP).read_bytes()
@@ -140,7 +151,7 @@ def test_doing_it_again_changes_nothing_and_writes_nothing(host: Host, file: Pat
 
 
 @each_host
-def test_a_byte_order_mark_and_line_ends_stay(host: Host, file: Path) -> None:
+def test_a_byte_order_mark_and_line_ends_stay(host: HostRow, file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + with_other(host).replace("\n", "\r\n").encode())
     put(host, file)
     raw = file.read_bytes()
@@ -152,7 +163,7 @@ def test_a_byte_order_mark_and_line_ends_stay(host: Host, file: Path) -> None:
 
 @each_host
 @pytest.mark.parametrize("text", ["", "\n\n"])
-def test_an_empty_file_is_filled(host: Host, file: Path, text: str) -> None:
+def test_an_empty_file_is_filled(host: HostRow, file: Path, text: str) -> None:
     file.write_text(text, "utf-8")
     put(host, file)
     assert servers(host, file).keys() == {"kimi"}
@@ -167,7 +178,7 @@ def test_a_yaml_document_that_has_only_begun_is_filled(text: str, file: Path) ->
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS.values() if host.kind != "toml"], ids=lambda host: host.id)
-def test_null_in_the_servers_place_counts_as_none(host: Host, file: Path) -> None:
+def test_null_in_the_servers_place_counts_as_none(host: HostRow, file: Path) -> None:
     old = {host.servers[0]: None, "theme": "dark"}
     file.write_text(json.dumps(old), "utf-8")
     assert put(host, file).action == "written"
@@ -177,7 +188,7 @@ def test_null_in_the_servers_place_counts_as_none(host: Host, file: Path) -> Non
 
 
 @each_host
-def test_permissions_stay(host: Host, file: Path) -> None:
+def test_permissions_stay(host: HostRow, file: Path) -> None:
     file.write_text(with_other(host), "utf-8")
     file.chmod(0o640)
     done = put(host, file)
@@ -197,7 +208,7 @@ def test_a_link_stays_a_link_and_what_it_leads_to_is_changed(tmp_path: Path) -> 
 
 
 @each_host
-def test_the_old_command_gives_way_and_what_a_person_added_stays(host: Host, file: Path) -> None:
+def test_the_old_command_gives_way_and_what_a_person_added_stays(host: HostRow, file: Path) -> None:
     put(host, file, {"KIMI_MODEL": "kimi-k2.5"})
     entry = servers(host, file)["kimi"]
     field = "cmd" if "cmd" in entry else "command"
@@ -211,7 +222,7 @@ def test_the_old_command_gives_way_and_what_a_person_added_stays(host: Host, fil
 
 
 @each_host
-def test_a_name_that_another_server_has_is_left_alone(host: Host, file: Path) -> None:
+def test_a_name_that_another_server_has_is_left_alone(host: HostRow, file: Path) -> None:
     old = with_other(host)
     file.write_text(old, "utf-8")
     for refused in (lambda: put(host, file, name="other"), lambda: take(host, file, "other")):
@@ -226,7 +237,7 @@ BROKEN = {"json": '{"mcpServers": {', "jsonc": '{"a": 1 "b"}', "toml": "[a\n", "
 
 @each_host
 @pytest.mark.parametrize("raw", ["broken", "latin-1", "wrong kind"])
-def test_a_broken_file_is_told_and_left_as_it_is(host: Host, file: Path, raw: str) -> None:
+def test_a_broken_file_is_told_and_left_as_it_is(host: HostRow, file: Path, raw: str) -> None:
     wrong = {"json": "[]", "jsonc": "[]", "toml": f"{host.servers[0]} = 1\n", "yaml": "- 1\n"}[host.kind]
     bytes_ = {"broken": BROKEN[host.kind].encode(), "latin-1": b'{"a": "\xe9"}', "wrong kind": wrong.encode()}[raw]
     file.write_bytes(bytes_)
@@ -283,7 +294,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(file: Path, monkeyp
 
 
 @each_host
-def test_taking_out_what_is_not_there_is_no_mistake(host: Host, file: Path) -> None:
+def test_taking_out_what_is_not_there_is_no_mistake(host: HostRow, file: Path) -> None:
     assert take(host, file).action == "absent"
     file.write_text(with_other(host), "utf-8")
     assert take(host, file).action == "absent"
@@ -294,7 +305,7 @@ EMPTIED = {"json": "{}", "jsonc": "{}", "toml": "", "yaml": "{}"}
 
 
 @each_host
-def test_a_file_that_was_made_for_the_entry_is_left_with_nothing_in_it(host: Host, file: Path) -> None:
+def test_a_file_that_was_made_for_the_entry_is_left_with_nothing_in_it(host: HostRow, file: Path) -> None:
     put(host, file)
     take(host, file)
     assert file.read_text("utf-8").strip() == EMPTIED[host.kind]
@@ -302,7 +313,7 @@ def test_a_file_that_was_made_for_the_entry_is_left_with_nothing_in_it(host: Hos
 
 @each_host
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_a_place_for_servers_that_was_made_for_the_entry_goes_with_it(host: Host, file: Path, line_end: str) -> None:
+def test_a_place_for_servers_that_was_made_for_the_entry_goes_with_it(host: HostRow, file: Path, line_end: str) -> None:
     old = {
         "json": '{\n    "theme": "dark",\n    "z": 1\n}\n',
         "jsonc": '{\n    // mine\n    "theme": "dark" // and this\n}\n',
@@ -315,14 +326,14 @@ def test_a_place_for_servers_that_was_made_for_the_entry_goes_with_it(host: Host
     assert file.read_bytes() == old.encode()
 
 
-def holding(host: Host, inside: str) -> str:
+def holding(host: HostRow, inside: str) -> str:
     """A file whose place for servers was there, with nothing in it but ``inside``."""
     name = host.servers[0]
     return f"{name}: {{{inside}}}\nz: 1\n" if host.kind == "yaml" else f'{{\n  "{name}": {{{inside}}},\n  "z": 1\n}}\n'
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS.values() if host.kind != "toml"], ids=lambda host: host.id)
-def test_an_empty_place_for_servers_that_was_there_stays(host: Host, file: Path) -> None:
+def test_an_empty_place_for_servers_that_was_there_stays(host: HostRow, file: Path) -> None:
     file.write_text(holding(host, ""), "utf-8")
     put(host, file)
     take(host, file)
@@ -369,7 +380,7 @@ def test_a_comment_behind_a_place_for_servers_that_says_nothing_stays(nothing: s
 
 
 @each_host
-def test_a_second_entry_keeps_the_place_for_servers(host: Host, file: Path) -> None:
+def test_a_second_entry_keeps_the_place_for_servers(host: HostRow, file: Path) -> None:
     put(host, file)
     put(host, file, name="second")
     take(host, file)
@@ -380,7 +391,7 @@ def test_a_second_entry_keeps_the_place_for_servers(host: Host, file: Path) -> N
 
 
 @each_host
-def test_a_key_is_written_only_where_the_host_has_no_better_place_for_it(host: Host, file: Path) -> None:
+def test_a_key_is_written_only_where_the_host_has_no_better_place_for_it(host: HostRow, file: Path) -> None:
     done = put(host, file, {"MOONSHOT_API_KEY": KEY})
     plain = host.keys.way == "plain"
     assert (KEY in file.read_text("utf-8")) == plain
@@ -396,11 +407,11 @@ def test_who_takes_a_key_out_is_told_that_the_copy_still_holds_it(file: Path) ->
 
 
 @each_host
-def test_what_is_no_utf_8_is_told_and_nothing_is_written(host: Host, file: Path) -> None:
+def test_what_is_no_utf_8_is_told_and_nothing_is_written(host: HostRow, file: Path) -> None:
     with pytest.raises(InvalidArguments, match="KIMI_ROOTS is no UTF-8"):
         put(host, file, {"KIMI_ROOTS": "/data/\udcff"})
     with pytest.raises(InvalidArguments, match="path is no UTF-8"):
-        snippet(host, "kimi", Started(command="/opt/\udcff/kimi-mcp"), {}, {})
+        snippet(host, "kimi", LaunchCommand(command="/opt/\udcff/kimi-mcp"), {}, {})
     assert not file.exists()
 
 
@@ -414,7 +425,7 @@ def test_one_host_alone_has_no_place_for_secrets() -> None:
 
 
 @each_host
-def test_the_key_of_the_environment_is_named_and_never_read_into_the_file(host: Host, file: Path) -> None:
+def test_the_key_of_the_environment_is_named_and_never_read_into_the_file(host: HostRow, file: Path) -> None:
     done = put(host, file, OPENROUTER_API_KEY=KEY)
     assert done.keys == ("OPENROUTER_API_KEY",)
     assert KEY not in file.read_text("utf-8")
@@ -472,7 +483,7 @@ def test_the_keys_of_allowed_providers_go_the_same_way_as_the_chosen_ones(
 
 
 @each_host
-def test_no_allowed_providers_key_of_the_environment_is_read_into_the_file(host: Host, file: Path) -> None:
+def test_no_allowed_providers_key_of_the_environment_is_read_into_the_file(host: HostRow, file: Path) -> None:
     done = put(host, file, TWO, OPENROUTER_API_KEY=KEY)
     assert done.keys == ("MOONSHOT_API_KEY", "OPENROUTER_API_KEY")
     assert done.in_clear == ()
@@ -577,7 +588,7 @@ def test_each_host_is_told_in_its_own_words_where_the_key_is(id: str, said: str,
 
 
 @each_host
-def test_what_print_shows_is_what_would_be_written(host: Host, file: Path) -> None:
+def test_what_print_shows_is_what_would_be_written(host: HostRow, file: Path) -> None:
     put(host, file, {"KIMI_MODEL": "kimi-k2.5"})
     assert snippet(host, "kimi", STARTED, {"KIMI_MODEL": "kimi-k2.5"}, {}) == file.read_text("utf-8")
 
@@ -628,7 +639,7 @@ def test_a_host_s_file_lies_where_the_host_looks(id: str, system: Any, environme
 
 @each_host
 @pytest.mark.parametrize("system", ["linux", "macos", "windows"])
-def test_every_host_has_a_place_on_every_system(host: Host, system: Any) -> None:
+def test_every_host_has_a_place_on_every_system(host: HostRow, system: Any) -> None:
     assert place_of(host, system, HOME, {}).is_absolute()
 
 

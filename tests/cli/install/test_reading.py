@@ -11,19 +11,19 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.cli.install import Started, install, load_hosts, place_of, this_system
+from kimi_mcp.cli.install import LaunchCommand, install, load_hosts, place_of, this_system
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.skill.document import load_skill
 from tests.npm import CLAUDE, CODEX, GEMINI, KIMI, Program, run
 
 pytestmark = pytest.mark.soak
 
-HERE = Started(command=str(Path(sys.executable).with_name("kimi-mcp")))
-GONE = Started(command="/not/there/kimi-mcp")
+HERE = LaunchCommand(command=str(Path(sys.executable).with_name("kimi-mcp")))
+GONE = LaunchCommand(command="/not/there/kimi-mcp")
 SETTINGS = {"KIMI_PROVIDER": "simulator"}
 
 
-def installed(id: str, home: Path, started: Started, env: dict[str, str]) -> None:
+def installed(id: str, home: Path, started: LaunchCommand, env: dict[str, str]) -> None:
     host = load_hosts()[id]
     file = place_of(host, this_system(), home, {"APPDATA": str(home / "appdata")})
     install(host, "kimi", started, env, environment={}, file=file, home=home)
@@ -63,7 +63,7 @@ async def test_kimi_code_offers_its_model_our_tools_and_hands_its_environment_on
         f'#!/bin/sh\nprintf %s "$MOONSHOT_API_KEY" > "{key}"\nexec "{HERE.command}"\n', "utf-8"
     )
     command.chmod(0o700)
-    installed("kimi-code", home, Started(command=str(command)), {})
+    installed("kimi-code", home, LaunchCommand(command=str(command)), {})
     async with Simulator("simulator") as sim:
         models = '[models.moon]\nprovider = "moon"\nmodel = "kimi-k2.5"\nmax_context_size = 100000\n'
         moon = f'[providers.moon]\ntype = "kimi"\nbase_url = "{sim.base_url}"\napi_key = "a-key"\n'

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.types import Completion, Usage
-from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.events import BadEvent
 
 
@@ -22,8 +22,8 @@ def call(index: int, identity: str | None = "", name: str | None = "", arguments
     return chunk({"tool_calls": [{"index": index, "id": identity or f"call-{index}", "function": function}]})
 
 
-def fed(*events: bytes) -> Fold:
-    fold = Fold()
+def fed(*events: bytes) -> StreamAccumulator:
+    fold = StreamAccumulator()
     for event in events:
         fold.feed(event)
     return fold
@@ -74,14 +74,14 @@ def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         fed(*[chunk({"content": "a"})] * 4).settle()
 
 
-def feed_calls(fold: Fold, same_index: bool) -> None:
+def feed_calls(fold: StreamAccumulator, same_index: bool) -> None:
     for number in range(100_000):
         fold.feed(call(0 if same_index else number, identity=f"call-{number}"))
 
 
 @pytest.mark.parametrize("same_index", [False, True])
 def test_only_so_many_tool_calls_are_taken(same_index: bool) -> None:
-    fold = Fold()
+    fold = StreamAccumulator()
     with pytest.raises(bounds.OutOfBounds, match="tool calls"):
         feed_calls(fold, same_index)
     assert len(fold.completion().tool_calls) == bounds.MOST_CALLS
@@ -97,7 +97,7 @@ def test_pieces_of_many_calls_find_their_own_by_index_and_by_id() -> None:
 
 
 def test_a_text_of_many_pieces_is_the_same_whenever_it_is_read() -> None:
-    fold, expected = Fold(), ""
+    fold, expected = StreamAccumulator(), ""
     for number in range(5_000):
         fold.feed(chunk({"content": f"{number} ", "reasoning": f"<{number}>"}))
         expected += f"{number} "
@@ -167,4 +167,4 @@ def test_a_number_of_tokens_that_is_none_is_unknown_and_the_answer_stays(number:
 def test_json_that_is_nested_for_ever_is_no_event() -> None:
     for event in (b"[" * 500_000, b'{"a":' * 100_000, b'{"error":' * 100_000):
         with pytest.raises(BadEvent):
-            Fold().feed(event)
+            StreamAccumulator().feed(event)

@@ -13,7 +13,7 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Mode, Request, user
-from kimi_mcp.policy import Gathered
+from kimi_mcp.policy import PolicyContext
 from kimi_mcp.provider.encoding import encode
 from tests.keeping import matches_snapshot, stale
 from tests.provider.wire.cases import CASES, VERBATIM
@@ -39,7 +39,9 @@ def at(provider: str, model: str) -> Profile:
 def plan(provider: str, request: Request, model: str | None = None) -> Plan:
     rows = [row.model for row in catalogue.load().providers[provider].models]
     first, *others = [at(provider, name) for name in ([model] if model else rows)]
-    world = Gathered(day=DAY, base_url=first.provider.base_url, allowed_providers=(provider,), successors=tuple(others))
+    world = PolicyContext(
+        day=DAY, base_url=first.provider.base_url, allowed_providers=(provider,), successors=tuple(others)
+    )
     decision = policy.decide(request, first, world)
     assert isinstance(decision, Plan), decision
     return decision

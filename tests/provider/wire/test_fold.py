@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.types import Completion, ToolCall, Usage
-from kimi_mcp.provider.decoding import Fold
+from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.events import BadEvent, ErrorEvent
 
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -19,8 +19,8 @@ def chunk(delta: Any, **more: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}], **more}
 
 
-def fed(*events: Any) -> Fold:
-    fold = Fold()
+def fed(*events: Any) -> StreamAccumulator:
+    fold = StreamAccumulator()
     for event in events:
         fold.feed(event if isinstance(event, bytes) else json.dumps(event).encode())
     return fold
@@ -83,21 +83,21 @@ def test_a_content_of_parts_is_its_text() -> None:
     ids=str,
 )
 def test_an_empty_delta_carries_nothing(delta: Any) -> None:
-    fold = Fold()
+    fold = StreamAccumulator()
     assert fold.feed(json.dumps(chunk(delta)).encode()) is False
     assert (fold.answer, fold.pieces, fold.has_answer) == ("", 0, False)
 
 
 def test_pieces_are_counted_and_the_first_is_announced_once() -> None:
     announced: list[int] = []
-    fold = Fold(on_first=lambda: announced.append(1))
+    fold = StreamAccumulator(on_first=lambda: announced.append(1))
     for event in (chunk({"role": "assistant"}), chunk({"reasoning": "a"}), chunk({"content": "b"}), STOP):
         fold.feed(json.dumps(event).encode())
     assert (fold.pieces, announced) == (2, [1])
 
 
 def test_what_has_arrived_can_be_read_while_it_grows() -> None:
-    fold = Fold()
+    fold = StreamAccumulator()
     for number in range(5):
         fold.feed(json.dumps(chunk({"reasoning": str(number), "content": f"<{number}>"})).encode())
         assert fold.reasoning == "".join(map(str, range(number + 1)))
@@ -423,7 +423,7 @@ def test_a_whole_answer_folds_into_the_same_as_the_stream() -> None:
 
 
 def test_a_very_long_answer_of_tiny_pieces_is_read_again_and_again_without_growing_slow() -> None:
-    fold = Fold()
+    fold = StreamAccumulator()
     payload = json.dumps(chunk({"content": "x"})).encode()
     for number in range(20_000):
         fold.feed(payload)

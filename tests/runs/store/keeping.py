@@ -14,23 +14,23 @@ import anyio.to_thread
 from kimi_mcp.core.errors import AnswerCutOff, NotConfigured
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.store.paths import FILE
-from kimi_mcp.runs.store.records import Entry, Grown
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.records import RunEntry, TextDelta
+from kimi_mcp.runs.store.store import RunStore
 
 CALLER = "local"
 
 
 @asynccontextmanager
-async def journal(folder: Path | None, **more: Any) -> AsyncIterator[Journal]:
+async def journal(folder: Path | None, **more: Any) -> AsyncIterator[RunStore]:
     """A journal, as one server has it."""
-    kept = Journal(folder, **more)
+    kept = RunStore(folder, **more)
     try:
         yield kept
     finally:
         await kept.aclose()
 
 
-def entry(run_id: str = "run_1", **known: Any) -> Entry:
+def entry(run_id: str = "run_1", **known: Any) -> RunEntry:
     """What is written down of a call before it is sent."""
     said: dict[str, Any] = {
         "caller": CALLER,
@@ -45,7 +45,7 @@ def entry(run_id: str = "run_1", **known: Any) -> Entry:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id),
     }
-    return Entry(id=run_id, **(said | known))
+    return RunEntry(id=run_id, **(said | known))
 
 
 def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Outcome:
@@ -55,21 +55,21 @@ def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Out
     return Outcome(status=status, run_id=run_id, error=error, **said)
 
 
-async def begin(kept: Journal, run_id: str = "run_1", **known: Any) -> None:
+async def begin(kept: RunStore, run_id: str = "run_1", **known: Any) -> None:
     """Begin a run that costs nothing; old ones are removed behind it."""
     await kept.begin(entry(run_id, **known), counted_usd=0.0, day_limit_usd=None)
     await kept.retention.settled()
 
 
-async def end(kept: Journal, run_id: str = "run_1", status: Any = "completed", **known: Any) -> None:
+async def end(kept: RunStore, run_id: str = "run_1", status: Any = "completed", **known: Any) -> None:
     """End it."""
     await kept.end(run_id, ended(run_id, status, **known), turns=None, counted_usd=0.0)
 
 
-async def grow(kept: Journal, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
+async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
     """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
     told: list[BaseException | None] = []
-    grown = [Grown(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
+    grown = [TextDelta(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
     kept.grew(grown, {}, {}, told.append)
     await kept.abandon(run_id, False)  # behind it in the same queue
     return [fault for fault in told if fault is not None]

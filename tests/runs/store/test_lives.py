@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from kimi_mcp.core.errors import BudgetExceeded
-from kimi_mcp.runs.store.records import Grown
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.records import TextDelta
+from kimi_mcp.runs.store.store import RunStore
 from tests.runs.store.keeping import CALLER, begin, end, ended, entry, grow, journal, opened
 
 
@@ -66,7 +66,9 @@ async def test_of_several_requests_the_latest_that_brought_an_answer_is_shown(fo
     async with journal(folder) as kept:
         await begin(kept)
         for request, of, text in ((0, "answer", "first"), (1, "answer", "second"), (2, "reasoning", "Hm.")):
-            kept.grew([Grown(run_id="run_1", request=request, of=of, start=0, text=text)], {}, {}, lambda fault: None)
+            kept.grew(
+                [TextDelta(run_id="run_1", request=request, of=of, start=0, text=text)], {}, {}, lambda fault: None
+            )
         await kept.abandon("run_1", False)  # behind them in the same queue
         found = await kept.find("run_1", CALLER)
         assert found is not None
@@ -128,5 +130,5 @@ async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) ->
 
 
 def test_a_journal_in_memory_has_no_folder(tmp_path: Path) -> None:
-    assert not Journal(None).keeps
-    assert Journal(tmp_path).keeps
+    assert not RunStore(None).keeps
+    assert RunStore(tmp_path).keeps

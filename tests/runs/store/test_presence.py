@@ -12,7 +12,7 @@ import pytest
 from filelock import Timeout, _unix
 
 from kimi_mcp.runs.store import locks
-from kimi_mcp.runs.store.locks import Presence, _looking_at, left_behind
+from kimi_mcp.runs.store.locks import ServerLock, _looking_at, left_behind
 
 HOLDS = """
 import sys
@@ -26,7 +26,7 @@ sys.stdin.read()
 
 
 def test_a_server_is_alive_until_it_leaves(tmp_path: Path) -> None:
-    one, other = Presence(tmp_path), Presence(tmp_path)
+    one, other = ServerLock(tmp_path), ServerLock(tmp_path)
     assert one.alive(one.id), "it knows itself"
     one.appear()
     assert other.alive(one.id)
@@ -41,7 +41,7 @@ def test_a_server_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         server = process.stdout.readline().strip()
-        looking = Presence(tmp_path)
+        looking = ServerLock(tmp_path)
         looking.appear()
         assert looking.alive(server)
         assert looking.alive(server), "looking does not take it away"
@@ -58,7 +58,7 @@ def test_a_server_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
 def test_a_server_is_never_seen_without_its_lock_while_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
     seen: list[object] = []
     take_lock = _unix.lock_fd_nonblocking
 
@@ -82,7 +82,7 @@ def test_a_server_is_never_seen_without_its_lock_while_it_starts(
 
 
 def test_who_looks_at_the_dead_is_not_taken_for_them(tmp_path: Path) -> None:
-    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
     one.appear()
     one.leave(unfinished=True)
     with _looking_at(tmp_path / "servers" / f"{one.id}.lock") as held:
@@ -92,7 +92,7 @@ def test_who_looks_at_the_dead_is_not_taken_for_them(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_can_not_be_looked_at_may_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, looking = Presence(tmp_path), Presence(tmp_path)
+    one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
     one.appear()
 
     def refused(*more: object) -> int:
@@ -107,21 +107,21 @@ def test_a_lock_that_can_not_be_looked_at_may_be_held(tmp_path: Path, monkeypatc
 
 
 def test_to_look_makes_no_file(tmp_path: Path) -> None:
-    assert not Presence(tmp_path).alive("srv_gone")
+    assert not ServerLock(tmp_path).alive("srv_gone")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_somebody_removed_is_taken_again(tmp_path: Path) -> None:
-    one = Presence(tmp_path)
+    one = ServerLock(tmp_path)
     one.appear()
     (tmp_path / "servers" / f"{one.id}.lock").unlink()
     one.appear()
-    assert Presence(tmp_path).alive(one.id)
+    assert ServerLock(tmp_path).alive(one.id)
     one.leave()
 
 
 def test_without_a_folder_a_server_is_alone() -> None:
-    one = Presence(None)
+    one = ServerLock(None)
     one.appear()
     assert one.alive(one.id)
     assert not one.alive("srv_other")

@@ -15,8 +15,8 @@ import anyio
 
 from kimi_mcp.core.errors import Internal
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store.records import Grown
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.records import TextDelta
+from kimi_mcp.runs.store.store import RunStore
 from tests import queries
 from tests.runs.store.keeping import CALLER, begin, end, ended, entry, journal, opened
 
@@ -53,13 +53,13 @@ async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_pat
         assert wrong == []
     public = {
         name
-        for name, member in inspect.getmembers(Journal, inspect.isfunction)
+        for name, member in inspect.getmembers(RunStore, inspect.isfunction)
         if not name.startswith("_") and name not in NO_STATEMENTS
     }
     assert called == public, "every one of them is called here"
 
 
-async def everything_once(kept: Journal) -> set[str]:
+async def everything_once(kept: RunStore) -> set[str]:
     """Call all that a store can do; the names of what was called."""
     called: set[str] = set()
 
@@ -76,7 +76,7 @@ async def everything_once(kept: Journal) -> set[str]:
         if number:
             await call("take_turn", "conv_1", run_id, lambda run_id: False)
         await call("renew", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
-        grown = [Grown(run_id=run_id, request=0, of="answer", start=0, text="It")]
+        grown = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
         await call("grew", grown, {run_id: 0.2}, {run_id: ended(run_id)}, lambda fault: None, lived={run_id: 1.0})
         await call("begin_step", run_id, "a/1", {})
         await call("finish_step", run_id, "a/1", {})

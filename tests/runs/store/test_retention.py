@@ -11,9 +11,9 @@ import pytest
 from kimi_mcp.core.errors import RunNotFound
 from kimi_mcp.core.types import user
 from kimi_mcp.runs.store import retention
-from kimi_mcp.runs.store.records import Grown
+from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, SeenTime
-from kimi_mcp.runs.store.store import Journal
+from kimi_mcp.runs.store.store import RunStore
 from tests.runs.store.keeping import CALLER, begin, end, ended, journal, opened
 
 
@@ -27,17 +27,17 @@ class Clock:
         return self.now
 
 
-async def ids(kept: Journal) -> set[str]:
+async def ids(kept: RunStore) -> set[str]:
     return {record.id for record in await kept.latest(CALLER)}
 
 
-async def call(kept: Journal, clock: Clock, run_id: str) -> None:
+async def call(kept: RunStore, clock: Clock, run_id: str) -> None:
     """A call, and what is removed behind it."""
     await begin(kept, run_id, started_at=clock.now)
     await end(kept, run_id)
 
 
-async def turn(kept: Journal, run_id: str, conversation_id: str, follows: str | None) -> None:
+async def turn(kept: RunStore, run_id: str, conversation_id: str, follows: str | None) -> None:
     """A completed turn of a conversation."""
     await begin(kept, run_id, conversation_id=conversation_id, follows=follows)
     await kept.end(run_id, ended(run_id, conversation_id=conversation_id), turns=[user(run_id)], counted_usd=0.0)
@@ -99,7 +99,7 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
     async with journal(tmp_path, wall=clock) as kept:
         await begin(kept, "run_1", conversation_id="conv_1")
         await kept.begin_step("run_1", "a/1", {"a": 1})
-        kept.grew([Grown(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, {}, lambda fault: None)
+        kept.grew([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, {}, lambda fault: None)
         await end(kept, "run_1", "failed")
         clock.now += 31 * DAY_S
         assert await kept.prune() == ["run_1"]

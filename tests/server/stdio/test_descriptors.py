@@ -10,13 +10,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kimi_mcp.server.stdio.descriptors import SideThread, Sink, Source
+from kimi_mcp.server.stdio.descriptors import SideThread, StdinReader, StdoutWriter
 
 
 @pytest.mark.parametrize("polled", [True, False])
 async def test_a_long_line_arrives_whole_while_the_loop_goes_on(polled: bool) -> None:
     reading, writing = os.pipe()
-    source, sink = Source(reading), Sink(writing, polled=polled)
+    source, sink = StdinReader(reading), StdoutWriter(writing, polled=polled)
     line = os.urandom(1_000_000)
     written = anyio.Event()
     heard = b""
@@ -45,21 +45,21 @@ async def test_a_long_line_arrives_whole_while_the_loop_goes_on(polled: bool) ->
 async def test_writing_to_nobody_is_an_os_error(polled: bool) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    sink = Sink(writing, polled=polled)
+    sink = StdoutWriter(writing, polled=polled)
     with anyio.fail_after(5), pytest.raises(OSError, match="Broken pipe"):
         await sink.write(b"anyone?")
     sink.close()
     if not polled:
         os.close(writing)
     with pytest.raises(BrokenPipeError):
-        await Sink(None).write(b"anyone?")
+        await StdoutWriter(None).write(b"anyone?")
 
 
 async def test_a_regular_file_is_read_to_its_end(tmp_path: Path) -> None:
     content = os.urandom(300_000)
     (tmp_path / "in").write_bytes(content)
     fd = os.open(tmp_path / "in", os.O_RDONLY)
-    source, heard = Source(fd), b""
+    source, heard = StdinReader(fd), b""
     with anyio.fail_after(5):
         while chunk := await source.chunk():
             heard += chunk
@@ -72,7 +72,7 @@ async def test_a_pipe_that_somebody_made_non_blocking_works_too() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    source, sink = Source(reading), Sink(writing)
+    source, sink = StdinReader(reading), StdoutWriter(writing)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sink.write, b"x" * 500_000)

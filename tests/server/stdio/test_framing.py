@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from kimi_mcp.server.stdio.framing import Framer, Limits, Received, Refusal, encode
+from kimi_mcp.server.stdio.framing import Framer, ReceivedLine, RejectedLine, TransportLimits, encode
 
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 
 
-def received(data: bytes, *, chunk: int = 1 << 16, **limits: int) -> list[Received]:
-    framer = Framer(Limits(**limits))
+def received(data: bytes, *, chunk: int = 1 << 16, **limits: int) -> list[ReceivedLine]:
+    framer = Framer(TransportLimits(**limits))
     out = [item for at in range(0, len(data), chunk) for item in framer.feed(data[at : at + chunk])]
     return [*out, *framer.end()]
 
 
-def refusal(line: bytes, **limits: int) -> Refusal:
+def refusal(line: bytes, **limits: int) -> RejectedLine:
     (only,) = received(line, **limits)
-    assert isinstance(only, Refusal)
+    assert isinstance(only, RejectedLine)
     return only
 
 
@@ -103,7 +103,7 @@ def test_nesting_is_taken_up_to_the_limit_and_refused_beyond() -> None:
     assert request(nested(198)).id == 5
     for depth in (199, 250, 1000, 200_000):
         told = refusal(nested(depth))
-        assert told == Refusal(id=5, code=-32600, message="message nested deeper than 200 levels refused")
+        assert told == RejectedLine(id=5, code=-32600, message="message nested deeper than 200 levels refused")
 
 
 def test_brackets_and_commas_inside_strings_count_for_nothing() -> None:
@@ -149,7 +149,7 @@ def test_a_line_that_is_too_long_is_refused_with_its_id_and_the_next_one_is_read
 ) -> None:
     long = head + b"x" * 30_000 + tail + b"\n"
     told, after = received(long + PING, chunk=chunk, max_message_bytes=10_000)
-    assert told == Refusal(id=known_id, code=-32600, message="message of more than 10000 bytes refused")  # type: ignore[arg-type]
+    assert told == RejectedLine(id=known_id, code=-32600, message="message of more than 10000 bytes refused")  # type: ignore[arg-type]
     assert isinstance(after, JSONRPCRequest)
 
 

@@ -30,7 +30,7 @@ from mcp_types import (  # noqa: E402
 )
 
 from kimi_mcp.core import json_logs  # noqa: E402
-from kimi_mcp.server.stdio import Limits, leave, serve_stdio  # noqa: E402
+from kimi_mcp.server.stdio import TransportLimits, leave, serve_stdio  # noqa: E402
 
 gc.enable()
 log = logging.getLogger("tiny")
@@ -105,7 +105,7 @@ async def _on_shutdown() -> None:
 
 async def _serve() -> None:
     server: Server[Any] = Server("tiny", on_list_tools=_list_tools, on_call_tool=_call_tool, lifespan=_lifespan)
-    limits = Limits(max_message_bytes=int(LIMIT)) if LIMIT else Limits()
+    limits = TransportLimits(max_message_bytes=int(LIMIT)) if LIMIT else TransportLimits()
     await serve_stdio(server, limits=limits, on_shutdown=_on_shutdown)
 
 

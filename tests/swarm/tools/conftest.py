@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.swarm.tools import Limits
+from kimi_mcp.swarm.tools import ToolLimits
 
 ODD_SERVER = Path(__file__).with_name("odd_server.py")
 
-SHORT = Limits(start_within_s=20, call_within_s=20, result_chars=2_000)
+SHORT = ToolLimits(start_within_s=20, call_within_s=20, result_chars=2_000)
 
 ServersFile = Callable[..., str]
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.swarm.tools import Limits, Toolbox, ToolResult, open_toolbox
+from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_toolbox
 from tests.swarm.tools.conftest import SHORT, ServersFile
 from tests.swarm.tools.odd_endpoint import odd_endpoint
 
 
-async def echo(toolbox: Toolbox, text: str) -> ToolResult:
+async def echo(toolbox: SwarmTools, text: str) -> CallResult:
     with anyio.fail_after(60):
         return await toolbox.call("far__echo", json.dumps({"text": text}))
 
 
-def said(result: ToolResult) -> str:
+def said(result: CallResult) -> str:
     assert not result.is_error, result.text
     return result.text.split("\n", 2)[2].rpartition("\n</tool_output")[0]
 
@@ -87,7 +87,7 @@ async def test_a_call_that_goes_wrong_costs_that_call_alone(
 ) -> None:
     caplog.set_level(logging.DEBUG, "kimi_mcp")
     async with odd_endpoint() as far:
-        limits = Limits(call_within_s=2 if text == "hang" else 30)
+        limits = ToolLimits(call_within_s=2 if text == "hang" else 30)
         async with open_toolbox(servers_file(far={"url": far.url}), limits=limits) as toolbox:
             bad = await echo(toolbox, text)
             assert bad.is_error

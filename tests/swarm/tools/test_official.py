@@ -12,7 +12,7 @@ import pytest
 from kimi_mcp import catalogue
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.swarm.tools import OfficialTools, Toolbox, ToolResult, open_toolbox
+from kimi_mcp.swarm.tools import CallResult, OfficialTools, SwarmTools, open_toolbox
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 
 KEY = "sk-of-this-test-0123456789"
@@ -34,7 +34,7 @@ async def official(sim: Simulator) -> AsyncIterator[OfficialTools]:
     await upstream.aclose()
 
 
-async def search(toolbox: Toolbox, **arguments: Any) -> ToolResult:
+async def search(toolbox: SwarmTools, **arguments: Any) -> CallResult:
     with anyio.fail_after(30):
         return await toolbox.call("moonshot__web_search", json.dumps(arguments))
 

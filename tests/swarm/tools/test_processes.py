@@ -13,25 +13,25 @@ import anyio
 import pytest
 
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured
-from kimi_mcp.swarm.tools import Limits, Toolbox, ToolResult, open_toolbox
+from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_toolbox
 from kimi_mcp.swarm.tools.strays import VARIABLE
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 
 GOOD = {"command": sys.executable, "args": [str(Path(__file__).with_name("good_server.py"))]}
 
 
-async def echo(toolbox: Toolbox, text: str, name: str = "odd__echo") -> ToolResult:
+async def echo(toolbox: SwarmTools, text: str, name: str = "odd__echo") -> CallResult:
     with anyio.fail_after(60):
         return await toolbox.call(name, json.dumps({"text": text}))
 
 
-def said(result: ToolResult) -> str:
+def said(result: CallResult) -> str:
     """What stands in the frame."""
     assert not result.is_error, result.text
     return result.text.split("\n", 2)[2].rpartition("\n</tool_output")[0]
 
 
-def names(toolbox: Toolbox) -> list[str]:
+def names(toolbox: SwarmTools) -> list[str]:
     return [definition["name"] for definition in toolbox.definitions]
 
 
@@ -58,7 +58,7 @@ async def test_both_eras_of_the_protocol_are_spoken(servers_file: ServersFile, e
 async def test_a_result_is_plain_data_and_the_same_for_the_same_answer(servers_file: ServersFile) -> None:
     async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
         one, other = await echo(toolbox, "x"), await echo(toolbox, "x")
-    assert one == other == ToolResult.from_json(json.loads(json.dumps(one.as_json())))
+    assert one == other == CallResult.from_json(json.loads(json.dumps(one.as_json())))
 
 
 async def test_many_agents_call_at_once(servers_file: ServersFile) -> None:
@@ -199,7 +199,7 @@ async def test_hostile_descriptions_reach_no_request_and_no_warning_raw(servers_
 async def test_a_server_that_does_not_start_costs_its_own_tools_alone(
     servers_file: ServersFile, entry: dict[str, Any], why: str
 ) -> None:
-    limits = Limits(start_within_s=5 if "not ready" in why else 30)
+    limits = ToolLimits(start_within_s=5 if "not ready" in why else 30)
     with anyio.fail_after(60):
         async with open_toolbox(servers_file(bad=entry, odd=odd()), limits=limits) as toolbox:
             (warning,) = toolbox.warnings
@@ -218,7 +218,7 @@ async def test_a_server_that_does_not_start_costs_its_own_tools_alone(
     ],
 )
 async def test_a_call_that_goes_wrong_costs_that_call_alone(servers_file: ServersFile, text: str, told: str) -> None:
-    limits = Limits(call_within_s=2 if text == "hang" else 30)
+    limits = ToolLimits(call_within_s=2 if text == "hang" else 30)
     async with open_toolbox(servers_file(odd=odd()), limits=limits) as toolbox:
         bad = await echo(toolbox, text)
         assert bad.is_error
@@ -239,7 +239,7 @@ async def test_a_tools_own_error_is_told_in_the_frame(servers_file: ServersFile)
 
 
 async def test_a_flood_is_read_slowly_and_holds_up_nobody_else(servers_file: ServersFile) -> None:
-    limits = Limits(call_within_s=3)
+    limits = ToolLimits(call_within_s=3)
     async with open_toolbox(servers_file(odd=odd(), other=odd("count")), limits=limits) as toolbox:
 
         async def flooded() -> None:
@@ -296,7 +296,7 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
     for name in ("MOONSHOT_API_KEY", "KIMI_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "ANY"):
         monkeypatch.setenv(name, f"sk-value-of-{name}")
     entry = odd(env={"GIVEN": "${ANY}", "MODE": "fast"})
-    async with open_toolbox(servers_file(odd=entry), limits=Limits()) as toolbox:
+    async with open_toolbox(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
         seen = json.loads(said(await echo(toolbox, "environment")))
     assert seen["MODE"] == "fast"
     assert seen["GIVEN"]
@@ -318,7 +318,7 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
 
 async def test_what_the_operator_gave_a_server_comes_back_hidden(servers_file: ServersFile) -> None:
     entry = odd(env={"API_TOKEN": "token-of-this-test"})
-    async with open_toolbox(servers_file(odd=entry), limits=Limits()) as toolbox:
+    async with open_toolbox(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
         told = await echo(toolbox, "environment")
         again = await echo(toolbox, "so token-of-this-test it is")
     assert '"API_TOKEN": "[hidden]"' in told.text

@@ -1,6 +1,7 @@
 """The settings: the environment variables we read, in one table. Pure: the environment comes in as a mapping.
 
-The variables of providers' own keys stand in the catalogue, with the providers: ``kimi_mcp.catalogue.credentials`` puts the two
+The variables of providers' own keys stand in the catalogue, with the providers: ``kimi_mcp.catalogue.credentials``
+puts the two
 together. A server reads its settings before it loads the catalogue, so here every variable that no row knows is kept
 as a possible key.
 

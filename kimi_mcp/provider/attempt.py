@@ -1,6 +1,7 @@
 """One request and the reading of its answer: deadlines, gulps, and what went wrong. Does I/O.
 
-Nothing here raises: an attempt ends well, or with a ``AttemptFailure``. Nothing that follows a finish reason can spoil an
+Nothing here raises: an attempt ends well, or with a ``AttemptFailure``. Nothing that follows a finish reason can
+spoil an
 answer: the rest is waited for a little, for the usage that it may bring.
 """
 

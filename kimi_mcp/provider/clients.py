@@ -1,6 +1,7 @@
 """The openai clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
 
-Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``ErrorResponse``), and of the
+Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``ErrorResponse``),
+and of the
 environment only the usual proxy variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. A
 loopback address is never reached by a proxy: no variable may send its key elsewhere.
 """
@@ -110,7 +111,8 @@ class Client:
     ) -> ProviderResponse:
         """Send a request; hand out the answer once its headers are there. The caller closes it.
 
-        ``path`` follows the base URL. ``on_sent`` gets the bytes of a streamed body that are sent, after each piece.
+        ``path`` follows the base URL. ``on_sent`` gets the bytes of a streamed body that are sent, after each
+        piece.
         Raises ``ErrorResponse`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle connection
         turns out to be dead, the others go too, and the request is sent once more, by a new one.
         """

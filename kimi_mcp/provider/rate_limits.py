@@ -1,4 +1,5 @@
-"""``AccountLimits``: what one account is asked a minute, by all calls and swarms together, and what it was told it may be.
+"""``AccountLimits``: how many requests and tokens one account may send a minute, over all calls and swarms.
+
 
 Pure, no I/O: time comes in as a clock. Moonshot counts requests and tokens a minute per account, over all models and
 keys, and counts the tokens that are asked for (``max_completion_tokens``), not those that come (MoonshotAI/

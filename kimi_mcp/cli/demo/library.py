@@ -1,6 +1,7 @@
 """A small MCP server for the demo's sub-agents: one tool that looks a thing up. I/O: JSON lines on stdio, nothing else.
 
-``python -m kimi_mcp.cli.demo.library``. Written by hand, as a server in any other language would be: what the demo shows
+``python -m kimi_mcp.cli.demo.library``. Written by hand, as a server in any other language would be: what the demo
+shows
 needs no help from our own code on the other end.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m tests.skill.routing``: how many labelled sentences are routed right, and what the policy warns of in them.
+"""``python -m tests.skill.routing``: how many labelled sentences are routed right, and which the policy warns of.
 
 ``--misses FILE`` names those of one file (by its name without ending) that are not.
 """

@@ -1,6 +1,5 @@
 """``AccountLimits``: how many requests and tokens one account may send a minute, over all calls and swarms.
 
-
 Pure, no I/O: time comes in as a clock. Moonshot counts requests and tokens a minute per account, over all models and
 keys, and counts the tokens that are asked for (``max_completion_tokens``), not those that come (MoonshotAI/
 kimi-help-center, rate limits). Nobody tells a limit beforehand; a refusal names it: ``max RPM: 3``, ``max TPM: 64000``,

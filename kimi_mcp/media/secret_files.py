@@ -141,7 +141,7 @@ def key_within(piece: bytes, head: bytes) -> bool:
 @cache
 def _host_files() -> frozenset[tuple[str, ...]]:
     """Where hosts keep their own settings, and with them keys: the last names of each path in their table."""
-    table = Path(__file__).parents[1] / "install" / "hosts.toml"
+    table = Path(__file__).parents[1] / "catalogue" / "hosts.toml"
     rows = tomllib.loads(table.read_text("utf-8"))["hosts"]
     places = [place for row in rows for system in row["places"].values() for place in system]
     return frozenset(tuple(map(_plain, place.split("/")[1:])) for place in places)

@@ -113,7 +113,8 @@ class Client:
 
         ``path`` follows the base URL. ``on_sent`` gets the bytes of a streamed body that are sent, after each
         piece.
-        Raises ``ErrorResponse`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle connection
+        Raises ``ErrorResponse`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle
+        connection
         turns out to be dead, the others go too, and the request is sent once more, by a new one.
         """
         try:

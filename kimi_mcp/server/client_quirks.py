@@ -1,4 +1,4 @@
-"""What hosts do, read from the rows of ``hosts.toml``. Reads that one file of the package."""
+"""What hosts do, read from the rows of ``client_quirks.toml``. Reads that one file of the package."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def keys_at_start(possible: Mapping[str, str]) -> list[str]:
     The first call hides what the catalogue says is a key. Until then the files are only read as text: loading them,
     with what that imports, would hold up the answer to ``initialize`` by some 50 ms.
     """
-    files = (Path(__file__).parent / "catalogue" / "providers").glob("*.toml")
+    files = (Path(__file__).parents[1] / "catalogue" / "providers").glob("*.toml")
     text = "".join(file.read_text("utf-8", "replace") for file in files) + f'"{OWN_KEY}"'
     return [value for name, value in possible.items() if f'"{name}"' in text or f"'{name}'" in text]
 

@@ -16,7 +16,7 @@ from kimi_mcp.simulator import Simulator
 from tests.server.asking import body, chats, raw_process, served
 from tests.server.stdio.peer import HELLO
 
-ODD_SERVER = Path(__file__).parents[1] / "swarm" / "toolbox" / "odd_server.py"
+ODD_SERVER = Path(__file__).parents[1] / "swarm" / "tools" / "odd_server.py"
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
 
 

@@ -27,10 +27,10 @@ WITHIN_S = 60 + ROUNDS / 50
 STARTS = """
 import json, sys, time
 from pathlib import Path
-from kimi_mcp.runs.store.locks import Presence
-folder, rounds, others = Path(sys.argv[1]), int(sys.argv[2]), Presence(Path(sys.argv[1]))
+from kimi_mcp.runs.store.locks import ServerLock
+folder, rounds, others = Path(sys.argv[1]), int(sys.argv[2]), ServerLock(Path(sys.argv[1]))
 for number in range(rounds):
-    presence = Presence(folder)
+    presence = ServerLock(folder)
     presence.appear()
     seen = others.alive(presence.id)
     time.sleep(0)
@@ -43,8 +43,8 @@ for number in range(rounds):
 LOOKS = """
 import json, sys, threading, time
 from pathlib import Path
-from kimi_mcp.runs.store.locks import Presence
-presence, over = Presence(Path(sys.argv[1])), threading.Event()
+from kimi_mcp.runs.store.locks import ServerLock
+presence, over = ServerLock(Path(sys.argv[1])), threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 looks, told = 0, set()
 while not over.is_set():

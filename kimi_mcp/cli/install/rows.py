@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from kimi_mcp import catalogue
+
 System = Literal["linux", "macos", "windows"]
 """A system that hosts keep their files apart for."""
 
@@ -65,7 +67,7 @@ class HostRow:
 @cache
 def load_hosts() -> Mapping[str, HostRow]:
     """Every host, in the order of the file."""
-    rows = tomllib.loads(Path(__file__).with_name("hosts.toml").read_text("utf-8"))["hosts"]
+    rows = tomllib.loads(Path(catalogue.__file__).with_name("hosts.toml").read_text("utf-8"))["hosts"]
     return {row["id"]: _host(row) for row in rows}
 
 

@@ -17,8 +17,8 @@ from kimi_mcp.runs.store.locks import ServerLock, _looking_at, left_behind
 HOLDS = """
 import sys
 from pathlib import Path
-from kimi_mcp.runs.store.locks import Presence
-presence = Presence(Path(sys.argv[1]))
+from kimi_mcp.runs.store.locks import ServerLock
+presence = ServerLock(Path(sys.argv[1]))
 presence.appear()
 print(presence.id, flush=True)
 sys.stdin.read()

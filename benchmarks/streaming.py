@@ -1,7 +1,7 @@
 """CPU a streamed token: 32 streams at once, 100 tokens a second each, 2,000 tokens long, one event a token.
 
 Read in turn from the same source by a raw socket reader that only parses each line (the floor), by our whole server
-(32 calls of kimi_think over stdio: request, HTTP, events, fold, result), and by the plain tool (32 calls likewise).
+(32 calls of kimi_think over stdio: request, HTTP, events, result), and by the plain tool (32 calls likewise).
 Each figure is all CPU of that process, divided by the tokens. Small calls have been made before, as many at once, so no
 import and no connection counts. The same streams, half as long, then come by HTTPS, as a provider's do. The seconds
 tell whether a reader keeps up: by its clock the source needs tokens divided by rate, whoever reads.

@@ -1,7 +1,7 @@
 """Swarms of 100 sub-agents: wall time beside the critical path, CPU while they stream, memory, CPU of a step's record.
 
 A provider of the benchmark's own (``agents``) plays main agent and sub-agents with set latencies; the swarm runs in a
-process of its own (``swarm_runner``) through the whole engine and real sockets, launches not staged. The critical path
+process of its own (``swarm_runner``) through the pipeline and real sockets, launches not staged. The critical path
 is the critical steps of the result times a step's latency. A first, small swarm opens the connections and imports what
 is imported late. Journalled swarms write each step down in a file; the others keep their steps in memory.
 """

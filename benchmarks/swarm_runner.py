@@ -1,4 +1,4 @@
-"""Swarms in a process of their own, measured from within: the engine, real sockets, a tool that answers at once.
+"""Swarms in a process of their own, measured from within: the pipeline, real sockets, a tool that answers at once.
 
 ``python -m benchmarks.swarm_runner URL FOLDER`` reads one JSON object a line (``prompt``, and ``journal``: whether each
 step is written down in FOLDER) and prints what each swarm took: wall seconds, CPU seconds of this process, and the
@@ -87,13 +87,13 @@ class _Peak:
         return max(self.mb, _memory_mb()) - self.before
 
 
-async def _one(asked: Mapping[str, Any], engine: Pipeline, runs: Runs) -> dict[str, Any]:
+async def _one(asked: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> dict[str, Any]:
     run = Run(caller="a benchmark", tool="kimi_swarm", prompt=asked["prompt"])
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
     call = SwarmCall(prompt=asked["prompt"])
     pace = SwarmConcurrency(PLACES, LaunchSchedule(every_s=0))
     steps = None if asked["journal"] else PassingSteps()
-    runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace, toolbox=_Tools))
+    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=pace, toolbox=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     outcome = run.outcome
@@ -106,13 +106,13 @@ async def _one(asked: Mapping[str, Any], engine: Pipeline, runs: Runs) -> dict[s
 
 async def _serve(url: str, folder: str) -> None:
     told = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": url, "KIMI_MAX_CONCURRENCY": str(PLACES)}
-    engine = Pipeline(read_settings({**told, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
+    pipeline = Pipeline(read_settings({**told, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
     journal = RunStore(Path(folder))
     async with anyio.create_task_group() as tasks:
         runs = Runs(tasks, journal)
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):
-            print(json.dumps(await _one(json.loads(line), engine, runs)), flush=True)
-    await engine.aclose()
+            print(json.dumps(await _one(json.loads(line), pipeline, runs)), flush=True)
+    await pipeline.aclose()
     await journal.aclose()
 
 

@@ -57,7 +57,7 @@ class LoadedPlan:
 
 
 class Attachments:
-    """Media of all calls of one engine; remembers what lies at which account."""
+    """Media of all calls of one pipeline; remembers what lies at which account."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -67,7 +67,7 @@ class Attachments:
 
     @asynccontextmanager
     async def attached(
-        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], exchange: RequestState, *, strict: bool
+        self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], request_state: RequestState, *, strict: bool
     ) -> AsyncGenerator[LoadedPlan]:
         """The plan with its media; they are held open until the block ends.
 
@@ -90,11 +90,11 @@ class Attachments:
                             if part.url.startswith(_SENT_AS_IT_IS):
                                 _require_uploads(endpoint)
                             else:
-                                exchange.waits_for = f"the {part.kind}"
+                                request_state.waits_for = f"the {part.kind}"
                                 medium = await self._loaded(part, roots, held)
                                 attached.plan = _reported(attached.plan, medium, argument, strict=strict)
                                 shown.append(await self._remembered(part, medium))
-                                url = await self._place(medium, part, attached, endpoint, exchange)
+                                url = await self._place(medium, part, attached, endpoint, request_state)
                                 parts.append(replace(part, url=url))
                                 continue
                     parts.append(part)
@@ -104,7 +104,7 @@ class Attachments:
             attached.plan = replace(attached.plan, turns=tuple(turns))
             yield attached
 
-    async def renewed(self, attached: LoadedPlan, endpoint: Endpoint, exchange: RequestState) -> bool:
+    async def renewed(self, attached: LoadedPlan, endpoint: Endpoint, request_state: RequestState) -> bool:
         """Upload anew what has vanished at the provider; whether anything had, as far as it tells."""
         if not attached.uploaded:
             return False
@@ -119,7 +119,7 @@ class Attachments:
                 ids = self._ids(endpoint)
                 if f"ms://{ids.get(sha256)}" == url:  # else another call was faster
                     del ids[sha256]
-                new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, exchange)}"
+                new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, request_state)}"
             attached.uploaded[new] = attached.uploaded.pop(url)
             attached.plan = replace(
                 attached.plan, turns=tuple(_pointed(turn, url, new) for turn in attached.plan.turns)
@@ -127,10 +127,10 @@ class Attachments:
         return bool(gone)
 
     async def _place(
-        self, medium: Medium, part: MediaPart, attached: LoadedPlan, endpoint: Endpoint, exchange: RequestState
+        self, medium: Medium, part: MediaPart, attached: LoadedPlan, endpoint: Endpoint, request_state: RequestState
     ) -> str:
         if medium.size > INLINE_BYTES and endpoint.provider.takes_uploads:
-            url = f"ms://{await self._uploaded(medium, endpoint, exchange)}"
+            url = f"ms://{await self._uploaded(medium, endpoint, request_state)}"
             attached.uploaded[url] = medium
             return url
         if medium.size > INLINE_MOST_BYTES:
@@ -143,18 +143,18 @@ class Attachments:
         attached.inlined[inline.placeholder] = inline
         return inline.placeholder
 
-    async def _uploaded(self, medium: Medium, endpoint: Endpoint, exchange: RequestState) -> str:
+    async def _uploaded(self, medium: Medium, endpoint: Endpoint, request_state: RequestState) -> str:
         sha256 = await anyio.to_thread.run_sync(medium.sha256)
         async with self._turn(endpoint, sha256):
             if (endpoint.base_url, endpoint.key) not in self._known:
                 await self._look(endpoint)
-            return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, exchange)
+            return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, request_state)
 
-    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, exchange: RequestState) -> str:
+    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, request_state: RequestState) -> str:
         megabytes = medium.size / 1e6
 
         def sent(size: int) -> None:
-            exchange.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
+            request_state.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
 
         def chunks() -> Iterator[bytes]:
             digest = hashlib.sha256()

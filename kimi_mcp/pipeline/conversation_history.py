@@ -105,7 +105,7 @@ async def _take_turn(conversation_id: str, run: Run) -> None:
             + run.journal.keeps_how_long,
         )
     run.conversation_id = conversation_id
-    run.exchange.waits_for = "its turn in the conversation"
+    run.request_state.waits_for = "its turn in the conversation"
     run.holds_turn = True  # before it is: whoever is cancelled while it is written down has it all the same
     await run.journal.take_turn(conversation_id, run.id, run.is_live)
 

@@ -120,7 +120,7 @@ class Route:
         return decision
 
     def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Route:
-        """The same way, for many requests with the same tools: whether those fit the dialect is judged here, once."""
+        """The same route, for many requests with the same tools: whether those fit the dialect is judged here, once."""
         fitting = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
         return replace(self, gathered=replace(self.gathered, fitting_tools=fitting))
 
@@ -151,7 +151,7 @@ class Pipeline:
 
     @property
     def upstream(self) -> upstream.Upstream:
-        """The one way to providers, for who asks them something else than a completion."""
+        """The one route to providers, for who asks them something else than a completion."""
         return self._upstream
 
     async def aclose(self) -> None:
@@ -177,15 +177,15 @@ class Pipeline:
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 
-    async def step(self, request: Request, way: Route, exchange: RequestState) -> Completion:
-        """One request of a longer work, such as an agent's; what arrives can be read in ``exchange`` meanwhile.
+    async def step(self, request: Request, route: Route, request_state: RequestState) -> Completion:
+        """One request of a longer work, such as an agent's; what arrives can be read in ``request_state`` meanwhile.
 
-        It passes the policy as any other; what was changed stands in the exchange's plan. Raises a leaf of
+        It passes the policy as any other; what was changed stands in the request_state's plan. Raises a leaf of
         ``KimiError`` where it was refused or failed; returns with a finish reason, whichever it is.
         """
-        plan = way.decide(request)
-        exchange.begin(plan)
-        return await self._ask(LoadedPlan(plan=plan), exchange, way.endpoint, yields=True)
+        plan = route.decide(request)
+        request_state.begin(plan)
+        return await self._ask(LoadedPlan(plan=plan), request_state, route.endpoint, yields=True)
 
     async def stamps(self, call: Call) -> tuple[str, ...]:
         """What the files that a call names look like now: about changed ones the same call is another one."""
@@ -220,7 +220,7 @@ class Pipeline:
             raise _error_of(refusal)
         return gathered
 
-    async def find_way(
+    async def resolve_route(
         self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None
     ) -> Route:
         """Where a run's requests go: everything that the policy must know, asked for before it decides.
@@ -258,26 +258,28 @@ class Pipeline:
     async def _path(self, call: Call, run: Run) -> Outcome:
         run.mode = call.mode
         before = await conversation_history.before(call.conversation_id, run)
-        way = await self.find_way(
+        route = await self.resolve_route(
             run,
             model=call.model or before.model_asked,
             provider=call.provider or before.provider,
             preferred=before.model_id,
         )
-        run.turns = _asked(call, await self._texts(call, way.profile))
-        plan = way.decide(_request(call, way.model_asked, before.with_asked(run.turns)))
-        log.debug("%s goes to %s: %s, %s", run.id, way.endpoint.provider.id, plan.profile.model.id, plan.mode)
+        run.turns = _asked(call, await self._texts(call, route.profile))
+        plan = route.decide(_request(call, route.model_asked, before.with_asked(run.turns)))
+        log.debug("%s goes to %s: %s, %s", run.id, route.endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
         roots = partial(self._roots, call)
-        attaching = self._attachments.attached(plan, way.endpoint, roots, run.exchange, strict=way.gathered.strict)
+        attaching = self._attachments.attached(
+            plan, route.endpoint, roots, run.request_state, strict=route.gathered.strict
+        )
         async with attaching as attached:
             if attached.plan is not plan:
                 run.turns = (*run.turns[:-1], attached.shown[-1])
                 await run.begin(attached.plan)
-            completion = await self._ask(attached, run.exchange, way.endpoint)
+            completion = await self._ask(attached, run.request_state, route.endpoint)
             if plan.response_schema is None or shortfall(plan, completion):
                 return concluded(attached.plan, completion, run)
-            return await self._structured(attached, plan.response_schema, completion, run, way.endpoint)
+            return await self._structured(attached, plan.response_schema, completion, run, route.endpoint)
 
     async def _served(self, asked: str, self_hosted: bool, endpoint: upstream.Endpoint) -> frozenset[str] | None:
         """What the provider lists now, asked only where the answer can change the choice."""
@@ -304,35 +306,35 @@ class Pipeline:
         return find_roots(self.settings.roots, call.offered_roots)
 
     async def _ask(
-        self, attached: LoadedPlan, exchange: RequestState, endpoint: upstream.Endpoint, *, yields: bool = False
+        self, attached: LoadedPlan, request_state: RequestState, endpoint: upstream.Endpoint, *, yields: bool = False
     ) -> Completion:
         """One request, streamed and folded; success needs a finish reason. One of many ``yields`` to single ones."""
         try:
-            await self._stream(attached, exchange, endpoint, yields)
+            await self._stream(attached, request_state, endpoint, yields)
         except (RequestRejected, ModelNotServed):
-            if not await self._attachments.renewed(attached, endpoint, exchange):
+            if not await self._attachments.renewed(attached, endpoint, request_state):
                 raise
             await self._stream(
-                attached, exchange, endpoint, yields
+                attached, request_state, endpoint, yields
             )  # what had been uploaded was gone: it is there again
-        if not exchange.fold.finished:
+        if not request_state.accumulator.finished:
             raise UpstreamBroken(
                 f"{endpoint.provider.id} ended the stream without saying that the answer is whole.",
                 fix="Call again; if it happens often, look for a proxy between here and the provider.",
             )
-        return exchange.fold.completion()
+        return request_state.accumulator.completion()
 
     async def _stream(
-        self, attached: LoadedPlan, exchange: RequestState, endpoint: upstream.Endpoint, yields: bool
+        self, attached: LoadedPlan, request_state: RequestState, endpoint: upstream.Endpoint, yields: bool
     ) -> None:
         body = encode(attached.plan)
         await self._upstream.stream(
             endpoint,
             body,
-            exchange.fold,
+            request_state.accumulator,
             inlined=attached.inlined,
-            on_attempt=exchange.attempted,
-            on_wait=exchange.waits,
+            on_attempt=request_state.attempted,
+            on_wait=request_state.waits,
             tokens=likely_tokens(attached.plan.turns, attached.plan.tools) + attached.plan.max_tokens,
             yields=yields,
         )
@@ -351,10 +353,12 @@ class Pipeline:
         again = asked_again(plan, first, fault)
         try:
             await run.begin_anew(again)
-            second = await self._ask(replace(attached, plan=again), run.exchange, endpoint)
+            second = await self._ask(replace(attached, plan=again), run.request_state, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
-            kept = concluded(again if run.exchange.attempts else plan, first, run)
-            cost = None if run.exchange.fold.pieces else kept.cost_usd  # nobody says what half an answer cost
+            kept = concluded(again if run.request_state.attempts else plan, first, run)
+            cost = (
+                None if run.request_state.accumulator.pieces else kept.cost_usd
+            )  # nobody says what half an answer cost
             return replace(kept, status="partial", error=error, cost_usd=cost)
         usage = summed(first.usage, second.usage)
         costs = cost_of(plan, first), cost_of(again, second)

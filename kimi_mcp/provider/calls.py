@@ -1,4 +1,4 @@
-"""``Upstream``: a request to a provider, its answer fed to a fold, until it is whole or failed for good. Does I/O.
+"""``Upstream``: sends a request to a provider and feeds the answer to a sink, until it ends or fails. Does I/O.
 
 The one retry loop and the one place where foreign errors become ours. Nothing is retried once a token has come, and no
 exception but ours ever leaves.

@@ -20,7 +20,7 @@ from kimi_mcp.provider.growing import GrowingText, joined_pairs
 
 Object = dict[str, Any]
 List = list[Any]
-"""JSON's own two, built once: a fold casts to them for each token."""
+"""JSON's own two, built once: an accumulator casts to them for each token."""
 
 REASONING_NAMES = ("reasoning_content", "reasoning")
 """Every name under which reasoning is known to come or go: Moonshot, SGLang and older vLLM say ``reasoning_content``

@@ -1,4 +1,4 @@
-"""What a fold says about a stream event that is no piece of an answer. Pure, no I/O.
+"""What an accumulator says about a stream event that is no piece of an answer. Pure, no I/O.
 
 ``wire.Fold`` raises these while it is fed; ``upstream`` catches them and turns them into leaves of ``errors.py``.
 Neither ever leaves the two rooms.

@@ -16,7 +16,7 @@ class RequestState:
     """One request. Mutable: it grows as its answer does."""
 
     def __init__(self, on_first: Callable[[], None] | None = None) -> None:
-        self.fold = StreamAccumulator(on_first=on_first)
+        self.accumulator = StreamAccumulator(on_first=on_first)
         """What has arrived. It knows nothing of this object: a circle would keep an answer long after its end."""
         self.plan: Plan | None = None
         """What is sent; None as long as nothing was decided."""
@@ -28,7 +28,7 @@ class RequestState:
     @property
     def waits_for(self) -> str | None:
         """What it waits for, for progress; None: tokens are coming."""
-        return None if self.fold.pieces else self._waits_for
+        return None if self.accumulator.pieces else self._waits_for
 
     @waits_for.setter
     def waits_for(self, what: str) -> None:
@@ -65,4 +65,4 @@ class RequestState:
         """What it is at, in two or three words."""
         if self.waits_for is not None:
             return f"waiting for {self.waits_for}"
-        return "answering" if self.fold.has_answer else "thinking"
+        return "answering" if self.accumulator.has_answer else "thinking"

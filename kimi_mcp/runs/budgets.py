@@ -73,8 +73,8 @@ class SpendingLimits:
         price = None if plan is None else plan.profile.price or self.dearest_price()
         if run.work is not None or self._call_usd is None or price is None or not price.output:
             return
-        fold, left = run.exchange.fold, self._call_usd - self.counted_usd(run)
-        fold.watch(fold.tokens + int(left / counted_usd(0, 1, price)), partial(self._stop_beyond, run))
+        accumulator, left = run.request_state.accumulator, self._call_usd - self.counted_usd(run)
+        accumulator.watch(accumulator.tokens + int(left / counted_usd(0, 1, price)), partial(self._stop_beyond, run))
 
     def _stop_beyond(self, run: Run) -> None:
         try:

@@ -123,11 +123,11 @@ class RunRecorder:
             self._stands.pop(run_id, None)
 
     def _grown(self, run: Run) -> list[TextDelta]:
-        fold, grown = run.exchange.fold, list[TextDelta]()
-        if self._seen.get(run.id) == (run.requests, fold.pieces):
+        accumulator, grown = run.request_state.accumulator, list[TextDelta]()
+        if self._seen.get(run.id) == (run.requests, accumulator.pieces):
             return grown
-        self._seen[run.id] = (run.requests, fold.pieces)
-        for of, text in (("reasoning", fold.reasoning), ("answer", fold.answer)):
+        self._seen[run.id] = (run.requests, accumulator.pieces)
+        for of, text in (("reasoning", accumulator.reasoning), ("answer", accumulator.answer)):
             key = (run.id, run.requests, of)
             start = self._written.get(key, 0)
             end = len(text or "")

@@ -143,14 +143,14 @@ class Run:
         """The run whose turns come before its own."""
         self.turns: tuple[Turn, ...] = ()
         """What it asks, as its conversation will remember it; the answer comes behind them."""
-        self.exchange = RequestState(self.first_token_came)
+        self.request_state = RequestState(self.first_token_came)
         """The request that is under way."""
         self.requests = 0
         """How many requests came before that one."""
         self.kept: Completion | None = None
         """What an earlier request of this run brought: it stands until the next one has brought something better."""
         self.work: RunWork | None = None
-        """What it is at, where it has many requests; None: it has the one in ``exchange``."""
+        """What it is at, where it has many requests; None: it has the one in ``request_state``."""
         self.task: Mapping[str, Any] | None = None
         """What another server needs to go on with it, as JSON; None: nobody can."""
         self.model_asked: str | None = None
@@ -213,7 +213,7 @@ class Run:
     @property
     def attempts(self) -> int:
         """Upstream requests sent so far."""
-        return self._attempts_before + (self.work or self.exchange).attempts
+        return self._attempts_before + (self.work or self.request_state).attempts
 
     @property
     def is_known(self) -> bool:
@@ -223,14 +223,14 @@ class Run:
     @property
     def plan(self) -> Plan | None:
         """What was sent; None as long as nothing was decided."""
-        return self.exchange.plan
+        return self.request_state.plan
 
     async def begin(self, plan: Plan) -> None:
         """The policy has decided: from here on something may be paid for, so it is written down first.
 
         Raises ``NotConfigured`` where it can't be, and ``BudgetExceeded``.
         """
-        self.exchange.begin(plan)
+        self.request_state.begin(plan)
         self.mode, self.provider = plan.mode, plan.profile.provider.id
         await self.record()
 
@@ -246,8 +246,8 @@ class Run:
     async def begin_anew(self, plan: Plan) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
         self._counted_before = self.counted_usd(None if self._keeper is None else self._keeper.dearest_price())
-        self.kept, self._attempts_before = self.exchange.fold.completion(), self.attempts
-        self.exchange, self.requests = RequestState(self.first_token_came), self.requests + 1
+        self.kept, self._attempts_before = self.request_state.accumulator.completion(), self.attempts
+        self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
         await self.begin(plan)
 
     async def cancel(self) -> None:
@@ -264,7 +264,7 @@ class Run:
 
         One whose answer is whole is paid for, and about to end: it stays so.
         """
-        if not self.exchange.fold.finished:
+        if not self.request_state.accumulator.finished:
             self._stopped = error
             self._scope.cancel()
 
@@ -296,10 +296,10 @@ class Run:
         """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""
         if self.work is not None:
             return printable(f"{self.work.phase()} · {self.seconds():.0f} s")
-        exchange = self.exchange
-        tokens = f" · about {exchange.fold.tokens:,} tokens" if exchange.fold.pieces else ""
+        request_state = self.request_state
+        tokens = f" · about {request_state.accumulator.tokens:,} tokens" if request_state.accumulator.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
-        return f"{exchange.doing()}{tokens} · {self.seconds():.0f} s{again}"
+        return f"{request_state.doing()}{tokens} · {self.seconds():.0f} s{again}"
 
     def timing(self) -> Timing:
         """How long it has taken so far."""
@@ -313,13 +313,15 @@ class Run:
         price = None if plan is None else plan.profile.price or dearest
         if plan is None or price is None:
             return self._counted_before
-        return self._counted_before + counted_usd(self.exchange.prompt_tokens, self.exchange.fold.tokens, price)
+        return self._counted_before + counted_usd(
+            self.request_state.prompt_tokens, self.request_state.accumulator.tokens, price
+        )
 
     def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:
         """The run with exactly what has arrived; its outcome once it has one."""
         if self.outcome is not None:
             return self.outcome
-        completion = self.kept or self.exchange.fold.completion()
+        completion = self.kept or self.request_state.accumulator.completion()
         sent = self.plan.profile.serving.wire_id if self.plan else None
         kept = self.is_known
         outcome = Outcome(
@@ -352,7 +354,7 @@ class Run:
                     status="failed", run_id=self.id if self.is_known else None, error=fault_of_ours()
                 )
             self._attempts_before = self.attempts
-            self.exchange, self.kept, self.work = RequestState(), None, None  # the outcome has it all
+            self.request_state, self.kept, self.work = RequestState(), None, None  # the outcome has it all
             self.done.set()
 
     async def _live(self, work: RunFunction, keeper: RunKeeper) -> None:

@@ -99,7 +99,7 @@ class ServerState:
         """What answers calls; None as long as nobody called."""
 
     async def opened(self) -> Services:
-        """The engine and the runs; made by the first call, in a thread, while others go on."""
+        """The pipeline and the runs; made by the first call, in a thread, while others go on."""
         if self.working is None:
             async with self._opening:
                 if self.working is None:
@@ -122,21 +122,21 @@ class ServerState:
         """Close the journal and every connection, where any call was made."""
         if self.working is not None:  # the store first: a connection can be left open, what is paid for can't
             await contained("the store could not be closed", self.working.runs.aclose)
-            await contained("the connections could not be closed", self.working.engine.aclose)
+            await contained("the connections could not be closed", self.working.pipeline.aclose)
 
     def _open(self) -> Services:
         from kimi_mcp.pipeline.pipeline import Pipeline
         from kimi_mcp.runs import open_runs
 
-        engine = Pipeline(self.settings)
-        runs = open_runs(self.tasks, self.settings, lambda task: _taken_up(task, engine), _tallied)
-        return Services(engine=engine, runs=runs)
+        pipeline = Pipeline(self.settings)
+        runs = open_runs(self.tasks, self.settings, lambda task: _taken_up(task, pipeline), _tallied)
+        return Services(pipeline=pipeline, runs=runs)
 
 
-def _taken_up(task: Mapping[str, Any], engine: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
+def _taken_up(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
     from kimi_mcp.swarm import taken_up
 
-    return taken_up(task, engine)
+    return taken_up(task, pipeline)
 
 
 def _tallied(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
@@ -149,7 +149,7 @@ def _tallied(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
 class Services:
     """What answers calls."""
 
-    engine: Pipeline
+    pipeline: Pipeline
     """The one path."""
     runs: Runs
     """The runs of this process, and those of the journal."""
@@ -159,7 +159,7 @@ class Services:
         from kimi_mcp.runs import Run
 
         run = Run(caller=LOCAL, tool=tool, prompt=prompt, host=host, call_key=key)
-        return self.runs.start(run, lambda run: work(self.engine, run))
+        return self.runs.start(run, lambda run: work(self.pipeline, run))
 
 
 Context = ServerRequestContext[ServerState, Any]
@@ -248,17 +248,17 @@ async def _ask(context: Context, tool: Tool, ask: ChatArguments) -> Outcome:
     if call.names_files and context.lifespan_context.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
     working = await context.lifespan_context.opened()
-    stamps = await working.engine.stamps(call)
-    return await _called(context, tool, ask, ask.prompt, lambda engine, run: engine.run(call, run), stamps)
+    stamps = await working.pipeline.stamps(call)
+    return await _called(context, tool, ask, ask.prompt, lambda pipeline, run: pipeline.run(call, run), stamps)
 
 
 async def _swarm(context: Context, tool: Tool, swarm: SwarmArguments) -> Outcome:
     call = swarm.call()
 
-    async def work(engine: Pipeline, run: Run) -> Outcome:
+    async def work(pipeline: Pipeline, run: Run) -> Outcome:
         from kimi_mcp.swarm import run_swarm
 
-        return await run_swarm(call, run, engine)
+        return await run_swarm(call, run, pipeline)
 
     return await _called(context, tool, swarm, swarm.prompt, work)
 

@@ -1,4 +1,4 @@
-"""The tools: for each name its arguments, what it asks of the engine, and what hosts are told of it. Pure, no I/O.
+"""The tools: for each name its arguments, what it asks of the pipeline, and what hosts are told of it. Pure, no I/O.
 
 The request models are the one source of the schemas: what they don't name is refused with the names that exist, an
 explicit null counts as absent. A tool is one row of ``TOOLS`` and one entry of ``skill.md``.
@@ -56,7 +56,7 @@ class ChatArguments(Arguments):
     ] = None
 
     def call(self, mode: Mode) -> Call:
-        """What the engine is asked, in the tool's mode; raises ``InvalidArguments`` for a schema that is none."""
+        """What the pipeline is asked, in the tool's mode; raises ``InvalidArguments`` for a schema that is none."""
         from kimi_mcp.pipeline.pipeline import Call
 
         if self.response_schema is not None:
@@ -83,7 +83,7 @@ class TextArguments(ChatArguments):
     ] = None
 
     def call(self, mode: Mode) -> Call:
-        """What the engine is asked."""
+        """What the pipeline is asked."""
         return replace(super().call(mode), files=tuple(self.files or ()))
 
 
@@ -96,7 +96,7 @@ class VisionArguments(ChatArguments):
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
 
     def call(self, mode: Mode) -> Call:
-        """What the engine is asked."""
+        """What the pipeline is asked."""
         return replace(super().call(self.mode or mode), images=tuple(self.images))
 
 
@@ -107,7 +107,7 @@ class VideoArguments(ChatArguments):
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
 
     def call(self, mode: Mode) -> Call:
-        """What the engine is asked."""
+        """What the pipeline is asked."""
         return replace(super().call(self.mode or mode), video=self.video)
 
 

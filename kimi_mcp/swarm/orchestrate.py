@@ -49,7 +49,7 @@ OpenToolbox = Callable[[], AbstractAsyncContextManager[Toolbox]]
 async def run_swarm(
     call: SwarmCall,
     run: Run,
-    engine: Pipeline,
+    pipeline: Pipeline,
     *,
     steps: Steps | None = None,
     pace: SwarmConcurrency | None = None,
@@ -61,10 +61,10 @@ async def run_swarm(
     there. ``pace`` and ``toolbox`` are for who wants others than the settings ask for.
     """
     run.task = call.as_json()  # before anything is written down of it: another server can go on with it from here on
-    return await engine.concluded(run, _swarm(call, run, engine, steps, pace, toolbox))
+    return await pipeline.concluded(run, _swarm(call, run, pipeline, steps, pace, toolbox))
 
 
-def taken_up(task: Mapping[str, Any], engine: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
+def taken_up(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
     """What goes on with a swarm whose server has died, by what it wrote down as its task.
 
     Raises ``InvalidArguments`` for a task that another version wrote, and what keeps this server from its provider or
@@ -72,16 +72,16 @@ def taken_up(task: Mapping[str, Any], engine: Pipeline) -> Callable[[Run], Await
     """
     call = SwarmCall.of_json(task)
     if call.first_provider is not None:
-        engine.check_reach(call.first_provider)
+        pipeline.check_reach(call.first_provider)
     if call.tools != ():
-        check_servers(engine.settings.swarm_mcp, os.environ, call.known_servers)
-    return lambda run: run_swarm(call, run, engine)
+        check_servers(pipeline.settings.swarm_mcp, os.environ, call.known_servers)
+    return lambda run: run_swarm(call, run, pipeline)
 
 
 async def _swarm(
     call: SwarmCall,
     run: Run,
-    engine: Pipeline,
+    pipeline: Pipeline,
     steps: Steps | None,
     pace: SwarmConcurrency | None,
     toolbox: OpenToolbox | None,
@@ -90,17 +90,17 @@ async def _swarm(
     if call.first_provider is not None:  # it is gone on with: what it has used is known from the first
         tally.before, run.work = known_before(call, await run.journal.steps_of(run.id)), tally
     provider = call.provider or call.first_provider
-    way = await engine.find_way(run, model=call.model, provider=provider, preferred=call.first_model)
+    route = await pipeline.resolve_route(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
-    first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=way.model_asked)
-    plan = way.decide(first)  # what can't be had is refused here, before anything is started or paid for
+    first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=route.model_asked)
+    plan = route.decide(first)  # what can't be had is refused here, before anything is started or paid for
     tally.report(plan.adjustments)
-    limits = _limits(call, plan.limits, engine.settings)
+    limits = _limits(call, plan.limits, pipeline.settings)
     run.work = tally
-    begun = replace(call, first_provider=way.endpoint.provider.id, first_model=plan.profile.model.id)
+    begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
-    async with (toolbox or _toolbox_of(call, engine, way))() as there:
+    async with (toolbox or _toolbox_of(call, pipeline, route))() as there:
         tools = there if call.known_definitions is None else RecordedTools(there, call.known_definitions)
         if call.known_definitions is None:
             known = {"known_tools": there.fingerprints, "known_definitions": tuple(there.definitions)}
@@ -108,12 +108,12 @@ async def _swarm(
         await run.record()  # before any of them is called
         tally.report(_on_tools(call, tools))
         desk = StepRunner(
-            engine=engine,
-            way=way.with_tools(tools.definitions),
+            pipeline=pipeline,
+            route=route.with_tools(tools.definitions),
             profile=plan.profile,
             run=run,
             steps=steps or run.journal.steps(run.id),
-            pace=pace or SwarmConcurrency(engine.settings.max_concurrency),
+            pace=pace or SwarmConcurrency(pipeline.settings.max_concurrency),
             ledger=Ledger(limits, lived_s=run.lived()),
             tally=tally,
         )
@@ -132,17 +132,17 @@ def _asked(call: SwarmCall) -> str:
     return prompts.said("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
-def _toolbox_of(call: SwarmCall, engine: Pipeline, way: Route) -> OpenToolbox:
+def _toolbox_of(call: SwarmCall, pipeline: Pipeline, route: Route) -> OpenToolbox:
     """The operator's tools and the provider's own, as far as the call wants them."""
     if call.tools == ():
         return NoTools
-    provider = way.endpoint.provider
+    provider = route.endpoint.provider
     return partial(
         open_toolbox,
-        engine.settings.swarm_mcp,
+        pipeline.settings.swarm_mcp,
         patterns=call.tools or (),
         moonshot_schemas=provider.moonshot_schemas,
-        official=OfficialTools(engine.upstream, way.endpoint) if provider.formulas else None,
+        official=OfficialTools(pipeline.upstream, route.endpoint) if provider.formulas else None,
         recorded=call.known_tools,
     )
 

@@ -49,7 +49,7 @@ class Agent:
     """The limit for which it concluded."""
     last: StepResult | None = None
     """What its last request brought."""
-    exchange: RequestState | None = None
+    request_state: RequestState | None = None
     """The request that is under way."""
     attempts: int = 0
     """Upstream requests of its steps that ended."""
@@ -69,7 +69,7 @@ class Agent:
     @property
     def arrived(self) -> str:
         """What has arrived of the answer to the request that is under way."""
-        return self.exchange.fold.completion().answer if self.exchange else ""
+        return self.request_state.accumulator.completion().answer if self.request_state else ""
 
     def add(self, said: StepResult) -> None:
         """A request has ended."""
@@ -96,7 +96,7 @@ class Agent:
 
     def end(self, status: Status, *, error: KimiError | None = None, answer: str = "") -> None:
         """It has ended, one way or the other."""
-        self.status, self.error, self.answer, self.exchange = status, error, answer, None
+        self.status, self.error, self.answer, self.request_state = status, error, answer, None
 
     def as_json(self) -> dict[str, Any]:
         """Its entry in the result."""
@@ -211,9 +211,9 @@ class SwarmStats:
         if (before := self._further) is not None:
             return before.phase()
         everyone = (self.main, *self.agents)
-        flowing = sum(agent.exchange.fold.tokens for agent in everyone if agent.exchange)
+        flowing = sum(agent.request_state.accumulator.tokens for agent in everyone if agent.request_state)
         tokens = sum(agent.tokens for agent in everyone) + flowing
-        leading = f"main agent {self.main.exchange.doing()}" if self.main.exchange else "main agent"
+        leading = f"main agent {self.main.request_state.doing()}" if self.main.request_state else "main agent"
         parts = [standing(agent.status for agent in self.agents) or leading]
         steps = sum(agent.steps for agent in everyone)
         parts.append(f"{steps} step{'' if steps == 1 else 's'}")
@@ -228,8 +228,8 @@ class SwarmStats:
         if (before := self._further) is not None:
             return before.so_far(outcome)
         everyone = (self.main, *self.agents)
-        last, flowing = self.main.last, self.main.exchange
-        completion = flowing.fold.completion() if flowing else last.completion if last else None
+        last, flowing = self.main.last, self.main.request_state
+        completion = flowing.accumulator.completion() if flowing else last.completion if last else None
         usage = _NOTHING
         for agent in everyone:
             usage = summed(usage, agent.usage)
@@ -289,7 +289,7 @@ class SwarmStats:
     @property
     def _attempts(self) -> int:
         everyone = (self.main, *self.agents)
-        return sum(agent.attempts + (agent.exchange.attempts if agent.exchange else 0) for agent in everyone)
+        return sum(agent.attempts + (agent.request_state.attempts if agent.request_state else 0) for agent in everyone)
 
     @property
     def _further(self) -> SwarmStats | None:

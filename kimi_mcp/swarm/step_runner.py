@@ -56,8 +56,8 @@ class StepRunner:
     def __init__(
         self,
         *,
-        engine: Pipeline,
-        way: Route,
+        pipeline: Pipeline,
+        route: Route,
         profile: Profile,
         run: Run,
         steps: Steps,
@@ -66,14 +66,14 @@ class StepRunner:
         tally: SwarmStats,
     ) -> None:
         self.profile, self.ledger, self.tally = profile, ledger, tally
-        self._engine, self._way, self._run = engine, way, run
+        self._pipeline, self._route, self._run = pipeline, route, run
         self._steps, self._pace = steps, pace
         self._dearest = catalogue.load().dearest
 
     @property
     def model_asked(self) -> str:
         """What the caller or the setting said."""
-        return self._way.model_asked
+        return self._route.model_asked
 
     @property
     def step_tokens(self) -> int:
@@ -106,7 +106,7 @@ class StepRunner:
 
         try:
             said = StepResult.of_json(await self.step(key, told, make))
-            agent.exchange = None
+            agent.request_state = None
             self.ledger.count(usd=said.counted_usd, tokens=said.counted_tokens)
         finally:
             for leave in held:  # only now that it is counted: what is neither held nor counted is spent twice
@@ -157,26 +157,33 @@ class StepRunner:
             if draft.launches and not attempts and (limit := self.ledger.reached()):
                 return self._refused(limit)  # used up while it waited for its place
             wave = self._pace.wave
-            agent.exchange = exchange = _Paced(self._run, self._pace, wave)
-            exchange.attempts, sent = attempts, time.monotonic()
+            agent.request_state = request_state = _Paced(self._run, self._pace, wave)
+            request_state.attempts, sent = attempts, time.monotonic()
             try:
-                completion = await self._engine.step(request, self._way, exchange)
+                completion = await self._pipeline.step(request, self._route, request_state)
                 self._pace.fine()
             except KimiError as failure:
-                completion, error = exchange.fold.completion(), failure.with_traceback(None)  # it holds the request
+                completion, error = (
+                    request_state.accumulator.completion(),
+                    failure.with_traceback(None),
+                )  # it holds the request
                 if isinstance(failure, RateLimited | Overloaded):
                     self._pace.limited(wave)
             took = time.monotonic() - sent
-        said = self._priced(completion, exchange, draft.prompt_tokens)
-        return replace(said, error=error, waited_s=sent - began, took_s=took, attempts=exchange.attempts)
+        said = self._priced(completion, request_state, draft.prompt_tokens)
+        return replace(said, error=error, waited_s=sent - began, took_s=took, attempts=request_state.attempts)
 
-    def _priced(self, completion: Completion, exchange: RequestState, prompt_tokens: int) -> StepResult:
+    def _priced(self, completion: Completion, request_state: RequestState, prompt_tokens: int) -> StepResult:
         """What arrived, with what it cost and what the limits count for it."""
-        plan, pieces, usage = exchange.plan, exchange.fold.pieces, completion.usage
+        plan, pieces, usage = request_state.plan, request_state.accumulator.pieces, completion.usage
         price = self._price_of(completion.model)
         counted = usage
         if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
-            counted = Usage(prompt_tokens=prompt_tokens, completion_tokens=exchange.fold.tokens) if pieces else Usage()
+            counted = (
+                Usage(prompt_tokens=prompt_tokens, completion_tokens=request_state.accumulator.tokens)
+                if pieces
+                else Usage()
+            )
         assert counted is not None
         judged = policy.judge(plan, completion) if plan and completion.finish_reason else ()
         return StepResult(
@@ -185,7 +192,7 @@ class StepRunner:
             cost_usd=cost_usd(usage, price) if pieces or usage else 0.0,
             counted_usd=cost_usd(counted, price or self._dearest) or 0.0,
             counted_tokens=(counted.prompt_tokens or 0) + (counted.completion_tokens or 0),
-            sent=plan.profile.serving.wire_id if plan and exchange.attempts else None,
+            sent=plan.profile.serving.wire_id if plan and request_state.attempts else None,
             policy=(*plan.adjustments, *judged) if plan else (),
         )
 

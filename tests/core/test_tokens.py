@@ -27,9 +27,9 @@ def test_a_text_has_a_token_for_each_four_bytes_of_it_wherever_it_stands(text: s
     for turn in (user(text), Turn(role="assistant", reasoning=text), Turn(role="assistant", tool_calls=(call,))):
         assert likely_tokens((turn,)) == tokens
     if text.isprintable() and text:
-        fold = StreamAccumulator()
-        fold.feed(json.dumps({"choices": [{"delta": {"content": text}}]}, ensure_ascii=False).encode())
-        assert fold.tokens == tokens
+        accumulator = StreamAccumulator()
+        accumulator.feed(json.dumps({"choices": [{"delta": {"content": text}}]}, ensure_ascii=False).encode())
+        assert accumulator.tokens == tokens
 
 
 def test_a_request_is_the_sum_of_all_that_is_sent() -> None:

@@ -14,7 +14,7 @@ from kimi_mcp.policy import PolicyRefusal
 from kimi_mcp.policy.audit import read_body
 from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import every_profile, profile, world
-from tests.provider.wire.cases import CASES
+from tests.provider.request_cases import CASES
 
 SAYS: list[dict[str, Any]] = [{"role": "user", "content": "Why is the sky blue?"}]
 CALL = {"id": "functions.f:0", "type": "function", "function": {"name": "fly", "arguments": "{}"}}

@@ -80,7 +80,7 @@ class Asked:
     """One call, as its caller sees it."""
 
     def __init__(self) -> None:
-        self.fold = StreamAccumulator()
+        self.accumulator = StreamAccumulator()
         self.attempts: list[int] = []
         self.waits: list[tuple[float, str]] = []
         self.sent = 0
@@ -107,7 +107,7 @@ async def ask(
         asked.sent = await up.stream(
             endpoint(base_url, key=key, provider=provider),
             BODY if prompt is None else {**BODY, "messages": [{"role": "user", "content": prompt}]},
-            asked.fold,
+            asked.accumulator,
             inlined={inline.placeholder: inline} if inline else None,
             on_attempt=asked.attempts.append,
             on_wait=lambda seconds, why: asked.waits.append((seconds, why)),

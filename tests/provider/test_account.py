@@ -109,16 +109,20 @@ async def test_a_request_that_yields_waits_for_the_minute_and_one_that_does_not_
     await ask(up, sim)
     waits: list[tuple[float, str]] = []
     before = clock.now
-    fold = StreamAccumulator()
+    accumulator = StreamAccumulator()
     await up.stream(
-        endpoint(sim.base_url), BODY, fold, yields=True, on_wait=lambda seconds, why: waits.append((seconds, why))
+        endpoint(sim.base_url),
+        BODY,
+        accumulator,
+        yields=True,
+        on_wait=lambda seconds, why: waits.append((seconds, why)),
     )
-    assert fold.answer == "Hi."
+    assert accumulator.answer == "Hi."
     assert waits, "it was told why it waits"
     assert {why for _, why in waits} == {"rate_limited"}
     assert clock.now - before >= 50
     before = clock.now
-    assert (await ask(up, sim)).fold.answer == "Hi."
+    assert (await ask(up, sim)).accumulator.answer == "Hi."
     assert clock.now == before, "a single call is not held back"
 
 
@@ -131,7 +135,7 @@ async def test_many_that_yield_leave_a_place_for_one_that_does_not(sim: Simulato
             tasks.start_soon(_one_of_many, up, sim, many)
         await sim.until(lambda: sim.waiting_at("many") == 2)
         with anyio.fail_after(5):
-            assert (await ask(up, sim)).fold.answer == "Hi."
+            assert (await ask(up, sim)).accumulator.answer == "Hi."
         sim.open_gate("many")
 
 

@@ -53,7 +53,7 @@ async def test_silence_after_a_token_is_a_timeout_and_what_came_is_kept(sim: Sim
     assert 0.25 < anyio.current_time() - began < 1
     assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
     assert "KIMI_IDLE_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
-    assert asked.fold.reasoning
+    assert asked.accumulator.reasoning
     with anyio.fail_after(1):
         await sim.client_gone()
 
@@ -64,7 +64,7 @@ async def test_slow_tokens_are_no_silence(sim: Simulator) -> None:
     with anyio.fail_after(5):
         asked = await ask(upstream(deadlines=SOON), sim)
     assert asked.error is None
-    assert asked.fold.finished
+    assert asked.accumulator.finished
     assert anyio.current_time() - began > 1
 
 
@@ -76,7 +76,7 @@ async def test_a_body_that_is_still_being_sent_is_no_silence() -> None:
         with anyio.fail_after(20):
             asked = await ask(upstream(deadlines=SOON), slow.base_url, prompt=picture.placeholder, inline=picture)
         assert asked.error is None
-        assert asked.fold.finished
+        assert asked.accumulator.finished
         assert anyio.current_time() - began > SOON.first_token_s, "as a whole it took longer"
 
 
@@ -94,7 +94,7 @@ async def test_the_total_deadline_ends_an_answer_that_goes_on_and_on(sim: Simula
         asked = await ask(upstream(deadlines=Deadlines(total_s=0.5)), sim)
     assert asked.code == "upstream_timeout"
     assert "KIMI_TOTAL_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
-    assert asked.fold.reasoning
+    assert asked.accumulator.reasoning
 
 
 def _sockets() -> int:
@@ -125,7 +125,7 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
             await up.stream(
                 endpoint(sim.base_url),
                 {"model": "kimi-k2.6", "messages": [{"role": "user", "content": f"<{number % 4}>"}], "stream": True},
-                Asked().fold,
+                Asked().accumulator,
             )
 
     with anyio.fail_after(25):
@@ -187,7 +187,7 @@ async def test_no_more_requests_than_allowed_are_out_at_once_and_who_waits_is_se
     async def one(number: int) -> None:
         asked = Asked()
         body = {"model": "kimi-k2.6", "messages": [{"role": "user", "content": f"<{number}>"}], "stream": True}
-        await up.stream(endpoint(sim.base_url), body, asked.fold, on_attempt=lambda _: order.append(number))
+        await up.stream(endpoint(sim.base_url), body, asked.accumulator, on_attempt=lambda _: order.append(number))
         done.append(asked)
 
     with anyio.fail_after(10):
@@ -200,7 +200,7 @@ async def test_no_more_requests_than_allowed_are_out_at_once_and_who_waits_is_se
                 assert sim.open_streams <= 3
                 sim.open_gate(f"g{number}")
     assert order == list(range(count))
-    assert all(asked.fold.finished for asked in done)
+    assert all(asked.accumulator.finished for asked in done)
 
 
 async def test_waiting_for_a_slot_counts_against_no_deadline_and_can_be_cancelled(sim: Simulator) -> None:

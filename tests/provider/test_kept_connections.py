@@ -163,7 +163,7 @@ async def test_bytes_behind_a_complete_answer_never_answer_the_next_call(
             await ask(up, url)
             second = await ask(up, url)
     assert second.error is None
-    assert second.fold.answer == "honest"
+    assert second.accumulator.answer == "honest"
     assert second.attempts == [1]
     assert numbers == ({1, 2} if closed else {1})
 

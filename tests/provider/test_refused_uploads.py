@@ -120,7 +120,7 @@ async def test_whatever_else_comes_early_stops_nothing(early: bytes) -> None:
         with anyio.fail_after(10):
             asked = await send(url, "a picture")
     assert asked.error is None
-    assert asked.fold.answer == "honest"
+    assert asked.accumulator.answer == "honest"
 
 
 async def test_a_provider_that_breaks_off_while_the_body_is_sent_is_asked_again() -> None:

@@ -90,7 +90,7 @@ async def test_what_passed_is_answered_by_the_second_attempt(sim: Simulator, ste
         asked = await ask(upstream(), sim)
     assert asked.error is None
     assert (asked.sent, asked.attempts, len(asked.waits)) == (2, [1, 2], 1)
-    assert (asked.fold.reasoning, asked.fold.answer, asked.fold.finished) == ("Hm.", "Hi.", True)
+    assert (asked.accumulator.reasoning, asked.accumulator.answer, asked.accumulator.finished) == ("Hm.", "Hi.", True)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ async def test_nothing_is_asked_again_once_a_token_has_come(sim: Simulator, step
         asked = await ask(upstream(), sim)
     assert asked.code in ("upstream_broken", "overloaded")
     assert asked.attempts == [1]
-    assert not asked.fold.finished
-    assert asked.fold.reasoning
+    assert not asked.accumulator.finished
+    assert asked.accumulator.reasoning
 
 
 @pytest.mark.parametrize(

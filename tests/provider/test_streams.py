@@ -102,7 +102,7 @@ async def test_bytes_without_a_piece_of_an_answer_end_it(rest: bytes, monkeypatc
     async with saying(response(begin + rest * (1 + 400_000 // len(rest)) + TRANSCRIPT)) as server:
         with anyio.fail_after(10):
             asked = await ask(upstream(), server.base_url)
-    assert (asked.code, asked.fold.answer, asked.sent) == ("upstream_broken", "Hel", 0)
+    assert (asked.code, asked.accumulator.answer, asked.sent) == ("upstream_broken", "Hel", 0)
     assert "100,000 bytes without a piece" in str(asked.error)
 
 
@@ -112,7 +112,7 @@ async def test_an_answer_beyond_any_bound_keeps_what_had_come(monkeypatch: pytes
     async with saying(response(event * 50 + TRANSCRIPT)) as server:
         with anyio.fail_after(10):
             asked = await ask(upstream(), server.base_url)
-    assert (asked.code, asked.fold.answer, asked.attempts) == ("upstream_broken", "x" * 1_000, [1])
+    assert (asked.code, asked.accumulator.answer, asked.attempts) == ("upstream_broken", "x" * 1_000, [1])
     assert "1,000 bytes" in str(asked.error)
 
 
@@ -122,7 +122,7 @@ async def test_characters_cut_between_two_reads_arrive_whole(sim: Simulator, spl
     with anyio.fail_after(5):
         asked = await ask(upstream(), sim)
     assert asked.error is None
-    assert (asked.fold.reasoning, asked.fold.answer) == ("Überlegung 🌙", "月の裏側 🌙 ✓")
+    assert (asked.accumulator.reasoning, asked.accumulator.answer) == ("Überlegung 🌙", "月の裏側 🌙 ✓")
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "vllm", "nim"])
@@ -134,7 +134,7 @@ async def test_an_answer_comes_whole_from_every_dialect(provider: str) -> None:
         requests = sim.requests
         await close_all()
     if asked.error is None:
-        assert (asked.fold.answer, asked.fold.finished, asked.sent) == ("Hi.", True, 1)
+        assert (asked.accumulator.answer, asked.accumulator.finished, asked.sent) == ("Hi.", True, 1)
     else:
         assert len(requests) == 1  # another dialect's model id or field: refused once, in our words
         assert asked.code in ("model_not_served", "invalid_arguments")
@@ -145,7 +145,7 @@ async def test_crlf_and_comments_and_other_fields_do_not_matter() -> None:
     async with saying(response(text)) as server:
         asked = await ask(upstream(), server.base_url)
     assert asked.error is None
-    assert (asked.fold.answer, asked.fold.finished) == ("é", True)
+    assert (asked.accumulator.answer, asked.accumulator.finished) == ("é", True)
 
 
 async def test_a_whole_json_answer_counts_like_a_streamed_one() -> None:
@@ -153,7 +153,7 @@ async def test_a_whole_json_answer_counts_like_a_streamed_one() -> None:
     async with saying(response(json.dumps(body).encode(), kind="application/json")) as server:
         asked = await ask(upstream(), server.base_url)
     assert asked.error is None
-    assert (asked.fold.answer, asked.fold.finished) == ("Hi.", True)
+    assert (asked.accumulator.answer, asked.accumulator.finished) == ("Hi.", True)
 
 
 @pytest.mark.parametrize("end", [chunk("stop"), chunk("stop", content="!")])
@@ -166,7 +166,7 @@ async def test_nothing_after_the_finish_reason_can_spoil_an_answer(end: str, aft
     async with saying(broken) as server:
         asked = await ask(upstream(), server.base_url)
     assert asked.error is None
-    assert asked.fold.finished
+    assert asked.accumulator.finished
     assert asked.sent == 1
 
 
@@ -179,7 +179,7 @@ async def test_a_finished_answer_whose_stream_stays_open_is_whole_after_a_while(
         with anyio.fail_after(3):
             asked = await ask(upstream(), server.base_url)
     assert asked.error is None
-    assert (asked.fold.answer, asked.fold.finished) == ("é", True)
+    assert (asked.accumulator.answer, asked.accumulator.finished) == ("é", True)
 
 
 async def test_an_end_without_a_finish_reason_is_returned_and_is_no_success(sim: Simulator) -> None:
@@ -187,7 +187,7 @@ async def test_an_end_without_a_finish_reason_is_returned_and_is_no_success(sim:
     with anyio.fail_after(5):
         asked = await ask(upstream(), sim)
     assert asked.error is None
-    assert (asked.sent, asked.fold.finished, asked.fold.answer) == (1, False, "Hi.")
+    assert (asked.sent, asked.accumulator.finished, asked.accumulator.answer) == (1, False, "Hi.")
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.soak)])
@@ -217,14 +217,14 @@ async def test_a_cut_at_any_byte_is_never_a_silent_success(reset: bool, framing:
     for at, one_asked in asked.items():
         if one_asked.error is not None:
             assert one_asked.code == "upstream_broken", at
-            assert not one_asked.fold.finished, at
-        elif one_asked.fold.finished:
+            assert not one_asked.accumulator.finished, at
+        elif one_asked.accumulator.finished:
             assert at > spoken, at
-            assert (one_asked.fold.reasoning, one_asked.fold.answer) == ("Hm", "é"), at
+            assert (one_asked.accumulator.reasoning, one_asked.accumulator.answer) == ("Hm", "é"), at
         else:
-            assert one_asked.fold.reasoning == "Hm"  # something came, and the caller sees that it is not whole
+            assert one_asked.accumulator.reasoning == "Hm"  # something came, and the caller sees that it is not whole
     if not reset:  # a reset may overtake what was sent before it
-        assert [at for at in asked if asked[at].fold.finished] == [at for at in asked if at >= spoken + 5]
+        assert [at for at in asked if asked[at].accumulator.finished] == [at for at in asked if at >= spoken + 5]
         assert every > 1 or len(asked) == len(whole) + 1
 
 

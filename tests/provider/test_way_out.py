@@ -47,7 +47,7 @@ async def test_a_request_goes_through_the_proxy_and_the_answer_comes_back(monkey
         with anyio.fail_after(5):
             asked = await ask(upstream(), "http://engine.example:8000/v1")
     assert asked.error is None
-    assert asked.fold.answer == "é"
+    assert asked.accumulator.answer == "é"
     (request,) = server.requests
     assert request.startswith(b"POST http://engine.example:8000/v1/chat/completions")
     assert b"proxy-authorization: basic dxnlcjpwysbzcw==" in request.lower()
@@ -79,5 +79,5 @@ async def test_an_answer_over_tls_does_not_fall_behind_though_each_token_is_a_re
             asked = await ask(upstream(), server.base_url)
         took = anyio.current_time() - began
     assert asked.error is None
-    assert asked.fold.answer == "x" * 60
+    assert asked.accumulator.answer == "x" * 60
     assert took < 2  # paced by records it would be six seconds

@@ -1,4 +1,4 @@
-"""How these tests let swarms work: the real engine, a simulator on a socket, and tools made of real values.
+"""How these tests let swarms work: the real pipeline, a simulator on a socket, and tools made of real values.
 
 A scenario is written so that the same request is always answered alike (``turns``, ``times: always``): a swarm that is
 killed and taken up again meets the same world.
@@ -96,23 +96,23 @@ class Tools:
 
 
 @asynccontextmanager
-async def engine_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Pipeline]:
-    """The engine, told to ask the simulator."""
+async def pipeline_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Pipeline]:
+    """The pipeline, told to ask the simulator."""
     told = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
-    engine = Pipeline(read_settings(told | variables))
+    pipeline = Pipeline(read_settings(told | variables))
     try:
-        yield engine
+        yield pipeline
     finally:
-        await engine.aclose()
+        await pipeline.aclose()
 
 
 @asynccontextmanager
 async def housed(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[tuple[Pipeline, Runs]]:
-    """The engine, and where runs live; what is left of them ends with it."""
+    """The pipeline, and where runs live; what is left of them ends with it."""
     journal = RunStore(None)
     try:
-        async with engine_for(sim, provider, **variables) as engine, anyio.create_task_group() as tasks:
-            yield engine, Runs(tasks, journal)
+        async with pipeline_for(sim, provider, **variables) as pipeline, anyio.create_task_group() as tasks:
+            yield pipeline, Runs(tasks, journal)
             tasks.cancel_scope.cancel()
     finally:
         await journal.aclose()
@@ -143,9 +143,9 @@ async def swarm(
     """A swarm's outcome."""
     call = SwarmCall(prompt=prompt, **arguments)
     run = run or Run(caller="a test", tool="kimi_swarm", prompt=prompt)
-    async with housed(sim, provider, **(variables or {})) as (engine, runs):
+    async with housed(sim, provider, **(variables or {})) as (pipeline, runs):
         runs.start(
-            run, lambda run: run_swarm(call, run, engine, steps=steps, pace=pace or quick(), toolbox=tools or NoTools)
+            run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=pace or quick(), toolbox=tools or NoTools)
         )
         await run.done.wait()
     assert run.outcome is not None

@@ -19,7 +19,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine believes that it is the day of the simulator's facts, whenever the tests run."""
+    """The pipeline believes that it is the day of the simulator's facts, whenever the tests run."""
     monkeypatch.setattr(Pipeline.__init__, "__kwdefaults__", {"day": lambda: date(2026, 11, 23)})
 
 

@@ -96,13 +96,13 @@ async def test_an_agent_that_stays_limited_is_told_so(sim: Simulator) -> None:
 async def test_a_swarm_leaves_room_for_a_single_call(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me"}, "times": "always", "gate": "never"})
     items = tuple(map(city, range(20)))
-    async with housed(sim, KIMI_MAX_CONCURRENCY="4") as (engine, runs):
+    async with housed(sim, KIMI_MAX_CONCURRENCY="4") as (pipeline, runs):
         big = Run(caller="a test", tool="kimi_swarm", prompt=TELL)
         call = SwarmCall(prompt=TELL, items=items)
-        runs.start(big, lambda run: run_swarm(call, run, engine, pace=quick(4)))
+        runs.start(big, lambda run: run_swarm(call, run, pipeline, pace=quick(4)))
         await sim.until(lambda: sim.waiting_at("never") == 3)
         small = Run(caller="a test", tool="kimi_instant", prompt="hi")
-        runs.start(small, lambda run: engine.run(Call(mode="instant", prompt="hi"), run))
+        runs.start(small, lambda run: pipeline.run(Call(mode="instant", prompt="hi"), run))
         await small.done.wait()
         assert small.outcome is not None
         assert small.outcome.status == "completed"

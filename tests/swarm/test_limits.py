@@ -179,8 +179,8 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me of {{item}}.", items=("A", "B"), max_cost_usd=0.15)
     sim.play(said({"text": "Tell me"}, content="It is round."))
-    async with housed(sim) as (engine, runs):
-        runs.start(run, lambda run: run_swarm(call, run, engine, steps=steps, pace=quick(), toolbox=NoTools))
+    async with housed(sim) as (pipeline, runs):
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=quick(), toolbox=NoTools))
         with anyio.fail_after(10):
             await steps.begun.wait()
             await anyio.wait_all_tasks_blocked()

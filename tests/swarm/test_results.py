@@ -119,9 +119,9 @@ async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> No
         said({"text": "Look at A."}, status=401),
         said({"text": "Look at B."}, gate="b", gate_at="finish", content="B is"),
     )
-    async with housed(sim) as (engine, runs):
+    async with housed(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, engine, pace=quick()))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, pace=quick()))
         await sim.until(lambda: sim.waiting_at("b") == 1)
         with anyio.fail_after(5):
             while "1 running, 1 failed" not in run.phase() or "about" not in run.phase():
@@ -141,10 +141,10 @@ async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> No
 async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: Simulator) -> None:
     items = tuple(f"city {number}" for number in range(40))
     sim.play(said({"text": "Tell me"}, gate="never", gate_at="content"))
-    async with housed(sim, KIMI_BUDGET_USD_PER_SWARM="100") as (engine, runs):
+    async with housed(sim, KIMI_BUDGET_USD_PER_SWARM="100") as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
         call = SwarmCall(prompt="Tell me about {{item}}.", items=items)
-        runs.start(run, lambda run: run_swarm(call, run, engine, pace=quick()))
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, pace=quick()))
         await sim.until(lambda: sim.waiting_at("never") == 40)
         run.cancel_soon()
         await sim.client_gone(40, within=1)
@@ -158,9 +158,9 @@ async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: S
 async def test_cancelling_ends_tools_that_hang(sim: Simulator) -> None:
     sim.play(leading(*TASKS), *searching("Look at A.", "a"))
     tools = Tools(held=anyio.Event())
-    async with housed(sim) as (engine, runs):
+    async with housed(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, engine, pace=quick(), toolbox=tools))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, pace=quick(), toolbox=tools))
         with anyio.fail_after(5):
             while not tools.calls:
                 await anyio.lowlevel.checkpoint()
@@ -207,9 +207,9 @@ async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(
 
     tools = Slow()
     sim.play(leading(*TASKS), said({"system": LEADS}, content="A and B."))
-    async with housed(sim) as (engine, runs):
+    async with housed(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, engine, pace=quick(), toolbox=tools))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, pace=quick(), toolbox=tools))
         with anyio.fail_after(5):
             await tools.ending.wait()
             await run.cancel()
@@ -221,8 +221,8 @@ async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to
     sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, gate="never"))
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me about {{item}}.", items=("A", "B"))
-    async with housed(sim) as (engine, runs):
-        runs.start(run, lambda run: run_swarm(call, run, engine, pace=quick(), toolbox=NoTools))
+    async with housed(sim) as (pipeline, runs):
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, pace=quick(), toolbox=NoTools))
         await sim.until(lambda: sim.waiting_at("never") == 1)
         with anyio.fail_after(5):
             while run.work is None or "1 running, 1 done" not in run.phase():

@@ -177,11 +177,11 @@ def _work(name: str, arguments: dict[str, Any]) -> Work:
         from kimi_mcp.swarm import run_swarm
 
         swarm = read.call()
-        return lambda engine, run: run_swarm(swarm, run, engine)
+        return lambda pipeline, run: run_swarm(swarm, run, pipeline)
     assert isinstance(read, ChatArguments)
     assert tool.mode is not None
     call = read.call(tool.mode)
-    return lambda engine, run: engine.run(call, run)
+    return lambda pipeline, run: pipeline.run(call, run)
 
 
 def _live(name: str, prompt: str, work: Work, settings: Settings, watch: RunWatcher) -> Outcome:
@@ -213,12 +213,12 @@ async def _run(
     from kimi_mcp.runs import Run, open_runs
     from kimi_mcp.server.client_quirks import LOCAL
 
-    engine, runs, outcome = Pipeline(settings), None, None
+    pipeline, runs, outcome = Pipeline(settings), None, None
     try:
         async with anyio.create_task_group() as tasks:
             runs = open_runs(tasks, settings)
             run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
-            runs.start(run, lambda run: work(engine, run))
+            runs.start(run, lambda run: work(pipeline, run))
             try:
                 with told.may_cut_off():
                     await _watched(run, watch)
@@ -236,7 +236,7 @@ async def _run(
                 ended(outcome)
     finally:
         with anyio.move_on_after(1, shield=True):
-            await engine.aclose()
+            await pipeline.aclose()
             if runs is not None:
                 await runs.aclose()
         if outcome is not None and told.signal is not None:

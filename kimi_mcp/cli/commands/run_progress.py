@@ -80,7 +80,7 @@ class LiveWatch:
     def __init__(self) -> None:
         self._out, self._err = console(sys.stdout), console(sys.stderr)
         self._progress = Progress()
-        self._fold: object = None
+        self._accumulator: object = None
         self._reasoning = self._answer = ""
         self._thinking, self._answering = Growing(), Growing()
         self._line_open = False
@@ -89,14 +89,14 @@ class LiveWatch:
         """Print what has come since the last look."""
         if run.outcome is not None:
             return  # it has let go of its pieces; ``end`` has them all
-        if run.exchange.waits_for is not None:
+        if run.request_state.waits_for is not None:
             self._progress.show(run)
             return
-        fold = run.exchange.fold
-        if self._fold is not None and fold is not self._fold:
+        accumulator = run.request_state.accumulator
+        if self._accumulator is not None and accumulator is not self._accumulator:
             self._asked_again()
-        self._fold = fold
-        self._print(self._thinking.clean(fold.reasoning or ""), self._answering.clean(fold.answer))
+        self._accumulator = accumulator
+        self._print(self._thinking.clean(accumulator.reasoning or ""), self._answering.clean(accumulator.answer))
 
     def end(self, outcome: Outcome) -> None:
         """Print the rest, and below it what else is to be said."""

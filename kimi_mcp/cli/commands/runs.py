@@ -338,16 +338,16 @@ async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
     if not _begun(settings):
         raise _unknown()
     ended: list[Outcome] = []
-    engine, runs = Pipeline(settings), None
+    pipeline, runs = Pipeline(settings), None
     try:
         with Printer(sys.stderr).waiting("until it has ended …"):
             async with anyio.create_task_group() as tasks:
-                runs = open_runs(tasks, settings, lambda task: taken_up(task, engine), tallied)
+                runs = open_runs(tasks, settings, lambda task: taken_up(task, pipeline), tallied)
                 with told.may_cut_off():
                     ended.append(await _gone_on_with(runs, said))
     finally:
         with anyio.move_on_after(1, shield=True):
-            await engine.aclose()
+            await pipeline.aclose()
             if runs is not None:
                 await runs.journal.aclose(unfinished=not ended)
         if told.ends:

@@ -18,24 +18,24 @@ from kimi_mcp.server.client_quirks import LOCAL
 
 async def probe_modes(found: Diagnosis, settings: Settings, profile: Profile) -> None:
     """One tiny call in each mode that the catalogue says there is."""
-    engine = Pipeline(settings)
+    pipeline = Pipeline(settings)
     try:
         for mode in profile.modes:
-            outcome, name = await _tiny_call(engine, mode)
+            outcome, name = await _tiny_call(pipeline, mode)
             found.probes.append(_noted(mode, outcome, name))
             _judge(found, profile, mode, outcome, name)
     finally:
-        await engine.aclose()
+        await pipeline.aclose()
 
 
-async def _tiny_call(engine: Pipeline, mode: Mode) -> tuple[Outcome, str | None]:
+async def _tiny_call(pipeline: Pipeline, mode: Mode) -> tuple[Outcome, str | None]:
     """How it ended, and under which name its reasoning came."""
     name: str | None = None
 
     async def work(run: Run) -> Outcome:
         nonlocal name
-        outcome = await engine.run(Call(mode=mode, prompt=QUESTION), run)
-        name = run.exchange.fold.completion().reasoning_field  # a run that has ended lets go of it
+        outcome = await pipeline.run(Call(mode=mode, prompt=QUESTION), run)
+        name = run.request_state.accumulator.completion().reasoning_field  # a run that has ended lets go of it
         return outcome
 
     run = Run(caller=LOCAL, tool="probe", prompt=QUESTION)

@@ -23,10 +23,10 @@ def call(index: int, identity: str | None = "", name: str | None = "", arguments
 
 
 def fed(*events: bytes) -> StreamAccumulator:
-    fold = StreamAccumulator()
+    accumulator = StreamAccumulator()
     for event in events:
-        fold.feed(event)
-    return fold
+        accumulator.feed(event)
+    return accumulator
 
 
 LONG = "x" * (bounds.LONGEST_NAME + 1)
@@ -47,10 +47,10 @@ LONG = "x" * (bounds.LONGEST_NAME + 1)
     ids=["model", "id", "tool", "choices", "values", "answer", "reasoning", "arguments"],
 )
 def test_whatever_is_beyond_a_bound_ends_the_answer_and_what_had_come_is_kept(event: bytes, what: str) -> None:
-    fold = fed(chunk({"reasoning": "r", "content": "a"}))
+    accumulator = fed(chunk({"reasoning": "r", "content": "a"}))
     with pytest.raises(bounds.OutOfBounds, match=what):
-        fold.feed(event)
-    found = fold.completion()
+        accumulator.feed(event)
+    found = accumulator.completion()
     assert (found.answer, found.reasoning, found.finish_reason) == ("a", "r", None)
 
 
@@ -61,10 +61,12 @@ def test_a_name_that_grows_for_ever_is_cut_off() -> None:
 
 def test_text_is_counted_over_all_of_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "LARGEST_TEXT", 7)
-    fold = fed(chunk({"content": "月"}), chunk({"reasoning": "月"}), call(0, arguments="xxx"), chunk({"content": "a"}))
+    accumulator = fed(
+        chunk({"content": "月"}), chunk({"reasoning": "月"}), call(0, arguments="xxx"), chunk({"content": "a"})
+    )
     with pytest.raises(bounds.OutOfBounds):
-        fold.feed(chunk({"content": "b"}))
-    assert (fold.answer, fold.reasoning) == ("月a", "月")
+        accumulator.feed(chunk({"content": "b"}))
+    assert (accumulator.answer, accumulator.reasoning) == ("月a", "月")
 
 
 def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,17 +76,17 @@ def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         fed(*[chunk({"content": "a"})] * 4).settle()
 
 
-def feed_calls(fold: StreamAccumulator, same_index: bool) -> None:
+def feed_calls(accumulator: StreamAccumulator, same_index: bool) -> None:
     for number in range(100_000):
-        fold.feed(call(0 if same_index else number, identity=f"call-{number}"))
+        accumulator.feed(call(0 if same_index else number, identity=f"call-{number}"))
 
 
 @pytest.mark.parametrize("same_index", [False, True])
 def test_only_so_many_tool_calls_are_taken(same_index: bool) -> None:
-    fold = StreamAccumulator()
+    accumulator = StreamAccumulator()
     with pytest.raises(bounds.OutOfBounds, match="tool calls"):
-        feed_calls(fold, same_index)
-    assert len(fold.completion().tool_calls) == bounds.MOST_CALLS
+        feed_calls(accumulator, same_index)
+    assert len(accumulator.completion().tool_calls) == bounds.MOST_CALLS
 
 
 def test_pieces_of_many_calls_find_their_own_by_index_and_by_id() -> None:
@@ -97,15 +99,15 @@ def test_pieces_of_many_calls_find_their_own_by_index_and_by_id() -> None:
 
 
 def test_a_text_of_many_pieces_is_the_same_whenever_it_is_read() -> None:
-    fold, expected = StreamAccumulator(), ""
+    accumulator, expected = StreamAccumulator(), ""
     for number in range(5_000):
-        fold.feed(chunk({"content": f"{number} ", "reasoning": f"<{number}>"}))
+        accumulator.feed(chunk({"content": f"{number} ", "reasoning": f"<{number}>"}))
         expected += f"{number} "
         if number % 777 == 0:
-            assert fold.answer == expected
+            assert accumulator.answer == expected
         if number % 1_500 == 0:
-            fold.settle()
-    assert fold.answer == fold.answer == expected
+            accumulator.settle()
+    assert accumulator.answer == accumulator.answer == expected
 
 
 AFTER = [
@@ -119,10 +121,10 @@ AFTER = [
 
 @pytest.mark.parametrize("after", AFTER, ids=range(len(AFTER)))
 def test_nothing_is_added_after_the_finish_reason(after: bytes) -> None:
-    fold = fed(chunk({"reasoning": "r"}), chunk({"content": "a"}, "stop"))
-    before = fold.completion()
-    assert fold.feed(after) is False
-    assert fold.completion() == before == Completion(
+    accumulator = fed(chunk({"reasoning": "r"}), chunk({"content": "a"}, "stop"))
+    before = accumulator.completion()
+    assert accumulator.feed(after) is False
+    assert accumulator.completion() == before == Completion(
         answer="a", reasoning="r", reasoning_field="reasoning", finish_reason="stop"
     )  # fmt: skip
 

@@ -20,10 +20,10 @@ def chunk(delta: Any, **more: Any) -> dict[str, Any]:
 
 
 def fed(*events: Any) -> StreamAccumulator:
-    fold = StreamAccumulator()
+    accumulator = StreamAccumulator()
     for event in events:
-        fold.feed(event if isinstance(event, bytes) else json.dumps(event).encode())
-    return fold
+        accumulator.feed(event if isinstance(event, bytes) else json.dumps(event).encode())
+    return accumulator
 
 
 def folded(*events: Any) -> Completion:
@@ -83,34 +83,39 @@ def test_a_content_of_parts_is_its_text() -> None:
     ids=str,
 )
 def test_an_empty_delta_carries_nothing(delta: Any) -> None:
-    fold = StreamAccumulator()
-    assert fold.feed(json.dumps(chunk(delta)).encode()) is False
-    assert (fold.answer, fold.pieces, fold.has_answer) == ("", 0, False)
+    accumulator = StreamAccumulator()
+    assert accumulator.feed(json.dumps(chunk(delta)).encode()) is False
+    assert (accumulator.answer, accumulator.pieces, accumulator.has_answer) == ("", 0, False)
 
 
 def test_pieces_are_counted_and_the_first_is_announced_once() -> None:
     announced: list[int] = []
-    fold = StreamAccumulator(on_first=lambda: announced.append(1))
+    accumulator = StreamAccumulator(on_first=lambda: announced.append(1))
     for event in (chunk({"role": "assistant"}), chunk({"reasoning": "a"}), chunk({"content": "b"}), STOP):
-        fold.feed(json.dumps(event).encode())
-    assert (fold.pieces, announced) == (2, [1])
+        accumulator.feed(json.dumps(event).encode())
+    assert (accumulator.pieces, announced) == (2, [1])
 
 
 def test_what_has_arrived_can_be_read_while_it_grows() -> None:
-    fold = StreamAccumulator()
+    accumulator = StreamAccumulator()
     for number in range(5):
-        fold.feed(json.dumps(chunk({"reasoning": str(number), "content": f"<{number}>"})).encode())
-        assert fold.reasoning == "".join(map(str, range(number + 1)))
-        assert fold.answer == "".join(f"<{one}>" for one in range(number + 1))
-        assert fold.completion().answer == fold.answer
-        assert not fold.finished
+        accumulator.feed(json.dumps(chunk({"reasoning": str(number), "content": f"<{number}>"})).encode())
+        assert accumulator.reasoning == "".join(map(str, range(number + 1)))
+        assert accumulator.answer == "".join(f"<{one}>" for one in range(number + 1))
+        assert accumulator.completion().answer == accumulator.answer
+        assert not accumulator.finished
 
 
 def test_a_reset_forgets_everything() -> None:
-    fold = fed(chunk({"reasoning": "a", "content": "b"}, model="m", usage={"prompt_tokens": 1}), STOP)
-    fold.reset()
-    assert fold.completion() == Completion()
-    assert (fold.finished, fold.pieces, fold.has_answer, fold.reasoning) == (False, 0, False, None)
+    accumulator = fed(chunk({"reasoning": "a", "content": "b"}, model="m", usage={"prompt_tokens": 1}), STOP)
+    accumulator.reset()
+    assert accumulator.completion() == Completion()
+    assert (accumulator.finished, accumulator.pieces, accumulator.has_answer, accumulator.reasoning) == (
+        False,
+        0,
+        False,
+        None,
+    )
 
 
 # ── choices, models, ends ─────────────────────────────────────────────────────────────────────────────────────────
@@ -145,16 +150,16 @@ def test_odd_choices_carry_nothing(choices: Any) -> None:
     ],
 )
 def test_known_words_for_the_end_are_ends(word: str, meaning: str) -> None:
-    fold = fed({"choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
-    assert fold.finished
-    assert fold.completion().finish_reason == meaning
+    accumulator = fed({"choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
+    assert accumulator.finished
+    assert accumulator.completion().finish_reason == meaning
 
 
 @pytest.mark.parametrize("word", ["error", "abort", "", None, 5, "STOPPED", [], "insufficient_system_resource"])
 def test_any_other_word_is_no_end(word: Any) -> None:
-    fold = fed(chunk({"content": "A"}), {"choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
-    assert not fold.finished
-    assert fold.completion().finish_reason is None
+    accumulator = fed(chunk({"content": "A"}), {"choices": [{"index": 0, "delta": {}, "finish_reason": word}]})
+    assert not accumulator.finished
+    assert accumulator.completion().finish_reason is None
 
 
 def test_null_fields_hurt_nothing() -> None:
@@ -333,29 +338,29 @@ def test_odd_tool_calls_are_never_whole_ones(calls: Any) -> None:
 def test_an_error_inside_the_stream_is_raised_and_what_arrived_is_kept(
     payload: dict[str, Any], kind: str, message: str, status: int | None
 ) -> None:
-    fold = fed(chunk({"content": "so far"}))
+    accumulator = fed(chunk({"content": "so far"}))
     with pytest.raises(ErrorEvent) as raised:
-        fold.feed(json.dumps(payload).encode())
+        accumulator.feed(json.dumps(payload).encode())
     assert (raised.value.type, raised.value.message, raised.value.status) == (kind, message, status)
-    assert fold.answer == "so far"
+    assert accumulator.answer == "so far"
 
 
 @pytest.mark.parametrize(
     "payload", [b"", b"{", b"<html>", b"[1]", b"null", b"5", b'"x"', b"\xff", b"{}{}", b"[" * 100_000, b'{"a":' * 5_000]
 )
 def test_what_is_no_event_is_a_bad_event(payload: bytes) -> None:
-    fold = fed(chunk({"content": "so far"}))
+    accumulator = fed(chunk({"content": "so far"}))
     with pytest.raises(BadEvent):
-        fold.feed(payload)
-    assert fold.answer == "so far"
+        accumulator.feed(payload)
+    assert accumulator.answer == "so far"
 
 
 def test_a_surrogate_pair_that_was_split_between_chunks_is_joined() -> None:
     first, second = rb'{"choices":[{"delta":{"content":"a\ud83e"}}]}', rb'{"choices":[{"delta":{"content":"\udd8ab"}}]}'
-    fold = fed(first)
-    assert fold.answer == "a\ufffd"
-    fold.feed(second)
-    assert fold.answer == "a🦊b"
+    accumulator = fed(first)
+    assert accumulator.answer == "a\ufffd"
+    accumulator.feed(second)
+    assert accumulator.answer == "a🦊b"
     reasoning = fed(first.replace(b"content", b"reasoning"), second.replace(b"content", b"reasoning"))
     assert reasoning.reasoning == "a🦊b"
 
@@ -423,10 +428,10 @@ def test_a_whole_answer_folds_into_the_same_as_the_stream() -> None:
 
 
 def test_a_very_long_answer_of_tiny_pieces_is_read_again_and_again_without_growing_slow() -> None:
-    fold = StreamAccumulator()
+    accumulator = StreamAccumulator()
     payload = json.dumps(chunk({"content": "x"})).encode()
     for number in range(20_000):
-        fold.feed(payload)
+        accumulator.feed(payload)
         if number % 100 == 0:
-            assert len(fold.answer) == number + 1
-    assert len(fold.completion().answer) == 20_000
+            assert len(accumulator.answer) == number + 1
+    assert len(accumulator.completion().answer) == 20_000

@@ -16,7 +16,7 @@ from kimi_mcp.core.types import Mode, Request, user
 from kimi_mcp.policy import PolicyContext
 from kimi_mcp.provider.encoding import encode
 from tests.keeping import matches_snapshot, stale
-from tests.provider.wire.cases import CASES, VERBATIM
+from tests.provider.request_cases import CASES, VERBATIM
 
 DAY = date(2026, 11, 23)
 FOLDER = Path(__file__).parent / "snapshots"
@@ -56,7 +56,7 @@ def body(provider: str, request: Request, model: str | None = None) -> dict[str,
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_the_body_is_the_one_that_was_read_and_accepted(provider: str, case: str) -> None:
     found = encode(plan(provider, CASES[case]))
-    matches_snapshot(found, FOLDER / f"{provider}-{case}.json", "tests/provider/wire/test_encode.py")
+    matches_snapshot(found, FOLDER / f"{provider}-{case}.json", "tests/provider/test_encoding.py")
 
 
 def test_no_snapshot_outlives_its_case() -> None:

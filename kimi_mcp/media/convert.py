@@ -22,7 +22,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kimi_mcp.core.errors import KimiError, MediaRejected
-from kimi_mcp.media.formats import PIXELS_MAX, Inspected, inspect_bytes
+from kimi_mcp.media.formats import PIXELS_MAX, MediaInfo, inspect_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,11 +46,11 @@ class Converted:
 
     data: bytes
     """The whole file, png or jpeg."""
-    inspected: Inspected
+    info: MediaInfo
     """What ``formats`` says about it."""
 
 
-def convert(data: bytes, found: Inspected) -> Converted:
+def convert(data: bytes, found: MediaInfo) -> Converted:
     """Turn a still into png or jpeg; raises ``MediaRejected``. Blocks, up to some seconds for the largest pictures.
 
     ``data``: the medium, no more than ``found.length`` bytes of it are read; ``found``: what ``formats`` said of it,
@@ -58,7 +58,7 @@ def convert(data: bytes, found: Inspected) -> Converted:
     """
     try:
         made = _converted(data[: found.length], found)
-        return Converted(data=made, inspected=inspect_bytes(made))
+        return Converted(data=made, info=inspect_bytes(made))
     except KimiError:
         raise
     except MemoryError:
@@ -74,7 +74,7 @@ def convert(data: bytes, found: Inspected) -> Converted:
         ) from None
 
 
-def _converted(data: bytes, found: Inspected) -> bytes:
+def _converted(data: bytes, found: MediaInfo) -> bytes:
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = PIXELS_MAX  # Pillow warns beyond it and fails beyond twice as much; ours comes before both
@@ -128,7 +128,7 @@ def _hush_libtiff() -> None:
             set_handler(None)
 
 
-def _register_heif(found: Inspected) -> None:
+def _register_heif(found: MediaInfo) -> None:
     try:
         import pillow_heif
     except ImportError:

@@ -22,7 +22,7 @@ from kimi_mcp.core.errors import MediaRejected, PathRefused
 from kimi_mcp.core.types import MediaKind, MediaPart
 from kimi_mcp.media.fetch import fetch
 from kimi_mcp.media.files import open_within
-from kimi_mcp.media.formats import Inspected, inspect, require_label
+from kimi_mcp.media.formats import MediaInfo, inspect, require_label
 from kimi_mcp.media.roots import Roots, path_of_uri
 
 MOST_BYTES = 100 * 1024 * 1024
@@ -51,7 +51,7 @@ _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"
 class Medium:
     """A picture or a clip, ready to be sent."""
 
-    inspected: Inspected
+    info: MediaInfo
     """What its content says."""
     read_at: Callable[[int, int], bytes]
     """(offset, length) → the bytes there."""
@@ -63,7 +63,7 @@ class Medium:
     @property
     def size(self) -> int:
         """Bytes that are sent."""
-        return self.inspected.length
+        return self.info.length
 
     def chunks(self) -> Iterator[bytes]:
         """Its content from the beginning."""
@@ -112,11 +112,11 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
             medium = await anyio.to_thread.run_sync(_decoded, part.url)
         case _:
             medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots)
-    if medium.inspected.kind != part.kind:
+    if medium.info.kind != part.kind:
         raise MediaRejected(
-            f"The {medium.inspected.name} is no {_WORDS[part.kind]}: found {medium.inspected.mime}, expected a "
+            f"The {medium.info.name} is no {_WORDS[part.kind]}: found {medium.info.mime}, expected a "
             f"{_WORDS[part.kind]}.",
-            fix=f"Give it to {_TOOL_FOR[medium.inspected.kind]}.",
+            fix=f"Give it to {_TOOL_FOR[medium.info.kind]}.",
         )
     return await anyio.to_thread.run_sync(_sendable, medium)
 
@@ -129,26 +129,26 @@ def _opened(path: str, roots: Roots) -> Medium:
     """
     with open_within(path, roots) as opened:
         opened.check_size(MOST_BYTES)
-        inspected, judged, size = inspect(opened.head, opened.size, opened.read_at), opened.stamp, opened.size
+        info, judged, size = inspect(opened.head, opened.size, opened.read_at), opened.stamp, opened.size
 
     def read_at(offset: int, length: int) -> bytes:
         with open_within(path, roots) as again:
             grown = again.identity == judged[:2] and again.size > size
             if again.stamp != judged and not grown:
                 raise PathRefused(
-                    f"The {inspected.name} was written to while it was sent.", fix="Call again once it is written."
+                    f"The {info.name} was written to while it was sent.", fix="Call again once it is written."
                 )
             return again.read_at(offset, min(length, size - offset))
 
-    return Medium(inspected=inspected, read_at=read_at)
+    return Medium(info=info, read_at=read_at)
 
 
 async def _fetched(url: str, held: AsyncExitStack) -> Medium:
     fetched = await fetch(url, cap_bytes=MOST_BYTES, deadline_s=FETCH_WITHIN_S)
     held.callback(fetched.close)
-    inspected = await anyio.to_thread.run_sync(inspect, b"", fetched.size, fetched.read_at)
-    require_label(inspected, fetched.content_type, said_by=f"the server {fetched.host}")
-    return Medium(inspected=inspected, read_at=fetched.read_at)
+    info = await anyio.to_thread.run_sync(inspect, b"", fetched.size, fetched.read_at)
+    require_label(info, fetched.content_type, source=f"the server {fetched.host}")
+    return Medium(info=info, read_at=fetched.read_at)
 
 
 def _decoded(uri: str) -> Medium:
@@ -170,9 +170,9 @@ def _decoded(uri: str) -> Medium:
     def read_at(at: int, length: int) -> bytes:
         return bytes(data[at : at + length])
 
-    inspected = inspect(read_at(0, 65_536), len(data), read_at)
-    require_label(inspected, mime, said_by="the data URI")
-    return Medium(inspected=inspected, read_at=read_at)
+    info = inspect(read_at(0, 65_536), len(data), read_at)
+    require_label(info, mime, source="the data URI")
+    return Medium(info=info, read_at=read_at)
 
 
 def _from_base64(text: str, start: int) -> bytearray:
@@ -199,7 +199,7 @@ def _sendable(medium: Medium) -> Medium:
     """The medium, converted where no model takes its format."""
     from kimi_mcp.media.convert import DECODERS, convert
 
-    found = medium.inspected
+    found = medium.info
     if found.mime not in DECODERS:
         return medium
     if medium.size > CONVERTED_MOST_BYTES:
@@ -211,8 +211,8 @@ def _sendable(medium: Medium) -> Medium:
     made = convert(medium.read_at(0, medium.size), found)
     data = made.data
     return Medium(
-        inspected=made.inspected,
+        info=made.info,
         read_at=lambda at, length: data[at : at + length],
         converted_from=found.mime,
-        pages=found.frames or 1,
+        pages=found.pages,
     )

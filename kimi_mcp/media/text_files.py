@@ -17,6 +17,7 @@ from typing import Final
 from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, MediaRejected, PathRefused
 from kimi_mcp.core.tokens import text_tokens, tokens_in
 from kimi_mcp.media.files import OpenFile, open_place
+from kimi_mcp.media.formats.magic import foreign_type, sniff
 from kimi_mcp.media.globs import Glob, braces_expanded, has_magic
 from kimi_mcp.media.open_path import shown
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
@@ -30,32 +31,6 @@ _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-
-_PICTURE: Final = re.compile(
-    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM|II\*\x00|MM\x00\*|\x00\x00\x01\x00"
-    rb"|....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1|avif|avis)|\xff\x0a|\x00\x00\x00\x0cJXL ",
-    re.DOTALL,
-)
-_CLIP: Final = re.compile(
-    rb"....ftyp|....(?:moov|mdat|wide|free)|RIFF....AVI |\x1a\x45\xdf\xa3|FLV\x01|\x00\x00\x01[\xb3\xba]"
-    rb"|\x30\x26\xb2\x75|G.{187}G",
-    re.DOTALL,
-)
-_OTHERS: Final = (
-    (b"%PDF-", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive or an office document"),
-    (b"\x1f\x8b", "a compressed file"),
-    (b"\x28\xb5\x2f\xfd", "a compressed file"),
-    (b"BZh", "a compressed file"),
-    (b"\xfd7zXZ", "a compressed file"),
-    (b"\x7fELF", "a program"),
-    (b"MZ", "a program"),
-    (b"\xcf\xfa\xed\xfe", "a program"),
-    (b"SQLite format 3\x00", "a database"),
-    (b"ID3", "a sound file"),
-    (b"OggS", "a sound file"),
-    (b"fLaC", "a sound file"),
 )
 
 
@@ -173,7 +148,7 @@ def _take_named(place: ResolvedPath, pile: _Pile) -> None:
         try:
             pile.add(place, file)
         except _NotText:
-            raise _explained(file) from None
+            raise _not_text(file) from None
 
 
 def _took_by_its_letters(place: ResolvedPath, pile: _Pile) -> bool:
@@ -237,20 +212,21 @@ def _decoded(content: bytes, encoding: str) -> str:
     return text.removeprefix("\ufeff")
 
 
-def _explained(file: OpenFile) -> CallRefused:
-    """What a named file is instead of text, and which tool takes it."""
-    name, head = shown(file.name), file.head
-    if _PICTURE.match(head):
+def _not_text(file: OpenFile) -> CallRefused:
+    """The error for a named file that is no text, with the tool that takes it."""
+    name, mime = shown(file.name), sniff(file.head)
+    if mime and mime.startswith("image/"):
         return MediaRejected(
             f"`{name}` is a picture, not text.", fix="Pass it to kimi_vision in `images`; `files` takes text."
         )
-    if _CLIP.match(head):
+    if mime:
         return MediaRejected(
             f"`{name}` is a video, not text.", fix="Pass it to kimi_video as `video`; `files` takes text."
         )
-    kind = next((words for magic, words in _OTHERS if head.startswith(magic)), None)
-    if kind:
-        return InvalidArguments(f"`{name}` is {kind}, not text.", fix="Pass its text as a text file; no tool reads it.")
+    if found := foreign_type(file.head):
+        return InvalidArguments(
+            f"`{name}` is {found[0]}, not text.", fix="Pass its text as a text file; no tool reads it."
+        )
     return InvalidArguments(
         f"`{name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",
         fix="Save it as UTF-8; binary files are not taken.",

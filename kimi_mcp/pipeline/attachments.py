@@ -135,11 +135,11 @@ class Attachments:
             return url
         if medium.size > INLINE_MOST_BYTES:
             raise MediaRejected(
-                f"The {medium.inspected.name} is too large for {endpoint.provider.id}, which takes no uploads: found "
+                f"The {medium.info.name} is too large for {endpoint.provider.id}, which takes no uploads: found "
                 f"{medium.size:,} bytes, expected {INLINE_MOST_BYTES:,} at most.",
                 fix=f"Make the {part.kind} smaller, or name a `provider` that takes uploads.",
             )
-        inline = InlineMedium(mime=medium.inspected.mime, size=medium.size, read_at=medium.read_at)
+        inline = InlineMedium(mime=medium.info.mime, size=medium.size, read_at=medium.read_at)
         attached.inlined[inline.placeholder] = inline
         return inline.placeholder
 
@@ -163,14 +163,14 @@ class Attachments:
                 yield piece
             if digest.hexdigest() != sha256:  # what breaks off here never becomes a file at the provider
                 raise PathRefused(
-                    f"The {medium.inspected.name} was written to while it was sent.",
+                    f"The {medium.info.name} was written to while it was sent.",
                     fix="Call again once it is written.",
                 )
 
         file = Upload(
             sha256=sha256,
-            mime=medium.inspected.mime,
-            kind=medium.inspected.kind,
+            mime=medium.info.mime,
+            kind=medium.info.kind,
             size=medium.size,
             chunks=chunks,
             on_sent=sent,
@@ -258,7 +258,7 @@ def _reported(plan: Plan, medium: Medium, argument: str, *, strict: bool) -> Pla
     """The plan with the conversion of a medium told, and what got lost in it; refused under ``strict``."""
     if medium.converted_from is None:
         return plan
-    note = policy.reported("media-converted", field=argument, asked=medium.converted_from, sent=medium.inspected.mime)
+    note = policy.reported("media-converted", field=argument, asked=medium.converted_from, sent=medium.info.mime)
     if strict:
         raise PolicyRefused(note.why, fix=policy.load_rules()[note.rule].fix, rule=note.rule)
     lost = f" Only the first of its {medium.pages:,} pages is sent." if medium.pages > 1 else ""

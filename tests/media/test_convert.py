@@ -40,10 +40,10 @@ def like(picture: Image.Image, wanted: Image.Image, within: int) -> bool:
 def test_every_convertible_sample_becomes_a_picture_that_shows_the_same(name: str) -> None:
     made, picture = converted(samples()[name])
     lossless = name.startswith(("bmp", "tiff"))
-    assert made.inspected.mime == ("image/png" if lossless else "image/jpeg")
-    assert made.inspected == inspect_bytes(made.data)
-    assert made.inspected.length == len(made.data)
-    assert (made.inspected.width, made.inspected.height, made.inspected.frames) == (60, 40, 1)
+    assert made.info.mime == ("image/png" if lossless else "image/jpeg")
+    assert made.info == inspect_bytes(made.data)
+    assert made.info.length == len(made.data)
+    assert (made.info.width, made.info.height) == (60, 40)
     if "bilevel" not in name:
         assert like(picture, drawing(), 0 if lossless else 40)
 
@@ -59,7 +59,7 @@ def test_every_kind_of_tiff_is_brought_to_eight_bits(mode: str) -> None:
     else:
         source = drawing(mode)
     made, picture = converted(saved("TIFF", source))
-    assert made.inspected.mime == "image/png"
+    assert made.info.mime == "image/png"
     assert picture.mode in ("1", "L", "P", "RGB", "RGBA")
     assert picture.size == (60, 40)
     if mode in ("I;16", "I", "F"):
@@ -71,7 +71,7 @@ def test_transparency_is_kept() -> None:
     seen_through.putalpha(Image.linear_gradient("L").resize(seen_through.size))
     for form in ("TIFF", "AVIF", "HEIF"):
         made, picture = converted(saved(form, seen_through))
-        assert made.inspected.mime == "image/png"
+        assert made.info.mime == "image/png"
         assert picture.mode == "RGBA"
         seen = picture.getchannel("A").tobytes()
         assert min(seen) < 20
@@ -118,15 +118,15 @@ def test_a_broken_profile_changes_nothing() -> None:
 
 def test_a_large_lossless_source_becomes_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(converting, "PNG_PIXELS", 60 * 40 - 1)
-    assert converted(samples()["tiff"])[0].inspected.mime == "image/jpeg"
-    assert converted(samples()["bmp bilevel"])[0].inspected.mime == "image/png"
+    assert converted(samples()["tiff"])[0].info.mime == "image/jpeg"
+    assert converted(samples()["bmp bilevel"])[0].info.mime == "image/png"
 
 
 def test_what_follows_the_picture_is_not_read() -> None:
     avif = samples()["avif"]
     found = inspect_bytes(avif + b"<script>")
     assert found.length == len(avif)
-    assert convert(avif + b"<script>", found).inspected.mime == "image/jpeg"
+    assert convert(avif + b"<script>", found).info.mime == "image/jpeg"
 
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
@@ -141,7 +141,7 @@ def test_damage_is_told_in_our_words(name: str) -> None:
         except MediaRejected as error:
             seen.append(error)
         else:
-            assert made.inspected == inspect_bytes(made.data)
+            assert made.info == inspect_bytes(made.data)
     assert seen
     for error in seen:
         assert error.message.startswith(("The ", "This is no picture"))
@@ -177,7 +177,7 @@ def test_a_missing_heic_decoder_is_told_with_the_mend(monkeypatch: pytest.Monkey
 def test_ten_threads_convert_at_once() -> None:
     done: list[str] = []
     threads = [
-        threading.Thread(target=lambda name=name: done.append(converted(samples()[name])[0].inspected.mime))
+        threading.Thread(target=lambda name=name: done.append(converted(samples()[name])[0].info.mime))
         for name in ("heic", "avif", "tiff", "bmp", "tiff deflate") * 2
     ]
     for thread in threads:

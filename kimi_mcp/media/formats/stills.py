@@ -1,4 +1,4 @@
-"""Reading png, jpeg, gif and webp, which go to the model as they are: to their very last byte. Pure, no I/O.
+"""Reading png, jpeg, gif and webp, which are sent as they are, to their last byte. Pure, no I/O.
 
 Sources: PNG third edition (chunks), ITU T.81 annex B (markers), GIF89a specification, WebP container specification.
 """
@@ -9,9 +9,7 @@ import re
 import struct
 import zlib
 
-from kimi_mcp.media.formats.inspected import ByteSource, Inspected, damaged, held_to_limits, truncated
-
-PNG_START = b"\x89PNG\r\n\x1a\n"
+from kimi_mcp.media.formats.media_info import ByteSource, MediaInfo, check_dimensions, damaged
 
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 """The first marker after a JPEG scan: 0xFF stuffed with 0, fill bytes and restarts belong to the scan."""
@@ -20,38 +18,36 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15; DHT, JPG and DAC share their range."""
 
 
-def png(source: ByteSource) -> Inspected:
+def png(source: ByteSource) -> MediaInfo:
     """A PNG: chunk by chunk to IEND."""
     name = "PNG picture"
     head = source.at(8, 25)
     if len(head) < 25:
-        raise truncated(name, found=f"{source.size:,} bytes", expected="a whole IHDR chunk")
+        raise source.truncated(name, "a whole IHDR chunk")
     size, kind, width, height = struct.unpack(">I4sII", head[:16])
     if size != 13 or kind != b"IHDR" or zlib.crc32(head[4:21]) != int.from_bytes(head[21:], "big"):
         raise damaged(name, "its IHDR chunk is not sound")
-    held_to_limits(name, width, height)
-    at, frames, drawn = 33, 1, False
+    check_dimensions(name, width, height)
+    at, drawn = 33, False
     while True:
         source.step(name)
         head = source.at(at, 8)
         size, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
         end = at + 12 + size
         if not kind or (kind.isalpha() and end > source.size):
-            raise truncated(name, found=f"{source.size:,} bytes", expected=f"at least {end:,}, up to an IEND chunk")
+            raise source.truncated(name, f"at least {end:,}, up to an IEND chunk")
         if not kind.isalpha():
             raise damaged(name, f"at byte {at:,} no chunk begins")
-        if kind == b"acTL" and size == 8:
-            frames = max(1, int.from_bytes(source.at(at + 8, 4), "big"))
         drawn = drawn or kind == b"IDAT"
         at = end
         if kind == b"IEND":
             break
     if not drawn:
         raise damaged(name, "it holds no picture data")
-    return Inspected(kind="image", mime="image/png", width=width, height=height, frames=frames, length=at)
+    return MediaInfo(kind="image", mime="image/png", width=width, height=height, length=at)
 
 
-def jpeg(source: ByteSource) -> Inspected:
+def jpeg(source: ByteSource) -> MediaInfo:
     """A JPEG: marker by marker, over every scan, to EOI. A phone's second picture or clip behind it is left out."""
     name = "JPEG picture"
     at, width, height, scanned = 2, 0, 0, False
@@ -59,7 +55,7 @@ def jpeg(source: ByteSource) -> Inspected:
         source.step(name)
         head = source.at(at, 4)
         if len(head) < 2 or (len(head) < 4 and head[1] not in (0xD9, 0xFF)):
-            raise truncated(name, found=f"{source.size:,} bytes", expected="an EOI marker at the end")
+            raise source.truncated(name, "an EOI marker at the end")
         marker = head[1]
         if head[0] != 0xFF or marker in (0x00, 0xD8):
             raise damaged(name, f"at byte {at:,} no marker begins")
@@ -72,17 +68,17 @@ def jpeg(source: ByteSource) -> Inspected:
         else:
             size = int.from_bytes(head[2:4], "big")
             if at + 2 + size > source.size:
-                raise truncated(name, found=f"{source.size:,} bytes", expected=f"at least {at + 2 + size:,}")
+                raise source.truncated(name, f"at least {at + 2 + size:,}")
             if marker in _FRAME_HEADERS and size >= 8:
                 height, width = struct.unpack(">HH", source.at(at + 5, 4))
-                held_to_limits(name, width, height)
+                check_dimensions(name, width, height)
             at += 2 + max(size, 2)
             if marker == 0xDA:
                 scanned = True
                 at = _after_scan(source, at, name)
     if not width or not scanned:
         raise damaged(name, "it holds no picture data")
-    return Inspected(kind="image", mime="image/jpeg", width=width, height=height, frames=1, length=at + 2)
+    return MediaInfo(kind="image", mime="image/jpeg", width=width, height=height, length=at + 2)
 
 
 def _after_scan(source: ByteSource, at: int, name: str) -> int:
@@ -92,64 +88,64 @@ def _after_scan(source: ByteSource, at: int, name: str) -> int:
         if found := _SCAN_END.search(data):
             return at + found.start()
         if len(data) < 2 or at + len(data) >= source.size:
-            raise truncated(name, found=f"{source.size:,} bytes", expected="an EOI marker at the end")
+            raise source.truncated(name, "an EOI marker at the end")
         at += len(data) - 1
 
 
-def gif(source: ByteSource) -> Inspected:
+def gif(source: ByteSource) -> MediaInfo:
     """A GIF: block by block to its trailer. No frame may reach beyond what the limits allow the canvas."""
     name = "GIF picture"
     head = source.at(0, 13)
     if len(head) < 13:
-        raise truncated(name, found=f"{source.size:,} bytes", expected="a whole header")
+        raise source.truncated(name, "a whole header")
     width, height = struct.unpack("<HH", head[6:10])
-    held_to_limits(name, width, height)
-    at, frames = 13 + _colours(head[10]), 0
+    check_dimensions(name, width, height)
+    at, drawn = 13 + _palette_bytes(head[10]), False
     while True:
         source.step(name)
         block = source.at(at, 10)
         if not block or (block[0] == 0x2C and len(block) < 10):
-            raise truncated(name, found=f"{source.size:,} bytes", expected="a trailer at the end")
+            raise source.truncated(name, "a trailer at the end")
         if block[0] == 0x3B:
             break
         if block[0] == 0x21:
-            at = _after_pieces(source, at + 2, name)
+            at = _after_sub_blocks(source, at + 2, name)
         elif block[0] == 0x2C:
             left, top, wide, high = struct.unpack("<HHHH", block[1:9])
-            held_to_limits(name, max(width, left + wide), max(height, top + high))
-            frames += 1
-            at = _after_pieces(source, at + 11 + _colours(block[9]), name)
+            check_dimensions(name, max(width, left + wide), max(height, top + high))
+            drawn = True
+            at = _after_sub_blocks(source, at + 11 + _palette_bytes(block[9]), name)
         elif block[0] == 0:
             at += 1  # padding that some writers leave
         else:
             raise damaged(name, f"at byte {at:,} no block begins")
-    if not frames:
+    if not drawn:
         raise damaged(name, "it holds no picture data")
-    return Inspected(kind="image", mime="image/gif", width=width, height=height, frames=frames, length=at + 1)
+    return MediaInfo(kind="image", mime="image/gif", width=width, height=height, length=at + 1)
 
 
-def _colours(flags: int) -> int:
+def _palette_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_pieces(source: ByteSource, at: int, name: str) -> int:
+def _after_sub_blocks(source: ByteSource, at: int, name: str) -> int:
     while True:
         source.step(name)
         size = source.at(at, 1)
         if not size:
-            raise truncated(name, found=f"{source.size:,} bytes", expected="a trailer at the end")
+            raise source.truncated(name, "a trailer at the end")
         at += 1 + size[0]
         if not size[0]:
             return at
 
 
-def webp(source: ByteSource) -> Inspected:
+def webp(source: ByteSource) -> MediaInfo:
     """A WebP: chunk by chunk to the end that its RIFF header names. Each frame's own header is held to the limits."""
     name = "WebP picture"
     whole = 8 + int.from_bytes(source.at(4, 4), "little")
     if whole > source.size:
-        raise truncated(name, found=f"{source.size:,} bytes", expected=f"{whole:,} by its RIFF header")
-    at, size, frames, drawn = 12, (0, 0), 0, False
+        raise source.truncated(name, f"{whole:,} by its RIFF header")
+    at, size, drawn = 12, (0, 0), False
     while at + 8 <= whole:
         source.step(name)
         kind, long = struct.unpack("<4sI", source.at(at, 8))
@@ -157,16 +153,13 @@ def webp(source: ByteSource) -> Inspected:
             raise damaged(name, f"its chunk at byte {at:,} reaches beyond the end")
         found = _webp_size(kind, source.at(at + 8, min(long, 32)))
         if found is not None:
-            held_to_limits(name, *found)
+            check_dimensions(name, *found)
             size = size if any(size) else found
-        frames += kind == b"ANMF"
         drawn = drawn or kind in (b"VP8 ", b"VP8L", b"ANMF")
         at += 8 + long + (long & 1)
     if not drawn or not any(size):
         raise damaged(name, "it holds no picture data")
-    return Inspected(
-        kind="image", mime="image/webp", width=size[0], height=size[1], frames=max(frames, 1), length=whole
-    )
+    return MediaInfo(kind="image", mime="image/webp", width=size[0], height=size[1], length=whole)
 
 
 def _webp_size(kind: bytes, data: bytes) -> tuple[int, int] | None:

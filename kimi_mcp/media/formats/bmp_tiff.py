@@ -9,10 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
-from kimi_mcp.media.formats.inspected import ByteSource, Inspected, damaged, held_to_limits, truncated
-
-_BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
-"""Sizes of the headers that bitmaps have had."""
+from kimi_mcp.media.formats.media_info import ByteSource, MediaInfo, check_dimensions, damaged
 
 _PAGES_MAX = 10_000
 _VALUES_MAX = 4_096
@@ -25,28 +22,23 @@ _NUMBERS = frozenset({3, 4, 16})
 """The types SHORT, LONG and LONG8."""
 
 
-def is_bmp(head: bytes) -> bool:
-    """Whether a bitmap begins here: two letters are no proof, so its second header counts too."""
-    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
-
-
-def bmp(source: ByteSource) -> Inspected:
+def bmp(source: ByteSource) -> MediaInfo:
     """A bitmap; its rows must all be there."""
     name = "BMP picture"
     head = source.at(0, 54)
     old = head[14] == 12
     if len(head) < (26 if old else 54):
-        raise truncated(name, found=f"{source.size:,} bytes", expected="a whole header")
+        raise source.truncated(name, "a whole header")
     start = int.from_bytes(head[10:14], "little")
     width, height, planes, depth = struct.unpack("<HHHH" if old else "<iiHH", head[18 : 26 if old else 30])
     packing, stored = (0, 0) if old else struct.unpack("<II", head[30:38])
-    held_to_limits(name, width, abs(height))
+    check_dimensions(name, width, abs(height))
     if planes != 1 or depth not in (1, 2, 4, 8, 16, 24, 32):
         raise damaged(name, f"its header says {planes} planes of {depth} bits")
     rows = (width * depth + 31) // 32 * 4 * abs(height) if packing in (0, 3, 6) else stored
     if start + rows > source.size:
-        raise truncated(name, found=f"{source.size:,} bytes", expected=f"{start + rows:,}")
-    return Inspected(kind="image", mime="image/bmp", width=width, height=abs(height), frames=1, length=source.size)
+        raise source.truncated(name, f"{start + rows:,}")
+    return MediaInfo(kind="image", mime="image/bmp", width=width, height=abs(height), length=source.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +60,14 @@ class _Tiff:
         if count * width > wide:
             at = self.number(at, wide) or 0
         if at + count * width > self.source.size:
-            raise truncated(name, found=f"{self.source.size:,} bytes", expected=f"{at + count * width:,}")
+            raise self.source.truncated(name, f"{at + count * width:,}")
         if kind not in _NUMBERS or count > _VALUES_MAX:
             return []
         data = self.source.at(at, count * width)
         return [int.from_bytes(data[one : one + width], self.order) for one in range(0, len(data), width)]
 
 
-def tiff(source: ByteSource) -> Inspected:
+def tiff(source: ByteSource) -> MediaInfo:
     """A TIFF or BigTIFF: every page is held to the limits and must be whole; the first one says how large it is."""
     name = "TIFF picture"
     head = source.at(0, 16)
@@ -89,14 +81,14 @@ def tiff(source: ByteSource) -> Inspected:
         count = file.number(at, 8 if file.big else 2)
         first, each = at + (8 if file.big else 2), 20 if file.big else 12
         if count is None or first + count * each + wide > source.size:
-            raise truncated(name, found=f"{source.size:,} bytes", expected=f"the directory at byte {at:,}")
+            raise source.truncated(name, f"the directory at byte {at:,}")
         page = _page(file, range(first, first + count * each, each), name)
         size = size if pages else page
         pages += 1
         at = file.number(first + count * each, wide)
     if not pages:
-        raise truncated(name, found=f"{source.size:,} bytes", expected="a directory")
-    return Inspected(kind="image", mime="image/tiff", width=size[0], height=size[1], frames=pages, length=source.size)
+        raise source.truncated(name, "a directory")
+    return MediaInfo(kind="image", mime="image/tiff", width=size[0], height=size[1], pages=pages, length=source.size)
 
 
 def _page(file: _Tiff, entries: range, name: str) -> tuple[int, int]:
@@ -105,10 +97,10 @@ def _page(file: _Tiff, entries: range, name: str) -> tuple[int, int]:
         file.source.step(name)
         found[file.number(entry, 2) or 0] = file.values(entry, name)
     width, height = (next(iter(found.get(tag, [])), 0) for tag in (256, 257))
-    held_to_limits(name, width, height)
+    check_dimensions(name, width, height)
     for starts, sizes in ((273, 279), (324, 325)):
         pieces = zip(found.get(starts, []), found.get(sizes, []), strict=False)
         end = max((start + size for start, size in pieces), default=0)
         if end > file.source.size:
-            raise truncated(name, found=f"{file.source.size:,} bytes", expected=f"{end:,}")
+            raise file.source.truncated(name, f"{end:,}")
     return width, height

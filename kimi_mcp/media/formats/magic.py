@@ -1,0 +1,100 @@
+"""The signatures of file types: what a file is by its first bytes, and the fix for what can't be sent. Pure, no I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_AS_PICTURE: Final = "Export it as png or jpeg."
+_AS_CLIP: Final = "Turn it into mp4, for example: ffmpeg -i clip.{} clip.mp4."
+_AS_TEXT: Final = "Give its text in the prompt, or in `files` of kimi_think."
+_UNPACK: Final = "Unpack it, and give the file that is in it."
+_OTHER: Final = "Give a picture or a clip in one of these formats."
+
+_READABLE: Final = tuple(
+    (re.compile(pattern, re.DOTALL), mime)
+    for pattern, mime in (
+        (rb"\x89PNG\r\n\x1a\n", "image/png"),
+        (rb"\xff\xd8\xff", "image/jpeg"),
+        (rb"GIF8[79]a", "image/gif"),
+        (rb"RIFF....WEBP", "image/webp"),
+        (rb"....ftyp(?:hei[cxms]|hev[cx])", "image/heic"),
+        (rb"....ftypavi[fs]", "image/avif"),
+        # A general still picture says by a later brand how it is coded.
+        (rb"....ftyp(?:mif1|msf1|miaf).{4}(?:.{4}){0,12}?(?:hei[cxms]|hev[cx])", "image/heic"),
+        (rb"....ftyp(?:mif1|msf1|miaf).{4}(?:.{4}){0,12}?avi[fs]", "image/avif"),
+        (rb"(?:II[*+]\x00|MM\x00[*+])", "image/tiff"),
+        (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", "image/bmp"),  # two letters are no proof
+        (rb"....ftypqt  |[\x00\x01]...(?:moov|mdat|free|skip|wide|pnot)", "video/mov"),
+        (rb"....ftyp3g", "video/3gpp"),
+        (rb"....ftyp(?!mif1|msf1|miaf|jpx |jp2 |crx )", "video/mp4"),
+        (rb"RIFF....AVI ", "video/avi"),
+        (rb"\x1aE\xdf\xa3", "video/webm"),
+        (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "video/wmv"),
+        (rb"FLV\x01", "video/x-flv"),
+        (rb"\x00\x00\x01[\xba\xb3]", "video/mpeg"),
+    )
+)
+"""How each format that is read begins."""
+
+_FOREIGN: Final = tuple(
+    (re.compile(pattern, re.DOTALL), name, fix)
+    for pattern, name, fix in (
+        (rb"%PDF-", "a PDF document", "Export the page that matters as png or jpeg."),
+        (rb"\x00\x00\x00\x0cJXL |\xff\x0a", "a JPEG XL picture", _AS_PICTURE),
+        (rb"\x00\x00\x00\x0cjP  |....ftyp(?:jpx |jp2 )", "a JPEG 2000 picture", _AS_PICTURE),
+        (rb"....ftypcrx ", "a camera's raw picture", _AS_PICTURE),
+        (rb"....ftyp", "a HEIF picture that is neither HEIC nor AVIF", _AS_PICTURE),
+        (rb"8BPS", "a Photoshop document", _AS_PICTURE),
+        (rb"\x00\x00\x01\x00", "a Windows icon", _AS_PICTURE),
+        (rb"gimp xcf", "a GIMP document", _AS_PICTURE),
+        (rb"v/1\x01", "an OpenEXR picture", _AS_PICTURE),
+        (rb"%!PS", "a PostScript document", _AS_PICTURE),
+        (rb"OggS", "an Ogg file", _AS_CLIP.format("ogv")),
+        (rb"ID3|fLaC|.{8}WAVE", "a sound file", _OTHER),
+        (rb"PK\x03\x04", "a ZIP archive or an office document", _UNPACK),
+        (rb"\x1f\x8b", "a gzip file", _UNPACK),
+        (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+        (rb"Rar!", "a RAR archive", _UNPACK),
+        (rb"BZh", "a bzip2 file", _UNPACK),
+        (rb"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
+        (rb"\xfd7zXZ", "an XZ file", _UNPACK),
+        (rb"\x7fELF|MZ|\xcf\xfa\xed\xfe", "a program", _OTHER),
+        (rb"SQLite format 3", "a database", _OTHER),
+        (
+            rb"version https://git-lfs",
+            "a Git LFS pointer, not the file itself",
+            "Run git lfs pull, then give it again.",
+        ),
+        (rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", "an MPEG transport stream", _AS_CLIP.format("ts")),
+    )
+)
+"""How other files begin, what they are, and the fix."""
+
+
+def sniff(head: bytes) -> str | None:
+    """The media type of the picture or clip that begins with ``head``; None for anything else."""
+    return next((mime for pattern, mime in _READABLE if pattern.match(head)), None)
+
+
+def foreign_type(head: bytes) -> tuple[str, str] | None:
+    """What binary file begins with ``head``, and the fix; None where no signature fits."""
+    return next(((name, fix) for pattern, name, fix in _FOREIGN if pattern.match(head)), None)
+
+
+def describe(head: bytes) -> tuple[str, str]:
+    """What ``head`` begins, as far as can be recognised, and the fix."""
+    if found := foreign_type(head):
+        return found
+    wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = head[: len(head) & ~1].decode("utf-16", "replace") if wide else head.decode("utf-8", "replace")
+    begins = text.lstrip("\ufeff \t\r\n").lower()
+    if begins.startswith(("<!doctype html", "<html", "<head", "<body")):
+        return "an HTML page", "Give the address of the picture itself, not of the page that shows it."
+    if begins.startswith("<svg") or (begins.startswith(("<?xml", "<!--", "<!doctype")) and "<svg" in begins):
+        return "an SVG drawing", "Draw it as png first: open it in a browser and save a screenshot, or export it."
+    if begins.startswith("<?xml"):
+        return "an XML document", _AS_TEXT
+    if not wide and (re.search(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]", text) or "\ufffd" in text[:-3]):
+        return "bytes of no known format", _OTHER
+    return "JSON text" if begins.startswith(("{", "[")) else "text", _AS_TEXT

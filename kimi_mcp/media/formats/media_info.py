@@ -1,0 +1,156 @@
+"""What a header says, the names of formats, and the limits a header is held to. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kimi_mcp.core.errors import MediaRejected
+from kimi_mcp.core.types import MediaKind
+
+PIXELS_MAX = 100_000_000
+"""Pixels of a picture, or of a frame. Ours: above what phones make (48 million); decoded it takes 400 MB."""
+
+SIDE_MAX = 65_535
+"""Pixels of one side: the most that a JPEG header can hold."""
+
+STEPS_MAX = 1_000_000
+"""Chunks, boxes or blocks that are read in one file: no honest file within the limits has more."""
+
+WINDOW = 65_536
+"""Bytes that are read at once."""
+
+WHOLE_FILE = "Give the whole file: export it, or download it, once more."
+"""The fix for what is cut off or damaged."""
+
+TAKEN = (
+    "png, jpeg, webp, gif, heic, avif, bmp or tiff for a picture; mp4, mov, mpeg, avi, flv, webm, wmv or 3gp for a clip"
+)
+"""Every format that is read, for messages."""
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) → the bytes there; fewer only where the file ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format that is recognised by its content."""
+
+    mime: str
+    """Its type as Moonshot's vision guide writes it in a data URL (``video/mov``, not ``video/quicktime``)."""
+    name: str
+    """What it is called in a message."""
+    other_types: frozenset[str]
+    """Other types that servers and data URIs rightly give it."""
+
+
+FORMATS = {
+    mime: Format(mime, name, frozenset(other_types.split()))
+    for mime, name, other_types in (
+        ("image/png", "PNG picture", "image/x-png image/apng"),
+        ("image/jpeg", "JPEG picture", "image/jpg image/pjpeg image/jfif"),
+        ("image/webp", "WebP picture", ""),
+        ("image/gif", "GIF picture", ""),
+        ("image/heic", "HEIC picture", "image/heif image/heic-sequence image/heif-sequence"),
+        ("image/avif", "AVIF picture", "image/avif-sequence image/heif"),
+        ("image/bmp", "BMP picture", "image/x-bmp image/x-ms-bmp"),
+        ("image/tiff", "TIFF picture", "image/tif image/x-tiff"),
+        ("video/mp4", "MP4 clip", "video/x-m4v application/mp4"),
+        ("video/mov", "QuickTime clip", "video/quicktime"),
+        ("video/3gpp", "3GPP clip", "video/3gp video/3gpp2"),
+        ("video/mpeg", "MPEG clip", "video/mpg video/x-mpeg video/mp2p"),
+        ("video/avi", "AVI clip", "video/x-msvideo video/msvideo video/vnd.avi"),
+        ("video/x-flv", "FLV clip", "video/flv"),
+        ("video/webm", "WebM clip", ""),
+        ("video/wmv", "WMV clip", "video/x-ms-wmv video/x-ms-asf"),
+    )
+}
+"""Every format that is read, by its type."""
+
+GENERIC_TYPES = frozenset(
+    {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download"}
+)
+"""Types that name no format."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """What the content of a picture or a clip says about itself."""
+
+    kind: MediaKind
+    """A picture or a clip."""
+    mime: str
+    """Its type, one of ``FORMATS``."""
+    width: int | None = None
+    """Pixels of a picture as they are stored, before any rotation; None for a clip."""
+    height: int | None = None
+    """The same."""
+    pages: int = 1
+    """Pages of a TIFF."""
+    length: int
+    """Bytes from the beginning to the end of the medium. What follows it in the file is never sent."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a message: ``PNG picture``."""
+        return FORMATS[self.mime].name
+
+
+class ByteSource:
+    """A file's bytes, read in windows; each piece of the file is counted."""
+
+    def __init__(self, head: bytes, size: int, read_at: ReadAt) -> None:
+        self.size = size
+        self.head = head[:size]
+        self._read_at = read_at
+        self._window = b""
+        self._start = 0
+        self._steps = 0
+
+    def at(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset; fewer where the file ends. ``length`` is the caller's, never the file's."""
+        end = min(offset + length, self.size)
+        if offset < 0 or end <= offset:
+            return b""
+        if end <= len(self.head):
+            return self.head[offset:end]
+        if offset < self._start or end > self._start + len(self._window):
+            self._start = offset
+            self._window = bytes(self._read_at(offset, min(max(WINDOW, end - offset), self.size - offset)))
+        return self._window[offset - self._start : end - self._start]
+
+    def step(self, name: str) -> None:
+        """Count one more chunk, box or block; raises ``MediaRejected`` beyond ``STEPS_MAX``."""
+        self._steps += 1
+        if self._steps > STEPS_MAX:
+            raise damaged(name, f"it is made of more than {STEPS_MAX:,} pieces")
+
+    def truncated(self, name: str, expected: str) -> MediaRejected:
+        """The error for a file that ends too early."""
+        return MediaRejected(
+            f"The {name} is truncated: found {self.size:,} bytes, expected {expected}.", fix=WHOLE_FILE
+        )
+
+
+def damaged(name: str, why: str) -> MediaRejected:
+    """The error for what can't be read, though it is not known to be cut off."""
+    return MediaRejected(f"The {name} can't be read: {why}.", fix=WHOLE_FILE)
+
+
+def no_video_track(name: str) -> MediaRejected:
+    """The error for a clip that holds sound alone."""
+    return MediaRejected(
+        f"The {name} shows nothing: found sound alone, expected a video track.", fix="Give a clip with pictures."
+    )
+
+
+def check_dimensions(name: str, width: int, height: int) -> None:
+    """Refuse a size that no decoder should make room for; raises ``MediaRejected``."""
+    if width <= 0 or height <= 0:
+        raise damaged(name, f"its header says {width:,} × {height:,} pixels")
+    if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:
+        raise MediaRejected(
+            f"The {name} is too large: found {width:,} × {height:,} pixels in its header, expected at most "
+            f"{PIXELS_MAX // 1_000_000} million in all and {SIDE_MAX:,} a side.",
+            fix="Scale it down, or cut out the part that matters.",
+        )

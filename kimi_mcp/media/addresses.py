@@ -25,7 +25,7 @@ URL_CHARS = 8_192
 """A longer URL is refused: ours; servers take about as much."""
 
 PUBLIC_URL = "Give an https URL of a public site, a path within the roots, or a data URI."
-"""The mend for what leads somewhere else."""
+"""The fix for a URL that leads somewhere else."""
 
 _PRIVATE_NAMES = frozenset(
     {"alt", "arpa", "corp", "home", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost"}
@@ -45,7 +45,7 @@ _CLOSED_V4 = tuple(
     for one in (
         "0.0.0.0/8",  # this network
         "10.0.0.0/8",
-        "100.64.0.0/10",  # carrier-grade NAT; Alibaba's metadata lives here
+        "100.64.0.0/10",  # carrier-grade NAT; has Alibaba's metadata
         "127.0.0.0/8",
         "168.63.129.16/32",  # Azure's own host, reached only from within it
         "169.254.0.0/16",  # link-local; the metadata of most clouds
@@ -146,9 +146,9 @@ def read_url(url: str) -> Target:
 
 def read_redirect(here: Target, location: bytes) -> Target:
     """The next hop that a Location header names; raises ``UrlRefused``."""
-    said = quote(location, safe=bytes(range(0x80)))
+    decoded = quote(location, safe=bytes(range(0x80)))
     try:
-        return read_url(urljoin(here.url, said))
+        return read_url(urljoin(here.url, decoded))
     except ValueError:
         raise _refused(f"{here.host} redirects to a URL that can't be read.") from None
     except UrlRefused as refused:

@@ -53,7 +53,7 @@ class Converted:
 def convert(data: bytes, found: MediaInfo) -> Converted:
     """Turn a still into png or jpeg; raises ``MediaRejected``. Blocks, up to some seconds for the largest pictures.
 
-    ``data``: the medium, no more than ``found.length`` bytes of it are read; ``found``: what ``formats`` said of it,
+    ``data``: the medium, no more than ``found.length`` bytes of it are read; ``found``: what ``formats`` found,
     its type one of ``DECODERS``.
     """
     try:
@@ -105,7 +105,7 @@ def _converted(data: bytes, found: MediaInfo) -> bytes:
 
 
 def _hush() -> None:
-    """Let decoders print nothing: what is wrong with a picture is said by our error, in our words.
+    """Let decoders print nothing: our own error reports what is wrong with a picture.
 
     Pillow's own words are warnings. libtiff writes its straight to descriptor 2, past every log; it has a function to
     leave that, which is found through the module that is linked with it.

@@ -112,8 +112,8 @@ class _Way:
             found: tuple[Address, ...] = (target.address,)
         else:
             try:
-                said = await self._resolve(target.host, target.port)
-                found = tuple(dict.fromkeys(ip_address(one) for one in said))
+                resolved = await self._resolve(target.host, target.port)
+                found = tuple(dict.fromkeys(ip_address(one) for one in resolved))
             except (OSError, ValueError):
                 raise unresolved(target.host) from None
         require_public(target.host, found)

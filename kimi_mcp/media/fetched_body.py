@@ -32,7 +32,7 @@ class FetchedBody:
     on_disk: bool
     """Whether it is in a temporary file."""
     content_type: str
-    """As the server labelled it: without parameters, in lower case; empty where it said nothing. Only a claim."""
+    """As the server labelled it: without parameters, in lower case; empty without a label. Only a claim."""
     host: str
     """The host that sent it, after all redirects."""
     redirects: int
@@ -75,8 +75,8 @@ class IncomingBody:
         self._host = host
         label = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         self._content_type = label if label.isascii() and label.isprintable() else ""
-        said = headers.get(b"content-length", b"")
-        self.announced = int(said) if said.isdigit() and len(said) < 20 else None
+        length = headers.get(b"content-length", b"")
+        self.announced = int(length) if length.isdigit() and len(length) < 20 else None
         if self.announced is not None and self.announced > self._cap:
             raise self._too_large(f"{self.announced:,} bytes")
 
@@ -124,7 +124,7 @@ class IncomingBody:
     def _write(self) -> None:
         try:
             if self._disk is None:
-                self._disk = tempfile.TemporaryFile(prefix="kimi-mcp-")  # noqa: SIM115 - it outlives this call
+                self._disk = tempfile.TemporaryFile(prefix="kimi-mcp-")  # noqa: SIM115 - it is closed later
             self._disk.write(self._pending)
             self._disk.flush()
         except OSError:

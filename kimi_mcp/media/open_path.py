@@ -205,7 +205,7 @@ def _judge(place: ResolvedPath, found: os.stat_result) -> None:
 
 
 def _explained(place: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:
-    """Our error for the system's: a link is told apart from what else may lie in the way."""
+    """The error for one of the system; a link is recognised as one."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
         linked = error.errno != errno.ENOTDIR
         if folder is not None:

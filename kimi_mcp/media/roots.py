@@ -128,11 +128,11 @@ class Roots:
         return self.folders[0].path
 
     def _fix(self) -> str:
-        said = {
+        advice = {
             "KIMI_ROOTS": f"add its folder to {VARIABLE}",
             "host": f"offer its folder as a root in the host, or set {VARIABLE}",
         }.get(self.source, f"set {VARIABLE} to the folders that tools may read from")
-        return f"Name a file within the roots; whoever runs the server can also {said}."
+        return f"Name a file within the roots; whoever runs the server can also {advice}."
 
 
 def find_roots(

@@ -167,15 +167,15 @@ class RootSearch:
         """Whether git would ignore it: the innermost folder whose rules say anything decides."""
         self.bounds.in_time()
         for depth in range(len(parts) - 1, -1, -1):
-            said = verdict(self._rules_of(parts[:depth]), parts[depth:], folder=folder)
-            if said is not None:
-                return said
+            ignored = verdict(self._rules_of(parts[:depth]), parts[depth:], folder=folder)
+            if ignored is not None:
+                return ignored
         if self._above is None:
             self._above = list(self._read_above())
         for way, rules in self._above:
-            said = verdict(rules, (*way, *parts), folder=folder)
-            if said is not None:
-                return said
+            ignored = verdict(rules, (*way, *parts), folder=folder)
+            if ignored is not None:
+                return ignored
         return False
 
     def _read_above(self) -> Iterator[tuple[tuple[str, ...], tuple[IgnoreRule, ...]]]:

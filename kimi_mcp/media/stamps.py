@@ -28,7 +28,7 @@ _NO_PATHS = ("https:", "data:", "ms:")
 def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: Roots) -> tuple[str, ...]:
     """What all files within the roots look like that names and globs of text files and sources of media mean.
 
-    Sources that are no paths have none. Never raises: whatever is wrong with a name is said by whoever reads it.
+    Sources that are no paths have none. Never raises: what is wrong with a name is reported when the file is read.
     """
     return (*_of_texts(texts, roots), *_of_media(media, roots))
 

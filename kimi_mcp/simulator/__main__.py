@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8731, help="0: any free one (default: 8731)")
     parser.add_argument("--faults", metavar="FILE", help="scenario, JSON or TOML (see kimi_mcp/simulator/faults.py)")
-    said = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        anyio.run(serve_simulator, said.provider, said.host, said.port, said.faults)
+        anyio.run(serve_simulator, options.provider, options.host, options.port, options.faults)
     except (SimulatorError, ScenarioError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Owns what the simulator says: visibly a simulator's, and derived from the request. Pure, no I/O.
+"""The answers of the simulator: visibly a simulator's, and derived from the request. Pure, no I/O.
 
 So that a test, or a person watching, can tell that the right thing arrived.
 """
@@ -73,8 +73,6 @@ def medium_words(stored: StoredMedium) -> str:
     parts = [f"{medium.kind} {medium.format}"]
     if medium.width and medium.height:
         parts.append(f"{medium.width}×{medium.height}")
-    if medium.seconds is not None:
-        parts.append(f"{medium.seconds:.1f} s")
     parts.append(f"{stored.size} bytes, sha256 {stored.sha256[:HASH]}")
     return " ".join(parts)
 
@@ -107,15 +105,15 @@ def content_text(chat: Chat) -> str:
     if chat.schema is not None:
         return json.dumps(instance(chat.schema, head), ensure_ascii=False)
     if chat.json_answer:
-        said = {
+        summary = {
             "simulator": chat.answering.model.name,
             "mode": mode_words(chat),
             "prompt": head,
             "turns": got.turns,
         }
-        return json.dumps(said, ensure_ascii=False)
-    sampling = ", ".join(f"{name} {chat.sampling.get(name, 'unsaid')}" for name in ("temperature", "top_p"))
-    limit = chat.limit_said if chat.limit_said is not None else "unsaid"
+        return json.dumps(summary, ensure_ascii=False)
+    sampling = ", ".join(f"{name} {chat.sampling.get(name, 'not set')}" for name in ("temperature", "top_p"))
+    limit = chat.requested_limit if chat.requested_limit is not None else "not set"
     lines = [
         f"[simulator] {chat.answering.model.name} in {mode_words(chat)} was asked: {head}",
         (
@@ -166,18 +164,18 @@ def limited(
         return _cut_thought("".join(thought[: max(1, len(thought) // 2)]))
     if reasoning is not None and len(thought) >= chat.limit:
         return _cut_thought("".join(thought[: chat.limit]))
-    said = tokens.pieces(content)
+    spoken = tokens.pieces(content)
     room = chat.limit - len(thought)
     called = sum(tokens.count(call.name + call.arguments) for call in calls)
     finish = "tool_calls" if calls else "stop"
-    if len(said) > room:
-        said, calls, called, finish = said[:room], (), 0, "length"
+    if len(spoken) > room:
+        spoken, calls, called, finish = spoken[:room], (), 0, "length"
     return ScriptedAnswer(
         reasoning=reasoning,
-        content="".join(said),
+        content="".join(spoken),
         tool_calls=calls,
         finish_reason=finish,
-        completion_tokens=len(thought) + len(said) + called,
+        completion_tokens=len(thought) + len(spoken) + called,
         reasoning_tokens=len(thought),
     )
 

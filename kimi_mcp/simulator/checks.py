@@ -79,10 +79,10 @@ class Chat:
     include_usage: bool
     limit: int
     """Tokens of reasoning and answer together."""
-    limit_said: int | None
+    requested_limit: int | None
     """`max_completion_tokens` or `max_tokens` of the request."""
     sampling: Mapping[str, float | int]
-    """The sampling values that the request said."""
+    """The sampling values of the request."""
     received: Messages
     """What its messages brought."""
     tools: Mapping[str, JsonObject]
@@ -111,9 +111,9 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaSource) -> 
     tools, forced = _tools(fields, dialect, model, thinking)
     schema, json_answer = _response_format(fields, dialect)
     received = read_messages(as_array(fields.get("messages")) or [], dialect, thinking=thinking, media=media)
-    said = _limit(fields, dialect)
+    requested = _limit(fields, dialect)
     prompt_tokens = received.tokens + (tokens.count(str(fields.get("tools"))) if tools else 0)
-    asked = prompt_tokens + (said or 0)
+    asked = prompt_tokens + (requested or 0)
     if asked > model.context:  # words: MoonshotAI/kimi-cli#2011
         invalid(f"Invalid request: Your request exceeded model token limit: {model.context} (requested: {asked})")
     options = as_object(fields.get("stream_options")) or {}
@@ -124,8 +124,8 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaSource) -> 
         effort=effort,
         stream=fields.get("stream") is True,
         include_usage=options.get("include_usage") is True,
-        limit=max(1, min(said or model.default_max_tokens, model.context - prompt_tokens)),
-        limit_said=said,
+        limit=max(1, min(requested or model.default_max_tokens, model.context - prompt_tokens)),
+        requested_limit=requested,
         sampling=sampling,
         received=received,
         tools=tools,
@@ -180,8 +180,8 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tu
     if effort is not None and effort not in model.efforts:
         invalid(f"invalid reasoning_effort: only {', '.join(model.efforts)} are allowed for this model")
     level = (effort or "max") if model.efforts else None
-    said = [_SWITCHES[name](fields, dialect, model) for name in dialect.switches if fields.get(name) is not None]
-    return model.always_thinks or False not in said, level
+    switches = [_SWITCHES[name](fields, dialect, model) for name in dialect.switches if fields.get(name) is not None]
+    return model.always_thinks or False not in switches, level
 
 
 def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
@@ -191,16 +191,16 @@ def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel
     for name in thinking:
         if name not in ("type", "keep"):
             invalid(f"invalid thinking: unknown field '{name}'")
-    said = thinking.get("type")
-    if model.always_thinks and said != "enabled":
+    kind = thinking.get("type")
+    if model.always_thinks and kind != "enabled":
         invalid("invalid thinking: only type=enabled is allowed for this model")
-    if said not in ("enabled", "disabled"):
+    if kind not in ("enabled", "disabled"):
         invalid("invalid thinking: type must be enabled or disabled")
     if "keep" in thinking and not (model.keeps or (model.always_thinks and thinking["keep"] == "all")):
         invalid("invalid thinking: keep is not supported by this model")
     if thinking.get("keep") not in (None, "all"):
         invalid('invalid thinking: keep must be null or "all"')
-    return said == "enabled"
+    return kind == "enabled"
 
 
 def _chat_template(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
@@ -212,10 +212,10 @@ def _reasoning_object(fields: JsonObject, dialect: Dialect, model: SimulatedMode
 
 
 def _flag(fields: JsonObject, name: str, key: str) -> bool:
-    said = (as_object(fields[name]) or {}).get(key)
-    if said is not None and not isinstance(said, bool):
+    value = (as_object(fields[name]) or {}).get(key)
+    if value is not None and not isinstance(value, bool):
         invalid(f"Invalid request: '{name}.{key}' must be boolean")
-    return said is not False
+    return value is not False
 
 
 def _enable_thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
@@ -228,12 +228,12 @@ _SWITCHES: Mapping[Switch, Callable[[JsonObject, Dialect, SimulatedModel], bool]
     "reasoning": _reasoning_object,
     "enable_thinking": _enable_thinking,
 }
-"""What each switch says where it is said: whether to think."""
+"""What reads each switch: whether to think."""
 
 
 def _sampling(fields: JsonObject, dialect: Dialect, thinking: bool) -> dict[str, float | int]:
-    said = {name: value for name in _SAMPLING if (value := as_number(fields.get(name))) is not None}
-    for name, value in said.items():
+    sampling = {name: value for name in _SAMPLING if (value := as_number(fields.get(name))) is not None}
+    for name, value in sampling.items():
         low, high = _RANGES[name]
         if dialect.moonshot:
             # KVV verify_params.py for K2.5 and K2.6; models.dev#3331 for K3; HKUDS/nanobot#4967 for K2.7
@@ -242,7 +242,7 @@ def _sampling(fields: JsonObject, dialect: Dialect, thinking: bool) -> dict[str,
                 invalid(f"invalid {name}: only {only} is allowed for this model")
         elif not low <= value <= high:
             invalid(f"Invalid request: '{name}' must be between {low} and {high}")
-    return said
+    return sampling
 
 
 def _limit(fields: JsonObject, dialect: Dialect) -> int | None:
@@ -259,8 +259,8 @@ def _limit(fields: JsonObject, dialect: Dialect) -> int | None:
 
 
 def _stops(fields: JsonObject) -> tuple[str, ...]:
-    said = fields.get("stop")
-    stops = [said] if isinstance(said, str) else as_array(said) or []
+    value = fields.get("stop")
+    stops = [value] if isinstance(value, str) else as_array(value) or []
     if len(stops) > MOST_STOPS:
         invalid(f"Invalid request: at most {MOST_STOPS} stop strings are allowed")
     found: list[str] = []
@@ -341,14 +341,14 @@ def _tool_choice(
 
 
 def _response_format(fields: JsonObject, dialect: Dialect) -> tuple[JsonObject | None, bool]:
-    said = as_object(fields.get("response_format"))
-    if said is None or said.get("type") == "text":
+    wanted = as_object(fields.get("response_format"))
+    if wanted is None or wanted.get("type") == "text":
         return None, False
-    if said.get("type") == "json_object":
+    if wanted.get("type") == "json_object":
         return None, True
-    if said.get("type") != "json_schema":
+    if wanted.get("type") != "json_schema":
         invalid("Invalid request: response_format.type must be text, json_object or json_schema")
-    named = as_object(said.get("json_schema")) or {}
+    named = as_object(wanted.get("json_schema")) or {}
     schema = as_object(named.get("schema"))
     if schema is None or not as_text(named.get("name")):
         invalid("Invalid request: response_format.json_schema must have a name and a schema")

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 FACTS_DAY = date(2026, 11, 23)
-"""The day the published sources were read; what is served is judged as of this day unless told otherwise."""
+"""The day the published sources were read; what is served is judged as of this day unless another day is given."""
 
 Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinking"]
 """The top-level field in which a request says whether to think."""

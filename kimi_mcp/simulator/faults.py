@@ -16,7 +16,7 @@ value of the wrong type, is an error that names it. Every key may be left out:
     status           HTTP status (200); from 400 on the body is an error
     error_type, error_message      of that error (default: the documented type of that status)
     body             text or JSON in place of everything
-    html             true or text: an HTML page (status 200 unless said)
+    html             true or text: an HTML page (status 200 by default)
     headers          {name: value} on top
     retry_after      number or text of the Retry-After header: 3600, "soon"
     retry_after_date seconds from now, sent as an HTTP date
@@ -55,7 +55,7 @@ value of the wrong type, is an error that names it. Every key may be left out:
     split            N: pieces of N bytes, each sent alone; "utf8": cut inside every multi-byte character
 
   a scripted model
-    reasoning, content             said instead of the derived text
+    reasoning, content             sent instead of the derived text
     reasoning_tokens, content_tokens    lengthens (or cuts) it to that many tokens
     tool_calls       [{"name", "arguments": object or text, "id"?}]
 """
@@ -221,15 +221,15 @@ _CHOICES = {
 }
 
 
-def read_step(said: StepLike, place: int = 0) -> Step:
+def read_step(step: StepLike, place: int = 0) -> Step:
     """A step from its mapping; raises ScenarioError that names what is wrong."""
-    if isinstance(said, Step):
-        return said
+    if isinstance(step, Step):
+        return step
     known = {one.name for one in fields(Step)}
-    unknown = sorted(set(said) - known)
+    unknown = sorted(set(step) - known)
     if unknown:
         raise ScenarioError(f"step {place}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    values = {name: _value(name, value, f"step {place}: {name}") for name, value in said.items()}
+    values = {name: _value(name, value, f"step {place}: {name}") for name, value in step.items()}
     return Step(**values)  # pyright: ignore[reportArgumentType]  # each value was checked against its key
 
 
@@ -276,16 +276,16 @@ def _value(name: str, value: object, where: str) -> object:
 def _match(value: object, where: str) -> Match:
     if isinstance(value, Match):
         return value
-    said = as_object(value)
+    found = as_object(value)
     known = {one.name for one in fields(Match)}
-    turns = None if said is None else said.get("turns", 0)
-    texts = [] if said is None else [one for name, one in said.items() if name != "turns"]
+    turns = None if found is None else found.get("turns", 0)
+    texts = [] if found is None else [one for name, one in found.items() if name != "turns"]
     whole = isinstance(turns, int) and not isinstance(turns, bool)
-    if said is None or set(said) - known or not whole or not all(isinstance(one, str) for one in texts):
+    if found is None or set(found) - known or not whole or not all(isinstance(one, str) for one in texts):
         raise ScenarioError(
             f"{where} must be an object with the keys {', '.join(sorted(known))}: texts, but for turns, a number"
         )
-    return Match(**cast("dict[str, Any]", said))
+    return Match(**cast("dict[str, Any]", found))
 
 
 def _calls(value: object, where: str) -> tuple[ScriptedCall, ...]:
@@ -308,15 +308,15 @@ def load_scenario(path: Path) -> list[Step]:
     """The steps of a JSON or TOML file; raises ScenarioError."""
     try:
         text = path.read_text("utf-8")
-        said: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        content: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise ScenarioError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise ScenarioError(f"{path}: {error}") from None
-    table = as_object(said)
+    table = as_object(content)
     if table is not None and set(table) - {"steps"}:
         raise ScenarioError(f"{path}: unknown key {', '.join(sorted(set(table) - {'steps'}))}; known is steps")
-    steps = as_array(table.get("steps") if table is not None else said)
+    steps = as_array(table.get("steps") if table is not None else content)
     if steps is None:
         raise ScenarioError(f"{path}: must hold a list of steps")
     try:

@@ -28,7 +28,7 @@ _WEB_SEARCH: JsonObject = {
                 "query": {"type": "string", "description": "What to search for."},
                 "classes": {
                     "type": "array",
-                    "description": "Fields to search in; all of them where nothing is said.",
+                    "description": "Fields to search in; all of them by default.",
                     "items": {"type": "string", "enum": ["all", "academic", "social", "finance", "code"]},
                 },
             },
@@ -40,7 +40,7 @@ _WEB_SEARCH: JsonObject = {
 _TOOLS: dict[str, list[JsonObject]] = {"moonshot/web-search:latest": [_WEB_SEARCH]}
 
 
-def asked_for(path: str) -> tuple[str, str] | None:
+def parse_path(path: str) -> tuple[str, str] | None:
     """The formula that a path names, and what of it: ``tools`` or ``fibers``; None: it names neither."""
     if not path.startswith(FORMULAS):
         return None
@@ -48,7 +48,7 @@ def asked_for(path: str) -> tuple[str, str] | None:
     return (uri, what) if uri and what in ("tools", "fibers") else None
 
 
-def declared(uri: str) -> JsonObject:
+def declaration(uri: str) -> JsonObject:
     """What ``GET …/tools`` answers; raises Refused with 404."""
     return {"object": "list", "tools": [*_of(uri)]}
 
@@ -61,13 +61,13 @@ def fiber(uri: str, body: object, number: int) -> JsonObject:
         invalid("Invalid request: a fiber needs 'name' and 'arguments', both text")
     if not any(named is not None and named["name"] == asked["name"] for named in names):
         invalid("Invalid request: the formula has no such function")
-    told: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
+    made: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
     query = _query(str(asked["arguments"]))
     if query is None:
-        return {**told, "status": "failed", "error": {"message": "query is required"}}
+        return {**made, "status": "failed", "error": {"message": "query is required"}}
     sealed = base64.b64encode(hashlib.sha256(query.encode("utf-8", "replace")).digest() * 4).decode()
     context: JsonObject = {"input": asked["arguments"], "encrypted_output": f"{SEALED_BEGIN}{sealed}{SEALED_END}"}
-    return {**told, "status": "succeeded", "context": context}
+    return {**made, "status": "succeeded", "context": context}
 
 
 def _of(uri: str) -> list[JsonObject]:

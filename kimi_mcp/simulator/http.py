@@ -68,8 +68,8 @@ class HttpRequest:
 
     async def body(self, limit: int) -> bytes:
         """The whole body; raises BodyTooLarge beyond the limit."""
-        said = self.headers.get("content-length", "")
-        if said.isdigit() and int(said) > limit:
+        announced = self.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
             raise BodyTooLarge
         found = bytearray()
         async for piece in self.chunks():
@@ -211,7 +211,7 @@ class HttpConnection:
 
 
 class Reply:
-    """The response to one request: writes it, counts its bytes, cuts it where told."""
+    """The response to one request: writes it, counts its bytes, cuts it where a scenario wants that."""
 
     def __init__(
         self,

@@ -100,9 +100,9 @@ class _MessageReader:
             invalid(f"Invalid request: unknown content part type '{kind}' in the message at position {index}")
         if role not in ("user", "tool"):
             invalid(f"Invalid request: {kind} is not allowed in a message with role '{role}'")
-        said = part.get(kind)
-        url = as_text(said) if self.dialect.moonshot else None
-        url = url or as_text((as_object(said) or {}).get("url"))
+        value = part.get(kind)
+        url = as_text(value) if self.dialect.moonshot else None
+        url = url or as_text((as_object(value) or {}).get("url"))
         if url is None:
             invalid(f"Invalid request: {kind}.url must be a string")
         found = self._medium(kind.removesuffix("_url"), url)

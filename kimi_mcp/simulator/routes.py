@@ -16,7 +16,7 @@ from anyio import CancelScope
 from kimi_mcp.simulator import answers
 from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.faults import CHAT_PATH, PLAIN, Step
-from kimi_mcp.simulator.formulas import asked_for, declared, fiber
+from kimi_mcp.simulator.formulas import declaration, fiber, parse_path
 from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, HttpRequest, Reply, Wire
 from kimi_mcp.simulator.instead import JSON, body_instead, headers_on_top, replaces_answer
 from kimi_mcp.simulator.messages import glimpse, read_messages
@@ -86,7 +86,7 @@ class Response:
         moonshot = self.world.dialect.moonshot
         file_id = path.removeprefix(FILES + "/") if path.startswith(FILES + "/") else None
         allowed: Mapping[str, tuple[str, ...]] = {CHAT_PATH: ("POST",), MODELS: ("GET",)}
-        formula = asked_for(path) if moonshot else None
+        formula = parse_path(path) if moonshot else None
         if moonshot:
             allowed = {**allowed, FILES: ("GET", "POST"), TOKENS: ("POST",), BALANCE: ("GET",)}
         if formula is not None:
@@ -140,8 +140,8 @@ class Response:
         return body
 
     def _key(self) -> str:
-        said = self.request.headers.get("authorization", "")
-        return said.removeprefix("Bearer ").strip() if said.startswith("Bearer ") else ""
+        header = self.request.headers.get("authorization", "")
+        return header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else ""
 
     def _authorized(self) -> None:
         """Raise Refused for a key that is missing or wrong (HC error-codes; gateways echo the key)."""
@@ -226,7 +226,7 @@ class Response:
 
     def _formula(self, uri: str, what: str) -> JsonObject:
         if what == "tools":
-            return declared(uri)
+            return declaration(uri)
         self.world.fibers += 1
         return fiber(uri, self.exchange.body if self.exchange else None, self.world.fibers)
 

@@ -132,14 +132,14 @@ class _Chunks:
             f'"model":{encode(envelope.model)},"choices":'
         )
         self.usage = usage_object(answer, envelope, dialect)
-        said = self.usage if step.usage == "every" else None
-        self.end = "}\n\n" if said is None else f',"usage":{encode(said)}}}\n\n'
+        usage = self.usage if step.usage == "every" else None
+        self.end = "}\n\n" if usage is None else f',"usage":{encode(usage)}}}\n\n'
 
-    def delta(self, said: str, count: int = 0) -> Event:
+    def delta(self, delta: str, count: int = 0) -> Event:
         """A chunk whose delta is that JSON."""
         if self.step.empty_choices:
             return Event(f"{self.start}[]{self.end}".encode(), count)
-        text = f'{self.start}[{{"index":0,"delta":{said},"finish_reason":null}}]{self.end}'
+        text = f'{self.start}[{{"index":0,"delta":{delta},"finish_reason":null}}]{self.end}'
         return Event(text.encode(), count)
 
     def finish(self) -> Event:
@@ -169,17 +169,17 @@ def _spoken(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
     size = 1 if step.token_every else max(1, step.event_tokens)
     field = encode(step.reasoning_field or chunks.dialect.reasoning_field)
     thought = [] if step.lose_reasoning else list(_pieces(answer.reasoning or "", size))
-    said = list(_pieces(answer.content, size))
+    spoken = list(_pieces(answer.content, size))
     if step.together:
-        for place in range(max(len(thought), len(said))):
-            (left, first), (right, second) = (one[place] if place < len(one) else ("", 0) for one in (thought, said))
+        for place in range(max(len(thought), len(spoken))):
+            (left, first), (right, second) = (one[place] if place < len(one) else ("", 0) for one in (thought, spoken))
             delta = ",".join(
                 part for part in (left and f"{field}:{encode(left)}", right and f'"content":{encode(right)}') if part
             )
             yield "content" if right else "reasoning", chunks.delta(f"{{{delta}}}", first + second)
     else:
         reasoning = [("reasoning", chunks.delta(f"{{{field}:{encode(text)}}}", count)) for text, count in thought]
-        content = [("content", chunks.delta(f'{{"content":{encode(text)}}}', count)) for text, count in said]
+        content = [("content", chunks.delta(f'{{"content":{encode(text)}}}', count)) for text, count in spoken]
         yield from content + reasoning if step.content_first else reasoning + content
     for call in tool_call_objects(answer, step):
         function = as_object(call["function"]) or {}

@@ -71,7 +71,7 @@ class Exchange:
 
 
 class World:
-    """Everything that outlives one request."""
+    """What outlasts one request."""
 
     def __init__(
         self,

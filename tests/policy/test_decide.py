@@ -116,7 +116,7 @@ def test_the_simulator_takes_every_plan_and_understands_what_was_meant(at: Profi
         taken += 1
         assert chat.answering.id == at.serving.wire_id
         assert chat.thinking == (plan.mode == "thinking")
-        assert chat.limit_said == plan.max_tokens
+        assert chat.requested_limit == plan.max_tokens
         assert chat.stream
         assert chat.received.prompt == PROMPT
         assert chat.received.system == (request.turns[0].text if len(request.turns) == 2 else None)

@@ -120,7 +120,7 @@ async def test_reasoning_that_is_given_back_is_told_by_its_digest(sim: Simulator
 
 
 async def test_the_answer_tells_which_sampling_was_said(sim: Simulator) -> None:
-    assert "temperature unsaid, top_p unsaid, token limit unsaid" in (await answer(sim, INSTANT))["content"]
+    assert "temperature not set, top_p not set, token limit not set" in (await answer(sim, INSTANT))["content"]
     said = await answer(sim, {**INSTANT, "temperature": 0.6, "top_p": 0.95, "max_completion_tokens": 500})
     assert "temperature 0.6, top_p 0.95, token limit 500" in said["content"]
 

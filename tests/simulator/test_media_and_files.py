@@ -27,10 +27,10 @@ BYTES: dict[str, tuple[bytes, str]] = {
     "image/jpeg": (JPEG, "image jpeg 64×32"),
     "image/gif": (GIF, "image gif 7×5"),
     "image/webp": (WEBP, "image webp 16×8"),
-    "video/mp4": (mp4(), "video mp4 64×48 4.0 s"),
+    "video/mp4": (mp4(), "video mp4"),
     "video/mov": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "video mov"),
     "video/3gpp": (b"\0\0\0\x14ftyp3gp4\0\0\0\0isom", "video 3gpp"),
-    "video/avi": (AVI, "video avi 320×240 2.0 s"),
+    "video/avi": (AVI, "video avi"),
     "video/webm": (b"\x1aE\xdf\xa3\x9fB\x86\x81\1B\x82\x84webm", "video webm"),
     "video/x-flv": (b"FLV\1\5\0\0\0\x09", "video x-flv"),
     "video/wmv": (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "video wmv"),
@@ -55,8 +55,8 @@ def test_no_cut_header_breaks_the_sniffing(kind: str) -> None:
         sniff(data[:length])
 
 
-def test_a_header_that_lies_about_its_sizes_breaks_nothing() -> None:
-    data = bytearray(mp4())
+def test_a_header_with_wrong_sizes_breaks_nothing() -> None:
+    data = bytearray(png())
     for at in range(len(data)):
         for value in (0, 1, 255):
             sniff(bytes(data[:at] + bytes([value]) + data[at + 1 :]))

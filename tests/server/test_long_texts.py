@@ -51,7 +51,9 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "limited", unlimited)
 
 
-@pytest.mark.parametrize("chars", [400_000, pytest.param(2_000_000, marks=pytest.mark.soak, id="two million characters")])
+@pytest.mark.parametrize(
+    "chars", [400_000, pytest.param(2_000_000, marks=pytest.mark.soak, id="two million characters")]
+)
 async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(
     sim: Simulator, no_limit: None, data_dir: Path, chars: int
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
+import threading
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
+from kimi_mcp.core import json_logs
 from kimi_mcp.core.redaction import SECRETS, Secrets
 from tests import queries
 
@@ -64,6 +68,20 @@ def no_slow_statements() -> Iterator[None]:
     with queries.watched() as wrong:
         yield
     assert wrong == []
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """What a command that runs in this process sets up for its own log lines ends with its test."""
+    root, hooks = logging.getLogger(), (sys.excepthook, threading.excepthook, sys.unraisablehook)
+    known = [root, *(each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger))]
+    levels, handlers = [each.level for each in known], root.handlers[:]
+    yield
+    for logger, level in zip(known, levels, strict=True):
+        logger.setLevel(level)
+    root.handlers[:] = [each for each in root.handlers if each in handlers or each.__module__ != json_logs.__name__]
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+    logging.raiseExceptions = True
 
 
 @pytest.fixture(autouse=True)

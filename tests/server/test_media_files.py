@@ -121,7 +121,7 @@ async def test_too_much_context_is_refused_with_how_far_over_and_the_largest_fil
         assert result.code == "context_too_long", result.text
         said = result.error["message"]
         assert said.index("`largest.md`") < said.index("`large.md`") < said.index("`small.md`")
-        assert "more than the 246,139 that fit" in said, "16,000 are left for reasoning and answer, some for the prompt"
+        assert "more than the 246,141 that fit" in said, "16,000 are left for reasoning and answer, some for the prompt"
         assert "files" in result.error["fix"]
         assert chats(sim) == []
         longer = await kimi.think("Summarise.", files=["*.md"], model="kimi-k3")

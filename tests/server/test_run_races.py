@@ -148,8 +148,7 @@ async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: S
         assert files <= before[1] + 2
         assert not kimi.runs._writer._written
         assert not kimi.runs._writer._seen
-    names = {thread.name for thread in threading.enumerate()}
-    assert not {"journal-writer", "journal-reader"} & names
+    await until(lambda: not {"journal-writer", "journal-reader"} & {thread.name for thread in threading.enumerate()})
 
 
 def _held() -> tuple[int, int, int]:

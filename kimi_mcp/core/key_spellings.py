@@ -35,13 +35,14 @@ MOST_LEVELS: Final = 3
 _NO_LETTERS: Final = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
 _ESCAPED: Final = re.compile(
-    r"\\+ud[89ab][0-9a-f]{2}\\+ud[c-f][0-9a-f]{2}"
-    r"|\\+(?:(?-i:U)[0-9a-f]{8}|u[0-9a-f]{4}|u\{[0-9a-f]{1,8}\}|x[0-9a-f]{2}|[01][0-7]{2})|%[0-9a-f]{2}"
+    r"(?<!\\)\\+ud[89ab][0-9a-f]{2}\\+ud[c-f][0-9a-f]{2}"
+    r"|(?<!\\)\\+(?:(?-i:U)[0-9a-f]{8}|u[0-9a-f]{4}|u\{[0-9a-f]{1,8}\}|x[0-9a-f]{2}|[01][0-7]{2})|%[0-9a-f]{2}"
     r"|&(?:\#\d{1,7};?|\#x[0-9a-f]{1,6};?|[a-z]{2,8};)"
     r"|\x1b\[[0-?]{0,24}[ -/]{0,4}[@-~]",
     re.IGNORECASE,
 )
-"""A character that is written as several, or several that a terminal does not show (a colour, say)."""
+"""A character that is written as several, or several that a terminal does not show (a colour, say). Backslashes are
+taken from the first of a run on: from each of them on, a run of thousands would take minutes."""
 
 _PAIR: Final = re.compile(r"\\+u(d[89ab]..)\\+u(d[c-f]..)", re.IGNORECASE)
 """A character beyond the first 65,536, as JSON escapes it."""
@@ -82,11 +83,12 @@ class _Letters(NamedTuple):
 class Forms:
     """Secrets and their spellings, sought by letters and digits alone."""
 
-    __slots__ = ("_grams", "_size", "plain", "spelled")
+    __slots__ = ("_grams", "_size", "overlap", "plain", "spelled")
 
     def __init__(self, plain: Iterable[str], spelled: Iterable[bytes]) -> None:
         self.plain = tuple(sorted(plain, key=lambda form: (-len(form), form)))
         self.spelled = tuple(sorted(spelled, key=lambda form: (-len(form), form)))
+        self.overlap = WIDEST_LETTER * max(map(len, self.spelled), default=0)
         # Wherever a form stands, one of the text's blocks of this size lies within it: one look-up for each block.
         self._size = (min(map(len, self.spelled), default=1) + 1) // 2
         self._grams = frozenset(
@@ -152,11 +154,14 @@ def bare(text: str) -> bytes:
     return text.encode("ascii", "ignore").translate(None, _NO_LETTERS).lower()
 
 
+_bare: Final = lru_cache(maxsize=1024)(bare)
+
+
 def _letters(level: list[_Character]) -> _Letters:
     found = bytearray()
     places: list[int] = []
     for place, character in enumerate(level):
-        own = bare(character.text)
+        own = _bare(character.text)
         found += own
         places += [place] * len(own)
     return _Letters(bytes(found), places)

@@ -43,6 +43,9 @@ SHORTEST_SPELLED: Final = 10
 SHORTEST_OF_LETTERS: Final = 20
 """Letters; likewise for a secret without a digit, such as ``no-key-required``: it may be ordinary words."""
 
+LOOKED_AT_ONCE: Final = 65_536
+"""Characters of a text that are looked at closely at once: each takes some 200 bytes meanwhile."""
+
 
 class Secrets:
     """A set of secrets and the spellings in which they are recognised.
@@ -126,8 +129,13 @@ class Secrets:
             while at >= 0:
                 yield at, at + len(form)
                 at = text.find(form, at + 1)
-        if self._forms.spelled and any(self._forms.may_be_in(bare(plain)) for plain in unescaped(text)):
-            yield from (span for level in levels(text) for span in self._forms.spans(level))
+        forms = self._forms
+        step = max(LOOKED_AT_ONCE, 3 * forms.overlap)
+        for start in range(0, len(text) if forms.spelled else 0, step):
+            part = text[start : start + step + forms.overlap]
+            if any(forms.may_be_in(bare(plain)) for plain in unescaped(part)):
+                spans = (span for level in levels(part) for span in forms.spans(level))
+                yield from ((start + first, start + last) for first, last in spans)
 
 
 # ── the process's own ─────────────────────────────────────────────────────────────────────────────────────────────

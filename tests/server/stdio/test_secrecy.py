@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -90,6 +91,27 @@ def test_a_text_without_secrets_costs_little() -> None:
     for _ in range(1000):
         assert registry.scrub(text) is text
     assert time.process_time() - begun < 1
+
+
+def test_a_long_run_of_backslashes_costs_little() -> None:
+    text = "\\" * 50_000
+    begun = time.process_time()
+    assert scrubbed(text) == text
+    assert time.process_time() - begun < 2
+
+
+def test_a_secret_in_a_long_text_costs_little_memory_and_is_found_wherever_it_stands() -> None:
+    registry = Secrets()
+    registry.add(SECRET)
+    tracemalloc.start()
+    try:
+        for before in (0, 65_530, 130_000):
+            lines = "word " * (before // 5) + "." * (before % 5), "word " * 100_000
+            for form in (SECRET, SECRET.encode().hex()):
+                assert registry.scrub(form.join(lines)) == HIDDEN.join(lines)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("form", [SECRET, quote(SECRET, safe=""), SECRET.encode().hex(), json.dumps(SECRET)[1:-1]])

@@ -1,11 +1,12 @@
 # Everything a checkout needs. Only make and a Python 3.11 or later have to be there; all else lands in .venv.
 #
 #   make test PYTHON=/usr/bin/python3.12    names the Python to use
-#   make test WORKERS=4                     runs the tests in so many processes instead of one for each core
+#   make test WORKERS=2                     runs the tests in so many processes instead of four
 #   make lock UPGRADE=1                     moves the locks to the newest versions that fit
 
 PYTHON = python3 python3.14 python3.13 python3.12 python3.11 python
-WORKERS = auto
+# Tests wait for sockets and other processes half of their time: two for each of two cores.
+WORKERS = 4
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 # The tests start hundreds of processes. Without compiled files each of them compiles all of kimi-mcp anew.

@@ -27,15 +27,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory, side by side.")
     parser.add_argument("--only", metavar="NAME", choices=BENCHMARKS, help=f"one of {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter streams")
-    said = parser.parse_args()
+    arguments = parser.parse_args()
     if not Path("/proc/self/stat").exists():
         sys.exit("The benchmarks read CPU and memory of a process from /proc: they need Linux.")
     start = time.monotonic()
     rows: list[Row] = []
     for name, benchmark in BENCHMARKS.items():
-        if said.only in (None, name):
+        if arguments.only in (None, name):
             print(f"{name} …", file=sys.stderr, flush=True)
-            rows += benchmark.measure(quick=said.quick)
+            rows += benchmark.measure(quick=arguments.quick)
     print(table(rows))
     print(
         f"\nPython {sys.version.split()[0]}, {os.cpu_count()} cores, {time.monotonic() - start:.0f} s. Medians; each "

@@ -58,8 +58,8 @@ def _usage(tokens: int) -> bytes:
 def _calls(calls: list[tuple[str, dict[str, str]]]) -> bytes:
     listed = [
         {"index": n, "id": f"functions.{name}:{n}", "type": "function",
-         "function": {"name": name, "arguments": json.dumps(said)}}
-        for n, (name, said) in enumerate(calls)
+         "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for n, (name, arguments) in enumerate(calls)
     ]  # fmt: skip
     return _event({"delta": {"tool_calls": listed}})
 
@@ -70,7 +70,7 @@ def _end(finish: str, tokens: int) -> bytes:
 
 
 def _reply(body: bytes, agents: int, steps: int, played: bytes) -> tuple[bytes, str]:
-    """What is said at the end of an answer, and its finish reason."""
+    """The last events of an answer, and its finish reason."""
     turns = body.count(b'"role":"assistant"')
     if b'"assign_task"' in body.partition(b'"tools":')[2]:
         if turns:
@@ -114,12 +114,12 @@ class _Connection(asyncio.Protocol):
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_MODELS)
             self._transport.write(head + _MODELS)
             return
-        asked = _ASKED.search(body)
-        assert asked is not None
-        agents, steps, tokens, rate = (int(asked[n]) for n in (1, 2, 4, 5))
-        said, finish = _reply(body, agents, steps, asked[0])
-        ending = said + _end(finish, tokens)
-        due = began + float(asked[3])
+        swarm = _ASKED.search(body)
+        assert swarm is not None
+        agents, steps, tokens, rate = (int(swarm[n]) for n in (1, 2, 4, 5))
+        last, finish = _reply(body, agents, steps, swarm[0])
+        ending = last + _end(finish, tokens)
+        due = began + float(swarm[3])
         if rate:
             self._timer = self._loop.call_at(due, self._begin, tokens, 1 / rate, due, ending)
         else:

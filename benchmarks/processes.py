@@ -43,8 +43,8 @@ class Process:
 
     def cpu_s(self) -> float:
         """CPU seconds that it has used so far."""
-        said = Path(f"/proc/{self._process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        return (int(said[11]) + int(said[12])) / _TICKS
+        text = Path(f"/proc/{self._process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(text[11]) + int(text[12])) / _TICKS
 
     def memory_mb(self) -> float:
         """Megabytes of memory that it holds (resident)."""
@@ -55,8 +55,8 @@ class Process:
         return self._status_mb("VmHWM:")
 
     def _status_mb(self, field: str) -> float:
-        said = Path(f"/proc/{self._process.pid}/status").read_text("utf-8")
-        return next(int(line.split()[1]) for line in said.splitlines() if line.startswith(field)) * 1024 / 1e6
+        text = Path(f"/proc/{self._process.pid}/status").read_text("utf-8")
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(field)) * 1024 / 1e6
 
     def close(self) -> None:
         """Close its stdin and wait until it has gone."""
@@ -151,7 +151,7 @@ class Source:
 
 
 def ours(source: Source = Source(), *, at_once: int = 16, module: str = "kimi_mcp", **more: str) -> Server:
-    """``kimi-mcp serve``, told to ask there, with a data folder of its own; ``more`` are variables besides."""
+    """``kimi-mcp serve``, pointed there, with a data folder of its own; ``more`` are variables besides."""
     folder = TemporaryDirectory(prefix="kimi-mcp-bench-")
     environment = {
         "KIMI_DATA_DIR": folder.name,

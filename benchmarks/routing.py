@@ -58,7 +58,7 @@ def packed() -> dict[str, str]:
     def text(among: list[str], *, share: float = 1, between: str = " ") -> str:
         made = ""
         while len(made) < PACKED_CHARS:
-            made += _said(dice.choice(among), dice, share) + between
+            made += _sentence(dice.choice(among), dice, share) + between
         return made[:PACKED_CHARS]
 
     return {
@@ -91,16 +91,16 @@ def _rows() -> dict[str, Any]:
 
 def _phrases() -> Iterator[str]:
     for tool in _rows()["tools"].values():
-        for said in tool["signs"].values():
-            yield from (phrase.removeprefix("^") for phrase in said)
+        for phrases in tool["signs"].values():
+            yield from (phrase.removeprefix("^") for phrase in phrases)
 
 
-def _said(phrase: str, dice: random.Random, share: float) -> str:
+def _sentence(phrase: str, dice: random.Random, share: float) -> str:
     """A phrase as somebody could say it, or the first part of it."""
     slots = phrase.split()
     words = [dice.choice(slot.removesuffix("?").split("|")) for slot in slots[: max(1, round(share * len(slots)))]]
-    said = ["some of it" if word == ".." else word.replace("#", "25").replace("*", "s") for word in words]
-    return ("" if phrase[0] > "\u2fff" else " ").join(said)
+    spoken = ["some of it" if word == ".." else word.replace("#", "25").replace("*", "s") for word in words]
+    return ("" if phrase[0] > "\u2fff" else " ").join(spoken)
 
 
 def _median_us(text: str, images: int = 0, videos: int = 0, *, rounds: int) -> float:

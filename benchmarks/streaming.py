@@ -59,6 +59,6 @@ def _raw(source: processes.Source, length: int) -> float:
     prompt = tokens.prompt(length, RATE)
     reader = processes.Process("-m", "benchmarks.raw_reader", source.base_url, str(STREAMS), prompt)
     with processes.closing([reader]):
-        said = json.loads(reader.output.readline())
-        assert said["events"] >= STREAMS * length
-        return said["cpu_s"] * 1e6 / (STREAMS * length)
+        report = json.loads(reader.output.readline())
+        assert report["events"] >= STREAMS * length
+        return report["cpu_s"] * 1e6 / (STREAMS * length)

@@ -64,8 +64,8 @@ class _Tools:
 
 
 def _memory_mb() -> float:
-    said = Path("/proc/self/status").read_text("utf-8")
-    return next(int(line.split()[1]) for line in said.splitlines() if line.startswith("VmRSS:")) * 1024 / 1e6
+    text = Path("/proc/self/status").read_text("utf-8")
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) * 1024 / 1e6
 
 
 class _Peak:
@@ -87,12 +87,12 @@ class _Peak:
         return max(self.mb, _memory_mb()) - self.before
 
 
-async def _one(asked: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> dict[str, Any]:
-    run = Run(caller="a benchmark", tool="kimi_swarm", prompt=asked["prompt"])
+async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> dict[str, Any]:
+    run = Run(caller="a benchmark", tool="kimi_swarm", prompt=request["prompt"])
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
-    call = SwarmCall(prompt=asked["prompt"])
+    call = SwarmCall(prompt=request["prompt"])
     pace = SwarmConcurrency(PLACES, LaunchSchedule(every_s=0))
-    steps = None if asked["journal"] else PassingSteps()
+    steps = None if request["journal"] else PassingSteps()
     runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=pace, toolbox=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -105,8 +105,8 @@ async def _one(asked: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> dict
 
 
 async def _serve(url: str, folder: str) -> None:
-    told = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": url, "KIMI_MAX_CONCURRENCY": str(PLACES)}
-    pipeline = Pipeline(read_settings({**told, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
+    settings = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": url, "KIMI_MAX_CONCURRENCY": str(PLACES)}
+    pipeline = Pipeline(read_settings({**settings, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
     journal = RunStore(Path(folder))
     async with anyio.create_task_group() as tasks:
         runs = Runs(tasks, journal)

@@ -11,9 +11,9 @@ from kimi_mcp.runs import Runs
 from kimi_mcp.server.entry_point import serve
 
 
-async def _nothing(self: Runs, *said: Any, **named: Any) -> None:
+async def _nothing(self: Runs, *arguments: Any, **named: Any) -> None:
     """Nobody had given up on any run; nothing is written down of one."""
-    del self, said, named
+    del self, arguments, named
 
 
 Runs.write = Runs.write_end = Runs.rejoin = _nothing

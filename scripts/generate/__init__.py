@@ -64,11 +64,11 @@ def renewed(text: str, file: str) -> str:
     return text
 
 
-def main(said: Sequence[str] | None = None, root: Path = ROOT) -> int:
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Write what is stale, or with ``--check`` name it; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.generate", description="Renews the generated documents.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where something is stale")
-    check: bool = parser.parse_args(said).check
+    check: bool = parser.parse_args(arguments).check
     try:
         old = {file: (root / file).read_text("utf-8") for file, _, _ in PLACES}
         new = {file: renewed(text, file) for file, text in old.items()}

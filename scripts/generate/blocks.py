@@ -26,7 +26,7 @@ def registry() -> str:
 
 def tools() -> str:
     """What each tool is for."""
-    rows = [(f"`{tool.name}`", told.summary, told.when, told.when_not) for tool, told in listed_tools(load_skill())]
+    rows = [(f"`{tool.name}`", entry.summary, entry.when, entry.when_not) for tool, entry in listed_tools(load_skill())]
     return table(("tool", "what it does", "use it for", "not for"), rows)
 
 
@@ -81,7 +81,7 @@ def rules() -> str:
 
 def models() -> str:
     """Every model, whoever serves it."""
-    head = ("model", "released", "modes", "allowed temperature / top_p", "context", "output unless said", "facts of")
+    head = ("model", "released", "modes", "allowed temperature / top_p", "context", "default output", "facts of")
     return table(head, [_model(model) for model in catalogue.load().models.values()])
 
 
@@ -203,9 +203,9 @@ def modes() -> str:
 
 
 def _values(model: Model, mode: Mode) -> str:
-    said = ", ".join(f"{name} {value:g}" for name, value in ((model.fixed or {}).get(mode) or {}).items())
+    values = ", ".join(f"{name} {value:g}" for name, value in ((model.fixed or {}).get(mode) or {}).items())
     efforts = f"; effort {', '.join(model.efforts)}" if model.efforts else ""
-    return (said or "not published") + efforts
+    return (values or "not published") + efforts
 
 
 def video() -> str:
@@ -242,7 +242,7 @@ def mistakes() -> str:
 def hosts() -> str:
     """Every host that kimi-mcp installs itself into."""
     rows = [
-        (each.name, f"`kimi-mcp install {each.id}`", each.keys.told.replace("NAME", "the key's variable"))
+        (each.name, f"`kimi-mcp install {each.id}`", each.keys.hint.replace("NAME", "the key's variable"))
         for each in install.load_hosts().values()
     ]
     return table(("host", "command", "how the key gets there"), rows)
@@ -272,4 +272,4 @@ def _needs(needs: selfhost.Needs) -> str:
         (needs.ram_gb, f"{needs.ram_gb:,} GB of main memory"),
         (needs.together_gb, f"{needs.together_gb:,} GB of both together"),
     )
-    return ", ".join(said for needed, said in parts if needed)
+    return ", ".join(text for needed, text in parts if needed)

@@ -69,9 +69,9 @@ def test_the_check_names_the_stale_file_and_the_command_and_writes_nothing(
 
     assert main(["--check"], tmp_path) == 1
 
-    said = capsys.readouterr().err
-    assert "docs/reference/settings.md" in said
-    assert "python -m scripts.generate" in said
+    printed = capsys.readouterr().err
+    assert "docs/reference/settings.md" in printed
+    assert "python -m scripts.generate" in printed
     assert file.read_text("utf-8") == stale
 
 
@@ -125,11 +125,11 @@ def test_no_block_asks_for_the_day() -> None:
         assert not re.search(r"\btoday\(|\bnow\(|\btime\.", file.read_text("utf-8")), file.name
 
 
-def test_the_errors_tell_of_reserved_codes_only_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_errors_page_lists_reserved_codes_only_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Reserved" not in codes.error_codes()
     monkeypatch.setattr(codes, "_code_in_use", lambda package: ["RunNotFound"])
-    told, _, reserved = codes.error_codes().partition("\n\nReserved, and raised by nothing yet: ")
-    assert set(re.findall(r"(?m)^\| `(\w+)`", told)) == {"run_not_found"}
+    named, _, reserved = codes.error_codes().partition("\n\nReserved, and raised by nothing yet: ")
+    assert set(re.findall(r"(?m)^\| `(\w+)`", named)) == {"run_not_found"}
     assert set(re.findall("`(.+?)`", reserved)) == set(get_args(Code)) - {"run_not_found"}
 
 
@@ -169,11 +169,11 @@ def test_a_page_has_lines_that_fit_an_editor(path: Path) -> None:
 
 
 def test_every_rule_that_a_page_names_is_one() -> None:
-    told = re.findall(r"`([a-z]+(?:-[a-z]+)+)`", page("reference/policy") + page("troubleshooting"))
-    assert set(told) - {"moonshot-cn"} <= set(policy.load_rules())
+    named = re.findall(r"`([a-z]+(?:-[a-z]+)+)`", page("reference/policy") + page("troubleshooting"))
+    assert set(named) - {"moonshot-cn"} <= set(policy.load_rules())
 
 
-def test_every_error_code_is_told() -> None:
+def test_every_error_code_is_documented() -> None:
     for code in get_args(Code):
         assert f"`{code}`" in page("reference/errors")
 

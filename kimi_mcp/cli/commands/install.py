@@ -189,7 +189,7 @@ def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequen
     if taken:
         page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE says otherwise.", "quiet")
     for variable in kept_out(host, given):
-        page.line(_told(host, variable, given), "quiet")
+        page.line(_key_hint(host, variable, given), "quiet")
     page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
 
 
@@ -216,17 +216,17 @@ def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[
     """What a person does now."""
     steps: list[str] = []
     for variable in done.keys:
-        steps.append(_told(host, variable, given))
+        steps.append(_key_hint(host, variable, given))
         if host.keys.way == "plain" and variable not in done.in_clear:
             steps.append(f"No key was written. To have it there: kimi-mcp install {host.id} --env {variable}=YOUR_KEY")
     return [*steps, host.next]
 
 
-def _told(host: HostRow, variable: str, given: Mapping[str, str]) -> str:
+def _key_hint(host: HostRow, variable: str, given: Mapping[str, str]) -> str:
     """What a person does for a key; who gave its value is told that it was not taken."""
     from kimi_mcp.cli.install import kept_out
 
-    told = host.keys.told.replace("NAME", variable)
+    hint = host.keys.hint.replace("NAME", variable)
     if variable not in kept_out(host, given):
-        return told
-    return f"The value of {variable} was not written: {host.name}'s file is no place for it. {told}"
+        return hint
+    return f"The value of {variable} was not written: {host.name}'s file is no place for it. {hint}"

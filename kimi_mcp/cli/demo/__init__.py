@@ -44,7 +44,7 @@ class DemoAct:
     settings: Mapping[str, str]
     """What the server's environment says beside the upstream."""
     reads: bool = False
-    """Whether its scenes read files: the server's roots are the examples and the desk then."""
+    """Whether its scenes read files: the server's roots are the examples and the demo folder then."""
     tools: bool = False
     """Whether its sub-agents have the tools of the demo's library."""
     scenes: tuple[Scene, ...]
@@ -104,7 +104,7 @@ async def play() -> bool:
     page.line("The answers are the simulator's, made of what it received; all else is real.", "quiet")
     stages: list[Stage] = []
     with tempfile.TemporaryDirectory(prefix="kimi-mcp-demo-") as folder, tempfile.TemporaryFile("w+") as errors:
-        desk = _desk(folder)
+        files = _files_folder(folder)
         numbers = itertools.count(1)
         for act in ACTS:
             if act.reads and media.missing():
@@ -114,30 +114,30 @@ async def play() -> bool:
                 upstream = {"KIMI_PROVIDER": act.provider, "KIMI_BASE_URL": sim.base_url}
                 settings = {**upstream, "KIMI_DATA_DIR": folder, **act.settings}
                 if act.reads:
-                    settings["KIMI_ROOTS"] = os.pathsep.join((str(media.EXAMPLES), str(desk)))
+                    settings["KIMI_ROOTS"] = os.pathsep.join((str(media.EXAMPLES), str(files)))
                 if act.tools:
-                    settings["KIMI_SWARM_MCP"] = swarms.servers(desk)
+                    settings["KIMI_SWARM_MCP"] = swarms.servers(files)
                 environment = _environment(settings)
                 with page.waiting("starting the server …"):
                     client = await stack.enter_async_context(_host(environment, act.mode, errors))
-                stages.append(Stage(sim=sim, client=client, page=page, desk=desk, environment=environment))
+                stages.append(Stage(sim=sim, client=client, page=page, folder=files, environment=environment))
                 for scene in act.scenes:
                     await _play_one(stages[-1], scene, next(numbers))
-        said = _said_by_server(errors)
+        log = _server_log(errors)
     held, failed = sum(stage.held for stage in stages), [one for stage in stages for one in stage.failed]
     failed += _unplayed(page)
-    _close(page, held, failed, said, time.monotonic() - began)
+    _close(page, held, failed, log, time.monotonic() - began)
     return not failed
 
 
-def _desk(folder: str) -> Path:
-    desk = Path(folder).resolve() / "desk"
-    desk.mkdir()
-    return desk
+def _files_folder(folder: str) -> Path:
+    files = Path(folder).resolve() / "files"
+    files.mkdir()
+    return files
 
 
 def _unplayed(page: Printer) -> list[str]:
-    """The scenes that could not play because their picture or clip is not there; said, and counted as failed."""
+    """The scenes that could not play because their picture or clip is not there; printed, and counted as failed."""
     absent = media.missing()
     if not absent:
         return []
@@ -181,12 +181,12 @@ async def _host(environment: Mapping[str, str], mode: str, errors: IO[str]) -> A
         yield client
 
 
-def _said_by_server(errors: IO[str]) -> list[str]:
+def _server_log(errors: IO[str]) -> list[str]:
     errors.seek(0)
     return errors.read().splitlines()
 
 
-def _close(page: Printer, held: int, failed: list[str], said: list[str], seconds: float) -> None:
+def _close(page: Printer, held: int, failed: list[str], log: list[str], seconds: float) -> None:
     page.line()
     if not failed:
         page.mark("ok", f"All {held} steps held, in {seconds:.1f} s.", "ok")
@@ -195,5 +195,5 @@ def _close(page: Printer, held: int, failed: list[str], said: list[str], seconds
     page.mark("bad", f"{len(failed)} of {held + len(failed)} steps did not hold:")
     for sentence in failed:
         page.row("", sentence)
-    for line in said[-10:]:
+    for line in log[-10:]:
         page.row("server", line, "quiet")

@@ -1,8 +1,6 @@
 """A small MCP server for the demo's sub-agents: one tool that looks a thing up. I/O: JSON lines on stdio, nothing else.
 
-``python -m kimi_mcp.cli.demo.library``. Written by hand, as a server in any other language would be: what the demo
-shows
-needs no help from our own code on the other end.
+``python -m kimi_mcp.cli.demo.library``. Written by hand and without our own code, as a foreign server would be.
 """
 
 from __future__ import annotations
@@ -34,8 +32,8 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
     if method == "tools/list":
         return {"tools": [LOOK_UP]}
     if method == "tools/call":
-        said = SHELVES.get(params["arguments"].get("city", ""), "Nothing is known of that.")
-        return {"content": [{"type": "text", "text": said}], "isError": False}
+        text = SHELVES.get(params["arguments"].get("city", ""), "Nothing is known of that.")
+        return {"content": [{"type": "text", "text": text}], "isError": False}
     return {}
 
 

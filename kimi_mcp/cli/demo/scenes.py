@@ -35,79 +35,79 @@ async def introduction(stage: Stage) -> None:
     names = [tool.name for tool in listed.tools]
     size = len(listed.model_dump_json(by_alias=True, exclude_none=True))
     server = stage.client.server_info
-    told = "says nothing of itself" if server is None else f"{server.name} {server.version}"
-    stage.page.row("server", f"{told}, protocol {stage.client.protocol_version}")
+    name = "has no name" if server is None else f"{server.name} {server.version}"
+    stage.page.row("server", f"{name}, protocol {stage.client.protocol_version}")
     stage.page.row("tools", ", ".join(names))
     stage.holds("Every tool that is built is listed, within 12 kB.", names == list(TOOLS) and size < 12_000, names)
 
 
 async def thinking(stage: Stage) -> None:
     """A question that needs thought."""
-    told = await stage.call("kimi_think", prompt=RIDDLE)
+    reply = await stage.call("kimi_think", prompt=RIDDLE)
     messages = stage.body.get("messages")
     stage.holds("The prompt arrived verbatim, as the only message.", _only(messages, RIDDLE), messages)
     stage.holds("It was streamed, and asked for once.", stage.body.get("stream") is True and len(stage.chats) == 1)
-    stage.holds("The model thought before it answered.", bool(told.reasoning), told.result["status"])
-    stage.holds("The text is the answer, and nothing else.", told.text == told.result["answer"] != "", told.text)
+    stage.holds("The model thought before it answered.", bool(reply.reasoning), reply.result["status"])
+    stage.holds("The text is the answer, and nothing else.", reply.text == reply.result["answer"] != "", reply.text)
 
 
 async def instant(stage: Stage) -> None:
     """A question that needs none."""
-    told = await stage.call("kimi_instant", prompt="Translate to French: good morning", system="Answer in one line.")
-    said = stage.body.get("thinking")
-    stage.holds("Thinking was switched off upstream.", said == {"type": "disabled"}, said)
+    reply = await stage.call("kimi_instant", prompt="Translate to French: good morning", system="Answer in one line.")
+    sent = stage.body.get("thinking")
+    stage.holds("Thinking was switched off upstream.", sent == {"type": "disabled"}, sent)
     roles = [message["role"] for message in stage.body.get("messages", ())]
     stage.holds("The system prompt went along, because it was asked for.", roles == ["system", "user"], roles)
-    stage.holds("It answered at once, without reasoning.", not told.reasoning, told.reasoning)
+    stage.holds("It answered at once, without reasoning.", not reply.reasoning, reply.reasoning)
 
 
 async def adjusted(stage: Stage) -> None:
     """A temperature that the model does not take."""
-    told = await stage.call("kimi_think", prompt="Name three uses of a paperclip.", temperature=0.3)
+    reply = await stage.call("kimi_think", prompt="Name three uses of a paperclip.", temperature=0.3)
     sent = stage.body.get("temperature", 1.0)
     stage.holds("0.3 never went upstream; the provider would have answered HTTP 400.", sent == 1.0, sent)
-    stage.holds("The change is reported, not silent.", told.rules == ["temperature-fixed"], told.rules)
-    stage.holds("The text says so too.", "temperature-fixed" in told.text, told.text)
+    stage.holds("The change is reported, not silent.", reply.rules == ["temperature-fixed"], reply.rules)
+    stage.holds("The text says so too.", "temperature-fixed" in reply.text, reply.text)
 
 
 async def structured(stage: Stage) -> None:
     """An answer that must fit a schema."""
-    told = await stage.call("kimi_instant", prompt="Who wrote Middlemarch?", response_schema=PERSON)
-    parsed = cast("object", told.result["parsed"])
+    reply = await stage.call("kimi_instant", prompt="Who wrote Middlemarch?", response_schema=PERSON)
+    parsed = cast("object", reply.result["parsed"])
     fits = isinstance(parsed, dict) and {*cast("dict[str, Any]", parsed)} == {"name", "born"}
-    stage.holds("The answer came as a value that fits the schema.", fits, told.text)
+    stage.holds("The answer came as a value that fits the schema.", fits, reply.text)
     form = stage.body.get("response_format", {}).get("type")
     stage.holds("The provider was asked for that form.", form == "json_schema", form)
 
 
 async def refused(stage: Stage) -> None:
     """A provider that the operator did not allow."""
-    told = await stage.call("kimi_think", prompt="Summarise our payroll.", provider="openrouter")
-    error = told.error
-    stage.holds("The policy refused it.", error.get("rule") == "provider-allowed" and told.is_error, error)
+    reply = await stage.call("kimi_think", prompt="Summarise our payroll.", provider="openrouter")
+    error = reply.error
+    stage.holds("The policy refused it.", error.get("rule") == "provider-allowed" and reply.is_error, error)
     stage.holds("Not a byte of it left this machine.", not stage.sim.requests, len(stage.sim.requests))
 
 
 async def cut_off(stage: Stage) -> None:
     """A thought so long that no room was left for the answer."""
     stage.sim.play(Step(length_in_reasoning=True))
-    told = await stage.call("kimi_think", prompt="Count every prime below a million.", max_tokens=20_000)
-    error, reasoning = told.error, told.reasoning
-    stage.holds("It is no success, and says why.", error.get("code") == "answer_cut_off" and told.is_error, error)
+    reply = await stage.call("kimi_think", prompt="Count every prime below a million.", max_tokens=20_000)
+    error, reasoning = reply.error, reply.reasoning
+    stage.holds("It is no success, and says why.", error.get("code") == "answer_cut_off" and reply.is_error, error)
     stage.holds("The reasoning that was paid for is kept.", reasoning.get("chars", 0) > 0, reasoning)
-    stage.holds("The mend names the argument.", "max_tokens" in error.get("fix", ""), error)
+    stage.holds("The fix names the argument.", "max_tokens" in error.get("fix", ""), error)
 
 
 async def retried(stage: Stage) -> None:
     """A provider that is out of breath: 429, then an answer."""
     stage.sim.play(Step(status=429, error_type="engine_overloaded_error", retry_after=0.05))
-    told = await stage.call("kimi_instant", prompt="Is it still there?")
+    reply = await stage.call("kimi_instant", prompt="Is it still there?")
     statuses = [request.status for request in stage.chats]
     stage.page.row("upstream", " then ".join(f"HTTP {status}" for status in statuses))
-    attempts = told.result["timing"]["attempts"]
+    attempts = reply.result["timing"]["attempts"]
     stage.holds("It was asked again, once, with the very same body.",
                 statuses == [429, 200] and stage.chats[0].body == stage.chats[1].body, statuses)  # fmt: skip
-    stage.holds("The result tells of both attempts.", attempts == 2 and not told.is_error, attempts)
+    stage.holds("The result tells of both attempts.", attempts == 2 and not reply.is_error, attempts)
 
 
 async def impatient(stage: Stage) -> None:
@@ -116,7 +116,7 @@ async def impatient(stage: Stage) -> None:
 
     gate, prompt = "a slow thought", "Why is there something rather than nothing?"
     stage.sim.play(Step(gate=gate, gate_at="reasoning"))
-    stage.asked("kimi_think", {"prompt": prompt})
+    stage.show_call("kimi_think", {"prompt": prompt})
     gave_up = False
     try:
         await stage.client.call_tool("kimi_think", {"prompt": prompt}, read_timeout_seconds=PATIENCE_S)
@@ -128,9 +128,9 @@ async def impatient(stage: Stage) -> None:
     run_id, state, *_ = latest.text.split()
     stage.holds("The run goes on without its host.", gave_up and state == "running", latest.text)
     stage.sim.open_gate(gate)
-    told = await stage.call("kimi_run", run_id=run_id)
-    whole = told.result["status"] == "completed" and prompt in told.result["answer"]
-    stage.holds("The whole answer was fetched afterwards.", whole, told.result["status"])
+    reply = await stage.call("kimi_run", run_id=run_id)
+    whole = reply.result["status"] == "completed" and prompt in reply.result["answer"]
+    stage.holds("The whole answer was fetched afterwards.", whole, reply.result["status"])
     stage.holds("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
 
 
@@ -138,7 +138,7 @@ async def cancelled(stage: Stage) -> None:
     """A user who changes their mind."""
     gate, prompt = "a long answer", "Write me a novel."
     stage.sim.play(Step(gate=gate, gate_at="content"))
-    stage.asked("kimi_think", {"prompt": prompt})
+    stage.show_call("kimi_think", {"prompt": prompt})
     run_id, cancelled_at = "", 0.0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stage.client.call_tool, "kimi_think", {"prompt": prompt})
@@ -150,9 +150,9 @@ async def cancelled(stage: Stage) -> None:
     await stage.sim.client_gone(within=SCENE_S)
     took = time.monotonic() - cancelled_at
     stage.holds("The upstream request was closed within a second.", took < 1, f"{took:.1f} s")
-    told = await stage.call("kimi_run", run_id=run_id, action="status")
-    kept = told.result["status"] == "cancelled" and bool(told.reasoning) and told.result["answer"] != ""
-    stage.holds("What had arrived until then is kept.", kept, told.result["status"])
+    reply = await stage.call("kimi_run", run_id=run_id, action="status")
+    kept = reply.result["status"] == "cancelled" and bool(reply.reasoning) and reply.result["answer"] != ""
+    stage.holds("What had arrived until then is kept.", kept, reply.result["status"])
 
 
 async def _begun(stage: Stage) -> str:
@@ -166,15 +166,15 @@ async def _begun(stage: Stage) -> str:
 
 
 async def strict(stage: Stage) -> None:
-    """An older host, at a server that refuses instead of mending."""
+    """An older host, at a server that refuses instead of adjusting."""
     stage.page.row("server", f"KIMI_POLICY=strict, protocol {stage.client.protocol_version}")
-    told = await stage.call("kimi_instant", prompt="Say hello.", temperature=1.0)
-    error = told.error
-    stage.holds("The wrong temperature was refused, and the mend says which is right.",
+    reply = await stage.call("kimi_instant", prompt="Say hello.", temperature=1.0)
+    error = reply.error
+    stage.holds("The wrong temperature was refused, and the fix says which is right.",
                 error.get("rule") == "temperature-fixed" and "0.6" in error.get("fix", ""), error)  # fmt: skip
     stage.holds("The simulator was not asked.", not stage.chats, len(stage.chats))
-    told = await stage.call("kimi_instant", prompt="Say hello.", temperature=0.6)
-    stage.holds("The right one passes.", told.result["status"] == "completed", told.result["status"])
+    reply = await stage.call("kimi_instant", prompt="Say hello.", temperature=0.6)
+    stage.holds("The right one passes.", reply.result["status"] == "completed", reply.result["status"])
 
 
 def _only(messages: Any, prompt: str) -> bool:

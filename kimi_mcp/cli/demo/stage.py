@@ -28,7 +28,7 @@ class ToolReply:
     result: Mapping[str, Any]
     """The structured result."""
     is_error: bool
-    """Whether the host is told that it failed."""
+    """Whether it is marked as failed."""
 
     @property
     def error(self) -> Mapping[str, Any]:
@@ -56,10 +56,10 @@ class Stage:
     """The host's end."""
     page: Printer
     """Where people look."""
-    desk: Path
+    folder: Path
     """A folder of the demo's own, in which scenes put files."""
     environment: Mapping[str, str]
-    """What its server was told: another one with the same is one more server of the same host."""
+    """The variables of its server: another one with the same is one more server of the same host."""
     failed: list[str] = field(default_factory=list[str])
     """Every sentence that did not hold."""
     held: int = 0
@@ -77,20 +77,22 @@ class Stage:
 
     async def call(self, tool: str, **arguments: Any) -> ToolReply:
         """Call a tool as a host does, and show what was asked and what came back."""
-        self.asked(tool, arguments)
+        self.show_call(tool, arguments)
         with self.page.waiting(f"{tool} …"):
             answer = await self.client.call_tool(tool, arguments)
         text = "".join(getattr(block, "text", "") for block in answer.content)
-        told = ToolReply(
+        reply = ToolReply(
             text=text, result=cast("Mapping[str, Any]", answer.structured_content), is_error=bool(answer.is_error)
         )
-        self._show(told)
-        return told
+        self._show(reply)
+        return reply
 
-    def asked(self, tool: str, arguments: Mapping[str, Any]) -> None:
+    def show_call(self, tool: str, arguments: Mapping[str, Any]) -> None:
         """Show a call."""
-        said = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
-        self.page.row("asked", f"{tool}({said})", "name")
+        shown_arguments = ", ".join(
+            f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items()
+        )
+        self.page.row("asked", f"{tool}({shown_arguments})", "name")
 
     def holds(self, what: str, truth: bool, instead: object = None) -> None:
         """Show and count a sentence that must be true; where it is not, what is so instead."""
@@ -100,19 +102,19 @@ class Stage:
         else:
             self.failed.append(what)
 
-    def _show(self, told: ToolReply) -> None:
-        result, error = told.result, told.error
+    def _show(self, reply: ToolReply) -> None:
+        result, error = reply.result, reply.error
         for entry in result["policy"]:
             change = f"{entry['field']} {shown(entry['asked'])} → {shown(entry['sent'])}"
             self.page.row("policy", f"{entry['rule']}: {change}. {entry['why']}", entry["action"])
-        if told.reasoning:
-            self.page.row("reasoning", _short(told.reasoning["text"]), "quiet")
+        if reply.reasoning:
+            self.page.row("reasoning", _short(reply.reasoning["text"]), "quiet")
         if result["answer"]:
             self.page.row("answer", _short(result["answer"]))
         if result["parsed"] is not None:
             self.page.row("parsed", json.dumps(result["parsed"], ensure_ascii=False))
         if error:
-            self.page.row("error", f"{error['code']}: {error['message']}", "refuse" if told.is_error else "warn")
+            self.page.row("error", f"{error['code']}: {error['message']}", "refuse" if reply.is_error else "warn")
             self.page.row("fix", error["fix"])
 
 

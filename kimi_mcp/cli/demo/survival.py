@@ -36,31 +36,31 @@ async def continued(stage: Stage) -> None:
     """A question, and one that follows on it."""
     first = await stage.call("kimi_think", prompt="Name a prime between 20 and 30.")
     whole = await stage.call("kimi_run", run_id=first.result["run_id"], action="reasoning")
-    told = await stage.call("kimi_think", prompt="And the next one?", conversation_id=first.result["conversation_id"])
+    reply = await stage.call("kimi_think", prompt="And the next one?", conversation_id=first.result["conversation_id"])
     roles = [message["role"] for message in stage.body["messages"]]
     stage.holds("The first turn went along.", roles == ["user", "assistant", "user"], roles)
     replayed = stage.body["messages"][1].get("reasoning_content")
     exact = replayed == whole.result["page"]["text"]
     stage.holds("It went with its exact reasoning, byte for byte.", exact, replayed)
-    same = told.result["conversation_id"] == first.result["conversation_id"]
-    stage.holds("Both are turns of one conversation.", same, told.result["conversation_id"])
+    same = reply.result["conversation_id"] == first.result["conversation_id"]
+    stage.holds("Both are turns of one conversation.", same, reply.result["conversation_id"])
 
 
 async def survives(stage: Stage) -> None:
     """A server that is killed in the middle of an answer."""
     stage.sim.play(Step(reasoning="Where to begin …", content=BEGINNING, gate="the rest", gate_at="finish"))
     async with pipe(stage) as (process, send):
-        stage.asked("kimi_think", {"prompt": TALE})
+        stage.show_call("kimi_think", {"prompt": TALE})
         await send({"id": 2, "method": "tools/call", "params": {"name": "kimi_think", "arguments": {"prompt": TALE}}})
         run_id = await _written_down(stage)
         process.kill()
         await process.wait()
         stage.page.row("server", "killed: it could not say good-bye")
-    told = await stage.call("kimi_run", run_id=run_id)
-    error = told.error
+    reply = await stage.call("kimi_run", run_id=run_id)
+    error = reply.error
     stage.holds("The next server knows that it was stopped.", error.get("code") == "answer_cut_off", error)
-    kept = told.result["answer"] == BEGINNING and bool(told.reasoning)
-    stage.holds("What had arrived of answer and reasoning is kept.", kept, told.result["answer"])
+    kept = reply.result["answer"] == BEGINNING and bool(reply.reasoning)
+    stage.holds("What had arrived of answer and reasoning is kept.", kept, reply.result["answer"])
     stage.holds("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
 
 

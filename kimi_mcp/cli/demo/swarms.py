@@ -39,13 +39,15 @@ async def led(stage: Stage) -> None:
         stage.sim.play(Step(match=asks, tool_calls=(_call(TOOL, 0, city=city),), gate="all three"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_let_all_begin, stage)
-        told = await stage.call("kimi_swarm", prompt=TASK)
-        _show(stage, told)
-        swarm = told.result["swarm"]
+        reply = await stage.call("kimi_swarm", prompt=TASK)
+        _show(stage, reply)
+        swarm = reply.result["swarm"]
         stage.holds("All three worked at the same time.", len(swarm["agents"]) == len(SHELVES), swarm["agents"])
         sent = json.dumps([request.body for request in stage.chats], ensure_ascii=False)
         stage.holds(
-            "Each got what a real MCP server said.", all(said in sent for said in SHELVES.values()), "something else"
+            "Each got what a real MCP server returned.",
+            all(fact in sent for fact in SHELVES.values()),
+            "something else",
         )
         path = (swarm["steps"], swarm["critical_steps"], len(stage.chats))
         stage.holds("8 requests took as long as 4 in turn.", path == (2, 4, 8), path)
@@ -56,17 +58,17 @@ async def goes_on(stage: Stage) -> None:
     arguments = {"prompt": TELL, "items": list(SHELVES)}
     stage.sim.play(Step(match=Match(text="What is known of Oslo?"), gate="never"))
     async with pipe(stage) as (process, send):
-        stage.asked("kimi_swarm", arguments)
+        stage.show_call("kimi_swarm", arguments)
         await send({"id": 2, "method": "tools/call", "params": {"name": "kimi_swarm", "arguments": arguments}})
         run_id = await _two_done(stage)
         process.kill()
         await process.wait()
         stage.page.row("server", "killed: two agents had answered, Oslo's had not")
     asked = len(stage.chats)
-    told = await stage.call("kimi_run", run_id=run_id)
-    _show(stage, told)
-    states = [agent["status"] for agent in told.result["swarm"]["agents"]]
-    stage.holds("It came to its end.", told.result["status"] == "completed" and set(states) == {"completed"}, states)
+    reply = await stage.call("kimi_run", run_id=run_id)
+    _show(stage, reply)
+    states = [agent["status"] for agent in reply.result["swarm"]["agents"]]
+    stage.holds("It came to its end.", reply.result["status"] == "completed" and set(states) == {"completed"}, states)
     again = len(stage.chats) - asked
     stage.holds("Oslo was asked once more and the results put together: 2 requests.", again == 2, again)
 
@@ -75,8 +77,8 @@ def _call(name: str, number: int, /, **arguments: str) -> ScriptedCall:
     return ScriptedCall(name=name, arguments=json.dumps(arguments), id=f"functions.{name}:{number}")
 
 
-def _show(stage: Stage, told: ToolReply) -> None:
-    swarm = told.result["swarm"]
+def _show(stage: Stage, reply: ToolReply) -> None:
+    swarm = reply.result["swarm"]
     for agent in swarm["agents"]:
         tools = f", tool calls {agent['tool_calls']}" if agent["tool_calls"] else ""
         stage.page.row(agent["id"], f"{agent['name']}: {agent['status']}, steps {agent['steps']}{tools}", "quiet")

@@ -31,7 +31,7 @@ LAST = 0.9
 """Where on the axis a mark's text begins to stand before it: behind it there would be no room."""
 
 TITLE_CHARS = 200
-"""Characters of a task that are told of a lane that is not open."""
+"""Characters of a task that are shown of a closed lane."""
 
 CUT_CHARS = 40_000
 """Characters of one text that are shown; the journal has the rest."""
@@ -136,9 +136,9 @@ def _axis(seconds: float, tick: float) -> str:
 
 def _lane(lane: Lane, seconds: float) -> str:
     critical = " critical" if lane.critical else ""
-    told = f"{len(lane.requests)} step{'' if len(lane.requests) == 1 else 's'}"
+    steps = f"{len(lane.requests)} step{'' if len(lane.requests) == 1 else 's'}"
     calls = sum(bar.kind == "tool" for bar in lane.bars)
-    told += f" · {calls} tool call{'' if calls == 1 else 's'}" if calls else ""
+    steps += f" · {calls} tool call{'' if calls == 1 else 's'}" if calls else ""
     bars = "".join(_bar(bar, seconds) for bar in lane.bars)
     parts = [
         ("Task", lane.task),
@@ -151,7 +151,7 @@ def _lane(lane: Lane, seconds: float) -> str:
     return (
         f"<details class='lane{critical}' id='{_(lane.id)}'><summary>"
         f"<span class='who'>{_name(lane)}"
-        f"<small>{_id(lane)}<span class='state {_(lane.status)}'>{_(lane.status)}</span> · {_(told)}</small></span>"
+        f"<small>{_id(lane)}<span class='state {_(lane.status)}'>{_(lane.status)}</span> · {_(steps)}</small></span>"
         f"<span class='track'>{bars}</span></summary>"
         f"<div class='inside'>{texts}<h3>Steps · {_(sums)}</h3>"
         f"<div class='steps'>{''.join(_step(bar) for bar in lane.bars)}</div></div></details>"
@@ -173,10 +173,10 @@ def _id(lane: Lane) -> str:
 def _bar(bar: Bar, seconds: float) -> str:
     left, width = 100 * bar.start_s / seconds, 100 * (bar.end_s - bar.start_s) / seconds
     state = "" if bar.state == "done" else f" {bar.state}"
-    said = f"{bar.label}: {_seconds(bar.end_s - bar.start_s)}" + (f", {bar.why}" if bar.why else "")
+    title = f"{bar.label}: {_seconds(bar.end_s - bar.start_s)}" + (f", {bar.why}" if bar.why else "")
     return (
         f"<span class='bar {bar.kind}{state}' style='left: {left:.3f}%; width: {min(width, 100 - left):.3f}%' "
-        f"title='{_(said)}'></span>"
+        f"title='{_(title)}'></span>"
     )
 
 

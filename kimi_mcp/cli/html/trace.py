@@ -139,11 +139,11 @@ def trace(record: RunRecord, steps: Sequence[StepRecord]) -> Trace:
         return Trace(record=record, lanes=(_alone(record, seconds),), seconds=seconds)
     growing: dict[str, _GrowingLane] = {}
     for step in steps:
-        told = step.told
-        lane = growing.setdefault(str(told.get("agent", MAIN)), _GrowingLane())
-        lane.name = lane.name or str(told.get("name", ""))
-        lane.system = lane.system or str(told.get("system", ""))
-        lane.task = lane.task or str(told.get("task", ""))
+        info = step.told
+        lane = growing.setdefault(str(info.get("agent", MAIN)), _GrowingLane())
+        lane.name = lane.name or str(info.get("name", ""))
+        lane.system = lane.system or str(info.get("system", ""))
+        lane.task = lane.task or str(info.get("task", ""))
         lane.bars.append(_bar(step, record.started_at, seconds))
     statuses = _statuses(record)
     ordered = sorted(growing.items(), key=lambda one: _place(one[0]))
@@ -200,8 +200,8 @@ def _slowest(lanes: Sequence[Lane]) -> set[str]:
 
 
 def _bar(step: StepRecord, started_at: float, seconds: float) -> Bar:
-    told, result = step.told, step.result or {}
-    kind: BarKind = "tool" if told.get("kind") == "tool" else "request"
+    info, result = step.told, step.result or {}
+    kind: BarKind = "tool" if info.get("kind") == "tool" else "request"
     error: Mapping[str, Any] = result.get("error") or {}
     failed = bool(error) or bool(result.get("is_error"))
     start = step.began_at - started_at
@@ -215,11 +215,11 @@ def _bar(step: StepRecord, started_at: float, seconds: float) -> Bar:
     return Bar(
         key=step.key,
         kind=kind,
-        label=str(told.get("tool")) if kind == "tool" else f"step {told.get('step', '?')}",
+        label=str(info.get("tool")) if kind == "tool" else f"step {info.get('step', '?')}",
         start_s=max(0.0, start),
         end_s=max(start, end),
         state="unfinished" if step.result is None else "failed" if failed else "done",
-        asked=str(told.get("arguments", "")),
+        asked=str(info.get("arguments", "")),
         reasoning=str(result.get("reasoning") or ""),
         brought=str(result.get("text" if kind == "tool" else "answer") or ""),
         calls=tuple(str(call.get("name")) for call in calls),

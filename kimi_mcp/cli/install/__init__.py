@@ -152,12 +152,12 @@ def _changed(
 def _broken(host: HostRow, old: files.FileText, fault: InvalidJson) -> InvalidArguments:
     return InvalidArguments(
         f"{old.shown} is not the {KINDS[host.kind].name} that {host.name} reads: {fault}. It was left as it is.",
-        fix="Mend that place, then try again; or put in by hand what --print shows.",
+        fix="Fix that place, then try again; or put in by hand what --print shows.",
     )
 
 
 def _entry_of(value: Any, host: HostRow, name: str) -> Any:
-    return _at(value, (*host.servers, name))  # what stands on the way instead is told when it is to be changed
+    return _at(value, (*host.servers, name))  # anything else on the way is reported when it is to be changed
 
 
 def _taken(host: HostRow, name: str, old: files.FileText) -> InvalidArguments:

@@ -189,10 +189,10 @@ def _entry(
     return entry, fields
 
 
-def _is_text(said: str) -> bool:
+def _is_text(value: str) -> bool:
     """Whether it can be written: of bytes that are no UTF-8, Python makes signs that can't."""
     try:
-        said.encode("utf-8")
+        value.encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True

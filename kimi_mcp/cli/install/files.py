@@ -22,7 +22,7 @@ _LARGEST = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileText:
-    """What a file said when it was read."""
+    """A file as it was read."""
 
     path: Path
     """Where it lies: behind every link."""

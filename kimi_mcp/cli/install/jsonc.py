@@ -183,7 +183,7 @@ def with_value(text: str, path: NodePath, value: Any, *, comments: bool) -> str:
         if inner is None:
             return _put_in(text, here, step, _wrapped(path[done + 1 :], value), unit, line_end)
         here = inner
-        if here.value is None:  # null where something is to be held: as good as nothing, and mended where a host minds
+        if here.value is None:  # null where something is to be held: as good as nothing
             value = _wrapped(path[done + 1 :], value)
             break
     one_line = "\n" not in text[root.value_start : root.end]

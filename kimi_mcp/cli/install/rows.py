@@ -26,7 +26,7 @@ class Keys:
 
     way: KeyWay
     """Which of the ways."""
-    told: str
+    hint: str
     """What a person does for it; ``NAME`` stands for the variable."""
     form: str | None = None
     """With ``reference`` and ``input``: what stands in place of the key."""

@@ -39,7 +39,7 @@ class Fit:
     launch: str
     """The command that serves them."""
     settings: Mapping[str, str]
-    """What kimi-mcp is to be told afterwards."""
+    """The settings of kimi-mcp for it."""
 
     def as_json(self) -> dict[str, Any]:
         """The fit as ``--json`` prints it."""
@@ -81,11 +81,11 @@ def misses(machine: Machine) -> list[tuple[Weights, EngineOption, list[str]]]:
 
 
 def _lacks(needs: Needs, machine: Machine) -> list[str]:
-    """What is missing, in words; what can't be told counts as not there."""
+    """What is missing, in words; what is unknown counts as missing."""
     ram, gpu, gpus = machine.ram_gb or 0, machine.gpu_gb or 0, machine.gpus or 0
     return [
-        said
-        for there, needed, said in (
+        text
+        for there, needed, text in (
             (ram, needs.ram_gb, f"{needs.ram_gb:,} GB of main memory"),
             (gpus, needs.gpus, f"{needs.gpus} GPU{'s' if needs.gpus > 1 else ''}"),
             (gpu, needs.gpu_gb, f"{needs.gpu_gb:,} GB of GPU memory"),
@@ -113,7 +113,7 @@ def _fit(weights: Weights, way: EngineOption, machine: Machine) -> Fit:
 
 
 def _offload(size_gb: int, gpu_gb: float) -> str:
-    """What llama.cpp is told: all on the GPUs where it fits there, else the experts in main memory."""
+    """The options of llama.cpp: all on the GPUs where it fits there, else the experts in main memory."""
     if not gpu_gb:
         return ""
     return " --n-gpu-layers 99" if gpu_gb > size_gb else " --n-gpu-layers 99 --n-cpu-moe 99"

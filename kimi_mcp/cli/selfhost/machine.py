@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GB = 1_000_000_000
-"""Bytes; the sizes of weights and of memory are told in these."""
+"""Bytes; the sizes of weights and of memory are given in these."""
 
 _MIB = 1 << 20
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -19,7 +19,7 @@ _ASK_WITHIN_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What there is to run on. None: that can't be told, and nobody said it."""
+    """What there is to run on. None: unknown."""
 
     ram_gb: float | None
     """Main memory, GB; in a container what it may have of it."""

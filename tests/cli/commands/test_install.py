@@ -76,7 +76,7 @@ async def test_a_person_is_told_where_and_what_next_and_never_the_key(id: str, t
     assert ended.status == 0, ended.err
     assert "~" in ended.out
     assert HOSTS[id].next in ended.out
-    assert HOSTS[id].keys.told.replace("NAME", "MOONSHOT_API_KEY") in ended.out
+    assert HOSTS[id].keys.hint.replace("NAME", "MOONSHOT_API_KEY") in ended.out
     assert KEY not in ended.out + ended.err
 
 

@@ -30,7 +30,7 @@ SWARM = {
 
 
 def run(**changed: Any) -> RunRecord:
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": "run_1",
         "caller": "local",
         "host": None,
@@ -54,17 +54,17 @@ def run(**changed: Any) -> RunRecord:
             swarm=SWARM,
         ),
     }
-    return RunRecord(**{**said, **changed})
+    return RunRecord(**{**fields, **changed})
 
 
 def request(agent: str, number: int, start: float, end: float | None, **result: Any) -> StepRecord:
-    told: dict[str, Any] = {"kind": "request", "agent": agent, "name": agent, "step": number}
+    info: dict[str, Any] = {"kind": "request", "agent": agent, "name": agent, "step": number}
     if number == 1:
-        told |= {"system": f"You are {agent}.", "task": f"The task of {agent} {HOSTILE}"}
+        info |= {"system": f"You are {agent}.", "task": f"The task of {agent} {HOSTILE}"}
     took = None if end is None else end - start - 0.5
     return StepRecord(
         key=f"{agent}/step-{number}",
-        told=told,
+        told=info,
         result=None if end is None else {"answer": "", "took_s": took, **result},
         began_at=START + start,
         ended_at=None if end is None else START + end,
@@ -120,8 +120,8 @@ def test_the_page_has_a_lane_an_agent_and_a_bar_a_step() -> None:
 
 def test_task_reasoning_answer_tokens_and_cost_can_be_read() -> None:
     text = Read(page(run(), STEPS)).text
-    for said in ("The task of agent-1", "You are agent-1.", "north is done", "All in all", "Weighing", "found"):
-        assert said in text
+    for words in ("The task of agent-1", "You are agent-1.", "north is done", "All in all", "Weighing", "found"):
+        assert words in text
     for fact in ("1,234", "1.7 ×", "0.2500 USD", "20.0 s", "moonshot", "upstream_timeout: silent"):
         assert fact in text
 
@@ -188,16 +188,16 @@ def test_a_run_without_steps_has_one_lane_with_its_answer() -> None:
     )
     read = Read(page(run(tool="kimi_think", request={"turns": []}, outcome=outcome), []))
     assert len(read.having("lane")) == 1
-    for said in ("Half an", "Hm.", "moonshot fell silent.", "Compare them"):
-        assert said in read.text
+    for words in ("Half an", "Hm.", "moonshot fell silent.", "Compare them"):
+        assert words in read.text
 
 
-def test_an_unknown_cost_is_said_to_be_unknown() -> None:
+def test_an_unknown_cost_is_shown_as_unknown() -> None:
     steps = [request("main", 1, 0, 4, answer="x", usage={"total_tokens": 3}, cost_usd=None)]
     assert "cost unknown" in Read(page(run(), steps)).text
 
 
-def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_told_apart() -> None:
+def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_distinguished() -> None:
     def named(agent: str, name: str, start: float) -> StepRecord:
         step = request(agent, 1, start, start + 3, answer="done")
         return replace(step, told={**step.told, "name": name})
@@ -213,5 +213,5 @@ def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_told_apart() -> None:
         "main", "agent-1, reader · task 1", "agent-2, critic", "agent-3, reader · task 2",
     ]  # fmt: skip
     assert titles[3].endswith(f"The task of agent-3 {' '.join(HOSTILE.split())}")
-    for said in ("reader · task 1", "reader · task 2", "agent-1 · ", "agent-3 · "):
-        assert said in read.text
+    for words in ("reader · task 1", "reader · task 2", "agent-1 · ", "agent-3 · "):
+        assert words in read.text

@@ -75,7 +75,7 @@ def stays(old: str, new: str) -> bool:
 
 
 @each_text
-def test_an_entry_is_put_in_and_everything_else_says_what_it_said(kind: str, text: str) -> None:
+def test_an_entry_is_put_in_and_everything_else_stays(kind: str, text: str) -> None:
     before, after = KINDS[kind].read(text), KINDS[kind].read(put(kind, text))
     assert after["servers"].pop("kimi") == ENTRY
     assert after == before | {"servers": before.get("servers") or {}}
@@ -145,7 +145,7 @@ def test_one_value_is_changed_in_its_place(kind: str, text: str) -> None:
     assert new.replace('"/new"', '"old"').replace("command: /new", "command: old") == text
 
 
-def test_a_comment_that_follows_an_entry_outlives_it() -> None:
+def test_a_comment_that_follows_an_entry_stays() -> None:
     text = (
         '[servers.kimi]\ncommand = "x"\n\n[servers.kimi.env]\nA = "b"\n\n# about the features\n[features]\nweb = true\n'
     )
@@ -177,9 +177,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "text", "told"), BROKEN)
-def test_what_is_broken_is_told_with_its_place(kind: str, text: str, told: str) -> None:
-    with pytest.raises(InvalidJson, match=told.replace("[", r"\[")):
+@pytest.mark.parametrize(("kind", "text", "message"), BROKEN)
+def test_what_is_broken_is_reported_with_its_place(kind: str, text: str, message: str) -> None:
+    with pytest.raises(InvalidJson, match=message.replace("[", r"\[")):
         put(kind, text)
 
 

@@ -237,7 +237,7 @@ BROKEN = {"json": '{"mcpServers": {', "jsonc": '{"a": 1 "b"}', "toml": "[a\n", "
 
 @each_host
 @pytest.mark.parametrize("raw", ["broken", "latin-1", "wrong kind"])
-def test_a_broken_file_is_told_and_left_as_it_is(host: HostRow, file: Path, raw: str) -> None:
+def test_a_broken_file_is_reported_and_left_as_it_is(host: HostRow, file: Path, raw: str) -> None:
     wrong = {"json": "[]", "jsonc": "[]", "toml": f"{host.servers[0]} = 1\n", "yaml": "- 1\n"}[host.kind]
     bytes_ = {"broken": BROKEN[host.kind].encode(), "latin-1": b'{"a": "\xe9"}', "wrong kind": wrong.encode()}[raw]
     file.write_bytes(bytes_)
@@ -257,13 +257,13 @@ def test_a_read_only_file_is_left_as_it_is(file: Path) -> None:
     assert file.read_text("utf-8") == "{}"
 
 
-def test_a_folder_in_the_file_s_place_is_told(file: Path) -> None:
+def test_a_folder_in_the_file_s_place_is_reported(file: Path) -> None:
     file.mkdir()
     with pytest.raises(InvalidArguments, match="no file that a host would read"):
         put(HOSTS["cursor"], file)
 
 
-def test_a_link_that_leads_to_itself_is_told(file: Path) -> None:
+def test_a_link_that_leads_to_itself_is_reported(file: Path) -> None:
     file.symlink_to(file)
     with pytest.raises(InvalidArguments, match="can't be read"):
         put(HOSTS["cursor"], file)
@@ -399,7 +399,7 @@ def test_a_key_is_written_only_where_the_host_has_no_better_place_for_it(host: H
     assert done.keys == ("MOONSHOT_API_KEY",)
 
 
-def test_who_takes_a_key_out_is_told_that_the_copy_still_holds_it(file: Path) -> None:
+def test_whoever_removes_a_key_learns_that_the_copy_still_holds_it(file: Path) -> None:
     put(HOSTS["claude-desktop"], file, {"MOONSHOT_API_KEY": KEY, "KIMI_POLICY": "strict"})
     assert take(HOSTS["claude-desktop"], file).in_clear == ("MOONSHOT_API_KEY",)
     put(HOSTS["claude-code"], file, {"MOONSHOT_API_KEY": KEY})
@@ -512,7 +512,7 @@ def test_a_key_that_stands_in_the_entry_is_not_asked_for_when_others_are_allowed
     assert [each["id"] for each in value["inputs"]] == ["kimi-mcp-novita-api-key"]
 
 
-def test_an_allowed_provider_that_is_none_is_told_and_nothing_is_written(file: Path) -> None:
+def test_an_allowed_provider_that_is_none_is_refused_and_nothing_is_written(file: Path) -> None:
     with pytest.raises(InvalidArguments, match="KIMI_ALLOWED_PROVIDERS") as error:
         put(HOSTS["codex"], file, {"KIMI_ALLOWED_PROVIDERS": "openruoter"})
     assert "openrouter" in error.value.fix
@@ -567,7 +567,7 @@ def test_the_question_names_the_variable_whatever_its_name_holds(variable: str, 
 
 
 @pytest.mark.parametrize(
-    ("id", "said"),
+    ("id", "hint"),
     [
         ("claude-code", "${MOONSHOT_API_KEY:-}"),
         ("cursor", "${env:MOONSHOT_API_KEY}"),
@@ -577,11 +577,11 @@ def test_the_question_names_the_variable_whatever_its_name_holds(variable: str, 
         ("codex", "MOONSHOT_API_KEY"),
     ],
 )
-def test_each_host_is_told_in_its_own_words_where_the_key_is(id: str, said: str, file: Path) -> None:
+def test_each_host_has_its_own_hint_where_the_key_is(id: str, hint: str, file: Path) -> None:
     put(HOSTS[id], file)
     entry = servers(HOSTS[id], file)["kimi"]
     named = entry.get("env_keys") or entry.get("env_vars") or list(entry["env"].values())
-    assert named == [said]
+    assert named == [hint]
 
 
 # ------------------------------------------------------------------------------------------------- showing

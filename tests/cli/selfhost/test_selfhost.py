@@ -12,7 +12,7 @@ import pytest
 
 from kimi_mcp import catalogue
 from kimi_mcp.cli.selfhost import Fit, Machine, fits, load, misses
-from kimi_mcp.cli.selfhost import machine as machine_room
+from kimi_mcp.cli.selfhost import machine as machine_module
 
 WEIGHTS, WAYS = load()
 NOTHING = Machine(ram_gb=None, gpus=None, gpu_gb=None, cores=4)
@@ -117,23 +117,23 @@ def test_the_download_is_one_command_of_right_python(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "said"),
+    ("there", "option"),
     [
         (machine(400), ""),
         (machine(375, 24), "--n-gpu-layers 99 --n-cpu-moe 99"),
         (machine(64, 500), "--n-gpu-layers 99 --host"),
     ],
 )
-def test_llama_cpp_is_told_what_lies_on_the_gpus(there: Machine, said: str) -> None:
+def test_llama_cpp_gets_what_is_on_the_gpus(there: Machine, option: str) -> None:
     (launch,) = (fit.launch for fit in fits(there) if fit.weights.id == "ud-q2-k-xl")
-    assert said in launch
-    assert ("--n-cpu-moe" in launch) == ("--n-cpu-moe" in said)
+    assert option in launch
+    assert ("--n-cpu-moe" in launch) == ("--n-cpu-moe" in option)
 
 
 @pytest.mark.parametrize(
     ("gpu", "gpus", "experts", "parallel"), [(48, 2, 0, 2), (96, 4, 30, 4), (144, 6, 60, 4), (4000, 8, 384, 8)]
 )
-def test_ktransformers_is_told_how_much_fits_on_the_gpus(gpu: float, gpus: int, experts: int, parallel: int) -> None:
+def test_ktransformers_gets_how_much_fits_on_the_gpus(gpu: float, gpus: int, experts: int, parallel: int) -> None:
     (launch,) = (fit.launch for fit in fits(machine(700, gpu, gpus)) if fit.way.engine == "KTransformers")
     assert f"--kt-num-gpu-experts {experts} --tensor-parallel-size {parallel} " in launch
 
@@ -146,7 +146,7 @@ def test_every_row_says_where_it_is_from() -> None:
 
 
 def test_this_machine_has_memory_and_cores() -> None:
-    there = machine_room.this_machine()
+    there = machine_module.this_machine()
     assert there.cores >= 1
     assert there.ram_gb is None or there.ram_gb > 0.1
 
@@ -156,7 +156,7 @@ def test_gpus_are_read_from_what_the_driver_says(monkeypatch: pytest.MonkeyPatch
     program.write_text("#!/bin/sh\nprintf '24564\\n24564\\n'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    there = machine_room.this_machine()
+    there = machine_module.this_machine()
     assert there.gpus == 2
     assert there.gpu_gb is not None
     assert 51 < there.gpu_gb < 52
@@ -170,13 +170,13 @@ def test_a_driver_that_does_not_answer_says_nothing(
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert not machine_room.this_machine().gpus
+    assert not machine_module.this_machine().gpus
 
 
 def test_a_container_has_what_it_may_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1000000000\n")
-    monkeypatch.setattr(machine_room, "_CGROUP", limit)
-    assert machine_room.this_machine().ram_gb == 1.0
+    monkeypatch.setattr(machine_module, "_CGROUP", limit)
+    assert machine_module.this_machine().ram_gb == 1.0
     limit.write_text("max\n")
-    assert (machine_room.this_machine().ram_gb or 0) > 1.0
+    assert (machine_module.this_machine().ram_gb or 0) > 1.0

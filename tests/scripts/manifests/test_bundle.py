@@ -47,9 +47,9 @@ async def test_it_runs_once_it_is_unpacked_from_any_folder(unpacked: Path, data_
     with anyio.fail_after(30):
         async with mcp.Client(start) as client:
             tools = await client.list_tools()
-            told = await client.read_resource("kimi://skill")
+            resource = await client.read_resource("kimi://skill")
     assert [tool.name for tool in tools.tools] == [tool.name for tool in load_skill().tools]
-    assert "Of the bundle." in str(told.contents), "it reads its own files, not the checkout's"
+    assert "Of the bundle." in str(resource.contents), "it reads its own files, not the checkout's"
 
 
 def test_it_holds_our_code_and_data_and_nothing_of_a_machine(unpacked: Path) -> None:
@@ -64,15 +64,15 @@ def test_it_holds_our_code_and_data_and_nothing_of_a_machine(unpacked: Path) -> 
     assert not [name for name in held if "__pycache__" in name or name.startswith(("tests", ".", "docs"))]
 
 
-def test_uv_is_told_the_versions_of_the_lock_and_builds_nothing(unpacked: Path) -> None:
-    told = tomllib.loads((unpacked / "pyproject.toml").read_text("utf-8"))
-    pins = {pin.split("==")[0]: pin for pin in told["tool"]["uv"]["constraint-dependencies"]}
+def test_uv_gets_the_versions_of_the_lock_and_builds_nothing(unpacked: Path) -> None:
+    project_file = tomllib.loads((unpacked / "pyproject.toml").read_text("utf-8"))
+    pins = {pin.split("==")[0]: pin for pin in project_file["tool"]["uv"]["constraint-dependencies"]}
     locked = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements/runtime.txt").read_text("utf-8"))
     assert sorted(pins) == sorted(locked)
-    assert "build-system" not in told
-    assert told["tool"]["uv"]["package"] is False
+    assert "build-system" not in project_file
+    assert project_file["tool"]["uv"]["package"] is False
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert told["project"]["dependencies"] == project["dependencies"]
+    assert project_file["project"]["dependencies"] == project["dependencies"]
 
 
 def test_the_same_checkout_packs_the_same_bytes(tmp_path: Path) -> None:

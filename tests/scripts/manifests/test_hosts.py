@@ -42,6 +42,6 @@ def test_an_installed_server_is_started_and_answers(host: Program, tmp_path: Pat
     assert " Connected" in listed(host, tmp_path)
 
 
-def test_a_server_that_is_not_there_is_told(host: Program, tmp_path: Path) -> None:
+def test_a_missing_server_is_reported(host: Program, tmp_path: Path) -> None:
     (empty := tmp_path / "empty").mkdir()
     assert " Connected" not in listed(host, tmp_path, empty)

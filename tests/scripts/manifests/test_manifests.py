@@ -60,9 +60,9 @@ def test_a_manifest_that_was_edited_by_hand_is_named_and_made_anew(
     left.parent.mkdir()
     left.write_text("{}", "utf-8")
     assert generate.main(["--check"], tmp_path) == 1
-    said = capsys.readouterr().err
-    assert "manifests/zed/settings.json" in said
-    assert "manifests/old/left.json" in said
+    printed = capsys.readouterr().err
+    assert "manifests/zed/settings.json" in printed
+    assert "manifests/old/left.json" in printed
     assert edited.read_text("utf-8") == "{}"
     assert generate.main([], tmp_path) == 0
     assert edited.read_text("utf-8") == FILES["manifests/zed/settings.json"]
@@ -185,9 +185,9 @@ def test_every_version_and_name_is_the_projects_own() -> None:
 
 def test_the_registry_knows_every_setting_and_which_are_secret() -> None:
     (package,) = read("mcp-registry/server.json")["packages"]
-    told = {row["name"]: row["isSecret"] for row in package["environmentVariables"]}
+    rows = {row["name"]: row["isSecret"] for row in package["environmentVariables"]}
     secret = {row.name for row in credentials.variables(catalogue.load()) if row.secret} | {"KIMI_DATABASE_URL"}
-    assert told == {row.name: row.name in secret for row in credentials.variables(catalogue.load())}, (
+    assert rows == {row.name: row.name in secret for row in credentials.variables(catalogue.load())}, (
         "a database's URL may hold a password"
     )
 
@@ -210,21 +210,21 @@ def test_the_bundle_lists_the_tools_of_the_skill() -> None:
 
 
 def test_the_bundle_lists_the_prompts_with_a_place_for_each_argument_that_they_need() -> None:
-    told = {row["name"]: row for row in read("mcpb/manifest.json")["prompts"]}
-    assert list(told) == list(prompts(load_skill()))
+    rows = {row["name"]: row for row in read("mcpb/manifest.json")["prompts"]}
+    assert list(rows) == list(prompts(load_skill()))
     for name, prompt in prompts(load_skill()).items():
         needed = [argument.name for argument in prompt.arguments if argument.required]
-        assert told[name]["arguments"] == needed
-        assert sorted(re.findall(r"\$\{arguments\.(\w+)\}", told[name]["text"])) == sorted(needed)
-        assert prompt.tool in told[name]["text"]
+        assert rows[name]["arguments"] == needed
+        assert sorted(re.findall(r"\$\{arguments\.(\w+)\}", rows[name]["text"])) == sorted(needed)
+        assert prompt.tool in rows[name]["text"]
 
 
 def test_the_cursor_link_holds_what_the_file_holds() -> None:
     link = urlsplit((FOLDER / "cursor/install-link.txt").read_text("utf-8").strip())
-    said = parse_qs(link.query)
+    query = parse_qs(link.query)
     assert (link.scheme, link.netloc, link.path) == ("cursor", "anysphere.cursor-deeplink", "/mcp/install")
-    entry = json.loads(base64.b64decode(said["config"][0]))
-    assert {said["name"][0]: entry} == read("cursor/mcp.json")["mcpServers"]
+    entry = json.loads(base64.b64decode(query["config"][0]))
+    assert {query["name"][0]: entry} == read("cursor/mcp.json")["mcpServers"]
 
 
 def test_agent_plugins_hold_no_setting_for_nothing_is_filled_in_there() -> None:
@@ -232,7 +232,7 @@ def test_agent_plugins_hold_no_setting_for_nothing_is_filled_in_there() -> None:
     assert server == {"type": "stdio", "command": "kimi-mcp", "args": []}
 
 
-def test_a_description_that_is_too_long_for_a_skill_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_description_that_is_too_long_for_a_skill_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     from scripts.manifests.documents import agent_skill

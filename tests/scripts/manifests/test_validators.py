@@ -180,8 +180,8 @@ def test_codex_takes_its_settings(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_codex_refuses_what_is_wrong(tmp_path: Path) -> None:
-    told = (MANIFESTS / "codex/config.toml").read_text("utf-8")
-    (tmp_path / "config.toml").write_text(told.replace('"kimi-mcp"', "3"), "utf-8")
+    config = (MANIFESTS / "codex/config.toml").read_text("utf-8")
+    (tmp_path / "config.toml").write_text(config.replace('"kimi-mcp"', "3"), "utf-8")
     outcome = run(CODEX, "mcp", "list", home=tmp_path, CODEX_HOME=str(tmp_path))
     assert outcome.returncode != 0
     assert "mcp_servers.kimi" in outcome.stderr

@@ -91,9 +91,9 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
     run = Run(caller="a benchmark", tool="kimi_swarm", prompt=request["prompt"])
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
     call = SwarmCall(prompt=request["prompt"])
-    pace = SwarmConcurrency(PLACES, LaunchSchedule(every_s=0))
+    concurrency = SwarmConcurrency(PLACES, LaunchSchedule(interval_s=0))
     steps = None if request["journal"] else PassingSteps()
-    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=pace, toolbox=_Tools))
+    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=concurrency, toolbox=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     outcome = run.outcome

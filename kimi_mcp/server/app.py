@@ -134,15 +134,15 @@ class ServerState:
 
 
 def _taken_up(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
-    from kimi_mcp.swarm import taken_up
+    from kimi_mcp.swarm import prepare_resume
 
-    return taken_up(task, pipeline)
+    return prepare_resume(task, pipeline)
 
 
 def _tallied(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
-    from kimi_mcp.swarm import tallied
+    from kimi_mcp.swarm import recovered_outcome
 
-    return tallied(record, steps)
+    return recovered_outcome(record, steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

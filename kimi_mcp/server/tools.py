@@ -136,11 +136,11 @@ class SwarmArguments(Arguments):
 
     def call(self) -> SwarmCall:
         """What the swarm is asked; raises ``InvalidArguments`` for items that are of no use."""
-        from kimi_mcp.swarm.call import SwarmCall, checked
+        from kimi_mcp.swarm.call import SwarmCall, check_items
 
         said = self.model_dump(exclude={"items", "tools"})
         tools = None if self.tools is None else tuple(self.tools)
-        return checked(SwarmCall(**said, items=tuple(self.items or ()), tools=tools))
+        return check_items(SwarmCall(**said, items=tuple(self.items or ()), tools=tools))
 
 
 class RunArguments(Arguments):

@@ -1,4 +1,4 @@
-"""``work``: one agent's loop, the main agent's as well as a sub-agent's. No I/O of its own: its desk and its hands act.
+"""``run_agent``: the loop of one agent, main agent or sub-agent. No I/O of its own: step runner and tools do it.
 
 Ask, let the tools run that the answer calls, give back what they brought, ask again, until there is an answer. Every
 turn that goes into the conversation is one that the provider takes back: a turn that called tools goes with its exact
@@ -14,16 +14,16 @@ from typing import Any, Protocol
 from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.context_window import fitted, size
-from kimi_mcp.swarm.limits import Limit, reason
+from kimi_mcp.swarm.context_window import estimate_tokens, fit_turns
+from kimi_mcp.swarm.limits import Limit, conclude_reason
 from kimi_mcp.swarm.stats import Agent
 from kimi_mcp.swarm.step_result import StepResult
 from kimi_mcp.swarm.step_runner import StepRequest, StepRunner
 
-WIDENED = 2
+MAX_WIDENINGS = 2
 """How often an agent's bound on a step is doubled after an answer that was cut."""
 
-LOST = 2
+MAX_LOST_REASONING = 2
 """How many turns in a row may lose their reasoning before the agent concludes without tools."""
 
 
@@ -56,12 +56,12 @@ class AgentTask:
     """What it must leave for the main agent's last request."""
 
 
-async def work(agent: Agent, task: AgentTask, hands: AgentTools, desk: StepRunner) -> None:
+async def run_agent(agent: Agent, task: AgentTask, hands: AgentTools, runner: StepRunner) -> None:
     """Work on a task until it is done or can't be; how it ended stands in the agent's line."""
-    talk = _Talk(task, hands, desk)
+    talk = _Conversation(task, hands, runner)
     while agent.status == "running":
         key = f"{agent.id}/step-{agent.asked + 1}"
-        said = await desk.ask(agent, key, talk.told(agent), talk.draft(agent))
+        said = await runner.ask(agent, key, talk.told(agent), talk.draft(agent))
         done, more = said.completion, said.limit is None and agent.steps < task.steps
         calls = bool(done.tool_calls or done.malformed_calls) and bool(hands.definitions)
         if isinstance(said.error, ContextTooLong) and more and talk.shrink():
@@ -71,7 +71,7 @@ async def work(agent: Agent, task: AgentTask, hands: AgentTools, desk: StepRunne
         elif done.finish_reason == "length" and more and talk.widen():
             continue  # the cut turn is left out, and asked for again
         elif not calls or said.limit is not None or done.finish_reason in ("length", "content_filter"):
-            conclude(agent, said, desk.profile.provider.id)
+            conclude(agent, said, runner.profile.provider.id)
         elif done.tool_calls and not _replayable(done.reasoning):
             talk.lost += 1  # the turn can't be sent back, so nothing that it asks for is run
         else:
@@ -84,16 +84,16 @@ def _replayable(reasoning: str | None) -> bool:
     return reasoning is not None and (reasoning == "" or bool(reasoning.strip()))
 
 
-class _Talk:
+class _Conversation:
     """An agent's conversation. Mutable: it grows turn by turn."""
 
-    def __init__(self, task: AgentTask, hands: AgentTools, desk: StepRunner) -> None:
-        self._task, self._hands, self._desk = task, hands, desk
+    def __init__(self, task: AgentTask, hands: AgentTools, runner: StepRunner) -> None:
+        self._task, self._hands, self._runner = task, hands, runner
         self._tools = tuple(hands.definitions)
-        self._tools_size = size((), self._tools)
+        self._tools_size = estimate_tokens((), self._tools)
         self._turns: tuple[Turn, ...] = (system(task.system), user(task.prompt))
         self._widened = 0
-        self._room = desk.profile.model.context_tokens
+        self._room = runner.profile.model.context_tokens
         self.lost = 0
         """Turns in a row that lost their reasoning."""
 
@@ -105,12 +105,12 @@ class _Talk:
     def draft(self, agent: Agent) -> StepRequest:
         """Its next request."""
         room = self._room - self._max_tokens
-        self._turns = fitted(self._turns, room - self._tools_size)
-        tokens = size(self._turns) + self._tools_size
+        self._turns = fit_turns(self._turns, room - self._tools_size)
+        tokens = estimate_tokens(self._turns) + self._tools_size
         limit: Limit | None = None
         if self._tools and agent.steps + 1 >= self._task.steps:
             limit = "steps" if self._task.leads else "agent_steps"
-        elif self.lost >= LOST:
+        elif self.lost >= MAX_LOST_REASONING:
             limit = "reasoning"
         elif tokens > room:
             limit = "context"
@@ -131,39 +131,39 @@ class _Talk:
             added.append(Turn(role="assistant", parts=parts, reasoning=done.reasoning, tool_calls=done.tool_calls))
             texts = await self._hands.use(agent, key, done.tool_calls)
             for call, text in zip(done.tool_calls, texts, strict=True):
-                brought = TextPart(text=text if text.strip() else prompts.said("notes.empty"))
+                brought = TextPart(text=text if text.strip() else prompts.render("notes.empty"))
                 added.append(Turn(role="tool", parts=(brought,), tool_call_id=call.id))
         if done.malformed_calls:
-            added.append(system(prompts.said("notes.malformed", count=done.malformed_calls)))
+            added.append(system(prompts.render("notes.malformed", count=done.malformed_calls)))
         self._turns = (*self._turns, *added)
 
     def widen(self) -> bool:
         """Allow twice as many tokens for a step; False where that was done often enough, or can't be."""
         self._widened += 1
-        return self._widened <= WIDENED and self._max_tokens < self._desk.profile.output_ceiling
+        return self._widened <= MAX_WIDENINGS and self._max_tokens < self._runner.profile.output_ceiling
 
     def shrink(self) -> bool:
         """Take the context for half as long: the provider counts more tokens than we do. False the second time."""
-        whole = self._desk.profile.model.context_tokens
+        whole = self._runner.profile.model.context_tokens
         self._room, shrunk = whole // 2, self._room == whole
         return shrunk
 
     @property
     def _max_tokens(self) -> int:
-        return min(self._desk.step_tokens << min(self._widened, WIDENED), self._desk.profile.output_ceiling)
+        return min(self._runner.step_tokens << min(self._widened, MAX_WIDENINGS), self._runner.profile.output_ceiling)
 
     def _request(self, limit: Limit | None) -> Request:
         turns = self._turns
         if limit is not None and self._tools:
-            why = reason(limit, self._desk.ledger.limits)
-            turns = (*turns, system(prompts.said("notes.conclude", why=why)))
+            why = conclude_reason(limit, self._runner.ledger.limits)
+            turns = (*turns, system(prompts.render("notes.conclude", why=why)))
         return Request(
             mode="thinking",
             turns=turns,
             max_tokens=self._max_tokens,
             tools=self._tools,
             tool_choice="none" if limit is not None and self._tools else None,
-            model_asked=self._desk.model_asked,
+            model_asked=self._runner.model_asked,
         )
 
 

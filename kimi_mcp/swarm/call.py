@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kimi_mcp.core.errors import InvalidArguments
 
-PLACE = "{{item}}"
+ITEM_PLACEHOLDER = "{{item}}"
 """Where an item goes in the prompt."""
 
 FEWEST_ITEMS, MOST_ITEMS = 2, 128
@@ -52,11 +52,11 @@ class SwarmCall:
     """The same of the model, which ``auto`` takes first."""
 
     def as_json(self) -> dict[str, Any]:
-        """What another server needs to go on with it; ``of_json`` reads it back."""
+        """What another server needs to go on with it; ``from_json`` reads it back."""
         return asdict(self)
 
     @classmethod
-    def of_json(cls, task: Mapping[str, Any]) -> SwarmCall:
+    def from_json(cls, task: Mapping[str, Any]) -> SwarmCall:
         """The call that was written down; raises ``InvalidArguments`` for one that another version wrote."""
         known = {each.name for each in fields(cls)}
         if task.keys() <= known and {"prompt", "items", "tools"} <= task.keys():
@@ -75,10 +75,10 @@ class SwarmCall:
     @property
     def tasks(self) -> tuple[str, ...]:
         """What each item's sub-agent is asked: the prompt with the item in its place."""
-        return tuple(self.prompt.replace(PLACE, item) for item in self.items)
+        return tuple(self.prompt.replace(ITEM_PLACEHOLDER, item) for item in self.items)
 
 
-def checked(call: SwarmCall) -> SwarmCall:
+def check_items(call: SwarmCall) -> SwarmCall:
     """The call, where its items are of use; raises ``InvalidArguments`` that names what is not."""
     items = call.items
     if not items:
@@ -89,10 +89,10 @@ def checked(call: SwarmCall) -> SwarmCall:
             f"{MOST_ITEMS}.",
             fix="Ask kimi_think for a single one." if len(items) == 1 else "Split `items` among several calls.",
         )
-    if PLACE not in call.prompt:
+    if ITEM_PLACEHOLDER not in call.prompt:
         raise InvalidArguments(
-            f"`prompt` has no {PLACE}, so every sub-agent would be asked the same.",
-            fix=f"Write {PLACE} into `prompt` where the item belongs, or leave `items` out.",
+            f"`prompt` has no {ITEM_PLACEHOLDER}, so every sub-agent would be asked the same.",
+            fix=f"Write {ITEM_PLACEHOLDER} into `prompt` where the item belongs, or leave `items` out.",
         )
     seen: dict[str, int] = {}
     for number, item in enumerate(items, 1):

@@ -15,7 +15,7 @@ import anyio
 
 from kimi_mcp.core.limiter import ResizableLimiter
 
-AGAIN_AFTER_S = (3.0, 10.0)
+RETRY_DELAYS_S = (3.0, 10.0)
 """Seconds that an agent waits before it makes a request once more that was refused for its rate."""
 
 
@@ -23,9 +23,9 @@ AGAIN_AFTER_S = (3.0, 10.0)
 class LaunchSchedule:
     """How agents are launched."""
 
-    at_once: int = 5
+    burst: int = 5
     """How many begin at once (MoonshotAI/kimi-code, features/swarm)."""
-    every_s: float = 0.7
+    interval_s: float = 0.7
     """Seconds between two that follow (the same); 0: all begin at once."""
 
 
@@ -47,24 +47,24 @@ class SwarmConcurrency:
         """Places for requests."""
         self._launch = launch
         self._due = float("-inf")
-        self.wave = 0
+        self.generation = 0
         """How often the rate was reached so far: what a request tells ``limited`` that began with it."""
 
-    async def launched(self) -> None:
+    async def wait_for_launch(self) -> None:
         """Return once the next agent may begin."""
-        now, every = anyio.current_time(), self._launch.every_s
+        now, every = anyio.current_time(), self._launch.interval_s
         self._due = max(now, self._due) + every
-        wait = self._due - self._launch.at_once * every - now
+        wait = self._due - self._launch.burst * every - now
         if wait > 0.001:
             await self.sleep(wait)
 
-    def limited(self, wave: int) -> None:
-        """A request of that wave was refused for its rate: half as many from now on, once for all that went with it."""
-        if wave == self.wave:
-            self.wave += 1
+    def rate_limited(self, generation: int) -> None:
+        """Halve the capacity after a rate limit, once for all requests of the same generation."""
+        if generation == self.generation:
+            self.generation += 1
             self._allow(max(1.0, self.capacity / 2))
 
-    def fine(self) -> None:
+    def succeeded(self) -> None:
         """A request succeeded: one more at once, after as many as are allowed now."""
         self._allow(min(self._most, self.capacity + 1 / self.capacity))
 

@@ -18,32 +18,32 @@ from kimi_mcp.core.tokens import ample, chars_in, likely_tokens
 from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.swarm import prompts
 
-LEAVE = 0.7
+TARGET_SHARE = 0.7
 """The share of the room that is used at most once room was made."""
 
-LEAST_CHARS = 400
+MIN_REMOVABLE_CHARS = 400
 """A tool result that is no longer than this stays: its note would save nothing."""
 
 
-def size(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
+def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
     """As many tokens as turns and definitions of tools have, rather too many than too few."""
     return ample(likely_tokens(turns, tools))
 
 
-def fitted(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
+def fit_turns(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
     """The turns where they fit into ``room`` tokens; else with as much of the tools' results gone as makes room."""
-    if size(turns) <= room:
+    if estimate_tokens(turns) <= room:
         return tuple(turns)
-    made, target = list(turns), int(room * LEAVE)
+    made, target = list(turns), int(room * TARGET_SHARE)
     for place in _results(made):
-        if size(made) <= target:
+        if estimate_tokens(made) <= target:
             break
         made[place] = _without(made[place])
-    over = size(made) - target
-    latest = [place for place in _last_results(made) if len(made[place].text) > LEAST_CHARS]
+    over = estimate_tokens(made) - target
+    latest = [place for place in _last_results(made) if len(made[place].text) > MIN_REMOVABLE_CHARS]
     if over > 0 and latest:
         whole = sum(len(made[place].text) for place in latest)
-        share = max(LEAST_CHARS, (whole - chars_in(over)) // len(latest))
+        share = max(MIN_REMOVABLE_CHARS, (whole - chars_in(over)) // len(latest))
         for place in latest:
             made[place] = _saying(made[place], shortened(made[place].text, share))
     return tuple(made)
@@ -55,7 +55,7 @@ def _results(turns: Sequence[Turn]) -> list[int]:
     return [
         place
         for place, turn in enumerate(turns)
-        if turn.role == "tool" and place not in latest and len(turn.text) > LEAST_CHARS
+        if turn.role == "tool" and place not in latest and len(turn.text) > MIN_REMOVABLE_CHARS
     ]
 
 
@@ -65,7 +65,7 @@ def _last_results(turns: Sequence[Turn]) -> list[int]:
 
 
 def _without(turn: Turn) -> Turn:
-    return _saying(turn, prompts.said("notes.removed", chars=f"{len(turn.text):,}"))
+    return _saying(turn, prompts.render("notes.removed", chars=f"{len(turn.text):,}"))
 
 
 def _saying(turn: Turn, text: str) -> Turn:

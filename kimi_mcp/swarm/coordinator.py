@@ -16,10 +16,10 @@ import anyio
 
 from kimi_mcp.core.types import ToolCall
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.stats import Agent, told
+from kimi_mcp.swarm.stats import Agent, agent_report
 from kimi_mcp.swarm.step_runner import StepRunner
 
-LONGEST_NAME = 64
+MAX_NAME_CHARS = 64
 """Characters of a sub-agent's name."""
 
 StartAgent = Callable[[Agent, str, str], Coroutine[Any, Any, None]]
@@ -32,9 +32,9 @@ class Coordinator:
     definitions: Sequence[Mapping[str, Any]]
     """The two tools."""
 
-    def __init__(self, desk: StepRunner, start: StartAgent) -> None:
-        self.definitions = prompts.lead_tools()
-        self._desk, self._start = desk, start
+    def __init__(self, runner: StepRunner, start: StartAgent) -> None:
+        self.definitions = prompts.coordinator_tools()
+        self._runner, self._start = runner, start
         self._made: dict[str, str] = {}
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
@@ -56,35 +56,35 @@ class Coordinator:
                 if (why_not := self._why_not(name)) is not None:
                     answers[place] = why_not
                     continue
-                given[place] = self._desk.tally.agent(name)
+                given[place] = self._runner.stats.add_agent(name)
                 tasks.start_soon(self._start, given[place], self._made[name], said["prompt"])
-        share = self._desk.share(len(given))
-        answers |= {place: told(worker, share) for place, worker in given.items()}
+        share = self._runner.share(len(given))
+        answers |= {place: agent_report(worker, share) for place, worker in given.items()}
         return [answers[place] for place in range(len(calls))]
 
     def _create(self, name: str, system_prompt: str) -> str:
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            return f"Not made: a name is one line of at most {LONGEST_NAME} characters."
+        if len(name) > MAX_NAME_CHARS or not name.isprintable():
+            return f"Not made: a name is one line of at most {MAX_NAME_CHARS} characters."
         if name in self._made:
             return f"Not made: there is a sub-agent {name} already. Give it tasks, or choose another name."
         self._made[name] = system_prompt
         return f"{name} is there. Give it a task with assign_task."
 
     def _why_not(self, name: str) -> str | None:
-        limits = self._desk.ledger.limits
+        limits = self._runner.ledger.limits
         if name not in self._made:
             made = ", ".join(self._made) or "none so far"
             return f"Not given out: there is no sub-agent of that name. You have made: {made}."
-        if len(self._desk.tally.agents) >= limits.agents:
+        if len(self._runner.stats.agents) >= limits.agents:
             return f"Not given out: the swarm has given out all of its {limits.agents} tasks."
         return None
 
 
 def _arguments(call: ToolCall) -> dict[str, str] | str:
     """A call's arguments; or what is wrong with them, for the model to put right."""
-    fields = prompts.LEAD_FIELDS.get(call.name)
+    fields = prompts.COORDINATOR_ARGUMENTS.get(call.name)
     if fields is None:
-        return prompts.said("notes.unknown_tool", name=call.name[:80], names=", ".join(prompts.LEAD_FIELDS))
+        return prompts.render("notes.unknown_tool", name=call.name[:80], names=", ".join(prompts.COORDINATOR_ARGUMENTS))
     said = cast(dict[str, Any], json.loads(call.arguments))
     if said.keys() == set(fields) and all(isinstance(value, str) and value.strip() for value in said.values()):
         return cast(dict[str, str], said)

@@ -58,7 +58,7 @@ class Permission:
     """What is held for it."""
 
 
-class Ledger:
+class BudgetLedger:
     """What has been used so far. Mutable; counts what is replayed from a record like what is new."""
 
     def __init__(self, limits: SwarmLimits, *, lived_s: float = 0.0) -> None:
@@ -75,7 +75,7 @@ class Ledger:
         self._held = 0.0
         self._changed = anyio.Event()
 
-    async def leave(
+    async def request_permission(
         self, usd: float, *, then: float, kept: float, limit: Limit | None = None, begins: bool = False
     ) -> Permission:
         """Whether a request may be sent, and whether it must be the agent's last.
@@ -99,10 +99,10 @@ class Ledger:
             else:
                 await self._changed.wait()
 
-    def give_back(self, leave: Permission) -> None:
+    def release(self, permission: Permission) -> None:
         """The request has ended, and what it cost is counted: let go of what was held for it."""
         self._holds -= 1
-        self._held = self._held - leave.usd if self._holds else 0.0
+        self._held = self._held - permission.usd if self._holds else 0.0
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -128,12 +128,12 @@ class Ledger:
         return "seconds" if anyio.current_time() >= self._until else None
 
 
-def reason(limit: Limit, limits: SwarmLimits) -> str:
+def conclude_reason(limit: Limit, limits: SwarmLimits) -> str:
     """Why an agent is to conclude, one sentence for it."""
     return _REASONS[limit].format_map(_places(limits))
 
 
-def exceeded(limit: Limit, limits: SwarmLimits) -> BudgetExceeded:
+def limit_error(limit: Limit, limits: SwarmLimits) -> BudgetExceeded:
     """What the caller is told of a limit, and how to go on."""
     if limit == "usd":
         usd, name = limits.usd or 0.0, limits.usd_set_by

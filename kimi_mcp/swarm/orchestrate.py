@@ -25,24 +25,24 @@ from kimi_mcp.pipeline.pipeline import Pipeline, Route
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import Steps
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.agent import AgentTask, work
+from kimi_mcp.swarm.agent import AgentTask, run_agent
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.concurrency import SwarmConcurrency
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.limits import Ledger, SwarmLimits, exceeded
-from kimi_mcp.swarm.recovery import known_before
-from kimi_mcp.swarm.stats import Agent, SwarmStats, naming, told
+from kimi_mcp.swarm.limits import BudgetLedger, SwarmLimits, limit_error
+from kimi_mcp.swarm.recovery import recovered_stats
+from kimi_mcp.swarm.stats import Agent, SwarmStats, agent_report, with_missing_agents
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tool_executor import ToolExecutor
-from kimi_mcp.swarm.tool_interface import NoTools, RecordedTools, Toolbox
-from kimi_mcp.swarm.tools import OfficialTools, check_servers, open_toolbox
+from kimi_mcp.swarm.tool_interface import NoTools, RecordedTools, Toolset
+from kimi_mcp.swarm.tools import BuiltinTools, check_servers, open_tools
 
 KEPT_TOKENS = 32_000
 """What the main agent's last request is taken to send: money for it is kept back from the sub-agents."""
 
 log = logging.getLogger(__name__)
 
-OpenToolbox = Callable[[], AbstractAsyncContextManager[Toolbox]]
+OpenTools = Callable[[], AbstractAsyncContextManager[Toolset]]
 """Starts the tools of one swarm, and ends them with it."""
 
 
@@ -52,25 +52,25 @@ async def run_swarm(
     pipeline: Pipeline,
     *,
     steps: Steps | None = None,
-    pace: SwarmConcurrency | None = None,
-    toolbox: OpenToolbox | None = None,
+    concurrency: SwarmConcurrency | None = None,
+    toolbox: OpenTools | None = None,
 ) -> Outcome:
     """The outcome of a swarm, good or bad; nothing but a cancellation is raised.
 
     ``steps``: its record, where it is another than the journal's; one that holds finished steps makes it go on from
-    there. ``pace`` and ``toolbox`` are for who wants others than the settings ask for.
+    there. ``concurrency`` and ``toolbox`` are for who wants others than the settings ask for.
     """
     run.task = call.as_json()  # before anything is written down of it: another server can go on with it from here on
-    return await pipeline.concluded(run, _swarm(call, run, pipeline, steps, pace, toolbox))
+    return await pipeline.concluded(run, _swarm(call, run, pipeline, steps, concurrency, toolbox))
 
 
-def taken_up(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
+def prepare_resume(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
     """What goes on with a swarm whose server has died, by what it wrote down as its task.
 
     Raises ``InvalidArguments`` for a task that another version wrote, and what keeps this server from its provider or
     from its tools: it is left for one that can go on with it. Blocking: it reads the file of tools.
     """
-    call = SwarmCall.of_json(task)
+    call = SwarmCall.from_json(task)
     if call.first_provider is not None:
         pipeline.check_reach(call.first_provider)
     if call.tools != ():
@@ -83,20 +83,20 @@ async def _swarm(
     run: Run,
     pipeline: Pipeline,
     steps: Steps | None,
-    pace: SwarmConcurrency | None,
-    toolbox: OpenToolbox | None,
+    concurrency: SwarmConcurrency | None,
+    toolbox: OpenTools | None,
 ) -> Outcome:
-    run.mode, run.turns, tally = "thinking", (user(_asked(call)),), SwarmStats()
+    run.mode, run.turns, stats = "thinking", (user(_asked(call)),), SwarmStats()
     if call.first_provider is not None:  # it is gone on with: what it has used is known from the first
-        tally.before, run.work = known_before(call, await run.journal.steps_of(run.id)), tally
+        stats.before, run.work = recovered_stats(call, await run.journal.steps_of(run.id)), stats
     provider = call.provider or call.first_provider
     route = await pipeline.resolve_route(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
     first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=route.model_asked)
     plan = route.decide(first)  # what can't be had is refused here, before anything is started or paid for
-    tally.report(plan.adjustments)
+    stats.report(plan.adjustments)
     limits = _limits(call, plan.limits, pipeline.settings)
-    run.work = tally
+    run.work = stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
@@ -106,22 +106,22 @@ async def _swarm(
             known = {"known_tools": there.fingerprints, "known_definitions": tuple(there.definitions)}
             run.task = replace(begun, **known, known_servers=there.servers).as_json()
         await run.record()  # before any of them is called
-        tally.report(_on_tools(call, tools))
-        desk = StepRunner(
+        stats.report(_on_tools(call, tools))
+        runner = StepRunner(
             pipeline=pipeline,
             route=route.with_tools(tools.definitions),
             profile=plan.profile,
             run=run,
             steps=steps or run.journal.steps(run.id),
-            pace=pace or SwarmConcurrency(pipeline.settings.max_concurrency),
-            ledger=Ledger(limits, lived_s=run.lived()),
-            tally=tally,
+            concurrency=concurrency or SwarmConcurrency(pipeline.settings.max_concurrency),
+            ledger=BudgetLedger(limits, lived_s=run.lived()),
+            stats=stats,
         )
-        await (_items if call.items else _led)(call, desk, tools)
-        tally.before = None
-        tally.report(_on_tools(call, tools))  # what went wrong with them meanwhile
-        tally.report(_overrun(desk.ledger))
-        run.concluded = outcome = _outcome(call, run, desk)  # whoever stops it while its tools end loses nothing
+        await (_items if call.items else _led)(call, runner, tools)
+        stats.before = None
+        stats.report(_on_tools(call, tools))  # what went wrong with them meanwhile
+        stats.report(_overrun(runner.ledger))
+        run.concluded = outcome = _outcome(call, run, runner)  # whoever stops it while its tools end loses nothing
     return outcome
 
 
@@ -129,20 +129,20 @@ def _asked(call: SwarmCall) -> str:
     """What was asked, as a conversation remembers it that branches off behind the swarm."""
     if not call.items:
         return call.prompt
-    return prompts.said("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
+    return prompts.render("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
-def _toolbox_of(call: SwarmCall, pipeline: Pipeline, route: Route) -> OpenToolbox:
+def _toolbox_of(call: SwarmCall, pipeline: Pipeline, route: Route) -> OpenTools:
     """The operator's tools and the provider's own, as far as the call wants them."""
     if call.tools == ():
         return NoTools
     provider = route.endpoint.provider
     return partial(
-        open_toolbox,
+        open_tools,
         pipeline.settings.swarm_mcp,
         patterns=call.tools or (),
         moonshot_schemas=provider.moonshot_schemas,
-        official=OfficialTools(pipeline.upstream, route.endpoint) if provider.formulas else None,
+        builtin=BuiltinTools(pipeline.upstream, route.endpoint) if provider.formulas else None,
         recorded=call.known_tools,
     )
 
@@ -162,7 +162,7 @@ def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> 
     return limits if call.max_agents is None else replace(limits, agents=call.max_agents)
 
 
-def _on_tools(call: SwarmCall, tools: Toolbox) -> list[Adjustment]:
+def _on_tools(call: SwarmCall, tools: Toolset) -> list[Adjustment]:
     asked = list(call.tools) if call.tools is not None else None
     return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in tools.warnings]
 
@@ -170,11 +170,11 @@ def _on_tools(call: SwarmCall, tools: Toolbox) -> list[Adjustment]:
 # ── with a main agent ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _led(call: SwarmCall, desk: StepRunner, tools: Toolbox) -> None:
-    limits = desk.ledger.limits
+async def _led(call: SwarmCall, runner: StepRunner, tools: Toolset) -> None:
+    limits = runner.ledger.limits
 
     async def start(agent: Agent, own: str, prompt: str) -> None:
-        await _work(agent, own, prompt, desk, tools)
+        await _work(agent, own, prompt, runner, tools)
 
     names = _names(tools)
     task = AgentTask(
@@ -183,19 +183,19 @@ async def _led(call: SwarmCall, desk: StepRunner, tools: Toolbox) -> None:
         steps=limits.steps,
         leads=True,
     )
-    await work(desk.tally.main, task, Coordinator(desk, start), desk)
+    await run_agent(runner.stats.main, task, Coordinator(runner, start), runner)
 
 
-async def _work(agent: Agent, own: str | None, prompt: str, desk: StepRunner, tools: Toolbox) -> None:
+async def _work(agent: Agent, own: str | None, prompt: str, runner: StepRunner, tools: Toolset) -> None:
     """A sub-agent's whole life; whatever goes wrong with it, the others go on."""
     task = AgentTask(
         system=prompts.agent_system(own, _names(tools)),
         prompt=prompt,
-        steps=desk.ledger.limits.agent_steps,
-        kept_usd=desk.most_usd(KEPT_TOKENS, desk.step_tokens),
+        steps=runner.ledger.limits.agent_steps,
+        kept_usd=runner.most_usd(KEPT_TOKENS, runner.step_tokens),
     )
     try:
-        await work(agent, task, ToolExecutor(tools, desk), desk)
+        await run_agent(agent, task, ToolExecutor(tools, runner), runner)
     except KimiError as error:
         agent.end("failed", error=error, answer=agent.arrived)
     except Exception:
@@ -204,7 +204,7 @@ async def _work(agent: Agent, own: str | None, prompt: str, desk: StepRunner, to
         agent.end("failed", error=fault, answer=agent.arrived)
 
 
-def _names(tools: Toolbox) -> Sequence[str]:
+def _names(tools: Toolset) -> Sequence[str]:
     return [tool["name"] for tool in tools.definitions]
 
 
@@ -220,31 +220,31 @@ class _NoHands:
         raise LookupError(agent.id, key, calls)
 
 
-async def _items(call: SwarmCall, desk: StepRunner, tools: Toolbox) -> None:
-    tally, main = desk.tally, desk.tally.main
-    tally.stage()
-    agents = [tally.agent(name) for name in call.names]
+async def _items(call: SwarmCall, runner: StepRunner, tools: Toolset) -> None:
+    stats, main = runner.stats, runner.stats.main
+    stats.begin_stage()
+    agents = [stats.add_agent(name) for name in call.names]
     async with anyio.create_task_group() as tasks:
         for agent, task in zip(agents, call.tasks, strict=True):
-            tasks.start_soon(_work, agent, None, task, desk, tools)
+            tasks.start_soon(_work, agent, None, task, runner, tools)
     if not any(agent.answer.strip() for agent in agents):
         main.end("failed", error=next(agent.error for agent in agents if agent.error))
         return
-    share = desk.share(len(agents))
+    share = runner.share(len(agents))
     results = "\n\n".join(
-        f"## Item {number} of {len(agents)}: {agent.name}\n\n{told(agent, share)}"
+        f"## Item {number} of {len(agents)}: {agent.name}\n\n{agent_report(agent, share)}"
         for number, agent in enumerate(agents, 1)
     )
     task = AgentTask(
-        system=prompts.said("synthesis.system"),
-        prompt=prompts.said("synthesis.task", prompt=call.prompt, results=results),
+        system=prompts.render("synthesis.system"),
+        prompt=prompts.render("synthesis.task", prompt=call.prompt, results=results),
         steps=1,
         leads=True,
     )
-    await work(main, task, _NoHands(), desk)
+    await run_agent(main, task, _NoHands(), runner)
 
 
-def _overrun(ledger: Ledger) -> list[Adjustment]:
+def _overrun(ledger: BudgetLedger) -> list[Adjustment]:
     """That it cost more than it may: what a request may cost is known before it is sent only about."""
     limits = ledger.limits
     if limits.usd is None or ledger.usd <= limits.usd:
@@ -255,22 +255,22 @@ def _overrun(ledger: Ledger) -> list[Adjustment]:
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _outcome(call: SwarmCall, run: Run, desk: StepRunner) -> Outcome:
+def _outcome(call: SwarmCall, run: Run, runner: StepRunner) -> Outcome:
     """How the swarm is to be called, what is missing of it, and how to go on."""
-    tally, main = desk.tally, desk.tally.main
-    limit = tally.limit or main.limit
-    missing = [agent for agent in tally.agents if agent.status != "completed"]
+    stats, main = runner.stats, runner.stats.main
+    limit = stats.limit or main.limit
+    missing = [agent for agent in stats.agents if agent.status != "completed"]
     error = main.error
     if error is None and limit is not None:
-        error = exceeded(limit, desk.ledger.limits)
+        error = limit_error(limit, runner.ledger.limits)
     elif error is None and call.items and missing:
         first = next((agent.error for agent in missing if agent.error), None)
-        error = first or exceeded("agent_steps", desk.ledger.limits)
+        error = first or limit_error("agent_steps", runner.ledger.limits)
     if error is None:
         return run.snapshot("completed")
-    error = naming(error, missing)
+    error = with_missing_agents(error, missing)
     if main.answer.strip():
         return run.snapshot("partial", error)
-    if not (results := tally.results()):
+    if not (results := stats.results()):
         return run.snapshot("failed", error)
     return replace(run.snapshot("partial", error), answer=results, finish_reason=None)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 
-def said(place: str, **places: Any) -> str:
+def render(place: str, **places: Any) -> str:
     """A text by its place in the file, such as ``notes.conclude``."""
     table, _, name = place.partition(".")
     return _texts()[table][name].strip().format_map(places)
 
 
-def after(place: str) -> str:
+def render_suffix(place: str) -> str:
     """A text that goes on where another one ended, so that the line break before it counts."""
     table, _, name = place.partition(".")
     return _texts()[table][name]
@@ -23,35 +23,35 @@ def after(place: str) -> str:
 
 def main_system(*, steps: int, agents: int, tools: Sequence[str]) -> str:
     """The main agent's system prompt."""
-    return said("main.system", steps=steps, agents=agents, tools=_of_tools("main", tools))
+    return render("main.system", steps=steps, agents=agents, tools=_of_tools("main", tools))
 
 
 def agent_system(own: str | None, tools: Sequence[str]) -> str:
     """A sub-agent's system prompt: what the main agent gave it, then what holds for all of them."""
-    common = said("agent.system", tools=_of_tools("agent", tools))
+    common = render("agent.system", tools=_of_tools("agent", tools))
     return f"{own}\n\n{common}" if own else common
 
 
-def lead_tools() -> tuple[Mapping[str, Any], ...]:
+def coordinator_tools() -> tuple[Mapping[str, Any], ...]:
     """The main agent's two tools (arXiv 2602.02276, appendix), as they stand on the wire."""
     return tuple(
         {
             "name": name,
-            "description": said(f"tools.{name}"),
+            "description": render(f"tools.{name}"),
             "parameters": {
                 "type": "object",
                 "properties": {
-                    field: {"type": "string", "description": said(f"tools.{name}_{field}")} for field in fields
+                    field: {"type": "string", "description": render(f"tools.{name}_{field}")} for field in fields
                 },
                 "required": list(fields),
                 "additionalProperties": False,
             },
         }
-        for name, fields in LEAD_FIELDS.items()
+        for name, fields in COORDINATOR_ARGUMENTS.items()
     )
 
 
-LEAD_FIELDS: Mapping[str, tuple[str, ...]] = {
+COORDINATOR_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "create_subagent": ("name", "system_prompt"),
     "assign_task": ("agent", "prompt"),
 }
@@ -59,7 +59,7 @@ LEAD_FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 def _of_tools(whose: str, tools: Sequence[str]) -> str:
-    return said(f"{whose}.with_tools", names=", ".join(tools)) if tools else said(f"{whose}.without_tools")
+    return render(f"{whose}.with_tools", names=", ".join(tools)) if tools else render(f"{whose}.without_tools")
 
 
 @cache

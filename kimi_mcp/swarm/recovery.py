@@ -18,51 +18,51 @@ _UNREADABLE = (KeyError, TypeError, ValueError)
 """What a step raises that another version wrote."""
 
 
-def tallied(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
+def recovered_outcome(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
     """The outcome of a swarm that is ended, with what its finished steps brought and used.
 
     The record's own outcome says why it is ended. It tells what the swarm would have told had it been ended in its own
     server, but for requests under way: of those nobody knows. What another version wrote may not be readable; then it
     tells what it told before.
     """
-    tally = SwarmStats()
-    tally.report(record.outcome.policy)
+    stats = SwarmStats()
+    stats.report(record.outcome.policy)
     try:
-        _retell(tally, SwarmCall.of_json(record.request["task"]), steps, record.outcome.provider)
+        _retell(stats, SwarmCall.from_json(record.request["task"]), steps, record.outcome.provider)
     except (InvalidArguments, *_UNREADABLE):
         return record.outcome
     ended = [step.ended_at for step in steps if step.ended_at is not None]
     took = max([record.outcome.timing.total_s, *(at - record.started_at for at in ended)])
-    timing = replace(record.outcome.timing, total_s=took, attempts=tally.attempts)
-    return tally.stopped(replace(record.outcome, timing=timing))
+    timing = replace(record.outcome.timing, total_s=took, attempts=stats.attempts)
+    return stats.stopped(replace(record.outcome, timing=timing))
 
 
-def known_before(call: SwarmCall, steps: Sequence[StepRecord]) -> SwarmStats | None:
+def recovered_stats(call: SwarmCall, steps: Sequence[StepRecord]) -> SwarmStats | None:
     """How far a swarm was that is gone on with; None where another version wrote what can't be read."""
-    tally = SwarmStats()
+    stats = SwarmStats()
     try:
-        _retell(tally, call, steps, call.first_provider)
+        _retell(stats, call, steps, call.first_provider)
     except _UNREADABLE:
         return None
-    return tally
+    return stats
 
 
-def _retell(tally: SwarmStats, call: SwarmCall, steps: Sequence[StepRecord], provider: str | None) -> None:
-    """Put into a tally what finished steps brought and used."""
-    lines = {"main": tally.main}
+def _retell(stats: SwarmStats, call: SwarmCall, steps: Sequence[StepRecord], provider: str | None) -> None:
+    """Put into a stats what finished steps brought and used."""
+    lines = {"main": stats.main}
     if call.items:
-        tally.stage()
-        lines |= {agent.id: agent for agent in map(tally.agent, call.names)}
+        stats.begin_stage()
+        lines |= {agent.id: agent for agent in map(stats.add_agent, call.names)}
     used: dict[str, list[JSON]] = {}
     for step in sorted(steps, key=_order):
         told, result = step.told, step.result
         if told["agent"] not in lines:
-            lines[told["agent"]] = tally.agent(told["name"])
+            lines[told["agent"]] = stats.add_agent(told["name"])
         agent = lines[told["agent"]]
         if told["kind"] == "request":
             agent.status = "running"  # whatever came before was not its end
             if result is not None:
-                _add(tally, agent, StepResult.of_json(result), provider or "the provider")
+                _add(stats, agent, StepResult.from_json(result), provider or "the provider")
         elif result is not None:
             used.setdefault(step.key.rpartition("/")[0], []).append(result)
             agent.status = "running"
@@ -70,9 +70,9 @@ def _retell(tally: SwarmStats, call: SwarmCall, steps: Sequence[StepRecord], pro
         lines[turn.partition("/")[0]].use(results)
 
 
-def _add(tally: SwarmStats, agent: Agent, said: StepResult, provider: str) -> None:
+def _add(stats: SwarmStats, agent: Agent, said: StepResult, provider: str) -> None:
     """A request of an agent had ended, and perhaps the agent with it."""
-    tally.add(agent, said)
+    stats.add(agent, said)
     done = said.completion
     if said.error is not None:
         agent.end("failed", error=said.error, answer=done.answer)

@@ -21,7 +21,7 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
 from kimi_mcp.swarm.step_result import StepResult
 
-NAMED = 8
+MAX_NAMED_AGENTS = 8
 """How many agents a sentence names at most."""
 
 
@@ -118,7 +118,7 @@ class Agent:
         }
 
 
-def told(agent: Agent, most_chars: int) -> str:
+def agent_report(agent: Agent, most_chars: int) -> str:
     """An agent's message for whoever goes on from it; where it failed, that it did, and what it had."""
     who = f"{agent.id} ({agent.name})"
     answer = shortened(agent.answer, most_chars)
@@ -130,12 +130,12 @@ def told(agent: Agent, most_chars: int) -> str:
     return f"{who}, {'failed' if agent.status == 'failed' else 'not whole'} ({why}). What it had:\n\n{answer}"
 
 
-def naming(error: KimiError, missing: Sequence[Agent]) -> KimiError:
+def with_missing_agents(error: KimiError, missing: Sequence[Agent]) -> KimiError:
     """The error, with the agents whose work is missing."""
     if not missing:
         return error
-    names = ", ".join(f"{agent.id} ({agent.name})" for agent in missing[:NAMED])
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    names = ", ".join(f"{agent.id} ({agent.name})" for agent in missing[:MAX_NAMED_AGENTS])
+    more = f" and {len(missing) - MAX_NAMED_AGENTS} more" if len(missing) > MAX_NAMED_AGENTS else ""
     return type(error)(f"{error.message} Not whole: {names}{more}.", fix=error.fix, rule=error.rule)
 
 
@@ -165,11 +165,11 @@ class SwarmStats:
         """How far the swarm was when its server died: it tells that until its replay is as far again."""
         self._stages: list[_Stage] = []
 
-    def stage(self) -> None:
+    def begin_stage(self) -> None:
         """Agents begin that follow on no step of the main agent."""
         self._stages.append(_Stage())
 
-    def agent(self, name: str) -> Agent:
+    def add_agent(self, name: str) -> Agent:
         """A line for one more sub-agent, in the stage that runs."""
         agent = Agent(id=f"agent-{len(self.agents) + 1}", name=name)
         self.agents.append(agent)
@@ -259,7 +259,7 @@ class SwarmStats:
             return before.stopped(outcome)
         main = self.main
         missing = [agent for agent in self.agents if agent.status != "completed"]
-        arrived = self.so_far(replace(outcome, error=outcome.error and naming(outcome.error, missing)))
+        arrived = self.so_far(replace(outcome, error=outcome.error and with_missing_agents(outcome.error, missing)))
         if main.status in ("completed", "partial"):
             return replace(arrived, status="partial", answer=main.answer)
         if not (results := self.results()):
@@ -271,7 +271,7 @@ class SwarmStats:
 
     def results(self) -> str:
         """The answers of all sub-agents that have one, each under its name; empty where none has."""
-        return "\n\n".join(told(agent, len(agent.answer)) for agent in self.agents if agent.answer.strip())
+        return "\n\n".join(agent_report(agent, len(agent.answer)) for agent in self.agents if agent.answer.strip())
 
     def block(self) -> Mapping[str, Any]:
         """The result's ``swarm``."""

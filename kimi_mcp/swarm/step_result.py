@@ -75,7 +75,7 @@ class StepResult:
         }
 
     @classmethod
-    def of_json(cls, record: Mapping[str, Any]) -> StepResult:
+    def from_json(cls, record: Mapping[str, Any]) -> StepResult:
         """What was recorded."""
         usage: Mapping[str, Any] | None = record["usage"]
         calls = cast(list[Mapping[str, Any]], record["tool_calls"])

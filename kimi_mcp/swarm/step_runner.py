@@ -22,8 +22,8 @@ from kimi_mcp.pipeline.pipeline import Pipeline, Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, Steps
-from kimi_mcp.swarm.concurrency import AGAIN_AFTER_S, SwarmConcurrency
-from kimi_mcp.swarm.limits import Ledger, Limit, Permission, exceeded
+from kimi_mcp.swarm.concurrency import RETRY_DELAYS_S, SwarmConcurrency
+from kimi_mcp.swarm.limits import BudgetLedger, Limit, Permission, limit_error
 from kimi_mcp.swarm.stats import Agent, SwarmStats
 from kimi_mcp.swarm.step_result import StepResult
 
@@ -61,13 +61,13 @@ class StepRunner:
         profile: Profile,
         run: Run,
         steps: Steps,
-        pace: SwarmConcurrency,
-        ledger: Ledger,
-        tally: SwarmStats,
+        concurrency: SwarmConcurrency,
+        ledger: BudgetLedger,
+        stats: SwarmStats,
     ) -> None:
-        self.profile, self.ledger, self.tally = profile, ledger, tally
+        self.profile, self.ledger, self.stats = profile, ledger, stats
         self._pipeline, self._route, self._run = pipeline, route, run
-        self._steps, self._pace = steps, pace
+        self._steps, self._concurrency = steps, concurrency
         self._dearest = catalogue.load().dearest
 
     @property
@@ -105,13 +105,13 @@ class StepRunner:
             return (await self._made(agent, draft, held)).as_json()
 
         try:
-            said = StepResult.of_json(await self.step(key, told, make))
+            said = StepResult.from_json(await self.step(key, told, make))
             agent.request_state = None
             self.ledger.count(usd=said.counted_usd, tokens=said.counted_tokens)
         finally:
-            for leave in held:  # only now that it is counted: what is neither held nor counted is spent twice
-                self.ledger.give_back(leave)
-        self.tally.add(agent, said)
+            for permission in held:  # only now that it is counted: what is neither held nor counted is spent twice
+                self.ledger.release(permission)
+        self.stats.add(agent, said)
         return said
 
     def most_usd(self, prompt_tokens: int, max_tokens: int) -> float:
@@ -126,26 +126,30 @@ class StepRunner:
         most = self.most_usd(draft.prompt_tokens, request.max_tokens or 0)
         then = most if draft.goes_on else 0.0
         if draft.launches and self.ledger.closed(most + then, kept=draft.kept_usd) is None:
-            await self._pace.launched()  # before the ledger is asked: meanwhile others may spend the last of it
-        leave = await self.ledger.leave(most, then=then, kept=draft.kept_usd, limit=draft.limit, begins=draft.launches)
-        if not leave.granted:
-            return self._refused(leave.limit or "usd")
-        held.append(leave)
-        if leave.limit != draft.limit:
-            request = draft.make(leave.limit)
+            await (
+                self._concurrency.wait_for_launch()
+            )  # before the ledger is asked: meanwhile others may spend the last of it
+        permission = await self.ledger.request_permission(
+            most, then=then, kept=draft.kept_usd, limit=draft.limit, begins=draft.launches
+        )
+        if not permission.granted:
+            return self._refused(permission.limit or "usd")
+        held.append(permission)
+        if permission.limit != draft.limit:
+            request = draft.make(permission.limit)
         said = await self._patiently(agent, request, draft, began)
-        return said if said.limit else replace(said, limit=leave.limit)
+        return said if said.limit else replace(said, limit=permission.limit)
 
     def _refused(self, limit: Limit) -> StepResult:
-        return StepResult(completion=Completion(), error=exceeded(limit, self.ledger.limits), limit=limit)
+        return StepResult(completion=Completion(), error=limit_error(limit, self.ledger.limits), limit=limit)
 
     async def _patiently(self, agent: Agent, request: Request, draft: StepRequest, began: float) -> StepResult:
         """The request, made again after a while where the provider refuses it for its rate."""
         said = await self._sent(agent, request, draft, began)
-        for again_s in AGAIN_AFTER_S:
+        for again_s in RETRY_DELAYS_S:
             if not isinstance(said.error, RateLimited | Overloaded):
                 break
-            await self._pace.sleep(again_s)
+            await self._concurrency.sleep(again_s)
             said = await self._sent(agent, request, draft, began, attempts=said.attempts)
         return said
 
@@ -153,22 +157,22 @@ class StepRunner:
         self, agent: Agent, request: Request, draft: StepRequest, began: float, *, attempts: int = 0
     ) -> StepResult:
         error: KimiError | None = None
-        async with self._pace.places:
+        async with self._concurrency.places:
             if draft.launches and not attempts and (limit := self.ledger.reached()):
                 return self._refused(limit)  # used up while it waited for its place
-            wave = self._pace.wave
-            agent.request_state = request_state = _Paced(self._run, self._pace, wave)
+            generation = self._concurrency.generation
+            agent.request_state = request_state = _Paced(self._run, self._concurrency, generation)
             request_state.attempts, sent = attempts, time.monotonic()
             try:
                 completion = await self._pipeline.step(request, self._route, request_state)
-                self._pace.fine()
+                self._concurrency.succeeded()
             except KimiError as failure:
                 completion, error = (
                     request_state.accumulator.completion(),
                     failure.with_traceback(None),
                 )  # it holds the request
                 if isinstance(failure, RateLimited | Overloaded):
-                    self._pace.limited(wave)
+                    self._concurrency.rate_limited(generation)
             took = time.monotonic() - sent
         said = self._priced(completion, request_state, draft.prompt_tokens)
         return replace(said, error=error, waited_s=sent - began, took_s=took, attempts=request_state.attempts)
@@ -205,12 +209,12 @@ class StepRunner:
 class _Paced(RequestState):
     """A request whose waits for the provider's rate are felt by the whole swarm."""
 
-    def __init__(self, run: Run, pace: SwarmConcurrency, wave: int) -> None:
+    def __init__(self, run: Run, concurrency: SwarmConcurrency, generation: int) -> None:
         super().__init__(run.first_token_came)
-        self._pace, self._wave = pace, wave
+        self._concurrency, self._generation = concurrency, generation
 
     def waits(self, seconds: float, code: str) -> None:
         """An attempt failed and another one will be made."""
         super().waits(seconds, code)
         if self.attempts and code in (RateLimited.code, Overloaded.code):
-            self._pace.limited(self._wave)
+            self._concurrency.rate_limited(self._generation)

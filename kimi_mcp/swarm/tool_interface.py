@@ -38,7 +38,7 @@ class ToolResult(Protocol):
         ...
 
 
-class Toolbox(Protocol):
+class Toolset(Protocol):
     """The tools of one swarm's sub-agents."""
 
     @property
@@ -103,7 +103,7 @@ class _Gone:
 class RecordedTools:
     """The toolbox of a swarm that is gone on with: it offers what the agents were told of, whatever is there by now."""
 
-    def __init__(self, toolbox: Toolbox, definitions: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, toolbox: Toolset, definitions: Sequence[Mapping[str, Any]]) -> None:
         self._toolbox = toolbox
         self._there = {tool["name"] for tool in toolbox.definitions}
         self.definitions = definitions
@@ -130,4 +130,4 @@ class RecordedTools:
         """Run a tool where it is still there."""
         if name in self._there:
             return await self._toolbox.call(name, arguments)
-        return _Gone(text=prompts.said("notes.not_run", name=name, why=prompts.said("notes.gone")))
+        return _Gone(text=prompts.render("notes.not_run", name=name, why=prompts.render("notes.gone")))

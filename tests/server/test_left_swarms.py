@@ -23,7 +23,7 @@ from tests.runs.store.keeping import begin, in_thread, opened
 from tests.server.asking import KEY, Result, chats, raw_process, served
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
-from tests.swarm.tools.test_processes import ended
+from tests.swarm.tools.test_stdio_client import ended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
 

@@ -26,7 +26,7 @@ from kimi_mcp.simulator import Simulator
 from tests.runs.store.keeping import opened
 from tests.server.asking import chats, raw_process, until
 from tests.server.stdio.peer import Peer
-from tests.swarm.asking import calling, messages, said, task_of
+from tests.swarm.scenarios import calling, messages, said, task_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")]
 

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.policy.schema_dialect import parameters_fault
 from kimi_mcp.simulator import Simulator
-from tests.swarm.asking import (
+from tests.swarm.scenarios import (
     LEADS,
     Tools,
     agents,

@@ -1,4 +1,4 @@
-"""The pace: agents are launched in stages, a rate limit halves what runs at once, successes give it back."""
+"""The concurrency: agents are launched in stages, a rate limit halves what runs at once, successes give it back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
-from tests.swarm.asking import agents, chats, housed, quick, statuses, swarm
+from tests.swarm.scenarios import agents, chats, pipeline_and_runs, quick, statuses, swarm
 
 TELL = "Tell me about {{item}}."
 
@@ -25,10 +25,10 @@ async def test_five_begin_at_once_and_then_one_at_a_time(monkeypatch: pytest.Mon
     async def sleep(seconds: float) -> None:
         waits.append(round(seconds, 1))
 
-    pace = SwarmConcurrency(64, LaunchSchedule(at_once=5, every_s=0.7), sleep)
+    concurrency = SwarmConcurrency(64, LaunchSchedule(burst=5, interval_s=0.7), sleep)
     monkeypatch.setattr(anyio, "current_time", lambda: 1_000.0)
     for _ in range(8):
-        await pace.launched()
+        await concurrency.wait_for_launch()
     assert waits == [0.7, 1.4, 2.1], "seconds after the first five"
 
 
@@ -38,22 +38,22 @@ async def test_one_place_of_the_servers_is_left_for_others() -> None:
 
 
 async def test_a_wave_of_rate_limits_halves_once_and_successes_give_back_slowly() -> None:
-    pace = SwarmConcurrency(17)
-    wave = pace.wave
+    concurrency = SwarmConcurrency(17)
+    generation = concurrency.generation
     for _ in range(5):
-        pace.limited(wave)
-    assert pace.capacity == 8
-    pace.limited(pace.wave)
-    assert pace.capacity == 4, "what went out afterwards is another wave"
+        concurrency.rate_limited(generation)
+    assert concurrency.capacity == 8
+    concurrency.rate_limited(concurrency.generation)
+    assert concurrency.capacity == 4, "what went out afterwards is another generation"
     for _ in range(4):
-        pace.fine()
-    assert 4.8 < pace.capacity < 5.1, "one more after as many as are allowed"
+        concurrency.succeeded()
+    assert 4.8 < concurrency.capacity < 5.1, "one more after as many as are allowed"
     for _ in range(1_000):
-        pace.fine()
-    assert pace.capacity == 16
+        concurrency.succeeded()
+    assert concurrency.capacity == 16
     for _ in range(20):
-        pace.limited(pace.wave)
-    assert pace.capacity == 1
+        concurrency.rate_limited(concurrency.generation)
+    assert concurrency.capacity == 1
 
 
 async def test_no_more_requests_are_under_way_than_there_are_places(sim: Simulator) -> None:
@@ -67,26 +67,26 @@ async def test_no_more_requests_are_under_way_than_there_are_places(sim: Simulat
             sim.open_gate("all")
 
         tasks.start_soon(look)
-        outcome = await swarm(sim, TELL, items=tuple(map(city, range(9))), pace=quick(4))
+        outcome = await swarm(sim, TELL, items=tuple(map(city, range(9))), concurrency=quick(4))
         assert outcome.status == "completed"
 
 
 async def test_a_request_that_was_limited_is_made_again_and_nobody_fails(sim: Simulator) -> None:
     limited = {"status": 429, "error_type": "rate_limit_reached_error"}
     sim.play({"match": {"text": "Tell me about city 0."}, "times": 7, **limited})
-    pace = quick(16)
-    outcome = await swarm(sim, TELL, items=tuple(map(city, range(6))), pace=pace)
+    concurrency = quick(16)
+    outcome = await swarm(sim, TELL, items=tuple(map(city, range(6))), concurrency=concurrency)
     assert outcome.status == "completed", outcome.error
     assert statuses(outcome) == ["completed"] * 6
     assert len(chats(sim)) == outcome.timing.attempts == 7 + 6 + 1
     assert all(agent["steps"] == 1 for agent in agents(outcome)), "a step is made once, however often it is tried"
-    assert pace.capacity < 15
+    assert concurrency.capacity < 15
 
 
 async def test_an_agent_that_stays_limited_is_told_so(sim: Simulator) -> None:
     limited = {"status": 429, "error_type": "rate_limit_reached_error", "retry_after": 3600}
     sim.play({"match": {"text": "Tell me about city 0"}, "times": "always", **limited})
-    outcome = await swarm(sim, TELL, items=(city(0), city(1)), pace=quick())
+    outcome = await swarm(sim, TELL, items=(city(0), city(1)), concurrency=quick())
     assert statuses(outcome) == ["failed", "completed"]
     assert outcome.status == "partial"
     assert outcome.error is not None
@@ -96,10 +96,10 @@ async def test_an_agent_that_stays_limited_is_told_so(sim: Simulator) -> None:
 async def test_a_swarm_leaves_room_for_a_single_call(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me"}, "times": "always", "gate": "never"})
     items = tuple(map(city, range(20)))
-    async with housed(sim, KIMI_MAX_CONCURRENCY="4") as (pipeline, runs):
+    async with pipeline_and_runs(sim, KIMI_MAX_CONCURRENCY="4") as (pipeline, runs):
         big = Run(caller="a test", tool="kimi_swarm", prompt=TELL)
         call = SwarmCall(prompt=TELL, items=items)
-        runs.start(big, lambda run: run_swarm(call, run, pipeline, pace=quick(4)))
+        runs.start(big, lambda run: run_swarm(call, run, pipeline, concurrency=quick(4)))
         await sim.until(lambda: sim.waiting_at("never") == 3)
         small = Run(caller="a test", tool="kimi_instant", prompt="hi")
         runs.start(small, lambda run: pipeline.run(Call(mode="instant", prompt="hi"), run))

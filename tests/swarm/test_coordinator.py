@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.swarm.asking import (
+from tests.swarm.scenarios import (
     LEADS,
     Tools,
     agents,

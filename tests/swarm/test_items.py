@@ -9,8 +9,8 @@ import pytest
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.swarm.call import SwarmCall, checked
-from tests.swarm.asking import SYNTHESIS, Tools, agents, chats, messages, said, searching, statuses, swarm, task_of
+from kimi_mcp.swarm.call import SwarmCall, check_items
+from tests.swarm.scenarios import SYNTHESIS, Tools, agents, chats, messages, said, searching, statuses, swarm, task_of
 
 CITIES = ("Rome", "Oslo", "Lima")
 TELL = "Tell me about {{item}}, and only about {{item}}."
@@ -18,7 +18,7 @@ TELL = "Tell me about {{item}}, and only about {{item}}."
 
 def refused(prompt: str, *items: str, **more: Any) -> InvalidArguments:
     with pytest.raises(InvalidArguments) as raised:
-        checked(SwarmCall(prompt=prompt, items=items, **more))
+        check_items(SwarmCall(prompt=prompt, items=items, **more))
     return raised.value
 
 
@@ -114,7 +114,7 @@ async def test_results_too_long_for_one_request_are_shortened_visibly(
 @pytest.mark.parametrize("count", [2, 128])
 def test_two_to_128_items_are_taken(count: int) -> None:
     items = tuple(f"item {number}" for number in range(count))
-    assert len(set(checked(SwarmCall(prompt=TELL, items=items)).tasks)) == count
+    assert len(set(check_items(SwarmCall(prompt=TELL, items=items)).tasks)) == count
 
 
 @pytest.mark.parametrize("count", [1, 129])

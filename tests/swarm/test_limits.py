@@ -12,17 +12,17 @@ from kimi_mcp.runs.steps import JSON, PassingSteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
-from kimi_mcp.swarm.limits import Ledger, SwarmLimits
+from kimi_mcp.swarm.limits import BudgetLedger, SwarmLimits
 from kimi_mcp.swarm.tool_interface import NoTools
-from tests.swarm.asking import (
+from tests.swarm.scenarios import (
     LEADS,
     Tools,
     agents,
     calling,
     chats,
-    housed,
     leading,
     messages,
+    pipeline_and_runs,
     quick,
     said,
     searching,
@@ -46,40 +46,40 @@ def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
 
 
 async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() -> None:
-    ledger = Ledger(SwarmLimits(usd=1.0))
-    leave = await ledger.leave(0.4, then=0.4, kept=0.1)
-    assert (leave.granted, leave.limit) == (True, None)
-    ledger.give_back(leave)
+    ledger = BudgetLedger(SwarmLimits(usd=1.0))
+    permission = await ledger.request_permission(0.4, then=0.4, kept=0.1)
+    assert (permission.granted, permission.limit) == (True, None)
+    ledger.release(permission)
     ledger.count(usd=0.3, tokens=10)
-    leave = await ledger.leave(0.4, then=0.4, kept=0.1)
-    assert (leave.granted, leave.limit) == (True, "usd"), "this is its last one"
-    ledger.give_back(leave)
+    permission = await ledger.request_permission(0.4, then=0.4, kept=0.1)
+    assert (permission.granted, permission.limit) == (True, "usd"), "this is its last one"
+    ledger.release(permission)
     ledger.count(usd=0.3, tokens=10)
-    leave = await ledger.leave(0.4, then=0.4, kept=0.1)
-    assert (leave.granted, leave.limit) == (False, "usd")
+    permission = await ledger.request_permission(0.4, then=0.4, kept=0.1)
+    assert (permission.granted, permission.limit) == (False, "usd")
 
 
 async def test_an_agent_that_has_not_begun_is_not_begun_for_nothing() -> None:
-    ledger = Ledger(SwarmLimits(usd=1.0))
-    assert not (await ledger.leave(0.6, then=0.6, kept=0.0, begins=True)).granted
+    ledger = BudgetLedger(SwarmLimits(usd=1.0))
+    assert not (await ledger.request_permission(0.6, then=0.6, kept=0.0, begins=True)).granted
 
 
 async def test_requests_at_once_never_spend_the_same_dollar() -> None:
-    ledger, most = Ledger(SwarmLimits(usd=1.0)), 0.0
+    ledger, most = BudgetLedger(SwarmLimits(usd=1.0)), 0.0
     granted: list[bool] = []
     held = 0.0
 
     async def ask() -> None:
         nonlocal most, held
-        leave = await ledger.leave(0.3, then=0.0, kept=0.0)
-        granted.append(leave.granted)
-        if leave.granted:
+        permission = await ledger.request_permission(0.3, then=0.0, kept=0.0)
+        granted.append(permission.granted)
+        if permission.granted:
             held += 0.3
             most = max(most, held + ledger.usd)
             await anyio.lowlevel.checkpoint()
             held -= 0.3
             ledger.count(usd=0.1, tokens=1)
-            ledger.give_back(leave)
+            ledger.release(permission)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
@@ -91,9 +91,9 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
 
 
 async def test_without_a_limit_on_money_nobody_waits() -> None:
-    ledger = Ledger(SwarmLimits(usd=None))
+    ledger = BudgetLedger(SwarmLimits(usd=None))
     for _ in range(100):
-        assert (await ledger.leave(1e6, then=1e6, kept=0.0)).limit is None
+        assert (await ledger.request_permission(1e6, then=1e6, kept=0.0)).limit is None
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +165,7 @@ async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
         "Tell me of {{item}}.",
         items=tuple(f"city {number}" for number in range(12)),
         steps=steps,
-        pace=SwarmConcurrency(64, LaunchSchedule(at_once=2, every_s=60), sleep=sleep),
+        concurrency=SwarmConcurrency(64, LaunchSchedule(burst=2, interval_s=60), sleep=sleep),
         max_cost_usd=1.0 / 6,
     )
     assert len(chats(sim, "Tell me")) == 2
@@ -179,8 +179,8 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me of {{item}}.", items=("A", "B"), max_cost_usd=0.15)
     sim.play(said({"text": "Tell me"}, content="It is round."))
-    async with housed(sim) as (pipeline, runs):
-        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=quick(), toolbox=NoTools))
+    async with pipeline_and_runs(sim) as (pipeline, runs):
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=quick(), toolbox=NoTools))
         with anyio.fail_after(10):
             await steps.begun.wait()
             await anyio.wait_all_tasks_blocked()
@@ -195,16 +195,16 @@ async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over: list[str] = []
-    monkeypatch.setattr(Ledger, "reached", lambda ledger: "seconds" if over else None)
+    monkeypatch.setattr(BudgetLedger, "reached", lambda ledger: "seconds" if over else None)
 
     class Late(PassingSteps):
         async def finish(self, key: str, result: JSON) -> None:
             await super().finish(key, result)
             over.append(key)
 
-    pace = quick(places=2)  # one of them is left for others
+    concurrency = quick(places=2)  # one of them is left for others
     items = ("A", "B", "C")
-    outcome = await swarm(sim, "Tell me of {{item}}.", items=items, steps=Late(), pace=pace)
+    outcome = await swarm(sim, "Tell me of {{item}}.", items=items, steps=Late(), concurrency=concurrency)
     assert outcome.status == "partial"
     sent = [request for request in chats(sim) if task_of(request).startswith("Tell me of")]
     assert len(sent) < 3

@@ -12,8 +12,8 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import PassingSteps
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.simulator import Simulator
-from kimi_mcp.swarm import tallied
-from tests.swarm.asking import Dying, Tools, agents, said, statuses, swarm
+from kimi_mcp.swarm import recovered_outcome
+from tests.swarm.scenarios import Dying, Tools, agents, said, statuses, swarm
 from tests.swarm.test_replay import play
 
 START = 1_795_510_000.0
@@ -60,7 +60,7 @@ async def test_of_a_swarm_that_had_finished_it_tells_the_same(sim: Simulator) ->
     play(sim)
     steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     whole = await swarm(sim, steps=steps, tools=Tools(), run=run)
-    told = tallied(left(run, whole), recorded(steps))
+    told = recovered_outcome(left(run, whole), recorded(steps))
     assert told.swarm == whole.swarm, "agents, steps, tool calls, critical steps and speed-up"
     assert (told.usage, told.cost_usd, told.policy) == (whole.usage, whole.cost_usd, whole.policy)
     assert told.timing.attempts == whole.timing.attempts
@@ -74,7 +74,7 @@ async def test_killed_anywhere_it_tells_what_its_finished_steps_had_used(sim: Si
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     steps = Dying({}, event, run.cancel_soon)
     cut = await swarm(sim, steps=steps, tools=Tools(), run=run)
-    told = tallied(left(run, cut), recorded(steps))
+    told = recovered_outcome(left(run, cut), recorded(steps))
     assert told.swarm is not None
     requests = {key: result for key, result in steps.results.items() if "tool" not in key}
     assert told.usage is not None
@@ -96,7 +96,7 @@ async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
     kept = PassingSteps()
     kept.told = {key: told for key, told in steps.told.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")}
     kept.results = {key: steps.results[key] for key in ("agent-4/step-1", "agent-11/step-1")}
-    told = tallied(left(run, whole), recorded(kept))
+    told = recovered_outcome(left(run, whole), recorded(kept))
     assert [agent["name"] for agent in agents(told)] == list(items)
     wanted = ["cancelled"] * 12
     wanted[3], wanted[10] = "failed", "completed"
@@ -112,7 +112,7 @@ async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> No
     steps = PassingSteps()
     whole = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=steps, run=run)
     steps.results = {}
-    told = tallied(left(run, whole), recorded(steps))
+    told = recovered_outcome(left(run, whole), recorded(steps))
     assert (told.status, told.answer, statuses(told)) == ("cancelled", "", ["cancelled", "cancelled"])
 
 
@@ -121,6 +121,6 @@ async def test_what_another_version_wrote_keeps_nobody_from_ending_it(sim: Simul
     steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     record = left(run, await swarm(sim, steps=steps, tools=Tools(), run=run))
     odd = [replace(step, result={"of": "a later version"}) for step in recorded(steps)]
-    assert tallied(record, odd) == record.outcome
+    assert recovered_outcome(record, odd) == record.outcome
     later = replace(record, request={"task": {"kind": "of a later version"}})
-    assert tallied(later, recorded(steps)) == record.outcome
+    assert recovered_outcome(later, recorded(steps)) == record.outcome

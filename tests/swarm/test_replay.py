@@ -14,7 +14,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import PassingSteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall
-from tests.swarm.asking import Dying, Tools, agents, calling, chats, leading, said, searching, statuses, swarm
+from tests.swarm.scenarios import Dying, Tools, agents, calling, chats, leading, said, searching, statuses, swarm
 
 TASKS = (("reader", "Look at A."), ("reader", "Look at B."), ("critic", "Look at C."))
 
@@ -171,7 +171,7 @@ async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_wa
     first = await swarm(sim, steps=steps, tools=Tools(), run=run)
     asked = len(chats(sim))
     assert run.task is not None
-    begun = SwarmCall.of_json(json.loads(json.dumps(run.task)))
+    begun = SwarmCall.from_json(json.loads(json.dumps(run.task)))
     for key in ("agent-1/step-3/tool-1", "agent-1/step-4"):
         del steps.results[key]
     again = await swarm(sim, steps=steps, tools=Tools(definitions=()), known_definitions=begun.known_definitions)
@@ -210,11 +210,11 @@ async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None
 )
 def test_a_task_that_is_not_what_it_says_is_another_version_s(changed: dict[str, object]) -> None:
     task = SwarmCall(prompt="Hi.", items=("a", "b"), tools=("look",), known_servers=("odd",)).as_json()
-    assert SwarmCall.of_json(json.loads(json.dumps(task))).items == ("a", "b")
+    assert SwarmCall.from_json(json.loads(json.dumps(task))).items == ("a", "b")
     with pytest.raises(InvalidArguments, match="another version"):
-        SwarmCall.of_json({**task, **changed})
+        SwarmCall.from_json({**task, **changed})
 
 
 def test_a_task_that_lacks_what_every_swarm_has_is_another_version_s() -> None:
     with pytest.raises(InvalidArguments, match="another version"):
-        SwarmCall.of_json({"prompt": "Hi."})
+        SwarmCall.from_json({"prompt": "Hi."})

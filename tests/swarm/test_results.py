@@ -18,14 +18,14 @@ from kimi_mcp.swarm.stats import SwarmStats
 from kimi_mcp.swarm.step_result import StepResult
 from kimi_mcp.swarm.tool_interface import NoTools
 from kimi_mcp.swarm.tools import CallResult
-from tests.swarm.asking import (
+from tests.swarm.scenarios import (
     LEADS,
     Tools,
     agents,
     chats,
-    housed,
     leading,
     messages,
+    pipeline_and_runs,
     quick,
     said,
     searching,
@@ -45,25 +45,25 @@ def step(took: float, waited: float = 0.0) -> StepResult:
 
 
 def test_critical_steps_are_the_main_agents_and_the_longest_of_each_stage() -> None:
-    tally = SwarmStats()
+    stats = SwarmStats()
     for stage in ((3, 1), (2, 5, 4), ()):
-        tally.add(tally.main, step(1.0))
+        stats.add(stats.main, step(1.0))
         for steps in stage:
-            agent = tally.agent("x")
+            agent = stats.add_agent("x")
             for _ in range(steps):
-                tally.add(agent, step(1.0))
-    block = tally.block()
+                stats.add(agent, step(1.0))
+    block = stats.block()
     assert block["steps"] == 3
     assert block["critical_steps"] == (1 + 3) + (1 + 5) + 1
     assert block["speedup"] == round(18 / 11, 2)
 
 
 def test_waiting_for_its_turn_makes_a_swarm_slower_and_one_agent_not() -> None:
-    tally = SwarmStats()
-    tally.add(tally.main, step(1.0))
+    stats = SwarmStats()
+    stats.add(stats.main, step(1.0))
     for waited in (0.0, 3.0):
-        tally.add(tally.agent("x"), step(2.0, waited))
-    assert tally.block()["speedup"] == round(5 / 6, 2)
+        stats.add(stats.add_agent("x"), step(2.0, waited))
+    assert stats.block()["speedup"] == round(5 / 6, 2)
 
 
 def test_a_swarm_without_a_step_has_no_speedup() -> None:
@@ -119,9 +119,9 @@ async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> No
         said({"text": "Look at A."}, status=401),
         said({"text": "Look at B."}, gate="b", gate_at="finish", content="B is"),
     )
-    async with housed(sim) as (pipeline, runs):
+    async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, pace=quick()))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick()))
         await sim.until(lambda: sim.waiting_at("b") == 1)
         with anyio.fail_after(5):
             while "1 running, 1 failed" not in run.phase() or "about" not in run.phase():
@@ -141,10 +141,10 @@ async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> No
 async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: Simulator) -> None:
     items = tuple(f"city {number}" for number in range(40))
     sim.play(said({"text": "Tell me"}, gate="never", gate_at="content"))
-    async with housed(sim, KIMI_BUDGET_USD_PER_SWARM="100") as (pipeline, runs):
+    async with pipeline_and_runs(sim, KIMI_BUDGET_USD_PER_SWARM="100") as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
         call = SwarmCall(prompt="Tell me about {{item}}.", items=items)
-        runs.start(run, lambda run: run_swarm(call, run, pipeline, pace=quick()))
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, concurrency=quick()))
         await sim.until(lambda: sim.waiting_at("never") == 40)
         run.cancel_soon()
         await sim.client_gone(40, within=1)
@@ -158,9 +158,9 @@ async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: S
 async def test_cancelling_ends_tools_that_hang(sim: Simulator) -> None:
     sim.play(leading(*TASKS), *searching("Look at A.", "a"))
     tools = Tools(held=anyio.Event())
-    async with housed(sim) as (pipeline, runs):
+    async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, pace=quick(), toolbox=tools))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), toolbox=tools))
         with anyio.fail_after(5):
             while not tools.calls:
                 await anyio.lowlevel.checkpoint()
@@ -207,9 +207,9 @@ async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(
 
     tools = Slow()
     sim.play(leading(*TASKS), said({"system": LEADS}, content="A and B."))
-    async with housed(sim) as (pipeline, runs):
+    async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, pace=quick(), toolbox=tools))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), toolbox=tools))
         with anyio.fail_after(5):
             await tools.ending.wait()
             await run.cancel()
@@ -221,8 +221,8 @@ async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to
     sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, gate="never"))
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me about {{item}}.", items=("A", "B"))
-    async with housed(sim) as (pipeline, runs):
-        runs.start(run, lambda run: run_swarm(call, run, pipeline, pace=quick(), toolbox=NoTools))
+    async with pipeline_and_runs(sim) as (pipeline, runs):
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, concurrency=quick(), toolbox=NoTools))
         await sim.until(lambda: sim.waiting_at("never") == 1)
         with anyio.fail_after(5):
             while run.work is None or "1 running, 1 done" not in run.phase():
@@ -285,12 +285,12 @@ async def test_a_tool_call_that_the_record_does_not_take_is_told_in_the_records_
 
 def test_what_was_said_is_read_back_the_same() -> None:
     one = step(1.5, 0.25)
-    assert StepResult.of_json(one.as_json()) == one
+    assert StepResult.from_json(one.as_json()) == one
 
 
 def test_what_a_newer_version_recorded_of_a_request_is_read_without_what_it_added() -> None:
     one = step(1.5, 0.25)
-    assert StepResult.of_json(with_news(one.as_json())) == one
+    assert StepResult.from_json(with_news(one.as_json())) == one
     result = CallResult(text="42", is_error=False)
     assert CallResult.from_json(with_news(result.as_json())) == result
 

@@ -319,9 +319,9 @@ async def _ended(journal: RunStore, record: RunRecord) -> RunRecord:
     with anyio.move_on_after(CANCEL_WITHIN_S):
         while record.running:
             if record.orphaned:  # from the first, or its server has died before it heard
-                from kimi_mcp.swarm import tallied
+                from kimi_mcp.swarm import recovered_outcome
 
-                record = await journal.cancel_left(record, tallied)
+                record = await journal.cancel_left(record, recovered_outcome)
             else:
                 await anyio.sleep(LOOK_EVERY_S)
                 record = await journal.find(record.id, None) or record
@@ -333,7 +333,7 @@ async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
 
     from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import open_runs
-    from kimi_mcp.swarm import taken_up, tallied
+    from kimi_mcp.swarm import prepare_resume, recovered_outcome
 
     if not _begun(settings):
         raise _unknown()
@@ -342,7 +342,7 @@ async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
     try:
         with Printer(sys.stderr).waiting("until it has ended …"):
             async with anyio.create_task_group() as tasks:
-                runs = open_runs(tasks, settings, lambda task: taken_up(task, pipeline), tallied)
+                runs = open_runs(tasks, settings, lambda task: prepare_resume(task, pipeline), recovered_outcome)
                 with told.may_cut_off():
                     ended.append(await _gone_on_with(runs, said))
     finally:

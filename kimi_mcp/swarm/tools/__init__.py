@@ -2,10 +2,10 @@
 
 ::
 
-    async with open_toolbox(settings.swarm_mcp, patterns=tools, moonshot_schemas=…, official=…) as toolbox:
+    async with open_toolbox(settings.swarm_mcp, patterns=tools, moonshot_schemas=…, builtin=…) as toolbox:
         toolbox.definitions      # function definitions for ``Request.tools``: fixed while it is open
         toolbox.warnings         # what is not there and why, in sentences of ours; grows while it is open
-        toolbox.fingerprints     # to keep with the run: ``open_toolbox(recorded=…)`` lets no other tools run later
+        toolbox.fingerprints     # to keep with the run: ``open_tools(recorded=…)`` lets no other tools run later
         result = await toolbox.call(name, arguments_json)
 
 ``call`` raises nothing but a cancellation. Its ``CallResult`` is plain data, the same for the same answer: recorded by
@@ -33,14 +33,14 @@ import anyio.to_thread
 from kimi_mcp.core.redaction import SECRETS
 from kimi_mcp.core.types import from_record
 from kimi_mcp.swarm.tools.arguments import InvalidToolArguments, read_arguments
-from kimi_mcp.swarm.tools.builtin_tools import OfficialTools
-from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, read_servers, shown
+from kimi_mcp.swarm.tools.builtin_tools import BuiltinTools
+from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, printable_name, read_servers
 from kimi_mcp.swarm.tools.connection import McpServer
-from kimi_mcp.swarm.tools.output import framed
-from kimi_mcp.swarm.tools.selection import OfferedTool, choose
+from kimi_mcp.swarm.tools.output import frame_output
+from kimi_mcp.swarm.tools.selection import OfferedTool, select_tools
 from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits, ToolSource
 
-__all__ = ["CallResult", "OfficialTools", "SwarmTools", "ToolLimits", "check_servers", "open_toolbox"]
+__all__ = ["BuiltinTools", "CallResult", "SwarmTools", "ToolLimits", "check_servers", "open_tools"]
 
 CLOSE_WITHIN_S = 3.0
 """Seconds that all servers together may take to leave; then they are ended."""
@@ -106,7 +106,7 @@ class SwarmTools:
         told = list(self._warnings)
         for at, source in enumerate(self._sources):
             if source.fault is not None and at not in self._absent:
-                told.append(f"The tools of {shown(source.name)} are gone: {source.fault}.")
+                told.append(f"The tools of {printable_name(source.name)} are gone: {source.fault}.")
         for name, offered in self._tools.items():
             if (why := self._sources[offered.source].disabled().get(offered.tool.name)) is not None:
                 told.append(f"`{name}` is disabled: {why}.")
@@ -117,7 +117,7 @@ class SwarmTools:
         offered = self._tools.get(name)
         if offered is None:
             there_are = f"There are: {', '.join(self._tools)}." if self._tools else "There are none."
-            return _refused(f"There is no tool `{shown(name)}`. {there_are}", repairable=bool(self._tools))
+            return _refused(f"There is no tool `{printable_name(name)}`. {there_are}", repairable=bool(self._tools))
         source = self._sources[offered.source]
         if (why := source.disabled().get(offered.tool.name)) is not None:
             return _refused(f"This tool is disabled: {why}.")
@@ -139,7 +139,7 @@ class SwarmTools:
             )
             text = answer.text
         elif not answer.ours and not answer.verbatim:
-            text = framed(name, text, most=self._limits.result_chars, failed=answer.is_error)
+            text = frame_output(name, text, most=self._limits.result_chars, failed=answer.is_error)
         return CallResult(text=text, is_error=answer.is_error, ran=answer.ran, cost_usd=answer.cost_usd)
 
 
@@ -148,12 +148,12 @@ def _refused(why: str, *, repairable: bool = False) -> CallResult:
 
 
 @asynccontextmanager
-async def open_toolbox(
+async def open_tools(
     file: str | None,
     *,
     patterns: Sequence[str] = (),
     moonshot_schemas: bool = True,
-    official: OfficialTools | None = None,
+    builtin: BuiltinTools | None = None,
     recorded: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     limits: ToolLimits | None = None,
@@ -177,7 +177,7 @@ async def open_toolbox(
     for server in servers:
         SECRETS.add(*server.secrets)
     sources: list[ToolSource] = [McpServer(server, limits) for server in servers]
-    sources += [official] if official is not None else []
+    sources += [builtin] if builtin is not None else []
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         running = [_Running(source) for source in sources]
@@ -223,9 +223,9 @@ async def _opened(
     """The toolbox over sources of which it is known what they list."""
     offers = [source.offer() for source in sources]
     absent = [source for source in sources if source.fault is not None]
-    warnings = [f"The tools of {shown(source.name)} are not there: {source.fault}." for source in absent]
+    warnings = [f"The tools of {printable_name(source.name)} are not there: {source.fault}." for source in absent]
     lenient = bool(absent) or recorded is not None  # a swarm that goes on has begun with what they named
-    pick = partial(choose, offers, patterns, moonshot_schemas=moonshot_schemas, lenient=lenient)
+    pick = partial(select_tools, offers, patterns, moonshot_schemas=moonshot_schemas, lenient=lenient)
     chosen = await anyio.to_thread.run_sync(pick)
     tools = chosen.tools
     warnings += chosen.warnings

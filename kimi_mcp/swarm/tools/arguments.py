@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 from kimi_mcp.core.json_schema import Undecided, misfit
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.core.response_schema import can_be_written
-from kimi_mcp.swarm.tools.output import cleaned
+from kimi_mcp.swarm.tools.output import sanitized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def read_arguments(text: str, schema: Mapping[str, Any], *, most_chars: int) -> 
 
 def _told(text: str, most: int) -> str:
     """What stands in a schema or in arguments, as a sentence of ours can hold it."""
-    plain = cleaned(scrub(text)).replace("`", "'").replace("\n", " ")
+    plain = sanitized(scrub(text)).replace("`", "'").replace("\n", " ")
     return plain if len(plain) <= most else plain[:most] + "…"
 
 

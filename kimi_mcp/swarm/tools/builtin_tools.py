@@ -21,7 +21,7 @@ from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits
 _log = logging.getLogger(__name__)
 
 
-class OfficialTools:
+class BuiltinTools:
     """A source of tools that is the provider itself."""
 
     def __init__(self, upstream: Upstream, endpoint: Endpoint, limits: ToolLimits | None = None) -> None:

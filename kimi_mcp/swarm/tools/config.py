@@ -24,10 +24,10 @@ from kimi_mcp.core.errors import NotConfigured
 VARIABLE = "KIMI_SWARM_MCP"
 """The variable that names the file."""
 
-LARGEST_FILE = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 """Bytes of the file."""
 
-MOST_SERVERS = 64
+MAX_SERVERS = 64
 """Servers that are not disabled."""
 
 _PROCESS, _HTTP, _OLD = "process", "http", "old"
@@ -58,7 +58,7 @@ _PLAIN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class ServerConfig:
     """One MCP server of the file."""
 
     name: str
@@ -79,7 +79,7 @@ class Server:
     """Values of this entry that nobody else may read."""
 
 
-def read_servers(path: str, environment: Mapping[str, str]) -> tuple[Server, ...]:
+def read_servers(path: str, environment: Mapping[str, str]) -> tuple[ServerConfig, ...]:
     """The servers that the file lists and does not disable, in its order. Raises ``NotConfigured``."""
     document = _parsed(_text(path))
     entries = document.get("mcpServers")
@@ -90,15 +90,15 @@ def read_servers(path: str, environment: Mapping[str, str]) -> tuple[Server, ...
         for name, entry in cast(dict[str, object], entries).items()
         if not _disabled(name, entry)
     ]
-    if len(servers) > MOST_SERVERS:
-        _refuse(f"lists {len(servers)} servers", f'List at most {MOST_SERVERS}, or set "disabled": true in some.')
+    if len(servers) > MAX_SERVERS:
+        _refuse(f"lists {len(servers)} servers", f'List at most {MAX_SERVERS}, or set "disabled": true in some.')
     return tuple(servers)
 
 
 def check_servers(path: str | None, environment: Mapping[str, str], needed: Sequence[str]) -> None:
     """Raise ``NotConfigured`` where the file (None: there is none) can't be used, or does not list a server."""
     listed = {server.name for server in read_servers(path, environment)} if path is not None else set[str]()
-    missing = [f"`{shown(name)}`" for name in needed if name not in listed]
+    missing = [f"`{printable_name(name)}`" for name in needed if name not in listed]
     if missing:
         raise NotConfigured(
             f"The swarm began with tools of {', '.join(missing)}, which no file of {VARIABLE} lists here.",
@@ -106,7 +106,7 @@ def check_servers(path: str | None, environment: Mapping[str, str], needed: Sequ
         )
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """A name as our own sentences can hold it: what is not plain in it is replaced, what is long is cut."""
     plain = re.sub(r"[^A-Za-z0-9_.:/@*?\[\]!-]", "_", name)
     return plain if len(plain) <= 64 else plain[:63] + "…"
@@ -121,9 +121,9 @@ def _text(path: str) -> str:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
             _refuse("is not a file", f"Set {VARIABLE} to the path of an `mcpServers` JSON file.")
-        if found.st_size > LARGEST_FILE:
+        if found.st_size > MAX_FILE_BYTES:
             _refuse("names a file of more than 1 MB", "Name the file that lists the MCP servers, and nothing else.")
-        return file.read_bytes()[:LARGEST_FILE].decode("utf-8-sig")
+        return file.read_bytes()[:MAX_FILE_BYTES].decode("utf-8-sig")
     except FileNotFoundError:
         _refuse("names a file that is not there", f"Set {VARIABLE} to the path of an `mcpServers` JSON file.")
     except (OSError, RuntimeError):
@@ -151,7 +151,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            _refuse(f"names a file with two entries `{shown(key)}` in one object", "Rename or remove one of them.")
+            _refuse(
+                f"names a file with two entries `{printable_name(key)}` in one object", "Rename or remove one of them."
+            )
         found[key] = value
     return found
 
@@ -167,7 +169,7 @@ class _Entry:
     """The reader of one entry: it knows the key that it is at, and collects what must stay secret."""
 
     def __init__(self, name: str, entry: dict[str, Any], environment: Mapping[str, str]) -> None:
-        self._at = f"mcpServers.{shown(name)}"
+        self._at = f"mcpServers.{printable_name(name)}"
         self._entry = entry
         self._environment = environment
         self.secrets: list[str] = []
@@ -197,7 +199,7 @@ class _Entry:
         if not isinstance(values, dict):
             self.wrong(key, "is not an object", f"Make `{key}` an object of names and texts.")
         found = cast(dict[str, Any], values)
-        return {name: self._expanded(f"{key}.{shown(name)}", value) for name, value in found.items()}
+        return {name: self._expanded(f"{key}.{printable_name(name)}", value) for name, value in found.items()}
 
     def hide(self, name: str, value: str) -> None:
         """Remember a value that must stay secret, by its name or its looks."""
@@ -243,7 +245,7 @@ def _disabled(name: str, entry: Any) -> bool:
     return False
 
 
-def _server(name: str, entry: dict[str, Any], environment: Mapping[str, str]) -> Server:
+def _server(name: str, entry: dict[str, Any], environment: Mapping[str, str]) -> ServerConfig:
     reader = _Entry(name, entry, environment)
     if not name.strip() or len(name) > 128:
         reader.wrong("", "has a name that is empty or too long", "Give it a short name.")
@@ -253,7 +255,7 @@ def _server(name: str, entry: dict[str, Any], environment: Mapping[str, str]) ->
         reader.wrong("", f"has {both}", "Give it a `command` to start, or the `url` of a streamable HTTP endpoint.")
     _check_kind(reader, entry, process=url_key is None)
     way = _process(reader) if url_key is None else _http(reader, url_key)
-    found = Server(name=name, allow=reader.texts("allow"), **way)
+    found = ServerConfig(name=name, allow=reader.texts("allow"), **way)
     return replace(found, secrets=tuple(dict.fromkeys(reader.secrets)))  # last: all of the entry has been read
 
 
@@ -312,7 +314,7 @@ def _http(reader: _Entry, key: str) -> dict[str, Any]:
     headers = reader.mapping("headers")
     for name, value in headers.items():
         if not _HEADER.match(name) or not value.isascii() or not value.isprintable():
-            reader.wrong(f"headers.{shown(name)}", "is no header", "Use printable ASCII without line ends.")
+            reader.wrong(f"headers.{printable_name(name)}", "is no header", "Use printable ASCII without line ends.")
         if name.lower() not in _PLAIN_HEADERS:
             reader.hide("secret", value)
     return {"url": url, "headers": headers}

@@ -15,13 +15,13 @@ import anyio
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.version import __version__
-from kimi_mcp.swarm.tools.config import Server, shown
-from kimi_mcp.swarm.tools.errors import ENDED, answer_of, has_forgotten_us, is_another_era, why_not_started
-from kimi_mcp.swarm.tools.http_client import LastResponse, endpoint_streams
-from kimi_mcp.swarm.tools.output import described
+from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
+from kimi_mcp.swarm.tools.errors import ENDED, error_answer, may_speak_other_era, session_expired, start_fault
+from kimi_mcp.swarm.tools.http_client import LastResponse, http_streams
+from kimi_mcp.swarm.tools.output import render_blocks
 from kimi_mcp.swarm.tools.selection import ListedTool, SourceTools
 from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits
-from kimi_mcp.swarm.tools.stdio_client import child_streams
+from kimi_mcp.swarm.tools.stdio_client import stdio_streams
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
@@ -85,7 +85,7 @@ class _Refused(Exception):
 class McpServer:
     """A source of tools that is an MCP server of the operator's file."""
 
-    def __init__(self, server: Server, limits: ToolLimits) -> None:
+    def __init__(self, server: ServerConfig, limits: ToolLimits) -> None:
         self.name = server.name
         """Its key in the file."""
         self._server, self._limits = server, limits
@@ -121,10 +121,10 @@ class McpServer:
                     self.fault = "kimi-mcp made a mistake with it, which its log tells"
                 if self._stop.is_set() or not self._listed_once:
                     break  # what never worked does not work a second time
-                _log.warning("the tool server %s ended", shown(self.name))
+                _log.warning("the tool server %s ended", printable_name(self.name))
             if not self._stop.is_set():
                 self.fault = self.fault or "it ended, was started again, and ended again"
-                _log.warning("the tools of %s are gone: %s", shown(self.name), self.fault)
+                _log.warning("the tools of %s are gone: %s", printable_name(self.name), self.fault)
         finally:
             self._client = None
             self._ready.set()
@@ -146,7 +146,7 @@ class McpServer:
             await self._live_in("legacy")
         except MCPError as refused:
             # Servers of the handshake era first: some of them end at any other first message.
-            if not is_another_era(refused, self._seen, died=self._life.died):
+            if not may_speak_other_era(refused, self._seen, died=self._life.died):
                 raise _Refused(self._why(refused)) from None
             try:
                 await self._live_in("auto")
@@ -174,7 +174,7 @@ class McpServer:
             except Exception as fault:  # noqa: BLE001 - whatever the libraries raise is this server's own end
                 first = _only(fault)
                 if listed:
-                    _log.debug("the session with %s broke", shown(self.name), exc_info=first)
+                    _log.debug("the session with %s broke", printable_name(self.name), exc_info=first)
                 elif isinstance(first, MCPError | _Refused):
                     raise first from None
                 else:
@@ -194,9 +194,9 @@ class McpServer:
                 self._stir()
 
         if self._server.url is None:
-            way = child_streams(self._server, on_end=life.die)
+            way = stdio_streams(self._server, on_end=life.die)
         else:
-            way = endpoint_streams(self._server, self._seen)
+            way = http_streams(self._server, self._seen)
         client = Client(
             way,
             mode=era,
@@ -207,7 +207,7 @@ class McpServer:
         return await open_things.enter_async_context(client)
 
     def _why(self, fault: BaseException) -> str:
-        return why_not_started(fault, self._seen, died=self._life.died)
+        return start_fault(fault, self._seen, died=self._life.died)
 
     # ── its tools ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,7 +289,7 @@ class McpServer:
             except Exception as fault:  # noqa: BLE001 - whatever it answers, it is its own fault
                 if life.ended.is_set():
                     return  # it has ended: what lists next is its next life
-                _log.debug("%s could not be listed anew", shown(self.name), exc_info=fault)
+                _log.debug("%s could not be listed anew", printable_name(self.name), exc_info=fault)
             self._adopt(tools or {})
             if not self._stirred.is_set():
                 self._settled.set()
@@ -312,7 +312,7 @@ class McpServer:
                 async for _ in events:
                     self._stir()
         except Exception as fault:  # noqa: BLE001 - it said that it could tell, and can't: a later listing will
-            _log.debug("%s does not tell of changes", shown(self.name), exc_info=fault)
+            _log.debug("%s does not tell of changes", printable_name(self.name), exc_info=fault)
 
     # ── its calls ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -351,19 +351,19 @@ class McpServer:
             # Not by call_tool: that holds the result against the server's own schema, in time that has no bound.
             result = await client.session.send_request(asked, answers)
         except MCPError as fault:
-            if has_forgotten_us(fault, self._seen):
+            if session_expired(fault, self._seen):
                 life.ended.set()  # a new session is begun
-            return answer_of(fault, self._seen, died=life.died)
+            return error_answer(fault, self._seen, died=life.died)
         except ValidationError:
             return ToolAnswer.failed("The tool's answer can't be read: it does not keep to the protocol.")
         except KimiError:
             raise
         except Exception as fault:  # noqa: BLE001 - the boundary: what the libraries raise is this call's failure
-            _log.debug("a call of %s failed", shown(self.name), exc_info=fault)
+            _log.debug("a call of %s failed", printable_name(self.name), exc_info=fault)
             return ToolAnswer.failed("The tool's answer can't be read.")
         if isinstance(result, InputRequiredResult):
             return ToolAnswer.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
-        text = described(result.content, result.structured_content, most=self._limits.result_chars)
+        text = render_blocks(result.content, result.structured_content, most=self._limits.result_chars)
         return ToolAnswer(text=text, is_error=result.is_error is True)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENDED: Final = "The server of this tool ended during the call. Whether the tool has acted is not known."
 """What a call brings whose server has ended."""
 
-BY_THE_SDK: Final = (
+SDK_ERROR_PREFIXES: Final = (
     "Failed to parse",
     "Unexpected content type",
     "SSE stream",
@@ -27,7 +27,7 @@ BY_THE_SDK: Final = (
 """How the SDK's own errors about an HTTP answer begin; they go on with the text of an exception, or a server's."""
 
 
-def why_not_started(fault: BaseException, seen: LastResponse, *, died: bool) -> str:
+def start_fault(fault: BaseException, seen: LastResponse, *, died: bool) -> str:
     """Why a start failed, as the end of a sentence about the server. ``died``: its process has ended by itself."""
     from mcp.shared.exceptions import MCPError
     from pydantic import ValidationError
@@ -59,19 +59,19 @@ def why_not_started(fault: BaseException, seen: LastResponse, *, died: bool) -> 
             return "what it answers is not what MCP asks for"
 
 
-def is_another_era(fault: MCPError, seen: LastResponse, *, died: bool) -> bool:
+def may_speak_other_era(fault: MCPError, seen: LastResponse, *, died: bool) -> bool:
     """Whether a server that refused one handshake may take the other."""
     return not (died or fault.code in (TOO_LARGE, UNREADABLE) or seen.status in (None, 401, 403))
 
 
-def has_forgotten_us(fault: MCPError, seen: LastResponse) -> bool:
+def session_expired(fault: MCPError, seen: LastResponse) -> bool:
     """Whether a server behind a URL knows our session no more."""
     from mcp.types import INVALID_REQUEST
 
     return seen.status == 404 and fault.code == INVALID_REQUEST
 
 
-def answer_of(fault: MCPError, seen: LastResponse, *, died: bool) -> ToolAnswer:
+def error_answer(fault: MCPError, seen: LastResponse, *, died: bool) -> ToolAnswer:
     """What a call brings that ended in a protocol error. ``died``: the server's process has ended by itself."""
     from mcp.types import CONNECTION_CLOSED
 
@@ -83,9 +83,9 @@ def answer_of(fault: MCPError, seen: LastResponse, *, died: bool) -> ToolAnswer:
         return ToolAnswer.failed(ENDED)
     if seen.status is None:
         return ToolAnswer.failed("The server of this tool can't be reached just now.")
-    if has_forgotten_us(fault, seen):
+    if session_expired(fault, seen):
         return ToolAnswer.failed("The server of this tool has forgotten its session. Call the tool again.")
-    if seen.status and fault.message.startswith(BY_THE_SDK):
+    if seen.status and fault.message.startswith(SDK_ERROR_PREFIXES):
         return ToolAnswer.failed("The tool's answer can't be read, or is larger than 8 MB.")
     if seen.status >= 300:
         return ToolAnswer.failed(f"The server of this tool answers with HTTP {seen.status}.")

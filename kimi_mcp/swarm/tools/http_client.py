@@ -18,7 +18,7 @@ import anyio.to_thread
 import httpx2
 
 from kimi_mcp.core.version import __version__
-from kimi_mcp.swarm.tools.config import Server
+from kimi_mcp.swarm.tools.config import ServerConfig
 from kimi_mcp.swarm.tools.stdio_client import FREE_BYTES, LARGEST_MESSAGE, SLOWLY_S
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class LastResponse:
 
 
 @asynccontextmanager
-async def endpoint_streams(server: Server, seen: LastResponse) -> AsyncGenerator[TransportStreams]:
+async def http_streams(server: ServerConfig, seen: LastResponse) -> AsyncGenerator[TransportStreams]:
     """The streams of an MCP session with the server's endpoint."""
     from mcp.client.streamable_http import streamable_http_client
 

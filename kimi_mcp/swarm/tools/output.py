@@ -24,26 +24,26 @@ _UNSAFE = re.compile(
 _CONTROL_TOKEN = re.compile(r"<\|(?=[A-Za-z0-9_]{1,60}\|>)|<(?=/?think>)")
 
 
-def cleaned(text: str) -> str:
+def sanitized(text: str) -> str:
     """The text without what a terminal, a log or a chat template would take for more than text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _UNSAFE.sub("\ufffd", text)
     return _CONTROL_TOKEN.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], text)
 
 
-def kept(text: str, most: int) -> tuple[str, int]:
+def clip(text: str, most: int) -> tuple[str, int]:
     """The beginning of a text that may be told, without secrets; and how many code points of it are left out."""
     window = text[: most + MARGIN]
-    safe = cleaned(scrub(window))
+    safe = sanitized(scrub(window))
     if len(window) < len(text):
         safe = safe[: max(0, len(safe) - MARGIN)]  # what was hidden may have moved the cut into another secret
     told = safe[:most]
     return told, 0 if len(told) == len(safe) and len(window) == len(text) else len(text) - len(told)
 
 
-def framed(tool: str, text: str, *, most: int, failed: bool) -> str:
+def frame_output(tool: str, text: str, *, most: int, failed: bool) -> str:
     """A tool's text in its frame, of at most about ``most`` code points; ``tool`` is the name that the model knows."""
-    told, left_out = kept(text, most)
+    told, left_out = clip(text, most)
     mark = _mark(tool, told)
     said = " The tool reports that the call failed." if failed else ""
     cut = f"\n[Cut by kimi-mcp: {left_out:,} more characters.]" if left_out else ""
@@ -62,7 +62,7 @@ def _mark(tool: str, told: str) -> str:
     return mark
 
 
-def described(blocks: Iterable[Any], structured: Any, *, most: int) -> str:
+def render_blocks(blocks: Iterable[Any], structured: Any, *, most: int) -> str:
     """The blocks of a result as one text: texts as they are, everything else in words; read until there is enough.
 
     ``structured`` is told too, where no text block says the same.

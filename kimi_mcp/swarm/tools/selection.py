@@ -20,25 +20,25 @@ from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.json_schema import schema_fault
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.policy.schema_dialect import parameters_fault, rewritten_parameters
-from kimi_mcp.swarm.tools.config import VARIABLE, shown
-from kimi_mcp.swarm.tools.output import cleaned
+from kimi_mcp.swarm.tools.config import VARIABLE, printable_name
+from kimi_mcp.swarm.tools.output import sanitized
 
-MOST_TOOLS: Final = 128
+MAX_TOOLS: Final = 128
 """Functions in one request (platform.kimi.ai docs/api/tool-use, 2026-11-24)."""
 
-LONGEST_NAME: Final = 64
+MAX_FUNCTION_NAME_CHARS: Final = 64
 """Characters of a function's name: ``^[a-zA-Z_][a-zA-Z0-9-_]{2,63}$`` (the same source)."""
 
-LONGEST_DESCRIPTION: Final = 4_000
+MAX_DESCRIPTION_CHARS: Final = 4_000
 """Code points of one description that the model gets to read."""
 
-LARGEST_SCHEMA: Final = 32 * 1024
+MAX_SCHEMA_CHARS: Final = 32 * 1024
 """Characters of one tool's parameters as JSON."""
 
-LARGEST_OFFER: Final = 256 * 1024
+MAX_DEFINITIONS_CHARS: Final = 256 * 1024
 """Characters of all definitions as JSON: every request of every sub-agent carries them, and each is paid for."""
 
-NAMED: Final = 12
+MAX_NAMED_TOOLS: Final = 12
 """How many tools a warning names before it only counts."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{2,63}\Z")
@@ -101,7 +101,7 @@ class Selection:
     """What was left out and why, in whole sentences of ours."""
 
 
-def choose(
+def select_tools(
     offers: Sequence[SourceTools], patterns: Sequence[str], *, moonshot_schemas: bool, lenient: bool
 ) -> Selection:
     """The tools that are offered. ``patterns``: the caller's; empty: everything that may run.
@@ -146,7 +146,8 @@ def _idle(offer: SourceTools) -> list[str]:
     if not offer.tools:
         return []
     return [
-        f"`allow` of {shown(offer.source)} has the pattern `{shown(pattern)}`, which names none of its tools."
+        f"`allow` of {printable_name(offer.source)} has the pattern `{printable_name(pattern)}`, "
+        "which matches none of its tools."
         for pattern in offer.allow
         if not any(_names(pattern, offer, tool) for tool in offer.tools)
     ]
@@ -166,18 +167,19 @@ def _unheard(
             None,
         )
         if barred is None:
-            told.append(f"`tools` has `{shown(pattern)}`, which names no tool; {_there_are(offers, may_run)}")
+            told.append(f"`tools` has `{printable_name(pattern)}`, which names no tool; {_there_are(offers, may_run)}")
         else:
             told.append(
-                f"`tools` has `{shown(pattern)}`, which names only tools of {shown(barred.source)} that are not marked "
-                f"as read-only. Whoever runs this server may allow them: `allow` in the file of {VARIABLE}."
+                f"`tools` has `{printable_name(pattern)}`, which names only tools of {printable_name(barred.source)} "
+                f"that are not marked as read-only. Whoever runs this server may allow them: `allow` in the file of "
+                f"{VARIABLE}."
             )
     return told
 
 
 def _there_are(offers: Sequence[SourceTools], may_run: Sequence[Sequence[ListedTool]]) -> str:
     names = [
-        f"{shown(offer.source)}.{shown(tool.name)}"
+        f"{printable_name(offer.source)}.{printable_name(tool.name)}"
         for offer, tools in zip(offers, may_run, strict=True)
         for tool in tools
     ]
@@ -185,8 +187,8 @@ def _there_are(offers: Sequence[SourceTools], may_run: Sequence[Sequence[ListedT
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - MAX_NAMED_TOOLS
+    return ", ".join(names[:MAX_NAMED_TOOLS]) + (f" and {more:,} more" if more > 0 else "")
 
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,7 +227,7 @@ def _plain_name(source: str, tool: str) -> str:
 
 def _hashed(name: str, source: str, tool: str) -> str:
     digits = hashlib.sha256(f"{source}\0{tool}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
-    return f"{name[: LONGEST_NAME - 9]}_{digits}"
+    return f"{name[: MAX_FUNCTION_NAME_CHARS - 9]}_{digits}"
 
 
 # ── definitions ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -248,15 +250,17 @@ def _within_limits(
             if one is None:
                 continue
             name, tool = one
-            if len(found) >= MOST_TOOLS or size >= LARGEST_OFFER:
+            if len(found) >= MAX_TOOLS or size >= MAX_DEFINITIONS_CHARS:
                 over[at] += 1
                 continue
             definition = _definition(name, tool, moonshot_schemas)
             if isinstance(definition, str):
-                unfit.setdefault(definition, []).append(f"{shown(offers[at].source)}.{shown(tool.name)}")
+                unfit.setdefault(definition, []).append(
+                    f"{printable_name(offers[at].source)}.{printable_name(tool.name)}"
+                )
                 continue
             length = len(json.dumps(definition))
-            if size + length > LARGEST_OFFER:
+            if size + length > MAX_DEFINITIONS_CHARS:
                 over[at] += 1
                 continue
             size += length
@@ -265,11 +269,11 @@ def _within_limits(
         warnings.append(f"Left out, because {why}: {_some(names)}.")
     if any(over):
         where = ", ".join(
-            f"{count:,} of {shown(offer.source)}" for offer, count in zip(offers, over, strict=True) if count
+            f"{count:,} of {printable_name(offer.source)}" for offer, count in zip(offers, over, strict=True) if count
         )
         warnings.append(
-            f"{sum(over):,} tools are left out ({where}): a request holds at most {MOST_TOOLS} tools, and "
-            f"{LARGEST_OFFER // 1024} kB of them. Name the ones that matter in `tools`."
+            f"{sum(over):,} tools are left out ({where}): a request holds at most {MAX_TOOLS} tools, and "
+            f"{MAX_DEFINITIONS_CHARS // 1024} kB of them. Name the ones that matter in `tools`."
         )
     return found
 
@@ -278,9 +282,9 @@ def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str
     """The function as the wire has it, or why it can't be offered."""
     parameters = _cleaned_schema(tool.schema)
     written = json.dumps(parameters, ensure_ascii=False)
-    if len(written) > LARGEST_SCHEMA:
-        return f"its schema is larger than {LARGEST_SCHEMA // 1024} kB"
-    if scrub(written) != written or cleaned(written) != written:
+    if len(written) > MAX_SCHEMA_CHARS:
+        return f"its schema is larger than {MAX_SCHEMA_CHARS // 1024} kB"
+    if scrub(written) != written or sanitized(written) != written:
         return "its schema holds what no schema should"
     if schema_fault(tool.schema) is not None:
         return "its schema is not a valid JSON schema"
@@ -289,7 +293,7 @@ def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str
         if mended is None:
             return "its schema can't be said in Moonshot's dialect"
         parameters = mended
-    description = scrub(cleaned(tool.description[: LONGEST_DESCRIPTION * 2]))[:LONGEST_DESCRIPTION]
+    description = scrub(sanitized(tool.description[: MAX_DESCRIPTION_CHARS * 2]))[:MAX_DESCRIPTION_CHARS]
     return {"name": name, "description": description, "parameters": parameters}
 
 
@@ -300,7 +304,7 @@ def _cleaned_schema(schema: Any, *, names: bool = False) -> Any:
             new: dict[str, Any] = {}
             for key, inner in cast(dict[str, Any], schema).items():
                 if not names and key in ("description", "title") and isinstance(inner, str):
-                    new[key] = scrub(cleaned(inner))[:LONGEST_DESCRIPTION]
+                    new[key] = scrub(sanitized(inner))[:MAX_DESCRIPTION_CHARS]
                 elif not names and key in _VALUES:
                     new[key] = inner
                 elif key != "$schema":  # the dialect knows none, and the model needs none

@@ -24,8 +24,8 @@ import anyio.to_thread
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.swarm.tools.config import Server, shown
-from kimi_mcp.swarm.tools.strays import Mark
+from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
+from kimi_mcp.swarm.tools.orphans import ProcessMark
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -58,10 +58,10 @@ STDERR_LINES: Final = 20
 STDERR_CHARS: Final = 500
 """Code points of one such line."""
 
-LEAVE_S: Final = 1.0
+EXIT_GRACE_S: Final = 1.0
 """Seconds that a server may take to leave once its stdin is closed."""
 
-END_S: Final = 0.4
+TERM_GRACE_S: Final = 0.4
 """Seconds between SIGTERM and SIGKILL for whatever is left of its process group, or has left that."""
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def child_environment(server: Server) -> dict[str, str]:
+def child_environment(server: ServerConfig) -> dict[str, str]:
     """What its process gets: the few variables that the SDK holds for safe, none that holds a key, and the entry's."""
     from mcp.client.stdio import get_default_environment
 
@@ -78,7 +78,7 @@ def child_environment(server: Server) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def child_streams(server: Server, *, on_end: Callable[[], None]) -> AsyncGenerator[TransportStreams]:
+async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> AsyncGenerator[TransportStreams]:
     """Start a server's process; its pipes as the streams of an MCP session. Raises ``OSError`` where it can't start.
 
     ``on_end`` is called when it says no more, and never will.
@@ -87,7 +87,7 @@ async def child_streams(server: Server, *, on_end: Callable[[], None]) -> AsyncG
         async with _by_the_sdk(server) as streams:
             yield streams
         return
-    mark = Mark()
+    mark = ProcessMark()
     process = await anyio.open_process(
         list(server.command),
         env={**child_environment(server), **mark.environment},
@@ -120,7 +120,7 @@ async def child_streams(server: Server, *, on_end: Callable[[], None]) -> AsyncG
 
 
 @asynccontextmanager
-async def _by_the_sdk(server: Server) -> AsyncGenerator[TransportStreams]:
+async def _by_the_sdk(server: ServerConfig) -> AsyncGenerator[TransportStreams]:
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
     asked = StdioServerParameters(
@@ -137,7 +137,7 @@ async def _by_the_sdk(server: Server) -> AsyncGenerator[TransportStreams]:
 # ── reading and writing ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Lines:
+class LineSplitter:
     """Cuts bytes into lines; of a line beyond the limit only the head and the tail are kept."""
 
     _KEPT = 4096
@@ -181,7 +181,7 @@ async def _read(stdout: ByteReceiveStream, to_session: Any, on_end: Callable[[],
 
 async def _pass_on(stdout: ByteReceiveStream, to_session: Any) -> None:
     """Whatever is no message is dropped; who sends much unasked is read slowly."""
-    lines = Lines()
+    lines = LineSplitter()
     unasked_bytes = unasked = 0
     while True:
         try:
@@ -258,8 +258,8 @@ async def _write(stdin: ByteSendStream, from_session: Any) -> None:
 
 async def _log_stderr(stderr: ByteReceiveStream, name: str) -> None:
     """Put what the server says on stderr into our log, as a field and at a bounded rate."""
-    said = SaidOnStderr(name)
-    lines = Lines(limit=CHUNK)
+    said = StderrLogger(name)
+    lines = LineSplitter(limit=CHUNK)
     while True:
         try:
             piece = await stderr.receive(CHUNK)
@@ -271,11 +271,11 @@ async def _log_stderr(stderr: ByteReceiveStream, name: str) -> None:
             await anyio.sleep(SLOWLY_S)
 
 
-class SaidOnStderr:
+class StderrLogger:
     """Logs the lines of a child, so many and no more, and counts the others."""
 
     def __init__(self, name: str, clock: Callable[[], float] = anyio.current_time) -> None:
-        self._name, self._clock = shown(name), clock
+        self._name, self._clock = printable_name(name), clock
         self._free: float = STDERR_LINES
         self._at = clock()
         self.dropped = 0
@@ -307,10 +307,10 @@ async def _leave(process: Process) -> None:
     assert process.stdin is not None
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         await process.stdin.aclose()
-    await _until(lambda: process.returncode is not None, LEAVE_S)
+    await _until(lambda: process.returncode is not None, EXIT_GRACE_S)
 
 
-async def _end(process: Process, mark: Mark, *, patient: bool) -> None:
+async def _end(process: Process, mark: ProcessMark, *, patient: bool) -> None:
     """End whatever it started and is left: of its process group, and of what has left that. Bounded."""
     group = process.pid  # it leads a session of its own
     if not patient and process.stdin is not None:
@@ -318,10 +318,10 @@ async def _end(process: Process, mark: Mark, *, patient: bool) -> None:
             await process.stdin.aclose()
     there = _signal(group, signal.SIGTERM)
     if (strays := await _in_thread(partial(mark.signal, signal.SIGTERM))) or there:
-        await _until(lambda: _is_over(process) and not any(map(mark.is_on, strays)), END_S)
+        await _until(lambda: _is_over(process) and not any(map(mark.is_on, strays)), TERM_GRACE_S)
         if _signal(group, signal.SIGKILL):
-            await _until(lambda: process.returncode is not None, END_S)
-        await _in_thread(partial(mark.kill, END_S))
+            await _until(lambda: process.returncode is not None, TERM_GRACE_S)
+        await _in_thread(partial(mark.kill, TERM_GRACE_S))
     # A descendant that left the group may hold the pipes; nothing public closes them without waiting for it.
     transport: Any = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:

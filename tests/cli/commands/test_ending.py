@@ -19,7 +19,7 @@ from anyio.abc import Process
 from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi, started, to
 from tests.server.test_swarm_end_to_end import ODD_SERVER
-from tests.swarm.tools.test_processes import ended
+from tests.swarm.tools.test_stdio_client import ended
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
 

@@ -23,7 +23,7 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
-from kimi_mcp.swarm.tool_interface import NoTools, Toolbox
+from kimi_mcp.swarm.tool_interface import NoTools, Toolset
 
 LEADS = "You lead a swarm"
 """How a main agent's system prompt begins."""
@@ -76,7 +76,7 @@ class Tools:
     def __call__(self) -> Self:
         return self
 
-    async def __aenter__(self) -> Toolbox:
+    async def __aenter__(self) -> Toolset:
         self.opened += 1
         return self
 
@@ -107,7 +107,9 @@ async def pipeline_for(sim: Simulator, provider: str = "simulator", **variables:
 
 
 @asynccontextmanager
-async def housed(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[tuple[Pipeline, Runs]]:
+async def pipeline_and_runs(
+    sim: Simulator, provider: str = "simulator", **variables: str
+) -> AsyncIterator[tuple[Pipeline, Runs]]:
     """The pipeline, and where runs live; what is left of them ends with it."""
     journal = RunStore(None)
     try:
@@ -119,8 +121,8 @@ async def housed(sim: Simulator, provider: str = "simulator", **variables: str) 
 
 
 def quick(places: int = 64) -> SwarmConcurrency:
-    """A pace that launches everybody at once and never waits long."""
-    return SwarmConcurrency(places, LaunchSchedule(every_s=0), sleep=_at_once)
+    """A concurrency that launches everybody at once and never waits long."""
+    return SwarmConcurrency(places, LaunchSchedule(interval_s=0), sleep=_at_once)
 
 
 async def _at_once(seconds: float) -> None:
@@ -134,7 +136,7 @@ async def swarm(
     *,
     steps: Steps | None = None,
     tools: Tools | None = None,
-    pace: SwarmConcurrency | None = None,
+    concurrency: SwarmConcurrency | None = None,
     run: Run | None = None,
     provider: str = "simulator",
     variables: Mapping[str, str] | None = None,
@@ -143,9 +145,12 @@ async def swarm(
     """A swarm's outcome."""
     call = SwarmCall(prompt=prompt, **arguments)
     run = run or Run(caller="a test", tool="kimi_swarm", prompt=prompt)
-    async with housed(sim, provider, **(variables or {})) as (pipeline, runs):
+    async with pipeline_and_runs(sim, provider, **(variables or {})) as (pipeline, runs):
         runs.start(
-            run, lambda run: run_swarm(call, run, pipeline, steps=steps, pace=pace or quick(), toolbox=tools or NoTools)
+            run,
+            lambda run: run_swarm(
+                call, run, pipeline, steps=steps, concurrency=concurrency or quick(), toolbox=tools or NoTools
+            ),
         )
         await run.done.wait()
     assert run.outcome is not None

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import NotConfigured
-from kimi_mcp.swarm.tools.config import Server, read_servers
+from kimi_mcp.swarm.tools.config import ServerConfig, read_servers
 
 ENVIRONMENT = {"TOKEN": "tok-12345678", "PLACE": "here", "EMPTY": ""}
 
 
-def read(tmp_path: Path, document: Any) -> tuple[Server, ...]:
+def read(tmp_path: Path, document: Any) -> tuple[ServerConfig, ...]:
     file = tmp_path / "mcp.json"
     file.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
     return read_servers(str(file), ENVIRONMENT)
 
 
-def entry(tmp_path: Path, **entry: Any) -> Server:
+def entry(tmp_path: Path, **entry: Any) -> ServerConfig:
     (server,) = read(tmp_path, {"mcpServers": {"one": entry}})
     return server
 

@@ -26,7 +26,7 @@ VARIABLE: Final = "TOOL_SERVER_OF_KIMI_MCP"
 _PROCESSES = Path("/proc")
 
 
-class Mark:
+class ProcessMark:
     """The mark of one start of a server, which everything has that it starts."""
 
     def __init__(self) -> None:

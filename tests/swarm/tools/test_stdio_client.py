@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured
-from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_toolbox
-from kimi_mcp.swarm.tools.strays import VARIABLE
+from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_tools
+from kimi_mcp.swarm.tools.orphans import VARIABLE
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 
 GOOD = {"command": sys.executable, "args": [str(Path(__file__).with_name("good_server.py"))]}
@@ -39,7 +39,7 @@ def names(toolbox: SwarmTools) -> list[str]:
 
 
 async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(good=GOOD), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(good=GOOD), limits=SHORT) as toolbox:
         assert names(toolbox) == ["good__add", "good__environment", "good__greet"]
         assert toolbox.warnings == ()
         result = await toolbox.call("good__add", '{"a": 2, "b": 3}')
@@ -51,12 +51,12 @@ async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFil
 
 @pytest.mark.parametrize("era", [(), ("modern-only",)], ids=["handshake", "modern"])
 async def test_both_eras_of_the_protocol_are_spoken(servers_file: ServersFile, era: tuple[str, ...]) -> None:
-    async with open_toolbox(servers_file(odd=odd(*era)), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd(*era)), limits=SHORT) as toolbox:
         assert said(await echo(toolbox, "hello")) == "hello"
 
 
 async def test_a_result_is_plain_data_and_the_same_for_the_same_answer(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         one, other = await echo(toolbox, "x"), await echo(toolbox, "x")
     assert one == other == CallResult.from_json(json.loads(json.dumps(one.as_json())))
 
@@ -67,14 +67,14 @@ async def test_many_agents_call_at_once(servers_file: ServersFile) -> None:
     async def agent(number: int) -> None:
         results.append(said(await echo(toolbox, f"agent {number}")))
 
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox, anyio.create_task_group() as agents:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox, anyio.create_task_group() as agents:
         for number in range(100):
             agents.start_soon(agent, number)
     assert sorted(results) == sorted(f"agent {number}" for number in range(100))
 
 
 async def test_structured_results_pictures_and_resources_are_told_in_words(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         assert said(await echo(toolbox, "structured")) == '{"a": [1, 2]}'
         assert said(await echo(toolbox, "both")) == '{"a": 1}'
         told = said(await echo(toolbox, "picture"))
@@ -84,7 +84,7 @@ async def test_structured_results_pictures_and_resources_are_told_in_words(serve
 
 
 async def test_without_a_file_there_are_no_tools_and_that_is_said() -> None:
-    async with open_toolbox(None) as toolbox:
+    async with open_tools(None) as toolbox:
         assert toolbox.definitions == ()
         assert toolbox.warnings == ("Sub-agents have no tools: KIMI_SWARM_MCP names no file.",)
         refused = await toolbox.call("anything", "{}")
@@ -93,16 +93,16 @@ async def test_without_a_file_there_are_no_tools_and_that_is_said() -> None:
 
 async def test_an_exception_of_the_swarms_own_leaves_as_it_is(servers_file: ServersFile) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with open_toolbox(servers_file(odd=odd()), limits=SHORT):
+        async with open_tools(servers_file(odd=odd()), limits=SHORT):
             raise ZeroDivisionError
 
 
 async def test_a_wrong_file_and_patterns_that_name_nothing_are_refused(servers_file: ServersFile) -> None:
     with pytest.raises(NotConfigured):
-        async with open_toolbox(servers_file(odd={}), limits=SHORT):
+        async with open_tools(servers_file(odd={}), limits=SHORT):
             pass
     with pytest.raises(InvalidArguments):
-        async with open_toolbox(servers_file(odd=odd()), patterns=["nothing"], limits=SHORT):
+        async with open_tools(servers_file(odd=odd()), patterns=["nothing"], limits=SHORT):
             pass
 
 
@@ -113,7 +113,7 @@ async def test_a_wrong_file_and_patterns_that_name_nothing_are_refused(servers_f
     "name", ["odd__write", "write", "echo", "odd.echo", "late", "odd__late", "", "\x1b[31m", "x" * 9999]
 )
 async def test_nothing_runs_but_what_is_offered_whatever_a_model_asks_for(servers_file: ServersFile, name: str) -> None:
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         result = await toolbox.call(name, '{"text": "x"}')
     assert (result.is_error, result.ran, result.repairable) == (True, False, True)
     assert "There are: odd__echo." in result.text
@@ -122,7 +122,7 @@ async def test_nothing_runs_but_what_is_offered_whatever_a_model_asks_for(server
 
 
 async def test_arguments_with_more_than_the_schema_takes_do_not_reach_the_tool(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd("count")), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd("count")), limits=SHORT) as toolbox:
         refused = await toolbox.call("odd__echo", '{"text": "x", "key": "y"}')
         assert (refused.repairable, refused.ran) == (True, False)
         assert said(await echo(toolbox, "x")) == "x (1)"
@@ -132,7 +132,7 @@ async def test_a_definition_that_changes_in_mid_run_is_disabled_and_new_tools_ar
     servers_file: ServersFile,
 ) -> None:
     for era in ((), ("modern-only",)):
-        async with open_toolbox(servers_file(odd=odd(*era, allow=["write"])), limits=SHORT) as toolbox:
+        async with open_tools(servers_file(odd=odd(*era, allow=["write"])), limits=SHORT) as toolbox:
             before = toolbox.definitions
             assert said(await echo(toolbox, "change")) == "changed"
             with anyio.fail_after(20):
@@ -150,7 +150,7 @@ async def test_a_definition_that_changes_in_mid_run_is_disabled_and_new_tools_ar
 
 async def test_a_definition_that_changes_with_a_restart_is_disabled(servers_file: ServersFile, tmp_path: Path) -> None:
     entry = odd("once", f"mark={tmp_path / 'mark'}", "changes-at-restart", allow=["write"])
-    async with open_toolbox(servers_file(odd=entry), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=entry), limits=SHORT) as toolbox:
         assert (await echo(toolbox, "die")).is_error
         assert (await echo(toolbox, "x")).text.startswith("This tool is disabled")
         assert said(await echo(toolbox, "x", "odd__write")) == "x"
@@ -158,19 +158,19 @@ async def test_a_definition_that_changes_with_a_restart_is_disabled(servers_file
 
 async def test_a_swarm_that_is_resumed_gets_no_other_tools_than_it_began_with(servers_file: ServersFile) -> None:
     file = servers_file(odd=odd(allow=["write"]))
-    async with open_toolbox(file, limits=SHORT) as toolbox:
+    async with open_tools(file, limits=SHORT) as toolbox:
         recorded = toolbox.fingerprints
     assert set(recorded) == {"odd__echo", "odd__write"}
-    async with open_toolbox(file, recorded=recorded, limits=SHORT) as toolbox:
+    async with open_tools(file, recorded=recorded, limits=SHORT) as toolbox:
         assert said(await echo(toolbox, "x")) == "x"
     before = {"odd__echo": "another"}
-    async with open_toolbox(file, recorded=before, limits=SHORT) as toolbox:
+    async with open_tools(file, recorded=before, limits=SHORT) as toolbox:
         assert names(toolbox) == ["odd__echo"]
         assert "another one than when this swarm began" in (await echo(toolbox, "x")).text
 
 
 async def test_hostile_descriptions_reach_no_request_and_no_warning_raw(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd("hostile", "odd-names", "odd-schemas")), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd("hostile", "odd-names", "odd-schemas")), limits=SHORT) as toolbox:
         told = json.dumps(toolbox.definitions, ensure_ascii=False) + json.dumps(toolbox.warnings, ensure_ascii=False)
     assert "odd__echo" in told
     for raw in ("<|im_end|>", "<|tool_calls", "\\u001b", "\u202e", "x" * 5000):
@@ -201,7 +201,7 @@ async def test_a_server_that_does_not_start_costs_its_own_tools_alone(
 ) -> None:
     limits = ToolLimits(start_within_s=5 if "not ready" in why else 30)
     with anyio.fail_after(60):
-        async with open_toolbox(servers_file(bad=entry, odd=odd()), limits=limits) as toolbox:
+        async with open_tools(servers_file(bad=entry, odd=odd()), limits=limits) as toolbox:
             (warning,) = toolbox.warnings
             assert f"The tools of bad are not there: {why}" in warning
             assert names(toolbox) == ["odd__echo"]
@@ -219,7 +219,7 @@ async def test_a_server_that_does_not_start_costs_its_own_tools_alone(
 )
 async def test_a_call_that_goes_wrong_costs_that_call_alone(servers_file: ServersFile, text: str, told: str) -> None:
     limits = ToolLimits(call_within_s=2 if text == "hang" else 30)
-    async with open_toolbox(servers_file(odd=odd()), limits=limits) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=limits) as toolbox:
         bad = await echo(toolbox, text)
         assert bad.is_error
         assert bad.ran
@@ -229,7 +229,7 @@ async def test_a_call_that_goes_wrong_costs_that_call_alone(servers_file: Server
 
 
 async def test_a_tools_own_error_is_told_in_the_frame(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         for text, words in (("error", "no such file"), ("protocol error", "out of \ufffd[31mink")):
             result = await echo(toolbox, text)
             assert result.is_error
@@ -240,7 +240,7 @@ async def test_a_tools_own_error_is_told_in_the_frame(servers_file: ServersFile)
 
 async def test_a_flood_is_read_slowly_and_holds_up_nobody_else(servers_file: ServersFile) -> None:
     limits = ToolLimits(call_within_s=3)
-    async with open_toolbox(servers_file(odd=odd(), other=odd("count")), limits=limits) as toolbox:
+    async with open_tools(servers_file(odd=odd(), other=odd("count")), limits=limits) as toolbox:
 
         async def flooded() -> None:
             assert "did not answer" in (await echo(toolbox, "flood")).text
@@ -252,14 +252,14 @@ async def test_a_flood_is_read_slowly_and_holds_up_nobody_else(servers_file: Ser
 
 
 async def test_ten_thousand_tools_are_cut_to_what_a_request_holds(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd("many"), other=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd("many"), other=odd()), limits=SHORT) as toolbox:
         assert len(toolbox.definitions) == 128
         assert "other__echo" in names(toolbox)
         assert any("left out (9,8" in warning for warning in toolbox.warnings)
 
 
 async def test_schemas_that_are_bombs_hang_nobody(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd("bombs")), moonshot_schemas=False, limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd("bombs")), moonshot_schemas=False, limits=SHORT) as toolbox:
         assert {"odd__doubling", "odd__wild", "odd__output"} <= set(names(toolbox))
         doubling = await echo(toolbox, "x", "odd__doubling")
         assert "too intricate" in doubling.text
@@ -269,7 +269,7 @@ async def test_schemas_that_are_bombs_hang_nobody(servers_file: ServersFile) -> 
 
 
 async def test_a_server_that_dies_is_started_once_more_and_then_gone(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd(), other=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd(), other=odd()), limits=SHORT) as toolbox:
         dead = await echo(toolbox, "die")
         assert "ended during the call" in dead.text
         assert dead.ran
@@ -283,7 +283,7 @@ async def test_a_server_that_dies_is_started_once_more_and_then_gone(servers_fil
 
 
 async def test_the_last_words_of_a_server_are_still_heard(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         assert said(await echo(toolbox, "answer and die")) == "last words"
 
 
@@ -296,7 +296,7 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
     for name in ("MOONSHOT_API_KEY", "KIMI_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "ANY"):
         monkeypatch.setenv(name, f"sk-value-of-{name}")
     entry = odd(env={"GIVEN": "${ANY}", "MODE": "fast"})
-    async with open_toolbox(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
+    async with open_tools(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
         seen = json.loads(said(await echo(toolbox, "environment")))
     assert seen["MODE"] == "fast"
     assert seen["GIVEN"]
@@ -318,7 +318,7 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
 
 async def test_what_the_operator_gave_a_server_comes_back_hidden(servers_file: ServersFile) -> None:
     entry = odd(env={"API_TOKEN": "token-of-this-test"})
-    async with open_toolbox(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
+    async with open_tools(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
         told = await echo(toolbox, "environment")
         again = await echo(toolbox, "so token-of-this-test it is")
     assert '"API_TOKEN": "[hidden]"' in told.text
@@ -329,7 +329,7 @@ async def test_a_noisy_child_writes_to_our_log_alone_and_not_without_bound(
     servers_file: ServersFile, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "kimi_mcp")
-    async with open_toolbox(servers_file(odd=odd("noisy")), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd("noisy")), limits=SHORT) as toolbox:
         assert said(await echo(toolbox, "x")) == "x"
     lines = [record for record in caplog.records if record.message == "a tool server wrote to stderr"]
     assert 0 < len(lines) < 60
@@ -349,7 +349,7 @@ async def test_with_the_toolbox_ends_all_that_its_servers_started(
     entry = odd("grandchild", "stays", f"pids={pids}")
     with anyio.fail_after(30), anyio.CancelScope() as scope:
         try:
-            async with open_toolbox(servers_file(odd=entry), limits=SHORT) as toolbox:
+            async with open_tools(servers_file(odd=entry), limits=SHORT) as toolbox:
                 assert said(await echo(toolbox, "x")) == "x"
                 if how == "cancelled":
                     scope.cancel()
@@ -374,7 +374,7 @@ def ended(pid: int) -> bool:
 
 
 async def test_a_cancelled_call_leaves_at_once(servers_file: ServersFile) -> None:
-    async with open_toolbox(servers_file(odd=odd()), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         with anyio.move_on_after(0.2) as scope:
             await toolbox.call("odd__echo", '{"text": "hang"}')
         assert scope.cancelled_caught

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_toolbox
+from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_tools
 from tests.swarm.tools.conftest import SHORT, ServersFile
 from tests.swarm.tools.odd_endpoint import odd_endpoint
 
@@ -49,7 +49,7 @@ def good_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFile, good_url: str) -> None:
-    async with open_toolbox(servers_file(good={"type": "http", "url": good_url}), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(good={"type": "http", "url": good_url}), limits=SHORT) as toolbox:
         assert toolbox.warnings == ()
         assert said(await toolbox.call("good__add", '{"a": 2, "b": 3}')).startswith("5")
 
@@ -60,7 +60,7 @@ async def test_an_endpoint_gets_its_headers_and_nothing_of_ours(
 ) -> None:
     async with odd_endpoint(*flags) as far:
         entry = {"url": far.url, "headers": {"Authorization": "Bearer of-this-server"}}
-        async with open_toolbox(servers_file(far=entry), limits=SHORT) as toolbox:
+        async with open_tools(servers_file(far=entry), limits=SHORT) as toolbox:
             assert said(await echo(toolbox, "hello")) == "hello"
             assert "of-this-server" not in (await echo(toolbox, "Bearer of-this-server")).text
     assert all(request["authorization"] == "Bearer of-this-server" for request in far.seen)
@@ -88,7 +88,7 @@ async def test_a_call_that_goes_wrong_costs_that_call_alone(
     caplog.set_level(logging.DEBUG, "kimi_mcp")
     async with odd_endpoint() as far:
         limits = ToolLimits(call_within_s=2 if text == "hang" else 30)
-        async with open_toolbox(servers_file(far={"url": far.url}), limits=limits) as toolbox:
+        async with open_tools(servers_file(far={"url": far.url}), limits=limits) as toolbox:
             bad = await echo(toolbox, text)
             assert bad.is_error
             assert told in bad.text
@@ -98,7 +98,7 @@ async def test_a_call_that_goes_wrong_costs_that_call_alone(
 
 
 async def test_a_server_that_forgot_its_session_gets_a_new_one(servers_file: ServersFile) -> None:
-    async with odd_endpoint() as far, open_toolbox(servers_file(far={"url": far.url}), limits=SHORT) as toolbox:
+    async with odd_endpoint() as far, open_tools(servers_file(far={"url": far.url}), limits=SHORT) as toolbox:
         assert said(await echo(toolbox, "forget")) == "forget"
         assert "forgotten its session" in (await echo(toolbox, "x")).text
         assert said(await echo(toolbox, "x")) == "x"
@@ -108,7 +108,7 @@ async def test_a_server_that_forgot_its_session_gets_a_new_one(servers_file: Ser
 async def test_an_endpoint_that_refuses_us_says_which_key_to_look_at(servers_file: ServersFile) -> None:
     async with odd_endpoint("unauthorized") as far:
         entry = {"url": far.url, "headers": {"Authorization": "Bearer of-this-server"}}
-        async with open_toolbox(servers_file(far=entry), limits=SHORT) as toolbox:
+        async with open_tools(servers_file(far=entry), limits=SHORT) as toolbox:
             assert (
                 toolbox.warnings[0]
                 == "The tools of far are not there: it refuses us with HTTP 401: look at its `headers`."
@@ -118,5 +118,5 @@ async def test_an_endpoint_that_refuses_us_says_which_key_to_look_at(servers_fil
 async def test_an_endpoint_where_nobody_listens_is_told(servers_file: ServersFile) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    async with open_toolbox(servers_file(far={"url": f"http://127.0.0.1:{port}/mcp"}), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(far={"url": f"http://127.0.0.1:{port}/mcp"}), limits=SHORT) as toolbox:
         assert toolbox.warnings[0] == "The tools of far are not there: nobody answers at its `url`."

@@ -10,7 +10,14 @@ import pytest
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.policy.schema_dialect import parameters_fault
-from kimi_mcp.swarm.tools.selection import LARGEST_OFFER, MOST_TOOLS, ListedTool, Selection, SourceTools, choose
+from kimi_mcp.swarm.tools.selection import (
+    MAX_DEFINITIONS_CHARS,
+    MAX_TOOLS,
+    ListedTool,
+    Selection,
+    SourceTools,
+    select_tools,
+)
 
 NAME = re.compile(r"^[a-zA-Z_][a-zA-Z0-9-_]{2,63}$")
 PLAIN: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -23,7 +30,7 @@ def tool(name: str, *, read_only: bool = True, schema: Any = None, description: 
 def pick(
     *offers: SourceTools, patterns: tuple[str, ...] = (), dialect: bool = True, lenient: bool = False
 ) -> Selection:
-    return choose(offers, patterns, moonshot_schemas=dialect, lenient=lenient)
+    return select_tools(offers, patterns, moonshot_schemas=dialect, lenient=lenient)
 
 
 def names(chosen: Selection) -> list[str]:
@@ -78,7 +85,7 @@ def test_patterns_that_all_name_nothing_are_refused() -> None:
 
 def test_an_allow_pattern_that_names_nothing_is_told() -> None:
     (warning,) = pick(SourceTools(source="web", tools=(tool("read"),), allow=("psot",))).warnings
-    assert warning == "`allow` of web has the pattern `psot`, which names none of its tools."
+    assert warning == "`allow` of web has the pattern `psot`, which matches none of its tools."
 
 
 def test_every_name_is_one_that_the_wire_takes_and_no_two_are_alike() -> None:
@@ -115,7 +122,7 @@ def test_a_request_holds_128_tools_and_no_server_crowds_out_another() -> None:
     crowd = SourceTools(source="crowd", tools=tuple(tool(f"t{i}") for i in range(10_000)))
     small = SourceTools(source="small", tools=(tool("one"), tool("two")))
     chosen = pick(crowd, small)
-    assert len(chosen.tools) == MOST_TOOLS
+    assert len(chosen.tools) == MAX_TOOLS
     assert {"small__one", "small__two"} <= set(names(chosen))
     (warning,) = chosen.warnings
     assert warning.startswith("9,874 tools are left out (9,874 of crowd)")
@@ -124,7 +131,7 @@ def test_a_request_holds_128_tools_and_no_server_crowds_out_another() -> None:
 def test_definitions_together_stay_within_what_a_request_can_carry() -> None:
     large = {"type": "object", "properties": {"a": {"type": "string", "enum": ["x" * 10_000]}}}
     chosen = pick(SourceTools(source="s", tools=tuple(tool(f"t{i}", schema=large) for i in range(100))))
-    assert len(json.dumps([one.definition for one in chosen.tools])) < LARGEST_OFFER + 1000
+    assert len(json.dumps([one.definition for one in chosen.tools])) < MAX_DEFINITIONS_CHARS + 1000
     assert "tools are left out" in chosen.warnings[0]
 
 

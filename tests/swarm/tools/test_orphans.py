@@ -12,10 +12,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.swarm.tools import open_toolbox
-from kimi_mcp.swarm.tools.strays import Mark
+from kimi_mcp.swarm.tools import open_tools
+from kimi_mcp.swarm.tools.orphans import ProcessMark
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
-from tests.swarm.tools.test_processes import echo, ended, said
+from tests.swarm.tools.test_stdio_client import echo, ended, said
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process group is all that can be found")
 
@@ -33,7 +33,7 @@ async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
 ) -> None:
     stray, pids = tmp_path / "stray", list[int]()
     with anyio.fail_after(30), anyio.CancelScope() as scope:
-        async with open_toolbox(servers_file(odd=odd("stray", f"stray-pid={stray}")), limits=SHORT) as toolbox:
+        async with open_tools(servers_file(odd=odd("stray", f"stray-pid={stray}")), limits=SHORT) as toolbox:
             assert said(await echo(toolbox, "x")) == "x"
             pids.append(int(stray.read_text()))
             assert not ended(pids[0])
@@ -52,8 +52,8 @@ async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
 
 async def test_a_swarms_end_leaves_the_servers_of_another_one_alone(servers_file: ServersFile, tmp_path: Path) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
-    async with open_toolbox(servers_file(odd=odd("stray", f"stray-pid={first}")), limits=SHORT) as kept:
-        async with open_toolbox(servers_file(odd=odd("stray", f"stray-pid={other}")), limits=SHORT) as toolbox:
+    async with open_tools(servers_file(odd=odd("stray", f"stray-pid={first}")), limits=SHORT) as kept:
+        async with open_tools(servers_file(odd=odd("stray", f"stray-pid={other}")), limits=SHORT) as toolbox:
             assert said(await echo(toolbox, "x")) == "x"
         await all_ended([int(other.read_text())])
         assert not ended(int(first.read_text()))
@@ -61,7 +61,7 @@ async def test_a_swarms_end_leaves_the_servers_of_another_one_alone(servers_file
 
 
 def test_a_mark_is_on_what_was_started_with_it_alone() -> None:
-    one, other = Mark(), Mark()
+    one, other = ProcessMark(), ProcessMark()
     sleeping = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
     environment = {**os.environ, **one.environment}
     with subprocess.Popen(sleeping, env=environment, stdout=subprocess.PIPE) as child:

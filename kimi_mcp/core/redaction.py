@@ -94,7 +94,9 @@ class Secrets:
     def scrub_cut(self, text: str) -> str:
         """Likewise for a text that may have been cut off in the midst of a secret."""
         text = self.scrub(text)
-        if (size := self.open_end(text)) and len(bare(text[-size:])) >= SHORTEST_CUT:
+        size = self.open_end(text)
+        # By the letters that the end stands for: those of an escape such as \\u4e2d begin no secret.
+        if size and min(len(bare(plain)) for plain in unescaped(text[-size:])) >= SHORTEST_CUT:
             return text[:-size] + HIDDEN
         return text
 

@@ -199,3 +199,11 @@ def test_what_acts_on_a_terminal_goes_and_in_json_it_is_escaped() -> None:
     shown = escaped_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(shown) == value
     assert shown.isprintable()
+
+
+def test_an_answer_that_ends_in_escapes_keeps_its_end() -> None:
+    registry = Secrets()
+    registry.add("sk-u4e2du6587u4e2d0123456789")
+    answer = 'The title in JSON is "pages\\u4e2d\\u6587\\u4e2d"'
+    assert registry.scrub_cut(answer) == answer
+    assert registry.scrub_cut("It is sk-u4e2du6587u4e") == f"It is {HIDDEN}"

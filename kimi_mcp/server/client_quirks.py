@@ -1,4 +1,4 @@
-"""What hosts do, read from the rows of ``client_quirks.toml``. Reads that one file of the package."""
+"""Facts about hosts that need special treatment. Reads ``client_quirks.toml``."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 LOCAL = "local"
-"""Whom runs belong to that were asked for on this machine, over stdio or in a shell."""
+"""The caller of every run requested on this machine, over stdio or in a shell."""
 
 
 @cache
 def _rows() -> dict[str, list[dict[str, Any]]]:
-    import tomllib  # at the first cancellation: a host waits for the start
+    import tomllib  # late: not needed to start
 
     return tomllib.loads(Path(__file__).with_name("client_quirks.toml").read_text("utf-8"))
 
 
-def gave_up(reason: object) -> bool:
-    """Whether a cancellation's reason says that the host's own clock ran out, rather than that a user cancelled."""
+def timed_out(reason: object) -> bool:
+    """Whether the reason of a cancellation is the host's own timeout, rather than its user."""
     return isinstance(reason, str) and any(row["phrase"] in reason.lower() for row in _rows()["gave_up"])
 
 
 def waits_for_progress(client: str | None) -> bool:
-    """Whether a host of that name keeps waiting for an answer as long as progress comes."""
+    """Whether this host waits for an answer as long as progress comes."""
     return any(row["client"] == client for row in _rows()["waits_for_progress"])
 
 
 def refuses_links(client: str | None) -> bool:
-    """Whether a host of that name fails over a link to a resource in a result, and shows nothing of it."""
+    """Whether this host fails on a result with a resource link."""
     return any(row["client"] == client for row in _rows()["refuses_links"])

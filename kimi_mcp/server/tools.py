@@ -195,7 +195,7 @@ def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
     return tuple((TOOLS[tool.name], tool) for tool in skill.tools)
 
 
-def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
+def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
     """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
     said = {name: _whole(tool, name, value) for name, value in (arguments or {}).items() if value is not None}
     for name, value in said.items():

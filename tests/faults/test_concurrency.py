@@ -30,7 +30,7 @@ async def test_any_number_of_calls_is_answered_and_none_is_mixed_up(sim: Simulat
             await sim.until(lambda: sim.waiting_at("full") == LIMIT, within=15)
             assert len(chats(sim)) == LIMIT, "the rest waits here, not there"
             sim.open_gate("full")
-        assert kimi.house.waiting == {}
+        assert kimi.state.waiting == {}
     assert len(answered) == offered
     for number, answer in answered.items():
         assert hashlib.sha256(f"call {number}".encode()).hexdigest()[:16] in answer

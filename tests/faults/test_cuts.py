@@ -79,7 +79,7 @@ async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simula
     completed = 0
     for at, result in results.items():
         reasoning, answer, finished = delivered(body, at)
-        where = f"cut at byte {at} of {len(body)}: {result.said}"
+        where = f"cut at byte {at} of {len(body)}: {result.structured}"
         if result.status == "completed":
             completed += 1
             assert finished, where

@@ -55,7 +55,7 @@ async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simu
             result = await kimi.instant()
     assert result.code == "upstream_timeout"
     assert "KIMI_TOTAL_TIMEOUT_S" in result.error["fix"]
-    assert result.said["timing"]["total_s"] >= 1
+    assert result.structured["timing"]["total_s"] >= 1
     assert result.answer.startswith("word word")
 
 

@@ -56,7 +56,7 @@ async def test_what_no_second_attempt_can_mend_is_asked_once(sim: Simulator, cas
         assert result.code == code
         assert result.attempts == 1
         assert len(chats(sim)) == 1
-        assert (await kimi.run(result.run_id)).said == result.said, "what went wrong stays readable"
+        assert (await kimi.run(result.run_id)).structured == result.structured, "what went wrong stays readable"
         sim.reset()
         assert (await kimi.think()).status == "completed", "the next call works"
 
@@ -70,7 +70,7 @@ async def test_what_passes_is_asked_again_and_the_attempts_are_counted(sim: Simu
     assert result.status == "completed"
     assert result.attempts == 3
     assert len(chats(sim)) == 3
-    assert result.said["policy"] == []
+    assert result.structured["policy"] == []
 
 
 @pytest.mark.parametrize("case", AGAIN)
@@ -92,7 +92,7 @@ async def test_a_retry_after_is_sat_out(sim: Simulator) -> None:
     assert result.status == "completed"
     assert result.attempts == 2
     assert second.at - first.at >= 1
-    assert result.said["timing"]["total_s"] >= 1
+    assert result.structured["timing"]["total_s"] >= 1
 
 
 async def test_an_outage_costs_hardly_more_requests_than_calls(sim: Simulator) -> None:
@@ -115,7 +115,7 @@ async def test_a_key_that_a_body_echoes_is_nowhere(sim: Simulator, status: int) 
     for result in results:
         for form in forms(KEY):
             assert form not in result.text
-            assert form not in str(result.said)
+            assert form not in str(result.structured)
 
 
 @pytest.mark.parametrize("place", ["content", "reasoning"])
@@ -126,7 +126,7 @@ async def test_a_key_that_an_answer_repeats_is_hidden(sim: Simulator, place: str
         pages = [await kimi.run(result.run_id, of) for of in ("answer", "reasoning")]
     for one in (result, *pages):
         assert KEY not in one.text
-        assert KEY not in str(one.said)
+        assert KEY not in str(one.structured)
 
 
 async def test_no_cut_through_a_key_shows_a_part_of_it(sim: Simulator) -> None:
@@ -135,10 +135,10 @@ async def test_no_cut_through_a_key_shows_a_part_of_it(sim: Simulator) -> None:
     async with served(sim, KIMI_API_KEY=KEY, KIMI_REASONING_INLINE_CHARS="90") as kimi:
         result = await kimi.think()
         pages = [await kimi.run(result.run_id, of, offset=15) for of in ("answer", "reasoning")]
-    assert result.said["reasoning"]["truncated"]
+    assert result.structured["reasoning"]["truncated"]
     for one in (result, *pages):
         for start in range(len(KEY) - 8):
-            assert KEY[start : start + 8] not in str(one.said)
+            assert KEY[start : start + 8] not in str(one.structured)
             assert KEY[start : start + 8] not in one.text
 
 
@@ -151,6 +151,6 @@ async def test_a_key_never_reaches_the_log_of_the_process(sim: Simulator, tmp_pa
     async with process(sim, stderr=log, KIMI_API_KEY=KEY, MOONSHOT_API_KEY=KEY[::-1], KIMI_LOG_LEVEL=level) as client:
         results = [held(await client.call_tool("kimi_think", {"prompt": "hi"})) for _ in range(len(echoes) + 2)]
     assert all(result.is_error for result in results)
-    text = log.read_text(encoding="utf-8") + "".join(result.text + str(result.said) for result in results)
+    text = log.read_text(encoding="utf-8") + "".join(result.text + str(result.structured) for result in results)
     for form in (*forms(KEY), *forms(KEY[::-1])):
         assert form not in text

@@ -36,7 +36,8 @@ from mcp_types import (
 
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.runs import Runs
-from kimi_mcp.server.app import ServerState, build_server
+from kimi_mcp.server.app import build_server
+from kimi_mcp.server.state import ServerState
 from kimi_mcp.server.tools import OUTPUT_SCHEMA
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.server.stdio.peer import HELLO, Peer
@@ -100,46 +101,46 @@ class Result:
 
     text: str
     is_error: bool
-    said: dict[str, Any]
+    structured: dict[str, Any]
     """The structured content."""
     link: ResourceLink | None = None
     """The link to the whole reasoning."""
 
     @property
     def status(self) -> str:
-        return self.said["status"]
+        return self.structured["status"]
 
     @property
     def answer(self) -> str:
-        return self.said["answer"]
+        return self.structured["answer"]
 
     @property
     def run_id(self) -> str:
-        assert self.said["run_id"] is not None
-        return self.said["run_id"]
+        assert self.structured["run_id"] is not None
+        return self.structured["run_id"]
 
     @property
     def error(self) -> dict[str, Any]:
         """What went wrong; asserts that something did."""
-        assert self.said["error"] is not None, f"no error, but {self.text[:500]}"
-        return self.said["error"]
+        assert self.structured["error"] is not None, f"no error, but {self.text[:500]}"
+        return self.structured["error"]
 
     @property
     def code(self) -> str | None:
-        return self.said["error"] and self.said["error"]["code"]
+        return self.structured["error"] and self.structured["error"]["code"]
 
     @property
     def rules(self) -> list[str]:
-        return [entry["rule"] for entry in self.said["policy"]]
+        return [entry["rule"] for entry in self.structured["policy"]]
 
     @property
     def reasoning(self) -> str:
         """The inline reasoning; empty where there is none."""
-        return self.said["reasoning"]["text"] if self.said["reasoning"] else ""
+        return self.structured["reasoning"]["text"] if self.structured["reasoning"] else ""
 
     @property
     def attempts(self) -> int:
-        return self.said["timing"]["attempts"]
+        return self.structured["timing"]["attempts"]
 
 
 def held(result: CallToolResult) -> Result:
@@ -186,13 +187,13 @@ class Kimi:
     """A client of a server that runs in this process."""
 
     client: Client
-    house: ServerState
+    state: ServerState
 
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        assert self.house.working is not None
-        return self.house.working.runs
+        assert self.state.services is not None
+        return self.state.services.runs
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> Result:
         """Call a tool; ``more`` is for the client (``progress_callback``, ``read_timeout_seconds``)."""
@@ -227,18 +228,18 @@ def environment(sim: Simulator | None, provider: str | None, **variables: str) -
 def _server(
     sim: Simulator | None, provider: str | None, **variables: str
 ) -> tuple[Server[ServerState], list[ServerState]]:
-    """A server, and where its house will stand once it runs."""
+    """A server, and a list that gets its state once it runs."""
     server = build_server(read_settings(environment(sim, provider, **variables)))
-    lifespan, houses = server.lifespan, list[ServerState]()
+    lifespan, states = server.lifespan, list[ServerState]()
 
     @asynccontextmanager
     async def noted(whom: Server[ServerState]) -> AsyncIterator[ServerState]:
-        async with lifespan(whom) as house:
-            houses.append(house)
-            yield house
+        async with lifespan(whom) as state:
+            states.append(state)
+            yield state
 
     server.lifespan = noted
-    return server, houses
+    return server, states
 
 
 @asynccontextmanager
@@ -251,10 +252,10 @@ async def served(
     **variables: str,
 ) -> AsyncIterator[Kimi]:
     """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
-    server, houses = _server(sim, provider, **variables)
+    server, states = _server(sim, provider, **variables)
     who = Implementation(name=host, version="1")
     async with Client(InMemoryTransport(server), mode=mode, client_info=who) as client:
-        yield Kimi(client, houses[0])
+        yield Kimi(client, states[0])
 
 
 def process_environment(sim: Simulator | None, provider: str | None = "simulator", **variables: str) -> dict[str, str]:
@@ -346,15 +347,15 @@ def forms(secret: str) -> list[str]:
 class Line:
     """The bare messages between a host and a server in this process, as the handshake era writes them."""
 
-    def __init__(self, streams: Any, house: ServerState) -> None:
+    def __init__(self, streams: Any, state: ServerState) -> None:
         self._read, self._write = streams
-        self.house = house
+        self.state = state
 
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        assert self.house.working is not None
-        return self.house.working.runs
+        assert self.state.services is not None
+        return self.state.services.runs
 
     async def send(self, method: str, params: Mapping[str, Any], request_id: int | str | None = None) -> None:
         """Write a request, or a notification where no id is given."""
@@ -403,10 +404,10 @@ async def line(
     **variables: str,
 ) -> AsyncIterator[Line]:
     """A server in this process without any client: a test plays the host, message by message."""
-    server, houses = _server(sim, provider, **variables)
+    server, states = _server(sim, provider, **variables)
     async with InMemoryTransport(server) as streams:
         bare = Line(streams, None)  # pyright: ignore[reportArgumentType]
         await bare.send("initialize", {**HELLO["params"], "protocolVersion": protocol}, "hello")
         assert "result" in await bare.receive()
         await bare.send("notifications/initialized", {})
-        yield Line(streams, houses[0])
+        yield Line(streams, states[0])

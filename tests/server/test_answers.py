@@ -20,20 +20,20 @@ async def test_a_thinking_call_sends_the_prompt_verbatim_as_the_only_message(sim
     assert sent["stream"] is True
     assert not {"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"} & set(sent)
     assert result.status == "completed"
-    assert result.said["mode"] == "thinking"
-    assert result.said["finish_reason"] == "stop"
-    assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
-    assert result.said["provider"] == "simulator"
-    assert result.said["policy"] == []
+    assert result.structured["mode"] == "thinking"
+    assert result.structured["finish_reason"] == "stop"
+    assert result.structured["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
+    assert result.structured["provider"] == "simulator"
+    assert result.structured["policy"] == []
     assert result.text == result.answer
     assert "17 * 23" in result.answer
     assert "thinking mode" in result.reasoning
-    assert result.said["reasoning"]["truncated"] is False
-    assert result.said["reasoning"]["chars"] == len(result.reasoning)
-    usage = result.said["usage"]
+    assert result.structured["reasoning"]["truncated"] is False
+    assert result.structured["reasoning"]["chars"] == len(result.reasoning)
+    usage = result.structured["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert usage["reasoning_tokens"] is None, "null unless the upstream says it"
-    timing = result.said["timing"]
+    timing = result.structured["timing"]
     assert 0 < timing["first_token_s"] <= timing["total_s"]
     assert timing["attempts"] == 1
 
@@ -44,9 +44,9 @@ async def test_an_instant_call_switches_thinking_off_and_has_no_reasoning(sim: S
     (request,) = chats(sim)
     assert body(request)["thinking"] == {"type": "disabled"}
     assert not {"temperature", "top_p"} & set(body(request))
-    assert result.said["mode"] == "instant"
-    assert result.said["reasoning"] is None
-    assert result.said["policy"] == []
+    assert result.structured["mode"] == "instant"
+    assert result.structured["reasoning"] is None
+    assert result.structured["policy"] == []
     assert "instant mode" in result.answer
 
 
@@ -69,9 +69,9 @@ async def test_a_fixed_temperature_is_mended_and_both_faces_say_so(sim: Simulato
         result = await kimi.think(temperature=0.3)
     assert "temperature" not in body(chats(sim)[0])
     assert result.rules == ["temperature-fixed"]
-    assert result.said["policy"][0]["action"] == "adjusted"
-    assert (result.said["policy"][0]["asked"], result.said["policy"][0]["sent"]) == (0.3, None)
-    assert "left out" in result.said["policy"][0]["why"]
+    assert result.structured["policy"][0]["action"] == "adjusted"
+    assert (result.structured["policy"][0]["asked"], result.structured["policy"][0]["sent"]) == (0.3, None)
+    assert "left out" in result.structured["policy"][0]["why"]
     assert result.text.startswith(result.answer + "\n\n[temperature-fixed: ")
 
 
@@ -81,7 +81,7 @@ async def test_the_strict_policy_refuses_what_was_asked_for_and_sends_nothing(si
         assert refused.code == "policy_refused"
         assert refused.error["rule"] == "temperature-fixed"
         assert "temperature" in refused.error["fix"]
-        assert refused.said["run_id"] is None
+        assert refused.structured["run_id"] is None
         assert chats(sim) == []
         assert (await kimi.think(temperature=1.0)).status == "completed"
 
@@ -94,7 +94,7 @@ async def test_the_strict_policy_still_chooses_what_was_left_open() -> None:
         result = await kimi.think()
     assert result.status == "completed"
     assert result.rules == ["model-served"]
-    assert result.said["model"]["sent"] == "kimi-k2.6"
+    assert result.structured["model"]["sent"] == "kimi-k2.6"
 
 
 async def test_a_tiny_token_bound_is_raised_while_thinking(sim: Simulator) -> None:
@@ -111,13 +111,13 @@ async def test_a_length_during_reasoning_fails_and_says_how_far_to_raise_the_bou
         assert result.status == "failed"
         assert result.code == "answer_cut_off"
         assert result.answer == ""
-        assert result.said["finish_reason"] == "length"
+        assert result.structured["finish_reason"] == "length"
         assert "max_tokens" in result.error["fix"]
         assert "40000" in result.error["fix"]
         assert result.reasoning, "the reasoning is kept"
         assert result.run_id in result.text, "the text says where the reasoning is"
         page = await kimi.run(result.run_id, "reasoning")
-        assert page.said["page"]["text"] == result.reasoning
+        assert page.structured["page"]["text"] == result.reasoning
 
 
 async def test_a_length_at_the_providers_ceiling_asks_for_less() -> None:
@@ -156,7 +156,7 @@ async def test_an_answer_that_the_filter_stopped_is_never_whole(sim: Simulator, 
     assert result.status == status
     assert result.code == "content_filtered"
     assert result.answer == content
-    assert result.said["finish_reason"] == "content_filter"
+    assert result.structured["finish_reason"] == "content_filter"
 
 
 async def test_a_finish_without_an_answer_fails(sim: Simulator) -> None:
@@ -191,7 +191,7 @@ async def test_an_answer_without_a_finish_reason_fails_with_what_had_arrived(sim
     assert result.status == "failed"
     assert result.code in ("upstream_broken", "answer_cut_off")
     assert result.answer == "Forty-two, and so"
-    assert result.said["finish_reason"] is None
+    assert result.structured["finish_reason"] is None
 
 
 async def test_an_unknown_finish_reason_is_none(sim: Simulator) -> None:
@@ -208,7 +208,7 @@ async def test_reasoning_that_was_lost_is_warned_of(sim: Simulator, mode: str) -
         result = await kimi.think()
     assert result.status == "completed"
     assert result.rules == ["reasoning-returned"]
-    assert result.said["reasoning"] is None
+    assert result.structured["reasoning"] is None
     assert "[reasoning-returned: " in result.text
 
 
@@ -226,7 +226,7 @@ async def test_an_answer_by_another_model_is_warned_of(sim: Simulator, mode: str
     async with served(sim, mode) as kimi:
         result = await kimi.think()
     assert result.rules == ["model-answered"]
-    assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k3"}
+    assert result.structured["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k3"}
 
 
 async def test_half_a_tool_call_that_nobody_offered_is_no_answer(sim: Simulator) -> None:
@@ -242,7 +242,7 @@ async def test_usage_is_counted_once_wherever_it_stands(sim: Simulator, where: s
     sim.play({"usage": where, "reasoning": "Hm.", "content": "Hi."})
     async with served(sim) as kimi:
         result = await kimi.think()
-    usage = result.said["usage"]
+    usage = result.structured["usage"]
     assert usage["completion_tokens"] is not None
     assert usage["completion_tokens"] < 10
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
@@ -252,7 +252,7 @@ async def test_usage_that_is_missing_is_null(sim: Simulator) -> None:
     sim.play({"usage": "missing"})
     async with served(sim) as kimi:
         result = await kimi.think()
-    assert set(result.said["usage"].values()) == {None}
+    assert set(result.structured["usage"].values()) == {None}
 
 
 async def test_inline_reasoning_is_cut_in_its_middle_and_counted_in_code_points(sim: Simulator) -> None:
@@ -260,17 +260,17 @@ async def test_inline_reasoning_is_cut_in_its_middle_and_counted_in_code_points(
     sim.play({"reasoning": reasoning, "content": "Done."}, {"reasoning": reasoning, "content": "Done."})
     async with served(sim) as kimi:
         result = await kimi.think()
-        assert result.said["reasoning"]["chars"] == len(reasoning)
-        assert result.said["reasoning"]["truncated"] is True
+        assert result.structured["reasoning"]["chars"] == len(reasoning)
+        assert result.structured["reasoning"]["truncated"] is True
         assert len(result.reasoning) <= 2000
         assert result.reasoning.startswith("开头🌍")
         assert result.reasoning.endswith("🌍结尾")
         page = await kimi.run(result.run_id, "reasoning")
-        assert page.said["page"]["text"] == reasoning, "the whole of it can be read"
+        assert page.structured["page"]["text"] == reasoning, "the whole of it can be read"
     async with served(sim, KIMI_REASONING_INLINE_CHARS="0") as kimi:
         none = await kimi.think()
         assert none.reasoning == ""
-        assert none.said["reasoning"]["chars"] == len(reasoning)
+        assert none.structured["reasoning"]["chars"] == len(reasoning)
 
 
 async def test_broken_characters_from_upstream_do_not_break_the_result(sim: Simulator, mode: str) -> None:

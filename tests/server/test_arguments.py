@@ -44,7 +44,7 @@ async def test_a_wrong_argument_is_named_and_nothing_is_sent(sim: Simulator, mod
         assert result.is_error
         assert result.code == "invalid_arguments"
         assert named in result.error["fix"] or f"`{named}`" in result.error["message"]
-        assert result.said["run_id"] is None, "it was refused before anything ran"
+        assert result.structured["run_id"] is None, "it was refused before anything ran"
         assert chats(sim) == []
         assert (await kimi.run()).answer == "No run is known to this server yet."
 

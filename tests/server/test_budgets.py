@@ -22,7 +22,7 @@ def cost(result: Result, model: str, provider: str = "simulator") -> float:
     profile = catalogue.load().profile(provider, model)
     assert profile is not None
     assert profile.price is not None
-    usage = result.said["usage"]
+    usage = result.structured["usage"]
     cached = usage["cached_tokens"] or 0
     fresh = usage["prompt_tokens"] - cached
     output = usage["completion_tokens"] * profile.price.output
@@ -36,10 +36,10 @@ async def test_a_call_costs_what_the_price_list_says_cached_tokens_at_their_own_
     async with served(sim, mode) as kimi:
         first = await kimi.think(prompt)
         second = await kimi.think(prompt + "And more.")
-    assert not first.said["usage"]["cached_tokens"]
-    assert second.said["usage"]["cached_tokens"] > 0
+    assert not first.structured["usage"]["cached_tokens"]
+    assert second.structured["usage"]["cached_tokens"] > 0
     for result in (first, second):
-        assert result.said["usage"]["cost_usd"] == pytest.approx(cost(result, "kimi-k2.5"))
+        assert result.structured["usage"]["cost_usd"] == pytest.approx(cost(result, "kimi-k2.5"))
 
 
 async def test_the_price_is_that_of_the_model_that_answered(sim: Simulator) -> None:
@@ -47,23 +47,23 @@ async def test_the_price_is_that_of_the_model_that_answered(sim: Simulator) -> N
     async with served(sim) as kimi:
         dearer, dated, unknown = [await kimi.think() for _ in range(3)]
     assert dearer.rules == ["model-answered"]
-    assert dearer.said["usage"]["cost_usd"] == pytest.approx(cost(dearer, "kimi-k3"))
-    assert dated.said["usage"]["cost_usd"] == pytest.approx(cost(dated, "kimi-k2.5"))
-    assert unknown.said["usage"]["cost_usd"] is None
+    assert dearer.structured["usage"]["cost_usd"] == pytest.approx(cost(dearer, "kimi-k3"))
+    assert dated.structured["usage"]["cost_usd"] == pytest.approx(cost(dated, "kimi-k2.5"))
+    assert unknown.structured["usage"]["cost_usd"] is None
 
 
 @pytest.mark.parametrize("usage", ["missing"])
 async def test_the_cost_is_null_where_usage_is_unknown(sim: Simulator, usage: str) -> None:
     sim.play({"usage": usage})
     async with served(sim) as kimi:
-        assert (await kimi.think()).said["usage"]["cost_usd"] is None
+        assert (await kimi.think()).structured["usage"]["cost_usd"] is None
 
 
 async def test_the_cost_is_null_where_the_price_is_unknown() -> None:
     async with Simulator(provider="vllm") as sim, served(sim, provider="vllm") as kimi:
         result = await kimi.think()
-    assert result.said["usage"]["total_tokens"] > 0
-    assert result.said["usage"]["cost_usd"] is None
+    assert result.structured["usage"]["total_tokens"] > 0
+    assert result.structured["usage"]["cost_usd"] is None
 
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -76,10 +76,10 @@ async def test_a_repaired_answer_costs_both_requests(sim: Simulator) -> None:
         sim.play({"content": "It is 1."})
         alone = await kimi.think()
     assert result.rules == ["answer-repaired", "model-answered"]
-    first = {**alone.said["usage"]}
-    assert result.said["usage"]["completion_tokens"] > first["completion_tokens"]
+    first = {**alone.structured["usage"]}
+    assert result.structured["usage"]["completion_tokens"] > first["completion_tokens"]
     cheap, dear = cost(result, "kimi-k2.5"), cost(result, "kimi-k3")
-    assert cheap < result.said["usage"]["cost_usd"] < dear, "each by the price of the model that answered it"
+    assert cheap < result.structured["usage"]["cost_usd"] < dear, "each by the price of the model that answered it"
 
 
 async def test_a_repair_that_breaks_off_has_no_known_cost(sim: Simulator) -> None:
@@ -87,7 +87,7 @@ async def test_a_repair_that_breaks_off_has_no_known_cost(sim: Simulator) -> Non
     async with served(sim) as kimi:
         result = await kimi.think(response_schema=SCHEMA)
     assert result.status == "partial"
-    assert result.said["usage"]["cost_usd"] is None
+    assert result.structured["usage"]["cost_usd"] is None
 
 
 async def test_a_call_beyond_its_limit_is_refused_before_it_is_sent(sim: Simulator, mode: str) -> None:
@@ -95,7 +95,7 @@ async def test_a_call_beyond_its_limit_is_refused_before_it_is_sent(sim: Simulat
         refused = await kimi.think("word " * 20_000)
         assert refused.code == "budget_exceeded"
         assert refused.status == "failed"
-        assert refused.said["run_id"] is None
+        assert refused.structured["run_id"] is None
         assert "KIMI_BUDGET_USD_PER_CALL" in refused.error["fix"]
         assert "0.001" in refused.error["message"]
         assert chats(sim) == []
@@ -116,7 +116,7 @@ async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simul
         assert "0.03" in result.error["message"]
         assert "KIMI_BUDGET_USD_PER_CALL" in result.text
         again = await kimi.run(result.run_id)
-        assert again.said == result.said
+        assert again.structured == result.structured
         assert (await kimi.instant("hi")).status == "completed"
 
 
@@ -148,11 +148,11 @@ async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit
     async with served(sim, **{limit: "0.001"}) as kimi:
         result = await kimi.instant()
     assert (result.status, result.answer) == ("completed", "word " * 1_000)
-    assert result.said["usage"]["cost_usd"] > 0.001
+    assert result.structured["usage"]["cost_usd"] > 0.001
     if limit == "KIMI_BUDGET_USD_PER_CALL":
-        (warned,) = result.said["policy"]
+        (warned,) = result.structured["policy"]
         assert (warned["rule"], warned["action"], warned["asked"]) == ("budget-overrun", "warned", 0.001)
-        assert warned["sent"] == pytest.approx(result.said["usage"]["cost_usd"], abs=1e-6)
+        assert warned["sent"] == pytest.approx(result.structured["usage"]["cost_usd"], abs=1e-6)
         assert "KIMI_BUDGET_USD_PER_CALL" in result.text
 
 
@@ -162,7 +162,7 @@ async def test_an_answer_whose_usage_is_dearer_than_its_limit_says_so(sim: Simul
         dear = await kimi.think()
         cheap = await kimi.think()
     assert dear.status == "completed"
-    assert dear.said["usage"]["cost_usd"] > 0.005
+    assert dear.structured["usage"]["cost_usd"] > 0.005
     assert "budget-overrun" in dear.rules
     assert (cheap.status, cheap.rules) == ("completed", [])
 
@@ -185,7 +185,7 @@ async def test_a_stream_that_is_cut_while_it_thinks_has_failed(sim: Simulator) -
     assert result.status == "failed"
     assert result.code == "budget_exceeded"
     assert result.answer == ""
-    assert result.said["reasoning"]["chars"] > 1_000
+    assert result.structured["reasoning"]["chars"] > 1_000
 
 
 async def test_a_limit_counts_the_dearest_price_where_the_real_one_is_unknown() -> None:
@@ -221,11 +221,11 @@ async def test_a_days_limit_holds_over_all_servers(sim: Simulator, mode: str) ->
     async with served(sim, mode, **limit) as one, served(sim, mode, **limit) as other:
         first = await one.think("one")
         assert first.status == "completed"
-        assert first.said["usage"]["cost_usd"] > 0.018
+        assert first.structured["usage"]["cost_usd"] > 0.018
         refused = await other.think("word " * 10_000)
         assert refused.code == "budget_exceeded"
         assert "KIMI_BUDGET_USD_PER_DAY" in refused.error["fix"]
-        assert f"{first.said['usage']['cost_usd']:.4f}" in refused.error["message"], "what was spent"
+        assert f"{first.structured['usage']['cost_usd']:.4f}" in refused.error["message"], "what was spent"
     assert len(chats(sim)) == 1
 
 
@@ -266,9 +266,9 @@ async def test_a_call_that_waited_for_its_turn_is_held_against_what_was_spent_me
     sim.play({**HELD, "match": {"text": "first"}}, {"content": "word " * 6_000, "event_tokens": 500})
     async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_REPLY_WITHIN_S="0.2") as kimi:
         first = await kimi.think("first")
-        waits = await kimi.think("word " * 10_000, conversation_id=first.said["conversation_id"])
+        waits = await kimi.think("word " * 10_000, conversation_id=first.structured["conversation_id"])
         another = await kimi.run((await kimi.think("another")).run_id, wait_s=20)
-        assert another.said["usage"]["cost_usd"] > 0.018
+        assert another.structured["usage"]["cost_usd"] > 0.018
         sim.open_gate("end")
         assert (await kimi.run(waits.run_id, wait_s=20)).code == "budget_exceeded"
     assert len(chats(sim)) == 2
@@ -290,7 +290,7 @@ async def test_refused_and_cut_calls_count_for_what_they_cost(sim: Simulator, da
         told = await kimi.think("word " * 1_000)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         cancelled = await kimi.run(told.run_id, "cancel")
-        assert cancelled.said["usage"]["cost_usd"] is None
+        assert cancelled.structured["usage"]["cost_usd"] is None
         await kimi.think("again")
         await until(lambda: not kimi.runs.is_busy)
     with opened(data_dir) as file:
@@ -305,5 +305,5 @@ async def test_without_a_journal_the_limits_hold_for_the_process(sim: Simulator)
         refused = await kimi.think("word " * 10_000)
         assert refused.code == "budget_exceeded"
         assert (await kimi.run(first.run_id)).answer == first.answer, "and cost nothing that was there"
-        assert (await kimi.think("hi", conversation_id=first.said["conversation_id"])).code != "run_not_found"
+        assert (await kimi.think("hi", conversation_id=first.structured["conversation_id"])).code != "run_not_found"
     assert 1 <= len(chats(sim)) <= 2

@@ -52,7 +52,7 @@ async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrive
         assert kept.answer == "It is 391."
         assert kept.reasoning == "Hm, let me see."
         assert kept.text.startswith("It is 391.\n\n[cancelled")
-        assert kimi.house.waiting == {}
+        assert kimi.state.waiting == {}
         assert (await kimi.think()).status == "completed", "the next call works"
 
 
@@ -67,7 +67,7 @@ async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(s
         fetched = await kimi.run(run_id, "wait")
         assert fetched.status == "completed"
         assert fetched.answer == "It is 391."
-        assert kimi.house.waiting == {}
+        assert kimi.state.waiting == {}
     assert len(chats(sim)) == 1, "it is paid for once"
 
 
@@ -87,7 +87,7 @@ async def test_the_reason_of_a_cancellation_decides(sim: Simulator, reason: str 
         else:
             await sim.client_gone(within=1)
         result = await host.ask("kimi_run", {"run_id": run_id, "action": "wait"})
-        assert host.house.waiting == {}
+        assert host.state.waiting == {}
     assert result["status"] == ("completed" if gave_up else "cancelled")
     assert result["answer"] == "It is 391."
     assert len(chats(sim)) == 1, "it is paid for once"
@@ -103,7 +103,7 @@ async def test_a_host_that_writes_the_id_in_another_type_still_cancels(
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(cancelled, reason="user pressed escape")
         await sim.client_gone(within=1)
-        assert host.house.waiting == {}
+        assert host.state.waiting == {}
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
             await host.cancel(number)
         await host.ask("kimi_run", {})
         with anyio.fail_after(5):
-            while host.house.working is None or host.house.working.runs.is_busy:
+            while host.state.services is None or host.state.services.runs.is_busy:
                 await anyio.sleep(0.01)
-        assert host.house.waiting == {}
+        assert host.state.waiting == {}
     assert sim.open_streams == 0
 
 
@@ -182,7 +182,7 @@ async def test_a_number_of_cancellations_leaves_nothing_behind(sim: Simulator, w
             await cancel_all(wave)
         await cancel_all(wave * 2)  # half of them never got a place
         with anyio.fail_after(5):
-            while len(asyncio.all_tasks()) > tasks_before or kimi.house.waiting or kimi.runs.is_busy:
+            while len(asyncio.all_tasks()) > tasks_before or kimi.state.waiting or kimi.runs.is_busy:
                 await anyio.sleep(0.01)
         gc.collect()
         assert _open_files() <= files_before + 2

@@ -16,7 +16,7 @@ from kimi_mcp.runs.recorder import RunRecorder
 from kimi_mcp.runs.store import database
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server import app
+from kimi_mcp.server import state
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, chats, line, served, until
@@ -45,7 +45,7 @@ async def test_a_cancellation_that_the_store_does_not_take_ends_no_other_run(
         await host.call("kimi_think", {"prompt": "ours"}, 1)
         await host.call("kimi_think", {"prompt": "theirs"}, 2)  # it joins the run of the other server
         await sim.until(lambda: sim.waiting_at("end") == 2)
-        await until(lambda: set(host.house.waiting) == {1, 2})
+        await until(lambda: set(host.state.waiting) == {1, 2})
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             await host.cancel(2)
@@ -127,7 +127,7 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
 async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
     (data_dir / "servers" / name).mkdir(parents=True)
     async with served(sim) as kimi:
         await anyio.wait_all_tasks_blocked()
@@ -137,9 +137,9 @@ async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
 async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_nobody(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
     async with served(sim, KIMI_DATA_DIR="~nobody-of-that-name/data") as kimi:
-        await logged(caplog, "what an earlier server left can't be taken up")
+        await logged(caplog, "runs of a dead server could not be recovered")
         refused = await kimi.think()
     assert refused.code == "not_configured"
     assert "KIMI_DATA_DIR" in refused.error["fix"]
@@ -148,12 +148,12 @@ async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_no
 async def test_a_store_that_is_broken_when_it_looks_back_ends_nobody(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
     (data_dir / "servers").mkdir(parents=True)
     (data_dir / "servers" / "srv_0123456789abcdef.lock").touch()
     (data_dir / FILE).mkdir()
     async with served(sim) as kimi:
-        await logged(caplog, "what an earlier server left can't be taken up")
+        await logged(caplog, "runs of a dead server could not be recovered")
         assert (await kimi.think()).code == "not_configured"
 
 

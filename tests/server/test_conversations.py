@@ -28,15 +28,19 @@ async def test_a_follow_up_sends_all_that_came_before(sim: Simulator, mode: str)
     sim.play({"reasoning": "Let me see.", "content": "23."}, {"reasoning": "Next.", "content": "29."})
     async with served(sim, mode) as kimi:
         first = await kimi.think("Name a prime.", system="Be brief.")
-        second = await kimi.think("And the next?", conversation_id=first.said["conversation_id"])
-        third = await kimi.think("And?", conversation_id=first.said["conversation_id"])
-    assert first.said["conversation_id"].startswith("conv_")
-    assert second.said["conversation_id"] == third.said["conversation_id"] == first.said["conversation_id"]
+        second = await kimi.think("And the next?", conversation_id=first.structured["conversation_id"])
+        third = await kimi.think("And?", conversation_id=first.structured["conversation_id"])
+    assert first.structured["conversation_id"].startswith("conv_")
+    assert (
+        second.structured["conversation_id"]
+        == third.structured["conversation_id"]
+        == first.structured["conversation_id"]
+    )
     one = [told("user", "Name a prime."), told("assistant", "23.", reasoning_content="Let me see.")]
     two = [told("user", "And the next?"), told("assistant", "29.", reasoning_content="Next.")]
     assert messages(sim, 1) == [told("system", "Be brief."), *one, two[0]]
     assert messages(sim, 2) == [told("system", "Be brief."), *one, *two, told("user", "And?")]
-    assert second.said["policy"] == []
+    assert second.structured["policy"] == []
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ async def test_reasoning_is_replayed_byte_for_byte_under_the_providers_names_aft
             first = await kimi.think("Name a prime.")
             assert first.status == "completed", first.text
         async with served(sim, provider=provider, **known) as later:
-            second = await later.think("And the next?", conversation_id=first.said["conversation_id"])
+            second = await later.think("And the next?", conversation_id=first.structured["conversation_id"])
         assert second.status == "completed", second.text
         replayed = messages(sim)[1]
     fields = {name for name in replayed if name.startswith("reasoning")}
@@ -69,7 +73,7 @@ async def test_reasoning_of_any_length_is_replayed_exactly(sim: Simulator, reaso
         first = await kimi.think("Name a prime.", max_tokens=262_000)
         assert first.status == "completed", first.text
     async with served(sim) as later:
-        second = await later.think("And?", conversation_id=first.said["conversation_id"])
+        second = await later.think("And?", conversation_id=first.structured["conversation_id"])
     assert second.status in ("completed", "failed")
     if second.status == "failed":  # a million characters are too many tokens: it says so, and asked nobody
         assert second.code == "context_too_long"
@@ -82,7 +86,7 @@ async def test_no_reasoning_is_made_up_for_a_turn_that_had_none(sim: Simulator) 
     sim.play({"content": "23."}, {"reasoning": "Next.", "content": "29."}, {"content": "31."})
     async with served(sim) as kimi:
         first = await kimi.instant("Name a prime.")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         second = await kimi.think("And the next?", conversation_id=conversation)
         third = await kimi.instant("And?", conversation_id=conversation)
         fourth = await kimi.think("And?", conversation_id=conversation)
@@ -99,7 +103,7 @@ async def test_no_reasoning_is_made_up_for_a_turn_that_had_none(sim: Simulator) 
 async def test_a_system_prompt_goes_along_and_can_be_replaced(sim: Simulator) -> None:
     async with served(sim) as kimi:
         first = await kimi.think("one", system="Be brief.")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         await kimi.think("two", system="Be long.", conversation_id=conversation)
         await kimi.think("three", conversation_id=conversation)
     systems = [[m["content"] for m in messages(sim, at) if m["role"] == "system"] for at in range(3)]
@@ -110,13 +114,13 @@ async def test_a_system_prompt_goes_along_and_can_be_replaced(sim: Simulator) ->
 async def test_the_model_goes_along_and_can_be_changed(sim: Simulator) -> None:
     async with served(sim, KIMI_MODEL="auto") as kimi:
         first = await kimi.think("one", model="kimi-k2.6")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         second = await kimi.think("two", conversation_id=conversation)
         third = await kimi.think("three", conversation_id=conversation, model="kimi-k2.5")
         fourth = await kimi.think("four", conversation_id=conversation)
     assert [body(chat)["model"] for chat in chats(sim)] == ["kimi-k2.6", "kimi-k2.6", "kimi-k2.5", "kimi-k2.5"]
     assert [each.status for each in (first, second, third, fourth)] == ["completed"] * 4
-    assert second.said["model"]["asked"] == "kimi-k2.6"
+    assert second.structured["model"]["asked"] == "kimi-k2.6"
 
 
 async def test_auto_stays_with_the_model_it_chose(sim: Simulator) -> None:
@@ -125,13 +129,13 @@ async def test_auto_stays_with_the_model_it_chose(sim: Simulator) -> None:
     sim.play({**listed, "body": only})
     async with served(sim) as kimi:
         first = await kimi.think("one")
-    assert first.said["model"]["sent"] == "kimi-k2.6", first.text
+    assert first.structured["model"]["sent"] == "kimi-k2.6", first.text
     sim.reset()
     async with served(sim) as later:  # everything is served again
-        second = await later.think("two", conversation_id=first.said["conversation_id"])
+        second = await later.think("two", conversation_id=first.structured["conversation_id"])
         fresh = await later.think("a new one")
-    assert second.said["model"] == {"asked": "auto", "sent": "kimi-k2.6", "answered": "kimi-k2.6"}
-    assert fresh.said["model"]["sent"] == "kimi-k2.5"
+    assert second.structured["model"] == {"asked": "auto", "sent": "kimi-k2.6", "answered": "kimi-k2.6"}
+    assert fresh.structured["model"]["sent"] == "kimi-k2.5"
 
 
 async def test_a_model_that_is_gone_meanwhile_is_succeeded_under_auto_and_refused_by_name(sim: Simulator) -> None:
@@ -142,12 +146,12 @@ async def test_a_model_that_is_gone_meanwhile_is_succeeded_under_auto_and_refuse
     only = {"object": "list", "data": [{"id": "kimi-k2.6", "object": "model"}]}
     sim.play({"match": {"path": "/v1/models"}, "times": "always", "body": only})
     async with served(sim) as later:
-        went_on = await later.think("two", conversation_id=auto.said["conversation_id"])
+        went_on = await later.think("two", conversation_id=auto.structured["conversation_id"])
         assert went_on.status == "completed", went_on.text
-        assert went_on.said["model"]["sent"] == "kimi-k2.6"
+        assert went_on.structured["model"]["sent"] == "kimi-k2.6"
         before = len(chats(sim))
-        stays = await later.think("two", conversation_id=named.said["conversation_id"])
-    assert stays.said["model"]["asked"] == "kimi-k2.5"
+        stays = await later.think("two", conversation_id=named.structured["conversation_id"])
+    assert stays.structured["model"]["asked"] == "kimi-k2.5"
     assert len(chats(sim)) - before in (0, 1)
 
 
@@ -156,11 +160,11 @@ async def test_a_provider_goes_along_and_one_that_is_no_longer_allowed_is_refuse
         first = await kimi.think("one")
     sim.reset()
     async with Simulator(provider="vllm") as engine, served(engine, provider="vllm") as later:
-        refused = await later.think("two", conversation_id=first.said["conversation_id"])
+        refused = await later.think("two", conversation_id=first.structured["conversation_id"])
         assert refused.code == "policy_refused"
         assert refused.error["rule"] == "provider-allowed"
         assert chats(engine) == chats(sim) == []
-        went_on = await later.think("two", conversation_id=first.said["conversation_id"], provider="vllm")
+        went_on = await later.think("two", conversation_id=first.structured["conversation_id"], provider="vllm")
         assert went_on.status == "completed", went_on.text
         assert [message["role"] for message in messages(engine)] == ["user", "assistant", "user"]
 
@@ -178,10 +182,10 @@ async def test_a_turn_that_was_cut_leaves_nothing_behind(sim: Simulator, fault: 
     sim.play({"content": "23.", "reasoning": "Hm."}, fault)
     async with served(sim) as kimi:
         first = await kimi.think("one")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         cut = await kimi.think("two", conversation_id=conversation)
         assert cut.status == status
-        assert cut.said["conversation_id"] == conversation
+        assert cut.structured["conversation_id"] == conversation
         third = await kimi.think("three", conversation_id=conversation)
     assert third.status == "completed"
     assert [message["content"] for message in messages(sim)] == ["one", "23.", "three"]
@@ -191,7 +195,7 @@ async def test_the_first_turn_may_be_cut_too(sim: Simulator) -> None:
     sim.play({"no_finish": True, "content": "Forty-tw"})
     async with served(sim) as kimi:
         cut = await kimi.think("one", system="Be brief.")
-        again = await kimi.think("two", conversation_id=cut.said["conversation_id"])
+        again = await kimi.think("two", conversation_id=cut.structured["conversation_id"])
     assert again.status == "completed"
     assert messages(sim) == [told("user", "two")]
 
@@ -207,7 +211,7 @@ async def test_a_follow_up_waits_for_the_first_answer_of_its_conversation(
         branch = zero.run_id if starts == "behind another run" else None
         first = await kimi.think("first", conversation_id=branch)
         assert first.status == "running"
-        second = await kimi.think("second", conversation_id=first.said["conversation_id"])
+        second = await kimi.think("second", conversation_id=first.structured["conversation_id"])
         assert second.status == "running"
         sim.open_gate("end")
         assert (await _whole(kimi, second)).status == "completed"
@@ -219,10 +223,10 @@ async def test_a_cancelled_turn_leaves_nothing_behind(sim: Simulator) -> None:
     sim.play({"content": "23."}, HELD)
     async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
         first = await _whole(kimi, await kimi.instant("one"))
-        held = await kimi.think("two", conversation_id=first.said["conversation_id"])
+        held = await kimi.think("two", conversation_id=first.structured["conversation_id"])
         await sim.until(lambda: sim.waiting_at("end") == 1)
         assert (await kimi.run(held.run_id, "cancel")).status == "cancelled"
-        await _whole(kimi, await kimi.instant("three", conversation_id=first.said["conversation_id"]))
+        await _whole(kimi, await kimi.instant("three", conversation_id=first.structured["conversation_id"]))
     assert [message["content"] for message in messages(sim)] == ["one", "23.", "three"]
 
 
@@ -236,12 +240,12 @@ async def test_a_run_can_be_branched_off_from(sim: Simulator, mode: str) -> None
     sim.play(*({"content": f"answer {number}", "reasoning": f"reason {number}"} for number in range(5)))
     async with served(sim, mode) as kimi:
         first = await kimi.think("q0", system="Be brief.")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         second = await kimi.think("q1", conversation_id=conversation)
         branch = await kimi.think("q2", conversation_id=first.run_id)
-        assert branch.said["conversation_id"] not in (conversation, None)
+        assert branch.structured["conversation_id"] not in (conversation, None)
         assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q2"]
-        await kimi.think("q3", conversation_id=branch.said["conversation_id"])
+        await kimi.think("q3", conversation_id=branch.structured["conversation_id"])
         assert [m["content"] for m in messages(sim)] == ["Be brief.", "q0", "answer 0", "q2", "answer 2", "q3"]
         await kimi.think("q4", conversation_id=conversation)
     assert second.status == "completed"
@@ -257,7 +261,7 @@ async def test_a_swarm_can_be_branched_off_from(sim: Simulator, mode: str) -> No
         assert follow.status == "completed", follow.text
         answer = told("assistant", "A is older.", reasoning_content="Both were read.")
         assert messages(sim) == [told("user", "Compare A and B."), answer, told("user", "By how much?")]
-        await later.think("Why?", conversation_id=follow.said["conversation_id"])
+        await later.think("Why?", conversation_id=follow.structured["conversation_id"])
     assert [m["content"] for m in messages(sim)[:3]] == ["Compare A and B.", "A is older.", "By how much?"]
 
 
@@ -311,7 +315,7 @@ async def test_another_callers_conversations_and_runs_are_unknown(sim: Simulator
         with opened(data_dir) as file:
             file.execute("UPDATE runs SET caller = 'somebody'")
             file.execute("UPDATE conversations SET caller = 'somebody'")
-        for identity in (first.said["conversation_id"], first.run_id):
+        for identity in (first.structured["conversation_id"], first.run_id):
             assert (await kimi.think(conversation_id=identity)).code == "run_not_found"
         for action in ("wait", "status", "answer", "reasoning", "cancel"):
             assert (await kimi.run(first.run_id, action)).code == "run_not_found"
@@ -338,7 +342,7 @@ async def test_a_conversation_beyond_the_context_says_by_how_much_and_what_to_do
     long = "word " * 262_144 * 4
     async with served(sim) as kimi:
         first = await kimi.instant("one")
-        refused = await kimi.instant(long, conversation_id=first.said["conversation_id"])
+        refused = await kimi.instant(long, conversation_id=first.structured["conversation_id"])
     assert refused.code == "context_too_long"
     assert refused.error["message"].startswith("The conversation has at least ")
     assert "more than the 262,144 " in refused.error["message"]
@@ -359,11 +363,11 @@ async def test_structured_answers_and_repairs_are_turns_like_any_other(sim: Simu
     async with served(sim, mode) as kimi:
         first = await kimi.think("one", response_schema=SCHEMA)
         assert first.rules == ["answer-repaired"]
-        assert first.said["parsed"] == {"n": 1}
-        conversation = first.said["conversation_id"]
+        assert first.structured["parsed"] == {"n": 1}
+        conversation = first.structured["conversation_id"]
         second = await kimi.think("two", response_schema=SCHEMA, conversation_id=conversation)
-        assert second.said["parsed"] == {"n": 2}
-        assert second.said["policy"] == []
+        assert second.structured["parsed"] == {"n": 2}
+        assert second.structured["policy"] == []
         await kimi.instant("three", conversation_id=conversation)
     assert messages(sim)[-5:] == [
         told("user", "one"),
@@ -378,13 +382,13 @@ async def test_structured_answers_and_repairs_are_turns_like_any_other(sim: Simu
 async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: Simulator) -> None:
     async with served(sim, KIMI_JOURNAL="off") as kimi:
         first = await kimi.think("one")
-        second = await kimi.think("two", conversation_id=first.said["conversation_id"])
+        second = await kimi.think("two", conversation_id=first.structured["conversation_id"])
         assert second.status == "completed"
         branch = await kimi.think("three", conversation_id=first.run_id)
         assert branch.status == "completed"
     assert [message["role"] for message in messages(sim)] == ["user", "assistant", "user"]
     async with served(sim, KIMI_JOURNAL="off") as later:
-        gone = await later.think("two", conversation_id=first.said["conversation_id"])
+        gone = await later.think("two", conversation_id=first.structured["conversation_id"])
         assert gone.code == "run_not_found"
 
 
@@ -395,9 +399,9 @@ async def test_without_a_journal_a_conversation_that_went_says_why(
     async with served(sim, KIMI_JOURNAL="off") as kimi:
         old, used = await kimi.think("old"), await kimi.think("used")
         for turn in range(6):
-            used = await kimi.think(f"turn {turn}", conversation_id=used.said["conversation_id"])
+            used = await kimi.think(f"turn {turn}", conversation_id=used.structured["conversation_id"])
         assert messages(sim)[0]["content"] == "used", "what is gone back to stays"
-        for identity in (old.said["conversation_id"], old.run_id):
+        for identity in (old.structured["conversation_id"], old.run_id):
             gone = await kimi.think("and?", conversation_id=identity)
             assert gone.code == "run_not_found"
             assert "KIMI_JOURNAL" in gone.error["fix"]
@@ -410,7 +414,7 @@ async def test_a_conversation_of_which_a_part_is_gone_is_never_followed_silently
 ) -> None:
     async with served(sim) as kimi:
         first = await kimi.think("one")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         second = await kimi.think("two", conversation_id=conversation)
         for lost, followed in ((first, conversation), (first, second.run_id), (second, conversation)):
             with opened(data_dir) as file:

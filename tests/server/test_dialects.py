@@ -79,8 +79,8 @@ async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mo
         result = await kimi.think()
         (request,) = chats(sim)
     assert result.status == "completed", result.text
-    assert result.said["provider"] == provider
-    assert result.said["model"] == {"asked": "auto", "sent": AUTO[provider], "answered": AUTO[provider]}
+    assert result.structured["provider"] == provider
+    assert result.structured["model"] == {"asked": "auto", "sent": AUTO[provider], "answered": AUTO[provider]}
     assert "thinking mode" in result.reasoning
     assert body(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
     assert request.headers.get("authorization") == (f"Bearer {KEY}" if key else None)
@@ -98,8 +98,8 @@ async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -
         result = await kimi.instant()
         (request,) = chats(sim)
     assert result.status == "completed", result.text
-    assert result.said["mode"] == "instant"
-    assert result.said["reasoning"] is None
+    assert result.structured["mode"] == "instant"
+    assert result.structured["reasoning"] is None
     assert "instant mode" in result.answer
     assert told(body(request)) == SWITCH[provider]["instant"]
     if "temperature" in body(request):
@@ -113,7 +113,7 @@ async def test_instant_where_no_switch_is_documented_is_asked_to_think_and_said_
         (request,) = chats(sim)
     assert result.status == "completed", result.text
     assert "always-thinks" in result.rules
-    assert result.said["mode"] == "thinking"
+    assert result.structured["mode"] == "thinking"
     assert "thinking mode" in result.reasoning
     assert told(body(request)) == {}
 
@@ -125,7 +125,7 @@ async def test_auto_takes_the_successor_of_a_retired_model_and_says_so(provider:
         served(sim, provider=provider, **environment(provider)) as kimi,
     ):
         result = await kimi.think()
-    (entry,) = result.said["policy"]
+    (entry,) = result.structured["policy"]
     assert entry["rule"] == "model-served"
     assert entry["action"] == "adjusted"
     assert entry["sent"] in ("kimi-k2.6", AUTO[provider])
@@ -138,7 +138,7 @@ async def test_instant_of_a_model_that_always_thinks_is_asked_with_its_least_eff
         (request,) = chats(sim)
     assert result.status == "completed", result.text
     assert "always-thinks" in result.rules
-    assert result.said["mode"] == "thinking"
+    assert result.structured["mode"] == "thinking"
     assert "low" in str(body(request))
 
 
@@ -187,7 +187,7 @@ async def test_a_base_url_of_nobodys_is_taken_for_vllm() -> None:
     async with Simulator(provider="vllm") as sim, served(sim, provider=None) as kimi:
         result = await kimi.think()
     assert result.status == "completed"
-    assert result.said["provider"] == "vllm"
+    assert result.structured["provider"] == "vllm"
 
 
 async def test_a_hugging_face_token_serves_at_nim_only_where_nim_is_named() -> None:
@@ -211,4 +211,4 @@ async def test_a_list_of_models_that_cannot_be_had_stops_no_call() -> None:
         sim.play({"match": {"path": "/v1/models"}, "status": 500, "times": "always"})
         result = await kimi.think()
     assert result.status == "completed"
-    assert result.said["model"]["sent"] == "kimi-k2.6", "the catalogue's dates decide then"
+    assert result.structured["model"]["sent"] == "kimi-k2.6", "the catalogue's dates decide then"

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server import app
+from kimi_mcp.server import state
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmLimits
 from tests.runs.store.keeping import begin, in_thread, opened
@@ -33,13 +33,13 @@ TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server in this process looks back as soon as it starts."""
-    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 0.0)
+    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
 
 
 @pytest.fixture
 def late(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does so too late for this test: what it is told comes first."""
-    monkeypatch.setattr(app, "LOOK_BACK_AFTER_S", 600.0)
+    monkeypatch.setattr(state, "RECOVER_AFTER_S", 600.0)
 
 
 @asynccontextmanager
@@ -157,15 +157,15 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(
             False,
             True,
         ]
-        swarm, usage = result.said["swarm"], result.said["usage"]
+        swarm, usage = result.structured["swarm"], result.structured["usage"]
         assert [agent["status"] for agent in swarm["agents"]] == ["completed", "cancelled", "completed"]
         assert [agent["steps"] for agent in swarm["agents"]] == [1, 0, 1]
         assert (swarm["steps"], swarm["critical_steps"]) == (0, 1), "no step of the synthesis, and the longest agent"
         assert usage["total_tokens"] == sum(agent["usage"]["total_tokens"] for agent in swarm["agents"]) > 0
         assert usage["cost_usd"] > 0
-        assert result.said["timing"]["attempts"] == 2, "of the third nobody knows"
+        assert result.structured["timing"]["attempts"] == 2, "of the third nobody knows"
         assert await status(run_id) == "partial"
-        assert (await kimi.run(run_id)).said == result.said
+        assert (await kimi.run(run_id)).structured == result.structured
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         assert file.execute(counted).fetchone() == before, "what was spent today stays spent"
     assert len(chats(sim)) == 3
@@ -180,7 +180,11 @@ async def test_one_that_its_server_was_told_to_cancel_and_did_not_hear_of_is_not
     async with served(sim) as kimi:
         await comes_to(run_id, "partial")
         result = await kimi.run(run_id)
-    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "cancelled", "completed"]
+    assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == [
+        "completed",
+        "cancelled",
+        "completed",
+    ]
     assert len(chats(sim)) == 3, "nothing is asked any more"
 
 
@@ -215,14 +219,14 @@ async def test_one_that_is_cancelled_before_it_is_as_far_again_keeps_what_it_had
     assert (running.status, cancelled.status, cancelled.code) == ("running", "partial", "cancelled")
     assert "(Rome), completed" in cancelled.answer
     for result, third in ((running, "running"), (cancelled, "cancelled")):
-        assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", third, "completed"]
-        assert result.said["usage"]["total_tokens"] > 0
-        assert result.said["usage"]["cost_usd"] > 0
+        assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == ["completed", third, "completed"]
+        assert result.structured["usage"]["total_tokens"] > 0
+        assert result.structured["usage"]["cost_usd"] > 0
         assert result.attempts == 2
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         counted, outcome = file.execute("SELECT counted_usd, outcome FROM runs").fetchone()
-    assert counted == pytest.approx(cancelled.said["usage"]["cost_usd"]), "what was spent today stays spent"
-    assert json.loads(outcome)["usage"]["total_tokens"] == cancelled.said["usage"]["total_tokens"]
+    assert counted == pytest.approx(cancelled.structured["usage"]["cost_usd"]), "what was spent today stays spent"
+    assert json.loads(outcome)["usage"]["total_tokens"] == cancelled.structured["usage"]["total_tokens"]
     assert len(chats(sim)) == 3
 
 
@@ -297,7 +301,7 @@ async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator
     assert result.status == "partial"
     assert result.code == "budget_exceeded"
     assert "240 minutes" in result.error["message"]
-    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "failed", "completed"]
+    assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == ["completed", "failed", "completed"]
 
 
 async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator, left: Leaving) -> None:
@@ -318,7 +322,7 @@ async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Si
     assert len(chats(sim)) == 3
     async with served(sim, provider="vllm", KIMI_ALLOWED_PROVIDERS="simulator") as kimi:
         result = await kimi.run(run_id, "cancel")
-    assert result.said["provider"] == "simulator"
+    assert result.structured["provider"] == "simulator"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ async def test_the_output_schema_requires_nothing_and_names_every_key(sim: Simul
     for tool in listed.tools:
         assert tool.output_schema is not None
         assert "required" not in json.dumps(tool.output_schema)
-        assert list(tool.output_schema["properties"]) == list(result.said)
+        assert list(tool.output_schema["properties"]) == list(result.structured)
 
 
 async def test_a_client_that_validates_strictly_takes_every_kind_of_result(sim: Simulator, mode: str) -> None:
@@ -75,7 +75,7 @@ async def test_a_client_that_validates_strictly_takes_every_kind_of_result(sim: 
         ]
     for result, name in [*((one, "kimi_think") for one in results), *((one, "kimi_run") for one in looked)]:
         schema: Any = schemas[name]
-        jsonschema.Draft202012Validator(schema).validate(result.said)
+        jsonschema.Draft202012Validator(schema).validate(result.structured)
 
 
 async def test_resources_are_listed_and_read(mode: str) -> None:

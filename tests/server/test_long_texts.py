@@ -24,7 +24,7 @@ async def whole(kimi: Kimi, run_id: str, of: str) -> str:
     """All pages of a text."""
     read, offset = "", 0
     while offset is not None:
-        page = (await kimi.run(run_id, of, offset=offset)).said["page"]
+        page = (await kimi.run(run_id, of, offset=offset)).structured["page"]
         read, offset = read + page["text"], page["next_offset"]
     return read
 
@@ -66,11 +66,11 @@ async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(
         assert len(told.answer) < 210_000
         assert answer.startswith(told.answer[:199_000])
         assert f'kimi_run(run_id="{told.run_id}", action="answer", offset=200000)' in told.text
-        assert told.said["reasoning"]["chars"] == len(reasoning)
+        assert told.structured["reasoning"]["chars"] == len(reasoning)
         assert told.reasoning == shortened(reasoning, 2_000)
     async with served(sim) as later:
         assert await whole(later, told.run_id, "reasoning") == reasoning
-        page = (await later.run(told.run_id, "answer", offset=len(answer) - 50)).said["page"]
+        page = (await later.run(told.run_id, "answer", offset=len(answer) - 50)).structured["page"]
         assert page["text"] == answer[-50:]
         assert page["next_offset"] is None
     with opened(data_dir) as file:

@@ -62,7 +62,7 @@ async def test_ten_pictures_in_one_call_arrive_in_order_with_their_exact_bytes(
         named = [str(folder / f"{number}.png") if number % 2 else f"{number}.png" for number in range(10)]
         result = await look(kimi, *named)
     assert result.status == "completed", result.text
-    assert result.said["policy"] == []
+    assert result.structured["policy"] == []
     assert contents(sim) == pictures
     assert hashes_in(result.answer) == hashes(pictures)
     assert [part["type"] for part in parts(chats(sim)[0])] == ["image_url"] * 10 + ["text"]
@@ -92,7 +92,7 @@ async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
     assert [url.partition(":")[0] for url in urls(chats(sim)[-1])] == ["data", "data", "data", "ms", "data"]
     said = said_to(sim)
     assert "pictures.example" not in said, "no URL of the user's is passed on"
-    assert "swordfish" not in said + result.text + str(result.said)
+    assert "swordfish" not in said + result.text + str(result.structured)
     assert "https:" not in said
     assert result.rules == ["media-inline"]
 
@@ -105,7 +105,7 @@ async def test_what_every_model_takes_goes_as_it_is(sim: Simulator, folder: Path
     assert result.status == "completed", result.text
     assert contents(sim) == [AS_THEY_ARE[name]]
     assert urls(chats(sim)[0])[0].startswith(f"data:image/{name.split()[0]};base64,"), "by content, not by name"
-    assert result.said["policy"] == []
+    assert result.structured["policy"] == []
 
 
 @pytest.mark.parametrize("name", CONVERTED)
@@ -120,7 +120,7 @@ async def test_what_no_model_takes_is_converted_and_reported_once(sim: Simulator
         (url,) = urls(chats(sim)[0])
         assert url.startswith(("data:image/png;", "data:image/jpeg;"))
         assert "60×40" in result.answer
-        (note,) = result.said["policy"]
+        (note,) = result.structured["policy"]
         assert (note["rule"], note["action"]) == ("media-converted", "adjusted")
         assert note["asked"] == found
         assert note["sent"] == url[5:].partition(";")[0]
@@ -133,7 +133,7 @@ async def test_a_document_of_several_pages_says_that_its_first_alone_is_sent(sim
     write(folder, scan_tiff=pages.getvalue(), one_tiff=saved("TIFF", drawing()))
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
         several, one = await look(kimi, "scan.tiff"), await look(kimi, "one.tiff")
-    (note,) = several.said["policy"]
+    (note,) = several.structured["policy"]
     assert "Only the first of its 3 pages is sent." in note["why"]
     assert "Only the first of its 3 pages is sent." in several.text
     assert "page" not in one.text
@@ -148,7 +148,7 @@ async def test_of_several_pictures_the_one_at_fault_is_named(sim: Simulator, mod
             assert result.error["message"].startswith("`images[2]`: "), result.text
         alone, converted = await look(kimi, "b.png"), await look(kimi, "a.png", "c.bmp")
     assert "images" not in alone.error["message"], "there is no other"
-    assert [note["field"] for note in converted.said["policy"]] == ["images[1]"]
+    assert [note["field"] for note in converted.structured["policy"]] == ["images[1]"]
 
 
 @pytest.mark.parametrize("name", ["bmp", "tiff"])
@@ -175,7 +175,7 @@ async def test_a_data_uri_is_judged_by_its_content_and_nothing_is_reported_that_
     assert result.status == "completed", result.text
     assert contents(sim) == [content]
     assert urls(chats(sim)[0])[0].startswith("data:image/jpeg;base64,")
-    assert result.said["policy"] == [], "it was sent as it is"
+    assert result.structured["policy"] == [], "it was sent as it is"
 
 
 @pytest.mark.parametrize("name", sorted(VIDEOS))
@@ -196,8 +196,8 @@ async def test_a_picture_is_looked_at_in_the_mode_that_was_asked_for(
     write(folder, a_png=picture(1), a_mp4=CLIP)
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for result in (await look(kimi, "a.png", mode=asked), await watch(kimi, "a.mp4", mode=asked)):
-            assert result.said["mode"] == (asked or "thinking")
-            assert (result.said["reasoning"] is None) is (asked == "instant")
+            assert result.structured["mode"] == (asked or "thinking")
+            assert (result.structured["reasoning"] is None) is (asked == "instant")
             assert body(chats(sim)[-1])["thinking"]["type"] == ("disabled" if asked == "instant" else "enabled")
 
 
@@ -220,7 +220,7 @@ async def test_an_answer_about_pictures_can_be_held_to_a_schema_and_asked_for_ag
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, "a.png", "b.png", response_schema=schema, mode="instant")
     assert result.status == "completed", result.text
-    assert result.said["parsed"] == {"colour": "red"}
+    assert result.structured["parsed"] == {"colour": "red"}
     assert result.rules == ["answer-repaired"]
     first, second = chats(sim)
     assert contents(sim, first) == pictures
@@ -312,7 +312,7 @@ async def test_what_is_no_whole_picture_is_rejected_with_what_was_found_and_expe
             assert "found" in said or "says" in said, said
             assert found in said
             assert expected in said + result.error["fix"]
-            assert result.said["run_id"] is None, "nothing ran"
+            assert result.structured["run_id"] is None, "nothing ran"
     assert chats(sim) == []
 
 

@@ -46,11 +46,11 @@ async def test_what_was_shown_is_shown_again_with_the_follow_up_after_a_restart_
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         first = await look(kimi, names[0])
         assert first.status == "completed", first.text
-        second = await look(kimi, names[1], conversation_id=first.said["conversation_id"])
+        second = await look(kimi, names[1], conversation_id=first.structured["conversation_id"])
         assert second.status == "completed", second.text
         assert shown(sim) == [one, two]
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as later:
-        third = await later.think("And which was larger?", conversation_id=first.said["conversation_id"])
+        third = await later.think("And which was larger?", conversation_id=first.structured["conversation_id"])
     assert third.status == "completed", third.text
     assert shown(sim) == [one, two]
     roles = [message["role"] for message in body(chats(sim)[-1])["messages"]]
@@ -69,15 +69,15 @@ async def test_a_picture_that_is_no_longer_what_it_was_is_not_shown_as_if_it_wer
             write(folder, one_png=picture(2))
         else:
             (folder / name).unlink()
-        refused = await kimi.think("And now?", conversation_id=first.said["conversation_id"])
+        refused = await kimi.think("And now?", conversation_id=first.structured["conversation_id"])
         assert refused.code in ("media_rejected", "path_refused")
-        assert refused.said["run_id"] is None
+        assert refused.structured["run_id"] is None
         assert len(chats(sim)) == asked
         if what == "changed":
             assert "changed" in refused.error["message"]
         assert "new conversation" in refused.error["fix"] or what == "deleted"
         write(folder, one_png=picture(1))
-        again = await kimi.think("And now?", conversation_id=first.said["conversation_id"])
+        again = await kimi.think("And now?", conversation_id=first.structured["conversation_id"])
         assert again.status == "completed", "what is put back is what it was"
 
 
@@ -85,7 +85,7 @@ async def test_a_data_uri_is_shown_again_as_long_as_it_is_kept_in_memory(sim: Si
     content = picture(3)
     async with served(sim) as kimi:
         first = await look(kimi, data_uri(content))
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         assert (await kimi.think("And?", conversation_id=conversation)).status == "completed"
         assert shown(sim) == [content]
     assert base64.b64encode(content)[:60] not in everything(data_dir)
@@ -101,7 +101,7 @@ async def test_a_data_uri_is_shown_again_as_long_as_it_is_kept_in_memory(sim: Si
 async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attachments, "KEPT_BYTES", 3 * len(picture(1)))
     async with served(sim) as kimi:
-        ids = [(await look(kimi, data_uri(picture(number)))).said["conversation_id"] for number in range(6)]
+        ids = [(await look(kimi, data_uri(picture(number)))).structured["conversation_id"] for number in range(6)]
         results = [await kimi.think("And?", conversation_id=each) for each in ids]
     assert results[0].code == "media_rejected"
     assert results[-1].status == "completed"
@@ -122,7 +122,7 @@ async def test_an_id_at_the_provider_goes_along_as_it_is(sim: Simulator, folder:
         first = await kimi.call("kimi_video", {"prompt": "And by its id?", "video": identity.decode()})
         assert first.status == "completed", first.text
     async with served(sim, KIMI_ROOTS=str(folder)) as later:
-        second = await later.think("And?", conversation_id=first.said["conversation_id"])
+        second = await later.think("And?", conversation_id=first.structured["conversation_id"])
     assert second.status == "completed", second.text
     assert shown(sim) == [identity]
     assert len(uploads(sim)) == 1

@@ -227,7 +227,7 @@ async def test_a_path_outside_is_refused_and_never_echoed(
             results += [await look(kimi, "a.png", path), await look(kimi, f"path:{path}")]
             for result in results:
                 assert result.code in ("path_refused", "invalid_arguments"), (path, result.text)
-                for said in (result.text, str(result.said)):
+                for said in (result.text, str(result.structured)):
                     assert "swordfish" not in said.replace("~swordfish", ""), (path, said)
                     assert str(tmp_path) not in said
                     assert "/proc" not in said

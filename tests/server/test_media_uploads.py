@@ -65,7 +65,7 @@ async def test_what_is_large_is_uploaded_once_and_used_again_in_later_calls(
     assert hashes_in(results[1].answer) == hashes([shot, shot])
     assert all(url.startswith("ms://") for each in chats(sim) for url in urls(each))
     assert len(asked(sim, "GET")) == 1, "the list is asked for once"
-    assert [result.said["policy"] for result in results] == [[]] * 5
+    assert [result.structured["policy"] for result in results] == [[]] * 5
 
 
 async def test_a_second_server_finds_what_the_first_one_uploaded(sim: Simulator, mode: str, folder: Path) -> None:
@@ -300,7 +300,7 @@ async def test_a_users_cancellation_ends_an_upload_within_a_second_and_closes_it
             await sim.until(lambda: sim.waiting_at("upload") == 1)
             tasks.cancel_scope.cancel()
         await sim.client_gone(within=1)
-        assert kimi.house.waiting == {}
+        assert kimi.state.waiting == {}
         sim.reset()
         assert (await watch(kimi, "a.mp4")).status == "completed", "the next call works"
     assert contents(sim) == [CLIP]

@@ -33,13 +33,13 @@ async def test_a_process_answers_in_both_modes(sim: Simulator, mode: str, tmp_pa
     assert [each["thinking"]["type"] for each in (one, two, three)] == ["enabled", "disabled", "enabled"]
     assert not any({"temperature", "top_p"} & set(each) for each in (one, two, three))
     assert thought.status == instant.status == mended.status == "completed"
-    assert thought.said["policy"] == instant.said["policy"] == []
+    assert thought.structured["policy"] == instant.structured["policy"] == []
     assert thought.text == thought.answer
     assert "thinking mode" in thought.reasoning
-    assert instant.said["reasoning"] is None
+    assert instant.structured["reasoning"] is None
     assert mended.rules == ["temperature-fixed"]
     assert refused.code == "invalid_arguments"
-    assert fetched.said == thought.said
+    assert fetched.structured == thought.structured
     assert (tmp_path / "stderr").read_text() == "", "nothing to say, nothing said"
 
 

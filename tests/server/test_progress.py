@@ -110,7 +110,7 @@ async def test_progress_goes_on_through_a_repair(sim: Simulator) -> None:
         async def ask() -> None:
             arguments = {"prompt": "hi", "response_schema": {"type": "integer"}}
             result = await kimi.call("kimi_instant", arguments, progress_callback=heard)
-            assert result.said["parsed"] == 1
+            assert result.structured["parsed"] == 1
 
         tasks.start_soon(ask)
         await heard.until("answering")

@@ -78,7 +78,7 @@ async def test_a_host_that_gave_up_finds_its_run_and_the_same_call_joins_it(sim:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
-            await until(lambda: len(kimi.house.waiting) == 1)
+            await until(lambda: len(kimi.state.waiting) == 1)
             sim.open_gate("end")
         (joined,) = results
         assert joined.status == "completed"
@@ -265,7 +265,7 @@ async def test_many_may_join_at_once_and_it_is_paid_for_once(sim: Simulator) -> 
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(ask)
-            await until(lambda: len(kimi.house.waiting) == 10)
+            await until(lambda: len(kimi.state.waiting) == 10)
             sim.open_gate("end")
     assert len({result.run_id for result in results}) == 1
     assert {result.answer for result in results} == {HELD["content"]}
@@ -281,7 +281,7 @@ async def test_a_user_who_cancels_a_joined_run_ends_it(sim: Simulator, where: st
         kimi = one if where == "here" else other
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: kimi.think(**AGAIN))
-            await until(lambda: len(kimi.house.waiting) == 1)
+            await until(lambda: len(kimi.state.waiting) == 1)
             tasks.cancel_scope.cancel()
         await sim.client_gone(within=4)
         await until(lambda: not one.runs.is_busy)

@@ -87,7 +87,7 @@ async def test_a_call_that_is_cancelled_while_the_first_one_opens_the_journal_is
             await host.cancel(number, reason="the user pressed escape")
         assert (await host.ask("kimi_instant", {"prompt": "hi"}))["status"] == "completed"
         await until(lambda: not host.runs.is_busy)
-        assert host.house.waiting == {}
+        assert host.state.waiting == {}
 
 
 async def test_a_run_that_ends_while_it_is_cancelled_has_one_end(sim: Simulator) -> None:
@@ -100,14 +100,14 @@ async def test_a_run_that_ends_while_it_is_cancelled_has_one_end(sim: Simulator)
             ends: list[Any] = []
 
             async def look(action: str, run_id: str = told.run_id, ends: list[Any] = ends) -> None:
-                ends.append((await kimi.run(run_id, action, wait_s=10)).said)
+                ends.append((await kimi.run(run_id, action, wait_s=10)).structured)
 
             async with anyio.create_task_group() as tasks:
                 for action in ("wait", "cancel", "wait", "cancel"):
                     tasks.start_soon(look, action)
             assert ends[0]["status"] in ("completed", "cancelled")
             assert all(end == ends[0] for end in ends), "everybody sees the same end"
-            assert (await kimi.run(told.run_id)).said == ends[0]
+            assert (await kimi.run(told.run_id)).structured == ends[0]
 
 
 async def test_what_was_posted_before_the_end_is_written(sim: Simulator, data_dir: Path) -> None:
@@ -199,7 +199,7 @@ async def _written(kimi: Kimi, folder: Path, run_id: str) -> None:
 async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim: Simulator, data_dir: Path) -> None:
     async with served(sim) as one, served(sim) as other:
         first = await one.instant("one")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             async with anyio.create_task_group() as tasks:

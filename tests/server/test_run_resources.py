@@ -84,8 +84,8 @@ async def test_the_latest_runs_are_a_resource(sim: Simulator, mode: str) -> None
         newest, oldest = json.loads(await read(kimi, "kimi://runs"))
     assert (newest["run_id"], oldest["run_id"]) == (second.run_id, first.run_id)
     assert (newest["tool"], newest["status"], newest["prompt"]) == ("kimi_instant", "completed", "Another prompt")
-    assert newest["usage"] == second.said["usage"]
-    assert newest["conversation_id"] == second.said["conversation_id"]
+    assert newest["usage"] == second.structured["usage"]
+    assert newest["conversation_id"] == second.structured["conversation_id"]
     assert newest["started_at"].endswith("+00:00")
 
 
@@ -94,9 +94,9 @@ async def test_a_run_is_read_whole_however_little_came_inline(sim: Simulator, mo
     async with served(sim, mode) as kimi:
         result = await kimi.think()
         told = json.loads(await read(kimi, f"kimi://runs/{result.run_id}"))
-        assert await read(kimi, result.said["reasoning"]["uri"]) == LONG
-    assert told["reasoning"] == {**result.said["reasoning"], "text": LONG, "truncated": False}
-    assert {**told, "reasoning": None} == {**result.said, "reasoning": None}
+        assert await read(kimi, result.structured["reasoning"]["uri"]) == LONG
+    assert told["reasoning"] == {**result.structured["reasoning"], "text": LONG, "truncated": False}
+    assert {**told, "reasoning": None} == {**result.structured, "reasoning": None}
 
 
 async def test_a_running_run_is_read_as_it_stands(sim: Simulator, mode: str) -> None:
@@ -117,7 +117,7 @@ async def test_a_run_of_another_server_is_read_too(sim: Simulator, mode: str) ->
     async with served(sim, mode) as other:
         result = await other.think()
     async with served(sim, mode) as kimi:
-        assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.said
+        assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.structured
 
 
 @pytest.mark.parametrize("ending", ["", "/reasoning"])
@@ -176,7 +176,7 @@ async def test_a_journal_that_cannot_be_read_says_so(mode: str, data_dir: Path) 
 async def test_without_a_journal_runs_are_read_as_long_as_the_server_lives(sim: Simulator, mode: str) -> None:
     async with served(sim, mode, KIMI_JOURNAL="off") as kimi:
         result = await kimi.think()
-        assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.said
+        assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.structured
         assert (await offered(kimi, "")).values == [result.run_id]
 
 
@@ -204,7 +204,7 @@ async def test_a_failed_call_links_to_its_reasoning_too(sim: Simulator, mode: st
         result = await kimi.think()
         assert result.is_error
         assert result.link is not None
-        assert len(await read(kimi, str(result.link.uri))) == result.said["reasoning"]["chars"]
+        assert len(await read(kimi, str(result.link.uri))) == result.structured["reasoning"]["chars"]
 
 
 async def test_what_came_whole_is_not_linked_to(sim: Simulator, mode: str) -> None:
@@ -218,7 +218,7 @@ async def test_a_host_that_fails_over_links_gets_none(sim: Simulator, mode: str)
     sim.play({"reasoning": LONG, "content": "It is 391."})
     async with served(sim, mode, host="codex-mcp-client") as kimi:
         result = await kimi.think()
-    assert result.said["reasoning"]["truncated"]
+    assert result.structured["reasoning"]["truncated"]
     assert result.link is None
 
 

@@ -69,7 +69,7 @@ async def test_a_journal_that_can_not_be_used_refuses_the_call_before_it_is_paid
     async with served(sim, mode) as kimi:
         refused = await kimi.think()
         assert refused.code == "not_configured"
-        assert refused.said["run_id"] is None
+        assert refused.structured["run_id"] is None
         assert "KIMI_DATA_DIR" in refused.error["fix"] or "Call again" in refused.error["fix"]
         assert str(data_dir) not in refused.text
         assert chats(sim) == []
@@ -125,7 +125,7 @@ async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answ
 async def _whole(kimi: Kimi, run_id: str) -> str:
     read, offset = "", 0
     while offset is not None:
-        page = (await kimi.run(run_id, "answer", offset=offset)).said["page"]
+        page = (await kimi.run(run_id, "answer", offset=offset)).structured["page"]
         read, offset = read + page["text"], page["next_offset"]
     return read
 
@@ -198,7 +198,7 @@ async def test_nothing_is_written_anywhere_without_a_journal(
     assert done.returncode == 0, done.stderr
     async with served(sim, KIMI_JOURNAL="off") as kimi:
         first = await kimi.think("one")
-        assert (await kimi.think("two", conversation_id=first.said["conversation_id"])).status == "completed"
+        assert (await kimi.think("two", conversation_id=first.structured["conversation_id"])).status == "completed"
     assert not data_dir.exists()
     assert list(home.rglob("*")) == []
 
@@ -221,7 +221,7 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
         sim.open_gate("end")
         first = await kimi.run(told.run_id, wait_s=10)
         assert first.status == "completed"
-        await kimi.think(f"And {KEY}?", conversation_id=first.said["conversation_id"])
+        await kimi.think(f"And {KEY}?", conversation_id=first.structured["conversation_id"])
         await kimi.think(f"And once more {KEY}?", temperature=0.5)
     content = everything(data_dir)
     assert not [form for form in forms(KEY) if form.encode() in content]

@@ -33,8 +33,8 @@ async def test_a_call_that_takes_long_returns_a_handle_that_fetches_the_answer(s
         assert result.status == "running"
         assert not result.is_error
         assert f'kimi_run(run_id="{result.run_id}", action="wait")' in result.text
-        assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
-        assert result.said["finish_reason"] is None
+        assert result.structured["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
+        assert result.structured["finish_reason"] is None
         sim.open_gate("end")
         fetched = await kimi.run(result.run_id)
         assert fetched.status == "completed"
@@ -70,7 +70,7 @@ async def test_a_finished_run_can_be_read_again_and_again(sim: Simulator, mode: 
         first = await kimi.think()
         for action in (None, "wait", "status"):
             again = await kimi.run(first.run_id, action)
-            assert again.said == first.said
+            assert again.structured == first.structured
             assert again.text == first.text
 
 
@@ -80,7 +80,7 @@ async def test_a_failed_run_can_be_read_again_too(sim: Simulator) -> None:
         first = await kimi.think()
         again = await kimi.run(first.run_id)
     assert again.is_error
-    assert again.said == first.said
+    assert again.structured == first.structured
 
 
 async def test_without_an_id_the_latest_runs_are_listed_newest_first(sim: Simulator, mode: str) -> None:
@@ -108,7 +108,7 @@ async def test_a_long_answer_comes_in_pages_that_add_up(sim: Simulator, mode: st
             read, offset = "", 0
             while offset is not None:
                 result = await kimi.run(run_id, of, offset=offset)
-                page = result.said["page"]
+                page = result.structured["page"]
                 assert page["of"] == of
                 assert page["offset"] == offset == len(read), "offsets count code points"
                 assert result.answer == "", "a page stands alone"
@@ -123,9 +123,9 @@ async def test_a_page_may_begin_anywhere_but_beyond_the_end(sim: Simulator) -> N
     sim.play({"content": "你好🌍!"})
     async with served(sim) as kimi:
         run_id = (await kimi.think()).run_id
-        assert (await kimi.run(run_id, "answer", offset=2)).said["page"]["text"] == "🌍!"
+        assert (await kimi.run(run_id, "answer", offset=2)).structured["page"]["text"] == "🌍!"
         end = await kimi.run(run_id, "answer", offset=4)
-        assert end.said["page"] == {"of": "answer", "text": "", "offset": 4, "next_offset": None}
+        assert end.structured["page"] == {"of": "answer", "text": "", "offset": 4, "next_offset": None}
         beyond = await kimi.run(run_id, "answer", offset=5)
     assert beyond.code == "invalid_arguments"
     assert "offset" in beyond.error["fix"]
@@ -136,13 +136,13 @@ async def test_the_pages_of_a_running_call_show_what_has_arrived(sim: Simulator)
         run_id = await running(sim, kimi)
         page = await kimi.run(run_id, "answer")
     assert page.status == "running"
-    assert page.said["page"]["text"] == "It is 391."
+    assert page.structured["page"]["text"] == "It is 391."
 
 
 async def test_reasoning_that_never_came_is_an_empty_page(sim: Simulator) -> None:
     async with served(sim) as kimi:
         page = await kimi.run((await kimi.instant()).run_id, "reasoning")
-    assert page.said["page"] == {"of": "reasoning", "text": "", "offset": 0, "next_offset": None}
+    assert page.structured["page"] == {"of": "reasoning", "text": "", "offset": 0, "next_offset": None}
 
 
 async def test_cancelling_a_run_closes_its_request_and_keeps_what_had_arrived(sim: Simulator, mode: str) -> None:
@@ -155,13 +155,13 @@ async def test_cancelling_a_run_closes_its_request_and_keeps_what_had_arrived(si
         assert cancelled.answer == "It is 391."
         assert cancelled.reasoning == "Hm, let me see."
         assert "cancelled" in cancelled.text
-        assert (await kimi.run(run_id)).said == cancelled.said
+        assert (await kimi.run(run_id)).structured == cancelled.structured
 
 
 async def test_cancelling_a_finished_run_changes_nothing(sim: Simulator, mode: str) -> None:
     async with served(sim, mode) as kimi:
         first = await kimi.think()
-        assert (await kimi.run(first.run_id, "cancel")).said == first.said
+        assert (await kimi.run(first.run_id, "cancel")).structured == first.structured
 
 
 async def test_a_run_that_waits_for_a_free_place_can_be_cancelled(sim: Simulator) -> None:
@@ -170,7 +170,7 @@ async def test_a_run_that_waits_for_a_free_place_can_be_cancelled(sim: Simulator
         waiting = await kimi.think("the second one")
         assert waiting.status == "running"
         assert waiting.attempts == 0
-        assert waiting.said["model"]["sent"] is None, "nothing was sent yet"
+        assert waiting.structured["model"]["sent"] is None, "nothing was sent yet"
         assert (await kimi.run(waiting.run_id, "cancel")).status == "cancelled"
     assert len(chats(sim)) == 1
 
@@ -219,7 +219,7 @@ async def test_three_hundred_calls_leave_nothing_in_memory(sim: Simulator) -> No
         for _ in range(300):
             assert (await kimi.instant("hi")).status == "completed"
         assert not kimi.runs.is_busy
-        assert kimi.house.waiting == {}
+        assert kimi.state.waiting == {}
 
 
 async def test_refused_calls_are_no_runs(sim: Simulator) -> None:
@@ -227,7 +227,7 @@ async def test_refused_calls_are_no_runs(sim: Simulator) -> None:
         done = await kimi.think()
         for _ in range(3):
             assert (await kimi.think(temperature=0.3)).code == "policy_refused"
-        assert (await kimi.run(done.run_id)).said == done.said
+        assert (await kimi.run(done.run_id)).structured == done.structured
         assert len((await kimi.run()).answer.splitlines()) == 1
 
 
@@ -256,7 +256,7 @@ async def test_a_run_that_is_refused_after_its_caller_was_told_its_id_can_be_ask
         refused = await kimi.run(told.run_id, wait_s=10)
         assert refused.code == "invalid_arguments"
         assert refused.run_id == told.run_id
-        assert (await kimi.run(told.run_id)).said == refused.said
+        assert (await kimi.run(told.run_id)).structured == refused.structured
 
 
 @pytest.mark.parametrize("action", ["answer", "reasoning", "cancel"])
@@ -273,7 +273,7 @@ async def test_a_page_of_a_running_answer_names_where_the_rest_will_begin(sim: S
         page = await kimi.run(run_id, "answer")
         sim.open_gate("end")
         await kimi.run(run_id, "wait")
-    assert page.said["page"] == {"of": "answer", "text": "It is 391.", "offset": 0, "next_offset": 10}
+    assert page.structured["page"] == {"of": "answer", "text": "It is 391.", "offset": 0, "next_offset": 10}
     assert "more will come" in page.text
 
 
@@ -284,7 +284,7 @@ async def test_a_page_that_was_read_is_no_error_though_its_run_failed(sim: Simul
         page = await kimi.run(failed.run_id, "reasoning")
     assert failed.is_error
     assert not page.is_error
-    assert page.said["page"]["text"] == failed.reasoning
+    assert page.structured["page"]["text"] == failed.reasoning
     assert failed.error["fix"] in page.text
 
 

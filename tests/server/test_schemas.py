@@ -25,7 +25,7 @@ async def test_an_answer_that_fits_is_parsed(sim: Simulator, mode: str) -> None:
     async with served(sim, mode) as kimi:
         result = await kimi.instant("Which city?", response_schema=CITY)
     assert result.status == "completed"
-    assert set(result.said["parsed"]) == {"city", "people"}
+    assert set(result.structured["parsed"]) == {"city", "people"}
     assert result.rules == []
     assert result.text == result.answer
     wanted = body(chats(sim)[0])["response_format"]
@@ -36,7 +36,7 @@ async def test_a_code_fence_around_the_whole_answer_is_looked_through(sim: Simul
     sim.play({"content": f"```json\n{OSLO}\n```"})
     async with served(sim) as kimi:
         result = await kimi.instant("Which city?", response_schema=CITY)
-    assert result.said["parsed"] == {"city": "Oslo", "people": 717710}
+    assert result.structured["parsed"] == {"city": "Oslo", "people": 717710}
     assert result.answer.startswith("```"), "the answer itself stays as it came"
     assert len(chats(sim)) == 1
 
@@ -46,7 +46,7 @@ async def test_a_null_that_fits_is_an_answer(sim: Simulator) -> None:
     async with served(sim) as kimi:
         result = await kimi.instant("Which city?", response_schema={"type": ["object", "null"]})
     assert result.status == "completed"
-    assert result.said["parsed"] is None
+    assert result.structured["parsed"] is None
 
 
 @pytest.mark.parametrize("first", [MISFIT, "Oslo, I think.", "{", OSLO + " and more", '{"city": "Oslo"}'])
@@ -55,7 +55,7 @@ async def test_a_misfit_is_asked_for_once_more_and_reported(sim: Simulator, firs
     async with served(sim) as kimi:
         result = await kimi.think("Which city?", response_schema=CITY)
     assert result.status == "completed"
-    assert result.said["parsed"] == {"city": "Oslo", "people": 717710}
+    assert result.structured["parsed"] == {"city": "Oslo", "people": 717710}
     assert result.answer == OSLO
     assert result.rules == ["answer-repaired"]
     assert result.attempts == 2
@@ -68,9 +68,9 @@ async def test_a_misfit_is_asked_for_once_more_and_reported(sim: Simulator, firs
 async def test_a_repair_adds_up_the_usage_of_both_requests(sim: Simulator) -> None:
     async with served(sim) as kimi:
         sim.play({"content": OSLO, **SHORT})
-        alone = (await kimi.think("Which city?", response_schema=CITY)).said["usage"]
+        alone = (await kimi.think("Which city?", response_schema=CITY)).structured["usage"]
         sim.play({"content": MISFIT, **SHORT}, {"content": OSLO, **SHORT})
-        both = (await kimi.think("Which city?", response_schema=CITY)).said["usage"]
+        both = (await kimi.think("Which city?", response_schema=CITY)).structured["usage"]
     assert both["prompt_tokens"] > 2 * alone["prompt_tokens"]
     assert both["completion_tokens"] > alone["completion_tokens"]
     assert both["total_tokens"] == both["prompt_tokens"] + both["completion_tokens"]
@@ -81,7 +81,7 @@ async def test_two_misfits_are_partial_with_the_answer(sim: Simulator, mode: str
     async with served(sim, mode) as kimi:
         result = await kimi.think("Which city?", response_schema=CITY)
     assert result.status == "partial"
-    assert result.said["parsed"] is None
+    assert result.structured["parsed"] is None
     assert result.answer == '{"city": 1, "people": 2}'
     assert "response_schema" in result.error["fix"]
     assert result.rules == ["answer-repaired"]
@@ -97,7 +97,7 @@ async def test_a_repair_that_is_refused_keeps_the_first_answer_and_says_that_it_
     assert result.reasoning == "Hm."
     assert result.code == "auth_failed"
     assert result.rules == ["answer-repaired"]
-    assert result.said["usage"]["total_tokens"] is not None, "the first request was paid for"
+    assert result.structured["usage"]["total_tokens"] is not None, "the first request was paid for"
 
 
 async def test_a_repair_that_breaks_off_keeps_the_first_answer(sim: Simulator) -> None:
@@ -119,7 +119,7 @@ async def test_a_repair_without_a_whole_answer_keeps_the_first_one(sim: Simulato
     assert result.status == "partial"
     assert result.answer == MISFIT
     assert result.rules == ["answer-repaired"]
-    assert result.said["usage"]["total_tokens"] is not None
+    assert result.structured["usage"]["total_tokens"] is not None
 
 
 async def test_a_run_that_is_cancelled_in_its_repair_keeps_the_first_answer(sim: Simulator) -> None:
@@ -176,7 +176,7 @@ async def test_a_schema_outside_of_moonshots_dialect_is_rewritten_and_reported(s
         result = await kimi.instant("Which city?", response_schema=schema)
     assert result.status == "completed", result.text
     assert result.rules == ["schema-dialect"]
-    assert isinstance(result.said["parsed"], dict)
+    assert isinstance(result.structured["parsed"], dict)
 
 
 @pytest.mark.parametrize("schema", [{"$ref": "#/$defs/none"}, {"$ref": "https://example.org/schema.json"}])
@@ -187,7 +187,7 @@ async def test_a_schema_that_refers_to_what_it_does_not_hold_fetches_nothing(
     async with served(sim) as kimi:
         result = await kimi.instant("Which city?", response_schema=schema)
     assert result.status in ("partial", "failed")
-    assert result.said["parsed"] is None
+    assert result.structured["parsed"] is None
 
 
 @pytest.mark.parametrize("asked", ["first", "again"])
@@ -200,6 +200,6 @@ async def test_an_answer_that_could_not_be_held_against_a_pattern_is_partial_and
     async with served(sim) as kimi:
         result = await kimi.instant("Which city?", response_schema=schema)
     assert (result.status, result.code, result.answer) == ("partial", "invalid_arguments", answer)
-    assert result.said["parsed"] is None
+    assert result.structured["parsed"] is None
     assert "`pattern`" in result.error["fix"]
     assert result.attempts == (1 if asked == "first" else 2)

@@ -21,7 +21,7 @@ async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mod
         assert [tool.name for tool in tools.tools] == list(TOOLS)
         for result in (await kimi.think(), await kimi.instant()):
             assert result.code == "not_configured"
-            assert result.said["run_id"] is None
+            assert result.structured["run_id"] is None
             for variable in (*KEY_VARIABLES, "KIMI_BASE_URL"):
                 assert variable in result.error["fix"]
 
@@ -111,7 +111,7 @@ async def test_the_kimi_code_endpoint_is_refused_and_nothing_is_sent(provider: s
     assert result.code == "policy_refused"
     assert result.error["rule"] == "endpoint-allowed"
     assert result.attempts == 0
-    assert result.said["run_id"] is None
+    assert result.structured["run_id"] is None
 
 
 async def test_a_providers_key_goes_to_no_other_host() -> None:
@@ -119,7 +119,7 @@ async def test_a_providers_key_goes_to_no_other_host() -> None:
         async with served(engine, provider=None, MOONSHOT_API_KEY=KEY) as kimi:
             result = await kimi.think()
         assert result.status == "completed"
-        assert result.said["provider"] == "vllm"
+        assert result.structured["provider"] == "vllm"
         assert engine.requests
         assert all(KEY not in str(request.headers) for request in engine.requests)
 
@@ -160,9 +160,9 @@ async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key(monk
             moonshot, provider="moonshot", KIMI_API_KEY=KEY, KIMI_ALLOWED_PROVIDERS="openrouter, vLLM"
         ) as kimi:
             result = await kimi.think(provider="vllm")
-            assert (await kimi.think()).said["provider"] == "moonshot"
+            assert (await kimi.think()).structured["provider"] == "moonshot"
         assert result.status == "completed", result.text
-        assert result.said["provider"] == "vllm"
+        assert result.structured["provider"] == "vllm"
         assert len(chats(engine)) == 1
         assert "authorization" not in chats(engine)[0].headers or KEY not in chats(engine)[0].headers["authorization"]
         assert len(chats(moonshot)) == 1

@@ -49,11 +49,11 @@ async def test_a_run_of_another_server_is_seen_read_and_waited_for(sim: Simulato
         status = await kimi.run(run_id, "status")
         assert status.status == "running"
         assert status.reasoning == HELD["reasoning"]
-        assert status.said["model"]["sent"] == "kimi-k2.5", "it was sent, and that is known"
+        assert status.structured["model"]["sent"] == "kimi-k2.5", "it was sent, and that is known"
         assert status.attempts == 1
-        assert status.said["timing"]["total_s"] > 0
+        assert status.structured["timing"]["total_s"] > 0
         page = await kimi.run(run_id, "answer", offset=3)
-        assert page.said["page"] == {"of": "answer", "text": "is 391.", "offset": 3, "next_offset": 10}
+        assert page.structured["page"] == {"of": "answer", "text": "is 391.", "offset": 3, "next_offset": 10}
         results: list[Any] = []
 
         async def wait() -> None:
@@ -64,7 +64,7 @@ async def test_a_run_of_another_server_is_seen_read_and_waited_for(sim: Simulato
             sim.open_gate("end")
         own = (await peer.reply())["result"]["structuredContent"]
     assert results[0].status == "completed"
-    assert results[0].said == own, "both see the same, to the last field"
+    assert results[0].structured == own, "both see the same, to the last field"
     assert len(chats(sim)) == 1
 
 
@@ -101,9 +101,9 @@ async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
                 assert result.code == "answer_cut_off"
                 assert result.answer == HELD["content"]
                 assert result.reasoning == HELD["reasoning"]
-                assert result.said["model"]["sent"] == "kimi-k2.5"
-                assert result.said["usage"]["cost_usd"] is None
-            assert (await kimi.run(run_id, "reasoning")).said["page"]["text"] == HELD["reasoning"]
+                assert result.structured["model"]["sent"] == "kimi-k2.5"
+                assert result.structured["usage"]["cost_usd"] is None
+            assert (await kimi.run(run_id, "reasoning")).structured["page"]["text"] == HELD["reasoning"]
 
 
 async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) -> None:
@@ -152,7 +152,7 @@ async def _ids(kimi: Any, number: int) -> list[str]:
     """The ids of all runs, those of other servers too."""
     with anyio.fail_after(10):
         while True:
-            ids = [record.id for record in await kimi.runs.journal.latest("local")] if kimi.house.working else []
+            ids = [record.id for record in await kimi.runs.journal.latest("local")] if kimi.state.services else []
             if len(ids) == number:
                 return ids
             await kimi.run()
@@ -198,7 +198,7 @@ async def test_a_long_answer_of_another_process_comes_in_pages(sim: Simulator) -
         async with served(sim) as kimi:
             read, offset = "", 0
             while offset is not None:
-                page = (await kimi.run(told.run_id, "answer", offset=offset)).said["page"]
+                page = (await kimi.run(told.run_id, "answer", offset=offset)).structured["page"]
                 read, offset = read + page["text"], page["next_offset"]
     assert read == answer
 
@@ -207,7 +207,7 @@ async def test_twenty_writers_of_one_conversation_take_turns(sim: Simulator) -> 
     sim.play({"content": "23.", "reasoning": "Hm."})
     async with served(sim) as one, served(sim) as other:
         first = await one.think("the first")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         statuses: list[str] = []
 
         async def write(number: int) -> None:
@@ -230,7 +230,7 @@ async def test_a_writer_whose_server_is_killed_gives_its_turn_away(sim: Simulato
     sim.play({"content": "23."}, HELD)
     async with owner(sim) as peer, served(sim) as kimi:
         first = await kimi.instant("one")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         await peer.call("kimi_think", 1, prompt="two", conversation_id=conversation)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         results: list[Any] = []
@@ -250,7 +250,7 @@ async def test_a_writer_that_gives_up_waiting_leaves_no_turn_taken(sim: Simulato
     sim.play({"content": "23."}, HELD)
     async with served(sim, KIMI_REPLY_WITHIN_S="0.3") as one, served(sim) as other:
         first = await other.instant("one")
-        conversation = first.said["conversation_id"]
+        conversation = first.structured["conversation_id"]
         working = await one.think("two", conversation_id=conversation)
         assert working.status == "running"
         await sim.until(lambda: sim.waiting_at("end") == 1)

@@ -26,7 +26,7 @@ async def half_done(kimi: Kimi, sim: Simulator) -> str:
     await sim.until(lambda: sim.waiting_at("never") == 1)
     agents: list[str] = []
     while agents != ["completed", "running", "completed"]:
-        agents = [agent["status"] for agent in (await kimi.run(run_id, "status")).said["swarm"]["agents"]]
+        agents = [agent["status"] for agent in (await kimi.run(run_id, "status")).structured["swarm"]["agents"]]
     return run_id
 
 
@@ -37,8 +37,12 @@ def held(result: Result, code: str) -> None:
     assert "agent-3 (Lima), completed:" in result.answer
     assert "Oslo" not in result.answer
     assert "Not whole: agent-2 (Oslo)." in result.error["message"]
-    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed", "cancelled", "completed"]
-    assert result.said["usage"]["cost_usd"] > 0
+    assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == [
+        "completed",
+        "cancelled",
+        "completed",
+    ]
+    assert result.structured["usage"]["cost_usd"] > 0
     assert result.answer in result.text
 
 

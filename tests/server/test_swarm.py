@@ -31,13 +31,13 @@ async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> Non
     assert result.answer == "A and B."
     assert result.rules == []
     assert result.text == "A and B."
-    swarm = result.said["swarm"]
+    swarm = result.structured["swarm"]
     assert set(swarm) == {"agents", "steps", "critical_steps", "speedup"}
     assert [set(agent) for agent in swarm["agents"]] == [{"id", "name", "status", "steps", "tool_calls", "usage"}] * 2
     assert (swarm["steps"], swarm["critical_steps"]) == (2, 3)
-    assert result.said["usage"]["cost_usd"] > 0
-    assert result.said["mode"] == "thinking"
-    assert result.said["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
+    assert result.structured["usage"]["cost_usd"] > 0
+    assert result.structured["mode"] == "thinking"
+    assert result.structured["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
 
 
 async def test_a_swarm_without_tools_says_so(sim: Simulator, mode: str) -> None:
@@ -55,8 +55,8 @@ async def test_sub_agents_search_with_the_providers_own_tools(sim: Simulator, mo
     async with served(sim, mode) as kimi:
         result = await kimi.call("kimi_swarm", TELL)
     assert result.status == "completed"
-    assert [agent["tool_calls"] for agent in result.said["swarm"]["agents"]] == [0, 1, 0]
-    assert result.said["usage"]["cost_usd"] > 0.004, "a search has its price"
+    assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0]
+    assert result.structured["usage"]["cost_usd"] > 0.004, "a search has its price"
 
 
 async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim: Simulator, mode: str) -> None:
@@ -66,16 +66,16 @@ async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim:
         assert result.status == "running"
         await sim.until(lambda: sim.waiting_at("oslo") == 1)
         with anyio.fail_after(5):
-            while (status := await kimi.run(result.run_id, "status")).said["swarm"]["agents"][0]["steps"] == 0:
+            while (status := await kimi.run(result.run_id, "status")).structured["swarm"]["agents"][0]["steps"] == 0:
                 pass
-        assert [agent["status"] for agent in status.said["swarm"]["agents"]][1] == "running"
+        assert [agent["status"] for agent in status.structured["swarm"]["agents"]][1] == "running"
         sim.open_gate("oslo")
         fetched = await kimi.run(result.run_id, "wait", wait_s=10)
         assert fetched.status == "completed"
-        assert [agent["name"] for agent in fetched.said["swarm"]["agents"]] == CITIES
+        assert [agent["name"] for agent in fetched.structured["swarm"]["agents"]] == CITIES
         page = await kimi.run(result.run_id, "answer")
-        assert page.said["page"]["text"] == fetched.answer
-        assert (await kimi.run(result.run_id)).said == fetched.said
+        assert page.structured["page"]["text"] == fetched.answer
+        assert (await kimi.run(result.run_id)).structured == fetched.structured
     assert len(chats(sim)) == 4, "it was paid for once"
 
 
@@ -87,7 +87,7 @@ async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode:
         cancelled = await kimi.run(result.run_id, "cancel")
         await sim.client_gone(3, within=1)
     assert cancelled.status == "cancelled"
-    assert [agent["status"] for agent in cancelled.said["swarm"]["agents"]] == ["cancelled"] * 3
+    assert [agent["status"] for agent in cancelled.structured["swarm"]["agents"]] == ["cancelled"] * 3
 
 
 async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ async def test_what_a_swarm_can_not_take_is_refused_before_anything_is_sent(
         return
     assert result.code == "invalid_arguments"
     assert named in result.error["message"]
-    assert result.said["run_id"] is None
+    assert result.structured["run_id"] is None
     assert not chats(sim)
 
 

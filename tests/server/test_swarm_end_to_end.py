@@ -33,7 +33,7 @@ async def test_sub_agents_use_the_tools_of_a_real_server(sim: Simulator, mode: s
     async with served(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": ["odd.*"]})
     assert result.status == "completed", result.text
-    assert [agent["tool_calls"] for agent in result.said["swarm"]["agents"]] == [0, 1, 0]
+    assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0]
     sent = json.dumps([request.body for request in chats(sim)])
     assert "odd__echo" in sent
     assert "There is no tool of the name odd__write" in sent, "it is not marked as read-only"
@@ -54,7 +54,9 @@ async def test_a_model_that_obeys_hostile_output_reaches_nothing_outside_its_lis
     async with served(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": ["odd.*"]})
     assert result.status == "completed", result.text
-    assert [agent["tool_calls"] for agent in result.said["swarm"]["agents"]] == [0, 1, 0], "the echo, and nothing else"
+    assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0], (
+        "the echo, and nothing else"
+    )
     last = max((body(request)["messages"] for request in chats(sim)), key=len)
     told = [message["content"] for message in last if message["role"] == "tool"]
     assert evil in told[0]
@@ -118,5 +120,5 @@ async def test_a_swarm_whose_server_was_killed_is_gone_on_with_and_asks_nothing_
         with anyio.fail_after(10):
             result = await kimi.run(said["run_id"], "wait", wait_s=9)
     assert result.status == "completed", result.text
-    assert [agent["status"] for agent in result.said["swarm"]["agents"]] == ["completed"] * 3
+    assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == ["completed"] * 3
     assert len(chats(sim)) == 3 + 1 + 1, "Oslo is asked once more, the others are not; one synthesis"

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.policy.schema_dialect import problems
-from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, input_schema, listed_tools, read_arguments
+from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, input_schema, listed_tools, parse_arguments
 from kimi_mcp.simulator.schemas import schema_fault
 from kimi_mcp.skill.document import load_skill
 from tests.keeping import matches_snapshot, stale
@@ -42,7 +42,7 @@ RESULT = [
 
 def read(tool: Any, **arguments: Any) -> Any:
     """The arguments, and for a tool that asks something the call that they make."""
-    found: Any = read_arguments(tool, arguments)
+    found: Any = parse_arguments(tool, arguments)
     return found if tool is RUN else found.call("thinking")
 
 
@@ -130,15 +130,15 @@ def test_good_arguments_become_a_call_word_for_word() -> None:
 
 def test_an_explicit_null_counts_as_absent() -> None:
     nulls = dict.fromkeys(THINK.arguments.model_fields)
-    assert read_arguments(THINK, {**nulls, "prompt": "why?"}) == read_arguments(THINK, {"prompt": "why?"})
-    assert read_arguments(RUN, dict.fromkeys(RUN.arguments.model_fields)) == read_arguments(RUN, None)
-    assert read_arguments(THINK, {"prompt": "why?", "unknown": None}) == read_arguments(THINK, {"prompt": "why?"})
+    assert parse_arguments(THINK, {**nulls, "prompt": "why?"}) == parse_arguments(THINK, {"prompt": "why?"})
+    assert parse_arguments(RUN, dict.fromkeys(RUN.arguments.model_fields)) == parse_arguments(RUN, None)
+    assert parse_arguments(THINK, {"prompt": "why?", "unknown": None}) == parse_arguments(THINK, {"prompt": "why?"})
 
 
 @pytest.mark.parametrize("arguments", [None, {}, {"prompt": None}])
 def test_a_missing_prompt_is_asked_for(arguments: dict[str, Any] | None) -> None:
     with pytest.raises(InvalidArguments) as raised:
-        read_arguments(THINK, arguments)
+        parse_arguments(THINK, arguments)
     assert raised.value.message == "kimi_think needs `prompt`."
     assert "`prompt`" in raised.value.fix
 

@@ -118,7 +118,7 @@ async def test_whoever_finds_a_run_whose_end_was_kept_writes_it(
         if looks == "kimi_run":
             assert (await later.run(first.run_id)).status == "completed"
         elif looks in ("a follow-up", "a branch"):
-            behind = first.run_id if looks == "a branch" else first.said["conversation_id"]
+            behind = first.run_id if looks == "a branch" else first.structured["conversation_id"]
             assert (await later.instant("two", conversation_id=behind)).status == "completed"
             assert sent(sim) == WHOLE
         else:
@@ -133,7 +133,7 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
         async with served(sim) as kimi, served(sim) as other:
             first = await told(kimi, sim, lock)
             assert first.status == "completed"
-            conversation = first.said["conversation_id"]
+            conversation = first.structured["conversation_id"]
             for each in (kimi, other):
                 assert (await each.instant("two", conversation_id=conversation)).code == "not_configured"
             assert len(chats(sim)) == 1
@@ -172,7 +172,7 @@ async def test_a_turn_that_can_be_written_nowhere_is_not_told_as_one_of_its_conv
             (data_dir / FOLDER).write_text("no folder")
             first = await told(kimi, sim, lock)
             assert (first.status, first.answer) == ("completed", HELD["content"])
-            assert first.said["conversation_id"] is None
+            assert first.structured["conversation_id"] is None
             lock.release()
             await until(lambda: not kimi.runs._writer.ends.unwritten, within=20)
             assert (await kimi.instant("two", conversation_id=first.run_id)).status == "completed"

@@ -85,7 +85,7 @@ async def timed(work: Callable[[], Awaitable[Any]]) -> float:
 async def call(client: Any) -> None:
     """A small call, which must succeed."""
     result = held(await client.call_tool("kimi_instant", {"prompt": "What is 17 * 23?"}))
-    assert result.status == "completed", result.said["error"]
+    assert result.status == "completed", result.structured["error"]
 
 
 async def first_call(sim: Simulator, folder: Path) -> float:

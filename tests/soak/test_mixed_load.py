@@ -136,7 +136,7 @@ class Load:
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """A tool's result, held against the contract and counted."""
-        said = held(await self.client.call_tool(tool, arguments)).said
+        said = held(await self.client.call_tool(tool, arguments)).structured
         self.counts[f"{tool} {said['status']}"] += 1
         if said["error"]:
             self.counts[f"error {said['error']['code']}"] += 1
@@ -176,7 +176,7 @@ class Load:
 
     async def cancel_run(self) -> None:
         """A run that is cancelled by its id, from another call."""
-        listed = held(await self.client.call_tool("kimi_run", {})).said["answer"]
+        listed = held(await self.client.call_tool("kimi_run", {})).structured["answer"]
         running = [line.split()[0] for line in listed.splitlines() if " running " in line]
         if running:
             await self.call("kimi_run", run_id=self.draw.choice(running), action="cancel")

@@ -169,10 +169,10 @@ def _named(
 
 def _work(name: str, arguments: dict[str, Any]) -> Work:
     """What is to be done, once its arguments were validated."""
-    from kimi_mcp.server.tools import TOOLS, ChatArguments, SwarmArguments, read_arguments
+    from kimi_mcp.server.tools import TOOLS, ChatArguments, SwarmArguments, parse_arguments
 
     tool = TOOLS[name]
-    read = read_arguments(tool, arguments)
+    read = parse_arguments(tool, arguments)
     if isinstance(read, SwarmArguments):
         from kimi_mcp.swarm import run_swarm
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.server.completions import MOST_VALUES, completers, fitting
+from kimi_mcp.server.completions import MOST_VALUES, completers, matches
 from kimi_mcp.server.prompts import Prompt, prompts
 from kimi_mcp.server.resources import TEMPLATES
-from kimi_mcp.server.tools import TOOLS, read_arguments
+from kimi_mcp.server.state import ServerState
+from kimi_mcp.server.tools import TOOLS, parse_arguments
 from kimi_mcp.skill.document import Skill, SkillTool, load_skill
 
 
@@ -60,8 +61,8 @@ def test_a_prompt_whose_tool_is_not_listed_is_not_offered() -> None:
 @pytest.mark.parametrize("all_of_them", [False, True], ids=["required", "all"])
 @pytest.mark.parametrize("prompt", BUILT, ids=lambda prompt: prompt.name)
 def test_the_call_of_a_prompt_is_one_that_its_tool_takes(prompt: Prompt, all_of_them: bool) -> None:
-    call = prompt.filled(given(prompt, all_of_them=all_of_them))
-    read_arguments(TOOLS[prompt.tool], call)
+    call = prompt.tool_arguments(given(prompt, all_of_them=all_of_them))
+    parse_arguments(TOOLS[prompt.tool], call)
     assert not re.search(r"\{\w+(\[\])?\}", json.dumps(call)), "no place is left unfilled"
 
 
@@ -73,7 +74,7 @@ def test_every_place_stands_for_an_argument_and_every_argument_has_a_place(promp
 
 
 def test_what_was_left_out_leaves_no_trace_and_a_default_stands_in() -> None:
-    call = EVERY["code-from-screenshot"].filled({"image": "a.png", "notes": "  "})
+    call = EVERY["code-from-screenshot"].tool_arguments({"image": "a.png", "notes": "  "})
     assert set(call) == {"prompt", "images"}
     assert call["images"] == ["a.png"]
     assert "one HTML file" in call["prompt"]
@@ -81,9 +82,9 @@ def test_what_was_left_out_leaves_no_trace_and_a_default_stands_in() -> None:
 
 
 def test_a_list_is_parted_at_commas_and_lines() -> None:
-    call = EVERY["deep-research"].filled({"question": "Who leads it?", "items": "Acme, Bolt\nCrux；Duo"})
+    call = EVERY["deep-research"].tool_arguments({"question": "Who leads it?", "items": "Acme, Bolt\nCrux；Duo"})
     assert call["items"] == ["Acme", "Bolt", "Crux", "Duo"]
-    assert "items" not in EVERY["deep-research"].filled({"question": "?", "items": " , "})
+    assert "items" not in EVERY["deep-research"].tool_arguments({"question": "?", "items": " , "})
 
 
 def test_the_text_tells_the_tool_its_arguments_and_what_to_do_then() -> None:
@@ -102,7 +103,7 @@ def test_the_text_tells_the_tool_its_arguments_and_what_to_do_then() -> None:
 )
 def test_what_is_missing_or_unknown_is_named(said: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidArguments) as raised:
-        EVERY["classify"].filled(said)
+        EVERY["classify"].tool_arguments(said)
     assert named in raised.value.message
 
 
@@ -110,8 +111,8 @@ def test_what_is_missing_or_unknown_is_named(said: dict[str, str], named: str) -
 
 
 def test_what_begins_so_comes_before_what_only_holds_it() -> None:
-    assert fitting(["kimi-k3", "not kimi", "KIMI-k2.5", "other"], "Kimi") == ["kimi-k3", "KIMI-k2.5", "not kimi"]
-    assert fitting(["b", "a"], "") == ["b", "a"]
+    assert matches(["kimi-k3", "not kimi", "KIMI-k2.5", "other"], "Kimi") == ["kimi-k3", "KIMI-k2.5", "not kimi"]
+    assert matches(["b", "a"], "") == ["b", "a"]
 
 
 def test_every_argument_that_completes_has_a_completer() -> None:
@@ -124,6 +125,6 @@ def test_every_argument_that_completes_has_a_completer() -> None:
 
 
 async def test_listed_values_are_offered_as_they_stand() -> None:
-    table = completers(EVERY)
-    assert "risks" in await table["second-opinion"]["focus"](None, {})
-    assert len(await table["classify"]["labels"](None, {})) <= MOST_VALUES
+    table, no_state = completers(EVERY), cast(ServerState, None)
+    assert "risks" in await table["second-opinion"]["focus"](no_state)
+    assert len(await table["classify"]["labels"](no_state)) <= MOST_VALUES

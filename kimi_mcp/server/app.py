@@ -75,6 +75,9 @@ CLOSE_WITHIN_S = 0.5
 ROOTS_WITHIN_S = 3.0
 """Seconds that a host which offers roots has to list them."""
 
+_HASH_CHARS = 65_536
+"""Characters that are hashed at once."""
+
 Context = ServerRequestContext[ServerState, Any]
 
 
@@ -206,12 +209,14 @@ async def _start_and_wait(
 
 
 def _call_key(tool: Tool, arguments: Arguments, stamps: Sequence[str] = ()) -> str:
-    """Equal for equal calls."""
+    """Equal for equal calls. Hashes a long value piece by piece: a data URI may have many megabytes."""
     digest = sha256(tool.name.encode())
     for name, value in (*arguments, ("stamps", list(stamps))):
         for each in cast(list[Any], value) if isinstance(value, list) else [value]:
             text = each if isinstance(each, str) else json.dumps(each)
-            digest.update(f" {name} {type(each).__name__} {len(text)} {text}".encode())
+            digest.update(f" {name} {type(each).__name__} {len(text)} ".encode())
+            for at in range(0, len(text), _HASH_CHARS):
+                digest.update(text[at : at + _HASH_CHARS].encode())
     return digest.hexdigest()
 
 

@@ -280,13 +280,13 @@ async def test_a_medium_is_shown_by_its_hash(sim: Simulator) -> None:
 async def test_a_run_is_shown_in_its_conversation(sim: Simulator) -> None:
     async with served(sim) as server:
         first = await server.think("One")
-        second = await server.think("Two", conversation_id=first.said["conversation_id"])
+        second = await server.think("Two", conversation_id=first.structured["conversation_id"])
         branch = await server.think("Three", conversation_id=first.run_id)
     shown = (await process("runs", "show", first.run_id, "--json")).json
     assert shown["conversation"] == {"before": [], "after": [second.run_id, branch.run_id]}
     assert (await process("runs", "show", second.run_id, "--json")).json["conversation"]["before"] == [first.run_id]
     text = (await process("runs", "show", second.run_id)).out
-    assert f"{first.said['conversation_id']}, turn 2" in text
+    assert f"{first.structured['conversation_id']}, turn 2" in text
     assert f"follows {first.run_id}" in text
 
 

@@ -78,7 +78,7 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
             first = await kimi.instant("one")
             while first.status == "running":
                 first = await kimi.run(first.run_id, wait_s=10)
-            conversation = first.said["conversation_id"]
+            conversation = first.structured["conversation_id"]
             held = await kimi.instant("two", conversation_id=conversation)
             assert held.status == "running"
             await sim.until(lambda: sim.waiting_at("end") == 1)

@@ -1,227 +1,153 @@
-"""One request and the reading of its answer: deadlines, gulps, and what went wrong. Does I/O.
+"""One chat request and its streamed response: deadlines, pacing, and what went wrong. Does I/O.
 
-Nothing here raises: an attempt ends well, or with a ``AttemptFailure``. Nothing that follows a finish reason can
-spoil an
-answer: the rest is waited for a little, for the usage that it may bring.
+Nothing here raises: an attempt succeeds or returns an ``AttemptFailure``. Nothing after the finish reason can spoil an
+answer; the rest is waited for briefly, because usage may follow.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
-from kimi_mcp.core.profiles import Provider
+from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
+from kimi_mcp.provider.endpoint import Endpoint
 from kimi_mcp.provider.error_bodies import ProviderError, read_error
-from kimi_mcp.provider.error_mapping import refusal
-from kimi_mcp.provider.events import BadEvent, ErrorEvent
+from kimi_mcp.provider.error_mapping import response_failure
 from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, FailureKind, failure, timed_out
 from kimi_mcp.provider.inline_media import StreamedBody
-from kimi_mcp.provider.retry import asked_wait
+from kimi_mcp.provider.retry import requested_wait
 from kimi_mcp.provider.sse import Payloads
 
 if TYPE_CHECKING:
-    from kimi_mcp.provider.clients import Client, Method
+    from kimi_mcp.provider.clients import Client
     from kimi_mcp.provider.connections import PacedStream
 
-AFTER_FINISH_S = 5.0
-"""Seconds after the finish reason within which usage and the end of the stream are waited for."""
-
 AFTER_DONE_S = 0.05
-"""Seconds after ``[DONE]`` within which the connection may come to its end, so that it can be used again."""
+"""Seconds to wait for the end of the body after ``[DONE]``, so that the connection can be reused."""
 
 PACE_S = 0.25
-"""Seconds at most between two reads of an answer that is streaming: what the end of a long one may come late."""
+"""Longest pause between two reads of a streaming answer."""
 
-TURN_PIECES = 256
-"""Pieces of a body after which others have their turn: one read may bring ten thousand, if its chunks are hostile."""
+PIECES_PER_TURN = 256
+"""Pieces of a body after which other tasks run: one read may bring ten thousand, if its chunks are hostile."""
 
 _log = logging.getLogger(__name__)
 
 
-class StreamSink(Protocol):
-    """What an answer is fed to (``wire.Fold``)."""
-
-    def feed(self, payload: bytes) -> bool:
-        """Take one payload; True when it carried a piece of reasoning, answer or tool call.
-
-        Raises ``BadEvent`` or ``ErrorEvent``.
-        """
-        ...
-
-    def settle(self) -> None:
-        """All that came at once has been fed."""
-        ...
-
-    def reset(self) -> None:
-        """Forget everything: a new attempt begins."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether a finish reason has been seen."""
-        ...
-
-
-class Destination(Protocol):
-    """Where the request goes (``Endpoint``)."""
-
-    @property
-    def provider(self) -> Provider:
-        """Whose endpoint it is."""
-        ...
-
-    @property
-    def host(self) -> str:
-        """Host and port, for messages."""
-        ...
-
-    @property
-    def key(self) -> str | None:
-        """What must not be quoted."""
-        ...
-
-
-class _Watch:
-    """The one timer of an attempt, moved as the answer comes: not by each token, but by each gulp that has one."""
+class _DeadlineTimer:
+    """The one timer of an attempt. It is moved once per read that holds a token, not once per token."""
 
     def __init__(self, scope: anyio.CancelScope, deadlines: Deadlines, left_s: float) -> None:
         self._scope = scope
-        self._first_s = deadlines.first_token_s
-        self._idle_s = deadlines.idle_s
+        self._deadlines = deadlines
         self._end = anyio.current_time() + left_s
-        self._gulp = -1
-        self.armed: Deadline = "first"
+        self._reads = -1
+        self.next: Deadline = "first"
         """The deadline that would pass next."""
         self.tokens = False
-        """Whether a token has come."""
+        """Whether a token has arrived."""
         self.over = False
-        """Whether the answer is at its end, so that no deadline matters any more."""
-        self._until("first", self._first_s)
+        """Whether the answer has ended, so that no deadline matters any more."""
+        self.body_sent(0)
 
-    def sending(self, sent: int) -> None:
-        """A piece of the body was taken: what is still on its way can't be answered yet, so the wait begins anew."""
-        self._until("first", self._first_s)
+    def body_sent(self, sent: int) -> None:
+        """The provider accepted a piece of the body: the wait for the first token starts again."""
+        del sent
+        self._set("first", self._deadlines.first_token_s)
 
     def token(self, socket: PacedStream | None) -> None:
-        """A piece of the body that held tokens has come through that socket."""
-        if socket is None:
-            self._until("idle", self._idle_s)
-        elif self._gulp != socket.reads:
-            if self._gulp < 0:
-                socket.live_at(min(PACE_S, self._idle_s / 4))
-            self._gulp = socket.reads
-            self._until("idle", self._idle_s)
+        """Tokens arrived through that socket."""
+        if socket is not None:
+            if self._reads == socket.reads:
+                return
+            if self._reads < 0:
+                socket.live_at(min(PACE_S, self._deadlines.idle_s / 4))
+            self._reads = socket.reads
+        self._set("idle", self._deadlines.idle_s)
 
-    def end(self, seconds: float, socket: PacedStream | None) -> None:
-        """The answer is there: wait no longer than that for what may follow, and hurry."""
+    def end(self, socket: PacedStream | None, *, done: bool) -> None:
+        """The answer has ended, with ``[DONE]`` or a finish reason: wait briefly for what follows, without pacing."""
         self.over = True
+        seconds = AFTER_DONE_S if done else self._deadlines.after_finish_s
         self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
         if socket is not None:
             socket.live = False
 
-    def _until(self, what: Deadline, seconds: float) -> None:
+    def _set(self, which: Deadline, seconds: float) -> None:
         deadline = anyio.current_time() + seconds
-        self.armed, self._scope.deadline = (what, deadline) if deadline < self._end else ("total", self._end)
+        self.next, self._scope.deadline = (which, deadline) if deadline < self._end else ("total", self._end)
 
 
 async def attempt_once(
     client: Client,
     content: bytes | StreamedBody,
-    sink: StreamSink,
+    accumulator: StreamAccumulator,
+    endpoint: Endpoint,
     *,
-    to: Destination,
     deadlines: Deadlines,
     left_s: float,
     wall: Callable[[], float],
 ) -> AttemptFailure | None:
-    """Send the request and feed the answer; None when it came to its end, with or without a finish reason."""
-    sink.reset()
-    fault: AttemptFailure | None = None
+    """Send the request and feed the answer; None when it ended, with or without a finish reason."""
+    accumulator.reset()
+    failed: AttemptFailure | None = None
     scope = anyio.CancelScope()
-    watch = _Watch(scope, deadlines, left_s)
+    timer = _DeadlineTimer(scope, deadlines, left_s)
     with scope:
         try:
-            await _read(client, content, sink, watch)
+            await _read(client, content, accumulator, timer)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
-            fault = _fault(error, to, wall)
-    if sink.finished:
+            failed = failure_of(error, endpoint, wall)
+    if accumulator.finished:
         return None
-    if watch.over or (fault is None and not scope.cancelled_caught):
-        return None if watch.tokens else _failure("empty", to)
-    if fault is None:
-        return timed_out(watch.armed, deadlines, provider=to.provider.id)
-    return AttemptFailure(error=fault.error) if watch.tokens else fault
+    if timer.over or (failed is None and not scope.cancelled_caught):
+        return None if timer.tokens else failure("empty", endpoint)
+    if failed is None:
+        return timed_out(timer.next, deadlines, endpoint)
+    return AttemptFailure(error=failed.error) if timer.tokens else failed
 
 
-async def read_whole(
-    client: Client,
-    path: str,
-    *,
-    to: Destination,
-    wall: Callable[[], float],
-    method: Method = "GET",
-    content: bytes | StreamedBody | None = None,
-    content_type: str = "application/json",
-    on_sent: Callable[[int], None] | None = None,
-) -> bytes | AttemptFailure:
-    """The body of what a request is answered with, bounded; or why it can't be had."""
-    found = bytearray()
+async def _read(
+    client: Client, content: bytes | StreamedBody, accumulator: StreamAccumulator, timer: _DeadlineTimer
+) -> None:
+    response = await client.send("POST", "chat/completions", content, on_sent=timer.body_sent)
     try:
-        answer = await client.send(method, path, content, content_type, on_sent)
-        try:
-            async for piece in answer.pieces():
-                found += piece
-                if answer.compressed:
-                    return _failure("compressed", to)
-                if len(found) > bounds.LARGEST_DOCUMENT:
-                    raise bounds.OutOfBounds(f"a document of more than {bounds.LARGEST_DOCUMENT:,} bytes")
-        finally:
-            await answer.aclose()
-        bounds.check_values(found)
-    except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
-        return _fault(error, to, wall)
-    return bytes(found)
-
-
-async def _read(client: Client, content: bytes | StreamedBody, sink: StreamSink, watch: _Watch) -> None:
-    answer = await client.send("POST", "chat/completions", content, on_sent=watch.sending)
-    try:
-        if answer.compressed:
+        if response.compressed:
             raise _Unreadable("compressed")
-        socket, payloads, silent, number = answer.socket, Payloads(), 0, 0
-        async for piece in answer.pieces():
-            if (number := number + 1) % TURN_PIECES == 0:
+        socket, payloads, silent, number = response.socket, Payloads(), 0, 0
+        async for piece in response.pieces():
+            if (number := number + 1) % PIECES_PER_TURN == 0:
                 await anyio.lowlevel.checkpoint()
             token = done = False
             for payload in payloads.take(piece):
                 if payload.startswith(b"[DONE]"):
                     done = True
-                elif payload and sink.feed(payload):
-                    token = watch.tokens = True
-            sink.settle()
+                elif payload and accumulator.feed(payload):
+                    token = timer.tokens = True
+            accumulator.settle()
             silent = 0 if token or payloads.form == "json" else silent + len(piece)
             if silent > bounds.MOST_SILENT_BYTES:
                 raise bounds.OutOfBounds(f"more than {bounds.MOST_SILENT_BYTES:,} bytes without a piece of an answer")
             if done:
-                watch.end(AFTER_DONE_S, socket)
-            elif watch.over:
-                pass  # what follows the end of an answer keeps nothing alive
-            elif sink.finished:
-                watch.end(AFTER_FINISH_S, socket)
+                timer.end(socket, done=True)
+            elif timer.over:
+                pass  # what follows the end of an answer extends no deadline
+            elif accumulator.finished:
+                timer.end(socket, done=False)
             elif token:
-                watch.token(socket)
+                timer.token(socket)
             if payloads.form == "markup":
                 raise _Unreadable("markup")
-        if (whole := payloads.rest()) is not None and sink.feed(whole):
-            watch.tokens = True
+        if (whole := payloads.rest()) is not None and accumulator.feed(whole):
+            timer.tokens = True
     finally:
-        await answer.aclose()
+        await response.aclose()
 
 
 class _Unreadable(Exception):
@@ -232,41 +158,32 @@ class _Unreadable(Exception):
         self.kind: FailureKind = kind
 
 
-def _fault(error: Exception, to: Destination, wall: Callable[[], float]) -> AttemptFailure:
-    """What an exception of an attempt is with us."""
-    from kimi_mcp.provider.clients import ErrorResponse, trouble
+def failure_of(error: Exception, endpoint: Endpoint, wall: Callable[[], float]) -> AttemptFailure:
+    """Map an exception of an attempt to a failure of ours."""
+    from kimi_mcp.provider.clients import ErrorResponse, connection_failure
 
     match error:
         case KimiError():  # a file that went away while it was sent
             return AttemptFailure(error=error)
         case ErrorResponse():
-            return refusal(
-                read_error(error.body),
-                status=error.status,
-                provider=to.provider,
-                host=to.host,
-                key=to.key,
-                wait_s=asked_wait(error.headers, wall()),
-            )
+            wait_s = requested_wait(error.headers, wall())
+            return response_failure(read_error(error.body), endpoint, status=error.status, wait_s=wait_s)
         case ErrorEvent():
-            told = ProviderError(kind=error.type.lower(), message=error.message)
-            return refusal(told, status=error.status, provider=to.provider, host=to.host, key=to.key)
+            return response_failure(
+                ProviderError(kind=error.type.lower(), message=error.message), endpoint, status=error.status
+            )
         case BadEvent():
-            return _failure("json", to)
+            return failure("json", endpoint)
         case bounds.OutOfBounds():
-            return failure("large", provider=to.provider.id, host=to.host, what=error.what)
+            return failure("large", endpoint, what=error.what)
         case _Unreadable():
-            return _failure(error.kind, to)
+            return failure(error.kind, endpoint)
         case _:
-            kind = trouble(error)
+            kind = connection_failure(error)
             if kind == "ours":
                 at = error.__traceback__
                 while at is not None and at.tb_next is not None:
                     at = at.tb_next
                 where = "" if at is None else f"{at.tb_frame.f_code.co_qualname}:{at.tb_lineno}"
                 _log.error("a request failed by a fault of ours: %s in %s", type(error).__name__, where)
-            return _failure(kind, to)
-
-
-def _failure(kind: FailureKind, to: Destination) -> AttemptFailure:
-    return failure(kind, provider=to.provider.id, host=to.host)
+            return failure(kind, endpoint)

@@ -1,7 +1,6 @@
-"""``Upstream``: sends a request to a provider and feeds the answer to a sink, until it ends or fails. Does I/O.
+"""``Upstream``: sends requests to providers and feeds a streamed answer to an accumulator. Does I/O.
 
-The one retry loop and the one place where foreign errors become ours. Nothing is retried once a token has come, and no
-exception but ours ever leaves.
+The one retry loop. Nothing is retried once a token has arrived, and only our own exceptions leave.
 """
 
 from __future__ import annotations
@@ -12,85 +11,41 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.to_thread
 
 from kimi_mcp.core.bounds import LONGEST_NAME
-from kimi_mcp.core.errors import KimiError, NotConfigured, RateLimited, RequestRejected
-from kimi_mcp.core.profiles import Provider
+from kimi_mcp.core.errors import KimiError, RateLimited, RequestRejected
 from kimi_mcp.provider import files, formulas
-from kimi_mcp.provider.attempt import StreamSink, attempt_once, read_whole
-from kimi_mcp.provider.error_mapping import either
+from kimi_mcp.provider.attempt import attempt_once
+from kimi_mcp.provider.decoding import StreamAccumulator
+from kimi_mcp.provider.endpoint import Endpoint
 from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, failure, timed_out
 from kimi_mcp.provider.inline_media import InlineMedium, spliced
+from kimi_mcp.provider.json_requests import JsonClient
 from kimi_mcp.provider.rate_limits import AccountLimits
 from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
 
 if TYPE_CHECKING:
     from kimi_mcp.provider.clients import Client, Clients
 
-LIST_WITHIN_S = 5.0
-"""Seconds that ``GET /models`` may take."""
-
-FILES_WITHIN_S = 20.0
-"""Seconds that looking at, or removing, files at the provider may take."""
-
-FORMULA_WITHIN_S = 60.0
-"""Seconds that one of the provider's own tools may take."""
-
 LIST_KEPT_S = 600.0
-"""Seconds for which a list of models is believed."""
+"""Seconds for which a list of models is cached."""
 
 NO_LIST_KEPT_S = 60.0
-"""Seconds for which it is believed that there is none to be had."""
+"""Seconds after which a list that could not be had is requested again."""
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Where a request goes, and with which key."""
-
-    provider: Provider
-    """Whose endpoint it is."""
-    base_url: str
-    """OpenAI-compatible base URL, without a slash at the end."""
-    key: str | None = field(default=None, repr=False)
-    """What is sent as bearer; None: nothing is."""
-
-    @property
-    def host(self) -> str:
-        """Host and port, for messages."""
-        return urlsplit(self.base_url).netloc
-
-    def check(self) -> None:
-        """Raise ``NotConfigured`` where no request could be made of it."""
-        try:
-            parts = urlsplit(self.base_url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-            usable = usable and parts.port != 0 and not parts.query and not parts.fragment
-        except ValueError:
-            usable = False
-        if not usable or not self.base_url.isprintable():
-            raise NotConfigured(
-                "The base URL is not an http or https URL of host and path.",
-                fix="Set KIMI_BASE_URL to a URL such as https://api.moonshot.ai/v1, without a key in it.",
-            )
-        if self.key and not (self.key.isascii() and self.key.isprintable() and " " not in self.key):
-            raise NotConfigured(
-                "The key holds a character that no key has (a blank, a line end, a quotation mark from a web page).",
-                fix=f"Set {either((*self.provider.key_variables, 'KIMI_API_KEY'))} again, to the key alone.",
-            )
+OnWait = Callable[[float, str], None]
+"""Called before each wait with its seconds and the code of the error that causes it."""
 
 
 class Upstream:
-    """Requests to providers, at most ``max_concurrency`` at once; who waits is served in order.
+    """Requests to providers, at most ``max_concurrency`` at once, in the order in which they came.
 
     ``clock`` (monotonic), ``wall`` (for dates in headers), ``sleep`` and ``draw`` (0 to 1) are for tests.
     """
@@ -113,78 +68,67 @@ class Upstream:
         self._accounts: dict[tuple[str, str | None], AccountLimits] = {}
         self._opening = anyio.Lock()
         self._clients: Clients | None = None
-        self._lists: dict[tuple[str, str | None], _Listed] = {}
+        self._lists: dict[tuple[str, str | None], _ModelList] = {}
 
     async def stream(
         self,
         endpoint: Endpoint,
         body: Mapping[str, Any],
-        sink: StreamSink,
+        accumulator: StreamAccumulator,
         *,
         inlined: Mapping[str, InlineMedium] | None = None,
         on_attempt: Callable[[int], None] | None = None,
-        on_wait: Callable[[float, str], None] | None = None,
+        on_wait: OnWait | None = None,
         tokens: int = 0,
         yields: bool = False,
     ) -> int:
-        """Send a chat-completions body and feed the answer to the sink; returns the number of requests it took.
+        """Send a chat-completions body and feed the answer to the accumulator; returns the number of requests.
 
-        ``inlined``: the media whose placeholders stand in the body, in their order.
-        Returns when the answer has ended, with or without a finish reason (``sink.finished`` tells), and raises a leaf
-        of ``KimiError`` where it failed; what arrived until then is in the sink. ``on_attempt`` gets the number of
-        each request just before it is sent, ``on_wait`` the seconds and the error's code before each wait. ``tokens``
-        is what the request sends and asks for, as rate limits count it. One that ``yields`` is one of many: it waits
-        until it fits into what the account may be asked, and leaves a place for those that don't.
+        ``inlined``: the media whose placeholders are in the body, in their order.
+        Returns when the answer has ended, with or without a finish reason (see ``accumulator.finished``), and raises a
+        leaf of ``KimiError`` where it failed; what arrived until then is in the accumulator. ``on_attempt`` gets the
+        number of each request just before it is sent. ``tokens`` is what the request sends and asks for, as rate limits
+        count it. One that ``yields`` is one of many: it waits until it fits the account's limits, and leaves a slot
+        for those that don't.
         """
         endpoint.check()
         content = spliced(_encoded(body), inlined or {})
-        budget = self._budget(endpoint)
+        budget = self._budgets.setdefault(endpoint.base_url, RetryBudget(self._clock))
         budget.call()
         left = self._deadlines.total_s
-        account = self._account(endpoint)
+        account = self._accounts.setdefault((endpoint.base_url, endpoint.key), AccountLimits(self._clock))
         number = 0
         while True:
             if yields:
-                left -= await self._fitting(account, tokens, left, on_wait)
-            async with self._place(account if yields else None):
+                left -= await self._wait_for_limits(account, tokens, left, on_wait)
+            async with self._slot(account if yields else None):
                 began = self._clock()
                 client = await self._client(endpoint)
                 number += 1
                 if on_attempt is not None:
                     on_attempt(number)
                 account.sent(tokens)
-                fault = await attempt_once(
-                    client, content, sink, to=endpoint, deadlines=self._deadlines, left_s=left, wall=self._wall
+                failed = await attempt_once(
+                    client, content, accumulator, endpoint, deadlines=self._deadlines, left_s=left, wall=self._wall
                 )
-            if fault is None:
+            if failed is None:
                 return number
-            if isinstance(fault.error, RateLimited):
-                account.refused(fault.limit, fault.wait_s)
+            if isinstance(failed.error, RateLimited):
+                account.refused(failed.limit, failed.wait_s)
             left -= self._clock() - began
-            wait = self._wait_after(number, fault)
+            wait = self._wait_after(number, failed)
             if wait is None:
-                raise fault.error
+                raise failed.error
             if wait >= left:
-                raise _no_time(fault.error, self._deadlines.total_s)
+                raise _no_time(failed.error, self._deadlines.total_s)
             if not budget.take():
-                raise fault.error
-            _log.info("attempt %d failed: %s; the next one in %.1f s", number, fault.error.code, wait)
+                raise failed.error
+            _log.info("attempt %d failed: %s; the next one in %.1f s", number, failed.error.code, wait)
             if on_wait is not None:
-                on_wait(wait, fault.error.code)
+                on_wait(wait, failed.error.code)
             began = self._clock()
             await self._sleep(wait)
             left -= self._clock() - began
-
-    async def served_models(self, endpoint: Endpoint) -> frozenset[str] | None:
-        """The ids that ``GET /models`` lists just now; None where that can't be known. Never raises, seldom asks."""
-        if not endpoint.provider.lists_models:
-            return None
-        listed = self._lists.setdefault((endpoint.base_url, endpoint.key), _Listed())
-        async with listed.lock:
-            if self._clock() >= listed.until:
-                listed.models = await self._list(endpoint)
-                listed.until = self._clock() + (NO_LIST_KEPT_S if listed.models is None else LIST_KEPT_S)
-            return listed.models
 
     async def aclose(self) -> None:
         """Close every socket. A later call opens new ones."""
@@ -192,9 +136,82 @@ class Upstream:
         if clients is not None:
             await clients.aclose()
 
+    async def served_models(self, endpoint: Endpoint) -> frozenset[str] | None:
+        """The ids that ``GET /models`` lists, cached; None where they can't be had. Never raises."""
+        if not endpoint.provider.lists_models:
+            return None
+        listed = self._lists.setdefault((endpoint.base_url, endpoint.key), _ModelList())
+        async with listed.lock:
+            if self._clock() >= listed.until:
+                try:
+                    listed.models = await self.list_models(endpoint)
+                except KimiError as error:
+                    _log.info("no list of models: %s", error.code)
+                    listed.models = None
+                listed.until = self._clock() + (NO_LIST_KEPT_S if listed.models is None else LIST_KEPT_S)
+            return listed.models
+
+    async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
+        """The ids that ``GET /models`` lists now; raises a leaf of ``KimiError`` where they can't be had."""
+        async with self._json(endpoint, self._deadlines.models_s) as client:
+            found = await client.request("GET", "models")
+            rows = found.get("data")
+            if not isinstance(rows, list):
+                raise client.failed("json")
+            named = (cast(dict[str, Any], row).get("id") for row in cast(list[Any], rows) if isinstance(row, dict))
+            return frozenset(name for name in named if isinstance(name, str) and len(name) <= LONGEST_NAME)
+
+    async def upload(self, endpoint: Endpoint, file: files.Upload) -> str:
+        """Upload a file; returns its id. One attempt, within the total deadline.
+
+        The shorter deadline starts again with each piece that the provider accepts.
+        """
+        client = JsonClient(await self._client(endpoint), endpoint, self._wall)
+        async with self._slots:
+            with anyio.move_on_after(self._deadlines.total_s) as whole, anyio.CancelScope() as stalled:
+
+                def moved(sent: int) -> None:
+                    stalled.deadline = anyio.current_time() + self._deadlines.first_token_s
+                    if sent and file.on_sent is not None:
+                        file.on_sent(sent)
+
+                moved(0)
+                return await files.upload(client, replace(file, on_sent=moved))
+        passed: Deadline = "whole upload" if whole.cancelled_caught else "upload"
+        raise timed_out(passed, self._deadlines, endpoint).error
+
+    async def list_files(self, endpoint: Endpoint) -> tuple[files.RemoteFile, ...]:
+        """All files of this account at the provider."""
+        async with self._json(endpoint, self._deadlines.files_s) as client:
+            return await files.list_files(client)
+
+    async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
+        """Remove a file at the provider."""
+        async with self._json(endpoint, self._deadlines.files_s) as client:
+            await files.remove_file(client, identity)
+
+    async def formula(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
+        """The functions of one of the provider's formulas, as they go under ``tools[].function``."""
+        async with self._json(endpoint, self._deadlines.files_s) as client:
+            return await formulas.list_functions(client, uri)
+
+    async def run_formula(self, endpoint: Endpoint, uri: str, name: str, arguments: str) -> formulas.Fiber:
+        """Run a function of a formula, ``arguments`` being JSON text. One attempt: a run may be billed."""
+        async with self._json(endpoint, self._deadlines.formula_s) as client:
+            return await formulas.run_function(client, uri, name, arguments)
+
     @asynccontextmanager
-    async def _place(self, shared: AccountLimits | None) -> AsyncGenerator[None]:
-        """A place for one request; those that yield share what their account allows, and leave one for the others."""
+    async def _json(self, endpoint: Endpoint, within_s: float) -> AsyncGenerator[JsonClient]:
+        """A client for one JSON document, to be used within that time."""
+        client = await self._client(endpoint)
+        with anyio.move_on_after(within_s):
+            yield JsonClient(client, endpoint, self._wall)
+            return
+        raise failure("slow-connect", endpoint).error
+
+    @asynccontextmanager
+    async def _slot(self, shared: AccountLimits | None) -> AsyncGenerator[None]:
+        """A slot for one request; those that yield share what their account allows, and leave one for the others."""
         if shared is None:
             async with self._slots:
                 yield
@@ -202,99 +219,26 @@ class Upstream:
             async with shared.places, self._yielding, self._slots:
                 yield
 
-    async def _fitting(
-        self, account: AccountLimits, tokens: int, left: float, on_wait: Callable[[float, str], None] | None
-    ) -> float:
-        """Wait until a request fits into what its account may be asked; returns the seconds that took."""
+    async def _wait_for_limits(self, account: AccountLimits, tokens: int, left: float, on_wait: OnWait | None) -> float:
+        """Wait until a request fits its account's limits; returns the seconds that took."""
         began = self._clock()
         while (wait := account.wait_for(tokens)) > 0:
             waited = self._clock() - began
             if waited + wait >= left:
-                raise _no_time(
-                    RateLimited(
-                        "The account's limit of requests or tokens a minute is reached.", fix="Try again later."
-                    ),
-                    self._deadlines.total_s,
+                error = RateLimited(
+                    "The account's limit of requests or tokens a minute is reached.", fix="Try again later."
                 )
+                raise _no_time(error, self._deadlines.total_s)
             if on_wait is not None:
                 on_wait(wait, RateLimited.code)
             await self._sleep(wait)
         return self._clock() - began
 
-    def _wait_after(self, number: int, fault: AttemptFailure) -> float | None:
+    def _wait_after(self, number: int, failed: AttemptFailure) -> float | None:
         """Seconds until the next attempt; None: there is none."""
-        if not fault.retry or number >= MOST_ATTEMPTS:
+        if not failed.retry or number >= MOST_ATTEMPTS:
             return None
-        return fault.wait_s + self._draw() * BASE_S if fault.wait_s else backoff(number, self._draw)
-
-    async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
-        """The ids that ``GET /models`` lists, asked anew; raises a leaf of ``KimiError`` that says why there are none.
-
-        For whoever wants to know whether the provider can be reached at all (``kimi-mcp doctor``).
-        """
-        with anyio.move_on_after(LIST_WITHIN_S):
-            found = await read_whole(await self._client(endpoint), "models", to=endpoint, wall=self._wall)
-            if isinstance(found, AttemptFailure):
-                raise found.error
-            if (models := _model_ids(found)) is not None:
-                return models
-            kind = "markup" if found.lstrip().startswith(b"<") else "json"
-            raise failure(kind, provider=endpoint.provider.id, host=endpoint.host).error
-        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
-
-    async def upload(self, endpoint: Endpoint, file: files.Upload) -> str:
-        """Send a file; the id that it has at the provider. One attempt, within the total deadline.
-
-        Each piece that the provider takes begins its wait anew; a line that stands still is not waited for to the end.
-        """
-        client = await self._client(endpoint)
-        async with self._slots:
-            with anyio.move_on_after(self._deadlines.total_s) as whole, anyio.CancelScope() as still:
-
-                def moved(sent: int) -> None:
-                    still.deadline = anyio.current_time() + self._deadlines.first_token_s
-                    if sent and file.on_sent is not None:
-                        file.on_sent(sent)
-
-                moved(0)
-                return _had(await files.upload(client, replace(file, on_sent=moved), to=endpoint, wall=self._wall))
-        passed: Deadline = "whole upload" if whole.cancelled_caught else "upload"
-        raise timed_out(passed, self._deadlines, provider=endpoint.provider.id).error
-
-    async def list_files(self, endpoint: Endpoint) -> tuple[files.RemoteFile, ...]:
-        """What lies at the provider under this account."""
-        client = await self._client(endpoint)
-        with anyio.move_on_after(FILES_WITHIN_S):
-            return _had(await files.listed(client, to=endpoint, wall=self._wall))
-        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
-
-    async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
-        """Remove a file at the provider."""
-        client = await self._client(endpoint)
-        with anyio.move_on_after(FILES_WITHIN_S):
-            return _had(await files.removed(client, identity, to=endpoint, wall=self._wall))
-        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
-
-    async def formula(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
-        """The functions that one of the provider's formulas holds, as they stand under ``tools[].function``."""
-        client = await self._client(endpoint)
-        with anyio.move_on_after(FILES_WITHIN_S):
-            return _had(await formulas.functions(client, uri, to=endpoint, wall=self._wall))
-        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
-
-    async def run_formula(self, endpoint: Endpoint, uri: str, name: str, arguments: str) -> formulas.Fiber:
-        """One run of a function of a formula, ``arguments`` being JSON text. One attempt: a run may be billed."""
-        client = await self._client(endpoint)
-        with anyio.move_on_after(FORMULA_WITHIN_S):
-            return _had(await formulas.fiber(client, uri, name, arguments, to=endpoint, wall=self._wall))
-        raise failure("slow-connect", provider=endpoint.provider.id, host=endpoint.host).error
-
-    async def _list(self, endpoint: Endpoint) -> frozenset[str] | None:
-        try:
-            return await self.list_models(endpoint)
-        except KimiError as error:
-            _log.info("no list of models: %s", error.code)
-            return None
+        return failed.wait_s + self._draw() * BASE_S if failed.wait_s else backoff(number, self._draw)
 
     async def _client(self, endpoint: Endpoint) -> Client:
         endpoint.check()
@@ -303,21 +247,9 @@ class Upstream:
                 self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients)
         return self._clients.get(endpoint.base_url, endpoint.key)
 
-    def _account(self, endpoint: Endpoint) -> AccountLimits:
-        account = self._accounts.get((endpoint.base_url, endpoint.key))
-        if account is None:
-            account = self._accounts[endpoint.base_url, endpoint.key] = AccountLimits(self._clock)
-        return account
 
-    def _budget(self, endpoint: Endpoint) -> RetryBudget:
-        budget = self._budgets.get(endpoint.base_url)
-        if budget is None:
-            budget = self._budgets[endpoint.base_url] = RetryBudget(self._clock)
-        return budget
-
-
-class _Listed:
-    """A list of models, and until when it holds."""
+class _ModelList:
+    """A cached list of models."""
 
     def __init__(self) -> None:
         self.lock = anyio.Lock()
@@ -325,15 +257,8 @@ class _Listed:
         self.until = float("-inf")
 
 
-def _had(found: T | AttemptFailure) -> T:
-    """What was asked for; raises why it can't be had."""
-    if isinstance(found, AttemptFailure):
-        raise found.error
-    return found
-
-
 def _open_clients() -> Clients:
-    """In a thread: importing openai takes up to half a second, and other calls go on meanwhile."""
+    """For a thread: importing openai takes up to half a second."""
     from kimi_mcp.provider.clients import Clients
 
     return Clients()
@@ -353,12 +278,3 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
         "The request can't be written as JSON: a text holds half a surrogate pair, or a number is not finite.",
         fix="Send the prompt and the files as plain UTF-8 text.",
     )
-
-
-def _model_ids(body: bytes | None) -> frozenset[str] | None:
-    try:
-        found: Any = json.loads(body) if body else None
-        named = (row["id"] for row in found["data"])
-        return frozenset(name for name in named if isinstance(name, str) and len(name) <= LONGEST_NAME)
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return None

@@ -1,9 +1,8 @@
-"""The openai clients, one per endpoint, and the way out that each one takes. Does I/O; imported on first use.
+"""The openai clients, one per endpoint, and the proxy each one uses. Does I/O; imported on first use.
 
-Decided here: redirects are not followed, cookies are not kept (an answer that is not 2xx is a ``ErrorResponse``),
-and of the
-environment only the usual proxy variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. A
-loopback address is never reached by a proxy: no variable may send its key elsewhere.
+Redirects are not followed, cookies are not kept, and of the environment only the usual proxy variables (HTTPS_PROXY,
+HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. No proxy is used for a loopback address: no variable may send
+its key elsewhere.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from openai._models import FinalRequestOptions
 
 from kimi_mcp.core.version import __version__
 from kimi_mcp.provider.connections import Connection, PacedStream, StaleConnection
+from kimi_mcp.provider.failures import FailureKind
 from kimi_mcp.provider.inline_media import StreamedBody
 from kimi_mcp.provider.transport import Transport
 
@@ -36,23 +36,11 @@ CONNECT_S = 10.0
 KEEP_IDLE_S = 15.0
 """Seconds that an idle connection is kept."""
 
-_SAID = {
-    "Accept": "text/event-stream, application/json",
-    "Accept-Encoding": "identity",
-    "User-Agent": f"kimi-mcp/{__version__}",
-}
-"""What every request says."""
-
 Method = Literal["GET", "POST", "DELETE"]
-"""Methods that a provider's API knows."""
-
-Trouble = Literal["name", "certificate", "proxy", "connect", "slow-connect", "broken", "ours"]
-"""What went wrong below HTTP: the name is not known, the certificate is not trusted, the proxy refused, nobody
-answers, nobody answers in time, the connection broke, or it is no fault of the network at all."""
 
 
 class ErrorResponse(Exception):
-    """An answer whose status is not 2xx."""
+    """A response whose status is not 2xx."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         super().__init__(status)
@@ -69,9 +57,9 @@ class ProviderResponse:
         self._pieces: AsyncGenerator[bytes] | None = None
         stream: Any = response.extensions.get("network_stream")
         self.socket: PacedStream | None = stream.pace if isinstance(stream, Connection) else None
-        """The socket it comes through; None where a proxy hides it."""
+        """The socket below; None behind a proxy."""
         self.compressed: bool = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
-        """Whether the body is compressed, though that was not asked for."""
+        """Whether the body is compressed, though identity was requested."""
 
     def pieces(self) -> AsyncGenerator[bytes]:
         """The body as it comes."""
@@ -79,22 +67,22 @@ class ProviderResponse:
         return self._pieces
 
     async def aclose(self) -> None:
-        """Give the connection back where the body was read to its end, else close it. Takes no time."""
+        """Release the connection if the body was read to its end, else close it. Takes no time."""
         if self.socket is not None:
             self.socket.live = False
         with anyio.CancelScope(shield=True):
             if self._pieces is not None:
-                await self._pieces.aclose()  # left to the collector, it would close the socket some time later
+                await self._pieces.aclose()  # the garbage collector would close it some time later
             await self._response.aclose()
 
 
 class Client:
-    """Requests to one endpoint, sent by openai's client over the connections to its host."""
+    """Requests to one endpoint, by openai's client over the connections to its host."""
 
     def __init__(self, base_url: str, key: str | None, http: httpx2.AsyncClient, transport: Transport) -> None:
-        patience = httpx2.Timeout(None, connect=CONNECT_S)
+        timeout = httpx2.Timeout(None, connect=CONNECT_S)
         self._openai = _OpenAI(
-            api_key=key or "none", base_url=base_url, max_retries=0, timeout=patience, http_client=http
+            api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout, http_client=http
         )
         self._transport = transport
         self._headers: dict[str, str | Omit] = {"X-Stainless-Retry-Count": Omit()}
@@ -109,18 +97,16 @@ class Client:
         content_type: str = "application/json",
         on_sent: Callable[[int], None] | None = None,
     ) -> ProviderResponse:
-        """Send a request; hand out the answer once its headers are there. The caller closes it.
+        """Send a request; returns the response once its headers are there. The caller closes it.
 
-        ``path`` follows the base URL. ``on_sent`` gets the bytes of a streamed body that are sent, after each
-        piece.
-        Raises ``ErrorResponse`` where the answer is not 2xx; openai's and httpx2's errors pass. Where an idle
-        connection
-        turns out to be dead, the others go too, and the request is sent once more, by a new one.
+        ``path`` follows the base URL. ``on_sent`` gets the number of bytes of a streamed body sent, after each piece.
+        Raises ``ErrorResponse``; openai's and httpx2's errors pass. If an idle connection turns out to be dead, the
+        others are closed too, and the request is sent once more on a new one.
         """
         try:
             return await self._send(method, path, content, content_type, on_sent)
         except APIConnectionError as error:
-            if not any(isinstance(cause, StaleConnection) for cause in _causes(error)):
+            if not _caused_by(error, StaleConnection):
                 raise
         await self._transport.close_idle()
         return await self._send(method, path, content, content_type, on_sent)
@@ -142,20 +128,20 @@ class Client:
             method=method.lower(),
             url=path,
             headers=headers,
-            content=_sent(content, on_sent) if isinstance(content, StreamedBody) else content,
+            content=_streamed(content, on_sent) if isinstance(content, StreamedBody) else content,
         )
         try:
             response = await self._openai.request(
                 httpx2.Response, options, stream=True, stream_cls=cast(Any, AsyncStream)
             )
         except APIStatusError as error:
-            body = error.response.content
-            raise ErrorResponse(error.status_code, dict(error.response.headers), body) from None
+            found = error.response
+            raise ErrorResponse(found.status_code, dict(found.headers), found.content) from None
         return ProviderResponse(cast(httpx2.Response, response))
 
 
-async def _sent(body: StreamedBody, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
-    """A body piece by piece, each read and encoded in a worker thread."""
+async def _streamed(body: StreamedBody, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
+    """A body in pieces, each read and encoded in a worker thread."""
     pieces, sent = body.pieces(), 0
     while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
         yield piece
@@ -165,7 +151,7 @@ async def _sent(body: StreamedBody, on_sent: Callable[[int], None] | None) -> As
 
 
 class Clients:
-    """The clients that are open, over the connections to each host."""
+    """The open clients, and the connections to each host."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str | None], Client] = {}
@@ -205,7 +191,7 @@ class Clients:
 
 
 def proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names for a URL; None: go there directly. Loopback is always reached directly."""
+    """The proxy that the environment names for a URL; None: none, as always for loopback."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     try:
@@ -228,8 +214,8 @@ def _proxy(url: str) -> httpcore2.Proxy:
     return httpcore2.Proxy(bare, auth=auth)
 
 
-def trouble(error: Exception) -> Trouble:
-    """What kind of trouble an exception of the libraries below stands for."""
+def connection_failure(error: Exception) -> FailureKind:
+    """The kind of failure that an exception of the libraries below stands for."""
     if isinstance(error, APIConnectionError) and isinstance(error.__cause__, httpx2.HTTPError):
         error = error.__cause__
     match error:
@@ -238,40 +224,40 @@ def trouble(error: Exception) -> Trouble:
         case httpx2.ProxyError():
             return "proxy"
         case httpx2.ConnectError():
-            causes = _causes(error)
-            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            if _caused_by(error, ssl.SSLCertVerificationError):
                 return "certificate"
-            return "name" if any(isinstance(cause, socket.gaierror) for cause in causes) else "connect"
+            return "name" if _caused_by(error, socket.gaierror) else "connect"
         case httpx2.NetworkError() | httpx2.ProtocolError() | httpx2.TimeoutException():
             return "broken"
         case _:
             return "ours"
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    at: BaseException | None = error
-    while at is not None and at not in found:
-        found.append(at)
-        at = at.__cause__ or at.__context__
-    return found
+def _caused_by(error: BaseException, kind: type[BaseException]) -> bool:
+    cause = error.__cause__ or error.__context__
+    return cause is not None and (isinstance(cause, kind) or _caused_by(cause, kind))
 
 
 _CONTENT_TYPE = "X-Content-Type"
 
 
 class _OpenAI(AsyncOpenAI):
-    """OpenAI's client with headers of our own.
+    """OpenAI's client with our own headers only.
 
-    Of itself it adds what stands in OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and OPENAI_PROJECT_ID, meant for another
-    company, and describes this machine to the provider.
+    Its own would add OPENAI_CUSTOM_HEADERS, OPENAI_ORG_ID and OPENAI_PROJECT_ID, meant for another company, and
+    describe this machine.
     """
 
     @cached_property
     def default_headers(self) -> dict[str, str | Omit]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return {**_SAID, "Authorization": f"Bearer {self.api_key}"}
+        return {
+            "Accept": "text/event-stream, application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"kimi-mcp/{__version__}",
+            "Authorization": f"Bearer {self.api_key}",
+        }
 
     async def _prepare_request(self, request: httpx2.Request) -> None:
-        """Say of what type the body is: openai refuses a multipart body that is sent piece by piece."""
+        """Set the body's type: openai refuses a multipart body that is streamed."""
         if (content_type := request.headers.pop(_CONTENT_TYPE, None)) is not None:
             request.headers["Content-Type"] = content_type

@@ -1,6 +1,6 @@
-"""The events of a stream, or a whole answer, become a completion. Pure, no I/O.
+"""Decodes the events of a stream, or a whole answer, into a completion. Pure, no I/O.
 
-Whatever any provider sends is read, under every name that a field is known by, in any order.
+Accepts every provider's spelling of a field, in any order.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from io import StringIO
 from typing import Any, cast
 
 from pydantic_core import from_json
@@ -15,16 +16,14 @@ from pydantic_core import from_json
 from kimi_mcp.core import bounds
 from kimi_mcp.core.tokens import text_bytes, tokens_in
 from kimi_mcp.core.types import Completion, FinishReason, ToolCall, Usage
-from kimi_mcp.provider.events import BadEvent, ErrorEvent
-from kimi_mcp.provider.growing import GrowingText, joined_pairs
 
 Object = dict[str, Any]
 List = list[Any]
-"""JSON's own two, built once: an accumulator casts to them for each token."""
+"""JSON's containers, built once: they are cast to for each token."""
 
 REASONING_NAMES = ("reasoning_content", "reasoning")
-"""Every name under which reasoning is known to come or go: Moonshot, SGLang and older vLLM say ``reasoning_content``
-(HC; sglang), vLLM since 0.16, NIM and OpenRouter ``reasoning`` (vllm release notes 0.16)."""
+"""Every known name of the reasoning field: ``reasoning_content`` at Moonshot (help center), SGLang and older vLLM,
+``reasoning`` at vLLM since 0.16 (its release notes), NIM and OpenRouter."""
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -37,63 +36,52 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
-"""What providers call the end of an answer, and what we call it. Any other word is no finish: the stream is broken."""
+"""Providers' finish reasons, and ours. Any other word is none: the stream is broken."""
 
 
-class _Growing:
+class BadEvent(Exception):
+    """An event that can't be parsed."""
+
+
+class ErrorEvent(Exception):
+    """An error that the provider reports inside the stream, or as the whole body of a 200."""
+
+    def __init__(self, type: str = "", message: str = "", status: int | None = None) -> None:
+        super().__init__(type)
+        self.type = type
+        """``error.type``, or ``error.code`` where that is a word; may be empty."""
+        self.message = message
+        """The provider's message: foreign text, to be quoted with care."""
+        self.status = status
+        """The HTTP status that the event names, if any."""
+
+
+class _GrowingCall:
     """A tool call while its pieces arrive."""
 
-    __slots__ = ("arguments", "id", "index", "name")
-
-    def __init__(self, index: int, identity: str) -> None:
-        self.index, self.id, self.name, self.arguments = index, identity, "", GrowingText()
-
-
-def _nothing() -> None:
-    """As many tokens may come as do."""
+    def __init__(self) -> None:
+        self.id, self.name, self.arguments = "", "", StringIO()
 
 
 class StreamAccumulator:
-    """Folds events into a completion; streamed chunks and a whole answer go the same way.
+    """Collects events into a completion, the chunks of a stream and a whole answer alike.
 
-    The only mutable thing of this room: it grows while the stream runs, and ``answer`` and ``reasoning`` can be read
-    at any time. What follows the finish reason adds nothing but usage.
+    ``answer`` and ``reasoning`` can be read at any time. After the finish reason only usage is added.
     """
-
-    __slots__ = (
-        "_answer",
-        "_arguments",
-        "_bytes",
-        "_calls",
-        "_calls_by_id",
-        "_calls_by_index",
-        "_escaped",
-        "_finish",
-        "_model",
-        "_most",
-        "_names",
-        "_on_first",
-        "_on_more",
-        "_reasoning",
-        "_reasoning_seen",
-        "_usage",
-        "pieces",
-    )
 
     def __init__(self, on_first: Callable[[], None] | None = None) -> None:
         self._on_first = on_first
-        self.watch(sys.maxsize, _nothing)
+        self.watch(sys.maxsize, lambda: None)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: a new attempt begins."""
-        self._answer = GrowingText()
-        self._reasoning = GrowingText()
+        self._answer, self._reasoning = StringIO(), StringIO()
         self._reasoning_seen = False
         self._names = REASONING_NAMES
-        self._calls: list[_Growing] = []
-        self._calls_by_index: dict[int, _Growing] = {}  # the latest of each
-        self._calls_by_id: dict[tuple[int, str], _Growing] = {}
+        self._calls: list[_GrowingCall] = []
+        self._calls_by_index: dict[int, _GrowingCall] = {}  # the latest of each
+        self._calls_by_id: dict[tuple[int, str], _GrowingCall] = {}
         self._finish: str | None = None
         self._model: str | None = None
         self._usage: dict[str, int] = {}
@@ -105,18 +93,18 @@ class StreamAccumulator:
 
     @property
     def finished(self) -> bool:
-        """Whether a finish reason that we know has been seen: without one there is no success."""
+        """Whether a known finish reason has been seen: without one there is no success."""
         return self._finish in FINISH_REASONS
 
     @property
     def answer(self) -> str:
         """The answer so far."""
-        return self._answer.read(self._escaped)
+        return self._valid(self._answer.getvalue())
 
     @property
     def reasoning(self) -> str | None:
-        """The reasoning so far; None where no field of that kind was seen. An empty string is not None."""
-        return self._reasoning.read(self._escaped) if self._reasoning_seen else None
+        """The reasoning so far; None where no such field was seen (an empty one counts as seen)."""
+        return self._valid(self._reasoning.getvalue()) if self._reasoning_seen else None
 
     @property
     def tokens(self) -> int:
@@ -124,16 +112,11 @@ class StreamAccumulator:
         return max(self.pieces, tokens_in(self._bytes))
 
     def watch(self, most: int, on_more: Callable[[], None]) -> None:
-        """Have ``on_more`` called once more than ``most`` tokens have arrived of an answer that is not whole."""
+        """Call ``on_more`` once more than ``most`` tokens of an unfinished answer have arrived."""
         self._most, self._on_more = most, on_more
 
     def settle(self) -> None:
-        """All that came at once has been fed: now it can be told whether it was too much, or the end.
-
-        Raises ``bounds.OutOfBounds``.
-        """
-        for text in (self._answer, self._reasoning, *(call.arguments for call in self._calls)):
-            text.settle(self._escaped)
+        """Check the limits after each read. Raises ``bounds.OutOfBounds``."""
         if self.pieces > bounds.MOST_PIECES:
             raise bounds.OutOfBounds(f"more than {bounds.MOST_PIECES:,} pieces of an answer")
         if self.tokens > self._most and not self.finished:
@@ -142,14 +125,13 @@ class StreamAccumulator:
     @property
     def has_answer(self) -> bool:
         """Whether the answer has begun."""
-        return bool(self._answer)
+        return self._answer.tell() > 0
 
     def feed(self, payload: bytes) -> bool:
         """Take one ``data:`` payload, or the whole body of an answer that was not streamed.
 
-        True when it carried a piece of reasoning, answer or tool call. Raises ``BadEvent`` for a payload that can't be
-        read, ``ErrorEvent`` for an error that the provider reports inside the stream, and ``bounds.OutOfBounds`` where
-        the answer grows beyond what any answer has; what is too much is not taken.
+        True if it held a piece of reasoning, answer or tool call. Raises ``BadEvent``, ``ErrorEvent``, and
+        ``bounds.OutOfBounds`` where the answer outgrows any real one; the excess is not taken.
         """
         event = self._read(payload)
         error = event.get("error")
@@ -176,11 +158,11 @@ class StreamAccumulator:
         return Completion(
             answer=self.answer,
             reasoning=self.reasoning,
-            reasoning_field=self._names[0] if self._reasoning else None,
+            reasoning_field=self._names[0] if self._reasoning.tell() else None,
             tool_calls=calls,
             malformed_calls=malformed,
             finish_reason=FINISH_REASONS.get(self._finish or ""),
-            model=self._model and self._sound(self._model),
+            model=self._model and self._valid(self._model),
             usage=_usage(self._usage),
         )
 
@@ -190,15 +172,14 @@ class StreamAccumulator:
         try:
             event = from_json(payload)
         except ValueError:
-            # Half a surrogate pair in an escape, a byte that is no UTF-8, a number of thousands of digits: the rest of
-            # the answer is worth more.
+            # Half a surrogate pair, invalid UTF-8 or a huge number must not cost the rest of the answer.
             try:
                 event = json.loads(payload.decode("utf-8", "replace"), parse_int=_int)
             except (ValueError, RecursionError):
-                raise BadEvent("json") from None
+                raise BadEvent from None
             self._escaped = True
         if not isinstance(event, dict):
-            raise BadEvent("json")
+            raise BadEvent
         return cast(Object, event)
 
     def _choose(self, choice: dict[str, Any]) -> bool:
@@ -209,7 +190,7 @@ class StreamAccumulator:
         delta = choice.get("delta") or choice.get("message")
         grew = self._take(cast(Object, delta)) if isinstance(delta, dict) else False
         if isinstance(finish := choice.get("finish_reason"), str) and finish:
-            self._finish = finish  # after what came with it: that may be too much
+            self._finish = finish  # last: what came with it may be out of bounds
         return grew
 
     def _take(self, delta: Object) -> bool:
@@ -219,7 +200,7 @@ class StreamAccumulator:
             if text:
                 self._bytes += text_bytes(text)
                 self._check_length()
-                self._answer.add(text)
+                self._answer.write(text)
                 grew = True
         if calls := delta.get("tool_calls"):
             grew = self._call(calls) or grew
@@ -234,16 +215,16 @@ class StreamAccumulator:
             raise bounds.OutOfBounds(f"an answer of more than {bounds.LARGEST_TEXT:,} bytes")
 
     def _reason(self, delta: dict[str, Any]) -> bool:
-        """Some providers send one piece under two names: one name a chunk counts, the one in use first."""
+        """Some providers send one piece under two names: count one name per chunk, the one in use first."""
         for name in self._names:
             if isinstance(piece := delta.get(name), str):
                 self._reasoning_seen = True
                 if piece:
-                    if not self._reasoning:
+                    if not self._reasoning.tell():
                         self._names = (name, *(other for other in REASONING_NAMES if other != name))
                     self._bytes += text_bytes(piece)
                     self._check_length()
-                    self._reasoning.add(piece)
+                    self._reasoning.write(piece)
                     return True
         return False
 
@@ -260,18 +241,18 @@ class StreamAccumulator:
                 index if isinstance(index, int) else position, identity if isinstance(identity, str) else ""
             )
             if isinstance(name := function.get("name"), str):
-                if not growing.arguments and name != growing.name:  # some send the whole name in every chunk
+                if not growing.arguments.tell() and name != growing.name:  # some send the whole name in every chunk
                     growing.name = _name(growing.name + name, "a tool's name")
                 grew = grew or bool(name)
             if isinstance(arguments := function.get("arguments"), str) and arguments:
                 self._arguments += text_bytes(arguments)
                 if self._arguments > bounds.LARGEST_ARGUMENTS:
                     raise bounds.OutOfBounds(f"tool arguments of more than {bounds.LARGEST_ARGUMENTS:,} bytes")
-                growing.arguments.add(arguments)
+                growing.arguments.write(arguments)
                 grew = True
         return grew
 
-    def _growing(self, index: int, identity: str) -> _Growing:
+    def _growing(self, index: int, identity: str) -> _GrowingCall:
         """The call that a piece belongs to: by index, and by id where one index carries several ids."""
         call = self._calls_by_index.get(index)
         if call is None or (identity and call.id not in ("", identity)):
@@ -279,7 +260,7 @@ class StreamAccumulator:
         if call is None:
             if len(self._calls) >= bounds.MOST_CALLS:
                 raise bounds.OutOfBounds(f"more than {bounds.MOST_CALLS:,} tool calls")
-            call = self._calls_by_index[index] = _Growing(index, "")
+            call = self._calls_by_index[index] = _GrowingCall()
             self._calls.append(call)
         if identity and not call.id:
             call.id = _name(identity, "a tool call's id")
@@ -289,9 +270,9 @@ class StreamAccumulator:
     def _whole_calls(self) -> tuple[tuple[ToolCall, ...], int]:
         whole: dict[str, ToolCall] = {}
         for call in self._calls:
-            arguments, identity = call.arguments.read(self._escaped) or "{}", self._sound(call.id)
+            arguments, identity = self._valid(call.arguments.getvalue()) or "{}", self._valid(call.id)
             if identity and call.name and identity not in whole and _is_object(arguments):
-                whole[identity] = ToolCall(id=identity, name=self._sound(call.name), arguments=arguments)
+                whole[identity] = ToolCall(id=identity, name=self._valid(call.name), arguments=arguments)
         return tuple(whole.values()), len(self._calls) - len(whole)
 
     def _count(self, usage: Any) -> None:
@@ -302,8 +283,8 @@ class StreamAccumulator:
             if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= bounds.MOST_TOKENS:
                 self._usage[name] = value
 
-    def _sound(self, text: str) -> str:
-        """The text as it can be written down."""
+    def _valid(self, text: str) -> str:
+        """The text without halves of surrogate pairs."""
         return joined_pairs(text) if self._escaped else text
 
 
@@ -314,7 +295,7 @@ def _name(text: str, what: str) -> str:
 
 
 def _int(digits: str) -> int | None:
-    """A whole number; None for one of more digits than Python reads, which is none that anybody counts."""
+    """A whole number; None for one of more digits than Python parses."""
     return int(digits) if len(digits) < 400 else None
 
 
@@ -334,7 +315,7 @@ _USAGE_PLACES = (
     ("cached_tokens", "prompt_tokens_details", "cached_tokens"),
     ("cached_tokens", "cached_tokens"),
 )
-"""Where a number of tokens may stand inside a usage object, and what we call it."""
+"""Our name of a number of tokens, and where it may be inside a usage object."""
 
 
 def _usage(counted: Mapping[str, int]) -> Usage | None:
@@ -365,6 +346,11 @@ def _error_event(error: Any) -> ErrorEvent:
     return ErrorEvent(type=_words(kind, bounds.LONGEST_NAME), message=_words(message), status=status)
 
 
+def joined_pairs(text: str) -> str:
+    """The text with split surrogate pairs joined, and U+FFFD for half of one."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def _words(text: Any, most: int = bounds.LONGEST_MESSAGE) -> str:
-    """The beginning of a provider's own words."""
+    """The beginning of a provider's text."""
     return joined_pairs(text[:most]) if isinstance(text, str) else ""

@@ -1,13 +1,11 @@
-"""Which of our errors a provider's refusal is: one table of status, type and words. Pure, no I/O.
+"""Maps a provider's error response to one of our errors: one table of status, type and message. Pure, no I/O.
 
-The first row that fits counts. A row says what happened, what mends it, whether another attempt makes sense, and
-whether the provider's own words may be quoted (never where a key is at stake: such bodies echo keys).
+The first row that matches counts. The provider's message is never quoted where a key is refused: such bodies echo keys.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kimi_mcp.core.errors import (
@@ -22,49 +20,56 @@ from kimi_mcp.core.errors import (
     UpstreamBroken,
     UpstreamFailed,
 )
-from kimi_mcp.core.profiles import Provider
+from kimi_mcp.provider.endpoint import Endpoint, either
 from kimi_mcp.provider.error_bodies import ProviderError, scrub
 from kimi_mcp.provider.failures import AttemptFailure
 from kimi_mcp.provider.rate_limits import limit_in
 from kimi_mcp.provider.retry import LONGEST_WAIT_S
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRow:
-    """One kind of refusal."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Matches an error response; what is empty matches any."""
 
     statuses: frozenset[int | None]
-    """HTTP statuses it is about; empty: any. None stands for an error inside a stream, which has no status."""
+    """HTTP statuses; None is an error inside a stream."""
     kinds: str
-    """Pattern sought in ``error.type`` and ``error.code``; empty: any."""
+    """Pattern searched in ``error.type`` and ``error.code``."""
     words: str
-    """Pattern sought in the provider's message; empty: any."""
-    leaf: type[UpstreamFailed]
-    """What it is with us."""
-    message: str
-    """What happened; knows ``{provider}`` and ``{status}``."""
-    fix: str
-    """What mends it; knows ``{provider}``, ``{keys}`` and ``{host}`` too."""
-    retry: bool = False
-    """Whether another attempt makes sense."""
-    quotes: bool = False
-    """Whether the provider's own words are added, scrubbed."""
+    """Pattern searched in the provider's message."""
 
-    def fits(self, status: int | None, told: ProviderError) -> bool:
-        """Whether this row is about that refusal."""
+    def matches(self, status: int | None, error: ProviderError) -> bool:
+        """Whether all three match."""
         return (
             (not self.statuses or status in self.statuses)
-            and (not self.kinds or re.search(self.kinds, told.kind) is not None)
-            and (not self.words or re.search(self.words, told.message, re.IGNORECASE) is not None)
+            and (not self.kinds or re.search(self.kinds, error.kind) is not None)
+            and (not self.words or re.search(self.words, error.message, re.IGNORECASE) is not None)
         )
 
 
-def _on(*statuses: int | None) -> frozenset[int | None]:
-    return frozenset(statuses)
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """One kind of error response. ``message`` and ``fix`` may name {provider}, {keys}, {host} and {status}."""
+
+    conditions: tuple[Condition, ...]
+    """The row counts if one of them matches."""
+    error: type[UpstreamFailed]
+    message: str
+    fix: str
+    retry: bool = False
+    """Whether another attempt makes sense."""
+    quotes: bool = False
+    """Whether the provider's message is quoted."""
 
 
-_ANY = _on()
-_REFUSED = _on(400, 413, 422, None)
+def _on(*statuses: int | None, kinds: str = "", words: str = "") -> Condition:
+    return Condition(statuses=frozenset(statuses), kinds=kinds, words=words)
+
+
+def _refused(words: str, kinds: str = "") -> Condition:
+    return _on(400, 413, 422, None, kinds=kinds, words=words)
+
+
 _KEYS = (
     "Set {keys} to a key of {provider} itself. Keys belong to one platform: a key made for api.moonshot.ai is refused "
     "by api.moonshot.cn and the other way round. The request went to {host}: KIMI_PROVIDER and KIMI_BASE_URL say where."
@@ -82,227 +87,190 @@ _OTHER_MODEL = (
     "doctor` lists what is served. If every model is missing, KIMI_BASE_URL ({host}) is not the API's base URL."
 )
 
+_NO_QUOTA = "The account at {provider} is out of balance or quota."
+_TOO_FAST = "The account's rate limit at {provider} is reached."
+_FAILED = "{provider} failed with an error of its own ({status})."
+_FILTERED = "The content filter of {provider} stopped the request."
+_REWORD = "Reword the prompt, or leave out the file, picture or clip that the filter may take offence at."
+
 QUOTED = frozenset[int | None]((None, 400, 404, 410, 413, 422, 429, *range(500, 600)))
-"""Statuses whose words may be quoted at all."""
+"""Statuses of which a message may be quoted at all."""
 
 ROWS: tuple[ErrorRow, ...] = (
     ErrorRow(
-        frozenset(range(300, 400)), "", "", UpstreamBroken,
+        (_on(*range(300, 400)),), UpstreamBroken,
         "{provider} answered with a redirect ({status}), which is not followed: the key would go along.",
         "Set KIMI_BASE_URL to the address that the API really has; {host} only points elsewhere.",
     ),
     ErrorRow(
-        _ANY, r"invalid_authentication|incorrect_api_key|invalid_api_key|authentication_?error", "", AuthFailed,
-        "{provider} does not accept the key.", _KEYS,
+        (_on(kinds=r"invalid_authentication|incorrect_api_key|invalid_api_key|authentication_?error"), _on(401)),
+        AuthFailed, "{provider} does not accept the key.", _KEYS,
     ),
-    ErrorRow(_on(401), "", "", AuthFailed, "{provider} does not accept the key.", _KEYS),
+    ErrorRow((_on(400, 403, None, kinds=r"content_filter|content_policy"),), ContentFiltered, _FILTERED, _REWORD),
     ErrorRow(
-        _on(400, 403, None), r"content_filter|content_policy", "", ContentFiltered,
-        "The content filter of {provider} stopped the request.",
-        "Reword the prompt, or leave out the file, picture or clip that the filter may take offence at.",
-    ),
-    ErrorRow(
-        _ANY, r"permission_?denied", "", AuthFailed,
+        (_on(kinds=r"permission_?denied"),), AuthFailed,
         "{provider} accepts the key, but does not let it do this.",
         "Give the key the right to use this model, or another one: " + _KEYS,
     ),
     ErrorRow(
-        _on(403), "", "", AuthFailed,
+        (_on(403),), AuthFailed,
         "{provider} forbids the request (403): the key may not do this, or requests from here are refused.", _KEYS,
     ),
     ErrorRow(
-        _ANY, r"exceeded_current_quota|insufficient_quota|insufficient_balance|billing", "", QuotaExhausted,
-        "The account at {provider} is out of balance or quota.", _TOP_UP,
+        (_on(kinds=r"exceeded_current_quota|insufficient_quota|insufficient_balance|billing"), _on(402)),
+        QuotaExhausted, _NO_QUOTA, _TOP_UP,
     ),
-    ErrorRow(_on(402), "", "", QuotaExhausted, "The account at {provider} is out of balance or quota.", _TOP_UP),
     ErrorRow(
-        _ANY, r"overloaded|server_?unavailable|service_?unavailable|no_capacity", "", Overloaded,
+        (_on(kinds=r"overloaded|server_?unavailable|service_?unavailable|no_capacity"),), Overloaded,
         "{provider} has no capacity just now.", _LATER, retry=True, quotes=True,
     ),
     ErrorRow(
-        _ANY, r"rate_limit|too_?many_?requests", "", RateLimited,
-        "The account's rate limit at {provider} is reached.", _SLOWER, retry=True, quotes=True,
+        (_on(kinds=r"rate_limit|too_?many_?requests"),), RateLimited, _TOO_FAST, _SLOWER, retry=True, quotes=True,
     ),
     ErrorRow(
-        _on(429), "", r"insufficient balance|billing|account .{0,80}suspended|exceeded your current", QuotaExhausted,
-        "The account at {provider} is out of balance or quota.", _TOP_UP, quotes=True,
+        (_on(429, words=r"insufficient balance|billing|account .{0,80}suspended|exceeded your current"),),
+        QuotaExhausted, _NO_QUOTA, _TOP_UP, quotes=True,
     ),
+    ErrorRow((_on(429),), RateLimited, _TOO_FAST, _SLOWER, retry=True, quotes=True),
     ErrorRow(
-        _on(429), "", "", RateLimited,
-        "The account's rate limit at {provider} is reached.", _SLOWER, retry=True, quotes=True,
-    ),
-    ErrorRow(
-        _REFUSED, r"context_length", "", ContextTooLong,
-        "The request is longer than the model's context.", _SHORTER, quotes=True,
-    ),
-    ErrorRow(
-        _REFUSED, "",
-        r"exceeded model token limit|context (length|window)|max_model_len|maximum (input|prompt|model) length"
-        r"|(prompt|input|request)s? (is|are) too long|longer than the (model|maximum)|too many (input |prompt )?tokens",
+        (
+            _refused("", kinds=r"context_length"),
+            _refused(
+                r"exceeded model token limit|context (length|window)|max_model_len|maximum (input|prompt|model) length"
+                r"|(prompt|input|request)s? (is|are) too long|longer than the (model|maximum)"
+                r"|too many (input |prompt )?tokens"
+            ),
+        ),
         ContextTooLong, "The request is longer than the model's context.", _SHORTER, quotes=True,
     ),
     ErrorRow(
-        _on(404, 410, None), r"resource_not_found|model_not_found|not_?found|gone", "", ModelNotServed,
-        "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
-    ),
-    ErrorRow(
-        _on(410), "", "", ModelNotServed,
-        "{provider} no longer serves this model (410).", _OTHER_MODEL, quotes=True,
-    ),
-    ErrorRow(_on(404), "", "", ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True),
-    ErrorRow(
-        _on(400, 422), r"model_not_found|model_not_supported",
-        "", ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
-    ),
-    ErrorRow(
-        _on(400, 422), "", r"\bmodel\b.{0,120}(does not exist|not found|not supported|no longer|unknown)",
+        (
+            _on(404),
+            _on(410, None, kinds=r"resource_not_found|model_not_found|not_?found|gone"),
+            _on(400, 422, kinds=r"model_not_found|model_not_supported"),
+            _on(400, 422, words=r"\bmodel\b.{0,120}(does not exist|not found|not supported|no longer|unknown)"),
+        ),
         ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
     ),
+    ErrorRow((_on(410),), ModelNotServed, "{provider} no longer serves this model (410).", _OTHER_MODEL, quotes=True),
     ErrorRow(
-        _REFUSED, "", r"considered high risk|content (filter|policy|management)", ContentFiltered,
-        "The content filter of {provider} stopped the request.",
-        "Reword the prompt, or leave out the file, picture or clip that the filter may take offence at.",
+        (_refused(r"considered high risk|content (filter|policy|management)"),), ContentFiltered, _FILTERED, _REWORD,
     ),
     ErrorRow(
-        _REFUSED, "", r"temperature|top_p|penalty|\binvalid n\b", RequestRejected,
+        (_refused(r"temperature|top_p|penalty|\binvalid n\b"),), RequestRejected,
         "{provider} does not allow a sampling value that was sent.",
         "Leave `temperature` out: this model fixes its sampling values. If you did not set it, this provider differs "
         "from the catalogue: run `kimi-mcp doctor --probe`.",
         quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"reasoning_content is missing|reasoning.{0,40}missing", RequestRejected,
+        (_refused(r"reasoning_content is missing|reasoning.{0,40}missing"),), RequestRejected,
         "{provider} wants the reasoning of an earlier turn, and it was not sent.",
         "Start a new conversation: leave `conversation_id` out.", quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"tool_choice", RequestRejected,
+        (_refused(r"tool_choice"),), RequestRejected,
         "{provider} does not allow this tool choice while thinking.",
         "Use `kimi_instant`, or leave the choice of a tool to the model.", quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"invalid thinking|\bthinking\b|reasoning_effort", RequestRejected,
+        (_refused(r"invalid thinking|\bthinking\b|reasoning_effort"),), RequestRejected,
         "{provider} does not take this mode for this model.",
         "Use the other tool (`kimi_think` or `kimi_instant`), or another `model`.", quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"max_(completion_)?tokens", RequestRejected,
+        (_refused(r"max_(completion_)?tokens"),), RequestRejected,
         "{provider} does not allow this `max_tokens`.", "Lower `max_tokens`, or leave it out.", quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"schema|response_format", RequestRejected,
+        (_refused(r"schema|response_format"),), RequestRejected,
         "{provider} refused the schema of the answer or of a tool.",
         "Simplify `response_schema`: every property typed, no `type` beside `anyOf`, nothing beside `$ref`.",
         quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)",
+        (_refused(
+            r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)"
+        ),),
         QuotaExhausted, "The account at {provider} holds as many files as it may.",
         "Remove what is no longer needed there: `kimi-mcp files prune` removes what was uploaded from here.",
         quotes=True,
     ),
     ErrorRow(
-        _REFUSED, "", r"image|video|media|base64", RequestRejected,
+        (_refused(r"image|video|media|base64"),), RequestRejected,
         "{provider} refused a picture or a clip.",
         "Send it as PNG, JPEG, WebP or MP4, smaller, or choose a provider that takes it with KIMI_PROVIDER.",
         quotes=True,
     ),
     ErrorRow(
-        _on(413), "", "", RequestRejected,
+        (_on(413),), RequestRejected,
         "The request is too large for {provider} (413).",
         "Send fewer or smaller files, pictures or clips.", quotes=True,
     ),
     ErrorRow(
-        _on(408), "", "", UpstreamBroken,
-        "{provider} gave up waiting for the request (408).", _AGAIN, retry=True,
+        (_on(408),), UpstreamBroken, "{provider} gave up waiting for the request (408).", _AGAIN, retry=True,
     ),
     ErrorRow(
-        _on(409), "", "", UpstreamBroken,
-        "{provider} reports a conflict with another request (409).", _AGAIN, retry=True,
+        (_on(409),), UpstreamBroken, "{provider} reports a conflict with another request (409).", _AGAIN, retry=True,
     ),
     ErrorRow(
-        _on(499), "", "", UpstreamBroken,
-        "{provider} took us for gone (499): something on the way closed the connection.",
+        (_on(499),), UpstreamBroken,
+        "{provider} reports that we closed the connection (499): something on the way did.",
         "Try again; if it stays, look at the proxy between this machine and {host}.",
     ),
     ErrorRow(
-        _on(500, 502, 504, None), r"unexpected_output", "", UpstreamBroken,
+        (_on(500, 502, 504, None, kinds=r"unexpected_output"),), UpstreamBroken,
         "The model at {provider} produced output that could not be read.", _AGAIN, retry=True, quotes=True,
     ),
     ErrorRow(
-        _on(503, 529), "", "", Overloaded,
+        (_on(503, 529),), Overloaded,
         "{provider} has no capacity just now ({status}).", _LATER, retry=True, quotes=True,
     ),
     ErrorRow(
-        _on(500, 502, 504), "", "", UpstreamBroken,
-        "{provider} failed with an error of its own ({status}).", _AGAIN, retry=True, quotes=True,
+        (_on(500, 502, 504), _on(None, kinds=r"server_?error|internal|unexpected|timeout")), UpstreamBroken,
+        _FAILED, _AGAIN, retry=True, quotes=True,
     ),
+    ErrorRow((_on(*range(500, 600)),), UpstreamBroken, _FAILED, _AGAIN, quotes=True),
     ErrorRow(
-        frozenset(range(500, 600)), "", "", UpstreamBroken,
-        "{provider} failed with an error of its own ({status}).", _AGAIN, quotes=True,
-    ),
-    ErrorRow(
-        _on(None), r"server_?error|internal|unexpected|timeout", "", UpstreamBroken,
-        "{provider} failed with an error of its own.", _AGAIN, retry=True, quotes=True,
-    ),
-    ErrorRow(
-        _on(None), r"invalid_request|bad_?request|invalid_|validation", "", RequestRejected,
-        "{provider} refused the request.",
-        "Change what its words name; `kimi-mcp policy` lists the rules that are known.", quotes=True,
-    ),
-    ErrorRow(
-        _on(None), "", "", UpstreamBroken,
-        "{provider} reported an error in place of an answer.", _AGAIN, quotes=True,
-    ),
-    ErrorRow(
-        _on(400, 422), "", "", RequestRejected,
+        (_on(400, 422), _on(None, kinds=r"invalid_request|bad_?request|invalid_|validation")), RequestRejected,
         "{provider} refused the request ({status}).",
         "Change what its words name; `kimi-mcp policy` lists the rules that are known.", quotes=True,
     ),
     ErrorRow(
-        frozenset(range(400, 500)), "", "", RequestRejected,
+        (_on(None),), UpstreamBroken, "{provider} reported an error in place of an answer.", _AGAIN, quotes=True,
+    ),
+    ErrorRow(
+        (_on(*range(400, 500)),), RequestRejected,
         "{provider} refused the request ({status}).",
         "Look at KIMI_BASE_URL ({host}) and KIMI_PROVIDER: this answer is none that an API of this kind gives.",
     ),
     ErrorRow(
-        _ANY, "", "", UpstreamBroken,
+        (_on(),), UpstreamBroken,
         "{provider} answered in a way that can't be read ({status}).",
         "Look at KIMI_BASE_URL ({host}): is it the base URL of an API?",
     ),
 )  # fmt: skip
-"""Every refusal that is known, the telling ones first (HC error-codes; OpenAI's and vLLM's words beside Moonshot's)."""
+"""Every known error response, the most specific first (Moonshot's help center, error codes; OpenAI; vLLM)."""
 
 
-def refusal(
-    told: ProviderError,
-    *,
-    status: int | None,
-    provider: Provider,
-    host: str,
-    key: str | None,
-    wait_s: float | None = None,
+def response_failure(
+    error: ProviderError, endpoint: Endpoint, *, status: int | None, wait_s: float | None = None
 ) -> AttemptFailure:
-    """What a refusal is with us: by its status (None: it came inside a stream) and what its body says."""
-    row = next(row for row in ROWS if row.fits(status, told))
+    """Map an error response (status None: it came inside a stream) to one of our errors."""
+    row = next(row for row in ROWS if any(one.matches(status, error) for one in row.conditions))
     names = {
-        "provider": provider.id,
-        "keys": either((*provider.key_variables, "KIMI_API_KEY")),
-        "host": host,
+        "provider": endpoint.provider.id,
+        "keys": either((*endpoint.provider.key_variables, "KIMI_API_KEY")),
+        "host": endpoint.host,
         "status": "in a stream" if status is None else status,
     }
     message, fix, retry = row.message.format_map(names), row.fix.format_map(names), row.retry
-    if row.quotes and status in QUOTED and (quote := scrub(told.message, key)):
+    if row.quotes and status in QUOTED and (quote := scrub(error.message, endpoint.key)):
         message += f" It says: “{quote}”"
     if retry and wait_s is not None and wait_s >= 1:
         message += f" It asks to wait {wait_s:.0f} s."
         if wait_s > LONGEST_WAIT_S:
             retry = False
             fix = f"Try again after {wait_s:.0f} s: waits of more than {LONGEST_WAIT_S:.0f} s are not sat out. " + fix
-    limit = limit_in(told.message) if row.leaf is RateLimited else None
-    return AttemptFailure(error=row.leaf(message, fix=fix), retry=retry, wait_s=wait_s, limit=limit)
-
-
-def either(names: Iterable[str]) -> str:
-    """Names in a sentence: ``A``, ``A or B``, ``A, B or C``; each once."""
-    *others, last = dict.fromkeys(names)
-    return f"{', '.join(others)} or {last}" if others else last
+    limit = limit_in(error.message) if row.error is RateLimited else None
+    return AttemptFailure(error=row.error(message, fix=fix), retry=retry, wait_s=wait_s, limit=limit)

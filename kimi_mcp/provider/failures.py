@@ -1,41 +1,50 @@
-"""Which of our errors a failure without a status is: deadlines, network, unreadable answers. Pure, no I/O."""
+"""Failures without an HTTP status: deadlines, network, unreadable answers. Pure, no I/O."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from kimi_mcp.core.errors import Internal, KimiError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from kimi_mcp.provider.endpoint import Endpoint
 
 NamedLimit = tuple[Literal["requests", "tokens", "at-once"], int]
-"""What a limit counts (requests a minute, tokens a minute, requests under way), and how many it allows."""
+"""What an account's limit counts (requests a minute, tokens a minute, concurrent requests), and its value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailure:
-    """Why an attempt brought no answer."""
+    """Why an attempt failed."""
 
     error: KimiError
-    """What the caller is told if it stays at that."""
+    """What the caller gets if there is no further attempt."""
     retry: bool = False
     """Whether another attempt makes sense."""
     wait_s: float | None = None
-    """Seconds that the provider asks to wait; None: it asks for nothing."""
+    """Seconds that the provider asks to wait; None: it does not ask."""
     limit: NamedLimit | None = None
-    """The account's limit that the provider names; None: it names none."""
+    """The account's limit that the provider names, if any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long an answer may take. Comments, keep-alives and empty deltas count for nothing in any of them."""
+    """How long an answer may take. Comments, keep-alives and empty deltas extend no deadline."""
 
     first_token_s: float = 120
-    """Seconds of one attempt until its first token, and of an upload until its answer; while media are sent, each piece
-    that is taken begins them anew (KIMI_FIRST_TOKEN_TIMEOUT_S)."""
+    """Seconds until the first token of an attempt, or the response to an upload. Each piece of a body that the provider
+    accepts starts them again (KIMI_FIRST_TOKEN_TIMEOUT_S)."""
     idle_s: float = 60
     """Seconds between two tokens (KIMI_IDLE_TIMEOUT_S)."""
     total_s: float = 1800
     """Seconds of all attempts and the waits between them; waiting for a slot is not counted (KIMI_TOTAL_TIMEOUT_S)."""
+    after_finish_s: float = 5
+    """Seconds to wait for usage and the end of the stream after the finish reason."""
+    models_s: float = 5
+    """Seconds for ``GET /models``."""
+    files_s: float = 20
+    """Seconds for listing or removing files at the provider, and for listing the functions of a formula."""
+    formula_s: float = 60
+    """Seconds for a run of one of the provider's own tools."""
 
 
 Deadline = Literal["first", "idle", "total", "upload", "whole upload"]
@@ -74,34 +83,38 @@ _FAILURES: dict[FailureKind, tuple[type[KimiError], bool, str, str]] = {
     ),
     "ours": (Internal, False, "The request to {provider} failed by a fault of this server.", "Please report it."),
 }  # fmt: skip
-"""Per failure: the leaf, whether another attempt makes sense, what happened, what mends it."""
+"""Per kind: the error, whether another attempt makes sense, the message, the fix."""
 
 
-def failure(kind: FailureKind, *, provider: str, host: str, what: str = "") -> AttemptFailure:
-    """What a failure without a status is with us; ``what``: of a ``large`` one, what was sent."""
+def failure(kind: FailureKind, endpoint: Endpoint, *, what: str = "") -> AttemptFailure:
+    """The failure of that kind; ``what`` names what was too ``large``."""
     leaf, retry, message, fix = _FAILURES[kind]
-    names = {"provider": provider, "host": host, "what": what}
+    names = {"provider": endpoint.provider.id, "host": endpoint.host, "what": what}
     return AttemptFailure(error=leaf(message.format_map(names), fix=fix.format_map(names)), retry=retry)
 
 
-def timed_out(which: Deadline, deadlines: Deadlines, *, provider: str) -> AttemptFailure:
-    """What a deadline that passed is with us; never tried again."""
-    match which:
-        case "first":
-            message = f"{provider} sent no token within {deadlines.first_token_s:g} s; keep-alives do not count."
-            name = "KIMI_FIRST_TOKEN_TIMEOUT_S"
-        case "idle":
-            message = f"{provider} fell silent in the middle of its answer, for {deadlines.idle_s:g} s."
-            name = "KIMI_IDLE_TIMEOUT_S"
-        case "total":
-            message = f"The answer of {provider} was not whole after {deadlines.total_s:g} s, all attempts included."
-            name = "KIMI_TOTAL_TIMEOUT_S"
-        case "upload":
-            message = (
-                f"{provider} took nothing more of the file, or did not answer to it, for {deadlines.first_token_s:g} s."
-            )
-            name = "KIMI_FIRST_TOKEN_TIMEOUT_S"
-        case "whole upload":
-            message = f"The file was not uploaded to {provider} after {deadlines.total_s:g} s."
-            name = "KIMI_TOTAL_TIMEOUT_S"
-    return AttemptFailure(error=UpstreamTimeout(message, fix=f"Raise {name}, try again, or choose another provider."))
+_TIMEOUTS: dict[Deadline, tuple[str, str]] = {
+    "first": (
+        "{provider} sent no token within {first_token_s:g} s; keep-alives do not count.",
+        "KIMI_FIRST_TOKEN_TIMEOUT_S",
+    ),
+    "idle": ("{provider} fell silent in the middle of its answer, for {idle_s:g} s.", "KIMI_IDLE_TIMEOUT_S"),
+    "total": (
+        "The answer of {provider} was not whole after {total_s:g} s, all attempts included.", "KIMI_TOTAL_TIMEOUT_S",
+    ),
+    "upload": (
+        "{provider} took nothing more of the file, or did not answer to it, for {first_token_s:g} s.",
+        "KIMI_FIRST_TOKEN_TIMEOUT_S",
+    ),
+    "whole upload": ("The file was not uploaded to {provider} after {total_s:g} s.", "KIMI_TOTAL_TIMEOUT_S"),
+}  # fmt: skip
+"""Per deadline: the message, and the setting that raises it."""
+
+
+def timed_out(deadline: Deadline, deadlines: Deadlines, endpoint: Endpoint) -> AttemptFailure:
+    """The failure of a deadline that passed; it is never retried."""
+    message, setting = _TIMEOUTS[deadline]
+    message = message.format_map({**asdict(deadlines), "provider": endpoint.provider.id})
+    return AttemptFailure(
+        error=UpstreamTimeout(message, fix=f"Raise {setting}, try again, or choose another provider.")
+    )

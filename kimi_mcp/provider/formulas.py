@@ -1,64 +1,52 @@
-"""The provider's own tools ("Formula"): what a formula holds, and one run of a function of it ("fiber"). Does I/O.
+"""The provider's own tools ("formulas"): list the functions of one, run one of them (a "fiber"). Does I/O.
 
 ``GET /formulas/{uri}/tools`` and ``POST /formulas/{uri}/fibers`` (platform.kimi.ai docs/guide/use-official-tools,
-2026-11-24). What a fiber brings stands in its ``context``: ``output``, or ``encrypted_output``, an envelope that only
-the provider's models can open and that goes back to them as it is.
+2026-11-24). A fiber's result is in its ``context``: ``output``, or ``encrypted_output``, which only the provider's
+models can open and which goes back to them unchanged.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote
 
-from kimi_mcp.provider.attempt import Destination, read_whole
-from kimi_mcp.provider.failures import AttemptFailure, failure
-
-if TYPE_CHECKING:
-    from kimi_mcp.provider.clients import Client, Method
+from kimi_mcp.provider.json_requests import JsonClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fiber:
-    """What one run of a function brought."""
+    """The result of one run of a function."""
 
     succeeded: bool
-    """Whether the provider says so."""
+    """Whether the provider reports success."""
     text: str
-    """The output; of a run that failed, the provider's words for it."""
+    """The output; of a failed run, the provider's error."""
     sealed: bool = False
-    """Whether the text is an envelope that only the provider's models can open."""
+    """Whether the text is encrypted for the provider's models."""
 
 
-async def functions(
-    client: Client, uri: str, *, to: Destination, wall: Callable[[], float]
-) -> tuple[Mapping[str, Any], ...] | AttemptFailure:
-    """The functions that a formula holds, as they stand under ``tools[].function``."""
-    told = await _told(client, "GET", f"formulas/{_quoted(uri)}/tools", to, wall)
-    if isinstance(told, AttemptFailure):
-        return told
-    rows = told.get("tools")
+async def list_functions(client: JsonClient, uri: str) -> tuple[Mapping[str, Any], ...]:
+    """The functions of a formula, as they go under ``tools[].function``."""
+    rows = (await client.request("GET", f"formulas/{quote(uri, safe='/:')}/tools")).get("tools")
     tools = cast(list[Any], rows) if isinstance(rows, list) else []
     listed: list[Any] = [cast(dict[str, Any], row).get("function") for row in tools if isinstance(row, dict)]
     return tuple(cast(dict[str, Any], one) for one in listed if isinstance(one, dict))
 
 
-async def fiber(
-    client: Client, uri: str, name: str, arguments: str, *, to: Destination, wall: Callable[[], float]
-) -> Fiber | AttemptFailure:
+async def run_function(client: JsonClient, uri: str, name: str, arguments: str) -> Fiber:
     """Run a function; ``arguments`` is JSON text. One attempt: a run may be billed."""
     body = json.dumps({"name": name, "arguments": arguments}).encode()
-    told = await _told(client, "POST", f"formulas/{_quoted(uri)}/fibers", to, wall, body)
-    return told if isinstance(told, AttemptFailure) else _read(told)
+    return _read(await client.request("POST", f"formulas/{quote(uri, safe='/:')}/fibers", body))
 
 
-def _read(told: dict[str, Any]) -> Fiber:
-    found = told.get("context")
+def _read(fiber: dict[str, Any]) -> Fiber:
+    found = fiber.get("context")
     context = cast(dict[str, Any], found) if isinstance(found, dict) else {}
-    if told.get("status") != "succeeded":
-        return Fiber(succeeded=False, text=_words(told.get("error") or context.get("error") or ""))
+    if fiber.get("status") != "succeeded":
+        return Fiber(succeeded=False, text=_words(fiber.get("error") or context.get("error") or ""))
     output = context.get("output")
     if output is not None and output != "":
         return Fiber(succeeded=True, text=_words(output))
@@ -68,28 +56,3 @@ def _read(told: dict[str, Any]) -> Fiber:
 
 def _words(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _quoted(uri: str) -> str:
-    return quote(uri, safe="/:")
-
-
-async def _told(
-    client: Client,
-    method: Method,
-    path: str,
-    to: Destination,
-    wall: Callable[[], float],
-    body: bytes | None = None,
-) -> dict[str, Any] | AttemptFailure:
-    """The JSON object that the provider answers with."""
-    found = await read_whole(client, path, to=to, wall=wall, method=method, content=body)
-    if isinstance(found, AttemptFailure):
-        return found
-    try:
-        told: Any = json.loads(found)
-    except (ValueError, RecursionError):
-        told = None
-    if isinstance(told, dict):
-        return cast(dict[str, Any], told)
-    return failure("json", provider=to.provider.id, host=to.host)

@@ -1,7 +1,7 @@
-"""When to ask again, and after how long: back-off, Retry-After, the budget of retries. Pure, no I/O.
+"""When to retry, and after how long: back-off, Retry-After, the retry budget. Pure, no I/O.
 
-Rules: only before the first token, at most ``MOST_ATTEMPTS`` requests a call, full jitter, a provider's own word
-honoured up to ``LONGEST_WAIT_S``, and in a long outage hardly more requests than calls.
+Only before the first token, at most ``MOST_ATTEMPTS`` requests per call, full jitter, a provider's Retry-After honoured
+up to ``LONGEST_WAIT_S``, and in a long outage hardly more requests than calls.
 """
 
 from __future__ import annotations
@@ -12,25 +12,20 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
 MOST_ATTEMPTS = 5
-"""Requests that one call may send. Full jitter adds up to at most 7.5 s of waiting between five."""
+"""Requests that one call may send: at most 7.5 s of waiting between five."""
 
 BASE_S = 0.5
-"""Longest wait before the second attempt, in seconds; doubles with each further one."""
+"""Longest wait before the second attempt, in seconds; it doubles with each further one."""
 
 CAP_S = 8.0
 """Longest wait of our own choosing, in seconds."""
 
 LONGEST_WAIT_S = 120.0
-"""Longest wait that a provider may ask for, in seconds; who asks for more gets no further attempt."""
+"""Longest wait that a provider may ask for, in seconds; beyond it there is no further attempt."""
 
-BUDGET_SHARE = 0.1
-"""Retries per call that the budget grants."""
-
-BUDGET_FLOOR = 10
-"""Retries that are always granted within the window."""
-
-BUDGET_WINDOW_S = 60.0
-"""What "recent" means, in seconds."""
+_BUDGET_SHARE = 0.1
+_BUDGET_FLOOR = 10
+_BUDGET_WINDOW_S = 60.0
 
 _NUMBER = re.compile(r"\d{1,400}(\.\d{0,20})?")
 _EPOCH_S = 1_000_000_000
@@ -38,23 +33,23 @@ _EPOCH_MS = 1_000_000_000_000
 
 
 def backoff(attempt: int, draw: Callable[[], float]) -> float:
-    """Seconds to wait after that many attempts: anything between nothing and a bound that doubles (full jitter)."""
+    """Seconds to wait after that many attempts: a random share of a bound that doubles (full jitter)."""
     return draw() * min(CAP_S, BASE_S * 2 ** (attempt - 1))
 
 
-def asked_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that a provider asks to wait; None where it asks for nothing, or for nothing that can be read.
+def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that a provider asks to wait, if it does.
 
-    ``headers`` have lower-case names, ``now`` is the wall clock. ``retry-after-ms`` goes before ``retry-after``
-    (seconds or an HTTP date), and both before ``x-ratelimit-reset`` (seconds, or a time since 1970 in seconds or
-    milliseconds), which counts only where it is near.
+    ``headers`` have lower-case names, ``now`` is the wall clock. ``retry-after-ms`` precedes ``retry-after`` (seconds
+    or an HTTP date), and that ``x-ratelimit-reset`` (seconds, or a time since 1970 in seconds or milliseconds), which
+    counts only if it is near.
     """
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
-    said = headers.get("retry-after")
-    if (seconds := _number(said)) is not None:
+    retry_after = headers.get("retry-after", "")
+    if (seconds := _number(retry_after)) is not None:
         return seconds
-    if said is not None and (date := _date(said)) is not None:
+    if (date := _date(retry_after)) is not None:
         return max(0.0, date - now)
     reset = _number(headers.get("x-ratelimit-reset"))
     if reset is None:
@@ -76,10 +71,9 @@ def _date(text: str) -> float | None:
 
 
 class RetryBudget:
-    """How many retries are left for one provider: a tenth of the recent calls, never under ten a minute.
+    """Limits one provider's retries to a tenth of the calls of the last minute, but grants ten in any case.
 
-    A call in trouble costs up to four retries; while everything fails, that would be five requests a call. The budget
-    keeps it at 1.1.
+    While everything fails, a call would cost five requests; this keeps it at 1.1.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -88,20 +82,20 @@ class RetryBudget:
         self._retries: deque[float] = deque()
 
     def call(self) -> None:
-        """A call begins."""
+        """Count a call that begins."""
         self._forget()
         self._calls.append(self._clock())
 
     def take(self) -> bool:
-        """Whether one more retry is granted; it then counts as taken."""
+        """Whether one more retry is granted; it is then counted."""
         self._forget()
-        if len(self._retries) >= max(BUDGET_FLOOR, int(len(self._calls) * BUDGET_SHARE)):
+        if len(self._retries) >= max(_BUDGET_FLOOR, int(len(self._calls) * _BUDGET_SHARE)):
             return False
         self._retries.append(self._clock())
         return True
 
     def _forget(self) -> None:
-        before = self._clock() - BUDGET_WINDOW_S
+        before = self._clock() - _BUDGET_WINDOW_S
         for times in (self._calls, self._retries):
             while times and times[0] <= before:
                 times.popleft()

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import Kimi, chats, served
 
@@ -92,7 +93,7 @@ async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator) -> Non
 async def test_a_finish_that_came_is_not_spoilt_by_a_connection_that_stays_open(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.provider.attempt.AFTER_FINISH_S", 0.2)
+    monkeypatch.setitem(Deadlines.__init__.__kwdefaults__ or {}, "after_finish_s", 0.2)
     sim.play({"content": "It is 391.", "no_done": True, "stall_at": 100_000, "framing": "close"})
     async with served(sim) as kimi:
         with anyio.fail_after(5):

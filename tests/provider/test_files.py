@@ -191,12 +191,10 @@ async def test_a_list_beyond_any_reason_is_cut_off(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("act", ["list", "remove"])
-async def test_a_provider_that_never_answers_is_waited_for_only_so_long(
-    sim: Simulator, act: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kimi_mcp.provider.calls.FILES_WITHIN_S", 0.1)
-    up, to = upstream(), endpoint(sim.base_url)
-    identity = await up.upload(to, upload())
+async def test_a_provider_that_never_answers_is_waited_for_only_so_long(sim: Simulator, act: str) -> None:
+    to = endpoint(sim.base_url)
+    identity = await upstream().upload(to, upload())
+    up = upstream(deadlines=Deadlines(files_s=1))
     sim.play({"match": {"path": f"/v1/files/{identity}" if act == "remove" else "/v1/files"}, "gate": "never"})
     error = await refused(_act(up, to, act, identity))
     assert error.code == "upstream_unreachable"

@@ -10,10 +10,10 @@ from urllib.parse import quote
 import anyio
 import pytest
 
-from kimi_mcp.catalogue import load
 from kimi_mcp.core.errors import KimiError, NotConfigured
+from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.error_bodies import ProviderError, read_error, scrub
-from kimi_mcp.provider.error_mapping import refusal
+from kimi_mcp.provider.error_mapping import response_failure
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
 from tests.provider.loopback import response, saying
@@ -137,8 +137,8 @@ DOCUMENTED: list[tuple[int | None, str, str, str, str]] = [
 def test_every_documented_error_has_its_code_and_names_its_mend(
     status: int | None, kind: str, message: str, code: str, mend: str
 ) -> None:
-    told = ProviderError(kind=kind.lower(), message=message)
-    fault = refusal(told, status=status, provider=load().providers["moonshot"], host="api.moonshot.ai", key=KEY)
+    error = ProviderError(kind=kind.lower(), message=message)
+    fault = response_failure(error, endpoint("https://api.moonshot.ai/v1"), status=status)
     assert fault.error.code == code
     assert mend in fault.error.fix
     assert "{" not in fault.error.message + fault.error.fix
@@ -146,7 +146,8 @@ def test_every_documented_error_has_its_code_and_names_its_mend(
 
 
 def test_a_provider_without_a_key_variable_of_its_own_is_told_of_the_common_one() -> None:
-    fault = refusal(ProviderError(), status=401, provider=load().providers["vllm"], host="localhost:8000", key=None)
+    self_hosted = endpoint("http://localhost:8000/v1", key=None, provider="vllm")
+    fault = response_failure(ProviderError(), self_hosted, status=401)
     assert "KIMI_API_KEY" in fault.error.fix
     assert "localhost:8000" in fault.error.fix
 
@@ -334,18 +335,10 @@ async def test_a_plain_text_port_behind_https_is_unreachable_or_broken(sim: Simu
     assert asked.error.__context__ is None
 
 
-async def test_a_fault_of_a_sink_is_ours_and_keeps_its_words_to_itself(sim: Simulator) -> None:
-    class Broken:
-        finished = False
-
+async def test_a_fault_of_an_accumulator_is_ours_and_keeps_its_words_to_itself(sim: Simulator) -> None:
+    class Broken(StreamAccumulator):
         def feed(self, payload: bytes) -> bool:
             raise RuntimeError(f"secret {KEY}")
-
-        def settle(self) -> None:
-            pass
-
-        def reset(self) -> None:
-            pass
 
     sim.play(SHORT)
     with pytest.raises(KimiError) as caught:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from kimi_mcp.provider import MOST_ATTEMPTS, Deadlines
-from kimi_mcp.provider.retry import RetryBudget, asked_wait, backoff
+from kimi_mcp.provider.retry import RetryBudget, backoff, requested_wait
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import SHORT, Clock, ask, upstream
 from tests.provider.loopback import response, saying
@@ -157,10 +157,10 @@ async def test_who_asks_for_more_than_two_minutes_is_not_asked_again(sim: Simula
 
 def test_a_reset_near_now_counts_in_seconds_and_milliseconds_since_1970() -> None:
     now = 1_790_000_000.0
-    assert asked_wait({"x-ratelimit-reset": "1790000030"}, now) == 30
-    assert asked_wait({"x-ratelimit-reset": "1790000030000"}, now) == 30
-    assert asked_wait({"x-ratelimit-reset": "1790009999"}, now) is None
-    assert asked_wait({"x-ratelimit-reset": "1789999999"}, now) is None
+    assert requested_wait({"x-ratelimit-reset": "1790000030"}, now) == 30
+    assert requested_wait({"x-ratelimit-reset": "1790000030000"}, now) == 30
+    assert requested_wait({"x-ratelimit-reset": "1790009999"}, now) is None
+    assert requested_wait({"x-ratelimit-reset": "1789999999"}, now) is None
 
 
 def test_waits_are_drawn_between_nothing_and_a_bound_that_doubles_up_to_eight_seconds() -> None:

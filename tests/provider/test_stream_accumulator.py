@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.types import Completion, ToolCall, Usage
-from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.events import BadEvent, ErrorEvent
+from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
 
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 

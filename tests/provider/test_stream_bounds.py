@@ -9,8 +9,7 @@ import pytest
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.types import Completion, Usage
-from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.events import BadEvent
+from kimi_mcp.provider.decoding import BadEvent, StreamAccumulator
 
 
 def chunk(delta: Any, finish: str | None = None, **more: Any) -> bytes:

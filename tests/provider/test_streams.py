@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from kimi_mcp.core import bounds
-from kimi_mcp.provider import attempt
+from kimi_mcp.provider import Deadlines
 from kimi_mcp.provider.sse import Payloads
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import SHORT, Asked, ask, close_all, connections, upstream
@@ -170,14 +170,11 @@ async def test_nothing_after_the_finish_reason_can_spoil_an_answer(end: str, aft
     assert asked.sent == 1
 
 
-async def test_a_finished_answer_whose_stream_stays_open_is_whole_after_a_while(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(attempt, "AFTER_FINISH_S", 0.2)
+async def test_a_finished_answer_whose_stream_stays_open_is_whole_after_a_while() -> None:
     text = response(TRANSCRIPT.removesuffix(b"data: [DONE]\n\n")).replace(b"content-length: ", b"content-length: 9")
     async with saying(text, hold=True) as server:
-        with anyio.fail_after(3):
-            asked = await ask(upstream(), server.base_url)
+        with anyio.fail_after(60):
+            asked = await ask(upstream(deadlines=Deadlines(after_finish_s=0.2)), server.base_url)
     assert asked.error is None
     assert (asked.accumulator.answer, asked.accumulator.finished) == ("é", True)
 

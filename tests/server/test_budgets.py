@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from kimi_mcp import catalogue
+from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.keeping import opened
 from tests.server.asking import HELD, Result, chats, served, until
@@ -143,7 +144,7 @@ async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, limit: str, looked_at_every_s: float
 ) -> None:
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", looked_at_every_s)
-    monkeypatch.setattr("kimi_mcp.provider.attempt.AFTER_FINISH_S", 0.5)
+    monkeypatch.setitem(Deadlines.__init__.__kwdefaults__ or {}, "after_finish_s", 0.5)
     sim.play({"content": "word " * 1_000, "event_tokens": 5_000, "gate": "end of stream", "gate_at": 3})
     async with served(sim, **{limit: "0.001"}) as kimi:
         result = await kimi.instant()

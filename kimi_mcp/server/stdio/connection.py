@@ -1,27 +1,26 @@
 """The stdio transport: feeds the SDK's server from stdin, answers on stdout, ends cleanly. I/O, signals, exit.
 
 The SDK's own transport has no bound on a line, gives malformed input no reply, lets a second request overwrite
-one with the same id, hangs on SIGINT and dies of SIGTERM without clean-up; hence this one. What a line may be is
-in ``framing.py``, the two ends of the wire are in ``descriptors.py``.
+one with the same id, hangs on SIGINT and dies of SIGTERM without clean-up; hence this one. ``framing.py`` says what a
+line may be, ``descriptors.py`` reads and writes.
 
-The end, whatever brings it (EOF on stdin, SIGINT, SIGTERM, a peer that is gone)
--------------------------------------------------------------------------------
-1. EOF only: requests being worked on get ``TransportLimits.grace_s`` to finish: a one-shot pipe gets its quick answers.
-2. ``on_shutdown`` is awaited, for at most half of ``TransportLimits.cleanup_s``.
-3. The server is told: the SDK cancels its handlers, the lifespan cleans up; past ``cleanup_s`` it is cancelled.
-4. What is still to be written is written. If anything hangs, a watchdog leaves at ``TransportLimits.last_resort_s``.
+How a connection ends (EOF on stdin, SIGINT, SIGTERM, a peer that is gone)
+--------------------------------------------------------------------------
+1. EOF only: open requests get ``TransportLimits.grace_s`` to finish, so a one-shot pipe gets its quick answers.
+2. The server's input is closed: the SDK cancels its handlers, the lifespan cleans up; after ``cleanup_s`` all of it is
+   cancelled.
+3. What remains to be written is written. If anything hangs, a watchdog ends the process after ``last_resort_s``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -42,44 +41,33 @@ from mcp_types import (
 )
 
 from kimi_mcp.core import json_logs
-from kimi_mcp.server.stdio.descriptors import StdinReader, StdoutWriter, claim
+from kimi_mcp.server.stdio.descriptors import claim, read_chunk, write_all
 from kimi_mcp.server.stdio.framing import Framer, ReceivedLine, RejectedLine, TransportLimits, encode
-
-__all__ = ["TransportLimits", "leave", "serve_stdio"]
 
 _log = logging.getLogger(__name__)
 
-_DEFAULTS = TransportLimits()
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LAST_WORDS_S = 0.2
-"""Seconds for what is still to be written once the server has ended."""
+_LAST_WRITES_S = 0.2
+"""Seconds for what remains to be written once the server has ended."""
 
 
-async def serve_stdio(
-    server: Server[Any],
-    *,
-    limits: TransportLimits = _DEFAULTS,
-    on_shutdown: Callable[[], Awaitable[None]] | None = None,
-) -> None:
+async def serve_stdio(server: Server[Any], limits: TransportLimits | None = None) -> None:
     """Serve one client on stdin and stdout, in both protocol eras, until either side ends it.
 
-    Claims descriptors 0 and 1 for good, and SIGINT and SIGTERM; call :func:`leave` when it returns.
-    ``on_shutdown`` runs once as the end begins, while handlers and the lifespan are still alive.
+    Claims descriptors 0 and 1 for good, and SIGINT and SIGTERM; call :func:`leave` when it returns or raises.
     Raises what ``server.run`` raised, if it failed.
     """
     source, sink = claim()
-    with contextlib.suppress(RuntimeError):
-        asyncio.get_running_loop().set_exception_handler(json_logs.loop_exception)
-    await _Connection(server, StdinReader(source), StdoutWriter(sink), limits, on_shutdown).run()
+    asyncio.get_running_loop().set_exception_handler(json_logs.loop_exception)
+    await _Connection(server, source, sink, limits or TransportLimits()).run()
 
 
 def leave(status: int = 0) -> NoReturn:
-    """Leave the process now: flushes the logs, runs no exit handlers, waits for no thread."""
+    """End the process now: flushes the logs, runs no exit handlers, waits for no thread."""
     for handler in logging.getLogger().handlers:
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             handler.flush()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             stream.flush()
     os._exit(status)
 
@@ -87,193 +75,140 @@ def leave(status: int = 0) -> NoReturn:
 class _Connection:
     """One client, from the first byte to the last."""
 
-    def __init__(
-        self,
-        server: Server[Any],
-        source: StdinReader,
-        sink: StdoutWriter,
-        limits: TransportLimits,
-        on_shutdown: Callable[[], Awaitable[None]] | None,
-    ) -> None:
+    def __init__(self, server: Server[Any], source: int | None, sink: int | None, limits: TransportLimits) -> None:
         self._server = server
-        self._source = source
-        self._sink = sink
+        self._source, self._sink = source, sink
         self._limits = limits
-        self._on_shutdown = on_shutdown
-        self._in_flight: set[RequestId] = set()
-        self._settled = anyio.Event()
+        self._open_requests: set[RequestId] = set()
+        self._request_closed = anyio.Event()
         self._ending = anyio.Event()
-        self._served = anyio.Event()
-        self._written = anyio.Event()
+        self._server_ended = anyio.Event()
+        self._all_written = anyio.Event()
         self._reading = anyio.CancelScope()
-        self._serving = anyio.CancelScope()
-        self._watchdog: threading.Timer | None = None
+        self._watchdog = threading.Timer(limits.last_resort_s, _leave_hanging)
+        self._watchdog.daemon = True
         self._failure: Exception | None = None
         self._to_server, self._from_peer = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._to_peer, self._from_server = anyio.create_memory_object_stream[SessionMessage](0)
 
     async def run(self) -> None:
         """Serve until the end, then end."""
-        refusals = self._to_peer.clone()
-        try:
+        self._watch_signals()
+        rejections = self._to_peer.clone()
+        with self._to_server, self._from_peer, self._to_peer, self._from_server, rejections:
             async with anyio.create_task_group() as tasks:
-                await tasks.start(self._watch_signals)
                 tasks.start_soon(self._write)
                 tasks.start_soon(self._serve)
-                tasks.start_soon(self._read, refusals)
+                tasks.start_soon(self._read, rejections)
                 await self._ending.wait()
                 await self._end()
                 tasks.cancel_scope.cancel()
-        finally:
-            for stream in (self._to_server, self._from_peer, self._to_peer, self._from_server, refusals):
-                stream.close()
-            self._source.close()
-            self._sink.close()
-            if self._watchdog is not None:
-                self._watchdog.cancel()
+        self._watchdog.cancel()
         if self._failure is not None:
             raise self._failure
 
     async def _serve(self) -> None:
-        with self._serving:
-            try:
-                options = self._server.create_initialization_options()
-                await self._server.run(self._from_peer, self._to_peer, options)
-            except Exception as failure:  # noqa: BLE001 - raised again once the wire is closed
-                self._failure = failure
-        self._served.set()
+        try:
+            options = self._server.create_initialization_options()
+            await self._server.run(self._from_peer, self._to_peer, options)
+        except Exception as failure:  # noqa: BLE001 - raised again once everything is written
+            self._failure = failure
+        self._server_ended.set()
         self._ending.set()
 
-    # ------------------------------------------------------------------------------------ reading
-
-    async def _read(self, refusals: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
+    async def _read(self, rejections: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
         framer = Framer(self._limits)
-        mended = 0
-        with self._reading:
-            async with self._to_server, refusals:
-                try:
-                    while chunk := await self._source.chunk():
-                        for received in framer.feed(chunk):
-                            await self._take(received, refusals)
-                        if framer.mended > mended:
-                            mended = framer.mended
-                            _log.warning("broken text in a message was replaced by U+FFFD")
-                    for received in framer.end():
-                        await self._take(received, refusals)
-                    self._arm_watchdog()
-                    with anyio.move_on_after(self._limits.grace_s):
-                        while self._in_flight:
-                            self._settled = anyio.Event()
-                            await self._settled.wait()
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    pass  # the server has ended
+        # A stream that is broken or closed: the server has ended.
+        with self._reading, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with self._to_server, rejections:
+                while chunk := await read_chunk(self._source):
+                    for received in framer.feed(chunk):
+                        await self._pass_on(received, rejections)
+                for received in framer.end():
+                    await self._pass_on(received, rejections)
+                self._start_watchdog()
+                with anyio.move_on_after(self._limits.grace_s):
+                    while self._open_requests:
+                        self._request_closed = anyio.Event()
+                        await self._request_closed.wait()
                 self._ending.set()
-                await anyio.sleep_forever()  # the streams close when the end says so
+                await anyio.sleep_forever()  # ``_end`` closes the streams
 
-    async def _take(self, received: ReceivedLine, refusals: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
+    async def _pass_on(self, received: ReceivedLine, rejections: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
+        metadata = None
         if isinstance(received, JSONRPCRequest):
             key = coerce_request_id(received.id)
-            if key in self._in_flight:
+            if key in self._open_requests:
                 wrong = "invalid request: a request with this id is still being worked on"
                 received = RejectedLine(id=received.id, code=INVALID_REQUEST, message=wrong)
             else:
-                self._in_flight.add(key)
+                self._open_requests.add(key)
 
                 async def unanswered() -> None:
-                    self._settle(key)
+                    self._close_request(key)
 
                 metadata = ServerMessageMetadata(on_request_unanswered=unanswered)
-                await self._to_server.send(SessionMessage(received, metadata))
-                return
         if isinstance(received, RejectedLine):
             _log.warning("refused a message: %s", received.message, extra={"code": received.code})
-            # Answered with its id, as JSON-RPC asks, but without settling the request being worked on.
-            await refusals.send(_Rejected(received.reply()))
-            return
-        await self._to_server.send(SessionMessage(received))
+            # Answered with its id, as JSON-RPC asks, but the open request of that id stays open.
+            await rejections.send(_Rejection(received.reply()))
+        else:
+            await self._to_server.send(SessionMessage(received, metadata))
 
-    def _settle(self, key: RequestId) -> None:
-        self._in_flight.discard(key)
-        self._settled.set()
-
-    # ------------------------------------------------------------------------------------ writing
+    def _close_request(self, key: RequestId) -> None:
+        self._open_requests.discard(key)
+        self._request_closed.set()
 
     async def _write(self) -> None:
-        gone = False
+        peer_is_gone = False
         async for item in self._from_server:
             message = item.message
             answered = message.id if isinstance(message, JSONRPCResponse | JSONRPCError) else None
-            if answered is not None and not isinstance(item, _Rejected):
-                self._settle(coerce_request_id(answered))
-            if gone:
-                continue  # taken all the same, so that nobody waits to say what nobody hears
+            if answered is not None and not isinstance(item, _Rejection):
+                self._close_request(coerce_request_id(answered))
+            if peer_is_gone:
+                continue  # received all the same, so that no sender waits
             try:
-                line = encode(_without_foreign_text(message))
+                line = encode(_without_exception_text(message))
             except Exception as failure:  # noqa: BLE001 - one message is lost, not the connection
                 _log.error("a message could not be written as JSON", exc_info=failure)
                 continue
             try:
-                await self._sink.write(line)
+                await write_all(self._sink, line)
             except OSError:
-                gone = True
+                peer_is_gone = True
                 self._ending.set()
-        self._written.set()
+        self._all_written.set()
 
-    # ------------------------------------------------------------------------------------ ending
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
 
-    async def _watch_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        try:
-            with anyio.open_signal_receiver(*_SIGNALS) as received:
-                task_status.started()
-                async for _ in received:
-                    self._ending.set()
-        except NotImplementedError:  # Windows
-            loop = asyncio.get_running_loop()
-
-            def end(number: int, frame: FrameType | None) -> None:
+        def end(number: int, frame: FrameType | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process is ending already
                 loop.call_soon_threadsafe(self._ending.set)
 
-            for number in _SIGNALS:
-                signal.signal(number, end)
-            task_status.started()
-        except (RuntimeError, ValueError):  # not the main thread: signals are somebody else's
-            task_status.started()
-        finally:
-            if self._ending.is_set():
-                with contextlib.suppress(ValueError):
-                    for number in _SIGNALS:
-                        signal.signal(number, signal.SIG_IGN)  # the process is leaving already
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
 
-    def _arm_watchdog(self) -> None:
-        if self._watchdog is None:
-            self._watchdog = threading.Timer(self._limits.last_resort_s, _leave_hanging)
-            self._watchdog.daemon = True
+    def _start_watchdog(self) -> None:
+        if not self._watchdog.is_alive():
             self._watchdog.start()
 
     async def _end(self) -> None:
-        self._arm_watchdog()
-        with anyio.move_on_after(self._limits.cleanup_s):
-            if self._on_shutdown is not None:
-                with anyio.move_on_after(self._limits.cleanup_s / 2):
-                    try:
-                        await self._on_shutdown()
-                    except Exception as failure:  # noqa: BLE001 - the end goes on
-                        _log.error("on_shutdown failed", exc_info=failure)
-            self._reading.cancel()
-            await self._served.wait()
+        self._start_watchdog()
         self._reading.cancel()
-        self._serving.cancel()
-        await self._served.wait()
-        with anyio.move_on_after(_LAST_WORDS_S):
-            await self._written.wait()
+        with anyio.move_on_after(self._limits.cleanup_s):
+            await self._server_ended.wait()
+        with anyio.move_on_after(_LAST_WRITES_S):
+            await self._all_written.wait()
 
 
-class _Rejected(SessionMessage):
-    """An answer of the transport's own, which settles no request."""
+class _Rejection(SessionMessage):
+    """An answer of the transport's own, which closes no request."""
 
 
-def _without_foreign_text(message: JSONRPCMessage) -> JSONRPCMessage:
-    """The message, unless it is the SDK's code 0, which carries a handler's exception text (handshake era)."""
+def _without_exception_text(message: JSONRPCMessage) -> JSONRPCMessage:
+    """The message, unless it has the SDK's code 0, which carries the text of a handler's exception (handshake era)."""
     if isinstance(message, JSONRPCError) and message.error.code == 0:
         error = ErrorData(code=INTERNAL_ERROR, message="internal error; the log on stderr says where")
         return JSONRPCError(jsonrpc="2.0", id=message.id, error=error)

@@ -1,21 +1,20 @@
-"""Bytes in, JSON-RPC messages and refusals out; messages in, lines out. Pure, no I/O.
+"""Bytes in, JSON-RPC messages and rejections out; messages in, lines out. No I/O but the log.
 
 What a line may be
 ------------------
 * One JSON object of JSON-RPC 2.0: a request, a notification, a response or an error. Empty lines are skipped.
-* Not JSON at all (NaN and Infinity included) is answered with -32700 and id null. Invalid UTF-8 and lone
-  surrogates are no reason to lose a call (a host that cuts a string in the middle of an emoji sends them): each is
-  replaced by U+FFFD, up to lines of 8 MiB.
-* Everything else that is wrong is answered with -32600 and, where it can be told, the request's id: too long, too
+* Not JSON at all (NaN and Infinity included): answered with -32700 and id null. Invalid UTF-8 and lone surrogates
+  (a host that cuts a string in the middle of an emoji sends them) are replaced by U+FFFD, in lines of up to 8 MiB.
+* Everything else that is wrong: answered with -32600 and, where it is known, the request's id. That is too long, too
   deep, too many values, a batch, no ``jsonrpc``, an ill-typed id, method, params or result.
-* A line beyond the limit is skipped, not kept: of it only the head and the tail are looked at for its id (the
-  Python SDK writes the id first, the TypeScript SDK last).
+* A line beyond the limit is skipped, not kept: only its head and its tail are searched for its id (the Python SDK
+  writes the id first, the TypeScript SDK last).
 """
 
 from __future__ import annotations
 
 import json
-import math
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,12 +34,14 @@ from mcp_types import (
     RequestId,
 )
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, from_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportLimits:
-    """What the transport takes from a peer, and how long its ending may last."""
+    """Limits of one line, and of the time that the end of a connection takes."""
 
     max_message_bytes: int = 48 * 1024 * 1024
     """Bytes of one line. Leaves room for media inlined as a data URI (36 MiB before base64)."""
@@ -51,23 +52,23 @@ class TransportLimits:
     max_id_chars: int = 1_000
     """Characters of a request's id; ids are kept and echoed."""
     grace_s: float = 0.3
-    """Seconds that requests which are being worked on get to finish once stdin has closed."""
+    """Seconds that open requests get to finish once stdin has closed."""
     cleanup_s: float = 0.8
-    """Seconds for ``on_shutdown``, the handlers' cancellation and the lifespan's clean-up together."""
+    """Seconds for the handlers' cancellation and the lifespan's clean-up together."""
     last_resort_s: float = 1.3
-    """Seconds from the first sign of the end until the process leaves, whatever still hangs."""
+    """Seconds from the beginning of the end until the process leaves, whatever still hangs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedLine:
-    """A line that never reaches the server, and what its sender is told."""
+    """A line that never reaches the server, and the error that its sender gets."""
 
     id: RequestId | None
-    """The request's id where it could be told."""
+    """The request's id where it is known."""
     code: int
     """-32700 for what is not JSON, else -32600."""
     message: str
-    """What is wrong with it; carries nothing of the line itself."""
+    """What is wrong with it; quotes nothing of the line itself."""
 
     def reply(self) -> JSONRPCError:
         """The answer for the wire."""
@@ -75,7 +76,7 @@ class RejectedLine:
 
 
 ReceivedLine = JSONRPCMessage | RejectedLine
-"""What comes out of a line."""
+"""What a line becomes."""
 
 _ENDS: Final = 4096
 """Bytes at either end of a skipped line that are searched for its id."""
@@ -90,24 +91,17 @@ _TAIL_ID: Final = re.compile(
 # optional: nothing is ever tried twice, so the search is linear on any input.
 _STRUCTURE: Final = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)|[^"\[\]{},]++)*+([\[\]{},]*+)', re.DOTALL)
 _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-# Surrogate escapes after an even number of backslashes: pairs, and in group 2 the lone ones.
-_ESCAPE: Final = re.compile(
-    rb"(?<!\\)((?:\\\\)*+)(?:(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})+"
-    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2}))"
-)
-_MENDABLE: Final = 8 * 1024 * 1024
-"""Bytes of a line beyond which broken text is refused instead of mended: mending is slow."""
+_REPAIRABLE_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of a line up to which broken text is replaced: that is slow."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LINE_BREAKS: Final = tuple((char.encode(), f"\\u{ord(char):04x}".encode()) for char in "\u2028\u2029\u0085")
 """Line ends for some readers (Node's readline, Python's splitlines): always written as escapes."""
 
 
 class Framer:
-    """Cuts a byte stream into lines, turns each into a message or a refusal, holds at most one line."""
+    """Splits a byte stream into lines and turns each into a message or a rejection; holds at most one line."""
 
     def __init__(self, limits: TransportLimits) -> None:
-        self.mended = 0
-        """Messages so far in which broken text was replaced."""
         self._limits = limits
         self._pending = bytearray()
         self._head: bytes | None = None  # set while a line is being skipped
@@ -162,10 +156,10 @@ class Framer:
             value = from_json(line, allow_inf_nan=False)
         except ValueError:
             try:
-                value = from_json(_mended_text(line) if len(line) <= _MENDABLE else b"", allow_inf_nan=False)
+                value = _repaired(line)
             except ValueError:
                 return RejectedLine(id=None, code=PARSE_ERROR, message="parse error: the line is not valid JSON")
-            self.mended += 1
+            _log.warning("broken text in a message was replaced by U+FFFD")
         return self._classify(value)
 
     def _classify(self, value: Any) -> ReceivedLine:
@@ -257,10 +251,16 @@ def _scalar(text: bytes) -> object:
         return None
 
 
-def _mended_text(line: bytes | bytearray) -> bytes:
-    """The line without a byte order mark, and U+FFFD for invalid UTF-8 and lone surrogate escapes."""
-    text = line.decode("utf-8", "replace").removeprefix("\ufeff").encode()
-    return _ESCAPE.sub(lambda escape: escape[1] + b"\\ufffd" if escape[2] else escape[0], text)
+def _repaired(line: bytes | bytearray) -> Any:
+    """The JSON value of a line without a byte order mark, with U+FFFD for invalid UTF-8 and for lone surrogates."""
+    if len(line) > _REPAIRABLE_BYTES:
+        raise ValueError("too long to be repaired")
+    value = json.loads(line.decode("utf-8", "replace").removeprefix("\ufeff"))
+    return from_json(_without_surrogates(value), allow_inf_nan=False)
+
+
+def _without_surrogates(value: Any) -> str:
+    return _SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
 
 
 def encode(message: JSONRPCMessage) -> bytes:
@@ -271,32 +271,20 @@ def encode(message: JSONRPCMessage) -> bytes:
     try:
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
     except (PydanticSerializationError, ValueError, RecursionError):
-        line = _encode_mended(message)
+        line = _encode_repaired(message)
     for char, escape in _LINE_BREAKS:
         if char in line:
             line = line.replace(char, escape)
     return line + b"\n"
 
 
-def _encode_mended(message: JSONRPCMessage) -> bytes:
+def _encode_repaired(message: JSONRPCMessage) -> bytes:
     try:
-        plain = message.model_dump(by_alias=True, exclude_unset=True)
-        text = json.dumps(_finite(plain), ensure_ascii=False, allow_nan=False)
+        value = from_json(_without_surrogates(message.model_dump(by_alias=True, exclude_unset=True)))
+        return to_json(value, inf_nan_mode="null")
     except (TypeError, ValueError, RecursionError, PydanticSerializationError):
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
             raise
         wrong = "the result could not be written as JSON"
-        broken = RejectedLine(id=message.id, code=INTERNAL_ERROR, message=wrong)
-        text = broken.reply().model_dump_json(by_alias=True, exclude_unset=True)
-    return _SURROGATE.sub("\ufffd", text).encode()
-
-
-def _finite(value: Any) -> Any:
-    """The value with NaN and the infinities as null, as the SDK writes them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in cast("list[Any]", value)]
-    return value
+        error = RejectedLine(id=message.id, code=INTERNAL_ERROR, message=wrong).reply()
+        return error.model_dump_json(by_alias=True, exclude_unset=True).encode()

@@ -125,7 +125,7 @@ def test_a_message_of_too_many_values_is_refused_before_it_is_parsed() -> None:
 def test_a_hostile_line_costs_linear_time(line: bytes) -> None:
     begun = time.process_time()
     assert refusal(line).code in (-32700, -32600)
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < 10
 
 
 @pytest.mark.parametrize("chunk", [100, 1 << 20])

@@ -89,6 +89,7 @@ async def _lifespan(server: Server[Any]) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        log.warning("shutting down")
         if ENDING == "hangs":
             with anyio.CancelScope(shield=True):
                 await anyio.sleep_forever()
@@ -96,17 +97,10 @@ async def _lifespan(server: Server[Any]) -> AsyncIterator[None]:
         log.warning("lifespan cleaned up")
 
 
-async def _on_shutdown() -> None:
-    if ENDING == "fails":
-        raise RuntimeError("the callback's own secret text")
-    await anyio.lowlevel.checkpoint()
-    log.warning("shutting down")
-
-
 async def _serve() -> None:
     server: Server[Any] = Server("tiny", on_list_tools=_list_tools, on_call_tool=_call_tool, lifespan=_lifespan)
     limits = TransportLimits(max_message_bytes=int(LIMIT)) if LIMIT else TransportLimits()
-    await serve_stdio(server, limits=limits, on_shutdown=_on_shutdown)
+    await serve_stdio(server, limits)
 
 
 if __name__ == "__main__":

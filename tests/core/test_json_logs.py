@@ -105,8 +105,8 @@ def test_an_exception_is_told_by_class_and_place_and_never_by_its_text(lines: Li
     assert "foreign" not in lines.getvalue()
     told = lines.event()["exception"]
     assert told["type"] == "RuntimeError"
-    assert told["frames"][-1].startswith("stdio/test_logs.py:")
-    assert told["behind"][0].startswith("ValueError at stdio/test_logs.py:")
+    assert told["frames"][-1].startswith("core/test_json_logs.py:")
+    assert told["behind"][0].startswith("ValueError at core/test_json_logs.py:")
     assert told["behind"][0].endswith(":fails")
 
 

@@ -1,27 +1,24 @@
-"""The catalogue: what each Kimi model is and how each provider serves it, kept as TOML files. Reads package data.
-
-Importing this is cheap; the files are read and checked (``files.py``, ``schema.py``) when ``load`` is first called.
-"""
+"""The catalogue: what each Kimi model is and how each provider serves it, kept as TOML files. Reads package data."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kimi_mcp.catalogue.loading import read
 from kimi_mcp.core.errors import CatalogueError
-from kimi_mcp.core.profiles import Model, Price, Profile, Provider, ServedModel
+from kimi_mcp.core.profiles import CatalogueRecord, Model, Price, Profile, Provider, ServedModel
 from kimi_mcp.core.types import MediaKind, Mode
 
 __all__ = ["Catalogue", "CatalogueError", "CatalogueRow", "load"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueRow:
+class CatalogueRow(CatalogueRecord):
     """One model at one provider, as ``kimi-mcp models`` shows it."""
 
     provider: str
@@ -34,11 +31,11 @@ class CatalogueRow:
     """``served``, ``until <day>``, ``ended <day>`` (the first day without it), ``found gone <day>`` (it ended on that
     day or before), or ``unknown``: an engine that the user runs serves what it was started with."""
     modes: tuple[Mode, ...]
-    """The modes that can be had."""
+    """The available modes."""
     context_tokens: int
     """Prompt, reasoning and answer together."""
     output_tokens: int
-    """The largest bound on reasoning plus answer."""
+    """The largest limit on reasoning plus answer."""
     price: Price | None
     """US dollars per million tokens; None: unknown."""
     media: tuple[MediaKind, ...]
@@ -50,20 +47,7 @@ class CatalogueRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row as ``kimi-mcp models --json`` prints it."""
-        price = self.price
-        return {
-            "provider": self.provider,
-            "model": self.model,
-            "wire_id": self.wire_id,
-            "state": self.state,
-            "modes": list(self.modes),
-            "context_tokens": self.context_tokens,
-            "output_tokens": self.output_tokens,
-            "price": price and {"input": price.input, "cached": price.cached, "output": price.output},
-            "media": list(self.media),
-            "source": self.source,
-            "checked": self.checked.isoformat(),
-        }
+        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,22 +98,18 @@ class Catalogue:
 
     def video_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider takes video for which model on that day, as pairs of ids."""
-        return tuple(
-            (profile.provider.id, profile.model.id)
-            for profile in self._profiles()
-            if profile.video and profile.serving.served_on(day)
-        )
+        return self._offers(day, lambda profile: profile.video)
 
     def instant_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider answers without thinking with which model on that day, as pairs of ids."""
-        return tuple(
-            (profile.provider.id, profile.model.id)
-            for profile in self._profiles()
-            if profile.can_stop_thinking and profile.serving.served_on(day)
-        )
+        return self._offers(day, lambda profile: profile.can_stop_thinking)
+
+    def _offers(self, day: date, fits: Callable[[Profile], bool]) -> tuple[tuple[str, str], ...]:
+        found = (each for each in self._profiles() if fits(each) and each.serving.served_on(day))
+        return tuple((profile.provider.id, profile.model.id) for profile in found)
 
     def rows(self, day: date) -> tuple[CatalogueRow, ...]:
-        """Every model at every provider as it stands on that day."""
+        """Every model at every provider on that day."""
         return tuple(_row(profile, day) for profile in self._profiles())
 
     def _profiles(self) -> Iterator[Profile]:
@@ -152,9 +132,7 @@ def _packaged() -> Catalogue:
 
 
 def _read(folder: Path) -> Catalogue:
-    from kimi_mcp.catalogue import loading  # here: pydantic is imported by the first who needs the facts
-
-    models, providers = loading.read(folder)
+    models, providers = read(folder)
     return Catalogue(models=models, providers=providers)
 
 
@@ -170,7 +148,7 @@ def _row(profile: Profile, day: date) -> CatalogueRow:
     serving = profile.serving
     return CatalogueRow(
         provider=profile.provider.id,
-        model=profile.model.id,
+        model=serving.model,
         wire_id=serving.wire_id,
         state=_state(profile, day),
         modes=profile.modes,

@@ -60,7 +60,7 @@ def choose(
     if provider.self_hosted and (asked in served if served else by_setting and served is None):
         return _under_its_own_name(asked, known)  # what the operator says is believed where the engine says nothing
     if routed := catalogue.profile(provider.id, asked.partition(":")[0]):
-        return Choice(profile=replace(routed, serving=replace(routed.serving, wire_id=asked)))  # such as …:free
+        return Choice(profile=_renamed(routed, asked))  # such as …:free
     raise _unknown_model(provider, catalogue, asked, by_setting)
 
 
@@ -75,8 +75,11 @@ def _under_its_own_name(wire_id: str, known: tuple[Profile, ...]) -> Choice:
     name = wire_id.lower()
     longest_first = sorted(known, key=lambda profile: -len(profile.model.id))
     named = next((profile for profile in longest_first if profile.model.id in name), None)
-    profile = named or known[0]
-    return Choice(profile=replace(profile, serving=replace(profile.serving, wire_id=wire_id)), stands_in=named is None)
+    return Choice(profile=_renamed(named or known[0], wire_id), stands_in=named is None)
+
+
+def _renamed(profile: Profile, wire_id: str) -> Profile:
+    return replace(profile, serving=profile.serving.model_copy(update={"wire_id": wire_id}))
 
 
 def _unknown_model(provider: Provider, catalogue: Catalogue, asked: str, by_setting: bool) -> KimiError:

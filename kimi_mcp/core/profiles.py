@@ -1,7 +1,8 @@
-"""``Profile``: what one model is and how one provider serves it, in one frozen record. Pure, no I/O.
+"""The catalogue's records: what a model is, how a provider serves it, and ``Profile``, the two together. Pure, no I/O.
 
-Policy, wire and tools read a Profile and nothing else; no code compares a model's or a provider's name. A value that
-the published facts leave open is None here ("unknown") and is treated with care: it is never sent on a guess.
+``Model`` and ``Provider`` are also the form of the catalogue's TOML files: a field's alias is its place in the file
+(``thinking.can_stop`` is ``can_stop`` in the table ``[thinking]``). Nothing is coerced and no key is ignored. A fact
+that is not published is ``"unknown"`` in the file and None here, and nothing is sent on a guess.
 """
 
 from __future__ import annotations
@@ -10,155 +11,227 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from kimi_mcp.core.types import MediaKind, Mode
 
 ThinkingSwitch = Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
-"""How thinking is switched on the wire: Moonshot's ``thinking: {type}``, an engine's ``chat_template_kwargs:
-{thinking}``, a router's ``reasoning: {enabled}``, the top-level ``reasoning_effort`` of Moonshot's models that always
-think, or not at all (nothing is said, and there is no instant mode)."""
+"""How a request switches thinking: Moonshot's ``thinking: {type}``, an engine's ``chat_template_kwargs: {thinking}``,
+a router's ``reasoning: {enabled}``, the top-level ``reasoning_effort`` of Moonshot's models that always think, or not
+at all (then there is no instant mode)."""
+
+SamplingName = Literal["temperature", "top_p", "n", "presence_penalty", "frequency_penalty"]
+"""A sampling parameter, by its name in a request."""
+
+ReasoningName = Literal["reasoning_content", "reasoning"]
+"""A field of an assistant message that carries reasoning."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+def _read_as(words: Mapping[str, Any]) -> tuple[BeforeValidator, Any]:
+    """Makes a field read each of these words as a value; error messages list the field's examples."""
+
+    def read(value: Any) -> Any:
+        return words[value] if isinstance(value, str) and value in words else value
+
+    return BeforeValidator(read), Field(examples=list(words))
+
+
+T = TypeVar("T")
+OrUnknown = Annotated[T | None, *_read_as({"unknown": None})]
+TrueOrUnknown = Annotated[bool, *_read_as({"unknown": False})]
+Items = Annotated[tuple[T, ...], Strict(False)]  # TOML has lists only
+Text = Annotated[str, Field(min_length=1)]
+Tokens = Annotated[int, Field(gt=0)]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Sampling = Annotated[Mapping[SamplingName, float], AfterValidator(MappingProxyType)]
+
+_BASE_URL = r"^https?://[^/\s]+(/[^/\s]+)*$"
+_HOST = r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"
+_VARIABLE = r"^[A-Z][A-Z0-9_]*$"
+_FORMULA = r"^[a-z0-9-]+/[a-z0-9_-]+:[a-z0-9.]+$"
+
+PATTERNS: Mapping[str, str] = {
+    _BASE_URL: "an http or https URL without a slash at its end",
+    _HOST: "a host name in small letters, without scheme, port and path",
+    _VARIABLE: "the name of an environment variable",
+    _FORMULA: "a formula's URI such as moonshot/web-search:latest",
+}
+"""What each pattern asks for, in words."""
+
+Variable = Annotated[str, Field(pattern=_VARIABLE)]
+
+
+class CatalogueRecord(BaseModel):
+    """Refuses unknown keys and values of another type, and never changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+
+class Price(CatalogueRecord):
     """US dollars per million tokens."""
 
-    input: float
+    input: Dollars
     """Prompt tokens that were not cached."""
-    cached: float
+    cached: Dollars
     """Prompt tokens from the provider's cache."""
-    output: float
+    output: Dollars
     """Reasoning and answer together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """One model in a provider's list."""
+class SourcedRecord(CatalogueRecord):
+    """Where a table's facts come from."""
 
-    model: str
+    source: Text
+    """Where a person can check them: a repository and file, an issue, a published page."""
+    checked: date = Field(alias="date")
+    """The day of the facts."""
+
+
+class ServedModel(SourcedRecord):
+    """One model in a provider's list: a row of ``[[models]]``."""
+
+    model: Text
     """Catalogue id, such as ``kimi-k2.5``."""
-    wire_id: str
+    wire_id: Text
     """The provider's own id for it."""
-    until: date | None
+    until: OrUnknown[date] = None
     """First day on which it is no longer served; None: no end is known."""
-    price: Price | None
-    """The provider's price; None: unknown."""
-    source: str
-    """Where this row's facts come from."""
-    checked: date
-    """The day of those facts."""
-    image: bool | None = None
-    """Whether pictures are taken for this model, where that differs from the provider's rule."""
-    video: bool | None = None
-    """Whether clips are taken for this model, where that differs from the provider's rule."""
-    max_output_tokens: int | None = None
-    """Largest bound on reasoning plus answer, where that differs from the provider's."""
     found_gone: date | None = None
-    """The day on which it was found to be gone, where nobody says when it ended; it may have ended long before."""
+    """The day on which it was found to be gone, where no end was announced; it may have ended long before."""
+    price: OrUnknown[Price]
+    """The provider's price."""
+    image: bool | None = None
+    """Whether images are accepted, where this model differs from the provider's rule."""
+    video: bool | None = None
+    """Whether videos are accepted, where this model differs from the provider's rule."""
+    max_output_tokens: Tokens | None = Field(default=None, alias="max_tokens")
+    """Largest limit on reasoning plus answer, where this model differs from the provider's."""
 
     def served_on(self, day: date) -> bool:
         """Whether the provider serves it on that day, as far as the catalogue knows."""
         return all(end is None or day < end for end in (self.until, self.found_gone))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class FileRecord(CatalogueRecord):
+    """What the record of each file has."""
+
+    id: str
+    """Catalogue id: the file's name."""
+    facts: Mapping[str, SourcedRecord]
+    """For each table of the file the source and the day of its facts."""
+    name: Text = Field(alias="about.name")
+    """Name for people."""
+
+
+class Model(FileRecord):
     """What a model is, whoever serves it (``catalogue/models/*.toml``)."""
 
-    id: str
-    """Catalogue id: the file's name."""
-    name: str
-    """Name for people."""
-    released: date | None
-    """Day of its release; None: unknown."""
-    can_stop_thinking: bool
+    released: OrUnknown[date] = Field(alias="about.released")
+    """Day of its release."""
+    can_stop_thinking: bool = Field(alias="thinking.can_stop")
     """Whether instant mode exists. K2.7 and K3 always think."""
-    efforts: tuple[str, ...]
-    """Values that ``reasoning_effort`` takes, least first; empty where the model has no such switch."""
-    default_effort: str | None
-    """The effort that holds when none is said."""
-    forced_tool_choice_thinking: bool
-    """Whether ``tool_choice: required`` (or a named function) is taken while thinking."""
-    replays_all_reasoning: bool
-    """Whether reasoning of finished turns is used by the model's template too (K2.7: always kept)."""
-    keeps_reasoning_on_request: bool = False
+    efforts: Items[Text] = Field(alias="thinking.efforts")
+    """Values that ``reasoning_effort`` takes, least first; empty: the model has no such parameter."""
+    default_effort: Text | None = Field(default=None, alias="thinking.default_effort")
+    """The effort of a request that names none; None where there are no efforts."""
+    forced_tool_choice_thinking: bool = Field(alias="thinking.forced_tool_choice")
+    """Whether ``tool_choice: required`` (or a named function) is accepted while thinking."""
+    replays_all_reasoning: bool = Field(alias="thinking.replays_all")
+    """Whether the model's template always uses the reasoning of finished turns (K2.7)."""
+    keeps_reasoning_on_request: bool = Field(alias="thinking.keeps_on_request")
     """Whether ``thinking.keep: "all"`` makes its template use the reasoning of finished turns (K2.6)."""
-    fixed: Mapping[Mode, Mapping[str, float]] | None
-    """Per mode the sampling values that alone are allowed, by wire name; None: not published."""
-    context_tokens: int
+    thinking_sampling: OrUnknown[Sampling] = Field(alias="sampling.thinking")
+    """The only sampling values accepted while thinking."""
+    instant_sampling: Annotated[Sampling | None, *_read_as({"none": {}, "unknown": None})] = Field(
+        alias="sampling.instant"
+    )
+    """The only sampling values accepted in instant mode; empty (``"none"`` in the file): there is no such mode."""
+    context_tokens: Tokens = Field(alias="limits.context_tokens")
     """Prompt, reasoning and answer together."""
-    default_output_tokens: int | None
-    """The provider's default of ``max_completion_tokens``; None: unknown."""
-    image: bool
-    """Whether it sees pictures."""
-    video: bool
-    """Whether it sees clips, where the provider takes them."""
-    facts: Mapping[str, tuple[str, date]]
-    """For each table of its file the source and the day of its facts."""
+    default_output_tokens: OrUnknown[Tokens] = Field(alias="limits.default_output_tokens")
+    """Reasoning plus answer where a request sets no limit."""
+    image: TrueOrUnknown = Field(alias="media.image")
+    """Whether it sees images."""
+    video: TrueOrUnknown = Field(alias="media.video")
+    """Whether it sees videos, where the provider takes them."""
+
+    @model_validator(mode="after")
+    def _facts_agree(self) -> Model:
+        default = "missing" if self.default_effort is None else repr(self.default_effort)
+        if self.efforts and self.default_effort not in self.efforts:
+            raise ValueError(f"thinking.default_effort is {default}; allowed: {', '.join(self.efforts)}")
+        if not self.efforts and self.default_effort is not None:
+            raise ValueError(f"thinking.default_effort is {default}; allowed: nothing, because efforts is empty")
+        if self.can_stop_thinking and self.instant_sampling == {}:
+            raise ValueError("sampling.instant is none while thinking.can_stop is true; allowed: its values, unknown")
+        if not self.can_stop_thinking and self.instant_sampling != {}:
+            raise ValueError("sampling.instant is given while thinking.can_stop is false; allowed: none")
+        if self.can_stop_thinking and (self.thinking_sampling is None) != (self.instant_sampling is None):
+            raise ValueError("sampling.thinking and sampling.instant are known together or both unknown")
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
+class Provider(FileRecord):
     """How a provider serves its models (``catalogue/providers/*.toml``)."""
 
-    id: str
-    """Catalogue id: the file's name."""
-    name: str
-    """Name for people."""
-    base_url: str
+    order: int = Field(alias="about.order")
+    """Its rank among the providers: the first one whose key is set is chosen."""
+    base_url: str = Field(alias="about.base_url", pattern=_BASE_URL)
     """OpenAI-compatible base URL, without a slash at the end."""
-    hosts: tuple[str, ...]
-    """The hosts that are this provider's own: its key goes to these and nowhere else by itself."""
-    key_variables: tuple[str, ...]
-    """Environment variables that may hold its key, first one first."""
-    borrowed_key_variables: tuple[str, ...]
-    """Variables of another provider's key that serve here only where ``KIMI_PROVIDER`` names this provider."""
-    needs_key: bool
-    """False for self-hosted engines."""
-    self_hosted: bool
+    hosts: Items[Annotated[str, Field(pattern=_HOST)]] = Field(alias="about.hosts")
+    """The provider's own hosts, which alone get its key by default; empty for engines that run anywhere."""
+    self_hosted: bool = Field(alias="about.self_hosted")
     """Whether it is an engine that the user runs."""
-    switch: ThinkingSwitch
-    """How this provider switches thinking for models that can stop."""
-    reasoning_read: tuple[str, ...]
+    needs_key: bool = Field(alias="key.needed")
+    """Whether requests without a key are refused."""
+    key_variables: Items[Variable] = Field(alias="key.variables")
+    """Environment variables that may hold its key, first one first."""
+    borrowed_key_variables: Items[Variable] = Field(alias="key.borrowed")
+    """Variables of another provider's key that are used only where ``KIMI_PROVIDER`` names this provider."""
+    switch: ThinkingSwitch = Field(alias="dialect.switch")
+    """How thinking is switched for models that can stop."""
+    reasoning_read: Items[ReasoningName] = Field(alias="dialect.reasoning_read", min_length=1)
     """Names under which reasoning may come, likeliest first (all known names are read everywhere)."""
-    reasoning_send: tuple[str, ...]
+    reasoning_send: Items[ReasoningName] = Field(alias="dialect.reasoning_send", min_length=1)
     """Names under which an assistant turn's reasoning is sent back."""
-    says_sampling: bool
-    """True: temperature and top_p are always said (self-hosted engines). False: fixed values are left out."""
-    output_limit_field: Literal["max_tokens", "max_completion_tokens"]
-    """What the provider calls the bound on reasoning plus answer."""
-    max_output_tokens: int | None
-    """Largest value of that field; None: unknown, the model's context bounds it."""
-    response_format: tuple[Literal["json_object", "json_schema"], ...]
-    """What ``response_format`` takes; empty: unknown, the schema is asked for in words."""
-    moonshot_schemas: bool
+    sends_sampling: bool = Field(alias="dialect.sends_sampling")
+    """True: temperature and top_p are always sent (self-hosted engines). False: fixed values are left out."""
+    output_limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(alias="output.limit_field")
+    """What the provider calls the limit on reasoning plus answer."""
+    max_output_tokens: OrUnknown[Tokens] = Field(alias="output.max_tokens")
+    """Largest value of that field; None: the model's context is the limit."""
+    response_format: Annotated[Items[Literal["json_object", "json_schema"]], *_read_as({"unknown": ()})] = Field(
+        alias="output.response_format"
+    )
+    """What ``response_format`` takes besides text; empty: the schema is described in the prompt."""
+    moonshot_schemas: bool = Field(alias="output.moonshot_schemas")
     """Whether tool and response schemas must be in Moonshot's own dialect."""
-    takes_image: bool
-    """Whether image parts are accepted."""
-    takes_video: bool
-    """Whether video parts are accepted; denied unless a fact says so."""
-    takes_uploads: bool
-    """Whether ``/v1/files`` takes media that are then named as ``ms://…``."""
-    lists_models: bool
-    """Whether ``GET /models`` is there and tells what is served today."""
-    caches_by_key: bool
-    """Whether ``prompt_cache_key`` is known there."""
-    streams_usage: bool
-    """Whether ``stream_options: {include_usage}`` is known there."""
-    formulas: tuple[str, ...]
+    takes_image: TrueOrUnknown = Field(alias="media.image")
+    """Whether images are accepted, as data URLs."""
+    takes_video: TrueOrUnknown = Field(alias="media.video")
+    """Whether videos are accepted, as data URLs."""
+    takes_uploads: TrueOrUnknown = Field(alias="media.uploads")
+    """Whether ``/v1/files`` takes media, which are then named as ``ms://…``."""
+    lists_models: TrueOrUnknown = Field(alias="features.lists_models")
+    """Whether ``GET /models`` lists what is served today."""
+    caches_by_key: TrueOrUnknown = Field(alias="features.caches_by_key")
+    """Whether it knows ``prompt_cache_key``."""
+    streams_usage: TrueOrUnknown = Field(alias="features.streams_usage")
+    """Whether it knows ``stream_options: {include_usage}``."""
+    formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")
     """URIs of the search tools that it runs itself; empty: none are known."""
-    formula_price: float
-    """US dollars of one call of them; 0 where nothing is known."""
-    models: tuple[ServedModel, ...]
-    """Its models, the preferred first: what ``auto`` goes through."""
-    facts: Mapping[str, tuple[str, date]]
-    """For each table of its file the source and the day of its facts."""
+    formula_price: Annotated[Dollars, *_read_as({"unknown": 0.0})] = Field(default=0.0, alias="tools.call_price")
+    """US dollars of one call of them; 0 where it is unknown."""
+    models: Items[ServedModel] = Field(min_length=1)
+    """Its models, the preferred first: the order in which ``auto`` tries them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One model at one provider: all that policy, wire and tools may know of either."""
+    """One model at one provider: all that the rest of the program may know of either."""
 
     model: Model
     """What the model is."""
@@ -169,13 +242,13 @@ class Profile:
 
     @property
     def switch(self) -> ThinkingSwitch:
-        """How thinking is told on the wire: where Moonshot's own object is spoken, models with efforts take theirs."""
+        """How a request switches thinking: instead of Moonshot's object, models with efforts take an effort."""
         own = self.provider.switch
         return "reasoning-effort" if own == "thinking-object" and self.model.efforts else own
 
     @property
     def can_stop_thinking(self) -> bool:
-        """Whether instant mode can be had: the model has it, and the provider has a switch for it."""
+        """Whether instant mode is available: the model has it, and the provider has a switch for it."""
         return self.model.can_stop_thinking and self.provider.switch != "none"
 
     @property
@@ -186,7 +259,7 @@ class Profile:
 
     @property
     def image(self) -> bool:
-        """Whether pictures can be sent: the model sees them and the provider takes them."""
+        """Whether images can be sent: the model sees them and the provider takes them."""
         takes = self.provider.takes_image if self.serving.image is None else self.serving.image
         return self.model.image and takes
 
@@ -200,7 +273,7 @@ class Profile:
         return self.serving.price
 
     def price_of(self, answered: str | None) -> Price | None:
-        """The provider's price for the model that an answer names; None: unknown. An answer that names none is ours."""
+        """The provider's price for the model that answered (None: the requested one); None: unknown."""
         if not answered or same_model(answered, self.serving.wire_id):
             return self.price
         rows = (row for row in self.provider.models if same_model(answered, row.wire_id))
@@ -208,22 +281,23 @@ class Profile:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The modes that can be had."""
+        """The available modes."""
         return ("thinking", "instant") if self.can_stop_thinking else ("thinking",)
 
     def fixed(self, mode: Mode) -> Mapping[str, float] | None:
-        """The sampling values that alone are allowed in that mode; None: not published."""
-        return None if self.model.fixed is None else self.model.fixed.get(mode, {})
+        """The only sampling values accepted in that mode; None: not published."""
+        values = self.model.thinking_sampling if mode == "thinking" else self.model.instant_sampling
+        return None if values is None else {**values}
 
     @property
     def output_ceiling(self) -> int:
-        """The largest bound on reasoning plus answer that makes sense, in tokens."""
+        """The largest limit on reasoning plus answer that makes sense, in tokens."""
         limit = self.serving.max_output_tokens or self.provider.max_output_tokens
         return self.model.context_tokens if limit is None else min(limit, self.model.context_tokens)
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two names on the wire mean one model: the path before it, a route after it and its date say nothing."""
+    """Whether two ids mean one model: a path before the name, a route after it and a date don't matter."""
     return _bare(one) == _bare(other)
 
 

@@ -138,7 +138,7 @@ def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:
             fix=f"Leave `max_tokens` out, or set it to {ceiling} or less.",
         )
     fixed = profile.fixed(plan.mode) or {}
-    if profile.provider.says_sampling:
+    if profile.provider.sends_sampling:
         said = {name: fixed[name] for name in ("temperature", "top_p") if name in fixed} | dict(plan.said)
     else:
         said = {name: value for name, value in plan.said.items() if fixed.get(name) != value}

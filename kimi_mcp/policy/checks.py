@@ -134,7 +134,7 @@ def _fixed_sampling(rule: Rule, request: Request, plan: Plan, gathered: PolicyCo
         wanted = None if fixed is None else fixed.get(name)
         if asked is None or asked == wanted:
             continue
-        said = wanted is not None and profile.provider.says_sampling
+        said = wanted is not None and profile.provider.sends_sampling
         means = "" if wanted is None else f", which means {wanted:g}"
         yield Finding.of(
             rule,

@@ -86,9 +86,9 @@ def models() -> str:
 
 
 def _model(model: Model) -> tuple[str, ...]:
-    fixed = {mode: values for mode, values in (model.fixed or {}).items() if values}
-    allowed = [f"{mode}: {values['temperature']:g} / {values['top_p']:g}" for mode, values in fixed.items()]
-    first, *_, last = sorted(day.isoformat() for _, day in model.facts.values())
+    fixed = (("thinking", model.thinking_sampling), ("instant", model.instant_sampling))
+    allowed = [f"{mode}: {values['temperature']:g} / {values['top_p']:g}" for mode, values in fixed if values]
+    first, *_, last = sorted(fact.checked.isoformat() for fact in model.facts.values())
     return (
         f"`{model.id}`",
         str(model.released or "not published"),
@@ -203,7 +203,8 @@ def modes() -> str:
 
 
 def _values(model: Model, mode: Mode) -> str:
-    values = ", ".join(f"{name} {value:g}" for name, value in ((model.fixed or {}).get(mode) or {}).items())
+    fixed = model.thinking_sampling if mode == "thinking" else model.instant_sampling
+    values = ", ".join(f"{name} {value:g}" for name, value in (fixed or {}).items())
     efforts = f"; effort {', '.join(model.efforts)}" if model.efforts else ""
     return (values or "not published") + efforts
 

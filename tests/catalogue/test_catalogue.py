@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import subprocess
-import sys
 from datetime import date
 from typing import cast
 
 import pytest
+from pydantic import ValidationError
 
 from kimi_mcp.catalogue import Catalogue, CatalogueRow, load
 
@@ -29,11 +27,6 @@ def test_the_packages_own_catalogue_is_read_once() -> None:
     assert load() is load()
 
 
-def test_importing_the_catalogue_imports_no_pydantic() -> None:
-    code = "import sys, kimi_mcp.catalogue; sys.exit('pydantic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
 @pytest.mark.parametrize(
     "name", ["kimi-k2.5", "KIMI-K2.5", "moonshotai/Kimi-K2.5", "moonshotai/kimi-k2.5", "MOONSHOTAI/KIMI-K2.5"]
 )
@@ -48,10 +41,8 @@ def test_a_model_is_found_by_its_id_and_by_the_providers_own(catalogue: Catalogu
 def test_an_exact_name_comes_before_one_that_differs_in_case(catalogue: Catalogue) -> None:
     provider = catalogue.providers["vllm"]
     first, second = provider.models[:2]
-    doubled = dataclasses.replace(
-        provider,
-        models=(dataclasses.replace(first, wire_id="KIMI"), dataclasses.replace(second, wire_id="kimi")),
-    )
+    rows = (first.model_copy(update={"wire_id": "KIMI"}), second.model_copy(update={"wire_id": "kimi"}))
+    doubled = provider.model_copy(update={"models": rows})
     with_doubles = Catalogue(models=catalogue.models, providers={"vllm": doubled})
     exact, loose = with_doubles.profile("vllm", "kimi"), with_doubles.profile("vllm", "Kimi")
     assert exact is not None
@@ -135,6 +126,6 @@ def test_the_records_can_not_be_changed(catalogue: Catalogue) -> None:
     with pytest.raises(TypeError):
         cast("dict[str, object]", catalogue.models)["kimi-k4"] = None
     with pytest.raises(TypeError):
-        cast("dict[str, object]", catalogue.models["kimi-k2.5"].fixed)["thinking"] = {}
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        catalogue.providers["moonshot"].needs_key = False  # type: ignore[misc]  # that is the point
+        cast("dict[str, object]", catalogue.models["kimi-k2.5"].thinking_sampling)["n"] = 2
+    with pytest.raises(ValidationError, match="frozen"):
+        catalogue.providers["moonshot"].needs_key = False

@@ -183,7 +183,7 @@ def test_engines_need_no_key_take_no_video_and_are_told_the_sampling(catalogue: 
     assert not row.needs_key
     assert row.key_variables == ()
     assert row.switch == "chat-template"
-    assert row.says_sampling
+    assert row.sends_sampling
     assert row.output_limit_field == "max_tokens"
     assert row.takes_image
     assert not row.takes_video
@@ -216,7 +216,7 @@ def test_moonshots_own_dialect(catalogue: Catalogue, provider: str) -> None:
     assert row.switch == "thinking-object"
     assert row.output_limit_field == "max_completion_tokens"
     assert row.response_format == ("json_object", "json_schema")
-    assert not row.says_sampling
+    assert not row.sends_sampling
     assert row.moonshot_schemas
     assert row.takes_video
     assert row.takes_uploads

@@ -60,7 +60,7 @@ def test_every_file_becomes_a_record_that_keeps_its_sources(file: str) -> None:
     assert record.name
     for key, table in tables_of(file):
         if key != "models":
-            assert record.facts[key] == (table["source"], table["date"])
+            assert (record.facts[key].source, record.facts[key].checked) == (table["source"], table["date"])
 
 
 def test_a_copy_of_the_files_makes_the_same_catalogue(edit: Edit) -> None:
@@ -73,15 +73,16 @@ def test_a_copy_of_the_files_makes_the_same_catalogue(edit: Edit) -> None:
 def test_an_inheriting_file_states_only_what_differs() -> None:
     catalogue = load()
     older, newer = catalogue.models["kimi-k2.5"], catalogue.models["kimi-k2.6"]
-    assert newer.fixed == older.fixed
+    assert newer.thinking_sampling == older.thinking_sampling
+    assert newer.instant_sampling == older.instant_sampling
     assert newer.facts["sampling"] == older.facts["sampling"]
     assert newer.facts["about"] != older.facts["about"]
     assert "sampling" not in dict(tables_of("models/kimi-k2.6.toml"))
 
 
 def test_a_change_reaches_the_grandchildren(edit: Edit) -> None:
-    catalogue = load(edit(VLLM, "says_sampling = true", "says_sampling = false"))
-    assert not catalogue.providers["ktransformers"].says_sampling
+    catalogue = load(edit(VLLM, "sends_sampling = true", "sends_sampling = false"))
+    assert not catalogue.providers["ktransformers"].sends_sampling
 
 
 def test_rows_are_merged_by_their_model_and_keep_their_order(edit: Edit) -> None:
@@ -116,4 +117,4 @@ def test_unknown_becomes_none(edit: Edit) -> None:
 
 def test_sampling_that_was_not_published_is_none(edit: Edit) -> None:
     values = "{ temperature = 1.0, top_p = 0.95, n = 1, presence_penalty = 0, frequency_penalty = 0 }"
-    assert load(edit(K3, values, '"unknown"')).models["kimi-k3"].fixed is None
+    assert load(edit(K3, values, '"unknown"')).models["kimi-k3"].thinking_sampling is None

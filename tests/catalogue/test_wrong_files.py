@@ -36,9 +36,9 @@ WRONG: list[tuple[str, str, str, str]] = [
     # a value of another type: nothing is coerced
     (
         VLLM,
-        "says_sampling = true",
-        'says_sampling = "true"',
-        "providers/vllm.toml: dialect.says_sampling is 'true'; allowed: true, false",
+        "sends_sampling = true",
+        'sends_sampling = "true"',
+        "providers/vllm.toml: dialect.sends_sampling is 'true'; allowed: true, false",
     ),
     (
         VLLM,
@@ -232,13 +232,13 @@ WRONG: list[tuple[str, str, str, str]] = [
         K3,
         'default_effort = "max"',
         'default_effort = "ultra"',
-        "models/kimi-k3.toml: thinking: default_effort is 'ultra'; allowed: low, high, max",
+        "models/kimi-k3.toml: thinking.default_effort is 'ultra'; allowed: low, high, max",
     ),
     (
         K25,
         "efforts = []",
         'efforts = ["low"]',
-        "models/kimi-k2.5.toml: thinking: default_effort is missing; allowed: low",
+        "models/kimi-k2.5.toml: thinking.default_effort is missing; allowed: low",
     ),
     (
         K25,
@@ -250,7 +250,7 @@ WRONG: list[tuple[str, str, str, str]] = [
         K25,
         "instant = {",
         'instant = "unknown"\n# {',
-        "models/kimi-k2.5.toml: sampling: thinking and instant are known together or both unknown",
+        "models/kimi-k2.5.toml: sampling.thinking and sampling.instant are known together or both unknown",
     ),
     (
         K25,

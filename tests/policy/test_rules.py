@@ -103,7 +103,7 @@ def test_a_sampling_value_of_another_mode_is_mended_and_refused_under_strict(
     request = asking(mode=mode, sampling={field: asked})
     entry = only(planned(request, at))
     assert (entry.rule, entry.action, entry.field) == (rule, "adjusted", field)
-    on_the_wire = sent if at.provider.says_sampling else None
+    on_the_wire = sent if at.provider.sends_sampling else None
     assert (entry.asked, entry.sent) == (asked, on_the_wire)
     assert at.model.id in entry.why
     assert entry.why.endswith(f"It is left out of the request, which means {sent:g}.") == (on_the_wire is None)
@@ -199,7 +199,7 @@ def test_where_nothing_known_is_served_the_refusal_names_the_setting() -> None:
 
 
 def test_an_engines_own_name_is_taken_and_reported() -> None:
-    at = replace(VLLM, serving=replace(VLLM.serving, wire_id="my-own"))
+    at = replace(VLLM, serving=VLLM.serving.model_copy(update={"wire_id": "my-own"}))
     entry = only(planned(asking(model_asked="my-own"), at, served=frozenset({"my-own"}), stands_in=True))
     assert (entry.rule, entry.action, entry.asked, entry.sent) == ("model-served", "warned", "my-own", "my-own")
 

@@ -153,7 +153,7 @@ async def test_an_argument_may_not_name_a_provider_that_the_operator_did_not_all
 async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = catalogue.load()
     async with Simulator(provider="moonshot") as moonshot, Simulator(provider="vllm") as engine:
-        vllm = replace(facts.providers["vllm"], base_url=engine.base_url)
+        vllm = facts.providers["vllm"].model_copy(update={"base_url": engine.base_url})
         moved = replace(facts, providers={**facts.providers, "vllm": vllm})
         monkeypatch.setattr("kimi_mcp.catalogue.load", lambda: moved)
         async with served(

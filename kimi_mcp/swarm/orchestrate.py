@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,15 +34,14 @@ from kimi_mcp.swarm.recovery import recovered_stats
 from kimi_mcp.swarm.stats import Agent, SwarmStats, agent_report, with_missing_agents
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tool_executor import ToolExecutor
-from kimi_mcp.swarm.tool_interface import NoTools, RecordedTools, Toolset
-from kimi_mcp.swarm.tools import BuiltinTools, check_servers, open_tools
+from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
 
 KEPT_TOKENS = 32_000
 """What the main agent's last request is taken to send: money for it is kept back from the sub-agents."""
 
 log = logging.getLogger(__name__)
 
-OpenTools = Callable[[], AbstractAsyncContextManager[Toolset]]
+OpenTools = Callable[[], AbstractAsyncContextManager[SwarmTools]]
 """Starts the tools of one swarm, and ends them with it."""
 
 
@@ -100,11 +99,12 @@ async def _swarm(
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
-    async with (toolbox or _toolbox_of(call, pipeline, route))() as there:
-        tools = there if call.known_definitions is None else RecordedTools(there, call.known_definitions)
+    async with (toolbox or _tools_of(call, pipeline, route))() as tools:
         if call.known_definitions is None:
-            known = {"known_tools": there.fingerprints, "known_definitions": tuple(there.definitions)}
-            run.task = replace(begun, **known, known_servers=there.servers).as_json()
+            known = {"known_tools": tools.fingerprints, "known_definitions": tools.definitions}
+            run.task = replace(begun, **known, known_servers=tools.servers).as_json()
+        else:  # it offers what its agents know of, whatever is there by now: a replay takes the same way
+            tools.definitions = call.known_definitions
         await run.record()  # before any of them is called
         stats.report(_on_tools(call, tools))
         runner = StepRunner(
@@ -132,10 +132,15 @@ def _asked(call: SwarmCall) -> str:
     return prompts.render("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
-def _toolbox_of(call: SwarmCall, pipeline: Pipeline, route: Route) -> OpenTools:
+def no_tools() -> AbstractAsyncContextManager[SwarmTools]:
+    """The tools of a swarm whose call asked for none."""
+    return nullcontext(SwarmTools(warnings=["Sub-agents have no tools: the call asked for none."]))
+
+
+def _tools_of(call: SwarmCall, pipeline: Pipeline, route: Route) -> OpenTools:
     """The operator's tools and the provider's own, as far as the call wants them."""
     if call.tools == ():
-        return NoTools
+        return no_tools
     provider = route.endpoint.provider
     return partial(
         open_tools,
@@ -162,7 +167,7 @@ def _limits(call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> 
     return limits if call.max_agents is None else replace(limits, agents=call.max_agents)
 
 
-def _on_tools(call: SwarmCall, tools: Toolset) -> list[Adjustment]:
+def _on_tools(call: SwarmCall, tools: SwarmTools) -> list[Adjustment]:
     asked = list(call.tools) if call.tools is not None else None
     return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in tools.warnings]
 
@@ -170,7 +175,7 @@ def _on_tools(call: SwarmCall, tools: Toolset) -> list[Adjustment]:
 # ── with a main agent ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _led(call: SwarmCall, runner: StepRunner, tools: Toolset) -> None:
+async def _led(call: SwarmCall, runner: StepRunner, tools: SwarmTools) -> None:
     limits = runner.ledger.limits
 
     async def start(agent: Agent, own: str, prompt: str) -> None:
@@ -186,7 +191,7 @@ async def _led(call: SwarmCall, runner: StepRunner, tools: Toolset) -> None:
     await run_agent(runner.stats.main, task, Coordinator(runner, start), runner)
 
 
-async def _work(agent: Agent, own: str | None, prompt: str, runner: StepRunner, tools: Toolset) -> None:
+async def _work(agent: Agent, own: str | None, prompt: str, runner: StepRunner, tools: SwarmTools) -> None:
     """A sub-agent's whole life; whatever goes wrong with it, the others go on."""
     task = AgentTask(
         system=prompts.agent_system(own, _names(tools)),
@@ -204,7 +209,7 @@ async def _work(agent: Agent, own: str | None, prompt: str, runner: StepRunner, 
         agent.end("failed", error=fault, answer=agent.arrived)
 
 
-def _names(tools: Toolset) -> Sequence[str]:
+def _names(tools: SwarmTools) -> Sequence[str]:
     return [tool["name"] for tool in tools.definitions]
 
 
@@ -220,7 +225,7 @@ class _NoHands:
         raise LookupError(agent.id, key, calls)
 
 
-async def _items(call: SwarmCall, runner: StepRunner, tools: Toolset) -> None:
+async def _items(call: SwarmCall, runner: StepRunner, tools: SwarmTools) -> None:
     stats, main = runner.stats, runner.stats.main
     stats.begin_stage()
     agents = [stats.add_agent(name) for name in call.names]

@@ -18,7 +18,7 @@ from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.limits import conclude_reason
 from kimi_mcp.swarm.stats import Agent
 from kimi_mcp.swarm.step_runner import StepRunner
-from kimi_mcp.swarm.tool_interface import Toolset
+from kimi_mcp.swarm.tools import SwarmTools
 
 MAX_MISFITS = 2
 """How often in a row a tool's arguments may not fit before it is closed to an agent: the first time is repaired."""
@@ -27,7 +27,7 @@ MAX_MISFITS = 2
 class ToolExecutor:
     """One sub-agent's hands. Mutable: they remember which tools it could not handle."""
 
-    def __init__(self, toolbox: Toolset, runner: StepRunner) -> None:
+    def __init__(self, toolbox: SwarmTools, runner: StepRunner) -> None:
         self._toolbox, self._runner = toolbox, runner
         self._names = [tool["name"] for tool in toolbox.definitions]
         self._misfits: dict[str, int] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import anyio
@@ -23,24 +22,16 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
-from kimi_mcp.swarm.tool_interface import NoTools, Toolset
+from kimi_mcp.swarm.orchestrate import no_tools
+from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
+from kimi_mcp.swarm.tools.selection import OfferedTool
+from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
 
 LEADS = "You lead a swarm"
 """How a main agent's system prompt begins."""
 
 SYNTHESIS = "Several agents have worked"
 """How that of a synthesis begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """What a tool brought."""
-
-    text: str
-    is_error: bool = False
-    repairable: bool = False
-    ran: bool = True
-    cost_usd: float = 0.0
 
 
 def tool(name: str, **properties: str) -> dict[str, Any]:
@@ -56,43 +47,56 @@ def tool(name: str, **properties: str) -> dict[str, Any]:
     }
 
 
-@dataclass
-class Tools:
-    """A toolbox whose tools say what they were told, and that counts."""
+class Echo(ToolSource):
+    """A source whose tools answer at once, and that counts."""
 
-    definitions: Sequence[Mapping[str, Any]] = (tool("search", query="string"),)
-    warnings: Sequence[str] = ()
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    servers: Sequence[str] = ()
-    answers: dict[str, str] = field(default_factory=dict)
-    """What is said to a query; otherwise that it was asked for."""
-    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """What was called, in order."""
-    held: anyio.Event | None = None
-    """Calls wait for it, where there is one."""
-    opened: int = 0
-    closed: int = 0
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        super().__init__("echo", ToolLimits(calls_at_once=1_000))
+        self.ready.set()
+        self.answers = answers
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.held: anyio.Event | None = None
+
+    async def _send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        self.calls.append((name, dict(arguments)))
+        if self.held is not None:
+            await self.held.wait()
+        query = arguments.get("query", "")
+        return CallResult(text=self.answers.get(query, f"found {query}"))
+
+
+class Tools(SwarmTools):
+    """The tools of a swarm, without servers."""
+
+    def __init__(
+        self,
+        definitions: Sequence[Mapping[str, Any]] = (tool("search", query="string"),),
+        warnings: Sequence[str] = (),
+        answers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.source = Echo(answers or {})
+        super().__init__([self._offered(each) for each in definitions], [self.source], warnings=warnings)
+        self.opened = self.closed = 0
+
+    def _offered(self, definition: Mapping[str, Any]) -> OfferedTool:
+        name = definition["name"]
+        listed = ListedTool(name=name, description="", schema=definition["parameters"], read_only=True)
+        return OfferedTool(name=name, source=self.source, tool=listed, definition=definition)
+
+    @property
+    def calls(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was called, in order."""
+        return self.source.calls
 
     def __call__(self) -> Self:
         return self
 
-    async def __aenter__(self) -> Toolset:
+    async def __aenter__(self) -> SwarmTools:
         self.opened += 1
         return self
 
     async def __aexit__(self, *ended: object) -> None:
         self.closed += 1
-
-    async def call(self, name: str, arguments: str) -> Brought:
-        said = json.loads(arguments)
-        definition = next(each for each in self.definitions if each["name"] == name)
-        if set(said) != set(definition["parameters"]["required"]):
-            return Brought("The arguments don't fit the schema.", is_error=True, repairable=True, ran=False)
-        self.calls.append((name, said))
-        if self.held is not None:
-            await self.held.wait()
-        query = said.get("query", "")
-        return Brought(self.answers.get(query, f"found {query}"))
 
 
 @asynccontextmanager
@@ -149,7 +153,7 @@ async def swarm(
         runs.start(
             run,
             lambda run: run_swarm(
-                call, run, pipeline, steps=steps, concurrency=concurrency or quick(), toolbox=tools or NoTools
+                call, run, pipeline, steps=steps, concurrency=concurrency or quick(), toolbox=tools or no_tools
             ),
         )
         await run.done.wait()

@@ -13,7 +13,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 from kimi_mcp.swarm.limits import BudgetLedger, SwarmLimits
-from kimi_mcp.swarm.tool_interface import NoTools
+from kimi_mcp.swarm.orchestrate import no_tools
 from tests.swarm.scenarios import (
     LEADS,
     Tools,
@@ -180,7 +180,7 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
     call = SwarmCall(prompt="Tell me of {{item}}.", items=("A", "B"), max_cost_usd=0.15)
     sim.play(said({"text": "Tell me"}, content="It is round."))
     async with pipeline_and_runs(sim) as (pipeline, runs):
-        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=quick(), toolbox=NoTools))
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=quick(), toolbox=no_tools))
         with anyio.fail_after(10):
             await steps.begun.wait()
             await anyio.wait_all_tasks_blocked()

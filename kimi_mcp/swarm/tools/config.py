@@ -1,10 +1,10 @@
-"""The file behind ``KIMI_SWARM_MCP``: which MCP servers there are and what they may do. I/O: reads that one file.
+"""The file of ``KIMI_SWARM_MCP``: which MCP servers there are and which tools may run. I/O: reads that one file.
 
 Its form is the one that hosts use, so that a host's own file can be named: ``mcpServers``, with ``command``, ``args``,
-``env`` and ``cwd`` for a process, ``url`` and ``headers`` for streamable HTTP, ``type`` or ``transport`` where somebody
-says which, ``disabled``, and ``${VAR}`` or ``${VAR:-otherwise}`` for a variable of the operator's environment. One key
-is ours: ``allow``, patterns of the tools that may run though nothing marks them as read-only. Keys that we don't know
-are other hosts'. What is wrong raises ``NotConfigured`` with the key and the mend; no value is ever repeated.
+``env`` and ``cwd`` for a process, ``url`` and ``headers`` for streamable HTTP, ``type`` or ``transport`` where given,
+``disabled``, and ``${VAR}`` or ``${VAR:-otherwise}`` for a variable of the operator's environment. One key is ours:
+``allow``, patterns of the tools that may run though nothing marks them as read-only. Unknown keys are other hosts'.
+What is wrong raises ``NotConfigured`` with the key and the fix; no value is ever repeated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -30,16 +30,10 @@ MAX_FILE_BYTES = 1024 * 1024
 MAX_SERVERS = 64
 """Servers that are not disabled."""
 
-_PROCESS, _HTTP, _OLD = "process", "http", "old"
-_KINDS: Mapping[str, str] = {
-    "stdio": _PROCESS,
-    "local": _PROCESS,
-    "http": _HTTP,
-    "streamable-http": _HTTP,
-    "streamable_http": _HTTP,
-    "streamablehttp": _HTTP,
-    "remote": _HTTP,
-    "sse": _OLD,
+_TRANSPORTS: Mapping[str, str] = {
+    **dict.fromkeys(("stdio", "local"), "stdio"),
+    **dict.fromkeys(("http", "streamable-http", "streamable_http", "streamablehttp", "remote"), "http"),
+    "sse": "sse",
 }
 """What hosts write under ``type`` or ``transport``, in small letters."""
 
@@ -52,7 +46,7 @@ _SECRETIVE = re.compile(
     r"key|token|secret|passw|pwd|passphrase|auth|cred|cookie|session|signature|private|bearer|dsn|webhook|(^|_)pa(ss|t)$",
     re.IGNORECASE,
 )
-"""Names of variables and arguments whose value is a secret, however it looks."""
+"""Names of variables and arguments whose value is a secret, whatever it looks like."""
 
 _PLAIN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-agent", "mcp-protocol-version"})
 
@@ -81,18 +75,14 @@ class ServerConfig:
 
 def read_servers(path: str, environment: Mapping[str, str]) -> tuple[ServerConfig, ...]:
     """The servers that the file lists and does not disable, in its order. Raises ``NotConfigured``."""
-    document = _parsed(_text(path))
-    entries = document.get("mcpServers")
+    entries = _parsed(_text(path)).get("mcpServers")
     if not isinstance(entries, dict):
         _refuse("has no object `mcpServers`", 'Make it {"mcpServers": {"NAME": {"command": "…", "args": []}}}.')
-    servers = [
-        _server(name, cast(Any, entry), environment)
-        for name, entry in cast(dict[str, object], entries).items()
-        if not _disabled(name, entry)
-    ]
+    found = (_server(name, entry, environment) for name, entry in cast(dict[str, Any], entries).items())
+    servers = tuple(server for server in found if server is not None)
     if len(servers) > MAX_SERVERS:
         _refuse(f"lists {len(servers)} servers", f'List at most {MAX_SERVERS}, or set "disabled": true in some.')
-    return tuple(servers)
+    return servers
 
 
 def check_servers(path: str | None, environment: Mapping[str, str], needed: Sequence[str]) -> None:
@@ -116,19 +106,20 @@ def printable_name(name: str) -> str:
 
 
 def _text(path: str) -> str:
+    name_a_file = f"Set {VARIABLE} to the path of an `mcpServers` JSON file."
     try:
         file = Path(path).expanduser()
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
-            _refuse("is not a file", f"Set {VARIABLE} to the path of an `mcpServers` JSON file.")
+            _refuse("is not a file", name_a_file)
         if found.st_size > MAX_FILE_BYTES:
             _refuse("names a file of more than 1 MB", "Name the file that lists the MCP servers, and nothing else.")
         return file.read_bytes()[:MAX_FILE_BYTES].decode("utf-8-sig")
     except FileNotFoundError:
-        _refuse("names a file that is not there", f"Set {VARIABLE} to the path of an `mcpServers` JSON file.")
+        _refuse("names a file that is not there", name_a_file)
     except (OSError, RuntimeError):
         _refuse("names a file that can't be read", f"Let this user read it, or set {VARIABLE} to another.")
-    except (UnicodeDecodeError, ValueError):
+    except ValueError:
         _refuse("names a file that is not UTF-8 text", "Save it as UTF-8.")
 
 
@@ -138,7 +129,7 @@ def _parsed(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as fault:
         _refuse(
             f"names a file that is no JSON: line {fault.lineno}, column {fault.colno}",
-            "Mend it there; JSON has neither comments nor a comma before a closing bracket.",
+            "Fix it there; JSON has neither comments nor a comma before a closing bracket.",
         )
     except RecursionError:
         _refuse("names a file that is nested too deeply", "Keep to the form of `mcpServers`.")
@@ -148,13 +139,11 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            _refuse(
-                f"names a file with two entries `{printable_name(key)}` in one object", "Rename or remove one of them."
-            )
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = printable_name(next(key for key in keys if keys.count(key) > 1))
+        _refuse(f"names a file with two entries `{twice}` in one object", "Rename or remove one of them.")
     return found
 
 
@@ -165,41 +154,40 @@ def _refuse(what: str, fix: str) -> NoReturn:
 # ── one entry ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_FORMS: Mapping[str, tuple[type, str, str]] = {
+    **dict.fromkeys(("command", "cwd", *_URL_KEYS), (str, "text", "Put it in quotation marks.")),
+    **dict.fromkeys(("args", "allow"), (list, "list", "Make it a list of texts.")),
+    **dict.fromkeys(("env", "headers"), (dict, "object", "Make it an object of names and texts.")),
+}
+"""The keys that are read: their type, and what to say where a value has another one."""
+
+
 class _Entry:
-    """The reader of one entry: it knows the key that it is at, and collects what must stay secret."""
+    """One entry, with its variables expanded. It collects what must stay secret."""
 
-    def __init__(self, name: str, entry: dict[str, Any], environment: Mapping[str, str]) -> None:
-        self._at = f"mcpServers.{printable_name(name)}"
-        self._entry = entry
-        self._environment = environment
+    def __init__(self, name: str, values: dict[str, Any], environment: Mapping[str, str]) -> None:
+        self._name, self._environment = name, environment
         self.secrets: list[str] = []
+        self.values: dict[str, Any] = {}
+        for key, (kind, form, fix) in _FORMS.items():
+            value = values.get(key)
+            if value is None:
+                continue
+            if not isinstance(value, kind):
+                raise self.fault(key, f"is no {form}", fix)
+            match value:
+                case list():
+                    texts = enumerate(cast(list[Any], value))
+                    self.values[key] = [self._expanded(f"{key}[{at}]", text) for at, text in texts]
+                case dict():
+                    texts = cast(dict[str, Any], value).items()
+                    self.values[key] = {at: self._expanded(f"{key}.{printable_name(at)}", text) for at, text in texts}
+                case _:
+                    self.values[key] = self._expanded(key, value)
 
-    def wrong(self, key: str, what: str, fix: str) -> NoReturn:
-        raise NotConfigured(f"In the file of {VARIABLE}, `{self._at}{key and '.' + key}` {what}.", fix=fix)
-
-    def has(self, key: str) -> bool:
-        return self._entry.get(key) is not None
-
-    def text(self, key: str) -> str | None:
-        value = self._entry.get(key)
-        return None if value is None else self._expanded(key, value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._entry.get(key)
-        if values is None:
-            return ()
-        if not isinstance(values, list):
-            self.wrong(key, "is not a list", f"Make `{key}` a list of texts.")
-        return tuple(self._expanded(f"{key}[{at}]", one) for at, one in enumerate(cast(list[Any], values)))
-
-    def mapping(self, key: str) -> dict[str, str]:
-        values = self._entry.get(key)
-        if values is None:
-            return {}
-        if not isinstance(values, dict):
-            self.wrong(key, "is not an object", f"Make `{key}` an object of names and texts.")
-        found = cast(dict[str, Any], values)
-        return {name: self._expanded(f"{key}.{printable_name(name)}", value) for name, value in found.items()}
+    def fault(self, key: str, what: str, fix: str) -> NotConfigured:
+        at = f"mcpServers.{printable_name(self._name)}{key and '.' + key}"
+        return NotConfigured(f"In the file of {VARIABLE}, `{at}` {what}.", fix=fix)
 
     def hide(self, name: str, value: str) -> None:
         """Remember a value that must stay secret, by its name or its looks."""
@@ -209,121 +197,113 @@ class _Entry:
 
     def _expanded(self, key: str, value: Any) -> str:
         if not isinstance(value, str):
-            self.wrong(key, "is not a text", "Put it in quotation marks.")
+            raise self.fault(key, "is no text", "Put it in quotation marks.")
         expanded = _EXPANSION.sub(lambda found: self._variable(key, found[1]), value)
         if "\0" in expanded:
-            self.wrong(key, "holds a NUL character", "Take it out.")
+            raise self.fault(key, "holds a NUL character", "Take it out.")
         return expanded
 
-    def _variable(self, key: str, said: str) -> str:
-        named = _NAMED.match(said)
+    def _variable(self, key: str, text: str) -> str:
+        named = _NAMED.match(text)
         if named is None:
-            self.wrong(
-                key, "holds a `${…}` that only another host understands", "Write ${VAR} for an environment variable."
-            )
-        value = self._environment.get(named[1]) or named[2]
+            fix = "Write ${VAR} for an environment variable."
+            raise self.fault(key, "holds a `${…}` that only another host understands", fix)
+        name, otherwise = named.groups()
+        value = self._environment.get(name) or otherwise
         if value is None:
-            self.wrong(
-                key,
-                f"names the variable {named[1]}, which is not set",
-                f"Set {named[1]} where kimi-mcp is started, or write ${{{named[1]}:-otherwise}}.",
-            )
-        self.hide(named[1], value)
+            fix = f"Set {name} where kimi-mcp is started, or write ${{{name}:-otherwise}}."
+            raise self.fault(key, f"names the variable {name}, which is not set", fix)
+        self.hide(name, value)
         return value
 
 
-def _disabled(name: str, entry: Any) -> bool:
-    reader = _Entry(name, {}, {})
-    if not isinstance(entry, dict):
-        reader.wrong("", "is not an object", 'Make it {"command": "…", "args": []} or {"url": "https://…"}.')
-    found = cast(dict[str, Any], entry)
+def _server(name: str, values: Any, environment: Mapping[str, str]) -> ServerConfig | None:
+    """One server; None: it is disabled, and the rest of its entry is not even checked."""
+    nothing = _Entry(name, {}, environment)
+    if not isinstance(values, dict):
+        raise nothing.fault("", "is no object", 'Make it {"command": "…", "args": []} or {"url": "https://…"}.')
+    given = cast(dict[str, Any], values)
     for key, off in (("disabled", True), ("enabled", False)):
-        if key in found and not isinstance(found[key], bool):
-            reader.wrong(key, "is neither true nor false", f"Set `{key}` to true or false.")
-        if found.get(key) is off:
-            return True
-    return False
-
-
-def _server(name: str, entry: dict[str, Any], environment: Mapping[str, str]) -> ServerConfig:
-    reader = _Entry(name, entry, environment)
+        if key in given and not isinstance(given[key], bool):
+            raise nothing.fault(key, "is neither true nor false", f"Set `{key}` to true or false.")
+        if given.get(key) is off:
+            return None
+    entry = _Entry(name, given, environment)
     if not name.strip() or len(name) > 128:
-        reader.wrong("", "has a name that is empty or too long", "Give it a short name.")
-    url_key = next((key for key in _URL_KEYS if reader.has(key)), None)
-    if reader.has("command") == (url_key is not None):
+        raise entry.fault("", "has a name that is empty or too long", "Give it a short name.")
+    url_key = next((key for key in _URL_KEYS if key in entry.values), None)
+    if ("command" in entry.values) == (url_key is not None):
         both = "both `command` and `url`" if url_key else "neither `command` nor `url`"
-        reader.wrong("", f"has {both}", "Give it a `command` to start, or the `url` of a streamable HTTP endpoint.")
-    _check_kind(reader, entry, process=url_key is None)
-    way = _process(reader) if url_key is None else _http(reader, url_key)
-    found = ServerConfig(name=name, allow=reader.texts("allow"), **way)
-    return replace(found, secrets=tuple(dict.fromkeys(reader.secrets)))  # last: all of the entry has been read
-
-
-def _check_kind(reader: _Entry, entry: dict[str, Any], *, process: bool) -> None:
+        fix = "Give it a `command` to start, or the `url` of a streamable HTTP endpoint."
+        raise entry.fault("", f"has {both}", fix)
     for key in ("type", "transport"):
-        said = entry.get(key)
-        if said is None:
-            continue
-        kind = _KINDS.get(said.lower()) if isinstance(said, str) else None
-        if kind is None:
-            reader.wrong(key, "is no transport that is known", f'Set `{key}` to "stdio" or "http", or leave it out.')
-        if kind == _OLD:
-            reader.wrong(
-                key,
-                "asks for the SSE transport, which MCP has replaced",
-                f'Give the URL of its streamable HTTP endpoint and set `{key}` to "http", or set "disabled": true.',
-            )
-        if (kind == _PROCESS) != process:
-            reader.wrong(
-                key, "does not go with the rest of the entry", "stdio needs `command`, http needs `url`: mend either."
-            )
+        if given.get(key) is not None:
+            _check_transport(entry, key, given[key], "http" if url_key else "stdio")
+    how = _process(entry) if url_key is None else _endpoint(entry, url_key)
+    secrets = tuple(dict.fromkeys(entry.secrets))
+    return ServerConfig(name=name, allow=tuple(entry.values.get("allow", ())), secrets=secrets, **how)
 
 
-def _process(reader: _Entry) -> dict[str, Any]:
-    program = reader.text("command")
-    if not program or not program.strip():
-        reader.wrong("command", "is empty", "Name the program to start; its arguments go into `args`.")
-    arguments = reader.texts("args")
-    environment = reader.mapping("env")
+def _check_transport(entry: _Entry, key: str, given: Any, needed: str) -> None:
+    transport = _TRANSPORTS.get(given.lower()) if isinstance(given, str) else None
+    if transport is None:
+        raise entry.fault(key, "is no transport that is known", f'Set `{key}` to "stdio" or "http", or leave it out.')
+    if transport == "sse":
+        fix = f'Give the URL of its streamable HTTP endpoint and set `{key}` to "http", or set "disabled": true.'
+        raise entry.fault(key, "asks for the SSE transport, which MCP has replaced", fix)
+    if transport != needed:
+        fix = "stdio needs `command`, http needs `url`: change either."
+        raise entry.fault(key, "does not go with the rest of the entry", fix)
+
+
+def _process(entry: _Entry) -> dict[str, Any]:
+    program, arguments = entry.values["command"], entry.values.get("args", [])
+    if not program.strip():
+        raise entry.fault("command", "is empty", "Name the program to start; its arguments go into `args`.")
+    environment = entry.values.get("env", {})
     for name, value in environment.items():
         if not name or "=" in name or "\0" in name:
-            reader.wrong("env", "has a name that no variable can have", "Rename it.")
-        reader.hide(name, value)
+            raise entry.fault("env", "has a name that no variable can have", "Rename it.")
+        entry.hide(name, value)
     for before, argument in zip(("", *arguments), arguments, strict=False):
         name, _, value = argument.partition("=") if argument.startswith("-") else (before, "", argument)
         if value and (name.startswith("-") or _looks_secret(value)):
-            reader.hide(name, value)
-    folder = reader.text("cwd")
+            entry.hide(name, value)
+    folder = entry.values.get("cwd")
     if folder is not None:
         folder = os.path.expanduser(folder)  # noqa: PTH111 - Path's own raises where there is no home
     return {"command": (program, *arguments), "environment": environment, "folder": folder}
 
 
-def _http(reader: _Entry, key: str) -> dict[str, Any]:
-    url = (reader.text(key) or "").strip()
+def _endpoint(entry: _Entry, key: str) -> dict[str, Any]:
+    url: str = entry.values[key].strip()
+    headers: dict[str, str] = entry.values.get("headers", {})
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or " " in url:
-        reader.wrong(key, "is no http or https URL", "Give the URL of the server's streamable HTTP endpoint.")
+    if not usable or not url.isprintable() or " " in url:
+        raise entry.fault(key, "is no http or https URL", "Give the URL of the server's streamable HTTP endpoint.")
     for name, value in parse_qsl(urlsplit(url).query):
-        reader.hide(name, value)
-    reader.secrets += _password(url)
-    headers = reader.mapping("headers")
+        entry.hide(name, value)
+    entry.secrets += _password(url)
     for name, value in headers.items():
         if not _HEADER.match(name) or not value.isascii() or not value.isprintable():
-            reader.wrong(f"headers.{printable_name(name)}", "is no header", "Use printable ASCII without line ends.")
+            key = f"headers.{printable_name(name)}"
+            raise entry.fault(key, "is no header", "Use printable ASCII without line ends.")
         if name.lower() not in _PLAIN_HEADERS:
-            reader.hide("secret", value)
+            entry.hide("secret", value)
     return {"url": url, "headers": headers}
+
+
+# ── secrets ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _looks_secret(value: str) -> bool:
     """Whether some run of letters and digits in it is of the kind that only keys have, or it is a URL with a login."""
     runs = re.findall(r"[A-Za-z0-9]{10,}", value)
-    return bool(_password(value)) or any(_is_random(run) for run in runs)
+    return bool(_password(value)) or any(map(_is_random, runs))
 
 
 def _is_random(run: str) -> bool:

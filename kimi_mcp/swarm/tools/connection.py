@@ -1,26 +1,24 @@
-"""One MCP server through its life: started, listed, called, watched, restarted once, ended. Does I/O.
+"""One MCP server from its start to its end: listed, called, watched, restarted once. Does I/O.
 
-Whatever a server does or fails to do, it costs its own tools and nothing else: nothing here raises but a cancellation
-of the caller's. Reasons are sentences of ours; what a server says stands in the results of its tools alone.
+Whatever a server does or fails to do costs its own tools and nothing else. Reasons are sentences of ours; the words of
+a server appear in the results of its tools alone.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
-from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
-from kimi_mcp.swarm.tools.errors import ENDED, error_answer, may_speak_other_era, session_expired, start_fault
+from kimi_mcp.swarm.tools.errors import ENDED, call_fault, may_speak_other_era, session_expired, start_fault
 from kimi_mcp.swarm.tools.http_client import LastResponse, http_streams
 from kimi_mcp.swarm.tools.output import render_blocks
-from kimi_mcp.swarm.tools.selection import ListedTool, SourceTools
-from kimi_mcp.swarm.tools.source import ToolAnswer, ToolLimits
+from kimi_mcp.swarm.tools.source import CallResult, ListedTool, ToolLimits, ToolSource
 from kimi_mcp.swarm.tools.stdio_client import stdio_streams
 
 if TYPE_CHECKING:
@@ -29,191 +27,138 @@ if TYPE_CHECKING:
 RESTARTS: Final = 1
 """How often a server that died is started again."""
 
-MOST_LISTED: Final = 20_000
-"""Tools of one server that are looked at."""
+MAX_LISTED: Final = 20_000
+"""Tools of one server that are read."""
 
-MOST_PAGES: Final = 1_000
+MAX_PAGES: Final = 1_000
 """Pages of one listing."""
 
-LONGEST_TOOL_NAME: Final = 256
+MAX_TOOL_NAME_CHARS: Final = 256
 """Code points of a tool's own name."""
 
-MOST_RELISTINGS: Final = 20
-"""Times that a server may say that its tools changed; after that they are taken for changed."""
+MAX_RELISTINGS: Final = 20
+"""Times that a server may announce that its tools changed; after that all of them are disabled."""
 
-DRAINED_S: Final = 0.5
+DRAIN_S: Final = 0.5
 """Seconds after a server's end in which its last answers are read."""
 
 _log = logging.getLogger(__name__)
 
 
-class _Life:
+class _Session:
     """One start of a server, up to its end."""
 
     def __init__(self) -> None:
-        self.over = self.died = False
+        self.died = False
         self.ended = anyio.Event()
         self.calls: set[anyio.CancelScope] = set()
 
     def die(self) -> None:
-        """It has ended by itself; what it said before is still on its way."""
+        """It has ended by itself; what it sent before is still being read."""
         self.died = True
         self.ended.set()
 
-    async def drained(self) -> None:
-        """Wait a little for the calls that are under way: what it answered before its end is still read."""
-        with anyio.move_on_after(DRAINED_S):
+    async def drain(self) -> None:
+        """Wait a little for the answers that it sent before its end."""
+        with anyio.move_on_after(DRAIN_S):
             while self.calls:  # noqa: ASYNC110 - there is one waiter, and seldom
                 await anyio.sleep(0.01)
 
     def end(self) -> None:
-        """It has ended: whoever still waits for it waits no longer."""
-        self.over = True
+        """It has ended, and so have the calls that still wait for it."""
         self.ended.set()
         for scope in self.calls:
             scope.cancel()
 
 
-class _Refused(Exception):
-    """A start came to nothing."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-class McpServer:
+class McpServer(ToolSource):
     """A source of tools that is an MCP server of the operator's file."""
 
     def __init__(self, server: ServerConfig, limits: ToolLimits) -> None:
-        self.name = server.name
-        """Its key in the file."""
-        self._server, self._limits = server, limits
-        self._seen = LastResponse()
-        self._tools: dict[str, ListedTool] = {}
-        self._changed: dict[str, str] = {}
+        super().__init__(server.name, limits, allow=server.allow)
+        self._server = server
+        self._last_response = LastResponse()
         self._client: Client | None = None
-        self._life = _Life()
-        self._ready = anyio.Event()
-        self._settled = anyio.Event()
-        self._stirred = anyio.Event()
+        self._session = _Session()
+        self._listed = False
+        self._changed = anyio.Event()
         self._stop = anyio.Event()
-        self._slots = anyio.Semaphore(limits.calls_at_once)
-        self._listed_once = False
-        self.fault: str | None = None
-        """Why its tools are not there, as the end of a sentence about it; None: they are."""
-        self.notes: list[str] = []
-        """What else is worth a warning, in whole sentences."""
 
-    # ── its life ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── start and end ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def run(self) -> None:
-        """Start it, keep it, restart it once; returns when it is to stop or is gone for good."""
-        try:
-            for _ in range(1 + RESTARTS):
-                self.fault = None
-                try:
-                    await self._live()
-                except _Refused as refused:
-                    self.fault = refused.why
-                except Exception:  # noqa: BLE001 - its fault or ours, it is this server's end and nobody else's
-                    _log.exception("a tool server failed by a fault of our own")
-                    self.fault = "kimi-mcp made a mistake with it, which its log tells"
-                if self._stop.is_set() or not self._listed_once:
-                    break  # what never worked does not work a second time
-                _log.warning("the tool server %s ended", printable_name(self.name))
-            if not self._stop.is_set():
-                self.fault = self.fault or "it ended, was started again, and ended again"
-                _log.warning("the tools of %s are gone: %s", printable_name(self.name), self.fault)
-        finally:
-            self._client = None
-            self._ready.set()
-            self._settled.set()
-
-    async def started(self) -> None:
-        """Return when it is known whether its tools are there."""
-        await self._ready.wait()
+    async def _run(self) -> None:
+        for _ in range(1 + RESTARTS):
+            self.fault = None
+            try:
+                await self._connect()
+            except TimeoutError:
+                self.fault = f"it was not ready within {self.limits.start_within_s:g} s"
+            except Exception as fault:  # noqa: BLE001 - whatever the libraries raise, this server did not start
+                self.fault = start_fault(fault, self._last_response, died=self._session.died)
+            if self._stop.is_set() or not self._listed:
+                break  # what never worked does not work a second time
+            _log.warning("the tool server %s ended", printable_name(self.name))
+        if not self._stop.is_set():
+            self.fault = self.fault or "it ended, was started again, and ended again"
+            _log.warning("the tools of %s are gone: %s", printable_name(self.name), self.fault)
 
     def stop(self) -> None:
-        """Ask it to leave."""
+        """Ask it to end."""
         self._stop.set()
-        self._life.end()
+        self._session.end()
 
-    async def _live(self) -> None:
+    async def _connect(self) -> None:
+        """Keep one session, in the handshake era of the protocol first: some servers end at any other first message."""
         from mcp.shared.exceptions import MCPError
 
         try:
-            await self._live_in("legacy")
+            await self._connect_in("legacy")
         except MCPError as refused:
-            # Servers of the handshake era first: some of them end at any other first message.
-            if not may_speak_other_era(refused, self._seen, died=self._life.died):
-                raise _Refused(self._why(refused)) from None
-            try:
-                await self._live_in("auto")
-            except MCPError as again:
-                raise _Refused(self._why(again)) from None
+            if not may_speak_other_era(refused, self._last_response, died=self._session.died):
+                raise
+            await self._connect_in("auto")
 
-    async def _live_in(self, era: str) -> None:
-        """One life in one of the two eras of the protocol. Raises ``MCPError`` where the handshake is refused."""
-        from mcp.shared.exceptions import MCPError
-
-        life = self._life = _Life()
+    async def _connect_in(self, era: str) -> None:
+        """Keep one session in an era of the protocol, up to its end. Raises what keeps the server from being listed."""
+        session = self._session = _Session()
         listed = False
-        with anyio.CancelScope(deadline=anyio.current_time() + self._limits.start_within_s) as scope:
-            try:
-                async with AsyncExitStack() as open_things:
-                    client = await self._connected(open_things, era, life)
+        try:
+            with anyio.fail_after(self.limits.start_within_s) as scope:
+                async with self._new_client(era, session) as client:
                     tools = await self._list(client)
-                    scope.deadline = float("inf")
-                    self._adopt(tools)
-                    listed = self._listed_once = True
+                    scope.deadline = math.inf
+                    self._compare(tools)
+                    listed = self._listed = True
                     self.fault, self._client = None, client
-                    self._settled.set()
-                    self._ready.set()
-                    await self._watch(client, life)
-            except Exception as fault:  # noqa: BLE001 - whatever the libraries raise is this server's own end
-                first = _only(fault)
-                if listed:
-                    _log.debug("the session with %s broke", printable_name(self.name), exc_info=first)
-                elif isinstance(first, MCPError | _Refused):
-                    raise first from None
-                else:
-                    raise _Refused(self._why(first)) from None
-            finally:
-                self._client = None
-                life.end()
-        if scope.cancelled_caught and not listed:
-            raise _Refused(f"it was not ready within {self._limits.start_within_s:g} s")
+                    self.ready.set()
+                    await self._watch(client, session)
+        except Exception as fault:  # noqa: BLE001 - whatever the libraries raise ends this server alone
+            first: Exception = fault
+            while isinstance(first, ExceptionGroup):
+                first = cast(ExceptionGroup[Exception], first).exceptions[0]
+            if not listed:
+                raise first from None
+            _log.debug("the session with %s broke", printable_name(self.name), exc_info=first)
+        finally:
+            self._client = None
+            session.end()
 
-    async def _connected(self, open_things: AsyncExitStack, era: str, life: _Life) -> Client:
+    def _new_client(self, era: str, session: _Session) -> Client:
         from mcp import Client
         from mcp.types import Implementation, ToolListChangedNotification
 
-        async def heard(message: Any) -> None:
+        async def handle(message: Any) -> None:
             if isinstance(message, ToolListChangedNotification):
-                self._stir()
+                self._announce_change()
 
         if self._server.url is None:
-            way = stdio_streams(self._server, on_end=life.die)
+            streams = stdio_streams(self._server, on_end=session.die)
         else:
-            way = http_streams(self._server, self._seen)
-        client = Client(
-            way,
-            mode=era,
-            cache=None,
-            message_handler=heard,
-            client_info=Implementation(name="kimi-mcp", version=__version__),
-        )
-        return await open_things.enter_async_context(client)
-
-    def _why(self, fault: BaseException) -> str:
-        return start_fault(fault, self._seen, died=self._life.died)
+            streams = http_streams(self._server, self._last_response)
+        info = Implementation(name="kimi-mcp", version=__version__)
+        return Client(streams, mode=era, cache=None, message_handler=handle, client_info=info)
 
     # ── its tools ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def offer(self) -> SourceTools:
-        """What it lists, and what its entry allows."""
-        return SourceTools(source=self.name, tools=tuple(self._tools.values()), allow=self._server.allow)
 
     async def _list(self, client: Client) -> dict[str, ListedTool]:
         """All pages of its listing; of two tools with one name the first counts."""
@@ -221,11 +166,11 @@ class McpServer:
 
         found: dict[str, ListedTool] = {}
         cursor: str | None = None
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
             page = await client.session.list_tools(params=params)
             for tool in page.tools:
-                if len(found) < MOST_LISTED and len(tool.name) <= LONGEST_TOOL_NAME:
+                if len(found) < MAX_LISTED and len(tool.name) <= MAX_TOOL_NAME_CHARS:
                     found.setdefault(
                         tool.name,
                         ListedTool(
@@ -236,140 +181,112 @@ class McpServer:
                         ),
                     )
             cursor = page.next_cursor
-            if not cursor or len(found) >= MOST_LISTED:
+            if not cursor or len(found) >= MAX_LISTED:
                 break
         return found
 
-    def _adopt(self, tools: dict[str, ListedTool]) -> None:
-        """Take a listing: the first one is what the model was told, any other is held against it."""
-        if not self._listed_once:
-            self._tools = tools
-            return
-        for name, known in self._tools.items():
-            now = tools.get(name)
-            if now is None:
-                self._changed.setdefault(name, "its server no longer lists it")
-            elif now.fingerprint != known.fingerprint:
-                self._changed.setdefault(name, "its server changed its definition while the swarm was running")
+    def _compare(self, tools: dict[str, ListedTool]) -> None:
+        """Keep the first listing, which the model gets; disable what differs from it in a later one."""
+        if not self._listed:
+            self.tools = tools
+        for name, first in self.tools.items():
+            if name not in tools:
+                self.disable(name, "its server no longer lists it")
+            elif tools[name].fingerprint != first.fingerprint:
+                self.disable(name, "its server changed its definition while the swarm was running")
 
-    def disable(self, name: str, why: str) -> None:
-        """From now on a tool does not run."""
-        self._changed.setdefault(name, why)
+    def _announce_change(self) -> None:
+        """Its tools have changed: no call until they are listed again."""
+        self._hold_calls()
+        self._changed.set()
 
-    def disabled(self) -> Mapping[str, str]:
-        """The tools that no longer run, each with why, as the end of a sentence about it."""
-        return self._changed
+    def _hold_calls(self) -> None:
+        if self.ready.is_set():
+            self.ready = anyio.Event()
 
-    def _stir(self) -> None:
-        """Its tools are said to have changed: no call until it is known which."""
-        self._settled = anyio.Event() if self._settled.is_set() else self._settled
-        self._stirred.set()
-
-    async def _watch(self, client: Client, life: _Life) -> None:
-        """List anew whenever it says that its tools changed; until its end."""
+    async def _watch(self, client: Client, session: _Session) -> None:
+        """List again whenever its tools change; until its end."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._relist, client, life)
-            if self._tells_changes_on_request(client):
-                tasks.start_soon(self._listen, client)
-            await life.ended.wait()
+            tasks.start_soon(self._list_again, client, session)
+            tasks.start_soon(self._subscribe, client)
+            await session.ended.wait()
             self._client = None
             if not self._stop.is_set():
-                self._ready = anyio.Event()
-            await life.drained()
+                self._hold_calls()
+            await session.drain()
             tasks.cancel_scope.cancel()
 
-    async def _relist(self, client: Client, life: _Life) -> None:
-        for _ in range(MOST_RELISTINGS):
-            await self._stirred.wait()
-            self._stirred = anyio.Event()
-            tools: dict[str, ListedTool] | None = None
+    async def _list_again(self, client: Client, session: _Session) -> None:
+        for _ in range(MAX_RELISTINGS):
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            tools: dict[str, ListedTool] = {}
             try:
-                with anyio.move_on_after(self._limits.start_within_s):
+                with anyio.move_on_after(self.limits.start_within_s):
                     tools = await self._list(client)
             except Exception as fault:  # noqa: BLE001 - whatever it answers, it is its own fault
-                if life.ended.is_set():
-                    return  # it has ended: what lists next is its next life
-                _log.debug("%s could not be listed anew", printable_name(self.name), exc_info=fault)
-            self._adopt(tools or {})
-            if not self._stirred.is_set():
-                self._settled.set()
-        for name in self._tools:
-            self._changed.setdefault(name, "its server says again and again that its tools change")
-        self._settled.set()
-        await anyio.sleep_forever()
+                _log.debug("%s could not be listed again", printable_name(self.name), exc_info=fault)
+            if session.ended.is_set():
+                return  # its next session is listed anyway
+            self._compare(tools)
+            if not self._changed.is_set():
+                self.ready.set()
+        for name in self.tools:
+            self.disable(name, "its server announces again and again that its tools change")
+        self.ready.set()
 
-    @staticmethod
-    def _tells_changes_on_request(client: Client) -> bool:
+    async def _subscribe(self, client: Client) -> None:
+        """In the newer era a server announces changes to subscribers only."""
         from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
         tools = client.server_capabilities.tools
-        return client.protocol_version in MODERN_PROTOCOL_VERSIONS and tools is not None and tools.list_changed is True
-
-    async def _listen(self, client: Client) -> None:
-        """In the newer era changes are told only to who asks for it."""
+        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or tools.list_changed is not True:
+            return
         try:
             async with client.listen(tools_list_changed=True) as events:
                 async for _ in events:
-                    self._stir()
-        except Exception as fault:  # noqa: BLE001 - it said that it could tell, and can't: a later listing will
-            _log.debug("%s does not tell of changes", printable_name(self.name), exc_info=fault)
+                    self._announce_change()
+        except Exception as fault:  # noqa: BLE001 - it claimed that it could, and can't: it is listed at a restart
+            _log.debug("%s does not announce changes", printable_name(self.name), exc_info=fault)
 
     # ── its calls ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def call(self, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
-        """Run a tool; whatever happens is an answer."""
-        within = self._limits.call_within_s
-        ran = False
-        life = self._life
-        with anyio.move_on_after(within) as scope:
-            async with self._slots:
-                await self._ready.wait()
-                await self._settled.wait()
-                if (client := self._client) is None:
-                    return ToolAnswer.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
-                if (why := self._changed.get(tool.name)) is not None:
-                    return ToolAnswer.refused(f"This tool is disabled: {why}.")
-                life = self._life
-                life.calls.add(scope)
-                try:
-                    ran = True
-                    return await self._called(client, life, tool, arguments)
-                finally:
-                    life.calls.discard(scope)
-        if life.over and ran:
-            return ToolAnswer.failed(ENDED)
-        return ToolAnswer.failed(f"The tool did not answer within {within:g} s.", ran=ran)
+    async def _send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        if (client := self._client) is None:
+            return CallResult.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
+        session = self._session
+        with anyio.CancelScope() as scope:
+            session.calls.add(scope)
+            try:
+                return await self._request(client, session, name, tool, arguments)
+            finally:
+                session.calls.discard(scope)
+        return CallResult.failed(ENDED)
 
-    async def _called(self, client: Client, life: _Life, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
+    async def _request(
+        self, client: Client, session: _Session, name: str, tool: ListedTool, arguments: Mapping[str, Any]
+    ) -> CallResult:
         from mcp.shared.exceptions import MCPError
         from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, InputRequiredResult
         from pydantic import TypeAdapter, ValidationError
 
-        asked = CallToolRequest(params=CallToolRequestParams(name=tool.name, arguments=dict(arguments)))
-        answers: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
+        request = CallToolRequest(params=CallToolRequestParams(name=tool.name, arguments=dict(arguments)))
+        results: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
         try:
-            # Not by call_tool: that holds the result against the server's own schema, in time that has no bound.
-            result = await client.session.send_request(asked, answers)
+            # Not by call_tool: that checks the result against the server's own schema, in time that has no bound.
+            result = await client.session.send_request(request, results)
         except MCPError as fault:
-            if session_expired(fault, self._seen):
-                life.ended.set()  # a new session is begun
-            return error_answer(fault, self._seen, died=life.died)
+            if session_expired(fault, self._last_response):
+                session.ended.set()  # a new session is begun
+            if (why := call_fault(fault, self._last_response, died=session.died)) is not None:
+                return CallResult.failed(why)
+            return self._answered(name, fault.message, is_error=True)
         except ValidationError:
-            return ToolAnswer.failed("The tool's answer can't be read: it does not keep to the protocol.")
-        except KimiError:
-            raise
-        except Exception as fault:  # noqa: BLE001 - the boundary: what the libraries raise is this call's failure
+            return CallResult.failed("The tool's answer can't be read: it does not keep to the protocol.")
+        except Exception as fault:  # noqa: BLE001 - whatever the libraries raise is this call's failure
             _log.debug("a call of %s failed", printable_name(self.name), exc_info=fault)
-            return ToolAnswer.failed("The tool's answer can't be read.")
+            return CallResult.failed("The tool's answer can't be read.")
         if isinstance(result, InputRequiredResult):
-            return ToolAnswer.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
-        text = render_blocks(result.content, result.structured_content, most=self._limits.result_chars)
-        return ToolAnswer(text=text, is_error=result.is_error is True)
-
-
-def _only(fault: Exception) -> Exception:
-    """The first exception within a group of groups."""
-    found: Any = fault
-    while isinstance(found, ExceptionGroup):
-        found = cast(ExceptionGroup[Exception], found).exceptions[0]
-    return found
+            return CallResult.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
+        text = render_blocks(result.content, result.structured_content, most=self.limits.result_chars)
+        return self._answered(name, text, is_error=result.is_error is True)

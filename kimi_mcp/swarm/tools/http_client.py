@@ -1,15 +1,14 @@
 """A tool server behind a URL: streamable HTTP as MCP streams, bounded, each failure that of one request. Does I/O.
 
-The SDK's client speaks the protocol; the sockets below it are ours: no redirect leaves the server (the SDK sees to
-it), no cookie is kept, nothing compressed is unpacked, an answer has a limit, and a connection that breaks costs the
-one request instead of the whole session. This machine is never reached through a proxy.
+The SDK's client speaks the protocol over sockets of ours: the SDK follows no redirect off the server, no cookie is
+kept, nothing compressed is unpacked, an answer has a limit, and a connection that breaks costs one request instead
+of the session. This machine is never reached through a proxy.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
@@ -19,48 +18,48 @@ import httpx2
 
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.config import ServerConfig
-from kimi_mcp.swarm.tools.stdio_client import FREE_BYTES, LARGEST_MESSAGE, SLOWLY_S
+from kimi_mcp.swarm.tools.stdio_client import FREE_BYTES, MAX_MESSAGE_BYTES, SLOWDOWN_S
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
 
 CONNECT_S: Final = 10.0
-"""Seconds for a connection; how long an answer may take, the call's own deadline says."""
+"""Seconds for a connection; the call's own deadline bounds its answer."""
 
-LARGEST_STREAM: Final = 2 * LARGEST_MESSAGE
+MAX_STREAM_BYTES: Final = 2 * MAX_MESSAGE_BYTES
 """Bytes of one response, whatever number of events it carries."""
 
 
 class LastResponse:
-    """What the last response of a server was, for a sentence about why it does not work."""
+    """The last response of a server, for a sentence about why it does not work."""
 
     def __init__(self) -> None:
         self.status: int | None = 0
-        """Its HTTP status; None: nobody answered; 0: nothing was asked over HTTP."""
+        """Its HTTP status; None: nobody answered; 0: nothing was requested over HTTP."""
 
 
 @asynccontextmanager
-async def http_streams(server: ServerConfig, seen: LastResponse) -> AsyncGenerator[TransportStreams]:
+async def http_streams(server: ServerConfig, last_response: LastResponse) -> AsyncGenerator[TransportStreams]:
     """The streams of an MCP session with the server's endpoint."""
     from mcp.client.streamable_http import streamable_http_client
 
     assert server.url is not None
-    inner = await anyio.to_thread.run_sync(partial(_sockets, server.url))
+    inner = await anyio.to_thread.run_sync(_transport, server.url)
     async with (
         httpx2.AsyncClient(
-            transport=_Bounded(inner, seen),
+            transport=_Bounded(inner, last_response),
             headers={"User-Agent": f"kimi-mcp/{__version__}", **server.headers, "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             trust_env=False,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         ) as client,
-        streamable_http_client(server.url, http_client=client, max_sse_event_size=LARGEST_MESSAGE) as streams,
+        streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES) as streams,
     ):
         yield streams
 
 
-def _sockets(url: str) -> httpx2.AsyncHTTPTransport:
+def _transport(url: str) -> httpx2.AsyncHTTPTransport:
     """In a thread: reading the trusted certificates, and the proxies of some systems, takes a while."""
     from kimi_mcp.provider.clients import proxy_for
 
@@ -68,20 +67,19 @@ def _sockets(url: str) -> httpx2.AsyncHTTPTransport:
 
 
 class _Bounded(httpx2.AsyncBaseTransport):
-    """Requests of one server; a failure of the network is told as a status, which ends one request and no session."""
+    """Requests of one server; a failure of the network becomes a status, which ends one request and no session."""
 
-    def __init__(self, inner: httpx2.AsyncHTTPTransport, seen: LastResponse) -> None:
-        self._inner, self._seen = inner, seen
+    def __init__(self, inner: httpx2.AsyncHTTPTransport, last_response: LastResponse) -> None:
+        self._inner, self._last_response = inner, last_response
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError:
-            self._seen.status = None
+            self._last_response.status = None
             return httpx2.Response(503, request=request)
-        self._seen.status = response.status_code
-        if "content-encoding" in response.headers:
-            del response.headers["content-encoding"]  # nobody asked for it: it is not unpacked, and can't be read
+        self._last_response.status = response.status_code
+        response.headers.pop("content-encoding", None)  # nobody asked for it: it is not unpacked, and can't be read
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
         response.stream = _Capped(response.stream, events=events)
@@ -98,7 +96,7 @@ class _Capped(httpx2.AsyncByteStream):
         self._inner, self._events = inner, events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size, most = 0, LARGEST_STREAM if self._events else LARGEST_MESSAGE
+        size, most = 0, MAX_STREAM_BYTES if self._events else MAX_MESSAGE_BYTES
         try:
             async for piece in self._inner:
                 size += len(piece)
@@ -106,7 +104,7 @@ class _Capped(httpx2.AsyncByteStream):
                     raise httpx2.StreamError("too large")
                 yield piece
                 if self._events and size > FREE_BYTES:
-                    await anyio.sleep(SLOWLY_S)
+                    await anyio.sleep(SLOWDOWN_S)
         except httpx2.TransportError:
             raise httpx2.StreamError("broken") from None
 

@@ -1,12 +1,12 @@
 """What a tool server started and what has left its process group: found by a mark in its environment. Does I/O.
 
-A child that calls ``setsid``, or that is orphaned by its parent's end, belongs to nobody whom one could ask. But it has
-inherited the environment of the server, where each start puts a mark of its own, and Linux shows to a user the
-environment of each process of theirs (``/proc/<pid>/environ``).
+A child that calls ``setsid``, or whose parent has ended, can't be found by its parent. But it has inherited the
+environment of the server, which holds a mark of each start, and Linux shows a user the environment of each of their
+processes (``/proc/<pid>/environ``).
 
-Limits: a process is not found that was started with a cleared environment (``env -i``), that has overwritten it, or
-that runs as another user. On systems without ``/proc``, such as macOS, nothing is found: there a server's process group
-is all that ends with it. If this program is killed itself, nobody looks.
+Limits: a process is not found that was started with a cleared environment (``env -i``), has overwritten it, or runs as
+another user. On systems without ``/proc``, such as macOS, nothing is found: there only a server's process group ends
+with it. If this program itself is killed, nobody looks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROCESSES = Path("/proc")
 
 
 class ProcessMark:
-    """The mark of one start of a server, which everything has that it starts."""
+    """The mark of one start of a server, which all that it starts inherits."""
 
     def __init__(self) -> None:
         self.environment: dict[str, str] = {VARIABLE: secrets.token_hex(16)}
@@ -35,14 +35,18 @@ class ProcessMark:
         self._entry = f"{VARIABLE}={self.environment[VARIABLE]}".encode()
 
     def signal(self, number: signal.Signals) -> list[int]:
-        """Signal every process that has it; their ids, as far as they live. Blocking: it looks at all processes."""
-        return [pid for pid in _all_processes() if self.is_on(pid) and self._signal(pid, number)]
+        """Signal every process that has it; the ids of those that live. Blocking: it reads all processes."""
+        try:
+            pids = [int(folder.name) for folder in _PROCESSES.iterdir() if folder.name.isdecimal()]
+        except OSError:
+            return []
+        return [pid for pid in pids if self.is_on(pid) and self._signal(pid, number)]
 
     def kill(self, within_s: float) -> None:
-        """Kill every process that has it, again until there is none, or the time is over. Blocking."""
+        """Kill every process that has it, until there is none or the time is over. Blocking."""
         until = time.monotonic() + within_s
         while self.signal(signal.SIGKILL) and time.monotonic() < until:
-            time.sleep(0.01)  # one that was being started is seen by the next look
+            time.sleep(0.01)  # one that was being started is found in the next round
 
     def is_on(self, pid: int) -> bool:
         """Whether a process lives and has it."""
@@ -52,7 +56,7 @@ class ProcessMark:
             return False
 
     def _signal(self, pid: int, number: signal.Signals) -> bool:
-        with _held(pid) as descriptor:
+        with _process_descriptor(pid) as descriptor:
             if not self.is_on(pid):
                 return False  # its id is another process's by now
             try:
@@ -66,8 +70,8 @@ class ProcessMark:
 
 
 @contextmanager
-def _held(pid: int) -> Generator[int | None]:
-    """A descriptor that means this process, and never one that gets its id later; None where the kernel has none."""
+def _process_descriptor(pid: int) -> Generator[int | None]:
+    """A descriptor of this process, and never of one that gets its id later; None where the kernel has none."""
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -77,10 +81,3 @@ def _held(pid: int) -> Generator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _all_processes() -> list[int]:
-    try:
-        return [int(folder.name) for folder in _PROCESSES.iterdir() if folder.name.isdecimal()]
-    except OSError:
-        return []

@@ -1,8 +1,8 @@
-"""Which of the tools that servers list are offered, under which names, in which words. Pure, no I/O.
+"""Which of the tools that sources list are offered, under which names and descriptions. Pure, no I/O.
 
-Three sieves, one after the other: what may run (marked as read-only, or allowed by the file's entry), what the caller
-asked for, and what a request can hold. Nothing falls through one of them without a warning, but for what may not run
-and what was not asked for.
+Three filters, one after the other: what may run (marked as read-only, or allowed by the file's entry), what the caller
+asked for, and what a request can hold. Whatever a filter drops is warned of, except tools that may not run or were not
+asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -22,6 +23,7 @@ from kimi_mcp.core.redaction import scrub
 from kimi_mcp.policy.schema_dialect import parameters_fault, rewritten_parameters
 from kimi_mcp.swarm.tools.config import VARIABLE, printable_name
 from kimi_mcp.swarm.tools.output import sanitized
+from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
 
 MAX_TOOLS: Final = 128
 """Functions in one request (platform.kimi.ai docs/api/tool-use, 2026-11-24)."""
@@ -46,45 +48,13 @@ _VALUES = frozenset({"const", "enum", "default", "examples", "required"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListedTool:
-    """A tool as its source lists it."""
-
-    name: str
-    """The source's own name for it, whatever that is."""
-    description: str
-    """The source's words: hostile, until they are cleaned."""
-    schema: Mapping[str, Any]
-    """The JSON schema of its arguments, as given: calls are held against it."""
-    read_only: bool
-    """Whether its source says that it changes nothing. A hint: the operator trusts the server, or does not list it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of everything that is told about it."""
-        told = [self.name, self.description, self.schema, self.read_only]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceTools:
-    """What one source has to offer."""
-
-    source: str
-    """The name that patterns know it by."""
-    tools: tuple[ListedTool, ...] = ()
-    """What it lists."""
-    allow: tuple[str, ...] = ()
-    """Patterns of tools that may run though they are not marked as read-only."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedTool:
     """A tool that sub-agents may call."""
 
     name: str
     """The function's name on the wire."""
-    source: int
-    """Which of the offers it is from."""
+    source: ToolSource
+    """Where it is from."""
     tool: ListedTool
     """As its source lists it."""
     definition: Mapping[str, Any]
@@ -93,97 +63,84 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The outcome of the choice."""
+    """The outcome of the filters."""
 
     tools: tuple[OfferedTool, ...]
-    """In the order of the sources, and by name within each: the same tools are always told the same way."""
+    """In the order of the sources, and by name within each: the same tools always give the same request."""
     warnings: tuple[str, ...]
     """What was left out and why, in whole sentences of ours."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A listed tool on its way through the filters."""
+
+    order: int
+    """The position of its source."""
+    source: ToolSource
+    tool: ListedTool
+
+    def matches(self, patterns: Iterable[str]) -> bool:
+        names = (self.tool.name, f"{self.source.name}.{self.tool.name}")
+        return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+    @property
+    def printable(self) -> str:
+        return f"{printable_name(self.source.name)}.{printable_name(self.tool.name)}"
+
+
 def select_tools(
-    offers: Sequence[SourceTools], patterns: Sequence[str], *, moonshot_schemas: bool, lenient: bool
+    sources: Sequence[ToolSource], patterns: Sequence[str], *, moonshot_schemas: bool, lenient: bool
 ) -> Selection:
     """The tools that are offered. ``patterns``: the caller's; empty: everything that may run.
 
     ``moonshot_schemas``: whether schemas must be in Moonshot's dialect. Raises ``InvalidArguments`` where the patterns
-    name nothing at all, unless ``lenient`` (some source could not be asked).
+    match nothing at all, unless ``lenient`` (some source could not be listed).
     """
-    warnings: list[str] = []
-    may_run = [[tool for tool in offer.tools if _may_run(offer, tool)] for offer in offers]
-    for offer in offers:
-        warnings += _idle(offer)
-    picked = may_run
-    if patterns:
-        picked = [
-            [tool for tool in tools if any(_names(pattern, offer, tool) for pattern in patterns)]
-            for offer, tools in zip(offers, may_run, strict=True)
-        ]
-        warnings += _unheard(offers, may_run, patterns)
-        if not any(picked) and not lenient and any(offer.tools for offer in offers):
-            raise InvalidArguments(
-                "`tools` names no tool that sub-agents may use.",
-                fix=f"Leave `tools` out, or {_there_are(offers, may_run)}",
-            )
-    named = _named(offers, picked)
-    found = _within_limits(offers, named, moonshot_schemas, warnings)
-    return Selection(tools=tuple(sorted(found, key=lambda one: (one.source, one.name))), warnings=tuple(warnings))
-
-
-def _may_run(offer: SourceTools, tool: ListedTool) -> bool:
-    return tool.read_only or any(_names(pattern, offer, tool) for pattern in offer.allow)
-
-
-def _names(pattern: str, offer: SourceTools, tool: ListedTool) -> bool:
-    return fnmatchcase(tool.name, pattern) or fnmatchcase(f"{offer.source}.{tool.name}", pattern)
-
-
-# ── patterns that name nothing ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _idle(offer: SourceTools) -> list[str]:
-    """The patterns of the file that no tool of their server has."""
-    if not offer.tools:
-        return []
-    return [
-        f"`allow` of {printable_name(offer.source)} has the pattern `{printable_name(pattern)}`, "
-        "which matches none of its tools."
-        for pattern in offer.allow
-        if not any(_names(pattern, offer, tool) for tool in offer.tools)
-    ]
-
-
-def _unheard(
-    offers: Sequence[SourceTools], may_run: Sequence[Sequence[ListedTool]], patterns: Sequence[str]
-) -> list[str]:
-    """The patterns of the caller that name no tool that may run."""
-    told: list[str] = []
-    for pattern in patterns:
-        pairs = list(zip(offers, may_run, strict=True))
-        if any(_names(pattern, offer, tool) for offer, tools in pairs for tool in tools):
-            continue
-        barred = next(
-            (offer for offer in offers for tool in offer.tools if _names(pattern, offer, tool)),
-            None,
+    listed = [_Candidate(order, source, tool) for order, source in enumerate(sources) for tool in source.tools.values()]
+    runnable = [one for one in listed if one.tool.read_only or one.matches(one.source.allow)]
+    selected = [one for one in runnable if one.matches(patterns)] if patterns else runnable
+    if patterns and listed and not selected and not lenient:
+        raise InvalidArguments(
+            "`tools` names no tool that sub-agents may use.", fix=f"Leave `tools` out, or {_there_are(runnable)}"
         )
+    offered, left_out = _within_limits(_named(selected), len(sources), moonshot_schemas)
+    warnings = (*_unmatched_allow(listed), *_unmatched(patterns, listed, runnable), *left_out)
+    return Selection(tools=tuple(offered), warnings=warnings)
+
+
+# ── patterns that match nothing ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _unmatched_allow(listed: Sequence[_Candidate]) -> Iterable[str]:
+    """A warning for each pattern of the file that matches no tool of its server."""
+    for source in dict.fromkeys(one.source for one in listed):
+        for pattern in source.allow:
+            if not any(one.source is source and one.matches([pattern]) for one in listed):
+                yield (
+                    f"`allow` of {printable_name(source.name)} has the pattern `{printable_name(pattern)}`, "
+                    "which matches none of its tools."
+                )
+
+
+def _unmatched(patterns: Sequence[str], listed: Sequence[_Candidate], runnable: Sequence[_Candidate]) -> Iterable[str]:
+    """A warning for each pattern of the caller that matches no tool that may run."""
+    for pattern in patterns:
+        if any(one.matches([pattern]) for one in runnable):
+            continue
+        start = f"`tools` has `{printable_name(pattern)}`, which names"
+        barred = next((one.source.name for one in listed if one.matches([pattern])), None)
         if barred is None:
-            told.append(f"`tools` has `{printable_name(pattern)}`, which names no tool; {_there_are(offers, may_run)}")
+            yield f"{start} no tool; {_there_are(runnable)}"
         else:
-            told.append(
-                f"`tools` has `{printable_name(pattern)}`, which names only tools of {printable_name(barred.source)} "
-                f"that are not marked as read-only. Whoever runs this server may allow them: `allow` in the file of "
-                f"{VARIABLE}."
+            yield (
+                f"{start} only tools of {printable_name(barred)} that are not marked as read-only. "
+                f"Whoever runs this server may allow them: `allow` in the file of {VARIABLE}."
             )
-    return told
 
 
-def _there_are(offers: Sequence[SourceTools], may_run: Sequence[Sequence[ListedTool]]) -> str:
-    names = [
-        f"{printable_name(offer.source)}.{printable_name(tool.name)}"
-        for offer, tools in zip(offers, may_run, strict=True)
-        for tool in tools
-    ]
-    return f"there are: {_some(sorted(names))}." if names else "there are none."
+def _there_are(runnable: Sequence[_Candidate]) -> str:
+    return f"there are: {_some(sorted(one.printable for one in runnable))}." if runnable else "there are none."
 
 
 def _some(names: Sequence[str]) -> str:
@@ -194,88 +151,64 @@ def _some(names: Sequence[str]) -> str:
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _named(offers: Sequence[SourceTools], picked: Sequence[Sequence[ListedTool]]) -> list[list[tuple[str, ListedTool]]]:
+def _named(selected: Sequence[_Candidate]) -> list[tuple[str, _Candidate]]:
     """Each tool with its name on the wire: ``server__tool``, with some digits of a hash where that is not enough.
 
     A name depends on its own server and tool alone, unless two would have the same: then both carry their hash.
     """
-    wanted = [
-        [(_plain_name(offer.source, tool.name), tool) for tool in tools] for offer, tools in _pairs(offers, picked)
-    ]
-    seen: dict[str, int] = {}
-    for tools in wanted:
-        for name, _ in tools:
-            seen[name] = seen.get(name, 0) + 1
-    return [
-        [(name if seen[name] == 1 else _hashed(name, offer.source, tool.name), tool) for name, tool in tools]
-        for offer, tools in zip(offers, wanted, strict=True)
-    ]
+    plain = [_plain_name(one) for one in selected]
+    count = Counter(plain)
+    return [(name if count[name] == 1 else _hashed(name, one), one) for name, one in zip(plain, selected, strict=True)]
 
 
-def _pairs(
-    offers: Sequence[SourceTools], picked: Sequence[Sequence[ListedTool]]
-) -> zip[tuple[SourceTools, Sequence[ListedTool]]]:
-    return zip(offers, picked, strict=True)
-
-
-def _plain_name(source: str, tool: str) -> str:
-    joined = f"{source}__{tool}"
+def _plain_name(one: _Candidate) -> str:
+    joined = f"{one.source.name}__{one.tool.name}"
     name = re.sub(r"[^A-Za-z0-9_-]", "_", joined)
     name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
-    return name if name == joined and _NAME.match(name) else _hashed(name, source, tool)
+    return name if name == joined and _NAME.match(name) else _hashed(name, one)
 
 
-def _hashed(name: str, source: str, tool: str) -> str:
-    digits = hashlib.sha256(f"{source}\0{tool}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
-    return f"{name[: MAX_FUNCTION_NAME_CHARS - 9]}_{digits}"
+def _hashed(name: str, one: _Candidate) -> str:
+    origin = f"{one.source.name}\0{one.tool.name}".encode("utf-8", "backslashreplace")
+    return f"{name[: MAX_FUNCTION_NAME_CHARS - 9]}_{hashlib.sha256(origin).hexdigest()[:8]}"
 
 
 # ── definitions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _within_limits(
-    offers: Sequence[SourceTools],
-    named: Sequence[Sequence[tuple[str, ListedTool]]],
-    moonshot_schemas: bool,
-    warnings: list[str],
-) -> list[OfferedTool]:
-    """As many tools as one request holds, the sources taking turns: no source crowds out another."""
-    found: list[OfferedTool] = []
-    unfit: dict[str, list[str]] = {}
-    over: list[int] = [0] * len(offers)
+    named: Sequence[tuple[str, _Candidate]], sources: int, moonshot_schemas: bool
+) -> tuple[list[OfferedTool], list[str]]:
+    """As many tools as one request holds, the sources taking turns, and a warning of the others."""
+    groups: list[list[tuple[str, _Candidate]]] = [[] for _ in range(sources)]
+    for name, one in sorted(named, key=lambda pair: pair[0]):
+        groups[one.order].append((name, one))
+    found: list[tuple[int, OfferedTool]] = []
+    unusable: dict[str, list[str]] = {}
+    excess: Counter[str] = Counter()
     size = 0
-    ordered = [sorted(tools, key=lambda one: one[0]) for tools in named]
-    for turn in zip_longest(*ordered):
-        for at, one in enumerate(turn):
-            if one is None:
-                continue
-            name, tool = one
-            if len(found) >= MAX_TOOLS or size >= MAX_DEFINITIONS_CHARS:
-                over[at] += 1
-                continue
-            definition = _definition(name, tool, moonshot_schemas)
-            if isinstance(definition, str):
-                unfit.setdefault(definition, []).append(
-                    f"{printable_name(offers[at].source)}.{printable_name(tool.name)}"
-                )
-                continue
-            length = len(json.dumps(definition))
-            if size + length > MAX_DEFINITIONS_CHARS:
-                over[at] += 1
-                continue
-            size += length
-            found.append(OfferedTool(name=name, source=at, tool=tool, definition=definition))
-    for why, names in unfit.items():
-        warnings.append(f"Left out, because {why}: {_some(names)}.")
-    if any(over):
-        where = ", ".join(
-            f"{count:,} of {printable_name(offer.source)}" for offer, count in zip(offers, over, strict=True) if count
-        )
+    for name, one in (pair for turn in zip_longest(*groups) for pair in turn if pair is not None):
+        if len(found) >= MAX_TOOLS or size >= MAX_DEFINITIONS_CHARS:
+            excess[one.source.name] += 1
+            continue
+        definition = _definition(name, one.tool, moonshot_schemas)
+        if isinstance(definition, str):
+            unusable.setdefault(definition, []).append(one.printable)
+            continue
+        length = len(json.dumps(definition))
+        if size + length > MAX_DEFINITIONS_CHARS:
+            excess[one.source.name] += 1
+            continue
+        size += length
+        found.append((one.order, OfferedTool(name=name, source=one.source, tool=one.tool, definition=definition)))
+    warnings = [f"Left out, because {why}: {_some(names)}." for why, names in unusable.items()]
+    if excess:
+        where = ", ".join(f"{count:,} of {printable_name(name)}" for name, count in excess.items())
         warnings.append(
-            f"{sum(over):,} tools are left out ({where}): a request holds at most {MAX_TOOLS} tools, and "
+            f"{excess.total():,} tools are left out ({where}): a request holds at most {MAX_TOOLS} tools, and "
             f"{MAX_DEFINITIONS_CHARS // 1024} kB of them. Name the ones that matter in `tools`."
         )
-    return found
+    return [offered for _, offered in sorted(found, key=lambda pair: (pair[0], pair[1].name))], warnings
 
 
 def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str, Any] | str:
@@ -289,10 +222,10 @@ def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str
     if schema_fault(tool.schema) is not None:
         return "its schema is not a valid JSON schema"
     if moonshot_schemas and parameters_fault(parameters) is not None:
-        mended = rewritten_parameters(parameters)
-        if mended is None:
-            return "its schema can't be said in Moonshot's dialect"
-        parameters = mended
+        rewritten = rewritten_parameters(parameters)
+        if rewritten is None:
+            return "its schema can't be written in Moonshot's dialect"
+        parameters = rewritten
     description = scrub(sanitized(tool.description[: MAX_DESCRIPTION_CHARS * 2]))[:MAX_DESCRIPTION_CHARS]
     return {"name": name, "description": description, "parameters": parameters}
 

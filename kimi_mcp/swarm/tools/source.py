@@ -1,20 +1,27 @@
-"""What every source of tools has in common: what it is asked and what it answers. Pure, no I/O."""
+"""``ToolSource``: what MCP servers and the provider's builtin tools have in common. No I/O of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from kimi_mcp.swarm.tools.selection import ListedTool, SourceTools
+import anyio
+
+from kimi_mcp.swarm.tools.output import frame_output
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolLimits:
-    """How much time and room tools get."""
+    """How much time and space tools get."""
 
     start_within_s: float = 30.0
-    """Seconds until a server must have listed its tools: the first start of some of them downloads them."""
+    """Seconds until a source must have listed its tools: the first start of some servers downloads them."""
     call_within_s: float = 60.0
     """Seconds of one call, waiting for its turn included."""
     result_chars: int = 30_000
@@ -26,65 +33,106 @@ class ToolLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolAnswer:
-    """What came of a call, before it is framed."""
-
-    text: str
-    """What the tool says, or where ``ours`` what we say of it."""
-    is_error: bool = False
-    """Whether the call failed."""
-    ours: bool = False
-    """Whether the text is a sentence of ours: it needs no frame."""
-    ran: bool = True
-    """Whether the tool may have acted."""
-    verbatim: bool = False
-    """Whether the text must reach the model as it is: an envelope that only the provider's model can open."""
-    cost_usd: float = 0.0
-    """What the call cost."""
-
-    @classmethod
-    def refused(cls, why: str) -> ToolAnswer:
-        """A call that did not reach the tool."""
-        return cls(text=why, is_error=True, ours=True, ran=False)
-
-    @classmethod
-    def failed(cls, why: str, *, ran: bool = True) -> ToolAnswer:
-        """A call that brought no answer."""
-        return cls(text=why, is_error=True, ours=True, ran=ran)
-
-
-class ToolSource(Protocol):
-    """Something that has tools: an MCP server, or the provider itself."""
+class ListedTool:
+    """A tool as its source lists it."""
 
     name: str
-    """The name that patterns know it by."""
-    fault: str | None
-    """Why its tools are not there, as the end of a sentence about it; None: they are."""
+    """The source's own name for it, whatever that is."""
+    description: str
+    """The source's words: hostile, until they are cleaned."""
+    schema: Mapping[str, Any]
+    """The JSON schema of its arguments, as given: calls are checked against it."""
+    read_only: bool
+    """Whether its source says that it changes nothing. A hint: the operator trusts the server, or does not list it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the whole listing."""
+        listing = [self.name, self.description, self.schema, self.read_only]
+        return hashlib.sha256(json.dumps(listing, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallResult:
+    """The result of one call."""
+
+    text: str
+    """What the model gets as the tool's turn: a sentence of ours, or the tool's output in its frame."""
+    is_error: bool = False
+    """Whether the call failed, was refused, or is reported as failed by the tool."""
+    repairable: bool = False
+    """Whether nothing ran and the model may fix its call, once."""
+    ran: bool = True
+    """Whether the tool was reached, and so may have acted."""
+    cost_usd: float = 0.0
+    """What the call cost beside tokens."""
+
+    @classmethod
+    def refused(cls, why: str, *, repairable: bool = False) -> CallResult:
+        """A call that did not reach the tool."""
+        return cls(text=why, is_error=True, repairable=repairable, ran=False)
+
+    @classmethod
+    def failed(cls, why: str, *, ran: bool = True, cost_usd: float = 0.0) -> CallResult:
+        """A call that brought no answer."""
+        return cls(text=why, is_error=True, ran=ran, cost_usd=cost_usd)
+
+
+class ToolSource:
+    """A source of tools: an MCP server, or the provider itself. Subclasses list the tools and send the calls."""
+
+    def __init__(self, name: str, limits: ToolLimits, *, allow: Sequence[str] = ()) -> None:
+        self.name, self.limits, self.allow = name, limits, allow
+        """The name in patterns; its limits; patterns of tools that may run though not marked as read-only."""
+        self.tools: dict[str, ListedTool] = {}
+        """What it lists, by name."""
+        self.disabled: dict[str, str] = {}
+        """The tools that no longer run, each with why, as the end of a sentence about it."""
+        self.fault: str | None = None
+        """Why its tools are not there, as the end of a sentence about it; None: they are."""
+        self.ready = anyio.Event()
+        """Set once it is known what it lists; calls wait for it."""
+        self._slots = anyio.Semaphore(limits.calls_at_once)
 
     async def run(self) -> None:
-        """Start it and keep it, until it is to stop or is gone; raises nothing."""
-        ...
-
-    async def started(self) -> None:
-        """Return when it is known whether its tools are there."""
-        ...
+        """Start it and keep it until it is to stop or is gone. Raises nothing: the swarm goes on without its tools."""
+        try:
+            await self._run()
+        except Exception:  # noqa: BLE001 - the swarm goes on without it
+            _log.exception("a source of tools failed by a fault of our own")
+            self.fault = "kimi-mcp made a mistake with it, which its log records"
+        finally:
+            self.ready.set()
 
     def stop(self) -> None:
-        """Ask it to leave."""
-        ...
-
-    def offer(self) -> SourceTools:
-        """Its tools."""
-        ...
+        """Ask it to end."""
 
     def disable(self, name: str, why: str) -> None:
-        """From now on a tool does not run; ``why`` is the end of a sentence about it."""
-        ...
+        """From now on a tool does not run; the first reason counts."""
+        self.disabled.setdefault(name, why)
 
-    def disabled(self) -> Mapping[str, str]:
-        """The tools that no longer run, each with why."""
-        ...
+    async def call(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        """Run a tool, which the model knows as ``name``; whatever happens is a result."""
+        sent = False
+        with anyio.move_on_after(self.limits.call_within_s):
+            async with self._slots:
+                while not self.ready.is_set():
+                    await self.ready.wait()
+                if (why := self.disabled.get(tool.name)) is not None:
+                    return CallResult.refused(f"This tool is disabled: {why}.")
+                sent = True
+                return await self._send(name, tool, arguments)
+        return CallResult.failed(f"The tool did not answer within {self.limits.call_within_s:g} s.", ran=sent)
 
-    async def call(self, tool: ListedTool, arguments: Mapping[str, Any]) -> ToolAnswer:
-        """Run a tool; whatever happens is an answer."""
-        ...
+    async def _run(self) -> None:
+        """List the tools, and keep the source until it is to stop."""
+        raise NotImplementedError
+
+    async def _send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        """Send a call that nothing speaks against; cancelled when its time is over."""
+        raise NotImplementedError
+
+    def _answered(self, name: str, text: str, *, is_error: bool, cost_usd: float = 0.0) -> CallResult:
+        """The tool's own answer, framed as untrusted."""
+        framed = frame_output(name, text, most=self.limits.result_chars, failed=is_error)
+        return CallResult(text=framed, is_error=is_error, cost_usd=cost_usd)

@@ -1,4 +1,4 @@
-"""The file of KIMI_SWARM_MCP: what hosts write is understood, what is wrong is told with its key, no value leaks."""
+"""The file of KIMI_SWARM_MCP: what hosts write is understood, what is wrong is named by its key, no value leaks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_keys_of_other_hosts_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("written", "meant"),
     [
         ("${PLACE}", "here"),
         ("${env:PLACE}", "here"),
@@ -64,13 +64,13 @@ def test_keys_of_other_hosts_are_ignored(tmp_path: Path) -> None:
         ("$PLACE", "$PLACE"),
     ],
 )
-def test_variables_are_expanded_as_hosts_do_it(tmp_path: Path, said: str, meant: str) -> None:
-    assert entry(tmp_path, command="x", args=[said]).command == ("x", meant)
-    assert entry(tmp_path, command="x", env={"A": said}).environment == {"A": meant}
+def test_variables_are_expanded_as_hosts_do_it(tmp_path: Path, written: str, meant: str) -> None:
+    assert entry(tmp_path, command="x", args=[written]).command == ("x", meant)
+    assert entry(tmp_path, command="x", env={"A": written}).environment == {"A": meant}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "key", "mend"),
+    ("wrong", "key", "fix"),
     [
         ({}, "mcpServers.one", "Give it a `command`"),
         ({"command": "x", "url": "https://e.org"}, "both `command` and `url`", "Give it a `command`"),
@@ -96,18 +96,18 @@ def test_variables_are_expanded_as_hosts_do_it(tmp_path: Path, said: str, meant:
         ("text", "mcpServers.one", '{"command"'),
     ],
 )
-def test_what_is_wrong_in_an_entry_is_told_with_its_key_and_the_mend(
-    tmp_path: Path, wrong: Any, key: str, mend: str
+def test_what_is_wrong_in_an_entry_is_named_with_its_key_and_the_fix(
+    tmp_path: Path, wrong: Any, key: str, fix: str
 ) -> None:
     with pytest.raises(NotConfigured) as refused:
         read(tmp_path, {"mcpServers": {"one": wrong}})
     assert key in refused.value.message
-    assert mend in refused.value.fix
+    assert fix in refused.value.fix
     assert str(tmp_path) not in refused.value.message + refused.value.fix
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "why"),
     [
         ("{", "line 1, column 2"),
         ('{"mcpServers": {"a": {"command": "x"}, "a": {"command": "y"}}}', "two entries `a`"),
@@ -118,10 +118,10 @@ def test_what_is_wrong_in_an_entry_is_told_with_its_key_and_the_mend(
         (json.dumps({"mcpServers": {str(i): {"command": "x"} for i in range(65)}}), "65 servers"),
     ],
 )
-def test_a_file_that_can_not_be_used_is_refused(tmp_path: Path, document: str, told: str) -> None:
+def test_a_file_that_can_not_be_used_is_refused(tmp_path: Path, document: str, why: str) -> None:
     with pytest.raises(NotConfigured) as refused:
         read(tmp_path, document)
-    assert told in refused.value.message
+    assert why in refused.value.message
     assert "KIMI_SWARM_MCP" in refused.value.message
 
 

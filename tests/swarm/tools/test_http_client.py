@@ -23,7 +23,7 @@ async def echo(toolbox: SwarmTools, text: str) -> CallResult:
         return await toolbox.call("far__echo", json.dumps({"text": text}))
 
 
-def said(result: CallResult) -> str:
+def framed_text(result: CallResult) -> str:
     assert not result.is_error, result.text
     return result.text.split("\n", 2)[2].rpartition("\n</tool_output")[0]
 
@@ -50,8 +50,8 @@ def good_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFile, good_url: str) -> None:
     async with open_tools(servers_file(good={"type": "http", "url": good_url}), limits=SHORT) as toolbox:
-        assert toolbox.warnings == ()
-        assert said(await toolbox.call("good__add", '{"a": 2, "b": 3}')).startswith("5")
+        assert not toolbox.warnings
+        assert framed_text(await toolbox.call("good__add", '{"a": 2, "b": 3}')).startswith("5")
 
 
 @pytest.mark.parametrize("flags", [(), ("events",)], ids=["json", "events"])
@@ -61,7 +61,7 @@ async def test_an_endpoint_gets_its_headers_and_nothing_of_ours(
     async with odd_endpoint(*flags) as far:
         entry = {"url": far.url, "headers": {"Authorization": "Bearer of-this-server"}}
         async with open_tools(servers_file(far=entry), limits=SHORT) as toolbox:
-            assert said(await echo(toolbox, "hello")) == "hello"
+            assert framed_text(await echo(toolbox, "hello")) == "hello"
             assert "of-this-server" not in (await echo(toolbox, "Bearer of-this-server")).text
     assert all(request["authorization"] == "Bearer of-this-server" for request in far.seen)
     assert all(request["user-agent"].startswith("kimi-mcp/") for request in far.seen)
@@ -69,7 +69,7 @@ async def test_an_endpoint_gets_its_headers_and_nothing_of_ours(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "why"),
     [
         ("reset", "can't be reached just now"),
         ("hang", "did not answer within 2 s"),
@@ -83,7 +83,7 @@ async def test_an_endpoint_gets_its_headers_and_nothing_of_ours(
     ],
 )
 async def test_a_call_that_goes_wrong_costs_that_call_alone(
-    servers_file: ServersFile, text: str, told: str, caplog: pytest.LogCaptureFixture
+    servers_file: ServersFile, text: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "kimi_mcp")
     async with odd_endpoint() as far:
@@ -91,17 +91,17 @@ async def test_a_call_that_goes_wrong_costs_that_call_alone(
         async with open_tools(servers_file(far={"url": far.url}), limits=limits) as toolbox:
             bad = await echo(toolbox, text)
             assert bad.is_error
-            assert told in bad.text
+            assert why in bad.text
             assert "secret trace" not in bad.text
-            assert said(await echo(toolbox, "x")) == "x"
-            assert toolbox.warnings == ()
+            assert framed_text(await echo(toolbox, "x")) == "x"
+            assert not toolbox.warnings
 
 
 async def test_a_server_that_forgot_its_session_gets_a_new_one(servers_file: ServersFile) -> None:
     async with odd_endpoint() as far, open_tools(servers_file(far={"url": far.url}), limits=SHORT) as toolbox:
-        assert said(await echo(toolbox, "forget")) == "forget"
+        assert framed_text(await echo(toolbox, "forget")) == "forget"
         assert "forgotten its session" in (await echo(toolbox, "x")).text
-        assert said(await echo(toolbox, "x")) == "x"
+        assert framed_text(await echo(toolbox, "x")) == "x"
         assert far.sessions == 2
 
 
@@ -115,7 +115,7 @@ async def test_an_endpoint_that_refuses_us_says_which_key_to_look_at(servers_fil
             )
 
 
-async def test_an_endpoint_where_nobody_listens_is_told(servers_file: ServersFile) -> None:
+async def test_an_endpoint_where_nobody_listens_is_named(servers_file: ServersFile) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with open_tools(servers_file(far={"url": f"http://127.0.0.1:{port}/mcp"}), limits=SHORT) as toolbox:

@@ -15,7 +15,7 @@ import pytest
 from kimi_mcp.swarm.tools import open_tools
 from kimi_mcp.swarm.tools.orphans import ProcessMark
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
-from tests.swarm.tools.test_stdio_client import echo, ended, said
+from tests.swarm.tools.test_stdio_client import echo, ended, framed_text
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process group is all that can be found")
 
@@ -34,7 +34,7 @@ async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
     stray, pids = tmp_path / "stray", list[int]()
     with anyio.fail_after(30), anyio.CancelScope() as scope:
         async with open_tools(servers_file(odd=odd("stray", f"stray-pid={stray}")), limits=SHORT) as toolbox:
-            assert said(await echo(toolbox, "x")) == "x"
+            assert framed_text(await echo(toolbox, "x")) == "x"
             pids.append(int(stray.read_text()))
             assert not ended(pids[0])
             assert os.getsid(pids[0]) != os.getsid(0)
@@ -44,7 +44,7 @@ async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
             if how == "died":
                 stray.unlink()  # the next life of the server has one of its own
                 assert (await echo(toolbox, "die")).is_error
-                assert said(await echo(toolbox, "x")) == "x"
+                assert framed_text(await echo(toolbox, "x")) == "x"
                 await all_ended(pids)  # with the life of its server, not with the toolbox
                 pids.append(int(stray.read_text()))
     await all_ended(pids)
@@ -54,10 +54,10 @@ async def test_a_swarms_end_leaves_the_servers_of_another_one_alone(servers_file
     first, other = tmp_path / "first", tmp_path / "other"
     async with open_tools(servers_file(odd=odd("stray", f"stray-pid={first}")), limits=SHORT) as kept:
         async with open_tools(servers_file(odd=odd("stray", f"stray-pid={other}")), limits=SHORT) as toolbox:
-            assert said(await echo(toolbox, "x")) == "x"
+            assert framed_text(await echo(toolbox, "x")) == "x"
         await all_ended([int(other.read_text())])
         assert not ended(int(first.read_text()))
-        assert said(await echo(kept, "y")) == "y"
+        assert framed_text(await echo(kept, "y")) == "y"
 
 
 def test_a_mark_is_on_what_was_started_with_it_alone() -> None:

@@ -1,4 +1,4 @@
-"""What a tool says, as a model gets it: nothing in it can leave its frame."""
+"""A tool's output, as a model gets it: nothing in it can leave its frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_text_stands_whole_in_its_frame() -> None:
     assert inside(frame_output("t", "one\ntwo", most=100, failed=False)) == "one\ntwo"
 
 
-def test_the_same_text_is_told_the_same_way_each_time() -> None:
+def test_the_same_text_is_framed_the_same_way_each_time() -> None:
     assert frame_output("t", "x", most=100, failed=False) == frame_output("t", "x", most=100, failed=False)
 
 
@@ -43,30 +43,30 @@ def test_a_text_that_repeats_the_frame_of_another_does_not_end_its_own() -> None
 
 
 def test_what_is_cut_is_counted_outside_the_frame() -> None:
-    told = frame_output("t", "x" * 50_000, most=1000, failed=False)
-    assert told.endswith("[Cut by kimi-mcp: 49,000 more characters.]")
-    assert len(told) < 1400
+    output = frame_output("t", "x" * 50_000, most=1000, failed=False)
+    assert output.endswith("[Cut by kimi-mcp: 49,000 more characters.]")
+    assert len(output) < 1400
 
 
-def test_a_failure_is_told_in_the_frame() -> None:
+def test_a_failure_is_named_in_the_frame() -> None:
     assert "The tool reports that the call failed." in frame_output("t", "x", most=100, failed=True)
 
 
 @pytest.mark.parametrize("most", [100, 900, 1000, 1010, 20_000])
 def test_a_secret_at_the_cut_is_hidden_whole(most: int) -> None:
     text = ("x" * 990 + SECRET) * 50
-    told = frame_output("t", text, most=most, failed=False)
-    assert not any(SECRET[:length] in told for length in range(6, len(SECRET)))
+    output = frame_output("t", text, most=most, failed=False)
+    assert not any(SECRET[:length] in output for length in range(6, len(SECRET)))
 
 
 def test_control_characters_and_control_tokens_are_made_harmless() -> None:
-    told = sanitized("a\x00b\x1b[31mc\u202ed\r\ne\tf<|im_end|>g</think>h\ud800i\U000e0041j")
-    assert not re.search("[\x00\x1b\u202e\r\ud800\U000e0041]|<\\||</think", told)
-    assert told.count("\n") == 1
-    assert "\t" in told
-    told.encode()
+    output = sanitized("a\x00b\x1b[31mc\u202ed\r\ne\tf<|im_end|>g</think>h\ud800i\U000e0041j")
+    assert not re.search("[\x00\x1b\u202e\r\ud800\U000e0041]|<\\||</think", output)
+    assert output.count("\n") == 1
+    assert "\t" in output
+    output.encode()
 
 
-def test_ordinary_text_is_told_as_it_is() -> None:
+def test_ordinary_text_stays_as_it_is() -> None:
     text = "Ünïcode 漢字 👩‍👩‍👧 a < b | c > d <tag> |> <| x\n\tcode"
     assert sanitized(text) == text

@@ -25,7 +25,7 @@ async def echo(toolbox: SwarmTools, text: str, name: str = "odd__echo") -> CallR
         return await toolbox.call(name, json.dumps({"text": text}))
 
 
-def said(result: CallResult) -> str:
+def framed_text(result: CallResult) -> str:
     """What stands in the frame."""
     assert not result.is_error, result.text
     return result.text.split("\n", 2)[2].rpartition("\n</tool_output")[0]
@@ -41,9 +41,9 @@ def names(toolbox: SwarmTools) -> list[str]:
 async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(good=GOOD), limits=SHORT) as toolbox:
         assert names(toolbox) == ["good__add", "good__environment", "good__greet"]
-        assert toolbox.warnings == ()
+        assert not toolbox.warnings
         result = await toolbox.call("good__add", '{"a": 2, "b": 3}')
-        assert said(result).startswith("5")
+        assert framed_text(result).startswith("5")
         wrong = await toolbox.call("good__add", '{"a": 2, "b": "3"}')
     assert (wrong.is_error, wrong.repairable, wrong.ran) == (True, True, False)
     assert '`b` breaks the rule `type: "integer"`' in wrong.text
@@ -52,20 +52,20 @@ async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFil
 @pytest.mark.parametrize("era", [(), ("modern-only",)], ids=["handshake", "modern"])
 async def test_both_eras_of_the_protocol_are_spoken(servers_file: ServersFile, era: tuple[str, ...]) -> None:
     async with open_tools(servers_file(odd=odd(*era)), limits=SHORT) as toolbox:
-        assert said(await echo(toolbox, "hello")) == "hello"
+        assert framed_text(await echo(toolbox, "hello")) == "hello"
 
 
-async def test_a_result_is_plain_data_and_the_same_for_the_same_answer(servers_file: ServersFile) -> None:
+async def test_a_result_is_the_same_for_the_same_answer(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         one, other = await echo(toolbox, "x"), await echo(toolbox, "x")
-    assert one == other == CallResult.from_json(json.loads(json.dumps(one.as_json())))
+    assert one == other
 
 
 async def test_many_agents_call_at_once(servers_file: ServersFile) -> None:
     results: list[str] = []
 
     async def agent(number: int) -> None:
-        results.append(said(await echo(toolbox, f"agent {number}")))
+        results.append(framed_text(await echo(toolbox, f"agent {number}")))
 
     async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox, anyio.create_task_group() as agents:
         for number in range(100):
@@ -73,20 +73,20 @@ async def test_many_agents_call_at_once(servers_file: ServersFile) -> None:
     assert sorted(results) == sorted(f"agent {number}" for number in range(100))
 
 
-async def test_structured_results_pictures_and_resources_are_told_in_words(servers_file: ServersFile) -> None:
+async def test_structured_results_pictures_and_resources_are_described(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
-        assert said(await echo(toolbox, "structured")) == '{"a": [1, 2]}'
-        assert said(await echo(toolbox, "both")) == '{"a": 1}'
-        told = said(await echo(toolbox, "picture"))
-    assert "[image of type image/png, 3000 bytes: not shown to you]" in told
-    assert "[the resource file:///b]\ninside" in told
-    assert "QUJD" not in told
+        assert framed_text(await echo(toolbox, "structured")) == '{"a": [1, 2]}'
+        assert framed_text(await echo(toolbox, "both")) == '{"a": 1}'
+        text = framed_text(await echo(toolbox, "picture"))
+    assert "[image of type image/png, 3000 bytes: not shown to you]" in text
+    assert "[the resource file:///b]\ninside" in text
+    assert "QUJD" not in text
 
 
-async def test_without_a_file_there_are_no_tools_and_that_is_said() -> None:
+async def test_without_a_file_there_are_no_tools_and_a_warning_says_so() -> None:
     async with open_tools(None) as toolbox:
-        assert toolbox.definitions == ()
-        assert toolbox.warnings == ("Sub-agents have no tools: KIMI_SWARM_MCP names no file.",)
+        assert list(toolbox.definitions) == []
+        assert list(toolbox.warnings) == ["Sub-agents have no tools: KIMI_SWARM_MCP names no file."]
         refused = await toolbox.call("anything", "{}")
     assert (refused.is_error, refused.ran, refused.repairable) == (True, False, False)
 
@@ -125,7 +125,7 @@ async def test_arguments_with_more_than_the_schema_takes_do_not_reach_the_tool(s
     async with open_tools(servers_file(odd=odd("count")), limits=SHORT) as toolbox:
         refused = await toolbox.call("odd__echo", '{"text": "x", "key": "y"}')
         assert (refused.repairable, refused.ran) == (True, False)
-        assert said(await echo(toolbox, "x")) == "x (1)"
+        assert framed_text(await echo(toolbox, "x")) == "x (1)"
 
 
 async def test_a_definition_that_changes_in_mid_run_is_disabled_and_new_tools_are_not_there(
@@ -134,7 +134,7 @@ async def test_a_definition_that_changes_in_mid_run_is_disabled_and_new_tools_ar
     for era in ((), ("modern-only",)):
         async with open_tools(servers_file(odd=odd(*era, allow=["write"])), limits=SHORT) as toolbox:
             before = toolbox.definitions
-            assert said(await echo(toolbox, "change")) == "changed"
+            assert framed_text(await echo(toolbox, "change")) == "changed"
             with anyio.fail_after(20):
                 while not toolbox.warnings:
                     await anyio.sleep(0)
@@ -143,7 +143,7 @@ async def test_a_definition_that_changes_in_mid_run_is_disabled_and_new_tools_ar
                 "This tool is disabled: its server changed its definition while the swarm was running."
             )
             assert not refused.ran
-            assert said(await echo(toolbox, "still here", "odd__write")) == "still here"
+            assert framed_text(await echo(toolbox, "still here", "odd__write")) == "still here"
             assert (await echo(toolbox, "x", "odd__late")).ran is False
             assert toolbox.definitions == before
 
@@ -153,7 +153,7 @@ async def test_a_definition_that_changes_with_a_restart_is_disabled(servers_file
     async with open_tools(servers_file(odd=entry), limits=SHORT) as toolbox:
         assert (await echo(toolbox, "die")).is_error
         assert (await echo(toolbox, "x")).text.startswith("This tool is disabled")
-        assert said(await echo(toolbox, "x", "odd__write")) == "x"
+        assert framed_text(await echo(toolbox, "x", "odd__write")) == "x"
 
 
 async def test_a_swarm_that_is_resumed_gets_no_other_tools_than_it_began_with(servers_file: ServersFile) -> None:
@@ -162,7 +162,7 @@ async def test_a_swarm_that_is_resumed_gets_no_other_tools_than_it_began_with(se
         recorded = toolbox.fingerprints
     assert set(recorded) == {"odd__echo", "odd__write"}
     async with open_tools(file, recorded=recorded, limits=SHORT) as toolbox:
-        assert said(await echo(toolbox, "x")) == "x"
+        assert framed_text(await echo(toolbox, "x")) == "x"
     before = {"odd__echo": "another"}
     async with open_tools(file, recorded=before, limits=SHORT) as toolbox:
         assert names(toolbox) == ["odd__echo"]
@@ -171,10 +171,10 @@ async def test_a_swarm_that_is_resumed_gets_no_other_tools_than_it_began_with(se
 
 async def test_hostile_descriptions_reach_no_request_and_no_warning_raw(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(odd=odd("hostile", "odd-names", "odd-schemas")), limits=SHORT) as toolbox:
-        told = json.dumps(toolbox.definitions, ensure_ascii=False) + json.dumps(toolbox.warnings, ensure_ascii=False)
-    assert "odd__echo" in told
+        sent = json.dumps(toolbox.definitions, ensure_ascii=False) + json.dumps(toolbox.warnings, ensure_ascii=False)
+    assert "odd__echo" in sent
     for raw in ("<|im_end|>", "<|tool_calls", "\\u001b", "\u202e", "x" * 5000):
-        assert raw not in told
+        assert raw not in sent
 
 
 # ── servers as they should not be ─────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,7 @@ async def test_hostile_descriptions_reach_no_request_and_no_warning_raw(servers_
     ("entry", "why"),
     [
         (odd("die-at-start"), "its process ended before it was ready"),
-        (odd("junk-list"), "what it answers is not what MCP asks for"),
+        (odd("junk-list"), "its answers do not keep to MCP"),
         ({"command": "no-such-command-anywhere"}, "its `command` or its `cwd` is not there"),
         ({"command": sys.executable, "cwd": "/no/such/folder"}, "its `command` or its `cwd` is not there"),
         ({"command": "/"}, "its `command` may not be run"),
@@ -205,11 +205,11 @@ async def test_a_server_that_does_not_start_costs_its_own_tools_alone(
             (warning,) = toolbox.warnings
             assert f"The tools of bad are not there: {why}" in warning
             assert names(toolbox) == ["odd__echo"]
-            assert said(await echo(toolbox, "x")) == "x"
+            assert framed_text(await echo(toolbox, "x")) == "x"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "why"),
     [
         ("surrogate", "The tool's answer can't be read"),
         ("wrong types", "The tool's answer can't be read"),
@@ -217,18 +217,18 @@ async def test_a_server_that_does_not_start_costs_its_own_tools_alone(
         ("hang", "did not answer within 2 s"),
     ],
 )
-async def test_a_call_that_goes_wrong_costs_that_call_alone(servers_file: ServersFile, text: str, told: str) -> None:
+async def test_a_call_that_goes_wrong_costs_that_call_alone(servers_file: ServersFile, text: str, why: str) -> None:
     limits = ToolLimits(call_within_s=2 if text == "hang" else 30)
     async with open_tools(servers_file(odd=odd()), limits=limits) as toolbox:
         bad = await echo(toolbox, text)
         assert bad.is_error
         assert bad.ran
-        assert told in bad.text
-        assert said(await echo(toolbox, "x")) == "x"
-        assert toolbox.warnings == ()
+        assert why in bad.text
+        assert framed_text(await echo(toolbox, "x")) == "x"
+        assert not toolbox.warnings
 
 
-async def test_a_tools_own_error_is_told_in_the_frame(servers_file: ServersFile) -> None:
+async def test_a_tools_own_error_is_in_the_frame(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
         for text, words in (("error", "no such file"), ("protocol error", "out of \ufffd[31mink")):
             result = await echo(toolbox, text)
@@ -248,7 +248,7 @@ async def test_a_flood_is_read_slowly_and_holds_up_nobody_else(servers_file: Ser
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flooded)
             for number in range(20):
-                assert said(await echo(toolbox, "x", "other__echo")) == f"x ({number + 1})"
+                assert framed_text(await echo(toolbox, "x", "other__echo")) == f"x ({number + 1})"
 
 
 async def test_ten_thousand_tools_are_cut_to_what_a_request_holds(servers_file: ServersFile) -> None:
@@ -264,8 +264,8 @@ async def test_schemas_that_are_bombs_hang_nobody(servers_file: ServersFile) -> 
         doubling = await echo(toolbox, "x", "odd__doubling")
         assert "too intricate" in doubling.text
         assert not doubling.repairable
-        assert said(await echo(toolbox, "a" * 39, "odd__wild")) == "a" * 39
-        assert said(await echo(toolbox, "a" * 39, "odd__output")) == "a" * 39
+        assert framed_text(await echo(toolbox, "a" * 39, "odd__wild")) == "a" * 39
+        assert framed_text(await echo(toolbox, "a" * 39, "odd__output")) == "a" * 39
 
 
 async def test_a_server_that_dies_is_started_once_more_and_then_gone(servers_file: ServersFile) -> None:
@@ -273,18 +273,18 @@ async def test_a_server_that_dies_is_started_once_more_and_then_gone(servers_fil
         dead = await echo(toolbox, "die")
         assert "ended during the call" in dead.text
         assert dead.ran
-        assert said(await echo(toolbox, "x")) == "x"
+        assert framed_text(await echo(toolbox, "x")) == "x"
         await echo(toolbox, "die")
         gone = await echo(toolbox, "x")
         assert gone.text == "The server of this tool is gone: it ended, was started again, and ended again."
         assert not gone.ran
         assert "The tools of odd are gone" in toolbox.warnings[0]
-        assert said(await echo(toolbox, "x", "other__echo")) == "x"
+        assert framed_text(await echo(toolbox, "x", "other__echo")) == "x"
 
 
 async def test_the_last_words_of_a_server_are_still_heard(servers_file: ServersFile) -> None:
     async with open_tools(servers_file(odd=odd()), limits=SHORT) as toolbox:
-        assert said(await echo(toolbox, "answer and die")) == "last words"
+        assert framed_text(await echo(toolbox, "answer and die")) == "last words"
 
 
 # ── secrets, logs, and the end ────────────────────────────────────────────────────────────────────────────────────
@@ -297,7 +297,7 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
         monkeypatch.setenv(name, f"sk-value-of-{name}")
     entry = odd(env={"GIVEN": "${ANY}", "MODE": "fast"})
     async with open_tools(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
-        seen = json.loads(said(await echo(toolbox, "environment")))
+        seen = json.loads(framed_text(await echo(toolbox, "environment")))
     assert seen["MODE"] == "fast"
     assert seen["GIVEN"]
     assert set(seen) <= {
@@ -319,10 +319,10 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
 async def test_what_the_operator_gave_a_server_comes_back_hidden(servers_file: ServersFile) -> None:
     entry = odd(env={"API_TOKEN": "token-of-this-test"})
     async with open_tools(servers_file(odd=entry), limits=ToolLimits()) as toolbox:
-        told = await echo(toolbox, "environment")
+        seen = await echo(toolbox, "environment")
         again = await echo(toolbox, "so token-of-this-test it is")
-    assert '"API_TOKEN": "[hidden]"' in told.text
-    assert "token-of-this-test" not in told.text + again.text
+    assert '"API_TOKEN": "[hidden]"' in seen.text
+    assert "token-of-this-test" not in seen.text + again.text
 
 
 async def test_a_noisy_child_writes_to_our_log_alone_and_not_without_bound(
@@ -330,10 +330,10 @@ async def test_a_noisy_child_writes_to_our_log_alone_and_not_without_bound(
 ) -> None:
     caplog.set_level(logging.INFO, "kimi_mcp")
     async with open_tools(servers_file(odd=odd("noisy")), limits=SHORT) as toolbox:
-        assert said(await echo(toolbox, "x")) == "x"
+        assert framed_text(await echo(toolbox, "x")) == "x"
     lines = [record for record in caplog.records if record.message == "a tool server wrote to stderr"]
     assert 0 < len(lines) < 60
-    assert getattr(lines[0], "said") == "a line on stderr"  # noqa: B009 - an extra field
+    assert getattr(lines[0], "line") == "a line on stderr"  # noqa: B009 - an extra field
     written = capfd.readouterr()
     assert written.out == ""
     for line in written.err.splitlines():  # nothing, or our own log's lines where an earlier test has configured it
@@ -350,7 +350,7 @@ async def test_with_the_toolbox_ends_all_that_its_servers_started(
     with anyio.fail_after(30), anyio.CancelScope() as scope:
         try:
             async with open_tools(servers_file(odd=entry), limits=SHORT) as toolbox:
-                assert said(await echo(toolbox, "x")) == "x"
+                assert framed_text(await echo(toolbox, "x")) == "x"
                 if how == "cancelled":
                     scope.cancel()
                     await anyio.sleep_forever()
@@ -378,4 +378,4 @@ async def test_a_cancelled_call_leaves_at_once(servers_file: ServersFile) -> Non
         with anyio.move_on_after(0.2) as scope:
             await toolbox.call("odd__echo", '{"text": "hang"}')
         assert scope.cancelled_caught
-        assert said(await echo(toolbox, "x")) == "x"
+        assert framed_text(await echo(toolbox, "x")) == "x"

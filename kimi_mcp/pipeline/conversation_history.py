@@ -61,11 +61,11 @@ async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
             )
         return behind
     await _take_turn(conversation_id, run)
-    conversation = await run.journal.conversation(conversation_id)
+    conversation = await run.store.conversation(conversation_id)
     run.follows = None if conversation is None else conversation.head
     if run.follows is None:
         return ConversationHistory()  # its first turn was cut
-    head = await run.journal.find(run.follows, run.caller)
+    head = await run.store.find(run.follows, run.caller)
     if head is None:
         raise errors.gone()
     return await _behind(head, run)
@@ -76,12 +76,12 @@ def _new_id() -> str:
 
 
 async def _completed(run_id: str, run: Run) -> RunRecord:
-    record = await run.journal.find(run_id, run.caller)
+    record = await run.store.find(run_id, run.caller)
     if record is None:
         raise RunNotFound(
             "No run of that id is known to this server.",
             fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
-            + run.journal.keeps_how_long,
+            + run.store.retention_note,
         )
     if record.running:
         raise InvalidArguments(
@@ -97,22 +97,22 @@ async def _completed(run_id: str, run: Run) -> RunRecord:
 
 
 async def _take_turn(conversation_id: str, run: Run) -> None:
-    conversation = await run.journal.conversation(conversation_id)
+    conversation = await run.store.conversation(conversation_id)
     if conversation is None or conversation.caller != run.caller:
         raise RunNotFound(
             "No conversation of that id is known to this server.",
             fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
-            + run.journal.keeps_how_long,
+            + run.store.retention_note,
         )
     run.conversation_id = conversation_id
     run.request_state.waits_for = "its turn in the conversation"
     run.holds_turn = True  # before it is: whoever is cancelled while it is written down has it all the same
-    await run.journal.take_turn(conversation_id, run.id, run.is_live)
+    await run.store.take_turn(conversation_id, run.id, run.is_live)
 
 
 async def _behind(record: RunRecord, run: Run) -> ConversationHistory:
     return ConversationHistory(
-        turns=await run.journal.history(record.id),
+        turns=await run.store.history(record.id),
         model_asked=record.outcome.model_asked,
         model_id=record.model_id,
         provider=record.outcome.provider,

@@ -352,7 +352,7 @@ class Pipeline:
             return replace(concluded(plan, first, run), parsed=value)
         again = asked_again(plan, first, fault)
         try:
-            await run.begin_anew(again)
+            await run.begin_again(again)
             second = await self._ask(replace(attached, plan=again), run.request_state, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
             kept = concluded(again if run.request_state.attempts else plan, first, run)

@@ -6,7 +6,7 @@ run, ``running.py`` those of a process, ``writing.py`` what is written down of t
 """
 
 from kimi_mcp.runs.registry import ListedRun, Runs, open_runs
-from kimi_mcp.runs.run import Run, RunFunction, RunView, RunWork
+from kimi_mcp.runs.run import Run, RunFunction, RunProgress, RunView
 from kimi_mcp.runs.stored_run import RecordedRun
 
-__all__ = ["ListedRun", "RecordedRun", "Run", "RunFunction", "RunView", "RunWork", "Runs", "open_runs"]
+__all__ = ["ListedRun", "RecordedRun", "Run", "RunFunction", "RunProgress", "RunView", "Runs", "open_runs"]

@@ -37,15 +37,15 @@ class SpendingLimits:
 
     def counted_usd(self, run: Run) -> float:
         """What a run counts so far."""
-        return run.counted_usd(self.dearest_price())
+        return run.counted_usd(self.fallback_price())
 
-    def dearest_price(self) -> Price | None:
+    def fallback_price(self) -> Price | None:
         """What limits count where the price is unknown."""
         return self._dearest() if self._dearest is not None else None
 
     def check(self, run: Run) -> None:
         """Raise ``BudgetExceeded`` where one call costs more than it may; a swarm has a budget of its own."""
-        if run.work is not None or self._call_usd is None:
+        if run.progress is not None or self._call_usd is None:
             return
         counted = self.counted_usd(run)
         if counted > self._call_usd:
@@ -58,7 +58,7 @@ class SpendingLimits:
     def overrun(self, run: Run, outcome: Outcome) -> Outcome:
         """The outcome of a call, with a warning where it costs more than it may though nothing stopped it."""
         stopped = isinstance(outcome.error, BudgetExceeded)
-        if run.work is not None or self._call_usd is None or stopped or not run.attempts:
+        if run.progress is not None or self._call_usd is None or stopped or not run.attempts:
             return outcome
         spent = self.counted_usd(run) if outcome.cost_usd is None else outcome.cost_usd
         if spent <= self._call_usd:
@@ -70,8 +70,8 @@ class SpendingLimits:
     def watch(self, run: Run) -> None:
         """Have a call stopped by the chunk that makes it cost more than it may, not by the next look at it."""
         plan = run.plan
-        price = None if plan is None else plan.profile.price or self.dearest_price()
-        if run.work is not None or self._call_usd is None or price is None or not price.output:
+        price = None if plan is None else plan.profile.price or self.fallback_price()
+        if run.progress is not None or self._call_usd is None or price is None or not price.output:
             return
         accumulator, left = run.request_state.accumulator, self._call_usd - self.counted_usd(run)
         accumulator.watch(accumulator.tokens + int(left / counted_usd(0, 1, price)), partial(self._stop_beyond, run))
@@ -82,7 +82,7 @@ class SpendingLimits:
         except BudgetExceeded as reached:
             run.stop(reached)
 
-    async def hold(self, live: Iterable[Run], journal: RunStore) -> None:
+    async def hold(self, live: Iterable[Run], store: RunStore) -> None:
         """Stop what costs more than it may by now; what has arrived is its answer."""
         runs = list(live)
         for run in runs:
@@ -90,7 +90,7 @@ class SpendingLimits:
         if self.day_usd is None:
             return
         try:
-            spent = await journal.spent_today_usd()
+            spent = await store.spent_today_usd()
         except KimiError:
             return
         if spent > self.day_usd:

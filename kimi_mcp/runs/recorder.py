@@ -16,7 +16,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import open_end
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.budgets import SpendingLimits
-from kimi_mcp.runs.ends import Ends
+from kimi_mcp.runs.outcome_writer import OutcomeWriter
 from kimi_mcp.runs.run import Run
 from kimi_mcp.runs.store.records import RunEntry, TextDelta, turn_as_json
 
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 class RunRecorder:
     """What is written down of the runs of one process. Mutable: it remembers how far it is."""
 
-    def __init__(self, journal: RunStore, limits: SpendingLimits) -> None:
-        self.ends = Ends(journal, self._not_written)
+    def __init__(self, store: RunStore, limits: SpendingLimits) -> None:
+        self.ends = OutcomeWriter(store, self._not_written)
         """How its runs ended, until the journal has that."""
         self.said_broken = False
         """Whether the log has been told that the journal fails."""
-        self._journal, self._limits = journal, limits
+        self._store, self._limits = store, limits
         self._written: dict[tuple[str, int, str], int] = {}
         self._seen: dict[str, tuple[int, int]] = {}
         self._stands: dict[str, tuple[int, float]] = {}
@@ -62,17 +62,17 @@ class RunRecorder:
             resumable=run.task is not None,
         )
         if run.recorded:
-            await self._journal.renew(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
+            await self._store.renew(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
             return
         before, run.may_be_recorded = run.may_be_recorded, True
         try:
-            await self._journal.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
+            await self._store.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
         except KimiError:
-            run.may_be_recorded = before or self._journal.is_remote  # else it was refused, whole
+            run.may_be_recorded = before or self._store.is_remote  # else it was refused, whole
             raise
         run.recorded = True
         if run.abandoned:
-            await self._journal.abandon(run.id, True)
+            await self._store.abandon(run.id, True)
 
     async def write_end(self, run: Run) -> None:
         """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
@@ -93,12 +93,12 @@ class RunRecorder:
         for run in live.values():
             if not run.recorded or run.outcome is not None:
                 continue  # whose end is on its way to the journal has nothing more to say
-            if (new := self._grown(run)) or run.work is not None:
+            if (new := self._grown(run)) or run.progress is not None:
                 grown += new
                 counted[run.id] = self._limits.counted_usd(run)
             if run.task is not None:
-                lived[run.id] = run.lived()
-            stands = run.attempts, counted.get(run.id, 0.0) if run.work is not None else 0.0
+                lived[run.id] = run.active_s()
+            stands = run.attempts, counted.get(run.id, 0.0) if run.progress is not None else 0.0
             if stands != self._stands.get(run.id, (0, 0.0)):
                 self._stands[run.id] = stands
                 sent[run.id] = replace(run.snapshot(), answer="", reasoning=None)
@@ -111,7 +111,7 @@ class RunRecorder:
 
         if grown or counted or sent or lived:
             self._writing = True
-            self._journal.grew(grown, counted, sent, done, lived=lived)
+            self._store.append(grown, counted, sent, done, lived=lived)
 
     def _write_again(self, live: Mapping[str, Run], grown: Sequence[TextDelta], sent: Iterable[str]) -> None:
         """What could not be written is tried anew with what comes next: a record has no holes."""

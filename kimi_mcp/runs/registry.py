@@ -70,18 +70,18 @@ class Runs:
     def __init__(
         self,
         tasks: TaskGroup,
-        journal: RunStore,
+        store: RunStore,
         *,
         limits: SpendingLimits | None = None,
         take_up: Callable[[Mapping[str, Any]], RunFunction] | None = None,
         tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome] = _as_it_stands,
     ) -> None:
-        self.journal = journal
+        self.store = store
         """Where they are kept."""
         self._tasks = tasks
         self.limits = limits or SpendingLimits()
         """What they may cost."""
-        self._writer = RunRecorder(journal, self.limits)
+        self._writer = RunRecorder(store, self.limits)
         self._take_up, self._tallied = take_up, tallied
         self._live: dict[str, Run] = {}
         self._watching = self._left = False
@@ -113,45 +113,45 @@ class Runs:
         for run in (self._live.get(run_id), *self._writer.ends.readable):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run
-        record = await self.journal.find(run_id, caller)
+        record = await self.store.find(run_id, caller)
         if record is None:
             raise RunNotFound(
                 "No run of that id is known to this server.",
-                fix=f"Call kimi_run without `run_id` to see your latest runs. {self.journal.keeps_how_long}",
+                fix=f"Call kimi_run without `run_id` to see your latest runs. {self.store.retention_note}",
             )
-        run = await self.take_up(record) if go_on else None
-        return run or RecordedRun(self.journal, record, self)
+        run = await self.resume(record) if go_on else None
+        return run or RecordedRun(self.store, record, self)
 
-    async def take_up(self, record: RunRecord) -> Run | None:
+    async def resume(self, record: RunRecord) -> Run | None:
         """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does.
 
         One that was told to cancel, and whose server did not live to hear it, ends here instead.
         """
         if record.orphaned and record.cancel_asked:
-            await self.cancel_left(record)
+            await self.cancel_orphan(record)
             return None
         task = record.request.get("task")
         if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
             return None
         work = await anyio.to_thread.run_sync(self._take_up, cast("Mapping[str, Any]", task))
-        if not await self.journal.adopt(record):
+        if not await self.store.adopt(record):
             return None
         log.info("%s is taken up where its server left it", record.id)
-        return self.start(Run.taken_up(record, cast("Mapping[str, Any]", task)), work)
+        return self.start(Run.resumed(record, cast("Mapping[str, Any]", task)), work)
 
-    async def take_up_all(self) -> None:
+    async def resume_all(self) -> None:
         """Go on with everything that dead servers of this folder left, and settle what can't be gone on with."""
-        for record in await self.journal.orphans():
+        for record in await self.store.orphans():
             try:
-                await self.take_up(record)
+                await self.resume(record)
             except KimiError as fault:
                 log.warning("%s is left for another server: %s %s", record.id, fault.message, fault.fix)
             except Exception:  # it may be what another version wrote: no reason to keep this server from its work
                 log.exception("%s is left for another server", record.id)
 
-    async def cancel_left(self, record: RunRecord) -> RunRecord:
+    async def cancel_orphan(self, record: RunRecord) -> RunRecord:
         """End a run whose server is dead; how it stands by now where somebody goes on with it."""
-        return await self.journal.cancel_left(record, self._tallied)
+        return await self.store.cancel_orphan(record, self._tallied)
 
     async def latest(self, caller: str, most: int = 10) -> list[ListedRun]:
         """A caller's newest runs, the newest first, wherever they live."""
@@ -163,7 +163,7 @@ class Runs:
                 prompt_head=record.prompt_head,
                 started_at=record.started_at,
             )
-            for record in await self.journal.overview(caller, most=most)
+            for record in await self.store.overview(caller, most=most)
         }
         for run in (*self._live.values(), *self._writer.ends.readable):
             if run.caller == caller and run.is_known:
@@ -181,8 +181,8 @@ class Runs:
         for run in self._live.values():
             if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
                 return run
-        record = await self.journal.same_call(caller=caller, host=host, key=key)
-        return None if record is None else RecordedRun(self.journal, record, self)
+        record = await self.store.find_abandoned(caller=caller, host=host, key=key)
+        return None if record is None else RecordedRun(self.store, record, self)
 
     async def abandon(self, run_id: str, abandoned: bool = True) -> None:
         """Its host gave up on it, or (False) has got it again."""
@@ -190,11 +190,11 @@ class Runs:
         if run is not None:
             run.abandoned = abandoned
         if run is None or run.recorded:
-            await self._writer.attempt(self.journal.abandon(run_id, abandoned))
+            await self._writer.attempt(self.store.abandon(run_id, abandoned))
 
-    def dearest_price(self) -> Price | None:
+    def fallback_price(self) -> Price | None:
         """What limits count where the price is unknown."""
-        return self.limits.dearest_price()
+        return self.limits.fallback_price()
 
     def judged(self, run: Run, outcome: Outcome) -> Outcome:
         """A run's outcome, with a warning where it costs more than it may."""
@@ -206,7 +206,7 @@ class Runs:
         self._left = True
 
     @property
-    def has_left(self) -> bool:
+    def left_unfinished(self) -> bool:
         """Whether a run was left that another server can go on with."""
         return self._left
 
@@ -215,7 +215,7 @@ class Runs:
         ends = self._writer.ends
         ends.close()
         unwritten, lost = ends.unwritten, ends.lost
-        if lost and self.journal.keeps:
+        if lost and self.store.is_persistent:
             log.warning(
                 "the end of %s is not in the journal (is it locked, or its disk full?): what came last may be lost",
                 ", ".join(lost),
@@ -225,7 +225,7 @@ class Runs:
                 "the end of %s is not in the journal yet (is it locked?): it is kept beside it for the next server",
                 ", ".join(kept),
             )
-        await self.journal.aclose(unfinished=self._left or bool(unwritten), within_s=CLOSE_WITHIN_S)
+        await self.store.aclose(unfinished=self._left or bool(unwritten), within_s=CLOSE_WITHIN_S)
 
     async def write(self, run: Run) -> None:
         """Write down what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""
@@ -268,7 +268,7 @@ class Runs:
             ("what arrives could not be written down", self._write_grown),
             ("spending could not be held against its limits", self._hold),
         ]
-        if number % HEAR_EVERY == 0 and self.journal.keeps and any(run.recorded for run in self._live.values()):
+        if number % HEAR_EVERY == 0 and self.store.is_persistent and any(run.recorded for run in self._live.values()):
             looks.append(("cancellations by other servers could not be heard", self._hear_cancellations))
         return looks
 
@@ -276,10 +276,10 @@ class Runs:
         self._writer.write_grown(self._live)
 
     async def _hold(self) -> None:
-        await self.limits.hold(self._live.values(), self.journal)
+        await self.limits.hold(self._live.values(), self.store)
 
     async def _hear_cancellations(self) -> None:
-        for run_id in await self.journal.asked_to_cancel():
+        for run_id in await self.store.cancel_requests():
             if run := self._live.get(run_id):
                 run.cancel_soon()
 
@@ -292,11 +292,11 @@ def open_runs(
 ) -> Runs:
     """Runs with the journal and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
     from kimi_mcp import catalogue
-    from kimi_mcp.runs.store.store import open_journal
+    from kimi_mcp.runs.store.store import open_store
 
     return Runs(
         tasks,
-        open_journal(settings),
+        open_store(settings),
         limits=SpendingLimits(
             call_usd=settings.budget_usd_per_call,
             day_usd=settings.budget_usd_per_day,

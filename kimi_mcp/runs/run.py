@@ -42,11 +42,11 @@ class RunView(Protocol):
         """Its id."""
         ...
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Until it has ended."""
         ...
 
-    async def look(self) -> Outcome:
+    async def current_outcome(self) -> Outcome:
         """How it stands, with exactly what has arrived."""
         ...
 
@@ -63,7 +63,7 @@ RunFunction = Callable[["Run"], Awaitable[Outcome]]
 """What a run does: it gets the run, and returns how that ended."""
 
 
-class RunWork(Protocol):
+class RunProgress(Protocol):
     """What a run of many requests is at, as a swarm is."""
 
     @property
@@ -91,14 +91,14 @@ class RunWork(Protocol):
 class RunKeeper(Protocol):
     """Who lets a run live, and writes it down (``Runs``)."""
 
-    journal: RunStore
+    store: RunStore
     """Where it is written down."""
 
     def is_live(self, run_id: str) -> bool:
         """Whether a run of this process is under way, or its end still to be written."""
         ...
 
-    def dearest_price(self) -> Price | None:
+    def fallback_price(self) -> Price | None:
         """What limits count where the price is unknown."""
         ...
 
@@ -149,7 +149,7 @@ class Run:
         """How many requests came before that one."""
         self.kept: Completion | None = None
         """What an earlier request of this run brought: it stands until the next one has brought something better."""
-        self.work: RunWork | None = None
+        self.progress: RunProgress | None = None
         """What it is at, where it has many requests; None: it has the one in ``request_state``."""
         self.task: Mapping[str, Any] | None = None
         """What another server needs to go on with it, as JSON; None: nobody can."""
@@ -189,7 +189,7 @@ class Run:
         self._counted_before = 0.0
 
     @classmethod
-    def taken_up(cls, record: RunRecord, task: Mapping[str, Any]) -> Run:
+    def resumed(cls, record: RunRecord, task: Mapping[str, Any]) -> Run:
         """The run of a record, to be gone on with."""
         run = cls(caller=record.caller, tool=record.tool, prompt=record.prompt_head, host=record.host)
         run.id, run.started_at, run.task = record.id, record.started_at, task
@@ -201,10 +201,10 @@ class Run:
         return run
 
     @property
-    def journal(self) -> RunStore:
+    def store(self) -> RunStore:
         """Where it is written down, once it lives."""
         assert self._keeper is not None, "a run is started before it works"
-        return self._keeper.journal
+        return self._keeper.store
 
     def is_live(self, run_id: str) -> bool:
         """Whether another run of this process is under way, or its end still to be written."""
@@ -213,7 +213,7 @@ class Run:
     @property
     def attempts(self) -> int:
         """Upstream requests sent so far."""
-        return self._attempts_before + (self.work or self.request_state).attempts
+        return self._attempts_before + (self.progress or self.request_state).attempts
 
     @property
     def is_known(self) -> bool:
@@ -243,9 +243,9 @@ class Run:
             async with self._recording:
                 await self._keeper.write(self)
 
-    async def begin_anew(self, plan: Plan) -> None:
+    async def begin_again(self, plan: Plan) -> None:
         """Another request for the same answer goes out; what the one before brought is kept."""
-        self._counted_before = self.counted_usd(None if self._keeper is None else self._keeper.dearest_price())
+        self._counted_before = self.counted_usd(None if self._keeper is None else self._keeper.fallback_price())
         self.kept, self._attempts_before = self.request_state.accumulator.completion(), self.attempts
         self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
         await self.begin(plan)
@@ -268,11 +268,11 @@ class Run:
             self._stopped = error
             self._scope.cancel()
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Until it has ended."""
         await self.done.wait()
 
-    async def look(self) -> Outcome:
+    async def current_outcome(self) -> Outcome:
         """How it stands; from here on somebody may ask for it by its id, so it is written down.
 
         Whoever looks has waited already: a journal that takes long is not waited for, it can still be found here.
@@ -288,14 +288,14 @@ class Run:
         """Since it was asked for."""
         return time.monotonic() - self._started
 
-    def lived(self) -> float:
+    def active_s(self) -> float:
         """Seconds that it has lived, here and in its servers before: the time for which it lay dead does not count."""
         return self._lived_before + time.monotonic() - self._born
 
     def phase(self) -> str:
         """What it is at, in a line for whoever waits: doing what, tokens, seconds, and which attempt."""
-        if self.work is not None:
-            return printable(f"{self.work.phase()} · {self.seconds():.0f} s")
+        if self.progress is not None:
+            return printable(f"{self.progress.phase()} · {self.seconds():.0f} s")
         request_state = self.request_state
         tokens = f" · about {request_state.accumulator.tokens:,} tokens" if request_state.accumulator.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""
@@ -307,8 +307,8 @@ class Run:
 
     def counted_usd(self, dearest: Price | None) -> float:
         """What spending limits count for it so far; ``dearest`` counts where the price is unknown."""
-        if self.work is not None:
-            return self.work.counted_usd(dearest)
+        if self.progress is not None:
+            return self.progress.counted_usd(dearest)
         plan = self.plan
         price = None if plan is None else plan.profile.price or dearest
         if plan is None or price is None:
@@ -341,7 +341,7 @@ class Run:
             timing=self.timing(),
             error=error,
         )
-        return outcome if self.work is None else self.work.so_far(outcome)
+        return outcome if self.progress is None else self.progress.so_far(outcome)
 
     async def live(self, work: RunFunction, keeper: RunKeeper) -> None:
         """Run to the end, whatever end that is; it is written down and set before ``done`` is."""
@@ -354,7 +354,7 @@ class Run:
                     status="failed", run_id=self.id if self.is_known else None, error=fault_of_ours()
                 )
             self._attempts_before = self.attempts
-            self.request_state, self.kept, self.work = RequestState(), None, None  # the outcome has it all
+            self.request_state, self.kept, self.progress = RequestState(), None, None  # the outcome has it all
             self.done.set()
 
     async def _live(self, work: RunFunction, keeper: RunKeeper) -> None:
@@ -371,7 +371,7 @@ class Run:
             left = self.outcome is None and self._stopped is None and not self._scope.cancel_called
             if self.outcome is None:
                 self.outcome = self._cut_off()
-            if left and self.task is not None and keeper.journal.keeps:
+            if left and self.task is not None and keeper.store.is_persistent:
                 keeper.leave(self)  # another server goes on with it
             else:
                 with anyio.CancelScope(shield=True):
@@ -397,7 +397,7 @@ class Run:
     def cut_off(self, status: Status, error: KimiError) -> Outcome:
         """The outcome of a run that an error ends: of many requests those that had finished are not lost."""
         outcome = self.snapshot(status, error)
-        return outcome if self.work is None else self.work.stopped(outcome)
+        return outcome if self.progress is None else self.progress.stopped(outcome)
 
     def first_token_came(self) -> None:
         """The first token of any of its requests is there."""

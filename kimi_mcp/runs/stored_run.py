@@ -27,11 +27,11 @@ LOOK_EVERY_S = 0.25
 class RunAdopter(Protocol):
     """Who goes on with what dead servers left, or ends it (``Runs``)."""
 
-    async def take_up(self, record: RunRecord) -> Run | None:
+    async def resume(self, record: RunRecord) -> Run | None:
         """Go on with it; None where nobody can, or somebody else does."""
         ...
 
-    async def cancel_left(self, record: RunRecord) -> RunRecord:
+    async def cancel_orphan(self, record: RunRecord) -> RunRecord:
         """End it; how it stands by now."""
         ...
 
@@ -39,24 +39,24 @@ class RunAdopter(Protocol):
 class RecordedRun:
     """A run that lives in another server, or that has ended: what the journal has of it."""
 
-    def __init__(self, journal: RunStore, record: RunRecord, heir: RunAdopter) -> None:
-        self._journal, self._record, self._heir = journal, record, heir
+    def __init__(self, store: RunStore, record: RunRecord, heir: RunAdopter) -> None:
+        self._store, self._record, self._heir = store, record, heir
 
     @property
     def id(self) -> str:
         """Its id."""
         return self._record.id
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Until it has ended, there or by the death of its server."""
         while self._record.running:
             await self._renew()
-            if self._record.orphaned and (run := await self._heir.take_up(self._record)):
-                await run.ended()  # its server died while it was waited for: it goes on here
+            if self._record.orphaned and (run := await self._heir.resume(self._record)):
+                await run.wait()  # its server died while it was waited for: it goes on here
             elif self._record.running:
                 await anyio.sleep(LOOK_EVERY_S)
 
-    async def look(self) -> Outcome:
+    async def current_outcome(self) -> Outcome:
         """How it stands, with what had been written down; as it stood, where the journal takes long."""
         if self._record.running:
             with anyio.move_on_after(LOOK_WITHIN_S):
@@ -69,18 +69,18 @@ class RecordedRun:
         Returns once it has ended, or has not within ``CANCEL_WITHIN_S``: its server hangs.
         """
         if self._record.orphaned:
-            self._record = await self._heir.cancel_left(self._record)
+            self._record = await self._heir.cancel_orphan(self._record)
         if self._record.running:
-            await self._journal.ask_to_cancel(self.id)
+            await self._store.request_cancel(self.id)
         with anyio.move_on_after(CANCEL_WITHIN_S):
-            await self.ended()
+            await self.wait()
 
     def phase(self) -> str:
         """What is known of it."""
         return f"running in another server · {time.time() - self._record.started_at:.0f} s"
 
     async def _renew(self) -> None:
-        found = await self._journal.find(self.id, None)
+        found = await self._store.find(self.id, None)
         if found is None:  # it was refused before anything was sent, or it was cleared away
             gone = RunNotFound("That run is kept no longer.", fix="Call again if you still need its answer.")
             found = replace(self._record, outcome=replace(self._record.outcome, status="failed", error=gone))

@@ -201,7 +201,7 @@ async def _start_and_wait(
     state.waiting[request_id] = run
     await _wait(context, run, deadline)
     state.waiting.pop(request_id, None)
-    outcome = await run.look()
+    outcome = await run.current_outcome()
     if rejoined is not None:
         await services.runs.abandon(run.id, False)
         outcome = replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
@@ -264,10 +264,10 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
         case "cancel":
             await run.cancel()
         case "answer" | "reasoning":
-            return results.paged(await run.look(), arguments.action, arguments.offset)
+            return results.paged(await run.current_outcome(), arguments.action, arguments.offset)
         case "status":
             pass
-    return await run.look()
+    return await run.current_outcome()
 
 
 async def _wait(context: Context, run: RunView, deadline: float) -> None:
@@ -279,7 +279,7 @@ async def _wait(context: Context, run: RunView, deadline: float) -> None:
     report_at, ended = start + FIRST_PROGRESS_S, False
     while True:
         with anyio.move_on_at(min(report_at, deadline)):
-            await run.ended()
+            await run.wait()
             ended = True
         now = anyio.current_time()
         if ended or now >= deadline:

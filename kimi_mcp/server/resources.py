@@ -69,7 +69,7 @@ async def _runs(state: ServerState, value: str) -> str:
     from kimi_mcp.runs.store.serializers import in_list
 
     runs = (await state.open_services()).runs
-    recorded = {record.id: in_list(record) for record in await runs.journal.overview(LOCAL, most=MOST_RUNS)}
+    recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MOST_RUNS)}
     rows = [
         recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
         for run in await runs.latest(LOCAL, MOST_RUNS)
@@ -86,7 +86,7 @@ async def _reasoning(state: ServerState, run_id: str) -> str:
 
 
 async def _outcome(state: ServerState, run_id: str) -> Outcome:
-    return await (await (await state.open_services()).runs.find(run_id, LOCAL)).look()
+    return await (await (await state.open_services()).runs.find(run_id, LOCAL)).current_outcome()
 
 
 def _json(value: Any) -> str:

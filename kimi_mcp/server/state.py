@@ -61,7 +61,7 @@ class ServerState:
         """Continue the runs that a server with the same data folder left when it died."""
         await anyio.sleep(RECOVER_AFTER_S)
         if await anyio.to_thread.run_sync(self._has_orphans):
-            await (await self.open_services()).runs.take_up_all()
+            await (await self.open_services()).runs.resume_all()
 
     async def aclose(self) -> None:
         """Close the store, then the connections: what was paid for must be written, a connection may stay open."""
@@ -70,10 +70,10 @@ class ServerState:
             await contained("the connections could not be closed", self.services.pipeline.aclose)
 
     def _has_orphans(self) -> bool:
-        from kimi_mcp.runs.store.locks import left_behind
+        from kimi_mcp.runs.store.locks import has_dead_servers
         from kimi_mcp.runs.store.paths import folder_of
 
-        return self.settings.journal == "on" and left_behind(folder_of(self.settings))
+        return self.settings.journal == "on" and has_dead_servers(folder_of(self.settings))
 
     def _open(self) -> Services:
         from kimi_mcp.pipeline.pipeline import Pipeline

@@ -87,7 +87,7 @@ async def _swarm(
 ) -> Outcome:
     run.mode, run.turns, stats = "thinking", (user(_asked(call)),), SwarmStats()
     if call.first_provider is not None:  # it is gone on with: what it has used is known from the first
-        stats.before, run.work = recovered_stats(call, await run.journal.steps_of(run.id)), stats
+        stats.before, run.progress = recovered_stats(call, await run.store.steps_of(run.id)), stats
     provider = call.provider or call.first_provider
     route = await pipeline.resolve_route(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
@@ -95,7 +95,7 @@ async def _swarm(
     plan = route.decide(first)  # what can't be had is refused here, before anything is started or paid for
     stats.report(plan.adjustments)
     limits = _limits(call, plan.limits, pipeline.settings)
-    run.work = stats
+    run.progress = stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
@@ -112,9 +112,9 @@ async def _swarm(
             route=route.with_tools(tools.definitions),
             profile=plan.profile,
             run=run,
-            steps=steps or run.journal.steps(run.id),
+            steps=steps or run.store.steps(run.id),
             concurrency=concurrency or SwarmConcurrency(pipeline.settings.max_concurrency),
-            ledger=BudgetLedger(limits, lived_s=run.lived()),
+            ledger=BudgetLedger(limits, lived_s=run.active_s()),
             stats=stats,
         )
         await (_items if call.items else _led)(call, runner, tools)

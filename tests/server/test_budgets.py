@@ -11,7 +11,7 @@ import pytest
 from kimi_mcp import catalogue
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import HELD, Result, chats, served, until
 
 LONG = {"content": "word " * 40_000, "reasoning": "Hm.", "event_tokens": 50, "tokens_per_second": 20_000}

@@ -24,7 +24,7 @@ import pytest
 from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi, started, to
 from tests.cli.commands.test_ask import Terminal
-from tests.runs.store.keeping import everything
+from tests.runs.store.stores import everything
 from tests.server.asking import process
 from tests.server.test_swarm_end_to_end import TELL, file_of_servers
 

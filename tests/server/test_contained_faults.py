@@ -18,7 +18,7 @@ from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server import state
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import HELD, chats, line, served, until
 
 
@@ -227,10 +227,10 @@ async def test_a_run_that_fails_by_a_fault_of_ours_is_told_so_and_ends_no_other(
         runs.start(failing, fail)
         runs.start(other, work)
         with anyio.fail_after(10):
-            await failing.ended()
+            await failing.wait()
         end.set()
         with anyio.fail_after(10):
-            await other.ended()
+            await other.wait()
     await journal.aclose()
     assert other.outcome is not None
     assert other.outcome.answer == "Done."

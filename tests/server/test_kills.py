@@ -21,7 +21,7 @@ from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator, playback
 from kimi_mcp.simulator.faults import Step
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import raw_process, served
 
 STREAMS = 20
@@ -114,7 +114,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
                 tasks.start_soon(kill, sim, number, draw.uniform(0.0, 2.5))
     async with served(None) as kimi:
         await kimi.run()
-        records = {record.prompt_head: record for record in await kimi.runs.journal.latest(LOCAL)}
+        records = {record.prompt_head: record for record in await kimi.runs.store.latest(LOCAL)}
     with opened(data_dir) as file:
         assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert file.execute("SELECT count(*) FROM runs WHERE status = 'running'").fetchone() == (0,)

@@ -19,7 +19,7 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server import state
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmLimits
-from tests.runs.store.keeping import begin, in_thread, opened
+from tests.runs.store.stores import begin, in_thread, opened
 from tests.server.asking import KEY, Result, chats, raw_process, served
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
@@ -96,7 +96,7 @@ async def status(run_id: str) -> str:
     return await in_thread(look)
 
 
-async def asked_to_cancel(run_id: str) -> None:
+async def cancel_requests(run_id: str) -> None:
     """Once that is on record."""
 
     def look() -> bool:
@@ -201,7 +201,7 @@ async def test_one_whose_server_dies_before_it_hears_that_it_is_cancelled_ends_a
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cancel)
-                await asked_to_cancel(run_id)
+                await cancel_requests(run_id)
                 peer.signal(signal.SIGKILL)
     assert (results[0].status, results[0].code) == ("partial", "cancelled")
     assert len(chats(sim)) == 3
@@ -277,7 +277,7 @@ async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
     assert len(chats(sim)) == 5
 
 
-async def lived(run_id: str) -> float:
+async def active_s(run_id: str) -> float:
     """For how long a run has lived, on record."""
 
     def look() -> float:
@@ -290,7 +290,7 @@ async def lived(run_id: str) -> float:
 async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator) -> None:
     async with begun(sim) as (peer, run_id):
         with anyio.fail_after(10):
-            while await lived(run_id) < 0.5:
+            while await active_s(run_id) < 0.5:
                 await anyio.sleep(0.01)
         peer.process.kill()
         await peer.leaves()

@@ -11,7 +11,7 @@ import pytest
 
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import Kimi, held, process, served
 
 MEGABYTES = 5

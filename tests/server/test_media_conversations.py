@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.pipeline import attachments
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import everything, opened
+from tests.runs.store.stores import everything, opened
 from tests.server.asking import Kimi, Result, body, chats, served
 from tests.server.media import CLIP, data_uri, picture, uploads, write
 

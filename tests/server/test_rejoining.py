@@ -12,7 +12,7 @@ from mcp.shared.exceptions import MCPError
 
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import HELD, Kimi, chats, line, served, until
 from tests.server.media import CLIP, picture, write
 

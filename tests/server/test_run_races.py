@@ -13,7 +13,7 @@ import pytest
 
 from kimi_mcp.runs.store import database
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import HELD, Kimi, chats, line, served, until
 
 
@@ -38,7 +38,7 @@ async def test_a_run_that_is_cancelled_while_it_is_written_down_does_not_run_for
                 tasks.cancel_scope.cancel()
             await until(lambda: not kimi.runs.is_busy)
             other.execute("ROLLBACK")
-        await kimi.runs.journal.abandon("nobody", False)  # behind it in the writer's order
+        await kimi.runs.store.abandon("nobody", False)  # behind it in the writer's order
         assert "running" not in statuses(data_dir)
     assert chats(sim) == []
 
@@ -208,7 +208,7 @@ async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim
                 tasks.cancel_scope.cancel()
             await until(lambda: not one.runs.is_busy)
             file.execute("ROLLBACK")
-        await one.runs.journal.abandon("nobody", False)  # behind it in the writer's order
+        await one.runs.store.abandon("nobody", False)  # behind it in the writer's order
         with opened(data_dir) as file:
             assert file.execute("SELECT writer FROM conversations").fetchall() == [(None,)]
         with anyio.fail_after(5):

@@ -18,7 +18,7 @@ from kimi_mcp.core.redaction import HIDDEN
 from kimi_mcp.runs.store import database
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import everything, opened
+from tests.runs.store.stores import everything, opened
 from tests.runs.store.test_storage import fill
 from tests.server.asking import HELD, KEY, Kimi, chats, forms, raw_process, served, until
 

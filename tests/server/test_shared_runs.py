@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import HELD, body, chats, held, process, raw_process, served
 from tests.server.stdio.peer import Peer
 
@@ -152,7 +152,7 @@ async def _ids(kimi: Any, number: int) -> list[str]:
     """The ids of all runs, those of other servers too."""
     with anyio.fail_after(10):
         while True:
-            ids = [record.id for record in await kimi.runs.journal.latest("local")] if kimi.state.services else []
+            ids = [record.id for record in await kimi.runs.store.latest("local")] if kimi.state.services else []
             if len(ids) == number:
                 return ids
             await kimi.run()

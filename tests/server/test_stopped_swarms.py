@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import Kimi, Result, chats, line, served, until
 
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}

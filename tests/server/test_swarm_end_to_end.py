@@ -96,7 +96,7 @@ async def test_a_swarm_can_be_gone_on_with_from_its_very_beginning(sim: Simulato
     async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         said = await kimi.call("kimi_swarm", TELL)
         assert said.status == "running"
-        record = await kimi.runs.journal.find(said.run_id, None)
+        record = await kimi.runs.store.find(said.run_id, None)
         assert record is not None
         assert record.resumable
         sim.open_gate("models")

@@ -23,7 +23,7 @@ import pytest
 
 from kimi_mcp.runs.store.inspection import FILE
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import chats, raw_process, until
 from tests.server.stdio.peer import Peer
 from tests.swarm.scenarios import calling, messages, said, task_of

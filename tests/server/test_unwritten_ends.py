@@ -8,12 +8,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.runs import ends
+from kimi_mcp.runs import outcome_writer
 from kimi_mcp.runs.store import database
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import everything, opened
+from tests.runs.store.stores import everything, opened
 from tests.server.asking import HELD, KEY, Kimi, Result, body, chats, raw_process, served, until
 
 WHOLE = ["one", "It is 391.", "two"]
@@ -151,7 +151,7 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCKED_S", 30)
-    monkeypatch.setattr(ends, "WRITTEN_WITHIN_S", 0.01)
+    monkeypatch.setattr(outcome_writer, "WRITTEN_WITHIN_S", 0.01)
     with Lock(data_dir) as lock:
         async with served(sim) as kimi:
             first = await told(kimi, sim, lock)

@@ -17,7 +17,7 @@ import pytest
 
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import body, chats, raw_process, served
 
 pytestmark = [
@@ -140,7 +140,7 @@ async def test_what_callers_were_told_is_what_the_store_says(
         async with served(None) as kimi:
             await kimi.run()
             told_of = [told["run_id"] for told in seen.completed.values()]
-            records = {run_id: await kimi.runs.journal.find(run_id, LOCAL) for run_id in told_of}
+            records = {run_id: await kimi.runs.store.find(run_id, LOCAL) for run_id in told_of}
     wrong = [
         f"{prompt}: {told['answer'][:20]!r}, in the store {record and (record.outcome.status, record.outcome.answer)}"
         for prompt, told in seen.completed.items()

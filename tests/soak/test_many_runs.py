@@ -25,7 +25,7 @@ import pytest
 from kimi_mcp.core.types import Usage, user
 from kimi_mcp.runs.store.retention import DAY_S
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.keeping import begin, ended, journal, opened
+from tests.runs.store.stores import begin, ended, opened, run_store
 from tests.server.asking import held, process, process_environment
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.name != "posix", reason="it asks for a child's processor time")]
@@ -47,7 +47,7 @@ async def fill(folder: Path, runs: int, days: float) -> None:
     now = time.time()
     texts = {"answer": "An answer of some length. " * 40, "reasoning": "Hm, let me see. " * 60}
     outcome = ended("run_0", conversation_id="conv_0", usage=Usage(total_tokens=300), cost_usd=0.001, **texts)
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept, "run_0", started_at=now, conversation_id="conv_0", request={"turns": ["a word " * 100]})
         await kept.end("run_0", outcome, turns=[user("a word " * 100)], counted_usd=0.001)
     with opened(folder) as file:

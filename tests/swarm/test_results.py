@@ -225,9 +225,9 @@ async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to
         runs.start(run, lambda run: run_swarm(call, run, pipeline, concurrency=quick(), toolbox=no_tools))
         await sim.until(lambda: sim.waiting_at("never") == 1)
         with anyio.fail_after(5):
-            while run.work is None or "1 running, 1 done" not in run.phase():
+            while run.progress is None or "1 running, 1 done" not in run.phase():
                 await anyio.sleep(0.005)
-    assert not runs.has_left
+    assert not runs.left_unfinished
     assert run.outcome is not None
     assert (run.outcome.status, statuses(run.outcome)) == ("partial", ["completed", "cancelled"])
     assert "A is round." in run.outcome.answer

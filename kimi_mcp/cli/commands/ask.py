@@ -228,9 +228,9 @@ async def _run(
                         await run.cancel()  # of no effect on a run that has ended
                     else:
                         tasks.cancel_scope.cancel()  # nobody has cancelled it: the process ends, as a server's does
-                        await run.ended()
+                        await run.wait()
                 outcome = run.snapshot()
-                if runs.has_left:
+                if runs.left_unfinished:
                     outcome = replace(outcome, status="running", error=None)  # it is not at its end
                 watch.end(outcome)
                 ended(outcome)
@@ -283,7 +283,7 @@ def _leave(outcome: Outcome) -> None:
 
 def _say_what_is_left(outcome: Outcome, runs: Runs | None) -> None:
     """What a person is told of a call whose process was told to end."""
-    if runs is not None and runs.has_left and runs.journal.keeps:
+    if runs is not None and runs.left_unfinished and runs.store.is_persistent:
         complain(
             "The swarm was stopped before its end; what its steps have brought is kept.",
             f"Go on with it: kimi-mcp runs resume {outcome.run_id}",

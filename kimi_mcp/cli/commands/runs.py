@@ -95,12 +95,12 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
     since = _midnight(time.time()) if today else None
     state = None if status is None else status.value
 
-    async def look(journal: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
-        shown = await journal.overview(None, status=state, since=since, most=most if as_json else most or MOST)
+    async def look(store: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
+        shown = await store.overview(None, status=state, since=since, most=most if as_json else most or MOST)
         if as_json:
             return shown, None, 0
-        digits = await journal.telling_apart([record.id for record in shown])
-        return shown, await journal.totals(status=state, since=since), digits
+        digits = await store.unique_prefix_length([record.id for record in shown])
+        return shown, await store.totals(status=state, since=since), digits
 
     nothing: tuple[list[RunRecord], Totals | None, int] = ([], None, 0)
     shown, totals, digits = _looked(look, nothing=nothing)
@@ -120,10 +120,10 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     from kimi_mcp.cli.commands.run_output import show_record
     from kimi_mcp.runs.store.serializers import whole
 
-    async def look(journal: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
-        record = await _find(journal, run_id)
-        steps = await journal.steps_of(record.id)
-        before, after = await journal.neighbours(record.id)
+    async def look(store: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
+        record = await _find(store, run_id)
+        steps = await store.steps_of(record.id)
+        before, after = await store.neighbours(record.id)
         return record, steps, whole(record, steps, before=before, after=after)
 
     record, steps, told = _looked(look)
@@ -171,9 +171,9 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
     """
     from kimi_mcp.cli.commands.run_output import arrived
 
-    async def end(journal: RunStore) -> tuple[RunRecord, bool]:
-        record = await _find(journal, run_id)
-        return await _ended(journal, record), record.running
+    async def end(store: RunStore) -> tuple[RunRecord, bool]:
+        record = await _find(store, run_id)
+        return await _ended(store, record), record.running
 
     record, was_running = _looked(end)
     outcome = record.outcome
@@ -212,10 +212,10 @@ def prune(
         age = f"that ended more than {keep} day{'' if keep == 1 else 's'} ago" if keep else "that has ended"
         typer.confirm(f"Remove every run {age}, with its answer and reasoning?", abort=True)
 
-    async def clear(journal: RunStore) -> tuple[list[RunRecord], int]:
+    async def clear(store: RunStore) -> tuple[list[RunRecord], int]:
         before = time.time() - keep * 86_400
-        old = await journal.overview(None, ended_before=before)
-        gone = set(await journal.prune(keep))
+        old = await store.overview(None, ended_before=before)
+        gone = set(await store.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 
     nothing: tuple[list[RunRecord], int] = ([], 0)
@@ -258,8 +258,8 @@ def _looked(look: Callable[[RunStore], Awaitable[T]], *, nothing: T | None = Non
         return nothing
 
     async def within() -> T:
-        async with _opened(settings) as journal:
-            return await look(journal)
+        async with _opened(settings) as store:
+            return await look(store)
 
     return anyio.run(within)
 
@@ -275,29 +275,29 @@ def _begun(settings: Settings) -> bool:
 async def _opened(settings: Settings) -> AsyncGenerator[RunStore]:
     import anyio
 
-    from kimi_mcp.runs.store.store import open_journal
+    from kimi_mcp.runs.store.store import open_store
 
-    journal = open_journal(settings)
+    store = open_store(settings)
     try:
-        yield journal
+        yield store
     finally:
         with anyio.CancelScope(shield=True):
-            await journal.aclose()
+            await store.aclose()
 
 
-async def _find(journal: RunStore, said: str) -> RunRecord:
+async def _find(store: RunStore, said: str) -> RunRecord:
     """A run by its id or by what its id begins with; the ``run_`` may be left out."""
     beginning = "run_" + said.strip().removeprefix("run_")
-    if record := await journal.find(beginning, None):
+    if record := await store.find(beginning, None):
         return record
-    fitting = [each for each in await journal.ids_beginning(beginning, MOST_FITTING) if each.startswith(beginning)]
+    fitting = [each for each in await store.ids_with_prefix(beginning, MOST_FITTING) if each.startswith(beginning)]
     if len(fitting) > 1:
         many = f"{len(fitting)} or more" if len(fitting) == MOST_FITTING else str(len(fitting))
         raise InvalidArguments(
             f"{many} runs have an id that begins so: {', '.join(fitting[:4])}{', …' if fitting[4:] else ''}.",
             fix="Give more of the id.",
         )
-    record = await journal.find(fitting[0], None) if fitting else None
+    record = await store.find(fitting[0], None) if fitting else None
     if record is None:
         raise _unknown()
     return record
@@ -310,21 +310,21 @@ def _unknown() -> RunNotFound:
     )
 
 
-async def _ended(journal: RunStore, record: RunRecord) -> RunRecord:
+async def _ended(store: RunStore, record: RunRecord) -> RunRecord:
     """The record of a run that was told to end; it still runs where its server did not hear in time."""
     import anyio
 
     if record.running:
-        await journal.ask_to_cancel(record.id)  # of a dead server's too: somebody may go on with it at this moment
+        await store.request_cancel(record.id)  # of a dead server's too: somebody may go on with it at this moment
     with anyio.move_on_after(CANCEL_WITHIN_S):
         while record.running:
             if record.orphaned:  # from the first, or its server has died before it heard
                 from kimi_mcp.swarm import recovered_outcome
 
-                record = await journal.cancel_left(record, recovered_outcome)
+                record = await store.cancel_orphan(record, recovered_outcome)
             else:
                 await anyio.sleep(LOOK_EVERY_S)
-                record = await journal.find(record.id, None) or record
+                record = await store.find(record.id, None) or record
     return record
 
 
@@ -349,7 +349,7 @@ async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
         with anyio.move_on_after(1, shield=True):
             await pipeline.aclose()
             if runs is not None:
-                await runs.journal.aclose(unfinished=not ended)
+                await runs.store.aclose(unfinished=not ended)
         if told.ends:
             complain("The run has not ended; what it has brought is kept.", f"Go on: kimi-mcp runs resume {said}")
             leave_at_once(told.status)
@@ -360,13 +360,13 @@ async def _gone_on_with(runs: Runs, said: str) -> Outcome:
     """How a run ended that was taken up here, or goes on elsewhere."""
     import anyio
 
-    record = await _find(runs.journal, said)
+    record = await _find(runs.store, said)
     while record.running:
-        run = await runs.take_up(record)
+        run = await runs.resume(record)
         if run is not None:
-            await run.ended()
-            return await run.look()
-        record = await _find(runs.journal, record.id)
+            await run.wait()
+            return await run.current_outcome()
+        record = await _find(runs.store, record.id)
         if record.orphaned:
             raise InvalidArguments(
                 f"Nothing here can go on with a run of {record.tool} whose server has died.",
@@ -374,7 +374,7 @@ async def _gone_on_with(runs: Runs, said: str) -> Outcome:
                 f"`kimi-mcp runs cancel {record.id}` and call again.",
             )
         await anyio.sleep(LOOK_EVERY_S)
-        record = await _find(runs.journal, record.id)
+        record = await _find(runs.store, record.id)
     return record.outcome
 
 

@@ -82,9 +82,9 @@ def look_at_variables(found: Diagnosis, environment: Mapping[str, str], settings
 
 def look_at_journal(found: Diagnosis, settings: Settings) -> None:
     """Where runs are kept, and whether a call could write itself down; without that it would be refused. Blocking."""
-    from kimi_mcp.runs.store.inspection import survey
+    from kimi_mcp.runs.store.inspection import inspect_store
 
-    seen = survey(settings)
+    seen = inspect_store(settings)
     found.journal = seen.as_json()
     if not seen.kept:
         said = "KIMI_JOURNAL is off: nothing is written down, and runs end with their server."

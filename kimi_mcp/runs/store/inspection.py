@@ -64,7 +64,7 @@ class StoreInspection:
         }
 
 
-def survey(settings: Settings) -> StoreInspection:
+def inspect_store(settings: Settings) -> StoreInspection:
     """Look at the journal that the settings name."""
     if settings.journal == "off":
         return StoreInspection(kept=False)

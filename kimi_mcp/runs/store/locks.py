@@ -46,7 +46,7 @@ class ServerLock:
         self._folder = None if folder is None else folder / FOLDER
         self._lock: FileLock | None = None
 
-    def appear(self) -> None:
+    def acquire(self) -> None:
         """Take the lock; again where somebody removed its file. Blocking, for a worker thread.
 
         ``OSError`` where the folder can't be written.
@@ -76,7 +76,7 @@ class ServerLock:
             raise
         return lock
 
-    def leave(self, *, unfinished: bool = False) -> None:
+    def release(self, *, unfinished: bool = False) -> None:
         """Let go of it. ``unfinished``: the file stays, so that the next server looks for what is to be taken up."""
         lock, self._lock = self._lock, None
         if lock is None:
@@ -90,25 +90,25 @@ class ServerLock:
             _remove(self._file(self.id))
             lock.release()
 
-    def alive(self, server: str) -> bool:
+    def is_alive(self, server: str) -> bool:
         """Whether that server still runs. Blocking, but never for long."""
         if server == self.id:
             return True
         if self._folder is None:
             return False
-        with _looking_at(self._file(server)) as held:
+        with _probe(self._file(server)) as held:
             return held
 
-    def dead(self) -> set[str]:
+    def dead_servers(self) -> set[str]:
         """Every server that ended and left its file: nobody has made sure yet that it left no work."""
-        return set() if self._folder is None else {name for name in _names(self._folder) if not self.alive(name)}
+        return set() if self._folder is None else {name for name in _names(self._folder) if not self.is_alive(name)}
 
-    def forget(self, servers: Iterable[str]) -> None:
+    def remove_files(self, servers: Iterable[str]) -> None:
         """Remove the files of servers that are dead and left no work, and of those that died as they started."""
         if self._folder is None:
             return
         for file in (*map(self._file, servers), *_files(self._folder, _STARTING)):
-            with _looking_at(file) as held:
+            with _probe(file) as held:
                 if held:
                     continue
                 if fcntl is not None:
@@ -121,19 +121,19 @@ class ServerLock:
         return self._folder / f"{server}{_LOCK}"
 
 
-def left_behind(folder: Path) -> bool:
+def has_dead_servers(folder: Path) -> bool:
     """Whether a server of that data folder ended without finishing its work; asks no database. Blocking."""
-    return bool(ServerLock(folder).dead())
+    return bool(ServerLock(folder).dead_servers())
 
 
 @contextmanager
-def _looking_at(file: Path) -> Generator[bool]:
+def _probe(file: Path) -> Generator[bool]:
     """Whether a lock file is held by its server; while this is open nobody else can take the lock of one that is not.
 
     One that is not there is held by nobody.
     """
     if fcntl is None:
-        with _looking_on_windows(file) as held:
+        with _probe_on_windows(file) as held:
             yield held
         return
     try:
@@ -153,7 +153,7 @@ def _looking_at(file: Path) -> Generator[bool]:
 
 
 @contextmanager
-def _looking_on_windows(file: Path) -> Generator[bool]:
+def _probe_on_windows(file: Path) -> Generator[bool]:
     if not file.exists():
         yield False
         return

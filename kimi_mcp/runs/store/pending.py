@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class PendingOutcome:
     """How a run ended, as the database is to hold it."""
 
     run_id: str
@@ -44,14 +44,14 @@ class End:
     """What spending limits count for it, in US dollars."""
 
 
-class PendingEnds:
+class PendingOutcomes:
     """The files of one data folder (None: nothing is kept), and how their ends get into the database."""
 
     def __init__(self, folder: Path | None, database: Database) -> None:
         self._folder = None if folder is None else folder / FOLDER
         self._database = database
 
-    async def keep(self, end: End) -> bool:
+    async def keep(self, end: PendingOutcome) -> bool:
         """Keep an end until it is forgotten; False where that can't be done."""
         try:
             await anyio.to_thread.run_sync(self._save, end)
@@ -86,7 +86,7 @@ class PendingEnds:
         """Whether a run's end is kept. Blocking."""
         return self._folder is not None and self._file(run_id).exists()
 
-    def _save(self, end: End) -> None:
+    def _save(self, end: PendingOutcome) -> None:
         if self._folder is None:
             raise FileNotFoundError
         outcome = end.outcome
@@ -107,7 +107,7 @@ class PendingEnds:
             writing.write(as_text(content))
         begun.replace(file)
 
-    def _load(self, run_id: str) -> End | None:
+    def _load(self, run_id: str) -> PendingOutcome | None:
         if self._folder is None:
             return None
         try:
@@ -141,7 +141,7 @@ class PendingEnds:
         return self._folder / f"{run_id}.json"
 
 
-def _end(run_id: str, content: dict[str, Any]) -> End:
+def _end(run_id: str, content: dict[str, Any]) -> PendingOutcome:
     outcome = outcome_from_json(
         json.dumps(content["outcome"]),
         run_id=run_id,
@@ -150,7 +150,7 @@ def _end(run_id: str, content: dict[str, Any]) -> End:
         answer=content["answer"],
         reasoning=content["reasoning"],
     )
-    return End(
+    return PendingOutcome(
         run_id=run_id,
         outcome=outcome,
         ended_at=content["ended_at"],

@@ -110,13 +110,13 @@ def ids(connection: Connection, caller: str | None, most: int) -> list[str]:
     return list(connection.execute(newest if caller is None else newest.where(runs.c.caller == caller)).scalars())
 
 
-def ids_beginning(connection: Connection, beginning: str, most: int) -> list[str]:
+def ids_with_prefix(connection: Connection, beginning: str, most: int) -> list[str]:
     """The ids that begin so, at most so many."""
     fitting = select(runs.c.id).where(runs.c.id >= beginning, runs.c.id <= f"{beginning}zzzz").order_by(runs.c.id)
     return list(connection.execute(fitting.limit(most)).scalars())
 
 
-def telling_apart(connection: Connection, ids: Iterable[str]) -> int:
+def unique_prefix_length(connection: Connection, ids: Iterable[str]) -> int:
     """How many characters of any of these ids tell it apart from those of all runs."""
     most = 0
     for run_id in ids:
@@ -148,13 +148,13 @@ def unfinished(connection: Connection) -> list[Found]:
     return list(connection.execute(select(runs).where(runs.c.status == "running")))
 
 
-def same_call(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
+def find_abandoned(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
     """The newest run of the very same call whose host gave up on it and that is running or was completed since then."""
     asked = {"caller": caller, "host": host, "key": key, "since": since}
     return connection.execute(_SAME_CALL, asked).first()
 
 
-def asked_to_cancel(connection: Connection, owner: str) -> list[str]:
+def cancel_requests(connection: Connection, owner: str) -> list[str]:
     """Which of a server's runs another one was told to cancel."""
     wanted = select(runs.c.id).where(runs.c.status == "running", runs.c.owner == owner, runs.c.cancel_asked == 1)
     return list(connection.execute(wanted).scalars())

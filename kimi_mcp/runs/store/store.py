@@ -31,7 +31,7 @@ from kimi_mcp.runs.store import retention, run_queries
 from kimi_mcp.runs.store.database import LOCKED_S, Database
 from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.paths import folder_of
-from kimi_mcp.runs.store.pending import End, PendingEnds
+from kimi_mcp.runs.store.pending import PendingOutcome, PendingOutcomes
 from kimi_mcp.runs.store.records import Conversation, RunEntry, RunRecord, StepRecord, TextDelta, turns_as_json
 from kimi_mcp.runs.store.remote import ANSWERS_WITHIN_S
 from kimi_mcp.runs.store.retention import DAY_S, Retention
@@ -50,7 +50,7 @@ TURN_EVERY_S = 0.1
 """Seconds between two looks at whether a conversation is free."""
 
 
-def open_journal(settings: Settings) -> RunStore:
+def open_store(settings: Settings) -> RunStore:
     """The journal that the settings name; its file is opened by the first who needs it."""
     folder = None if settings.journal == "off" else folder_of(settings)
     return RunStore(
@@ -77,25 +77,25 @@ class RunStore:
         answers_within_s: float = ANSWERS_WITHIN_S,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.keeps = folder is not None
+        self.is_persistent = folder is not None
         """Whether anything is written down."""
         self.is_remote = url is not None
         """Whether it is a database that was named: one that is silent may still do what it was asked."""
-        self.presence = ServerLock(folder)
+        self.lock = ServerLock(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
         self._database = Database(folder, url, on_open=self._opened, answers_within_s=answers_within_s)
         self.retention = Retention(
-            self._database, server=self.presence.id, alive=self.presence.alive, keep_days=keep_days, wall=wall
+            self._database, server=self.lock.id, alive=self.lock.is_alive, keep_days=keep_days, wall=wall
         )
         """Removes old runs, behind the calls."""
-        self.pending = PendingEnds(folder, self._database)
+        self.pending = PendingOutcomes(folder, self._database)
         """Ends that the database does not take just now."""
 
     @property
-    def keeps_how_long(self) -> str:
+    def retention_note(self) -> str:
         """A sentence for whoever asks for what is kept no longer."""
-        if self.keeps:
+        if self.is_persistent:
             return f"Runs are kept for {self._keep_days} days (KIMI_RUNS_KEEP_DAYS)."
         return f"KIMI_JOURNAL is off: of what has ended the latest {KEEP_PASSING} runs are kept, and what they follow."
 
@@ -106,7 +106,7 @@ class RunStore:
         """
         await self.retention.aclose()
         await anyio.to_thread.run_sync(self._database.close, within_s)
-        await anyio.to_thread.run_sync(partial(self.presence.leave, unfinished=unfinished))
+        await anyio.to_thread.run_sync(partial(self.lock.release, unfinished=unfinished))
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,12 +116,12 @@ class RunStore:
         ``counted_usd``: what its prompt will cost at least. Raises ``BudgetExceeded`` where that is more than what is
         left of the day's limit, all servers of the folder counted.
         """
-        begin = partial(run_queries.begin, entry=entry, owner=self.presence.id, counted_usd=counted_usd)
+        begin = partial(run_queries.begin, entry=entry, owner=self.lock.id, counted_usd=counted_usd)
         await self._within_budget(begin, entry, counted_usd, day_limit_usd)
-        if self.keeps:
+        if self.is_persistent:
             self.retention.look_soon()
 
-    def grew(
+    def append(
         self,
         grown: Sequence[TextDelta],
         counted: Mapping[str, float],
@@ -157,11 +157,11 @@ class RunStore:
         """
         told = None if turns is None else turns_as_json(turns)
         written = await self._write(run_queries.end, run_id, outcome, self._wall(), turns=told, counted_usd=counted_usd)
-        if not self.keeps:
-            await self._write(_keep_newest, self.presence.alive)
+        if not self.is_persistent:
+            await self._write(_keep_newest, self.lock.is_alive)
         return written
 
-    async def keep_end(
+    async def save_outcome(
         self, run_id: str, outcome: Outcome, *, turns: Sequence[Turn] | None, counted_usd: float
     ) -> bool:
         """Keep beside the database how a run ended, until that can be written; False where this can't be done either.
@@ -169,7 +169,7 @@ class RunStore:
         Whoever finds the run unfinished after this server has died writes it.
         """
         told = None if turns is None else turns_as_json(turns)
-        end = End(run_id=run_id, outcome=outcome, ended_at=self._wall(), turns=told, counted_usd=counted_usd)
+        end = PendingOutcome(run_id=run_id, outcome=outcome, ended_at=self._wall(), turns=told, counted_usd=counted_usd)
         return await self.pending.keep(end)
 
     async def forget(self, run_id: str) -> None:
@@ -223,13 +223,13 @@ class RunStore:
         """The ids of the newest runs, of one caller or of all."""
         return await self._database.read(partial(sql.ids, caller=caller, most=most))
 
-    async def ids_beginning(self, beginning: str, most: int) -> list[str]:
+    async def ids_with_prefix(self, beginning: str, most: int) -> list[str]:
         """The ids that begin so, at most so many."""
-        return await self._database.read(partial(sql.ids_beginning, beginning=beginning, most=most))
+        return await self._database.read(partial(sql.ids_with_prefix, beginning=beginning, most=most))
 
-    async def telling_apart(self, ids: Sequence[str]) -> int:
+    async def unique_prefix_length(self, ids: Sequence[str]) -> int:
         """How many characters of any of these ids tell it apart from those of all runs."""
-        return await self._database.read(partial(sql.telling_apart, ids=ids))
+        return await self._database.read(partial(sql.unique_prefix_length, ids=ids))
 
     async def neighbours(self, run_id: str) -> tuple[list[str], list[str]]:
         """The runs whose turns come before a run's own, the oldest first, and those that follow it at once."""
@@ -239,7 +239,7 @@ class RunStore:
 
     async def orphans(self) -> list[RunRecord]:
         """Runs of dead servers that may be gone on with; all others of theirs are settled, and their locks removed."""
-        dead = await anyio.to_thread.run_sync(self.presence.dead)  # before it is looked at what they left
+        dead = await anyio.to_thread.run_sync(self.lock.dead_servers)  # before it is looked at what they left
         kept = await self.pending.ids()
 
         def read(connection: Connection) -> list[RunRecord]:
@@ -247,14 +247,14 @@ class RunStore:
 
         found = [await self._settled(record) for record in await self._database.read(read)]
         left = {one.owner for one in found if one.orphaned}
-        await anyio.to_thread.run_sync(self.presence.forget, dead - left)
+        await anyio.to_thread.run_sync(self.lock.remove_files, dead - left)
         await self.pending.forget(*(kept - {one.id for one in found if one.running}))
         return [record for record in found if record.orphaned]
 
     async def adopt(self, record: RunRecord) -> bool:
         """Take over a dead server's run; False where somebody else was faster."""
         return await self._database.write(
-            lambda connection: sql.adopt(connection, record.id, record.owner, self.presence.id)
+            lambda connection: sql.adopt(connection, record.id, record.owner, self.lock.id)
         )
 
     async def settle(self, record: RunRecord, error: KimiError, *, status: Status = "failed") -> RunRecord:
@@ -269,7 +269,7 @@ class RunStore:
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=self._wall())
 
-    async def cancel_left(
+    async def cancel_orphan(
         self, record: RunRecord, tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome]
     ) -> RunRecord:
         """End a run that a dead server left; how it stands by now where somebody goes on with it.
@@ -283,12 +283,12 @@ class RunStore:
         steps = await self.steps_of(record.id)
         return await self._end_left(record, tallied(record, steps) if steps else record.outcome)
 
-    async def same_call(self, *, caller: str, host: str | None, key: str) -> RunRecord | None:
+    async def find_abandoned(self, *, caller: str, host: str | None, key: str) -> RunRecord | None:
         """The newest run of the very same call that its host gave up on, where it can still be joined."""
         since = self._wall() - REJOIN_WITHIN_S
 
         def read(connection: Connection) -> RunRecord | None:
-            row = sql.same_call(connection, caller, host, key, since)
+            row = sql.find_abandoned(connection, caller, host, key, since)
             return None if row is None else self._record(connection, row)
 
         found = await self._database.read(read)
@@ -300,13 +300,13 @@ class RunStore:
         """Its host gave up on it, or has it again."""
         await self._write(run_queries.change, run_id, {"abandoned": int(abandoned)})
 
-    async def ask_to_cancel(self, run_id: str) -> None:
+    async def request_cancel(self, run_id: str) -> None:
         """Let the server that a run lives in cancel it."""
         await self._write(run_queries.change, run_id, {"cancel_asked": 1})
 
-    async def asked_to_cancel(self) -> list[str]:
+    async def cancel_requests(self) -> list[str]:
         """Which of this server's runs another one was told to cancel."""
-        return await self._database.read(partial(sql.asked_to_cancel, owner=self.presence.id))
+        return await self._database.read(partial(sql.cancel_requests, owner=self.lock.id))
 
     async def spent_today_usd(self) -> float:
         """US dollars that limits count for today's runs (UTC), of all servers of the folder."""
@@ -338,13 +338,13 @@ class RunStore:
         ends: list[str] = []
 
         def adds(writer: str, owner: str) -> bool:
-            alive = still_writes(writer) if owner == self.presence.id else self.presence.alive(owner)
+            alive = still_writes(writer) if owner == self.lock.id else self.lock.is_alive(owner)
             if not alive and self.pending.has(writer):
                 ends.append(writer)
             return alive or bool(ends)
 
         def take(connection: Connection) -> bool:
-            return sql.take_turn(connection, conversation_id, run_id, self.presence.id, adds)
+            return sql.take_turn(connection, conversation_id, run_id, self.lock.id, adds)
 
         while not await self._database.write(take):  # the other one may live in another process
             if ends:
@@ -396,7 +396,7 @@ class RunStore:
         record = sql.record(connection, row, texts=texts)
         if not record.running:
             return record
-        if not self.presence.alive(record.owner):
+        if not self.lock.is_alive(record.owner):
             return replace(record, orphaned=True)
         timing = replace(record.outcome.timing, total_s=max(0.0, self._wall() - record.started_at))
         return replace(record, outcome=replace(record.outcome, timing=timing))
@@ -415,22 +415,22 @@ class RunStore:
     def _opened(self, connection: Connection) -> None:
         """In the writer's thread, as the file is opened: be seen by the others."""
         del connection
-        self.presence.appear()
+        self.lock.acquire()
 
 
 class RecordedSteps:
     """The steps of one run, in the journal."""
 
-    def __init__(self, journal: RunStore, run_id: str) -> None:
-        self._journal, self._run_id = journal, run_id
+    def __init__(self, store: RunStore, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
 
     async def begin(self, key: str, told: JSON) -> JSON | None:
         """What the step brought, where it was finished before."""
-        return await self._journal.begin_step(self._run_id, key, told)
+        return await self._store.begin_step(self._run_id, key, told)
 
     async def finish(self, key: str, result: JSON) -> None:
         """Write down what it brought; returns once it is on disk."""
-        await self._journal.finish_step(self._run_id, key, result)
+        await self._store.finish_step(self._run_id, key, result)
 
 
 def _keep_newest(connection: Connection, alive: Callable[[str], bool]) -> None:

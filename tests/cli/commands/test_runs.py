@@ -27,7 +27,7 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi as process
 from tests.cli.commands.shell import to
-from tests.runs.store.keeping import opened
+from tests.runs.store.stores import opened
 from tests.server.asking import KEYS, raw_process, served
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import file_of_servers, written_down
@@ -52,9 +52,9 @@ def keeping(folder: Path, work: Callable[[RunStore], Awaitable[None]], **more: A
     """Let a server of another process, as it were, write something down."""
 
     async def within() -> None:
-        journal = RunStore(folder, keep_days=100_000, **more)
-        await work(journal)
-        await journal.aclose(unfinished=True)
+        store = RunStore(folder, keep_days=100_000, **more)
+        await work(store)
+        await store.aclose(unfinished=True)
 
     anyio.run(within)
 
@@ -64,7 +64,7 @@ def number(digits: int) -> str:
     return f"run_{digits:06x}{digits:018x}"
 
 
-async def begin(journal: RunStore, run_id: str, **said: Any) -> None:
+async def begin(store: RunStore, run_id: str, **said: Any) -> None:
     entry = {
         "id": run_id,
         "caller": "local",
@@ -79,19 +79,19 @@ async def begin(journal: RunStore, run_id: str, **said: Any) -> None:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id, conversation_id=f"conv_{run_id}"),
     }
-    await journal.begin(RunEntry(**entry | said), counted_usd=0.0, day_limit_usd=None)
+    await store.begin(RunEntry(**entry | said), counted_usd=0.0, day_limit_usd=None)
 
 
-async def end(journal: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
+async def end(store: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
     """Let a run end; a completed one leaves turns in its conversation."""
     outcome = Outcome(status=status, run_id=run_id, **{"conversation_id": f"conv_{run_id}", **said})
     turns = [user("What is 17 * 23?"), Turn(role="assistant", parts=(TextPart(text=outcome.answer),))]
-    await journal.end(run_id, outcome, turns=turns if status == "completed" else None, counted_usd=0.0)
+    await store.end(run_id, outcome, turns=turns if status == "completed" else None, counted_usd=0.0)
 
 
-async def one(journal: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
-    await begin(journal, run_id)
-    await end(journal, run_id, status, **said)
+async def one(store: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
+    await begin(store, run_id)
+    await end(store, run_id, status, **said)
 
 
 CUT = AnswerCutOff("It was cut off.", fix="Raise `max_tokens` to 64000.")
@@ -128,10 +128,10 @@ async def test_what_was_asked_from_a_shell_is_listed_with_its_tokens_and_cost(si
 
 
 def test_the_totals_are_those_of_every_run_shown_or_not(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
+    async def fill(store: RunStore) -> None:
         for digits in range(30):
             usage = Usage(prompt_tokens=10, completion_tokens=digits, total_tokens=10 + digits)
-            await one(journal, number(digits), usage=usage, cost_usd=0.25, timing=Timing(total_s=2.0))
+            await one(store, number(digits), usage=usage, cost_usd=0.25, timing=Timing(total_s=2.0))
 
     keeping(data_dir, fill)
     _, *lines, total, note = kimi().stdout.splitlines()
@@ -143,10 +143,10 @@ def test_the_totals_are_those_of_every_run_shown_or_not(data_dir: Path) -> None:
 
 
 def test_as_json_every_run_is_named_unless_fewer_are_asked_for(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
+    async def fill(store: RunStore) -> None:
         for digits in range(30):
-            await begin(journal, number(digits), started_at=NOON + digits)
-            await end(journal, number(digits))
+            await begin(store, number(digits), started_at=NOON + digits)
+            await end(store, number(digits))
 
     keeping(data_dir, fill)
     newest_first = [number(digits) for digits in range(29, -1, -1)]
@@ -156,11 +156,11 @@ def test_as_json_every_run_is_named_unless_fewer_are_asked_for(data_dir: Path) -
 
 
 def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
-        await one(journal, number(1))
-        await one(journal, number(2), "failed", error=CUT)
-        await begin(journal, number(3), started_at=time.time() - DAY)
-        await end(journal, number(3))
+    async def fill(store: RunStore) -> None:
+        await one(store, number(1))
+        await one(store, number(2), "failed", error=CUT)
+        await begin(store, number(3), started_at=time.time() - DAY)
+        await end(store, number(3))
 
     keeping(data_dir, fill)
     assert [row["run_id"] for row in told("--status", "failed")] == [number(2)]
@@ -171,9 +171,9 @@ def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
 
 
 def test_the_runs_of_every_caller_are_listed(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
-        await begin(journal, number(1), caller="somebody over HTTP")
-        await end(journal, number(1))
+    async def fill(store: RunStore) -> None:
+        await begin(store, number(1), caller="somebody over HTTP")
+        await end(store, number(1))
 
     keeping(data_dir, fill)
     assert [row["run_id"] for row in told()] == [number(1)]
@@ -181,14 +181,14 @@ def test_the_runs_of_every_caller_are_listed(data_dir: Path) -> None:
 
 
 def test_an_unknown_cost_is_no_zero(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1)))
+    keeping(data_dir, lambda store: one(store, number(1)))
     assert told()[0]["usage"]["cost_usd"] is None
     assert kimi().stdout.splitlines()[1].split()[5:7] == ["-", "-"]
 
 
 def test_to_look_removes_nothing_however_old(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
-        await one(journal, number(1))
+    async def fill(store: RunStore) -> None:
+        await one(store, number(1))
 
     keeping(data_dir, fill, wall=lambda: time.time() - 900 * DAY)
     for _ in range(2):
@@ -291,10 +291,10 @@ async def test_a_run_is_shown_in_its_conversation(sim: Simulator) -> None:
 
 
 def test_an_id_may_be_abbreviated_as_long_as_one_run_is_meant(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
-        await one(journal, "run_abcd11")
-        await one(journal, "run_abcd22")
-        await one(journal, "run_abcd2")
+    async def fill(store: RunStore) -> None:
+        await one(store, "run_abcd11")
+        await one(store, "run_abcd22")
+        await one(store, "run_abcd2")
 
     keeping(data_dir, fill)
     for said, meant in (
@@ -314,7 +314,7 @@ def test_an_id_may_be_abbreviated_as_long_as_one_run_is_meant(data_dir: Path) ->
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_unknown_id_is_refused_with_where_to_look(data_dir: Path, command: str, begun: bool) -> None:
     if begun:
-        keeping(data_dir, lambda journal: one(journal, number(1)))
+        keeping(data_dir, lambda store: one(store, number(1)))
     done = kimi(command, "run_ffffff")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "kimi-mcp runs" in done.stderr
@@ -322,7 +322,7 @@ def test_an_unknown_id_is_refused_with_where_to_look(data_dir: Path, command: st
 
 
 def test_an_error_is_shown_with_its_mend(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1), "failed", error=CUT, reasoning="Hm."))
+    keeping(data_dir, lambda store: one(store, number(1), "failed", error=CUT, reasoning="Hm."))
     shown = kimi("show", number(1)).stdout
     assert "answer_cut_off: It was cut off." in shown
     assert CUT.fix in shown
@@ -330,13 +330,13 @@ def test_an_error_is_shown_with_its_mend(data_dir: Path) -> None:
 
 
 def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
-    async def fill(journal: RunStore) -> None:
-        await begin(journal, number(1))
-        steps = journal.steps(number(1))
+    async def fill(store: RunStore) -> None:
+        await begin(store, number(1))
+        steps = store.steps(number(1))
         await steps.begin("main/1", {"kind": "request", "agent": "main", "name": "lead", "task": "make a plan"})
         await steps.finish("main/1", {"answer": "two tasks"})
         await steps.begin("agent-1/1", {"agent": "agent-1"})
-        await end(journal, number(1))
+        await end(store, number(1))
 
     keeping(data_dir, fill)
     first, second = told("show", number(1))["steps"]
@@ -359,7 +359,7 @@ def test_the_task_of_a_swarm_is_shown_with_the_names_of_its_tools(data_dir: Path
         ],
         "known_servers": ["odd"],
     }
-    keeping(data_dir, lambda journal: begin(journal, number(1), request={"task": task}, resumable=True))
+    keeping(data_dir, lambda store: begin(store, number(1), request={"task": task}, resumable=True))
     shown = kimi("show", number(1)).stdout
     rows = [tuple(line.split(None, 2)) for line in shown.partition("Task")[2].splitlines() if line.strip()]
     assert [" ".join(row) for row in rows] == [
@@ -370,7 +370,7 @@ def test_the_task_of_a_swarm_is_shown_with_the_names_of_its_tools(data_dir: Path
 
 
 def test_the_value_of_a_structured_answer_is_shown_as_json(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1), answer="…", parsed={"wahr": True, "nichts": None}))
+    keeping(data_dir, lambda store: one(store, number(1), answer="…", parsed={"wahr": True, "nichts": None}))
     shown = kimi("show", number(1)).stdout
     assert json.loads(shown.partition("as response_schema asks for\n")[2]) == {"wahr": True, "nichts": None}
 
@@ -379,10 +379,10 @@ def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:
     evil = "bad|red \x1b[2J\x07\u202e\x9b5n"
     policy = (Adjustment(rule="x", action="warned", field="prompt", asked=None, sent=None, why=evil),)
 
-    async def fill(journal: RunStore) -> None:
+    async def fill(store: RunStore) -> None:
         request = {"turns": [{"role": "user", "parts": [{"text": evil}]}], "task": {"prompt": evil}}
-        await begin(journal, number(1), prompt_head=evil, host=evil, request=request)
-        await end(journal, number(1), answer=evil, reasoning=evil, policy=policy, parsed={"a": evil})
+        await begin(store, number(1), prompt_head=evil, host=evil, request=request)
+        await end(store, number(1), answer=evil, reasoning=evil, policy=policy, parsed={"a": evil})
 
     keeping(data_dir, fill)
     for done in (kimi(), kimi("show", number(1)), kimi("resume", number(1))):
@@ -394,7 +394,7 @@ def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:
 async def test_a_key_is_shown_nowhere(data_dir: Path) -> None:
     key = "sk-5up3r-s3cr3t-k3y"
     await anyio.to_thread.run_sync(
-        keeping, data_dir, lambda journal: one(journal, number(1), answer=f"it is {key}", reasoning=key)
+        keeping, data_dir, lambda store: one(store, number(1), answer=f"it is {key}", reasoning=key)
     )
     for form in (
         ("show", number(1)),
@@ -420,7 +420,7 @@ def test_without_a_journal_the_setting_is_named(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_journal_of_a_newer_version_is_left_as_it_is(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1)))
+    keeping(data_dir, lambda store: one(store, number(1)))
     with sqlite3.connect(data_dir / FILE) as connection:
         connection.execute("UPDATE about SET value = '99' WHERE name = 'version'")
     connection.close()
@@ -444,7 +444,7 @@ def test_a_damaged_journal_is_said_to_be_kept(data_dir: Path) -> None:
 
 
 def test_a_setting_that_cannot_be_read_removes_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1)), wall=lambda: time.time() - 90 * DAY)
+    keeping(data_dir, lambda store: one(store, number(1)), wall=lambda: time.time() - 90 * DAY)
     monkeypatch.setenv("KIMI_RUNS_KEEP_DAYS", "a year")
     done = kimi("prune")
     assert done.exit_code == 1
@@ -473,7 +473,7 @@ async def test_a_run_in_another_server_is_ended_by_that_server(sim: Simulator) -
 
 
 def test_a_run_that_has_ended_is_said_to_have(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1), answer="391"))
+    keeping(data_dir, lambda store: one(store, number(1), answer="391"))
     done = kimi("cancel", number(1))
     assert done.exit_code == 0
     assert "had ended already: it is completed" in done.stdout
@@ -482,7 +482,7 @@ def test_a_run_that_has_ended_is_said_to_have(data_dir: Path) -> None:
 
 
 def test_a_run_whose_server_has_died_is_ended_here(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: begin(journal, number(1), resumable=True))
+    keeping(data_dir, lambda store: begin(store, number(1), resumable=True))
     assert told()[0]["status"] == "running"
     assert told("show", number(1))["left_behind"]
     done = kimi("cancel", number(1))
@@ -493,9 +493,9 @@ def test_a_run_whose_server_has_died_is_ended_here(data_dir: Path) -> None:
 
 
 def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_here(data_dir: Path) -> None:
-    async def spend(journal: RunStore) -> None:
-        await begin(journal, number(1), resumable=True)
-        journal.grew([], {number(1): 0.5}, {}, lambda fault: None)
+    async def spend(store: RunStore) -> None:
+        await begin(store, number(1), resumable=True)
+        store.append([], {number(1): 0.5}, {}, lambda fault: None)
 
     keeping(data_dir, spend)
     assert kimi("cancel", number(1)).exit_code == 0
@@ -522,7 +522,7 @@ async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatc
     deaf = RunStore(data_dir)
     await begin(deaf, number(1))
     done = await anyio.to_thread.run_sync(kimi, "cancel", number(1))
-    assert await deaf.asked_to_cancel() == [number(1)]
+    assert await deaf.cancel_requests() == [number(1)]
     await deaf.aclose()
     assert done.exit_code == 1
     assert "was told to end" in done.stderr
@@ -539,7 +539,7 @@ async def test_a_run_whose_server_dies_before_it_hears_is_ended_here(data_dir: P
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel)
-            while not await deaf.asked_to_cancel():
+            while not await deaf.cancel_requests():
                 await anyio.sleep(0.01)
             await deaf.aclose(unfinished=True)
     assert (done[0].status, done[0].err) == (0, "")
@@ -559,7 +559,7 @@ def test_prune_removes_what_is_older_than_the_setting_says_and_names_it(
 ) -> None:
     monkeypatch.setenv("KIMI_RUNS_KEEP_DAYS", "10")
     for digits, days in ((1, 20), (2, 11), (3, 9), (4, 0)):
-        aged(data_dir, days, lambda journal, digits=digits: one(journal, number(digits)))
+        aged(data_dir, days, lambda store, digits=digits: one(store, number(digits)))
     done = kimi("prune")
     assert done.exit_code == 0, done.stderr
     assert number(1) in done.stdout
@@ -570,12 +570,12 @@ def test_prune_removes_what_is_older_than_the_setting_says_and_names_it(
 
 
 def test_prune_keeps_what_a_kept_conversation_goes_back_to(data_dir: Path) -> None:
-    aged(data_dir, 20, lambda journal: one(journal, number(1), conversation_id="conv_1"))
-    aged(data_dir, 15, lambda journal: one(journal, number(2)))
+    aged(data_dir, 20, lambda store: one(store, number(1), conversation_id="conv_1"))
+    aged(data_dir, 15, lambda store: one(store, number(2)))
 
-    async def follow(journal: RunStore) -> None:
-        await begin(journal, number(3), conversation_id="conv_1", follows=number(1))
-        await end(journal, number(3), conversation_id="conv_1")
+    async def follow(store: RunStore) -> None:
+        await begin(store, number(3), conversation_id="conv_1", follows=number(1))
+        await end(store, number(3), conversation_id="conv_1")
 
     aged(data_dir, 1, follow)
     done = kimi("prune", "--days", "10")
@@ -605,7 +605,7 @@ def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
 
 
 def test_of_a_run_that_has_ended_the_result_is_printed(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1), answer="It is 391.", reasoning="Hm. " * 2000))
+    keeping(data_dir, lambda store: one(store, number(1), answer="It is 391.", reasoning="Hm. " * 2000))
     done = kimi("resume", number(1))
     assert (done.exit_code, done.stdout) == (0, "It is 391.\n")
     result = told("resume", number(1))
@@ -614,7 +614,7 @@ def test_of_a_run_that_has_ended_the_result_is_printed(data_dir: Path) -> None:
 
 
 def test_a_run_that_failed_is_said_to_have_with_its_mend(data_dir: Path) -> None:
-    keeping(data_dir, lambda journal: one(journal, number(1), "partial", answer="It is", error=CUT))
+    keeping(data_dir, lambda store: one(store, number(1), "partial", answer="It is", error=CUT))
     done = kimi("resume", number(1), "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["answer"] == "It is"
@@ -659,7 +659,7 @@ async def test_a_run_that_lives_in_another_server_is_waited_for(sim: Simulator) 
 
 def test_what_nothing_here_can_go_on_with_is_said_with_what_to_do(data_dir: Path) -> None:
     task = {"task": {"kind": "of a later version"}}
-    keeping(data_dir, lambda journal: begin(journal, number(1), tool="kimi_later", resumable=True, request=task))
+    keeping(data_dir, lambda store: begin(store, number(1), tool="kimi_later", resumable=True, request=task))
     done = kimi("resume", number(1))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "another version" in done.stderr

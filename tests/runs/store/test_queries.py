@@ -18,15 +18,15 @@ from kimi_mcp.core.types import user
 from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.store import RunStore
 from tests import queries
-from tests.runs.store.keeping import CALLER, begin, end, ended, entry, journal, opened
+from tests.runs.store.stores import CALLER, begin, end, ended, entry, opened, run_store
 
-NO_STATEMENTS = {"aclose", "steps", "keep_end"}
+NO_STATEMENTS = {"aclose", "steps", "save_outcome"}
 """What asks nothing of the tables."""
 
 
 def test_a_statement_that_goes_through_a_table_is_found(tmp_path: Path) -> None:
     async def make() -> None:
-        async with journal(tmp_path) as kept:
+        async with run_store(tmp_path) as kept:
             await begin(kept)
 
     anyio.run(make)
@@ -44,10 +44,10 @@ def test_a_statement_that_goes_through_a_table_is_found(tmp_path: Path) -> None:
 
 
 async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_path: Path) -> None:
-    async with journal(tmp_path) as gone:
+    async with run_store(tmp_path) as gone:
         for number in range(8):
             await begin(gone, f"run_orphan_{number}", resumable=number % 2 == 0)
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         with queries.watched() as wrong:
             called = await everything_once(kept)
         assert wrong == []
@@ -77,7 +77,7 @@ async def everything_once(kept: RunStore) -> set[str]:
             await call("take_turn", "conv_1", run_id, lambda run_id: False)
         await call("renew", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
         grown = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
-        await call("grew", grown, {run_id: 0.2}, {run_id: ended(run_id)}, lambda fault: None, lived={run_id: 1.0})
+        await call("append", grown, {run_id: 0.2}, {run_id: ended(run_id)}, lambda fault: None, lived={run_id: 1.0})
         await call("begin_step", run_id, "a/1", {})
         await call("finish_step", run_id, "a/1", {})
         outcome = ended(run_id, conversation_id="conv_1")
@@ -85,8 +85,8 @@ async def everything_once(kept: RunStore) -> set[str]:
     await call("leave_turn", "conv_1", "run_3")
     await call("begin", entry("run_refused", conversation_id="conv_2"), **limits)
     await call("abandon", "run_refused", True)
-    await call("ask_to_cancel", "run_refused")
-    await call("asked_to_cancel")
+    await call("request_cancel", "run_refused")
+    await call("cancel_requests")
     await call("forget", "run_refused")
     record = await call("find", "run_orphan_0", CALLER)
     for caller in (CALLER, None):
@@ -97,14 +97,14 @@ async def everything_once(kept: RunStore) -> set[str]:
         await call("ids", caller, 100)
     for status, since in ((None, None), ("completed", None), (None, 1.0), ("failed", 1.0)):
         await call("totals", status=status, since=since)
-    await call("ids_beginning", "run_", 10)
-    await call("telling_apart", ["run_1", "run_2"])
+    await call("ids_with_prefix", "run_", 10)
+    await call("unique_prefix_length", ["run_1", "run_2"])
     await call("neighbours", "run_2")
     await call("adopt", record)
     await call("settle", record, Internal("It failed.", fix="Call again."))
     _, left, *_ = await call("orphans")
-    await call("cancel_left", left, lambda record, steps: record.outcome)
-    await call("same_call", caller=CALLER, host="a host", key="key")
+    await call("cancel_orphan", left, lambda record, steps: record.outcome)
+    await call("find_abandoned", caller=CALLER, host="a host", key="key")
     await call("spent_today_usd")
     await call("conversation", "conv_1")
     await call("history", "run_3")
@@ -115,7 +115,7 @@ async def everything_once(kept: RunStore) -> set[str]:
 
 
 async def test_a_store_in_memory_keeps_its_newest_runs_without_going_through_all() -> None:
-    async with journal(None) as kept:
+    async with run_store(None) as kept:
         with queries.watched() as wrong:
             await begin(kept)
             await end(kept)

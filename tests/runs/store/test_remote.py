@@ -12,11 +12,11 @@ from sqlalchemy import make_url
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.runs.store.inspection import survey
+from kimi_mcp.runs.store.inspection import inspect_store
 from kimi_mcp.runs.store.remote import connect_arguments
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.frozen import database_server
-from tests.runs.store.keeping import CALLER, begin, journal, wrong
+from tests.runs.store.stores import CALLER, begin, run_store, wrong
 from tests.server.asking import HELD, body, chats, served, until
 
 SOON_S = 0.3
@@ -33,7 +33,7 @@ async def answered(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answers(tmp_path: Path) -> None:
     with database_server(tmp_path) as server, anyio.fail_after(30):
-        async with journal(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
+        async with run_store(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
             await answered(lambda: begin(kept, "run_1"))
             server.freeze()
             for _ in range(2):
@@ -48,11 +48,11 @@ async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answe
 
 async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_path: Path) -> None:
     with database_server(tmp_path) as server, anyio.fail_after(30):
-        async with journal(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
+        async with run_store(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
             await answered(lambda: begin(kept))
             server.freeze()
             faults: list[BaseException | None] = []
-            kept.grew([], {"run_1": 1.0}, {}, faults.append)
+            kept.append([], {"run_1": 1.0}, {}, faults.append)
             await until(lambda: bool(faults), within=20)
             assert isinstance(faults[0], NotConfigured), "its thread is free for what comes next"
 
@@ -63,7 +63,7 @@ async def test_a_frozen_database_is_said_to_be_so_by_a_look_at_it(
     monkeypatch.setattr("kimi_mcp.runs.store.remote.ANSWERS_WITHIN_S", SOON_S)
     with database_server(tmp_path) as server:
         server.freeze()
-        looked = survey(Settings(database_url=server.url, data_dir=str(tmp_path / "data")))
+        looked = inspect_store(Settings(database_url=server.url, data_dir=str(tmp_path / "data")))
     assert looked.error is not None
     assert "KIMI_DATABASE_URL" in wrong(looked.error)
 

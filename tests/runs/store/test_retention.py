@@ -14,7 +14,7 @@ from kimi_mcp.runs.store import retention
 from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, SeenTime
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.keeping import CALLER, begin, end, ended, journal, opened
+from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_store
 
 
 class Clock:
@@ -45,7 +45,7 @@ async def turn(kept: RunStore, run_id: str, conversation_id: str, follows: str |
 
 async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         await begin(kept, "run_1")
         await end(kept, "run_1")
         await begin(kept, "run_2")
@@ -58,9 +58,9 @@ async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
         assert await ids(kept) == {"run_2", "run_3"}, "what runs is not cleared away"
     for day in range(4):
         clock.now += DAY_S
-        async with journal(tmp_path, keep_days=3, wall=clock) as later:
+        async with run_store(tmp_path, keep_days=3, wall=clock) as later:
             await call(later, clock, f"run_{day + 4}")
-    async with journal(tmp_path, keep_days=3, wall=clock) as later:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as later:
         found = await later.find("run_2", CALLER)
         assert await ids(later) == {"run_2", "run_4", "run_5", "run_6", "run_7"}, "a server's first call removes"
         assert found is not None
@@ -69,7 +69,7 @@ async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
 
 async def test_a_server_that_lives_for_weeks_clears_away_too(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         for day in range(10):
             await call(kept, clock, f"run_{day}")
             clock.now += DAY_S
@@ -78,7 +78,7 @@ async def test_a_server_that_lives_for_weeks_clears_away_too(tmp_path: Path) -> 
 
 async def test_what_a_kept_conversation_goes_back_to_stays(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         await turn(kept, "run_1", "conv_1", None)
         await turn(kept, "run_2", "conv_1", "run_1")
         await turn(kept, "run_x", "conv_x", None)
@@ -96,10 +96,10 @@ async def test_what_a_kept_conversation_goes_back_to_stays(tmp_path: Path) -> No
 
 async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         await begin(kept, "run_1", conversation_id="conv_1")
         await kept.begin_step("run_1", "a/1", {"a": 1})
-        kept.grew([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, {}, lambda fault: None)
+        kept.append([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, {}, lambda fault: None)
         await end(kept, "run_1", "failed")
         clock.now += 31 * DAY_S
         assert await kept.prune() == ["run_1"]
@@ -111,7 +111,7 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "STEP_S", 0.0)  # each step of the removal ends as soon as it may
     clock = Clock()
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         for run_id in ("run_1", "run_2", "run_3"):
             await begin(kept, run_id)
             for step in range(300 if run_id == "run_2" else 0):
@@ -125,7 +125,7 @@ async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path, monkeypatch: 
 
 async def test_a_conversation_of_two_thousand_turns_is_cleared_away_at_once(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         await begin(kept, "run_0", conversation_id="conv_0")
         await end(kept, "run_0")
         with opened(tmp_path) as file:
@@ -140,7 +140,7 @@ async def test_a_conversation_of_two_thousand_turns_is_cleared_away_at_once(tmp_
 
 async def test_what_somebody_adds_to_just_now_is_not_cleared_away(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         await turn(kept, "run_1", "conv_1", None)
         await kept.take_turn("conv_1", "run_2", lambda run_id: True)
         clock.now += 4 * DAY_S
@@ -152,20 +152,20 @@ async def test_what_somebody_adds_to_just_now_is_not_cleared_away(tmp_path: Path
 
 async def test_a_server_that_died_in_its_turn_keeps_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as dead:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as dead:
         await turn(dead, "run_1", "conv_1", None)
         await dead.take_turn("conv_1", "run_2", lambda run_id: True)
     for day in range(5):
         clock.now += DAY_S
-        async with journal(tmp_path, keep_days=3, wall=clock) as later:
+        async with run_store(tmp_path, keep_days=3, wall=clock) as later:
             await call(later, clock, f"run_{day + 3}")
-    async with journal(tmp_path, keep_days=3, wall=clock) as later:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as later:
         assert "run_1" not in await ids(later)
         assert await later.conversation("conv_1") is None
 
 
 async def test_whoever_waits_for_a_conversation_that_is_cleared_away_is_told(tmp_path: Path) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await turn(kept, "run_1", "conv_1", None)
         with opened(tmp_path) as file:
             file.execute("DELETE FROM conversations")
@@ -175,11 +175,11 @@ async def test_whoever_waits_for_a_conversation_that_is_cleared_away_is_told(tmp
 
 async def test_to_open_the_file_removes_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         for day in range(4):
             await call(kept, clock, f"run_{day}")
             clock.now += 0.9 * DAY_S
-    async with journal(tmp_path, keep_days=3, wall=clock) as later:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as later:
         await later.retention.settled()
         assert await ids(later) == {"run_0", "run_1", "run_2", "run_3"}
         await call(later, clock, "run_4")
@@ -188,17 +188,17 @@ async def test_to_open_the_file_removes_nothing(tmp_path: Path) -> None:
 
 async def test_one_jump_of_the_clock_removes_no_more_than_a_days_runs(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         for day in range(30):
             await call(kept, clock, f"run_{day:02}")
             clock.now += DAY_S
     right = clock.now
     clock.now += 40 * DAY_S
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         await call(kept, clock, "run_jumped")
         assert await ids(kept) >= {f"run_{day:02}" for day in range(2, 30)}
     clock.now = right
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         await call(kept, clock, "run_right")
         assert await ids(kept) >= {f"run_{day:02}" for day in range(2, 30)}
         for day in range(5):
@@ -210,7 +210,7 @@ async def test_one_jump_of_the_clock_removes_no_more_than_a_days_runs(tmp_path: 
 async def test_what_ended_before_a_long_pause_is_removed_after_as_many_days_of_use(tmp_path: Path) -> None:
     clock = Clock()
     left: list[set[str]] = []
-    async with journal(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         await call(kept, clock, "run_before")
         clock.now += 300 * DAY_S
         for day in range(5):
@@ -234,27 +234,27 @@ def test_of_a_stretch_in_which_nobody_looked_one_day_counts() -> None:
 
 async def test_one_server_removes_at_a_time_and_another_goes_on_where_it_died(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, keep_days=3, wall=clock) as one:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as one:
         await call(one, clock, "run_0")
         for _ in range(4):
             clock.now += DAY_S
             await end(one, "run_0")
             await one.retention.look(clock.now)
-        async with journal(tmp_path, keep_days=3, wall=clock) as other:
+        async with run_store(tmp_path, keep_days=3, wall=clock) as other:
             await call(other, clock, "run_1")
             assert await ids(other) == {"run_0", "run_1"}, "the first one does it"
-    async with journal(tmp_path, keep_days=3, wall=clock) as third:
+    async with run_store(tmp_path, keep_days=3, wall=clock) as third:
         await call(third, clock, "run_2")
         assert await ids(third) == {"run_1", "run_2"}
 
 
 async def test_what_the_store_remembers_of_the_clock_may_be_anything(tmp_path: Path) -> None:
     clock = Clock()
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         await call(kept, clock, "run_1")
     with opened(tmp_path) as file:
         file.execute("UPDATE about SET value = '[]' WHERE name = 'retention'")
     clock.now += 40 * DAY_S
-    async with journal(tmp_path, wall=clock) as kept:
+    async with run_store(tmp_path, wall=clock) as kept:
         await call(kept, clock, "run_2")
         assert await ids(kept) == {"run_1", "run_2"}

@@ -18,7 +18,7 @@ from kimi_mcp.core.types import user
 from kimi_mcp.runs.store import database
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.paths import FILE
-from tests.runs.store.keeping import CALLER, begin, end, ended, everything, grow, journal, opened, wrong
+from tests.runs.store.stores import CALLER, begin, end, ended, everything, grow, opened, run_store, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
 
@@ -47,7 +47,7 @@ def fill(folder: Path) -> Path:
 
 
 async def test_a_full_disk_is_named_as_one_and_costs_only_what_comes_then(tiny: Path) -> None:
-    async with journal(tiny / "data") as kept:
+    async with run_store(tiny / "data") as kept:
         await begin(kept)
         assert not await grow(kept, "run_1", ("answer", 0, "It is "))
         ballast = fill(tiny)
@@ -65,7 +65,7 @@ async def test_a_full_disk_is_named_as_one_and_costs_only_what_comes_then(tiny: 
 
 async def test_a_disk_that_is_full_from_the_start_is_named_as_one(tiny: Path) -> None:
     fill(tiny)
-    async with journal(tiny / "data") as kept:
+    async with run_store(tiny / "data") as kept:
         with pytest.raises(NotConfigured) as refused:
             await begin(kept)
         assert "full" in wrong(refused.value)
@@ -74,13 +74,13 @@ async def test_a_disk_that_is_full_from_the_start_is_named_as_one(tiny: Path) ->
 
 
 async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
         bad: list[BaseException | None] = []
         async with anyio.create_task_group() as tasks:
             for number in range(2, 30):
                 tasks.start_soon(begin, kept, f"run_{number}")
-                kept.grew([], {"run_1": object()}, {}, bad.append)  # type: ignore[dict-item]  # no number
+                kept.append([], {"run_1": object()}, {}, bad.append)  # type: ignore[dict-item]  # no number
         assert len(await kept.latest(CALLER)) == 29
         assert len(bad) == 28
         assert all(isinstance(fault, NotConfigured) for fault in bad), bad
@@ -88,7 +88,7 @@ async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> Non
 
 async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "LOCKED_S", 0.2)
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
         with opened(tmp_path) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -105,11 +105,11 @@ async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCKED_S", 0.2)
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
     with opened(tmp_path) as other:
         other.execute("BEGIN EXCLUSIVE")
-        async with journal(tmp_path) as kept:
+        async with run_store(tmp_path) as kept:
             with pytest.raises(NotConfigured) as refused:
                 await begin(kept, "run_2")
             assert "locked" in wrong(refused.value)
@@ -119,7 +119,7 @@ async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
 
 @pytest.mark.parametrize("where", ["header", "middle", "no database at all"])
 async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, where: str) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         for number in range(50):
             await begin(kept, f"run_{number}", request={"turns": ["a precious word " * 200]})
     file = tmp_path / FILE
@@ -132,7 +132,7 @@ async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, 
         case _:
             damaged = bytearray(b"Dear diary, today a precious word was said. " * 1000)
     file.write_bytes(damaged)
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured) as refused:
             await begin(kept, "run_new")
         assert "damaged" in wrong(refused.value)
@@ -160,14 +160,14 @@ async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, 
 async def test_a_bit_of_the_schema_that_flipped_is_damage_like_any_other(
     tmp_path: Path, before: bytes, bit: int
 ) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
     file = tmp_path / FILE
     damaged = bytearray(file.read_bytes())
     at = damaged.index(before) + (len(before) if bit >= 0 else -1 + len(before))
     damaged[at] ^= 1 << abs(bit)
     file.write_bytes(damaged)
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured, match="damaged"):
             await begin(kept, "run_new")
         await begin(kept, "run_new")
@@ -179,7 +179,7 @@ async def test_a_bit_of_the_schema_that_flipped_is_damage_like_any_other(
 @pytest.mark.parametrize("column", ["prompt_head", "host", "request", "outcome", "turns", "answer"])
 @pytest.mark.parametrize("damaged", [b"\xff\xfe", b"{", b"[]", b"null"])
 async def test_a_run_of_which_a_part_is_damaged_hides_no_other(tmp_path: Path, column: str, damaged: bytes) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         for run_id in ("run_1", "run_2"):
             await begin(kept, run_id)
             await kept.end(run_id, ended(run_id), turns=[user("hi")], counted_usd=0.0)
@@ -203,13 +203,13 @@ async def test_a_run_of_which_a_part_is_damaged_hides_no_other(tmp_path: Path, c
 async def test_what_is_removed_is_overwritten_and_given_back_to_the_disk(tmp_path: Path, made_by: str) -> None:
     word = "a precious word "
     if made_by == "an older one":
-        async with journal(tmp_path) as kept:
+        async with run_store(tmp_path) as kept:
             await begin(kept, "run_old")
         with opened(tmp_path) as file:
             file.execute("PRAGMA auto_vacuum = NONE")
             file.execute("VACUUM")
             assert file.execute("PRAGMA auto_vacuum").fetchone() == (0,)
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         for number in range(100):
             await begin(kept, f"run_{number}")
             await end(kept, f"run_{number}", answer=word * 5_000)
@@ -223,7 +223,7 @@ async def test_what_is_removed_is_overwritten_and_given_back_to_the_disk(tmp_pat
 
 
 async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path: Path) -> None:
-    async with journal(tmp_path) as one, journal(tmp_path) as other:
+    async with run_store(tmp_path) as one, run_store(tmp_path) as other:
         await begin(one, "run_1")
         await begin(other, "run_2")
         assert len(await one.latest(CALLER)) == 2
@@ -244,7 +244,7 @@ async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path:
 async def test_two_damaged_files_in_one_second_are_both_kept(tmp_path: Path) -> None:
     for _ in range(3):
         tmp_path.joinpath(FILE).write_bytes(b"no database, but somebody's " * 100)
-        async with journal(tmp_path) as kept:
+        async with run_store(tmp_path) as kept:
             with pytest.raises(NotConfigured):
                 await begin(kept)
     assert len(list(tmp_path.glob("*.damaged-*"))) == 3
@@ -252,13 +252,13 @@ async def test_two_damaged_files_in_one_second_are_both_kept(tmp_path: Path) -> 
 
 async def test_a_file_that_was_removed_while_it_was_open_is_begun_anew(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    async with journal(folder) as one:
+    async with run_store(folder) as one:
         await begin(one, "run_1")
         for file in sorted(folder.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
         folder.rmdir()
         await begin(one, "run_2")
-        async with journal(folder) as other:
+        async with run_store(folder) as other:
             found = await other.find("run_2", CALLER)
             assert found is not None
             assert found.running, "its server is seen to be alive"
@@ -268,7 +268,7 @@ async def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("mine")
     for folder in (taken, taken / "below"):
-        async with journal(folder) as kept:
+        async with run_store(folder) as kept:
             with pytest.raises(NotConfigured) as refused:
                 await begin(kept)
             assert "folder" in wrong(refused.value)
@@ -282,7 +282,7 @@ async def test_something_else_of_that_name_in_the_folder_is_named(tmp_path: Path
         (tmp_path / name).mkdir()
     else:
         (tmp_path / name).write_text("mine")
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured) as refused:
             await begin(kept)
     assert str(tmp_path) not in wrong(refused.value)
@@ -293,7 +293,7 @@ async def test_something_else_of_that_name_in_the_folder_is_named(tmp_path: Path
 @pytest.mark.parametrize("bound", ["before", "while it is open"])
 async def test_a_read_only_folder_is_named(tmp_path: Path, bound: str) -> None:
     folder = tmp_path / "data"
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         if bound == "before":
             await kept.aclose()

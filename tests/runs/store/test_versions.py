@@ -14,16 +14,16 @@ from sqlalchemy import Connection, text
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.types import Adjustment, MediaPart, TextPart, Timing, ToolCall, Turn, Usage
 from kimi_mcp.runs.store import database, tables
-from tests.runs.store.keeping import CALLER, begin, end, ended, journal, opened, wrong
+from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_store, wrong
 
 
 async def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
     with opened(tmp_path) as file:
         file.execute("UPDATE about SET value = '99' WHERE name = 'version'")
         before = list(file.iterdump())
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         for _ in range(2):
             with pytest.raises(NotConfigured) as refused:
                 await begin(kept, "run_2")
@@ -35,7 +35,7 @@ async def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_becomes_newer_while_it_is_open_is_written_no_more(tmp_path: Path) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
         with opened(tmp_path) as file:
             file.execute("UPDATE about SET value = '99' WHERE name = 'version'")
@@ -48,7 +48,7 @@ async def test_a_file_that_becomes_newer_while_it_is_open_is_written_no_more(tmp
 async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
         await end(kept)
 
@@ -63,7 +63,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
     for migration, held in ((fails, False), (second, True)):
         monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, migration))
         monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
-        async with journal(tmp_path) as kept:
+        async with run_store(tmp_path) as kept:
             if not held:
                 with pytest.raises(NotConfigured):
                     await kept.find("run_1", CALLER)
@@ -78,13 +78,13 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
             columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
             assert ("mood" in columns) is held, "wholly or not at all"
     monkeypatch.undo()
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured, match="newer"):
             await begin(kept, "run_2")
 
 
 async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
     done: list[int] = []
 
@@ -94,19 +94,19 @@ async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monke
 
     monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, second))
     monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
-    async with journal(tmp_path) as one, journal(tmp_path) as other, anyio.create_task_group() as tasks:
+    async with run_store(tmp_path) as one, run_store(tmp_path) as other, anyio.create_task_group() as tasks:
         tasks.start_soon(begin, one, "run_2")
         tasks.start_soon(begin, other, "run_3")
     assert len(done) == 1
 
 
 async def test_a_file_of_version_1_learns_for_how_long_runs_have_lived(tmp_path: Path) -> None:
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
     with opened(tmp_path) as file:
         file.execute("ALTER TABLE runs DROP COLUMN lived_s")
         file.execute("UPDATE about SET value = '1'")
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept, "run_2")
         for run_id in ("run_1", "run_2"):
             found = await kept.find(run_id, CALLER)
@@ -119,7 +119,7 @@ async def test_a_file_of_version_2_gets_what_it_lacks_and_is_counted_like_any_ot
         with opened(tmp_path) as file:
             return {row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
 
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
         await end(kept, usage=Usage(total_tokens=3), cost_usd=0.5, timing=Timing(total_s=2.0))
         before = await kept.totals()
@@ -131,7 +131,7 @@ async def test_a_file_of_version_2_gets_what_it_lacks_and_is_counted_like_any_ot
             file.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         file.execute("CREATE INDEX runs_by_start ON runs (started_at)")
         file.execute("UPDATE about SET value = '2' WHERE name = 'version'")
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         found = await kept.find("run_1", CALLER)
         assert found is not None
         assert found.outcome.answer == "It is 391."
@@ -154,7 +154,7 @@ async def test_another_programs_database_is_left_as_it_is(tmp_path: Path, made: 
     with opened(tmp_path) as file:
         file.executescript(made)
         before = list(file.iterdump())
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured) as refused:
             await begin(kept)
     assert "another program" in wrong(refused.value)
@@ -170,7 +170,7 @@ async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without
     )
     adjusted = Adjustment(rule="effort-known", action="adjusted", field="effort", asked="x", sent=None, why="So.")
     outcome = ended("run_1", "partial", usage=Usage(total_tokens=3), policy=(adjusted,), conversation_id="conv_1")
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept, conversation_id="conv_1")
         await kept.end("run_1", outcome, turns=[asked], counted_usd=0.0)
         with opened(tmp_path) as file:

@@ -1,4 +1,4 @@
-"""``Ends``: how the ends of a process's runs get into the journal, though it may not take them at once. I/O: its.
+"""``OutcomeWriter``: how the outcomes of a process's runs get into the store, though it may fail for a while. I/O: its.
 
 A run is told as ended once its end is in the journal or, where that does not take it in time, in a file beside it. It
 is then tried again until it is in the journal, and until then nobody else adds to the run's conversation.
@@ -34,11 +34,11 @@ RETRY_EVERY_S = 5.0
 """Seconds between two attempts at most."""
 
 
-class Ends:
+class OutcomeWriter:
     """The ends of one process's runs, until they are written. ``not_written`` hears why one is not."""
 
-    def __init__(self, journal: RunStore, not_written: Callable[[BaseException], None]) -> None:
-        self._journal, self._not_written = journal, not_written
+    def __init__(self, store: RunStore, not_written: Callable[[BaseException], None]) -> None:
+        self._store, self._not_written = store, not_written
         self._pending: dict[str, tuple[Run, Outcome]] = {}
         self._saved: set[str] = set()
         self._unrecorded: deque[Run] = deque(maxlen=KEEP)
@@ -99,30 +99,30 @@ class Ends:
         self._pending.pop(run.id, None)
         if run.id in self._saved:
             self._saved.discard(run.id)
-            await self._journal.pending.forget(run.id)
+            await self._store.pending.forget(run.id)
         return True
 
     async def _record(self, run: Run, outcome: Outcome) -> None:
         freed = False
         if run.may_be_recorded and outcome.run_id is None:  # refused: its caller knows, there is nothing to be lost
-            await self._journal.forget(run.id)
+            await self._store.forget(run.id)
         elif run.may_be_recorded:
             turns, counted = turns_of(run, outcome), run.counted_at_end or 0.0
-            freed = await self._journal.end(run.id, outcome, turns=turns, counted_usd=counted)
+            freed = await self._store.end(run.id, outcome, turns=turns, counted_usd=counted)
             if not freed:
                 self._unrecorded.append(run)  # there is no record of it any more that could say so
         if run.holds_turn and run.conversation_id is not None and not freed:
-            await self._journal.leave_turn(run.conversation_id, run.id)
+            await self._store.leave_turn(run.conversation_id, run.id)
 
     async def _save(self, run: Run, outcome: Outcome) -> bool:
         """Whether it is in a file beside the journal."""
         counted = run.counted_at_end or 0.0
-        if not await self._journal.keep_end(run.id, outcome, turns=turns_of(run, outcome), counted_usd=counted):
+        if not await self._store.save_outcome(run.id, outcome, turns=turns_of(run, outcome), counted_usd=counted):
             return False
         if run.id in self._pending:
             self._saved.add(run.id)
         else:  # it was written meanwhile
-            await self._journal.pending.forget(run.id)
+            await self._store.pending.forget(run.id)
         return True
 
     async def _retry(self) -> None:

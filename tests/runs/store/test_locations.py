@@ -17,9 +17,9 @@ from sqlalchemy.exc import IntegrityError
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import database, tables
-from kimi_mcp.runs.store.inspection import survey
+from kimi_mcp.runs.store.inspection import inspect_store
 from kimi_mcp.runs.store.paths import FILE
-from tests.runs.store.keeping import CALLER, begin, end, everything, journal, wrong
+from tests.runs.store.stores import CALLER, begin, end, everything, run_store, wrong
 
 DIALECTS: tuple[Dialect, ...] = (sqlite.dialect(), postgresql.dialect())
 """What the journal is to be kept in today, and later."""
@@ -33,7 +33,7 @@ async def test_folder_and_files_are_their_owners_alone(tmp_path: Path, umask: in
     folder = tmp_path / "above" / "data"
     before = os.umask(umask)
     try:
-        async with journal(folder) as kept:
+        async with run_store(folder) as kept:
             await begin(kept)
             found = {path.relative_to(folder).as_posix(): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
     finally:
@@ -50,7 +50,7 @@ async def test_a_folder_of_other_things_keeps_its_mode_and_the_file_is_still_our
     folder = tmp_path / "shared"
     folder.mkdir(mode=0o755)
     (folder / "thesis.txt").write_text("mine")
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert (folder / FILE).stat().st_mode & 0o777 == 0o600
@@ -59,22 +59,26 @@ async def test_a_folder_of_other_things_keeps_its_mode_and_the_file_is_still_our
 async def test_a_database_belongs_to_one_data_folder(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'named.sqlite3'}"
     first, second = tmp_path / "first", tmp_path / "second"
-    async with journal(first, url=url) as kept, journal(first, url=url) as same, journal(second, url=url) as other:
+    async with (
+        run_store(first, url=url) as kept,
+        run_store(first, url=url) as same,
+        run_store(second, url=url) as other,
+    ):
         await begin(kept)
         assert await same.find("run_1", CALLER) is not None
         with pytest.raises(NotConfigured) as refused:
             await other.find("run_1", CALLER)
         assert "KIMI_DATA_DIR" in wrong(refused.value)
         assert "KIMI_DATABASE_URL" in wrong(refused.value)
-        looked = survey(Settings(database_url=url, data_dir=str(second)))
+        looked = inspect_store(Settings(database_url=url, data_dir=str(second)))
         assert looked.error is not None
         assert wrong(looked.error) == wrong(refused.value)
     first.rename(tmp_path / "moved")
-    async with journal(tmp_path / "moved", url=url) as kept:
+    async with run_store(tmp_path / "moved", url=url) as kept:
         assert await kept.find("run_1", CALLER) is not None, "a folder stays itself where it is moved"
     with closing(sqlite3.connect(tmp_path / "named.sqlite3")) as file, file:
         file.execute("DELETE FROM about WHERE name = 'folder'")
-    async with journal(second, url=url) as other:
+    async with run_store(second, url=url) as other:
         assert await other.find("run_1", CALLER) is not None, "which the error says how to do"
 
 
@@ -82,7 +86,7 @@ async def test_two_servers_that_start_at_once_agree_on_their_folder(tmp_path: Pa
     url = f"sqlite:///{tmp_path / 'named.sqlite3'}"
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         for number in range(8):
-            kept = await stack.enter_async_context(journal(tmp_path / "data", url=url))
+            kept = await stack.enter_async_context(run_store(tmp_path / "data", url=url))
             tasks.start_soon(begin, kept, f"run_{number}")
 
 
@@ -91,7 +95,7 @@ async def test_a_database_that_was_named_is_its_owners_alone_too(tmp_path: Path)
     file = tmp_path / "named.sqlite3"
     before = os.umask(0)
     try:
-        async with journal(tmp_path / "data", url=f"sqlite:///{file}") as kept:
+        async with run_store(tmp_path / "data", url=f"sqlite:///{file}") as kept:
             await begin(kept)
             modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("named*")}
     finally:
@@ -126,7 +130,7 @@ SECRET = "hunter2-and-more"
 async def test_a_url_that_is_no_database_is_named_without_its_password(
     tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with journal(tmp_path, url=url) as kept:
+    async with run_store(tmp_path, url=url) as kept:
         with anyio.fail_after(10), pytest.raises(NotConfigured) as refused:
             await begin(kept)
     assert "KIMI_DATABASE_URL" in wrong(refused.value)
@@ -138,7 +142,7 @@ async def test_a_named_database_may_hold_other_things(tmp_path: Path) -> None:
     file = tmp_path / "shared.sqlite3"
     with closing(sqlite3.connect(file)) as shared:
         shared.executescript("CREATE TABLE notes (a TEXT); INSERT INTO notes VALUES ('mine')")
-    async with journal(tmp_path / "data", url=f"sqlite:///{file}") as kept:
+    async with run_store(tmp_path / "data", url=f"sqlite:///{file}") as kept:
         await begin(kept)
         assert len(await kept.latest(CALLER)) == 1
     with closing(sqlite3.connect(file)) as shared:
@@ -147,7 +151,7 @@ async def test_a_named_database_may_hold_other_things(tmp_path: Path) -> None:
 
 async def test_a_journal_in_memory_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    async with journal(None) as kept:
+    async with run_store(None) as kept:
         await begin(kept)
         await end(kept)
     assert everything(tmp_path) == b""
@@ -170,7 +174,7 @@ async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_non
         if "FROM about" in told:
             firsts.append(told)
 
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)  # the tables are made
         event.listen(Engine, "before_execute", note)
         try:
@@ -195,7 +199,7 @@ async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
         tables.SCHEMA.create_all(connection)
 
     monkeypatch.setattr(database, "MIGRATIONS", (first,))
-    async with journal(tmp_path) as kept:
+    async with run_store(tmp_path) as kept:
         await begin(kept)
         assert len(await kept.latest(CALLER)) == 1
 

@@ -12,14 +12,14 @@ import pytest
 from filelock import Timeout, _unix
 
 from kimi_mcp.runs.store import locks
-from kimi_mcp.runs.store.locks import ServerLock, _looking_at, left_behind
+from kimi_mcp.runs.store.locks import ServerLock, _probe, has_dead_servers
 
 HOLDS = """
 import sys
 from pathlib import Path
 from kimi_mcp.runs.store.locks import ServerLock
 presence = ServerLock(Path(sys.argv[1]))
-presence.appear()
+presence.acquire()
 print(presence.id, flush=True)
 sys.stdin.read()
 """
@@ -27,12 +27,12 @@ sys.stdin.read()
 
 def test_a_server_is_alive_until_it_leaves(tmp_path: Path) -> None:
     one, other = ServerLock(tmp_path), ServerLock(tmp_path)
-    assert one.alive(one.id), "it knows itself"
-    one.appear()
-    assert other.alive(one.id)
-    one.leave()
-    assert not other.alive(one.id)
-    assert not other.alive("srv_nobody")
+    assert one.is_alive(one.id), "it knows itself"
+    one.acquire()
+    assert other.is_alive(one.id)
+    one.release()
+    assert not other.is_alive(one.id)
+    assert not other.is_alive("srv_nobody")
     assert list((tmp_path / "servers").iterdir()) == [], "who leaves in good order leaves nothing"
 
 
@@ -42,16 +42,16 @@ def test_a_server_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
         assert process.stdout is not None
         server = process.stdout.readline().strip()
         looking = ServerLock(tmp_path)
-        looking.appear()
-        assert looking.alive(server)
-        assert looking.alive(server), "looking does not take it away"
+        looking.acquire()
+        assert looking.is_alive(server)
+        assert looking.is_alive(server), "looking does not take it away"
         process.kill()
         process.wait()
-        assert left_behind(tmp_path)
-        assert not looking.alive(server)
-        looking.forget(looking.dead())
-        assert looking.alive(looking.id)
-        assert not left_behind(tmp_path)
+        assert has_dead_servers(tmp_path)
+        assert not looking.is_alive(server)
+        looking.remove_files(looking.dead_servers())
+        assert looking.is_alive(looking.id)
+        assert not has_dead_servers(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a file that is open is never removed there")
@@ -64,65 +64,65 @@ def test_a_server_is_never_seen_without_its_lock_while_it_starts(
 
     def late(descriptor: int) -> bool:
         """The file is there and not locked yet: somebody looks at everything, and clears it away."""
-        seen.append((looking.dead(), left_behind(tmp_path)))
-        looking.forget({one.id})
+        seen.append((looking.dead_servers(), has_dead_servers(tmp_path)))
+        looking.remove_files({one.id})
         return take_lock(descriptor)
 
     with monkeypatch.context() as patched:
         patched.setattr(_unix, "lock_fd_nonblocking", late)
         patched.setattr(locks, "LOCKED_WITHIN_S", 0)
         with pytest.raises(Timeout):
-            one.appear()
-        assert looking.dead() == set()
-    one.appear()
+            one.acquire()
+        assert looking.dead_servers() == set()
+    one.acquire()
     assert seen == [(set(), False)]
-    assert looking.alive(one.id), "nothing is remembered of it"
+    assert looking.is_alive(one.id), "nothing is remembered of it"
     assert [file.name for file in (tmp_path / "servers").iterdir()] == [f"{one.id}.lock"]
-    one.leave()
+    one.release()
 
 
 def test_who_looks_at_the_dead_is_not_taken_for_them(tmp_path: Path) -> None:
     one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
-    one.appear()
-    one.leave(unfinished=True)
-    with _looking_at(tmp_path / "servers" / f"{one.id}.lock") as held:
+    one.acquire()
+    one.release(unfinished=True)
+    with _probe(tmp_path / "servers" / f"{one.id}.lock") as held:
         assert not held
-        assert not looking.alive(one.id)
-        assert left_behind(tmp_path)
+        assert not looking.is_alive(one.id)
+        assert has_dead_servers(tmp_path)
 
 
 def test_a_lock_that_can_not_be_looked_at_may_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
-    one.appear()
+    one.acquire()
 
     def refused(*more: object) -> int:
         raise OSError(errno.EMFILE, "no descriptor is left")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refused)
-        assert looking.alive(one.id)
-        looking.forget({one.id})
-    assert looking.alive(one.id)
-    one.leave()
+        assert looking.is_alive(one.id)
+        looking.remove_files({one.id})
+    assert looking.is_alive(one.id)
+    one.release()
 
 
 def test_to_look_makes_no_file(tmp_path: Path) -> None:
-    assert not ServerLock(tmp_path).alive("srv_gone")
+    assert not ServerLock(tmp_path).is_alive("srv_gone")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_somebody_removed_is_taken_again(tmp_path: Path) -> None:
     one = ServerLock(tmp_path)
-    one.appear()
+    one.acquire()
     (tmp_path / "servers" / f"{one.id}.lock").unlink()
-    one.appear()
-    assert ServerLock(tmp_path).alive(one.id)
-    one.leave()
+    one.acquire()
+    assert ServerLock(tmp_path).is_alive(one.id)
+    one.release()
 
 
 def test_without_a_folder_a_server_is_alone() -> None:
     one = ServerLock(None)
-    one.appear()
-    assert one.alive(one.id)
-    assert not one.alive("srv_other")
-    one.leave()
+    one.acquire()
+    assert one.is_alive(one.id)
+    assert not one.is_alive("srv_other")
+    one.release()

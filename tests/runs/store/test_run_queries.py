@@ -10,7 +10,7 @@ import pytest
 from kimi_mcp.core.errors import BudgetExceeded
 from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.keeping import CALLER, begin, end, ended, entry, grow, journal, opened
+from tests.runs.store.stores import CALLER, begin, end, ended, entry, grow, opened, run_store
 
 
 @pytest.fixture(params=["on disk", "in memory"])
@@ -20,7 +20,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
 
 
 async def test_a_run_that_was_refused_for_its_cost_spoils_nothing(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         with pytest.raises(BudgetExceeded):
             await kept.begin(entry("run_2"), counted_usd=2.0, day_limit_usd=1.0)
@@ -32,7 +32,7 @@ async def test_a_run_that_was_refused_for_its_cost_spoils_nothing(folder: Path |
 
 
 async def test_a_run_that_is_begun_twice_is_one_run(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         await begin(kept, conversation_id="conv_1")
         (record,) = await kept.latest(CALLER)
@@ -40,7 +40,7 @@ async def test_a_run_that_is_begun_twice_is_one_run(folder: Path | None) -> None
 
 
 async def test_a_refused_run_takes_a_conversation_away_only_where_nobody_else_is_in_it(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept, "run_1", conversation_id="conv_1")
         await end(kept, "run_1", "failed")
         await begin(kept, "run_2", conversation_id="conv_1")
@@ -52,7 +52,7 @@ async def test_a_refused_run_takes_a_conversation_away_only_where_nobody_else_is
 
 
 async def test_what_arrives_is_read_back_whole(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         assert not await grow(kept, "run_1", ("reasoning", 0, "Hm, "), ("answer", 0, "It "))
         assert not await grow(kept, "run_1", ("answer", 3, "is 391."), ("reasoning", 4, "你好 🌍\0"))
@@ -63,10 +63,10 @@ async def test_what_arrives_is_read_back_whole(folder: Path | None) -> None:
 
 
 async def test_of_several_requests_the_latest_that_brought_an_answer_is_shown(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         for request, of, text in ((0, "answer", "first"), (1, "answer", "second"), (2, "reasoning", "Hm.")):
-            kept.grew(
+            kept.append(
                 [TextDelta(run_id="run_1", request=request, of=of, start=0, text=text)], {}, {}, lambda fault: None
             )
         await kept.abandon("run_1", False)  # behind them in the same queue
@@ -76,7 +76,7 @@ async def test_of_several_requests_the_latest_that_brought_an_answer_is_shown(fo
 
 
 async def test_text_with_a_hole_in_it_is_shown_up_to_the_hole(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         await grow(kept, "run_1", ("answer", 0, "It is "), ("answer", 9, ", says the model."))
         found = await kept.find("run_1", CALLER)
@@ -85,7 +85,7 @@ async def test_text_with_a_hole_in_it_is_shown_up_to_the_hole(folder: Path | Non
 
 
 async def test_text_that_was_written_twice_is_shown_once(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         await begin(kept)
         await grow(kept, "run_1", ("answer", 0, "It is "), ("answer", 9, ", says the model."))
         await grow(kept, "run_1", ("answer", 6, "391, says"))
@@ -95,18 +95,18 @@ async def test_text_that_was_written_twice_is_shown_once(folder: Path | None) ->
 
 
 async def test_a_run_that_ended_while_it_was_looked_at_is_not_called_dead(tmp_path: Path) -> None:
-    async with journal(tmp_path) as looking, journal(tmp_path) as owner:
+    async with run_store(tmp_path) as looking, run_store(tmp_path) as owner:
         await begin(owner)
-        alive = looking.presence.alive
+        alive = looking.lock.is_alive
 
         def late(server: str) -> bool:
             """It ends well, and its server with it, between the look at the row and the look at the lock."""
             with opened(tmp_path) as file:
                 file.execute("UPDATE runs SET status = 'completed', answer = 'It is 391.', ended_at = 1000001")
-            owner.presence.leave()
+            owner.lock.release()
             return alive(server)
 
-        looking.presence.alive = late
+        looking.lock.is_alive = late
         found = await looking.find("run_1", CALLER)
     assert found is not None
     assert found.outcome.status == "completed"
@@ -114,7 +114,7 @@ async def test_a_run_that_ended_while_it_was_looked_at_is_not_called_dead(tmp_pa
 
 
 async def test_a_turn_that_was_waited_for_in_vain_is_nobodys(tmp_path: Path) -> None:
-    async with journal(tmp_path) as one, journal(tmp_path) as other:
+    async with run_store(tmp_path) as one, run_store(tmp_path) as other:
         await begin(one, "run_1", conversation_id="conv_1")
         await one.take_turn("conv_1", "run_1", lambda run_id: True)
         await end(one)
@@ -123,12 +123,12 @@ async def test_a_turn_that_was_waited_for_in_vain_is_nobodys(tmp_path: Path) -> 
 
 
 async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) -> None:
-    async with journal(folder) as kept:
+    async with run_store(folder) as kept:
         assert await kept.end("run_9", ended("run_9"), turns=None, counted_usd=0.0) is False
         await begin(kept)
         assert await kept.end("run_1", ended(), turns=None, counted_usd=0.0) is True
 
 
 def test_a_journal_in_memory_has_no_folder(tmp_path: Path) -> None:
-    assert not RunStore(None).keeps
-    assert RunStore(tmp_path).keeps
+    assert not RunStore(None).is_persistent
+    assert RunStore(tmp_path).is_persistent

@@ -31,12 +31,12 @@ from kimi_mcp.runs.store.locks import ServerLock
 folder, rounds, others = Path(sys.argv[1]), int(sys.argv[2]), ServerLock(Path(sys.argv[1]))
 for number in range(rounds):
     presence = ServerLock(folder)
-    presence.appear()
-    seen = others.alive(presence.id)
+    presence.acquire()
+    seen = others.is_alive(presence.id)
     time.sleep(0)
-    seen = seen and others.alive(presence.id)
+    seen = seen and others.is_alive(presence.id)
     print(json.dumps([presence.id, seen, time.monotonic()]))
-    presence.leave(unfinished=number % 4 == 0)
+    presence.release(unfinished=number % 4 == 0)
 """
 """Says of each server whether it was seen to live, and when it began to leave."""
 
@@ -48,12 +48,12 @@ presence, over = ServerLock(Path(sys.argv[1])), threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 looks, told = 0, set()
 while not over.is_set():
-    dead = presence.dead()
+    dead = presence.dead_servers()
     now, looks = time.monotonic(), looks + 1
     for name in dead - told:
         print(json.dumps([name, now]))
     told |= dead
-    presence.forget(dead)
+    presence.remove_files(dead)
 print(json.dumps(looks))
 """
 """Says of each server that it took for dead when that was."""

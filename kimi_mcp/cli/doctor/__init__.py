@@ -1,69 +1,146 @@
-"""``kimi-mcp doctor``: what is configured, what the provider serves, what is wrong and how to mend it.
+"""``kimi-mcp doctor``: what is configured, what the provider serves, what is wrong and how to fix it.
 
-I/O: asks the provider for its list of models, and with ``probe`` for tiny answers; prints. ``machine`` looks at this
-program and its variables, ``provider`` asks, ``probe`` spends; ``diagnosis`` is what they write down.
+I/O: reads the versions of the installed packages, inspects the store without changing it, asks the provider for its
+models and, with ``probe``, for tiny answers (``provider``); prints.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 
-from kimi_mcp import catalogue, policy
-from kimi_mcp.catalogue import credentials
+from kimi_mcp import catalogue
+from kimi_mcp.catalogue import Catalogue, credentials
 from kimi_mcp.cli.console import Printer
-from kimi_mcp.cli.doctor.diagnosis import Check, Diagnosis
-from kimi_mcp.cli.doctor.machine import (
-    look_at_allowed,
-    look_at_journal,
-    look_at_key,
-    look_at_program,
-    look_at_url,
-    look_at_variables,
-    packages,
-    why,
-)
-from kimi_mcp.cli.doctor.probe import probe_modes
-from kimi_mcp.cli.doctor.provider import gathered_for, look_at_model, look_at_provider
 from kimi_mcp.core import json_logs
 from kimi_mcp.core.errors import CatalogueError, KimiError
+from kimi_mcp.core.profiles import Provider
+from kimi_mcp.core.redaction import scrub
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.provider import Endpoint
+from kimi_mcp.core.version import __version__
 
-__all__ = ["Check", "Diagnosis", "examine", "show"]
+PYTHON = (3, 11)
+"""The oldest Python that works."""
+
+PACKAGES: Mapping[str, int] = {"mcp": 2, "openai": 3, "pydantic": 2}
+"""The main dependencies, and the major version of each that is needed."""
+
+CONSOLES: Mapping[str, str] = {
+    "platform.moonshot.ai": "https://api.moonshot.ai/v1",
+    "platform.kimi.ai": "https://api.moonshot.ai/v1",
+    "platform.moonshot.cn": "https://api.moonshot.cn/v1",
+    "platform.kimi.com": "https://api.moonshot.cn/v1",
+}
+"""Web consoles that are mistaken for the API, and the API that is meant."""
+
+State = Literal["ok", "warn", "bad", "unknown"]
+"""``bad``: no call would work. ``warn``: worth a look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    about: str
+    """Its subject, one word."""
+    state: State
+    message: str
+    fix: str
+    """Empty where none is needed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Diagnosis:
+    """All that was found. It never holds a key, nor a part of one."""
+
+    packages: dict[str, str] = field(default_factory=dict[str, str])
+    """Versions of the main dependencies."""
+    variables: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """Every variable that is read, and its state; never its value."""
+    provider: str | None = None
+    why: str | None = None
+    """What chose the provider."""
+    base_url: str | None = None
+    key_variable: str | None = None
+    """The variable whose key a call would carry."""
+    allowed_providers: list[str] = field(default_factory=list[str])
+    """Providers that a call may name."""
+    served: list[str] | None = None
+    """Models that the provider lists; None: unknown."""
+    model: str | None = None
+    """What a call that names no model would get."""
+    journal: dict[str, Any] | None = None
+    """Where runs are kept, and the state of that store."""
+    probes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """The results of the tiny calls."""
+    checks: list[Check] = field(default_factory=list[Check])
+    """Every finding, in the order in which they were made."""
+
+    @property
+    def works(self) -> bool:
+        """Whether a call would work, as far as is known."""
+        return self.model is not None and not any(check.state == "bad" for check in self.checks)
+
+    def add(self, about: str, state: State, message: str, fix: str = "") -> None:
+        """Record a finding."""
+        self.checks.append(Check(about=about, state=state, message=scrub(message), fix=scrub(fix)))
+
+    def add_error(self, about: str, error: KimiError) -> None:
+        """Record an error as a finding."""
+        self.add(about, "bad", error.message, error.fix)
+
+    def as_json(self) -> dict[str, Any]:
+        """The diagnosis as ``--json`` prints it."""
+        checks = [
+            {"about": check.about, "state": check.state, "said": check.message, "fix": check.fix or None}
+            for check in self.checks
+        ]
+        program = {"works": self.works, "version": __version__, "python": sys.version.split()[0]}
+        return {**program, **asdict(self), "checks": checks}
 
 
 async def examine(environment: Mapping[str, str], settings: Settings, probe: bool) -> Diagnosis:
-    """Look at everything, as far as one thing leads to the next. Never raises a ``KimiError``."""
-    found = Diagnosis(packages=packages())
-    look_at_program(found)
+    """Check everything, each thing as far as the one before it allows. Never raises a ``KimiError``."""
+    from kimi_mcp.cli.doctor.provider import check_model, check_provider, policy_context, probe_modes
+    from kimi_mcp.policy import admit
+    from kimi_mcp.provider import Endpoint
+
+    found = Diagnosis()
+    _check_program(found)
     try:
         facts = catalogue.load()
     except CatalogueError as error:
-        found.fails("catalogue", error)
+        found.add_error("catalogue", error)
         return found
     json_logs.hide(*credentials.keys(settings, facts).values())
-    look_at_variables(found, environment, settings, facts)
-    await anyio.to_thread.run_sync(look_at_journal, found, settings)
+    _check_variables(found, environment, settings, facts)
+    await anyio.to_thread.run_sync(_check_store, found, settings)
     try:
         provider = credentials.chosen_provider(settings, facts)
-        found.provider, found.why = provider.id, why(settings, provider, facts)
+        found.provider, found.why = provider.id, _why(settings, provider, facts)
         found.add("provider", "ok", f"{provider.id} ({provider.name}) would answer: {found.why}.")
-        look_at_allowed(found, settings, facts)
-        way = credentials.access_to(provider, settings, provider)
+        _check_allowed(found, provider, settings, facts)
+        access = credentials.access_to(provider, settings, provider)
     except KimiError as error:
-        found.fails("provider", error)
+        found.add_error("provider", error)
         return found
-    found.base_url, found.key_variable = way.base_url, way.key_variable
-    look_at_key(found, way, settings, facts)
-    if not look_at_url(found):
+    found.base_url, found.key_variable = access.base_url, access.key_variable
+    _check_key(found, access, settings, facts)
+    if (host := _host(access.base_url)) in CONSOLES:
+        fix = f"Set KIMI_BASE_URL to {CONSOLES[host]}, or unset it."
+        found.add("url", "bad", f"KIMI_BASE_URL is {host}, the web console, not the API.", fix)
         return found
-    if refusal := policy.admit(gathered_for(found, settings, facts, provider)):
+    if refusal := admit(policy_context(found, settings, facts, provider)):
         found.add("policy", "bad", refusal.message, refusal.fix)
         return found
-    reached = await look_at_provider(found, Endpoint(provider=provider, base_url=way.base_url, key=way.key), facts)
-    profile = look_at_model(found, settings, facts, provider)
+    reached = await check_provider(found, Endpoint(provider=provider, base_url=access.base_url, key=access.key), facts)
+    profile = check_model(found, settings, facts, provider)
     if probe and reached and profile is not None and not credentials.unreadable(settings, facts):
         await probe_modes(found, settings, profile)
     return found
@@ -74,9 +151,9 @@ def show(found: Diagnosis) -> None:
     page = Printer(label=12)
     page.heading("Findings")
     for check in found.checks:
-        page.mark(check.state, check.said, fix=check.fix)
+        page.mark(check.state, check.message, fix=check.fix)
     page.line()
-    page.heading("Variables", "what they hold is not shown")
+    page.heading("Variables", "their values are not shown")
     for row in found.variables:
         if row["state"] != "unset":
             page.row(row["state"], row["name"], label_kind="ok" if row["state"] == "set" else "bad")
@@ -86,4 +163,118 @@ def show(found: Diagnosis) -> None:
     if found.works:
         page.mark("ok", f"A call would work: {found.model} at {found.provider}.", "ok")
     else:
-        page.mark("bad", "No call would work until what is marked ✗ is mended.")
+        page.mark("bad", "No call would work until what is marked ✗ is fixed.")
+
+
+# ── what needs no answer from the provider ────────────────────────────────────────────────────────────────────────
+
+
+def _check_program(found: Diagnosis) -> None:
+    """Whether Python and the packages are recent enough."""
+    for name in PACKAGES:
+        try:
+            found.packages[name] = version(name)
+        except PackageNotFoundError:
+            found.packages[name] = "missing"
+    wrong = [name for name, major in PACKAGES.items() if found.packages[name].partition(".")[0] != str(major)]
+    versions = ", ".join(f"{name} {number}" for name, number in found.packages.items())
+    python = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < PYTHON:
+        found.add("program", "bad", f"Python {python} is too old.", "Use Python 3.11 or later.")
+    elif wrong:
+        needed = ", ".join(f"{name} {PACKAGES[name]}.x" for name in wrong)
+        found.add("program", "bad", f"Not the packages that are needed: {versions}.", f"Install {needed}.")
+    else:
+        found.add("program", "ok", f"kimi-mcp {__version__} on Python {python}, with {versions}.")
+
+
+def _check_variables(found: Diagnosis, environment: Mapping[str, str], settings: Settings, facts: Catalogue) -> None:
+    """The state of each variable; no value is shown, since any may be a misplaced key."""
+    unreadable = credentials.unreadable(settings, facts)
+    for error in unreadable:
+        found.add_error("settings", error)
+    for row in credentials.variables(facts):
+        text = environment.get(row.name, "").strip()
+        wrong = any(error.message.startswith(f"{row.name} ") for error in unreadable)
+        state = "unreadable" if wrong else "unset" if not text else "unexpanded" if "${" in text else "set"
+        found.variables.append({"name": row.name, "state": state})
+        if state == "unexpanded":
+            message = f"{row.name} still reads ${{…}}: it counts as unset."
+            fix = "The host that starts kimi-mcp expands no variables: write the value itself into its config."
+            found.add("settings", "warn", message, fix)
+
+
+def _check_store(found: Diagnosis, settings: Settings) -> None:
+    """Where runs are kept, and whether a call could be recorded; otherwise it would be refused. Blocking."""
+    from kimi_mcp.runs.store.inspection import inspect_store
+
+    seen = inspect_store(settings)
+    found.journal = seen.as_json()
+    if not seen.kept:
+        found.add("journal", "ok", "KIMI_JOURNAL is off: nothing is recorded, and runs end with their server.")
+        return
+    where = f"in {seen.folder}" if seen.folder else "in the database of KIMI_DATABASE_URL"
+    if seen.error is not None:
+        found.add_error("journal", seen.error)
+        found.add("journal", "unknown", f"The journal is {where}.")
+    elif not seen.there:
+        found.add("journal", "ok", f"The first call begins the journal {where}.")
+    else:
+        size = f", {seen.size / 1e6:,.1f} MB" if seen.size else ""
+        runs = "1 run" if seen.runs == 1 else f"{seen.runs:,} runs"
+        found.add("journal", "ok", f"The journal opens: {runs}{size}, {where}.")
+    if seen.is_tight and seen.free is not None:
+        message = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the journal."
+        found.add("journal", "warn", message, "Make room, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _why(settings: Settings, provider: Provider, facts: Catalogue) -> str:
+    """What chose the provider."""
+    if settings.provider is not None:
+        return "KIMI_PROVIDER names it"
+    if settings.base_url is not None:
+        own = _host(settings.base_url) in provider.hosts
+        return "KIMI_BASE_URL is its host" if own else "KIMI_BASE_URL is no other provider's host"
+    for variable in credentials.key_variables(facts):
+        if variable in settings.possible_keys:
+            return f"{variable} is the first key that is set"
+    return "KIMI_API_KEY alone is set"
+
+
+def _check_allowed(found: Diagnosis, provider: Provider, settings: Settings, facts: Catalogue) -> None:
+    """Which providers a call may name. An unknown name is not repeated: it may be a key."""
+    known = [name for name in settings.allowed_providers if name in facts.providers]
+    found.allowed_providers = list(dict.fromkeys((provider.id, *known)))
+    if unknown := len(settings.allowed_providers) - len(known):
+        message = f"KIMI_ALLOWED_PROVIDERS holds {unknown} name{'s' if unknown > 1 else ''} of no provider."
+        found.add("allowed", "warn", message, f"Providers are {', '.join(facts.providers)}.")
+    found.add("allowed", "ok", f"A call may name {' or '.join(found.allowed_providers)} as its provider.")
+
+
+def _check_key(found: Diagnosis, access: credentials.Access, settings: Settings, facts: Catalogue) -> None:
+    """Which key is sent, and which is not although it is set."""
+    provider = access.provider
+    found.add("url", "ok", f"A call goes to {access.base_url}.")
+    if access.borrowed:
+        message = f"{access.key_variable}, which is another provider's key, is used for {provider.id}."
+        found.add("key", "warn", message, f"Set {provider.key_variables[0]} to use its own key.")
+    elif access.key_variable is not None:
+        found.add("key", "ok", f"It carries the key of {access.key_variable}.")
+    else:
+        found.add("key", "ok", f"It carries no key; {provider.id} needs none.")
+    keys = credentials.keys(settings, facts)
+    withheld = [name for name in provider.key_variables if name in keys and name != access.key_variable]
+    if not withheld and access.key_variable is None:
+        owners = credentials.key_variables(facts).items()
+        withheld = [name for name, owner in owners if name in keys and owner != provider.id]
+    if withheld and settings.base_url is not None:
+        message = f"{withheld[0]} is set, but stays here: {access.base_url} is not where it belongs."
+        fix = "Unset KIMI_BASE_URL to use it, or set KIMI_PROVIDER to the provider whose key it is."
+        found.add("key", "warn", message, fix)

@@ -1,98 +1,153 @@
-"""The part of a diagnosis that asks the provider: is it there, what does it serve, what would a call get. Does I/O."""
+"""The checks that ask the provider: can it be reached, what does it serve, what would a call get. Does I/O."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import anyio
 
 from kimi_mcp import policy
 from kimi_mcp.catalogue import Catalogue, selection
-from kimi_mcp.cli.doctor.diagnosis import Diagnosis
+from kimi_mcp.cli.doctor import Diagnosis
 from kimi_mcp.core.errors import AuthFailed, KimiError, ModelNotServed, RequestRejected
+from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile, Provider
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.types import Request, user
-from kimi_mcp.pipeline.pipeline import today
+from kimi_mcp.core.types import Mode, Request, user
+from kimi_mcp.pipeline.pipeline import Call, Pipeline, today
 from kimi_mcp.provider import Endpoint, Upstream
-
-if TYPE_CHECKING:
-    from kimi_mcp.core.profiles import Profile, Provider
+from kimi_mcp.runs import Run, Runs
+from kimi_mcp.runs.store.store import RunStore
+from kimi_mcp.server.client_quirks import LOCAL
 
 QUESTION = "What is 2 + 3? Answer with the number alone."
-"""What a call is decided on, and with ``--probe`` asked."""
+"""What ``--probe`` asks, and what the model is chosen for."""
 
 
-def gathered_for(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> policy.PolicyContext:
-    """What the policy is told of the world."""
+def policy_context(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> policy.PolicyContext:
+    """What the policy has to know for a call of today."""
     return policy.PolicyContext(
         day=today(),
         base_url=found.base_url or provider.base_url,
-        allowed_providers=tuple(found.allowed),
+        allowed_providers=tuple(found.allowed_providers),
         strict=settings.policy == "strict",
         served=frozenset(found.served) if found.served is not None else None,
         video_offers=facts.video_offers(today()),
     )
 
 
-async def look_at_provider(found: Diagnosis, endpoint: Endpoint, facts: Catalogue) -> bool:
-    """What the provider lists; whether it can be asked for more."""
-    upstream = Upstream()
+async def check_provider(found: Diagnosis, endpoint: Endpoint, facts: Catalogue) -> bool:
+    """Ask the provider for its models; returns whether it can be asked for more."""
+    provider, upstream = endpoint.provider, Upstream()
     try:
-        served = await upstream.list_models(endpoint)
+        found.served = served = sorted(await upstream.list_models(endpoint))
     except AuthFailed as error:
-        more = "".join(
-            f" A key of {twin} does not work here: if yours is one, set KIMI_PROVIDER={twin}."
-            for twin in _twins(endpoint.provider, facts)
-        )
-        found.add("reach", "bad", error.message, error.fix + more)
+        # The same variable may hold a key of another platform, which is of no use here.
+        twins = [
+            each.id
+            for each in facts.providers.values()
+            if each is not provider and not set(provider.key_variables).isdisjoint(each.key_variables)
+        ]
+        more = [f" A key of {id} does not work here: if yours is one, set KIMI_PROVIDER={id}." for id in twins]
+        found.add("reach", "bad", error.message, error.fix + "".join(more))
         return False
     except (ModelNotServed, RequestRejected):
-        found.add("reach", "unknown", f"{endpoint.provider.id} answers, but tells no list of its models.")
+        found.add("reach", "unknown", f"{provider.id} answers, but does not list its models.")
         return True
     except KimiError as error:
-        found.fails("reach", error)
+        found.add_error("reach", error)
         return False
     finally:
         await upstream.aclose()
-    found.served = sorted(served)
-    found.add("reach", "ok", f"It answers, and lists {len(served)} models{_named(found.served)}.")
+    kimi = [name for name in served if "kimi" in name.lower()] or served
+    names = (": " + ", ".join(kimi[:6]) + (", …" if len(kimi) > 6 else "")) if kimi else ""
+    found.add("reach", "ok", f"It answers, and lists {len(served)} models{names}.")
     return True
 
 
-def _twins(provider: Provider, facts: Catalogue) -> list[str]:
-    """Platforms whose keys stand in the same variable and are worth nothing at the other."""
-    wanted = set(provider.key_variables)
-    return [one.id for one in facts.providers.values() if one is not provider and wanted & {*one.key_variables}]
-
-
-def _named(served: list[str]) -> str:
-    kimi = [name for name in served if "kimi" in name.lower()] or served
-    return (": " + ", ".join(kimi[:6]) + (", …" if len(kimi) > 6 else "")) if kimi else ""
-
-
-def look_at_model(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> Profile | None:
-    """What a call that names no model would get, decided as such a call would be."""
-    counts = provider.lists_models and (settings.model == selection.AUTO or provider.self_hosted)
-    gathered = gathered_for(found, settings, facts, provider)
-    gathered = replace(gathered, served=gathered.served if counts else None)
+def check_model(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> Profile | None:
+    """What a call that names no model would get, decided as for such a call."""
+    by_setting = settings.model != selection.AUTO
+    context = policy_context(found, settings, facts, provider)
+    if not provider.lists_models or (by_setting and not provider.self_hosted):
+        context = replace(context, served=None)
     try:
-        chosen = selection.choose(settings.model, provider, facts, served=gathered.served, by_setting=True)
+        chosen = selection.choose(settings.model, provider, facts, served=context.served, by_setting=True)
     except KimiError as error:
-        found.fails("model", error)
+        found.add_error("model", error)
         return None
-    gathered = replace(gathered, successors=chosen.successors, stands_in=chosen.stands_in)
+    context = replace(context, successors=chosen.successors, stands_in=chosen.stands_in)
     request = Request(mode="thinking", turns=(user(QUESTION),), model_asked=settings.model)
-    decided = policy.decide(request, chosen.profile, gathered)
+    decided = policy.decide(request, chosen.profile, context)
     if not isinstance(decided, Plan):
         found.add("model", "bad", decided.message, decided.fix)
         return None
     profile = decided.profile
-    found.model = profile.model.id
+    found.model, until = profile.model.id, profile.serving.until
     why = " ".join(entry.why for entry in decided.adjustments) or "it is the first of the provider's list"
-    why = why if settings.model == selection.AUTO else "KIMI_MODEL says so"
-    until = profile.serving.until
-    found.add("model", "ok", f"{settings.model} is {profile.model.id} today: {why.rstrip('.')}.")
+    why = "KIMI_MODEL names it" if by_setting else why.rstrip(".")
+    found.add("model", "ok", f"{settings.model} is {found.model} today: {why}.")
     if until is not None:
         later = "it is served until then" if until > today() else "it has ended"
-        found.add("model", "warn", f"{provider.id} ends {profile.model.id} on {until.isoformat()}; {later}.")
+        found.add("model", "warn", f"{provider.id} ends {found.model} on {until.isoformat()}; {later}.")
     return profile
+
+
+async def probe_modes(found: Diagnosis, settings: Settings, profile: Profile) -> None:
+    """Make one tiny call in each mode of the model, and compare it with the catalogue. Costs a few tokens."""
+    pipeline = Pipeline(settings)
+    try:
+        for mode in profile.modes:
+            outcome, reasoning_field = await _tiny_call(pipeline, mode)
+            usage = outcome.usage
+            found.probes.append(
+                {
+                    "mode": mode,
+                    "status": outcome.status,
+                    "model": outcome.model_answered,
+                    "reasoning_field": reasoning_field,
+                    "usage": usage is not None,
+                    "total_tokens": usage.total_tokens if usage else None,
+                    "total_s": round(outcome.timing.total_s, 3),
+                    "error": outcome.error.code if outcome.error else None,
+                }
+            )
+            _judge(found, profile, mode, outcome, reasoning_field)
+    finally:
+        await pipeline.aclose()
+
+
+async def _tiny_call(pipeline: Pipeline, mode: Mode) -> tuple[Outcome, str | None]:
+    """Its outcome, and the name of the field in which its reasoning came."""
+    field: str | None = None
+
+    async def work(run: Run) -> Outcome:
+        nonlocal field
+        outcome = await pipeline.run(Call(mode=mode, prompt=QUESTION), run)
+        field = run.request_state.accumulator.completion().reasoning_field  # gone once the run has ended
+        return outcome
+
+    run = Run(caller=LOCAL, tool="probe", prompt=QUESTION)
+    async with anyio.create_task_group() as tasks:
+        Runs(tasks, RunStore(None)).start(run, work)
+    return run.snapshot(), field
+
+
+def _judge(found: Diagnosis, profile: Profile, mode: Mode, outcome: Outcome, reasoning_field: str | None) -> None:
+    if outcome.error is not None:
+        found.add("probe", "bad", f"In {mode} mode: {outcome.error.message}", outcome.error.fix)
+        return
+    found.add("probe", "ok", f"In {mode} mode {outcome.model_answered} answered in {outcome.timing.total_s:.1f} s.")
+    for entry in outcome.policy:
+        if entry.action == "warned":
+            found.add("probe", "warn", entry.why)
+    expected = profile.provider.reasoning_read[0]
+    if mode == "thinking" and reasoning_field is not None:
+        fits = reasoning_field == expected
+        more = "" if fits else f"; the catalogue expects {expected} (all known names are read)"
+        found.add("probe", "ok" if fits else "warn", f"Its reasoning came as {reasoning_field}{more}.")
+    if mode == "instant" and outcome.reasoning:
+        found.add("probe", "warn", "It thought in instant mode: the switch for thinking has no effect.")
+    if outcome.usage is None:
+        found.add("probe", "warn", "It reported no usage: what calls cost can't be counted.")

@@ -1,8 +1,7 @@
-"""``kimi-mcp demo``: the server at work, as a host sees it, each step held against what a simulator received.
+"""``kimi-mcp demo``: the server at work, as a host sees it, each step checked against what a simulator received.
 
-I/O: listens on loopback, starts the server as a child process, once an act, reads ``examples/``, prints. No key, no
-network; of the environment's settings nothing reaches the server. ``scenes`` and ``media`` have what happens, ``stage``
-where.
+I/O: listens on loopback, starts a server process for each act, reads ``examples/``, prints. No key, no network; no
+setting of the environment reaches the server. ``scenes``, ``media`` and ``swarms`` have what happens.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import anyio
 
 from kimi_mcp.cli.console import Printer
-from kimi_mcp.cli.demo import media, scenes, survival, swarms
+from kimi_mcp.cli.demo import media, scenes, swarms
 from kimi_mcp.cli.demo.scenes import SCENE_S
 from kimi_mcp.cli.demo.stage import Stage
 from kimi_mcp.simulator import Simulator
@@ -30,103 +29,101 @@ if TYPE_CHECKING:
     from mcp import Client
 
 Scene = Callable[[Stage], Awaitable[None]]
-"""One step of the demo; its docstring is its heading."""
+"""Its docstring is its heading."""
+
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+"""The picture and the clip; a checkout has them, a wheel does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoAct:
-    """Scenes that play with one host at one server."""
+    """Scenes with one host and one server."""
 
+    scenes: tuple[Scene, ...]
     provider: str = "simulator"
-    """Whose dialect the upstream speaks, and who it is for the server."""
-    mode: str
-    """Which protocol the host speaks: ``auto`` the newest, ``legacy`` the one with a handshake."""
-    settings: Mapping[str, str]
-    """What the server's environment says beside the upstream."""
+    """Whose API the simulator imitates, and which provider it is for the server."""
+    mode: str = "auto"
+    """The protocol of the host: ``auto`` the newest, ``legacy`` the one with a handshake."""
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Variables of the server beside those of the provider."""
     reads: bool = False
-    """Whether its scenes read files: the server's roots are the examples and the demo folder then."""
+    """Whether its scenes read files: the server's roots are then the examples and the demo's folder."""
     tools: bool = False
     """Whether its sub-agents have the tools of the demo's library."""
-    scenes: tuple[Scene, ...]
-    """What happens."""
 
 
-ACTS = (
-    DemoAct(
-        mode="auto",
-        settings={},
-        scenes=(
-            scenes.introduction,
-            scenes.thinking,
-            scenes.instant,
-            scenes.adjusted,
-            scenes.structured,
-            scenes.refused,
-            scenes.cut_off,
-            scenes.retried,
-            scenes.impatient,
-            scenes.cancelled,
-            survival.continued,
-            survival.survives,
-        ),
-    ),
-    DemoAct(mode="auto", settings={}, tools=True, scenes=(swarms.led, swarms.goes_on)),
-    DemoAct(
-        mode="auto",
-        settings={},
-        reads=True,
-        scenes=(
-            media.picture,
-            media.clip,
-            media.converted,
-            media.files,
-            media.outside,
-            media.uploaded,
-        ),
-    ),
-    DemoAct(
-        provider="vllm",
-        mode="auto",
-        settings={"KIMI_ALLOWED_PROVIDERS": "simulator"},
-        reads=True,
-        scenes=(media.no_video,),
-    ),
-    DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
+TEXT = DemoAct(
+    scenes=(
+        scenes.introduction,
+        scenes.thinking,
+        scenes.instant,
+        scenes.adjusted,
+        scenes.structured,
+        scenes.refused,
+        scenes.cut_off,
+        scenes.retried,
+        scenes.impatient,
+        scenes.cancelled,
+        scenes.continued,
+        scenes.server_killed,
+    )
 )
+SWARMS = DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed))
+MEDIA = DemoAct(
+    reads=True,
+    scenes=(media.picture, media.clip, media.converted, media.files, media.outside, media.uploaded),
+)
+NO_VIDEO = DemoAct(
+    provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(media.no_video,)
+)
+STRICT = DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,))
+
+ACTS = (TEXT, SWARMS, MEDIA, NO_VIDEO, STRICT)
 """The whole demo."""
 
 
-async def play() -> bool:
-    """Play every scene; whether every step held."""
+async def play(acts: Sequence[DemoAct] = ACTS, examples: Path = EXAMPLES) -> bool:
+    """Play every scene; returns whether every check held."""
     page, began = Printer(label=11, indent=3), time.monotonic()
     page.line("kimi-mcp demo", "name")
     page.line("A simulator, the server and a host, on this machine alone: no key, no network.", "quiet")
-    page.line("The answers are the simulator's, made of what it received; all else is real.", "quiet")
-    stages: list[Stage] = []
+    page.line("The simulator makes the answers from what it received; all else is real.", "quiet")
+    missing = [name for name in (media.SHOT, media.CLIP) if not (examples / name).is_file()]
+    held, numbers, failed = 0, itertools.count(1), list[str]()
     with tempfile.TemporaryDirectory(prefix="kimi-mcp-demo-") as folder, tempfile.TemporaryFile("w+") as errors:
         files = _files_folder(folder)
-        numbers = itertools.count(1)
-        for act in ACTS:
-            if act.reads and media.missing():
+        for act in acts:
+            if act.reads and missing:
+                failed += [_heading(scene) for scene in act.scenes]
                 continue
             async with AsyncExitStack() as stack:
                 sim = await stack.enter_async_context(Simulator(provider=act.provider))
-                upstream = {"KIMI_PROVIDER": act.provider, "KIMI_BASE_URL": sim.base_url}
-                settings = {**upstream, "KIMI_DATA_DIR": folder, **act.settings}
-                if act.reads:
-                    settings["KIMI_ROOTS"] = os.pathsep.join((str(media.EXAMPLES), str(files)))
-                if act.tools:
-                    settings["KIMI_SWARM_MCP"] = swarms.servers(files)
-                environment = _environment(settings)
+                environment = _environment(act, sim, folder, files, examples)
                 with page.waiting("starting the server …"):
                     client = await stack.enter_async_context(_host(environment, act.mode, errors))
-                stages.append(Stage(sim=sim, client=client, page=page, folder=files, environment=environment))
+                stage = Stage(
+                    sim=sim, client=client, page=page, folder=files, examples=examples, environment=environment
+                )
                 for scene in act.scenes:
-                    await _play_one(stages[-1], scene, next(numbers))
-        log = _server_log(errors)
-    held, failed = sum(stage.held for stage in stages), [one for stage in stages for one in stage.failed]
-    failed += _unplayed(page)
-    _close(page, held, failed, log, time.monotonic() - began)
+                    await _play_one(stage, scene, next(numbers))
+                held, failed = held + stage.held, failed + stage.failed
+        errors.seek(0)
+        log = errors.read().splitlines()
+    page.line()
+    if missing:
+        message = f"There is no examples/{' and no examples/'.join(missing)} beside the package: no picture and no clip"
+        page.mark("bad", f"{message} is shown.", fix="Run the demo from a checkout of the repository: `make demo`.")
+        page.line()
+    if failed:
+        page.mark("bad", f"{len(failed)} of {held + len(failed)} steps did not hold:")
+        for statement in failed:
+            page.row("", statement)
+        for line in log[-10:]:
+            page.row("server", line, "quiet")
+    else:
+        page.mark("ok", f"All {held} steps held, in {time.monotonic() - began:.1f} s.", "ok")
+        page.line("   Next: set a key, such as MOONSHOT_API_KEY, and run `kimi-mcp doctor`.", "quiet")
     return not failed
 
 
@@ -136,38 +133,34 @@ def _files_folder(folder: str) -> Path:
     return files
 
 
-def _unplayed(page: Printer) -> list[str]:
-    """The scenes that could not play because their picture or clip is not there; printed, and counted as failed."""
-    absent = media.missing()
-    if not absent:
-        return []
-    page.line()
-    page.mark(
-        "bad",
-        f"There is no examples/{' and no examples/'.join(absent)} beside the package: no picture and no clip is shown.",
-        fix="Run the demo from a checkout of the repository: `make demo`.",
-    )
-    return [(scene.__doc__ or "").strip() for act in ACTS if act.reads for scene in act.scenes]
+def _heading(scene: Scene) -> str:
+    return (scene.__doc__ or "").strip()
+
+
+def _environment(act: DemoAct, sim: Simulator, folder: str, files: Path, examples: Path) -> dict[str, str]:
+    """The server's whole environment: the act's settings, and where Python finds the package."""
+    variables = {"KIMI_PROVIDER": act.provider, "KIMI_BASE_URL": sim.base_url, "KIMI_DATA_DIR": folder, **act.settings}
+    if act.reads:
+        variables["KIMI_ROOTS"] = os.pathsep.join((str(examples), str(files)))
+    if act.tools:
+        variables["KIMI_SWARM_MCP"] = swarms.tool_servers(files)
+    if path := os.environ.get("PYTHONPATH"):
+        variables["PYTHONPATH"] = path
+    return variables
 
 
 async def _play_one(stage: Stage, scene: Scene, number: int) -> None:
-    """One scene; whatever goes wrong in it is a step that did not hold, and the next one plays."""
+    """Play one scene. Whatever goes wrong counts as a failed check, and the next scene plays."""
     stage.sim.reset()
     stage.page.line()
-    stage.page.heading(f"{number:>2} {(scene.__doc__ or '').strip()}")
+    stage.page.heading(f"{number:>2} {_heading(scene)}")
     try:
         with anyio.fail_after(SCENE_S):
             await scene(stage)
     except TimeoutError:
-        stage.holds("The scene came to its end.", False, f"it took more than {SCENE_S:.0f} s")
-    except Exception as fault:  # noqa: BLE001 - a demo that breaks off would show less than one that says what broke
-        stage.holds("The scene came to its end.", False, f"{type(fault).__name__}: {fault}")
-
-
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Settings alone, and where the package lies."""
-    path = os.environ.get("PYTHONPATH")
-    return dict(settings) | ({"PYTHONPATH": path} if path else {})
+        stage.check("The scene was finished.", False, f"it took more than {SCENE_S:.0f} s")
+    except Exception as fault:  # noqa: BLE001 - the other scenes are to be shown as well
+        stage.check("The scene was finished.", False, f"{type(fault).__name__}: {fault}")
 
 
 @asynccontextmanager
@@ -179,21 +172,3 @@ async def _host(environment: Mapping[str, str], mode: str, errors: IO[str]) -> A
     server = StdioServerParameters(command=sys.executable, args=["-m", "kimi_mcp"], env=dict(environment))
     async with Client(stdio_client(server, errlog=cast("Any", errors)), mode=cast("Any", mode)) as client:
         yield client
-
-
-def _server_log(errors: IO[str]) -> list[str]:
-    errors.seek(0)
-    return errors.read().splitlines()
-
-
-def _close(page: Printer, held: int, failed: list[str], log: list[str], seconds: float) -> None:
-    page.line()
-    if not failed:
-        page.mark("ok", f"All {held} steps held, in {seconds:.1f} s.", "ok")
-        page.line("   Next: set a key, such as MOONSHOT_API_KEY, and run `kimi-mcp doctor`.", "quiet")
-        return
-    page.mark("bad", f"{len(failed)} of {held + len(failed)} steps did not hold:")
-    for sentence in failed:
-        page.row("", sentence)
-    for line in log[-10:]:
-        page.row("server", line, "quiet")

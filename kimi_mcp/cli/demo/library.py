@@ -1,4 +1,4 @@
-"""A small MCP server for the demo's sub-agents: one tool that looks a thing up. I/O: JSON lines on stdio, nothing else.
+"""A small MCP server for the demo's sub-agents, with one tool that looks a city up. I/O: JSON lines on stdio.
 
 ``python -m kimi_mcp.cli.demo.library``. Written by hand and without our own code, as a foreign server would be.
 """

@@ -1,4 +1,4 @@
-"""The scenes of the demo: each a thing that a host does, held against what the simulator received. I/O: the stage's.
+"""The scenes of the demo with text: what a host does, compared with what the simulator received. I/O: the stage's.
 
 Nothing here waits by the clock: what must come first is a gate of the simulator. A scene's docstring is its heading.
 """
@@ -6,6 +6,7 @@ Nothing here waits by the clock: what must come first is a gate of the simulator
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -15,11 +16,13 @@ from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Step
 
 SCENE_S = 20.0
-"""Seconds after which a scene counts as failed; each takes a small part of one."""
+"""Seconds after which a scene counts as failed; each takes a fraction of a second."""
 
 PATIENCE_S = 0.4
 """Seconds that the impatient host of the demo waits."""
 
+TALE = "Tell me the tale of the lighthouse, slowly."
+TALE_BEGINNING = "There was a lighthouse whose keeper counted ships."
 RIDDLE = "A bat and a ball cost 1.10 together; the bat costs 1.00 more than the ball. What does the ball cost?"
 PERSON = {
     "type": "object",
@@ -35,39 +38,40 @@ async def introduction(stage: Stage) -> None:
     names = [tool.name for tool in listed.tools]
     size = len(listed.model_dump_json(by_alias=True, exclude_none=True))
     server = stage.client.server_info
-    name = "has no name" if server is None else f"{server.name} {server.version}"
+    name = "no name" if server is None else f"{server.name} {server.version}"
     stage.page.row("server", f"{name}, protocol {stage.client.protocol_version}")
     stage.page.row("tools", ", ".join(names))
-    stage.holds("Every tool that is built is listed, within 12 kB.", names == list(TOOLS) and size < 12_000, names)
+    stage.check("Every tool that is built is listed, within 12 kB.", names == list(TOOLS) and size < 12_000, names)
 
 
 async def thinking(stage: Stage) -> None:
     """A question that needs thought."""
     reply = await stage.call("kimi_think", prompt=RIDDLE)
     messages = stage.body.get("messages")
-    stage.holds("The prompt arrived verbatim, as the only message.", _only(messages, RIDDLE), messages)
-    stage.holds("It was streamed, and asked for once.", stage.body.get("stream") is True and len(stage.chats) == 1)
-    stage.holds("The model thought before it answered.", bool(reply.reasoning), reply.result["status"])
-    stage.holds("The text is the answer, and nothing else.", reply.text == reply.result["answer"] != "", reply.text)
+    only_prompt = messages == [{"role": "user", "content": RIDDLE}]
+    stage.check("The prompt arrived verbatim, as the only message.", only_prompt, messages)
+    stage.check("It was streamed, and asked for once.", stage.body.get("stream") is True and len(stage.chats) == 1)
+    stage.check("The model thought before it answered.", bool(reply.reasoning), reply.result["status"])
+    stage.check("The text is the answer, and nothing else.", reply.text == reply.result["answer"] != "", reply.text)
 
 
 async def instant(stage: Stage) -> None:
     """A question that needs none."""
     reply = await stage.call("kimi_instant", prompt="Translate to French: good morning", system="Answer in one line.")
     sent = stage.body.get("thinking")
-    stage.holds("Thinking was switched off upstream.", sent == {"type": "disabled"}, sent)
+    stage.check("Thinking was switched off upstream.", sent == {"type": "disabled"}, sent)
     roles = [message["role"] for message in stage.body.get("messages", ())]
-    stage.holds("The system prompt went along, because it was asked for.", roles == ["system", "user"], roles)
-    stage.holds("It answered at once, without reasoning.", not reply.reasoning, reply.reasoning)
+    stage.check("The system prompt went along, because it was asked for.", roles == ["system", "user"], roles)
+    stage.check("It answered at once, without reasoning.", not reply.reasoning, reply.reasoning)
 
 
 async def adjusted(stage: Stage) -> None:
     """A temperature that the model does not take."""
     reply = await stage.call("kimi_think", prompt="Name three uses of a paperclip.", temperature=0.3)
     sent = stage.body.get("temperature", 1.0)
-    stage.holds("0.3 never went upstream; the provider would have answered HTTP 400.", sent == 1.0, sent)
-    stage.holds("The change is reported, not silent.", reply.rules == ["temperature-fixed"], reply.rules)
-    stage.holds("The text says so too.", "temperature-fixed" in reply.text, reply.text)
+    stage.check("0.3 never went upstream; the provider would have answered HTTP 400.", sent == 1.0, sent)
+    stage.check("The change is reported, not silent.", reply.rules == ["temperature-fixed"], reply.rules)
+    stage.check("The text says so too.", "temperature-fixed" in reply.text, reply.text)
 
 
 async def structured(stage: Stage) -> None:
@@ -75,17 +79,17 @@ async def structured(stage: Stage) -> None:
     reply = await stage.call("kimi_instant", prompt="Who wrote Middlemarch?", response_schema=PERSON)
     parsed = cast("object", reply.result["parsed"])
     fits = isinstance(parsed, dict) and {*cast("dict[str, Any]", parsed)} == {"name", "born"}
-    stage.holds("The answer came as a value that fits the schema.", fits, reply.text)
+    stage.check("The answer came as a value that fits the schema.", fits, reply.text)
     form = stage.body.get("response_format", {}).get("type")
-    stage.holds("The provider was asked for that form.", form == "json_schema", form)
+    stage.check("The provider was asked for that form.", form == "json_schema", form)
 
 
 async def refused(stage: Stage) -> None:
     """A provider that the operator did not allow."""
     reply = await stage.call("kimi_think", prompt="Summarise our payroll.", provider="openrouter")
     error = reply.error
-    stage.holds("The policy refused it.", error.get("rule") == "provider-allowed" and reply.is_error, error)
-    stage.holds("Not a byte of it left this machine.", not stage.sim.requests, len(stage.sim.requests))
+    stage.check("The policy refused it.", error.get("rule") == "provider-allowed" and reply.is_error, error)
+    stage.check("Not a byte of it left this machine.", not stage.sim.requests, len(stage.sim.requests))
 
 
 async def cut_off(stage: Stage) -> None:
@@ -93,21 +97,21 @@ async def cut_off(stage: Stage) -> None:
     stage.sim.play(Step(length_in_reasoning=True))
     reply = await stage.call("kimi_think", prompt="Count every prime below a million.", max_tokens=20_000)
     error, reasoning = reply.error, reply.reasoning
-    stage.holds("It is no success, and says why.", error.get("code") == "answer_cut_off" and reply.is_error, error)
-    stage.holds("The reasoning that was paid for is kept.", reasoning.get("chars", 0) > 0, reasoning)
-    stage.holds("The fix names the argument.", "max_tokens" in error.get("fix", ""), error)
+    stage.check("It is no success, and says why.", error.get("code") == "answer_cut_off" and reply.is_error, error)
+    stage.check("The reasoning that was paid for is kept.", reasoning.get("chars", 0) > 0, reasoning)
+    stage.check("The fix names the argument.", "max_tokens" in error.get("fix", ""), error)
 
 
 async def retried(stage: Stage) -> None:
-    """A provider that is out of breath: 429, then an answer."""
+    """An overloaded provider: 429, then an answer."""
     stage.sim.play(Step(status=429, error_type="engine_overloaded_error", retry_after=0.05))
     reply = await stage.call("kimi_instant", prompt="Is it still there?")
     statuses = [request.status for request in stage.chats]
     stage.page.row("upstream", " then ".join(f"HTTP {status}" for status in statuses))
     attempts = reply.result["timing"]["attempts"]
-    stage.holds("It was asked again, once, with the very same body.",
-                statuses == [429, 200] and stage.chats[0].body == stage.chats[1].body, statuses)  # fmt: skip
-    stage.holds("The result tells of both attempts.", attempts == 2 and not reply.is_error, attempts)
+    same = statuses == [429, 200] and stage.chats[0].body == stage.chats[1].body
+    stage.check("It was asked again, once, with the very same body.", same, statuses)
+    stage.check("The result counts both attempts.", attempts == 2 and not reply.is_error, attempts)
 
 
 async def impatient(stage: Stage) -> None:
@@ -117,21 +121,18 @@ async def impatient(stage: Stage) -> None:
     gate, prompt = "a slow thought", "Why is there something rather than nothing?"
     stage.sim.play(Step(gate=gate, gate_at="reasoning"))
     stage.show_call("kimi_think", {"prompt": prompt})
-    gave_up = False
-    try:
+    with suppress(MCPError):
         await stage.client.call_tool("kimi_think", {"prompt": prompt}, read_timeout_seconds=PATIENCE_S)
-    except MCPError:
-        gave_up = True
-    stage.page.row("host", f"gives up after {PATIENCE_S} s and tells the server so")
+    stage.page.row("host", f"gives up after {PATIENCE_S} s and cancels the request")
     await stage.sim.until(lambda: stage.sim.waiting_at(gate) == 1, SCENE_S)
     latest = await stage.call("kimi_run")
     run_id, state, *_ = latest.text.split()
-    stage.holds("The run goes on without its host.", gave_up and state == "running", latest.text)
+    stage.check("The run goes on without its host.", state == "running", latest.text)
     stage.sim.open_gate(gate)
     reply = await stage.call("kimi_run", run_id=run_id)
     whole = reply.result["status"] == "completed" and prompt in reply.result["answer"]
-    stage.holds("The whole answer was fetched afterwards.", whole, reply.result["status"])
-    stage.holds("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
+    stage.check("The whole answer was fetched afterwards.", whole, reply.result["status"])
+    stage.check("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
 
 
 async def cancelled(stage: Stage) -> None:
@@ -143,26 +144,43 @@ async def cancelled(stage: Stage) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stage.client.call_tool, "kimi_think", {"prompt": prompt})
         await stage.sim.until(lambda: stage.sim.waiting_at(gate) == 1, SCENE_S)
-        run_id = await _begun(stage)
+        run_id = await stage.run_id(prompt, lambda status: bool(status["answer"]))
         cancelled_at = time.monotonic()
         tasks.cancel_scope.cancel()
     stage.page.row("user", "cancels in the middle of the answer")
     await stage.sim.client_gone(within=SCENE_S)
     took = time.monotonic() - cancelled_at
-    stage.holds("The upstream request was closed within a second.", took < 1, f"{took:.1f} s")
+    stage.check("The upstream request was closed within a second.", took < 1, f"{took:.1f} s")
     reply = await stage.call("kimi_run", run_id=run_id, action="status")
     kept = reply.result["status"] == "cancelled" and bool(reply.reasoning) and reply.result["answer"] != ""
-    stage.holds("What had arrived until then is kept.", kept, reply.result["status"])
+    stage.check("What had arrived until then is kept.", kept, reply.result["status"])
 
 
-async def _begun(stage: Stage) -> str:
-    """The id of the latest run, once the first words of its answer have reached the server."""
-    while True:
-        latest = await stage.client.call_tool("kimi_run", {})
-        run_id = cast("dict[str, Any]", latest.structured_content)["answer"].split()[0]
-        status = await stage.client.call_tool("kimi_run", {"run_id": run_id, "action": "status"})
-        if cast("dict[str, Any]", status.structured_content)["answer"]:
-            return run_id
+async def continued(stage: Stage) -> None:
+    """A question, and one that follows on it."""
+    first = await stage.call("kimi_think", prompt="Name a prime between 20 and 30.")
+    whole = await stage.call("kimi_run", run_id=first.result["run_id"], action="reasoning")
+    reply = await stage.call("kimi_think", prompt="And the next one?", conversation_id=first.result["conversation_id"])
+    roles = [message["role"] for message in stage.body["messages"]]
+    stage.check("The first turn was sent along.", roles == ["user", "assistant", "user"], roles)
+    replayed = stage.body["messages"][1].get("reasoning_content")
+    exact = replayed == whole.result["page"]["text"]
+    stage.check("With it went its exact reasoning, byte for byte.", exact, replayed)
+    same = reply.result["conversation_id"] == first.result["conversation_id"]
+    stage.check("Both are turns of one conversation.", same, reply.result["conversation_id"])
+
+
+async def server_killed(stage: Stage) -> None:
+    """A server that is killed in the middle of an answer."""
+    stage.sim.play(Step(reasoning="Where to begin …", content=TALE_BEGINNING, gate="the rest", gate_at="finish"))
+    async with stage.killed_server("kimi_think", {"prompt": TALE}, "it had no time to clean up"):
+        run_id = await stage.run_id(TALE, lambda status: bool(status["answer"]))
+    reply = await stage.call("kimi_run", run_id=run_id)
+    error = reply.error
+    stage.check("The next server knows that it was stopped.", error.get("code") == "answer_cut_off", error)
+    kept = reply.result["answer"] == TALE_BEGINNING and bool(reply.reasoning)
+    stage.check("What had arrived of answer and reasoning is kept.", kept, reply.result["answer"])
+    stage.check("It was asked for, and paid for, once.", len(stage.chats) == 1, len(stage.chats))
 
 
 async def strict(stage: Stage) -> None:
@@ -170,12 +188,8 @@ async def strict(stage: Stage) -> None:
     stage.page.row("server", f"KIMI_POLICY=strict, protocol {stage.client.protocol_version}")
     reply = await stage.call("kimi_instant", prompt="Say hello.", temperature=1.0)
     error = reply.error
-    stage.holds("The wrong temperature was refused, and the fix says which is right.",
-                error.get("rule") == "temperature-fixed" and "0.6" in error.get("fix", ""), error)  # fmt: skip
-    stage.holds("The simulator was not asked.", not stage.chats, len(stage.chats))
+    refused = error.get("rule") == "temperature-fixed" and "0.6" in error.get("fix", "")
+    stage.check("The wrong temperature was refused, and the fix says which is right.", refused, error)
+    stage.check("The simulator was not asked.", not stage.chats, len(stage.chats))
     reply = await stage.call("kimi_instant", prompt="Say hello.", temperature=0.6)
-    stage.holds("The right one passes.", reply.result["status"] == "completed", reply.result["status"])
-
-
-def _only(messages: Any, prompt: str) -> bool:
-    return messages == [{"role": "user", "content": prompt}]
+    stage.check("The right one passes.", reply.result["status"] == "completed", reply.result["status"])

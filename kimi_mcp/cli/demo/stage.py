@@ -1,44 +1,58 @@
-"""Where a scene of the demo plays: the upstream, the host's end of the server, the page. I/O: calls tools, prints."""
+"""What a scene of the demo works with: the simulator, a host's client, the page. I/O: calls tools, starts a server."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
+from anyio.streams.text import TextReceiveStream
+
 from kimi_mcp.cli.console import Printer, shown
+from kimi_mcp.core.version import __version__
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.simulator.faults import CHAT_PATH
 
 if TYPE_CHECKING:
+    from anyio.abc import Process
     from mcp import Client
 
 SHOWN_LINES, SHOWN_CHARS = 2, 150
 """Lines of a text that are shown, and characters of each."""
 
+POLL_S = 0.05
+
+CLIENT = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "a host", "version": __version__},
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolReply:
-    """What a call came back with."""
+    """What a tool call returned."""
 
     text: str
     """The text that a host shows."""
     result: Mapping[str, Any]
     """The structured result."""
     is_error: bool
-    """Whether it is marked as failed."""
 
     @property
     def error(self) -> Mapping[str, Any]:
         """Its error; empty where there is none."""
-        return cast("Mapping[str, Any]", self.result["error"] or {})
+        return self.result["error"] or {}
 
     @property
     def reasoning(self) -> Mapping[str, Any]:
         """Its reasoning; empty where there is none."""
-        return cast("Mapping[str, Any]", self.result["reasoning"] or {})
+        return self.result["reasoning"] or {}
 
     @property
     def rules(self) -> list[str]:
@@ -48,22 +62,23 @@ class ToolReply:
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """Where a scene plays: the upstream, the host's end of the server, and the page it is shown on."""
+    """Where a scene plays."""
 
     sim: Simulator
-    """The upstream, which tells what it received."""
+    """The provider, which records what it received."""
     client: Client
-    """The host's end."""
+    """The host's end of the server."""
     page: Printer
-    """Where people look."""
     folder: Path
     """A folder of the demo's own, in which scenes put files."""
+    examples: Path
+    """The folder of the picture and the clip."""
     environment: Mapping[str, str]
-    """The variables of its server: another one with the same is one more server of the same host."""
+    """The environment of the server; another server with the same one belongs to the same host."""
     failed: list[str] = field(default_factory=list[str])
-    """Every sentence that did not hold."""
+    """Every statement that was not true."""
     held: int = 0
-    """How many did."""
+    """How many were true."""
 
     @property
     def chats(self) -> list[ReceivedRequest]:
@@ -76,31 +91,55 @@ class Stage:
         return (self.chats[-1].body if self.chats else None) or {}
 
     async def call(self, tool: str, **arguments: Any) -> ToolReply:
-        """Call a tool as a host does, and show what was asked and what came back."""
+        """Call a tool as a host does, and show the call and its result."""
         self.show_call(tool, arguments)
         with self.page.waiting(f"{tool} …"):
             answer = await self.client.call_tool(tool, arguments)
         text = "".join(getattr(block, "text", "") for block in answer.content)
-        reply = ToolReply(
-            text=text, result=cast("Mapping[str, Any]", answer.structured_content), is_error=bool(answer.is_error)
-        )
+        reply = ToolReply(text=text, result=_result(answer), is_error=bool(answer.is_error))
         self._show(reply)
         return reply
 
     def show_call(self, tool: str, arguments: Mapping[str, Any]) -> None:
         """Show a call."""
-        shown_arguments = ", ".join(
-            f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items()
-        )
-        self.page.row("asked", f"{tool}({shown_arguments})", "name")
+        values = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+        self.page.row("asked", f"{tool}({', '.join(values)})", "name")
 
-    def holds(self, what: str, truth: bool, instead: object = None) -> None:
-        """Show and count a sentence that must be true; where it is not, what is so instead."""
-        self.page.mark("ok" if truth else "bad", what if truth else f"{what} Instead: {_short(shown(instead))}")
+    def check(self, statement: str, truth: bool, instead: object = None) -> None:
+        """Show and count a statement that must be true; where it is not, show ``instead``."""
         if truth:
             self.held += 1
+            self.page.mark("ok", statement)
         else:
-            self.failed.append(what)
+            self.failed.append(statement)
+            self.page.mark("bad", f"{statement} Instead: {_short(shown(instead))}")
+
+    async def run_id(self, prompt: str, ready: Callable[[Mapping[str, Any]], bool]) -> str:
+        """The id of the latest run with that prompt, once its status is as expected."""
+        while True:
+            latest = _result(await self.client.call_tool("kimi_run", {}))["answer"]
+            for run_id in (line.split()[0] for line in latest.splitlines() if line.endswith(prompt)):
+                status = await self.client.call_tool("kimi_run", {"run_id": run_id, "action": "status"})
+                if ready(_result(status)):
+                    return run_id
+            await anyio.sleep(POLL_S)
+
+    @asynccontextmanager
+    async def killed_server(self, tool: str, arguments: Mapping[str, Any], note: str) -> AsyncGenerator[None]:
+        """Call a tool of a second server; when the block ends, that server is killed without any warning."""
+        command = [sys.executable, "-m", "kimi_mcp"]
+        async with await anyio.open_process(command, env=dict(self.environment), stderr=None) as process:
+            try:
+                await _send(process, id=1, method="initialize", params=CLIENT)
+                assert process.stdout is not None
+                await TextReceiveStream(process.stdout).receive()
+                await _send(process, method="notifications/initialized")
+                self.show_call(tool, arguments)
+                await _send(process, id=2, method="tools/call", params={"name": tool, "arguments": arguments})
+                yield
+            finally:
+                process.kill()
+        self.page.row("server", f"killed: {note}")
 
     def _show(self, reply: ToolReply) -> None:
         result, error = reply.result, reply.error
@@ -116,6 +155,15 @@ class Stage:
         if error:
             self.page.row("error", f"{error['code']}: {error['message']}", "refuse" if reply.is_error else "warn")
             self.page.row("fix", error["fix"])
+
+
+async def _send(process: Process, **message: Any) -> None:
+    assert process.stdin is not None
+    await process.stdin.send((json.dumps({"jsonrpc": "2.0", **message}) + "\n").encode())
+
+
+def _result(answer: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", answer.structured_content)
 
 
 def _short(text: str) -> str:

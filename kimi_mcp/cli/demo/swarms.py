@@ -1,4 +1,7 @@
-"""Scenes on swarms: agents at the same time with tools of a real MCP server, and one that outlives its server. I/O."""
+"""Scenes with swarms: agents that work at the same time with tools of a real MCP server, and a swarm that is resumed.
+
+I/O: the stage's. A scene's docstring is its heading.
+"""
 
 from __future__ import annotations
 
@@ -11,66 +14,60 @@ import anyio
 
 from kimi_mcp.cli.demo.library import SHELVES
 from kimi_mcp.cli.demo.stage import Stage, ToolReply
-from kimi_mcp.cli.demo.survival import pipe
 from kimi_mcp.simulator import Match, ScriptedCall, Step
 
 TASK = "Compare Rome, Oslo and Lima by their people."
-TELL = "What is known of {{item}}?"
+ITEM_PROMPT = "What is known of {{item}}?"
 TOOL = "library__look_up"
 
 
-def servers(folder: Path) -> str:
-    """A file of MCP servers with the demo's library, as hosts write it; its path."""
+def tool_servers(folder: Path) -> str:
+    """Write an ``mcpServers`` file with the demo's library, and return its path."""
     file = folder / "mcp.json"
     library = {"command": sys.executable, "args": ["-m", "kimi_mcp.cli.demo.library"]}
     file.write_text(json.dumps({"mcpServers": {"library": library}}), "utf-8")
     return str(file)
 
 
-async def led(stage: Stage) -> None:
+async def parallel(stage: Stage) -> None:
     """A swarm: a main agent gives out tasks, three agents look things up at the same time."""
-    made = [_call("create_subagent", 0, name="reader", system_prompt="You read what the library has.")]
-    made += [
-        _call("assign_task", n, agent="reader", prompt=f"How large is {city}?") for n, city in enumerate(SHELVES, 1)
-    ]
-    stage.sim.play(Step(match=Match(system="You lead a swarm", turns=0), tool_calls=tuple(made)))
-    for city in SHELVES:
+    calls = [_call("create_subagent", 0, name="reader", system_prompt="You read what the library has.")]
+    for number, city in enumerate(SHELVES, 1):
+        calls.append(_call("assign_task", number, agent="reader", prompt=f"How large is {city}?"))
         asks = Match(text=f"How large is {city}?", turns=0)
         stage.sim.play(Step(match=asks, tool_calls=(_call(TOOL, 0, city=city),), gate="all three"))
+    stage.sim.play(Step(match=Match(system="You lead a swarm", turns=0), tool_calls=tuple(calls)))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_let_all_begin, stage)
+        tasks.start_soon(_open_when_all_wait, stage)
         reply = await stage.call("kimi_swarm", prompt=TASK)
         _show(stage, reply)
         swarm = reply.result["swarm"]
-        stage.holds("All three worked at the same time.", len(swarm["agents"]) == len(SHELVES), swarm["agents"])
+        stage.check("All three worked at the same time.", len(swarm["agents"]) == len(SHELVES), swarm["agents"])
         sent = json.dumps([request.body for request in stage.chats], ensure_ascii=False)
-        stage.holds(
-            "Each got what a real MCP server returned.",
-            all(fact in sent for fact in SHELVES.values()),
-            "something else",
-        )
+        got_all = all(fact in sent for fact in SHELVES.values())
+        stage.check("Each got what a real MCP server returned.", got_all, "something else")
         path = (swarm["steps"], swarm["critical_steps"], len(stage.chats))
-        stage.holds("8 requests took as long as 4 in turn.", path == (2, 4, 8), path)
+        stage.check("8 requests took as long as 4 in turn.", path == (2, 4, 8), path)
 
 
-async def goes_on(stage: Stage) -> None:
+async def resumed(stage: Stage) -> None:
     """A swarm whose server is killed: the next server goes on with it and asks nothing twice."""
-    arguments = {"prompt": TELL, "items": list(SHELVES)}
     stage.sim.play(Step(match=Match(text="What is known of Oslo?"), gate="never"))
-    async with pipe(stage) as (process, send):
-        stage.show_call("kimi_swarm", arguments)
-        await send({"id": 2, "method": "tools/call", "params": {"name": "kimi_swarm", "arguments": arguments}})
-        run_id = await _two_done(stage)
-        process.kill()
-        await process.wait()
-        stage.page.row("server", "killed: two agents had answered, Oslo's had not")
+
+    def two_answered(status: Any) -> bool:
+        return sum(request.outcome == "answered" for request in stage.chats) == len(SHELVES) - 1
+
+    arguments = {"prompt": ITEM_PROMPT, "items": list(SHELVES)}
+    async with stage.killed_server("kimi_swarm", arguments, "two agents had answered, Oslo's had not"):
+        run_id = await stage.run_id(ITEM_PROMPT, two_answered)
+        await anyio.sleep(0.1)  # what was answered is on disk within that
     asked = len(stage.chats)
     reply = await stage.call("kimi_run", run_id=run_id)
     _show(stage, reply)
     states = [agent["status"] for agent in reply.result["swarm"]["agents"]]
-    stage.holds("It came to its end.", reply.result["status"] == "completed" and set(states) == {"completed"}, states)
+    stage.check("It was completed.", reply.result["status"] == "completed" and set(states) == {"completed"}, states)
     again = len(stage.chats) - asked
-    stage.holds("Oslo was asked once more and the results put together: 2 requests.", again == 2, again)
+    stage.check("Oslo was asked once more and the results put together: 2 requests.", again == 2, again)
 
 
 def _call(name: str, number: int, /, **arguments: str) -> ScriptedCall:
@@ -87,18 +84,6 @@ def _show(stage: Stage, reply: ToolReply) -> None:
     )
 
 
-async def _let_all_begin(stage: Stage) -> None:
+async def _open_when_all_wait(stage: Stage) -> None:
     await stage.sim.until(lambda: stage.sim.waiting_at("all three") == len(SHELVES))
     stage.sim.open_gate("all three")
-
-
-async def _two_done(stage: Stage) -> str:
-    """The id of the swarm's run, once two of its agents' answers are written down."""
-    while True:
-        latest: Any = await stage.client.call_tool("kimi_run", {})
-        lines = [line for line in latest.structured_content["answer"].splitlines() if line.endswith(TELL)]
-        answered = sum(request.outcome == "answered" for request in stage.chats)
-        if lines and answered == len(SHELVES) - 1:
-            await anyio.sleep(0.1)  # what was answered is on disk within that
-            return lines[0].split()[0]
-        await anyio.sleep(0.05)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp.cli import demo
-from kimi_mcp.cli.demo import ACTS, media
+from kimi_mcp.cli.demo import ACTS, play
 from kimi_mcp.server.tools import TOOLS
 from tests.cli.commands.shell import kimi_process
 
@@ -29,12 +28,10 @@ async def test_every_step_of_the_demo_holds_whatever_is_configured() -> None:
 
 
 async def test_without_its_picture_and_its_clip_the_demo_says_so_and_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(media, "EXAMPLES", tmp_path)
-    monkeypatch.setattr(demo, "ACTS", tuple(act for act in ACTS if act.reads))
-    assert not await demo.play()
-    said = capsys.readouterr().out
-    assert "There is no examples/shot.png and no examples/clip.mp4" in said
-    assert "make demo" in said
-    assert str(tmp_path) not in said
+    assert not await play(acts=[act for act in ACTS if act.reads], examples=tmp_path)
+    printed = capsys.readouterr().out
+    assert "There is no examples/shot.png and no examples/clip.mp4" in printed
+    assert "make demo" in printed
+    assert str(tmp_path) not in printed

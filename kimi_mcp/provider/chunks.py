@@ -1,7 +1,7 @@
-"""Chunked bodies: the many small chunks that one read brings become one. Pure, no I/O.
+"""Merges the many small chunks of a chunked body that one read brings into one. Pure, no I/O.
 
-A provider sends a chunk for each token, and taking a chunk through HTTP costs more than the token in it. What comes out
-is the same body in the same framing; whatever is not plainly a run of whole chunks passes as it is.
+A provider sends a chunk for each token, and parsing a chunk costs more than the token in it. The body and its framing
+stay the same; whatever is not plainly a run of whole chunks passes unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LONGEST_HEAD = 65_536
 
 
 class Chunks:
-    """Follows the answers on one connection and merges their chunks."""
+    """Follows the responses on one connection and merges their chunks."""
 
     __slots__ = ("_begun", "_head", "_left")
 
@@ -23,13 +23,13 @@ class Chunks:
         self.expect()
 
     def expect(self) -> None:
-        """A request has been sent: what is read next begins an answer."""
+        """A request has been sent: the next read begins a response."""
         self._head: bytes | None = b""
         self._left: int | None = None
         self._begun = b""
 
     def take(self, data: bytes) -> bytes:
-        """What a read has brought, with runs of whole chunks made one."""
+        """The bytes of a read, with each run of whole chunks merged."""
         if self._left is not None:
             return self._merged(data)
         if self._head is None:
@@ -79,7 +79,7 @@ class Chunks:
         return b"%b%x\r\n%b\r\n%b" % (data[:start], len(body), body, data[at:])
 
     def _resume(self, data: bytes) -> bool:
-        """Finish the size that the last read broke off in; False where it is not whole yet, or none."""
+        """Complete the size in which the last read ended; False while it is incomplete, or if it is none."""
         whole = self._begun + data
         size = _SIZE.match(whole)
         if size is not None and (length := int(size[1], 16)):

@@ -1,21 +1,21 @@
-"""A plan becomes the body of a chat-completions request. Pure, no I/O.
+"""Encodes a plan as the body of a chat-completions request. Pure, no I/O.
 
-Bodies differ by what a Profile says, in the table below; a provider's or a model's name is never looked at.
+Bodies differ by fields of the Profile, never by a provider's or a model's name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.profiles import Profile, ThinkingSwitch
+from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import MediaPart, Part, TextPart, Turn
 
 
 def encode(plan: Plan) -> dict[str, Any]:
-    """The body of the one streamed request that a plan stands for."""
+    """The body of the streamed request for a plan."""
     provider = plan.profile.provider
     body: dict[str, Any] = {
         "model": plan.profile.serving.wire_id,
@@ -26,7 +26,7 @@ def encode(plan: Plan) -> dict[str, Any]:
     if provider.streams_usage:
         body["stream_options"] = {"include_usage": True}
     body.update({name: _whole(value) if name == "n" else value for name, value in plan.said.items()})
-    body.update(_SWITCHES[plan.profile.switch](plan))
+    body.update(_thinking(plan))
     if plan.tools:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
         if plan.tool_choice is not None:
@@ -42,60 +42,34 @@ def encode(plan: Plan) -> dict[str, Any]:
 
 
 def _whole(value: float) -> float:
-    """A whole number as one: ``n: 1.0`` is refused."""
+    """A whole number as an integer: ``n: 1.0`` is refused."""
     return int(value) if float(value).is_integer() else value
 
 
-def _thinking_object(plan: Plan) -> dict[str, Any]:
-    """Moonshot's own; a model that can't stop thinking is told nothing (HC: only ``enabled`` is allowed there)."""
-    if not plan.profile.can_stop_thinking:
-        return {}
-    return {"thinking": {"type": "enabled" if plan.mode == "thinking" else "disabled"}}
+def _thinking(plan: Plan) -> dict[str, Any]:
+    """How mode and effort are sent; a new dialect is one more case."""
+    thinking, effort, can_stop = plan.mode == "thinking", plan.effort, plan.profile.can_stop_thinking
+    match plan.profile.switch:
+        case "thinking-object":  # a model that always thinks takes only "enabled" (Moonshot's help center)
+            return {"thinking": {"type": "enabled" if thinking else "disabled"}} if can_stop else {}
+        case "chat-template":  # K3's template takes the effort (Kimi Vendor Verifier)
+            options = _given(thinking=thinking if can_stop else None, thinking_effort=effort)
+            return _given(chat_template_kwargs=options or None)
+        case "reasoning-object":  # a router translates it for the host (openrouter.ai/docs, reasoning tokens)
+            options = _given(enabled=thinking if can_stop else None, effort=effort)
+            return _given(reasoning=options or None)
+        case "reasoning-effort":  # K3 (Moonshot's help center)
+            return _given(reasoning_effort=effort)
+        case "none":
+            return {}
 
 
-def _chat_template(plan: Plan) -> dict[str, Any]:
-    """What the engine hands to the model's chat template; K3's takes its effort there (KVV)."""
-    told: dict[str, Any] = {}
-    if plan.profile.can_stop_thinking:
-        told["thinking"] = plan.mode == "thinking"
-    if plan.effort is not None:
-        told["thinking_effort"] = plan.effort
-    return {"chat_template_kwargs": told} if told else {}
-
-
-def _reasoning_object(plan: Plan) -> dict[str, Any]:
-    """A router's, which it translates for the host behind it (openrouter.ai/docs, reasoning tokens)."""
-    told: dict[str, Any] = {}
-    if plan.profile.can_stop_thinking:
-        told["enabled"] = plan.mode == "thinking"
-    if plan.effort is not None:
-        told["effort"] = plan.effort
-    return {"reasoning": told} if told else {}
-
-
-def _reasoning_effort(plan: Plan) -> dict[str, Any]:
-    """K3's, at the top level (HC)."""
-    return {} if plan.effort is None else {"reasoning_effort": plan.effort}
-
-
-def _nothing(plan: Plan) -> dict[str, Any]:
-    """No switch is documented: nothing is said."""
-    del plan
-    return {}
-
-
-_SWITCHES: Mapping[ThinkingSwitch, Callable[[Plan], dict[str, Any]]] = {
-    "thinking-object": _thinking_object,
-    "chat-template": _chat_template,
-    "reasoning-object": _reasoning_object,
-    "reasoning-effort": _reasoning_effort,
-    "none": _nothing,
-}
-"""One encoder for each way of switching thinking; a dialect nobody speaks yet is one more row."""
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _with_schema_in_words(plan: Plan) -> Sequence[Turn]:
-    """The turns, with the schema asked for in words where ``response_format`` does not take it."""
+    """The turns, with the schema in the system message where ``response_format`` does not take it."""
     if plan.response_schema is None or "json_schema" in plan.profile.provider.response_format:
         return plan.turns
     words = (
@@ -113,7 +87,7 @@ def _message(turn: Turn, profile: Profile) -> dict[str, Any]:
     if turn.media:
         message["content"] = [_part(part) for part in turn.parts]
     elif turn.text or not turn.tool_calls:
-        # A blank content beside tool calls may be refused ("text content is empty"): left out.
+        # Blank content beside tool calls may be refused ("text content is empty").
         message["content"] = turn.text
     if turn.reasoning is not None:
         for name in profile.provider.reasoning_send:

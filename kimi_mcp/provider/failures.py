@@ -28,7 +28,7 @@ class AttemptFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long an answer may take. Comments, keep-alives and empty deltas extend no deadline."""
+    """How long an answer may take. Comments, keep-alive lines and empty deltas extend no deadline."""
 
     first_token_s: float = 120
     """Seconds until the first token of an attempt, or the response to an upload. Each piece of a body that the provider
@@ -95,7 +95,7 @@ def failure(kind: FailureKind, endpoint: Endpoint, *, what: str = "") -> Attempt
 
 _TIMEOUTS: dict[Deadline, tuple[str, str]] = {
     "first": (
-        "{provider} sent no token within {first_token_s:g} s; keep-alives do not count.",
+        "{provider} sent no token within {first_token_s:g} s; keep-alive lines do not count.",
         "KIMI_FIRST_TOKEN_TIMEOUT_S",
     ),
     "idle": ("{provider} fell silent in the middle of its answer, for {idle_s:g} s.", "KIMI_IDLE_TIMEOUT_S"),

@@ -1,7 +1,6 @@
-"""Media inside a body: base64 where a placeholder stands, written while the body is sent. Pure, but for ``read_at``.
+"""Media inside a body: base64 in place of placeholders, encoded while the body is sent. Pure, but for ``read_at``.
 
-A picture or a clip is never held as text: the body is JSON with short placeholders, and what they stand for is read and
-encoded piece by piece, anew for each attempt. ``upstream`` takes the pieces in worker threads.
+No medium is held in memory as text: each attempt reads and encodes it again in pieces, in worker threads.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 WINDOW = 786_432
-"""Bytes that are read and encoded at once; a multiple of three, so that base64 needs no filling in between. Each of
-them waits for a worker thread, which on a busy machine takes longer than the work itself."""
+"""Bytes that are read and encoded at once; a multiple of three, so that base64 needs no padding in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,17 +19,17 @@ class InlineMedium:
     """A medium that goes into the body."""
 
     mime: str
-    """Its type."""
+    """MIME type."""
     size: int
     """Bytes, before they are encoded."""
     read_at: Callable[[int, int], bytes]
     """(offset, length) → the bytes there."""
     placeholder: str = field(default_factory=lambda: f"inline:{secrets.token_hex(16)}")
-    """The URL that stands for it in the body: random, so that no text can hold it by chance or by design."""
+    """Its URL in the body: random, so that no text can hold it by chance or by design."""
 
     @property
     def head(self) -> bytes:
-        """What comes before the base64."""
+        """The data URL up to the base64."""
         return f"data:{self.mime};base64,".encode()
 
     @property
@@ -40,7 +38,7 @@ class InlineMedium:
         return len(self.head) + 4 * ((self.size + 2) // 3)
 
     def pieces(self) -> Iterator[bytes]:
-        """The data URL, piece by piece."""
+        """The data URL in pieces."""
         yield self.head
         for offset in range(0, self.size, WINDOW):
             yield base64.b64encode(self.read_at(offset, min(WINDOW, self.size - offset)))
@@ -48,22 +46,24 @@ class InlineMedium:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamedBody:
-    """A body that is written while it is sent."""
+    """A body that is produced while it is sent."""
 
     length: int
-    """Bytes in all."""
+    """Bytes."""
     pieces: Callable[[], Iterator[bytes]]
     """The body from its beginning; called once for each attempt."""
 
 
 def spliced(body: bytes, inlined: Mapping[str, InlineMedium]) -> bytes | StreamedBody:
-    """A JSON body with each placeholder's medium in its place; the body as it is where there is none."""
+    """A JSON body with each medium in place of its placeholder; ``inlined`` is in the order of the body."""
     if not inlined:
         return body
-    parts: list[bytes | InlineMedium] = [body]
+    parts: list[bytes | InlineMedium] = []
     for medium in inlined.values():
-        before, _, after = _as_bytes(parts.pop()).partition(medium.placeholder.encode())
-        parts += [before, medium, after]
+        before, found, body = body.partition(medium.placeholder.encode())
+        assert found, "media are in the body in the order in which they are given"
+        parts += [before, medium]
+    parts.append(body)
     length = sum(part.length if isinstance(part, InlineMedium) else len(part) for part in parts)
 
     def pieces() -> Iterator[bytes]:
@@ -74,8 +74,3 @@ def spliced(body: bytes, inlined: Mapping[str, InlineMedium]) -> bytes | Streame
                 yield part
 
     return StreamedBody(length=length, pieces=pieces)
-
-
-def _as_bytes(part: bytes | InlineMedium) -> bytes:
-    assert isinstance(part, bytes), "media stand in the body in the order in which they are given"
-    return part

@@ -1,9 +1,8 @@
-"""``AccountLimits``: how many requests and tokens one account may send a minute, over all calls and swarms.
+"""``AccountLimits``: how many requests and tokens one account may send a minute, over all calls and swarms. Pure.
 
-Pure, no I/O: time comes in as a clock. Moonshot counts requests and tokens a minute per account, over all models and
-keys, and counts the tokens that are asked for (``max_completion_tokens``), not those that come (MoonshotAI/
-kimi-help-center, rate limits). Nobody tells a limit beforehand; a refusal names it: ``max RPM: 3``, ``max TPM: 64000``,
-``max concurrency: 1`` (the same, error codes).
+Moonshot counts requests and tokens a minute per account, over all models and keys, and counts the tokens requested
+(``max_completion_tokens``), not those received (MoonshotAI/kimi-help-center, rate limits). A limit is known only from
+the error that names it: ``max RPM: 3``, ``max TPM: 64000``, ``max concurrency: 1`` (the same, error codes).
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from kimi_mcp.provider.failures import NamedLimit
 from kimi_mcp.provider.retry import LONGEST_WAIT_S
 
 WINDOW_S = 60.0
-"""Seconds of the minute that limits are counted over."""
+"""Seconds that limits are counted over."""
 
-FORGETS_S = 600.0
-"""Seconds without a refusal after which a limit is forgotten: an account may have been raised meanwhile."""
+FORGET_AFTER_S = 600.0
+"""Seconds without a refusal after which a limit is forgotten: the account may have been upgraded."""
 
 _NAMED = re.compile(r"\bmax(?:imum)?(?: organization)? (RPM|TPM|concurrency):?\s{0,3}(\d{1,12})", re.IGNORECASE)
 _OTHERWISE = re.compile(r"\b(RPM|TPM|concurrency) rate limit\b.{0,80}?\blimit:?\s{0,3}(\d{1,12})", re.IGNORECASE)
 
 
 def limit_in(message: str) -> NamedLimit | None:
-    """The limit that a provider's refusal names; None where it names none."""
+    """The limit that a provider's error names, if any."""
     found = _NAMED.search(message) or _OTHERWISE.search(message)
     if found is None or not (most := int(found[2])):
         return None
@@ -46,7 +45,7 @@ class AccountLimits:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.places = ResizableLimiter(inf)
-        """Where requests that yield wait for one another, once it is known how many may be under way at once."""
+        """Where requests that yield wait for one another, once a limit of concurrency is known."""
         self._clock = clock
         self._sent: deque[tuple[float, int]] = deque()
         self._tokens = 0
@@ -60,8 +59,8 @@ class AccountLimits:
         return len(self._sent), self._tokens
 
     def sent(self, tokens: int) -> None:
-        """A request goes out that sends and asks for so many tokens."""
-        self._forget()  # nobody else may ever ask: only requests that yield do
+        """Count a request that sends and asks for so many tokens."""
+        self._forget()
         self._sent.append((self._clock(), tokens))
         self._tokens += tokens
 
@@ -72,30 +71,30 @@ class AccountLimits:
             self._tokens -= self._sent.popleft()[1]
 
     def refused(self, limit: NamedLimit | None, wait_s: float | None) -> None:
-        """A request was refused for its rate: ``limit`` is what the refusal named, ``wait_s`` what it asked to wait."""
+        """Record a refusal for the rate: the limit it named, and the seconds it asked to wait."""
         self._refused_at = self._clock()
-        if wait_s and wait_s <= LONGEST_WAIT_S:  # longer ones are not sat out
+        if wait_s and wait_s <= LONGEST_WAIT_S:  # longer waits are errors
             self._opens_at = max(self._opens_at, self._refused_at + wait_s)
         if limit is not None:
-            counts, most = limit
-            self._most[counts] = most
-            if counts == "at-once":
-                self.places.most = max(1, most - 1)  # one is left for those that don't yield
+            counted, most = limit
+            self._most[counted] = most
+            if counted == "at-once":
+                self.places.most = max(1, most - 1)  # one for those that don't yield
 
     def wait_for(self, tokens: int) -> float:
-        """Seconds until a request of so many tokens fits into what the account may be asked; 0: it does now."""
+        """Seconds until a request of so many tokens fits the limits; 0: it does now."""
         now = self._clock()
         if now < self._opens_at:
             return self._opens_at - now
-        if now - self._refused_at > FORGETS_S:
+        if now - self._refused_at > FORGET_AFTER_S:
             self._most.clear()
             self.places.most = inf
         most_requests = self._most.get("requests", inf)
         most_tokens = max(self._most.get("tokens", inf), tokens)
-        requests, in_all = self.last_minute
+        requests, total = self.last_minute
         wait = 0.0
         for at, each in self._sent:
-            if requests + 1 <= most_requests and in_all + tokens <= most_tokens:
+            if requests + 1 <= most_requests and total + tokens <= most_tokens:
                 break
-            requests, in_all, wait = requests - 1, in_all - each, at + WINDOW_S - now
+            requests, total, wait = requests - 1, total - each, at + WINDOW_S - now
         return wait

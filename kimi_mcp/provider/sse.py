@@ -1,7 +1,7 @@
-"""Server-sent events from bytes: which payloads a piece of a body completes. Pure, no I/O.
+"""Parses server-sent events from bytes. Pure, no I/O.
 
-Works on bytes throughout, so a character that is split between two reads needs no care. A body that is one JSON object
-instead of a stream (a provider that ignored ``stream: true``, or reports an error with 200) counts as one payload.
+A body that is one JSON object instead of a stream (a provider that ignored ``stream: true``, or reports an error with
+200) counts as one payload.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import Literal
 from kimi_mcp.core import bounds
 
 Form = Literal["unknown", "events", "json", "markup"]
-"""What a body turned out to be, by its first byte that is not blank."""
+"""What a body is, by its first byte that is not blank."""
 
 _BOM = b"\xef\xbb\xbf"
-_LINE_COSTS = 40  # bytes that a line of an event takes in memory beside its own
+_LINE_OVERHEAD = 40
+"""Bytes of memory that a line costs beside its own."""
 
 
 class Payloads:
-    """Takes a body piece by piece and hands out the payloads of its events.
+    """Takes a body in pieces and returns the payloads of its events.
 
-    Lines end in LF, CR or CRLF, whichever way they are cut; several ``data`` lines of one event are joined by LF;
-    comments and the fields ``event``, ``id`` and ``retry`` are skipped. Each byte is looked at a bounded number of
-    times, however the pieces are cut. Raises ``bounds.OutOfBounds``.
+    Lines end in LF, CR or CRLF, however the pieces are cut; several ``data`` lines of one event are joined by LF;
+    comments and the fields ``event``, ``id`` and ``retry`` are skipped. Raises ``bounds.OutOfBounds``.
     """
 
     __slots__ = ("_after_cr", "_data", "_data_size", "_tail", "_taken", "form")
 
     def __init__(self) -> None:
         self.form: Form = "unknown"
-        """What the body is; ``unknown`` until its first byte has come."""
-        self._tail = bytearray()  # a line that is not whole yet, or a JSON body
+        """What the body is; ``unknown`` until its first byte has arrived."""
+        self._tail = bytearray()  # an unfinished line, or a JSON body
         self._data: list[bytes] = []
         self._data_size = 0
         self._taken = 0
@@ -50,7 +50,7 @@ class Payloads:
             and b"\r" not in piece
             and piece.find(b"\n") == len(piece) - 2
         ):
-            return [piece[6:-2]]  # what nearly every piece is: one whole event
+            return [piece[6:-2]]  # one whole event, as nearly every piece is
         if self.form == "unknown":
             piece = self._look(piece)
         if self.form == "events":
@@ -59,11 +59,11 @@ class Payloads:
         return []
 
     def rest(self) -> bytes | None:
-        """After the end of the body: the whole of a JSON body; None for anything else (an unfinished event is void)."""
+        """At the end: the whole of a JSON body, else None (an unfinished event is void)."""
         return bytes(self._tail) if self.form == "json" else None
 
     def _look(self, piece: bytes) -> bytes:
-        """Find out what the body is; until that is known, only what may matter of it is kept back."""
+        """Detect the form; until it is known, keep only what may matter."""
         seen = bytes(self._tail) + piece
         if seen != _BOM and _BOM.startswith(seen):
             self._tail[:] = seen
@@ -95,13 +95,18 @@ class Payloads:
             return []
         self._after_cr = piece.endswith(b"\r")
         whole = bytes(self._tail) + piece
-        lines = whole.split(b"\n") if b"\r" not in piece else self._mixed(whole)
+        if b"\r" in piece:
+            lines = whole.splitlines()  # of bytes: LF, CR and CRLF, nothing else
+            if whole.endswith((b"\n", b"\r")):
+                lines.append(b"")
+        else:
+            lines = whole.split(b"\n")
         self._tail.clear()
         found: list[bytes] = []
         for line in lines[:-1]:
             if not line:
                 if self._data:
-                    found.append(b"\n".join(self._data) if len(self._data) > 1 else self._data[0])
+                    found.append(b"\n".join(self._data))
                     self._data.clear()
                     self._data_size = 0
             elif line.startswith(b"data"):
@@ -109,21 +114,11 @@ class Payloads:
         self._keep(lines[-1])
         return found
 
-    def _mixed(self, whole: bytes) -> list[bytes]:
-        lines = whole.splitlines()  # of bytes: LF, CR and CRLF, nothing else
-        if whole.endswith((b"\n", b"\r")):
-            lines.append(b"")
-        return lines
-
     def _field(self, line: bytes) -> None:
-        if line.startswith(b"data: "):
-            value = line[6:]
-        elif line.startswith(b"data:"):
-            value = line[5:]
-        elif line == b"data":
-            value = b""
-        else:
+        name, _, value = line.partition(b":")
+        if name != b"data":
             return
+        value = value.removeprefix(b" ")
         self._check(len(value))
-        self._data_size += len(value) + _LINE_COSTS
+        self._data_size += len(value) + _LINE_OVERHEAD
         self._data.append(value)

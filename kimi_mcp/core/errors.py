@@ -265,3 +265,9 @@ def remembered(code: str, message: str, *, fix: str, rule: str | None = None) ->
     leaves = (leaf for branch in KimiError.__subclasses__() for leaf in (*branch.__subclasses__(), branch))
     kind = next((leaf for leaf in leaves if leaf.code == code), Internal)
     return kind(message, fix=fix, rule=rule)
+
+
+def caused_by(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an exception was raised from, or while handling, one of that kind."""
+    cause = error.__cause__ or error.__context__
+    return cause is not None and (isinstance(cause, kind) or caused_by(cause, kind))

@@ -1,15 +1,13 @@
-"""Fetching a picture or a clip from an https URL. Does I/O: resolves names, opens sockets; a large body goes to disk.
+"""Fetches a picture or a clip from an https URL. Does I/O: resolves names, opens sockets; a large body goes to disk.
 
-The rules of a fetch:
-
-- A hop is judged before anything is sent (``addresses``): its name is resolved once, every address must be public, and
-  the connection goes to one of these very addresses, while TLS and the Host header keep the name. So a name that
-  changes its mind between the check and the connection changes nothing.
-- Redirects are followed by hand, at most ``HOPS_MAX``, and each is a hop of its own with all of it once more.
-- Nothing of ours goes along: no cookies, no login, no referrer. No proxy of the environment is used: it would resolve
-  the name a second time, out of our sight. Whoever may only go out by a proxy gives a path instead.
-- Any port is reached: what is spoken there is TLS with a certificate for the name, or nothing.
-- The body comes uncompressed, up to a cap and a deadline that covers everything; ``formats`` judges it by content.
+- Each hop is checked before anything is sent (``addresses``): its name is resolved once, every address must be public,
+  and the connection goes to one of these very addresses, while TLS and the Host header keep the name. So a name that
+  resolves differently later changes nothing.
+- At most ``HOPS_MAX`` redirects are followed, each checked like the first URL.
+- No cookies, login or referrer are sent. No proxy is used: it would resolve the name itself, unchecked. Who can only
+  reach the network by a proxy passes a path instead.
+- Any port is allowed: it must speak TLS with a certificate for the name.
+- The body is uncompressed, up to a cap and a deadline for everything; ``formats`` judges it by content.
 
 Foreign exceptions end here. No message shows more of a URL than its host: path and query may hold a token.
 """
@@ -17,17 +15,18 @@ Foreign exceptions end here. No message shows more of a URL than its host: path 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, cast
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, Self, cast
 
 import anyio
+import anyio.to_thread
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused
 from kimi_mcp.core.version import __version__
 from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
-from kimi_mcp.media.fetched_body import FetchedBody, IncomingBody
 
 if TYPE_CHECKING:
     import httpcore2
@@ -39,7 +38,10 @@ CONNECT_S = 5.0
 """Seconds for a connection to one address; then the next one is tried."""
 
 ADDRESSES_MAX = 4
-"""Addresses of one host that are tried, in the order in which the system names them."""
+"""Addresses of one host that are tried, in the order of the resolver."""
+
+IN_MEMORY = 4 << 20
+"""Bytes that are kept in memory; a larger body goes to a temporary file."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -48,6 +50,84 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 Connect = Callable[[str, int], Awaitable["httpcore2.AsyncNetworkStream"]]
 """(address, port) → a TCP connection; raises httpcore2's ``ConnectError`` or ``ConnectTimeout``."""
+
+
+class FetchedBody:
+    """A body, and where it came from. A context manager: closing it removes it."""
+
+    def __init__(self, cap_bytes: int) -> None:
+        self._cap = cap_bytes
+        self.file = SpooledTemporaryFile[bytes](max_size=IN_MEMORY, prefix="kimi-mcp-")
+        """All of it; on disk it has no name, and is gone with the process at the latest."""
+        self.size = 0
+        """Bytes that have arrived."""
+        self.announced: int | None = None
+        """Bytes that the server announced."""
+        self.content_type = ""
+        """The server's label, without parameters, in lower case; only a claim."""
+        self.host = ""
+        """The host that sent it, after all redirects."""
+        self.redirects = 0
+        """Redirects that were followed."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is in a temporary file."""
+        return self.size > IN_MEMORY
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at an offset, fewer at the end. For one thread at a time."""
+        self.file.seek(offset)
+        return self.file.read(length)
+
+    async def receive(self, host: str, headers: Mapping[bytes, bytes], response: httpcore2.Response) -> None:
+        """Read it to its end; raises ``MediaRejected`` beyond the cap and for an empty one."""
+        self.host = host
+        label = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        self.content_type = label if label.isascii() and label.isprintable() else ""
+        length = headers.get(b"content-length", b"")
+        self.announced = int(length) if length.isdigit() and len(length) < 20 else None
+        if self.announced is not None and self.announced > self._cap:
+            raise self._too_large(f"{self.announced:,} bytes")
+        async with aclosing(response.aiter_stream()) as pieces:
+            async for piece in pieces:
+                self.size += len(piece)
+                if self.size > self._cap:
+                    raise self._too_large(f"more than {self._cap:,} bytes")
+                await self._write(piece)
+        if not self.size:
+            raise MediaRejected(
+                f"{host} sent nothing: found 0 bytes, expected a picture or a clip.", fix="Check the URL."
+            )
+        self.file.seek(0)
+
+    async def _write(self, piece: bytes) -> None:
+        try:
+            if self.on_disk:
+                await anyio.to_thread.run_sync(self.file.write, piece)
+            else:
+                self.file.write(piece)
+        except OSError:
+            raise MediaRejected(
+                f"What {self.host} sent finds no room on disk: found {self.size:,} bytes so far.",
+                fix="Make room in the folder for temporary files (TMPDIR), or give a smaller file.",
+            ) from None
+
+    def _too_large(self, found: str) -> MediaRejected:
+        return MediaRejected(
+            f"What {self.host} sends is too large: found {found}, {self._cap:,} are allowed.",
+            fix="Give a smaller file, or download it and cut out the part that matters.",
+        )
+
+    def close(self) -> None:
+        """Remove it."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 async def fetch(
@@ -59,75 +139,63 @@ async def fetch(
     connect: Connect | None = None,
     trust: ssl.SSLContext | None = None,
 ) -> FetchedBody:
-    """Get what a URL leads to; the caller closes it, best by ``with``.
+    """Fetch a URL; the caller closes the body, best by ``with``.
 
-    ``cap_bytes``: bytes of the body that are taken; ``deadline_s``: seconds for all of it, redirects included. The
-    others stand in for the system's resolver, sockets and certificates; only tests give them. Raises ``UrlRefused``
-    where the URL may not be fetched or nothing comes from it, ``MediaRejected`` where what comes is too large, cut off
-    or compressed.
+    ``cap_bytes``: the largest body; ``deadline_s``: seconds for all of it, redirects included. The others replace the
+    system's resolver, sockets and certificates (those of SSL_CERT_FILE, where it is set) in tests. Raises
+    ``UrlRefused`` where the URL may not be fetched or nothing comes from it, ``MediaRejected`` where the body is too
+    large, cut off or compressed.
     """
-    way = _Way(resolve or _resolve, connect or _connect, trust)
-    arriving = IncomingBody(cap_bytes)
-    at = read_url(url)
+    target, body = read_url(url), FetchedBody(cap_bytes)
     try:
-        with anyio.move_on_after(deadline_s) as limit:
-            for hop in range(HOPS_MAX + 1):
-                there = await _hop(way, at, arriving)
-                if there is None:
-                    return arriving.done(host=at.host, redirects=hop)
-                at = there
+        with anyio.move_on_after(deadline_s):
+            if trust is None:
+                import httpx2
+
+                trust = httpx2.create_ssl_context()
+            for _ in range(HOPS_MAX + 1):
+                addresses = await _addresses(target, resolve or _resolve)
+                redirect = await _request(target, addresses, body, connect or _connect, trust)
+                if redirect is None:
+                    return body
+                target = redirect
+                body.redirects += 1
             raise UrlRefused(
-                f"{at.host} redirects once more, after {HOPS_MAX} redirects.", fix="Give the URL where they end."
+                f"{target.host} redirects once more, after {HOPS_MAX} redirects.", fix="Give the URL where they end."
             )
+        raise UrlRefused(
+            f"{target.host} took too long: found {body.size:,} bytes after {deadline_s:g} s, expected all of it.",
+            fix="Try again, give a smaller file, or download it and give its path.",
+        )
     except BaseException:
-        arriving.close()
+        body.close()
         raise
-    arriving.close()
-    assert limit.cancelled_caught
-    raise UrlRefused(
-        f"{at.host} took too long: found {arriving.size:,} bytes after {deadline_s:g} s, expected all of it.",
-        fix="Try again, give a smaller file, or download it and give its path.",
-    )
 
 
-class _Way:
-    """How names are resolved, sockets opened and certificates checked."""
-
-    def __init__(self, resolve: Resolve, connect: Connect, trust: ssl.SSLContext | None) -> None:
-        self._resolve = resolve
-        self.connect = connect
-        self._trust = trust
-
-    def trust(self) -> ssl.SSLContext:
-        """The certificates that are trusted: the system's, or those that SSL_CERT_FILE names."""
-        if self._trust is None:
-            import httpx2
-
-            self._trust = httpx2.create_ssl_context()
-        return self._trust
-
-    async def addresses(self, target: Target) -> tuple[Address, ...]:
-        """Where a hop leads, all of it public; raises ``UrlRefused``."""
-        if target.address is not None:
-            found: tuple[Address, ...] = (target.address,)
-        else:
-            try:
-                resolved = await self._resolve(target.host, target.port)
-                found = tuple(dict.fromkeys(ip_address(one) for one in resolved))
-            except (OSError, ValueError):
-                raise unresolved(target.host) from None
-        require_public(target.host, found)
-        return found
+async def _addresses(target: Target, resolve: Resolve) -> tuple[Address, ...]:
+    """The addresses of a hop, all of them public; raises ``UrlRefused``."""
+    if target.address is not None:
+        found: tuple[Address, ...] = (target.address,)
+    else:
+        try:
+            resolved = await resolve(target.host, target.port)
+            found = tuple(dict.fromkeys(ip_address(one) for one in resolved))
+        except (OSError, ValueError):
+            raise unresolved(target.host) from None
+    require_public(target.host, found)
+    return found[:ADDRESSES_MAX]
 
 
-async def _hop(way: _Way, target: Target, arriving: IncomingBody) -> Target | None:
-    """Ask one URL: its body arrives (None), or it names the next one."""
+async def _request(
+    target: Target, addresses: tuple[Address, ...], body: FetchedBody, connect: Connect, trust: ssl.SSLContext
+) -> Target | None:
+    """Request one URL: its body is received (None), or it redirects to the next one."""
     import httpcore2
 
-    from kimi_mcp.media.pinned_connections import PinnedBackend, lost, unreached
+    from kimi_mcp.media.pinned_connections import PinnedBackend, unreached
 
-    backend = PinnedBackend(target.host, (await way.addresses(target))[:ADDRESSES_MAX], way.connect)
-    pool = httpcore2.AsyncConnectionPool(ssl_context=way.trust(), network_backend=backend)
+    backend = PinnedBackend(target.host, addresses, connect)
+    pool = httpcore2.AsyncConnectionPool(ssl_context=trust, network_backend=backend)
     request = httpcore2.Request(
         method="GET",
         url=httpcore2.URL(
@@ -148,18 +216,18 @@ async def _hop(way: _Way, target: Target, arriving: IncomingBody) -> Target | No
         if response.status in _REDIRECTS and b"location" in headers:
             return read_redirect(target, headers[b"location"])
         _require_body(target.host, response.status, headers)
-        arriving.begin(target.host, headers)
-        async with aclosing(response.aiter_stream()) as pieces:
-            async for piece in pieces:
-                await arriving.take(piece)
-        await arriving.end()
+        await body.receive(target.host, headers, response)
         return None
     except KimiError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the libraries below raise: their words stay here
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
         if response is None:
             raise unreached(target.host, error) from None
-        raise lost(target.host, arriving) from None
+        expected = "all of it" if body.announced is None else f"{body.announced:,}"
+        raise MediaRejected(
+            f"What {target.host} sent is truncated: found {body.size:,} bytes, expected {expected}.",
+            fix="Try again, or download the file and give its path.",
+        ) from None
     finally:
         with anyio.CancelScope(shield=True):
             if response is not None:

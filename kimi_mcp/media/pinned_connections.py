@@ -1,7 +1,4 @@
-"""Connections that go only to addresses that were checked, and what their faults mean. Does I/O.
-
-Imported on first use: it brings httpcore2 along.
-"""
+"""Connections that go only to addresses that were checked. Does I/O; imported on first use, as it imports httpcore2."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 import anyio
 import httpcore2
 
-from kimi_mcp.core.errors import MediaRejected, UrlRefused
+from kimi_mcp.core.errors import UrlRefused, caused_by
 from kimi_mcp.media.addresses import Address
-from kimi_mcp.media.fetched_body import IncomingBody
 
 
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens sockets for one host, to its checked addresses in turn. It never resolves a name."""
+    """Opens sockets for one host, to its checked addresses in turn. Resolves no name."""
 
     def __init__(
         self,
@@ -38,7 +34,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """A connection to the first checked address that answers. TLS is laid over it by httpcore2, for the name."""
+        """A connection to the first checked address that answers; httpcore2 adds TLS, for the name."""
         if host != self._host:
             raise httpcore2.ConnectError
         last: Exception = httpcore2.ConnectError()
@@ -63,8 +59,8 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
 
 
 def unreached(host: str, error: Exception) -> UrlRefused:
-    """No answer came at all."""
-    if any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error)):
+    """The error where no response came."""
+    if caused_by(error, ssl.SSLCertVerificationError):
         return UrlRefused(
             f"The certificate of {host} is not trusted, or is another's.",
             fix="Check the URL; where this network has certificates of its own, set SSL_CERT_FILE to their file.",
@@ -74,21 +70,3 @@ def unreached(host: str, error: Exception) -> UrlRefused:
     return UrlRefused(
         f"{host} broke the connection off before it answered.", fix="Try again, or give a path to the file."
     )
-
-
-def lost(host: str, arriving: IncomingBody) -> MediaRejected:
-    """The answer began, and broke off."""
-    expected = "all of it" if arriving.announced is None else f"{arriving.announced:,}"
-    return MediaRejected(
-        f"What {host} sent is truncated: found {arriving.size:,} bytes, expected {expected}.",
-        fix="Try again, or download the file and give its path.",
-    )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    at: BaseException | None = error
-    while at is not None and at not in found:
-        found.append(at)
-        at = at.__cause__ or at.__context__
-    return found

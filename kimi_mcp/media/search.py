@@ -201,7 +201,7 @@ class RootSearch:
     def _read_rules(self, root: Root, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
         try:
             with open_place(ResolvedPath(root=root, parts=parts)) as file:
-                text = next(file.chunks(file.size, size=MOST_IGNORE_BYTES), b"").decode("utf-8-sig", "surrogateescape")
+                text = file.read_at(0, MOST_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
         except KimiError:
             return ()  # there is none, or it is a link: git reads none of those either
         return ignore_rules(text, between=self.bounds.in_time)

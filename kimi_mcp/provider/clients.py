@@ -24,6 +24,7 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, Omit
 from openai._models import FinalRequestOptions
 
+from kimi_mcp.core.errors import caused_by
 from kimi_mcp.core.version import __version__
 from kimi_mcp.provider.connections import Connection, PacedStream, StaleConnection
 from kimi_mcp.provider.failures import FailureKind
@@ -106,7 +107,7 @@ class Client:
         try:
             return await self._send(method, path, content, content_type, on_sent)
         except APIConnectionError as error:
-            if not _caused_by(error, StaleConnection):
+            if not caused_by(error, StaleConnection):
                 raise
         await self._transport.close_idle()
         return await self._send(method, path, content, content_type, on_sent)
@@ -224,18 +225,13 @@ def connection_failure(error: Exception) -> FailureKind:
         case httpx2.ProxyError():
             return "proxy"
         case httpx2.ConnectError():
-            if _caused_by(error, ssl.SSLCertVerificationError):
+            if caused_by(error, ssl.SSLCertVerificationError):
                 return "certificate"
-            return "name" if _caused_by(error, socket.gaierror) else "connect"
+            return "name" if caused_by(error, socket.gaierror) else "connect"
         case httpx2.NetworkError() | httpx2.ProtocolError() | httpx2.TimeoutException():
             return "broken"
         case _:
             return "ours"
-
-
-def _caused_by(error: BaseException, kind: type[BaseException]) -> bool:
-    cause = error.__cause__ or error.__context__
-    return cause is not None and (isinstance(cause, kind) or _caused_by(cause, kind))
 
 
 _CONTENT_TYPE = "X-Content-Type"

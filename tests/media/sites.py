@@ -20,8 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused
-from kimi_mcp.media.fetch import fetch
-from kimi_mcp.media.fetched_body import FetchedBody
+from kimi_mcp.media.fetch import FetchedBody, fetch
 
 PUBLIC = "93.184.216.34"
 """An address that is public; nothing is ever sent there: `Site.connect` goes to loopback instead."""

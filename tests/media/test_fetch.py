@@ -12,8 +12,7 @@ import httpcore2
 import pytest
 
 from kimi_mcp.core.errors import MediaRejected, UrlRefused
-from kimi_mcp.media.fetch import HOPS_MAX
-from kimi_mcp.media.fetched_body import IN_MEMORY
+from kimi_mcp.media.fetch import HOPS_MAX, IN_MEMORY
 from tests.media.sites import PUBLIC, Authority, Handler, get, redirects, refused, says, site
 
 CHUNKED = "transfer-encoding: chunked"
@@ -83,7 +82,7 @@ async def test_a_large_body_goes_to_disk_while_memory_stays_flat(authority: Auth
             wanted = hashlib.sha256()
             for _ in range(times):
                 wanted.update(piece)
-            assert hashlib.file_digest(fetched.file, "sha256").digest() == wanted.digest()  # type: ignore[arg-type]
+            assert hashlib.file_digest(fetched.file, "sha256").digest() == wanted.digest()
         assert peak < 3 * IN_MEMORY
 
 

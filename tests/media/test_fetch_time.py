@@ -7,8 +7,7 @@ import anyio
 import pytest
 
 from kimi_mcp.core.errors import UrlRefused
-from kimi_mcp.media.fetch import fetch
-from kimi_mcp.media.fetched_body import IN_MEMORY
+from kimi_mcp.media.fetch import IN_MEMORY, fetch
 from tests.media.sites import PUBLIC, URL, Authority, get, refused, says, site
 
 

@@ -251,17 +251,17 @@ def hosts() -> str:
 
 def weights() -> str:
     """All weights in the engines that run them, and what each needs at least."""
-    named, ways = selfhost.load()
+    named, options = selfhost.load()
     rows = [
         (
             f"{named[id].name}<br>`{named[id].repo}`",
-            way.engine,
+            option.engine,
             f"{named[id].size_gb} GB" + (", in doubt" if named[id].doubt else ""),
-            "<br>or ".join(_needs(each) for each in way.needs if each.weights == id),
-            f"{named[id].source} ({named[id].date}); {way.source} ({way.date})",
+            "<br>or ".join(_needs(each) for each in option.needs if each.weights == id),
+            f"{named[id].source} ({named[id].checked}); {option.source} ({option.checked})",
         )
-        for way in ways
-        for id in way.weights
+        for option in options
+        for id in option.weights
     ]
     return table(("weights", "engine", "size", "needs at least", "sources (date)"), rows)
 

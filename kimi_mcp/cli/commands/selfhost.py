@@ -11,10 +11,12 @@ import typer
 from kimi_mcp.cli.console import Printer, print_json
 
 if TYPE_CHECKING:
-    from kimi_mcp.cli.selfhost import Fit, Machine
+    from kimi_mcp.cli.selfhost import EngineOption, Fit, Machine, Weights
+
+    Miss = tuple[Weights, EngineOption, list[str]]
 
 _LARGE_GPU_GB = 141
-"""Where only the memory of all GPUs is given, as many as have that much each: an H200."""
+"""Memory of an H200; from it the number of GPUs follows where it is not given."""
 
 _MOST = 1_000_000
 """More than any machine has, of GB and of GPUs."""
@@ -38,38 +40,36 @@ def selfhost(
     Reads this machine, or the figures that are given, and prints for each fit the commands to download and to serve,
     and what to set here afterwards. Exit status: 0 when something fits, 1 when nothing does.
     """
-    from kimi_mcp.cli.selfhost import fits
+    from kimi_mcp.cli.selfhost import fits, misses
 
     machine = _machine(ram_gb, vram_gb, gpus)
-    found = fits(machine)
+    found, lacking = fits(machine), [miss for miss in misses(machine) if miss[2]]
     if as_json:
-        print_json(_as_json(machine, found))
+        print_json(_as_json(machine, found, lacking))
     else:
-        _show(machine, found)
+        _show(machine, found, lacking)
     if not found:
         raise typer.Exit(1)
 
 
 def _machine(ram_gb: float | None, gpu_gb: float | None, gpus: int | None) -> Machine:
-    """The machine to look at. Figures of GPUs belong together: one that is given takes the other along."""
+    """This machine, with the given figures in place of its own."""
     from kimi_mcp.cli.selfhost import this_machine
 
     machine = this_machine()
     if ram_gb is not None:
         machine = replace(machine, ram_gb=ram_gb)
     if gpu_gb is None and gpus is None:
-        # Who gives figures means another machine: what it has of GPUs was not said, so it has none.
+        # Given figures describe another machine: if they name no GPUs, it has none.
         return machine if ram_gb is None else replace(machine, gpus=0, gpu_gb=0.0)
     if gpu_gb is None:
-        raise typer.BadParameter("say how much memory they have together, too.", param_hint="--vram-gb")
+        raise typer.BadParameter("give the memory of all of them, too.", param_hint="--vram-gb")
     if gpus == 0 and gpu_gb > 0:
         raise typer.BadParameter("leave it out where there are no GPUs.", param_hint="--vram-gb")
     return replace(machine, gpu_gb=gpu_gb, gpus=gpus if gpus is not None else math.ceil(gpu_gb / _LARGE_GPU_GB))
 
 
-def _as_json(machine: Machine, found: list[Fit]) -> dict[str, Any]:
-    from kimi_mcp.cli.selfhost import misses
-
+def _as_json(machine: Machine, found: list[Fit], lacking: list[Miss]) -> dict[str, Any]:
     return {
         "machine": {
             "ram_gb": machine.ram_gb and round(machine.ram_gb, 1),
@@ -79,32 +79,33 @@ def _as_json(machine: Machine, found: list[Fit]) -> dict[str, Any]:
         },
         "fits": [fit.as_json() for fit in found],
         "lacks": [
-            {"engine": way.engine, "weights": weights.name, "size_gb": weights.size_gb, "lacks": lacks}
-            for weights, way, lacks in misses(machine)
-            if lacks
+            {"engine": option.engine, "weights": weights.name, "size_gb": weights.size_gb, "lacks": lacks}
+            for weights, option, lacks in lacking
         ],
     }
 
 
-def _show(machine: Machine, found: list[Fit]) -> None:
-    from kimi_mcp.cli.selfhost import misses
-
+def _show(machine: Machine, found: list[Fit], lacking: list[Miss]) -> None:
     page = Printer(label=10)
-    page.heading("Machine", _told(machine))
+    ram = "main memory unknown" if machine.ram_gb is None else f"{machine.ram_gb:,.0f} GB of main memory"
+    gpus = "GPUs unknown"
+    if machine.gpus is not None and machine.gpu_gb is not None:
+        memory = f" with {machine.gpu_gb:,.0f} GB" if machine.gpus else ""
+        gpus = f"{machine.gpus} GPU{'s' if machine.gpus != 1 else ''}{memory}"
+    page.heading("Machine", f"{ram}, {gpus}, {machine.cores} cores")
     for what, option, known in (
         ("Its main memory", "--ram-gb", machine.ram_gb is not None),
         ("Its GPUs", "--vram-gb and --gpus", machine.gpu_gb is not None),
     ):
         if not known:
-            page.mark("unknown", f"{what} can't be told from here; they count as none.", fix=f"Give {option}.")
+            page.mark("unknown", f"{what} can't be read from here; they count as none.", fix=f"Give {option}.")
     page.line()
     for fit in found:
         _show_fit(page, fit)
-    lacking = [(weights, way, lacks) for weights, way, lacks in misses(machine) if lacks]
     if lacking:
         page.heading("What does not fit" if found else "Nothing fits")
-        for weights, way, lacks in lacking:
-            page.mark("bad", f"{weights.name} ({weights.size_gb} GB) in {way.engine}: needs {' and '.join(lacks)}")
+    for weights, option, lacks in lacking:
+        page.mark("bad", f"{weights.name} ({weights.size_gb} GB) in {option.engine}: needs {' and '.join(lacks)}")
     if not found:
         page.line()
         page.mark(
@@ -113,22 +114,14 @@ def _show(machine: Machine, found: list[Fit]) -> None:
 
 
 def _show_fit(page: Printer, fit: Fit) -> None:
-    page.heading(f"{fit.weights.name} in {fit.way.engine}", f"{fit.weights.size_gb} GB")
+    page.heading(f"{fit.weights.name} in {fit.option.engine}", f"{fit.weights.size_gb} GB")
     if fit.weights.doubt:
         page.mark("warn", fit.weights.doubt)
-    for step in fit.way.install:
-        page.command("install", step)
+    for command in fit.option.install:
+        page.command("install", command)
     page.command("download", fit.download)
     page.command("serve", fit.launch)
     page.command("then set", " ".join(f"{name}={value}" for name, value in fit.settings.items()))
-    page.row("note", fit.way.note, "quiet")
-    page.row("source", f"{fit.way.source} ({fit.way.date.isoformat()})", "quiet")
+    page.row("note", fit.option.note, "quiet")
+    page.row("source", f"{fit.option.source} ({fit.option.checked.isoformat()})", "quiet")
     page.line()
-
-
-def _told(machine: Machine) -> str:
-    ram = "main memory unknown" if machine.ram_gb is None else f"{machine.ram_gb:,.0f} GB of main memory"
-    if machine.gpus is None or machine.gpu_gb is None:
-        return f"{ram}, GPUs unknown, {machine.cores} cores"
-    cards = f"{machine.gpus} GPU{'s' if machine.gpus != 1 else ''}"
-    return f"{ram}, {cards}{f' with {machine.gpu_gb:,.0f} GB' if machine.gpus else ''}, {machine.cores} cores"

@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from kimi_mcp import catalogue
-from kimi_mcp.cli.selfhost import Fit, Machine, fits, load, misses
-from kimi_mcp.cli.selfhost import machine as machine_module
+from kimi_mcp.cli.selfhost import Fit, Machine, fits, load, misses, this_machine
 
-WEIGHTS, WAYS = load()
+WEIGHTS, ENGINES = load()
 NOTHING = Machine(ram_gb=None, gpus=None, gpu_gb=None, cores=4)
 EVERYTHING = Machine(ram_gb=2000, gpus=8, gpu_gb=1128, cores=96)
 
@@ -24,7 +23,7 @@ def machine(ram: float = 0, gpu: float = 0, gpus: int | None = None) -> Machine:
 
 
 def found(there: Machine) -> list[tuple[str, str]]:
-    return [(fit.way.engine, fit.weights.id) for fit in fits(there)]
+    return [(fit.option.engine, fit.weights.id) for fit in fits(there)]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_what_is_a_little_too_small_does_not_fit(there: Machine) -> None:
 
 
 def test_engines_come_in_the_order_that_they_are_recommended_in() -> None:
-    engines = [fit.way.engine for fit in fits(EVERYTHING)]
+    engines = [fit.option.engine for fit in fits(EVERYTHING)]
     assert list(dict.fromkeys(engines)) == ["vLLM", "SGLang", "KTransformers", "llama.cpp"]
 
 
@@ -81,18 +80,18 @@ def test_four_gpus_are_not_eight_whatever_their_memory() -> None:
 
 
 def test_gguf_files_are_run_by_llama_cpp_alone_and_native_weights_never() -> None:
-    for way in WAYS:
-        gguf = {id for id in way.weights if "GGUF" in WEIGHTS[id].repo}
-        assert gguf == (set(way.weights) if way.launch.startswith("llama-server") else set())
+    for option in ENGINES:
+        gguf = {id for id in option.weights if "GGUF" in WEIGHTS[id].repo}
+        assert gguf == (set(option.weights) if option.launch.startswith("llama-server") else set())
 
 
 def test_every_way_names_weights_and_needs_that_are_there() -> None:
-    for way in WAYS:
-        assert set(way.weights) <= WEIGHTS.keys()
-        assert {needs.weights for needs in way.needs} == set(way.weights)
+    for option in ENGINES:
+        assert set(option.weights) <= WEIGHTS.keys()
+        assert {needs.weights for needs in option.needs} == set(option.weights)
 
 
-@pytest.mark.parametrize("fit", fits(EVERYTHING), ids=lambda fit: f"{fit.way.engine}-{fit.weights.id}")
+@pytest.mark.parametrize("fit", fits(EVERYTHING), ids=lambda fit: f"{fit.option.engine}-{fit.weights.id}")
 def test_what_is_served_is_what_the_catalogue_asks_for_where_it_asks(fit: Fit) -> None:
     profile = catalogue.load().profile(fit.settings["KIMI_PROVIDER"], fit.settings["KIMI_MODEL"])
     assert profile is not None
@@ -106,7 +105,7 @@ def test_what_is_served_is_what_the_catalogue_asks_for_where_it_asks(fit: Fit) -
     assert not re.search(r"\{\w*\}", fit.launch + fit.download)
 
 
-@pytest.mark.parametrize("fit", fits(EVERYTHING), ids=lambda fit: f"{fit.way.engine}-{fit.weights.id}")
+@pytest.mark.parametrize("fit", fits(EVERYTHING), ids=lambda fit: f"{fit.option.engine}-{fit.weights.id}")
 def test_the_download_is_one_command_of_right_python(fit: Fit) -> None:
     python, flag, program = shlex.split(fit.download)
     assert (python, flag) == ("python", "-c")
@@ -134,19 +133,19 @@ def test_llama_cpp_gets_what_is_on_the_gpus(there: Machine, option: str) -> None
     ("gpu", "gpus", "experts", "parallel"), [(48, 2, 0, 2), (96, 4, 30, 4), (144, 6, 60, 4), (4000, 8, 384, 8)]
 )
 def test_ktransformers_gets_how_much_fits_on_the_gpus(gpu: float, gpus: int, experts: int, parallel: int) -> None:
-    (launch,) = (fit.launch for fit in fits(machine(700, gpu, gpus)) if fit.way.engine == "KTransformers")
+    (launch,) = (fit.launch for fit in fits(machine(700, gpu, gpus)) if fit.option.engine == "KTransformers")
     assert f"--kt-num-gpu-experts {experts} --tensor-parallel-size {parallel} " in launch
 
 
 def test_every_row_says_where_it_is_from() -> None:
-    assert all(row.source and row.date for row in (*WEIGHTS.values(), *WAYS))
+    assert all(row.source and row.checked for row in (*WEIGHTS.values(), *ENGINES))
 
 
 # ------------------------------------------------------------------------------------------------- this machine
 
 
 def test_this_machine_has_memory_and_cores() -> None:
-    there = machine_module.this_machine()
+    there = this_machine()
     assert there.cores >= 1
     assert there.ram_gb is None or there.ram_gb > 0.1
 
@@ -156,7 +155,7 @@ def test_gpus_are_read_from_what_the_driver_says(monkeypatch: pytest.MonkeyPatch
     program.write_text("#!/bin/sh\nprintf '24564\\n24564\\n'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    there = machine_module.this_machine()
+    there = this_machine()
     assert there.gpus == 2
     assert there.gpu_gb is not None
     assert 51 < there.gpu_gb < 52
@@ -170,13 +169,12 @@ def test_a_driver_that_does_not_answer_says_nothing(
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert not machine_module.this_machine().gpus
+    assert not this_machine().gpus
 
 
-def test_a_container_has_what_it_may_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_container_has_what_it_may_have(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1000000000\n")
-    monkeypatch.setattr(machine_module, "_CGROUP", limit)
-    assert machine_module.this_machine().ram_gb == 1.0
+    assert this_machine(limit).ram_gb == 1.0
     limit.write_text("max\n")
-    assert (machine_module.this_machine().ram_gb or 0) > 1.0
+    assert (this_machine(limit).ram_gb or 0) > 1.0

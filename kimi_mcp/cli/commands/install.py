@@ -182,13 +182,13 @@ def _as_json(host: HostRow, name: str, done: InstallResult, given: Mapping[str, 
 
 def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
     """Where what was printed belongs, and what is no part of it: on stderr, as this is none either."""
-    from kimi_mcp.cli.install import kept_out
+    from kimi_mcp.cli.install import withheld
     from kimi_mcp.cli.install.files import shown
 
     page = Printer(sys.stderr, indent=0)
     if taken:
         page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE says otherwise.", "quiet")
-    for variable in kept_out(host, given):
+    for variable in withheld(host, given):
         page.line(_key_hint(host, variable, given), "quiet")
     page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
 
@@ -224,9 +224,9 @@ def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[
 
 def _key_hint(host: HostRow, variable: str, given: Mapping[str, str]) -> str:
     """What a person does for a key; who gave its value is told that it was not taken."""
-    from kimi_mcp.cli.install import kept_out
+    from kimi_mcp.cli.install import withheld
 
     hint = host.keys.hint.replace("NAME", variable)
-    if variable not in kept_out(host, given):
+    if variable not in withheld(host, given):
         return hint
     return f"The value of {variable} was not written: {host.name}'s file is no place for it. {hint}"

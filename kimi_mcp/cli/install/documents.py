@@ -1,108 +1,114 @@
-"""The kinds of files in which hosts keep their servers, one face for all. Pure, no I/O.
+"""The formats of hosts' files behind one interface: JSON, JSON with comments, TOML, YAML. Pure, no I/O.
 
-Whatever the kind: only what is meant to change changes, and what comes out is read again and held against what was
-wanted before anybody writes it. tomlkit and yaml are imported by the first host that needs them.
+Only what is meant to change changes, and every changed text is read again and compared with what was wanted. tomlkit
+and yaml are imported by the first host that needs them.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 from kimi_mcp.cli.install import jsonc
-from kimi_mcp.cli.install.jsonc import InvalidJson
-
-KeyPath = Sequence[str | int]
-"""The way to a value: names, and places in lists; a place beyond the end of a list appends."""
+from kimi_mcp.cli.install.jsonc import InvalidJson, KeyPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentFormat:
-    """One kind of file."""
+    """One format. Changed texts come as candidates, the best first; the first that says what is wanted is taken."""
 
     name: str
-    """What people call it."""
+    """For people."""
     read: Callable[[str], Any]
-    """The text's value; an empty mapping where it says nothing. Raises ``InvalidJson``."""
-    put: Callable[[str, KeyPath, Any], str]
-    """The text with a value at the end of a path."""
-    cut: Callable[[str, KeyPath], str]
-    """The text without what stands at the end of a path."""
+    """The text's value; an empty mapping where it is empty. Raises ``InvalidJson``."""
+    put: Callable[[str, KeyPath, Any], Iterator[str]]
+    """The text with a value at a path."""
+    cut: Callable[[str, KeyPath], Iterator[str]]
+    """The text without the value at a path."""
     is_bare: Callable[[str, KeyPath], bool]
-    """Whether an empty mapping stands at the end of a path, with no comment in it or beside it."""
+    """Whether there is an empty mapping at a path, with no comment in it or beside it."""
 
 
 def changed(
-    kind: DocumentFormat, text: str, *, put: Sequence[tuple[KeyPath, Any]] = (), cut: Sequence[KeyPath] = ()
+    document: DocumentFormat, text: str, *, put: Sequence[tuple[KeyPath, Any]] = (), cut: Sequence[KeyPath] = ()
 ) -> str:
-    """The text after all changes. Raises ``InvalidJson`` where it can't be read, or not changed without harm."""
-    wanted = copy.deepcopy(kind.read(text))
-    new = text
+    """The text after all changes. Raises ``InvalidJson`` where it can't be read, or not changed safely."""
+    wanted = document.read(text)
     for path, value in put:
-        if _at(kind.read(new), path) != value:
-            new = kind.put(new, path, value)
+        if value_at(wanted, path) != value:
             _set(wanted, path, value)
+            text = _first_reading(document, document.put(text, path, value), [wanted])
     for path in cut:
-        new = kind.cut(new, path)
-        _drop(wanted, path)
-    if kind.read(new) not in (wanted, *_without_empty(wanted, cut)):
-        raise InvalidJson("it is written in a way that can't be changed without harm")
-    return new
+        if value_at(wanted, path) is not MISSING:
+            del value_at(wanted, path[:-1])[path[-1]]
+            text = _first_reading(document, document.cut(text, path), [wanted, _without_empty(wanted, path)])
+            wanted = document.read(text)
+    return text
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """A value that is a mapping; an empty one in the place of anything else."""
+    """A value that is a mapping; an empty one in place of anything else."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def listed(value: object) -> list[Any]:
-    """A value that is a list; an empty one in the place of anything else."""
+    """A value that is a list; an empty one in place of anything else."""
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-_MISSING = object()
+MISSING = object()
+"""What ``value_at`` returns where there is nothing."""
 
 
-def _at(value: Any, path: KeyPath) -> Any:
+def value_at(value: Any, path: KeyPath) -> Any:
+    """The value at a path, or ``MISSING``."""
     for step in path:
         try:
             value = value[step]
         except (KeyError, IndexError, TypeError):
-            return _MISSING
+            return MISSING
     return value
 
 
+def _first_reading(document: DocumentFormat, texts: Iterator[str], wanted: Sequence[Any]) -> str:
+    for text in texts:
+        with suppress(InvalidJson):
+            if document.read(text) in wanted:
+                return text
+    raise InvalidJson("it is written in a way that can't be changed safely")
+
+
 def _set(value: Any, path: KeyPath, new: Any) -> None:
-    for step, following in itertools.pairwise(path):
-        if _at(value, [step]) in (_MISSING, None):
-            value[step] = [] if isinstance(following, int) else {}
-        value = value[step]
-    if isinstance(path[-1], int) and path[-1] >= len(value):
-        value.append(new)
-    else:
-        value[path[-1]] = new
+    """Set a value; mappings and lists that are missing on the way, or null, are made."""
+    for done, (step, following) in enumerate(zip(path, (*path[1:], None), strict=True)):
+        if not isinstance(value, list if isinstance(step, int) else dict):
+            what = ".".join(map(str, path[:done])) or "the whole"
+            raise InvalidJson(f"{what} is not of the kind that holds servers")
+        if following is None:
+            made = new
+        elif (made := value_at(value, [step])) in (MISSING, None):
+            made = [] if isinstance(following, int) else {}
+        if isinstance(step, int) and step >= len(value):
+            value.append(made)
+        else:
+            value[step] = made
+        value = made
 
 
-def _without_empty(value: Any, paths: Sequence[KeyPath]) -> list[Any]:
-    """What is as good as ``value`` after a cut: without the holders that were left empty, for TOML has no such."""
+def _without_empty(value: Any, path: KeyPath) -> Any:
+    """Without the mappings that a cut left empty: TOML has no empty table without a header of its own."""
     value = copy.deepcopy(value)
-    for path in paths:
-        for length in range(len(path) - 1, 0, -1):
-            if _at(value, path[:length]) in ({}, []):
-                _drop(value, path[:length])
-    return [value] if paths else []
+    for length in range(len(path) - 1, 0, -1):
+        if value_at(value, path[:length]) in ({}, []):
+            del value_at(value, path[: length - 1])[path[length - 1]]
+    return value
 
 
-def _drop(value: Any, path: KeyPath) -> None:
-    holder = _at(value, path[:-1])
-    if _at(value, path) is not _MISSING:
-        del holder[path[-1]]
-
-
-# ── JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the formats ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _json(name: str, *, comments: bool) -> DocumentFormat:
@@ -113,37 +119,29 @@ def _json(name: str, *, comments: bool) -> DocumentFormat:
     return DocumentFormat(
         name=name,
         read=read,
-        put=lambda text, path, value: jsonc.with_value(text, path, value, comments=comments),
-        cut=lambda text, path: jsonc.without(text, path, comments=comments),
-        is_bare=lambda text, path: jsonc.is_bare(text, path, comments=comments),
+        put=lambda text, path, value: iter([jsonc.with_value(text, path, value)]),
+        cut=lambda text, path: iter([jsonc.without(text, path)]),
+        is_bare=jsonc.is_bare,
     )
 
 
-# ── TOML ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _read_toml(text: str) -> Any:
-    import tomllib
-
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise InvalidJson(str(fault) or "tables within tables without end") from None
 
 
-def _put_toml(text: str, path: KeyPath, value: Any) -> str:
+def _put_toml(text: str, path: KeyPath, value: Any) -> Iterator[str]:
     from kimi_mcp.cli.install import tomls
 
     return tomls.with_value(text, [str(step) for step in path], value)
 
 
-def _cut_toml(text: str, path: KeyPath) -> str:
+def _cut_toml(text: str, path: KeyPath) -> Iterator[str]:
     from kimi_mcp.cli.install import tomls
 
     return tomls.without(text, [str(step) for step in path])
-
-
-# ── YAML ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _read_yaml(text: str) -> Any:
@@ -158,16 +156,16 @@ def _read_yaml(text: str) -> Any:
     return {} if value is None else value
 
 
-def _put_yaml(text: str, path: KeyPath, value: Any) -> str:
+def _put_yaml(text: str, path: KeyPath, value: Any) -> Iterator[str]:
     from kimi_mcp.cli.install import yamls
 
-    return yamls.with_value(text, [str(step) for step in path], value)
+    yield yamls.with_value(text, [str(step) for step in path], value)
 
 
-def _cut_yaml(text: str, path: KeyPath) -> str:
+def _cut_yaml(text: str, path: KeyPath) -> Iterator[str]:
     from kimi_mcp.cli.install import yamls
 
-    return yamls.without(text, [str(step) for step in path])
+    yield yamls.without(text, [str(step) for step in path])
 
 
 def _is_bare_yaml(text: str, path: KeyPath) -> bool:
@@ -176,13 +174,13 @@ def _is_bare_yaml(text: str, path: KeyPath) -> bool:
     return yamls.is_bare(text, [str(step) for step in path])
 
 
-KINDS: Mapping[str, DocumentFormat] = {
+FORMATS: Mapping[str, DocumentFormat] = {
     "json": _json("JSON", comments=False),
     "jsonc": _json("JSON", comments=True),
-    # What is cut out of TOML takes the tables along that were there for it alone.
+    # A cut in TOML removes the tables that are left empty by it, too.
     "toml": DocumentFormat(
         name="TOML", read=_read_toml, put=_put_toml, cut=_cut_toml, is_bare=lambda text, path: False
     ),
     "yaml": DocumentFormat(name="YAML", read=_read_yaml, put=_put_yaml, cut=_cut_yaml, is_bare=_is_bare_yaml),
 }
-"""Every kind, by the word for it in ``hosts.toml``."""
+"""Every format, by its name in ``hosts.toml``."""

@@ -1,4 +1,4 @@
-"""What is written for a host: the command, its settings, and the way a key takes. Pure, no I/O but ``started_as``.
+"""What is written for a host: the command, its settings, and where its keys are. Pure, but for ``started_as``.
 
 A key's value goes into a host's file only where the host has no better place for it, and then only when a person gave
 it for that. Everywhere else the entry says where the host is to look.
@@ -16,7 +16,7 @@ from typing import Any
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.cli.install.documents import listed, mapping
-from kimi_mcp.cli.install.rows import HostRow
+from kimi_mcp.cli.install.hosts import HostRow
 from kimi_mcp.core.errors import InvalidArguments, KimiError
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.settings import read_settings
@@ -37,35 +37,34 @@ class LaunchCommand:
     command: str
     """The program, as an absolute path."""
     args: tuple[str, ...] = ()
-    """Its arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredEntry:
-    """What a host's file is to say."""
+    """What a host's file is to hold."""
 
     entry: Mapping[str, Any]
     """The entry, its fields in order."""
     fields: Mapping[str, str]
-    """Which field holds the command, the arguments, the settings and the names of keys, where there is one."""
-    inputs: tuple[Mapping[str, Any], ...] = ()
+    """Which field holds the ``command``, the ``args``, the settings (``env``) and the names of ``keys``."""
+    inputs: tuple[Mapping[str, Any], ...]
     """Questions that the host is to ask."""
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...]
     """The variables of the keys that the server may get."""
-    in_clear: tuple[str, ...] = ()
-    """Those of them whose value stands in the entry."""
+    in_clear: tuple[str, ...]
+    """Those whose value is in the entry."""
 
 
 def started_as(argv0: str, *, windows: bool | None = None) -> LaunchCommand:
-    """How this very program was started, so that a host can do the same from any folder.
+    """How this program was started, so that a host can do the same from any folder.
 
-    Raises ``InvalidArguments`` where a host could not: where Python found the package only by standing beside it.
+    Raises ``InvalidArguments`` where a host could not: Python found the package only in the working directory.
     """
     windows = sys.platform == "win32" if windows is None else windows
     path = Path(argv0).absolute()
     if path.stem == PROGRAM:
         if windows and not path.suffix and (exe := path.with_suffix(".exe")).exists():
-            path = exe  # the script that pip makes takes the ending off its own name
+            path = exe  # the script that pip makes removes the ending of its own name
         if path.is_file():
             return LaunchCommand(command=str(path))
     from importlib.metadata import PackageNotFoundError, distribution
@@ -74,7 +73,7 @@ def started_as(argv0: str, *, windows: bool | None = None) -> LaunchCommand:
         distribution(PROGRAM)
     except PackageNotFoundError:
         raise InvalidArguments(
-            "This Python finds kimi_mcp only in the folder in which you stand; a host would not find it.",
+            "This Python finds kimi_mcp only in the working directory; a host would not find it.",
             fix="Run make demo once, then .venv/bin/kimi-mcp install from the checkout.",
         ) from None
     return LaunchCommand(command=str(Path(sys.executable).absolute()), args=("-m", MODULE))
@@ -86,16 +85,16 @@ def is_key(name: str) -> bool:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a variable's value must not lie about: a key, or what may hold a password."""
+    """Whether a variable's value is a secret: a key, or what may hold a password."""
     return is_key(name) or bool(_SECRET.search(name))
 
 
 def is_reference(value: str) -> bool:
-    """Whether a value only says where another one is to be found."""
+    """Whether a value only refers to another one."""
     return value.startswith("${") and value.endswith("}")
 
 
-def kept_out(host: HostRow, env: Mapping[str, str]) -> list[str]:
+def withheld(host: HostRow, env: Mapping[str, str]) -> list[str]:
     """The variables whose given value is not written: the host has a better place for it."""
     secret = [name for name, value in env.items() if is_secret(name) and value and not is_reference(value)]
     return [] if host.keys.way == "plain" else secret
@@ -104,9 +103,9 @@ def kept_out(host: HostRow, env: Mapping[str, str]) -> list[str]:
 def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
     """The variables of the keys that calls would carry: the chosen provider's, then those of others that are allowed.
 
-    ``settings`` are those that the entry will have, keys among them; ``environment`` tells which others are set here.
-    A key of the chosen provider is named even where none is set; of another, only where it is. Raises
-    ``InvalidArguments`` where a provider is named that there is not.
+    ``settings`` are those of the entry, keys among them; ``environment`` has the others that are set. A key of the
+    chosen provider is named even where none is set; of another, only where it is. Raises ``InvalidArguments`` where an
+    unknown provider is named.
     """
     named, facts = read_settings(settings), catalogue.load()
     places = set(settings), {name for name, value in environment.items() if value.strip()}
@@ -114,7 +113,7 @@ def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> 
     order = list(by_key)
     try:
         if named.provider is None and named.base_url is None:
-            # Keys choose then: one that comes before this must stay out, or calls would go elsewhere.
+            # Then the first key chooses: one that comes before it must stay out, or calls would go elsewhere.
             key: str | None = _first((*order, "KIMI_API_KEY"), *places) or order[0]
             chosen = facts.providers[by_key.get(key, "moonshot")]
             barred = order[: order.index(key)] if key in order else order
@@ -141,19 +140,21 @@ def _first(names: Sequence[str], *places: Collection[str]) -> str | None:
     return next((name for place in places for name in names if name in place), None)
 
 
-def wanted(
+def desired_entry(
     host: HostRow, name: str, started: LaunchCommand, env: Mapping[str, str], keys: Sequence[str]
 ) -> DesiredEntry:
-    """The entry of a host: ``env`` as it was given, and ``keys``, variables that the server may get besides.
+    """The entry for a host: ``env`` as it was given, and ``keys``, variables that the server may get besides.
 
-    Raises ``InvalidArguments`` where a file can't hold what is to stand in it.
+    Raises ``InvalidArguments`` where a text is no UTF-8.
     """
     for what, text in (("The command's path", started.command), *((f"The value of {key}", env[key]) for key in env)):
-        if not _is_text(text):
+        try:
+            text.encode("utf-8")  # of bytes that are no UTF-8, Python makes surrogates
+        except UnicodeEncodeError:
             raise InvalidArguments(
                 f"{what} is no UTF-8, and a host's file holds nothing else.",
                 fix="Rename the folder or file, or link to it.",
-            )
+            ) from None
     values, named, inputs, in_clear = dict[str, str](), list[str](), list[Mapping[str, Any]](), list[str]()
     for variable in dict.fromkeys((*env, *keys)):
         given = env.get(variable)
@@ -168,14 +169,13 @@ def wanted(
         if host.keys.way == "plain" and given:
             values[variable] = given
             in_clear.append(variable)
-    entry, fields = _entry(host, name, started, values, named if host.keys.way == "named" else [])
-    return DesiredEntry(entry=entry, fields=fields, inputs=tuple(inputs), keys=tuple(named), in_clear=tuple(in_clear))
-
-
-def _entry(
-    host: HostRow, name: str, started: LaunchCommand, values: dict[str, str], keys: list[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    places = {"name": name, "command": started.command, "args": list(started.args), "env": values, "keys": keys}
+    known = {
+        "name": name,
+        "command": started.command,
+        "args": list(started.args),
+        "env": values,
+        "keys": named if host.keys.way == "named" else [],
+    }
     entry: dict[str, Any] = {}
     fields: dict[str, str] = {}
     for field, template in host.entry.items():
@@ -184,25 +184,18 @@ def _entry(
             entry[field] = template
             continue
         fields[place[1]] = field
-        if places[place[1]] or not place[2]:
-            entry[field] = places[place[1]]
-    return entry, fields
-
-
-def _is_text(value: str) -> bool:
-    """Whether it can be written: of bytes that are no UTF-8, Python makes signs that can't."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        if known[place[1]] or not place[2]:
+            entry[field] = known[place[1]]
+    return DesiredEntry(entry=entry, fields=fields, inputs=tuple(inputs), keys=tuple(named), in_clear=tuple(in_clear))
 
 
 def _filled(text: Any, variable: str) -> Any:
     if not isinstance(text, str):
         return text
     filled = {"NAME": variable, "ID": input_id(variable)}
-    return re.sub(r"\b(NAME|ID)\b", lambda found: filled[found[0]], text)  # at once: a variable's name may hold an ID
+    return re.sub(
+        r"\b(NAME|ID)\b", lambda found: filled[found[0]], text
+    )  # both at once: a variable's name may contain ID
 
 
 def input_id(variable: str) -> str:
@@ -211,8 +204,8 @@ def input_id(variable: str) -> str:
 
 
 def is_ours(entry: Any, fields: Mapping[str, str]) -> bool:
-    """Whether an entry that stands in a host's file starts kimi-mcp."""
-    says = mapping(entry)
-    command, args = says.get(fields.get("command", "")), listed(says.get(fields.get("args", "")))
+    """Whether an entry of a host's file starts kimi-mcp."""
+    found = mapping(entry)
+    command, args = found.get(fields["command"]), listed(found.get(fields["args"]))
     stem = re.split(r"[/\\]", command)[-1].removesuffix(".exe") if isinstance(command, str) else ""
     return stem == PROGRAM or any(word in (PROGRAM, MODULE) for word in args)

@@ -1,4 +1,4 @@
-"""A host's file, read and written so that nothing of it can be lost. I/O: that file, and its backup beside it."""
+"""Reads and writes a host's file so that nothing of it can be lost. I/O: that file, and its backups beside it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from kimi_mcp.core.errors import InvalidArguments
 
 BACKUP = ".before-kimi-mcp"
-"""What a backup's name ends with: how the file was before we first wrote to it."""
+"""Ending of the backup's name: the file before we first wrote to it."""
 
 LATEST = f"{BACKUP}-2"
-"""What the name of the other backup ends with: how the file was before we last wrote to it."""
+"""Ending of the other backup's name: the file before we last wrote to it."""
 
 _BOM = "\ufeff"
 _LARGEST = 64 * 1024 * 1024
@@ -25,15 +25,15 @@ class FileText:
     """A file as it was read."""
 
     path: Path
-    """Where it lies: behind every link."""
+    """Links resolved."""
     shown: str
     """Its name for people."""
     text: str
-    """What it says, without a byte order mark."""
+    """Without a byte order mark."""
     bom: bool
-    """Whether one stood before it."""
+    """Whether it had a byte order mark."""
     state: os.stat_result | None
-    """How it stood on the disk; None: there was none."""
+    """None: it did not exist."""
 
 
 def shown(path: Path, home: Path) -> str:
@@ -45,12 +45,12 @@ def shown(path: Path, home: Path) -> str:
 
 
 def backup_of(path: Path) -> Path:
-    """Where the copy from before lies."""
+    """The path of the first backup."""
     return path.with_name(path.name + BACKUP)
 
 
 def read(path: Path, home: Path) -> FileText:
-    """A host's file; one that is not there says nothing. Raises ``InvalidArguments``."""
+    """A host's file; one that does not exist is empty. Raises ``InvalidArguments``."""
     name = shown(path, home)
     try:
         real = path.resolve()
@@ -124,7 +124,7 @@ def _same_owner(path: Path, like: os.stat_result) -> None:
         try:
             os.chown(path, like.st_uid, like.st_gid)
         except PermissionError:
-            pass  # not ours to give away: it stays with whoever writes
+            pass  # then it belongs to whoever writes
 
 
 def _changed(old: FileText) -> bool:

@@ -1,8 +1,8 @@
-"""JSON with comments, changed where it is meant to change and nowhere else. Pure, no I/O.
+"""Editing JSON text, with or without comments, so that nothing else in it changes. Pure, no I/O.
 
 Hosts' files are written by people: comments, order, odd indentation and line ends are theirs. So a text is never
-printed anew. It is read into nodes that know where they stand, and one member is put in, put in the place of another,
-or cut out. In plain JSON a comment or a comma too many is a mistake, in ``jsonc`` it is not.
+printed anew: it is read into nodes that know their position, and one member is put in, replaced, or cut out. In plain
+JSON a comment or a trailing comma is an error, in ``jsonc`` it is not.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-NodePath = Sequence[str | int]
-"""The way to a node: names of members and places in lists."""
+KeyPath = Sequence[str | int]
+"""The path to a value: names, and positions in lists; a position beyond the end of a list appends."""
 
 _BLANKS = frozenset(" \t\r\n")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -25,27 +25,25 @@ _DECODER = json.JSONDecoder()
 
 
 class InvalidJson(Exception):
-    """The text is no JSON; the message says what stands where."""
+    """A text is not valid in its format; the message says what is wrong, and where."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """A value and where it stands."""
+    """A value and its position in the text."""
 
     start: int
-    """Where its first sign stands, for a member of an object that of its name."""
+    """Of its first character; of a member of an object that of its name."""
     value_start: int
-    """Where the value itself begins."""
     end: int = 0
-    """Behind its last sign."""
+    """Behind its last character."""
     value: Any = None
-    """What it says; of a list or an object too."""
     name: str | None = None
     """Its name in an object."""
     comma: int | None = None
-    """Where the comma behind it stands; None: there is none."""
+    """Position of the comma behind it; None: there is none."""
     inner: list[Node] = field(default_factory=list["Node"])
-    """What a list or an object holds, in order."""
+    """The values of a list or an object, in order."""
 
 
 class _JsonReader:
@@ -140,7 +138,7 @@ class _JsonReader:
 
 
 def read(text: str, *, comments: bool) -> Node | None:
-    """The nodes of a text; None where there is nothing but blanks and comments. Raises :class:`Unreadable`."""
+    """The nodes of a text; None where there is nothing but blanks and comments. Raises ``InvalidJson``."""
     reader = _JsonReader(text, comments=comments)
     reader.blank()
     if reader.at == len(text):
@@ -152,38 +150,37 @@ def read(text: str, *, comments: bool) -> Node | None:
     return node
 
 
-def found(node: Node | None, path: NodePath) -> Node | None:
-    """The node at the end of a path. Of members of the same name the last one counts, as for every reader."""
+def _child(node: Node, step: str | int) -> Node | None:
+    """The node one step further. Of members of the same name the last one counts, as for every reader."""
+    if isinstance(step, int):
+        return node.inner[step] if step < len(node.inner) else None
+    return next((each for each in reversed(node.inner) if each.name == step), None)
+
+
+def _found(text: str, path: KeyPath) -> tuple[Node, Node, int]:
+    """The node at a path that exists, what holds it, and its position there."""
+    node = holder = read(text, comments=True)
     for step in path:
-        if node is None:
-            return None
-        if isinstance(step, int):
-            node = node.inner[step] if isinstance(node.value, list) and step < len(node.inner) else None
-        else:
-            node = next((each for each in reversed(node.inner) if each.name == step), None)
-    return node
+        assert node is not None
+        holder, node = node, _child(node, step)
+    assert holder is not None
+    assert node is not None
+    return holder, node, holder.inner.index(node)
 
 
-def with_value(text: str, path: NodePath, value: Any, *, comments: bool) -> str:
-    """The text with ``value`` at the end of ``path``; objects that are missing on the way, or null, are made.
-
-    An ``int`` as last step beyond the end of a list appends. Raises :class:`Unreadable`, also where something else
-    than an object stands on the way.
-    """
-    root = read(text, comments=comments)
+def with_value(text: str, path: KeyPath, value: Any) -> str:
+    """The text with ``value`` at ``path``; objects that are missing on the way, or null, are made."""
+    root = read(text, comments=True)
     line_end, unit = _style(text, root)
     if root is None:
         return f"{_closed(text, line_end)}{_printed(_wrapped(path, value), unit, '', line_end)}{line_end}"
     here, done = root, 0
     for done, step in enumerate(path):
-        if not isinstance(here.value, list if isinstance(step, int) else dict):
-            what = "the whole" if done == 0 else ".".join(map(str, path[:done]))
-            raise InvalidJson(f"{what} is not of the kind that holds servers")
-        inner = found(here, [step])
+        inner = _child(here, step)
         if inner is None:
             return _put_in(text, here, step, _wrapped(path[done + 1 :], value), unit, line_end)
         here = inner
-        if here.value is None:  # null where something is to be held: as good as nothing
+        if here.value is None:  # null in place of an object counts as missing
             value = _wrapped(path[done + 1 :], value)
             break
     one_line = "\n" not in text[root.value_start : root.end]
@@ -193,14 +190,9 @@ def with_value(text: str, path: NodePath, value: Any, *, comments: bool) -> str:
     return text[: here.value_start] + new + text[here.end :]
 
 
-def without(text: str, path: NodePath, *, comments: bool) -> str:
-    """The text without what stands at the end of ``path``, its comma gone too; unchanged where nothing does."""
-    root = read(text, comments=comments)
-    holder = found(root, path[:-1])
-    gone = found(root, path)
-    if holder is None or gone is None:
-        return text
-    place = holder.inner.index(gone)
+def without(text: str, path: KeyPath) -> str:
+    """The text without the value at ``path``, and without its comma."""
+    holder, gone, place = _found(text, path)
     start, end = gone.start, gone.end
     if not (text[holder.value_start + 1 : start] + text[end : holder.end - 1]).strip(" \t\r\n,"):
         return text[: holder.value_start + 1] + text[holder.end - 1 :]
@@ -212,26 +204,24 @@ def without(text: str, path: NodePath, *, comments: bool) -> str:
     return _cut(text, start, end)
 
 
-def is_bare(text: str, path: NodePath, *, comments: bool) -> bool:
-    """Whether an object that holds nothing stands at the end of ``path``, with no comment in it or beside it."""
-    root = read(text, comments=comments)
-    holder, node = found(root, path[:-1]), found(root, path)
-    if holder is None or node is None or "".join(text[node.start : node.end].split()) != f"{json.dumps(path[-1])}:{{}}":
+def is_bare(text: str, path: KeyPath) -> bool:
+    """Whether there is an empty object at ``path``, with no comment in it or beside it."""
+    holder, node, place = _found(text, path)
+    if "".join(text[node.start : node.end].split()) != f"{json.dumps(path[-1])}:{{}}":
         return False
-    place = holder.inner.index(node)
     before = holder.value_start + 1
     if place:
         last = holder.inner[place - 1]
         before = last.end if last.comma is None else last.comma + 1
     comma, after = (node.end, node.end) if node.comma is None else (node.comma, node.comma + 1)
     following = holder.inner[place + 1].start if place + 1 < len(holder.inner) else holder.end - 1
-    # What stands behind the one before, on its line, is about that one.
+    # What is on the line of the member before, behind it, is about that one.
     above, beside = text[before : node.start].partition("\n")[2], text[after:following].partition("\n")[0]
     return not (above + text[node.end : comma] + beside).strip()
 
 
 def _cut(text: str, start: int, end: int) -> str:
-    """Without a stretch, and without the line that it stood on where nothing else stands there."""
+    """Without a part, and without its line where nothing else is on it."""
     line = text.rfind("\n", 0, start) + 1
     rest = text.find("\n", end)
     rest = len(text) if rest == -1 else rest
@@ -256,14 +246,14 @@ def _put_in(text: str, holder: Node, step: str | int, value: Any, unit: str, lin
     new = label + _printed(value, unit, indent, line_end)
     before = text[:close].rstrip()
     if holder.inner and holder.inner[-1].comma is not None:
-        new += ","  # whoever wrote this ends every line so
+        new += ","  # every line of this text ends so
     elif holder.inner:
         last = holder.inner[-1].end
         before = text[:last] + "," + text[last:close].rstrip()
     return f"{before}{line_end}{indent}{new}{line_end}{outer}{text[close:]}"
 
 
-def _wrapped(path: NodePath, value: Any) -> Any:
+def _wrapped(path: KeyPath, value: Any) -> Any:
     for step in reversed(path):
         value = [value] if isinstance(step, int) else {step: value}
     return value
@@ -279,13 +269,13 @@ def _closed(text: str, line_end: str) -> str:
 
 
 def _style(text: str, root: Node | None) -> tuple[str, str]:
-    """How a text ends its lines, and by what it indents."""
+    """The line ends of a text, and its indentation."""
     line_end = "\r\n" if "\r\n" in text else "\n"
     first = _indentation(text, root.inner[0].start) if root is not None and root.inner else ""
     return line_end, first or "  "
 
 
 def _indentation(text: str, at: int) -> str:
-    """The blanks at the beginning of the line on which something stands."""
+    """The blanks at the beginning of the line of a position."""
     line = text[text.rfind("\n", 0, at) + 1 : at]
     return line[: len(line) - len(line.lstrip(" \t"))]

@@ -1,7 +1,7 @@
-"""YAML, changed where it is meant to change and nowhere else. Pure, no I/O.
+"""Editing YAML text so that nothing else in it changes. Pure, no I/O.
 
-PyYAML says where each node stands; the lines of one entry are put in, put in the place of others, or cut out. The
-rest of the text is not touched, so that comments, order and indentation stay.
+PyYAML gives the position of each node; the lines of one entry are put in, replaced, or cut out. The rest of the text is
+not touched, so that comments, order and indentation stay.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any
 
 import yaml
 
-from kimi_mcp.cli.install.jsonc import InvalidJson
-
 _ALIAS = re.compile(r"\s*:\s*\*[^\s,\]}]+")
-_YAML: Any = yaml  # what it says of its nodes' types is not enough for a type checker
+_YAML: Any = yaml  # the types of its nodes are not precise enough for a type checker
 
 
 def with_value(text: str, path: Sequence[str], value: Any) -> str:
@@ -24,18 +22,16 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
     line_end = "\r\n" if "\r\n" in text else "\n"
     root: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
     if root is None or _is_null(root):
-        if root is not None:  # a written null says nothing, and nothing may follow it
+        if root is not None:  # nothing may follow a written null
             text = text[: root.start_mark.index] + text[root.end_mark.index :].lstrip(" \t\r\n")
         return _ended(text, line_end) + _printed(_wrapped(path, value), 0, line_end)
     holder: Any = root
     for done, step in enumerate(path):
-        if not _is_mapping(holder):
-            raise InvalidJson(f"{'.'.join(path[:done]) or 'the whole'} is not of the kind that holds servers")
         entry = _entry(holder, step)
         if entry is None:
             return _put_in(text, holder, {step: _wrapped(path[done + 1 :], value)}, line_end)
         key, inner = entry
-        if done + 1 == len(path) or _says_nothing(inner):
+        if done + 1 == len(path) or _is_empty(inner):
             value = _wrapped(path[done + 1 :], value)
             if done + 1 < len(path) and not holder.flow_style:
                 return _filled(text, key, inner, value, line_end)
@@ -45,47 +41,46 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
 
 
 def without(text: str, path: Sequence[str]) -> str:
-    """The text without what stands at the end of ``path``; unchanged where nothing does."""
-    holder, entry = _found(text, path)
-    if entry is None:
-        return text
+    """The text without the value at ``path``."""
+    holder, (key, value) = _found(text, path)
     if holder.flow_style:
-        return _without_braced(text, holder, entry)
-    start, end = _lines(text, *entry)
+        place = holder.value.index((key, value))
+        start, end = key.start_mark.index, _last(text, key, value)
+        if place + 1 < len(holder.value):
+            end = holder.value[place + 1][0].start_mark.index
+        elif place > 0:
+            start = _last(text, *holder.value[place - 1])
+        return text[:start] + text[end:]
+    start, end = _lines(text, key, value)
     if len(holder.value) > 1:
         return text[:start] + text[end:]
-    # Nothing would be left: an empty mapping says so, where no text at all would say null.
+    # The mapping is left empty, which has to be written: no text at all would mean null.
     line_end = "\r\n" if "\r\n" in text else "\n"
-    return text[:start] + " " * entry[0].start_mark.column + "{}" + line_end + text[end:]
+    return text[:start] + " " * key.start_mark.column + "{}" + line_end + text[end:]
 
 
 def is_bare(text: str, path: Sequence[str]) -> bool:
-    """Whether a mapping that holds nothing stands at the end of ``path``, with no comment in it or beside it."""
-    holder, entry = _found(text, path)
-    if entry is None or holder.flow_style:
+    """Whether there is an empty mapping at ``path``, with no comment in it or beside it."""
+    holder, (key, value) = _found(text, path)
+    if holder.flow_style:
         return False
-    start, end = _lines(text, *entry)
+    start, end = _lines(text, key, value)
     above = text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : start]
     return "".join(text[start:end].split()) == f"{path[-1]}:{{}}" and not above.lstrip().startswith("#")
 
 
-def _without_braced(text: str, holder: Any, entry: tuple[Any, Any]) -> str:
-    place = holder.value.index(entry)
-    start, end = entry[0].start_mark.index, _last(text, *entry)
-    if place + 1 < len(holder.value):
-        end = holder.value[place + 1][0].start_mark.index
-    elif place > 0:
-        start = _last(text, *holder.value[place - 1])
-    return text[:start] + text[end:]
-
-
-def _found(text: str, path: Sequence[str]) -> tuple[Any, tuple[Any, Any] | None]:
-    """What holds the end of a path, and the entry there; None where there is none."""
+def _found(text: str, path: Sequence[str]) -> tuple[Any, tuple[Any, Any]]:
+    """The mapping that holds the value at a path that exists, and the entry there."""
     holder: Any = _YAML.compose(text, Loader=_YAML.SafeLoader)
     for step in path[:-1]:
-        entry = _entry(holder, step) if _is_mapping(holder) else None
-        holder = entry[1] if entry else None
-    return holder, _entry(holder, path[-1]) if _is_mapping(holder) else None
+        holder = _existing(holder, step)[1]
+    return holder, _existing(holder, path[-1])
+
+
+def _existing(holder: Any, name: str) -> tuple[Any, Any]:
+    entry = _entry(holder, name)
+    assert entry is not None
+    return entry
 
 
 def _entry(holder: Any, name: str) -> tuple[Any, Any] | None:
@@ -97,12 +92,12 @@ def _is_mapping(node: Any) -> bool:
 
 
 def _is_block(node: Any) -> bool:
-    """Whether a node is a mapping or a list of lines, with at least one."""
+    """Whether a node is a mapping or a list in block style, and not empty."""
     return isinstance(node, _YAML.CollectionNode) and not node.flow_style and bool(node.value)
 
 
 def _is_alias(key: Any, value: Any) -> bool:
-    """Whether a value stands elsewhere: then its marks are those of the anchor, before its own key."""
+    """Whether a value is an alias: its marks are those of the anchor, before its own key."""
     return value.start_mark.index < key.start_mark.index
 
 
@@ -110,7 +105,7 @@ def _is_null(node: Any) -> bool:
     return isinstance(node, _YAML.ScalarNode) and node.tag.endswith(":null")
 
 
-def _says_nothing(node: Any) -> bool:
+def _is_empty(node: Any) -> bool:
     return _is_null(node) or (_is_mapping(node) and not node.value)
 
 
@@ -133,7 +128,7 @@ def _replaced(text: str, holder: Any, key: Any, value: Any, new: dict[str, Any],
 
 
 def _filled(text: str, key: Any, value: Any, new: dict[str, Any], line_end: str) -> str:
-    """With something where a key says nothing; the comment behind it stays."""
+    """With a value where a key has none; the comment behind it stays."""
     colon = text.index(":", key.end_mark.index) + 1
     end = _lines(text, key, value)[1]
     line = text[:colon] + text[max(colon, _last(text, key, value)) : end]
@@ -141,14 +136,14 @@ def _filled(text: str, key: Any, value: Any, new: dict[str, Any], line_end: str)
 
 
 def _lines(text: str, key: Any, value: Any) -> tuple[int, int]:
-    """From where to where the lines of an entry go. Comments behind the last of them belong to what follows."""
+    """Start and end of the lines of an entry. Comments behind the last of them belong to what follows."""
     start = text.rfind("\n", 0, key.start_mark.index) + 1
     end = text.find("\n", _last(text, key, value))
     return start, len(text) if end == -1 else end + 1
 
 
 def _last(text: str, key: Any, value: Any) -> int:
-    """Behind the last sign of an entry: the end mark of a block stands behind the comments that follow it."""
+    """Behind the last character of an entry: the end mark of a block is behind the comments that follow it."""
     while _is_block(value) and not _is_alias(key, value):
         key, value = value.value[-1] if _is_mapping(value) else (value.value[-1],) * 2
     if _is_alias(key, value) and (alias := _ALIAS.match(text, key.end_mark.index)):

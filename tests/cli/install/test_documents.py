@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kimi_mcp.cli.install.documents import KINDS, changed
+from kimi_mcp.cli.install.documents import FORMATS, changed
 from kimi_mcp.cli.install.jsonc import InvalidJson
 
 ENTRY = {"command": "/opt/my tools/kimi-mcp", "args": [], "env": {"KIMI_MODEL": 'ki"mi ü'}}
@@ -65,7 +65,7 @@ each_text = pytest.mark.parametrize(("kind", "text"), [pytest.param(k, t, id=f"{
 
 
 def put(kind: str, text: str, value: Any = None, way: tuple[str, ...] = WAY) -> str:
-    return changed(KINDS[kind], text, put=[(way, ENTRY if value is None else value)])
+    return changed(FORMATS[kind], text, put=[(way, ENTRY if value is None else value)])
 
 
 def stays(old: str, new: str) -> bool:
@@ -76,15 +76,15 @@ def stays(old: str, new: str) -> bool:
 
 @each_text
 def test_an_entry_is_put_in_and_everything_else_stays(kind: str, text: str) -> None:
-    before, after = KINDS[kind].read(text), KINDS[kind].read(put(kind, text))
+    before, after = FORMATS[kind].read(text), FORMATS[kind].read(put(kind, text))
     assert after["servers"].pop("kimi") == ENTRY
     assert after == before | {"servers": before.get("servers") or {}}
 
 
 @each_text
 def test_what_was_put_in_and_cut_out_again_leaves_the_text_as_it_was(kind: str, text: str) -> None:
-    back = changed(KINDS[kind], put(kind, text), cut=[WAY])
-    if "servers" in KINDS[kind].read(text):
+    back = changed(FORMATS[kind], put(kind, text), cut=[WAY])
+    if "servers" in FORMATS[kind].read(text):
         assert "".join(back.split()) == "".join(text.split())
         assert stays(text, back) or "\n {}" in text or 'servers": {}' in text
     else:
@@ -119,13 +119,13 @@ def test_every_reader_of_that_kind_reads_it(kind: str, text: str) -> None:
         assert json.loads(new)["servers"]["kimi"] == ENTRY
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("text", ["", "\n", "  \n"])
 def test_a_text_that_says_nothing_gets_the_entry_alone(kind: str, text: str) -> None:
-    assert KINDS[kind].read(put(kind, text)) == {"servers": {"kimi": ENTRY}}
+    assert FORMATS[kind].read(put(kind, text)) == {"servers": {"kimi": ENTRY}}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_value_that_stands_already_changes_no_byte(kind: str) -> None:
     once = put(kind, "")
     assert put(kind, once) == once
@@ -141,7 +141,7 @@ def test_a_value_that_stands_already_changes_no_byte(kind: str) -> None:
 )
 def test_one_value_is_changed_in_its_place(kind: str, text: str) -> None:
     new = put(kind, text, "/new", (*WAY, "command"))
-    assert KINDS[kind].read(new)["servers"]["kimi"] == {"command": "/new", "x": 1}
+    assert FORMATS[kind].read(new)["servers"]["kimi"] == {"command": "/new", "x": 1}
     assert new.replace('"/new"', '"old"').replace("command: /new", "command: old") == text
 
 
@@ -149,9 +149,9 @@ def test_a_comment_that_follows_an_entry_stays() -> None:
     text = (
         '[servers.kimi]\ncommand = "x"\n\n[servers.kimi.env]\nA = "b"\n\n# about the features\n[features]\nweb = true\n'
     )
-    assert changed(KINDS["toml"], text, cut=[WAY]).strip() == "# about the features\n[features]\nweb = true"
+    assert changed(FORMATS["toml"], text, cut=[WAY]).strip() == "# about the features\n[features]\nweb = true"
     text = "servers:\n  kimi:\n    cmd: x\n  # about b\n  b: 1\n"
-    assert changed(KINDS["yaml"], text, cut=[WAY]) == "servers:\n  # about b\n  b: 1\n"
+    assert changed(FORMATS["yaml"], text, cut=[WAY]) == "servers:\n  # about b\n  b: 1\n"
 
 
 BROKEN = [
@@ -183,10 +183,10 @@ def test_what_is_broken_is_reported_with_its_place(kind: str, text: str, message
         put(kind, text)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_cutting_what_is_not_there_changes_nothing(kind: str) -> None:
     text = put(kind, "")
-    assert changed(KINDS[kind], text, cut=[("servers", "other")]) == text
+    assert changed(FORMATS[kind], text, cut=[("servers", "other")]) == text
 
 
 @pytest.mark.parametrize(
@@ -201,19 +201,19 @@ def test_cutting_what_is_not_there_changes_nothing(kind: str) -> None:
 )
 def test_null_in_an_objects_place_gives_way_to_one(text: str, new: str) -> None:
     assert put("jsonc", text, 1) == new
-    assert changed(KINDS["jsonc"], text, cut=[WAY]) == text
+    assert changed(FORMATS["jsonc"], text, cut=[WAY]) == text
 
 
 def test_null_in_a_lists_place_gives_way_to_one() -> None:
-    new = changed(KINDS["json"], '{"inputs": null}', put=[(("inputs", 0), 1), (("inputs", 1), 2)])
+    new = changed(FORMATS["json"], '{"inputs": null}', put=[(("inputs", 0), 1), (("inputs", 1), 2)])
     assert new == '{"inputs": [1, 2]}'
 
 
 def test_items_of_a_list_are_added_and_cut() -> None:
     text = '{\n  "inputs": [\n    {"id": "a"} // mine\n  ]\n}\n'
-    new = changed(KINDS["jsonc"], text, put=[(("inputs", 1), {"id": "b"}), (("inputs", 2), {"id": "c"})])
-    assert KINDS["jsonc"].read(new) == {"inputs": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}
-    assert changed(KINDS["jsonc"], new, cut=[("inputs", 2), ("inputs", 1)]) == text
+    new = changed(FORMATS["jsonc"], text, put=[(("inputs", 1), {"id": "b"}), (("inputs", 2), {"id": "c"})])
+    assert FORMATS["jsonc"].read(new) == {"inputs": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}
+    assert changed(FORMATS["jsonc"], new, cut=[("inputs", 2), ("inputs", 1)]) == text
 
 
 # ------------------------------------------------------------------------------------------------- any text at all
@@ -265,7 +265,7 @@ def test_whatever_a_text_looks_like_no_value_and_no_comment_is_lost(seed: int) -
 
     new = put("jsonc", text)
 
-    assert KINDS["jsonc"].read(new) == value | {"servers": value.get("servers", {}) | {"kimi": ENTRY}}
-    back = changed(KINDS["jsonc"], new, cut=[WAY])
+    assert FORMATS["jsonc"].read(new) == value | {"servers": value.get("servers", {}) | {"kimi": ENTRY}}
+    back = changed(FORMATS["jsonc"], new, cut=[WAY])
     for comment in ("/* c, } */", '// c ] "'):
         assert text.count(comment) == new.count(comment) == back.count(comment)

@@ -23,7 +23,7 @@ from kimi_mcp.cli.install import (
     snippet,
     uninstall,
 )
-from kimi_mcp.cli.install.documents import KINDS
+from kimi_mcp.cli.install.documents import FORMATS, changed
 from kimi_mcp.cli.install.files import BACKUP
 from kimi_mcp.core.errors import InvalidArguments
 
@@ -46,7 +46,7 @@ def take(host: HostRow, file: Path, name: str = "kimi") -> InstallResult:
 
 
 def servers(host: HostRow, file: Path) -> Any:
-    value = KINDS[host.kind].read(file.read_text("utf-8-sig"))
+    value = FORMATS[host.kind].read(file.read_text("utf-8-sig"))
     for step in host.servers:
         value = value[step]
     return value
@@ -54,7 +54,7 @@ def servers(host: HostRow, file: Path) -> Any:
 
 def with_other(host: HostRow) -> str:
     """A host's file with another server in it, and with comments where the kind has them."""
-    text = KINDS[host.kind].put("", (*host.servers, "other"), OTHER)
+    text = changed(FORMATS[host.kind], "", put=[((*host.servers, "other"), OTHER)])
     return {"json": "", "jsonc": "// mine\n", "toml": "# mine\n", "yaml": "# mine\n"}[host.kind] + text
 
 
@@ -182,7 +182,7 @@ def test_null_in_the_servers_place_counts_as_none(host: HostRow, file: Path) -> 
     old = {host.servers[0]: None, "theme": "dark"}
     file.write_text(json.dumps(old), "utf-8")
     assert put(host, file).action == "written"
-    new = KINDS[host.kind].read(file.read_text("utf-8"))
+    new = FORMATS[host.kind].read(file.read_text("utf-8"))
     assert new["theme"] == "dark"
     assert new[host.servers[0]].keys() == {"kimi"}
 
@@ -212,8 +212,9 @@ def test_the_old_command_gives_way_and_what_a_person_added_stays(host: HostRow, 
     put(host, file, {"KIMI_MODEL": "kimi-k2.5"})
     entry = servers(host, file)["kimi"]
     field = "cmd" if "cmd" in entry else "command"
-    text = KINDS[host.kind].put(file.read_text("utf-8"), (*host.servers, "kimi", field), "/old/kimi-mcp")
-    file.write_text(KINDS[host.kind].put(text, (*host.servers, "kimi", "note"), "mine"), "utf-8")
+    way = (*host.servers, "kimi")
+    puts = [((*way, field), "/old/kimi-mcp"), ((*way, "note"), "mine")]
+    file.write_text(changed(FORMATS[host.kind], file.read_text("utf-8"), put=puts), "utf-8")
     assert put(host, file).action == "written"
     assert servers(host, file)["kimi"] == entry | {"note": "mine"}
 
@@ -337,7 +338,7 @@ def test_an_empty_place_for_servers_that_was_there_stays(host: HostRow, file: Pa
     file.write_text(holding(host, ""), "utf-8")
     put(host, file)
     take(host, file)
-    assert KINDS[host.kind].read(file.read_text("utf-8")) == {host.servers[0]: {}, "z": 1}
+    assert FORMATS[host.kind].read(file.read_text("utf-8")) == {host.servers[0]: {}, "z": 1}
 
 
 @pytest.mark.parametrize(
@@ -547,13 +548,13 @@ def test_vscode_asks_once_and_forgets_the_question_with_the_entry(file: Path) ->
     file.write_text('{\n  "inputs": [{"id": "theirs", "type": "promptString"}] // mine\n}\n', "utf-8")
     put(host, file)
     put(host, file, name="second")
-    value = KINDS["jsonc"].read(file.read_text("utf-8"))
+    value = FORMATS["jsonc"].read(file.read_text("utf-8"))
     assert [each["id"] for each in value["inputs"]] == ["theirs", "kimi-mcp-moonshot-api-key"]
     assert value["inputs"][1]["password"] is True
     take(host, file)
     assert "kimi-mcp-moonshot-api-key" in file.read_text("utf-8"), "the second still needs it"
     take(host, file, "second")
-    assert [each["id"] for each in KINDS["jsonc"].read(file.read_text("utf-8"))["inputs"]] == ["theirs"]
+    assert [each["id"] for each in FORMATS["jsonc"].read(file.read_text("utf-8"))["inputs"]] == ["theirs"]
 
 
 @pytest.mark.parametrize("variable", ["NVIDIA_API_KEY", "MY_NAME_TOKEN"])

@@ -40,7 +40,7 @@ def test_a_package_that_only_this_folder_has_is_refused(monkeypatch: pytest.Monk
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", missing)
-    with pytest.raises(InvalidArguments, match="only in the folder") as error:
+    with pytest.raises(InvalidArguments, match="only in the working directory") as error:
         started_as("/somewhere/kimi_mcp/__main__.py")
     assert "make demo" in error.value.fix
 

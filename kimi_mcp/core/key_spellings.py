@@ -10,11 +10,14 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import operator
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Final, cast
 from urllib.parse import quote, quote_plus
 
 SHORTEST_INNER: Final = 6
@@ -32,13 +35,19 @@ LONGEST_OPEN: Final = 2048
 MOST_LEVELS: Final = 3
 """How often an escaped text is unescaped: ``%2573`` is ``%73`` is ``s``."""
 
+LARGEST_BLOCK: Final = 32
+"""Letters of a secret that are looked up at once."""
+
 _NO_LETTERS: Final = bytes(byte for byte in range(128) if not chr(byte).isalnum())
+_IS_LETTER: Final = bytes(byte < 128 and chr(byte).isalnum() for byte in range(256))
+_GAP: Final = bytes(WIDEST_GAP)
+_LOWER: Final = bytes(range(256)).lower()
 
 _ESCAPED: Final = re.compile(
-    r"(?<!\\)\\+ud[89ab][0-9a-f]{2}\\+ud[c-f][0-9a-f]{2}"
+    r"((?<!\\)\\+ud[89ab][0-9a-f]{2}\\+ud[c-f][0-9a-f]{2}"
     r"|(?<!\\)\\+(?:(?-i:U)[0-9a-f]{8}|u[0-9a-f]{4}|u\{[0-9a-f]{1,8}\}|x[0-9a-f]{2}|[01][0-7]{2})|%[0-9a-f]{2}"
     r"|&(?:\#\d{1,7};?|\#x[0-9a-f]{1,6};?|[a-z]{2,8};)"
-    r"|\x1b\[[0-?]{0,24}[ -/]{0,4}[@-~]",
+    r"|\x1b\[[0-?]{0,24}[ -/]{0,4}[@-~])",
     re.IGNORECASE,
 )
 """A character that is written as several, or several that a terminal does not show (a colour, say). Backslashes are
@@ -47,14 +56,12 @@ taken from the first of a run on: from each of them on, a run of thousands would
 _PAIR: Final = re.compile(r"\\+u(d[89ab]..)\\+u(d[c-f]..)", re.IGNORECASE)
 """A character beyond the first 65,536, as JSON escapes it."""
 
-_BLANK_ESCAPES: Final = ("\\n", "\\r", "\\t")
+_BLANK_ESCAPE: Final = re.compile(r"(\\[nrt])")
 """Line ends and tabs as JSON and source code write them."""
 
-_BLANK_ESCAPE: Final = re.compile(r"\\[nrt]")
-
 _OTHER_WIDTH: Final = re.compile(
-    "[\u00aa\u00b2\u00b3\u00b9\u00ba\u1d2c-\u1d6a\u2070-\u209f\u2100-\u2149\u2460-\u24ff\uff10-\uff5a"
-    "\U0001d400-\U0001d7ff\U0001fbf0-\U0001fbf9]"
+    "([\u00aa\u00b2\u00b3\u00b9\u00ba\u1d2c-\u1d6a\u2070-\u209f\u2100-\u2149\u2460-\u24ff\uff10-\uff5a"
+    "\U0001d400-\U0001d7ff\U0001fbf0-\U0001fbf9])"
 )
 """Letters and digits of another width or style that may be one of ours."""
 
@@ -65,76 +72,139 @@ _HALF_ESCAPED: Final = re.compile(
 """What may become one."""
 
 
-class _Character(NamedTuple):
-    """One character of a text that was unescaped, and where it stood in the text as it is."""
+class View:
+    """A text as it may be read, and where each of its characters stands in the text as it is."""
 
-    text: str
-    start: int
-    end: int
+    def __init__(self, text: str, before: View | None = None, old: Sequence[str] = (), new: Sequence[str] = ()) -> None:
+        """``text`` is ``before.text`` with each of the pieces ``old`` written as the one of ``new``."""
+        self.text = text
+        self.letters = _letters(text)
+        """Its letters and digits, those of ASCII alone, in lower case."""
+        self._before, self._old, self._new = before, old, new
+        self._old_starts = self._new_starts = list[int]()
+
+    @cached_property
+    def places(self) -> array[int]:
+        """Which character of ``text`` each of ``letters`` is."""
+        return array("L", itertools.compress(range(len(self.text)), self._chosen))
+
+    @cached_property
+    def _chosen(self) -> bytes:
+        """A 1 for each character that is among ``letters``, else a 0."""
+        return self.text.encode("ascii", "replace").translate(_IS_LETTER)
+
+    @cached_property
+    def _torn(self) -> bool:
+        return _GAP in self._chosen
+
+    def together(self, first: int, end: int) -> bool:
+        """Whether those of ``letters`` are so close together that they may be one secret."""
+        places = self.places[first:end] if self._torn else ()
+        return max(map(operator.sub, places[1:], places), default=0) <= WIDEST_GAP
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """From where to where the characters ``first`` to ``last`` of ``text`` go in the text as it is."""
+        view = self
+        while view._before is not None:
+            first, last = view._old_place(first, end=False), view._old_place(last, end=True)
+            view = view._before
+        return first, last + 1
+
+    def _old_place(self, at: int, *, end: bool) -> int:
+        if not self._new_starts:
+            self._old_starts = list(itertools.accumulate(map(len, self._old), initial=0))
+            self._new_starts = list(itertools.accumulate(map(len, self._new), initial=0))
+        piece = bisect_right(self._new_starts, at, hi=len(self._new)) - 1
+        start, size = self._old_starts[piece], len(self._old[piece])
+        if size == len(self._new[piece]):
+            return start + at - self._new_starts[piece]
+        return start + size - 1 if end else start
+
+    def rewritten(self, pattern: re.Pattern[str], meaning: Callable[[str], str]) -> View:
+        """The same text with whatever ``pattern`` (one group, around it all) matches read as ``meaning`` says."""
+        old = pattern.split(self.text)
+        if len(old) == 1:
+            return self
+        new = old.copy()
+        new[1::2] = map({found: meaning(found) for found in set(old[1::2])}.__getitem__, old[1::2])
+        return self if new == old else View("".join(new), self, old, new)
 
 
-class _Letters(NamedTuple):
-    """The letters and digits of a text, and the number of the character of each."""
+def views(text: str) -> Iterator[View]:
+    """The text as it is, and unescaped as often as that changes it."""
+    view = View(text)
+    yield _of_usual_width(view)
+    if not is_marked(text):
+        return
+    if "\\" in text:
+        view = view.rewritten(_BLANK_ESCAPE, lambda _: " ")
+        yield _of_usual_width(view)
+    for _ in range(MOST_LEVELS):
+        following = view.rewritten(_ESCAPED, _meant)
+        if following is view:
+            return
+        view = following
+        yield _of_usual_width(view)
 
-    text: bytes
-    places: list[int]
+
+def _of_usual_width(view: View) -> View:
+    return view if view.text.isascii() else view.rewritten(_OTHER_WIDTH, _in_usual_width)
 
 
 class Forms:
     """Secrets and their spellings, sought by letters and digits alone."""
 
-    __slots__ = ("_grams", "_size", "overlap", "plain", "spelled")
+    __slots__ = ("_blocks", "_size", "overlap", "plain", "spelled")
 
     def __init__(self, plain: Iterable[str], spelled: Iterable[bytes]) -> None:
         self.plain = tuple(sorted(plain, key=lambda form: (-len(form), form)))
         self.spelled = tuple(sorted(spelled, key=lambda form: (-len(form), form)))
         self.overlap = WIDEST_LETTER * max(map(len, self.spelled), default=0)
-        # Wherever a form stands, one of the text's blocks of this size lies within it: one look-up for each block.
-        self._size = (min(map(len, self.spelled), default=1) + 1) // 2
-        self._grams = frozenset(
-            form[at : at + self._size] for form in self.spelled for at in range(len(form) - self._size + 1)
-        )
-
-    def may_be_in(self, letters: bytes) -> bool:
-        """Whether it is worth looking closely; cheap, since nearly always it is not."""
-        size = self._size
-        blocks = [letters[at : at + size] for at in range(0, len(letters), size)]
-        return not self._grams.isdisjoint(blocks) and any(form in letters for form in self.spelled)
+        # Cut a text into blocks of this size: wherever a form stands, one of them begins in its first half and lies
+        # within it. So one look-up a block finds every form, and where in the form the block stands.
+        self._size = min(LARGEST_BLOCK, (min(map(len, self.spelled), default=1) + 1) // 2)
+        self._blocks: dict[bytes, list[tuple[bytes, int]]] = {}
+        for form in self.spelled:
+            for at in range(self._size):
+                self._blocks.setdefault(form[at : at + self._size], []).append((form, at))
 
     def begun(self, letters: bytes) -> int:
         """How many letters at the end may begin a form."""
         return max((begun(letters, form) for form in self.spelled), default=0)
 
-    def spans(self, level: list[_Character]) -> Iterator[tuple[int, int]]:
-        """From where to where each secret goes."""
-        letters = _letters(level)
-        for form in self.spelled:
-            at = letters.text.find(form)
-            while at >= 0:
-                places = letters.places[at : at + len(form)]
-                if _close_together(places):
-                    yield level[places[0]].start, level[places[-1]].end
-                at = letters.text.find(form, at + 1)
+    def spans(self, view: View) -> Iterator[tuple[int, int]]:
+        """From where to where each secret goes in the text as it is. Its cost grows with the text's length alone."""
+        letters, size = view.letters, self._size
+        blocks = [letters[at : at + size] for at in range(0, len(letters), size)]
+        if self._blocks.keys().isdisjoint(blocks):
+            return  # as nearly always
+        for number, block in enumerate(blocks):
+            for form, at in self._blocks.get(block, ()):
+                first = number * size - at
+                if first >= 0 and letters.startswith(form, first):
+                    last = first + len(form) - 1
+                    if view.together(first, last + 1):
+                        yield view.span(view.places[first], view.places[last])
 
-    def opens(self, level: list[_Character], nowhere: int) -> int:
-        """Where a secret may begin that has not ended yet; ``nowhere`` where none may."""
-        found = self._begins(level, nowhere)
-        whole = level[: len(without_half("".join(character.text for character in level)))]
-        if len(whole) == len(level):
-            return found
-        return min(found, level[len(whole)].start, self._begins(whole, nowhere))
+    def opens(self, view: View) -> int:
+        """Where a secret may begin that has not ended yet, in the text as it is; its length where none may."""
+        size = len(view.text)
+        whole = len(without_half(view.text))
+        found = self._begins(view, size)
+        return found if whole == size else min(found, view.span(whole, whole)[0], self._begins(view, whole))
 
-    def _begins(self, level: list[_Character], nowhere: int) -> int:
-        letters = _letters(level)
-        if not letters.text or len(level) - letters.places[-1] > WIDEST_GAP:
-            return nowhere
-        most = 0
-        for form in self.spelled:
-            length = begun(letters.text, form)
-            while length > most and not _close_together(letters.places[-length:]):
-                length = begun(letters.text[1 - length :], form) if length > 1 else 0
-            most = max(most, length)
-        return level[letters.places[-most]].start if most else nowhere
+    def _begins(self, view: View, size: int) -> int:
+        """Likewise for the first ``size`` characters of a view."""
+        places = view.places[: bisect_left(view.places, size)]
+        letters, most = view.letters[: len(places)], 0
+        if places and size - places[-1] <= WIDEST_GAP:
+            for form in self.spelled:
+                length = begun(letters, form)
+                while length > most and not view.together(len(places) - length, len(places)):
+                    length = begun(letters[1 - length :], form) if length > 1 else 0
+                most = max(most, length)
+        first = places[-most] if most else len(view.text) - 1
+        return view.span(first, first)[0 if most else 1]
 
 
 def without_half(text: str) -> str:
@@ -143,74 +213,22 @@ def without_half(text: str) -> str:
     return text[: half.start()] if half else text
 
 
-def _close_together(places: list[int]) -> bool:
-    return all(after - before <= WIDEST_GAP for before, after in itertools.pairwise(places))
-
-
 def bare(text: str) -> bytes:
     """The letters and digits of a text, in lower case and usual width."""
-    if not text.isascii():
-        text = _OTHER_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
-    return text.encode("ascii", "ignore").translate(None, _NO_LETTERS).lower()
+    return _letters(text if text.isascii() else _OTHER_WIDTH.sub(lambda found: _in_usual_width(found[0]), text))
 
 
-_bare: Final = lru_cache(maxsize=1024)(bare)
+def _letters(text: str) -> bytes:
+    return text.encode("ascii", "ignore").translate(_LOWER, _NO_LETTERS)
 
 
-def _letters(level: list[_Character]) -> _Letters:
-    found = bytearray()
-    places: list[int] = []
-    for place, character in enumerate(level):
-        own = _bare(character.text)
-        found += own
-        places += [place] * len(own)
-    return _Letters(bytes(found), places)
+def _in_usual_width(character: str) -> str:
+    return unicodedata.normalize("NFKC", character)
 
 
 def is_marked(text: str) -> bool:
     """Whether anything in a text may be escaped."""
     return "%" in text or "\\" in text or "&" in text or "\x1b" in text
-
-
-def unescaped(text: str) -> Iterator[str]:
-    """The text as it is, and unescaped as often as that changes it."""
-    yield text
-    if "\\" in text:
-        for blank in _BLANK_ESCAPES:
-            text = text.replace(blank, " ")
-        yield text
-    for _ in range(MOST_LEVELS):
-        if not is_marked(text):
-            return
-        before, text = text, _ESCAPED.sub(lambda found: _meant(found[0]), text)
-        if text == before:
-            return
-        yield text
-
-
-def levels(text: str) -> Iterator[list[_Character]]:
-    """Likewise, each character with its place in ``text``."""
-    level = [_Character(character, at, at + 1) for at, character in enumerate(text)]
-    yield level
-    if "\\" in text:
-        level = _decoded(level, _BLANK_ESCAPE, lambda _: " ")
-        yield level
-    for _ in range(MOST_LEVELS):
-        following = _decoded(level, _ESCAPED, _meant)
-        if len(following) == len(level):
-            return
-        level = following
-        yield level
-
-
-def _decoded(level: list[_Character], escaped: re.Pattern[str], meant: Callable[[str], str]) -> list[_Character]:
-    following, done = list[_Character](), 0
-    for found in escaped.finditer("".join(character.text for character in level)):
-        if (character := meant(found[0])) != found[0]:
-            following += level[done : found.start()]
-            following.append(_Character(character, level[found.start()].start, level[found.end() - 1].end))
-            done = found.end()
-    return following + level[done:]
 
 
 @lru_cache(maxsize=1024)

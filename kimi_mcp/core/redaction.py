@@ -22,9 +22,8 @@ from kimi_mcp.core.key_spellings import (
     begun,
     encodings,
     is_marked,
-    levels,
     spellings,
-    unescaped,
+    views,
     without_half,
 )
 
@@ -96,7 +95,7 @@ class Secrets:
         text = self.scrub(text)
         size = self.open_end(text)
         # By the letters that the end stands for: those of an escape such as \\u4e2d begin no secret.
-        if size and min(len(bare(plain)) for plain in unescaped(text[-size:])) >= SHORTEST_CUT:
+        if size and min(len(view.letters) for view in views(text[-size:])) >= SHORTEST_CUT:
             return text[:-size] + HIDDEN
         return text
 
@@ -119,11 +118,13 @@ class Secrets:
         forms, tail = self._forms, text[-LONGEST_OPEN:]
         if not forms.spelled:
             return most
-        letters = max(forms.begun(bare(each)) for plain in unescaped(tail) for each in (plain, without_half(plain)))
+        letters = max(
+            forms.begun(each) for view in views(tail) for each in (view.letters, bare(without_half(view.text)))
+        )
         if not letters and not is_marked(tail[-WIDEST_LETTER:]):
             return most
         tail = tail[-WIDEST_LETTER * (letters + 1) :]
-        return max(most, *(len(tail) - forms.opens(level, len(tail)) for level in levels(tail)))
+        return max(most, *(len(tail) - forms.opens(view) for view in views(tail)))
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         for form in (*self._exact, *self._forms.plain):
@@ -135,9 +136,8 @@ class Secrets:
         step = max(LOOKED_AT_ONCE, 3 * forms.overlap)
         for start in range(0, len(text) if forms.spelled else 0, step):
             part = text[start : start + step + forms.overlap]
-            if any(forms.may_be_in(bare(plain)) for plain in unescaped(part)):
-                spans = (span for level in levels(part) for span in forms.spans(level))
-                yield from ((start + first, start + last) for first, last in spans)
+            spans = (span for view in views(part) for span in forms.spans(view))
+            yield from ((start + first, start + last) for first, last in spans)
 
 
 # ── the process's own ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -112,6 +113,39 @@ def test_a_secret_in_a_long_text_costs_little_memory_and_is_found_wherever_it_st
         assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
     finally:
         tracemalloc.stop()
+
+
+KEY_LIKE = "sk-Kq7Zp2Wm9Xv4Rt6Bn8Lc3Hd5Jf1Gs0"
+ECHOED = {
+    "plain": KEY_LIKE,
+    "upper case": KEY_LIKE.upper(),
+    "hex": KEY_LIKE.encode().hex(),
+    "base64": base64.b64encode(KEY_LIKE.encode()).decode(),
+    "every byte for a URL": "".join(f"%{byte:02x}" for byte in KEY_LIKE.encode()),
+    "escaped for JSON": "".join(f"\\u{byte:04x}" for byte in KEY_LIKE.encode()),
+    "spread": " - ".join(KEY_LIKE),
+}
+
+
+@pytest.mark.parametrize("form", ECHOED.values(), ids=ECHOED)
+def test_a_secret_that_is_echoed_thousands_of_times_costs_a_few_calls_each_and_none_for_each_character(
+    form: str,
+) -> None:
+    registry = Secrets()
+    registry.add(KEY_LIKE)
+    text, calls = f"{form} and " * 4_000, 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        clean = registry.scrub(text)
+    finally:
+        sys.setprofile(None)
+    assert clean == f"{HIDDEN} and " * 4_000
+    assert calls < 4_000 * 40
 
 
 @pytest.mark.parametrize("form", [SECRET, quote(SECRET, safe=""), SECRET.encode().hex(), json.dumps(SECRET)[1:-1]])

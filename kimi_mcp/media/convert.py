@@ -1,15 +1,13 @@
-"""Converting stills that no model takes into png or jpeg, by Pillow. Computes only; Pillow is imported on first use.
+"""Converts stills that no model takes into png or jpeg, by Pillow. Computes only; Pillow is imported on first use.
 
 ``convert`` blocks: call it in a worker thread. A process of its own would survive a crash of a decoder, but costs each
-call 300 ms and a second copy of the picture; the decoders run with limits instead: ``formats`` has held the header to
-its limits before, the decoder's own idea of the size is held to them again before a single row is decoded, only the
-one decoder that the content asks for may run, and of a document only the first page. A thread can't be stopped: what
-the limits let through takes some seconds and some hundred megabytes at most.
+call 300 ms and a second copy of the picture. Instead, only the decoder of the detected format may run, the size in the
+header is checked before a row is decoded, and only the first page is decoded: some seconds and some hundred megabytes
+at most, since a thread can't be stopped.
 
-What a converted picture is: the first frame or page, turned as its EXIF says, its colours brought to sRGB where a
-profile came along, eight bits a channel, all metadata dropped (place, camera, thumbnails). PNG as long as it stays
-small: bilevel and palette pictures, what shows transparency, and lossless sources of up to ``PNG_PIXELS``; JPEG for
-everything else, since a photo as PNG is ten times as large and looks no better.
+The result is the first frame or page, rotated by its EXIF, in sRGB, eight bits a channel, without metadata (place,
+camera, thumbnails): PNG for bilevel, palette and transparent pictures and for lossless sources up to ``PNG_PIXELS``,
+else JPEG, since a photo as PNG is ten times as large and looks no better.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_mcp.core.errors import KimiError, MediaRejected
 from kimi_mcp.media.formats import PIXELS_MAX, MediaInfo, inspect_bytes
+from kimi_mcp.media.formats.media_info import check_dimensions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +30,10 @@ DECODERS = {"image/bmp": "BMP", "image/tiff": "TIFF", "image/avif": "AVIF", "ima
 """Pillow's decoder for each format that is converted."""
 
 PNG_PIXELS = 10_000_000
-"""A lossless source above so many pixels becomes a JPEG: ours; a 4K screenshot (8.3 million) stays exact."""
+"""Pixels up to which a lossless source becomes a PNG: ours; a 4K screenshot (8.3 million) stays exact."""
+
+PAGES_MAX = 10_000
+"""Pages of a TIFF that are counted."""
 
 JPEG_QUALITY = 90
 """On Pillow's scale, with full colour resolution: small text on coloured ground stays readable."""
@@ -48,74 +50,82 @@ class Converted:
     """The whole file, png or jpeg."""
     info: MediaInfo
     """What ``formats`` says about it."""
+    pages: int
+    """Pages of the source."""
 
 
-def convert(data: bytes, found: MediaInfo) -> Converted:
-    """Turn a still into png or jpeg; raises ``MediaRejected``. Blocks, up to some seconds for the largest pictures.
+def convert(data: bytes, found: MediaInfo, *, png_pixels: int = PNG_PIXELS) -> Converted:
+    """Convert a still to png or jpeg; raises ``MediaRejected``. Blocks, up to some seconds for the largest pictures.
 
-    ``data``: the medium, no more than ``found.length`` bytes of it are read; ``found``: what ``formats`` found,
-    its type one of ``DECODERS``.
+    ``data``: the medium, of which ``found.length`` bytes are read; ``found``: what ``formats`` found, its type one of
+    ``DECODERS``; ``png_pixels``: up to how many pixels a lossless source becomes a PNG.
     """
+    from PIL import Image
+
     try:
-        made = _converted(data[: found.length], found)
-        return Converted(data=made, info=inspect_bytes(made))
+        return _converted(data[: found.length], found, png_pixels)
     except KimiError:
         raise
-    except MemoryError:
+    except (MemoryError, Image.DecompressionBombError):
         raise MediaRejected(
-            f"The {found.name} is too large to be converted here: {found.width:,} × {found.height:,} pixels.",
-            fix="Scale it down, or export it as png or jpeg.",
+            f"The {found.name} is too large to be converted here.", fix="Scale it down, or export it as png or jpeg."
         ) from None
-    except Exception:  # noqa: BLE001 - a decoder on broken input raises anything; its words stay here
+    except Exception:  # noqa: BLE001 - the boundary: a decoder on broken input raises anything
         raise MediaRejected(
-            f"The {found.name} can't be decoded: found damaged or unusual data, expected a picture of "
-            f"{found.width:,} × {found.height:,} pixels.",
-            fix=_EXPORT,
+            f"The {found.name} can't be decoded: found damaged or unusual data, expected a picture.", fix=_EXPORT
         ) from None
 
 
-def _converted(data: bytes, found: MediaInfo) -> bytes:
+def _converted(data: bytes, found: MediaInfo, png_pixels: int) -> Converted:
     from PIL import Image, ImageOps
 
-    Image.MAX_IMAGE_PIXELS = PIXELS_MAX  # Pillow warns beyond it and fails beyond twice as much; ours comes before both
-    _hush()
+    Image.MAX_IMAGE_PIXELS = PIXELS_MAX  # Pillow fails beyond twice as much; we do beyond it
+    _silence()
     decoder = DECODERS[found.mime]
     if decoder == "HEIF":
         _register_heif(found)
     with Image.open(io.BytesIO(data), formats=[decoder]) as opened:
-        width, height = opened.size
-        if width * height > PIXELS_MAX:
-            raise MediaRejected(
-                f"The {found.name} is too large: found {width:,} × {height:,} pixels behind a header that says "
-                f"{found.width:,} × {found.height:,}.",
-                fix=_EXPORT,
-            )
+        check_dimensions(found.name, *opened.size)
+        pages = _pages(opened)
         opened.load()
         profile: Any = opened.info.get("icc_profile")
         ImageOps.exif_transpose(opened, in_place=True)
         picture = _in_srgb(_eight_bits(opened), profile)
     buffer = io.BytesIO()
-    if _as_png(picture, found.mime):
+    if _as_png(picture, found.mime, png_pixels):
         _bare(picture).save(buffer, "PNG")
     else:
         mode = "L" if picture.mode in ("L", "LA", "La", "1") else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
         _bare(picture).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
+    made = buffer.getvalue()
+    return Converted(data=made, info=inspect_bytes(made), pages=pages)
 
 
-def _hush() -> None:
-    """Let decoders print nothing: our own error reports what is wrong with a picture.
+def _pages(opened: Image) -> int:
+    """The number of pages of a TIFF, each held to Pillow's limit; 1 of anything else."""
+    pages = 1
+    while opened.format == "TIFF" and pages < PAGES_MAX:
+        try:
+            opened.seek(pages)
+        except EOFError:
+            opened.seek(0)
+            break
+        pages += 1
+    return pages
 
-    Pillow's own words are warnings. libtiff writes its straight to descriptor 2, past every log; it has a function to
-    leave that, which is found through the module that is linked with it.
+
+def _silence() -> None:
+    """Keep decoders from printing: our own error reports what is wrong with a picture.
+
+    Pillow warns. libtiff writes to descriptor 2, past every log, unless its handlers are removed.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: who catches warnings puts filters back
-    _hush_libtiff()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: catch_warnings restores filters
+    _silence_libtiff()
 
 
 @cache
-def _hush_libtiff() -> None:
+def _silence_libtiff() -> None:
     import ctypes
 
     from PIL import Image
@@ -140,10 +150,10 @@ def _register_heif(found: MediaInfo) -> None:
     untyped.register_heif_opener(thumbnails=False)
 
 
-def _as_png(picture: Image, mime: str) -> bool:
+def _as_png(picture: Image, mime: str, png_pixels: int) -> bool:
     if picture.mode in ("1", "P") or _shows_transparency(picture):
         return True
-    return mime in _LOSSLESS and picture.width * picture.height <= PNG_PIXELS
+    return mime in _LOSSLESS and picture.width * picture.height <= png_pixels
 
 
 def _shows_transparency(picture: Image) -> bool:
@@ -154,11 +164,11 @@ def _shows_transparency(picture: Image) -> bool:
 
 
 def _eight_bits(picture: Image) -> Image:
-    """The same picture with eight bits a channel, in a mode that can be stored or turned into one."""
+    """The picture with eight bits a channel, in a mode that can be stored or converted."""
     anything: Any = picture  # Pillow leaves the types of `point` open
     if picture.mode.startswith("I;16"):
         return anything.convert("I").point([value >> 8 for value in range(65_536)], "L")
-    if picture.mode in ("I", "F"):  # no range is agreed on: the darkest becomes black, the brightest white
+    if picture.mode in ("I", "F"):  # without a defined range: the darkest becomes black, the brightest white
         low, high = (float(value) for value in picture.getextrema() if isinstance(value, int | float))
         scale = 255 / (high - low) if high > low else 0.0
 
@@ -172,24 +182,24 @@ def _eight_bits(picture: Image) -> Image:
 
 
 def _in_srgb(picture: Image, profile: Any) -> Image:
-    """The picture's colours in sRGB, as what shows a picture without a profile takes them to be."""
+    """The picture in sRGB, which viewers assume without a profile."""
     from PIL import ImageCms
 
     if isinstance(profile, bytes) and profile and picture.mode in ("RGB", "RGBA", "CMYK"):
-        colours: Any = ImageCms  # the type of a profile is left open there
+        colours: Any = ImageCms  # without types
         target = picture.mode if picture.mode == "RGBA" else "RGB"
         try:
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            turned = colours.profileToProfile(picture, own, colours.createProfile("sRGB"), outputMode=target)
+            converted = colours.profileToProfile(picture, own, colours.createProfile("sRGB"), outputMode=target)
         except (ImageCms.PyCMSError, OSError):
-            turned = None  # a broken profile: the colours as they stand are the best guess
-        if turned is not None:
-            return turned
+            converted = None  # a broken profile: the colours as they are are the best guess
+        if converted is not None:
+            return converted
     return picture.convert("RGB") if picture.mode == "CMYK" else picture
 
 
 def _bare(picture: Image) -> Image:
-    """The picture without metadata, but with the transparent colour of a palette."""
+    """The picture without metadata except a palette's transparent colour."""
     kept = {key: value for key, value in picture.info.items() if key == "transparency"}
     picture.info.clear()
     picture.info.update(kept)

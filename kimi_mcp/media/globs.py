@@ -1,8 +1,7 @@
-"""Owns globs and git's ignore rules, as questions about names. Pure, no I/O.
+"""Matches names against globs and git's ignore rules. Pure, no I/O.
 
-A pattern is matched name by name from the outermost on, as a set of positions in it: time grows with the length of
-pattern and path, whatever they are. A backtracking matcher would let a hostile ``.gitignore`` line
-(``*a*a*a*a*a*b``) hold the interpreter for half a minute a name, and a thread can't be interrupted there.
+A pattern is matched name by name, as a set of positions in it, in time linear in its length. With backtracking a
+hostile ``.gitignore`` line (``*a*a*a*a*a*b``) would hold the interpreter for half a minute per name.
 """
 
 from __future__ import annotations
@@ -15,15 +14,20 @@ from typing import Final
 from kimi_mcp.core.errors import InvalidArguments
 
 MOST_BRACES: Final = 64
-"""Patterns that one pattern with ``{a,b}`` may stand for."""
+"""Patterns to which one pattern with ``{a,b}`` may expand."""
 
 LONGEST_RULE: Final = 1000
-"""Characters of a line in a .gitignore; a longer one names no file."""
+"""Characters of a line in a .gitignore; a longer one is ignored."""
 
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _TRAILING_SPACES: Final = re.compile(r"(?<!\\)((?:\\\\)*) +$")
-_CLASS: Final = re.compile(r"\[:([a-z]+):\]")
+_TOKEN: Final = re.compile(
+    r"(?P<star>\*)|(?P<any>\?)|\[(?P<negated>[!^])?(?P<set>\]?(?:\[:[a-z]+:\]|\\.|[^\]\\])*)\]"
+    r"|\\(?P<escaped>.)|(?P<char>[^\\\[])",
+    re.DOTALL,
+)
+_MEMBER: Final = re.compile(r"\[:(?P<name>[a-z]+):\]|\\(?P<escaped>.)|(?P<range>(?<=[^-])-(?=[^-]))|.", re.DOTALL)
 _CLASSES: Final = {
     "alnum": "a-zA-Z0-9",
     "alpha": "a-zA-Z",
@@ -42,7 +46,7 @@ def has_magic(pattern: str) -> bool:
 
 
 def braces_expanded(pattern: str) -> tuple[str, ...]:
-    """The patterns for which ``{a,b}`` stands, in order. Raises ``InvalidArguments`` if they are too many."""
+    """The patterns to which ``{a,b}`` expands, in order. Raises ``InvalidArguments`` if they are too many."""
     done: list[str] = []
     left = [pattern]
     while left:
@@ -54,7 +58,7 @@ def braces_expanded(pattern: str) -> tuple[str, ...]:
             left[:0] = [first[: found.start()] + word + first[found.end() :] for word in found[1].split(",")]
         if len(done) + len(left) > MOST_BRACES:
             raise InvalidArguments(
-                f"A pattern in `files` stands for more than {MOST_BRACES} patterns.",
+                f"A pattern in `files` expands to more than {MOST_BRACES} patterns.",
                 fix="Use fewer braces, or name several patterns.",
             )
     return tuple(dict.fromkeys(done))
@@ -65,85 +69,55 @@ class Segment:
     """One name of a pattern, or ``**``."""
 
     matches: Callable[[str], object] | None
-    """Whether a name fits (truthy); None: ``**``, any number of names."""
+    """Whether a name matches (truthy); None: ``**``, any number of names."""
     literal: str | None
-    """The only name that fits, if there is only one."""
+    """The only name that matches, if there is only one."""
 
 
 ANY_DEPTH: Final = Segment(None, None)
 """``**``."""
 
 
-def _segment(text: str, *, escapes: bool) -> Segment:
-    """One name of a pattern; with ``escapes`` a backslash takes the next character as it is.
-
-    Raises ``ValueError`` for a set that is never closed, or whose range runs backwards.
-    """
+def _segment(text: str) -> Segment:
+    """One name of a pattern, in which a backslash escapes. Raises ``ValueError`` where git would not parse it."""
     if text == "**":
         return ANY_DEPTH
-    if not _MAGIC.search(text) and not (escapes and "\\" in text):
+    if not _MAGIC.search(text) and "\\" not in text:
         return Segment(text.__eq__, text)
     between_stars = [""]
     position = 0
     while position < len(text):
-        letter = text[position]
-        if letter == "*":
+        token = _TOKEN.match(text, position)
+        if token is None:
+            raise ValueError("a set that is never closed, or a backslash at the end")
+        position = token.end()
+        if token["star"]:
             between_stars.append("")
-        elif letter == "?":
+        elif token["any"]:
             between_stars[-1] += "."
-        elif letter == "[":
-            body, position = _set(text, position, escapes=escapes)
-            between_stars[-1] += body
+        elif token["set"] is not None:
+            between_stars[-1] += f"[{'^' if token['negated'] else ''}{_MEMBER.sub(_member, token['set'])}]"
         else:
-            if letter == "\\" and escapes:
-                position += 1
-                letter = text[position : position + 1]
-                if not letter:
-                    raise ValueError("ends with a backslash")
-            between_stars[-1] += re.escape(letter)
-        position += 1
+            between_stars[-1] += re.escape(token["escaped"] or token["char"])
     first, *rest = between_stars
     if rest:
-        # Each star takes as little as it can and is never asked again: that is enough, and no backtracking is left.
+        # Each star takes as little as it can, and is never retried: that suffices, and nothing backtracks.
         rest = [*(f"(?>.*?{piece})" for piece in rest[:-1] if piece), f".*{rest[-1]}"]
-    return Segment(re.compile("".join((first, *rest)), re.DOTALL).fullmatch, None)
+    try:
+        return Segment(re.compile("".join((first, *rest)), re.DOTALL).fullmatch, None)
+    except re.error:
+        raise ValueError("a range that runs backwards, or an empty set") from None
 
 
-def _set(text: str, start: int, *, escapes: bool) -> tuple[str, int]:
-    """A set such as ``[a-z]``, ``[!x]`` or ``[[:digit:]]`` as a regular expression, and where it ends."""
-    position = start + 1
-    negated = text[position : position + 1] in ("!", "^")
-    position += negated
-    first = position
-    members: list[str] = []
-    while position < len(text) and (text[position] != "]" or position == first):
-        named = _CLASS.match(text, position)
-        if named and named[1] in _CLASSES:
-            members.append(_CLASSES[named[1]])
-            position = named.end()
-            continue
-        low, position = _member(text, position, escapes=escapes)
-        if text[position : position + 1] == "-" and text[position + 1 : position + 2] not in ("", "]"):
-            high, position = _member(text, position + 1, escapes=escapes)
-            if low > high:
-                raise ValueError("a range that runs backwards")
-            members.append(f"{re.escape(low)}-{re.escape(high)}")
-        else:
-            members.append(re.escape(low))
-    if position >= len(text):
-        raise ValueError("a set that is never closed")
-    return f"[{'^' if negated else ''}{''.join(members)}]", position
-
-
-def _member(text: str, position: int, *, escapes: bool) -> tuple[str, int]:
-    if escapes and text[position] == "\\" and position + 1 < len(text):
-        position += 1
-    return text[position], position + 1
+def _member(token: re.Match[str]) -> str:
+    if token["range"]:
+        return "-"
+    return _CLASSES.get(token["name"], "") or re.escape(token["escaped"] or token[0])
 
 
 def _glob_segment(text: str) -> Segment:
     try:
-        return _segment(text, escapes=False)
+        return _segment(text.replace("\\", "\\\\"))
     except ValueError:
         return Segment(text.__eq__, text)
 
@@ -153,7 +127,7 @@ class Glob:
     """A pattern such as ``src/**/*.py``, names counted from the root down."""
 
     segments: tuple[Segment, ...]
-    """``**`` stands for any number of folders, and at the end for everything below."""
+    """``**`` matches any number of folders, and at the end everything below."""
 
     @classmethod
     def of(cls, parts: Sequence[str]) -> Glob:
@@ -162,7 +136,7 @@ class Glob:
 
     @property
     def start(self) -> tuple[str, ...]:
-        """The folders that the pattern names outright, before its first wildcard; never its last name."""
+        """The folders before the first wildcard; never the last name."""
         names: list[str] = []
         for segment in self.segments[:-1]:
             if segment.literal is None:
@@ -171,14 +145,14 @@ class Glob:
         return tuple(names)
 
     def positions(self, parts: Sequence[str]) -> frozenset[int]:
-        """Where in the pattern one stands after these names; empty: nothing below can match."""
+        """The positions in the pattern after these names; empty: nothing below can match."""
         positions = _closed({0}, self.segments)
         for name in parts:
             positions = self.step(positions, name)
         return positions
 
     def step(self, positions: Iterable[int], name: str) -> frozenset[int]:
-        """Where one stands after one more name. A wildcard never takes a hidden name: it has to be spelled out."""
+        """The positions after one more name. No wildcard matches a hidden name: it has to be spelled out."""
         return _step(positions, name, self.segments, hidden_too=False)
 
     def complete(self, positions: frozenset[int]) -> bool:
@@ -204,7 +178,7 @@ def _step(
 
 
 def _closed(positions: set[int], segments: tuple[Segment, ...]) -> frozenset[int]:
-    """The positions, and those reached from them by letting ``**`` stand for nothing."""
+    """The positions, and those reached from them where ``**`` matches nothing."""
     for position in tuple(positions):
         while position < len(segments) and segments[position].matches is None:
             position += 1
@@ -212,26 +186,23 @@ def _closed(positions: set[int], segments: tuple[Segment, ...]) -> frozenset[int
     return frozenset(positions)
 
 
-# ------------------------------------------------------------------------------------------------- .gitignore
-
-
 @dataclass(frozen=True, slots=True)
 class IgnoreRule:
     """One line of a .gitignore."""
 
     segments: tuple[Segment, ...]
-    """Names counted from the folder of the .gitignore down."""
+    """Names relative to the folder of the .gitignore."""
     ignores: bool
     """False for a line that begins with ``!``: what it matches is kept."""
     folders_only: bool
     """Whether the line ends with ``/``."""
 
     def matches(self, parts: Sequence[str], *, folder: bool) -> bool:
-        """Whether the rule is about this path itself (what lies below an ignored folder is never asked for)."""
+        """Whether the rule matches this path itself (nothing below an ignored folder is matched)."""
         if self.folders_only and not folder:
             return False
         if len(self.segments) == 2 and self.segments[0].matches is None and self.segments[1].matches is not None:
-            return bool(self.segments[1].matches(parts[-1]))  # by far the most common: a last name, at any depth
+            return bool(self.segments[1].matches(parts[-1]))  # the usual rule: a last name, at any depth
         positions = _closed({0}, self.segments)
         for name in parts[:-1]:
             positions = _step(positions, name, self.segments)
@@ -244,9 +215,9 @@ class IgnoreRule:
 
 
 def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tuple[IgnoreRule, ...]:
-    """The rules of a .gitignore, in order (see git's ``gitignore`` page); lines that git can't read are left out.
+    """The rules of a .gitignore, in order (see git's ``gitignore`` page), without lines that git can't parse.
 
-    ``between`` is called before each line: it may raise to stop.
+    ``between`` is called before each line, and may raise to stop.
     """
     rules: list[IgnoreRule] = []
     for line in text.split("\n"):
@@ -257,7 +228,7 @@ def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tu
 
 
 def verdict(rules: Sequence[IgnoreRule], parts: Sequence[str], *, folder: bool) -> bool | None:
-    """Whether the rules ignore a path, counted from their folder down; None: they say nothing about it."""
+    """Whether the rules ignore a path, relative to their folder; None: no rule matches."""
     for rule in reversed(rules):
         if rule.matches(parts, folder=folder):
             return rule.ignores
@@ -277,7 +248,7 @@ def _rule(line: str) -> IgnoreRule | None:
     if not line:
         return None
     try:
-        segments = [_segment(text, escapes=True) for text in line.split("/")]
+        segments = [_segment(text) for text in line.split("/")]
     except ValueError:
         return None
     if not anchored:

@@ -214,5 +214,5 @@ def _sendable(medium: Medium) -> Medium:
         info=made.info,
         read_at=lambda at, length: data[at : at + length],
         converted_from=found.mime,
-        pages=found.pages,
+        pages=made.pages,
     )

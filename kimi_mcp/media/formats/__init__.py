@@ -18,7 +18,7 @@ from functools import partial
 from typing import Final
 
 from kimi_mcp.core.errors import MediaRejected
-from kimi_mcp.media.formats import bmp_tiff, boxes, clips, stills
+from kimi_mcp.media.formats import boxes, clips, stills
 from kimi_mcp.media.formats.magic import describe, sniff
 from kimi_mcp.media.formats.media_info import (
     FORMATS,
@@ -36,13 +36,18 @@ __all__ = ["FORMATS", "HEAD_BYTES", "PIXELS_MAX", "SIDE_MAX", "MediaInfo", "insp
 HEAD_BYTES: Final = 65_536
 """A head of so many bytes saves the first reads; a shorter one will do, down to none."""
 
+
+def _by_signature(source: ByteSource, mime: str) -> MediaInfo:
+    """A still that is always converted: Pillow reads its header then."""
+    return MediaInfo(kind="image", mime=mime, length=source.size)
+
+
 _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
     "image/png": stills.png,
     "image/jpeg": stills.jpeg,
     "image/gif": stills.gif,
     "image/webp": stills.webp,
-    "image/bmp": bmp_tiff.bmp,
-    "image/tiff": bmp_tiff.tiff,
+    **{mime: partial(_by_signature, mime=mime) for mime in ("image/bmp", "image/tiff")},
     **{mime: partial(boxes.still, mime=mime) for mime in ("image/heic", "image/avif")},
     **{mime: partial(boxes.clip, mime=mime) for mime in ("video/mp4", "video/mov", "video/3gpp")},
     "video/avi": clips.avi,

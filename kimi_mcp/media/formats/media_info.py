@@ -82,11 +82,9 @@ class MediaInfo:
     mime: str
     """Its type, one of ``FORMATS``."""
     width: int | None = None
-    """Pixels of a picture as they are stored, before any rotation; None for a clip."""
+    """Pixels of a picture as stored, before any rotation; None for a clip, and for what is converted by Pillow."""
     height: int | None = None
     """The same."""
-    pages: int = 1
-    """Pages of a TIFF."""
     length: int
     """Bytes from the beginning to the end of the medium. What follows it in the file is never sent."""
 

@@ -137,15 +137,17 @@ class Transport(httpx2.AsyncBaseTransport):
     async def _close_unused(self) -> None:
         """Close the pools without a request for long; of the others, each request closes what is idle for long."""
         before = monotonic() - self._keep_idle_s
-        for pool in [pool for pool in self._pools if not pool.under_way and pool.used_at < before]:
-            self._pools.remove(pool)
-            with anyio.CancelScope(shield=True):
+        unused = [pool for pool in self._pools if not pool.under_way and pool.used_at < before]
+        # All of them leave the list before the first await: another request must neither close nor use one of them.
+        self._pools = [pool for pool in self._pools if pool not in unused]
+        with anyio.CancelScope(shield=True):
+            for pool in unused:
                 await pool.aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""
         self.closed = True
-        for pool in self._pools:
+        for pool in list(self._pools):
             await pool.aclose()
 
 

@@ -98,6 +98,31 @@ async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_re
     assert all(connection.is_closed() for connection in before)
 
 
+async def test_requests_at_once_close_what_nobody_needed_for_long_together(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.play({**SHORT, "times": 30, "gate": "thirty"}, {**SHORT, "times": "always"})
+    up = upstream(max_concurrency=30)
+    async with anyio.create_task_group() as calls:
+        for _ in range(30):
+            calls.start_soon(ask, up, sim)
+        await sim.until(lambda: sim.waiting_at("thirty") == 30)
+        sim.open_gate("thirty")
+    before = connections(up)
+    monkeypatch.setattr("kimi_mcp.provider.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
+    answers: list[Asked] = []
+
+    async def one() -> None:
+        answers.append(await ask(up, sim))
+
+    async with anyio.create_task_group() as calls:
+        for _ in range(8):
+            calls.start_soon(one)
+    assert [asked.error for asked in answers] == 8 * [None]
+    assert [asked.sent for asked in answers] == 8 * [1]
+    assert all(connection.is_closed() for connection in before)
+
+
 async def test_a_connection_that_was_being_opened_while_all_were_closed_is_closed_with_its_answer(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,8 @@ _UNCHECKED: Mapping[json_schema.Reason, tuple[str, str]] = {
     "reference": ("it refers to what it does not hold", "Put what `$ref` names into `response_schema`."),
     "intricate": ("it is too intricate for an answer of this size", "Simplify `response_schema`."),
     "pattern": (
-        "a `pattern` in it would take too long to match",
-        "Leave that `pattern` out of `response_schema`, or write it without a repetition inside a repetition.",
+        "a `pattern` in it can't be matched in bounded time",
+        "Leave that `pattern` out of `response_schema`, or write it without look-around and back-references.",
     ),
 }
 """Why an answer can't be held against its schema though it is JSON, and what would help."""

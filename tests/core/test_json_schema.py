@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.core.json_schema import MOST_WAYS, Undecided, misfit, schema_fault, ways
+from kimi_mcp.core.json_schema import Undecided, misfit, schema_fault
 
 DOUBLING: dict[str, Any] = {
     "type": "object",
@@ -79,24 +79,43 @@ def test_many_alike_items_that_can_not_be_sorted_end_at_the_count() -> None:
         "(a|a)*$",
         "(?:a|aa)+$",
         "(a*)*b",
-        r"(.*)\1x",
-        "a" * 3000,
+        "((a*)*)*$",
     ],
 )
-def test_a_pattern_that_might_take_for_ever_is_not_matched(pattern: str) -> None:
-    text = "a" * 60
-    assert ways(pattern, len(text)) > MOST_WAYS
+def test_a_pattern_that_would_backtrack_for_ever_is_matched_at_once(pattern: str) -> None:
+    good = ("-a" if pattern.startswith(("(-[", "(-a")) else "a") * 60
+    good += "b" if pattern.endswith("b") else ""
+    bad = f"!{good}!"
+    pattern = f"^{pattern}"
+    sorting = {"patternProperties": {pattern: {"type": "string"}}, "additionalProperties": False}
+    for value, schema in ((good, {"pattern": pattern}), ({good: ""}, sorting), (bad, {"not": {"pattern": pattern}})):
+        assert misfit(value, schema) is None
+    for value, schema in ((bad, {"pattern": pattern}), ({good: 1}, sorting), ({bad: ""}, sorting)):
+        assert misfit(value, schema) is not None
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(.*)\1x", "^(?=.*x)a", "a" * 3000, "(?:(?:a|b){99}){99}c", "[a&&b]", "[^[b]a]", r"[\][a]]", "(a"]
+)
+def test_a_pattern_that_can_not_be_matched_in_bounded_time_is_left_undecided(pattern: str) -> None:
+    text = "a" * 2000
     sorting = {"patternProperties": {pattern: {"type": "string"}}, "additionalProperties": False}
     for value, schema in ((text, {"pattern": pattern}), ({text: 1}, sorting), (text, {"not": {"pattern": pattern}})):
         with pytest.raises(Undecided, match="pattern"):
             misfit(value, schema)
 
 
-COSTLY = {"properties": {"a": {"type": "string", "pattern": "(a+)+$"}, "b": {"type": "integer"}}}
+def test_many_names_under_many_patterns_end_at_the_count() -> None:
+    names = {f"name-{number}": "" for number in range(3000)}
+    with pytest.raises(Undecided, match="intricate"):
+        misfit(names, {"patternProperties": {f"name-|{number}": {} for number in range(50)}})
+
+
+COSTLY = {"properties": {"a": {"type": "string", "pattern": "(?:a{1,99}){1,99}$"}, "b": {"type": "integer"}}}
 
 
 def test_what_breaks_another_rule_is_told_beside_a_pattern_that_is_not_matched() -> None:
-    fault = misfit({"a": "a" * 60, "b": "x"}, COSTLY)
+    fault = misfit({"a": "a" * 6000, "b": "x"}, COSTLY)
     assert fault is not None
     assert (fault.place, fault.rule) == ("b", "type")
 

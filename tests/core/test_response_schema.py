@@ -130,7 +130,7 @@ def test_numbers_beyond_all_bounds_are_no_crash() -> None:
         read_answer(answer, {"type": "number", "multipleOf": 0.1})
 
 
-@pytest.mark.parametrize("pattern", [r"^(a+)+$", r"^(a|a)*$", r"^((a*)*)*$", r"(\w+)\1+$"])
+@pytest.mark.parametrize("pattern", [r"(\w+)\1+$", r"^(?=.*\d)a", r"(?:(?:a|b){99}){999}"])
 def test_against_a_pattern_that_might_take_for_ever_no_answer_can_be_held(pattern: str) -> None:
     with pytest.raises(Unchecked, match="pattern") as raised:
         read_answer(json.dumps("a" * 60 + "!"), {"type": "string", "pattern": pattern})

@@ -264,7 +264,8 @@ async def test_schemas_that_are_bombs_hang_nobody(servers_file: ServersFile) -> 
         doubling = await echo(toolbox, "x", "odd__doubling")
         assert "too intricate" in doubling.text
         assert not doubling.repairable
-        assert framed_text(await echo(toolbox, "a" * 39, "odd__wild")) == "a" * 39
+        assert "breaks the rule `pattern" in (await echo(toolbox, "a" * 39, "odd__wild")).text
+        assert framed_text(await echo(toolbox, "a" * 40, "odd__wild")) == "a" * 40
         assert framed_text(await echo(toolbox, "a" * 39, "odd__output")) == "a" * 39
 
 

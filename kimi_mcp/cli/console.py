@@ -1,7 +1,7 @@
 """How the commands look: colour, folded lines and tables in a terminal, plain text in a pipe. Writes stdout and stderr.
 
-A :class:`Page` is what a command prints on; it decides once whether a person or a program reads it. rich is imported
-when the first page is opened.
+A command prints with a :class:`Printer`, which decides once whether a person or a program reads it. rich is imported
+with the first of them.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ STYLES = {
     "warned": "yellow",
     "refuse": "red",
 }
-"""What each kind of word looks like; a kind that is not here is plain."""
+"""The style of each kind of text; any other kind is plain."""
 
 MARKS = {"ok": "✓", "bad": "✗", "warn": "!", "unknown": "·"}
-"""What stands before a sentence that was held against the facts."""
+"""The mark of each state."""
 
-# What errors say of a host's tools and arguments, and how a shell says it; the first that fits is taken.
+# A host's tools and arguments in error messages, and what they are in a shell.
 _IN_A_SHELL: tuple[tuple[str, str], ...] = (
     (r"kimi_vision in `images`|`images` of kimi_vision", "--image"),
     (r"kimi_video (?:as|in) `video`|`video` of kimi_video", "--video"),
@@ -91,23 +91,18 @@ OPTIONS = {
     "max_agent_steps": "--max-agent-steps",
     "max_cost_usd": "--max-cost-usd",
 }
-"""For each argument of the tools the option of ``kimi-mcp ask`` that gives it."""
+"""The option of ``kimi-mcp ask`` for each argument of the tools."""
 
 _ARGUMENT = re.compile(rf"(?:[Tt]he )?(?:argument )?`({'|'.join(OPTIONS)})`")
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a person looks at that stream, through something that can move a cursor."""
+    """Whether the stream is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def safe(text: str) -> str:
-    """A foreign text without any key, and without anything that would act on a terminal."""
-    return printable(text)
-
-
 def as_json_text(value: Any) -> str:
-    """A JSON value for whoever reads stdout: no key is in it, and what would act on a terminal is escaped."""
+    """A JSON value without keys, and with control characters escaped."""
     return escaped_json(json.dumps(scrub_values(value), indent=2, ensure_ascii=False))
 
 
@@ -118,14 +113,14 @@ def print_json(value: Any) -> None:
 
 
 def in_a_shell(text: str) -> str:
-    """What an error or a rule says to a host's model, in the words of a shell: options instead of arguments."""
-    for said, instead in _IN_A_SHELL:
-        text = re.sub(said, instead, text)
+    """An error or a rule that is written for a host's model, in the words of a shell: options instead of arguments."""
+    for pattern, instead in _IN_A_SHELL:
+        text = re.sub(pattern, instead, text)
     return _ARGUMENT.sub(lambda found: OPTIONS[found[1]], text)
 
 
 def never_fail_to_encode() -> None:
-    """Let a terminal that can't show a sign show another one, instead of ending the command."""
+    """Replace characters that a terminal can't show, instead of ending the command."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -133,18 +128,17 @@ def never_fail_to_encode() -> None:
 
 
 def console(stream: TextIO) -> Console:
-    """A console on a stream; NO_COLOR and FORCE_COLOR count as everywhere."""
+    """A console on a stream; NO_COLOR and FORCE_COLOR are respected."""
     from rich.console import Console
 
-    looked_at = is_terminal(stream)
-    made = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not looked_at)
-    if looked_at and made.width > WIDEST:
-        made.width = WIDEST
+    made = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=not is_terminal(stream))
+    if is_terminal(stream):
+        made.width = min(made.width, WIDEST)
     return made
 
 
 def complain(message: str, fix: str = "") -> None:
-    """An error: one sentence plus the mend, on stderr."""
+    """Print an error on stderr: one sentence plus the fix."""
     page = Printer(sys.stderr, label=len("kimi-mcp: "), indent=0)
     page.row("kimi-mcp:", in_a_shell(message), label_kind="bad")
     if fix:
@@ -152,7 +146,7 @@ def complain(message: str, fix: str = "") -> None:
 
 
 def changed(adjustment: Adjustment) -> str:
-    """What a rule changed or warns of, in a line."""
+    """What a rule changed or warned of, in a line."""
     why = in_a_shell(adjustment.why)
     if adjustment.action == "warned":
         return f"{adjustment.rule}: {why}"
@@ -162,26 +156,26 @@ def changed(adjustment: Adjustment) -> str:
 
 def requests(outcome: Outcome) -> str:
     """How many requests a call took; a swarm sends many, and none of them is a second attempt."""
-    made = outcome.timing.attempts
-    return f"{made} {'request' if outcome.swarm is not None else 'attempt'}{'' if made == 1 else 's'}"
+    count = outcome.timing.attempts
+    return f"{count} {'request' if outcome.swarm is not None else 'attempt'}{'' if count == 1 else 's'}"
 
 
 def shown(value: Any) -> str:
     """A JSON value for a person."""
     if isinstance(value, float):
         return f"{value:g}"
-    return "nothing" if value is None else safe(str(value))
+    return "nothing" if value is None else printable(str(value))
 
 
 _CODE = re.compile(r"`[^`\n]+`")
-_HELD = "\ue000"
-"""Stands for a blank within backticks while a line is folded: what is to be typed stays on one line."""
+_KEPT_BLANK = "\ue000"
+"""Replaces a blank within backticks while a line is folded: what is to be typed stays on one line."""
 
 
 class Printer:
-    """What a command prints on: rows of a label and a text, headings, marks and tables.
+    """Prints rows of a label and a text, headings, marks and tables.
 
-    For a terminal texts are folded beside their label and coloured; for a pipe a row is a line.
+    In a terminal texts are folded beside their label and coloured; in a pipe a row is a line.
     """
 
     def __init__(self, stream: TextIO | None = None, *, label: int = 12, indent: int = 2) -> None:
@@ -189,98 +183,90 @@ class Printer:
         self.folds = is_terminal(stream or sys.stdout) and self._out.width >= NARROWEST
         """Whether a person reads it."""
         self.width = self._out.width if self.folds else sys.maxsize
-        """Columns there are."""
-        self._label, self._indent = label, indent
+        """In columns."""
+        self._label, self._indent = label, " " * indent
 
     def heading(self, text: str, aside: str = "") -> None:
-        """What follows is about this."""
-        line = self._text("", "").append_text(self._text(text, "head"))
-        if aside:
-            line.append_text(self._text(f"  {aside}", "quiet"))
-        self._out.print(line)
+        """A line above what it is about."""
+        line = self._text("").append_text(self._text(text, "head"))
+        self._out.print(line.append_text(self._text(f"  {aside}" if aside else "", "quiet")))
 
     def line(self, text: str = "", kind: str = "") -> None:
         """A line by itself."""
         self._out.print(self._text(text, kind))
 
     def row(self, label: str, text: str, kind: str = "", *, label_kind: str = "quiet") -> None:
-        """A text beside its label; its further lines stand below its first."""
-        start = " " * self._indent
-        gap = max(self._label, len(label) + 1)
-        body = self._text(text, kind)
-        lines = self._folded(body, len(start) + gap) or [body]
-        for number, piece in enumerate(lines):
-            head = self._text(label.ljust(gap) if number == 0 else " " * gap, label_kind if number == 0 else "")
-            line = self._text(start, "") + head
-            line.append_text(piece)
-            self._out.print(line, soft_wrap=True)
+        """A text beside its label; its further lines are below its first."""
+        self._hanging(self._indent + self._padded(label), label_kind, text, kind)
 
     def command(self, label: str, text: str) -> None:
         """A command to be pasted, beside its label: never folded, so that it can be selected as one line."""
-        line = self._text(" " * self._indent, "") + self._text(label.ljust(max(self._label, len(label) + 1)), "quiet")
-        self._out.print(line.append_text(self._text(text, "")), soft_wrap=True)
+        self._line((self._indent + self._padded(label), "quiet"), (text, ""))
 
     def columns(self, *cells: tuple[str, str]) -> None:
-        """One line of texts, each with its kind; they bring their own width."""
-        line = self._text(" " * self._indent, "")
-        for place, (text, kind) in enumerate(cells):
-            line.append_text(self._text(text + ("  " if place < len(cells) - 1 else ""), kind))
-        line.rstrip()
-        self._out.print(line, soft_wrap=True)
+        """One line of texts, each with its kind; they are padded already."""
+        self._line((self._indent, ""), *((f"{text}  ", kind) for text, kind in cells))
 
     def mark(self, state: str, text: str, kind: str = "", *, fix: str = "") -> None:
-        """A sentence that was held against the facts (ok, bad, warn or unknown), and below it the mend."""
-        self._marked(MARKS[state], state, text, kind or ("bad" if state == "bad" else ""), self._indent)
+        """A finding (ok, bad, warn or unknown), and below it the fix."""
+        self._hanging(f"{self._indent}{MARKS[state]} ", state, text, kind or ("bad" if state == "bad" else ""))
         if fix:
-            self._marked("→", state, fix, "", self._indent + 2)
-
-    def _marked(self, sign: str, sign_kind: str, text: str, kind: str, indent: int) -> None:
-        for number, piece in enumerate(self._folded(self._text(text, kind), indent + 2)):
-            line = self._text(" " * indent, "") + self._text(f"{sign} " if number == 0 else "  ", sign_kind)
-            line.append_text(piece)
-            self._out.print(line, soft_wrap=True)
+            self._hanging(f"{self._indent}  → ", state, fix, "")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
         """Aligned columns; a cell may begin with ``kind|`` to be coloured."""
         from rich.cells import cell_len
 
-        cells = [[_split(cell) for cell in row] for row in rows]
-        columns = zip(head, *([text for _, text in row] for row in cells), strict=True)
-        widths = [max(map(cell_len, column)) for column in columns]
-        for row in ([("quiet", name) for name in head], *cells):
-            line = self._text(" " * self._indent, "")
+        cells = [[("quiet", name) for name in head], *([split_cell(cell) for cell in row] for row in rows)]
+        widths = [max(cell_len(text) for _, text in column) for column in zip(*cells, strict=True)]
+        for row in cells:
+            padded: list[tuple[str, str]] = []
             for place, (kind, text) in enumerate(row):
                 blank = " " * (widths[place] - cell_len(text))
-                last = place == len(row) - 1
-                padded = blank + text if place in right else text if last else text + blank
-                line.append_text(self._text(padded + ("" if last else "  "), kind))
-            line.rstrip()
-            self._out.print(line, soft_wrap=True)
+                padded.append((blank + text if place in right else text + blank, kind))
+            self.columns(*padded)
 
     def waiting(self, text: str) -> AbstractContextManager[Any]:
-        """While inside, a person sees that something is going on."""
+        """While inside, a person sees that something goes on."""
         return self._out.status(text, spinner="dots") if self.folds else nullcontext()
 
-    def _text(self, text: str, kind: str) -> Text:
+    def _padded(self, label: str) -> str:
+        return label.ljust(max(self._label, len(label) + 1))
+
+    def _text(self, text: str, kind: str = "") -> Text:
         from rich.text import Text
 
-        return Text(safe(text), style=STYLES.get(kind, ""), end="")
+        return Text(printable(text), style=STYLES.get(kind, ""), end="")
+
+    def _line(self, *pieces: tuple[str, str]) -> None:
+        line = self._text("")
+        for text, kind in pieces:
+            line.append_text(self._text(text, kind))
+        line.rstrip()
+        self._out.print(line, soft_wrap=True)
+
+    def _hanging(self, head: str, head_kind: str, text: str, kind: str) -> None:
+        """A text behind its head; its further lines are indented by as much."""
+        for number, piece in enumerate(self._folded(self._text(text, kind), len(head))):
+            start = self._text(" " * len(head)) if number else self._text("").append_text(self._text(head, head_kind))
+            self._out.print(start.append_text(piece), soft_wrap=True)
 
     def _folded(self, text: Text, taken: int) -> list[Text]:
         if not self.folds:
             return list(text.split("\n")) if len(text) else [text]
-        room = max(20, self.width - taken)
-        held = text.copy()
-        held.plain = _CODE.sub(
-            lambda code: code[0].replace(" ", _HELD) if len(code[0]) <= room else code[0], text.plain
+        width = max(20, self.width - taken)
+        kept = text.copy()
+        kept.plain = _CODE.sub(
+            lambda code: code[0].replace(" ", _KEPT_BLANK) if len(code[0]) <= width else code[0], text.plain
         )
-        lines = list(held.wrap(self._out, room))
+        lines = list(kept.wrap(self._out, width))
         for line in lines:
-            line.plain = line.plain.replace(_HELD, " ")
+            line.plain = line.plain.replace(_KEPT_BLANK, " ")
             line.rstrip()
         return lines or [text]
 
 
-def _split(cell: str) -> tuple[str, str]:
+def split_cell(cell: str) -> tuple[str, str]:
+    """The kind and the text of a table's cell."""
     kind, bar, text = cell.partition("|")
     return (kind, text) if bar and kind in STYLES else ("", cell)

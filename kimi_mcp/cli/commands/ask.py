@@ -1,7 +1,7 @@
-"""``kimi-mcp ask``: one call from a shell, along the very path that a host's call takes. I/O: prints, waits, asks.
+"""``kimi-mcp ask``: one call from a shell, along the path of a host's call. I/O: prints, waits, calls the provider.
 
 A terminal sees reasoning and answer as they come; a pipe gets the result's text and nothing else; ``--json`` prints the
-structured result. Nothing on the path knows of it: what has arrived is read from the run, some twenty times a second.
+structured result. What has arrived is read from the run, some twenty times a second.
 """
 
 from __future__ import annotations
@@ -9,22 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.commands.arguments import AskMode, AskTool, chosen_tool, with_typed_folders
-from kimi_mcp.cli.commands.signals import ExitSignals, heard, leave_at_once
+from kimi_mcp.cli.commands.arguments import AskMode, AskTool, chosen_tool, read_environment, with_typed_folders
+from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
 from kimi_mcp.cli.console import as_json_text, complain, is_terminal
 from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from kimi_mcp.cli.commands.run_progress import RunWatcher
+    from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import Settings
     from kimi_mcp.pipeline.pipeline import Pipeline
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     Work = Callable[[Pipeline, Run], Awaitable[Outcome]]
 
 TICK_S = 0.05
-"""Seconds between two looks at a run."""
+"""Seconds between two updates."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any command."""
@@ -88,83 +86,53 @@ def ask(
     """Ask Kimi from a shell.
 
     A terminal sees reasoning and answer as they come; a pipe gets the answer alone. Exit status: 0 for a whole
-    answer, 1 for an error (said on stderr), 2 for wrong usage, 130 after Ctrl-C.
+    answer, 1 for an error (on stderr), 2 for wrong usage, 130 after Ctrl-C.
 
     Files are read from the working directory and from the folders of the paths that you type; where KIMI_ROOTS is
     set, from its folders alone. Keys and .env files are never sent.
     """
-    images, files = tuple(image or ()), tuple(file or ())
     options = {
-        "--image": images,
-        "--video": video,
-        "--file": files,
-        "--mode": mode,
-        "--system": system,
-        "--max-tokens": max_tokens,
-        "--temperature": temperature,
-        "--schema": schema,
-        "--conversation": conversation,
-        "--item": item,
-        "--use": use,
-        "--max-agents": max_agents,
-        "--max-steps": max_steps,
-        "--max-agent-steps": max_agent_steps,
-        "--max-cost-usd": max_cost_usd,
-    }
-    asked = chosen_tool(tool, options)
-    from kimi_mcp import catalogue
-    from kimi_mcp.catalogue import credentials
-    from kimi_mcp.core import json_logs
-    from kimi_mcp.core.outcome import Outcome
-    from kimi_mcp.core.settings import read_settings
-
-    settings = read_settings(os.environ)
-    json_logs.configure(settings.log_level)
-    prompt = _read_stdin() if prompt == "-" else prompt
-    arguments = {
-        "prompt": prompt,
+        "images": image,
+        "video": video,
+        "files": file,
+        "mode": mode and mode.value,
         "system": system,
         "model": model,
         "provider": provider,
         "max_tokens": max_tokens,
         "temperature": temperature,
-        "response_schema": _read_schema(schema),
+        "response_schema": schema,
         "conversation_id": conversation,
-        "items": item or None,
-        "tools": use or None,
+        "items": item,
+        "tools": use,
         "max_agents": max_agents,
         "max_steps": max_steps,
         "max_agent_steps": max_agent_steps,
         "max_cost_usd": max_cost_usd,
-        **_named(asked, images, video, files, mode),
     }
-    settings = with_typed_folders(settings, (*images, *([video] if video else ())), files)
-    name = f"kimi_{asked.value}"
+    arguments: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, [])}
+    name = f"kimi_{chosen_tool(tool, arguments)}"
+    from kimi_mcp.core.outcome import Outcome
+    from kimi_mcp.core.settings import read_settings
+
+    prompt = arguments["prompt"] = _read_stdin() if prompt == "-" else prompt
+    if schema is not None:
+        arguments["response_schema"] = _read_schema(schema)
+    settings = with_typed_folders(read_settings(os.environ), [*(image or ()), *([video] if video else ())], file or ())
     watch = _watch_for(settings, as_json=as_json)
     try:
-        json_logs.hide(*credentials.keys(settings, catalogue.load()).values())
+        read_environment()
         work = _work(name, arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
         watch.end(outcome)
     else:
-        outcome = _live(name, prompt, work, settings, watch)
-    _leave(outcome)
-
-
-def _named(
-    tool: AskTool, images: Sequence[str], video: str | None, files: Sequence[str], mode: AskMode | None
-) -> dict[str, Any]:
-    """The arguments that this tool has beside the others'."""
-    match tool:
-        case AskTool.vision:
-            return {"images": list(images), "mode": mode and mode.value}
-        case AskTool.video:
-            return {"video": video, "mode": mode and mode.value}
-        case AskTool.swarm:
-            return {}
-        case _:
-            return {"files": list(files) or None}
+        outcome = _followed(name, prompt, work, settings, watch)
+    if outcome.error is not None:
+        if _was_cancelled(outcome):
+            raise typer.Exit(INTERRUPTED)
+        complain(outcome.error.message, outcome.error.fix)
+        raise typer.Exit(1)
 
 
 def _work(name: str, arguments: dict[str, Any]) -> Work:
@@ -172,26 +140,26 @@ def _work(name: str, arguments: dict[str, Any]) -> Work:
     from kimi_mcp.server.tools import TOOLS, ChatArguments, SwarmArguments, parse_arguments
 
     tool = TOOLS[name]
-    read = parse_arguments(tool, arguments)
-    if isinstance(read, SwarmArguments):
+    parsed = parse_arguments(tool, arguments)
+    if isinstance(parsed, SwarmArguments):
         from kimi_mcp.swarm import run_swarm
 
-        swarm = read.call()
+        swarm = parsed.call()
         return lambda pipeline, run: run_swarm(swarm, run, pipeline)
-    assert isinstance(read, ChatArguments)
+    assert isinstance(parsed, ChatArguments)
     assert tool.mode is not None
-    call = read.call(tool.mode)
+    call = parsed.call(tool.mode)
     return lambda pipeline, run: pipeline.run(call, run)
 
 
-def _live(name: str, prompt: str, work: Work, settings: Settings, watch: RunWatcher) -> Outcome:
-    """The call's outcome, watched to its end; Ctrl-C ends it, and then what had arrived is its outcome."""
+def _followed(name: str, prompt: str, work: Work, settings: Settings, watch: LiveWatch | QuietWatch) -> Outcome:
+    """The call's outcome, followed to its end; after Ctrl-C what had arrived is its outcome."""
     import anyio
 
     ended: list[Outcome] = []
-    with heard() as told:
+    with handled_signals() as signals:
         try:
-            anyio.run(_run, name, prompt, work, settings, watch, ended.append, told)
+            anyio.run(_run, name, prompt, work, settings, watch, ended.append, signals)
         except KeyboardInterrupt:
             if not ended:
                 raise
@@ -203,9 +171,9 @@ async def _run(
     prompt: str,
     work: Work,
     settings: Settings,
-    watch: RunWatcher,
+    watch: LiveWatch | QuietWatch,
     ended: Callable[[Outcome], None],
-    told: ExitSignals,
+    signals: ExitSignals,
 ) -> None:
     import anyio
 
@@ -220,18 +188,18 @@ async def _run(
             run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
             runs.start(run, lambda run: work(pipeline, run))
             try:
-                with told.may_cut_off():
-                    await _watched(run, watch)
+                with signals.interruptible():
+                    await _follow(run, watch)
             finally:
                 with anyio.CancelScope(shield=True):
-                    if told.signal is None:
+                    if signals.signal is None:
                         await run.cancel()  # of no effect on a run that has ended
                     else:
-                        tasks.cancel_scope.cancel()  # nobody has cancelled it: the process ends, as a server's does
+                        tasks.cancel_scope.cancel()  # the run is not cancelled: the process ends, as a server's does
                         await run.wait()
                 outcome = run.snapshot()
                 if runs.left_unfinished:
-                    outcome = replace(outcome, status="running", error=None)  # it is not at its end
+                    outcome = replace(outcome, status="running", error=None)  # it can be resumed
                 watch.end(outcome)
                 ended(outcome)
     finally:
@@ -239,22 +207,22 @@ async def _run(
             await pipeline.aclose()
             if runs is not None:
                 await runs.aclose()
-        if outcome is not None and told.signal is not None:
-            _say_what_is_left(outcome, runs)
-        if outcome is not None and (told.signal is not None or _was_cancelled(outcome)):
-            leave_at_once(told.status)
+        if outcome is not None and signals.signal is not None:
+            _report_interruption(outcome, runs)
+        if outcome is not None and (signals.signal is not None or _was_cancelled(outcome)):
+            exit_at_once(signals.status)
 
 
-async def _watched(run: Run, watch: RunWatcher) -> None:
+async def _follow(run: Run, watch: LiveWatch | QuietWatch) -> None:
     import anyio
 
     while not run.done.is_set():
-        watch.look(run)
+        watch.update(run)
         with anyio.move_on_after(TICK_S):
             await run.done.wait()
 
 
-def _watch_for(settings: Settings, *, as_json: bool) -> RunWatcher:
+def _watch_for(settings: Settings, *, as_json: bool) -> LiveWatch | QuietWatch:
     from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
     from kimi_mcp.core.outcome import structured
     from kimi_mcp.core.redaction import inert
@@ -264,28 +232,18 @@ def _watch_for(settings: Settings, *, as_json: bool) -> RunWatcher:
         return QuietWatch(lambda outcome: as_json_text(structured(outcome, reasoning_chars=limit)))
     if is_terminal(sys.stdout):
         return LiveWatch()
-    return QuietWatch(lambda outcome: inert(outcome.answer), notes=True)  # all else is said on stderr
+    return QuietWatch(lambda outcome: inert(outcome.answer), notes=True)  # all else goes to stderr
 
 
 def _was_cancelled(outcome: Outcome) -> bool:
-    """Whether somebody ended it; of a swarm it may be partial, with the answers of the agents that had finished."""
+    """Whether it was cancelled; a swarm is partial then if any of its agents had finished."""
     return outcome.error is not None and outcome.error.code == Cancelled.code
 
 
-def _leave(outcome: Outcome) -> None:
-    if outcome.error is None:
-        return
-    if _was_cancelled(outcome):
-        raise typer.Exit(INTERRUPTED)
-    complain(outcome.error.message, outcome.error.fix)
-    raise typer.Exit(1)
-
-
-def _say_what_is_left(outcome: Outcome, runs: Runs | None) -> None:
-    """What a person is told of a call whose process was told to end."""
+def _report_interruption(outcome: Outcome, runs: Runs | None) -> None:
     if runs is not None and runs.left_unfinished and runs.store.is_persistent:
         complain(
-            "The swarm was stopped before its end; what its steps have brought is kept.",
+            "The swarm was stopped before its end; the results of its steps are kept.",
             f"Go on with it: kimi-mcp runs resume {outcome.run_id}",
         )
     elif outcome.error is not None:
@@ -296,7 +254,7 @@ def _read_stdin() -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InvalidArguments("What stdin gives is no UTF-8 text.", fix="Pipe plain UTF-8 text into it.") from None
+        raise InvalidArguments("stdin is no UTF-8 text.", fix="Pipe plain UTF-8 text into it.") from None
 
 
 def _read_schema(path: Path | None) -> Any:

@@ -1,6 +1,6 @@
-"""How runs look that were written down: in a list, and whole. Prints.
+"""How recorded runs look: in a list, and whole. Prints.
 
-A person gets short ids, times of the clock on the wall and what fits the width; a program gets everything in full.
+A person gets short ids, local times and what fits the width; a program gets everything in full.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from kimi_mcp.cli.console import Printer, changed, requests, shown
+from kimi_mcp.cli.console import Printer, changed, requests, shown, split_cell
 from kimi_mcp.core.outcome import Outcome, standing
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.core.types import Adjustment
 from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.runs.store.serializers import moment, seconds, tokens
 
@@ -28,7 +27,7 @@ KINDS: Mapping[str, str] = {
     "failed": "bad",
     "cancelled": "quiet",
 }
-"""What a status looks like."""
+"""The style of each status."""
 
 SHORTEST = 6
 """Digits of an id that a person is shown at least."""
@@ -37,53 +36,48 @@ _TASK: Mapping[str, str | None] = {
     "known_definitions": "agents' tools",
     **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model")),
 }
-"""What parts of a swarm's task are called where not by their names; None: they are for another server alone."""
+"""Labels of parts of a swarm's task, where they differ from their names; None: internal, not shown."""
 
 LEAST_PROMPT = 8
 """Characters of a prompt below which its column is left out."""
 
 LOCAL = datetime.now().astimezone().tzinfo
-"""Where this shell's clock hangs."""
+"""The time zone of this shell."""
+
+HEAD = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
+PROMPT = 7
 
 
-def show_list(shown: Sequence[RunRecord], totals: Totals | None, digits: int, *, every: bool) -> None:
-    """The latest of the runs that fit, and the totals of them all; ``every``: nothing was left out.
+def show_list(listed: Sequence[RunRecord], totals: Totals | None, digits: int, *, every: bool) -> None:
+    """The latest of the matching runs, and the totals of them all.
 
-    ``digits``: characters of an id that tell it apart from all others.
+    ``digits``: characters of an id that identify it. ``every``: all runs match.
     """
     page = Printer(indent=0)
-    if not shown or totals is None:
-        page.line("No run was written down yet." if every else "No run fits.")
+    if not listed or totals is None:
+        page.line("No run was recorded yet." if every else "No run matches.")
         return
     length = max(digits, len("run_") + SHORTEST) if page.folds else None
-    rows = [_cells(record, record.id[:length], page) for record in shown]
-    head = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
-    _table(page, head, [*rows, _totals(totals, page)])
-    if len(shown) < totals.runs:
-        page.line(f"The latest {len(shown)} of {totals.runs}; the totals are of all. --most N shows more.", "quiet")
+    _table(page, [*(_cells(record, record.id[:length], page) for record in listed), _totals(totals, page)])
+    if len(listed) < totals.runs:
+        page.line(f"The latest {len(listed)} of {totals.runs}; the totals are of all. --most N shows more.", "quiet")
     if totals.cost_unknown and page.folds:
-        page.line(f"The cost of {totals.cost_unknown} is not known: no usage was told, or there is no price.", "quiet")
+        page.line(f"The cost of {totals.cost_unknown} is unknown: no usage was reported, or no price.", "quiet")
 
 
 def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
-    """What went."""
+    """What was removed."""
     page = Printer(indent=0)
     if removed:
-        ids = _short([record.id for record in removed]) if page.folds else {}
-        rows = [_cells(record, ids.get(record.id, record.id), page) for record in removed[:50]]
-        _table(page, ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT"), rows)
+        ids = {record.id for record in removed}
+        length = len("run_") + SHORTEST
+        while len({each[:length] for each in ids}) < len(ids):
+            length += 1
+        _table(page, [_cells(record, record.id[: length if page.folds else None], page) for record in removed[:50]])
     if len(removed) > 50:
         page.line(f"and {len(removed) - 50} more", "quiet")
     stays = f" {_many(kept)} as old {'stays' if kept == 1 else 'stay'}: a kept conversation goes back to it."
     page.line(f"Removed {_many(len(removed))}.{stays if kept else ''}")
-
-
-def _short(ids: Sequence[str]) -> dict[str, str]:
-    """For each id as much of its beginning as tells it apart from the others."""
-    length = len("run_") + SHORTEST
-    while len({each[:length] for each in ids}) < len(ids):
-        length += 1
-    return {each: each[:length] for each in ids}
 
 
 def _cells(record: RunRecord, name: str, page: Printer) -> tuple[str, ...]:
@@ -102,7 +96,7 @@ def _cells(record: RunRecord, name: str, page: Printer) -> tuple[str, ...]:
 
 
 def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
-    """The last row; what is not known of any run is not known in sum."""
+    """The last row; a sum that no run contributes to is unknown."""
     if not page.folds:
         status = f"{of.running}-running" if of.running else "-"
         cost = "-" if of.cost_usd is None else f"{of.cost_usd:.6f}"
@@ -120,48 +114,41 @@ def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
     )
 
 
-def _table(page: Printer, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The table, with as many of its columns as the width takes: first the prompt is cut, then columns go."""
-    if not page.folds:
-        page.table(head, rows, right=frozenset((4, 5, 6)))
-        return
-    places = list(range(len(head)))
-    for least in (7, 2, 5, 1):
-        taken = sum(_width(place, head, rows) + 2 for place in places if place != 7)
-        if 7 in places and page.width - taken >= LEAST_PROMPT:
-            rows = [(*row[:7], _cut(row[7], page.width - taken)) for row in rows]
+def _table(page: Printer, rows: Sequence[Sequence[str]]) -> None:
+    """The table, with as many of its columns as fit: first the prompt is cut, then columns are left out."""
+    cells = [[split_cell(cell)[1] for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(HEAD, *cells, strict=True)]
+    shown = list(range(len(HEAD)))
+    for least in (PROMPT, 2, 5, 1):
+        taken = sum(widths[place] + 2 for place in shown if place != PROMPT)
+        if page.width - taken >= (LEAST_PROMPT if PROMPT in shown else -2):
             break
-        if 7 not in places and taken - 2 <= page.width:
-            break
-        places.remove(least)
-    right = frozenset(number for number, place in enumerate(places) if place in (4, 5, 6))
-    page.table([head[place] for place in places], [[row[place] for place in places] for row in rows], right=right)
-
-
-def _width(place: int, head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    return max(len(head[place]), *(len(row[place].rpartition("|")[2]) for row in rows))
+        shown.remove(least)
+    rows = [(*row[:PROMPT], _cut(row[PROMPT], page.width - taken)) for row in rows] if page.folds else rows
+    right = frozenset(number for number, place in enumerate(shown) if place in (4, 5, 6))
+    page.table([HEAD[place] for place in shown], [[row[place] for place in shown] for row in rows], right=right)
 
 
 def _cut(cell: str, width: int) -> str:
-    """A text that fits, in columns of the terminal."""
+    """A cell's text cut to columns of the terminal."""
     from rich.cells import cell_len, set_cell_size
 
     kind, bar, text = cell.partition("|")
-    return cell if cell_len(text) <= width else kind + bar + set_cell_size(text, width - 1).rstrip() + "…"
+    return cell if cell_len(text) <= width else kind + bar + set_cell_size(text, max(width, 1) - 1).rstrip() + "…"
 
 
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def show_record(record: RunRecord, told: Mapping[str, Any]) -> None:
-    """All of one run; ``told`` is what ``telling.whole`` says of it."""
+def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
+    """All of one run; ``details`` is its JSON, from ``serializers.whole``."""
     page = Printer(label=14)
     outcome = record.outcome
     page.heading(record.id, f"{record.tool}, {outcome.status}")
     _about(page, record)
-    _conversation(page, told)
+    _conversation(page, details)
     for adjustment in outcome.policy:
-        page.row("policy", changed(adjustment), _kind_of(adjustment))
+        page.row("policy", changed(adjustment), adjustment.action)
     if outcome.error is not None:
         page.row("error", f"{outcome.error.code}: {outcome.error.message}", "bad", label_kind="bad")
         page.row("", outcome.error.fix)
@@ -170,15 +157,15 @@ def show_record(record: RunRecord, told: Mapping[str, Any]) -> None:
     _section(page, "Answer", outcome.answer)
     if outcome.parsed is not None:
         page.line()
-        page.heading("Value", "as response_schema asks for")
+        page.heading("Value", "by response_schema")
         page.line(json.dumps(outcome.parsed, indent=2, ensure_ascii=False))
-    _steps(page, cast("Sequence[Mapping[str, Any]]", told["steps"]))
+    _steps(page, cast("Sequence[Mapping[str, Any]]", details["steps"]))
 
 
 def _about(page: Printer, record: RunRecord) -> None:
     outcome = record.outcome
     started = datetime.fromtimestamp(record.started_at, LOCAL).strftime("%Y-%m-%d %H:%M:%S %Z")
-    page.row("started", f"{started}, asked by {record.host or 'a host that did not say its name'}")
+    page.row("started", f"{started}, called by {record.host or 'a host without a name'}")
     timing = outcome.timing
     first = "" if timing.first_token_s is None else f", the first token after {_took(timing.first_token_s)}"
     attempts = "" if timing.attempts < 2 else f", {requests(outcome)}"
@@ -194,40 +181,40 @@ def _about(page: Printer, record: RunRecord) -> None:
         if name not in (None, sent)
     ]
     page.row("model", f"{sent} at {outcome.provider or 'no provider'}{''.join(f', {one}' for one in others)}")
-    page.row("mode", f"{outcome.mode or 'not decided'}{_said(record.request)}")
+    page.row("mode", f"{outcome.mode or 'not decided'}{_parameters(record.request)}")
     if outcome.finish_reason:
         page.row("finish reason", outcome.finish_reason)
     page.row("tokens", _usage(outcome))
     page.row("cost", dollars(outcome.cost_usd))
 
 
-def _said(request: Mapping[str, Any]) -> str:
-    """What was said beside the turns, for the end of a line."""
+def _parameters(request: Mapping[str, Any]) -> str:
+    """The parameters of a request, for the end of a line."""
     sampling = cast("Mapping[str, Any]", request.get("said") or {})
     named: dict[str, Any] = {"max_tokens": request.get("max_tokens"), **sampling, "effort": request.get("effort")}
-    said = [f"{name} {shown(value)}" for name, value in named.items() if value is not None]
+    parts = [f"{name} {shown(value)}" for name, value in named.items() if value is not None]
     schema = ["with a response_schema"] if request.get("response_schema") is not None else []
-    return "".join(f", {one}" for one in (*said, *schema))
+    return "".join(f", {part}" for part in (*parts, *schema))
 
 
 def _usage(outcome: Outcome) -> str:
     usage = outcome.usage
     if usage is None:
-        return "not told"
+        return "not reported"
     parts = (
         (usage.prompt_tokens, "sent"),
         (usage.cached_tokens, "of them cached"),
-        (usage.completion_tokens, "came back"),
+        (usage.completion_tokens, "received"),
         (usage.reasoning_tokens, "of them reasoning"),
     )
-    return ", ".join(f"{count:,} {word}" for count, word in parts if count is not None) or "not told"
+    return ", ".join(f"{count:,} {word}" for count, word in parts if count is not None) or "not reported"
 
 
-def _conversation(page: Printer, told: Mapping[str, Any]) -> None:
-    if told["conversation_id"] is None:
+def _conversation(page: Printer, details: Mapping[str, Any]) -> None:
+    if details["conversation_id"] is None:
         return
-    before, after = told["conversation"]["before"], told["conversation"]["after"]
-    page.row("conversation", f"{told['conversation_id']}, turn {len(before) + 1}")
+    before, after = details["conversation"]["before"], details["conversation"]["after"]
+    page.row("conversation", f"{details['conversation_id']}, turn {len(before) + 1}")
     if before:
         page.row("", f"follows {before[-1]}")
     for run_id in after:
@@ -248,17 +235,17 @@ def _request(page: Printer, request: Mapping[str, Any]) -> None:
         page.line()
         page.heading("Task")
         for name, value in cast("Mapping[str, Any]", task).items():
-            called = _TASK.get(name, name.replace("_", " "))
-            if value not in (None, [], {}) and called is not None:
-                page.row(called, _listed(value))
+            label = _TASK.get(name, name.replace("_", " "))
+            if value not in (None, [], {}) and label is not None:
+                page.row(label, _listed(value))
 
 
 def _listed(value: Any) -> str:
-    """A value of a task; of several each by its name."""
+    """A value of a task; of a list each item's name."""
     if not isinstance(value, list):
         return shown(value)
-    several = cast("list[str | Mapping[str, Any]]", value)
-    return shown(", ".join(each if isinstance(each, str) else str(each.get("name")) for each in several))
+    items = cast("list[str | Mapping[str, Any]]", value)
+    return shown(", ".join(each if isinstance(each, str) else str(each.get("name")) for each in items))
 
 
 def _section(page: Printer, name: str, text: str | None) -> None:
@@ -274,10 +261,10 @@ def _steps(page: Printer, steps: Sequence[Mapping[str, Any]]) -> None:
     page.line()
     done = sum(step["result"] is not None for step in steps)
     page.heading("Steps", f"{done} of {len(steps)} finished")
-    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_what(step['told'])}") for step in steps]
+    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_purpose(step['told'])}") for step in steps]
     if page.folds:
-        wide = max(len(step["key"]) for step in steps)
-        rows = [(*row[:3], _cut(row[3], max(LEAST_PROMPT, page.width - wide - 22))) for row in rows]
+        widest = max(len(step["key"]) for step in steps)
+        rows = [(*row[:3], _cut(row[3], max(LEAST_PROMPT, page.width - widest - 22))) for row in rows]
     page.table(("STEP", "STATE", "TOOK", "WHAT"), rows, right=frozenset((2,)))
 
 
@@ -288,20 +275,19 @@ def _step_times(step: Mapping[str, Any]) -> tuple[str, str]:
     return "ok|finished", _took(took / timedelta(seconds=1))
 
 
-def _what(told: Mapping[str, Any]) -> str:
-    """What a step is for: a tool and its arguments, a task at its beginning, else who makes it."""
-    if told.get("kind") == "tool":
-        said = f"{told.get('tool')} {told.get('arguments', '')}"
+def _purpose(info: Mapping[str, Any]) -> str:
+    """What a step is for: a tool and its arguments, a task at its beginning, else the agent."""
+    if info.get("kind") == "tool":
+        text = f"{info.get('tool')} {info.get('arguments', '')}"
     else:
-        name, task = str(told.get("name", "")), str(told.get("task", ""))
-        said = f"{name}: {task}" if task else name
-    return scrub(" ".join(said.split())[:200])
+        text = ": ".join(filter(None, (str(info.get("name", "")), str(info.get("task", "")))))
+    return scrub(" ".join(text.split())[:200])
 
 
 def arrived(outcome: Outcome) -> str:
-    """What had come of an answer, in a sentence."""
+    """What had arrived of an answer, in a sentence."""
     if outcome.swarm and (agents := outcome.swarm["agents"]):
-        return f"It had {standing(agent['status'] for agent in agents)}; `runs show` has what they brought."
+        return f"It had {standing(agent['status'] for agent in agents)}; `runs show` has their results."
     if outcome.answer:
         return f"{len(outcome.answer):,} characters of its answer had arrived."
     thought = len(outcome.reasoning or "")
@@ -346,7 +332,3 @@ def _cost(usd: float | None) -> str:
 
 def _many(count: int) -> str:
     return f"{count:,} run{'' if count == 1 else 's'}"
-
-
-def _kind_of(adjustment: Adjustment) -> str:
-    return "warned" if adjustment.action == "warned" else "adjusted"

@@ -1,23 +1,22 @@
-"""``kimi-mcp runs``: what was run, what it cost, and its reasoning. I/O: the journal's; prints.
+"""``kimi-mcp runs``: what was run, what it cost, and its reasoning. I/O: the store's; prints.
 
-Whoever has this shell is the operator, and sees the runs of every caller. A look clears nothing away and begins no
-journal: the first call does.
+Whoever has this shell is the operator, and sees the runs of every caller. Reading removes nothing and creates no store:
+the first call does.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from kimi_mcp.cli.commands.signals import ExitSignals, heard, leave_at_once
+from kimi_mcp.cli.commands.arguments import read_environment
+from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
 from kimi_mcp.cli.console import Printer, complain, is_terminal, print_json
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured, RunNotFound
 
@@ -31,21 +30,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST = 20
-"""Runs that a person is shown unless more are asked for."""
+DAY_S = 86_400
 
-MOST_FITTING = 100
-"""Runs that are looked for whose id begins as a person said."""
+MOST = 20
+"""Runs that a person is shown unless ``--most`` is given."""
+
+MOST_MATCHES = 100
+"""Runs that are looked up at most whose id begins as given."""
 
 CANCEL_WITHIN_S = 10.0
-"""Seconds within which a run in another server must have ended after it was told to."""
+"""Seconds that a run in another server has to end after its cancellation was requested."""
 
-LOOK_EVERY_S = 0.25
-"""Seconds between two looks at a run in another server."""
+POLL_S = 0.25
+"""Seconds between two reads of a run in another server."""
 
 
 class StatusFilter(StrEnum):
-    """How a run stands."""
+    """The statuses of runs."""
 
     completed = "completed"
     running = "running"
@@ -54,11 +55,12 @@ class StatusFilter(StrEnum):
     cancelled = "cancelled"
 
 
-Which = Annotated[str, typer.Argument(metavar="ID", help="Its id, or enough of its beginning to tell it apart.")]
+Which = Annotated[str, typer.Argument(metavar="ID", help="Its id, or enough of its beginning to identify it.")]
 Most = Annotated[
-    int | None, typer.Option("--most", "-n", min=1, metavar="N", help="How many to show, the latest first. Unsaid: 20.")
+    int | None,
+    typer.Option("--most", "-n", min=1, metavar="N", help="How many to show, the latest first. Left out: 20."),
 ]
-OfStatus = Annotated[StatusFilter | None, typer.Option(help="Only those that stand so.")]
+OfStatus = Annotated[StatusFilter | None, typer.Option(help="Only those of that status.")]
 Today = Annotated[bool, typer.Option("--today", help="Only today's (UTC), which the day's spending limit counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 AsPage = Annotated[
@@ -87,27 +89,27 @@ def runs(
 def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, as_json: EveryAsJson = False) -> None:
     """List the latest runs.
 
-    Which tool, when, how long, how it stands, tokens and cost. The totals are those of all runs that fit, shown or not.
+    Tool, start, duration, status, tokens and cost. The totals are those of all matching runs, shown or not.
     """
     from kimi_mcp.cli.commands.run_output import show_list
     from kimi_mcp.runs.store.serializers import in_list
 
-    since = _midnight(time.time()) if today else None
+    now = time.time()
+    since = now - now % DAY_S if today else None
     state = None if status is None else status.value
 
-    async def look(store: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
-        shown = await store.overview(None, status=state, since=since, most=most if as_json else most or MOST)
+    async def read(store: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
+        listed = await store.overview(None, status=state, since=since, most=most if as_json else most or MOST)
         if as_json:
-            return shown, None, 0
-        digits = await store.unique_prefix_length([record.id for record in shown])
-        return shown, await store.totals(status=state, since=since), digits
+            return listed, None, 0
+        digits = await store.unique_prefix_length([record.id for record in listed])
+        return listed, await store.totals(status=state, since=since), digits
 
-    nothing: tuple[list[RunRecord], Totals | None, int] = ([], None, 0)
-    shown, totals, digits = _looked(look, nothing=nothing)
+    listed, totals, digits = _from_store(read) or ([], None, 0)
     if as_json:
-        print_json([in_list(record) for record in shown])
+        print_json([in_list(record) for record in listed])
     else:
-        show_list(shown, totals, digits, every=status is None and not today)
+        show_list(listed, totals, digits, every=status is None and not today)
 
 
 def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
@@ -120,19 +122,21 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     from kimi_mcp.cli.commands.run_output import show_record
     from kimi_mcp.runs.store.serializers import whole
 
-    async def look(store: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
+    async def read(store: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
         record = await _find(store, run_id)
         steps = await store.steps_of(record.id)
         before, after = await store.neighbours(record.id)
         return record, steps, whole(record, steps, before=before, after=after)
 
-    record, steps, told = _looked(look)
+    if (found := _from_store(read)) is None:
+        raise _unknown()
+    record, steps, details = found
     if html is not None:
         _write_page(html, record, steps)
     elif as_json:
-        print_json(told)
+        print_json(details)
     else:
-        show_record(record, told)
+        show_record(record, details)
 
 
 def _write_page(file: Path, record: RunRecord, steps: Sequence[StepRecord]) -> None:
@@ -150,14 +154,14 @@ def _write_page(file: Path, record: RunRecord, steps: Sequence[StepRecord]) -> N
 def resume(run_id: Which, as_json: AsJson = False) -> None:
     """Go on with a run that was cut off.
 
-    A swarm goes on behind its last finished step, and its result is printed; what it had paid for is not asked again.
-    Of a run that has ended the result is printed. One that lives in another server is waited for.
+    A swarm goes on behind its last finished step, and its result is printed; what it has paid for is not asked again.
+    Of a run that has ended the result is printed. One that runs in another server is waited for.
     """
     import anyio
 
     settings = _settings()
-    with heard() as told:
-        outcome = anyio.run(_resumed, settings, run_id, told)
+    with handled_signals() as signals:
+        outcome = anyio.run(_resumed, settings, run_id, signals)
     _print_result(outcome, as_json=as_json)
     if outcome.error is not None:
         complain(f"The run is {outcome.status}: {outcome.error.message}", outcome.error.fix)
@@ -165,17 +169,19 @@ def resume(run_id: Which, as_json: AsJson = False) -> None:
 
 
 def cancel(run_id: Which, as_json: AsJson = False) -> None:
-    """End a run, wherever it lives.
+    """End a run, in whichever server it runs.
 
-    The server that it lives in closes its upstream request; what has arrived is kept.
+    That server closes the upstream request; what has arrived is kept.
     """
     from kimi_mcp.cli.commands.run_output import arrived
 
     async def end(store: RunStore) -> tuple[RunRecord, bool]:
         record = await _find(store, run_id)
-        return await _ended(store, record), record.running
+        return await _cancelled(store, record), record.running
 
-    record, was_running = _looked(end)
+    if (found := _from_store(end)) is None:
+        raise _unknown()
+    record, was_running = found
     outcome = record.outcome
     if as_json:
         _print_result(outcome, as_json=True)
@@ -185,8 +191,8 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
         print(f"{record.id} is {outcome.status}. {arrived(outcome)}")
     if record.running:
         complain(
-            f"{record.id} was told to end, and its server has not done so within {CANCEL_WITHIN_S:.0f} seconds.",
-            "End the host that it was called from, or look again with: kimi-mcp runs show " + record.id,
+            f"{record.id} was to be cancelled, and its server has not done so within {CANCEL_WITHIN_S:.0f} seconds.",
+            f"End the host that it was called from, or look again with: kimi-mcp runs show {record.id}",
         )
         raise typer.Exit(1)
 
@@ -194,15 +200,15 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
 def prune(
     days: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Only what ended more than N days ago. Unsaid: KIMI_RUNS_KEEP_DAYS."),
+        typer.Option(min=0, metavar="N", help="Only what ended more than N days ago. Left out: KIMI_RUNS_KEEP_DAYS."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask in a terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was removed as JSON.")] = False,
 ) -> None:
     """Remove old runs, with their answers and reasoning.
 
-    What a kept conversation goes back to stays, and so does what still runs. Servers remove what is older than
-    KIMI_RUNS_KEEP_DAYS by themselves, a little at a time behind their calls.
+    Runs stay that a kept conversation goes back to, and those that still run. Servers remove what is older than
+    KIMI_RUNS_KEEP_DAYS by themselves, a little at a time in the background.
     """
     from kimi_mcp.cli.commands.run_output import show_pruned
     from kimi_mcp.runs.store.serializers import in_list
@@ -213,91 +219,73 @@ def prune(
         typer.confirm(f"Remove every run {age}, with its answer and reasoning?", abort=True)
 
     async def clear(store: RunStore) -> tuple[list[RunRecord], int]:
-        before = time.time() - keep * 86_400
-        old = await store.overview(None, ended_before=before)
+        old = await store.overview(None, ended_before=time.time() - keep * DAY_S)
         gone = set(await store.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 
-    nothing: tuple[list[RunRecord], int] = ([], 0)
-    removed, kept = _looked(clear, nothing=nothing)
+    removed, kept = _from_store(clear) or ([], 0)
     if as_json:
         print_json([in_list(record) for record in removed])
     else:
         show_pruned(removed, max(kept, 0))
 
 
-# ── the journal, opened for one command ───────────────────────────────────────────────────────────────────────────
+# ── the store, opened for one command ─────────────────────────────────────────────────────────────────────────────
 
 
 def _settings() -> Settings:
     from kimi_mcp import catalogue
     from kimi_mcp.catalogue import credentials
-    from kimi_mcp.core import json_logs
-    from kimi_mcp.core.settings import read_settings
 
-    settings, facts = read_settings(os.environ), catalogue.load()
-    json_logs.configure(settings.log_level)
-    json_logs.hide(*credentials.keys(settings, facts).values())
-    credentials.check(settings, facts)
+    settings = read_environment()
+    credentials.check(settings, catalogue.load())
     if settings.journal == "off":
         raise NotConfigured(
-            "KIMI_JOURNAL is off: runs are written down nowhere, and end with the server that they live in.",
+            "KIMI_JOURNAL is off: runs are not recorded, and end with their server.",
             fix="Unset it where the server is started, and here.",
         )
     return settings
 
 
-def _looked(look: Callable[[RunStore], Awaitable[T]], *, nothing: T | None = None) -> T:
-    """What is found in the journal; ``nothing`` where none was begun (None: then there is no such run)."""
+def _from_store(work: Callable[[RunStore], Awaitable[T]]) -> T | None:
+    """What ``work`` finds in the store; None where there is no store yet."""
     import anyio
 
+    from kimi_mcp.runs.store.store import open_store
+
     settings = _settings()
-    if not _begun(settings):
-        if nothing is None:
-            raise _unknown()
-        return nothing
 
     async def within() -> T:
-        async with _opened(settings) as store:
-            return await look(store)
+        store = open_store(settings)
+        try:
+            return await work(store)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await store.aclose()
 
-    return anyio.run(within)
+    return anyio.run(within) if _has_store(settings) else None
 
 
-def _begun(settings: Settings) -> bool:
-    """Whether there is a journal: to open one makes it."""
+def _has_store(settings: Settings) -> bool:
+    """Whether the store exists: opening it would create it."""
     from kimi_mcp.runs.store.paths import FILE, folder_of
 
     return settings.database_url is not None or (folder_of(settings) / FILE).exists()
 
 
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncGenerator[RunStore]:
-    import anyio
-
-    from kimi_mcp.runs.store.store import open_store
-
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        with anyio.CancelScope(shield=True):
-            await store.aclose()
-
-
-async def _find(store: RunStore, said: str) -> RunRecord:
-    """A run by its id or by what its id begins with; the ``run_`` may be left out."""
-    beginning = "run_" + said.strip().removeprefix("run_")
-    if record := await store.find(beginning, None):
+async def _find(store: RunStore, name: str) -> RunRecord:
+    """A run by its id or by the beginning of its id; the ``run_`` may be left out."""
+    prefix = "run_" + name.strip().removeprefix("run_")
+    if record := await store.find(prefix, None):
         return record
-    fitting = [each for each in await store.ids_with_prefix(beginning, MOST_FITTING) if each.startswith(beginning)]
-    if len(fitting) > 1:
-        many = f"{len(fitting)} or more" if len(fitting) == MOST_FITTING else str(len(fitting))
+    matches = [each for each in await store.ids_with_prefix(prefix, MOST_MATCHES) if each.startswith(prefix)]
+    if len(matches) > 1:
+        many = f"{len(matches)} or more" if len(matches) == MOST_MATCHES else str(len(matches))
         raise InvalidArguments(
-            f"{many} runs have an id that begins so: {', '.join(fitting[:4])}{', …' if fitting[4:] else ''}.",
+            f"{many} runs have an id that begins so: {', '.join(matches[:4])}{', …' if matches[4:] else ''}.",
             fix="Give more of the id.",
         )
-    record = await store.find(fitting[0], None) if fitting else None
+    record = await store.find(matches[0], None) if matches else None
     if record is None:
         raise _unknown()
     return record
@@ -305,37 +293,37 @@ async def _find(store: RunStore, said: str) -> RunRecord:
 
 def _unknown() -> RunNotFound:
     return RunNotFound(
-        "No run of that id was written down here.",
+        "No run of that id was recorded here.",
         fix="`kimi-mcp runs` lists them. KIMI_DATA_DIR must be the one of the server that it ran in.",
     )
 
 
-async def _ended(store: RunStore, record: RunRecord) -> RunRecord:
-    """The record of a run that was told to end; it still runs where its server did not hear in time."""
+async def _cancelled(store: RunStore, record: RunRecord) -> RunRecord:
+    """Request the run's cancellation and wait for it; it still runs where its server did not react in time."""
     import anyio
 
     if record.running:
-        await store.request_cancel(record.id)  # of a dead server's too: somebody may go on with it at this moment
+        await store.request_cancel(record.id)  # of a dead server's too: another one may resume it at this moment
     with anyio.move_on_after(CANCEL_WITHIN_S):
         while record.running:
-            if record.orphaned:  # from the first, or its server has died before it heard
+            if record.orphaned:  # its server has died, perhaps just now
                 from kimi_mcp.swarm import recovered_outcome
 
                 record = await store.cancel_orphan(record, recovered_outcome)
             else:
-                await anyio.sleep(LOOK_EVERY_S)
+                await anyio.sleep(POLL_S)
                 record = await store.find(record.id, None) or record
     return record
 
 
-async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
+async def _resumed(settings: Settings, name: str, signals: ExitSignals) -> Outcome:
     import anyio
 
     from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import open_runs
     from kimi_mcp.swarm import prepare_resume, recovered_outcome
 
-    if not _begun(settings):
+    if not _has_store(settings):
         raise _unknown()
     ended: list[Outcome] = []
     pipeline, runs = Pipeline(settings), None
@@ -343,24 +331,24 @@ async def _resumed(settings: Settings, said: str, told: ExitSignals) -> Outcome:
         with Printer(sys.stderr).waiting("until it has ended …"):
             async with anyio.create_task_group() as tasks:
                 runs = open_runs(tasks, settings, lambda task: prepare_resume(task, pipeline), recovered_outcome)
-                with told.may_cut_off():
-                    ended.append(await _gone_on_with(runs, said))
+                with signals.interruptible():
+                    ended.append(await _end_of(runs, name))
     finally:
         with anyio.move_on_after(1, shield=True):
             await pipeline.aclose()
             if runs is not None:
                 await runs.store.aclose(unfinished=not ended)
-        if told.ends:
-            complain("The run has not ended; what it has brought is kept.", f"Go on: kimi-mcp runs resume {said}")
-            leave_at_once(told.status)
+        if signals.exiting:
+            complain("The run has not ended; its results so far are kept.", f"Go on: kimi-mcp runs resume {name}")
+            exit_at_once(signals.status)
     return ended[0]
 
 
-async def _gone_on_with(runs: Runs, said: str) -> Outcome:
-    """How a run ended that was taken up here, or goes on elsewhere."""
+async def _end_of(runs: Runs, name: str) -> Outcome:
+    """The outcome of a run that is resumed here, or goes on elsewhere."""
     import anyio
 
-    record = await _find(runs.store, said)
+    record = await _find(runs.store, name)
     while record.running:
         run = await runs.resume(record)
         if run is not None:
@@ -373,12 +361,9 @@ async def _gone_on_with(runs: Runs, said: str) -> Outcome:
                 fix="Update kimi-mcp to the version that it was begun with; or end it with "
                 f"`kimi-mcp runs cancel {record.id}` and call again.",
             )
-        await anyio.sleep(LOOK_EVERY_S)
+        await anyio.sleep(POLL_S)
         record = await _find(runs.store, record.id)
     return record.outcome
-
-
-# ── what is printed ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _print_result(outcome: Outcome, *, as_json: bool) -> None:
@@ -386,10 +371,5 @@ def _print_result(outcome: Outcome, *, as_json: bool) -> None:
 
     if as_json:
         print_json(structured(outcome, reasoning_chars=WHOLE))
-    elif told := outcome.answer if outcome.status == "failed" else text(outcome):
-        Printer(indent=0).line(told)
-
-
-def _midnight(now: float) -> float:
-    """When the day began, UTC."""
-    return now - now % 86_400
+    elif shown := outcome.answer if outcome.status == "failed" else text(outcome):
+        Printer(indent=0).line(shown)

@@ -1,7 +1,7 @@
-"""What ends a command before its work is done: Ctrl-C, or a signal to its process. Signals, exit.
+"""What ends a command early: Ctrl-C, or a signal to its process. Handles signals, exits.
 
 SIGTERM and SIGHUP end a command as Ctrl-C does: what it has started is ended first, such as tool servers in sessions of
-their own, and what has arrived is written down. But nobody has cancelled anything: what can be gone on with stays so.
+their own, and what has arrived is recorded. But they cancel nothing: what can be resumed stays so.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-LAST_RESORT_S = 5.0
-"""Seconds after which a command that was told to end leaves, whatever hangs."""
+EXIT_WITHIN_S = 5.0
+"""Seconds after which an interrupted command exits, whatever hangs."""
 
 
 class ExitSignals:
-    """What the process was told to end by. Mutable: signals come when they come."""
+    """The signals that the process has received. Mutable: signals come at any time."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        """The first signal that was none of Ctrl-C; None: there was none."""
-        self.ends = False
-        """Whether the end has begun."""
+        """The first signal other than that of Ctrl-C; None: there was none."""
+        self.exiting = False
+        """Whether the command was interrupted."""
 
     @property
     def status(self) -> int:
-        """The exit status of a command that was told to end, as shells have it."""
+        """The exit status of an interrupted command, as shells have it."""
         return 128 + (signal.SIGINT if self.signal is None else self.signal)
 
     @contextmanager
-    def may_cut_off(self) -> Generator[None]:
-        """What is cut off by the first signal; the end that follows is by none, and takes ``LAST_RESORT_S`` at most."""
+    def interruptible(self) -> Generator[None]:
+        """The first signal interrupts the block; from then on no other does, and ``EXIT_WITHIN_S`` counts."""
         import anyio
 
         try:
             yield
         except anyio.get_cancelled_exc_class():
-            self.ends = True
+            self.exiting = True
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses twice would leave half of it alive
-            watchdog = threading.Timer(LAST_RESORT_S, os._exit, [self.status])
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave half of it running
+            watchdog = threading.Timer(EXIT_WITHIN_S, os._exit, [self.status])
             watchdog.daemon = True
             watchdog.start()
             raise
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        """A signal has come: the first one ends what runs, as Ctrl-C does."""
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt what runs as Ctrl-C does, at the first signal."""
         del frame
         if self.signal is None:
             self.signal = number
@@ -59,24 +59,24 @@ class ExitSignals:
 
 
 @contextmanager
-def heard() -> Generator[ExitSignals]:
-    """Within it the signals that end a process end what runs as Ctrl-C does; one that is ignored stays so."""
-    told = ExitSignals()
+def handled_signals() -> Generator[ExitSignals]:
+    """Within it SIGTERM and SIGHUP interrupt as Ctrl-C does; one that is ignored stays so."""
+    received = ExitSignals()
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
-        ours = []  # no other thread hears of signals
+        ours = []  # other threads receive no signals
     for number in ours:
-        signal.signal(number, told.hear)
+        signal.signal(number, received.handle)
     try:
-        yield told
+        yield received
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
 
 
-def leave_at_once(status: int) -> NoReturn:
-    """Leave, all being said: the loop's own end waits for every thread, and a resolver's may hang."""
+def exit_at_once(status: int) -> NoReturn:
+    """Exit when all is printed: the loop's own end waits for every thread, and a resolver's may hang."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

@@ -84,19 +84,19 @@ def _first_reading(document: DocumentFormat, texts: Iterator[str], wanted: Seque
 
 def _set(value: Any, path: KeyPath, new: Any) -> None:
     """Set a value; mappings and lists that are missing on the way, or null, are made."""
-    for done, (step, following) in enumerate(zip(path, (*path[1:], None), strict=True)):
+    for done, step in enumerate(path):
         if not isinstance(value, list if isinstance(step, int) else dict):
             what = ".".join(map(str, path[:done])) or "the whole"
             raise InvalidJson(f"{what} is not of the kind that holds servers")
-        if following is None:
-            made = new
-        elif (made := value_at(value, [step])) in (MISSING, None):
-            made = [] if isinstance(following, int) else {}
-        if isinstance(step, int) and step >= len(value):
-            value.append(made)
+        holder, value = cast("Any", value), value_at(value, [step])
+        if done + 1 == len(path):
+            value = new
+        elif value in (MISSING, None):
+            value = [] if isinstance(path[done + 1], int) else {}
+        if isinstance(step, int) and step >= len(holder):
+            holder.append(value)
         else:
-            value[step] = made
-        value = made
+            holder[step] = value
 
 
 def _without_empty(value: Any, path: KeyPath) -> Any:

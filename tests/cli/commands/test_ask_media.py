@@ -118,10 +118,10 @@ def test_options_that_contradict_each_other_are_wrong_usage(options: list[str], 
 
 
 @pytest.mark.parametrize(
-    ("images", "video", "tool"), [(["a"], None, AskTool.vision), ([], "b", AskTool.video), ([], None, AskTool.think)]
+    ("given", "tool"), [(["images"], AskTool.vision), (["video"], AskTool.video), ([], AskTool.think)]
 )
-def test_what_is_given_chooses_the_tool(images: list[str], video: str | None, tool: AskTool) -> None:
-    assert chosen_tool(None, {"--image": images, "--video": video, "--file": ()}) is tool
+def test_what_is_given_chooses_the_tool(given: list[str], tool: AskTool) -> None:
+    assert chosen_tool(None, given) is tool
 
 
 def test_the_folders_of_typed_paths_become_roots_beside_the_working_directory(

@@ -104,7 +104,7 @@ CUT = AnswerCutOff("It was cut off.", fix="Raise `max_tokens` to 64000.")
 def test_where_nothing_was_run_the_list_says_so_and_begins_no_journal(data_dir: Path, form: Sequence[str]) -> None:
     done = kimi(*form)
     assert done.exit_code == 0
-    assert done.stdout == ("[]\n" if "--json" in form else "No run was written down yet.\n")
+    assert done.stdout == ("[]\n" if "--json" in form else "No run was recorded yet.\n")
     assert not data_dir.exists()
 
 
@@ -165,7 +165,7 @@ def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
     keeping(data_dir, fill)
     assert [row["run_id"] for row in told("--status", "failed")] == [number(2)]
     assert {row["run_id"] for row in told("--today")} == {number(1), number(2)}
-    assert kimi("--status", "cancelled").stdout == "No run fits.\n"
+    assert kimi("--status", "cancelled").stdout == "No run matches.\n"
     assert told("--status", "failed")[0]["error"] == "answer_cut_off"
     assert kimi("--status", "dead").exit_code == 2
 
@@ -372,7 +372,7 @@ def test_the_task_of_a_swarm_is_shown_with_the_names_of_its_tools(data_dir: Path
 def test_the_value_of_a_structured_answer_is_shown_as_json(data_dir: Path) -> None:
     keeping(data_dir, lambda store: one(store, number(1), answer="…", parsed={"wahr": True, "nichts": None}))
     shown = kimi("show", number(1)).stdout
-    assert json.loads(shown.partition("as response_schema asks for\n")[2]) == {"wahr": True, "nichts": None}
+    assert json.loads(shown.partition("by response_schema\n")[2]) == {"wahr": True, "nichts": None}
 
 
 def test_no_text_acts_on_the_terminal_or_colours_itself(data_dir: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_damaged_journal_is_said_to_be_kept(data_dir: Path) -> None:
     assert "damaged" in done.stderr
     (kept,) = data_dir.glob(f"{FILE}.damaged-*")
     assert kept.read_bytes().startswith(b"no database")
-    assert kimi().stdout == "No run was written down yet.\n"
+    assert kimi().stdout == "No run was recorded yet.\n"
 
 
 def test_a_setting_that_cannot_be_read_removes_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,7 +525,7 @@ async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatc
     assert await deaf.cancel_requests() == [number(1)]
     await deaf.aclose()
     assert done.exit_code == 1
-    assert "was told to end" in done.stderr
+    assert "was to be cancelled" in done.stderr
 
 
 async def test_a_run_whose_server_dies_before_it_hears_is_ended_here(data_dir: Path) -> None:

@@ -33,7 +33,7 @@ DOCUMENTS = [
     ROOT / "skill.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-PAGES = [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "CONTRIBUTING.md", "skill.md")]
+PAGES = [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "skill.md")]
 
 
 def page(name: str) -> str:
@@ -166,6 +166,12 @@ def test_the_readme_is_one_read() -> None:
 def test_a_page_has_lines_that_fit_an_editor(path: Path) -> None:
     written = re.sub(r"(?ms)^<!-- generated: .+?^<!-- end -->|^```.+?^```", "", path.read_text("utf-8"))
     assert [line for line in written.splitlines() if len(line) > 100 and not line.startswith(("|", "![", ">"))] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_names_no_file_of_the_checkout_that_is_not_there(path: Path) -> None:
+    named = re.findall(r"`((?:kimi_mcp|tests|scripts|docs|benchmarks|requirements)/[\w./-]*)`", path.read_text("utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_every_rule_that_a_page_names_is_one() -> None:

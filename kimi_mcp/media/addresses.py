@@ -1,8 +1,7 @@
-"""Which URLs, hosts and addresses a fetch may go to. Pure, no I/O.
+"""Which URLs, hosts and addresses may be fetched. Pure, no I/O.
 
-A URL is taken apart here once, and what is asked for later is put together from these very parts: no second parser
-reads it differently. An address is fit only where it is known to be public; whatever is not is refused, under every
-spelling and every way of wrapping one address into another.
+A URL is parsed here once, and the request is built from these very parts: no second parser reads it differently. Only
+addresses known to be public are allowed, in every spelling and every way of wrapping one address into another.
 
 Sources: RFC 3986, RFC 6890 with the IANA registries of special-purpose addresses, RFC 6052 and 8215 (NAT64), RFC 3056
 (6to4), RFC 4380 (Teredo), RFC 5214 (ISATAP), RFC 6761 and 6762 (names of special use), the WHATWG URL standard (what
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import quote, urljoin, urlsplit
 
 from kimi_mcp.core.errors import UrlRefused
@@ -22,57 +21,45 @@ Address = IPv4Address | IPv6Address
 """Where a connection goes."""
 
 URL_CHARS = 8_192
-"""A longer URL is refused: ours; servers take about as much."""
+"""Characters of a URL: ours; servers accept about as many."""
 
 PUBLIC_URL = "Give an https URL of a public site, a path within the roots, or a data URI."
-"""The fix for a URL that leads somewhere else."""
+"""The fix for any other URL."""
 
 _PRIVATE_NAMES = frozenset(
     {"alt", "arpa", "corp", "home", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost"}
     | {"onion", "private"}
 )
-"""Last labels of names that never belong to a public site."""
+"""Last labels of names that are never public."""
 
 _NETLOC = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::[0-9]{1,5})?")
-"""A host with or without a port, and nothing else."""
+"""A host with or without a port."""
 
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-"""A last label that makes a host an IPv4 address in somebody's eyes."""
+"""A last label by which some parsers take a host for an IPv4 address."""
 
 _CLOSED_V4 = tuple(
     IPv4Network(one)
     for one in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",
-        "100.64.0.0/10",  # carrier-grade NAT; has Alibaba's metadata
-        "127.0.0.0/8",
         "168.63.129.16/32",  # Azure's own host, reached only from within it
-        "169.254.0.0/16",  # link-local; the metadata of most clouds
-        "172.16.0.0/12",
         "192.0.0.0/24",  # protocol assignments; Oracle's metadata
-        "192.0.2.0/24",  # documentation
         "192.88.99.0/24",  # 6to4 relays, retired
-        "192.168.0.0/16",
-        "198.18.0.0/15",  # benchmarks
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, and broadcast
     )
 )
+"""Not public, though ``is_global`` of the standard library may be true."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-"""The prefix by which networks without IPv4 reach it: every site is under it there, so what it wraps is judged."""
+"""The prefix for IPv4 in networks without it: the wrapped address is checked."""
 
 _OPEN_V6 = IPv6Network("2000::/3")
-"""All of IPv6 that is routed on the public internet lies within it."""
+"""All of IPv6 that is routed on the public internet."""
 
 _CLOSED_V6 = tuple(
     IPv6Network(one)
     for one in (
         "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
-        "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4, which wraps an IPv4 address
         "3fff::/20",  # documentation
     )
@@ -81,30 +68,30 @@ _CLOSED_V6 = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One hop of a fetch: a URL, taken apart and judged as far as that goes without asking anybody."""
+    """One hop of a fetch: a URL, parsed and checked as far as possible without resolving its name."""
 
     host: str
     """A name in lower case, ASCII, without a trailing dot; or an address, an IPv6 one without brackets."""
     port: int
     address: Address | None
-    """The address, where the host is one; else the name has to be resolved."""
+    """The address, if the host is one; else the name has to be resolved."""
     path: str
-    """Path and query, percent-encoded. May hold a token: never shown."""
+    """Path and query, percent-encoded; never shown, as they may hold a token."""
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == 443 else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The URL again, for a redirect that counts from it."""
+        """The URL, as the base of a redirect."""
         return f"https://{self.authority}{self.path}"
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet, and belongs to nobody's inner network."""
+    """Whether an address is on the public internet, and in nobody's private network."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
@@ -115,7 +102,7 @@ def is_public(address: Address) -> bool:
 
 
 def read_url(url: str) -> Target:
-    """Take a URL apart; raises ``UrlRefused`` for what is not fetched whatever it resolves to."""
+    """Parse a URL; raises ``UrlRefused`` for what is never fetched, whatever it resolves to."""
     if len(url) > URL_CHARS:
         raise _refused(f"The URL is too long: found {len(url):,} characters, {URL_CHARS:,} are allowed.")
     if any(letter <= "\x1f" or letter in "\x7f\\" or "\ud800" <= letter <= "\udfff" for letter in url):
@@ -145,7 +132,7 @@ def read_url(url: str) -> Target:
 
 
 def read_redirect(here: Target, location: bytes) -> Target:
-    """The next hop that a Location header names; raises ``UrlRefused``."""
+    """The hop that a Location header names; raises ``UrlRefused``."""
     decoded = quote(location, safe=bytes(range(0x80)))
     try:
         return read_url(urljoin(here.url, decoded))
@@ -157,7 +144,7 @@ def read_redirect(here: Target, location: bytes) -> Target:
 
 
 def require_public(host: str, addresses: tuple[Address, ...]) -> None:
-    """Refuse a host of which any address is not public; raises ``UrlRefused``. No address is ever shown."""
+    """Raise ``UrlRefused`` if any address of a host is not public. No address is ever shown."""
     if not addresses:
         raise unresolved(host)
     if not all(is_public(one) for one in addresses):
@@ -167,44 +154,39 @@ def require_public(host: str, addresses: tuple[Address, ...]) -> None:
 
 
 def unresolved(host: str) -> UrlRefused:
-    """A name that nobody knows."""
+    """The error for a name without an address."""
     return UrlRefused(f"The host {host} is not known: it has no address.", fix="Check the spelling of the URL.")
 
 
 def _read_host(host: str, *, bracketed: bool) -> tuple[str, Address | None]:
     if bracketed:
-        try:
-            address = ip_address(host)
-        except ValueError:
-            raise _refused("The URL can't be read: what stands in brackets is no IPv6 address.") from None
-        if not isinstance(address, IPv6Address) or not is_public(address):
-            raise _refused("The URL's address is not public: inside a network, on this machine, or reserved.")
+        address = _address(IPv6Address, host, "The URL can't be read: it holds no IPv6 address in brackets.")
         return address.compressed, address
     name = _ascii(host.lower()).removesuffix(".")
     if len(name) > 253 or not _HOST.fullmatch(name):
         raise _refused("The URL can't be read: its host is neither a name nor an address.")
     labels = name.split(".")
     if _NUMBER.fullmatch(labels[-1]):
-        return name, _read_v4(name)
+        # Four decimal numbers without leading zeros, nothing else.
+        unusual = "The URL's host is an IPv4 address in an unusual spelling, which systems read differently."
+        return name, _address(IPv4Address, name, unusual)
     if labels[-1] in _PRIVATE_NAMES or len(labels) == 1:
         raise _refused(f"{name} is a name of this machine or of an inner network.")
     return name, None
 
 
-def _read_v4(name: str) -> IPv4Address:
+def _address(kind: type[Address], text: str, malformed: str) -> Address:
     try:
-        address = IPv4Address(name)  # four decimal numbers without leading zeros, nothing else
+        address = kind(text)
     except ValueError:
-        raise _refused(
-            "The URL's host is an IPv4 address in an unusual spelling, which systems read differently."
-        ) from None
+        raise _refused(malformed) from None
     if not is_public(address):
         raise _refused("The URL's address is not public: inside a network, on this machine, or reserved.")
     return address
 
 
 def _ascii(host: str) -> str:
-    """A name in its ASCII form; what that turns out to be is judged like any other."""
+    """A name in its ASCII form, which is checked like any other."""
     if host.isascii():
         return host
     import httpx2  # it brings IDNA along

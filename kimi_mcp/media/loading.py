@@ -1,14 +1,12 @@
-"""Media that a call names: found, judged by content, and read when they are sent. Does I/O.
+"""Loads the media that a call names: opened, judged by content, and read when they are sent. Does I/O.
 
 A source is a path within the roots, an https URL, a data URI, or the id of a file at the provider (``ms://…``), which
-is passed on as it is. What is read is the very content that was judged, and no more of it than the medium's own format
-says.
+is passed on unchanged. Only what was judged is read, and nothing beyond the end that the medium's format gives it.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ from kimi_mcp.core.errors import MediaRejected, PathRefused
 from kimi_mcp.core.types import MediaKind, MediaPart
 from kimi_mcp.media.fetch import fetch
 from kimi_mcp.media.files import open_within
-from kimi_mcp.media.formats import MediaInfo, inspect, require_label
+from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
 from kimi_mcp.media.roots import Roots, path_of_uri
 
 MOST_BYTES = 100 * 1024 * 1024
@@ -32,7 +30,7 @@ CONVERTED_MOST_BYTES = 64 * 1024 * 1024
 """Bytes of a still that is converted here."""
 
 FETCH_WITHIN_S = 60.0
-"""Seconds that a URL may take, redirects included."""
+"""Seconds for a URL, redirects included."""
 
 CHUNK = 256 * 1024
 """Bytes that are read at once."""
@@ -40,10 +38,10 @@ CHUNK = 256 * 1024
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]{1000}")
-"""What begins so is no path: it has neither a dot nor an end."""
+"""No path begins so."""
 
-_WORDS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
-_HEADS: dict[MediaKind, str] = {"image": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
+_NOUNS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
+_DATA_URI_HEADS: dict[MediaKind, str] = {"image": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
 _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
 
 
@@ -52,13 +50,13 @@ class Medium:
     """A picture or a clip, ready to be sent."""
 
     info: MediaInfo
-    """What its content says."""
+    """What its content is."""
     read_at: Callable[[int, int], bytes]
     """(offset, length) → the bytes there."""
     converted_from: str | None = None
-    """The type that it had before it was converted here; None: it is sent as it is."""
+    """Its type before it was converted here; None: it was not."""
     pages: int = 1
-    """The pages that it had before it was converted; its first alone is sent."""
+    """Its pages before it was converted; only the first is sent."""
 
     @property
     def size(self) -> int:
@@ -66,7 +64,7 @@ class Medium:
         return self.info.length
 
     def chunks(self) -> Iterator[bytes]:
-        """Its content from the beginning."""
+        """The content in pieces."""
         for offset in range(0, self.size, CHUNK):
             yield self.read_at(offset, min(CHUNK, self.size - offset))
 
@@ -79,7 +77,7 @@ class Medium:
 
 
 def part_of(kind: MediaKind, source: str) -> MediaPart:
-    """The part of a turn that a source stands for: its scheme in lower case, ``path:`` where it has none.
+    """The part of a turn for a source: its scheme in lower case, ``path:`` where it has none.
 
     Raises ``MediaRejected`` for base64 without the head of a data URI.
     """
@@ -90,17 +88,16 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
         return MediaPart(kind=kind, url=f"path:{path}")
     if named is None and _BARE_BASE64.match(source):
         raise MediaRejected(
-            f"A {_WORDS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
-            fix=f"Put {_HEADS[kind]} before it, with the type that it has.",
+            f"A {_NOUNS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
+            fix=f"Put {_DATA_URI_HEADS[kind]} before it, with the type that it has.",
         )
     if named is None:
         return MediaPart(kind=kind, url=f"path:{source}")
-    # A data URI may have many megabytes: no copy where none is needed.
-    return MediaPart(kind=kind, url=source if source.startswith(scheme) else f"{scheme}:{source[named.end() :]}")
+    return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}")
 
 
 async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
-    """Open what a part names and judge it; ``held`` closes it.
+    """Open a part and judge its content; ``held`` closes it.
 
     Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
     """
@@ -114,18 +111,18 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
             medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots)
     if medium.info.kind != part.kind:
         raise MediaRejected(
-            f"The {medium.info.name} is no {_WORDS[part.kind]}: found {medium.info.mime}, expected a "
-            f"{_WORDS[part.kind]}.",
+            f"The {medium.info.name} is no {_NOUNS[part.kind]}: found {medium.info.mime}, expected a "
+            f"{_NOUNS[part.kind]}.",
             fix=f"Give it to {_TOOL_FOR[medium.info.kind]}.",
         )
     return await anyio.to_thread.run_sync(_sendable, medium)
 
 
 def _opened(path: str, roots: Roots) -> Medium:
-    """A file, closed again once it was judged: many calls may wait for their turn, and descriptors are few.
+    """A file, closed again once it was judged: many calls may wait, and descriptors are few.
 
-    Each read opens and judges it anew, and takes it only where it still is what was judged at first; where it has only
-    grown, no more is read than was there then.
+    Each read opens and checks it again, and is refused if the file changed; if it only grew, no more is read than was
+    judged.
     """
     with open_within(path, roots) as opened:
         opened.check_size(MOST_BYTES)
@@ -158,45 +155,28 @@ def _decoded(uri: str) -> Medium:
         if comma < 0:
             raise ValueError
         if "base64" in [option.strip().lower() for option in options]:
-            data = _from_base64(uri, comma + 1)
+            data = _from_base64(uri[comma + 1 :])
         else:
             data = unquote_to_bytes(uri[comma + 1 :])
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise MediaRejected(
             "A data URI can't be read: found no base64 after its comma, expected data:image/png;base64,….",
             fix="Encode the file with base64, or give its path.",
         ) from None
 
-    def read_at(at: int, length: int) -> bytes:
-        return bytes(data[at : at + length])
-
-    info = inspect(read_at(0, 65_536), len(data), read_at)
+    info = inspect_bytes(data)
     require_label(info, mime, source="the data URI")
-    return Medium(info=info, read_at=read_at)
+    return Medium(info=info, read_at=lambda at, length: data[at : at + length])
 
 
-def _from_base64(text: str, start: int) -> bytearray:
-    """What stands in base64 from there on, decoded piece by piece. Raises ``ValueError``.
-
-    Read as browsers read it: percent-encoding is undone, blanks count for nothing, and padding may be left out.
-    """
-    if "%" in text:  # seldom: it costs a copy
-        text, start = unquote(text[start:]), 0
-    found, left, ended = bytearray(), "", False
-    for at in range(start, len(text), CHUNK):
-        piece = left + "".join(text[at : at + CHUNK].split())
-        whole = len(piece) & ~3
-        if ended and piece:
-            raise ValueError
-        found += base64.b64decode(piece[:whole], validate=True)
-        left, ended = piece[whole:], piece[:whole].endswith("=") or (ended and not piece)
-    if left and "=" not in left:
-        left += "=" * (4 - len(left))
-    return found + base64.b64decode(left, validate=True) if left else found
+def _from_base64(text: str) -> bytes:
+    """Decode base64 as browsers do: percent-encoded, with blanks, and without padding. Raises ``ValueError``."""
+    text = "".join(unquote(text).split())
+    return base64.b64decode(text if "=" in text else text + "=" * (-len(text) % 4), validate=True)
 
 
 def _sendable(medium: Medium) -> Medium:
-    """The medium, converted where no model takes its format."""
+    """The medium, converted if no model takes its format."""
     from kimi_mcp.media.convert import DECODERS, convert
 
     found = medium.info

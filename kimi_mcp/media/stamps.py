@@ -1,8 +1,7 @@
-"""Owns what the files that a call names look like now: by it the same call again is told from another. I/O, blocking.
+"""Stamps of the files that a call names, by which a repeated call is recognised. I/O, blocking.
 
-A file is looked at and not read: a clip of 100 MB is not hashed only to find out that it is the same one. Its place on
-the disk, its size and the two times of its last change tell it from what it was. A change that touches nothing but the
-clock makes another call of it, which is paid for; a change that touches the content is never missed.
+A stamp is a file's device, inode, size and times: it costs no reading of a clip of 100 MB. A change of the times alone
+makes another call, which is paid for; a change of the content is never missed.
 """
 
 from __future__ import annotations
@@ -16,17 +15,14 @@ from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.loading import part_of
 from kimi_mcp.media.open_path import open_file
 from kimi_mcp.media.roots import ResolvedPath, Roots
-from kimi_mcp.media.search import SearchLimits, Skipped
-from kimi_mcp.media.text_files import matching, trees_of
+from kimi_mcp.media.search import Search, SearchLimits, Skipped
 
 NOT_THERE = "-"
-"""The stamp of what can't be opened: the call will say why."""
-
-_NO_PATHS = ("https:", "data:", "ms:")
+"""The stamp of what can't be opened: the call reports why."""
 
 
 def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: Roots) -> tuple[str, ...]:
-    """What all files within the roots look like that names and globs of text files and sources of media mean.
+    """The stamps of all files within the roots that the names and globs of texts and the sources of media mean.
 
     Sources that are no paths have none. Never raises: what is wrong with a name is reported when the file is read.
     """
@@ -34,12 +30,12 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
 
 
 def _of_texts(patterns: Sequence[str], roots: Roots) -> Iterator[str]:
-    trees = trees_of(roots, SearchLimits())
+    search = Search(roots, SearchLimits())
     for pattern in patterns:
         yield _of_path(pattern, roots)
         if has_magic(pattern):
             try:
-                yield from (f"{place.name}:{_stamp(place)}" for place in matching(pattern, roots, trees, Skipped()))
+                yield from (f"{place.name}:{_of_place(place)}" for place in search.find(pattern, Skipped()))
             except KimiError:
                 yield NOT_THERE
 
@@ -50,18 +46,18 @@ def _of_media(media: Sequence[tuple[MediaKind, str]], roots: Roots) -> Iterator[
             url = part_of(kind, source).url
         except KimiError:
             continue
-        if not url.startswith(_NO_PATHS):
+        if not url.startswith(("https:", "data:", "ms:")):
             yield _of_path(url.partition(":")[2], roots)
 
 
 def _of_path(path: str, roots: Roots) -> str:
     try:
-        return _stamp(roots.place(path))
+        return _of_place(roots.place(path))
     except KimiError:
         return NOT_THERE
 
 
-def _stamp(place: ResolvedPath) -> str:
+def _of_place(place: ResolvedPath) -> str:
     try:
         descriptor = open_file(place)
     except KimiError:

@@ -1,7 +1,6 @@
-"""Owns text files as context: which files names and globs mean, and how they stand in a prompt. I/O, blocking.
+"""Reads text files by name and glob, and renders them as context of a prompt. I/O, blocking.
 
-A file that is named is taken or refused with the reason; a file that a glob happens to meet is left out instead. Tokens
-are estimated: the provider counts them exactly, and has the last word.
+A file that is named is read or refused with the reason; a file that a glob only happens to match is left out instead.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
@@ -18,10 +17,10 @@ from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, 
 from kimi_mcp.core.tokens import text_tokens, tokens_in
 from kimi_mcp.media.files import OpenFile, open_place
 from kimi_mcp.media.formats.magic import foreign_type, sniff
-from kimi_mcp.media.globs import Glob, braces_expanded, has_magic
+from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.open_path import shown
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
-from kimi_mcp.media.search import RootSearch, SearchLimits, Skipped
+from kimi_mcp.media.search import Search, SearchLimits, Skipped
 from kimi_mcp.media.secret_files import HEAD_BYTES
 
 LARGEST_NAMED: Final = 5
@@ -45,8 +44,8 @@ class TextFile:
 
 
 @dataclass(slots=True)
-class _Pile:
-    """What was gathered so far."""
+class _Collected:
+    """The files read so far."""
 
     most_tokens: int
     tokens: int = 0
@@ -55,10 +54,7 @@ class _Pile:
     seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
 
     def add(self, place: ResolvedPath, file: OpenFile) -> None:
-        """Take a file that was not taken before; raises ``_NotText``.
-
-        One that can't fit any more is counted by its size and not read.
-        """
+        """Read a file, unless it was read before; one that can't fit is only counted. Raises ``_NotText``."""
         if file.identity in self.seen:
             return
         encoding = _encoding(file.head)
@@ -72,8 +68,8 @@ class _Pile:
         self.tokens += heading + estimated
         self.sizes.append((heading + estimated, place.name))
 
-    def whole(self) -> tuple[TextFile, ...]:
-        """Everything taken, under distinct paths. Raises ``ContextTooLong``."""
+    def files(self) -> tuple[TextFile, ...]:
+        """All files, under distinct paths. Raises ``ContextTooLong``."""
         if self.tokens > self.most_tokens:
             largest = sorted(self.sizes, key=lambda one: (-one[0], one[1]))[:LARGEST_NAMED]
             named = ", ".join(f"`{shown(name)}` (about {tokens:,})" for tokens, name in largest)
@@ -97,38 +93,28 @@ class _NotText(Exception):
 
 
 def gather_texts(
-    patterns: Sequence[str], roots: Roots, *, most_tokens: int, bounds: SearchLimits | None = None
+    patterns: Sequence[str], roots: Roots, *, most_tokens: int, limits: SearchLimits | None = None
 ) -> tuple[TextFile, ...]:
-    """The text files that names and globs (``src/**/*.py``, ``*.{md,txt}``) mean, each once, in the order named.
+    """The text files of names and globs (``src/**/*.py``), each once, in the order named.
 
-    ``most_tokens`` is what fits, by estimate; ``bounds`` how much may be looked at. Blocking: for a worker thread.
-    Raises ``PathRefused`` as ``open_within`` does for a file that is named, ``MediaRejected`` (a picture, a clip) or
-    ``InvalidArguments`` (other content) where it is no text, ``InvalidArguments`` for a glob that nothing fits or that
-    leads too far, and ``ContextTooLong``.
+    ``most_tokens`` is what fits, by estimate. Blocking: for a worker thread. Raises ``PathRefused`` as ``open_within``
+    does for a file that is named, ``MediaRejected`` (a picture, a clip) or ``InvalidArguments`` (other content) where
+    it is no text, ``InvalidArguments`` for a glob without a match or beyond the limits, and ``ContextTooLong``.
     """
-    bounds = bounds or SearchLimits()
-    trees = trees_of(roots, bounds)
-    pile = _Pile(most_tokens)
+    search = Search(roots, limits or SearchLimits())
+    collected = _Collected(most_tokens)
     for pattern in patterns:
-        bounds.visit()
+        search.limits.visit()
         place = roots.place(pattern)
         if not has_magic(pattern):
-            _take_named(place, pile)
-        elif not _took_by_its_letters(place, pile):
-            _take_matching(pattern, roots, trees, pile)
-    return pile.whole()
-
-
-def trees_of(roots: Roots, bounds: SearchLimits) -> Mapping[str, RootSearch]:
-    """What is searched: each root by its path, all within the same bounds."""
-    return {root.path: RootSearch(root=root, bounds=bounds) for root in roots.folders}
+            _add_named(place, collected)
+        elif not _added_by_name(place, collected):
+            _add_matching(pattern, roots, search, collected)
+    return collected.files()
 
 
 def as_context(files: Iterable[TextFile]) -> str:
-    """The files as one text: each with its path as heading, fenced so that no content can end its own fence.
-
-    The texts stay as they are; only a missing line end is added before the closing fence.
-    """
+    """The files as one text, verbatim: each with its path as heading, in a fence that its content can't close."""
     return "\n".join(_block(file) for file in files)
 
 
@@ -143,60 +129,53 @@ def _block(file: TextFile) -> str:
     return f"{_heading(file.path)}{fence}\n{file.text}{end}{fence}\n"
 
 
-def _take_named(place: ResolvedPath, pile: _Pile) -> None:
+def _add_named(place: ResolvedPath, collected: _Collected) -> None:
     with open_place(place) as file:
         try:
-            pile.add(place, file)
+            collected.add(place, file)
         except _NotText:
             raise _not_text(file) from None
 
 
-def _took_by_its_letters(place: ResolvedPath, pile: _Pile) -> bool:
+def _added_by_name(place: ResolvedPath, collected: _Collected) -> bool:
     """Whether a glob is the very name of a file, such as ``pages/[id].tsx``."""
     try:
-        _take_named(place, pile)
+        _add_named(place, collected)
     except (PathRefused, InvalidArguments, MediaRejected):
         return False
     return True
 
 
-def _take_matching(pattern: str, roots: Roots, trees: Mapping[str, RootSearch], pile: _Pile) -> None:
+def _add_matching(pattern: str, roots: Roots, search: Search, collected: _Collected) -> None:
     skipped, taken = Skipped(), 0
-    for place in matching(pattern, roots, trees, skipped):
-        trees[place.root.path].bounds.in_time()
+    for place in search.find(pattern, skipped):
+        search.limits.check_time()
         try:
             with open_place(place) as file:
-                pile.add(place, file)
+                collected.add(place, file)
                 taken += 1
         except _NotText:
-            skipped.binary += 1
+            skipped["not text"] += 1
         except PathRefused:
-            skipped.refused += 1
+            skipped["refused"] += 1
     if not taken:
-        left_out = skipped.as_words()
+        left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         name = shown(roots.place(pattern).name)
         raise InvalidArguments(
             f"`{name}` in `files` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
-            fix="Mend the glob (`**` stands for any folders); a file that globs leave out can be named itself.",
+            fix="Correct the glob (`**` matches any folders); a file that globs leave out can be named itself.",
         )
 
 
-def matching(pattern: str, roots: Roots, trees: Mapping[str, RootSearch], skipped: Skipped) -> Iterator[ResolvedPath]:
-    """The files that a glob meets, in each of its spellings. Raises as ``RootSearch.find`` and ``Roots.place`` do."""
-    for expanded in braces_expanded(pattern):
-        place = roots.place(expanded)
-        yield from trees[place.root.path].find(Glob.of(place.parts), skipped)
-
-
 def _encoding(head: bytes) -> str:
-    """How a text that begins with ``head`` is encoded; raises ``_NotText``."""
+    """The encoding of a text that begins with ``head``; raises ``_NotText``."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
     if b"\0" in head or head.startswith(b"%PDF-"):
         raise _NotText
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
     except UnicodeDecodeError:
         raise _NotText from None
     return "utf-8"
@@ -213,16 +192,12 @@ def _decoded(content: bytes, encoding: str) -> str:
 
 
 def _not_text(file: OpenFile) -> CallRefused:
-    """The error for a named file that is no text, with the tool that takes it."""
+    """The error for a named file that is no text, with the tool that accepts it."""
     name, mime = shown(file.name), sniff(file.head)
-    if mime and mime.startswith("image/"):
-        return MediaRejected(
-            f"`{name}` is a picture, not text.", fix="Pass it to kimi_vision in `images`; `files` takes text."
-        )
     if mime:
-        return MediaRejected(
-            f"`{name}` is a video, not text.", fix="Pass it to kimi_video as `video`; `files` takes text."
-        )
+        is_picture = mime.startswith("image/")
+        what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
+        return MediaRejected(f"`{name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
     if found := foreign_type(file.head):
         return InvalidArguments(
             f"`{name}` is {found[0]}, not text.", fix="Pass its text as a text file; no tool reads it."

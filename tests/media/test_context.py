@@ -29,9 +29,9 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gather(root: Path) -> Gather:
-    def gather(*patterns: str, most_tokens: int = 100_000, bounds: SearchLimits | None = None) -> dict[str, str]:
+    def gather(*patterns: str, most_tokens: int = 100_000, limits: SearchLimits | None = None) -> dict[str, str]:
         roots = find_roots(str(root), working=str(root))
-        files = gather_texts(patterns, roots, most_tokens=most_tokens, bounds=bounds)
+        files = gather_texts(patterns, roots, most_tokens=most_tokens, limits=limits)
         return {file.path: file.text for file in files}
 
     return gather
@@ -279,14 +279,14 @@ def test_what_just_fits_is_taken(root: Path, gather: Gather) -> None:
 
 def test_a_search_stops_at_its_bounds(root: Path, gather: Gather) -> None:
     write(root, *(f"d{n % 7}/{n}.txt" for n in range(60)))
-    assert len(gather("**/*.txt", "**/*.txt", "d1/*.txt", bounds=SearchLimits(visits=80))) == 60, (
+    assert len(gather("**/*.txt", "**/*.txt", "d1/*.txt", limits=SearchLimits(visits=80))) == 60, (
         "folders are listed once"
     )
     with pytest.raises(InvalidArguments, match=r"lead through more than 20,000 names"):
-        gather("**/*.txt", bounds=SearchLimits(visits=40))
+        gather("**/*.txt", limits=SearchLimits(visits=40))
     ticks = iter(range(1000))
     with pytest.raises(InvalidArguments, match="could not be followed within 10 seconds"):
-        gather("**/*.txt", bounds=SearchLimits(clock=lambda: float(next(ticks))))
+        gather("**/*.txt", limits=SearchLimits(clock=lambda: float(next(ticks))))
 
 
 def test_a_search_does_not_enter_what_the_glob_can_not_reach(

@@ -10,6 +10,7 @@ outcome are inert, and what commands print passes ``terminal.safe``. The registr
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
@@ -30,8 +31,19 @@ from kimi_mcp.core.key_spellings import (
 HIDDEN: Final = "[hidden]"
 """What stands where a secret stood."""
 
-SHORTEST: Final = 6
-"""Characters; anything shorter is no secret, it would blot out ordinary words."""
+SHORTEST: Final = 8
+"""Characters; anything shorter is no secret, it would hide ordinary words."""
+
+FEWEST_DIFFERENT: Final = 5
+"""Different characters; ``00000000`` is no secret."""
+
+_PLACEHOLDER: Final = re.compile(
+    "a|any|anything|api|apikey|auth|bearer|blank|change|changeme|default|demo|dummy|empty|example|fake|"
+    "foo|bar|baz|here|hf|ignore|ignored|insert|is|key|lm|local|localhost|me|my|needed|no|nokey|none|not|"
+    "nothing|null|nvapi|of|ollama|open|openai|or|password|placeholder|replace|required|sample|studio|secret|set|"
+    "sglang|sk|some|test|testing|the|this|to|todo|token|undefined|unneeded|unset|unused|value|vllm|x|your"
+)
+"""Words of which keys are made that protect nothing: engines on one's own machine often want any key at all."""
 
 SHORTEST_CUT: Final = 8
 """Letters and digits; a secret that is cut off after as many is hidden too. Providers' own prefixes are shorter."""
@@ -39,11 +51,37 @@ SHORTEST_CUT: Final = 8
 SHORTEST_SPELLED: Final = 10
 """Letters and digits; a secret with fewer is found only as it stands and in its usual encodings."""
 
-SHORTEST_OF_LETTERS: Final = 20
-"""Letters; likewise for a secret without a digit, such as ``no-key-required``: it may be ordinary words."""
+SHORTEST_NUMBER: Final = 5
+"""Digits; with fewer, such as those of a year, a number makes no secret of a placeholder."""
+
+SHORTEST_ROW: Final = 3
+"""Letters that follow one another."""
 
 LOOKED_AT_ONCE: Final = 65_536
 """Characters of a text that are looked at closely at once: each takes some 200 bytes meanwhile."""
+
+
+def is_secret(value: str) -> bool:
+    """Whether a value protects anything, so that it has to be hidden wherever it stands.
+
+    It does if it has at least ``SHORTEST`` characters, at least ``FEWEST_DIFFERENT`` different ones, and is not made
+    of such words as ``no``, ``key`` and ``test`` and of letters or digits in a row (``1234567890``) alone. Anything
+    else that a model or a person writes by the way would be hidden as if it were a key.
+    """
+    if len(value) < SHORTEST or len(set(value.lower())) < FEWEST_DIFFERENT:
+        return False
+    words = re.findall(r"[a-z]+|[0-9]+|[^\W\d_]+", value.lower())
+    return not words or any(_PLACEHOLDER.fullmatch(word) is None and not _in_a_row(word) for word in words)
+
+
+def _in_a_row(word: str) -> bool:
+    """``1234567890``, ``987654``, ``aaaa``, ``xyz``; a short number too."""
+    if len(word) < (SHORTEST_NUMBER if word.isdigit() else SHORTEST_ROW):
+        return word.isdigit()
+    steps = {ord(after) - ord(before) for before, after in itertools.pairwise(word)}
+    if word.isdigit():
+        steps = {step % 10 for step in steps}  # a 0 follows the 9
+    return len(steps) == 1 and steps <= {0, 1, 9, -1}
 
 
 class Secrets:
@@ -53,7 +91,7 @@ class Secrets:
     between them, such as line breaks or invisible characters. Searched for are the secret itself, the secret
     backwards, and in hex, base64 (of UTF-16 too) and base32 at any alignment; as they stand, and with any of their
     characters escaped for a URL, for JSON or source code, or for HTML, several times if need be. A short
-    secret, or a longer one without a digit, may be ordinary words: it is found by its exact encodings alone.
+    secret may be ordinary words: it is found by its exact encodings alone. What is a secret, ``is_secret`` says.
 
     Adding and scrubbing may happen in different threads: the tuples of forms are replaced, never changed.
     """
@@ -65,11 +103,11 @@ class Secrets:
         self._forms = Forms((), ())
 
     def add(self, *secrets: str) -> None:
-        """From now on each of ``secrets`` is hidden; one shorter than ``SHORTEST`` characters is ignored."""
+        """From now on each of ``secrets`` is hidden, unless it is none by ``is_secret``."""
         exact, plain, spelled = set(self._exact), set(self._forms.plain), set(self._forms.spelled)
-        for text in {text for secret in secrets for text in (secret, secret.strip()) if len(text) >= SHORTEST}:
+        for text in {text for secret in secrets for text in (secret, secret.strip()) if is_secret(text)}:
             letters = bare(text)
-            if len(letters) < (SHORTEST_OF_LETTERS if letters.isalpha() else SHORTEST_SPELLED):
+            if len(letters) < SHORTEST_SPELLED:
                 exact |= encodings(text)
             else:
                 plain.add(text)

@@ -18,7 +18,7 @@ import pytest
 
 from kimi_mcp.core import json_logs
 
-KEY = "sk-test-0123456789-secret"
+KEY = "sk-test-47f1c09be2-secret"
 
 
 class Lines(io.StringIO):

@@ -15,7 +15,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.tools import BuiltinTools, CallResult, SwarmTools, open_tools
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 
-KEY = "sk-of-this-test-0123456789"
+KEY = "sk-of-this-test-47f1c09be2"
 TOOLS = "/v1/formulas/moonshot/web-search:latest/tools"
 FIBERS = "/v1/formulas/moonshot/web-search:latest/fibers"
 

@@ -38,10 +38,10 @@ FEWEST_DIFFERENT: Final = 5
 """Different characters; ``00000000`` is no secret."""
 
 _PLACEHOLDER: Final = re.compile(
-    "a|any|anything|api|apikey|auth|bearer|blank|change|changeme|default|demo|dummy|empty|example|fake|"
+    "any|anything|api|apikey|auth|bearer|blank|change|changeme|default|demo|dummy|empty|example|fake|"
     "foo|bar|baz|here|hf|ignore|ignored|insert|is|key|lm|local|localhost|me|my|needed|no|nokey|none|not|"
-    "nothing|null|nvapi|of|ollama|open|openai|or|password|placeholder|replace|required|sample|studio|secret|set|"
-    "sglang|sk|some|test|testing|the|this|to|todo|token|undefined|unneeded|unset|unused|value|vllm|x|your"
+    "nothing|null|nvapi|ollama|open|openai|password|placeholder|replace|required|sample|studio|secret|set|"
+    "sglang|sk|test|testing|todo|token|undefined|unneeded|unset|unused|value|vllm|x|your"
 )
 """Words of which keys are made that protect nothing: engines on one's own machine often want any key at all."""
 

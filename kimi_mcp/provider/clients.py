@@ -25,6 +25,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream,
 from openai._models import FinalRequestOptions
 
 from kimi_mcp.core.errors import caused_by
+from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.version import __version__
 from kimi_mcp.provider.connections import Connection, PacedStream, StaleConnection
 from kimi_mcp.provider.failures import FailureKind
@@ -162,6 +163,8 @@ class Clients:
         """The client for an endpoint."""
         client = self._clients.get((base_url, key))
         if client is None:
+            if key:
+                hide(key)  # providers echo keys in their errors
             client = self._clients[base_url, key] = Client(base_url, key, *self._host(base_url))
         return client
 

@@ -21,7 +21,7 @@ from kimi_mcp.core.errors import (
     UpstreamFailed,
 )
 from kimi_mcp.provider.endpoint import Endpoint, either
-from kimi_mcp.provider.error_bodies import ProviderError, scrub
+from kimi_mcp.provider.error_bodies import ProviderError, quote
 from kimi_mcp.provider.failures import AttemptFailure
 from kimi_mcp.provider.rate_limits import limit_in
 from kimi_mcp.provider.retry import LONGEST_WAIT_S
@@ -265,8 +265,8 @@ def response_failure(
         "status": "in a stream" if status is None else status,
     }
     message, fix, retry = row.message.format_map(names), row.fix.format_map(names), row.retry
-    if row.quotes and status in QUOTED and (quote := scrub(error.message, endpoint.key)):
-        message += f" It says: “{quote}”"
+    if row.quotes and status in QUOTED and (quoted := quote(error.message)):
+        message += f" It says: “{quoted}”"
     if retry and wait_s is not None and wait_s >= 1:
         message += f" It asks to wait {wait_s:.0f} s."
         if wait_s > LONGEST_WAIT_S:

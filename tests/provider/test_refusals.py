@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote as url_quoted
 
 import anyio
 import pytest
 
 from kimi_mcp.core.errors import KimiError, NotConfigured
+from kimi_mcp.core.redaction import hide
 from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.error_bodies import ProviderError, read_error, scrub
+from kimi_mcp.provider.error_bodies import ProviderError, quote, read_error
 from kimi_mcp.provider.error_mapping import response_failure
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
@@ -180,7 +181,7 @@ def _written(key: str) -> list[str]:
     return [
         key,
         key.upper(),
-        quote(key, safe=""),
+        url_quoted(key, safe=""),
         "".join(f"%{byte:02x}" for byte in raw),
         raw.hex(),
         raw.hex().upper(),
@@ -200,10 +201,11 @@ def _written(key: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("key", [KEY, "nvapi-_-aB+/c=d&e%f.0123456789", "hf_abcdefghijklmnop"])
+@pytest.mark.parametrize("key", [KEY, "nvapi-_-aB+/c=d&e%f.0123456789", "hf_qwXzrTbnMklPdfgh", "correcthorse"])
 def test_a_key_is_not_quoted_however_it_is_written(key: str) -> None:
+    hide(key)
     for form in _written(key):
-        text = scrub(f"Incorrect key {form} provided", key)
+        text = quote(f"Incorrect key {form} provided")
         bare = "".join(char for char in text.lower() if char.isalnum())
         secret = "".join(char for char in key.lower() if char.isalnum())
         assert all(secret[at : at + 10] not in bare for at in range(len(secret) - 9)), form
@@ -211,11 +213,12 @@ def test_a_key_is_not_quoted_however_it_is_written(key: str) -> None:
 
 
 def test_a_quote_is_one_line_without_control_characters_and_no_longer_than_300() -> None:
-    text = scrub("a\r\nb\x1b[31mc\u2028d\u202ee" + "x" * 1_000, KEY)
+    text = quote("a\r\nb\x1b[31mc\u2028d\u202ee" + "x" * 1_000)
     assert text.startswith("a b [31mc dexxx")
     assert len(text) == 300
-    assert scrub("max RPM: 3, try again", KEY) == "max RPM: 3, try again"
-    assert scrub("no model x here", "x") == "no model [key] here"
+    assert quote("max RPM: 3, try again") == "max RPM: 3, try again"
+    hide("hunter27")
+    assert quote("no model hunter27 here") == "no model [hidden] here"
 
 
 def _all_that_is_told(error: BaseException) -> str:
@@ -251,7 +254,7 @@ async def test_a_key_in_an_error_event_stays_out_as_well(sim: Simulator) -> None
         asked = await ask(upstream(), sim)
         assert isinstance(asked.error, KimiError)
         assert KEY not in _all_that_is_told(asked.error)
-        assert "[key] is bad" in asked.error.message
+        assert "[hidden] is bad" in asked.error.message
 
 
 async def test_the_key_itself_is_sent_and_no_header_that_is_meant_for_another_company(

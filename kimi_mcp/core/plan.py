@@ -1,6 +1,6 @@
-"""``Plan``: what will be sent, after the policy has looked at it. Pure, no I/O.
+"""``Plan``: what will be sent, after the policy has decided. Pure, no I/O.
 
-``policy.decide`` makes it, ``wire.encode`` turns it into a body, ``policy.judge`` holds the answer against it.
+``policy.decide`` makes it, ``provider.encoding`` turns it into a body, ``policy.judge`` checks the answer against it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Plan:
     """The mode it will be answered in."""
     turns: tuple[Turn, ...]
     """The messages, in order."""
-    said: Mapping[str, float]
-    """Sampling values that are said on the wire; all others are left out."""
+    sampling: Mapping[str, float]
+    """Sampling values in the request body; all others are left out."""
     max_tokens: int
-    """Bound on reasoning plus answer, in tokens."""
+    """Limit on reasoning plus answer, in tokens."""
     effort: str | None
-    """``reasoning_effort`` to say; None: left out."""
+    """``reasoning_effort``; None: left out."""
     tools: tuple[Mapping[str, Any], ...]
     """Function definitions."""
     tool_choice: str | Mapping[str, Any] | None
-    """What is said of the choice; None: left out."""
+    """``tool_choice``; None: left out."""
     response_schema: Mapping[str, Any] | None
     """JSON schema of the answer."""
     limits: Mapping[str, int]
     """Steps that a swarm may take, by argument name."""
     model_asked: str
-    """What the caller or the setting said."""
+    """The ``model`` argument, or the setting ``KIMI_MODEL``."""
     adjustments: tuple[Adjustment, ...]
     """What the policy changed and warned of on the way."""

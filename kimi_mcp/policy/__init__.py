@@ -1,8 +1,8 @@
-"""The policy: what may be sent, what is mended first, what is refused, and what an answer must hold. Pure, no I/O.
+"""The policy: what may be sent, what is adjusted first, what is refused, and what an answer must hold. Pure, no I/O.
 
 ``decide`` makes a plan of a request or refuses it; ``judge`` looks at the answer; ``admit`` is asked before anything
 at all is sent; ``check`` judges a body that somebody else wrote. All four walk the same rows of ``rules.toml``: a rule
-is a row there, and a function in ``kinds.py`` only where no function of its kind exists yet.
+is a row there, and a function in ``checks.py`` only where no function of its kind exists yet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "tools_fit",
 ]
 
-Look = TypeVar("Look")
+Check = TypeVar("Check")
 
 DEFAULT_OUTPUT_TOKENS = 32_768
 """Asked for where neither the caller nor the catalogue says a bound (HC: Moonshot's own default for K2.5 and K2.6)."""
@@ -46,8 +46,8 @@ LEAST_OUTPUT_TOKENS = 1_024
 
 def admit(gathered: PolicyContext) -> PolicyRefusal | None:
     """Whether anything may be sent to that provider at that URL at all; asked before the first byte leaves."""
-    for rule, look in _on_admission():
-        for finding in look(rule, gathered):
+    for rule, find in _on_admission():
+        for finding in find(rule, gathered):
             return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
     return None
 
@@ -55,29 +55,29 @@ def admit(gathered: PolicyContext) -> PolicyRefusal | None:
 def decide(request: Request, profile: Profile, gathered: PolicyContext) -> Plan | PolicyRefusal:
     """What will be sent for a request, or why nothing will.
 
-    Total: every request gets a plan or a refusal, none raises. Under ``strict`` a finding that would mend what the
+    Total: every request gets a plan or a refusal, none raises. Under ``strict`` a finding that would adjust what the
     caller asked for refuses instead; what the caller left open is chosen and reported either way.
     """
     if refusal := admit(gathered):
         return refusal
     plan = _first_draft(request, profile)
-    for rule, look in _on_request():
-        for finding in look(rule, request, plan, gathered):
+    for rule, find in _on_request():
+        for finding in find(rule, request, plan, gathered):
             if finding.action == "refuse" or (finding.action == "adjust" and gathered.strict and not finding.left_open):
                 return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
-            plan = finding.mend(plan)
+            plan = finding.adjust(plan)
             plan = replace(plan, adjustments=(*plan.adjustments, finding.as_adjustment()))
     return _settled(request, plan)
 
 
 def check(request: Request, profile: Profile, gathered: PolicyContext) -> tuple[Finding, ...]:
-    """Every objection to a request, mended or not: what ``kimi-mcp policy check`` prints."""
+    """Every objection to a request, adjusted or not: what ``kimi-mcp policy check`` prints."""
     plan = _first_draft(request, profile)
     found: list[Finding] = []
-    for rule, look in _on_request():
-        for finding in look(rule, request, plan, gathered):
+    for rule, find in _on_request():
+        for finding in find(rule, request, plan, gathered):
             found.append(finding)
-            plan = finding.mend(plan)
+            plan = finding.adjust(plan)
     settled = _settled(request, plan)
     if isinstance(settled, PolicyRefusal):
         found.append(Finding.beside_the_table(settled))
@@ -85,8 +85,8 @@ def check(request: Request, profile: Profile, gathered: PolicyContext) -> tuple[
 
 
 def judge(plan: Plan, completion: Completion) -> tuple[Adjustment, ...]:
-    """What is to be said of an answer: another model answered, or the reasoning was lost."""
-    return tuple(finding.as_adjustment() for rule, look in _on_answer() for finding in look(rule, plan, completion))
+    """What an answer's caller is warned of: another model answered, or the reasoning was lost."""
+    return tuple(finding.as_adjustment() for rule, find in _on_answer() for finding in find(rule, plan, completion))
 
 
 def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, **places: Any) -> Adjustment:
@@ -95,10 +95,10 @@ def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, *
     return Finding.of(rule, field=field, asked=asked, sent=sent, **places).as_adjustment()
 
 
-def _in_order(kinds: Mapping[str, Look]) -> tuple[tuple[Rule, Look], ...]:
-    """The rules of these kinds, each with its function, in the table's order: one's mend may matter to the next."""
+def _in_order(kinds: Mapping[str, Check]) -> tuple[tuple[Rule, Check], ...]:
+    """The rules of these kinds, each with its function, in the table's order: an adjustment may matter to the next rule."""
     rules = load_rules().values()
-    return tuple((rule, look) for kind, look in kinds.items() for rule in rules if rule.kind == kind)
+    return tuple((rule, find) for kind, look in kinds.items() for rule in rules if rule.kind == kind)
 
 
 _on_admission = cache(partial(_in_order, ADMISSION_KINDS))
@@ -107,12 +107,12 @@ _on_answer = cache(partial(_in_order, ANSWER_KINDS))
 
 
 def _first_draft(request: Request, profile: Profile) -> Plan:
-    """The request as it stands, before any rule has looked."""
+    """The request as it stands, before any rule is applied."""
     return Plan(
         profile=profile,
         mode=request.mode,
         turns=request.turns,
-        said=request.sampling,
+        sampling=request.sampling,
         max_tokens=request.max_tokens or 0,
         effort=request.effort,
         tools=request.tools,
@@ -125,7 +125,7 @@ def _first_draft(request: Request, profile: Profile) -> Plan:
 
 
 def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:
-    """The plan with what the caller left open filled in, and with sampling values said only where they are wanted."""
+    """The plan with what the caller left open filled in, and with sampling values only where they are wanted."""
     profile = plan.profile
     ceiling = profile.output_ceiling
     max_tokens = plan.max_tokens or _default_output(plan)
@@ -139,10 +139,10 @@ def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:
         )
     fixed = profile.fixed(plan.mode) or {}
     if profile.provider.sends_sampling:
-        said = {name: fixed[name] for name in ("temperature", "top_p") if name in fixed} | dict(plan.said)
+        sampling = {name: fixed[name] for name in ("temperature", "top_p") if name in fixed} | dict(plan.sampling)
     else:
-        said = {name: value for name, value in plan.said.items() if fixed.get(name) != value}
-    return replace(plan, max_tokens=max_tokens, said=said)
+        sampling = {name: value for name, value in plan.sampling.items() if fixed.get(name) != value}
+    return replace(plan, max_tokens=max_tokens, sampling=sampling)
 
 
 def _default_output(plan: Plan) -> int:

@@ -1,6 +1,6 @@
 """Reads a chat-completions body that somebody else wrote back into a request, so that the policy can judge it. Pure.
 
-It reads as the provider would: what the provider's dialect ignores is ignored here too, so a mode said in the wrong
+It reads as the provider would: what the provider's dialect ignores is ignored here too, so a mode set in the wrong
 dialect is not the mode the answer would come in. ``not_judged`` names what of the body no rule has an opinion on: what
 a media file holds is never looked at, and is not counted among it.
 """
@@ -51,17 +51,17 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
 
 def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
     """The mode the answer would come in: thinking is on unless the provider's own switch turns it off."""
-    said: Any = None
+    thinks: Any = True
     match profile.switch:
         case "thinking-object" | "reasoning-effort":  # models with efforts refuse the object, they don't ignore it
-            said = _mapping(body.get("thinking")).get("type") != "disabled"
+            thinks = _mapping(body.get("thinking")).get("type") != "disabled"
         case "chat-template":
-            said = _mapping(body.get("chat_template_kwargs")).get("thinking", True)
+            thinks = _mapping(body.get("chat_template_kwargs")).get("thinking", True)
         case "reasoning-object":
-            said = _mapping(body.get("reasoning")).get("enabled", True)
+            thinks = _mapping(body.get("reasoning")).get("enabled", True)
         case "none":
-            said = True
-    return "instant" if said is False else "thinking"
+            thinks = True
+    return "instant" if thinks is False else "thinking"
 
 
 def _turn(message: Any, index: int, profile: Profile) -> Turn:
@@ -109,10 +109,10 @@ def _part(part: Any, place: str) -> Part:
 def _call(call: Any, place: str) -> ToolCall:
     call = _mapping(call)
     function = _mapping(call.get("function"))
-    said = {"id": call.get("id", ""), "name": function.get("name"), "arguments": function.get("arguments", "")}
-    if not all(isinstance(value, str) for value in said.values()):
+    fields = {"id": call.get("id", ""), "name": function.get("name"), "arguments": function.get("arguments", "")}
+    if not all(isinstance(value, str) for value in fields.values()):
         raise _odd(f"a tool call of {place} lacks its id, name or arguments")
-    return ToolCall(**cast(dict[str, str], said))
+    return ToolCall(**cast(dict[str, str], fields))
 
 
 def _function(tool: Any, index: int) -> Mapping[str, Any]:
@@ -171,7 +171,7 @@ class _Saved:
 def not_judged(body: Mapping[str, Any], profile: Profile) -> tuple[str, ...]:
     """The top-level fields that no rule reads for that profile, or that hold what no rule reads, in their order.
 
-    Nothing is said against them: the provider may take them, ignore them or refuse the request for them.
+    That is no objection: the provider may take them, ignore them or refuse the request for them.
     Raises ``InvalidArguments`` like ``read_body``.
     """
     saved = _Saved(body=body, request=read_body(body, profile), profile=profile)
@@ -180,34 +180,34 @@ def not_judged(body: Mapping[str, Any], profile: Profile) -> tuple[str, ...]:
     return tuple(name for name, value in fields.items() if name not in judged or not judged[name](value, saved))
 
 
-def _model_said(value: Any, saved: _Saved) -> bool:
+def _model_judged(value: Any, saved: _Saved) -> bool:
     return value == saved.profile.serving.wire_id
 
 
-def _stream_said(value: Any, saved: _Saved) -> bool:
+def _stream_judged(value: Any, saved: _Saved) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _stream_options_said(value: Any, saved: _Saved) -> bool:
+def _stream_options_judged(value: Any, saved: _Saved) -> bool:
     known = saved.profile.provider.streams_usage and saved.body.get("stream") is True
     return value is None or (known and value in ({"include_usage": True}, {"include_usage": False}))
 
 
-def _limit_said(value: Any, saved: _Saved) -> bool:
+def _limit_judged(value: Any, saved: _Saved) -> bool:
     return value is None or (type(value) is int and value == saved.request.max_tokens)
 
 
-def _sampling_said(name: str) -> Callable[[Any, _Saved], bool]:
-    def said(value: Any, saved: _Saved) -> bool:
+def _sampling_judged(name: str) -> Callable[[Any, _Saved], bool]:
+    def judged(value: Any, saved: _Saved) -> bool:
         ruled = any(name in rule.options["fields"] for rule in load_rules().values() if rule.kind == "fixed-sampling")
         unpublished = saved.profile.fixed(saved.request.mode) is None and saved.profile.provider.self_hosted
         fits = value is None or name != "n" or isinstance(value, int)  # ``n: 1.0`` is refused
         return ruled and fits and not unpublished
 
-    return said
+    return judged
 
 
-def _tools_said(value: Any, saved: _Saved) -> bool:
+def _tools_judged(value: Any, saved: _Saved) -> bool:
     if not value:
         return True
     names = [function.get("name") for function in saved.request.tools]
@@ -219,7 +219,7 @@ def _tools_said(value: Any, saved: _Saved) -> bool:
     )
 
 
-def _tool_choice_said(value: Any, saved: _Saved) -> bool:
+def _tool_choice_judged(value: Any, saved: _Saved) -> bool:
     if value is None or value in ("auto", "none"):
         return True
     tools = [function.get("name") for function in saved.request.tools]
@@ -230,7 +230,7 @@ def _tool_choice_said(value: Any, saved: _Saved) -> bool:
     return saved.request.mode == "thinking" and not taken  # tool-choice-thinking objects
 
 
-def _response_format_said(value: Any, saved: _Saved) -> bool:
+def _response_format_judged(value: Any, saved: _Saved) -> bool:
     if value in (None, {"type": "text"}, {"type": "json_object"}):
         return True
     named = _mapping(_mapping(value).get("json_schema")).get("name")
@@ -243,7 +243,7 @@ def _response_format_said(value: Any, saved: _Saved) -> bool:
     )
 
 
-def _messages_said(value: Any, saved: _Saved) -> bool:
+def _messages_judged(value: Any, saved: _Saved) -> bool:
     """Whether the conversation is whole: nothing blank, nothing unknown, each tool call answered in its turn."""
     known: set[str] = set()
     open_calls: set[str] = set()
@@ -256,12 +256,12 @@ def _messages_said(value: Any, saved: _Saved) -> bool:
             return False
         open_calls |= {call.id for call in turn.tool_calls}
         known |= open_calls
-        if not _message_said(message, turn, saved.profile):
+        if not _message_judged(message, turn, saved.profile):
             return False
     return not open_calls
 
 
-def _message_said(message: Mapping[str, Any], turn: Turn, profile: Profile) -> bool:
+def _message_judged(message: Mapping[str, Any], turn: Turn, profile: Profile) -> bool:
     own = {"assistant": ("tool_calls", *profile.provider.reasoning_send), "tool": ("tool_call_id",)}
     fields = {"role", "content", *own.get(turn.role, ())}
     reasoning = [message.get(name) for name in profile.provider.reasoning_send]
@@ -276,7 +276,7 @@ def _message_said(message: Mapping[str, Any], turn: Turn, profile: Profile) -> b
         and all(call.id and call.name for call in turn.tool_calls)
         and filled
         and (not turn.media or turn.role in ("user", "tool"))
-        and all(_media_said(part) for part in turn.media)
+        and all(_media_judged(part) for part in turn.media)
     )
 
 
@@ -284,7 +284,7 @@ def _only_calls(message: Mapping[str, Any], turn: Turn) -> bool:
     return bool(turn.tool_calls) and message.get("content") is None
 
 
-def _media_said(part: MediaPart) -> bool:
+def _media_judged(part: MediaPart) -> bool:
     """Whether a rule reads all of a URL: of ``ms://`` nobody looks whether the file is there."""
     if not part.url.startswith("data:"):
         return not part.url.startswith("ms:")
@@ -293,21 +293,21 @@ def _media_said(part: MediaPart) -> bool:
 
 
 _JUDGED: Mapping[str, Callable[[Any, _Saved], bool]] = {
-    "model": _model_said,
-    "messages": _messages_said,
-    "stream": _stream_said,
-    "stream_options": _stream_options_said,
-    "max_tokens": _limit_said,
-    "max_completion_tokens": _limit_said,
-    **{name: _sampling_said(name) for name in SAMPLING},
-    "tools": _tools_said,
-    "tool_choice": _tool_choice_said,
-    "response_format": _response_format_said,
+    "model": _model_judged,
+    "messages": _messages_judged,
+    "stream": _stream_judged,
+    "stream_options": _stream_options_judged,
+    "max_tokens": _limit_judged,
+    "max_completion_tokens": _limit_judged,
+    **{name: _sampling_judged(name) for name in SAMPLING},
+    "tools": _tools_judged,
+    "tool_choice": _tool_choice_judged,
+    "response_format": _response_format_judged,
 }
 """For each field that is read for every profile: whether all that it holds is."""
 
 
-def _thinking_said(value: Any, saved: _Saved) -> bool:
+def _thinking_judged(value: Any, saved: _Saved) -> bool:
     return value in (None, {"type": "enabled"}, {"type": "disabled"})
 
 
@@ -315,28 +315,28 @@ def _thinking_ended(value: Any, saved: _Saved) -> bool:
     return value is None or _mapping(value).get("type") == "disabled"  # the one that always-thinks objects to
 
 
-def _effort_said(value: Any, saved: _Saved) -> bool:
+def _effort_judged(value: Any, saved: _Saved) -> bool:
     return value is None or value in saved.profile.model.efforts
 
 
-def _object_said(switch: str, effort: str) -> Callable[[Any, _Saved], bool]:
-    def said(value: Any, saved: _Saved) -> bool:
-        told = _mapping(value)
+def _object_judged(switch: str, effort: str) -> Callable[[Any, _Saved], bool]:
+    def judged(value: Any, saved: _Saved) -> bool:
+        fields = _mapping(value)
         return value is None or (
             isinstance(value, Mapping)
-            and {switch, effort}.issuperset(told)
-            and isinstance(told.get(switch, True), bool)
-            and _effort_said(told.get(effort), saved)
+            and {switch, effort}.issuperset(fields)
+            and isinstance(fields.get(switch, True), bool)
+            and _effort_judged(fields.get(effort), saved)
         )
 
-    return said
+    return judged
 
 
 _SWITCHES: Mapping[ThinkingSwitch, Mapping[str, Callable[[Any, _Saved], bool]]] = {
-    "thinking-object": {"thinking": _thinking_said},
-    "reasoning-effort": {"thinking": _thinking_ended, "reasoning_effort": _effort_said},
-    "chat-template": {"chat_template_kwargs": _object_said("thinking", "thinking_effort")},
-    "reasoning-object": {"reasoning": _object_said("enabled", "effort")},
+    "thinking-object": {"thinking": _thinking_judged},
+    "reasoning-effort": {"thinking": _thinking_ended, "reasoning_effort": _effort_judged},
+    "chat-template": {"chat_template_kwargs": _object_judged("thinking", "thinking_effort")},
+    "reasoning-object": {"reasoning": _object_judged("enabled", "effort")},
     "none": {},
 }
 """The fields that a profile's own switch reads: likewise."""

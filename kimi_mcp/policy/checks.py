@@ -61,7 +61,7 @@ def _model_served(rule: Rule, request: Request, plan: Plan, gathered: PolicyCont
             sent=successor.model.id,
             action="adjust",
             left_open=True,
-            mend=lambda plan: replace(plan, profile=successor),
+            adjust=lambda plan: replace(plan, profile=successor),
             **places,
         )
     else:
@@ -119,7 +119,7 @@ def _mode_offered(rule: Rule, request: Request, plan: Plan, gathered: PolicyCont
         cause=f"{profile.model.id} always thinks" if always else f"{profile.provider.id} has no switch for thinking",
         effort=f", with its least effort ({least})" if least else "",
         offers=f"Name one that can answer at once ({offers}), or use kimi_think." if offers else "Use kimi_think.",
-        mend=lambda plan: replace(plan, mode="thinking", effort=plan.effort or least),
+        adjust=lambda plan: replace(plan, mode="thinking", effort=plan.effort or least),
     )
 
 
@@ -134,24 +134,24 @@ def _fixed_sampling(rule: Rule, request: Request, plan: Plan, gathered: PolicyCo
         wanted = None if fixed is None else fixed.get(name)
         if asked is None or asked == wanted:
             continue
-        said = wanted is not None and profile.provider.sends_sampling
+        is_sent = wanted is not None and profile.provider.sends_sampling
         means = "" if wanted is None else f", which means {wanted:g}"
         yield Finding.of(
             rule,
             field=name,
             asked=asked,
-            sent=wanted if said else None,
-            note="" if said else f"It is left out of the request{means}.",
+            sent=wanted if is_sent else None,
+            note="" if is_sent else f"It is left out of the request{means}.",
             model=profile.model.id,
             mode=plan.mode,
             allowed=f"{name} {wanted:g} alone" if wanted is not None else f"no {name} that was ever published",
             wanted="nothing" if wanted is None else f"{wanted:g}",
-            mend=lambda plan, name=name, wanted=wanted: replace(plan, said=_with(plan.said, name, wanted)),
+            adjust=lambda plan, name=name, wanted=wanted: replace(plan, sampling=_with(plan.sampling, name, wanted)),
         )
 
 
-def _with(said: Mapping[str, float], name: str, value: float | None) -> dict[str, float]:
-    return {key: said[key] for key in said if key != name} | ({} if value is None else {name: value})
+def _with(sampling: Mapping[str, float], name: str, value: float | None) -> dict[str, float]:
+    return {key: sampling[key] for key in sampling if key != name} | ({} if value is None else {name: value})
 
 
 def _output_floor(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
@@ -163,7 +163,7 @@ def _output_floor(rule: Rule, request: Request, plan: Plan, gathered: PolicyCont
             field="max_tokens",
             asked=request.max_tokens,
             sent=floor,
-            mend=lambda plan: replace(plan, max_tokens=floor),
+            adjust=lambda plan: replace(plan, max_tokens=floor),
         )
 
 
@@ -176,7 +176,7 @@ def _ceiling(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) 
                 field=name,
                 asked=request.limits[name],
                 sent=most,
-                mend=lambda plan, name=name, most=most: replace(plan, limits={**plan.limits, name: most}),
+                adjust=lambda plan, name=name, most=most: replace(plan, limits={**plan.limits, name: most}),
             )
 
 
@@ -193,7 +193,7 @@ def _tool_choice(rule: Rule, request: Request, plan: Plan, gathered: PolicyConte
             sent="auto",
             model=plan.profile.model.id,
             allowed=f"{', '.join(allowed[:-1])} or {allowed[-1]}",
-            mend=lambda plan: replace(plan, tool_choice="auto"),
+            adjust=lambda plan: replace(plan, tool_choice="auto"),
         )
 
 
@@ -215,8 +215,8 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: PolicyCo
     for index, tool in enumerate(() if known else request.tools):
         fault = _tool_fault(tool)
         if fault is not None:
-            mended = rewritten_parameters(tool["parameters"])
-            new = None if mended is None else {**tool, "parameters": mended}
+            new_schema = rewritten_parameters(tool["parameters"])
+            new = None if new_schema is None else {**tool, "parameters": new_schema}
             yield Finding.of(
                 rule,
                 field=f"tools[{index}]",
@@ -224,26 +224,26 @@ def _schema_dialect(rule: Rule, request: Request, plan: Plan, gathered: PolicyCo
                 sent="rewritten without loss" if new else "left out",
                 provider=provider,
                 fault=fault,
-                mend=lambda plan, tool=tool, new=new: _with_tool(plan, tool, new),
+                adjust=lambda plan, tool=tool, new=new: _with_tool(plan, tool, new),
             )
     schema = request.response_schema
     fault = next(problems(schema), None) if schema is not None else None
     if schema is not None and fault is not None:
-        mended = rewritten(schema)
+        new_schema = rewritten(schema)
         yield Finding.of(
             rule,
             field="response_schema",
             asked="as given",
-            sent="rewritten without loss" if mended else None,
-            action="adjust" if mended else "refuse",
+            sent="rewritten without loss" if new_schema else None,
+            action="adjust" if new_schema else "refuse",
             provider=provider,
             fault=fault,
-            mend=lambda plan: replace(plan, response_schema=mended),
+            adjust=lambda plan: replace(plan, response_schema=new_schema),
         )
 
 
 def _with_tool(plan: Plan, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> Plan:
-    """The plan with a tool said anew or left out; a tool that is left out can't be the one that must be called."""
+    """The plan with a tool replaced or left out; a tool that is left out can't be the one that must be called."""
     swapped = (new if tool is old else tool for tool in plan.tools)
     plan = replace(plan, tools=tuple(tool for tool in swapped if tool is not None))
     forced = plan.tool_choice.get("function") if isinstance(plan.tool_choice, Mapping) else None

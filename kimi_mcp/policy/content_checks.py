@@ -48,8 +48,8 @@ def media_url(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext)
     """A media URL that would be fetched by the provider."""
     del request, gathered
     for part in _media(plan.turns):
-        said = re.match(r"[a-z][a-z0-9+.-]{0,20}(?=:)", part.url, re.IGNORECASE)
-        scheme = said[0].lower() if said else ""  # never more of it: it may be a path
+        found = re.match(r"[a-z][a-z0-9+.-]{0,20}(?=:)", part.url, re.IGNORECASE)
+        scheme = found[0].lower() if found else ""  # never more of it: it may be a path
         if scheme in rule.options["inline"]:
             continue
         fetched = scheme in rule.options["fetched"]

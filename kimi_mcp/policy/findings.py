@@ -1,4 +1,4 @@
-"""What a rule can find, and what it may know: the values of this room. Pure, no I/O."""
+"""What a rule can find, and what it may know: the values of this package. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _as_it_is(plan: Plan) -> Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One objection of one rule, and the mend where there is one."""
+    """One objection of one rule, and what adjusts the plan to it."""
 
     rule: str
     """The rule's id."""
@@ -83,11 +83,11 @@ class Finding:
     fix: str
     """What the caller can change."""
     note: str = ""
-    """What is said besides where it was adjusted; empty: nothing."""
+    """An additional sentence where the plan was adjusted; empty: none."""
     left_open: bool = False
     """Whether the caller left it open, so that even ``strict`` chooses."""
-    mend: Callable[[Plan], Plan] = _as_it_is
-    """What makes the plan right."""
+    adjust: Callable[[Plan], Plan] = _as_it_is
+    """Makes the plan follow the rule."""
 
     @classmethod
     def of(
@@ -100,7 +100,7 @@ class Finding:
         note: str = "",
         action: RuleAction | None = None,
         left_open: bool = False,
-        mend: Callable[[Plan], Plan] = _as_it_is,
+        adjust: Callable[[Plan], Plan] = _as_it_is,
         **places: Any,
     ) -> Finding:
         """A finding with its row's sentences filled in."""
@@ -115,7 +115,7 @@ class Finding:
             fix=rule.fix.format_map(filled),
             note=note,
             left_open=left_open,
-            mend=mend,
+            adjust=adjust,
         )
 
     @classmethod

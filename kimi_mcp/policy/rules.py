@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 RuleAction = Literal["adjust", "warn", "refuse"]
-"""What a rule does: mend and report (refused under ``strict``), report, or refuse."""
+"""What a rule does: adjust and report (refused under ``strict``), report, or refuse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Rule:
     action: RuleAction
     """What it does when it objects."""
     message: str
-    """What is said, with ``{places}`` that the finding fills."""
+    """The sentence for the caller, with ``{places}`` that the finding fills."""
     fix: str
     """What the caller can change, with ``{places}`` likewise."""
     source: str
@@ -60,8 +60,8 @@ def load_rules() -> Mapping[str, Rule]:
 
 
 def _rule(name: str, row: dict[str, Any]) -> Rule:
-    said = {key: row.pop(key) for key in ("kind", "guards", "action", "message", "fix", "source", "date")}
-    return Rule(id=name, options=row, **said)
+    fields = {key: row.pop(key) for key in ("kind", "guards", "action", "message", "fix", "source", "date")}
+    return Rule(id=name, options=row, **fields)
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Moonshot's dialect of JSON schema: what it refuses, and the same schema said so that it takes it. Pure, no I/O.
+"""Moonshot's dialect of JSON schema: what it refuses, and the same schema within it. Pure, no I/O.
 
 Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` stands beside
 ``anyOf``; nothing stands beside ``$ref``, which leads into the root's ``$defs``; whatever is ``required``
 is among the ``properties``.
-``problems`` names each breach with its path, ``rewritten`` says the schema anew without loss, or None where it can't.
+``problems`` names each breach with its path, ``rewritten`` says the schema within the dialect without loss, or gives None.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _leads_somewhere(reference: Any, root: Schema) -> bool:
         seen.add(reference)
         try:
             target = _target(reference, root)
-        except _CannotSay:
+        except _Inexpressible:
             return False
         if "$ref" not in target:
             return True
@@ -89,13 +89,13 @@ def _leads_somewhere(reference: Any, root: Schema) -> bool:
 
 
 def rewritten(schema: Schema) -> dict[str, Any] | None:
-    """The same schema within the dialect, accepting exactly what it accepts; None where that can't be said."""
+    """The same schema within the dialect, accepting exactly what it accepts; None where the dialect has none."""
     try:
         renamed = _with_defs(schema)
-        mended = _rewritten(renamed, renamed, 0)
-    except _CannotSay:
+        made = _rewritten(renamed, renamed, 0)
+    except _Inexpressible:
         return None
-    return None if next(problems(mended), None) else mended
+    return None if next(problems(made), None) else made
 
 
 def _with_defs(schema: Schema) -> Schema:
@@ -125,12 +125,12 @@ def parameters_fault(parameters: Any) -> str | None:
 
 
 def rewritten_parameters(parameters: Any) -> dict[str, Any] | None:
-    """A tool's parameters within the dialect, accepting exactly what they accept; None where that can't be said."""
-    mended = rewritten(cast(Schema, parameters)) if isinstance(parameters, Mapping) else None
-    return None if mended is None or parameters_fault(mended) else mended
+    """A tool's parameters within the dialect, accepting exactly what they accept; None where the dialect has none."""
+    made = rewritten(cast(Schema, parameters)) if isinstance(parameters, Mapping) else None
+    return None if made is None or parameters_fault(made) else made
 
 
-class _CannotSay(Exception):
+class _Inexpressible(Exception):
     """This schema has no equal within the dialect."""
 
 
@@ -138,7 +138,7 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
     if schema is True:
         return _anything()
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
-        raise _CannotSay
+        raise _Inexpressible
     new = dict(cast(Schema, schema))
     if "$ref" in new and "definitions" not in root:
         new["$ref"] = _newer(new["$ref"])
@@ -147,17 +147,17 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
     if "$ref" in new and set(new) - _allowed_beside_ref(depth):
         reference = new.pop("$ref")
         if "type" in new and new["type"] != _target(reference, root).get("type"):
-            raise _CannotSay
+            raise _Inexpressible
         new.pop("type", None)
         if "anyOf" in new:
-            raise _CannotSay
+            raise _Inexpressible
         new["anyOf"] = [{"$ref": reference}]
     if "anyOf" in new and "type" in new:
         if not isinstance(new["anyOf"], list):
-            raise _CannotSay
+            raise _Inexpressible
         branches = _narrowed(cast(list[Any], new["anyOf"]), _types(new.pop("type")), root)
         if not branches:
-            raise _CannotSay
+            raise _Inexpressible
         new["anyOf"] = branches
     if not new.keys() & {"$ref", "anyOf", "type"}:
         new |= _typed(new)
@@ -165,7 +165,7 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
     missing = [name for name in _names(new.get("required")) if name not in properties]
     if missing:
         if new.get("additionalProperties", True) is not True:
-            raise _CannotSay
+            raise _Inexpressible
         new["properties"] = {**properties, **{name: _anything() for name in missing}}
     return _with_inner(new, root, depth)
 
@@ -177,10 +177,10 @@ def _merge_combined(new: dict[str, Any]) -> None:
             continue
         branches = new.pop(keyword)
         if "anyOf" in new or not isinstance(branches, list) or not branches:
-            raise _CannotSay
+            raise _Inexpressible
         branches = cast(list[Any], branches)
         if len(branches) > 1 and (keyword == "allOf" or not _exclude_each_other(branches)):
-            raise _CannotSay
+            raise _Inexpressible
         new["anyOf"] = branches
 
 
@@ -199,14 +199,14 @@ def _typed(schema: Schema) -> dict[str, Any]:
     if "enum" in schema or "const" in schema:
         values: Any = schema.get("enum", [schema.get("const")])
         if not isinstance(values, list) or not values:
-            raise _CannotSay
+            raise _Inexpressible
         kinds = sorted({_type_of(value) for value in cast(list[Any], values)})
         return {"type": kinds[0] if len(kinds) == 1 else kinds}
     meant = {kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in schema}
     if len(meant) == 1:
         return {"type": meant.pop()}
     if meant or "allOf" in schema or "not" in schema:
-        raise _CannotSay
+        raise _Inexpressible
     return _anything()
 
 
@@ -225,20 +225,20 @@ def _type_of(value: Any) -> str:
 
 
 def _narrowed(branches: list[Any], kinds: tuple[str, ...], root: Schema) -> list[Any]:
-    """The branches of an ``anyOf`` with its parent's type said inside each; those that contradict it fall away."""
+    """The branches of an ``anyOf`` with its parent's type repeated in each; those that contradict it are dropped."""
     narrowed: list[Any] = []
     for branch in branches:
         if not isinstance(branch, Mapping):
-            raise _CannotSay
+            raise _Inexpressible
         branch = cast(Schema, branch)
         if "$ref" in branch:
             meant = _types(_target(branch["$ref"], root).get("type"))
             if not meant or not all(_within(kind, kinds) for kind in meant):
-                raise _CannotSay
+                raise _Inexpressible
             narrowed.append(branch)
             continue
         if "anyOf" in branch:
-            raise _CannotSay
+            raise _Inexpressible
         own = _types(branch.get("type", list(kinds)))
         both = [kind for kind in own if _within(kind, kinds)]
         both += [kind for kind in kinds if kind not in both and _within(kind, own)]
@@ -255,13 +255,13 @@ def _within(kind: str, kinds: tuple[str, ...]) -> bool:
 def _target(reference: Any, root: Schema) -> Schema:
     """What a local reference points at."""
     if not isinstance(reference, str) or not reference.startswith("#"):
-        raise _CannotSay
+        raise _Inexpressible
     found: Any = root
     reference = reference if "definitions" in root else cast(str, _newer(reference))
     for step in reference[1:].split("/")[1:]:
         found = _mapping(found).get(step.replace("~1", "/").replace("~0", "~"))
     if not isinstance(found, Mapping):
-        raise _CannotSay
+        raise _Inexpressible
     return cast(Schema, found)
 
 

@@ -25,7 +25,7 @@ def encode(plan: Plan) -> dict[str, Any]:
     }
     if provider.streams_usage:
         body["stream_options"] = {"include_usage": True}
-    body.update({name: _whole(value) if name == "n" else value for name, value in plan.said.items()})
+    body.update({name: _whole(value) if name == "n" else value for name, value in plan.sampling.items()})
     body.update(_thinking(plan))
     if plan.tools:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]

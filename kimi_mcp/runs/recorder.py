@@ -174,7 +174,7 @@ def request_as_json(run: Run) -> Mapping[str, Any]:
     return {
         "turns": [turn_as_json(turn) for turn in own],
         "max_tokens": plan.max_tokens,
-        "said": dict(plan.said),
+        "said": dict(plan.sampling),
         "effort": plan.effort,
         "response_schema": plan.response_schema,
     }

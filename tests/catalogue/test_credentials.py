@@ -92,7 +92,7 @@ def test_any_other_base_url_is_a_vllm_and_gets_no_providers_key() -> None:
         assert (chosen.provider.id, chosen.key, chosen.base_url) == ("vllm", None, url)
 
 
-def test_a_name_that_nobody_has_is_told_the_nearest() -> None:
+def test_a_name_that_nobody_has_is_answered_with_the_nearest() -> None:
     error = refusal(KIMI_PROVIDER="moonshoot", **PROVIDER_KEYS)
     assert isinstance(error, NotConfigured)
     assert "KIMI_PROVIDER" in error.fix
@@ -304,7 +304,7 @@ def test_a_host_that_reads_as_another_on_the_way_is_refused(host: str) -> None:
     assert (error.code, "KIMI_BASE_URL" in error.fix) == ("not_configured", True)
 
 
-def test_a_key_that_belongs_to_the_chosen_provider_is_not_offered_as_a_mend_for_another() -> None:
+def test_a_key_that_belongs_to_the_chosen_provider_is_not_offered_as_a_fix_for_another() -> None:
     error = refusal("moonshot", KIMI_PROVIDER="simulator", KIMI_API_KEY="sk-kimi")
     assert error.fix == "Set MOONSHOT_API_KEY."
     assert "KIMI_API_KEY belongs to the provider that the settings choose" in error.message

@@ -177,7 +177,7 @@ def test_hosted_providers_need_their_own_key(
 
 
 @pytest.mark.parametrize("provider", ["vllm", "sglang", "ktransformers"])
-def test_engines_need_no_key_take_no_video_and_are_told_the_sampling(catalogue: Catalogue, provider: str) -> None:
+def test_engines_need_no_key_take_no_video_and_are_sent_the_sampling(catalogue: Catalogue, provider: str) -> None:
     row = catalogue.providers[provider]
     assert row.self_hosted
     assert not row.needs_key
@@ -263,7 +263,7 @@ def test_retired_models_stay_as_rows_with_their_day(
     assert not serving.served_on(first_without)
 
 
-def test_the_day_on_which_a_model_was_found_gone_is_not_said_to_be_its_end(catalogue: Catalogue) -> None:
+def test_the_day_on_which_a_model_was_found_gone_is_not_reported_as_its_end(catalogue: Catalogue) -> None:
     serving = at(catalogue, "huggingface", "kimi-k2.5").serving
     assert (serving.until, serving.found_gone) == (None, date(2026, 11, 23))
     assert serving.served_on(date(2026, 11, 22))

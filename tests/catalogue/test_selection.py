@@ -54,7 +54,7 @@ def test_a_model_is_found_by_the_catalogues_id_and_by_the_providers_own(
         ("auto", ["moonshotai/Kimi-K2.5"], "kimi-k2.5", "moonshotai/Kimi-K2.5", False),
         ("auto", ["/data/Kimi-K2.6-int4"], "kimi-k2.6", "/data/Kimi-K2.6-int4", False),
         ("auto", ["kimi-k2.7-code"], "kimi-k2.7-code", "kimi-k2.7-code", False),
-        ("auto", ["house-model"], "kimi-k2.5", "house-model", True),
+        ("auto", ["my-model"], "kimi-k2.5", "my-model", True),
         ("auto", ["my-kimi-k2.5", "my-lora"], "kimi-k2.5", "my-kimi-k2.5", False),
         ("auto", ["my-kimi-k2.5-lora", "my-kimi-k2.5"], "kimi-k2.5", "my-kimi-k2.5", False),
         ("auto", ["my-kimi-k3", "my-kimi-k2.6"], "kimi-k2.6", "my-kimi-k2.6", False),
@@ -62,9 +62,9 @@ def test_a_model_is_found_by_the_catalogues_id_and_by_the_providers_own(
         ("kimi-k2.5", ["my-kimi-k2.5"], "kimi-k2.5", "my-kimi-k2.5", False),
         ("kimi-k2.5", ["my-kimi-k2.5", "something-else"], "kimi-k2.5", "my-kimi-k2.5", False),
         ("kimi-k2.5", ["my-kimi-k2.6"], "kimi-k2.5", "moonshotai/Kimi-K2.5", False),
-        ("kimi-k2.5", ["house-model"], "kimi-k2.5", "moonshotai/Kimi-K2.5", False),
-        ("house-model", ["house-model", "another"], "kimi-k2.5", "house-model", True),
-        ("kimi-k2.6-house", ["kimi-k2.6-house"], "kimi-k2.6", "kimi-k2.6-house", False),
+        ("kimi-k2.5", ["my-model"], "kimi-k2.5", "moonshotai/Kimi-K2.5", False),
+        ("my-model", ["my-model", "another"], "kimi-k2.5", "my-model", True),
+        ("kimi-k2.6-mine", ["kimi-k2.6-mine"], "kimi-k2.6", "kimi-k2.6-mine", False),
     ],
 )
 def test_an_engine_of_ones_own_may_serve_under_any_name(
@@ -76,11 +76,11 @@ def test_an_engine_of_ones_own_may_serve_under_any_name(
 
 def test_a_hosted_provider_serves_under_its_own_names_alone() -> None:
     with pytest.raises(InvalidArguments):
-        chosen("house-model", "moonshot", "house-model")
-    assert chosen("auto", "moonshot", "house-model").profile.serving.wire_id == "kimi-k2.5"
+        chosen("my-model", "moonshot", "my-model")
+    assert chosen("auto", "moonshot", "my-model").profile.serving.wire_id == "kimi-k2.5"
 
 
-def test_an_unknown_name_is_told_the_nearest_and_who_has_it() -> None:
+def test_an_unknown_name_is_answered_with_the_nearest_and_who_has_it() -> None:
     with pytest.raises(InvalidArguments) as raised:
         chosen("kimi-k2.55", "moonshot")
     assert "`model`" in raised.value.message

@@ -286,8 +286,8 @@ WRONG: list[tuple[str, str, str, str]] = [
 ]
 
 
-def said(error: CatalogueError) -> str:
-    """What the error says of the file."""
+def message_of(error: CatalogueError) -> str:
+    """What the error reports of the file."""
     assert error.code == "not_configured"
     return error.message.removeprefix("A file of the catalogue is wrong: ").removesuffix(".")
 
@@ -299,7 +299,7 @@ def test_a_wrong_file_is_named_with_its_key_and_what_is_allowed(
     folder = edit(file, old, new)
     with pytest.raises(CatalogueError) as caught:
         load(folder)
-    assert said(caught.value) == message
+    assert message_of(caught.value) == message
 
 
 def test_a_file_that_is_not_toml_is_named(edit: Edit) -> None:
@@ -325,7 +325,7 @@ def test_a_value_in_the_place_of_a_table_is_named(edit: Edit) -> None:
     (folder / K25).write_text(text.replace("[limits]", "[media.more]"), encoding="utf-8")
     with pytest.raises(CatalogueError) as caught:
         load(folder)
-    assert said(caught.value) == "models/kimi-k2.5.toml: limits is 3; allowed: a table"
+    assert message_of(caught.value) == "models/kimi-k2.5.toml: limits is 3; allowed: a table"
 
 
 def test_a_folder_without_files_is_no_catalogue(tmp_path: Path) -> None:

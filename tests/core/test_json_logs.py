@@ -91,7 +91,7 @@ def test_arguments_that_do_not_fit_are_no_reason_to_fail(lines: Lines) -> None:
     assert [event["level"] for event in lines.events()] == ["WARNING"] * 3
 
 
-def test_an_exception_is_told_by_class_and_place_and_never_by_its_text(lines: Lines) -> None:
+def test_an_exception_is_logged_by_class_and_place_and_never_by_its_text(lines: Lines) -> None:
     def fails() -> None:
         raise ValueError("foreign text with a key")
 
@@ -103,11 +103,11 @@ def test_an_exception_is_told_by_class_and_place_and_never_by_its_text(lines: Li
     except RuntimeError:
         log.exception("it failed")
     assert "foreign" not in lines.getvalue()
-    told = lines.event()["exception"]
-    assert told["type"] == "RuntimeError"
-    assert told["frames"][-1].startswith("core/test_json_logs.py:")
-    assert told["behind"][0].startswith("ValueError at core/test_json_logs.py:")
-    assert told["behind"][0].endswith(":fails")
+    exception = lines.event()["exception"]
+    assert exception["type"] == "RuntimeError"
+    assert exception["frames"][-1].startswith("core/test_json_logs.py:")
+    assert exception["behind"][0].startswith("ValueError at core/test_json_logs.py:")
+    assert exception["behind"][0].endswith(":fails")
 
 
 def test_a_group_a_circle_and_a_deep_stack_stay_one_short_line(lines: Lines) -> None:

@@ -1,4 +1,4 @@
-"""Values held against JSON schemas, hostile ones included: told in bounded time, and without asking anyone."""
+"""Values held against JSON schemas, hostile ones included: decided in bounded time, and without asking anyone."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_many_names_under_many_patterns_end_at_the_count() -> None:
 COSTLY = {"properties": {"a": {"type": "string", "pattern": "(?:a{1,99}){1,99}$"}, "b": {"type": "integer"}}}
 
 
-def test_what_breaks_another_rule_is_told_beside_a_pattern_that_is_not_matched() -> None:
+def test_what_breaks_another_rule_is_reported_beside_a_pattern_that_is_not_matched() -> None:
     fault = misfit({"a": "a" * 6000, "b": "x"}, COSTLY)
     assert fault is not None
     assert (fault.place, fault.rule) == ("b", "type")
@@ -162,5 +162,5 @@ def test_a_schema_of_an_older_draft_is_read_as_such() -> None:
     assert misfit(["a", "b"], older) is not None
 
 
-def test_what_is_no_schema_is_told_with_its_place() -> None:
+def test_what_is_no_schema_is_reported_with_its_place() -> None:
     assert schema_fault({"properties": {"a": {"type": "strin"}}}) == "properties/a/type breaks the rule `anyOf`"

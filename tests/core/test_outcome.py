@@ -148,50 +148,50 @@ def test_the_text_of_a_whole_answer_is_the_answer(answer: str) -> None:
 
 
 def test_a_changed_request_has_a_short_closing_line() -> None:
-    said = text(OUTCOMES["completed"])
-    answer, closing = said.split("\n\n")
+    rendered = text(OUTCOMES["completed"])
+    answer, closing = rendered.split("\n\n")
     assert answer == "42"
     assert closing == "[temperature-fixed: temperature 0.2 → 1. It takes 1 alone.]"
-    said = text(Outcome(status="completed", answer="42", policy=(WARNED,)))
-    assert said == "42\n\n[reasoning-returned: None came back.]"
+    rendered = text(Outcome(status="completed", answer="42", policy=(WARNED,)))
+    assert rendered == "42\n\n[reasoning-returned: None came back.]"
 
 
 def test_an_answer_that_is_not_whole_says_so_and_how_to_get_more() -> None:
-    said = text(OUTCOMES["partial"])
-    assert said.startswith("4\n\n[")
-    assert "It ended early." in said
-    assert "Raise `max_tokens` to 32000." in said
+    rendered = text(OUTCOMES["partial"])
+    assert rendered.startswith("4\n\n[")
+    assert "It ended early." in rendered
+    assert "Raise `max_tokens` to 32000." in rendered
 
 
 def test_a_running_call_names_the_call_that_fetches_it() -> None:
-    said = text(OUTCOMES["running"])
-    assert said.startswith("4\n\n")
-    assert 'kimi_run(run_id="run_1"' in said
-    assert "45 s" in said
+    rendered = text(OUTCOMES["running"])
+    assert rendered.startswith("4\n\n")
+    assert 'kimi_run(run_id="run_1"' in rendered
+    assert "45 s" in rendered
 
 
-def test_a_failure_carries_message_mend_and_what_had_arrived() -> None:
-    said = text(OUTCOMES["failed"])
-    assert "answer_cut_off" in said
-    assert "It ended early." in said
-    assert "Raise `max_tokens` to 32000." in said
-    assert said.endswith("\n4")
+def test_a_failure_carries_message_fix_and_what_had_arrived() -> None:
+    rendered = text(OUTCOMES["failed"])
+    assert "answer_cut_off" in rendered
+    assert "It ended early." in rendered
+    assert "Raise `max_tokens` to 32000." in rendered
+    assert rendered.endswith("\n4")
 
 
 def test_a_failure_inside_the_reasoning_says_where_that_is() -> None:
-    said = text(Outcome(status="failed", run_id="run_1", reasoning="x" * 77, error=CUT))
-    assert "77" in said
-    assert 'kimi_run(run_id="run_1", action="reasoning")' in said
+    rendered = text(Outcome(status="failed", run_id="run_1", reasoning="x" * 77, error=CUT))
+    assert "77" in rendered
+    assert 'kimi_run(run_id="run_1", action="reasoning")' in rendered
 
 
-def test_a_refusal_is_message_and_mend_alone() -> None:
-    said = text(Outcome(status="failed", error=InvalidArguments("`n` is wrong.", fix="Leave it out.")))
-    assert said == "invalid_arguments: `n` is wrong.\nLeave it out."
+def test_a_refusal_is_message_and_fix_alone() -> None:
+    rendered = text(Outcome(status="failed", error=InvalidArguments("`n` is wrong.", fix="Leave it out.")))
+    assert rendered == "invalid_arguments: `n` is wrong.\nLeave it out."
 
 
 def test_a_cancelled_call_keeps_what_had_arrived() -> None:
-    said = text(OUTCOMES["cancelled"])
-    assert said.startswith("4\n\n[cancelled")
+    rendered = text(OUTCOMES["cancelled"])
+    assert rendered.startswith("4\n\n[cancelled")
     assert text(Outcome(status="cancelled")).startswith("[cancelled")
 
 
@@ -211,13 +211,13 @@ def test_an_answer_beyond_what_hosts_take_is_cut_visibly_and_says_how_to_read_on
 
 def test_a_page_of_a_failed_run_says_that_it_failed() -> None:
     page = ResultPage(of="reasoning", text="I thought", offset=0, next_offset=None)
-    said = text(Outcome(status="failed", run_id="run_1", error=CUT, page=page))
-    assert said.startswith("I thought\n\n")
-    assert CUT.message in said
-    assert CUT.fix in said
+    rendered = text(Outcome(status="failed", run_id="run_1", error=CUT, page=page))
+    assert rendered.startswith("I thought\n\n")
+    assert CUT.message in rendered
+    assert CUT.fix in rendered
 
 
 def test_a_page_of_a_running_run_says_that_more_will_come() -> None:
     page = ResultPage(of="answer", text="It is", offset=0, next_offset=5)
-    said = text(Outcome(status="running", run_id="run_1", page=page))
-    assert said == "It is\n\n[still running, more will come: ask again with offset=5]"
+    rendered = text(Outcome(status="running", run_id="run_1", page=page))
+    assert rendered == "It is\n\n[still running, more will come: ask again with offset=5]"

@@ -89,7 +89,7 @@ def test_nothing_is_guessed_of_what_is_no_json(answer: str) -> None:
         ("null", "the whole breaks the rule `type`"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_told_where(answer: str, fault: str) -> None:
+def test_an_answer_that_does_not_fit_is_reported_with_the_place(answer: str, fault: str) -> None:
     assert read_answer(answer, PERSON) == (None, fault)
 
 

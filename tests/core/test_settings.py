@@ -188,6 +188,6 @@ def test_no_environment_raises() -> None:
         read_settings(dict.fromkeys(CONTRACT, text))
 
 
-def test_what_is_kept_without_a_journal_is_said_with_the_setting() -> None:
+def test_what_is_kept_without_a_journal_is_explained_with_the_setting() -> None:
     (journal,) = (variable for variable in VARIABLES if variable.name == "KIMI_JOURNAL")
     assert f"the latest {KEEP_PASSING} " in journal.meaning

@@ -60,8 +60,8 @@ def a_day_of(profile: Profile) -> date:
 
 def world(profile: Profile, **changes: Any) -> PolicyContext:
     provider = profile.provider
-    said = {"day": a_day_of(profile), "base_url": provider.base_url, "allowed_providers": (provider.id,), **changes}
-    return PolicyContext(**said)
+    values = {"day": a_day_of(profile), "base_url": provider.base_url, "allowed_providers": (provider.id,), **changes}
+    return PolicyContext(**values)
 
 
 def asking(**changes: Any) -> Request:
@@ -81,8 +81,8 @@ def refused(request: Request, profile: Profile, **changes: Any) -> PolicyRefusal
 
 
 def answered(**changes: Any) -> Completion:
-    said = {"answer": "Rayleigh scattering.", "reasoning": "Short waves scatter more.", "finish_reason": "stop"}
-    return Completion(**{**said, **changes})
+    values = {"answer": "Rayleigh scattering.", "reasoning": "Short waves scatter more.", "finish_reason": "stop"}
+    return Completion(**{**values, **changes})
 
 
 def rules_of(plan: Plan) -> list[str]:

@@ -176,7 +176,7 @@ INSTANT = (
     "翻译：我们先去了罗马，然后去了那不勒斯，最后到了巴里。",
 )
 
-# Written after the signs were settled. First measured: 81% noticed, 5% false alarms; the signs were then mended
+# Written after the signs were settled. First measured: 81% noticed, 5% false alarms; the signs were then corrected
 # once more, so that a new figure of what is unseen needs new sentences.
 
 LATER_MULTISTEP = (

@@ -63,17 +63,17 @@ SWEEP = list(sweep())
 @pytest.mark.parametrize("at", PROFILES, ids=NAMES)
 def test_every_request_gets_a_plan_or_a_refusal_and_strict_changes_nothing_that_was_asked(at: Profile) -> None:
     for request in SWEEP:
-        mended = policy.decide(request, at, world(at))
+        adjusted = policy.decide(request, at, world(at))
         strict = policy.decide(request, at, world(at, strict=True))
-        _is_whole(mended, request, at)
+        _is_whole(adjusted, request, at)
         _is_whole(strict, request, at)
         if isinstance(strict, Plan):
-            assert strict == mended, "what strict lets through needed no mend"
+            assert strict == adjusted, "what strict lets through needed no adjustment"
             assert all(adjustment.action == "warned" for adjustment in strict.adjustments)
             assert strict.mode == request.mode
             assert request.max_tokens in (None, strict.max_tokens)
-        elif isinstance(mended, Plan):
-            assert strict.rule in {adjustment.rule for adjustment in mended.adjustments}
+        elif isinstance(adjusted, Plan):
+            assert strict.rule in {adjustment.rule for adjustment in adjusted.adjustments}
 
 
 def _is_whole(decision: Plan | PolicyRefusal, request: Request, at: Profile) -> None:

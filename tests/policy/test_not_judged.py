@@ -30,12 +30,12 @@ def tool(name: str = "fly", **more: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}, **more}
 
 
-def said(*messages: Any) -> dict[str, Any]:
+def body_of(*messages: Any) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
 def seen(url: str, kind: str = "image_url") -> dict[str, Any]:
-    return said({"role": "user", "content": [{"type": kind, kind: {"url": url}}]})
+    return body_of({"role": "user", "content": [{"type": kind, kind: {"url": url}}]})
 
 
 K26, K27, K3 = ("moonshot", "kimi-k2.6"), ("moonshot", "kimi-k2.7-code"), ("moonshot", "kimi-k3")
@@ -100,23 +100,23 @@ REFUSED: list[tuple[tuple[str, str], str, dict[str, Any]]] = [
     (VLLM, "model", {"model": "kimi-k2.5"}),
     (K26, "model", {"model": None}),
     (("moonshot", "kimi-k2.5"), "model", {}),
-    (K26, "messages", said({"role": "user", "content": None})),
-    (K26, "messages", said({"role": "user", "content": " "})),
-    (K26, "messages", said({"role": "user", "content": [{"type": "text", "text": ""}]})),
-    (K26, "messages", said({"role": "user", "content": [{"type": "audio"}]})),
-    (K26, "messages", said({"role": "user", "content": 5})),
-    (K26, "messages", said({"role": "robot", "content": "x"})),
-    (K26, "messages", said()),
-    (K26, "messages", said({**USER, "partial": True})),
-    (K26, "messages", said(USER, {"role": "assistant", "content": ""}, USER)),
-    (K26, "messages", said(USER, {"role": "assistant", "content": "Hi", "reasoning_content": 5}, USER)),
-    (K26, "messages", said(USER, {"role": "assistant", "tool_calls": [CALL]}, RESULT)),
-    (K26, "messages", said(USER, {**CALLING, "content": ""}, RESULT)),
-    (K26, "messages", said(USER, CALLING, USER)),
-    (VLLM, "messages", said(USER, {**CALLING, "reasoning": "Fly."})),
-    (K26, "messages", said(USER, RESULT)),
-    (K26, "messages", said(USER, CALLING, {**RESULT, "tool_call_id": "other"})),
-    (K26, "messages", said(USER, {**CALLING, "tool_calls": [{**CALL, "id": ""}]}, RESULT)),
+    (K26, "messages", body_of({"role": "user", "content": None})),
+    (K26, "messages", body_of({"role": "user", "content": " "})),
+    (K26, "messages", body_of({"role": "user", "content": [{"type": "text", "text": ""}]})),
+    (K26, "messages", body_of({"role": "user", "content": [{"type": "audio"}]})),
+    (K26, "messages", body_of({"role": "user", "content": 5})),
+    (K26, "messages", body_of({"role": "robot", "content": "x"})),
+    (K26, "messages", body_of()),
+    (K26, "messages", body_of({**USER, "partial": True})),
+    (K26, "messages", body_of(USER, {"role": "assistant", "content": ""}, USER)),
+    (K26, "messages", body_of(USER, {"role": "assistant", "content": "Hi", "reasoning_content": 5}, USER)),
+    (K26, "messages", body_of(USER, {"role": "assistant", "tool_calls": [CALL]}, RESULT)),
+    (K26, "messages", body_of(USER, {**CALLING, "content": ""}, RESULT)),
+    (K26, "messages", body_of(USER, CALLING, USER)),
+    (VLLM, "messages", body_of(USER, {**CALLING, "reasoning": "Fly."})),
+    (K26, "messages", body_of(USER, RESULT)),
+    (K26, "messages", body_of(USER, CALLING, {**RESULT, "tool_call_id": "other"})),
+    (K26, "messages", body_of(USER, {**CALLING, "tool_calls": [{**CALL, "id": ""}]}, RESULT)),
     (K26, "messages", seen("ms://nothing")),
     (K26, "messages", seen("http://x.example/a.png")),
     (K26, "messages", seen("data:image/png;base64,!")),
@@ -138,7 +138,7 @@ TAKEN: list[tuple[tuple[str, str], dict[str, Any]]] = [
     (K3, {"tools": [tool()], "tool_choice": "required"}),
     (K26, {"response_format": {"type": "json_object"}}),
     (K26, {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}}),
-    (K26, said({"role": "system", "content": "Be brief."}, USER, {**CALLING, "content": None}, RESULT)),
+    (K26, body_of({"role": "system", "content": "Be brief."}, USER, {**CALLING, "content": None}, RESULT)),
     (K27, {"thinking": ON}),
     (K3, {"reasoning_effort": "low"}),
     (K3, {"thinking": None, "reasoning_effort": None}),
@@ -158,7 +158,7 @@ def numbered(cases: Sequence[tuple[Any, ...]]) -> list[str]:
 
 
 def objected(body: dict[str, Any], at: Profile) -> bool:
-    """Whether a rule objects, or the file is said to be no body at all."""
+    """Whether a rule objects, or the file is reported as no body at all."""
     try:
         request = read_body(body, at)
     except InvalidArguments:
@@ -218,7 +218,7 @@ def test_a_body_without_a_model_says_so() -> None:
     assert not_judged({"messages": [USER]}, profile(*K26)) == ("model",)
 
 
-def test_whatever_a_body_holds_it_is_told_apart_without_a_fault() -> None:
+def test_whatever_a_body_holds_it_is_classified_without_a_fault() -> None:
     for at in every_profile():
         for _, _, body in REFUSED:
             try:

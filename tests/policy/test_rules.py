@@ -69,8 +69,8 @@ def test_the_rules_are_those_of_the_contract() -> None:
 
 def test_every_rule_says_what_it_guards_and_where_it_comes_from() -> None:
     for rule in policy.load_rules().values():
-        said = rule.as_json()
-        assert all(said[name] for name in ("guards", "message", "fix", "source"))
+        row = rule.as_json()
+        assert all(row[name] for name in ("guards", "message", "fix", "source"))
         assert rule.date <= TODAY
 
 
@@ -97,7 +97,7 @@ def only(plan: Plan) -> Any:
     ],
 )
 @pytest.mark.parametrize("at", [K25, K26, VLLM], ids=["k2.5", "k2.6", "vllm"])
-def test_a_sampling_value_of_another_mode_is_mended_and_refused_under_strict(
+def test_a_sampling_value_of_another_mode_is_adjusted_and_refused_under_strict(
     at: Any, rule: str, field: str, asked: float, mode: Any, sent: float
 ) -> None:
     request = asking(mode=mode, sampling={field: asked})
@@ -224,7 +224,7 @@ def test_instant_at_a_model_that_always_thinks_is_refused_under_strict(at: Any) 
     assert "kimi_think" in refusal.fix
 
 
-def test_a_provider_without_a_switch_is_the_one_named_and_the_mend_can_work() -> None:
+def test_a_provider_without_a_switch_is_the_one_named_and_the_fix_can_work() -> None:
     at = profile("huggingface", "kimi-k2.6")
     refusal = refused(asking(mode="instant"), at, strict=True, instant_offers=(("moonshot", "kimi-k2.6"),))
     assert refusal.rule == "always-thinks"
@@ -240,7 +240,7 @@ def test_a_provider_without_a_switch_is_the_one_named_and_the_mend_can_work() ->
     assert "kimi-k2.6 at moonshot" in offered.fix
 
 
-def test_an_effort_that_was_asked_for_stays_beside_the_mend() -> None:
+def test_an_effort_that_was_asked_for_stays_beside_the_adjustment() -> None:
     assert planned(asking(mode="instant", effort="high"), K3).effort == "high"
 
 
@@ -269,10 +269,10 @@ def test_the_successors_own_rules_hold_for_what_auto_chose() -> None:
 # ── budgets and steps ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("asked", "mended"), [(1, True), (15_999, True), (16_000, False), (200_000, False)])
-def test_a_budget_below_sixteen_thousand_is_raised_while_thinking(asked: int, mended: bool) -> None:
+@pytest.mark.parametrize(("asked", "raised"), [(1, True), (15_999, True), (16_000, False), (200_000, False)])
+def test_a_budget_below_sixteen_thousand_is_raised_while_thinking(asked: int, raised: bool) -> None:
     plan = planned(asking(max_tokens=asked), K25)
-    if not mended:
+    if not raised:
         assert (plan.max_tokens, plan.adjustments) == (asked, ())
         return
     entry = only(plan)
@@ -368,7 +368,7 @@ def test_a_tools_schema_is_rewritten_for_moonshots_dialect_and_for_no_other() ->
     assert planned(asking(tools=(tool,)), VLLM, strict=True).adjustments == ()
 
 
-def test_a_tool_whose_schema_can_not_be_said_is_left_out_and_the_others_stay() -> None:
+def test_a_tool_whose_schema_can_not_be_rewritten_is_left_out_and_the_others_stay() -> None:
     impossible = {"name": "look_up", "parameters": {"$ref": "https://schemas.example/x", "type": "object"}}
     plan = planned(asking(tools=(impossible, WEATHER)), K26)
     assert [tool["name"] for tool in plan.tools] == ["get_weather"]

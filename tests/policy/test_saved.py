@@ -94,7 +94,7 @@ def test_what_this_server_would_never_send_is_named(body: dict[str, Any], rules:
     assert found(body) == rules
 
 
-def test_a_mode_said_in_another_providers_dialect_is_not_said() -> None:
+def test_a_mode_in_another_providers_dialect_is_ignored() -> None:
     body = {"temperature": 0.6, "top_p": 0.95, "thinking": OFF}
     assert found(body, "vllm") == ["temperature-fixed"]
     assert found({**body, "chat_template_kwargs": {"thinking": False}}, "vllm") == []
@@ -132,7 +132,7 @@ def test_the_reasoning_that_vllm_drops_without_a_word_is_not_there() -> None:
     ],
     ids=lambda body: ascii(body)[:90],
 )  # fmt: skip
-def test_what_is_no_body_is_said_to_be_none(body: dict[str, Any]) -> None:
+def test_what_is_no_body_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidArguments) as raised:
         found(body)
     assert "chat-completions body" in raised.value.message

@@ -1,4 +1,4 @@
-"""Moonshot's schema dialect: each breach is named, and a schema said anew accepts exactly what it accepted before."""
+"""Moonshot's schema dialect: each breach is named, and a rewritten schema accepts exactly what it accepted before."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_keeps_to_the_dialect_is_left_as_it_is(schema: dict[str, Any]) -> N
     assert schema_fault(schema) is None
 
 
-# ── said anew ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── rewritten ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 REF = {"$defs": {"a": STRING, "o": {**an_object(x=NUMBER), "required": ["x"]}, "both": {"type": ["string", "number"]}}}
 
@@ -119,7 +119,7 @@ def instances() -> list[Any]:
 
 
 @pytest.mark.parametrize("schema", MENDABLE.values(), ids=MENDABLE)
-def test_a_schema_said_anew_accepts_exactly_the_same(schema: dict[str, Any]) -> None:
+def test_a_rewritten_schema_accepts_exactly_the_same(schema: dict[str, Any]) -> None:
     Draft202012Validator.check_schema(schema)
     anew = rewritten(schema)
     assert anew is not None
@@ -133,7 +133,7 @@ def test_a_schema_said_anew_accepts_exactly_the_same(schema: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("schema", MENDABLE.values(), ids=MENDABLE)
-def test_a_schema_said_anew_is_one_that_the_simulator_takes(schema: dict[str, Any]) -> None:
+def test_a_rewritten_schema_is_one_that_the_simulator_takes(schema: dict[str, Any]) -> None:
     anew = rewritten(schema)
     assert anew is not None
     assert next(problems(anew), None) is None
@@ -193,7 +193,7 @@ ODD_BUT_IMPOSSIBLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("schema", ODD_BUT_IMPOSSIBLE.values(), ids=ODD_BUT_IMPOSSIBLE)
-def test_what_can_not_be_said_without_loss_is_not_said(schema: dict[str, Any]) -> None:
+def test_what_can_not_be_rewritten_without_loss_is_not_rewritten(schema: dict[str, Any]) -> None:
     assert next(problems(schema), None) is not None
     assert rewritten(schema) is None
 

@@ -51,24 +51,24 @@ def skill_of(folder: Path, *names: str) -> Skill:
 
 def test_the_skill_and_the_code_know_the_same_tools() -> None:
     skill = load_skill()
-    assert [tool.name for tool, _ in listed_tools(skill)] == [told.name for told in skill.tools]
-    assert {told.name for told in skill.tools} == set(TOOLS)
+    assert [tool.name for tool, _ in listed_tools(skill)] == [tool.name for tool in skill.tools]
+    assert {tool.name for tool in skill.tools} == set(TOOLS)
     assert skill.default_tool == "kimi_think"
     assert {"kimi", "kimi k2.5", "moonshot"} <= set(skill.triggers)
 
 
 def test_the_skill_says_of_each_tool_the_mode_that_the_code_has() -> None:
-    for told in load_skill().tools:
-        assert told.mode == (TOOLS[told.name].mode or "none")
+    for tool in load_skill().tools:
+        assert tool.mode == (TOOLS[tool.name].mode or "none")
 
 
 def test_descriptions_say_when_and_when_not() -> None:
     skill = load_skill()
-    for told in skill.tools:
-        assert told.when in told.description
-        assert told.when_not in told.description
-        assert told.name in skill.instructions
-        assert told.triggers
+    for tool in skill.tools:
+        assert tool.when in tool.description
+        assert tool.when_not in tool.description
+        assert tool.name in skill.instructions
+        assert tool.triggers
 
 
 def test_a_tool_that_nobody_built_stops_the_start(tmp_path: Path) -> None:

@@ -108,16 +108,16 @@ def test_the_days_on_which_models_end_are_the_catalogues() -> None:
 
 def test_rules_and_settings_that_the_guide_names_exist() -> None:
     rules = set(policy.load_rules())
-    told = re.findall(r"(?m)\| `([a-z-]+)` \| (?:adjust|warn|refuse) \|", section("Mistakes that the policy catches"))
-    assert set(told) == rules
+    named = re.findall(r"(?m)\| `([a-z-]+)` \| (?:adjust|warn|refuse) \|", section("Mistakes that the policy catches"))
+    assert set(named) == rules
     known = {variable.name for variable in credentials.variables(catalogue.load())}
     assert set(re.findall(r"\bKIMI_[A-Z_]+\b", BODY)) <= known
     assert settings.read_settings({})
 
 
 def test_fields_of_a_result_that_the_guide_names_exist() -> None:
-    told = set(re.findall(r"`([a-z_]+)`", section("What comes back").split("\n\n")[0]))
-    assert {"answer", "reasoning", "policy", "error"} <= told <= set(OUTPUT_SCHEMA["properties"])
+    named = set(re.findall(r"`([a-z_]+)`", section("What comes back").split("\n\n")[0]))
+    assert {"answer", "reasoning", "policy", "error"} <= named <= set(OUTPUT_SCHEMA["properties"])
 
 
 def test_published_scores_name_their_source_and_its_day() -> None:

@@ -13,11 +13,11 @@ from tests.skill.routing.scoring import GROUPS, false_alarms, noticed, right, se
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.skill.routing", description="Scores the labelled sentences.")
     parser.add_argument("--misses", metavar="FILE", help="name what of this file is routed wrongly")
-    said = parser.parse_args()
+    arguments = parser.parse_args()
     read = sentences()
-    if said.misses:
+    if arguments.misses:
         for sentence in read:
-            if sentence.file == said.misses and not right(sentence):
+            if sentence.file == arguments.misses and not right(sentence):
                 found = sentence.routed()
                 print(f"{sentence.tool} {sentence.lang} {sentence.kind}: {sentence.text[:160]!r}")
                 print(f"    {found.tool} {dict(found.points)} {found.why}")

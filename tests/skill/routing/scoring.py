@@ -80,7 +80,7 @@ GROUPS: Mapping[str, Callable[[Sentence], str]] = {
     "language": lambda each: each.lang,
     "kind": lambda each: each.kind,
 }
-"""By what the table is told."""
+"""What the table can be grouped by."""
 
 
 def warned(sentence: Sentence) -> bool:

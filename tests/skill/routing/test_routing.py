@@ -84,12 +84,12 @@ def test_an_earlier_run_comes_before_what_is_attached() -> None:
     assert route("Fetch the answer of run_7f3a instead.", images=1).tool == "kimi_run"
 
 
-def test_how_much_is_attached_is_said() -> None:
+def test_how_much_is_attached_is_explained() -> None:
     assert "1 image attached" in route("?", images=1).why
     assert "2 videos attached" in route("?", videos=2).why
 
 
-# ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── words ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_nothing_at_all_goes_to_the_default() -> None:
@@ -170,7 +170,7 @@ def test_a_medium_that_is_only_a_topic_is_nothing_to_look_at(text: str) -> None:
     assert route(text).tool == "kimi_think"
 
 
-def test_a_wish_is_not_stronger_for_being_said_twenty_times() -> None:
+def test_a_wish_is_not_stronger_for_being_repeated_twenty_times() -> None:
     once, often = route("Prove it."), route("Prove it. " * 20)
     assert often.points["kimi_think"] == once.points["kimi_think"] + 2  # its length
 

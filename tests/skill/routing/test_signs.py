@@ -17,8 +17,8 @@ ROWS: dict[str, Any] = tomllib.loads((Path(routing.__file__).parent / "signs.tom
 
 def phrases() -> Iterator[str]:
     for tool in ROWS["tools"].values():
-        for said in tool["signs"].values():
-            yield from (phrase.removeprefix("^") for phrase in said)
+        for words in tool["signs"].values():
+            yield from (phrase.removeprefix("^") for phrase in words)
     yield from ROWS["denials"]["none"]
     yield from ROWS["denials"]["polite"]
     for row in ROWS["denials"]["rows"]:
@@ -42,8 +42,8 @@ def test_every_phrase_is_in_lower_case_and_no_two_words_stand_where_one_is_looke
 
 def test_no_phrase_stands_twice_for_one_tool_in_one_row() -> None:
     for name, tool in ROWS["tools"].items():
-        for points, said in tool["signs"].items():
-            assert len(said) == len(set(said)), (name, points, sorted(p for p in said if said.count(p) > 1))
+        for points, words in tool["signs"].items():
+            assert len(words) == len(set(words)), (name, points, sorted(p for p in words if words.count(p) > 1))
 
 
 def test_every_tool_that_the_skill_lists_has_signs() -> None:

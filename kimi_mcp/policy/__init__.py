@@ -8,7 +8,7 @@ is a row there, and a function in ``checks.py`` only where no function of its ki
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -96,9 +96,9 @@ def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, *
 
 
 def _in_order(kinds: Mapping[str, Check]) -> tuple[tuple[Rule, Check], ...]:
-    """The rules of these kinds, each with its function, in the table's order: an adjustment may matter to the next rule."""
+    """The rules of these kinds, each with its function, in the table's order."""
     rules = load_rules().values()
-    return tuple((rule, find) for kind, look in kinds.items() for rule in rules if rule.kind == kind)
+    return tuple((rule, find) for kind, find in kinds.items() for rule in rules if rule.kind == kind)
 
 
 _on_admission = cache(partial(_in_order, ADMISSION_KINDS))
@@ -108,20 +108,9 @@ _on_answer = cache(partial(_in_order, ANSWER_KINDS))
 
 def _first_draft(request: Request, profile: Profile) -> Plan:
     """The request as it stands, before any rule is applied."""
-    return Plan(
-        profile=profile,
-        mode=request.mode,
-        turns=request.turns,
-        sampling=request.sampling,
-        max_tokens=request.max_tokens or 0,
-        effort=request.effort,
-        tools=request.tools,
-        tool_choice=request.tool_choice,
-        response_schema=request.response_schema,
-        limits=request.limits,
-        model_asked=request.model_asked,
-        adjustments=(),
-    )
+    values: dict[str, Any] = {each.name: getattr(request, each.name) for each in fields(request)}
+    values["max_tokens"] = request.max_tokens or 0
+    return Plan(**values, profile=profile, adjustments=())
 
 
 def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:

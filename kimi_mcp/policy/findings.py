@@ -60,7 +60,7 @@ class PolicyRefusal:
     """What to change."""
 
 
-def _as_it_is(plan: Plan) -> Plan:
+def _unchanged(plan: Plan) -> Plan:
     return plan
 
 
@@ -86,7 +86,7 @@ class Finding:
     """An additional sentence where the plan was adjusted; empty: none."""
     left_open: bool = False
     """Whether the caller left it open, so that even ``strict`` chooses."""
-    adjust: Callable[[Plan], Plan] = _as_it_is
+    adjust: Callable[[Plan], Plan] = _unchanged
     """Makes the plan follow the rule."""
 
     @classmethod
@@ -100,7 +100,7 @@ class Finding:
         note: str = "",
         action: RuleAction | None = None,
         left_open: bool = False,
-        adjust: Callable[[Plan], Plan] = _as_it_is,
+        adjust: Callable[[Plan], Plan] = _unchanged,
         **places: Any,
     ) -> Finding:
         """A finding with its row's sentences filled in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -40,28 +40,20 @@ class Rule:
 
     def as_json(self) -> dict[str, Any]:
         """The row as ``kimi-mcp policy --json`` prints it."""
-        return {
-            "id": self.id,
-            "kind": self.kind,
-            "guards": self.guards,
-            "action": self.action,
-            "message": self.message,
-            "fix": self.fix,
-            "source": self.source,
-            "date": self.date.isoformat(),
-        }
+        row = asdict(self)
+        del row["options"]
+        return row | {"date": self.date.isoformat()}
 
 
 @cache
 def load_rules() -> Mapping[str, Rule]:
     """Every rule by id, in the order of the file."""
     rows = tomllib.loads((Path(__file__).parent / "rules.toml").read_text("utf-8"))
-    return {name: _rule(name, cast(dict[str, Any], row)) for name, row in rows.items()}
-
-
-def _rule(name: str, row: dict[str, Any]) -> Rule:
-    fields = {key: row.pop(key) for key in ("kind", "guards", "action", "message", "fix", "source", "date")}
-    return Rule(id=name, options=row, **fields)
+    rules: dict[str, Rule] = {}
+    for name, options in cast(dict[str, dict[str, Any]], rows).items():
+        known = {field.name: options.pop(field.name) for field in fields(Rule) if field.name in options}
+        rules[name] = Rule(id=name, options=options, **known)
+    return rules
 
 
 @cache

@@ -3,11 +3,12 @@
 Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` stands beside
 ``anyOf``; nothing stands beside ``$ref``, which leads into the root's ``$defs``; whatever is ``required``
 is among the ``properties``.
-``problems`` names each breach with its path, ``rewritten`` says the schema within the dialect without loss, or gives None.
+``problems`` names each breach with its path; ``rewritten`` gives the same schema within the dialect, or None.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -30,6 +31,11 @@ _TYPE_OF_KEYWORD: Mapping[str, str] = {
     "multipleOf": "number",
 }
 """Keywords that only say something of one type: who writes them means that type."""
+
+_BY_NAME = ("properties", "$defs", "definitions", "patternProperties")
+_SINGLE = ("items", "additionalProperties")
+_LISTED = ("anyOf", "prefixItems")
+"""Keywords that hold schemas: by their names, one alone, in a list."""
 
 MAX_DEPTH = 64
 """Schemas nested deeper than this are neither searched nor rewritten."""
@@ -108,12 +114,7 @@ def _with_defs(schema: Schema) -> Schema:
 
 def _newer(reference: Any) -> Any:
     """A reference into ``definitions`` as one into ``$defs``."""
-    older = "#/definitions/"
-    return (
-        "#/$defs/" + reference[len(older) :]
-        if isinstance(reference, str) and reference.startswith(older)
-        else reference
-    )
+    return re.sub(r"^#/definitions/", "#/$defs/", reference) if isinstance(reference, str) else reference
 
 
 def parameters_fault(parameters: Any) -> str | None:
@@ -267,29 +268,28 @@ def _target(reference: Any, root: Schema) -> Schema:
 
 def _inner(schema: Schema) -> Iterator[tuple[str, Any]]:
     """Every schema right inside this one, with its place."""
-    for keyword in ("properties", "$defs", "definitions", "patternProperties"):
+    for keyword in _BY_NAME:
         for name, inner in _mapping(schema.get(keyword)).items():
             yield f"{keyword}/{name}", inner
-    for keyword in ("items", "additionalProperties"):
+    for keyword in _SINGLE:
         if isinstance(inner := schema.get(keyword), Mapping):
             yield keyword, inner
-    for keyword in ("anyOf", "prefixItems"):
+    for keyword in _LISTED:
         if isinstance(branches := schema.get(keyword), list):
             for index, inner in enumerate(cast(list[Any], branches)):
                 yield f"{keyword}/{index}", inner
 
 
 def _with_inner(schema: dict[str, Any], root: Schema, depth: int) -> dict[str, Any]:
-    for keyword in ("properties", "$defs", "definitions", "patternProperties"):
-        if keyword in schema:
-            schema[keyword] = {
-                name: _rewritten(inner, root, depth + 1) for name, inner in _mapping(schema[keyword]).items()
-            }
-    for keyword in ("items", "additionalProperties"):
-        if isinstance(schema.get(keyword), Mapping):
+    """The schema with every schema right inside it rewritten."""
+    for keyword in schema.keys() & _BY_NAME:
+        inner = _mapping(schema[keyword])
+        schema[keyword] = {name: _rewritten(inner[name], root, depth + 1) for name in inner}
+    for keyword in schema.keys() & _SINGLE:
+        if isinstance(schema[keyword], Mapping):
             schema[keyword] = _rewritten(schema[keyword], root, depth + 1)
-    for keyword in ("anyOf", "prefixItems"):
-        if isinstance(schema.get(keyword), list):
+    for keyword in schema.keys() & _LISTED:
+        if isinstance(schema[keyword], list):
             schema[keyword] = [_rewritten(inner, root, depth + 1) for inner in schema[keyword]]
     return schema
 

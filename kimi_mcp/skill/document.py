@@ -6,20 +6,23 @@ that only one of the two knows is an error at start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_validator
+
+Words = Annotated[tuple[str, ...], Strict(False)]  # YAML has lists only
 
 
 class SkillError(Exception):
-    """``skill.md`` can't be read, or does not fit the code; the message says what to mend."""
+    """``skill.md`` can't be read, or does not fit the code; the message says what to correct."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkillTool:
-    """What the skill says of one tool."""
+class SkillTool(BaseModel):
+    """One tool, as the skill describes it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
 
     name: str
     """Its name for hosts."""
@@ -31,7 +34,7 @@ class SkillTool:
     """When to use it."""
     when_not: str
     """When to use another one."""
-    triggers: tuple[str, ...]
+    triggers: Words
     """Words of a request that mean it."""
     mode: str
     """``thinking``, ``instant`` or ``none``."""
@@ -42,9 +45,10 @@ class SkillTool:
         return f"{self.summary} Use it for: {self.when}. Not for: {self.when_not}."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Skill:
+class Skill(BaseModel):
     """The document."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
 
     text: str
     """The whole of it, frontmatter included."""
@@ -60,20 +64,30 @@ class Skill:
     """How AIMS ranks it: critical, high, medium, low or normal."""
     license: str
     """The licence of the model, in a sentence."""
-    execution: Mapping[str, Any]
+    execution: dict[str, Any]
     """How AIMS runs it: ``target``, ``route``, ``command``."""
-    dependencies: Mapping[str, Any]
+    dependencies: dict[str, Any]
     """What it needs: ``env``, ``packages``, ``apis``."""
-    limits: Mapping[str, float]
+    limits: dict[str, float]
     """What an agent has to know of sizes and waits, by name; the tests hold each against the code."""
     description: str
     """What the skill is for."""
-    triggers: tuple[str, ...]
+    triggers: Words
     """Words of a request that mean the skill."""
     default_tool: str
     """The tool that is meant where nothing says otherwise."""
-    tools: tuple[SkillTool, ...]
+    tools: Annotated[tuple[SkillTool, ...], Strict(False)]
     """Its tools, in order."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @field_validator("limits")
+    @classmethod
+    def _has_routed_chars(cls, limits: dict[str, float]) -> dict[str, float]:
+        if "routed_chars" not in limits:
+            raise ValueError("routed_chars is missing")
+        return limits
 
     @property
     def routed_chars(self) -> int:
@@ -82,7 +96,7 @@ class Skill:
 
     @property
     def instructions(self) -> str:
-        """What a host's model is told when it connects: which tool when."""
+        """The instructions that a host's model gets: which tool when."""
         lines = [f"- {tool.name}: {tool.when}." for tool in self.tools]
         return (
             f"{self.description}\n" + "\n".join(lines) + "\n"
@@ -93,7 +107,7 @@ class Skill:
 
 
 def skill_path() -> Path:
-    """Where the document lies: in the installed package, or beside it in a checkout."""
+    """The document's path: in the installed package, or beside it in a checkout."""
     packaged = Path(__file__).with_name("skill.md")
     return packaged if packaged.is_file() else Path(__file__).parents[2] / "skill.md"
 
@@ -109,72 +123,21 @@ def load_skill(path: Path | None = None) -> Skill:
     opening, frontmatter, *_ = [*whole.split("---\n", 2), ""]
     if opening or not frontmatter:
         raise SkillError(f"{path.name} does not begin with a frontmatter between two lines of ---.")
-    head = _mapping(frontmatter, path.name)
-    try:
-        tools = tuple(_tool(row) for row in head["tools"])
-        default = _text(head, "default_tool")
-        limits = _numbers(head, "limits", "routed_chars")
-        if default not in {tool.name for tool in tools}:
-            raise SkillError(f"The default_tool of {path.name} is none of its tools.")
-        return Skill(
-            text=whole,
-            id=_text(head, "id"),
-            name=_text(head, "name"),
-            type=_text(head, "type"),
-            status=_text(head, "status"),
-            priority=_text(head, "priority"),
-            license=_text(head, "license"),
-            execution=_table(head, "execution"),
-            dependencies=_table(head, "dependencies"),
-            limits=limits,
-            description=_text(head, "description"),
-            triggers=_words(head, "triggers"),
-            default_tool=default,
-            tools=tools,
-        )
-    except (KeyError, TypeError) as missing:
-        raise SkillError(f"The frontmatter of {path.name} lacks {missing}, or has it in another form.") from None
-
-
-def _mapping(frontmatter: str, name: str) -> dict[str, Any]:
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         head: Any = yaml.load(frontmatter, Loader=loader)  # noqa: S506 -- both are safe loaders
     except yaml.YAMLError:
-        raise SkillError(f"The frontmatter of {name} is no YAML.") from None
+        raise SkillError(f"The frontmatter of {path.name} is no YAML.") from None
     if not isinstance(head, dict):
-        raise SkillError(f"The frontmatter of {name} is no mapping.")
-    return cast(dict[str, Any], head)
-
-
-def _tool(row: dict[str, Any]) -> SkillTool:
-    said = {key: _text(row, key) for key in ("name", "title", "summary", "when", "when_not", "mode")}
-    return SkillTool(**said, triggers=_words(row, "triggers"))
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    if not isinstance(value := row[key], str):
-        raise TypeError(key)
-    return value
-
-
-def _table(row: dict[str, Any], key: str) -> dict[str, Any]:
-    if not isinstance(value := row[key], dict):
-        raise TypeError(key)
-    return cast(dict[str, Any], value)
-
-
-def _numbers(row: dict[str, Any], key: str, *needed: str) -> dict[str, float]:
-    numbers = _table(row, key)
-    if not numbers.keys() >= set(needed) or not all(isinstance(number, int | float) for number in numbers.values()):
-        raise TypeError(key)
-    return numbers
-
-
-def _words(row: dict[str, Any], key: str) -> tuple[str, ...]:
-    words: Any = row[key]
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in cast(list[Any], words)):
-        raise TypeError(key)
-    return tuple(cast(list[str], words))
+        raise SkillError(f"The frontmatter of {path.name} is no mapping.")
+    try:
+        skill = Skill.model_validate({**cast(dict[str, Any], head), "text": whole})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise SkillError(f"The frontmatter of {path.name} lacks {place!r}, or has it in another form.") from None
+    if skill.default_tool not in {tool.name for tool in skill.tools}:
+        raise SkillError(f"The default_tool of {path.name} is none of its tools.")
+    return skill

@@ -1,4 +1,4 @@
-"""One file is enough to add a provider, and a mistake in one is reported with the file and the key, wherever it is met."""
+"""One file is enough to add a provider, and a mistake in one is reported with the file and the key everywhere."""
 
 from __future__ import annotations
 

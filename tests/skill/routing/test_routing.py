@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def skill_with(*tools: SkillTool, without: str = "") -> Skill:
     """The package's skill with other tools."""
     skill = load_skill()
     kept = [tool for tool in skill.tools if tool.name not in (without, *(one.name for one in tools))]
-    return replace(skill, tools=(*kept, *tools))
+    return skill.model_copy(update={"tools": (*kept, *tools)})
 
 
 @pytest.mark.parametrize("case", AIMS, ids=lambda case: ascii(case["query"]))
@@ -52,7 +51,7 @@ def test_letters_are_made_small_as_aims_makes_them(text: str) -> None:
 
 
 def test_triggers_of_a_skill_may_be_of_any_letters() -> None:
-    skill = replace(load_skill(), triggers=("月之暗面", "ünder", "why?"))
+    skill = load_skill().model_copy(update={"triggers": ("月之暗面", "ünder", "why?")})
     assert route("月之暗面 ÜNDER WHY?", skill=skill).matched[:3] == skill.triggers
     assert route("why的", skill=skill).score == 0
 
@@ -67,8 +66,8 @@ def test_the_score_is_the_lengths_of_the_skills_triggers_and_ten_for_its_priorit
 def test_a_skill_of_another_priority_scores_by_it() -> None:
     skill = load_skill()
     for priority, points in {"critical": 100, "high": 10, "medium": 5, "low": 1, "normal": 0}.items():
-        assert route("kimi", skill=replace(skill, priority=priority)).score == 4 + points
-    assert route("nothing of it", skill=replace(skill, priority="critical")).score == 0
+        assert route("kimi", skill=skill.model_copy(update={"priority": priority})).score == 4 + points
+    assert route("nothing of it", skill=skill.model_copy(update={"priority": "critical"})).score == 0
 
 
 # ── what is attached ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,7 +205,7 @@ def test_a_tool_that_the_skill_does_not_list_is_never_chosen() -> None:
 
 
 def test_a_trigger_of_the_skill_document_counts() -> None:
-    tool = replace(load_skill().tools[1], triggers=("gazetteer",))
+    tool = load_skill().tools[1].model_copy(update={"triggers": ("gazetteer",)})
     assert route("gazetteer", skill=skill_with(tool)).points[tool.name] > route("gazetteer").points[tool.name]
 
 

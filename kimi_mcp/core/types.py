@@ -28,7 +28,7 @@ MediaKind = Literal["image", "video"]
 """What a media part shows."""
 
 SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
-"""The sampling values that Kimi models fix (KVV verify_params.py), by their name on the wire."""
+"""The sampling values that Kimi models fix (Kimi-Vendor-Verifier verify_params.py), by their name on the wire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ __all__ = [
 Check = TypeVar("Check")
 
 DEFAULT_OUTPUT_TOKENS = 32_768
-"""Asked for where neither the caller nor the catalogue says a bound (HC: Moonshot's own default for K2.5 and K2.6)."""
+"""Sent where neither the caller nor the catalogue has a limit (Moonshot's default for K2.5, K2.6: kimi-help-center)."""
 
 LEAST_OUTPUT_TOKENS = 1_024
 """Asked for in instant mode, however little a long prompt leaves: the provider then says by how much it is too long."""

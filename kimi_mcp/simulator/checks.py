@@ -1,6 +1,7 @@
 """Owns what makes an upstream refuse a request, and what it understands of one that it takes. Pure, no I/O.
 
-Sources: KVV verify_params.py (fixed values), HC error-codes (statuses and types), the issues named beside the messages.
+Sources: MoonshotAI/Kimi-Vendor-Verifier verify_params.py (fixed values), MoonshotAI/kimi-help-center error-codes
+(statuses and types), the issues named beside the messages.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ def _sampling(fields: JsonObject, dialect: Dialect, thinking: bool) -> dict[str,
     for name, value in sampling.items():
         low, high = _RANGES[name]
         if dialect.moonshot:
-            # KVV verify_params.py for K2.5 and K2.6; models.dev#3331 for K3; HKUDS/nanobot#4967 for K2.7
+            # Kimi-Vendor-Verifier verify_params.py (K2.5, K2.6), models.dev#3331 (K3), HKUDS/nanobot#4967 (K2.7)
             only = {"temperature": 1 if thinking else 0.6, "top_p": 0.95, "n": 1}.get(name, 0)
             if value != only:
                 invalid(f"invalid {name}: only {only} is allowed for this model")

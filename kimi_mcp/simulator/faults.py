@@ -3,7 +3,7 @@
 A scenario is a list of steps, in Python `Step` values or mappings, in a file JSON (`[{…}]` or `{"steps": [{…}]}`) or
 TOML (`[[steps]]`). Each chat request that the strict checks let pass plays the first step that is not used up and
 whose `match` fits; where none fits it is answered normally. A refused request uses no step up. An unknown key, or a
-value of the wrong type, is an error that names it. Every key may be left out:
+value of the wrong type, is an error that names it. No key is required:
 
     match            {"model": id, "text": part of the last user message, "system": part of the system message,
                       "tool": part of the tool results since the last assistant turn ("" where there are any),
@@ -65,14 +65,19 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Literal, cast
 
-from kimi_mcp.simulator.shapes import JsonObject, as_array, as_number, as_object, as_text
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object
 
 Place = Literal["start", "head", "reasoning", "content", "finish"]
 """Points of a response where it can be held or disturbed."""
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -97,8 +102,11 @@ class Glimpse:
     """Assistant messages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Match(_Record):
     """Which requests a step is meant for; what is None fits everything."""
 
     model: str | None = None
@@ -120,49 +128,51 @@ class Match:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptedCall:
-    """A tool call that a scenario dictates."""
+def _as_text(arguments: object) -> object:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
-    name: str
-    arguments: str
+
+class ScriptedCall(_Record):
+    """A tool call that a scenario dictates; its arguments are JSON text, or a value that becomes that."""
+
+    name: Annotated[str, Field(min_length=1)]
+    arguments: Annotated[str, BeforeValidator(_as_text)] = "{}"
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(_Record):
     """One step of a scenario; the module's docstring says what each key does."""
 
-    match: Match = field(default_factory=Match)
-    times: int | Literal["always"] = 1
+    match: Match = Match()
+    times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
     unchecked: bool = False
 
-    status: int | None = None
+    status: Count | None = None
     error_type: str | None = None
     error_message: str | None = None
     body: str | JsonObject | list[object] | None = None
     html: bool | str = False
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = {}
     retry_after: float | int | str | None = None
-    retry_after_date: float | int | None = None
+    retry_after_date: Seconds | None = None
     echo_key: bool = False
 
-    truncate_at: int | None = None
-    reset_at: int | None = None
-    stall_at: int | None = None
+    truncate_at: Count | None = None
+    reset_at: Count | None = None
+    stall_at: Count | None = None
     over: Literal["body", "raw"] = "body"
     framing: Literal["chunked", "length", "close"] | None = None
 
-    delay: float | int = 0
-    tokens_per_second: float | int | None = None
-    token_every: float | int | None = None
-    event_tokens: int = 4
-    comments_every: float | int | None = None
-    comments_before: int = 0
+    delay: Seconds = 0
+    tokens_per_second: Seconds | None = None
+    token_every: Seconds | None = None
+    event_tokens: Count = 4
+    comments_every: Seconds | None = None
+    comments_before: Count = 0
     gate: str | None = None
-    gate_at: Place | int = "start"
+    gate_at: Place | Count = "start"
 
-    at: Place | int = "content"
+    at: Place | Count = "content"
     bad_json: bool = False
     invalid_utf8: bool = False
     error_event: Mapping[str, object] | None = None
@@ -179,13 +189,13 @@ class Step:
     half_arguments: bool = False
     together: bool = False
     content_first: bool = False
-    split: int | Literal["utf8"] | None = None
+    split: Annotated[int, Field(ge=1)] | Literal["utf8"] | None = None
 
     reasoning: str | None = None
     content: str | None = None
-    reasoning_tokens: int | None = None
-    content_tokens: int | None = None
-    tool_calls: tuple[ScriptedCall, ...] = ()
+    reasoning_tokens: Count | None = None
+    content_tokens: Count | None = None
+    tool_calls: Annotated[tuple[ScriptedCall, ...], Field(strict=False)] = ()
 
     @property
     def pace(self) -> float | None:
@@ -208,100 +218,24 @@ PLAIN = Step(times="always")
 StepLike = Step | Mapping[str, object]
 """A step, or what a scenario file holds for one."""
 
-_PLACES = get_args(Place)
-_BOOLEANS = frozenset(one.name for one in fields(Step) if one.type == "bool")
-_TEXTS = frozenset(one.name for one in fields(Step) if one.type == "str | None")
-_WHOLE = frozenset(one.name for one in fields(Step) if one.type in ("int", "int | None"))
-_NUMBERS = frozenset(one.name for one in fields(Step) if one.type in ("float | int", "float | int | None"))
-_CHOICES = {
-    "over": ("body", "raw"),
-    "framing": ("chunked", "length", "close"),
-    "usage": ("choice", "top", "both", "every", "missing"),
-    "tool_call_ids": ("duplicate", "missing"),
-}
-
 
 def read_step(step: StepLike, place: int = 0) -> Step:
     """A step from its mapping; raises ScenarioError that names what is wrong."""
     if isinstance(step, Step):
         return step
-    known = {one.name for one in fields(Step)}
-    unknown = sorted(set(step) - known)
-    if unknown:
-        raise ScenarioError(f"step {place}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    values = {name: _value(name, value, f"step {place}: {name}") for name, value in step.items()}
-    return Step(**values)  # pyright: ignore[reportArgumentType]  # each value was checked against its key
-
-
-def _value(name: str, value: object, where: str) -> object:
-    def expect(fits: bool, wanted: str) -> None:
-        if not fits:
-            raise ScenarioError(f"{where} must be {wanted}, not {value!r}")
-
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if name in _BOOLEANS:
-        expect(isinstance(value, bool), "true or false")
-    elif name in _TEXTS:
-        expect(isinstance(value, str), "text")
-    elif name in _WHOLE:
-        expect(whole and cast(int, value) >= 0, "a whole number")
-    elif name in _NUMBERS:
-        expect(as_number(value) is not None and cast(float, value) >= 0, "a number")
-    elif name in _CHOICES:
-        expect(value in _CHOICES[name], f"one of {', '.join(_CHOICES[name])}")
-    elif name in ("at", "gate_at"):
-        expect(whole or value in _PLACES, f"a number of events or one of {', '.join(_PLACES)}")
-    elif name == "times":
-        expect(value == "always" or (whole and cast(int, value) > 0), 'a whole number from 1 on or "always"')
-    elif name == "split":
-        expect(value == "utf8" or (whole and cast(int, value) > 0), 'a number of bytes or "utf8"')
-    elif name == "html":
-        expect(isinstance(value, (bool, str)), "true or text")
-    elif name == "retry_after":
-        expect(as_number(value) is not None or isinstance(value, str), "a number or text")
-    elif name == "body":
-        expect(isinstance(value, (str, dict, list)), "text or JSON")
-    elif name == "error_event":
-        expect(isinstance(value, dict), "an object")
-    elif name == "headers":
-        found = as_object(value)
-        expect(found is not None and all(isinstance(one, str) for one in found.values()), "names and texts")
-    elif name == "match":
-        return _match(value, where)
-    elif name == "tool_calls":
-        return _calls(value, where)
-    return value
-
-
-def _match(value: object, where: str) -> Match:
-    if isinstance(value, Match):
-        return value
-    found = as_object(value)
-    known = {one.name for one in fields(Match)}
-    turns = None if found is None else found.get("turns", 0)
-    texts = [] if found is None else [one for name, one in found.items() if name != "turns"]
-    whole = isinstance(turns, int) and not isinstance(turns, bool)
-    if found is None or set(found) - known or not whole or not all(isinstance(one, str) for one in texts):
-        raise ScenarioError(
-            f"{where} must be an object with the keys {', '.join(sorted(known))}: texts, but for turns, a number"
-        )
-    return Match(**cast("dict[str, Any]", found))
-
-
-def _calls(value: object, where: str) -> tuple[ScriptedCall, ...]:
-    if isinstance(value, tuple):
-        return cast("tuple[ScriptedCall, ...]", value)
-    found: list[ScriptedCall] = []
-    for entry in as_array(value) or []:
-        call = as_object(entry) or {}
-        name, arguments = as_text(call.get("name")), call.get("arguments", {})
-        if not name or set(call) - {"name", "arguments", "id"}:
-            raise ScenarioError(f"{where}: a call has name, arguments and id")
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        found.append(ScriptedCall(name=name, arguments=text, id=as_text(call.get("id"))))
-    if not found:
-        raise ScenarioError(f"{where} must be a list of calls")
-    return tuple(found)
+    try:
+        return Step.model_validate(step)
+    except ValidationError as error:
+        found = error.errors()
+        key = found[0]["loc"][0] if found[0]["loc"] else ""
+        if found[0]["type"] == "extra_forbidden":
+            path = ".".join(map(str, found[0]["loc"]))
+            raise ScenarioError(
+                f"step {place}: unknown key {path}; known are {', '.join(sorted(Step.model_fields))}"
+            ) from None
+        # One error for each type that the key may have.
+        wanted = " or ".join(one["msg"] for one in found if one["loc"][:1] == (key,))
+        raise ScenarioError(f"step {place}: {key}: {wanted}, not {found[0]['input']!r}") from None
 
 
 def load_scenario(path: Path) -> list[Step]:
@@ -320,16 +254,9 @@ def load_scenario(path: Path) -> list[Step]:
     if steps is None:
         raise ScenarioError(f"{path}: must hold a list of steps")
     try:
-        return [read_step(_mapping(step, place), place) for place, step in enumerate(steps, 1)]
+        return [read_step(cast(JsonObject, step), place) for place, step in enumerate(steps, 1)]
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
-
-
-def _mapping(step: object, place: int) -> JsonObject:
-    found = as_object(step)
-    if found is None:
-        raise ScenarioError(f"step {place} must be an object")
-    return found
 
 
 class Scenario:

@@ -26,7 +26,7 @@ class Refused(Exception):
         self.message = message
 
     def body(self, *, moonshot: bool) -> dict[str, object]:
-        """The JSON body of the answer (HC error-codes for Moonshot; the OpenAI server of vLLM for others)."""
+        """The JSON body of the answer (kimi-help-center error-codes for Moonshot; vLLM for others)."""
         if moonshot:
             return {"error": {"type": self.type, "message": self.message}}
         kind = _ENGINE_TYPES.get(self.status, self.type)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from email.utils import formatdate
 from urllib.parse import parse_qsl
 
 import h11
@@ -18,7 +19,6 @@ from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.faults import CHAT_PATH, PLAIN, Step
 from kimi_mcp.simulator.formulas import declaration, fiber, parse_path
 from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, HttpRequest, Reply, Wire
-from kimi_mcp.simulator.instead import JSON, body_instead, headers_on_top, replaces_answer
 from kimi_mcp.simulator.messages import glimpse, read_messages
 from kimi_mcp.simulator.playback import play_body, play_stream
 from kimi_mcp.simulator.refusals import Refused, invalid
@@ -28,6 +28,20 @@ from kimi_mcp.simulator.state import Exchange, World, parse_json
 
 MODELS, FILES = "/v1/models", "/v1/files"
 TOKENS, BALANCE = "/v1/tokenizers/estimate-token-count", "/v1/users/me/balance"
+
+_JSON = {"content-type": "application/json; charset=utf-8"}
+
+_DEFAULTS = {  # kimi-help-center error-codes
+    400: ("invalid_request_error", "Invalid request: this one was refused by a scenario"),
+    401: ("invalid_authentication_error", "Invalid Authentication"),
+    403: ("permission_denied_error", "Permission denied"),
+    404: ("resource_not_found_error", "The requested resource was not found"),
+    429: ("engine_overloaded_error", "The engine is currently overloaded, please try again later"),
+    499: ("client_closed_request", "Client closed request"),
+    500: ("server_error", "Internal server error"),
+    503: ("server_unavailable", "The server is temporarily unavailable"),
+}
+_PAGE = "<!DOCTYPE html><html><head><title>Simulator</title></head><body><h1>Not the API you asked</h1></body></html>"
 
 _LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "199", "x-ratelimit-reset": "1"}
 
@@ -104,7 +118,7 @@ class Response:
         else:
             await self._body()
         step = self._step(unchecked=True) or self._authorized() or self._step(unchecked=False) or PLAIN
-        if replaces_answer(step):
+        if _replaces_answer(step):
             await self._send_instead(step)
         elif path == MODELS:
             await self._send(self._models(), step)
@@ -144,7 +158,7 @@ class Response:
         return header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else ""
 
     def _authorized(self) -> None:
-        """Raise Refused for a key that is missing or wrong (HC error-codes; gateways echo the key)."""
+        """Raise Refused for a key that is missing or wrong (kimi-help-center error-codes; gateways echo the key)."""
         key, wanted = self._key(), self.world.require_key
         if not key and (self.world.dialect.needs_key or wanted is not None):
             raise Refused(401, "invalid_authentication_error", "Invalid Authentication")
@@ -165,12 +179,12 @@ class Response:
                 invalid("Invalid request: the content type must be application/json")
             if isinstance(body, bytes):
                 invalid("Invalid request: the body is not valid JSON")
-        elif replaces_answer(step):
+        elif _replaces_answer(step):
             await self._send_instead(step)
             return
         chat = read_chat(body, self.world.dialect, self.world.day, self.world.files)
         step = step or self._step(unchecked=False) or PLAIN
-        if replaces_answer(step):
+        if _replaces_answer(step):
             await self._send_instead(step)
         else:
             await self._answer(chat, step)
@@ -188,7 +202,7 @@ class Response:
             cached_tokens=min(cached, chat.prompt_tokens),
             include_usage=chat.include_usage,
         )
-        headers = {**(_LIMITS if world.dialect.moonshot else {}), **headers_on_top(step)}
+        headers = {**(_LIMITS if world.dialect.moonshot else {}), **_headers_on_top(step)}
         reply = self._reply(step)
         if chat.stream:
             made = events(answer, envelope, world.dialect, step)
@@ -198,7 +212,7 @@ class Response:
         data = data.replace(b'"content":"', b'"content":"\xc3\x28', 1) if step.invalid_utf8 else data
         data = data[: len(data) // 2] if step.bad_json else data
         await play_body(
-            reply, step, step.status or 200, {**JSON, **headers}, data, world, spoken=answer.completion_tokens
+            reply, step, step.status or 200, {**_JSON, **headers}, data, world, spoken=answer.completion_tokens
         )
 
     def _models(self) -> JsonObject:
@@ -264,21 +278,21 @@ class Response:
             await self._send(store.get(file_id).described(), step)
 
     async def _send(self, value: JsonObject, step: Step) -> None:
-        await self._send_body(step.status or 200, dict(JSON), encode(value).encode(), step)
+        await self._send_body(step.status or 200, dict(_JSON), encode(value).encode(), step)
 
     async def _send_instead(self, step: Step) -> None:
-        status, headers, data = body_instead(step, self._key())
+        status, headers, data = _body_instead(step, self._key())
         await self._send_body(status, headers, data, step)
 
     async def _send_body(self, status: int, headers: dict[str, str], data: bytes, step: Step) -> None:
-        await play_body(self._reply(step), step, status, {**headers, **headers_on_top(step)}, data, self.world)
+        await play_body(self._reply(step), step, status, {**headers, **_headers_on_top(step)}, data, self.world)
 
     async def _refuse(self, refused: Refused) -> None:
         self._begin()
         body = refused.body(moonshot=self.world.dialect.moonshot)
         reply = self._reply(PLAIN)
         data = encode(body).encode()
-        headers = {**JSON, **({"allow": "GET, POST, DELETE"} if refused.status == 405 else {})}
+        headers = {**_JSON, **({"allow": "GET, POST, DELETE"} if refused.status == 405 else {})}
         await play_body(reply, PLAIN, refused.status, headers, data, self.world)
 
 
@@ -300,3 +314,36 @@ def compose(chat: Chat, step: Step) -> answers.ScriptedAnswer:
         content = "" if calls else answers.content_text(chat)
     content = answers.lengthened(content, step.content_tokens)
     return answers.limited(chat, reasoning, content, calls, inside_reasoning=step.length_in_reasoning)
+
+
+def _replaces_answer(step: Step) -> bool:
+    """Whether the step sends something else than an answer."""
+    return bool(step.html) or step.body is not None or (step.status or 200) >= 400
+
+
+def _body_instead(step: Step, key: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of such a response."""
+    if step.html:
+        page = step.html if isinstance(step.html, str) else _PAGE
+        return step.status or 200, {"content-type": "text/html; charset=utf-8"}, page.encode()
+    if isinstance(step.body, str):
+        return step.status or 200, dict(_JSON), step.body.encode("utf-8", "surrogatepass")
+    if step.body is not None:
+        return step.status or 200, dict(_JSON), encode(step.body).encode()
+    status = step.status or 400
+    kind, message = _DEFAULTS.get(status, ("unexpected_output" if status >= 500 else "error", f"Status {status}"))
+    message = step.error_message or message
+    if step.echo_key:
+        message = f"{message}: {key}"
+    return (
+        status,
+        dict(_JSON),
+        encode({"error": {"type": step.error_type or kind, "message": message}}).encode(),
+    )
+
+
+def _headers_on_top(step: Step) -> dict[str, str]:
+    """Retry-After as the step wants it."""
+    if step.retry_after_date is not None:
+        return {"retry-after": formatdate(time.time() + step.retry_after_date, usegmt=True)}
+    return {} if step.retry_after is None else {"retry-after": str(step.retry_after)}

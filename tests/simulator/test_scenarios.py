@@ -62,13 +62,17 @@ async def test_an_unchecked_step_is_played_before_any_check(sim: Simulator) -> N
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"statsu": 500}, "step 1: unknown key statsu; known are "),
-    "type": ({"status": "500"}, "step 1: status must be a whole number, not '500'"),
-    "boolean": ({"bad_json": 1}, "step 1: bad_json must be true or false, not 1"),
-    "choice": ({"over": "tcp"}, "step 1: over must be one of body, raw, not 'tcp'"),
-    "times": ({"times": 0}, 'step 1: times must be a whole number from 1 on or "always", not 0'),
-    "place": ({"gate_at": "middle"}, "step 1: gate_at must be a number of events or one of start, head"),
-    "match": ({"match": {"modle": "x"}}, "step 1: match must be an object with the keys model"),
-    "calls": ({"tool_calls": [{"nam": "x"}]}, "step 1: tool_calls: a call has name, arguments and id"),
+    "type": ({"status": "500"}, "step 1: status: Input should be a valid integer, not '500'"),
+    "boolean": ({"bad_json": 1}, "step 1: bad_json: Input should be a valid boolean, not 1"),
+    "choice": ({"over": "tcp"}, "step 1: over: Input should be 'body' or 'raw', not 'tcp'"),
+    "times": (
+        {"times": 0},
+        "step 1: times: Input should be greater than or equal to 1 or Input should be 'always', not 0",
+    ),
+    "place": ({"gate_at": "middle"}, "step 1: gate_at: Input should be 'start', 'head'"),
+    "match": ({"match": {"modle": "x"}}, "step 1: unknown key match.modle"),
+    "calls": ({"tool_calls": [{"nam": "x"}]}, "step 1: tool_calls: Field required"),
+    "negative": ({"delay": -1}, "step 1: delay: Input should be greater than or equal to 0, not -1"),
 }
 
 

@@ -1,8 +1,8 @@
-"""What counts as a file of keys or passwords, by its name and by its content. Reads the table of hosts, no other file.
+"""Recognises files of keys or passwords by name and content. Reads the table of hosts, no other file.
 
 Such a file is refused even when it is named: a host's model must not be able to send it to a provider. Names are
-judged as the most lenient file systems compare them: without regard to case, width or invisible characters, and
-without the marks that editors and people put on a copy (``#.env#``, ``.pgpass.bak``).
+compared like the most lenient file systems do: regardless of case, width and invisible characters, and without the
+marks of a copy (``#.env#``, ``.pgpass.bak``).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import Final
 
 HEAD_BYTES: Final = 8192
-"""How much of a file's beginning :func:`key_in` wants to see."""
+"""Bytes of a head for :func:`key_in`."""
 
 SCANNED_BYTES: Final = 4 * 1024 * 1024
-"""How much of a text file is searched for a private key: more than any model's context holds."""
+"""Bytes of a text file that are searched for a private key: more than any model's context holds."""
 
 LONGEST_KEY_START: Final = 1024
-"""Bytes that :data:`_KEY_BLOCK` needs at most; successive pieces of a file overlap by as many."""
+"""Bytes that :data:`_KEY_BLOCK` needs at most; pieces of a file overlap by as many."""
 
 _HARMLESS: Final = re.compile(r".*\.(?:example|sample|template|dist|pub)")
-"""Names that are made to be shown; they win over everything below."""
+"""Names of files meant to be shown; they override everything below."""
 
 _COPY: Final = re.compile(
     r"\#(?P<emacs>.+)\#"
     r"|\.\#(?P<lock>.+)"
     r"|(?P<copy>.+?)(?:~|\.(?:bak|backup|old|orig|save|saved|copy|tmp|sw[a-p]|before-kimi-mcp(?:-\d+)?|\d{1,8}))"
 )
-"""A copy's name, as editors and people make it; what is copied stands in the group."""
+"""The name of a copy; the group is the name of the original."""
 
 _KEY_LIKE: Final = re.compile(
     r"""
@@ -54,10 +54,10 @@ _KEY_LIKE: Final = re.compile(
     """,
     re.VERBOSE,
 )
-"""Last names, in lower case. Every host's project file of tool servers, with their keys, is some ``mcp.json``."""
+"""Last names, in lower case. Hosts keep tool servers and their keys in some ``mcp.json``."""
 
 _KEY_FOLDERS: Final = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".password-store", ".gcloud"})
-"""Folders of which nothing is read."""
+"""Folders from which nothing is read."""
 
 _KEY_PATHS: Final = (
     (".kube", "config"),
@@ -71,7 +71,7 @@ _KEY_PATHS: Final = (
     ("etc", "gshadow"),
     ("run", "secrets"),
 )
-"""Names that are keys only below that folder; ``.git/config`` holds the tokens that CI checkouts use."""
+"""Names that are keys only in that folder; ``.git/config`` holds the tokens of CI checkouts."""
 
 _PEM_KEY: Final = re.compile(rb"^-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", re.MULTILINE)
 _OTHER_KEYS: Final = (b"PuTTY-User-Key-File-", b"AGE-SECRET-KEY-1", b"SSH PRIVATE KEY FILE")
@@ -112,8 +112,8 @@ def _is_key_file(names: tuple[str, ...]) -> bool:
 def key_in(head: bytes) -> bool:
     """Whether a file that begins with ``head`` (up to ``HEAD_BYTES``) is a private key.
 
-    A file that only mentions such a header, as source code and documentation do, is none: it has to begin with it,
-    or with another PEM block (a certificate, say) that a key follows. UTF-16 is looked through.
+    A file that only mentions such a header, as source code does, is none: it has to begin with it, or with another
+    PEM block (a certificate) before a key. UTF-16 is understood.
     """
     text = _narrow(head).lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith((b"-----BEGIN ", b"Bag Attributes")):
@@ -126,12 +126,12 @@ def key_in(head: bytes) -> bool:
 
 
 def may_hold_keys(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is text, so that :func:`key_within` is asked about all of it."""
+    """Whether a file that begins with ``head`` is text, so that :func:`key_within` applies to all of it."""
     return b"\0" not in _narrow(head)
 
 
 def key_within(piece: bytes, head: bytes) -> bool:
-    """Whether a private key with its content stands anywhere in a piece of a file that begins with ``head``."""
+    """Whether a piece of a file that begins with ``head`` holds a private key with its content."""
     mark = head[:2]
     if mark in _UTF16 and not piece.startswith(mark):
         piece = mark + piece
@@ -140,7 +140,7 @@ def key_within(piece: bytes, head: bytes) -> bool:
 
 @cache
 def _host_files() -> frozenset[tuple[str, ...]]:
-    """Where hosts keep their own settings, and with them keys: the last names of each path in their table."""
+    """Paths of hosts' own settings, which hold keys, relative to home."""
     table = Path(__file__).parents[1] / "catalogue" / "hosts.toml"
     rows = tomllib.loads(table.read_text("utf-8"))["hosts"]
     places = [place for row in rows for system in row["places"].values() for place in system]
@@ -148,7 +148,7 @@ def _host_files() -> frozenset[tuple[str, ...]]:
 
 
 def _originals(name: str) -> list[str]:
-    """The name, what it is a copy of by its name, what that is a copy of, and so on."""
+    """The name, and the names of which it is a copy."""
     names = [name]
     while found := _COPY.fullmatch(names[-1]):
         names.append(next(group for group in found.groups() if group))
@@ -166,7 +166,7 @@ def _narrow(head: bytes) -> bytes:
 
 
 def _plain(name: str) -> str:
-    """A name as a lenient file system compares it; Windows drops dots and spaces at the end, and streams."""
+    """A name as a lenient file system compares it; Windows drops final dots and spaces, and streams."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
     return plain.split(":", 1)[0].rstrip(". ") or plain

@@ -1,14 +1,14 @@
-"""Judging media by content: what it is, how large, and whether it is whole, from headers alone. Pure, no I/O.
+"""Judges media by content: type, size, and whether it is whole, from headers alone. Pure, no I/O.
 
-Nothing is decoded, and no file name counts. ``inspect`` reads a head, then what it needs of the rest through the
-caller's ``read_at``, in windows of 64 kB and a bounded number of steps; it raises ``MediaRejected`` and nothing else.
+Nothing is decoded, and no file name counts. ``inspect`` reads what it needs through the caller's ``read_at``, in
+windows of 64 kB and a bounded number of steps; it raises ``MediaRejected`` and nothing else.
 
-- A medium ends where its own format says. What follows it (a zip archive, a script: polyglots) is left out by
+- A medium ends where its format says. What follows it (an archive, a script: polyglots) is cut off by
   ``MediaInfo.length``.
-- A size is held to the limits before anything else is read, and in every frame that has a header of its own.
+- Sizes are checked first, in every frame that has a header of its own.
 - A transport stream and Matroska are refused with the fix: Moonshot's list names neither.
-- An MPEG stream has no length of its own, an FLV is whole after each tag, a clip in fragments after each fragment. A
-  stream whose writer left its size open is taken to reach to the end of the file.
+- bmp, tiff and mpeg are recognised by signature alone: Pillow converts the first two, and mpeg has no length. A stream
+  of unknown size extends to the end of the file; an FLV is whole after each tag, a clip in fragments after each one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from kimi_mcp.core.errors import MediaRejected
+from kimi_mcp.core.types import MediaKind
 from kimi_mcp.media.formats import boxes, clips, stills
 from kimi_mcp.media.formats.magic import describe, sniff
 from kimi_mcp.media.formats.media_info import (
@@ -34,40 +35,35 @@ from kimi_mcp.media.formats.media_info import (
 __all__ = ["FORMATS", "HEAD_BYTES", "PIXELS_MAX", "SIDE_MAX", "MediaInfo", "inspect", "inspect_bytes", "require_label"]
 
 HEAD_BYTES: Final = 65_536
-"""A head of so many bytes saves the first reads; a shorter one will do, down to none."""
-
-
-def _by_signature(source: ByteSource, mime: str) -> MediaInfo:
-    """A still that is always converted: Pillow reads its header then."""
-    return MediaInfo(kind="image", mime=mime, length=source.size)
-
+"""Bytes of a head that save the first reads; a shorter one will do."""
 
 _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
     "image/png": stills.png,
     "image/jpeg": stills.jpeg,
     "image/gif": stills.gif,
     "image/webp": stills.webp,
-    **{mime: partial(_by_signature, mime=mime) for mime in ("image/bmp", "image/tiff")},
     **{mime: partial(boxes.still, mime=mime) for mime in ("image/heic", "image/avif")},
     **{mime: partial(boxes.clip, mime=mime) for mime in ("video/mp4", "video/mov", "video/3gpp")},
     "video/avi": clips.avi,
     "video/webm": clips.webm,
     "video/wmv": clips.wmv,
     "video/x-flv": clips.flv,
-    "video/mpeg": clips.mpeg,
 }
+"""Of other formats the signature alone counts."""
 
 
 def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
-    """What a medium is, by its content; raises ``MediaRejected`` for what is foreign, cut off, damaged or too large.
+    """Judge a medium; raises ``MediaRejected`` for what is foreign, truncated, damaged or too large.
 
-    ``head``: its first bytes, as many as there are or ``HEAD_BYTES``; ``size``: bytes in all; ``read_at``: the bytes at
-    an offset, fewer only at the end. A large file may take some hundred milliseconds: use a worker thread.
+    ``head``: up to ``HEAD_BYTES`` of its beginning; ``size``: bytes in all. A large file may take some hundred
+    milliseconds: use a worker thread.
     """
     source = ByteSource(head, size, read_at)
     start = source.at(0, 4_096)
     if mime := sniff(start):
-        return _READERS[mime](source)
+        reader = _READERS.get(mime)
+        kind: MediaKind = "image" if mime.startswith("image/") else "video"
+        return reader(source) if reader else MediaInfo(kind=kind, mime=mime, length=size)
     if not start:
         raise MediaRejected(
             "The file is empty: found 0 bytes, expected a picture or a clip.", fix="Give a file that is not empty."
@@ -77,16 +73,16 @@ def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
 
 
 def inspect_bytes(data: bytes | bytearray | memoryview) -> MediaInfo:
-    """``inspect`` of what is in memory as a whole."""
+    """``inspect`` a medium in memory."""
     view = memoryview(data)
     return inspect(bytes(view[:4_096]), len(view), lambda at, length: bytes(view[at : at + length]))
 
 
 def require_label(found: MediaInfo, label: str, *, source: str) -> None:
-    """Refuse media that is labelled as something else; raises ``MediaRejected``.
+    """Raise ``MediaRejected`` for media labelled as another format.
 
-    ``label``: a media type, with or without parameters, in any case; one that names no format (empty,
-    ``application/octet-stream``) is fine. ``source``: whose label it is, as in "the data URI".
+    ``label``: a media type, with or without parameters; one that names no format (``application/octet-stream``) is
+    fine. ``source``: whose label it is, as in "the data URI".
     """
     claimed = label.partition(";")[0].strip().lower()
     form = FORMATS[found.mime]

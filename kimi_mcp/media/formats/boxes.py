@@ -1,4 +1,4 @@
-"""Reading ISO base media: mp4, mov, 3gpp, and the stills heic and avif. Pure, no I/O.
+"""Checks ISO base media: mp4, mov, 3gpp, and the stills heic and avif. Pure, no I/O.
 
 Sources: ISO/IEC 14496-12 (boxes), 23008-12 (still pictures), Apple's QuickTime File Format.
 """
@@ -21,20 +21,19 @@ from kimi_mcp.media.formats.media_info import (
 _TOP = frozenset(
     b"ftyp moov mdat free skip wide moof mfra sidx ssix styp meta uuid udta pdin pnot prft emsg idat imda".split()
 )
-"""Boxes at the top of a file. One that reaches beyond the end means that the file was cut off; anything else that does
-is no box, but something that was appended to the clip."""
+"""Top-level boxes. One that exceeds the file means that it was truncated; anything else is data appended to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Box:
     name: bytes
     start: int
-    """Where its payload begins."""
+    """Start of its payload."""
     end: int
 
 
 def _box(source: ByteSource, at: int, end: int) -> _Box | None:
-    """The box at an offset; None where none can be."""
+    """The box at an offset, if there can be one."""
     head = source.at(at, 16)
     if len(head) < 8 or at + 8 > end:
         return None
@@ -47,7 +46,7 @@ def _box(source: ByteSource, at: int, end: int) -> _Box | None:
 
 
 def _top(source: ByteSource, name: str) -> tuple[dict[bytes, _Box], int]:
-    """The boxes at the top (the first of each name) and where the last of them ends."""
+    """The top-level boxes (the first of each name) and the end of the last one."""
     found: dict[bytes, _Box] = {}
     at = 0
     while (box := _box(source, at, source.size)) is not None:
@@ -62,7 +61,7 @@ def _top(source: ByteSource, name: str) -> tuple[dict[bytes, _Box], int]:
 
 
 def _inside(source: ByteSource, box: _Box | None, name: str, skip: int = 0) -> Iterator[_Box]:
-    """The boxes within a box, as far as they are sound."""
+    """The boxes within a box, up to the first malformed one."""
     at = box.start + skip if box else 0
     while box and (one := _box(source, at, box.end)) is not None and one.end <= box.end:
         source.step(name)
@@ -75,7 +74,7 @@ def _first(source: ByteSource, box: _Box | None, kind: bytes, name: str, skip: i
 
 
 def still(source: ByteSource, mime: str) -> MediaInfo:
-    """A HEIC or AVIF picture: every size in its header is held to the limits."""
+    """A HEIC or AVIF picture: every size in its header is checked."""
     name = FORMATS[mime].name
     top, length = _top(source, name)
     if b"meta" not in top:
@@ -97,7 +96,7 @@ def still(source: ByteSource, mime: str) -> MediaInfo:
 
 
 def clip(source: ByteSource, mime: str) -> MediaInfo:
-    """An mp4, mov or 3gpp clip: all its boxes are there, and it has a video track of a size within the limits."""
+    """An mp4, mov or 3gpp clip: its boxes are complete, and it has a video track within the limits."""
     name = FORMATS[mime].name
     top, length = _top(source, name)
     if missing := [part for part in (b"moov", b"mdat") if part not in top]:

@@ -1,24 +1,24 @@
-"""Checking that avi, flv, mpeg, webm and wmv clips are whole, as far as their headers say. Pure, no I/O.
+"""Checks that avi, flv, webm and wmv clips are whole, as far as their headers say. Pure, no I/O.
 
-Sources: Microsoft's AVI RIFF reference and OpenDML 1.02, Adobe's FLV 10.1, ISO/IEC 13818-1 and -2, RFC 8794 and the
-WebM container guidelines, Microsoft's ASF 1.2.
+Sources: Microsoft's AVI RIFF reference and OpenDML 1.02, Adobe's FLV 10.1, RFC 8794 and the WebM container guidelines,
+Microsoft's ASF 1.2.
 """
 
 from __future__ import annotations
 
 from kimi_mcp.core.errors import MediaRejected
-from kimi_mcp.media.formats.media_info import ByteSource, MediaInfo, damaged, no_video_track
+from kimi_mcp.media.formats.media_info import ByteSource, MediaInfo, no_video_track
 
 _STREAMED = (0, 0xFFFF_FFFF)
-"""Sizes of a writer that could not go back to the header."""
-_EBML_DOC_TYPE, _EBML_SEGMENT = b"\x42\x82", b"\x18\x53\x80\x67"
+"""Sizes in the header of a stream."""
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_HEADER_READ = 65_536
+_EBML_DOC_TYPE, _EBML_SEGMENT = b"\x42\x82", b"\x18\x53\x80\x67"
 
 
 def avi(source: ByteSource) -> MediaInfo:
-    """An AVI, of one RIFF piece or of several (OpenDML)."""
+    """An AVI of one or several RIFF chunks (OpenDML)."""
     name, at = "AVI clip", 0
     while (head := source.at(at, 12))[:4] == b"RIFF" and head[8:] in (b"AVI ", b"AVIX"):
         source.step(name)
@@ -37,14 +37,6 @@ def flv(source: ByteSource) -> MediaInfo:
     if back < 11 or len(last) < 11 or last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:4], "big") + 11 != back:
         raise source.truncated("FLV clip", "a whole tag at the end")
     return MediaInfo(kind="video", mime="video/x-flv", length=source.size)
-
-
-def mpeg(source: ByteSource) -> MediaInfo:
-    """An MPEG program or video stream, which has no length of its own: where it was cut off can't be seen."""
-    head = source.at(0, 65_536)
-    if b"\0\0\1\xb3" not in head:
-        raise damaged("MPEG clip", f"no picture begins within its first {len(head):,} bytes")
-    return MediaInfo(kind="video", mime="video/mpeg", length=source.size)
 
 
 def webm(source: ByteSource) -> MediaInfo:
@@ -68,7 +60,7 @@ def webm(source: ByteSource) -> MediaInfo:
 
 
 def _element(source: ByteSource, at: int) -> tuple[bytes, int | None, int | None]:
-    """An element's id, where its content starts (None: it is cut off) and ends (None: it does not say)."""
+    """An element's id, the start of its content (None: truncated) and its end (None: unknown)."""
     head = source.at(at, 12)
     wide = 9 - head[0].bit_length() if head else 9
     long = 9 - head[wide].bit_length() if len(head) > wide else 9

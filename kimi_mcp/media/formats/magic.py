@@ -1,4 +1,4 @@
-"""The signatures of file types: what a file is by its first bytes, and the fix for what can't be sent. Pure, no I/O."""
+"""The table of file signatures: the type of a file, and the fix for what can't be sent. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _READABLE: Final = tuple(
         (rb"\x00\x00\x01[\xba\xb3]", "video/mpeg"),
     )
 )
-"""How each format that is read begins."""
+"""Signatures of the formats that are accepted."""
 
 _FOREIGN: Final = tuple(
     (re.compile(pattern, re.DOTALL), name, fix)
@@ -69,21 +69,21 @@ _FOREIGN: Final = tuple(
         (rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", "an MPEG transport stream", _AS_CLIP.format("ts")),
     )
 )
-"""How other files begin, what they are, and the fix."""
+"""Signatures of other files, their names, and the fix."""
 
 
 def sniff(head: bytes) -> str | None:
-    """The media type of the picture or clip that begins with ``head``; None for anything else."""
+    """The media type of a picture or clip that begins with ``head``, if it is one."""
     return next((mime for pattern, mime in _READABLE if pattern.match(head)), None)
 
 
 def foreign_type(head: bytes) -> tuple[str, str] | None:
-    """What binary file begins with ``head``, and the fix; None where no signature fits."""
+    """The name of another binary file that begins with ``head``, and the fix, if its signature is known."""
     return next(((name, fix) for pattern, name, fix in _FOREIGN if pattern.match(head)), None)
 
 
 def describe(head: bytes) -> tuple[str, str]:
-    """What ``head`` begins, as far as can be recognised, and the fix."""
+    """The kind of content that begins with ``head``, and the fix."""
     if found := foreign_type(head):
         return found
     wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")

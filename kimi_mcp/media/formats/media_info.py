@@ -1,4 +1,4 @@
-"""What a header says, the names of formats, and the limits a header is held to. Pure, no I/O."""
+"""Facts about a medium, the names of formats, and the limits of sizes. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ PIXELS_MAX = 100_000_000
 """Pixels of a picture, or of a frame. Ours: above what phones make (48 million); decoded it takes 400 MB."""
 
 SIDE_MAX = 65_535
-"""Pixels of one side: the most that a JPEG header can hold."""
+"""Pixels of one side: the most in a JPEG header."""
 
 STEPS_MAX = 1_000_000
-"""Chunks, boxes or blocks that are read in one file: no honest file within the limits has more."""
+"""Chunks, boxes or blocks that are read in one file: no real file within the limits has more."""
 
 WINDOW = 65_536
 """Bytes that are read at once."""
 
 WHOLE_FILE = "Give the whole file: export it, or download it, once more."
-"""The fix for what is cut off or damaged."""
+"""The fix for what is truncated or damaged."""
 
 TAKEN = (
     "png, jpeg, webp, gif, heic, avif, bmp or tiff for a picture; mp4, mov, mpeg, avi, flv, webm, wmv or 3gp for a clip"
@@ -34,14 +34,14 @@ ReadAt = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that is recognised by its content."""
+    """A format, recognised by its content."""
 
     mime: str
     """Its type as Moonshot's vision guide writes it in a data URL (``video/mov``, not ``video/quicktime``)."""
     name: str
-    """What it is called in a message."""
+    """Its name in messages."""
     other_types: frozenset[str]
-    """Other types that servers and data URIs rightly give it."""
+    """Other valid labels of servers and data URIs."""
 
 
 FORMATS = {
@@ -75,7 +75,7 @@ GENERIC_TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """What the content of a picture or a clip says about itself."""
+    """Facts from the content of a picture or a clip."""
 
     kind: MediaKind
     """A picture or a clip."""
@@ -86,16 +86,16 @@ class MediaInfo:
     height: int | None = None
     """The same."""
     length: int
-    """Bytes from the beginning to the end of the medium. What follows it in the file is never sent."""
+    """Bytes up to the end of the medium; what follows in the file is never sent."""
 
     @property
     def name(self) -> str:
-        """What it is called in a message: ``PNG picture``."""
+        """Its name in messages: ``PNG picture``."""
         return FORMATS[self.mime].name
 
 
 class ByteSource:
-    """A file's bytes, read in windows; each piece of the file is counted."""
+    """A file, read in windows; counts the pieces that are read."""
 
     def __init__(self, head: bytes, size: int, read_at: ReadAt) -> None:
         self.size = size
@@ -106,7 +106,7 @@ class ByteSource:
         self._steps = 0
 
     def at(self, offset: int, length: int) -> bytes:
-        """The bytes at an offset; fewer where the file ends. ``length`` is the caller's, never the file's."""
+        """The bytes at an offset; fewer where the file ends. ``length`` is never taken from the file."""
         end = min(offset + length, self.size)
         if offset < 0 or end <= offset:
             return b""
@@ -131,19 +131,19 @@ class ByteSource:
 
 
 def damaged(name: str, why: str) -> MediaRejected:
-    """The error for what can't be read, though it is not known to be cut off."""
+    """The error for a malformed file."""
     return MediaRejected(f"The {name} can't be read: {why}.", fix=WHOLE_FILE)
 
 
 def no_video_track(name: str) -> MediaRejected:
-    """The error for a clip that holds sound alone."""
+    """The error for a clip without a video track."""
     return MediaRejected(
         f"The {name} shows nothing: found sound alone, expected a video track.", fix="Give a clip with pictures."
     )
 
 
 def check_dimensions(name: str, width: int, height: int) -> None:
-    """Refuse a size that no decoder should make room for; raises ``MediaRejected``."""
+    """Raise ``MediaRejected`` for a size that no decoder should allocate."""
     if width <= 0 or height <= 0:
         raise damaged(name, f"its header says {width:,} × {height:,} pixels")
     if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:

@@ -1,4 +1,4 @@
-"""Reading png, jpeg, gif and webp, which are sent as they are, to their last byte. Pure, no I/O.
+"""Walks png, jpeg, gif and webp, which are sent unchanged, to their last byte. Pure, no I/O.
 
 Sources: PNG third edition (chunks), ITU T.81 annex B (markers), GIF89a specification, WebP container specification.
 """
@@ -48,7 +48,7 @@ def png(source: ByteSource) -> MediaInfo:
 
 
 def jpeg(source: ByteSource) -> MediaInfo:
-    """A JPEG: marker by marker, over every scan, to EOI. A phone's second picture or clip behind it is left out."""
+    """A JPEG: marker by marker, over every scan, to EOI, without a phone's second picture or clip behind it."""
     name = "JPEG picture"
     at, width, height, scanned = 2, 0, 0, False
     while True:
@@ -93,7 +93,7 @@ def _after_scan(source: ByteSource, at: int, name: str) -> int:
 
 
 def gif(source: ByteSource) -> MediaInfo:
-    """A GIF: block by block to its trailer. No frame may reach beyond what the limits allow the canvas."""
+    """A GIF: block by block to its trailer. Each frame is checked."""
     name = "GIF picture"
     head = source.at(0, 13)
     if len(head) < 13:
@@ -140,7 +140,7 @@ def _after_sub_blocks(source: ByteSource, at: int, name: str) -> int:
 
 
 def webp(source: ByteSource) -> MediaInfo:
-    """A WebP: chunk by chunk to the end that its RIFF header names. Each frame's own header is held to the limits."""
+    """A WebP: chunk by chunk to the end in its RIFF header. Each frame is checked."""
     name = "WebP picture"
     whole = 8 + int.from_bytes(source.at(4, 4), "little")
     if whole > source.size:

@@ -1,9 +1,8 @@
-"""Owns the way from a root down to a file: no link is followed, nothing blocks. I/O: opens and lists, reads nothing.
+"""Opens files and lists folders below a root without following links or blocking. I/O: reads no content.
 
-Every name on the way is opened relative to the descriptor of the folder above it, with ``O_NOFOLLOW``: what was judged
-is what is opened, however the tree changes meanwhile. The way to the root itself is walked likewise, from ``/`` on,
-along the path that was resolved at the start. Where the system has no such calls (Windows) each name is looked at, the
-file opened, and then the open file compared with what its path names: see ``_open_by_path``.
+Each name is opened relative to the descriptor of its folder, with ``O_NOFOLLOW``: what was checked is what is opened,
+however the tree changes meanwhile. The path to the root, resolved at the start, is walked likewise from ``/`` on.
+Without such calls (Windows) each name is checked, the file opened, and compared with its path: ``_open_by_path``.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ BY_DESCRIPTOR: Final = (
     and os.scandir in os.supports_fd
     and hasattr(os, "O_NOFOLLOW")
 )
-"""Whether the system opens names relative to a folder's descriptor: Linux and macOS do."""
+"""Whether names can be opened relative to a folder's descriptor, as on Linux and macOS."""
 
 _COMMON: Final = (
     getattr(os, "O_NOFOLLOW", 0)
@@ -38,16 +37,18 @@ _COMMON: Final = (
     | getattr(os, "O_BINARY", 0)
 )
 _FILE: Final = os.O_RDONLY | _COMMON
-_LISTED: Final = os.O_RDONLY | _COMMON | getattr(os, "O_DIRECTORY", 0)
-# On the way a folder need not be readable, only passable, and nothing is opened in earnest: Linux has O_PATH for that.
-_PASSED: Final = getattr(os, "O_PATH", os.O_RDONLY) | _COMMON | getattr(os, "O_DIRECTORY", 0)
+_LIST: Final = os.O_RDONLY | _COMMON | getattr(os, "O_DIRECTORY", 0)
+# A folder on the way need not be readable, only passable: Linux has O_PATH for that.
+_PASS: Final = getattr(os, "O_PATH", os.O_RDONLY) | _COMMON | getattr(os, "O_DIRECTORY", 0)
 
 _NAME_SURROGATE: Final = 0x20000000
-"""The bit of a Windows reparse tag that says: this name stands for another (links, junctions)."""
+"""The bit of a Windows reparse tag for links and junctions."""
 
 _LONGEST_SHOWN: Final = 200
 
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+
+_PSEUDO: Final = "belongs to the system's own view of processes and devices"
 
 _KINDS: Final = (
     (stat.S_ISLNK, "a link, and links are never followed"),
@@ -64,69 +65,68 @@ class DirectoryEntry:
     """One name in a folder."""
 
     name: str
-    """Its last name."""
+    """Its name in the folder."""
     kind: Literal["file", "folder", "other"]
-    """``other``: links and special files, which are never opened."""
+    """``other``: a link or a special file, which is never opened."""
     hidden: bool
     """Whether its name begins with a dot, or Windows marks it as hidden."""
 
 
 def shown(name: str, *, longest: int = _LONGEST_SHOWN) -> str:
-    """A relative path as a message or a heading may carry it: one line of up to ``longest`` characters."""
+    """A relative path for a message or a heading: one line of up to ``longest`` characters."""
     text = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in name)
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
 def refused(place: ResolvedPath, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
-    """The error for a place within the roots: named relative to its root."""
+    """The error for a path, which is named relative to its root."""
     return PathRefused(f"`{shown(place.name)}` {why}.", fix=fix)
 
 
 def open_file(place: ResolvedPath) -> int:
     """A descriptor of the regular file at ``place``, open for reading; the caller closes it.
 
-    Returns at once for pipes without a writer, devices and sockets: they are looked at and not opened. Raises
-    ``PathRefused`` for everything that is no regular file, that a link leads to, or that can't be opened.
+    Raises ``PathRefused`` for everything that is no regular file, is behind a link, or can't be opened. Never blocks:
+    pipes, devices and sockets are not opened.
     """
     if not place.parts:
         raise refused(place, "is a folder, not a file")
-    if _pseudo_path(place):
-        raise refused(place, "belongs to the system's own view of processes and devices")
+    _check_not_pseudo(place)
     if not BY_DESCRIPTOR:
         return _open_by_path(place)
-    with _folder(place, place.parts[:-1], _PASSED) as folder:
+    with _folder(place, place.parts[:-1], _PASS) as folder:
         last = place.parts[-1]
         try:
-            # Opening a device can do something (rewind a tape), opening a pipe wakes its writer: look first.
-            _judge(place, os.stat(last, dir_fd=folder, follow_symlinks=False))
+            # Opening a device may act (rewind a tape), opening a pipe wakes its writer: check first.
+            _check_regular(place, os.stat(last, dir_fd=folder, follow_symlinks=False))
             descriptor = os.open(last, _FILE, dir_fd=folder)
         except OSError as error:
-            raise _explained(place, error) from None
-    return _judged(place, descriptor)
+            raise _error(place, error) from None
+    return _checked(place, descriptor)
 
 
 @contextmanager
 def _folder(place: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generator[int]:
-    """A descriptor of a folder below the root of ``place``, opened with ``flags``; closed at the end."""
+    """A descriptor of a folder below the root of ``place``, opened with ``flags``."""
     at_root = PurePath(place.root.path)
     way = [at_root.anchor, *at_root.parts[1:], *parts]
     within = len(way) - len(parts)
     descriptor: int | None = None
     try:
         for index, name in enumerate(way):
-            wanted = flags if index == len(way) - 1 else _PASSED
+            wanted = flags if index == len(way) - 1 else _PASS
             try:
                 below = os.open(name, wanted, dir_fd=descriptor)
             except OSError as error:
                 if error.errno in _NO_DESCRIPTORS:
-                    raise _explained(ResolvedPath(root=place.root, parts=place.parts), error) from None
+                    raise _error(ResolvedPath(root=place.root, parts=place.parts), error) from None
                 if index < within:
                     raise PathRefused(
                         "The root folder is not there any more, or its place was taken by a link.",
                         fix="Restart the server, or set KIMI_ROOTS to a folder that exists.",
                     ) from None
                 met = ResolvedPath(root=place.root, parts=parts[: index - within + 1])
-                raise _explained(met, error, descriptor) from None
+                raise _error(met, error, descriptor) from None
             if descriptor is not None:
                 os.close(descriptor)
             descriptor = below
@@ -139,12 +139,11 @@ def _folder(place: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generato
 
 def list_folder(place: ResolvedPath, *, most: int) -> list[DirectoryEntry]:
     """The names in a folder, sorted; stops after ``most`` + 1 of them. Raises ``PathRefused``."""
-    if _pseudo_path(place):
-        raise refused(place, "belongs to the system's own view of processes and devices")
+    _check_not_pseudo(place)
     if not BY_DESCRIPTOR:
-        _look_along(place)
+        _check_path(place)
         return _entries(place, str(PurePath(place.root.path, *place.parts)), most)
-    with _folder(place, place.parts, _LISTED) as folder:
+    with _folder(place, place.parts, _LIST) as folder:
         return _entries(place, folder, most)
 
 
@@ -157,7 +156,7 @@ def _entries(place: ResolvedPath, folder: int | str, most: int) -> list[Director
                 if len(found) > most:
                     break
     except OSError as error:
-        raise _explained(place, error) from None
+        raise _error(place, error) from None
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -175,24 +174,24 @@ def _entry(entry: os.DirEntry[str]) -> DirectoryEntry:
         elif entry.is_file(follow_symlinks=False):
             kind = "file"
     except OSError:
-        pass  # gone meanwhile, or unreadable: not ours to open
+        pass  # gone meanwhile, or unreadable
     return DirectoryEntry(name=entry.name, kind=kind, hidden=hidden)
 
 
-def _judged(place: ResolvedPath, descriptor: int) -> int:
-    """The descriptor itself if it is of a regular file on a file system of files; else closed and refused."""
+def _checked(place: ResolvedPath, descriptor: int) -> int:
+    """The descriptor, if it is of a regular file and not on a pseudo file system; else it is closed and refused."""
     try:
         found = os.fstat(descriptor)
-        _judge(place, found)
+        _check_regular(place, found)
         if found.st_dev in _pseudo_devices():
-            raise refused(place, "belongs to the system's own view of processes and devices")
+            raise refused(place, _PSEUDO)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _judge(place: ResolvedPath, found: os.stat_result) -> None:
+def _check_regular(place: ResolvedPath, found: os.stat_result) -> None:
     if stat.S_ISREG(found.st_mode):
         return
     kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "no regular file")
@@ -204,15 +203,15 @@ def _judge(place: ResolvedPath, found: os.stat_result) -> None:
     raise refused(place, f"is {kind}", fix=fix)
 
 
-def _explained(place: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:
-    """The error for one of the system; a link is recognised as one."""
+def _error(place: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:
+    """The error for one of the system, which may mean a link."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
         linked = error.errno != errno.ENOTDIR
         if folder is not None:
             try:
                 linked = stat.S_ISLNK(os.stat(place.parts[-1], dir_fd=folder, follow_symlinks=False).st_mode)
             except OSError:
-                pass  # swapped meanwhile: the first answer stands
+                pass  # swapped meanwhile: the first error counts
         if linked:
             fix = "Name the file by its own path; KIMI_ROOTS has to hold the folder that the link leads to."
             return refused(place, "is a link, and links are never followed", fix=fix)
@@ -229,14 +228,15 @@ def _explained(place: ResolvedPath, error: OSError, folder: int | None = None) -
     return refused(place, "can't be opened", fix="Look whether the file can be read at all.")
 
 
-def _pseudo_path(place: ResolvedPath) -> bool:
-    """Whether a place is in /proc, /sys or /dev, by name: its ``environ`` would pass for a regular file."""
+def _check_not_pseudo(place: ResolvedPath) -> None:
+    """Refuse /proc, /sys and /dev by name: ``environ`` of a process would pass for a regular file."""
     parts = (*PurePath(place.root.path).parts, *place.parts)
-    return parts[0] == "/" and parts[1:2] in (("proc",), ("sys",), ("dev",)) and parts[1:3] != ("dev", "shm")
+    if parts[0] == "/" and parts[1:2] in (("proc",), ("sys",), ("dev",)) and parts[1:3] != ("dev", "shm"):
+        raise refused(place, _PSEUDO)
 
 
 def _pseudo_devices() -> set[int]:
-    """The devices of those file systems, wherever else they may be mounted."""
+    """The devices of those file systems, wherever they are mounted."""
     found: set[int] = set()
     for folder in ("/proc", "/sys", "/dev", "/"):
         try:
@@ -244,29 +244,26 @@ def _pseudo_devices() -> set[int]:
         except OSError:
             continue
         if folder == "/":
-            found.discard(device)  # a bare folder of the ordinary file system
+            found.discard(device)  # a plain folder
         else:
             found.add(device)
     return found
 
 
-# ------------------------------------------------------------------------------------- without folder descriptors
-
-
-def _look_along(place: ResolvedPath) -> os.stat_result:
-    """Look at each name from the root down, and refuse the first link; what the last name is."""
+def _check_path(place: ResolvedPath) -> os.stat_result:
+    """Check each name from the root down, and refuse the first link; returns the status of the last name."""
     path = PurePath(place.root.path)
     seen = None
     for index, name in enumerate((".", *place.parts)):
         path = path if index == 0 else path / name
         met = ResolvedPath(root=place.root, parts=place.parts[:index])
-        # There a colon opens a stream, and dots and spaces at a name's end are dropped.
+        # Windows takes a colon for a stream, and drops final dots and spaces.
         if WINDOWS and index and (":" in name or name != name.rstrip(". ")):
             raise refused(met, "is no plain file name")
         try:
             seen = os.lstat(path)
         except OSError as error:
-            raise _explained(met, error) from None
+            raise _error(met, error) from None
         if stat.S_ISLNK(seen.st_mode) or getattr(seen, "st_reparse_tag", 0) & _NAME_SURROGATE:
             raise refused(met, "is a link, and links are never followed")
     assert seen is not None
@@ -274,20 +271,20 @@ def _look_along(place: ResolvedPath) -> os.stat_result:
 
 
 def _open_by_path(place: ResolvedPath) -> int:
-    """Look, open, look again: the open file must be the one that the unlinked path names, before and after.
+    """Check, open, check again: before and after, the open file must be the one of the path without links.
 
-    Weaker than the walk: whoever swaps a folder twice between two looks could win. Short names (``ENV~1``) and
-    anything else by which a path may name another file show up as a resolved path that differs.
+    Weaker than descriptors: whoever swaps a folder twice between two checks could win. Short names (``ENV~1``) and
+    other aliases show up as a resolved path that differs.
     """
-    _judge(place, _look_along(place))
+    _check_regular(place, _check_path(place))
     path = str(PurePath(place.root.path, *place.parts))
     try:
         descriptor = os.open(path, _FILE)
     except OSError as error:
-        raise _explained(place, error) from None
-    _judged(place, descriptor)
+        raise _error(place, error) from None
+    _checked(place, descriptor)
     try:
-        again = _look_along(place)
+        again = _check_path(place)
         resolved = os.path.realpath(path, strict=True)
         if os.path.normcase(resolved) == os.path.normcase(path) and os.path.samestat(again, os.fstat(descriptor)):
             return descriptor
@@ -295,6 +292,6 @@ def _open_by_path(place: ResolvedPath) -> int:
         os.close(descriptor)
         raise
     except OSError:
-        pass  # changed under our hands
+        pass  # changed meanwhile
     os.close(descriptor)
     raise refused(place, "changed while it was opened, or has another name")

@@ -1,7 +1,7 @@
-"""Owns the folders that tools may read from, and where a caller's path lies within them.
+"""The folders that tools may read from, and the resolution of a caller's path within them.
 
-:func:`find_roots` looks at the file system once, at the start or when the host names other roots. :meth:`Roots.place`
-is pure: it compares names and opens nothing, so that a path outside is refused without anybody having touched it.
+:func:`find_roots` resolves links once, at the start or when the host names other roots. :meth:`Roots.place` is pure: it
+compares names, so that a path outside is refused without touching it.
 """
 
 from __future__ import annotations
@@ -18,41 +18,35 @@ from urllib.parse import unquote, urlsplit
 from kimi_mcp.core.errors import InvalidArguments, PathRefused
 
 VARIABLE: Final = "KIMI_ROOTS"
-"""The variable by which the operator names the folders."""
+"""The variable that names the folders."""
 
 LONGEST_PATH: Final = 4096
-"""Characters of a path; no system opens a longer one by name."""
+"""Characters of a path; no system opens a longer one."""
 
 WINDOWS: Final = sys.platform == "win32"
 
-_WITHIN_SYSTEM: Final = re.compile(
-    r"/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr|System|Library|Applications|cores"
-    r"|private/etc|private/var/(?:db|root|run|log)|nix|snap|lost\+found)(?:/.*)?",
-    re.DOTALL,
+_BROAD: Final = re.compile(
+    r"""
+      (?!/usr/(?:local/)?src/.)  # where images of containers put the application (WORKDIR /usr/src/app)
+      /(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|usr|System|Library|Applications|cores
+         |private/etc|private/var/(?:db|root|run|log)|nix|snap|lost\+found)(?:/.*)?  # system folders, whole
+    | /|/(?:home|Users|Volumes|media|mnt|net|opt|private|srv|tmp|var|var/[^/]+|private/tmp|private/var
+         |private/var/[^/]+)  # shared folders; a folder in them may be a project
+    | /root|/var/root|/private/var/root|/(?:home|Users)/[^/]+  # homes
+    """,
+    re.DOTALL | re.VERBOSE,
 )
-"""System folders, whole."""
-
-_SOURCES: Final = re.compile(r"/usr/(?:local/)?src/.+", re.DOTALL)
-"""Where images of containers put the application (``WORKDIR /usr/src/app``)."""
-
-_ITSELF_BROAD: Final = re.compile(
-    r"/|/(?:home|Users|Volumes|media|mnt|net|opt|private|srv|tmp|var|var/[^/]+|private/tmp|private/var"
-    r"|private/var/[^/]+)",
-)
-"""Folders that hold everybody's things; one of theirs may be a project."""
-
-_A_HOME: Final = re.compile(r"/root|/var/root|/private/var/root|/(?:home|Users)/[^/]+")
-"""Somebody's home, by its place."""
+"""Folders that are no root unless the operator names them."""
 
 _BROAD_ON_WINDOWS: Final = re.compile(
     r"[a-z]:/?|[a-z]:/(?:windows|program files|program files \(x86\)|programdata|\$recycle\.bin"
     r"|system volume information)(?:/.*)?|[a-z]:/users(?:/[^/]+)?",
     re.DOTALL,
 )
-"""The same, in lower case and with slashes."""
+"""The same on Windows, in lower case and with slashes."""
 
 RootsSource = Literal["KIMI_ROOTS", "host", "working directory", "nobody"]
-"""Who named the roots."""
+"""Where the roots come from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +54,17 @@ class Root:
     """A folder that tools may read from."""
 
     path: str
-    """Absolute, every link resolved once by :func:`find_roots`: from here on no link is followed on the way to it."""
+    """Absolute, with every link resolved by :func:`find_roots`; no link is followed later."""
     names: tuple[str, ...]
-    """Absolute spellings by which callers may know it: ``path``, and the folder as it was named."""
+    """Absolute spellings that callers may use: ``path``, and the folder as it was named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPath:
-    """Where a caller's path lies."""
+    """A caller's path within a root."""
 
     root: Root
-    """The innermost root that holds it."""
+    """The innermost root that contains it."""
     parts: tuple[str, ...]
     """The names from the root down, without ``.`` and ``..``; empty for the root itself."""
 
@@ -85,23 +79,23 @@ class Roots:
     """The folders that tools may read from."""
 
     folders: tuple[Root, ...]
-    """In the order in which they were named; empty: nothing may be read."""
+    """In the order named; empty: nothing may be read."""
     source: RootsSource
-    """Who named them."""
+    """Where they come from."""
     working: str | None
-    """The working directory, absolute; None where there is none (it was removed)."""
+    """The working directory, absolute; None: it was removed."""
     home: str | None
-    """What a leading ``~/`` stands for; None: it stands for itself."""
+    """The home folder, for a leading ``~/``."""
     why_none: str = ""
-    """Where ``folders`` is empty: the reason, a clause without a path."""
+    """Why ``folders`` is empty: a clause without a path."""
 
     def place(self, path: str) -> ResolvedPath:
-        """Where ``path`` lies; compares names and opens nothing.
+        """Resolve ``path`` by name, without opening anything.
 
-        A relative path counts from the working directory where that lies within the roots, else from the first root.
-        A leading ``~/`` is the home folder (hosts don't expand it), ``~name`` is an ordinary name. ``..`` is taken out
-        by name, which is exact because no link is ever followed. Raises ``InvalidArguments`` for an empty path,
-        ``PathRefused`` for one that lies outside, holds NUL or is too long; neither repeats the path.
+        A relative path counts from the working directory if that is within the roots, else from the first root. A
+        leading ``~/`` is the home folder (hosts don't expand it), ``~name`` an ordinary name. ``..`` is resolved by
+        name, which is exact because no link is ever followed. Raises ``InvalidArguments`` for an empty path,
+        ``PathRefused`` for one outside, with NUL or too long; neither repeats the path.
         """
         if not path:
             raise InvalidArguments("The path is empty.", fix="Name a file within the roots.")
@@ -122,7 +116,7 @@ class Roots:
         return found
 
     def _base(self) -> str:
-        """The folder from which relative paths count."""
+        """The folder to which relative paths are relative."""
         if self.working is not None and _inside(_normal(self.working), self.folders):
             return self.working
         return self.folders[0].path
@@ -142,11 +136,11 @@ def find_roots(
     working: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Roots:
-    """The roots for a setting and a host; resolves the links on the way to each, and opens nothing.
+    """The roots for a setting and a host, their links resolved. Never raises.
 
-    ``named`` is the text of ``KIMI_ROOTS``, ``offered`` the host's own roots as ``file://`` URIs; ``working`` and
-    ``environment`` are the process's own unless given. What the operator names is taken as it is, ``/`` and a home
-    included. What is offered or found is not: ``/``, a home or a system folder is left out. Never raises.
+    ``named`` is the text of ``KIMI_ROOTS``, ``offered`` the host's roots as ``file://`` URIs; ``working`` and
+    ``environment`` are the process's own unless given. The operator may name anything; of what is offered or found,
+    ``/``, a home or a system folder is left out.
     """
     environment = os.environ if environment is None else environment
     home = _absolute_or_none(environment.get("USERPROFILE" if WINDOWS else "HOME"))
@@ -174,7 +168,7 @@ def find_roots(
 
 
 def path_of_uri(uri: str) -> str | None:
-    """The absolute local path of a ``file://`` URI; None for any other URI, and for one of another machine."""
+    """The absolute local path of a ``file://`` URI; None for any other URI or machine."""
     try:
         split = urlsplit(uri)
     except ValueError:
@@ -190,19 +184,16 @@ def path_of_uri(uri: str) -> str | None:
 
 
 def _roots(folders: Sequence[Root], source: RootsSource, working: str | None, home: str | None, why_none: str) -> Roots:
-    distinct = {os.path.normcase(root.path): root for root in reversed(folders)}
-    kept = tuple(root for root in folders if distinct.get(os.path.normcase(root.path)) is root)
-    return Roots(
-        folders=kept,
-        source=source if kept else "nobody",
-        working=working,
-        home=home,
-        why_none="" if kept else why_none,
-    )
+    distinct: dict[str, Root] = {}
+    for root in folders:
+        distinct.setdefault(os.path.normcase(root.path), root)
+    if not distinct:
+        return Roots(folders=(), source="nobody", working=working, home=home, why_none=why_none)
+    return Roots(folders=tuple(distinct.values()), source=source, working=working, home=home)
 
 
 def _root(named: str, also: str | None = None) -> Root:
-    """The root of a folder; ``also`` is another spelling that is kept where it leads to the same place."""
+    """The root of a folder; ``also`` is another spelling, kept if it resolves to the same folder."""
     real = _normal(_resolved(named))
     names = [real, _normal(named)]
     if also and PurePath(also).is_absolute() and _normal(_resolved(also)) == real:
@@ -212,7 +203,7 @@ def _root(named: str, also: str | None = None) -> Root:
 
 def _resolved(path: str) -> str:
     try:
-        return os.path.realpath(path)  # what is not there yet stays as it is named
+        return os.path.realpath(path)  # a missing folder keeps its name
     except (OSError, ValueError):
         return path
 
@@ -231,7 +222,7 @@ def _absolute_or_none(path: str | None) -> str | None:
 def _normal(path: str) -> str:
     """The path without ``.``, ``..`` and doubled slashes, by name alone."""
     path = os.path.normpath(path)
-    # POSIX leaves two leading slashes to the system's own meaning, which on ours is that of one.
+    # POSIX lets systems define two leading slashes; ours take them as one.
     return path[1:] if not WINDOWS and path.startswith("//") else path
 
 
@@ -250,7 +241,7 @@ def _can_be_encoded(path: str) -> bool:
 
 
 def _inside(path: str, folders: Sequence[Root]) -> ResolvedPath | None:
-    """The innermost root that holds the normal, absolute ``path``; whole names are compared, never a prefix."""
+    """The normal, absolute ``path`` in its innermost root; whole names are compared, never a prefix."""
     parts = PurePath(path).parts
     compared = tuple(map(os.path.normcase, parts))
     best: ResolvedPath | None = None
@@ -265,22 +256,20 @@ def _inside(path: str, folders: Sequence[Root]) -> ResolvedPath | None:
 
 
 def _broad(path: str, home: str | None) -> bool:
-    """Whether a resolved folder is ``/``, a home, a system folder, or holds a home."""
+    """Whether a resolved folder is ``/``, a home, a system folder, or contains a home."""
     homes = [_normal(_resolved(folder)) for folder in (home, _home_by_account()) if folder]
     if any(PurePath(own).is_relative_to(path) for own in homes):
         return True
     if WINDOWS:
         return bool(_BROAD_ON_WINDOWS.fullmatch(path.replace("\\", "/").lower()))
-    if _A_HOME.fullmatch(path) or _ITSELF_BROAD.fullmatch(path):
-        return True
-    return bool(_WITHIN_SYSTEM.fullmatch(path)) and not _SOURCES.fullmatch(path)
+    return bool(_BROAD.fullmatch(path))
 
 
 def _home_by_account() -> str | None:
-    """The home folder that the account database names, whatever ``HOME`` says."""
+    """The home folder in the account database, whatever ``HOME`` is."""
     if sys.platform == "win32":
         return None
-    import pwd  # POSIX alone has it
+    import pwd  # only on POSIX
 
     try:
         return _absolute_or_none(pwd.getpwuid(os.getuid()).pw_dir)

@@ -244,7 +244,7 @@ def test_a_pipe_that_takes_a_files_place_after_the_look_does_not_block_either(
     tree: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tree.inside / "pipe")
-    judge = open_path._judge
+    judge = open_path._check_regular
     looks: list[str] = []
 
     def judge_and_swap(*args: Any) -> None:
@@ -253,7 +253,7 @@ def test_a_pipe_that_takes_a_files_place_after_the_look_does_not_block_either(
             (tree.inside / "pipe").rename(tree.inside / "a.txt")
         looks.append("looked")
 
-    monkeypatch.setattr(open_path, "_judge", judge_and_swap)
+    monkeypatch.setattr(open_path, "_check_regular", judge_and_swap)
     with no_descriptor_is_left():
         assert "a pipe" in at_once(lambda: refusal("a.txt", tree)).message
     assert looks

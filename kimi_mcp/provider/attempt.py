@@ -116,7 +116,7 @@ async def attempt_once(
 async def _read(
     client: Client, content: bytes | StreamedBody, accumulator: StreamAccumulator, timer: _DeadlineTimer
 ) -> None:
-    response = await client.send("POST", "chat/completions", content, on_sent=timer.body_sent)
+    response = await client.send("POST", "chat/completions", content, on_sent=timer.body_sent, repeatable=True)
     try:
         if response.compressed:
             raise _Unreadable("compressed")

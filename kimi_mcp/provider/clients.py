@@ -27,7 +27,7 @@ from openai._models import FinalRequestOptions
 from kimi_mcp.core.errors import caused_by
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.version import __version__
-from kimi_mcp.provider.connections import Connection, PacedStream, StaleConnection
+from kimi_mcp.provider.connections import Connection, PacedStream, StaleBeforeSent, StaleConnection
 from kimi_mcp.provider.failures import FailureKind
 from kimi_mcp.provider.inline_media import StreamedBody
 from kimi_mcp.provider.transport import Transport
@@ -98,17 +98,20 @@ class Client:
         content: bytes | StreamedBody | None = None,
         content_type: str = "application/json",
         on_sent: Callable[[int], None] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> ProviderResponse:
         """Send a request; returns the response once its headers are there. The caller closes it.
 
         ``path`` follows the base URL. ``on_sent`` gets the number of bytes of a streamed body sent, after each piece.
         Raises ``ErrorResponse``; openai's and httpx2's errors pass. If an idle connection turns out to be dead, the
-        others are closed too, and the request is sent once more on a new one.
+        others are closed too, and the request is sent once more on a new one. A POST that was sent whole may have been
+        carried out: only if ``repeatable`` is it sent once more then.
         """
         try:
             return await self._send(method, path, content, content_type, on_sent)
         except APIConnectionError as error:
-            if not caused_by(error, StaleConnection):
+            if not caused_by(error, StaleConnection if repeatable or method != "POST" else StaleBeforeSent):
                 raise
         await self._transport.close_idle()
         return await self._send(method, path, content, content_type, on_sent)

@@ -49,8 +49,9 @@ LATE = 1 / 10
 HEARD_EARLY = 65_536
 """Bytes of an answer that are read while its request is still being sent."""
 
-STALE_WITHIN_S = 5.0
-"""Seconds after a request within which a used connection breaks if it was dead before: later, somebody was at work."""
+STALE_WITHIN_S = 0.5
+"""Seconds after which it is too late to learn that a connection was closed before a request was sent by it: the word
+takes one round trip. What breaks later had been at work on the request."""
 
 
 class PacedStream(anyio.abc.ByteStream):
@@ -113,6 +114,10 @@ class StaleConnection(httpcore2.ReadError):
     """A connection that had served a request before broke at once, without a byte in answer to the next one."""
 
 
+class StaleBeforeSent(StaleConnection):
+    """It broke before the whole request was sent, which therefore can't have been carried out."""
+
+
 class Connection(httpcore2.AsyncNetworkStream):
     """A connection as httpcore2 wants it: by TCP, or by TLS over it. It listens while it sends."""
 
@@ -127,7 +132,8 @@ class Connection(httpcore2.AsyncNetworkStream):
         self._refused = False
         self._requests = 0
         self._unanswered = False
-        self._written_at = 0.0
+        self._begun_at = self._sent_at = 0.0
+        self._all_sent = False
         self.pace = pace
         """The TCP connection below."""
 
@@ -141,12 +147,12 @@ class Connection(httpcore2.AsyncNetworkStream):
                     data = await self._receive()
         except anyio.EndOfStream:
             if self._stale:
-                raise StaleConnection from None
+                raise self._broken() from None
             return b""
         except TimeoutError as error:
             raise httpcore2.ReadTimeout from error
         except (*_BROKEN, ssl.SSLError) as error:
-            raise (StaleConnection if self._stale else httpcore2.ReadError) from error
+            raise self._broken() from error
         self._unanswered = False
         data, self._unread = data[:max_bytes], data[max_bytes:]
         return self._chunks.take(data)
@@ -158,7 +164,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         """
         if self._head is None:
             self._requests += 1
-            self._unanswered, self._written_at = True, time.monotonic()
+            self._unanswered, self._begun_at = True, time.monotonic()
             if _BODY_FOLLOWS.search(buffer):
                 self._head = buffer  # one packet then, and one turn of the event loop
                 return
@@ -167,6 +173,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         later = self._head == b""
         self._head, buffer = b"", (self._head or b"") + buffer
         self._chunks.expect()
+        self._all_sent = False
         try:
             with _within(timeout):
                 if later or len(buffer) > LARGE_WRITE:
@@ -177,7 +184,7 @@ class Connection(httpcore2.AsyncNetworkStream):
             raise httpcore2.WriteTimeout from error
         except (*_BROKEN, ssl.SSLError) as error:
             raise httpcore2.WriteError from error
-        self._written_at = time.monotonic()
+        self._all_sent, self._sent_at = True, time.monotonic()
 
     async def _send_and_listen(self, buffer: bytes) -> None:
         """Send, until the request is refused. A write to a closed connection would lose the refusal: listen first."""
@@ -220,8 +227,13 @@ class Connection(httpcore2.AsyncNetworkStream):
 
     @property
     def _stale(self) -> bool:
-        at_once = time.monotonic() - self._written_at < STALE_WITHIN_S
+        at_once = time.monotonic() - (self._sent_at if self._all_sent else self._begun_at) < STALE_WITHIN_S
         return self._requests > 1 and self._unanswered and at_once
+
+    def _broken(self) -> httpcore2.ReadError:
+        if not self._stale:
+            return httpcore2.ReadError()
+        return StaleConnection() if self._all_sent else StaleBeforeSent()
 
     async def aclose(self) -> None:
         """Close the connection at once."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import anyio
 import openai
 import pytest
 
+from kimi_mcp.core.errors import KimiError
+from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.provider.clients import KEEP_IDLE_S
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import KEY, SHORT, Asked, Clock, ask, connections, upstream
+from tests.provider.asking import KEY, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import kept_open, request_of, serving
+from tests.provider.test_files import upload
 
 
 def answer(text: str) -> bytes:
@@ -248,6 +253,89 @@ async def test_one_dead_connection_takes_the_other_idle_ones_with_it() -> None:
         provider.together, provider.fresh = 1, 0
         assert (await ask(up, url)).attempts == [1]
         assert len(connections(up)) == 1
+
+
+JSON = kept_open(b'{"data": []}', kind="application/json")
+
+
+async def list_then(url: str, call: Callable[[Upstream, Endpoint], Awaitable[object]]) -> KimiError | None:
+    """Use a connection for a list of files, and then for a call; its error, if any."""
+    up, to = upstream(), endpoint(url)
+    with anyio.fail_after(10):
+        await up.list_files(to)
+        try:
+            await call(up, to)
+        except KimiError as error:
+            return error
+    return None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda up, to: up.upload(to, upload()),
+        lambda up, to: up.run_formula(to, "moonshot/web-search:latest", "f", "{}"),
+    ],
+    ids=["upload", "formula"],
+)
+async def test_a_request_that_may_have_been_carried_out_is_not_sent_again(
+    call: Callable[[Upstream, Endpoint], Awaitable[object]],
+) -> None:
+    requests: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        requests.append(await request_of(reader))
+        writer.write(JSON)
+        requests.append(await request_of(reader))  # all of it, and then nothing
+
+    async with serving(handle) as url:
+        error = await list_then(url, call)
+    assert error is not None
+    assert error.code == "upstream_broken"
+    assert [request.split(b" ")[0] for request in requests] == [b"GET", b"POST"]
+
+
+async def test_a_list_is_asked_for_again_by_a_new_connection() -> None:
+    requests = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        nonlocal requests
+        for _ in range(3 - number):
+            await request_of(reader)
+            requests += 1
+            if requests != 2:
+                writer.write(JSON)
+
+    async with serving(handle) as url:
+        assert await list_then(url, lambda up, to: up.list_files(to)) is None
+    assert requests == 3
+
+
+async def test_an_upload_is_sent_again_if_its_connection_was_closed_before_all_of_it_was_sent() -> None:
+    heads: list[bytes] = []
+    closed = threading.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        if number == 1:
+            await request_of(reader)
+            writer.write(JSON)
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.transport.abort()
+            closed.set()
+            return
+        heads.append(await request_of(reader))
+        writer.write(kept_open(b'{"id": "file-1"}', kind="application/json"))
+
+    def chunks() -> Iterator[bytes]:
+        yield b"x" * 500
+        closed.wait(5)
+        yield b"x" * 500
+
+    async with serving(handle) as url:
+        file = upload(b"x" * 1000, chunks=chunks)
+        assert await list_then(url, lambda up, to: up.upload(to, file)) is None
+    assert len(heads) == 2
+    assert heads[1].count(b"x" * 1000) == 1
 
 
 async def test_a_used_connection_that_breaks_later_was_at_work_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ async def test_a_command_says_which_file_and_key_are_wrong(broken: Copy, command
     done = await broken.run("kimi_mcp", *command)
     assert done.returncode == 1
     assert MISTAKE in " ".join((done.stdout + done.stderr).split())
-    assert "a fault of kimi-mcp's own" not in (done.stdout + done.stderr).lower()
+    assert "a bug of kimi-mcp" not in (done.stdout + done.stderr).lower()
 
 
 async def test_a_result_in_json_says_it_too(broken: Copy) -> None:

@@ -1,29 +1,29 @@
-"""The commands, one thin file each; this one puts them together and sees that no mistake ever shows a traceback.
+"""The command line: puts the commands together, and turns every failure into a sentence instead of a traceback.
 
-Only typer is imported to read a command line: what a command needs, it imports when it runs.
+Short commands are here, the others in a module each. Only typer is imported to read a command line: what a command
+needs, it imports when it runs.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, cast
 
 import typer
 
 from kimi_mcp.cli.commands.ask import ask
-from kimi_mcp.cli.commands.demo import demo
-from kimi_mcp.cli.commands.doctor import doctor
 from kimi_mcp.cli.commands.files import files
 from kimi_mcp.cli.commands.install import install, uninstall
 from kimi_mcp.cli.commands.models import models
 from kimi_mcp.cli.commands.policy import check, rules
-from kimi_mcp.cli.commands.route import route
 from kimi_mcp.cli.commands.runs import cancel, list_runs, prune, resume, runs, show
 from kimi_mcp.cli.commands.selfhost import selfhost
-from kimi_mcp.cli.commands.serve import serve
 from kimi_mcp.cli.commands.simulator import simulator
-from kimi_mcp.cli.console import complain, never_fail_to_encode
+from kimi_mcp.cli.console import Printer, complain, never_fail_to_encode, print_json
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.version import __version__
 
@@ -40,8 +40,8 @@ app = typer.Typer(
 """Everything that ``kimi-mcp`` can do."""
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"kimi-mcp {__version__}")
         raise typer.Exit
 
@@ -56,35 +56,112 @@ def _main(
     never_fail_to_encode()
 
 
-def _spoken(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose every failure is a sentence and its mend on stderr, with exit status 1."""
+def serve() -> None:
+    """Serve MCP on stdin and stdout.
+
+    This is what a host starts; it is the same as no command at all.
+    """
+    from kimi_mcp.server.entry_point import serve
+
+    serve()
+
+
+def demo() -> None:
+    """Show every tool at work, without a key.
+
+    Starts a simulator, and the server as a host would; calls every tool on real inputs, and checks each step. Needs
+    no key and no network, and ignores the settings of your environment. Exit status: 0 only when every step held.
+    """
+    import anyio
+
+    from kimi_mcp.cli.demo import play
+
+    if not anyio.run(play):
+        raise typer.Exit(1)
+
+
+def doctor(
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Spend a few tokens to compare the provider with the catalogue.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
+) -> None:
+    """Say what is wrong, and how to fix it.
+
+    Looks at what is configured, what the provider serves, and whether a call would work. No key is ever shown. Exit
+    status: 0 only when a call would work.
+    """
+    import anyio
+
+    from kimi_mcp.cli.doctor import examine, show
+    from kimi_mcp.core import json_logs
+    from kimi_mcp.core.settings import read_settings
+
+    settings = read_settings(os.environ)
+    json_logs.configure("CRITICAL")
+    with nullcontext() if as_json else Printer().waiting("asking the provider …"):
+        diagnosis = anyio.run(examine, os.environ, settings, probe)
+    if as_json:
+        print_json(diagnosis.as_json())
+    else:
+        show(diagnosis)
+    if not diagnosis.works:
+        raise typer.Exit(1)
+
+
+def route(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What somebody asks for. - reads it from stdin.")],
+    images: Annotated[int, typer.Option(min=0, metavar="N", help="How many pictures are attached.")] = 0,
+    videos: Annotated[int, typer.Option(min=0, metavar="N", help="How many clips are attached.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the routing as JSON.")] = False,
+) -> None:
+    """Show which tool a sentence means, and why.
+
+    The score is the one by which AIMS would choose the skill; 0 means that the sentence does not name it. Asks no
+    provider. Only the first 4,000 characters are read.
+    """
+    from kimi_mcp.skill.routing import route as route_text
+
+    found = route_text(sys.stdin.buffer.read().decode("utf-8", "replace") if text == "-" else text, images, videos)
+    if as_json:
+        print_json(found.as_json())
+        return
+    page = Printer(label=9)
+    page.heading(found.tool)
+    page.row("why", found.why)
+    page.row(
+        "skill", f"{found.score} points by AIMS's formula" if found.meant else "not named: AIMS would not choose it"
+    )
+    page.row("triggers", ", ".join(found.matched) or "none")
+    others = sorted(((points, tool) for tool, points in found.points.items() if tool != found.tool), reverse=True)
+    if others:
+        page.row("others", ", ".join(f"{tool} {points:g}" for points, tool in others), "quiet")
+
+
+def _reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose every failure is a sentence and its fix on stderr, with exit status 1."""
 
     @functools.wraps(command)
-    def guarded(*args: Any, **said: Any) -> None:
+    def reporting(*args: Any, **named: Any) -> None:
         try:
-            command(*args, **said)
+            command(*args, **named)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as fault:
-            fault = _alone(fault)
+            # A task group wraps the one exception that it ends by.
+            while len(inner := cast("tuple[Exception, ...]", getattr(fault, "exceptions", ()))) == 1:
+                fault = inner[0]
+            if isinstance(fault, BrokenPipeError):
+                raise fault from None  # typer exits quietly: nobody reads on
             if isinstance(fault, KimiError):
                 complain(fault.message, fault.fix)
-                raise typer.Exit(1) from None
-            if isinstance(fault, BrokenPipeError):
-                raise fault from None  # typer ends quietly: nobody reads on
-            complain(f"A fault of kimi-mcp's own: {_where(fault)}.", "Please report it with the command that you gave.")
+            else:
+                complain(f"A bug of kimi-mcp: {_where(fault)}.", "Please report it with the command that you gave.")
             raise typer.Exit(1) from None
 
-    return guarded
-
-
-def _alone(fault: Exception) -> Exception:
-    """What a task group raises because of one thing is that thing."""
-    while len(inner := cast("tuple[Exception, ...]", getattr(fault, "exceptions", ()))) == 1:
-        fault = inner[0]
-    return fault
+    return reporting
 
 
 def _where(fault: Exception) -> str:
@@ -96,16 +173,16 @@ def _where(fault: Exception) -> str:
 
 
 for _command in (serve, demo, ask, simulator, doctor, models, route, files, install, uninstall, selfhost):
-    app.command()(_spoken(_command))
+    app.command()(_reporting(_command))
 
 _policy = typer.Typer(invoke_without_command=True)
-_policy.callback()(_spoken(rules))
-_policy.command()(_spoken(check))
+_policy.callback()(_reporting(rules))
+_policy.command()(_reporting(check))
 app.add_typer(_policy, name="policy")
 
 _runs = typer.Typer(invoke_without_command=True)
-_runs.callback()(_spoken(runs))
-_runs.command("list")(_spoken(list_runs))
+_runs.callback()(_reporting(runs))
+_runs.command("list")(_reporting(list_runs))
 for _command in (show, resume, cancel, prune):
-    _runs.command()(_spoken(_command))
+    _runs.command()(_reporting(_command))
 app.add_typer(_runs, name="runs")

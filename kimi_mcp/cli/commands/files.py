@@ -1,8 +1,7 @@
-"""``kimi-mcp files``: what was left at the provider, and its removal. I/O: asks the provider, prints."""
+"""``kimi-mcp files``: uploads at the provider, and their removal. I/O: asks the provider, prints."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kimi_mcp.cli.commands.arguments import read_environment
 from kimi_mcp.cli.console import Printer, print_json
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PolicyRefused
 
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from kimi_mcp.provider.files import RemoteFile
 
 DAY_S = 86_400
-"""Seconds of a day."""
 
 NAME_CHARS = 18
-"""Characters of a name that a person is shown: ours are a hash, nobody reads it to its end."""
+"""Characters of a name that a person is shown: ours are a hash, which nobody reads to its end."""
 
 
 class FileAction(StrEnum):
@@ -50,34 +49,25 @@ def files(
     """
     import anyio
 
-    from kimi_mcp import catalogue
-    from kimi_mcp.catalogue import credentials
-    from kimi_mcp.core import json_logs
-    from kimi_mcp.core.settings import read_settings
-
-    settings = read_settings(os.environ)
-    json_logs.configure(settings.log_level)
-    json_logs.hide(*credentials.keys(settings, catalogue.load()).values())
-    endpoint = _endpoint(settings, provider)
-    removes = action is FileAction.prune
+    endpoint = _endpoint(read_environment(), provider)
+    prune = action is FileAction.prune
     with Printer().waiting("asking the provider …"):
-        there, removed, error = anyio.run(_looked, endpoint, removes, older_than_days)
-    told = removed if removes else there
+        listed, removed, error = anyio.run(_list_and_prune, endpoint, prune, older_than_days)
     if as_json:
-        print_json([_as_json(file) for file in told])
+        print_json([_as_json(file) for file in (removed if prune else listed)])
     else:
-        _show(endpoint.provider.id, there, removed if removes else None)
+        _show(endpoint.provider.id, listed, removed if prune else None)
     if error is not None:
         raise error
 
 
 def is_older(file: RemoteFile, days: int | None, now: float) -> bool:
-    """Whether a file was uploaded more than so many days before; of one without a date that can't be said."""
+    """Whether a file was uploaded more than so many days ago; false without a date."""
     return days is None or (file.created > 0 and now - file.created >= days * DAY_S)
 
 
 def _endpoint(settings: Settings, named: str | None) -> Endpoint:
-    """Where to ask, chosen as for a call; raises where it may not be asked, or keeps no files."""
+    """The provider, chosen as for a call; raises where it is not allowed, or keeps no files."""
     from kimi_mcp import catalogue, policy
     from kimi_mcp.catalogue import credentials
     from kimi_mcp.pipeline.pipeline import today
@@ -87,57 +77,55 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     credentials.check(settings, facts)
     default = credentials.chosen_provider(settings, facts)
     provider = credentials.named_provider(named, facts) if named else default
-    gathered = policy.PolicyContext(
+    context = policy.PolicyContext(
         day=today(),
         base_url=(settings.base_url if provider is default else None) or provider.base_url,
         allowed_providers=tuple(dict.fromkeys((default.id, *settings.allowed_providers))),
         provider_asked=named and provider.id,
     )
-    if refusal := policy.admit(gathered):
+    if refusal := policy.admit(context):
         raise PolicyRefused(refusal.message, fix=refusal.fix, rule=refusal.rule)
     if not provider.takes_uploads:
         keep = ", ".join(each.id for each in facts.providers.values() if each.takes_uploads)
         raise InvalidArguments(
-            f"{provider.id} takes no uploads: kimi-mcp leaves nothing there.",
+            f"{provider.id} takes no uploads: there is nothing of kimi-mcp.",
             fix=f"Choose a provider that keeps files, with KIMI_PROVIDER or --provider: {keep}.",
         )
-    way = credentials.access_to(provider, settings, default)
-    return Endpoint(provider=provider, base_url=way.base_url, key=way.key)
+    access = credentials.access_to(provider, settings, default)
+    return Endpoint(provider=provider, base_url=access.base_url, key=access.key)
 
 
-PruneResult = tuple[list["RemoteFile"], list["RemoteFile"], KimiError | None]
-"""What was there and old enough, what of it was removed, and why no more was."""
-
-
-async def _looked(endpoint: Endpoint, removes: bool, days: int | None) -> PruneResult:
+async def _list_and_prune(
+    endpoint: Endpoint, prune: bool, days: int | None
+) -> tuple[list[RemoteFile], list[RemoteFile], KimiError | None]:
+    """The files that are old enough, those of them that were removed, and what stopped the removal."""
     from kimi_mcp.provider import Upstream
 
     upstream = Upstream()
     try:
-        listed = await upstream.list_files(endpoint)
-        there = [file for file in listed if is_older(file, days, time.time())]
+        listed = [file for file in await upstream.list_files(endpoint) if is_older(file, days, time.time())]
         removed: list[RemoteFile] = []
-        for file in there if removes else ():
+        for file in listed if prune else ():
             if file.sha256 is None:
                 continue
             if error := await _remove(upstream, endpoint, file):
-                return there, removed, error
+                return listed, removed, error
             removed.append(file)
-        return there, removed, None
+        return listed, removed, None
     finally:
         await upstream.aclose()
 
 
 async def _remove(upstream: Upstream, endpoint: Endpoint, file: RemoteFile) -> KimiError | None:
-    """Why a file is still there; None when it is gone, whoever removed it."""
+    """Remove a file; returns why it is still there, None when it is gone."""
     try:
         await upstream.remove_file(endpoint, file.id)
     except KimiError as error:
         try:
-            left = await upstream.list_files(endpoint)
+            others = await upstream.list_files(endpoint)
         except KimiError:
             return error
-        return error if file.id in {other.id for other in left} else None
+        return error if file.id in {other.id for other in others} else None
     return None
 
 
@@ -153,44 +141,39 @@ def _as_json(file: RemoteFile) -> dict[str, Any]:
     }
 
 
-def _show(provider: str, there: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:
+def _show(provider: str, listed: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:
     page = Printer(indent=0)
-    listed = there if removed is None else removed
-    if listed:
-        rows = [_cells(file, whole=not page.folds) for file in listed]
+    if shown := listed if removed is None else removed:
+        rows = [_cells(file, whole=not page.folds) for file in shown]
         page.table(("ID", "NAME", "BYTES", "PURPOSE", "CREATED", "OURS"), rows, right=frozenset((2,)))
-    ours = sum(file.sha256 is not None for file in there)
-    if removed is None:
-        if not there:
-            page.line(f"No file lies at {provider}.")
-        elif page.folds:
-            page.line(f"{_many(len(there))} at {provider}, {ours} of them ours: `kimi-mcp files prune` removes those.")
-        return
-    others = len(there) - ours
-    kept = f" {_many(others)} of others {'stays' if others == 1 else 'stay'}." if others else ""
-    size = sum(file.size for file in removed)
-    page.line(f"Removed {_many(len(removed))} at {provider}, {size:,} bytes.{kept}")
+    ours = sum(file.sha256 is not None for file in listed)
+    if removed is not None:
+        others = len(listed) - ours
+        kept = f" {_many(others)} of others {'stays' if others == 1 else 'stay'}." if others else ""
+        size = sum(file.size for file in removed)
+        page.line(f"Removed {_many(len(removed))} at {provider}, {size:,} bytes.{kept}")
+    elif not listed:
+        page.line(f"There is no file at {provider}.")
+    elif page.folds:
+        page.line(f"{_many(len(listed))} at {provider}, {ours} of them ours: `kimi-mcp files prune` removes those.")
 
 
 def _cells(file: RemoteFile, *, whole: bool) -> tuple[str, ...]:
-    ours = file.sha256 is not None
-    kind, name = "ok" if ours else "quiet", _plain(file.name)
+    ours, name = file.sha256 is not None, _plain(file.name)
     if not whole and len(name) > NAME_CHARS:
         name = f"{name[: NAME_CHARS - 5]}…{name[-4:]}"
-    when = _when(file).strftime("%Y-%m-%d %H:%M" if whole else "%Y-%m-%d") if file.created else "-"
-    identity = f"quiet|{_plain(file.id)}"
     return (
-        identity,
-        f"{kind}|{name}",
+        f"quiet|{_plain(file.id)}",
+        f"{'ok' if ours else 'quiet'}|{name}",
         f"{file.size:,}",
         f"quiet|{_plain(file.purpose)}",
-        when,
+        _when(file).strftime("%Y-%m-%d %H:%M" if whole else "%Y-%m-%d") if file.created else "-",
         "yes" if ours else "no",
     )
 
 
 def _plain(text: str) -> str:
-    """A foreign word that can't break its line."""
+    """A foreign text on one line."""
     return " ".join(text.split()) or "-"
 
 

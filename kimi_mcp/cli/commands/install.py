@@ -1,11 +1,11 @@
-"""``kimi-mcp install`` and ``uninstall``: an entry in a host's own file. I/O: ``kimi_mcp.cli.install``'s; prints."""
+"""``kimi-mcp install`` and ``uninstall``: an entry in a host's file. I/O: that of ``kimi_mcp.cli.install``; prints."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,9 +43,9 @@ def install(
 ) -> None:
     """Put kimi-mcp into a host's own settings.
 
-    Writes this very command, by its absolute path, into the host's file. Everything else in it stays, comments too;
-    how it was before lies beside it. A key is written only where the host has no better place for it, and only the
-    one that --env gives; else the host is told where to look. Doing it again changes nothing.
+    Writes this command, by its absolute path, into the host's file. Everything else in it stays, comments too; a copy
+    of it as it was is saved beside it. A key is written only where the host has no better place for it, and only one
+    that --env gives; else the entry names where the host finds it. Doing it again changes nothing.
     """
     from kimi_mcp.cli.install import install as put_in
     from kimi_mcp.cli.install import snippet, started_as
@@ -72,8 +72,8 @@ def uninstall(
 ) -> None:
     """Take kimi-mcp out of a host's settings again.
 
-    Everything else in the host's file stays; how it was before lies beside it. An entry of that name that starts
-    something else is left alone.
+    Everything else in the host's file stays; a copy of it as it was is saved beside it. An entry of that name that
+    starts something else is left alone.
     """
     from kimi_mcp.cli.install import uninstall as take_out
 
@@ -92,7 +92,7 @@ def uninstall(
     if done.backup:
         page.row("before", done.backup.name, "quiet")
         for variable in done.in_clear:
-            page.mark("warn", f"The value of {variable} still stands in that copy; delete it when all is well.")
+            page.mark("warn", f"The value of {variable} is still in that copy; delete it when all is well.")
 
 
 def _host(name: str) -> HostRow:
@@ -100,12 +100,16 @@ def _host(name: str) -> HostRow:
 
     hosts = load_hosts()
     if (host := hosts.get(name.lower())) is None:
-        import difflib
-
-        near = difflib.get_close_matches(name.lower(), hosts, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there is {', '.join(hosts)}."
-        raise typer.BadParameter(f"{name} is no host that is known here{hint}", param_hint="HOST")
+        hint = _near(name.lower(), hosts) or f"; there is {', '.join(hosts)}."
+        raise typer.BadParameter(f"{name} is no known host{hint}", param_hint="HOST")
     return host
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _file(host: HostRow) -> Path:
@@ -122,8 +126,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _settings(said: Sequence[str]) -> dict[str, str]:
-    """What ``--env`` gave. A setting of ours must be one, and readable; what it holds is not repeated."""
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    """The settings of ``--env``. Those of kimi-mcp must exist and be valid; an error does not repeat their value."""
     from kimi_mcp import catalogue
     from kimi_mcp.catalogue import credentials
     from kimi_mcp.core.settings import read_settings
@@ -131,38 +135,34 @@ def _settings(said: Sequence[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     facts = catalogue.load()
     known = [row.name for row in credentials.variables(facts)]
-    for pair in said:
+    for pair in pairs:
         variable, equals, value = pair.partition("=")
         if not equals or not _VARIABLE.fullmatch(variable):
             raise typer.BadParameter("write NAME=VALUE.", param_hint="--env")
         if variable.startswith("KIMI_") and variable not in known:
-            import difflib
-
-            near = difflib.get_close_matches(variable, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise typer.BadParameter(f"kimi-mcp has no setting {variable}{hint}", param_hint="--env")
+            raise typer.BadParameter(f"kimi-mcp has no setting {variable}{_near(variable, known)}", param_hint="--env")
         given[variable] = value
     if unreadable := credentials.unreadable(read_settings(given), facts):
         raise typer.BadParameter(f"{unreadable[0].message} {unreadable[0].fix}", param_hint="--env")
     return given
 
 
-_WHO_ANSWERS = ("KIMI_PROVIDER", "KIMI_BASE_URL", "KIMI_MODEL")
-"""Settings that say who answers: the server in the host is to ask the same as commands in this shell do."""
+_PROVIDER_SETTINGS = ("KIMI_PROVIDER", "KIMI_BASE_URL", "KIMI_MODEL")
+"""The server in the host is to ask the same provider and model as commands in this shell do."""
 
 
 def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The settings with those that are exported here and say who answers, and which these are.
+    """The settings with those of the provider that are exported here, and the names of these.
 
-    None is taken where ``--env`` itself says who answers, by one of them or by a provider's own key.
+    None is added where ``--env`` itself chooses the provider, by one of them or by a provider's own key.
     """
     from kimi_mcp.cli.install.entry import is_key
     from kimi_mcp.core.settings import OWN_KEY
 
-    if any(name in _WHO_ANSWERS or (is_key(name) and name != OWN_KEY) for name in given):
+    if any(name in _PROVIDER_SETTINGS or (is_key(name) and name != OWN_KEY) for name in given):
         return given, []
     exported = {
-        name: value for name in _WHO_ANSWERS if (value := os.environ.get(name, "").strip()) and "${" not in value
+        name: value for name in _PROVIDER_SETTINGS if (value := os.environ.get(name, "").strip()) and "${" not in value
     }
     return {**exported, **given}, list(exported)
 
@@ -181,13 +181,13 @@ def _as_json(host: HostRow, name: str, done: InstallResult, given: Mapping[str, 
 
 
 def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
-    """Where what was printed belongs, and what is no part of it: on stderr, as this is none either."""
+    """Print on stderr where the snippet belongs, and what is no part of it."""
     from kimi_mcp.cli.install import withheld
     from kimi_mcp.cli.install.files import shown
 
     page = Printer(sys.stderr, indent=0)
     if taken:
-        page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE says otherwise.", "quiet")
+        page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE overrides it.", "quiet")
     for variable in withheld(host, given):
         page.line(_key_hint(host, variable, given), "quiet")
     page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
@@ -203,11 +203,11 @@ def _show_installed(
         page.mark("ok", f"{host.name} has {name} now.")
     page.row("file", done.shown + (", which is new" if done.new_file else ""))
     if taken:
-        page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE says otherwise", "quiet")
+        page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
     if done.backup:
         page.row("before", done.backup.name, "quiet")
     for variable in done.in_clear:
-        page.mark("warn", f"The value of {variable} stands in that file as it is.")
+        page.mark("warn", f"The value of {variable} is in that file in clear text.")
     for number, step in enumerate(_next(host, done, given)):
         page.row("next" if number == 0 else "", step)
 
@@ -223,7 +223,7 @@ def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[
 
 
 def _key_hint(host: HostRow, variable: str, given: Mapping[str, str]) -> str:
-    """What a person does for a key; who gave its value is told that it was not taken."""
+    """What a person does for a key; says so if its given value was not written."""
     from kimi_mcp.cli.install import withheld
 
     hint = host.keys.hint.replace("NAME", variable)

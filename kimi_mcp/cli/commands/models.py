@@ -1,4 +1,4 @@
-"""``kimi-mcp models``: the catalogue as it stands today. I/O: prints; the catalogue reads its files."""
+"""``kimi-mcp models``: the catalogue of today. I/O: prints; the catalogue reads its files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,11 @@ if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue, CatalogueRow
     from kimi_mcp.core.profiles import Price
 
-KINDS: Mapping[str, str] = {
-    "served": "ok",
-    "until": "warn",
-    "ended": "unknown",
-    "found": "unknown",
-    "unknown": "unknown",
-}
-"""What a state looks like, by its first word."""
+KINDS: Mapping[str, str] = {"served": "ok", "until": "warn"}
+"""The style of a state by its first word; of any other it is ``unknown``."""
 
 EXTRAS = (("DATE", 92), ("OUTPUT", 100), ("MEDIA", 110))
-"""Columns that are shown from that width on."""
+"""Columns that are shown from that width of the terminal on."""
 
 PRICE = "IN/CACHED/OUT"
 
@@ -39,7 +33,7 @@ def models(
 ) -> None:
     """Show who serves which Kimi model today.
 
-    State, modes, limits, prices, media, and whose word each row is. Prices are US dollars per million tokens:
+    State, modes, limits, prices, media, and the source of each row. Prices are US dollars per million tokens:
     input, cached input, output.
     """
     from kimi_mcp import catalogue
@@ -47,42 +41,38 @@ def models(
 
     facts = catalogue.load()
     _check(facts, provider, model)
-    rows = [row for row in facts.rows(today()) if _asked_for(row, provider, model)]
+    rows = [row for row in facts.rows(today()) if _matches(row, provider, model)]
     if as_json:
         print_json([row.as_json() for row in rows])
         return
     page = Printer(label=26)
     if page.folds:
-        _for_people(page, facts, rows, sources=sources)
+        _show(page, facts, rows, sources=sources)
     else:
-        _for_programs(rows)
+        _print_table(rows)
 
 
 def _check(facts: Catalogue, provider: str | None, model: str | None) -> None:
-    """Every name that is asked for must be one; raises ``BadParameter`` with the nearest."""
+    """Raise ``BadParameter``, with the nearest names, where a name is unknown."""
     if provider is not None and provider.lower() not in facts.providers:
         near = facts.nearest(provider, facts.providers) or tuple(facts.providers)
         raise typer.BadParameter(f"there is no {provider}; there is {', '.join(near)}.", param_hint="--provider")
     shown = [provider.lower()] if provider else list(facts.providers)
     if model is not None and not any(facts.profile(name, model) for name in shown):
-        names = dict.fromkeys(
-            name
-            for shown_one in shown
-            for row in facts.providers[shown_one].models
-            for name in (row.model, row.wire_id)
-        )
-        near = facts.nearest(model, names) or tuple(facts.models)
+        served = [row for name in shown for row in facts.providers[name].models]
+        near = facts.nearest(model, dict.fromkeys(name for row in served for name in (row.model, row.wire_id)))
+        near = near or tuple(facts.models)
         where = f" at {provider}" if provider else ""
         raise typer.BadParameter(f"there is no {model}{where}; there is {', '.join(near)}.", param_hint="--model")
 
 
-def _asked_for(row: CatalogueRow, provider: str | None, model: str | None) -> bool:
+def _matches(row: CatalogueRow, provider: str | None, model: str | None) -> bool:
     return (provider is None or row.provider == provider.lower()) and (
         model is None or model.lower() in (row.model.lower(), row.wire_id.lower())
     )
 
 
-def _for_programs(rows: Sequence[CatalogueRow]) -> None:
+def _print_table(rows: Sequence[CatalogueRow]) -> None:
     head = ("PROVIDER", "MODEL", "WIRE_ID", "STATE", "MODES", "CONTEXT", "OUTPUT", PRICE, "MEDIA", "DATE", "SOURCE")
     cells = [
         (
@@ -103,51 +93,45 @@ def _for_programs(rows: Sequence[CatalogueRow]) -> None:
     Printer(indent=0).table(head, cells, right=frozenset((5, 6)))
 
 
-def _for_people(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sources: bool) -> None:
+def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sources: bool) -> None:
     extras = [name for name, width in EXTRAS if page.width >= width and not sources]
     widths = [max(len(cells[place]) for cells in map(_cells, rows)) for place in range(4)]
     for provider, served in groupby(rows, key=lambda row: row.provider):
         about = facts.providers[provider]
         page.heading(provider, f"{about.name} · {about.base_url}")
         for row in served:
+            kind = KINDS.get(row.state.split()[0], "unknown")
             cells = [cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)]
+            kinds = ("name" if kind != "unknown" else "", kind, "", "")
             more = {"DATE": row.checked.isoformat(), "OUTPUT": f"out {_tokens(row.output_tokens):<5}",
                     "MEDIA": " ".join(row.media)}  # fmt: skip
             page.columns(
-                (cells[0], "name" if KINDS[row.state.split()[0]] != "unknown" else ""),
-                (cells[1], KINDS[row.state.split()[0]]),
-                *((cell, "") for cell in cells[2:]),
+                *zip(cells, kinds, strict=True),
                 (_price(row.price).ljust(16 if extras else 0), ""),
                 *((more[name], "quiet") for name in extras),
             )
             if sources:
-                page.row("", _fine_print(row), "quiet", label_kind="")
+                media = f"{' and '.join(row.media) or 'no media'} · {_tokens(row.output_tokens)} of output at most"
+                source = f"as {row.wire_id} · {media} · {row.checked.isoformat()}: {row.source}"
+                page.row("", source, "quiet", label_kind="")
         page.line()
     page.line("Prices: US dollars per million tokens, input/cached/output.", "quiet")
     page.line(
-        "--sources shows whose word each row is, its wire id, output limit and media; --json has it all.", "quiet"
+        "--sources shows the source of each row, its wire id, output limit and media; --json has it all.", "quiet"
     )
 
 
 def _cells(row: CatalogueRow) -> tuple[str, str, str, str]:
     return (
         row.model,
-        row.state.replace("found gone", "gone by"),  # 80 columns are narrow
+        row.state.replace("found gone", "gone by"),  # to fit 80 columns
         "both" if len(row.modes) > 1 else " ".join(row.modes),
         _tokens(row.context_tokens),
     )
 
 
-def _fine_print(row: CatalogueRow) -> str:
-    media = " and ".join(row.media) or "no media"
-    return (
-        f"as {row.wire_id} · {media} · {_tokens(row.output_tokens)} of output at most · "
-        f"{row.checked.isoformat()}: {row.source}"
-    )
-
-
 def _tokens(count: int) -> str:
-    """262,144 is 256K to everybody who reads it."""
+    """262,144 is shown as 256K."""
     for size, unit in ((1 << 20, "M"), (1 << 10, "K")):
         if count >= size and count % size == 0:
             return f"{count // size}{unit}"

@@ -1,4 +1,4 @@
-"""``kimi-mcp policy`` and ``policy check``: the rules, and what they say of a saved body. I/O: reads a file, prints."""
+"""``kimi-mcp policy`` and ``policy check``: the rules, and what they find in a body. I/O: reads a file, prints."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue
     from kimi_mcp.core.profiles import Profile, Provider
     from kimi_mcp.core.types import Request
-    from kimi_mcp.policy import Finding, Rule
+    from kimi_mcp.policy import Finding
 
 DEFAULT_PROVIDER = "moonshot"
-"""Whose request a saved body is taken for where nothing says otherwise."""
+"""The provider that a saved body is judged for where none is configured or named."""
 
 DOES = {"adjust": "adjusts", "warn": "warns", "refuse": "refuses"}
-"""An action, said of a rule."""
+"""What a rule of each action does."""
 
-ASKS = {"adjust": "would be adjusted", "warn": "warning", "refuse": "would be refused"}
-"""An action, said of a request."""
+FINDINGS = {"adjust": "would be adjusted", "warn": "warning", "refuse": "would be refused"}
+"""What happens to a request that breaks a rule of each action."""
 
 
 def rules(
@@ -37,7 +37,7 @@ def rules(
 ) -> None:
     """Show every rule of the policy.
 
-    For each: what it guards, what it does, why, how to mend what it objects to, and where it comes from.
+    For each: what it guards, what it does, why, how to fix what it objects to, and where it comes from.
     """
     if context.invoked_subcommand is not None:
         return
@@ -49,29 +49,25 @@ def rules(
         return
     page = Printer(label=8)
     for rule in table:
-        _show_rule(page, rule)
+        page.heading(rule.id)
+        page.row("guards", rule.guards)
+        page.row("does", DOES[rule.action], rule.action)
+        page.row("why", _readable(rule.message))
+        page.row("fix", _readable(rule.fix))
+        page.row("source", f"{rule.source} ({rule.date.isoformat()})", "quiet")
+        page.line()
     page.line("‹…› is filled from the request. Under KIMI_POLICY=strict what would be adjusted is refused.", "quiet")
 
 
-def _show_rule(page: Printer, rule: Rule) -> None:
-    page.heading(rule.id)
-    page.row("guards", rule.guards)
-    page.row("does", DOES[rule.action], rule.action)
-    page.row("why", _blanks(rule.message))
-    page.row("mend", _blanks(rule.fix))
-    page.row("source", f"{rule.source} ({rule.date.isoformat()})", "quiet")
-    page.line()
-
-
-def _blanks(template: str) -> str:
-    """A sentence with its places as a person reads them."""
-    return re.sub(r"\{(\w+)[^}]*\}", lambda place: f"‹{place[1].replace('_', ' ')}›", template)
+def _readable(template: str) -> str:
+    """A sentence with its fields as a person reads them."""
+    return re.sub(r"\{(\w+)[^}]*\}", lambda field: f"‹{field[1].replace('_', ' ')}›", template)
 
 
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The JSON body of a request. - reads it from stdin.")],
     provider: Annotated[
-        str | None, typer.Option(help="Who would get it. Left out: the one you have configured, else moonshot.")
+        str | None, typer.Option(help="Who would get it. Left out: the one that you have configured, else moonshot.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Left out: the body's own model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
@@ -89,34 +85,30 @@ def check(
     facts = catalogue.load()
     profile = _profile(body, facts, provider, model)
     request = audit.read_body(body, profile)
-    gathered = policy.PolicyContext(
+    context = policy.PolicyContext(
         day=today(),
         base_url=profile.provider.base_url,
         allowed_providers=(profile.provider.id,),
         video_offers=facts.video_offers(today()),
         instant_offers=facts.instant_offers(today()),
     )
-    findings = policy.check(request, profile, gathered)
+    findings = policy.check(request, profile, context)
     unread = audit.not_judged(body, profile)
     if as_json:
-        print_json(_as_json(profile, request, findings, unread))
+        print_json(
+            {
+                "provider": profile.provider.id,
+                "model": profile.model.id,
+                "wire_id": profile.serving.wire_id,
+                "mode": request.mode,
+                "findings": [finding.as_json() for finding in findings],
+                "not_judged": list(unread),
+            }
+        )
     else:
         _show(profile, request, findings, unread)
     if findings:
         raise typer.Exit(1)
-
-
-def _as_json(
-    profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "provider": profile.provider.id,
-        "model": profile.model.id,
-        "wire_id": profile.serving.wire_id,
-        "mode": request.mode,
-        "findings": [finding.as_json() for finding in findings],
-        "not_judged": list(not_judged),
-    }
 
 
 def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_judged: Sequence[str]) -> None:
@@ -126,15 +118,18 @@ def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_j
         page.mark("ok", "No rule objects.")
     for finding in findings:
         state = "bad" if finding.action == "refuse" else "warn"
-        page.mark(state, f"{finding.rule}: {ASKS[finding.action]}", "name")
+        page.mark(state, f"{finding.rule}: {FINDINGS[finding.action]}", "name")
         asked = "" if finding.asked is None else f" {shown(finding.asked)}"
         sent = f" → {shown(finding.sent)}" if finding.action == "adjust" and finding.sent is not None else ""
         page.row("  where", f"{finding.field}{asked}{sent}")
         page.row("  why", finding.message)
         if finding.fix:
-            page.row("  mend", finding.fix)
+            page.row("  fix", finding.fix)
     if not_judged:
         page.line(f"Not judged: {', '.join(map(shown, not_judged))}.", "quiet")
+
+
+_BODY = "Save the JSON body that is sent to /chat/completions."
 
 
 def _read(file: str) -> Mapping[str, Any]:
@@ -150,15 +145,12 @@ def _read(file: str) -> Mapping[str, Any]:
         raise InvalidArguments(f"{name} is no UTF-8 text.", fix="Save the body as UTF-8.") from None
     except json.JSONDecodeError as fault:
         raise InvalidArguments(
-            f"{name} is no JSON: {fault.msg}, line {fault.lineno}, column {fault.colno}.",
-            fix="Save the JSON body that is sent to /chat/completions.",
+            f"{name} is no JSON: {fault.msg}, line {fault.lineno}, column {fault.colno}.", fix=_BODY
         ) from None
     except (ValueError, RecursionError):
-        raise InvalidArguments(f"{name} can't be read as JSON.", fix="Save the body as it is sent.") from None
+        raise InvalidArguments(f"{name} can't be read as JSON.", fix=_BODY) from None
     if not isinstance(body, dict):
-        raise InvalidArguments(
-            f"{name} holds JSON, but no object.", fix="Save the JSON body that is sent to /chat/completions."
-        )
+        raise InvalidArguments(f"{name} holds JSON, but no object.", fix=_BODY)
     return cast(dict[str, Any], body)
 
 
@@ -166,23 +158,23 @@ def _profile(body: Mapping[str, Any], facts: Catalogue, provider: str | None, mo
     """Which model at which provider the body is judged for."""
     from kimi_mcp.catalogue import credentials
 
-    place = credentials.named_provider(provider, facts) if provider else _configured(facts)
-    said = model or body.get("model")
-    if not isinstance(said, str) or not said:
-        raise InvalidArguments("The body names no model.", fix="Say which with --model, such as --model kimi-k2.6.")
-    if found := facts.profile(place.id, said):
+    chosen = credentials.named_provider(provider, facts) if provider else _configured(facts)
+    name = model or body.get("model")
+    if not isinstance(name, str) or not name:
+        raise InvalidArguments("The body names no model.", fix="Name one with --model, such as --model kimi-k2.6.")
+    if found := facts.profile(chosen.id, name):
         return found
-    others = [] if provider else [other for name in facts.providers if (other := facts.profile(name, said))]
-    if others:
+    others = [profile for other in facts.providers if (profile := facts.profile(other, name))]
+    if others and not provider:
         return others[0]
-    places = [place] if provider else list(facts.providers.values())
-    names = {name for one in places for row in one.models for name in (row.model, row.wire_id)}
-    near = facts.nearest(said, sorted(names)) or tuple(row.model for row in place.models)
-    elsewhere = [name for name in facts.providers if facts.profile(name, said)]
+    searched = [chosen] if provider else list(facts.providers.values())
+    names = {known for each in searched for row in each.models for known in (row.model, row.wire_id)}
+    near = facts.nearest(name, sorted(names)) or tuple(row.model for row in chosen.models)
+    elsewhere = " or ".join(profile.provider.id for profile in others)
     raise InvalidArguments(
-        f"{shown(said)} is no model of {place.id if provider else 'the catalogue'}.",
+        f"{shown(name)} is no model of {chosen.id if provider else 'the catalogue'}.",
         fix=f"Name one with --model: {', '.join(near)}."
-        + (f" Others list it: --provider {' or '.join(elsewhere)}." if elsewhere else ""),
+        + (f" Others list it: --provider {elsewhere}." if elsewhere else ""),
     )
 
 

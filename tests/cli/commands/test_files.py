@@ -73,7 +73,7 @@ async def test_what_ask_uploaded_is_told_and_can_be_removed(sim: Simulator, tmp_
     assert asked.status == 0, asked.err
     pruned = await kimi("files", "prune", "--json", settings=to(sim))
     assert [file["size"] for file in pruned.json] == [large.stat().st_size]
-    assert (await kimi("files", settings=to(sim))).out == "No file lies at simulator.\n"
+    assert (await kimi("files", settings=to(sim))).out == "There is no file at simulator.\n"
 
 
 async def test_a_removal_that_fails_is_said_after_what_was_removed(sim: Simulator) -> None:

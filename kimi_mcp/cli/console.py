@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +28,9 @@ WIDEST = 110
 
 NARROWEST = 40
 """Columns below which nothing is folded to fit."""
+
+LEAST_CUT = 8
+"""Columns below which a text of a table is left out instead of cut."""
 
 STYLES = {
     "ok": "green",
@@ -195,6 +198,10 @@ class Printer:
         """A line by itself."""
         self._out.print(self._text(text, kind))
 
+    def text(self, text: str) -> None:
+        """A text as it is, for the terminal to wrap: what is copied from it has the text's own lines."""
+        self._out.print(self._text(text), soft_wrap=True)
+
     def row(self, label: str, text: str, kind: str = "", *, label_kind: str = "quiet") -> None:
         """A text beside its label; its further lines are below its first."""
         self._hanging(self._indent + self._padded(label), label_kind, text, kind)
@@ -213,15 +220,39 @@ class Printer:
         if fix:
             self._hanging(f"{self._indent}  → ", state, fix, "")
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
-        """Aligned columns; a cell may begin with ``kind|`` to be coloured."""
-        from rich.cells import cell_len
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Collection[int] = (),
+        optional: Sequence[int] = (),
+        cut_last: bool = False,
+    ) -> None:
+        """Aligned columns; a cell may begin with ``kind|`` to be coloured.
 
-        cells = [[("quiet", name) for name in head], *([split_cell(cell) for cell in row] for row in rows)]
+        Where a terminal is too narrow, the last column is cut if it may be, and ``optional`` columns are left out in
+        their order. ``right``: columns aligned to the right.
+        """
+        from rich.cells import cell_len, set_cell_size
+
+        cells = [[("quiet", name) for name in head], *([_split(cell) for cell in row] for row in rows)]
         widths = [max(cell_len(text) for _, text in column) for column in zip(*cells, strict=True)]
+        shown, last = list(range(len(head))), len(head) - 1 if cut_last else None
+        rest = self.width
+        for place in (*optional, None):
+            rest = self.width - len(self._indent) - sum(widths[each] + 2 for each in shown if each != last)
+            if place is None or rest >= (LEAST_CUT if last in shown else -2):
+                break
+            shown.remove(place)
+        if last is not None:
+            widths[last] = min(widths[last], max(rest, LEAST_CUT))
         for row in cells:
             padded: list[tuple[str, str]] = []
-            for place, (kind, text) in enumerate(row):
+            for place in shown:
+                kind, text = row[place]
+                if cell_len(text) > widths[place]:
+                    text = set_cell_size(text, widths[place] - 1).rstrip() + "…"
                 blank = " " * (widths[place] - cell_len(text))
                 padded.append((blank + text if place in right else text + blank, kind))
             self.columns(*padded)
@@ -266,7 +297,6 @@ class Printer:
         return lines or [text]
 
 
-def split_cell(cell: str) -> tuple[str, str]:
-    """The kind and the text of a table's cell."""
+def _split(cell: str) -> tuple[str, str]:
     kind, bar, text = cell.partition("|")
     return (kind, text) if bar and kind in STYLES else ("", cell)

@@ -145,7 +145,7 @@ def _show(provider: str, listed: Sequence[RemoteFile], removed: Sequence[RemoteF
     page = Printer(indent=0)
     if shown := listed if removed is None else removed:
         rows = [_cells(file, whole=not page.folds) for file in shown]
-        page.table(("ID", "NAME", "BYTES", "PURPOSE", "CREATED", "OURS"), rows, right=frozenset((2,)))
+        page.table(("ID", "NAME", "BYTES", "PURPOSE", "CREATED", "OURS"), rows, right=(2,), optional=(3, 4, 1))
     ours = sum(file.sha256 is not None for file in listed)
     if removed is not None:
         others = len(listed) - ours

@@ -90,7 +90,7 @@ def _print_table(rows: Sequence[CatalogueRow]) -> None:
         )
         for row in rows
     ]
-    Printer(indent=0).table(head, cells, right=frozenset((5, 6)))
+    Printer(indent=0).table(head, cells, right=(5, 6))
 
 
 def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sources: bool) -> None:

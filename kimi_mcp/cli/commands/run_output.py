@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from kimi_mcp.cli.console import Printer, changed, requests, shown, split_cell
+from kimi_mcp.cli.console import Printer, changed, requests, shown
 from kimi_mcp.core.outcome import Outcome, standing
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
@@ -38,14 +38,10 @@ _TASK: Mapping[str, str | None] = {
 }
 """Labels of parts of a swarm's task, where they differ from their names; None: internal, not shown."""
 
-LEAST_PROMPT = 8
-"""Characters of a prompt below which its column is left out."""
-
 LOCAL = datetime.now().astimezone().tzinfo
 """The time zone of this shell."""
 
 HEAD = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
-PROMPT = 7
 
 
 def show_list(listed: Sequence[RunRecord], totals: Totals | None, digits: int, *, every: bool) -> None:
@@ -115,26 +111,7 @@ def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
 
 
 def _table(page: Printer, rows: Sequence[Sequence[str]]) -> None:
-    """The table, with as many of its columns as fit: first the prompt is cut, then columns are left out."""
-    cells = [[split_cell(cell)[1] for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(HEAD, *cells, strict=True)]
-    shown = list(range(len(HEAD)))
-    for least in (PROMPT, 2, 5, 1):
-        taken = sum(widths[place] + 2 for place in shown if place != PROMPT)
-        if page.width - taken >= (LEAST_PROMPT if PROMPT in shown else -2):
-            break
-        shown.remove(least)
-    rows = [(*row[:PROMPT], _cut(row[PROMPT], page.width - taken)) for row in rows] if page.folds else rows
-    right = frozenset(number for number, place in enumerate(shown) if place in (4, 5, 6))
-    page.table([HEAD[place] for place in shown], [[row[place] for place in shown] for row in rows], right=right)
-
-
-def _cut(cell: str, width: int) -> str:
-    """A cell's text cut to columns of the terminal."""
-    from rich.cells import cell_len, set_cell_size
-
-    kind, bar, text = cell.partition("|")
-    return cell if cell_len(text) <= width else kind + bar + set_cell_size(text, max(width, 1) - 1).rstrip() + "…"
+    page.table(HEAD, rows, right=(4, 5, 6), optional=(7, 2, 5, 1), cut_last=True)
 
 
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +135,7 @@ def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
     if outcome.parsed is not None:
         page.line()
         page.heading("Value", "by response_schema")
-        page.line(json.dumps(outcome.parsed, indent=2, ensure_ascii=False))
+        page.text(json.dumps(outcome.parsed, indent=2, ensure_ascii=False))
     _steps(page, cast("Sequence[Mapping[str, Any]]", details["steps"]))
 
 
@@ -227,7 +204,7 @@ def _request(page: Printer, request: Mapping[str, Any]) -> None:
         page.heading("Asked" if turn["role"] == "user" else turn["role"].capitalize())
         for part in turn["parts"]:
             if "text" in part:
-                page.line(part["text"])
+                page.text(part["text"])
             else:
                 known = f"sha256 {part['sha256']}" if part.get("sha256") else part["url"]
                 page.line(f"[{part['kind']}: {known}]", "quiet")
@@ -252,7 +229,7 @@ def _section(page: Printer, name: str, text: str | None) -> None:
     if text:
         page.line()
         page.heading(name, f"{len(text):,} characters")
-        page.line(text)
+        page.text(text)
 
 
 def _steps(page: Printer, steps: Sequence[Mapping[str, Any]]) -> None:
@@ -262,10 +239,7 @@ def _steps(page: Printer, steps: Sequence[Mapping[str, Any]]) -> None:
     done = sum(step["result"] is not None for step in steps)
     page.heading("Steps", f"{done} of {len(steps)} finished")
     rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_purpose(step['told'])}") for step in steps]
-    if page.folds:
-        widest = max(len(step["key"]) for step in steps)
-        rows = [(*row[:3], _cut(row[3], max(LEAST_PROMPT, page.width - widest - 22))) for row in rows]
-    page.table(("STEP", "STATE", "TOOK", "WHAT"), rows, right=frozenset((2,)))
+    page.table(("STEP", "STATE", "TOOK", "WHAT"), rows, right=(2,), cut_last=True)
 
 
 def _step_times(step: Mapping[str, Any]) -> tuple[str, str]:

@@ -372,4 +372,4 @@ def _print_result(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(structured(outcome, reasoning_chars=WHOLE))
     elif shown := outcome.answer if outcome.status == "failed" else text(outcome):
-        Printer(indent=0).line(shown)
+        Printer(indent=0).text(shown)

@@ -66,6 +66,21 @@ def test_the_other_texts_fold_at_the_width_of_the_terminal(terminal: Terminal) -
     assert max(map(len, terminal.seen().splitlines())) <= 80
 
 
+def test_a_text_to_be_copied_keeps_its_own_lines(terminal: Terminal) -> None:
+    code = "value = " + " + ".join(f"number_{number}" for number in range(20))
+    Printer(terminal, indent=0).text(f"{code}\n{code}")
+    assert terminal.seen() == f"{code}\n{code}\n"
+
+
+def test_a_table_leaves_out_columns_and_cuts_the_last_to_fit(terminal: Terminal) -> None:
+    page = Printer(terminal, indent=0)
+    page.table(("ID", "A", "B", "LAST"), [("x" * 50, "a" * 20, "b" * 10, "word " * 30)], optional=(1, 2), cut_last=True)
+    head, line = terminal.seen().splitlines()
+    assert head.split() == ["ID", "B", "LAST"]
+    assert len(line) <= 80
+    assert line.endswith("word…")
+
+
 # ── errors in the words of a shell ────────────────────────────────────────────────────────────────────────────────
 
 

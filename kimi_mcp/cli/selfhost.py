@@ -78,8 +78,8 @@ class EngineOption(SourcedRecord, strict=False):
     """Ids of weights, the best first."""
     provider: str
     """The catalogue's provider for it."""
-    base_url: str | None = None
-    """Where it listens; None: at the provider's base URL."""
+    base_url: str
+    """Where it listens; left out in the file: at the provider's base URL."""
     install: tuple[str, ...]
     """Commands."""
     launch: str
@@ -133,7 +133,11 @@ def load() -> tuple[Mapping[str, Weights], tuple[EngineOption, ...]]:
     """All weights by their id, and all engines in order of preference."""
     rows = tomllib.loads(Path(catalogue.__file__).with_name("selfhosting.toml").read_text("utf-8"))
     weights = [Weights(**row) for row in rows["weights"]]
-    return {each.id: each for each in weights}, tuple(EngineOption(**row) for row in rows["ways"])
+    providers = catalogue.load().providers
+    options = [
+        EngineOption.model_validate({"base_url": providers[row["provider"]].base_url, **row}) for row in rows["ways"]
+    ]
+    return {each.id: each for each in weights}, tuple(options)
 
 
 def fits(machine: Machine) -> list[Fit]:
@@ -182,8 +186,7 @@ def _fit(weights: Weights, option: EngineOption, machine: Machine) -> Fit:
         gpu_experts=min(_EXPERTS, max(0, int((gpu_gb - _WITHOUT_EXPERTS_GB) / _EXPERT_GB))),
         offload=offload,
     )
-    base_url = option.base_url or profile.provider.base_url
-    settings = {"KIMI_PROVIDER": option.provider, "KIMI_BASE_URL": base_url, "KIMI_MODEL": weights.model}
+    settings = {"KIMI_PROVIDER": option.provider, "KIMI_BASE_URL": option.base_url, "KIMI_MODEL": weights.model}
     return Fit(weights=weights, option=option, download=_download(weights), launch=launch, settings=settings)
 
 

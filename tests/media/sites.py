@@ -110,8 +110,8 @@ def says(body: bytes = b"", *headers: str, status: str = "200 OK", length: int |
     """Answer with a body. ``length``: what it says of its length; None: nothing; -1: the truth."""
 
     async def handle(request: bytes, writer: asyncio.StreamWriter) -> None:
-        said = () if length is None else (f"content-length: {len(body) if length < 0 else length}",)
-        writer.write("\r\n".join((f"HTTP/1.1 {status}", *said, *headers, "", "")).encode() + body)
+        announced = () if length is None else (f"content-length: {len(body) if length < 0 else length}",)
+        writer.write("\r\n".join((f"HTTP/1.1 {status}", *announced, *headers, "", "")).encode() + body)
         await writer.drain()
 
     return handle
@@ -163,7 +163,7 @@ async def refused(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_
     """The error of a fetch, which shows nothing of the URL but its host."""
     with pytest.raises((UrlRefused, MediaRejected)) as caught:
         (await get(here, url, cap=cap, deadline_s=deadline_s)).close()
-    said = caught.value.message + caught.value.fix
-    assert not any(secret in said for secret in ("swordfish", "token", "/shot", "127.0.0.1", PUBLIC)), said
+    text = caught.value.message + caught.value.fix
+    assert not any(secret in text for secret in ("swordfish", "token", "/shot", "127.0.0.1", PUBLIC)), text
     assert caught.value.__cause__ is None or isinstance(caught.value.__cause__, KimiError)
     return caught.value

@@ -106,7 +106,7 @@ def test_a_glob_never_leaves_the_roots(glob: str, root: Path, gather: Gather) ->
     assert "etc" not in error.message
 
 
-def test_two_roots_with_the_same_path_are_told_apart(tmp_path: Path) -> None:
+def test_two_roots_with_the_same_path_are_distinguished(tmp_path: Path) -> None:
     write(tmp_path, "one/README.md", "two/README.md", "one/only.md")
     roots = find_roots(f"{tmp_path}/one{os.pathsep}{tmp_path}/two", working=str(tmp_path))
     files = gather_texts([f"{tmp_path}/one/*.md", f"{tmp_path}/two/*.md"], roots, most_tokens=1000)

@@ -35,7 +35,7 @@ def ignored(rules: str, path: str, *, folder: bool = False) -> bool | None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "path", "said"),
+    ("rules", "path", "outcome"),
     [
         ("*.log", "a/b.log", True),
         ("/*.log", "a/b.log", None),
@@ -67,8 +67,8 @@ def ignored(rules: str, path: str, *, folder: bool = False) -> bool | None:
         ("\n\n/\n", "a", None),
     ],
 )
-def test_a_rule_says_what_git_says(rules: str, path: str, said: bool | None) -> None:
-    assert ignored(rules, path) is said
+def test_a_rule_says_what_git_says(rules: str, path: str, outcome: bool | None) -> None:
+    assert ignored(rules, path) is outcome
 
 
 def test_a_rule_for_folders_is_about_folders_alone() -> None:

@@ -103,7 +103,7 @@ def test_metadata_is_dropped(form: str) -> None:
 def test_colours_are_brought_to_srgb() -> None:
     swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     red, green = swapped.index(b"rXYZ"), swapped.index(b"gXYZ")
-    turned = bytearray(swapped)  # a profile whose red is green, to be told apart at a glance
+    turned = bytearray(swapped)  # a profile whose red is green, an obvious difference
     turned[red : red + 4], turned[green : green + 4] = b"gXYZ", b"rXYZ"
     _, plain = converted(saved("TIFF", drawing()))
     _, picture = converted(saved("TIFF", drawing(), icc_profile=bytes(turned)))
@@ -129,7 +129,7 @@ def test_what_follows_the_picture_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
-def test_damage_is_told_in_our_words(name: str) -> None:
+def test_damage_is_reported_in_our_words(name: str) -> None:
     data, rng, seen = samples()[name], random.Random(name), list[MediaRejected]()
     for _ in range(60):
         changed = bytearray(data)
@@ -166,7 +166,7 @@ def test_only_the_decoder_of_the_content_runs() -> None:
     assert set(DECODERS) == {"image/bmp", "image/tiff", "image/avif", "image/heic"}
 
 
-def test_a_missing_heic_decoder_is_told_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_heic_decoder_is_reported_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(MediaRejected, match="no HEIC decoder") as caught:
         convert(samples()["heic"], inspect_bytes(samples()["heic"]))

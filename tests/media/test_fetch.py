@@ -235,7 +235,7 @@ async def test_a_site_behind_nat64_is_public(authority: Authority) -> None:
         assert here.connected == [("64:ff9b::5db8:d822", 443)]
 
 
-async def test_an_unknown_name_is_told(authority: Authority) -> None:
+async def test_an_unknown_name_is_reported(authority: Authority) -> None:
     async def resolve(host: str, port: int) -> list[str]:
         raise OSError("swordfish")
 
@@ -248,9 +248,9 @@ async def test_an_unknown_name_is_told(authority: Authority) -> None:
 
 
 BODIES: dict[str, tuple[Handler, str]] = {
-    "shorter than said": (says(b"x" * 50, length=100), "truncated: found 50 bytes, expected 100"),
+    "shorter than announced": (says(b"x" * 50, length=100), "truncated: found 50 bytes, expected 100"),
     "longer than allowed": (says(b"x" * 2_000), "too large: found 2,000 bytes, 1,000 are allowed"),
-    "said to be huge": (says(b"x", length=10**15), "too large: found 1,000,000,000,000,000 bytes"),
+    "announced as huge": (says(b"x", length=10**15), "too large: found 1,000,000,000,000,000 bytes"),
     "no length, too long": (
         says(b"x" * 2_000, length=None),
         "too large: found more than 1,000 bytes, 1,000 are allowed",
@@ -273,7 +273,7 @@ async def test_a_body_that_is_not_what_it_should_be_is_rejected(authority: Autho
         assert message in error.message
 
 
-async def test_what_follows_the_length_that_was_said_is_not_taken(authority: Authority) -> None:
+async def test_what_follows_the_announced_length_is_not_taken(authority: Authority) -> None:
     async with site(authority, shot=says(b"x" * 900, length=100)) as here:
         with await get(here) as fetched:
             assert fetched.size == 100
@@ -298,7 +298,7 @@ async def test_a_body_without_a_length_is_taken_to_its_end(authority: Authority)
         "503 Later",
     ],
 )
-async def test_an_answer_without_the_file_is_told_by_its_status(authority: Authority, status: str) -> None:
+async def test_an_answer_without_the_file_is_reported_by_its_status(authority: Authority, status: str) -> None:
     async with site(
         authority, shot=says(b"" if status[:3] in ("204", "304") else b"an error page", status=status)
     ) as here:

@@ -179,10 +179,10 @@ async def test_the_canary_is_contacted_zero_times(canary: tuple[int, list[object
             with anyio.fail_after(5):
                 (await fetch(url, cap_bytes=1_000, deadline_s=2, resolve=resolve)).close()
         except UrlRefused as error:
-            said = error.message + error.fix
-            assert "swordfish" not in said
-            assert said.isprintable()
-            if "can't be reached" in said or "broke the connection" in said or "took too long" in said:
+            text = error.message + error.fix
+            assert "swordfish" not in text
+            assert text.isprintable()
+            if "can't be reached" in text or "broke the connection" in text or "took too long" in text:
                 fetched.append(url)
         else:
             fetched.append(url)

@@ -57,9 +57,9 @@ def refusal(path: str, tree: SimpleNamespace) -> KimiError:
     """The refusal of a path; whatever it says, it names nothing outside the root."""
     with pytest.raises(PathRefused) as refused:
         read(path, tree.roots)
-    said = refused.value.message + refused.value.fix
+    text = refused.value.message + refused.value.fix
     for word in (str(tree.top), "elsewhere", "evil", "outside.txt", SECRET):
-        assert word not in said, said
+        assert word not in text, text
     assert refused.value.fix
     return refused.value
 
@@ -218,7 +218,7 @@ def test_links_are_never_followed_wherever_they_stand_or_lead(tree: SimpleNamesp
 
 
 @pytest.mark.usefixtures("way")
-def test_whether_a_file_behind_a_link_exists_is_not_told(tree: SimpleNamespace) -> None:
+def test_whether_a_file_behind_a_link_exists_is_not_shown(tree: SimpleNamespace) -> None:
     (tree.inside / "folder").symlink_to(tree.outside)
     with pytest.raises(PathRefused) as there:
         read("folder/outside.txt", tree.roots)

@@ -60,11 +60,11 @@ HARMLESS = [".env.example", ".env.sample", ".env.local.template", "id_rsa.pub", 
 @pytest.mark.parametrize("name", KEYS)
 def test_a_key_or_password_file_is_refused_even_when_named(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, name, b"TOKEN=1")
-    said = refusal(tmp_path, name)
-    assert "holds keys or passwords" in said
-    assert "TOKEN" not in said
+    message = refusal(tmp_path, name)
+    assert "holds keys or passwords" in message
+    assert "TOKEN" not in message
     path.unlink()
-    assert refusal(tmp_path, name) == said, "not even whether it exists is told"
+    assert refusal(tmp_path, name) == message, "not even whether it exists is shown"
 
 
 @pytest.mark.parametrize("name", HARMLESS)

@@ -121,10 +121,10 @@ def test_dots_are_taken_out_by_name(path: str, parts: tuple[str, ...]) -> None:
 def test_a_path_outside_is_refused_and_not_repeated(path: str) -> None:
     with pytest.raises(PathRefused) as refused:
         plain("/site/here").place(path)
-    said = refused.value.message + refused.value.fix
+    text = refused.value.message + refused.value.fix
     for word in ("etc", "passwd", "evil", "hereafter", "environ", "secret-of-mine", "/site", "xxxx", "\0"):
-        assert word not in said
-    assert "roots" in said or "folders" in said
+        assert word not in text
+    assert "roots" in text or "folders" in text
 
 
 def test_an_empty_path_is_a_wrong_argument() -> None:
@@ -132,7 +132,7 @@ def test_an_empty_path_is_a_wrong_argument() -> None:
         plain("/site/here").place("")
 
 
-def test_the_mend_names_the_variable_whoever_named_the_roots() -> None:
+def test_the_fix_names_the_variable_whoever_named_the_roots() -> None:
     for roots in (plain("/a"), plain(None, ["file:///a/b"]), plain(None)):
         with pytest.raises(PathRefused) as refused:
             roots.place("/elsewhere")

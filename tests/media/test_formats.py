@@ -301,22 +301,22 @@ def test_what_is_no_medium_is_named(data: bytes) -> None:
     assert error.fix.strip()
 
 
-def test_a_drawing_is_refused_with_the_mend() -> None:
+def test_a_drawing_is_refused_with_the_fix() -> None:
     assert "save a screenshot" in rejection(b"<svg/>").fix
 
 
 @pytest.mark.parametrize(
-    ("name", "message", "mend"),
+    ("name", "message", "fix"),
     [
         ("clip.mkv", "Matroska (mkv)", "ffmpeg -i clip.mkv -c copy clip.mp4"),
         ("clip.ts", "an MPEG transport stream", "clip.mp4"),
         ("sound.m4a", "found sound alone, expected a video track", "Give a clip with pictures"),
     ],
 )
-def test_what_comes_near_is_refused_with_the_mend(name: str, message: str, mend: str) -> None:
+def test_what_comes_near_is_refused_with_the_fix(name: str, message: str, fix: str) -> None:
     error = rejection((CLIPS / name).read_bytes())
     assert message in error.message
-    assert mend in error.fix
+    assert fix in error.fix
 
 
 def test_a_recording_that_was_never_finished_says_what_is_missing() -> None:

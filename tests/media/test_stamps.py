@@ -1,4 +1,4 @@
-"""What files look like, by which the same call is told from one about changed files."""
+"""What files look like, by which a repeated call is recognised."""
 
 from __future__ import annotations
 

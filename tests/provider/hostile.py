@@ -119,14 +119,14 @@ def usage(number: str) -> Callable[[], Iterable[Sent]]:
 def numbered(make: Callable[[int], bytes], count: int | None = None) -> Callable[[], Iterable[Sent]]:
     """An event for each number, in pieces of a hundred."""
 
-    def said() -> Iterator[Sent]:
+    def sent() -> Iterator[Sent]:
         yield head()
         yield BEGUN
         for start in itertools.count(0, 100) if count is None else range(0, count, 100):
             yield b"".join(make(number) for number in range(start, start + 100))
         yield STOP + DONE
 
-    return said
+    return sent
 
 
 def answer(message: Any, finish: Any = "stop") -> dict[str, Any]:

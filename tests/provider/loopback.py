@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes it is told, for answers that no upstream should give."""
+"""A server that sends exactly the bytes it is given, for answers that no upstream should give."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Says:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
-            said = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-            request = head + await self._read(reader, int(said[1]) if said else 0)
+            length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+            request = head + await self._read(reader, int(length[1]) if length else 0)
             self.requests.append(request)
             cut = re.search(rb"<(\d+)>", request) if self.cuts else None
             for piece in self.pieces:

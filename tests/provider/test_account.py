@@ -118,7 +118,7 @@ async def test_a_request_that_yields_waits_for_the_minute_and_one_that_does_not_
         on_wait=lambda seconds, why: waits.append((seconds, why)),
     )
     assert accumulator.answer == "Hi."
-    assert waits, "it was told why it waits"
+    assert waits, "it gets the reason of its wait"
     assert {why for _, why in waits} == {"rate_limited"}
     assert clock.now - before >= 50
     before = clock.now

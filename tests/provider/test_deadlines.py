@@ -229,7 +229,7 @@ async def test_waiting_for_a_slot_counts_against_no_deadline_and_can_be_cancelle
 
 
 class _Inner:
-    """A socket whose reads are as large as it is told."""
+    """A socket whose reads are of a given size."""
 
     def __init__(self, *sizes: int) -> None:
         self.sizes = list(sizes)

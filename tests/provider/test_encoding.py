@@ -1,4 +1,4 @@
-"""Bodies on the wire: one snapshot for each provider × case, and the contract's rules said out loud."""
+"""Bodies on the wire: one snapshot for each provider × case, and the contract's rules."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_body_is_the_one_that_was_read_and_accepted(provider: str, case: str
     matches_snapshot(found, FOLDER / f"{provider}-{case}.json", "tests/provider/test_encoding.py")
 
 
-def test_no_snapshot_outlives_its_case() -> None:
+def test_no_snapshot_is_without_its_case() -> None:
     assert not stale(FOLDER, {f"{provider}-{case}.json" for provider in PROVIDERS for case in CASES})
 
 
@@ -96,7 +96,7 @@ def test_every_body_is_streamed_and_bounded(provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", MOONSHOTS)
-def test_moonshot_is_told_none_of_the_fixed_values(provider: str) -> None:
+def test_moonshot_is_sent_none_of_the_fixed_values(provider: str) -> None:
     for name, case in CASES.items():
         assert not FIXED & set(body(provider, case)), name
     for model in ("kimi-k3", "kimi-k2.7-code", "kimi-k2.6"):
@@ -105,7 +105,7 @@ def test_moonshot_is_told_none_of_the_fixed_values(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", SELF_HOSTED)
 @pytest.mark.parametrize("model", ["kimi-k2.5", "kimi-k2.6"])
-def test_a_self_hosted_engine_is_always_told_temperature_and_top_p(provider: str, model: str) -> None:
+def test_a_self_hosted_engine_is_always_sent_temperature_and_top_p(provider: str, model: str) -> None:
     for name, case in CASES.items():
         found = body(provider, case, model)
         assert found["temperature"] == (1.0 if case.mode == "thinking" else 0.6), name
@@ -114,7 +114,7 @@ def test_a_self_hosted_engine_is_always_told_temperature_and_top_p(provider: str
 
 @pytest.mark.parametrize("provider", SELF_HOSTED)
 @pytest.mark.parametrize("model", ["kimi-k3", "kimi-k2.7-code"])
-def test_a_self_hosted_model_that_always_thinks_is_told_the_thinking_values(provider: str, model: str) -> None:
+def test_a_self_hosted_model_that_always_thinks_is_sent_the_thinking_values(provider: str, model: str) -> None:
     for mode in MODES:
         found = body(provider, Request(mode=mode, turns=(user("Hi"),)), model)
         assert (found["temperature"], found["top_p"]) == (1.0, 0.95)
@@ -209,13 +209,13 @@ def test_a_schema_is_asked_for_by_the_format_or_in_words_but_always_asked_for(pr
         assert found["messages"][-1] == {"role": "user", "content": CASES[case].turns[-1].text}
 
 
-def test_a_tool_choice_without_tools_is_not_said() -> None:
+def test_a_tool_choice_without_tools_is_not_sent() -> None:
     asked = Request(mode="instant", turns=(user("Hi"),), tool_choice="required")
     assert not {"tools", "tool_choice"} & set(body("moonshot", asked))
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "nim", "vllm"])
-def test_n_is_said_as_the_whole_number_that_it_is(provider: str) -> None:
+def test_n_is_sent_as_an_integer(provider: str) -> None:
     found = encode(plan(provider, Request(mode="thinking", turns=(user("Hi"),), sampling={"n": 2})))
     assert isinstance(found.get("n", 1), int)
 

@@ -26,14 +26,14 @@ def upload(content: bytes = CLIP, **more: Any) -> Upload:
         for offset in range(0, len(content), 1000):
             yield content[offset : offset + 1000]
 
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "mime": "video/mp4",
         "kind": "video",
         "size": len(content),
         "chunks": chunks,
     }
-    return Upload(**{**said, **more})
+    return Upload(**{**fields, **more})
 
 
 async def refused(call: Any) -> KimiError:
@@ -47,15 +47,15 @@ async def refused(call: Any) -> KimiError:
 
 
 async def test_a_file_arrives_byte_for_byte_under_the_name_of_its_content(sim: Simulator) -> None:
-    up, to, told = upstream(), endpoint(sim.base_url), list[int]()
-    identity = await up.upload(to, upload(on_sent=told.append))
+    up, to, sent = upstream(), endpoint(sim.base_url), list[int]()
+    identity = await up.upload(to, upload(on_sent=sent.append))
     (file,) = await up.list_files(to)
     digest = hashlib.sha256(CLIP).hexdigest()
     assert (file.id, file.name, file.size, file.purpose) == (identity, f"kimi-mcp-{digest}.mp4", len(CLIP), "video")
     assert file.sha256 == digest
     assert file.created > 0
     assert sim._world.files.get(identity).path.read_bytes() == CLIP
-    assert told == [*range(1000, len(CLIP), 1000), len(CLIP)]
+    assert sent == [*range(1000, len(CLIP), 1000), len(CLIP)]
     sent = sim.requests[0]
     assert sent.headers["content-length"] == str(sent.raw)
     assert "transfer-encoding" not in sent.headers
@@ -252,7 +252,7 @@ async def test_an_upload_ends_with_the_total_deadline_and_closes_its_socket(sim:
     await sim.client_gone(within=1)
 
 
-async def test_nobody_at_the_address_is_said_so() -> None:
+async def test_nobody_at_the_address_is_reported() -> None:
     error = await refused(upstream().upload(endpoint("http://127.0.0.1:9/v1"), upload()))
     await close_all()
     assert error.code == "upstream_unreachable"
@@ -266,7 +266,9 @@ def _breaking(after: int, raised: Callable[[], Exception]) -> Callable[[], Itera
     return chunks
 
 
-async def test_a_file_that_cannot_be_read_to_its_end_is_told_as_it_is_and_leaves_nothing_there(sim: Simulator) -> None:
+async def test_a_file_that_cannot_be_read_to_its_end_is_reported_as_it_is_and_leaves_nothing_there(
+    sim: Simulator,
+) -> None:
     up, to = upstream(), endpoint(sim.base_url)
     gone = PathRefused("`a.mp4` became shorter while it was read.", fix="Call again once it is written.")
     for after in (0, 100, len(CLIP)):

@@ -30,8 +30,8 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 def body(*media: InlineMedium, text: str = "What is it?") -> bytes:
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": each.placeholder}} for each in media]
-    said = {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}], "stream": True}
-    return json.dumps(said, ensure_ascii=False).encode()
+    body = {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}], "stream": True}
+    return json.dumps(body, ensure_ascii=False).encode()
 
 
 def sent(body: bytes, *media: InlineMedium) -> StreamedBody:

@@ -1,4 +1,4 @@
-"""What a provider's refusal becomes: one of ours, with its mend, and never with a key in it."""
+"""What a provider's refusal becomes: one of ours, with its fix, and never with a key in it."""
 
 from __future__ import annotations
 
@@ -134,19 +134,19 @@ DOCUMENTED: list[tuple[int | None, str, str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "kind", "message", "code", "mend"), DOCUMENTED)
-def test_every_documented_error_has_its_code_and_names_its_mend(
-    status: int | None, kind: str, message: str, code: str, mend: str
+@pytest.mark.parametrize(("status", "kind", "message", "code", "fix"), DOCUMENTED)
+def test_every_documented_error_has_its_code_and_names_its_fix(
+    status: int | None, kind: str, message: str, code: str, fix: str
 ) -> None:
     error = ProviderError(kind=kind.lower(), message=message)
     fault = response_failure(error, endpoint("https://api.moonshot.ai/v1"), status=status)
     assert fault.error.code == code
-    assert mend in fault.error.fix
+    assert fix in fault.error.fix
     assert "{" not in fault.error.message + fault.error.fix
     assert "moonshot" in fault.error.message + fault.error.fix or code == "context_too_long"
 
 
-def test_a_provider_without_a_key_variable_of_its_own_is_told_of_the_common_one() -> None:
+def test_a_provider_without_a_key_variable_of_its_own_has_the_common_one() -> None:
     self_hosted = endpoint("http://localhost:8000/v1", key=None, provider="vllm")
     fault = response_failure(ProviderError(), self_hosted, status=401)
     assert "KIMI_API_KEY" in fault.error.fix
@@ -221,19 +221,19 @@ def test_a_quote_is_one_line_without_control_characters_and_no_longer_than_300()
     assert quote("no model hunter27 here") == "no model [hidden] here"
 
 
-def _all_that_is_told(error: BaseException) -> str:
-    told = [str(error), repr(error), repr(error.args), repr(vars(error))]
-    told += [_all_that_is_told(other) for other in (error.__cause__, error.__context__) if other is not None]
-    return " ".join((*told, *getattr(error, "__notes__", ())))
+def _everything_shown(error: BaseException) -> str:
+    shown = [str(error), repr(error), repr(error.args), repr(vars(error))]
+    shown += [_everything_shown(other) for other in (error.__cause__, error.__context__) if other is not None]
+    return " ".join((*shown, *getattr(error, "__notes__", ())))
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 408, 409, 410, 413, 422, 429, 500, 503])
 async def test_a_key_that_a_body_echoes_stays_out_of_the_error_and_of_what_hangs_on_it(status: int) -> None:
-    said = " ".join(_written(KEY))
+    forms = " ".join(_written(KEY))
     for body in (
         json.dumps({"error": {"type": "t", "message": f"bad key {KEY}"}}),
-        json.dumps({"error": {"type": KEY, "message": said, "code": KEY}}),
-        f"<html>{said}",
+        json.dumps({"error": {"type": KEY, "message": forms, "code": KEY}}),
+        f"<html>{forms}",
     ):
         text = response(body.encode(), status=f"{status} X", more=f"retry-after: {KEY}\r\nlocation: /{KEY}\r\n")
         async with saying(text) as server:
@@ -241,11 +241,11 @@ async def test_a_key_that_a_body_echoes_stays_out_of_the_error_and_of_what_hangs
         assert isinstance(asked.error, KimiError)
         assert asked.error.__cause__ is None
         assert asked.error.__context__ is None
-        told = _all_that_is_told(asked.error)
+        shown = _everything_shown(asked.error)
         for form in _written(KEY)[:12]:
-            assert form not in told
+            assert form not in shown
         if status in (401, 403):
-            assert "bad key" not in told
+            assert "bad key" not in shown
 
 
 async def test_a_key_in_an_error_event_stays_out_as_well(sim: Simulator) -> None:
@@ -253,7 +253,7 @@ async def test_a_key_in_an_error_event_stays_out_as_well(sim: Simulator) -> None
         sim.play({"at": place, "error_event": {"type": "invalid_request_error", "message": f"key {KEY} is bad"}})
         asked = await ask(upstream(), sim)
         assert isinstance(asked.error, KimiError)
-        assert KEY not in _all_that_is_told(asked.error)
+        assert KEY not in _everything_shown(asked.error)
         assert "[hidden] is bad" in asked.error.message
 
 
@@ -300,7 +300,7 @@ async def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key
     with pytest.raises(NotConfigured) as caught:
         await upstream().stream(endpoint("http://127.0.0.1:9", key=key), {}, None)  # type: ignore[arg-type]
     assert "MOONSHOT_API_KEY" in caught.value.fix
-    assert key not in _all_that_is_told(caught.value)
+    assert key not in _everything_shown(caught.value)
     assert "Qx7p" not in repr(endpoint("http://x"))
 
 
@@ -347,4 +347,4 @@ async def test_a_fault_of_an_accumulator_is_ours_and_keeps_its_words_to_itself(s
     with pytest.raises(KimiError) as caught:
         await upstream().stream(endpoint(sim.base_url), BODY, Broken())
     assert caught.value.code == "internal"
-    assert KEY not in _all_that_is_told(caught.value)
+    assert KEY not in _everything_shown(caught.value)

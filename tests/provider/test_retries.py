@@ -58,7 +58,7 @@ def _name(step: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("step", ONCE, ids=_name)
-async def test_what_no_repetition_mends_is_asked_once(sim: Simulator, step: dict[str, Any]) -> None:
+async def test_what_no_repetition_fixes_is_asked_once(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**step, "times": "always"})
     clock = Clock()
     with anyio.fail_after(5):

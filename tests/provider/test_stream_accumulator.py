@@ -190,12 +190,12 @@ def test_cached_tokens_are_found_where_they_may_stand(place: dict[str, Any]) -> 
     assert usage.cached_tokens == 7
 
 
-def test_reasoning_tokens_are_unknown_unless_they_are_said() -> None:
-    said = folded({"usage": {**COUNTS, "completion_tokens_details": {"reasoning_tokens": 0}}}).usage
-    unsaid = folded(chunk({"reasoning": "a b c"}), {"usage": {**COUNTS, "completion_tokens_details": None}}).usage
-    assert said is not None
-    assert unsaid is not None
-    assert (said.reasoning_tokens, unsaid.reasoning_tokens) == (0, None)
+def test_reasoning_tokens_are_unknown_unless_they_are_reported() -> None:
+    reported = folded({"usage": {**COUNTS, "completion_tokens_details": {"reasoning_tokens": 0}}}).usage
+    missing = folded(chunk({"reasoning": "a b c"}), {"usage": {**COUNTS, "completion_tokens_details": None}}).usage
+    assert reported is not None
+    assert missing is not None
+    assert (reported.reasoning_tokens, missing.reasoning_tokens) == (0, None)
 
 
 def test_the_last_word_on_usage_counts_and_a_total_is_worked_out() -> None:

@@ -226,7 +226,7 @@ async def test_a_cut_at_any_byte_is_never_a_silent_success(reset: bool, framing:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "x-none"])
-async def test_a_compressed_answer_is_refused_with_its_mend(coding: str) -> None:
+async def test_a_compressed_answer_is_refused_with_its_fix(coding: str) -> None:
     async with saying(response(b"\x1f\x8b\x08", more=f"content-encoding: {coding}\r\n")) as server:
         asked = await ask(upstream(), server.base_url)
     assert asked.code == "upstream_broken"

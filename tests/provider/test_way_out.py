@@ -54,7 +54,7 @@ async def test_a_request_goes_through_the_proxy_and_the_answer_comes_back(monkey
     assert KEY.encode() in request
 
 
-async def test_a_certificate_that_nobody_trusts_is_refused_once_and_names_its_mend(tmp_path: Path) -> None:
+async def test_a_certificate_that_nobody_trusts_is_refused_once_and_names_its_fix(tmp_path: Path) -> None:
     _, context = certificate(tmp_path)
     async with saying(response(TRANSCRIPT), tls=context) as server:
         with anyio.fail_after(5):

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
+
 from kimi_mcp import policy
 from kimi_mcp.core.errors import BudgetExceeded, KimiError
 from kimi_mcp.core.pricing import counted_usd, dollars
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.runs.run import Run
     from kimi_mcp.runs.store.store import RunStore
+
+
+LOOK_WITHIN_S = 0.5
+"""Seconds for which an answer that is whole waits for the store to say what was spent today."""
 
 
 class SpendingLimits:
@@ -55,17 +61,32 @@ class SpendingLimits:
                 fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
             )
 
-    def overrun(self, run: Run, outcome: Outcome) -> Outcome:
-        """The outcome of a call, with a warning where it costs more than it may though nothing stopped it."""
-        stopped = isinstance(outcome.error, BudgetExceeded)
-        if run.progress is not None or self._call_usd is None or stopped or not run.attempts:
+    async def overrun(self, run: Run, outcome: Outcome, store: RunStore) -> Outcome:
+        """The outcome of a call, with a warning for each limit that it exceeds though nothing stopped it."""
+        if isinstance(outcome.error, BudgetExceeded) or not run.attempts:
             return outcome
         spent = self.counted_usd(run) if outcome.cost_usd is None else outcome.cost_usd
-        if spent <= self._call_usd:
-            return outcome
-        field, asked = "KIMI_BUDGET_USD_PER_CALL", self._call_usd
-        warned = policy.reported("budget-overrun", field=field, asked=asked, sent=round(spent, 6))
-        return replace(outcome, policy=(*outcome.policy, warned))
+        exceeded: list[tuple[str, float, float]] = []
+        if run.progress is None and self._call_usd is not None and spent > self._call_usd:
+            exceeded.append(("KIMI_BUDGET_USD_PER_CALL", self._call_usd, spent))
+        if self.day_usd is not None:
+            today = await self._spent_today_usd(store, run, spent)
+            if today > self.day_usd:
+                exceeded.append(("KIMI_BUDGET_USD_PER_DAY", self.day_usd, today))
+        warned = (
+            policy.reported("budget-overrun", field=field, asked=limit, sent=round(usd, 6))
+            for field, limit, usd in exceeded
+        )
+        return replace(outcome, policy=(*outcome.policy, *warned)) if exceeded else outcome
+
+    async def _spent_today_usd(self, store: RunStore, run: Run, spent: float) -> float:
+        """What the day's runs count once this one has cost ``spent``; 0 if the store does not say so in time."""
+        with anyio.move_on_after(LOOK_WITHIN_S, shield=True):  # a cancellation by now would lose the answer
+            try:
+                return await store.spent_today_usd(run.id, spent)
+            except KimiError:
+                pass
+        return 0.0
 
     def watch(self, run: Run) -> None:
         """Have a call stopped by the chunk that makes it cost more than it may, not by the next look at it."""

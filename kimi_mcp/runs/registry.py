@@ -196,9 +196,9 @@ class Runs:
         """What limits count where the price is unknown."""
         return self.limits.fallback_price()
 
-    def judged(self, run: Run, outcome: Outcome) -> Outcome:
+    async def judged(self, run: Run, outcome: Outcome) -> Outcome:
         """A run's outcome, with a warning where it costs more than it may."""
-        return self.limits.overrun(run, outcome)
+        return await self.limits.overrun(run, outcome, self.store)
 
     def leave(self, run: Run) -> None:
         """The server ends before a run does that another one can go on with."""

@@ -102,7 +102,7 @@ class RunKeeper(Protocol):
         """What limits count where the price is unknown."""
         ...
 
-    def judged(self, run: Run, outcome: Outcome) -> Outcome:
+    async def judged(self, run: Run, outcome: Outcome) -> Outcome:
         """Its outcome, with what is to be said of its cost."""
         ...
 
@@ -361,7 +361,7 @@ class Run:
         try:
             with self._scope:
                 outcome = await work(self)
-                self.outcome = keeper.judged(self, replace(outcome, timing=self.timing()))
+                self.outcome = await keeper.judged(self, replace(outcome, timing=self.timing()))
         except Exception:
             log.exception("a run failed by a fault of our own")
             self.outcome = self.cut_off("failed", fault_of_ours())

@@ -230,6 +230,21 @@ async def test_a_days_limit_holds_over_all_servers(sim: Simulator, mode: str) ->
     assert len(chats(sim)) == 1
 
 
+@pytest.mark.parametrize("journal", ["on", "off"])
+async def test_a_whole_answer_that_uses_up_the_day_says_so(sim: Simulator, mode: str, journal: str) -> None:
+    sim.play({"content": "word " * 6_000, "event_tokens": 10_000, "times": "always"})
+    async with served(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.03", KIMI_JOURNAL=journal) as kimi:
+        first, second, third = [await kimi.think(prompt) for prompt in ("one", "two", "three")]
+    assert (first.status, first.rules) == ("completed", [])
+    assert (second.status, second.rules) == ("completed", ["budget-overrun"])
+    (warned,) = second.structured["policy"]
+    assert (warned["field"], warned["asked"]) == ("KIMI_BUDGET_USD_PER_DAY", 0.03)
+    both = sum(each.structured["usage"]["cost_usd"] for each in (first, second))
+    assert warned["sent"] == pytest.approx(both, abs=1e-6)
+    assert "KIMI_BUDGET_USD_PER_DAY" in second.text
+    assert third.code == "budget_exceeded"
+
+
 async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> None:
     limit = {"KIMI_BUDGET_USD_PER_DAY": "0.06"}
     arrives = {"content": LONG["content"], "event_tokens": 50, "gate": "rest", "gate_at": 300}

@@ -64,10 +64,16 @@ def within_budget(connection: Connection, run_id: str, counted_usd: float, most_
         )
 
 
-def spent_since(connection: Connection, since: float) -> float:
-    """US dollars that limits count for all runs since then, those under way included."""
+def spent_since(connection: Connection, since: float, run_id: str | None = None, counted_usd: float = 0.0) -> float:
+    """US dollars that limits count for all runs since then, those under way included.
+
+    The run ``run_id``, if it is one of them, is taken to count ``counted_usd``.
+    """
     total = select(func.coalesce(func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
-    return float(connection.execute(total).scalar_one())
+    spent = float(connection.execute(total).scalar_one())
+    own = select(runs.c.counted_usd).where(runs.c.id == run_id, runs.c.started_at >= since)
+    before = None if run_id is None else connection.execute(own).scalar_one_or_none()
+    return spent if before is None else spent - before + counted_usd
 
 
 def find(connection: Connection, run_id: str) -> Found | None:

@@ -308,9 +308,13 @@ class RunStore:
         """Which of this server's runs another one was told to cancel."""
         return await self._database.read(partial(sql.cancel_requests, owner=self.lock.id))
 
-    async def spent_today_usd(self) -> float:
-        """US dollars that limits count for today's runs (UTC), of all servers of the folder."""
-        return await self._database.read(partial(sql.spent_since, since=_midnight(self._wall())))
+    async def spent_today_usd(self, run_id: str | None = None, counted_usd: float = 0.0) -> float:
+        """US dollars that limits count for today's runs (UTC), of all servers of the folder.
+
+        The run ``run_id``, if it is one of them, is taken to count ``counted_usd`` by now.
+        """
+        spent = partial(sql.spent_since, since=_midnight(self._wall()), run_id=run_id, counted_usd=counted_usd)
+        return await self._database.read(spent)
 
     async def prune(self, keep_days: float | None = None) -> list[str]:
         """Remove runs that ended longer ago; returns their ids. What a kept conversation needs stays."""

@@ -243,8 +243,8 @@ _OPENROUTER = Dialect(
     says_reasoning_tokens=True,
     extra_fields=_HOSTED_FIELDS | {"include_reasoning", "provider", "models", "transforms", "usage"},
 )
-# Together stopped K2.5 on 2026-05-21; documents video. models.dev providers/togetherai lists K2.6, K2.7 Code and K3
-# (llmgateway#3452 has K2.6 removed on 2026-08-19, which is not taken over yet). The sources name three switches:
+# Together stopped K2.5 on 2026-05-21 and removed K2.6 on 2026-08-19 (theopenco/llmgateway#3452); documents video.
+# models.dev providers/togetherai lists K2.7 Code and K3. The sources name three switches:
 # `reasoning: {enabled}` (docs.together.ai/docs/inference/chat/reasoning, for K2.5 and K2.6 by name),
 # `chat_template_kwargs: {thinking}` ("alternative", togethercomputer/skills reasoning-models.md) and
 # `thinking: {type}` (what AIMS's gateway sends there). Which one wins over another is not written anywhere.
@@ -252,7 +252,7 @@ _TOGETHER = Dialect(
     name="together",
     serves=(
         Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 5, 20)),
-        Served(id="moonshotai/Kimi-K2.6", model=_K26),
+        Served(id="moonshotai/Kimi-K2.6", model=_K26, until=date(2026, 8, 18)),
         Served(id="moonshotai/Kimi-K2.7-Code", model=_K27),
         Served(id="moonshotai/Kimi-K3", model=_K3),
     ),

@@ -252,6 +252,7 @@ def test_nim_bounds_the_output_and_lists_what_it_has_retired(catalogue: Catalogu
         ("nim", "kimi-k2.6", date(2026, 7, 6), date(2026, 7, 7)),
         ("openrouter", "kimi-k2.5", date(2026, 9, 6), date(2026, 9, 7)),
         ("together", "kimi-k2.5", date(2026, 5, 20), date(2026, 5, 21)),
+        ("together", "kimi-k2.6", date(2026, 8, 18), date(2026, 8, 19)),
         ("fireworks", "kimi-k2.5", date(2026, 6, 15), date(2026, 6, 16)),
     ],
 )
@@ -281,7 +282,7 @@ def test_the_day_on_which_a_model_was_found_gone_is_not_reported_as_its_end(cata
         ("nim", TODAY, "kimi-k3"),
         ("huggingface", TODAY, "kimi-k2.6"),
         ("openrouter", TODAY, "kimi-k2.6"),
-        ("together", TODAY, "kimi-k2.6"),
+        ("together", TODAY, "kimi-k3"),
         ("fireworks", TODAY, "kimi-k2.6"),
         ("novita", TODAY, "kimi-k2.5"),
         ("vllm", TODAY, "kimi-k2.5"),
@@ -308,7 +309,8 @@ def test_video_is_a_matter_of_provider_and_model(catalogue: Catalogue) -> None:
     assert ("moonshot", "kimi-k2.5") not in offers
     assert ("moonshot", "kimi-k2.5") in catalogue.video_offers(date(2026, 8, 1))
     assert ("novita", "kimi-k2.5") in offers
-    assert ("together", "kimi-k2.6") in offers
+    assert ("together", "kimi-k2.6") in catalogue.video_offers(date(2026, 8, 1))
+    assert ("together", "kimi-k2.6") not in offers
     assert ("together", "kimi-k3") not in offers
     without = {"vllm", "sglang", "ktransformers", "nim", "huggingface", "openrouter", "fireworks"}
     assert without.isdisjoint(provider for provider, _ in offers)

@@ -31,7 +31,7 @@ AUTO = {
     "nim": "moonshotai/kimi-k3",
     "huggingface": "moonshotai/Kimi-K2.6",
     "openrouter": "moonshotai/kimi-k2.6",
-    "together": "moonshotai/Kimi-K2.6",
+    "together": "moonshotai/Kimi-K3",
     "fireworks": "accounts/fireworks/models/kimi-k2p6",
     "novita": "moonshotai/kimi-k2.5",
     "vllm": "moonshotai/Kimi-K2.5",
@@ -47,12 +47,12 @@ SWITCH: dict[str, dict[str, dict[str, Any]]] = {
         "thinking": {"chat_template_kwargs": {"thinking": True}},
         "instant": {"chat_template_kwargs": {"thinking": False}},
     },
-    "together": {"thinking": {"reasoning": {"enabled": True}}, "instant": {"reasoning": {"enabled": False}}},
+    "openrouter": {"thinking": {"reasoning": {"enabled": True}}, "instant": {"reasoning": {"enabled": False}}},
     "huggingface": {"thinking": {}, "instant": {}},
 }
 SWITCH |= dict.fromkeys(("moonshot-cn", "simulator", "novita"), SWITCH["moonshot"])
 SWITCH |= dict.fromkeys(("sglang", "ktransformers", "fireworks"), SWITCH["vllm"])
-SWITCH |= {"openrouter": SWITCH["together"], "nim": SWITCH["huggingface"]}
+SWITCH |= dict.fromkeys(("nim", "together"), SWITCH["huggingface"])
 """What each provider is told about thinking; nothing where no switch is documented, or the model always thinks."""
 
 SWITCHES = {"thinking", "chat_template_kwargs", "reasoning", "reasoning_effort", "enable_thinking"}

@@ -70,6 +70,10 @@ def _refused(words: str, kinds: str = "") -> Condition:
     return _on(400, 413, 422, None, kinds=kinds, words=words)
 
 
+def _rejected(words: str, message: str, fix: str) -> ErrorRow:
+    return ErrorRow((_refused(words),), RequestRejected, message, fix, quotes=True)
+
+
 _KEYS = (
     "Set {keys} to a key of {provider} itself. Keys belong to one platform: a key made for api.moonshot.ai is refused "
     "by api.moonshot.cn and the other way round. The request went to {host}: KIMI_PROVIDER and KIMI_BASE_URL say where."
@@ -156,51 +160,41 @@ ROWS: tuple[ErrorRow, ...] = (
     ErrorRow(
         (_refused(r"considered high risk|content (filter|policy|management)"),), ContentFiltered, _FILTERED, _REWORD,
     ),
-    ErrorRow(
-        (_refused(r"temperature|top_p|penalty|\binvalid n\b"),), RequestRejected,
-        "{provider} does not allow a sampling value that was sent.",
+    _rejected(
+        r"temperature|top_p|penalty|\binvalid n\b", "{provider} does not allow a sampling value that was sent.",
         "Leave `temperature` out: this model fixes its sampling values. If you did not set it, this provider differs "
         "from the catalogue: run `kimi-mcp doctor --probe`.",
-        quotes=True,
     ),
-    ErrorRow(
-        (_refused(r"reasoning_content is missing|reasoning.{0,40}missing"),), RequestRejected,
+    _rejected(
+        r"reasoning_content is missing|reasoning.{0,40}missing",
         "{provider} wants the reasoning of an earlier turn, and it was not sent.",
-        "Start a new conversation: leave `conversation_id` out.", quotes=True,
+        "Start a new conversation: leave `conversation_id` out.",
     ),
-    ErrorRow(
-        (_refused(r"tool_choice"),), RequestRejected,
-        "{provider} does not allow this tool choice while thinking.",
-        "Use `kimi_instant`, or leave the choice of a tool to the model.", quotes=True,
+    _rejected(
+        r"tool_choice", "{provider} does not allow this tool choice while thinking.",
+        "Use `kimi_instant`, or leave the choice of a tool to the model.",
     ),
-    ErrorRow(
-        (_refused(r"invalid thinking|\bthinking\b|reasoning_effort"),), RequestRejected,
-        "{provider} does not take this mode for this model.",
-        "Use the other tool (`kimi_think` or `kimi_instant`), or another `model`.", quotes=True,
+    _rejected(
+        r"invalid thinking|\bthinking\b|reasoning_effort", "{provider} does not take this mode for this model.",
+        "Use the other tool (`kimi_think` or `kimi_instant`), or another `model`.",
     ),
-    ErrorRow(
-        (_refused(r"max_(completion_)?tokens"),), RequestRejected,
-        "{provider} does not allow this `max_tokens`.", "Lower `max_tokens`, or leave it out.", quotes=True,
+    _rejected(
+        r"max_(completion_)?tokens", "{provider} does not allow this `max_tokens`.",
+        "Lower `max_tokens`, or leave it out.",
     ),
-    ErrorRow(
-        (_refused(r"schema|response_format"),), RequestRejected,
-        "{provider} refused the schema of the answer or of a tool.",
+    _rejected(
+        r"schema|response_format", "{provider} refused the schema of the answer or of a tool.",
         "Simplify `response_schema`: every property typed, no `type` beside `anyOf`, nothing beside `$ref`.",
-        quotes=True,
     ),
     ErrorRow(
-        (_refused(
-            r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)"
-        ),),
+        (_refused(r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)"),),
         QuotaExhausted, "The account at {provider} holds as many files as it may.",
         "Remove what is no longer needed there: `kimi-mcp files prune` removes what was uploaded from here.",
         quotes=True,
     ),
-    ErrorRow(
-        (_refused(r"image|video|media|base64"),), RequestRejected,
-        "{provider} refused a picture or a clip.",
+    _rejected(
+        r"image|video|media|base64", "{provider} refused a picture or a clip.",
         "Send it as PNG, JPEG, WebP or MP4, smaller, or choose a provider that takes it with KIMI_PROVIDER.",
-        quotes=True,
     ),
     ErrorRow(
         (_on(413),), RequestRejected,
@@ -208,10 +202,9 @@ ROWS: tuple[ErrorRow, ...] = (
         "Send fewer or smaller files, pictures or clips.", quotes=True,
     ),
     ErrorRow(
-        (_on(408),), UpstreamBroken, "{provider} gave up waiting for the request (408).", _AGAIN, retry=True,
-    ),
-    ErrorRow(
-        (_on(409),), UpstreamBroken, "{provider} reports a conflict with another request (409).", _AGAIN, retry=True,
+        (_on(408, 409),), UpstreamBroken,
+        "{provider} dropped the request ({status}): it came too slowly, or another one was in the way.",
+        _AGAIN, retry=True,
     ),
     ErrorRow(
         (_on(499),), UpstreamBroken,

@@ -41,16 +41,6 @@ class Payloads:
         self._taken += len(piece)
         if self._taken > bounds.MOST_BYTES:
             raise bounds.OutOfBounds(f"an answer of more than {bounds.MOST_BYTES:,} bytes")
-        if (
-            self.form == "events"
-            and piece.startswith(b"data: ")
-            and piece.endswith(b"\n\n")
-            and not self._tail
-            and not self._data
-            and b"\r" not in piece
-            and piece.find(b"\n") == len(piece) - 2
-        ):
-            return [piece[6:-2]]  # one whole event, as nearly every piece is
         if self.form == "unknown":
             piece = self._look(piece)
         if self.form == "events":

@@ -61,7 +61,7 @@ def test_what_is_a_little_too_small_does_not_fit(there: Machine) -> None:
     assert all(lacks for _, _, lacks in misses(there))
 
 
-def test_engines_come_in_the_order_that_they_are_recommended_in() -> None:
+def test_engines_come_in_the_order_that_they_are_preferred_in() -> None:
     engines = [fit.option.engine for fit in fits(EVERYTHING)]
     assert list(dict.fromkeys(engines)) == ["vLLM", "SGLang", "KTransformers", "llama.cpp"]
 

@@ -21,8 +21,8 @@ SCENE_S = 20.0
 PATIENCE_S = 0.4
 """Seconds that the impatient host of the demo waits."""
 
-TALE = "Tell me the tale of the lighthouse, slowly."
-TALE_BEGINNING = "There was a lighthouse whose keeper counted ships."
+TALE = "Tell me the tale of the ferryman, slowly."
+TALE_BEGINNING = "There was a ferryman who counted his passengers."
 RIDDLE = "A bat and a ball cost 1.10 together; the bat costs 1.00 more than the ball. What does the ball cost?"
 PERSON = {
     "type": "object",

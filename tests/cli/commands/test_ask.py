@@ -58,14 +58,14 @@ async def test_a_dash_reads_the_prompt_from_stdin(sim: Simulator) -> None:
     assert chat["messages"] == [{"role": "user", "content": "Grüße\n"}]
 
 
-async def test_what_the_policy_changed_is_said_on_stderr(sim: Simulator) -> None:
+async def test_what_the_policy_changed_is_reported_on_stderr(sim: Simulator) -> None:
     ended = await kimi("ask", "Hello", "--temperature", "0.3", settings=to(sim))
     assert ended.status == 0
     assert ended.err.startswith("temperature-fixed: temperature 0.3 → left out.")
     assert "temperature-fixed" not in ended.out
 
 
-async def test_without_a_key_one_sentence_and_its_mend_come_on_stderr() -> None:
+async def test_without_a_key_one_sentence_and_its_fix_come_on_stderr() -> None:
     ended = await kimi("ask", "Hello")
     assert (ended.status, ended.out) == (1, "")
     assert ended.err.startswith("kimi-mcp: No provider is configured")
@@ -79,7 +79,7 @@ async def test_a_failure_as_json_is_a_result_and_a_sentence() -> None:
     assert ended.err.startswith("kimi-mcp: ")
 
 
-async def test_an_argument_that_is_refused_is_said_in_a_sentence(sim: Simulator) -> None:
+async def test_an_argument_that_is_refused_is_reported_in_a_sentence(sim: Simulator) -> None:
     ended = await kimi("ask", " ", settings=to(sim))
     assert (ended.status, ended.out) == (1, "")
     assert "The prompt is empty" in ended.err
@@ -110,7 +110,7 @@ def test_wrong_usage_ends_with_status_2(wrong: list[str]) -> None:
     assert "Usage: " in ended.stderr
 
 
-async def test_a_schema_that_is_none_is_said_to_be(sim: Simulator, tmp_path: Path) -> None:
+async def test_a_schema_that_is_none_is_reported_to_be(sim: Simulator, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text("[1")
     ended = await kimi("ask", "Hello", "--schema", str(schema), settings=to(sim))
@@ -246,7 +246,7 @@ async def test_a_driver_that_is_not_installed_is_one_clear_error(
     refused = await kimi(*command, settings=to(sim, KIMI_DATABASE_URL=named))
     assert refused.status == 1
     assert refused.out == ""
-    said, fix = refused.err.splitlines()
-    assert "KIMI_DATABASE_URL" in said
+    message, fix = refused.err.splitlines()
+    assert "KIMI_DATABASE_URL" in message
     assert f"pip install '{package}'" in fix
     assert "s3cr3t-w0rd" not in refused.err

@@ -47,7 +47,7 @@ async def test_a_partial_swarm_ends_with_status_1_and_prints_what_there_is(sim: 
     assert "agent-2 (Oslo)" in ended.err
 
 
-async def test_what_makes_no_sense_is_said_before_anything_is_sent(sim: Simulator) -> None:
+async def test_what_makes_no_sense_is_reported_before_anything_is_sent(sim: Simulator) -> None:
     ended = await kimi("ask", "Tell me.", "--item", "Rome", "--item", "Oslo", settings=to(sim))
     assert (ended.status, ended.out) == (1, "")
     assert "{{item}}" in ended.err

@@ -1,4 +1,4 @@
-"""``kimi-mcp doctor``: right where a call would work, and a mend where none would."""
+"""``kimi-mcp doctor``: right where a call would work, and a fix where none would."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ async def test_with_a_simulator_a_call_would_work(sim: Simulator) -> None:
 async def test_a_probe_holds_the_provider_against_the_catalogue(sim: Simulator) -> None:
     ended = await kimi("doctor", "--probe", "--json", settings=to(sim))
     assert ended.status == 0, ended.out
-    told = ended.json
-    assert (told["works"], told["provider"], told["model"]) == (True, "simulator", "kimi-k2.5")
-    assert [probe["mode"] for probe in told["probes"]] == ["thinking", "instant"]
-    assert [probe["reasoning_field"] for probe in told["probes"]] == ["reasoning_content", None]
-    assert all(probe["usage"] and probe["model"] == "kimi-k2.5" for probe in told["probes"])
+    diagnosis = ended.json
+    assert (diagnosis["works"], diagnosis["provider"], diagnosis["model"]) == (True, "simulator", "kimi-k2.5")
+    assert [probe["mode"] for probe in diagnosis["probes"]] == ["thinking", "instant"]
+    assert [probe["reasoning_field"] for probe in diagnosis["probes"]] == ["reasoning_content", None]
+    assert all(probe["usage"] and probe["model"] == "kimi-k2.5" for probe in diagnosis["probes"])
 
 
 async def test_a_probe_notices_another_model_and_lost_reasoning(sim: Simulator) -> None:
@@ -63,7 +63,7 @@ async def test_a_probe_that_fails_means_that_no_call_would_work(sim: Simulator) 
     assert ended.status == 1
 
 
-async def test_a_key_of_the_other_platform_is_told_apart_from_a_wrong_one() -> None:
+async def test_a_key_of_the_other_platform_is_distinguished_from_a_wrong_one() -> None:
     async with Simulator(provider="moonshot", require_key="sk-of-this-platform") as sim:
         settings = {"KIMI_PROVIDER": "moonshot", "KIMI_BASE_URL": sim.base_url, "MOONSHOT_API_KEY": KEY}
         ended = await kimi("doctor", "--json", settings=settings)
@@ -81,7 +81,7 @@ async def test_a_key_is_never_shown_wherever_it_was_put(form: tuple[str, ...], s
     assert not any(KEY[start : start + 8] in ended.out + ended.err for start in range(len(KEY) - 8))
 
 
-async def test_what_cannot_be_read_is_named_with_its_mend(sim: Simulator) -> None:
+async def test_what_cannot_be_read_is_named_with_its_fix(sim: Simulator) -> None:
     ended = await kimi("doctor", "--json", settings=to(sim, KIMI_IDLE_TIMEOUT_S="soon", KIMI_MODEL="${MODEL}"))
     assert ended.status == 1
     states = {row["name"]: row["state"] for row in ended.json["variables"]}
@@ -91,7 +91,7 @@ async def test_what_cannot_be_read_is_named_with_its_mend(sim: Simulator) -> Non
     assert "KIMI_MODEL" in findings(ended.json, "warn")
 
 
-async def test_a_borrowed_key_is_said_to_be_one() -> None:
+async def test_a_borrowed_key_is_reported_as_one() -> None:
     async with Simulator(provider="nim") as sim:
         settings = {"KIMI_PROVIDER": "nim", "KIMI_BASE_URL": sim.base_url, "HF_TOKEN": KEY}
         ended = await kimi("doctor", "--json", settings=settings)
@@ -137,9 +137,9 @@ async def examined(sim: Simulator, **settings: str) -> Any:
 
 
 async def test_a_journal_that_is_not_there_yet_is_not_begun(sim: Simulator, data_dir: Path) -> None:
-    told = await examined(sim)
-    assert told["works"]
-    assert told["journal"] == {
+    diagnosis = await examined(sim)
+    assert diagnosis["works"]
+    assert diagnosis["journal"] == {
         "kept": True,
         "folder": str(data_dir),
         "there": False,
@@ -147,7 +147,7 @@ async def test_a_journal_that_is_not_there_yet_is_not_begun(sim: Simulator, data
         "runs": None,
         "opens": True,
     }
-    assert f"The first call begins the journal in {data_dir}" in findings(told, "ok")
+    assert f"The first call begins the journal in {data_dir}" in findings(diagnosis, "ok")
     assert not data_dir.exists()
 
 
@@ -159,21 +159,21 @@ async def test_a_journal_is_counted_and_left_as_it_is(sim: Simulator, data_dir: 
     if open_elsewhere:
         await other.ids(None, 1)
     before = looked_at(data_dir)
-    told = await examined(sim)
+    diagnosis = await examined(sim)
     assert {**looked_at(data_dir), f"{FILE}-shm": b""} == {**before, f"{FILE}-shm": b""}, "but for who reads just now"
     await other.aclose()
-    assert (told["works"], told["journal"]["runs"], told["journal"]["opens"]) == (True, 2, True)
-    assert told["journal"]["bytes"] > 4096
-    assert "The journal opens: 2 runs" in findings(told, "ok")
+    assert (diagnosis["works"], diagnosis["journal"]["runs"], diagnosis["journal"]["opens"]) == (True, 2, True)
+    assert diagnosis["journal"]["bytes"] > 4096
+    assert "The journal opens: 2 runs" in findings(diagnosis, "ok")
 
 
 async def test_a_damaged_journal_is_bad_and_left_where_it_is(sim: Simulator, data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / FILE).write_bytes(b"no database at all" * 1000)
-    told = await examined(sim)
-    assert not told["works"]
-    assert "The journal is damaged" in findings(told, "bad")
-    assert str(data_dir) in findings(told, "unknown")
+    diagnosis = await examined(sim)
+    assert not diagnosis["works"]
+    assert "The journal is damaged" in findings(diagnosis, "bad")
+    assert str(data_dir) in findings(diagnosis, "unknown")
     assert looked_at(data_dir) == {FILE: b"no database at all" * 1000}
 
 
@@ -189,23 +189,23 @@ async def test_a_journal_of_a_newer_version_is_bad(sim: Simulator, data_dir: Pat
     with sqlite3.connect(data_dir / FILE) as connection:
         connection.execute("UPDATE about SET value = '99' WHERE name = 'version'")
     connection.close()
-    told = await examined(sim)
-    assert not told["works"]
-    assert "Update kimi-mcp" in findings(told, "bad")
+    diagnosis = await examined(sim)
+    assert not diagnosis["works"]
+    assert "Update kimi-mcp" in findings(diagnosis, "bad")
 
 
 async def test_a_folder_that_cannot_be_is_bad_and_its_variable_named(sim: Simulator, data_dir: Path) -> None:
     data_dir.write_text("a file")
-    told = await examined(sim, KIMI_DATA_DIR=str(data_dir / "below"))
-    assert not told["works"]
-    assert "KIMI_DATA_DIR" in findings(told, "bad")
+    diagnosis = await examined(sim, KIMI_DATA_DIR=str(data_dir / "below"))
+    assert not diagnosis["works"]
+    assert "KIMI_DATA_DIR" in findings(diagnosis, "bad")
 
 
-async def test_without_a_journal_that_is_said(sim: Simulator) -> None:
-    told = await examined(sim, KIMI_JOURNAL="off")
-    assert told["works"]
-    assert (told["journal"]["kept"], told["journal"]["opens"]) == (False, False)
-    assert "KIMI_JOURNAL is off" in findings(told, "ok")
+async def test_without_a_journal_that_is_reported(sim: Simulator) -> None:
+    diagnosis = await examined(sim, KIMI_JOURNAL="off")
+    assert diagnosis["works"]
+    assert (diagnosis["journal"]["kept"], diagnosis["journal"]["opens"]) == (False, False)
+    assert "KIMI_JOURNAL is off" in findings(diagnosis, "ok")
 
 
 async def test_a_database_elsewhere_is_looked_at_and_its_password_not_shown(sim: Simulator, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands that are told to end by a signal: their tools end with them, and a swarm is kept to be gone on with."""
+"""Commands that are terminated by a signal: their tools end with them, and a swarm is kept to be gone on with."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ async def row() -> dict[str, Any]:
 
 
 async def leaves(process: Process, *how: signal.Signals) -> tuple[int, str]:
-    """How a command leaves that is told to, and what it says of it."""
+    """How a terminated command exits, and what it prints."""
     for place, number in enumerate(how):
         if place:
             await anyio.sleep(0.05)  # so that this one comes in the midst of its end
         process.send_signal(number)
     assert process.stderr is not None
-    said = b"".join([piece async for piece in process.stderr])
-    return await process.wait(), said.decode()
+    printed = b"".join([piece async for piece in process.stderr])
+    return await process.wait(), printed.decode()
 
 
 async def all_ended(pids: list[int]) -> None:
@@ -84,17 +84,17 @@ def asked(sim: Simulator, text: str) -> int:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.soak)])
-async def test_ask_that_is_told_to_end_leaves_its_swarm_and_takes_its_tools_along(
+async def test_ask_that_is_terminated_leaves_its_swarm_and_takes_its_tools_along(
     sim: Simulator, stubborn: Path, how: signal.Signals
 ) -> None:
     async with halfway(sim, stubborn, *ASK) as (process, tools):
-        status, said = await leaves(process, how)
+        status, printed = await leaves(process, how)
         assert status == 128 + how
         await all_ended(tools)
     run = await row()
     assert run["status"] == "running", "it is not at its end"
-    assert f"kimi-mcp runs resume {run['run_id']}" in said
-    assert "Traceback" not in said
+    assert f"kimi-mcp runs resume {run['run_id']}" in printed
+    assert "Traceback" not in printed
     done = await kimi("runs", "resume", run["run_id"], "--json", settings=to(sim, KIMI_SWARM_MCP=str(stubborn)))
     assert done.json["status"] == "completed"
     assert (asked(sim, "Tell me about Rome."), asked(sim, "Tell me about Oslo.")) == (1, 2)
@@ -103,8 +103,8 @@ async def test_ask_that_is_told_to_end_leaves_its_swarm_and_takes_its_tools_alon
 @pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.soak), 3])
 async def test_ctrl_c_ends_a_swarm_of_ask_with_its_tools(sim: Simulator, stubborn: Path, times: int) -> None:
     async with halfway(sim, stubborn, *ASK) as (process, tools):
-        status, said = await leaves(process, *[signal.SIGINT] * times)
-        assert (status, said) == (130, "")
+        status, printed = await leaves(process, *[signal.SIGINT] * times)
+        assert (status, printed) == (130, "")
         await all_ended(tools)
     assert (await row())["status"] == "partial", "Rome is answered"
 
@@ -119,10 +119,10 @@ async def test_a_resumed_swarm_is_left_once_more_and_can_be_resumed_again(
     run_id = (await row())["run_id"]
     stubborn.with_name("pids").unlink()
     async with halfway(sim, stubborn, "runs", "resume", run_id) as (process, tools):
-        status, said = await leaves(process, how)
+        status, printed = await leaves(process, how)
         assert status == 128 + how
-        assert f"kimi-mcp runs resume {run_id}" in said
-        assert "Traceback" not in said
+        assert f"kimi-mcp runs resume {run_id}" in printed
+        assert "Traceback" not in printed
         await all_ended(tools)
     assert (await row())["status"] == "running"
     done = await kimi("runs", "resume", run_id, "--json", settings=to(sim, KIMI_SWARM_MCP=str(stubborn)))
@@ -130,13 +130,13 @@ async def test_a_resumed_swarm_is_left_once_more_and_can_be_resumed_again(
     assert (asked(sim, "Tell me about Rome."), asked(sim, "Tell me about Oslo.")) == (1, 3)
 
 
-async def test_a_call_that_is_told_to_end_keeps_what_had_arrived(sim: Simulator) -> None:
+async def test_a_call_that_is_terminated_keeps_what_had_arrived(sim: Simulator) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "It is 391."})
     async with started("ask", "What is 17 * 23?", settings=to(sim), stdin=subprocess.DEVNULL) as process:
         await sim.until(lambda: sim.waiting_at("end") == 1)
-        status, said = await leaves(process, signal.SIGTERM)
+        status, printed = await leaves(process, signal.SIGTERM)
     assert status == 143
-    assert "stopped before the answer was whole" in said
+    assert "stopped before the answer was whole" in printed
     run = await row()
     assert (run["status"], run["error"]) == ("failed", "answer_cut_off")
 

@@ -1,4 +1,4 @@
-"""``kimi-mcp files``: what lies at the provider is told, and of it only what is ours is removed."""
+"""``kimi-mcp files``: files at the provider are listed, and only ours are removed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_prune_leaves_what_is_not_old_enough(sim: Simulator) -> None:
     assert len(there.json) == 1
 
 
-async def test_what_ask_uploaded_is_told_and_can_be_removed(sim: Simulator, tmp_path: Path) -> None:
+async def test_what_ask_uploaded_is_reported_and_can_be_removed(sim: Simulator, tmp_path: Path) -> None:
     from PIL import Image
 
     large = tmp_path / "large.png"
@@ -76,7 +76,7 @@ async def test_what_ask_uploaded_is_told_and_can_be_removed(sim: Simulator, tmp_
     assert (await kimi("files", settings=to(sim))).out == "There is no file at simulator.\n"
 
 
-async def test_a_removal_that_fails_is_said_after_what_was_removed(sim: Simulator) -> None:
+async def test_a_removal_that_fails_is_reported_after_what_was_removed(sim: Simulator) -> None:
     await left(sim, OURS, f"kimi-mcp-{'0b' * 32}.png")
     sim.play(Step(match=Match(path="/v1/files/simfile-000002"), times="always", status=500))
     ended = await kimi("files", "prune", settings=to(sim))
@@ -85,7 +85,7 @@ async def test_a_removal_that_fails_is_said_after_what_was_removed(sim: Simulato
     assert ended.err.startswith("kimi-mcp: ")
 
 
-async def test_a_provider_that_keeps_no_files_is_said_to_keep_none() -> None:
+async def test_a_provider_that_keeps_no_files_is_reported_to_keep_none() -> None:
     settings = {"KIMI_PROVIDER": "vllm", "KIMI_BASE_URL": "http://127.0.0.1:9/v1"}
     ended = await kimi("files", settings=settings)
     assert (ended.status, ended.out) == (1, "")
@@ -99,7 +99,7 @@ async def test_a_provider_that_is_not_allowed_is_not_asked(sim: Simulator) -> No
     assert "KIMI_ALLOWED_PROVIDERS" in ended.err
 
 
-async def test_nobody_at_the_address_is_said_in_a_sentence() -> None:
+async def test_nobody_at_the_address_is_reported_in_a_sentence() -> None:
     async with Simulator() as sim:
         settings = to(sim)
     ended = await kimi("files", settings=settings)

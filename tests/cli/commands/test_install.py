@@ -71,7 +71,7 @@ async def test_what_was_installed_starts_and_lists_its_tools_from_any_folder(id:
 
 
 @pytest.mark.parametrize("id", HOSTS)
-async def test_a_person_is_told_where_and_what_next_and_never_the_key(id: str, tmp_path: Path) -> None:
+async def test_a_person_learns_where_and_what_next_and_never_the_key(id: str, tmp_path: Path) -> None:
     ended = await run("install", id, "--env", f"MOONSHOT_API_KEY={KEY}", home=tmp_path)
     assert ended.status == 0, ended.err
     assert "~" in ended.out
@@ -84,26 +84,26 @@ LEFT_OUT = "The value of MOONSHOT_API_KEY was not written"
 
 
 @pytest.mark.parametrize("id", HOSTS)
-async def test_a_value_that_was_given_and_not_written_is_told(id: str, tmp_path: Path) -> None:
+async def test_a_value_that_was_given_and_not_written_is_reported(id: str, tmp_path: Path) -> None:
     plain = HOSTS[id].keys.way == "plain"
     for more in ((), ("--json",), ("--print",)):
         ended = await run("install", id, "--env", f"MOONSHOT_API_KEY={KEY}", *more, home=tmp_path)
-        said = " ".join((ended.out + ended.err).split())
-        assert (LEFT_OUT in said) != plain
-        assert (KEY in said) == (plain and more == ("--print",))
+        printed = " ".join((ended.out + ended.err).split())
+        assert (LEFT_OUT in printed) != plain
+        assert (KEY in printed) == (plain and more == ("--print",))
 
 
 @pytest.mark.parametrize("given", ["", "${MOONSHOT_API_KEY}"])
-async def test_a_name_and_a_reference_are_no_values_to_be_told_of(given: str, tmp_path: Path) -> None:
+async def test_a_name_and_a_reference_are_no_values_to_be_reported(given: str, tmp_path: Path) -> None:
     ended = await run("install", "claude-code", "--env", f"MOONSHOT_API_KEY={given}", home=tmp_path)
     assert "was not written" not in ended.out
 
 
 async def test_json_says_what_was_done(tmp_path: Path) -> None:
     ended = await run("install", "claude-desktop", "--env", f"HF_TOKEN={KEY}", "--json", home=tmp_path)
-    told = ended.json
-    assert (told["action"], told["keys_in_clear"], told["backup"]) == ("written", ["HF_TOKEN"], None)
-    assert Path(told["file"]).is_file()
+    result = ended.json
+    assert (result["action"], result["keys_in_clear"], result["backup"]) == ("written", ["HF_TOKEN"], None)
+    assert Path(result["file"]).is_file()
     assert KEY not in ended.out
     again = await run("install", "claude-desktop", "--json", home=tmp_path)
     assert again.json["action"] == "unchanged"
@@ -127,7 +127,7 @@ async def test_a_key_that_the_desktop_file_lacks_is_asked_for_by_the_command_tha
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("install", "claud-code"), "did you mean claude-code"),
         (("install", "emacs"), "there is claude-desktop"),
@@ -141,15 +141,15 @@ async def test_a_key_that_the_desktop_file_lacks_is_asked_for_by_the_command_tha
     ],
 )
 async def test_wrong_usage_ends_with_2_and_says_what_would_be_right(
-    arguments: tuple[str, ...], told: str, tmp_path: Path
+    arguments: tuple[str, ...], expected: str, tmp_path: Path
 ) -> None:
     ended = await run(*arguments, home=tmp_path)
     assert ended.status == 2
-    assert told in " ".join(ended.err.split())
+    assert expected in " ".join(ended.err.split())
     assert not list(tmp_path.rglob("*"))
 
 
-async def test_a_provider_that_is_none_is_told_before_anything_is_written(tmp_path: Path) -> None:
+async def test_a_provider_that_is_none_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     ended = await run("install", "zed", "--env", "KIMI_PROVIDER=moonshoot", home=tmp_path)
     assert ended.status == 1
     assert "KIMI_PROVIDER" in ended.err

@@ -84,7 +84,7 @@ def test_a_table_leaves_out_columns_and_cuts_the_last_to_fit(terminal: Terminal)
 # ── errors in the words of a shell ────────────────────────────────────────────────────────────────────────────────
 
 
-def told() -> list[str]:
+def messages() -> list[str]:
     """Every sentence that an error or a rule may say, as it stands in the code; values are left out."""
     leaves = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
     found: list[str] = []
@@ -104,7 +104,7 @@ def _pieces(node: ast.expr) -> list[str]:
 
 
 def test_no_error_in_a_shell_speaks_of_a_hosts_tools_and_arguments() -> None:
-    sentences = told()
+    sentences = messages()
     assert len(sentences) > 200
     for sentence in sentences:
         shown = in_a_shell(sentence)
@@ -113,7 +113,7 @@ def test_no_error_in_a_shell_speaks_of_a_hosts_tools_and_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "shown"),
     [
         ("`a.png` is a picture, not text.", "`a.png` is a picture, not text."),
         ("Pass it to kimi_vision in `images`; `files` takes text.", "Pass it to --image; --file takes text."),
@@ -126,8 +126,8 @@ def test_no_error_in_a_shell_speaks_of_a_hosts_tools_and_arguments() -> None:
         ("Leave `temperature` out: the mode fixes it.", "Leave --temperature out: the mode fixes it."),
     ],
 )  # fmt: skip
-def test_a_sentence_names_options(said: str, shown: str) -> None:
-    assert in_a_shell(said) == shown
+def test_a_sentence_names_options(text: str, shown: str) -> None:
+    assert in_a_shell(text) == shown
 
 
 def test_every_option_that_an_error_names_is_one_of_ask() -> None:
@@ -157,7 +157,7 @@ async def test_a_pipe_gets_the_answer_alone_and_stderr_what_the_policy_did(sim: 
 
 
 @pytest.mark.parametrize(
-    ("usd", "said"),
+    ("usd", "text"),
     [
         (None, "unknown"),
         (0.0, "0.00 USD"),
@@ -166,8 +166,8 @@ async def test_a_pipe_gets_the_answer_alone_and_stderr_what_the_policy_did(sim: 
         (1234.5, "1,234.50 USD"),
     ],
 )
-def test_money_is_spelled_one_way(usd: float | None, said: str) -> None:
-    assert dollars(usd) == said
+def test_money_is_spelled_one_way(usd: float | None, text: str) -> None:
+    assert dollars(usd) == text
 
 
 def test_a_cost_has_no_digits_of_binary_fractions() -> None:
@@ -208,7 +208,7 @@ async def test_the_doctor_begins_with_its_findings_and_counts_what_is_unset() ->
     assert re.search(r"set +KIMI_MODEL", out)
 
 
-async def test_an_exported_provider_stands_in_the_entry_and_is_told() -> None:
+async def test_an_exported_provider_stands_in_the_entry_and_is_reported() -> None:
     exported = {"KIMI_PROVIDER": "novita", "MOONSHOT_API_KEY": "sk-another"}
     ended = await kimi("install", "codex", "--print", settings=exported)
     assert 'KIMI_PROVIDER = "novita"' in ended.out

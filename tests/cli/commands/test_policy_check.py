@@ -23,9 +23,9 @@ def part(kind: str, url: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "text", "text": "Look."}, {"type": kind, kind: {"url": url}}]}
 
 
-def check(tmp_path: Path, said: object, *options: str) -> Result:
+def check(tmp_path: Path, given: object, *options: str) -> Result:
     file = tmp_path / "body.json"
-    file.write_text(said if isinstance(said, str) else json.dumps(said), encoding="utf-8")
+    file.write_text(given if isinstance(given, str) else json.dumps(given), encoding="utf-8")
     return CliRunner().invoke(app, ["policy", "check", str(file), *options])
 
 
@@ -48,7 +48,7 @@ TOOL_LOOP = (
 
 
 @pytest.mark.parametrize(
-    ("rule", "said", "options"),
+    ("rule", "given", "options"),
     [
         ("temperature-fixed", body(temperature=0.7), ()),
         ("temperature-fixed", body(temperature=0.6), ()),
@@ -62,23 +62,23 @@ TOOL_LOOP = (
     ],
     ids=["temperature", "of-instant", "top-p", "video", "no-reasoning", "http-url", "forced-tool", "token", "retired"],
 )
-def test_a_rule_objects(rule: str, said: dict[str, Any], options: tuple[str, ...], tmp_path: Path) -> None:
-    shown = check(tmp_path, said, *options)
+def test_a_rule_objects(rule: str, given: dict[str, Any], options: tuple[str, ...], tmp_path: Path) -> None:
+    shown = check(tmp_path, given, *options)
     assert shown.exit_code == 1, shown.output
     assert f"{rule}: " in shown.stdout
     assert shown.stderr == ""
-    found = json.loads(check(tmp_path, said, *options, "--json").stdout)
+    found = json.loads(check(tmp_path, given, *options, "--json").stdout)
     assert rule in [finding["rule"] for finding in found["findings"]]
 
 
 def test_what_no_rule_reads_is_named_and_changes_nothing(tmp_path: Path) -> None:
-    said = body(thinking="off", stop=["a", "b", "c", "d", "e", "f"])
-    shown = check(tmp_path, said)
+    given = body(thinking="off", stop=["a", "b", "c", "d", "e", "f"])
+    shown = check(tmp_path, given)
     assert shown.exit_code == 0, shown.output
     assert "No rule objects." in shown.stdout
     assert "Not judged: thinking, stop." in shown.stdout
-    assert json.loads(check(tmp_path, said, "--json").stdout)["not_judged"] == ["thinking", "stop"]
-    objected = check(tmp_path, {**said, "temperature": 0.7})
+    assert json.loads(check(tmp_path, given, "--json").stdout)["not_judged"] == ["thinking", "stop"]
+    objected = check(tmp_path, {**given, "temperature": 0.7})
     assert objected.exit_code == 1
     assert "Not judged: thinking, stop." in objected.stdout
 
@@ -104,7 +104,7 @@ def test_stdin_is_read_for_a_dash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("given", "words"),
     [
         ("{", "no JSON"),
         ("[1, 2]", "no object"),
@@ -116,14 +116,14 @@ def test_stdin_is_read_for_a_dash() -> None:
     ],
     ids=["broken", "a list", "deep", "no model", "no messages", "odd role", "odd model"],
 )
-def test_what_is_no_body_is_said_in_a_sentence(said: str, words: str, tmp_path: Path) -> None:
-    shown = check(tmp_path, said)
+def test_what_is_no_body_is_reported_in_a_sentence(given: str, words: str, tmp_path: Path) -> None:
+    shown = check(tmp_path, given)
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert words in shown.stderr
     assert shown.stderr.startswith("kimi-mcp: ")
 
 
-def test_a_file_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported_in_a_sentence(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["policy", "check", str(tmp_path / "none.json")])
     assert shown.exit_code == 1
     assert "none.json can't be read" in shown.stderr
@@ -141,7 +141,7 @@ def test_a_provider_s_own_id_finds_its_provider(tmp_path: Path) -> None:
     assert (found["provider"], found["model"]) == ("fireworks", "kimi-k2.6")
 
 
-def test_the_model_that_is_said_counts_instead_of_the_body_s(tmp_path: Path) -> None:
+def test_the_model_that_is_reported_counts_instead_of_the_body_s(tmp_path: Path) -> None:
     found = json.loads(check(tmp_path, body(model="my-alias"), "--model", "kimi-k3", "--json").stdout)
     assert found["model"] == "kimi-k3"
 

@@ -22,7 +22,7 @@ def test_a_person_reads_the_tool_why_and_the_score() -> None:
     assert "14 points" in shown.stdout
 
 
-def test_a_sentence_that_does_not_name_the_skill_is_said_to_be_one() -> None:
+def test_a_sentence_that_does_not_name_the_skill_is_reported_as_one() -> None:
     assert "not named" in run("What is wrong on this screenshot?").stdout
 
 
@@ -34,7 +34,7 @@ async def test_a_program_reads_the_same_as_json() -> None:
     assert ended.json["score"] == 21
 
 
-def test_what_is_attached_is_said_by_options() -> None:
+def test_what_is_attached_is_reported_by_options() -> None:
     assert "kimi_vision" in run("thoughts?", "--images", "2").stdout.splitlines()[0]
     assert "kimi_video" in run("thoughts?", "--videos", "1").stdout.splitlines()[0]
 

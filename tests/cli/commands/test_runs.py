@@ -41,7 +41,7 @@ def kimi(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["runs", *arguments])
 
 
-def told(*arguments: str) -> Any:
+def run_json(*arguments: str) -> Any:
     """What a command prints as JSON."""
     done = kimi(*arguments, "--json")
     assert done.exit_code == 0, done.stderr
@@ -64,7 +64,7 @@ def number(digits: int) -> str:
     return f"run_{digits:06x}{digits:018x}"
 
 
-async def begin(store: RunStore, run_id: str, **said: Any) -> None:
+async def begin(store: RunStore, run_id: str, **fields: Any) -> None:
     entry = {
         "id": run_id,
         "caller": "local",
@@ -79,19 +79,19 @@ async def begin(store: RunStore, run_id: str, **said: Any) -> None:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id, conversation_id=f"conv_{run_id}"),
     }
-    await store.begin(RunEntry(**entry | said), counted_usd=0.0, day_limit_usd=None)
+    await store.begin(RunEntry(**entry | fields), counted_usd=0.0, day_limit_usd=None)
 
 
-async def end(store: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
+async def end(store: RunStore, run_id: str, status: Status = "completed", **fields: Any) -> None:
     """Let a run end; a completed one leaves turns in its conversation."""
-    outcome = Outcome(status=status, run_id=run_id, **{"conversation_id": f"conv_{run_id}", **said})
+    outcome = Outcome(status=status, run_id=run_id, **{"conversation_id": f"conv_{run_id}", **fields})
     turns = [user("What is 17 * 23?"), Turn(role="assistant", parts=(TextPart(text=outcome.answer),))]
     await store.end(run_id, outcome, turns=turns if status == "completed" else None, counted_usd=0.0)
 
 
-async def one(store: RunStore, run_id: str, status: Status = "completed", **said: Any) -> None:
+async def one(store: RunStore, run_id: str, status: Status = "completed", **fields: Any) -> None:
     await begin(store, run_id)
-    await end(store, run_id, status, **said)
+    await end(store, run_id, status, **fields)
 
 
 CUT = AnswerCutOff("It was cut off.", fix="Raise `max_tokens` to 64000.")
@@ -150,9 +150,9 @@ def test_as_json_every_run_is_named_unless_fewer_are_asked_for(data_dir: Path) -
 
     keeping(data_dir, fill)
     newest_first = [number(digits) for digits in range(29, -1, -1)]
-    assert [row["run_id"] for row in told()] == newest_first
-    assert told("list") == told()
-    assert [row["run_id"] for row in told("list", "--most", "2")] == newest_first[:2]
+    assert [row["run_id"] for row in run_json()] == newest_first
+    assert run_json("list") == run_json()
+    assert [row["run_id"] for row in run_json("list", "--most", "2")] == newest_first[:2]
 
 
 def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
@@ -163,10 +163,10 @@ def test_a_list_can_be_of_one_status_or_of_today(data_dir: Path) -> None:
         await end(store, number(3))
 
     keeping(data_dir, fill)
-    assert [row["run_id"] for row in told("--status", "failed")] == [number(2)]
-    assert {row["run_id"] for row in told("--today")} == {number(1), number(2)}
+    assert [row["run_id"] for row in run_json("--status", "failed")] == [number(2)]
+    assert {row["run_id"] for row in run_json("--today")} == {number(1), number(2)}
     assert kimi("--status", "cancelled").stdout == "No run matches.\n"
-    assert told("--status", "failed")[0]["error"] == "answer_cut_off"
+    assert run_json("--status", "failed")[0]["error"] == "answer_cut_off"
     assert kimi("--status", "dead").exit_code == 2
 
 
@@ -176,13 +176,13 @@ def test_the_runs_of_every_caller_are_listed(data_dir: Path) -> None:
         await end(store, number(1))
 
     keeping(data_dir, fill)
-    assert [row["run_id"] for row in told()] == [number(1)]
-    assert told("show", number(1))["caller"] == "somebody over HTTP"
+    assert [row["run_id"] for row in run_json()] == [number(1)]
+    assert run_json("show", number(1))["caller"] == "somebody over HTTP"
 
 
 def test_an_unknown_cost_is_no_zero(data_dir: Path) -> None:
     keeping(data_dir, lambda store: one(store, number(1)))
-    assert told()[0]["usage"]["cost_usd"] is None
+    assert run_json()[0]["usage"]["cost_usd"] is None
     assert kimi().stdout.splitlines()[1].split()[5:7] == ["-", "-"]
 
 
@@ -192,7 +192,7 @@ def test_to_look_removes_nothing_however_old(data_dir: Path) -> None:
 
     keeping(data_dir, fill, wall=lambda: time.time() - 900 * DAY)
     for _ in range(2):
-        assert [row["run_id"] for row in told()] == [number(1)]
+        assert [row["run_id"] for row in run_json()] == [number(1)]
 
 
 def test_options_belong_behind_the_command() -> None:
@@ -297,13 +297,13 @@ def test_an_id_may_be_abbreviated_as_long_as_one_run_is_meant(data_dir: Path) ->
         await one(store, "run_abcd2")
 
     keeping(data_dir, fill)
-    for said, meant in (
+    for name, meant in (
         ("run_abcd1", "run_abcd11"),
         ("abcd1", "run_abcd11"),
         ("abcd2", "run_abcd2"),
         (" abcd22 ", "run_abcd22"),
     ):
-        assert told("show", said)["run_id"] == meant
+        assert run_json("show", name)["run_id"] == meant
     several = kimi("show", "abcd")
     assert (several.exit_code, several.stdout) == (1, "")
     assert "run_abcd11" in several.stderr
@@ -321,7 +321,7 @@ def test_an_unknown_id_is_refused_with_where_to_look(data_dir: Path, command: st
     assert data_dir.exists() is begun
 
 
-def test_an_error_is_shown_with_its_mend(data_dir: Path) -> None:
+def test_an_error_is_shown_with_its_fix(data_dir: Path) -> None:
     keeping(data_dir, lambda store: one(store, number(1), "failed", error=CUT, reasoning="Hm."))
     shown = kimi("show", number(1)).stdout
     assert "answer_cut_off: It was cut off." in shown
@@ -329,7 +329,7 @@ def test_an_error_is_shown_with_its_mend(data_dir: Path) -> None:
     assert "Hm." in shown
 
 
-def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
+def test_steps_are_shown_with_what_was_reported_of_them(data_dir: Path) -> None:
     async def fill(store: RunStore) -> None:
         await begin(store, number(1))
         steps = store.steps(number(1))
@@ -339,7 +339,7 @@ def test_steps_are_shown_with_what_was_told_of_them(data_dir: Path) -> None:
         await end(store, number(1))
 
     keeping(data_dir, fill)
-    first, second = told("show", number(1))["steps"]
+    first, second = run_json("show", number(1))["steps"]
     assert (first["key"], first["told"]["task"], first["result"]) == ("main/1", "make a plan", {"answer": "two tasks"})
     assert (second["result"], second["ended_at"]) == (None, None)
     shown = kimi("show", number(1)).stdout
@@ -432,7 +432,7 @@ def test_a_journal_of_a_newer_version_is_left_as_it_is(data_dir: Path) -> None:
     assert (data_dir / FILE).read_bytes() == before
 
 
-def test_a_damaged_journal_is_said_to_be_kept(data_dir: Path) -> None:
+def test_a_damaged_journal_is_reported_to_be_kept(data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / FILE).write_bytes(b"no database, but somebody's words" * 200)
     done = kimi()
@@ -450,7 +450,7 @@ def test_a_setting_that_cannot_be_read_removes_nothing(data_dir: Path, monkeypat
     assert done.exit_code == 1
     assert "KIMI_RUNS_KEEP_DAYS" in done.stderr
     monkeypatch.delenv("KIMI_RUNS_KEEP_DAYS")
-    assert len(told()) == 1
+    assert len(run_json()) == 1
 
 
 # ── cancel ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -472,23 +472,23 @@ async def test_a_run_in_another_server_is_ended_by_that_server(sim: Simulator) -
     assert (found.status, found.answer) == ("cancelled", "It is")
 
 
-def test_a_run_that_has_ended_is_said_to_have(data_dir: Path) -> None:
+def test_a_run_that_has_ended_is_reported(data_dir: Path) -> None:
     keeping(data_dir, lambda store: one(store, number(1), answer="391"))
     done = kimi("cancel", number(1))
     assert done.exit_code == 0
     assert "had ended already: it is completed" in done.stdout
-    assert told("cancel", number(1))["answer"] == "391"
-    assert told("show", number(1))["status"] == "completed"
+    assert run_json("cancel", number(1))["answer"] == "391"
+    assert run_json("show", number(1))["status"] == "completed"
 
 
 def test_a_run_whose_server_has_died_is_ended_here(data_dir: Path) -> None:
     keeping(data_dir, lambda store: begin(store, number(1), resumable=True))
-    assert told()[0]["status"] == "running"
-    assert told("show", number(1))["left_behind"]
+    assert run_json()[0]["status"] == "running"
+    assert run_json("show", number(1))["left_behind"]
     done = kimi("cancel", number(1))
     assert done.exit_code == 0, done.stderr
     assert "is cancelled" in done.stdout
-    shown = told("show", number(1))
+    shown = run_json("show", number(1))
     assert (shown["status"], shown["error"]["code"]) == ("cancelled", "cancelled")
 
 
@@ -517,7 +517,7 @@ async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_us
     assert row["usage"]["total_tokens"] == shown["usage"]["total_tokens"] > 0, "and that is on record"
 
 
-async def test_a_server_that_does_not_hear_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_hear_is_reported(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["kimi_mcp.cli.commands.runs"], "CANCEL_WITHIN_S", 0.3)
     deaf = RunStore(data_dir)
     await begin(deaf, number(1))
@@ -565,7 +565,7 @@ def test_prune_removes_what_is_older_than_the_setting_says_and_names_it(
     assert number(1) in done.stdout
     assert number(2) in done.stdout
     assert done.stdout.splitlines()[-1] == "Removed 2 runs."
-    assert {row["run_id"] for row in told()} == {number(3), number(4)}
+    assert {row["run_id"] for row in run_json()} == {number(3), number(4)}
     assert kimi("prune").stdout == "Removed 0 runs.\n"
 
 
@@ -582,7 +582,7 @@ def test_prune_keeps_what_a_kept_conversation_goes_back_to(data_dir: Path) -> No
     assert number(2) in done.stdout
     assert number(1) not in done.stdout
     assert "Removed 1 run. 1 run as old stays" in done.stdout
-    assert told("show", number(3))["conversation"]["before"] == [number(1)]
+    assert run_json("show", number(3))["conversation"]["before"] == [number(1)]
 
 
 async def test_prune_keeps_what_still_runs(sim: Simulator) -> None:
@@ -608,12 +608,12 @@ def test_of_a_run_that_has_ended_the_result_is_printed(data_dir: Path) -> None:
     keeping(data_dir, lambda store: one(store, number(1), answer="It is 391.", reasoning="Hm. " * 2000))
     done = kimi("resume", number(1))
     assert (done.exit_code, done.stdout) == (0, "It is 391.\n")
-    result = told("resume", number(1))
+    result = run_json("resume", number(1))
     assert list(result) == list(KEYS)
     assert result["reasoning"]["text"] == "Hm. " * 2000
 
 
-def test_a_run_that_failed_is_said_to_have_with_its_mend(data_dir: Path) -> None:
+def test_a_run_that_failed_is_reported_with_its_fix(data_dir: Path) -> None:
     keeping(data_dir, lambda store: one(store, number(1), "partial", answer="It is", error=CUT))
     done = kimi("resume", number(1), "--json")
     assert done.exit_code == 1
@@ -640,7 +640,7 @@ async def test_a_call_whose_server_was_killed_cannot_be_resumed_and_keeps_what_h
     assert row["status"] == "failed"
 
 
-async def test_a_run_that_lives_in_another_server_is_waited_for(sim: Simulator) -> None:
+async def test_a_run_that_runs_in_another_server_is_waited_for(sim: Simulator) -> None:
     sim.play(HELD)
     ended: list[Any] = []
 
@@ -657,14 +657,14 @@ async def test_a_run_that_lives_in_another_server_is_waited_for(sim: Simulator) 
     assert (ended[0].status, ended[0].out) == (0, "It is\n")
 
 
-def test_what_nothing_here_can_go_on_with_is_said_with_what_to_do(data_dir: Path) -> None:
+def test_what_nothing_here_can_go_on_with_is_reported_with_what_to_do(data_dir: Path) -> None:
     task = {"task": {"kind": "of a later version"}}
     keeping(data_dir, lambda store: begin(store, number(1), tool="kimi_later", resumable=True, request=task))
     done = kimi("resume", number(1))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "another version" in done.stderr
     assert "kimi-mcp runs cancel" in done.stderr
-    assert told("show", number(1))["left_behind"], "it is still there to be gone on with"
+    assert run_json("show", number(1))["left_behind"], "it is still there to be gone on with"
 
 
 async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim: Simulator) -> None:
@@ -690,7 +690,7 @@ async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim:
     assert len(asked) == 2
 
 
-async def test_a_swarm_whose_tools_can_not_be_had_stays_resumable_and_it_is_said_why(
+async def test_a_swarm_whose_tools_can_not_be_had_stays_resumable_and_it_is_reported_why(
     sim: Simulator, tmp_path: Path
 ) -> None:
     file = Path(file_of_servers(tmp_path))
@@ -704,12 +704,12 @@ async def test_a_swarm_whose_tools_can_not_be_had_stays_resumable_and_it_is_said
         server.process.kill()
         await server.process.wait()
     whole, settings = file.read_text(), to(sim) | {"KIMI_SWARM_MCP": str(file)}
-    for wrong, said in (("{", "no JSON: line 1"), ('{"mcpServers": {}}', "`odd`")):
+    for wrong, message in (("{", "no JSON: line 1"), ('{"mcpServers": {}}', "`odd`")):
         file.write_text(wrong)
         done = await process("runs", "resume", run_id, settings=settings)
         assert (done.status, done.out) == (1, "")
         assert "KIMI_SWARM_MCP" in done.err
-        assert said in done.err
+        assert message in done.err
     file.write_text(whole)
     done = await process("runs", "resume", run_id, settings=settings)
     assert done.status == 0, done.err

@@ -20,12 +20,12 @@ async def test_given_figures_are_read_instead_of_this_machine() -> None:
 async def test_a_person_gets_every_command_and_what_to_set() -> None:
     ended = await kimi("selfhost", "--ram-gb", "1000", "--vram-gb", "1128", "--gpus", "8")
     assert ended.status == 0
-    for said in ("snapshot_download('moonshotai/Kimi-K2.5'", "vllm serve ./kimi-k2.5", "KIMI_PROVIDER=vllm", "-tp 8"):
-        assert said in ended.out
+    for text in ("snapshot_download('moonshotai/Kimi-K2.5'", "vllm serve ./kimi-k2.5", "KIMI_PROVIDER=vllm", "-tp 8"):
+        assert text in ended.out
     assert ended.out.index("in vLLM") < ended.out.index("in SGLang") < ended.out.index("in KTransformers")
 
 
-async def test_nothing_that_fits_is_said_plainly_with_what_is_lacking() -> None:
+async def test_nothing_that_fits_is_reported_plainly_with_what_is_lacking() -> None:
     ended = await kimi("selfhost", "--ram-gb", "64")
     assert ended.status == 1
     assert "Nothing fits" in ended.out

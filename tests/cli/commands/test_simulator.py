@@ -1,4 +1,4 @@
-"""``kimi-mcp simulator``: its base URL first, then a strict provider until it is told to end."""
+"""``kimi-mcp simulator``: its base URL first, then a strict provider until it is terminated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_provider_that_there_is_not_is_answered_with_the_names() -> None
     assert "moonshot" in ended.err
 
 
-async def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
+async def test_a_port_that_is_taken_is_reported_in_a_sentence() -> None:
     from kimi_mcp.simulator import Simulator
 
     async with Simulator() as taken:
@@ -46,7 +46,7 @@ async def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
     assert "choose another --port" in ended.err
 
 
-async def test_a_scenario_that_cannot_be_understood_is_said_in_a_sentence(tmp_path: Path) -> None:
+async def test_a_scenario_that_cannot_be_understood_is_reported_in_a_sentence(tmp_path: Path) -> None:
     scenario = tmp_path / "faults.toml"
     scenario.write_text("[[steps]]\nstatos = 429\n")
     ended = await kimi_process("simulator", "--port", "0", "--faults", str(scenario))

@@ -31,7 +31,7 @@ def kimi(*arguments: str, stdin: str | None = None) -> Result:
     return CliRunner().invoke(app, list(arguments), input=stdin)
 
 
-def test_the_version_is_said() -> None:
+def test_the_version_is_reported() -> None:
     assert kimi("--version").stdout == f"kimi-mcp {__version__}\n"
 
 

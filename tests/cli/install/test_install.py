@@ -408,7 +408,7 @@ def test_whoever_removes_a_key_learns_that_the_copy_still_holds_it(file: Path) -
 
 
 @each_host
-def test_what_is_no_utf_8_is_told_and_nothing_is_written(host: HostRow, file: Path) -> None:
+def test_what_is_no_utf_8_is_reported_and_nothing_is_written(host: HostRow, file: Path) -> None:
     with pytest.raises(InvalidArguments, match="KIMI_ROOTS is no UTF-8"):
         put(host, file, {"KIMI_ROOTS": "/data/\udcff"})
     with pytest.raises(InvalidArguments, match="path is no UTF-8"):

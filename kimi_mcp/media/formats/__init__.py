@@ -25,17 +25,13 @@ from kimi_mcp.media.formats.media_info import (
     FORMATS,
     GENERIC_TYPES,
     PIXELS_MAX,
-    SIDE_MAX,
     TAKEN,
     ByteSource,
     MediaInfo,
     ReadAt,
 )
 
-__all__ = ["FORMATS", "HEAD_BYTES", "PIXELS_MAX", "SIDE_MAX", "MediaInfo", "inspect", "inspect_bytes", "require_label"]
-
-HEAD_BYTES: Final = 65_536
-"""Bytes of a head that save the first reads; a shorter one will do."""
+__all__ = ["FORMATS", "PIXELS_MAX", "MediaInfo", "inspect", "inspect_bytes", "require_label"]
 
 _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
     "image/png": stills.png,
@@ -55,8 +51,8 @@ _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
 def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
     """Judge a medium; raises ``MediaRejected`` for what is foreign, truncated, damaged or too large.
 
-    ``head``: up to ``HEAD_BYTES`` of its beginning; ``size``: bytes in all. A large file may take some hundred
-    milliseconds: use a worker thread.
+    ``head``: its beginning, of any length, which saves the first reads; ``size``: bytes in all. A large file may take
+    some hundred milliseconds: use a worker thread.
     """
     source = ByteSource(head, size, read_at)
     start = source.at(0, 4_096)
@@ -72,10 +68,9 @@ def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
     raise MediaRejected(f"This is no picture or clip that can be sent: found {what}, expected {TAKEN}.", fix=fix)
 
 
-def inspect_bytes(data: bytes | bytearray | memoryview) -> MediaInfo:
+def inspect_bytes(data: bytes) -> MediaInfo:
     """``inspect`` a medium in memory."""
-    view = memoryview(data)
-    return inspect(bytes(view[:4_096]), len(view), lambda at, length: bytes(view[at : at + length]))
+    return inspect(data[:4_096], len(data), lambda at, length: data[at : at + length])
 
 
 def require_label(found: MediaInfo, label: str, *, source: str) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from kimi_mcp.cli.commands.signals import handled_signals
 from kimi_mcp.cli.console import Printer, complain
-
-if TYPE_CHECKING:
-    import anyio
-    from anyio.abc import TaskStatus
 
 PORT = 8731
 """The port of the catalogue's provider ``simulator``."""
@@ -39,46 +35,21 @@ def simulator(
     """
     import anyio
 
+    from kimi_mcp.simulator import ScenarioError, SimulatorError, serve_simulator
     from kimi_mcp.simulator.dialects import DIALECTS
 
     if provider not in DIALECTS:
         raise typer.BadParameter(f"there is no {provider}; there are {', '.join(DIALECTS)}.", param_hint="--provider")
+    serve = partial(serve_simulator, provider, host, port, faults, partial(_announce, provider))
     try:
-        fault = anyio.run(_serve, provider, host, port, faults)
+        with handled_signals():
+            anyio.run(serve)
     except KeyboardInterrupt:
         return
-    if fault is not None:
-        complain(f"{fault[:1].upper()}{fault[1:]}.")
-        raise typer.Exit(1)
-
-
-async def _serve(provider: str, host: str, port: int, faults: Path | None) -> str | None:
-    """Serve until interrupted; returns why it could not, in a sentence."""
-    import anyio
-
-    from kimi_mcp.simulator import ScenarioError, SimulatorError, serve_simulator
-
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(_end_on_sigterm, tasks.cancel_scope)
-        try:
-            await serve_simulator(provider, host, port, faults, partial(_announce, provider))
-        except (SimulatorError, ScenarioError) as fault:
-            tasks.cancel_scope.cancel()
-            return str(fault)
-    return None
-
-
-async def _end_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    """Stop at SIGTERM; where the platform has no such receiver, SIGTERM ends the process anyway."""
-    import anyio
-
-    try:
-        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-            task_status.started()
-            async for _ in signals:
-                scope.cancel()
-    except NotImplementedError:
-        task_status.started()
+    except (SimulatorError, ScenarioError) as fault:
+        message = str(fault)
+        complain(f"{message[:1].upper()}{message[1:]}.")
+        raise typer.Exit(1) from None
 
 
 def _announce(provider: str, base_url: str) -> None:

@@ -117,7 +117,7 @@ def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallRes
         before = _value_before(target, home)
         if host.keys.inputs:
             new = _without_unused_inputs(target, new, before)
-        if FORMATS[host.kind].is_bare(new, host.servers) and _made_for_us(target, new, before):
+        if FORMATS[host.kind].edit().is_bare(new, host.servers) and _made_for_us(target, new, before):
             new = target.changed(new, cut=[host.servers])
     values = target.env_of(existing).items()
     in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))

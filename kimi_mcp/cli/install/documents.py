@@ -11,6 +11,8 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import Any, cast
 
 from kimi_mcp.cli.install import jsonc
@@ -19,18 +21,22 @@ from kimi_mcp.cli.install.jsonc import InvalidJson, KeyPath
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentFormat:
-    """One format. Changed texts come as candidates, the best first; the first that says what is wanted is taken."""
+    """One format."""
 
     name: str
     """For people."""
     read: Callable[[str], Any]
     """The text's value; an empty mapping where it is empty. Raises ``InvalidJson``."""
-    put: Callable[[str, KeyPath, Any], Iterator[str]]
-    """The text with a value at a path."""
-    cut: Callable[[str, KeyPath], Iterator[str]]
-    """The text without the value at a path."""
-    is_bare: Callable[[str, KeyPath], bool]
-    """Whether there is an empty mapping at a path, with no comment in it or beside it."""
+    editor: str
+    """The module of this package that edits it.
+
+    Its ``with_value`` and ``without`` return the changed text, or yield candidates for it, the best first. Its
+    ``is_bare`` says whether there is an empty mapping at a path that exists, with no comment in it or beside it.
+    """
+
+    def edit(self) -> Any:
+        """The editor, imported when it is first needed."""
+        return import_module(f"kimi_mcp.cli.install.{self.editor}")
 
 
 def changed(
@@ -41,11 +47,11 @@ def changed(
     for path, value in put:
         if value_at(wanted, path) != value:
             _set(wanted, path, value)
-            text = _first_reading(document, document.put(text, path, value), [wanted])
+            text = _first_reading(document, document.edit().with_value(text, path, value), [wanted])
     for path in cut:
         if value_at(wanted, path) is not MISSING:
             del value_at(wanted, path[:-1])[path[-1]]
-            text = _first_reading(document, document.cut(text, path), [wanted, _without_empty(wanted, path)])
+            text = _first_reading(document, document.edit().without(text, path), [wanted, _without_empty(wanted, path)])
             wanted = document.read(text)
     return text
 
@@ -74,8 +80,8 @@ def value_at(value: Any, path: KeyPath) -> Any:
     return value
 
 
-def _first_reading(document: DocumentFormat, texts: Iterator[str], wanted: Sequence[Any]) -> str:
-    for text in texts:
+def _first_reading(document: DocumentFormat, texts: str | Iterator[str], wanted: Sequence[Any]) -> str:
+    for text in [texts] if isinstance(texts, str) else texts:
         with suppress(InvalidJson):
             if document.read(text) in wanted:
                 return text
@@ -111,18 +117,9 @@ def _without_empty(value: Any, path: KeyPath) -> Any:
 # ── the formats ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _json(name: str, *, comments: bool) -> DocumentFormat:
-    def read(text: str) -> Any:
-        node = jsonc.read(text, comments=comments)
-        return {} if node is None else node.value
-
-    return DocumentFormat(
-        name=name,
-        read=read,
-        put=lambda text, path, value: iter([jsonc.with_value(text, path, value)]),
-        cut=lambda text, path: iter([jsonc.without(text, path)]),
-        is_bare=jsonc.is_bare,
-    )
+def _read_json(text: str, *, comments: bool) -> Any:
+    node = jsonc.read(text, comments=comments)
+    return {} if node is None else node.value
 
 
 def _read_toml(text: str) -> Any:
@@ -130,18 +127,6 @@ def _read_toml(text: str) -> Any:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise InvalidJson(str(fault) or "tables within tables without end") from None
-
-
-def _put_toml(text: str, path: KeyPath, value: Any) -> Iterator[str]:
-    from kimi_mcp.cli.install import tomls
-
-    return tomls.with_value(text, [str(step) for step in path], value)
-
-
-def _cut_toml(text: str, path: KeyPath) -> Iterator[str]:
-    from kimi_mcp.cli.install import tomls
-
-    return tomls.without(text, [str(step) for step in path])
 
 
 def _read_yaml(text: str) -> Any:
@@ -156,31 +141,10 @@ def _read_yaml(text: str) -> Any:
     return {} if value is None else value
 
 
-def _put_yaml(text: str, path: KeyPath, value: Any) -> Iterator[str]:
-    from kimi_mcp.cli.install import yamls
-
-    yield yamls.with_value(text, [str(step) for step in path], value)
-
-
-def _cut_yaml(text: str, path: KeyPath) -> Iterator[str]:
-    from kimi_mcp.cli.install import yamls
-
-    yield yamls.without(text, [str(step) for step in path])
-
-
-def _is_bare_yaml(text: str, path: KeyPath) -> bool:
-    from kimi_mcp.cli.install import yamls
-
-    return yamls.is_bare(text, [str(step) for step in path])
-
-
 FORMATS: Mapping[str, DocumentFormat] = {
-    "json": _json("JSON", comments=False),
-    "jsonc": _json("JSON", comments=True),
-    # A cut in TOML removes the tables that are left empty by it, too.
-    "toml": DocumentFormat(
-        name="TOML", read=_read_toml, put=_put_toml, cut=_cut_toml, is_bare=lambda text, path: False
-    ),
-    "yaml": DocumentFormat(name="YAML", read=_read_yaml, put=_put_yaml, cut=_cut_yaml, is_bare=_is_bare_yaml),
+    "json": DocumentFormat(name="JSON", read=partial(_read_json, comments=False), editor="jsonc"),
+    "jsonc": DocumentFormat(name="JSON", read=partial(_read_json, comments=True), editor="jsonc"),
+    "toml": DocumentFormat(name="TOML", read=_read_toml, editor="tomls"),
+    "yaml": DocumentFormat(name="YAML", read=_read_yaml, editor="yamls"),
 }
 """Every format, by its name in ``hosts.toml``."""

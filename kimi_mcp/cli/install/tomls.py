@@ -42,6 +42,12 @@ def without(text: str, path: Sequence[str]) -> Iterator[str]:
     yield _with_line_ends_of(text, tomlkit.dumps(document))
 
 
+def is_bare(text: str, path: Sequence[str]) -> bool:
+    """False: a cut in TOML removes the tables that are left empty by it, too."""
+    del text, path
+    return False
+
+
 def _appended(text: str, path: Sequence[str], value: Any) -> str:
     line_end = "\r\n" if "\r\n" in text else "\n"
     for step in reversed(path):

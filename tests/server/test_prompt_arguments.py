@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -23,7 +22,7 @@ def skill_with_swarm() -> Skill:
     swarm = SkillTool(
         name="kimi_swarm", title="T", summary="S.", when="w", when_not="n", triggers=("swarm",), mode="thinking"
     )
-    return replace(skill, tools=(*(tool for tool in skill.tools if tool.name != swarm.name), swarm))
+    return skill.model_copy(update={"tools": (*(tool for tool in skill.tools if tool.name != swarm.name), swarm)})
 
 
 EVERY = prompts(skill_with_swarm())
@@ -51,7 +50,7 @@ def test_there_is_a_prompt_for_each_job_and_each_names_its_tool() -> None:
 
 def test_a_prompt_whose_tool_is_not_listed_is_not_offered() -> None:
     skill = load_skill()
-    without = replace(skill, tools=tuple(tool for tool in skill.tools if tool.name != "kimi_vision"))
+    without = skill.model_copy(update={"tools": tuple(tool for tool in skill.tools if tool.name != "kimi_vision")})
     assert "code-from-screenshot" not in prompts(without)
     assert set(prompts(skill)) == {
         name for name, prompt in EVERY.items() if prompt.tool in {tool.name for tool in skill.tools}

@@ -12,7 +12,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,30 +28,19 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import rest_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.tools import CallResult, SwarmTools
 
 PLACES = 129
 """Requests at once: more than any of these swarms has agents, and the one that is left for others."""
 
 
-class _Brought:
-    text = "Nothing to see here."
-    is_error = repairable = False
-    ran, cost_usd = True, 0.0
-
-
-class _Tools:
+class _Tools(SwarmTools):
     """One tool, which answers at once."""
 
-    warnings: Sequence[str] = ()
-    fingerprints: Mapping[str, str] = {}
-    servers: Sequence[str] = ()
-    definitions: Sequence[Mapping[str, Any]] = (
-        {
-            "name": TOOL,
-            "description": "Looks.",
-            "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
-        },
-    )
+    def __init__(self) -> None:
+        super().__init__()
+        schema = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
+        self.definitions = [{"name": TOOL, "description": "Looks.", "parameters": schema}]
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,8 +48,8 @@ class _Tools:
     async def __aexit__(self, *ended: object) -> None:
         pass
 
-    async def call(self, name: str, arguments: str) -> _Brought:
-        return _Brought()
+    async def call(self, name: str, arguments: str) -> CallResult:
+        return CallResult(text="Nothing to see here.")
 
 
 def _memory_mb() -> float:
@@ -93,7 +82,7 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
     call = SwarmCall(prompt=request["prompt"])
     concurrency = SwarmConcurrency(PLACES, LaunchSchedule(interval_s=0))
     steps = None if request["journal"] else PassingSteps()
-    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=concurrency, toolbox=_Tools))
+    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=concurrency, tools=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     outcome = run.outcome

@@ -1,4 +1,4 @@
-"""Swarms: many agents at work on one question, each request of theirs along the one path and recorded as a step."""
+"""Swarms: many agents at work on one question, each request of theirs through the pipeline and recorded as a step."""
 
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.orchestrate import prepare_resume, run_swarm

@@ -1,8 +1,8 @@
 """``run_agent``: the loop of one agent, main agent or sub-agent. No I/O of its own: step runner and tools do it.
 
-Ask, let the tools run that the answer calls, give back what they brought, ask again, until there is an answer. Every
-turn that goes into the conversation is one that the provider takes back: a turn that called tools goes with its exact
-reasoning or not at all, a call that could not be read is not in it, and each one that is has its answer.
+Request a turn, run the tools that it calls, add their results, request the next one, until there is an answer. Every
+turn in the conversation is one that the provider takes back: a turn that called tools is sent with its exact reasoning
+or not at all, a call that could not be parsed is left out, and each one that stays has its result.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from kimi_mcp.swarm.step_result import StepResult
 from kimi_mcp.swarm.step_runner import StepRequest, StepRunner
 
 MAX_WIDENINGS = 2
-"""How often an agent's bound on a step is doubled after an answer that was cut."""
+"""How often an agent's token limit of a step is doubled after an answer that was cut."""
 
 MAX_LOST_REASONING = 2
 """How many turns in a row may lose their reasoning before the agent concludes without tools."""
 
 
 class AgentTools(Protocol):
-    """What an agent can do besides talking."""
+    """The tools of one agent."""
 
     @property
     def definitions(self) -> Sequence[Mapping[str, Any]]:
-        """Its tools, as they stand on the wire."""
+        """The tools as they stand under ``tools[].function`` on the wire."""
         ...
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
-        """What the calls of one turn bring, in their order; none is left out, whatever goes wrong."""
+        """The results of one turn's calls, in their order; none is missing, whatever goes wrong."""
         ...
 
 
@@ -50,33 +50,33 @@ class AgentTask:
     """The task: the last user message of each of its requests."""
     steps: int
     """Requests that it may make."""
-    leads: bool = False
+    is_main: bool = False
     """Whether it is the main agent, which begins at once and always may conclude."""
-    kept_usd: float = 0.0
+    reserved_usd: float = 0.0
     """What it must leave for the main agent's last request."""
 
 
-async def run_agent(agent: Agent, task: AgentTask, hands: AgentTools, runner: StepRunner) -> None:
-    """Work on a task until it is done or can't be; how it ended stands in the agent's line."""
-    talk = _Conversation(task, hands, runner)
+async def run_agent(agent: Agent, task: AgentTask, tools: AgentTools, runner: StepRunner) -> None:
+    """Work on a task until it is done or can't be; ``agent`` then has the outcome."""
+    conversation = _Conversation(task, tools, runner)
     while agent.status == "running":
-        key = f"{agent.id}/step-{agent.asked + 1}"
-        said = await runner.ask(agent, key, talk.told(agent), talk.draft(agent))
-        done, more = said.completion, said.limit is None and agent.steps < task.steps
-        calls = bool(done.tool_calls or done.malformed_calls) and bool(hands.definitions)
-        if isinstance(said.error, ContextTooLong) and more and talk.shrink():
+        key = f"{agent.id}/step-{agent.requested + 1}"
+        result = await runner.request(agent, key, conversation.about(agent), conversation.next_request(agent))
+        completion, may_go_on = result.completion, result.limit is None and agent.steps < task.steps
+        calls = bool(completion.tool_calls or completion.malformed_calls) and bool(tools.definitions)
+        if isinstance(result.error, ContextTooLong) and may_go_on and conversation.shrink():
             continue
-        if said.error is not None:
-            agent.end("failed", error=said.error, answer=done.answer)
-        elif done.finish_reason == "length" and more and talk.widen():
-            continue  # the cut turn is left out, and asked for again
-        elif not calls or said.limit is not None or done.finish_reason in ("length", "content_filter"):
-            conclude(agent, said, runner.profile.provider.id)
-        elif done.tool_calls and not _replayable(done.reasoning):
-            talk.lost += 1  # the turn can't be sent back, so nothing that it asks for is run
+        if result.error is not None:
+            agent.end("failed", error=result.error, answer=completion.answer)
+        elif completion.finish_reason == "length" and may_go_on and conversation.widen():
+            continue  # the cut turn is left out, and requested again
+        elif not calls or result.limit is not None or completion.finish_reason in ("length", "content_filter"):
+            conclude(agent, result, runner.profile.provider.id)
+        elif completion.tool_calls and not _replayable(completion.reasoning):
+            conversation.lost_reasoning += 1  # the turn can't be sent back, so none of its calls is run
         else:
-            talk.lost = 0
-            await talk.act(agent, key, done)
+            conversation.lost_reasoning = 0
+            await conversation.use_tools(agent, key, completion)
 
 
 def _replayable(reasoning: str | None) -> bool:
@@ -85,56 +85,55 @@ def _replayable(reasoning: str | None) -> bool:
 
 
 class _Conversation:
-    """An agent's conversation. Mutable: it grows turn by turn."""
+    """An agent's conversation, which grows turn by turn."""
 
-    def __init__(self, task: AgentTask, hands: AgentTools, runner: StepRunner) -> None:
-        self._task, self._hands, self._runner = task, hands, runner
-        self._tools = tuple(hands.definitions)
-        self._tools_size = estimate_tokens((), self._tools)
+    def __init__(self, task: AgentTask, tools: AgentTools, runner: StepRunner) -> None:
+        self._task, self._tools, self._runner = task, tools, runner
+        self._definitions = tuple(tools.definitions)
+        self._definitions_tokens = estimate_tokens((), self._definitions)
         self._turns: tuple[Turn, ...] = (system(task.system), user(task.prompt))
         self._widened = 0
-        self._room = runner.profile.model.context_tokens
-        self.lost = 0
+        self._context_tokens = runner.profile.model.context_tokens
+        self.lost_reasoning = 0
         """Turns in a row that lost their reasoning."""
 
-    def told(self, agent: Agent) -> Mapping[str, Any]:
-        """What people are told of its next step."""
-        first = {"system": self._task.system, "task": self._task.prompt} if not agent.asked else {}
-        return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.asked + 1, **first}
+    def about(self, agent: Agent) -> Mapping[str, Any]:
+        """What the record shows people of the next step."""
+        first = {"system": self._task.system, "task": self._task.prompt} if not agent.requested else {}
+        return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.requested + 1, **first}
 
-    def draft(self, agent: Agent) -> StepRequest:
-        """Its next request."""
-        room = self._room - self._max_tokens
-        self._turns = fit_turns(self._turns, room - self._tools_size)
-        tokens = estimate_tokens(self._turns) + self._tools_size
+    def next_request(self, agent: Agent) -> StepRequest:
+        """The next request, with as many turns as fit."""
+        room = self._context_tokens - self._max_tokens
+        self._turns = fit_turns(self._turns, room - self._definitions_tokens)
+        tokens = estimate_tokens(self._turns) + self._definitions_tokens
         limit: Limit | None = None
-        if self._tools and agent.steps + 1 >= self._task.steps:
-            limit = "steps" if self._task.leads else "agent_steps"
-        elif self.lost >= MAX_LOST_REASONING:
+        if self._definitions and agent.steps + 1 >= self._task.steps:
+            limit = "steps" if self._task.is_main else "agent_steps"
+        elif self.lost_reasoning >= MAX_LOST_REASONING:
             limit = "reasoning"
         elif tokens > room:
             limit = "context"
         return StepRequest(
-            make=self._request,
+            build=self._request,
             prompt_tokens=tokens,
             limit=limit,
-            goes_on=bool(self._tools),
-            kept_usd=self._task.kept_usd,
-            launches=not agent.asked and not self._task.leads,
+            may_go_on=bool(self._definitions),
+            reserved_usd=self._task.reserved_usd,
+            launches=not agent.requested and not self._task.is_main,
         )
 
-    async def act(self, agent: Agent, key: str, done: Completion) -> None:
-        """Let the tools run that a turn calls; the turn and what they brought go into the conversation."""
+    async def use_tools(self, agent: Agent, key: str, completion: Completion) -> None:
+        """Run the tools that a turn calls; add the turn and the results."""
         added: list[Turn] = []
-        if done.tool_calls:
-            parts = (TextPart(text=done.answer),) if done.answer.strip() else ()
-            added.append(Turn(role="assistant", parts=parts, reasoning=done.reasoning, tool_calls=done.tool_calls))
-            texts = await self._hands.use(agent, key, done.tool_calls)
-            for call, text in zip(done.tool_calls, texts, strict=True):
-                brought = TextPart(text=text if text.strip() else prompts.render("notes.empty"))
-                added.append(Turn(role="tool", parts=(brought,), tool_call_id=call.id))
-        if done.malformed_calls:
-            added.append(system(prompts.render("notes.malformed", count=done.malformed_calls)))
+        if calls := completion.tool_calls:
+            parts = (TextPart(text=completion.answer),) if completion.answer.strip() else ()
+            added.append(Turn(role="assistant", parts=parts, reasoning=completion.reasoning, tool_calls=calls))
+            for call, text in zip(calls, await self._tools.use(agent, key, calls), strict=True):
+                part = TextPart(text=text if text.strip() else prompts.render("notes.empty"))
+                added.append(Turn(role="tool", parts=(part,), tool_call_id=call.id))
+        if completion.malformed_calls:
+            added.append(system(prompts.render("notes.malformed", count=completion.malformed_calls)))
         self._turns = (*self._turns, *added)
 
     def widen(self) -> bool:
@@ -145,7 +144,7 @@ class _Conversation:
     def shrink(self) -> bool:
         """Take the context for half as long: the provider counts more tokens than we do. False the second time."""
         whole = self._runner.profile.model.context_tokens
-        self._room, shrunk = whole // 2, self._room == whole
+        self._context_tokens, shrunk = whole // 2, self._context_tokens == whole
         return shrunk
 
     @property
@@ -153,38 +152,40 @@ class _Conversation:
         return min(self._runner.step_tokens << min(self._widened, MAX_WIDENINGS), self._runner.profile.output_ceiling)
 
     def _request(self, limit: Limit | None) -> Request:
+        concludes = limit is not None and bool(self._definitions)
         turns = self._turns
-        if limit is not None and self._tools:
+        if limit is not None and concludes:
             why = conclude_reason(limit, self._runner.ledger.limits)
             turns = (*turns, system(prompts.render("notes.conclude", why=why)))
         return Request(
             mode="thinking",
             turns=turns,
             max_tokens=self._max_tokens,
-            tools=self._tools,
-            tool_choice="none" if limit is not None and self._tools else None,
+            tools=self._definitions,
+            tool_choice="none" if concludes else None,
             model_asked=self._runner.model_asked,
         )
 
 
-def conclude(agent: Agent, said: StepResult, provider: str) -> None:
-    """An answer has come, or what stands in its place."""
-    done, error = said.completion, _shortfall(said.completion, provider)
-    whole = error is None and said.limit is None
-    status = "completed" if whole else "partial" if done.answer.strip() else "failed"
-    agent.end(status, error=error, answer=done.answer)
+def conclude(agent: Agent, result: StepResult, provider: str) -> None:
+    """End an agent whose last request has come back."""
+    completion, error = result.completion, _shortfall(result.completion, provider)
+    if error is None and result.limit is None:
+        agent.end("completed", answer=completion.answer)
+    else:
+        agent.end("partial" if completion.answer.strip() else "failed", error=error, answer=completion.answer)
 
 
-def _shortfall(done: Completion, provider: str) -> KimiError | None:
+def _shortfall(completion: Completion, provider: str) -> KimiError | None:
     """What an agent's last answer lacks; None: it is whole."""
-    if done.finish_reason == "content_filter":
+    if completion.finish_reason == "content_filter":
         return ContentFiltered(
             f"The content filter of {provider} stopped the answer.",
             fix="Change `prompt`, or name another `provider`.",
         )
-    if done.finish_reason == "length":
+    if completion.finish_reason == "length":
         return AnswerCutOff("The answer used up its tokens.", fix="Ask for less at once.")
-    if not done.answer.strip():
+    if not completion.answer.strip():
         return AnswerCutOff(
             f"{provider} ended its turn without an answer.", fix="Call again, or split the work into smaller parts."
         )

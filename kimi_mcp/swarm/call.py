@@ -1,4 +1,4 @@
-"""``SwarmCall``: what one call of ``kimi_swarm`` asks for, and the prompts that its items make. Pure, no I/O."""
+"""``SwarmCall``: one call of ``kimi_swarm``, and the tasks that its items make. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FEWEST_ITEMS, MOST_ITEMS = 2, 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwarmCall:
-    """What a swarm is asked for, once its arguments were validated."""
+    """The validated arguments of a swarm, and what a resumed one must know of its start."""
 
     prompt: str
     """Verbatim; with items it holds ``{{item}}``."""
     items: tuple[str, ...] = ()
-    """One sub-agent an item; empty: a main agent gives out the work."""
+    """One sub-agent an item; empty: a main agent assigns the tasks."""
     max_agents: int | None = None
     """Sub-agents at most; None: left open."""
     max_steps: int | None = None
@@ -41,23 +41,23 @@ class SwarmCall:
     provider: str | None = None
     """The ``provider`` argument; None: the settings decide."""
     known_tools: Mapping[str, str] | None = None
-    """What the tools were when it began, by hash; None: it begins. One that is another now is not called any more."""
+    """The tools when it began, by hash; None: it begins. One that has changed since is not called any more."""
     known_definitions: Sequence[Mapping[str, Any]] | None = None
-    """The tools as its agents were told of them when it began; None: it begins."""
+    """The definitions that its agents got when it began; None: it begins."""
     known_servers: Sequence[str] = ()
-    """The servers of ``KIMI_SWARM_MCP`` whose tools those are: who goes on with it must have them."""
+    """The servers of ``KIMI_SWARM_MCP`` whose tools those are: a server that resumes it must have them."""
     first_provider: str | None = None
-    """The provider that it began with, and goes on with wherever it is taken up; None: it begins."""
+    """The provider that it began with, and goes on with wherever it is resumed; None: it begins."""
     first_model: str | None = None
     """The same of the model, which ``auto`` takes first."""
 
     def as_json(self) -> dict[str, Any]:
-        """What another server needs to go on with it; ``from_json`` reads it back."""
+        """What another server needs to resume it; ``from_json`` reads it back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, task: Mapping[str, Any]) -> SwarmCall:
-        """The call that was written down; raises ``InvalidArguments`` for one that another version wrote."""
+        """The recorded call; raises ``InvalidArguments`` for one of another version."""
         known = {each.name for each in fields(cls)}
         if task.keys() <= known and {"prompt", "items", "tools"} <= task.keys():
             with suppress(ValidationError):
@@ -69,17 +69,17 @@ class SwarmCall:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each item's sub-agent is called: the item, in one line."""
+        """The name of each item's sub-agent: the item, in one line."""
         return tuple(" ".join(item.split())[:80] for item in self.items)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What each item's sub-agent is asked: the prompt with the item in its place."""
+        """The task of each item's sub-agent: the prompt with the item in its place."""
         return tuple(self.prompt.replace(ITEM_PLACEHOLDER, item) for item in self.items)
 
 
 def check_items(call: SwarmCall) -> SwarmCall:
-    """The call, where its items are of use; raises ``InvalidArguments`` that names what is not."""
+    """The call, where its items can be used; raises ``InvalidArguments`` that names what can't."""
     items = call.items
     if not items:
         return call

@@ -1,9 +1,7 @@
-"""``SwarmConcurrency``: how many of a swarm's requests are under way at once, and how fast its agents are launched.
-
-Waits; no I/O.
+"""``SwarmConcurrency``: how many of a swarm's requests run at once, and how fast its agents are launched. No I/O.
 
 Launches are staged as Kimi Code stages them: a few at once, then one at a time. A rate limit halves what is allowed at
-once, each request that succeeds gives a little of it back. One place of the server's is left for others' calls.
+once, each request that succeeds gives a little of it back. One of the server's slots is left for others' calls.
 """
 
 from __future__ import annotations
@@ -14,9 +12,6 @@ from dataclasses import dataclass
 import anyio
 
 from kimi_mcp.core.limiter import ResizableLimiter
-
-RETRY_DELAYS_S = (3.0, 10.0)
-"""Seconds that an agent waits before it makes a request once more that was refused for its rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,44 +25,45 @@ class LaunchSchedule:
 
 
 class SwarmConcurrency:
-    """One swarm's share of the places for requests."""
+    """One swarm's share of the slots for requests, and its clock."""
 
     def __init__(
         self,
-        places: int,
+        slots: int,
         launch: LaunchSchedule = LaunchSchedule(),
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        self.sleep = sleep
-        """How to wait; tests put something quicker in its place."""
-        self.capacity = float(max(1, places - 1))
-        """Requests that may be under way at once; what is below a whole one is on its way to it."""
+        self.sleep, self.clock = sleep, clock
+        """How to wait, and the time in seconds."""
+        self.capacity = float(max(1, slots - 1))
+        """Requests that may run at once; a fraction is what successes have given back of the next one."""
         self._most = self.capacity
-        self.places = ResizableLimiter(int(self.capacity))
-        """Places for requests."""
+        self.slots = ResizableLimiter(int(self.capacity))
+        """Slots for requests."""
         self._launch = launch
         self._due = float("-inf")
         self.generation = 0
-        """How often the rate was reached so far: what a request tells ``limited`` that began with it."""
+        """How often the rate was limited so far, which a request that is limited gives to ``rate_limited``."""
 
     async def wait_for_launch(self) -> None:
         """Return once the next agent may begin."""
-        now, every = anyio.current_time(), self._launch.interval_s
-        self._due = max(now, self._due) + every
-        wait = self._due - self._launch.burst * every - now
+        now, interval = self.clock(), self._launch.interval_s
+        self._due = max(now, self._due) + interval
+        wait = self._due - self._launch.burst * interval - now
         if wait > 0.001:
             await self.sleep(wait)
 
     def rate_limited(self, generation: int) -> None:
-        """Halve the capacity after a rate limit, once for all requests of the same generation."""
+        """Halve the capacity after a rate limit, once for all requests that began in the same generation."""
         if generation == self.generation:
             self.generation += 1
-            self._allow(max(1.0, self.capacity / 2))
+            self._resize(max(1.0, self.capacity / 2))
 
     def succeeded(self) -> None:
         """A request succeeded: one more at once, after as many as are allowed now."""
-        self._allow(min(self._most, self.capacity + 1 / self.capacity))
+        self._resize(min(self._most, self.capacity + 1 / self.capacity))
 
-    def _allow(self, capacity: float) -> None:
+    def _resize(self, capacity: float) -> None:
         self.capacity = capacity
-        self.places.most = int(capacity)
+        self.slots.most = int(capacity)

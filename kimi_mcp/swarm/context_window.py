@@ -1,10 +1,10 @@
-"""What an agent does when its context fills: a stated strategy, the same in every replay. Pure, no I/O.
+"""What an agent does when its context fills: a fixed strategy, the same in every replay. Pure, no I/O.
 
-The results of tools make an agent's context long, so they go first: from the oldest on, each is replaced by a line that
-says so and how to get it back, but for those of the last turn; those are then shortened, head and tail kept. Turns of
-the assistant stay as they are, reasoning and calls byte for byte, and so do the system prompt and the task: the
-conversation stays one that every provider takes. Room is made for a while, not for one step, so that the provider's
-prompt cache is not spoilt at each step. Where all this is not enough, the agent concludes.
+The results of tools make an agent's context long, so they go first: from the oldest on, each is replaced by a note that
+says how to get it back, except those of the last turn; those are then shortened, head and tail kept. Turns of the
+assistant stay as they are, reasoning and calls byte for byte, and so do the system prompt and the task: the
+conversation stays one that every provider takes. More room is made than one step needs, so that the provider's prompt
+cache is not lost at each step. Where all this is not enough, the agent concludes.
 """
 
 from __future__ import annotations
@@ -26,47 +26,27 @@ MIN_REMOVABLE_CHARS = 400
 
 
 def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
-    """As many tokens as turns and definitions of tools have, rather too many than too few."""
+    """The tokens of turns and definitions of tools, rather too many than too few."""
     return ample(likely_tokens(turns, tools))
 
 
 def fit_turns(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
-    """The turns where they fit into ``room`` tokens; else with as much of the tools' results gone as makes room."""
+    """The turns where they fit into ``room`` tokens; else with tool results removed or shortened to make room."""
     if estimate_tokens(turns) <= room:
         return tuple(turns)
-    made, target = list(turns), int(room * TARGET_SHARE)
-    for place in _results(made):
-        if estimate_tokens(made) <= target:
+    fitted, target = list(turns), int(room * TARGET_SHARE)
+    last_calls = max((at for at, turn in enumerate(turns) if turn.tool_calls), default=len(turns))
+    long = [at for at, turn in enumerate(turns) if turn.role == "tool" and len(turn.text) > MIN_REMOVABLE_CHARS]
+    for at in long:
+        if at > last_calls or estimate_tokens(fitted) <= target:
             break
-        made[place] = _without(made[place])
-    over = estimate_tokens(made) - target
-    latest = [place for place in _last_results(made) if len(made[place].text) > MIN_REMOVABLE_CHARS]
-    if over > 0 and latest:
-        whole = sum(len(made[place].text) for place in latest)
-        share = max(MIN_REMOVABLE_CHARS, (whole - chars_in(over)) // len(latest))
-        for place in latest:
-            made[place] = _saying(made[place], shortened(made[place].text, share))
-    return tuple(made)
-
-
-def _results(turns: Sequence[Turn]) -> list[int]:
-    """Where the results of earlier turns stand that are worth removing, the oldest first."""
-    latest = set(_last_results(turns))
-    return [
-        place
-        for place, turn in enumerate(turns)
-        if turn.role == "tool" and place not in latest and len(turn.text) > MIN_REMOVABLE_CHARS
-    ]
-
-
-def _last_results(turns: Sequence[Turn]) -> list[int]:
-    calling = max((place for place, turn in enumerate(turns) if turn.tool_calls), default=len(turns))
-    return [place for place in range(calling + 1, len(turns)) if turns[place].role == "tool"]
-
-
-def _without(turn: Turn) -> Turn:
-    return _saying(turn, prompts.render("notes.removed", chars=f"{len(turn.text):,}"))
-
-
-def _saying(turn: Turn, text: str) -> Turn:
-    return replace(turn, parts=(TextPart(text=text),))
+        note = prompts.render("notes.removed", chars=f"{len(turns[at].text):,}")
+        fitted[at] = replace(turns[at], parts=(TextPart(text=note),))
+    latest = [at for at in long if at > last_calls]
+    excess = estimate_tokens(fitted) - target
+    if excess > 0 and latest:
+        chars = sum(len(turns[at].text) for at in latest)
+        share = max(MIN_REMOVABLE_CHARS, (chars - chars_in(excess)) // len(latest))
+        for at in latest:
+            fitted[at] = replace(turns[at], parts=(TextPart(text=shortened(turns[at].text, share)),))
+    return tuple(fitted)

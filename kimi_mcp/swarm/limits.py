@@ -1,14 +1,14 @@
-"""What a swarm may use, and the ledger that its agents ask before each request. Waits for others' requests; no I/O.
+"""What a swarm may use, and the ledger that grants each request. Waits for other requests; no I/O.
 
-A limit is met in two steps. Before it is reached an agent goes on; then it may make one last request, to conclude with
-what it has; and where not even that fits, none. What a request may cost at most is held while it is under way, so that
+A limit takes effect in two steps. Before it is reached an agent goes on; then it may make one last request, to conclude
+with what it has; and where not even that fits, none. What a request may cost at most is held while it runs, so that
 many agents at once don't spend the same dollar.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,28 +18,31 @@ from kimi_mcp.core.errors import BudgetExceeded
 from kimi_mcp.core.pricing import dollars
 
 Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]
-"""What an agent was told to conclude for."""
+"""Why an agent had to conclude."""
 
 SWARM_WIDE: frozenset[Limit] = frozenset(("tool_calls", "tokens", "seconds", "usd"))
-"""The limits that all agents share: one of them reached, and the swarm is not whole."""
+"""The limits that all agents share: where one of them is reached, the swarm is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwarmLimits:
-    """What one swarm may use, handed down to whoever spends."""
+    """What one swarm may use."""
 
     steps: int = 15
     """Requests of the main agent (arXiv 2602.02276, appendix)."""
     agent_steps: int = 100
     """Requests of a sub-agent (the same)."""
     agents: int = 100
-    """Tasks given out (arXiv 2602.02276: up to 100 sub-agents)."""
+    """Tasks assigned (arXiv 2602.02276: up to 100 sub-agents)."""
     tool_calls: int = 1_500
     """Calls of the sub-agents' tools, together (the same)."""
     tokens: int = 50_000_000
     """Tokens of all requests, prompts included: 1,500 requests of 33,000 each."""
+    step_tokens: int = 16_000
+    """Reasoning and answer of one step at first: rate limits count what is requested, and less is too little (rule
+    ``thinking-budget``)."""
     seconds: float = 4 * 3600
-    """Wall time of all the servers that it lives in, one after the other."""
+    """Wall time, all the servers together that it ran in, one after the other."""
     usd: float | None = None
     """US dollars; None: no limit."""
     usd_set_by: str = "KIMI_BUDGET_USD_PER_SWARM"
@@ -48,7 +51,7 @@ class SwarmLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """What the ledger says to a request."""
+    """The ledger's answer to a request."""
 
     limit: Limit | None = None
     """The limit for which it is the last; None: the agent goes on afterwards."""
@@ -59,35 +62,38 @@ class Permission:
 
 
 class BudgetLedger:
-    """What has been used so far. Mutable; counts what is replayed from a record like what is new."""
+    """What has been used so far, replayed or new."""
 
-    def __init__(self, limits: SwarmLimits, *, lived_s: float = 0.0) -> None:
+    def __init__(
+        self, limits: SwarmLimits, *, lived_s: float = 0.0, clock: Callable[[], float] = anyio.current_time
+    ) -> None:
         self.limits = limits
         """What may be used."""
         self.usd = 0.0
-        """Counted so far, at the dearest price where the true one is not known."""
+        """Counted so far, at the highest price where the true one is not known."""
         self.tokens = 0
         """Prompt and completion of all requests that ended."""
         self.tool_calls = 0
         """Tools that ran."""
-        self._until = anyio.current_time() + limits.seconds - lived_s
+        self._clock = clock
+        self._until = clock() + limits.seconds - lived_s
         self._holds = 0
         self._held = 0.0
         self._changed = anyio.Event()
 
     async def request_permission(
-        self, usd: float, *, then: float, kept: float, limit: Limit | None = None, begins: bool = False
+        self, usd: float, *, then: float, reserved: float, limit: Limit | None = None, begins: bool = False
     ) -> Permission:
         """Whether a request may be sent, and whether it must be the agent's last.
 
-        ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``kept`` what must be
-        left for somebody else. ``limit``: one of the agent's own that it has reached. ``begins``: the agent has done
-        nothing yet, so that concluding makes no sense. Waits while only the requests under way stand against it: most
-        of them cost less than is held for them.
+        ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``reserved`` what
+        must be left for another agent. ``limit``: one of the agent's own that it has reached. ``begins``: the agent has
+        done nothing yet, so that it has nothing to conclude with. Waits while only running requests stand against it:
+        most of them cost less than is held for them.
         """
         while True:
             limit = limit or self.reached()
-            left = self._left_usd(kept)
+            left = self._left_usd(reserved)
             need = usd if limit else usd + then
             if (begins and limit in SWARM_WIDE) or (limit and need > left):
                 return Permission(limit=limit, granted=False)
@@ -100,24 +106,23 @@ class BudgetLedger:
                 await self._changed.wait()
 
     def release(self, permission: Permission) -> None:
-        """The request has ended, and what it cost is counted: let go of what was held for it."""
+        """The request has ended and its cost is counted: hold nothing for it any more."""
         self._holds -= 1
         self._held = self._held - permission.usd if self._holds else 0.0
         self._changed.set()
         self._changed = anyio.Event()
 
     def count(self, *, usd: float, tokens: int) -> None:
-        """A request has used that much."""
+        """Add what a request has used."""
         self.usd += usd
         self.tokens += tokens
 
-    def closed(self, usd: float, *, kept: float) -> Limit | None:
-        """The limit for which an agent that would use that much does not begin, by what is used up for certain."""
-        return self.reached() or ("usd" if usd > self._left_usd(kept) else None)
+    def may_begin(self, usd: float, *, reserved: float) -> bool:
+        """Whether an agent that would use that much may begin, by what is used up for certain."""
+        return self.reached() is None and usd <= self._left_usd(reserved)
 
-    def _left_usd(self, kept: float) -> float:
-        """US dollars that are not used up, but for what is kept for somebody else."""
-        return math.inf if self.limits.usd is None else self.limits.usd - self.usd - kept
+    def _left_usd(self, reserved: float) -> float:
+        return math.inf if self.limits.usd is None else self.limits.usd - self.usd - reserved
 
     def reached(self) -> Limit | None:
         """A limit on something else than money that is reached."""
@@ -125,16 +130,16 @@ class BudgetLedger:
             return "tokens"
         if self.tool_calls >= self.limits.tool_calls:
             return "tool_calls"
-        return "seconds" if anyio.current_time() >= self._until else None
+        return "seconds" if self._clock() >= self._until else None
 
 
 def conclude_reason(limit: Limit, limits: SwarmLimits) -> str:
     """Why an agent is to conclude, one sentence for it."""
-    return _REASONS[limit].format_map(_places(limits))
+    return _REASONS[limit].format_map(_values(limits))
 
 
 def limit_error(limit: Limit, limits: SwarmLimits) -> BudgetExceeded:
-    """What the caller is told of a limit, and how to go on."""
+    """The caller's error for a limit, with how to go on."""
     if limit == "usd":
         usd, name = limits.usd or 0.0, limits.usd_set_by
         more = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can," if name.isupper() else f"Raise `{name}`,"
@@ -142,10 +147,13 @@ def limit_error(limit: Limit, limits: SwarmLimits) -> BudgetExceeded:
             f"The swarm's budget of {dollars(usd)} is used up, or has no room for another request.",
             fix=f"{more} ask for less at once, or go on from this answer in another call.",
         )
-    return BudgetExceeded(_TOLD[limit].format_map(_places(limits)), fix=_FIXES[limit])
+    message = f"{_MESSAGES[limit].format_map(_values(limits))} concluded with what it had."
+    return BudgetExceeded(
+        message, fix=_FIXES.get(limit, "Ask for less at once, or go on from this answer in another call.")
+    )
 
 
-def _places(limits: SwarmLimits) -> Mapping[str, object]:
+def _values(limits: SwarmLimits) -> Mapping[str, object]:
     return {
         "steps": f"{limits.steps} step{'s' if limits.steps > 1 else ''}",
         "agent_steps": f"{limits.agent_steps} step{'s' if limits.agent_steps > 1 else ''}",
@@ -165,21 +173,18 @@ _REASONS: Mapping[Limit, str] = {
     "context": "Your context is full.",
     "reasoning": "Your reasoning was lost on its way twice, so tools can't be called any more.",
 }
-_TOLD: Mapping[Limit, str] = {
-    "steps": "The main agent has used its {steps} and concluded with what it had.",
-    "agent_steps": "A sub-agent has used its {agent_steps} and concluded with what it had.",
-    "tool_calls": "The swarm has used its {tool_calls} tool calls and concluded with what it had.",
-    "tokens": "The swarm has used its {tokens} tokens and concluded with what it had.",
-    "seconds": "The swarm has run for its {minutes} minutes and concluded with what it had.",
-    "context": "The main agent's context was full, and it concluded with what it had.",
-    "reasoning": "The provider lost the main agent's reasoning twice, and it concluded with what it had.",
+_MESSAGES: Mapping[Limit, str] = {
+    "steps": "The main agent has used its {steps} and",
+    "agent_steps": "A sub-agent has used its {agent_steps} and",
+    "tool_calls": "The swarm has used its {tool_calls} tool calls and",
+    "tokens": "The swarm has used its {tokens} tokens and",
+    "seconds": "The swarm has run for its {minutes} minutes and",
+    "context": "The main agent's context was full, and it",
+    "reasoning": "The provider lost the main agent's reasoning twice, and it",
 }
 _FIXES: Mapping[Limit, str] = {
     "steps": "Raise `max_steps` (15 at most), ask for less at once, or go on from this answer in another call.",
     "agent_steps": "Raise `max_agent_steps` (100 at most), or ask for less of each sub-agent.",
-    "tool_calls": "Ask for less at once, or go on from this answer in another call.",
-    "tokens": "Ask for less at once, or go on from this answer in another call.",
-    "seconds": "Ask for less at once, or go on from this answer in another call.",
     "context": "Ask for less at once, or name a `model` with a longer context.",
     "reasoning": "Look for a proxy that drops fields (an engine needs --reasoning-parser kimi_k2), or use another "
     "provider.",

@@ -1,26 +1,18 @@
-"""What every test of a swarm starts from: a simulator, the day of the facts, no long waits."""
+"""What every test of a swarm starts from: a simulator, no long waits."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import date
 
 import anyio
 import pytest
 
-from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.simulator import Simulator
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline believes that it is the day of the simulator's facts, whenever the tests run."""
-    monkeypatch.setattr(Pipeline.__init__, "__kwdefaults__", {"day": lambda: date(2026, 11, 23)})
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ killed and taken up again meets the same world.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from typing import Any, Self
 
 import anyio
@@ -22,6 +23,7 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import SwarmLimits
 from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
 from kimi_mcp.swarm.tools.selection import OfferedTool
@@ -101,9 +103,9 @@ class Tools(SwarmTools):
 
 @asynccontextmanager
 async def pipeline_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Pipeline]:
-    """The pipeline, told to ask the simulator."""
-    told = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
-    pipeline = Pipeline(read_settings(told | variables))
+    """The pipeline in front of the simulator, on the day of the simulator's facts."""
+    settings = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
+    pipeline = Pipeline(read_settings(settings | variables), day=lambda: date(2026, 11, 23))
     try:
         yield pipeline
     finally:
@@ -124,9 +126,9 @@ async def pipeline_and_runs(
         await journal.aclose()
 
 
-def quick(places: int = 64) -> SwarmConcurrency:
+def quick(slots: int = 64, clock: Callable[[], float] = anyio.current_time) -> SwarmConcurrency:
     """A concurrency that launches everybody at once and never waits long."""
-    return SwarmConcurrency(places, LaunchSchedule(interval_s=0), sleep=_at_once)
+    return SwarmConcurrency(slots, LaunchSchedule(interval_s=0), _at_once, clock)
 
 
 async def _at_once(seconds: float) -> None:
@@ -142,6 +144,7 @@ async def swarm(
     tools: Tools | None = None,
     concurrency: SwarmConcurrency | None = None,
     run: Run | None = None,
+    limits: SwarmLimits | None = None,
     provider: str = "simulator",
     variables: Mapping[str, str] | None = None,
     **arguments: Any,
@@ -153,7 +156,13 @@ async def swarm(
         runs.start(
             run,
             lambda run: run_swarm(
-                call, run, pipeline, steps=steps, concurrency=concurrency or quick(), toolbox=tools or no_tools
+                call,
+                run,
+                pipeline,
+                steps=steps,
+                concurrency=concurrency or quick(),
+                tools=tools or no_tools,
+                limits=limits,
             ),
         )
         await run.done.wait()
@@ -165,7 +174,7 @@ async def swarm(
 
 
 def calling(name: str, arguments: Any, number: int = 0, turn: int = 0) -> dict[str, Any]:
-    """A tool call of a scripted model, with an id as Kimi gives them."""
+    """A tool call of a reply model, with an id as Kimi gives them."""
     return {"name": name, "arguments": arguments, "id": f"functions.{name}:{turn * 100 + number}"}
 
 
@@ -178,10 +187,10 @@ def leading(*tasks: tuple[str, str], turn: int = 0) -> dict[str, Any]:
         calling("assign_task", {"agent": name, "prompt": task}, 50 + number, turn)
         for number, (name, task) in enumerate(tasks)
     ]
-    return said({"system": LEADS, "turns": turn}, tool_calls=calls)
+    return reply({"system": LEADS, "turns": turn}, tool_calls=calls)
 
 
-def said(match: Mapping[str, Any], **what: Any) -> dict[str, Any]:
+def reply(match: Mapping[str, Any], **what: Any) -> dict[str, Any]:
     """A step that is played whenever it fits."""
     return {"match": dict(match), "times": "always", **what}
 
@@ -189,10 +198,10 @@ def said(match: Mapping[str, Any], **what: Any) -> dict[str, Any]:
 def searching(task: str, *queries: str) -> list[dict[str, Any]]:
     """A sub-agent that searches once a turn, then answers."""
     turns = [
-        said({"text": task, "turns": turn}, tool_calls=[calling("search", {"query": query}, turn=turn)])
+        reply({"text": task, "turns": turn}, tool_calls=[calling("search", {"query": query}, turn=turn)])
         for turn, query in enumerate(queries)
     ]
-    return [*turns, said({"text": task, "turns": len(queries)}, content=f"I know of {task}.")]
+    return [*turns, reply({"text": task, "turns": len(queries)}, content=f"I know of {task}.")]
 
 
 # ── what was asked ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import anyio
-import pytest
 
 from kimi_mcp.pipeline.pipeline import Call
 from kimi_mcp.runs import Run
@@ -19,14 +18,13 @@ def city(number: int) -> str:
     return f"city {number}"
 
 
-async def test_five_begin_at_once_and_then_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_five_begin_at_once_and_then_one_at_a_time() -> None:
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(round(seconds, 1))
 
-    concurrency = SwarmConcurrency(64, LaunchSchedule(burst=5, interval_s=0.7), sleep)
-    monkeypatch.setattr(anyio, "current_time", lambda: 1_000.0)
+    concurrency = SwarmConcurrency(64, LaunchSchedule(burst=5, interval_s=0.7), sleep, lambda: 1_000.0)
     for _ in range(8):
         await concurrency.wait_for_launch()
     assert waits == [0.7, 1.4, 2.1], "seconds after the first five"

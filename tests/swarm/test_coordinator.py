@@ -16,7 +16,7 @@ from tests.swarm.scenarios import (
     chats,
     leading,
     messages,
-    said,
+    reply,
     searching,
     statuses,
     swarm,
@@ -34,7 +34,7 @@ def answered(sim: Simulator, turns: int = 1) -> list[dict[str, str]]:
 
 
 async def test_all_tasks_of_a_turn_run_at_the_same_time(sim: Simulator) -> None:
-    sim.play(leading(*TWO), said({"text": "Look at A."}, gate="both"), said({"text": "Look at B."}, gate="both"))
+    sim.play(leading(*TWO), reply({"text": "Look at A."}, gate="both"), reply({"text": "Look at B."}, gate="both"))
     async with anyio.create_task_group() as tasks:
 
         async def when_both_wait() -> None:
@@ -50,8 +50,8 @@ async def test_all_tasks_of_a_turn_run_at_the_same_time(sim: Simulator) -> None:
 async def test_results_come_back_in_the_order_of_the_calls_under_their_own_ids(sim: Simulator) -> None:
     sim.play(
         leading(*TWO),
-        said({"text": "Look at A."}, content="A is round.", gate="late"),
-        said({"text": "Look at B."}, content="B is square."),
+        reply({"text": "Look at A."}, content="A is round.", gate="late"),
+        reply({"text": "Look at B."}, content="B is square."),
     )
     async with anyio.create_task_group() as tasks:
 
@@ -124,7 +124,7 @@ async def test_a_sub_agent_can_be_given_tasks_in_later_turns(sim: Simulator) -> 
 async def test_a_call_that_makes_no_sense_starts_nobody_and_is_told_why(
     sim: Simulator, call: dict[str, object], told: str
 ) -> None:
-    sim.play(said({"system": LEADS, "turns": 0}, tool_calls=[call]))
+    sim.play(reply({"system": LEADS, "turns": 0}, tool_calls=[call]))
     outcome = await swarm(sim)
     assert outcome.status == "completed"
     assert agents(outcome) == []
@@ -134,7 +134,7 @@ async def test_a_call_that_makes_no_sense_starts_nobody_and_is_told_why(
 
 async def test_a_name_is_given_once(sim: Simulator) -> None:
     make = [calling("create_subagent", {"name": "a", "system_prompt": prompt}, n) for n, prompt in enumerate("xy")]
-    sim.play(said({"system": LEADS, "turns": 0}, tool_calls=make))
+    sim.play(reply({"system": LEADS, "turns": 0}, tool_calls=make))
     await swarm(sim)
     first, second = answered(sim)
     assert "a is there" in first["content"]
@@ -149,7 +149,7 @@ async def test_no_more_tasks_are_given_out_than_max_agents_allows(sim: Simulator
 
 
 async def test_a_failed_sub_agent_is_told_as_such_and_the_others_results_stand(sim: Simulator) -> None:
-    sim.play(leading(*TWO), said({"text": "Look at A."}, status=401), said({"text": "Look at B."}, content="B."))
+    sim.play(leading(*TWO), reply({"text": "Look at A."}, status=401), reply({"text": "Look at B."}, content="B."))
     outcome = await swarm(sim)
     assert outcome.status == "completed"
     assert statuses(outcome) == ["failed", "completed"]
@@ -159,7 +159,7 @@ async def test_a_failed_sub_agent_is_told_as_such_and_the_others_results_stand(s
 
 
 async def test_what_a_broken_sub_agent_had_said_reaches_the_main_agent(sim: Simulator) -> None:
-    sim.play(leading(*TWO), said({"text": "Look at A."}, content="A is rou", no_finish=True))
+    sim.play(leading(*TWO), reply({"text": "Look at A."}, content="A is rou", no_finish=True))
     outcome = await swarm(sim)
     assert statuses(outcome) == ["failed", "completed"]
     assert "failed (upstream_broken: " in answered(sim)[1]["content"]

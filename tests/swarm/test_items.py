@@ -10,7 +10,8 @@ import pytest
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.call import SwarmCall, check_items
-from tests.swarm.scenarios import SYNTHESIS, Tools, agents, chats, messages, said, searching, statuses, swarm, task_of
+from kimi_mcp.swarm.limits import SwarmLimits
+from tests.swarm.scenarios import SYNTHESIS, Tools, agents, chats, messages, reply, searching, statuses, swarm, task_of
 
 CITIES = ("Rome", "Oslo", "Lima")
 TELL = "Tell me about {{item}}, and only about {{item}}."
@@ -35,8 +36,8 @@ async def test_each_item_gets_a_sub_agent_and_one_synthesis_follows(sim: Simulat
 
 
 async def test_the_synthesis_gets_the_results_in_the_order_of_the_items(sim: Simulator) -> None:
-    sim.play(*(said({"text": f"only about {city}"}, content=f"<{city}>", gate=city) for city in CITIES))
-    sim.play(said({"system": SYNTHESIS}, content="All three."))
+    sim.play(*(reply({"text": f"only about {city}"}, content=f"<{city}>", gate=city) for city in CITIES))
+    sim.play(reply({"system": SYNTHESIS}, content="All three."))
     async with anyio.create_task_group() as tasks:
 
         async def backwards() -> None:
@@ -55,19 +56,19 @@ async def test_the_synthesis_gets_the_results_in_the_order_of_the_items(sim: Sim
 
 
 async def test_a_failed_item_is_named_and_the_others_are_put_together(sim: Simulator) -> None:
-    sim.play(said({"text": "only about Oslo"}, status=401))
+    sim.play(reply({"text": "only about Oslo"}, status=401))
     outcome = await swarm(sim, TELL, items=CITIES)
     assert outcome.status == "partial"
     assert outcome.error is not None
     assert outcome.error.code == "auth_failed"
-    assert "Not whole: agent-2 (Oslo)." in outcome.error.message
+    assert "Incomplete: agent-2 (Oslo)." in outcome.error.message
     assert statuses(outcome) == ["completed", "failed", "completed"]
     assert "agent-2 (Oslo) failed. auth_failed" in task_of(chats(sim, SYNTHESIS)[0])
     assert outcome.answer
 
 
 async def test_where_every_item_failed_nothing_is_put_together(sim: Simulator) -> None:
-    sim.play(said({"text": "only about"}, status=401))
+    sim.play(reply({"text": "only about"}, status=401))
     outcome = await swarm(sim, TELL, items=CITIES)
     assert outcome.status == "failed"
     assert outcome.error is not None
@@ -76,8 +77,8 @@ async def test_where_every_item_failed_nothing_is_put_together(sim: Simulator) -
 
 
 async def test_where_the_synthesis_fails_the_results_are_the_answer(sim: Simulator) -> None:
-    sim.play(*(said({"text": f"only about {city}"}, content=f"<{city}>") for city in CITIES))
-    sim.play(said({"system": SYNTHESIS}, status=401))
+    sim.play(*(reply({"text": f"only about {city}"}, content=f"<{city}>") for city in CITIES))
+    sim.play(reply({"system": SYNTHESIS}, status=401))
     outcome = await swarm(sim, TELL, items=CITIES)
     assert outcome.status == "partial", "nothing that was paid for is lost"
     assert [outcome.answer.count(f"<{city}>") for city in CITIES] == [1, 1, 1]
@@ -96,13 +97,12 @@ async def test_the_items_sub_agents_have_the_tools(sim: Simulator) -> None:
     assert "tools" not in (chats(sim, SYNTHESIS)[0].body or {})
 
 
-async def test_results_too_long_for_one_request_are_shortened_visibly(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kimi_mcp.swarm.step_runner.STEP_TOKENS", 200_000)
+async def test_results_too_long_for_one_request_are_shortened_visibly(sim: Simulator) -> None:
     long = {city: f"begin {city} " + "x" * 600_000 + f" end {city}" for city in CITIES}
-    sim.play(*(said({"text": f"only about {city}"}, content=text) for city, text in long.items()))
-    outcome = await swarm(sim, TELL, items=CITIES, variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})
+    sim.play(*(reply({"text": f"only about {city}"}, content=text) for city, text in long.items()))
+    outcome = await swarm(
+        sim, TELL, items=CITIES, variables={"KIMI_BUDGET_USD_PER_SWARM": "100"}, limits=SwarmLimits(step_tokens=200_000)
+    )
     assert outcome.status == "completed", outcome.error
     told = task_of(chats(sim, SYNTHESIS)[0])
     for city in CITIES:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
-import pytest
 
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, PassingSteps
@@ -24,7 +21,7 @@ from tests.swarm.scenarios import (
     messages,
     pipeline_and_runs,
     quick,
-    said,
+    reply,
     searching,
     statuses,
     swarm,
@@ -35,33 +32,26 @@ A = (("reader", "Look at A."),)
 CONCLUDE = "Write your final message now"
 
 
-def limited(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
-    """Swarms get these limits."""
-    monkeypatch.setattr(
-        SwarmLimits.__init__, "__kwdefaults__", {**(SwarmLimits.__init__.__kwdefaults__ or {}), **limits}
-    )
-
-
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
-    permission = await ledger.request_permission(0.4, then=0.4, kept=0.1)
+    permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
     assert (permission.granted, permission.limit) == (True, None)
     ledger.release(permission)
     ledger.count(usd=0.3, tokens=10)
-    permission = await ledger.request_permission(0.4, then=0.4, kept=0.1)
+    permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
     assert (permission.granted, permission.limit) == (True, "usd"), "this is its last one"
     ledger.release(permission)
     ledger.count(usd=0.3, tokens=10)
-    permission = await ledger.request_permission(0.4, then=0.4, kept=0.1)
+    permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
     assert (permission.granted, permission.limit) == (False, "usd")
 
 
 async def test_an_agent_that_has_not_begun_is_not_begun_for_nothing() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
-    assert not (await ledger.request_permission(0.6, then=0.6, kept=0.0, begins=True)).granted
+    assert not (await ledger.request_permission(0.6, then=0.6, reserved=0.0, begins=True)).granted
 
 
 async def test_requests_at_once_never_spend_the_same_dollar() -> None:
@@ -71,7 +61,7 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
 
     async def ask() -> None:
         nonlocal most, held
-        permission = await ledger.request_permission(0.3, then=0.0, kept=0.0)
+        permission = await ledger.request_permission(0.3, then=0.0, reserved=0.0)
         granted.append(permission.granted)
         if permission.granted:
             held += 0.3
@@ -93,7 +83,7 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
 async def test_without_a_limit_on_money_nobody_waits() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=None))
     for _ in range(100):
-        assert (await ledger.request_permission(1e6, then=1e6, kept=0.0)).limit is None
+        assert (await ledger.request_permission(1e6, then=1e6, reserved=0.0)).limit is None
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,13 +108,13 @@ async def test_the_smaller_of_argument_and_setting_holds_and_is_the_one_that_is_
 
 
 async def test_at_the_end_of_its_budget_a_swarm_concludes_with_what_it_has(sim: Simulator) -> None:
-    sim.play(leading(*A), said({"system": LEADS, "turns": 1}, content="What I have."), *searching("Look at A.", "a"))
+    sim.play(leading(*A), reply({"system": LEADS, "turns": 1}, content="What I have."), *searching("Look at A.", "a"))
     outcome = await swarm(sim, tools=Tools(), max_cost_usd=0.13)
     assert outcome.status == "partial"
     assert outcome.answer == "What I have."
     assert outcome.error is not None
     assert outcome.error.code == "budget_exceeded"
-    assert "Not whole: agent-1 (reader)." in outcome.error.message
+    assert "Incomplete: agent-1 (reader)." in outcome.error.message
     assert statuses(outcome) == ["failed"]
     assert not chats(sim, "Look at A."), "it could not have brought anything"
     assert [agent["steps"] for agent in agents(outcome)] == [0], "nothing was sent"
@@ -149,7 +139,7 @@ class Telling(PassingSteps):
             await self.go_on.wait()
 
 
-DEAR = {"answer_model": "kimi-k3", "content_tokens": 8_000}
+EXPENSIVE = {"answer_model": "kimi-k3", "content_tokens": 8_000}
 """An answer that costs more than was held for it: 0.12 USD."""
 
 
@@ -159,7 +149,7 @@ async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
     async def sleep(seconds: float) -> None:
         await steps.full.wait()
 
-    sim.play(said({"text": "Tell me"}, **DEAR), said({"system": "Several agents"}, content="What I have."))
+    sim.play(reply({"text": "Tell me"}, **EXPENSIVE), reply({"system": "Several agents"}, content="What I have."))
     outcome = await swarm(
         sim,
         "Tell me of {{item}}.",
@@ -178,9 +168,9 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
     steps = Telling(slow=True)
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me of {{item}}.", items=("A", "B"), max_cost_usd=0.15)
-    sim.play(said({"text": "Tell me"}, content="It is round."))
+    sim.play(reply({"text": "Tell me"}, content="It is round."))
     async with pipeline_and_runs(sim) as (pipeline, runs):
-        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=quick(), toolbox=no_tools))
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=quick(), tools=no_tools))
         with anyio.fail_after(10):
             await steps.begun.wait()
             await anyio.wait_all_tasks_blocked()
@@ -191,18 +181,15 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
     assert run.outcome.status == "completed"
 
 
-async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(sim: Simulator) -> None:
     over: list[str] = []
-    monkeypatch.setattr(BudgetLedger, "reached", lambda ledger: "seconds" if over else None)
 
     class Late(PassingSteps):
         async def finish(self, key: str, result: JSON) -> None:
             await super().finish(key, result)
             over.append(key)
 
-    concurrency = quick(places=2)  # one of them is left for others
+    concurrency = quick(slots=2, clock=lambda: 1e9 if over else 0.0)  # one of them is left for others
     items = ("A", "B", "C")
     outcome = await swarm(sim, "Tell me of {{item}}.", items=items, steps=Late(), concurrency=concurrency)
     assert outcome.status == "partial"
@@ -212,7 +199,7 @@ async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(
 
 
 async def test_a_swarm_that_costs_more_than_its_budget_says_so(sim: Simulator) -> None:
-    sim.play(said({"system": LEADS}, **DEAR))
+    sim.play(reply({"system": LEADS}, **EXPENSIVE))
     outcome = await swarm(sim, max_cost_usd=0.1, tools=Tools())
     assert outcome.cost_usd is not None
     assert outcome.cost_usd > 0.1
@@ -224,7 +211,7 @@ async def test_a_swarm_that_costs_more_than_its_budget_says_so(sim: Simulator) -
 async def test_what_a_swarm_costs_stays_within_its_budget(sim: Simulator) -> None:
     tasks = tuple(("reader", f"Look at {number}.") for number in range(30))
     sim.play(leading(*tasks), *(step for _, task in tasks for step in searching(task, *"abcd")))
-    sim.play(said({"text": "Look at", "system": CONCLUDE}, content_tokens=4_000))
+    sim.play(reply({"text": "Look at", "system": CONCLUDE}, content_tokens=4_000))
     outcome = await swarm(sim, tools=Tools(), max_cost_usd=0.2)
     assert outcome.cost_usd is not None
     assert 0 < outcome.cost_usd <= 0.2
@@ -246,7 +233,7 @@ async def test_where_no_price_is_known_the_limit_counts_the_dearest_and_the_cost
 
 
 async def test_the_main_agent_concludes_at_its_last_step(sim: Simulator) -> None:
-    sim.play(said({"system": CONCLUDE}, content="What I have."), leading(*A), leading(*A, turn=1), leading(*A, turn=2))
+    sim.play(reply({"system": CONCLUDE}, content="What I have."), leading(*A), leading(*A, turn=1), leading(*A, turn=2))
     outcome = await swarm(sim, max_steps=3)
     assert outcome.status == "partial"
     assert outcome.answer == "What I have."
@@ -276,7 +263,7 @@ async def test_more_steps_are_refused_under_strict_before_anything_is_paid_for(s
 
 
 async def test_no_agent_ever_makes_more_steps_than_it_may(sim: Simulator) -> None:
-    endless = [said({"system": LEADS, "turns": turn}, tool_calls=[calling("assign_task", {}, turn=turn)])
+    endless = [reply({"system": LEADS, "turns": turn}, tool_calls=[calling("assign_task", {}, turn=turn)])
                for turn in range(40)]  # fmt: skip
     sim.play(*endless)
     outcome = await swarm(sim)
@@ -285,17 +272,16 @@ async def test_no_agent_ever_makes_more_steps_than_it_may(sim: Simulator) -> Non
     assert len(chats(sim)) == 15
 
 
-async def test_tool_calls_of_all_agents_together_are_counted(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited(monkeypatch, tool_calls=4)
+async def test_tool_calls_of_all_agents_together_are_counted(sim: Simulator) -> None:
     six = [calling("search", {"query": str(number)}, number) for number in range(6)]
     sim.play(
-        said({"text": "Look at A.", "system": CONCLUDE}, content="Four of six."),
+        reply({"text": "Look at A.", "system": CONCLUDE}, content="Four of six."),
         leading(*A),
-        said({"text": "Look at A.", "turns": 0}, tool_calls=six),
-        said({"system": CONCLUDE}, content="What I have."),
+        reply({"text": "Look at A.", "turns": 0}, tool_calls=six),
+        reply({"system": CONCLUDE}, content="What I have."),
     )
     tools = Tools()
-    outcome = await swarm(sim, tools=tools)
+    outcome = await swarm(sim, tools=tools, limits=SwarmLimits(tool_calls=4))
     assert len(tools.calls) == 4
     assert agents(outcome)[0]["tool_calls"] == 4
     assert statuses(outcome) == ["partial"]
@@ -306,17 +292,15 @@ async def test_tool_calls_of_all_agents_together_are_counted(sim: Simulator, mon
     assert sum("did not run" in text for text in results) == 2
 
 
-async def test_at_the_end_of_its_tokens_a_swarm_concludes(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited(monkeypatch, tokens=300)
-    sim.play(leading(*A), said({"system": CONCLUDE}, content="What I have."))
-    outcome = await swarm(sim)
+async def test_at_the_end_of_its_tokens_a_swarm_concludes(sim: Simulator) -> None:
+    sim.play(leading(*A), reply({"system": CONCLUDE}, content="What I have."))
+    outcome = await swarm(sim, limits=SwarmLimits(tokens=300))
     assert (outcome.status, outcome.answer) == ("partial", "What I have.")
     assert outcome.error is not None
     assert "300 tokens" in outcome.error.message
 
 
-async def test_at_the_end_of_its_time_a_swarm_concludes(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited(monkeypatch, seconds=0.0)
-    sim.play(said({"system": CONCLUDE}, content="What I have."))
-    outcome = await swarm(sim)
+async def test_at_the_end_of_its_time_a_swarm_concludes(sim: Simulator) -> None:
+    sim.play(reply({"system": CONCLUDE}, content="What I have."))
+    outcome = await swarm(sim, limits=SwarmLimits(seconds=0.0))
     assert (outcome.status, outcome.answer) == ("partial", "What I have.")

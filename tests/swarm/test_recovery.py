@@ -13,7 +13,7 @@ from kimi_mcp.runs.steps import PassingSteps
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import recovered_outcome
-from tests.swarm.scenarios import Dying, Tools, agents, said, statuses, swarm
+from tests.swarm.scenarios import Dying, Tools, agents, reply, statuses, swarm
 from tests.swarm.test_replay import play
 
 START = 1_795_510_000.0
@@ -89,7 +89,7 @@ async def test_killed_anywhere_it_tells_what_its_finished_steps_had_used(sim: Si
 
 async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
     items = tuple(f"city {number}" for number in range(12))
-    sim.play(said({"text": "city 3"}, status=401))
+    sim.play(reply({"text": "city 3"}, status=401))
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     steps = PassingSteps()
     whole = await swarm(sim, "Tell me about {{item}}.", items=items, steps=steps, run=run)

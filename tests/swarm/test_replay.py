@@ -14,7 +14,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import PassingSteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall
-from tests.swarm.scenarios import Dying, Tools, agents, calling, chats, leading, said, searching, statuses, swarm
+from tests.swarm.scenarios import Dying, Tools, agents, calling, chats, leading, reply, searching, statuses, swarm
 
 TASKS = (("reader", "Look at A."), ("reader", "Look at B."), ("critic", "Look at C."))
 
@@ -25,12 +25,12 @@ def play(sim: Simulator) -> None:
     sim.play(
         leading(*TASKS),
         *searching("Look at A.", "a1", "a2", "a3"),
-        said({"text": "Look at B.", "turns": 0}, tool_calls=[*both, calling("erase", {}, 9)]),
-        said({"text": "Look at B."}, content="B."),
-        said({"text": "Look at C."}, status=401),
+        reply({"text": "Look at B.", "turns": 0}, tool_calls=[*both, calling("erase", {}, 9)]),
+        reply({"text": "Look at B."}, content="B."),
+        reply({"text": "Look at C."}, status=401),
         leading(("critic", "Look at D."), turn=1),
         *searching("Look at D.", "d1"),
-        said({"system": "You lead a swarm", "turns": 2}, content="All in all."),
+        reply({"system": "You lead a swarm", "turns": 2}, content="All in all."),
     )
 
 
@@ -151,7 +151,7 @@ async def test_killed_again_and_again_it_comes_to_its_end(sim: Simulator) -> Non
 @pytest.mark.parametrize("event", range(4, 36, 3))
 async def test_items_are_taken_up_again_too(sim: Simulator, event: int) -> None:
     items = tuple(f"city {number}" for number in range(8))
-    sim.play(said({"text": "city 3"}, content="Three."), said({"system": "Several agents"}, content="In all."))
+    sim.play(reply({"text": "city 3"}, content="Three."), reply({"system": "Several agents"}, content="In all."))
     tell = "Tell me about {{item}}."
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     dead = Dying({}, event, run.cancel_soon)

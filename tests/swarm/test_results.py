@@ -26,7 +26,7 @@ from tests.swarm.scenarios import (
     messages,
     pipeline_and_runs,
     quick,
-    said,
+    reply,
     searching,
     statuses,
     swarm,
@@ -86,7 +86,7 @@ async def test_usage_and_cost_sum_all_requests(sim: Simulator) -> None:
 
 
 async def test_a_request_that_brought_nothing_makes_no_number_unknown(sim: Simulator) -> None:
-    sim.play(leading(*TASKS), said({"text": "Look at A."}, status=401))
+    sim.play(leading(*TASKS), reply({"text": "Look at A."}, status=401))
     outcome = await swarm(sim)
     assert outcome.usage is not None
     assert outcome.usage.total_tokens
@@ -94,7 +94,7 @@ async def test_a_request_that_brought_nothing_makes_no_number_unknown(sim: Simul
 
 
 async def test_tokens_that_nobody_counted_are_null(sim: Simulator) -> None:
-    sim.play(leading(*TASKS), said({"text": "Look at A."}, usage="missing"))
+    sim.play(leading(*TASKS), reply({"text": "Look at A."}, usage="missing"))
     outcome = await swarm(sim)
     assert agents(outcome)[0]["usage"]["total_tokens"] is None
     assert agents(outcome)[1]["usage"]["total_tokens"]
@@ -103,7 +103,7 @@ async def test_tokens_that_nobody_counted_are_null(sim: Simulator) -> None:
 
 
 async def test_the_model_that_answered_is_the_one_that_is_paid(sim: Simulator) -> None:
-    sim.play(said({"system": LEADS}, answer_model="kimi-k3"))
+    sim.play(reply({"system": LEADS}, answer_model="kimi-k3"))
     outcome = await swarm(sim)
     assert outcome.usage is not None
     by_hand = (outcome.usage.prompt_tokens or 0) * 3.00 + (outcome.usage.completion_tokens or 0) * 15.00
@@ -115,8 +115,8 @@ async def test_the_model_that_answered_is_the_one_that_is_paid(sim: Simulator) -
 async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> None:
     sim.play(
         leading(*TASKS),
-        said({"text": "Look at A."}, status=401),
-        said({"text": "Look at B."}, gate="b", gate_at="finish", content="B is"),
+        reply({"text": "Look at A."}, status=401),
+        reply({"text": "Look at B."}, gate="b", gate_at="finish", content="B is"),
     )
     async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
@@ -139,7 +139,7 @@ async def test_progress_tells_agents_steps_tokens_and_cost(sim: Simulator) -> No
 
 async def test_cancelling_closes_every_sub_agents_request_within_a_second(sim: Simulator) -> None:
     items = tuple(f"city {number}" for number in range(40))
-    sim.play(said({"text": "Tell me"}, gate="never", gate_at="content"))
+    sim.play(reply({"text": "Tell me"}, gate="never", gate_at="content"))
     async with pipeline_and_runs(sim, KIMI_BUDGET_USD_PER_SWARM="100") as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
         call = SwarmCall(prompt="Tell me about {{item}}.", items=items)
@@ -160,7 +160,7 @@ async def test_cancelling_ends_tools_that_hang(sim: Simulator) -> None:
     tools.source.held = anyio.Event()
     async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), toolbox=tools))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), tools=tools))
         with anyio.fail_after(5):
             while not tools.calls:
                 await anyio.lowlevel.checkpoint()
@@ -182,14 +182,18 @@ async def test_a_toolbox_that_fails_costs_that_agent_alone(sim: Simulator) -> No
 
 
 async def test_the_main_agents_failure_is_the_swarms(sim: Simulator) -> None:
-    sim.play(said({"system": LEADS}, status=401))
+    sim.play(reply({"system": LEADS}, status=401))
     outcome = await swarm(sim)
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("failed", "auth_failed")
 
 
 async def test_where_the_main_agent_fails_at_the_end_what_the_others_found_is_kept(sim: Simulator) -> None:
-    sim.play(leading(*TASKS), said({"text": "Look at A."}, content="A is round."), said({"system": LEADS}, status=401))
+    sim.play(
+        leading(*TASKS),
+        reply({"text": "Look at A."}, content="A is round."),
+        reply({"system": LEADS}, status=401),
+    )
     outcome = await swarm(sim)
     assert outcome.status == "partial"
     assert "A is round." in outcome.answer
@@ -206,10 +210,10 @@ async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(
             await anyio.sleep_forever()
 
     tools = Slow()
-    sim.play(leading(*TASKS), said({"system": LEADS}, content="A and B."))
+    sim.play(leading(*TASKS), reply({"system": LEADS}, content="A and B."))
     async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), toolbox=tools))
+        runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), tools=tools))
         with anyio.fail_after(5):
             await tools.ending.wait()
             await run.cancel()
@@ -218,11 +222,11 @@ async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(
 
 
 async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to_go_on(sim: Simulator) -> None:
-    sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, gate="never"))
+    sim.play(reply({"text": "about A"}, content="A is round."), reply({"text": "about B"}, gate="never"))
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me about {{item}}.", items=("A", "B"))
     async with pipeline_and_runs(sim) as (pipeline, runs):
-        runs.start(run, lambda run: run_swarm(call, run, pipeline, concurrency=quick(), toolbox=no_tools))
+        runs.start(run, lambda run: run_swarm(call, run, pipeline, concurrency=quick(), tools=no_tools))
         await sim.until(lambda: sim.waiting_at("never") == 1)
         with anyio.fail_after(5):
             while run.progress is None or "1 running, 1 done" not in run.phase():
@@ -258,8 +262,8 @@ class Forgetful(PassingSteps):
 async def test_where_the_record_takes_no_more_of_the_main_agent_what_the_others_found_is_kept(
     sim: Simulator, call: str
 ) -> None:
-    sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, content="B is not."))
-    sim.play(said({"system": "Several agents"}, content="One of two."))
+    sim.play(reply({"text": "about A"}, content="A is round."), reply({"text": "about B"}, content="B is not."))
+    sim.play(reply({"system": "Several agents"}, content="One of two."))
     outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("main", call))
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("partial", "not_configured")
@@ -269,8 +273,8 @@ async def test_where_the_record_takes_no_more_of_the_main_agent_what_the_others_
 
 
 async def test_an_answer_that_the_record_does_not_take_is_not_lost(sim: Simulator) -> None:
-    sim.play(said({"text": "about A"}, content="A is round."), said({"text": "about B"}, content="B is not."))
-    sim.play(said({"system": "Several agents"}, status=401))
+    sim.play(reply({"text": "about A"}, content="A is round."), reply({"text": "about B"}, content="B is not."))
+    sim.play(reply({"system": "Several agents"}, status=401))
     outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("agent-1", "finish"))
     assert statuses(outcome) == ["failed", "completed"]
     assert "A is round." in outcome.answer, "it is paid for"

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError, PathRefused
 from kimi_mcp.provider import Deadlines, Upload, Upstream
 from kimi_mcp.provider.files import RemoteFile
@@ -183,9 +184,9 @@ async def test_a_size_or_a_date_that_is_none_is_nothing(sim: Simulator, number: 
     assert len(file.id) < 1_000
 
 
-async def test_a_list_beyond_any_reason_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.core.bounds.LARGEST_DOCUMENT", 1_000)
-    async with saying(response(b'{"data": [' + b"1," * 2_000 + b"1]}", kind="application/json")) as server:
+async def test_a_list_beyond_any_reason_is_cut_off() -> None:
+    body = b'{"data": [' + b"1," * (bounds.LARGEST_DOCUMENT // 2) + b"1]}"
+    async with saying(response(body, kind="application/json")) as server:
         error = await refused(upstream().list_files(endpoint(server.base_url)))
     assert error.code == "upstream_broken"
 

@@ -58,21 +58,24 @@ def test_a_name_that_grows_for_ever_is_cut_off() -> None:
         fed(*(call(0, name=str(number)) for number in range(bounds.LONGEST_NAME)))
 
 
-def test_text_is_counted_over_all_of_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "LARGEST_TEXT", 7)
+def test_text_is_counted_over_all_of_its_pieces() -> None:
+    moons = "月" * (bounds.LARGEST_TEXT // 6)
+    rest = "a" * (bounds.LARGEST_TEXT - 2 * len(moons.encode()))
     accumulator = fed(
-        chunk({"content": "月"}), chunk({"reasoning": "月"}), call(0, arguments="xxx"), chunk({"content": "a"})
+        chunk({"content": moons}), chunk({"reasoning": moons}), call(0, arguments="xxx"), chunk({"content": rest})
     )
     with pytest.raises(bounds.OutOfBounds):
         accumulator.feed(chunk({"content": "b"}))
-    assert (accumulator.answer, accumulator.reasoning) == ("月a", "月")
+    assert (accumulator.answer, accumulator.reasoning) == (moons + rest, moons)
 
 
-def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "MOST_PIECES", 3)
-    fed(*[chunk({"content": "a"})] * 3).settle()
-    with pytest.raises(bounds.OutOfBounds, match="3 pieces"):
-        fed(*[chunk({"content": "a"})] * 4).settle()
+def test_pieces_are_bounded() -> None:
+    accumulator = fed(chunk({"content": "a"}))
+    accumulator.pieces = bounds.MOST_PIECES
+    accumulator.settle()
+    accumulator.feed(chunk({"content": "a"}))
+    with pytest.raises(bounds.OutOfBounds, match=f"{bounds.MOST_PIECES:,} pieces"):
+        accumulator.settle()
 
 
 def feed_calls(accumulator: StreamAccumulator, same_index: bool) -> None:

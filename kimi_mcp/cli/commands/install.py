@@ -50,10 +50,9 @@ def install(
     from kimi_mcp.cli.install import install as put_in
     from kimi_mcp.cli.install import snippet, started_as
 
-    row = _host(host)
-    _check_name(name)
+    row, file = _host(host, name)
     given, taken = _with_exported(_settings(env or []))
-    file, started = _file(row), started_as(sys.argv[0])
+    started = started_as(sys.argv[0])
     if print_only:
         print(snippet(row, name, started, given, os.environ), end="")
         _point_to(row, file, given, taken)
@@ -77,9 +76,8 @@ def uninstall(
     """
     from kimi_mcp.cli.install import uninstall as take_out
 
-    row = _host(host)
-    _check_name(name)
-    done = take_out(row, name, file=_file(row), home=Path.home())
+    row, file = _host(host, name)
+    done = take_out(row, name, file=file, home=Path.home())
     if as_json:
         print_json(_as_json(row, name, done, {}))
         return
@@ -95,14 +93,20 @@ def uninstall(
             page.mark("warn", f"The value of {variable} is still in that copy; delete it when all is well.")
 
 
-def _host(name: str) -> HostRow:
-    from kimi_mcp.cli.install import load_hosts
+def _host(name: str, server: str) -> tuple[HostRow, Path]:
+    """The host of that name and its file. Raises ``BadParameter``, also where no server may be called so."""
+    from kimi_mcp.cli.install import load_hosts, place_of, this_system
 
     hosts = load_hosts()
     if (host := hosts.get(name.lower())) is None:
         hint = _near(name.lower(), hosts) or f"; there is {', '.join(hosts)}."
         raise typer.BadParameter(f"{name} is no known host{hint}", param_hint="HOST")
-    return host
+    if not _NAME.fullmatch(server):
+        raise typer.BadParameter(
+            "a name begins with a letter and has up to 32 letters, digits, - and _: hosts make tools' names of it.",
+            param_hint="--name",
+        )
+    return host, place_of(host, this_system(), Path.home(), os.environ)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -110,20 +114,6 @@ def _near(name: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _file(host: HostRow) -> Path:
-    from kimi_mcp.cli.install import place_of, this_system
-
-    return place_of(host, this_system(), Path.home(), os.environ)
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise typer.BadParameter(
-            "a name begins with a letter and has up to 32 letters, digits, - and _: hosts make tools' names of it.",
-            param_hint="--name",
-        )
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, str]:

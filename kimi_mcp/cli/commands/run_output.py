@@ -65,11 +65,8 @@ def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
     """What was removed."""
     page = Printer(indent=0)
     if removed:
-        ids = {record.id for record in removed}
-        length = len("run_") + SHORTEST
-        while len({each[:length] for each in ids}) < len(ids):
-            length += 1
-        _table(page, [_cells(record, record.id[: length if page.folds else None], page) for record in removed[:50]])
+        length = len("run_") + SHORTEST if page.folds else None
+        _table(page, [_cells(record, record.id[:length], page) for record in removed[:50]])
     if len(removed) > 50:
         page.line(f"and {len(removed) - 50} more", "quiet")
     stays = f" {_many(kept)} as old {'stays' if kept == 1 else 'stay'}: a kept conversation goes back to it."

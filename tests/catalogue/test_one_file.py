@@ -163,6 +163,7 @@ def broken(copy: Copy) -> Copy:
         ("policy", "check", "body.json"),
         pytest.param(("doctor",), marks=pytest.mark.soak),
         pytest.param(("files",), marks=pytest.mark.soak),
+        pytest.param(("selfhost",), marks=pytest.mark.soak),
         pytest.param(("install", "codex", "--print"), marks=pytest.mark.soak),
         pytest.param(("simulator", "--port", "0"), marks=pytest.mark.soak),
         pytest.param(("runs", "list"), marks=pytest.mark.soak),

@@ -26,7 +26,7 @@ from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
 from tests.server.asking import chats, raw_process, until
 from tests.server.stdio.peer import Peer
-from tests.swarm.scenarios import calling, messages, said, task_of
+from tests.swarm.scenarios import calling, messages, reply, task_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")]
 
@@ -78,7 +78,7 @@ def play(sim: Simulator, draw: random.Random) -> None:
             query = {"query": f"{number:02} {turn}"}
             calls = {"tool_calls": [calling("moonshot__web_search", query, turn=turn)]} if turn < SEARCHES else {}
             delay = draw.uniform(0.01, LASTS_S / 4)
-            sim.play(said({"text": task, "turns": turn}, delay=delay, content=f"Of {number:02}.", **calls))
+            sim.play(reply({"text": task, "turns": turn}, delay=delay, content=f"Of {number:02}.", **calls))
 
 
 def server(sim: Simulator, folder: Path, *dies: str) -> AbstractAsyncContextManager[Peer]:

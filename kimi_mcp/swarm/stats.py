@@ -12,7 +12,7 @@ from typing import Any
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome, shortened, standing
-from kimi_mcp.core.pricing import dollars, rounded
+from kimi_mcp.core.pricing import counted_usd, dollars, rounded
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.types import Adjustment, Status, Usage
 from kimi_mcp.pipeline.completion_result import summed
@@ -200,7 +200,7 @@ class SwarmStats:
 
     def counted_usd(self, dearest: Price | None) -> float:
         """The cost that limits count so far: never less than what is spent already."""
-        counted = sum(agent.counted_usd for agent in self.everyone)
+        counted = sum(agent.counted_usd + _running_usd(agent, dearest) for agent in self.everyone)
         return max(counted, self.before.counted_usd(dearest) if self.before else 0.0)
 
     def phase(self) -> str:
@@ -291,3 +291,10 @@ class SwarmStats:
     def _cost(self) -> float | None:
         known = [agent.cost_usd for agent in self.everyone if agent.cost_usd is not None]
         return rounded(sum(known)) if len(known) == len(self.everyone) else None
+
+
+def _running_usd(agent: Agent, dearest: Price | None) -> float:
+    """What limits count for the request of an agent that is running: its prompt, and what has arrived."""
+    state = agent.request_state
+    price = (state.plan.profile.price or dearest) if state and state.attempts and state.plan else None
+    return counted_usd(state.prompt_tokens, state.accumulator.tokens, price) if state and price else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
@@ -36,7 +37,7 @@ def held(result: Result, code: str) -> None:
     assert "agent-1 (Rome), completed:" in result.answer
     assert "agent-3 (Lima), completed:" in result.answer
     assert "Oslo" not in result.answer
-    assert "Not whole: agent-2 (Oslo)." in result.error["message"]
+    assert "Incomplete: agent-2 (Oslo)." in result.error["message"]
     assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == [
         "completed",
         "cancelled",
@@ -67,6 +68,17 @@ async def test_one_that_the_days_budget_stops_is_partial_with_them(sim: Simulato
         held(await kimi.run(run_id, "wait", wait_s=10), "budget_exceeded")
 
 
+async def test_what_a_running_request_has_used_counts_for_the_days_budget(sim: Simulator, mode: str) -> None:
+    arrives = {"content": "word " * 20_000, "event_tokens": 50, "gate": "never", "gate_at": 200}
+    sim.play({"match": {"text": "Tell me about Oslo."}, **arrives, "times": "always"})  # 10,000 tokens, 0.03 USD
+    async with served(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
+        with anyio.fail_after(20):
+            result = await kimi.call("kimi_swarm", TELL)
+    held(result, "budget_exceeded")
+    assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
+    assert len(chats(sim)) == 3
+
+
 async def test_one_whose_user_cancels_the_call_keeps_them_on_record(sim: Simulator) -> None:
     hold(sim)
     async with line(sim) as host:
@@ -95,7 +107,7 @@ async def test_one_whose_synthesis_is_cut_short_has_what_it_began_before_them(si
     assert (result.status, result.code) == ("partial", "cancelled")
     assert result.answer.startswith("Rome is old.\n\nagent-1 (Rome), completed:")
     assert "agent-2 (Oslo), completed:" in result.answer
-    assert "Not whole" not in result.error["message"], "each agent is"
+    assert "Incomplete" not in result.error["message"], "each agent is"
 
 
 @pytest.mark.parametrize("how", ["cancel", "eof"])

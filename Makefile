@@ -1,31 +1,31 @@
-# Everything a checkout needs. Only make and a Python 3.11 or later have to be there; all else lands in .venv.
+# Sets up, tests and checks a checkout. It needs only make and Python 3.11 or later; all else is installed into .venv.
 #
-#   make test PYTHON=/usr/bin/python3.12    names the Python to use
-#   make test WORKERS=2                     runs the tests in so many processes instead of four
-#   make lock UPGRADE=1                     moves the locks to the newest versions that fit
+#   make test PYTHON=/usr/bin/python3.12    uses this Python
+#   make test WORKERS=2                     runs the tests in two processes instead of four
+#   make lock UPGRADE=1                     upgrades the locks to the newest versions that fit
 
 PYTHON = python3 python3.14 python3.13 python3.12 python3.11 python
-# Tests wait for sockets and other processes half of their time: two for each of two cores.
+# Tests spend half of their time waiting for sockets and other processes: two workers per core, for two cores.
 WORKERS = 4
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
-# The tests start hundreds of processes. Without compiled files each of them compiles all of kimi-mcp anew.
+# The tests start hundreds of processes. Without compiled files each would compile all of kimi-mcp again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .PHONY: help demo test soak lint format bench docs bundle lock clean
 
 help:
-	@echo "make demo     set up what kimi-mcp runs on, then show every tool at work: no key, no network"
-	@echo "make test     set up everything, then run the tests, but for those that are marked soak"
-	@echo "make soak     run the tests that are marked soak: thousands of rounds, kills, other programs"
-	@echo "make lint     ruff, pyright, import levels, and whether generated files are up to date"
-	@echo "make format   let ruff fix what it can"
+	@echo "make demo     install the runtime dependencies, then show every tool at work: no key, no network"
+	@echo "make test     install the development tools, then run the tests, except those marked soak"
+	@echo "make soak     run the tests marked soak: thousands of rounds, kills, other programs"
+	@echo "make lint     check style, types, import levels, and that generated files are up to date"
+	@echo "make format   format the code, and let ruff fix what it can"
 	@echo "make bench    run the benchmarks"
-	@echo "make docs     build the documentation as a site in build/docs, links checked"
-	@echo "make bundle   pack dist/kimi-mcp-VERSION.mcpb, for hosts that install with a click"
-	@echo "make lock     write requirements/*.txt anew from pyproject.toml"
-	@echo "make clean    remove .venv and what the tools left behind"
+	@echo "make docs     build the documentation as a site in build/docs, and check its links"
+	@echo "make bundle   pack dist/kimi-mcp-VERSION.mcpb, for hosts that install bundles"
+	@echo "make lock     update requirements/*.txt from pyproject.toml"
+	@echo "make clean    remove .venv, build output and caches"
 
 demo: .venv/.runtime
 	@.venv/bin/kimi-mcp demo
@@ -66,26 +66,26 @@ clean:
 
 # ---------------------------------------------------------------------------------------------------- set-up
 
-# Each of these files says that a step is done; a changed lock or pyproject.toml makes it due again.
+# Each of these files marks a finished step; a change of a lock or of pyproject.toml repeats the step.
 
 .venv/.runtime: .venv/.python requirements/runtime.txt pyproject.toml
-	@echo "Installing what kimi-mcp runs on into .venv"
+	@echo "Installing the runtime dependencies into .venv"
 	@$(call install,requirements/runtime.txt)
 	@touch $@
 
 .venv/.dev: .venv/.python requirements/dev.txt pyproject.toml
-	@echo "Installing what kimi-mcp and its tests and checks run on into .venv"
+	@echo "Installing the runtime and development dependencies into .venv"
 	@$(call install,requirements/dev.txt)
 	@touch $@
 
 .venv/.docs: .venv/.python requirements/docs.txt
-	@echo "Installing what builds the documentation into .venv"
+	@echo "Installing the documentation tools into .venv"
 	@$(PIP) install --require-hashes -r requirements/docs.txt
 	@touch $@
 
-# First the lock, each file held against its hash; then the checkout itself, which fetches nothing.
-# To pip a package that was half installed when someone pulled the plug looks whole. .venv/.unfinished is left
-# behind then, and the next run installs every package again.
+# First the packages of the lock, with their hashes checked; then the checkout itself, which downloads nothing.
+# pip takes a package for complete even if its installation was interrupted. In that case .venv/.unfinished remains,
+# and the next run installs every package again.
 install = \
 	again=; if [ -e .venv/.unfinished ]; then again=--ignore-installed; fi; \
 	touch .venv/.unfinished && \
@@ -93,15 +93,15 @@ install = \
 	$(PIP) install --no-deps --no-build-isolation --editable . && \
 	rm .venv/.unfinished
 
-# .venv/.python holds the folder that .venv was made in: where the checkout has moved since, or the Python behind
-# .venv is gone, this step is due however new that file is.
+# .venv/.python contains the folder in which .venv was made. If the checkout has moved, or the Python of .venv is gone,
+# this step runs again.
 ifneq ($(shell test -x .venv/bin/python && cat .venv/.python 2>/dev/null),$(CURDIR))
 .PHONY: .venv/.python
 endif
 
 NEW_ENOUGH = import sys; sys.version_info >= (3, 11) or sys.exit(1)
 
-# A .venv that works is kept, unless it was made elsewhere. Else the first Python that is new enough and has venv
+# A working .venv is kept, unless it was made elsewhere. Otherwise the first Python that is new enough and has venv
 # makes one.
 .venv/.python:
 	@if [ "$$(cat $@ 2>/dev/null || pwd -P)" != "$$(pwd -P)" ] || \
@@ -109,13 +109,13 @@ NEW_ENOUGH = import sys; sys.version_info >= (3, 11) or sys.exit(1)
 	    for python in $(PYTHON) none; do \
 	        "$$python" -c "$(NEW_ENOUGH); import ensurepip, venv" 2>/dev/null && break; \
 	    done; \
-	    if [ "$$python" = none ]; then $(say_what_is_missing); exit 1; fi; \
+	    if [ "$$python" = none ]; then $(report_missing_python); exit 1; fi; \
 	    echo "Making .venv with $$("$$python" --version)"; \
 	    "$$python" -m venv --clear .venv || exit 1; \
 	fi
 	@pwd -P > $@
 
-say_what_is_missing = \
+report_missing_python = \
 	for python in $(PYTHON); do \
 	    if "$$python" -c "$(NEW_ENOUGH)" 2>/dev/null; then \
 	        echo "$$("$$python" --version) ($$python) comes without venv. Debian and Ubuntu have it in a package of" \
@@ -128,14 +128,14 @@ say_what_is_missing = \
 
 # ---------------------------------------------------------------------------------------------------- locks
 
-# uv makes the locks, in a folder that is gone afterwards; nobody needs it to install them. What this machine knows
-# of other indexes stays out, and no address is written down: the hashes say what a file must be, wherever it is from.
+# uv makes the locks, in a temporary folder; installing does not need it. Package indexes configured on this machine are
+# ignored, and no address is written: the hashes identify a file, wherever it comes from.
 COMPILE = env -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS "$$uv/bin/uv" pip compile --no-config --quiet \
 	$(if $(UPGRADE),--upgrade) --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 
 lock: .venv/.python
-	@echo "Locking what pyproject.toml asks for"
+	@echo "Locking the dependencies of pyproject.toml"
 	@uv=$$(mktemp -d) && trap 'rm -rf "$$uv"' EXIT && .venv/bin/python -m venv "$$uv" && \
 	"$$uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14" && \
 	$(COMPILE) pyproject.toml --group build -o requirements/runtime.txt && \

@@ -33,7 +33,7 @@ def die_at(when: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    SwarmConcurrency.__init__.__defaults__ = (LaunchSchedule(interval_s=0), anyio.sleep)
+    SwarmConcurrency.__init__.__defaults__ = (LaunchSchedule(interval_s=0), anyio.sleep, anyio.current_time)
     if sys.argv[1:]:
         die_at(sys.argv[1], int(sys.argv[2]))
     serve()

@@ -23,7 +23,7 @@ from benchmarks.agents import TOOL
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.steps import PassingSteps
+from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import rest_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
@@ -32,6 +32,19 @@ from kimi_mcp.swarm.tools import CallResult, SwarmTools
 
 PLACES = 129
 """Requests at once: more than any of these swarms has agents, and the one that is left for others."""
+
+
+class MemorySteps:
+    """Steps that are not written to disk."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, JSON] = {}
+
+    async def begin(self, key: str, description: JSON) -> JSON | None:
+        return self._results.get(key)
+
+    async def finish(self, key: str, result: JSON) -> None:
+        self._results[key] = result
 
 
 class _Tools(SwarmTools):
@@ -81,7 +94,7 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
     call = SwarmCall(prompt=request["prompt"])
     concurrency = SwarmConcurrency(PLACES, LaunchSchedule(interval_s=0))
-    steps = None if request["journal"] else PassingSteps()
+    steps = None if request["journal"] else MemorySteps()
     runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=concurrency, tools=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -38,7 +38,8 @@ text or a path outside the roots: keys are taken out where an error is made.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from kimi_mcp.core.redaction import scrub
 
@@ -86,6 +87,19 @@ class KimiError(Exception):
         """Which variable or argument to change, and to what."""
         self.rule = rule
         """The id of the policy rule that refused the call, if one did."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The error as a result has it."""
+        names = ("code", "message", "fix", "retryable", "rule")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """How a field of this type goes to and from JSON (``json_values``)."""
+        from pydantic_core import core_schema
+
+        to_json = core_schema.plain_serializer_function_ser_schema(KimiError.as_json)
+        return core_schema.no_info_plain_validator_function(_from_json, serialization=to_json)
 
 
 class CallRefused(KimiError):
@@ -260,11 +274,11 @@ def fault_of_ours() -> Internal:
     )
 
 
-def remembered(code: str, message: str, *, fix: str, rule: str | None = None) -> KimiError:
-    """The error of a run that was written down, by its code; ``Internal`` for a code that is no longer known."""
+def _from_json(record: Mapping[str, Any]) -> KimiError:
+    """A recorded error by its code; ``Internal`` for a code that is no longer known."""
     leaves = (leaf for branch in KimiError.__subclasses__() for leaf in (*branch.__subclasses__(), branch))
-    kind = next((leaf for leaf in leaves if leaf.code == code), Internal)
-    return kind(message, fix=fix, rule=rule)
+    kind = next((leaf for leaf in leaves if leaf.code == record["code"]), Internal)
+    return kind(record["message"], fix=record["fix"], rule=record["rule"])
 
 
 def caused_by(error: BaseException, kind: type[BaseException]) -> bool:

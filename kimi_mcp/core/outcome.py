@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core.json_values import to_json
 from kimi_mcp.core.pricing import rounded
 from kimi_mcp.core.redaction import inert, inert_values, scrub_cut, scrub_growing, scrub_values
 from kimi_mcp.core.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
@@ -33,10 +34,6 @@ class ResultPage:
     """Where it begins, in code points."""
     next_offset: int | None
     """Where the next one begins; None: this was the last."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The result's ``page``."""
-        return {"of": self.of, "text": self.text, "offset": self.offset, "next_offset": self.next_offset}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,44 +109,18 @@ def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
 
 
 def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
-    usage = outcome.usage or Usage()
-    error = outcome.error
+    value = to_json(outcome)
+    timing = value["timing"]
     return {
-        "status": outcome.status,
-        "run_id": outcome.run_id,
-        "conversation_id": outcome.conversation_id,
-        "answer": outcome.answer,
-        "parsed": outcome.parsed,
+        **{name: value[name] for name in ("status", "run_id", "conversation_id", "answer", "parsed")},
         "reasoning": _reasoning(outcome, reasoning_chars),
         "model": {"asked": outcome.model_asked, "sent": outcome.model_sent, "answered": outcome.model_answered},
-        "provider": outcome.provider,
-        "mode": outcome.mode,
-        "finish_reason": outcome.finish_reason,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "total_tokens": usage.total_tokens,
-            "cost_usd": None if outcome.cost_usd is None else rounded(outcome.cost_usd),
-        },
-        "policy": [adjustment.as_json() for adjustment in outcome.policy],
-        "timing": {
-            "first_token_s": _rounded(outcome.timing.first_token_s),
-            "total_s": _rounded(outcome.timing.total_s),
-            "attempts": outcome.timing.attempts,
-        },
-        "error": None
-        if error is None
-        else {
-            "code": error.code,
-            "message": error.message,
-            "fix": error.fix,
-            "retryable": error.retryable,
-            "rule": error.rule,
-        },
-        "swarm": outcome.swarm,
-        "page": outcome.page.as_json() if outcome.page else None,
+        **{name: value[name] for name in ("provider", "mode", "finish_reason")},
+        "usage": to_json(outcome.usage or Usage())
+        | {"cost_usd": None if outcome.cost_usd is None else rounded(outcome.cost_usd)},
+        "policy": value["policy"],
+        "timing": timing | {name: _rounded(timing[name]) for name in ("first_token_s", "total_s")},
+        **{name: value[name] for name in ("error", "swarm", "page")},
     }
 
 

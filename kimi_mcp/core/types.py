@@ -7,13 +7,8 @@ are US dollars per million tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-D = TypeVar("D", bound="DataclassInstance")
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Mode = Literal["thinking", "instant"]
 """``thinking``: the model reasons before it answers. ``instant``: it answers at once."""
@@ -152,17 +147,6 @@ class Adjustment:
     why: str
     """One sentence for the caller."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The entry as it stands in a result."""
-        return {
-            "rule": self.rule,
-            "action": self.action,
-            "field": self.field,
-            "asked": self.asked,
-            "sent": self.sent,
-            "why": self.why,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -212,9 +196,3 @@ class Timing:
     """Seconds from the start to the end, all attempts included."""
     attempts: int = 0
     """Upstream requests that were sent."""
-
-
-def from_record(kind: type[D], record: Mapping[str, Any]) -> D:
-    """A value from its record; a field that only a newer version knows is left out."""
-    known = {each.name for each in fields(kind)}
-    return kind(**{name: value for name, value in record.items() if name in known})

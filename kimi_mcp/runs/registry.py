@@ -1,10 +1,11 @@
-"""``Runs``: the runs of a process, and through the journal those of every other one on its data folder. I/O: its."""
+"""``Runs``: the runs of a process, and through the store those of every other one on its data folder. I/O: its."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -13,29 +14,39 @@ from anyio.abc import TaskGroup
 
 from kimi_mcp.core.background import contained, start_contained
 from kimi_mcp.core.errors import KimiError, RunNotFound
-from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Status
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.recorder import RunRecorder
-from kimi_mcp.runs.run import Run, RunFunction, RunView
-from kimi_mcp.runs.stored_run import RecordedRun
+from kimi_mcp.runs.run import STORE_WITHIN_S, Run, RunFunction
 
 if TYPE_CHECKING:
-    from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.runs.store.records import RunRecord, StepRecord
     from kimi_mcp.runs.store.store import RunStore
 
 WRITE_EVERY_S = 0.5
-"""Seconds between two looks at what has arrived: what a server that is killed may lose at most, with the commit."""
+"""Seconds between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
 
-HEAR_EVERY = 2
-"""After how many of those looks it is asked whether another server was told to cancel a run."""
+READ_CANCELS_EVERY = 2
+"""After how many of those the requests of other servers to cancel a run are read."""
 
 CLOSE_WITHIN_S = 0.25
-"""Seconds that the journal gets at the end for what it is still to take; each run's end had its time before."""
+"""Seconds that the store gets at the end for what still waits; each run's outcome had its time before."""
+
+CANCEL_WITHIN_S = 10.0
+"""Seconds within which a run in another server must have ended after it was asked to."""
+
+READ_EVERY_S = 0.25
+"""Seconds between two reads of a run in another server."""
 
 log = logging.getLogger(__name__)
+
+Resume = Callable[[Mapping[str, Any]], RunFunction]
+"""Makes a function of what a run recorded as its task; may block."""
+
+Recover = Callable[["RunRecord", "Sequence[StepRecord]"], Outcome]
+"""Makes the outcome of a run that is not continued, from its steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +65,8 @@ class ListedRun:
     """Seconds since 1970."""
 
 
-def _as_it_stands(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
-    """What a run had done that is of no longer work."""
-    del steps
-    return record.outcome
-
-
 class Runs:
-    """The runs of this process, and through the journal those of every other one on the same data folder.
-
-    ``take_up`` makes work again of what a run wrote down as its task; it may block. ``tallied`` tells from its steps
-    what a run had done that is not gone on with.
-    """
+    """The runs of this process, and through the store those of every other one on the same data folder."""
 
     def __init__(
         self,
@@ -73,44 +74,50 @@ class Runs:
         store: RunStore,
         *,
         limits: SpendingLimits | None = None,
-        take_up: Callable[[Mapping[str, Any]], RunFunction] | None = None,
-        tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome] = _as_it_stands,
+        resume: Resume | None = None,
+        recover: Recover = lambda record, steps: record.outcome,
     ) -> None:
         self.store = store
         """Where they are kept."""
-        self._tasks = tasks
         self.limits = limits or SpendingLimits()
         """What they may cost."""
-        self._writer = RunRecorder(store, self.limits)
-        self._take_up, self._tallied = take_up, tallied
+        self.left_unfinished = False
+        """Whether a run was left that another server can continue."""
+        self._tasks, self._resume, self._recover = tasks, resume, recover
+        self._recorder = RunRecorder(store, self.limits)
         self._live: dict[str, Run] = {}
-        self._watching = self._left = False
+        self._is_watching = False
         self._idle = anyio.Event()
 
     def start(self, run: Run, work: RunFunction) -> Run:
-        """Let a run live in the server's task group."""
+        """Let a run execute in the server's task group."""
         self._live[run.id] = run
-        start_contained(self._tasks, "a run ended by a fault of our own", self._let_live, run, work)
-        if not self._watching:
-            self._watching, self._idle = True, anyio.Event()
+        start_contained(self._tasks, "a run ended by a fault of our own", self._execute, run, work)
+        if not self._is_watching:
+            self._is_watching, self._idle = True, anyio.Event()
             start_contained(self._tasks, "the runs are not looked at any more", self._watch)
         return run
 
     @property
     def is_busy(self) -> bool:
-        """Whether any run of this process is under way."""
+        """Whether any run of this process is running."""
         return bool(self._live)
 
+    @property
+    def unwritten(self) -> list[Run]:
+        """Runs that have ended, and whose outcome is not in the store."""
+        return self._recorder.outcomes.unwritten
+
     def is_live(self, run_id: str) -> bool:
-        """Whether a run of this process is under way, or its end still to be written."""
-        return run_id in self._live or self._writer.ends.is_pending(run_id)
+        """Whether a run of this process is running, or its outcome still to be written."""
+        return run_id in self._live or self._recorder.outcomes.is_pending(run_id)
 
     async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> RunView:
         """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
 
-        One whose server is dead is gone on with here, unless ``go_on`` is False: it is to be ended.
+        A dead server's run is continued here, unless ``go_on`` is False: it is to be ended.
         """
-        for run in (self._live.get(run_id), *self._writer.ends.readable):
+        for run in (self._live.get(run_id), *self.unwritten):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run
         record = await self.store.find(run_id, caller)
@@ -120,41 +127,42 @@ class Runs:
                 fix=f"Call kimi_run without `run_id` to see your latest runs. {self.store.retention_note}",
             )
         run = await self.resume(record) if go_on else None
-        return run or RecordedRun(self.store, record, self)
+        return run or RecordedRun(self, record)
 
     async def resume(self, record: RunRecord) -> Run | None:
-        """Go on with a run whose server is dead; None where there is nothing to go on with, or somebody else does.
+        """Continue a dead server's run; None where it can't be, or another server does.
 
-        One that was told to cancel, and whose server did not live to hear it, ends here instead.
+        One whose server was asked to cancel it, and died before it did, ends here instead.
         """
         if record.orphaned and record.cancel_asked:
             await self.cancel_orphan(record)
             return None
         task = record.request.get("task")
-        if not record.orphaned or self._take_up is None or not isinstance(task, Mapping):
+        if not record.orphaned or self._resume is None or not isinstance(task, Mapping):
             return None
-        work = await anyio.to_thread.run_sync(self._take_up, cast("Mapping[str, Any]", task))
+        task = cast("Mapping[str, Any]", task)
+        work = await anyio.to_thread.run_sync(self._resume, task)
         if not await self.store.adopt(record):
             return None
         log.info("%s is taken up where its server left it", record.id)
-        return self.start(Run.resumed(record, cast("Mapping[str, Any]", task)), work)
+        return self.start(Run.resumed(record, task), work)
 
     async def resume_all(self) -> None:
-        """Go on with everything that dead servers of this folder left, and settle what can't be gone on with."""
+        """Continue every run that dead servers of this folder left, and settle what can't be continued."""
         for record in await self.store.orphans():
             try:
                 await self.resume(record)
             except KimiError as fault:
                 log.warning("%s is left for another server: %s %s", record.id, fault.message, fault.fix)
-            except Exception:  # it may be what another version wrote: no reason to keep this server from its work
+            except Exception:  # another version may have written it: no reason to keep this server from its work
                 log.exception("%s is left for another server", record.id)
 
     async def cancel_orphan(self, record: RunRecord) -> RunRecord:
-        """End a run whose server is dead; how it stands by now where somebody goes on with it."""
-        return await self.store.cancel_orphan(record, self._tallied)
+        """End a dead server's run; as it is by now where another server continues it."""
+        return await self.store.cancel_orphan(record, self._recover)
 
     async def latest(self, caller: str, most: int = 10) -> list[ListedRun]:
-        """A caller's newest runs, the newest first, wherever they live."""
+        """A caller's newest runs, the newest first, in whichever server; each can be asked for by its id."""
         found = {
             record.id: ListedRun(
                 id=record.id,
@@ -165,8 +173,10 @@ class Runs:
             )
             for record in await self.store.overview(caller, most=most)
         }
-        for run in (*self._live.values(), *self._writer.ends.readable):
-            if run.caller == caller and run.is_known:
+        for run in (*self._live.values(), *self.unwritten):
+            if run.id in found and not run.announce():  # it was refused while the store was read
+                del found[run.id]
+            elif run.caller == caller and run.is_known:
                 found[run.id] = ListedRun(
                     id=run.id,
                     tool=run.tool,
@@ -177,131 +187,164 @@ class Runs:
         return sorted(found.values(), key=lambda run: run.started_at, reverse=True)[:most]
 
     async def rejoin(self, *, caller: str, host: str | None, key: str) -> RunView | None:
-        """The very same call's run that its host gave up on, running or completed a short while ago."""
+        """The run of the same call that its host gave up on, running or completed a short while ago."""
         for run in self._live.values():
             if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
                 return run
         record = await self.store.find_abandoned(caller=caller, host=host, key=key)
-        return None if record is None else RecordedRun(self.store, record, self)
+        return None if record is None else RecordedRun(self, record)
 
     async def abandon(self, run_id: str, abandoned: bool = True) -> None:
-        """Its host gave up on it, or (False) has got it again."""
+        """Its host gave up on it, or (False) waits for it again."""
         run = self._live.get(run_id)
         if run is not None:
             run.abandoned = abandoned
         if run is None or run.recorded:
-            await self._writer.attempt(self.store.abandon(run_id, abandoned))
+            await self._recorder.attempt(self.store.abandon(run_id, abandoned))
 
-    def fallback_price(self) -> Price | None:
-        """What limits count where the price is unknown."""
-        return self.limits.fallback_price()
-
-    async def judged(self, run: Run, outcome: Outcome) -> Outcome:
-        """A run's outcome, with a warning where it costs more than it may."""
-        return await self.limits.overrun(run, outcome, self.store)
-
-    def leave(self, run: Run) -> None:
-        """The server ends before a run does that another one can go on with."""
+    def leave_to_next_server(self, run: Run) -> None:
+        """The server ends before a run does that another one can continue."""
         log.info("%s is left for the next server", run.id)
-        self._left = True
-
-    @property
-    def left_unfinished(self) -> bool:
-        """Whether a run was left that another server can go on with."""
-        return self._left
+        self.left_unfinished = True
 
     async def aclose(self) -> None:
-        """Let go of the journal, once no run lives any more; tell whose end it has not taken until then."""
-        ends = self._writer.ends
-        ends.close()
-        unwritten, lost = ends.unwritten, ends.lost
-        if lost and self.store.is_persistent:
+        """Close the store, once no run is left; log whose outcome it does not have."""
+        outcomes, unwritten = self._recorder.outcomes, self.unwritten
+        outcomes.close()
+        if (lost := [run.id for run in unwritten if not outcomes.is_saved(run)]) and self.store.is_persistent:
             log.warning(
                 "the end of %s is not in the journal (is it locked, or its disk full?): what came last may be lost",
                 ", ".join(lost),
             )
-        if kept := [run_id for run_id in unwritten if run_id not in lost]:
+        if saved := [run.id for run in unwritten if outcomes.is_saved(run)]:
             log.warning(
                 "the end of %s is not in the journal yet (is it locked?): it is kept beside it for the next server",
-                ", ".join(kept),
+                ", ".join(saved),
             )
-        await self.store.aclose(unfinished=self._left or bool(unwritten), within_s=CLOSE_WITHIN_S)
+        await self.store.aclose(unfinished=self.left_unfinished or bool(unwritten), within_s=CLOSE_WITHIN_S)
 
     async def write(self, run: Run) -> None:
-        """Write down what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""
-        await self._writer.write(run)
+        """Record what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""
+        await self._recorder.write(run)
 
     async def write_end(self, run: Run) -> None:
-        """Write down how a run ended; an answer is not held up, nor lost, by a journal that fails."""
-        await self._writer.write_end(run)
+        """Record how a run ended; a store that fails neither delays nor loses an answer."""
+        await self._recorder.write_end(run)
 
-    # ── while they live ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── while they run ────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _let_live(self, run: Run, work: RunFunction) -> None:
+    async def _execute(self, run: Run, work: RunFunction) -> None:
         try:
-            await run.live(work, self)
+            await run.execute(work, self)
         finally:
             del self._live[run.id]
-            self._writer.forget(run)
+            self._recorder.forget(run)
             if not self._live:
                 self._idle.set()
 
     async def _watch(self) -> None:
-        """As long as any run lives: write down what arrives, hold spending against its limits, hear other servers."""
-        looks, failed = 0, set[str]()
+        """While any run is live: record what arrives, enforce spending limits, read other servers' requests."""
+        rounds, failed = 0, set[str]()
         while self._live:
             with anyio.move_on_after(WRITE_EVERY_S):
                 await self._idle.wait()
                 self._idle = anyio.Event()
-                continue  # nothing lived for a moment: it ends, unless another run began meanwhile
-            looks += 1
-            for failure, look in self._looks(looks):
-                if await contained(failure, look, again=failure in failed):
+                continue  # nothing was live for a moment: this ends, unless another run began meanwhile
+            rounds += 1
+            work: dict[str, Callable[[], Awaitable[object]]] = {
+                "what arrives could not be written down": self._write_new_text,
+                "spending could not be held against its limits": self._enforce_limits,
+            }
+            is_shared = self.store.is_persistent and any(run.recorded for run in self._live.values())
+            if rounds % READ_CANCELS_EVERY == 0 and is_shared:
+                work["cancellations by other servers could not be heard"] = self._read_cancel_requests
+            for failure, each in work.items():  # one that fails keeps no other from its work
+                if await contained(failure, each, again=failure in failed):
                     failed.discard(failure)
                 else:
                     failed.add(failure)
-        self._watching = False
+        self._is_watching = False
 
-    def _looks(self, number: int) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
-        """What a look at the runs consists of, and what the log says where that fails: one part spoils no other."""
-        looks: list[tuple[str, Callable[[], Awaitable[object]]]] = [
-            ("what arrives could not be written down", self._write_grown),
-            ("spending could not be held against its limits", self._hold),
-        ]
-        if number % HEAR_EVERY == 0 and self.store.is_persistent and any(run.recorded for run in self._live.values()):
-            looks.append(("cancellations by other servers could not be heard", self._hear_cancellations))
-        return looks
+    async def _write_new_text(self) -> None:
+        self._recorder.write_new_text(self._live)
 
-    async def _write_grown(self) -> None:
-        self._writer.write_grown(self._live)
+    async def _enforce_limits(self) -> None:
+        await self.limits.enforce(self._live.values(), self.store)
 
-    async def _hold(self) -> None:
-        await self.limits.hold(self._live.values(), self.store)
-
-    async def _hear_cancellations(self) -> None:
+    async def _read_cancel_requests(self) -> None:
         for run_id in await self.store.cancel_requests():
             if run := self._live.get(run_id):
                 run.cancel_soon()
 
 
+class RecordedRun:
+    """A run in another server, or one that has ended, as the store has it."""
+
+    def __init__(self, runs: Runs, record: RunRecord) -> None:
+        self._runs, self._record = runs, record
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._record.id
+
+    async def wait(self) -> None:
+        """Wait until it has ended, in its server or by the death of that."""
+        while self._record.running:
+            await self._read()
+            if self._record.orphaned and (run := await self._runs.resume(self._record)):
+                await run.wait()  # its server died meanwhile: it goes on here
+            elif self._record.running:
+                await anyio.sleep(READ_EVERY_S)
+
+    async def current_outcome(self) -> Outcome:
+        """How it stands, with what was recorded; as it was before, where the store is slow."""
+        if self._record.running:
+            with anyio.move_on_after(STORE_WITHIN_S):
+                await self._read()
+        return self._record.outcome
+
+    async def cancel(self) -> None:
+        """Ask its server to cancel it; where that is dead it ends here.
+
+        Returns once it has ended, or after ``CANCEL_WITHIN_S``: its server hangs.
+        """
+        if self._record.orphaned:
+            self._record = await self._runs.cancel_orphan(self._record)
+        if self._record.running:
+            await self._runs.store.request_cancel(self.id)
+        with anyio.move_on_after(CANCEL_WITHIN_S):
+            await self.wait()
+
+    def phase(self) -> str:
+        """What is known of it, in a line."""
+        return f"running in another server · {time.time() - self._record.started_at:.0f} s"
+
+    async def _read(self) -> None:
+        found = await self._runs.store.find(self.id, None)
+        if found is None:  # it was refused before anything was sent, or it was removed
+            gone = RunNotFound("That run is kept no longer.", fix="Call again if you still need its answer.")
+            found = replace(self._record, outcome=replace(self._record.outcome, status="failed", error=gone))
+        self._record = found
+
+
+RunView = Run | RecordedRun
+"""A run as whoever waits for it sees it, in whichever server it is."""
+
+
 def open_runs(
     tasks: TaskGroup,
     settings: Settings,
-    take_up: Callable[[Mapping[str, Any]], RunFunction] | None = None,
-    tallied: Callable[[RunRecord, Sequence[StepRecord]], Outcome] = _as_it_stands,
+    resume: Resume | None = None,
+    recover: Recover = lambda record, steps: record.outcome,
 ) -> Runs:
-    """Runs with the journal and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
+    """Runs with the store and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
     from kimi_mcp import catalogue
     from kimi_mcp.runs.store.store import open_store
 
-    return Runs(
-        tasks,
-        open_store(settings),
-        limits=SpendingLimits(
-            call_usd=settings.budget_usd_per_call,
-            day_usd=settings.budget_usd_per_day,
-            dearest=lambda: catalogue.load().dearest,
-        ),
-        take_up=take_up,
-        tallied=tallied,
+    limits = SpendingLimits(
+        call_usd=settings.budget_usd_per_call,
+        day_usd=settings.budget_usd_per_day,
+        dearest=lambda: catalogue.load().dearest,
     )
+    return Runs(tasks, open_store(settings), limits=limits, resume=resume, recover=recover)

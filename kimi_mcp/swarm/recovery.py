@@ -54,7 +54,7 @@ def _stats_of(call: SwarmCall, steps: Sequence[StepRecord], provider: str | None
         agents |= {agent.id: agent for agent in map(stats.add_agent, call.names)}
     tool_calls: dict[str, list[JSON]] = {}
     for step in sorted(steps, key=_order):
-        about, record = step.told, step.result
+        about, record = step.description, step.result
         if about["agent"] not in agents:
             agents[about["agent"]] = stats.add_agent(about["name"])
         agent = agents[about["agent"]]
@@ -79,5 +79,5 @@ def _stats_of(call: SwarmCall, steps: Sequence[StepRecord], provider: str | None
 
 def _order(step: StepRecord) -> tuple[float, int, str]:
     """As they were begun; at the same moment in the order of their agents."""
-    number = str(step.told.get("agent", "")).rpartition("-")[2]
+    number = str(step.description.get("agent", "")).rpartition("-")[2]
     return step.began_at, int(number) if number.isdecimal() else 0, step.key

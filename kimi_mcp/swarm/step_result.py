@@ -7,11 +7,12 @@ from its record takes the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from kimi_mcp.core.errors import KimiError, remembered
-from kimi_mcp.core.types import Adjustment, Completion, ToolCall, Usage, from_record
+from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core.json_values import from_json, to_json
+from kimi_mcp.core.types import Adjustment, Completion
 from kimi_mcp.swarm.limits import Limit
 
 
@@ -46,26 +47,10 @@ class StepResult:
 
     def as_json(self) -> dict[str, Any]:
         """The record of it: plain JSON, with the completion's fields beside its own."""
-        error = self.error
-        return {
-            **asdict(self.completion),
-            **{each.name: getattr(self, each.name) for each in fields(self) if each.name != "completion"},
-            "error": error and {"code": error.code, "message": error.message, "fix": error.fix, "rule": error.rule},
-            "policy": [adjustment.as_json() for adjustment in self.policy],
-        }
+        value = to_json(self)
+        return value.pop("completion") | value
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> StepResult:
         """Read a record; fields that only a newer version knows are ignored."""
-        usage, error = record["usage"], record["error"]
-        calls = tuple(from_record(ToolCall, call) for call in record["tool_calls"])
-        whole = {**record, "tool_calls": calls, "usage": usage and from_record(Usage, usage)}
-        return from_record(
-            cls,
-            {
-                **record,
-                "completion": from_record(Completion, whole),
-                "error": error and remembered(error["code"], error["message"], fix=error["fix"], rule=error["rule"]),
-                "policy": tuple(from_record(Adjustment, entry) for entry in record["policy"]),
-            },
-        )
+        return from_json(cls, {**record, "completion": record})

@@ -13,7 +13,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.recorder import RunRecorder
-from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server import state
@@ -35,7 +35,7 @@ async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
 async def test_a_cancellation_that_the_store_does_not_take_ends_no_other_run(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database, "LOCKED_S", 0.1)
+    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play({**HELD, "times": "always"})
     async with line(sim) as owner, line(sim) as host:
         await owner.call("kimi_think", {"prompt": "theirs"}, 1)
@@ -91,13 +91,13 @@ def _folder_for_file(data: Path) -> None:
 async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:
-    looks, hold = [0], SpendingLimits.hold
+    looks, hold = [0], SpendingLimits.enforce
 
     async def counted(limits: SpendingLimits, *given: Any) -> None:
         await hold(limits, *given)
         looks[0] += 1
 
-    monkeypatch.setattr(SpendingLimits, "hold", counted)
+    monkeypatch.setattr(SpendingLimits, "enforce", counted)
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     sim.play({**HELD, "times": "always"})
     async with line(sim) as host:

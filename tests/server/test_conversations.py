@@ -395,7 +395,7 @@ async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: 
 async def test_without_a_journal_a_conversation_that_went_says_why(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_PASSING", 4)
+    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_IN_MEMORY", 4)
     async with served(sim, KIMI_JOURNAL="off") as kimi:
         old, used = await kimi.think("old"), await kimi.think("used")
         for turn in range(6):

@@ -20,7 +20,7 @@ from kimi_mcp.server import state
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmLimits
 from tests.runs.store.stores import begin, in_thread, opened
-from tests.server.asking import KEY, Result, chats, raw_process, served
+from tests.server.asking import KEY, Result, body, chats, raw_process, served
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.swarm.tools.test_stdio_client import ended
@@ -28,6 +28,10 @@ from tests.swarm.tools.test_stdio_client import ended
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
 
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
+
+
+VERSION_3 = Path(__file__).parents[1] / "runs/store/version_3.sql"
+"""A store as SQL."""
 
 
 @pytest.fixture(autouse=True)
@@ -358,3 +362,32 @@ async def test_a_server_that_leaves_takes_its_swarms_tools_along(sim: Simulator,
         gone = [ended(pid) for pid in started]
     assert gone == [True, True], "its processes are gone before it is"
     assert took < 3  # 1.5 promised; the machine may be busy
+
+
+async def test_a_store_of_version_3_is_read_and_its_swarm_taken_up(sim: Simulator, data_dir: Path) -> None:
+    """The file was written by the last commit before the modules got their places (e840957), and its server killed."""
+    data_dir.mkdir(exist_ok=True)
+    with opened(data_dir) as file:
+        file.executescript(VERSION_3.read_text(encoding="utf-8"))
+    async with served(sim) as kimi:
+        swarm = await kimi.run("run_6b7c457f232b999f0e7dbd85", wait_s=60)
+        assert swarm.status == "completed"
+        assert [agent["status"] for agent in swarm.structured["swarm"]["agents"]] == ["completed"] * 3
+        asked = [body(chat)["messages"][-1]["content"] for chat in chats(sim)]
+        assert asked[0] == "Tell me about Oslo."
+        assert len(asked) == 2, "the others had answered; one synthesis"
+        answered = await kimi.run("run_1dcf67a4e1bd203af269fdf7")
+        assert answered.status == "completed"
+        assert answered.structured["reasoning"]["text"].startswith("I was asked: ")
+        assert answered.structured["usage"]["total_tokens"]
+        for run_id, code in (
+            ("run_3b92d74da1a544ab7f9c2432", "upstream_broken"),
+            ("run_b6839408a6d1322cf8116a09", "auth_failed"),
+        ):
+            assert (await kimi.run(run_id)).code == code
+        followed = await kimi.think("And again?", conversation_id="conv_542dbc064ad8e0648a04d3a2")
+        assert followed.status == "completed"
+        sent = body(chats(sim)[-1])["messages"]
+        assert [message["role"] for message in sent] == ["user", "assistant"] * 2 + ["user"]
+        assert sent[3]["content"] == answered.answer
+        assert sent[3]["reasoning_content"] == answered.structured["reasoning"]["text"]

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store import engine
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
 from tests.server.asking import HELD, Kimi, chats, line, served, until
@@ -147,8 +147,7 @@ async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: S
         threads, files, _ = _held()
         assert threads <= before[0]
         assert files <= before[1] + 2
-        assert not kimi.runs._writer._written
-        assert not kimi.runs._writer._seen
+        assert not kimi.runs._recorder._written
     await until(
         lambda: not {each.name for each in {*threading.enumerate()} - others} & {"journal-writer", "journal-reader"}
     )
@@ -163,7 +162,7 @@ def _held() -> tuple[int, int, int]:
 async def test_a_journal_that_fails_in_the_middle_costs_no_answer_and_no_server(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCKED_S", 0.1)
+    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play(HELD)
     async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         told = await kimi.think()
@@ -213,3 +212,19 @@ async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim
             assert file.execute("SELECT writer FROM conversations").fetchall() == [(None,)]
         with anyio.fail_after(5):
             assert (await other.instant("three", conversation_id=conversation)).status == "completed"
+
+
+async def test_a_run_that_was_listed_before_it_was_sent_can_be_read_once_it_is_cancelled(sim: Simulator) -> None:
+    sim.play({**HELD, "times": "always"})
+    async with line(sim, KIMI_MAX_CONCURRENCY="1", KIMI_REPLY_WITHIN_S="30") as host:
+        await host.call("kimi_instant", {"prompt": "first"}, 1)
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.call("kimi_instant", {"prompt": "second"}, 2)
+        await until(lambda: any(run.recorded and not run.attempts for run in host.runs._live.values()))
+        listed = str((await host.ask("kimi_run", {}, "list"))["answer"])
+        (waiting,) = (row.split()[0] for row in listed.splitlines() if row.endswith("second"))
+        await host.cancel(2)
+        await until(lambda: len(host.runs._live) == 1)
+        read = await host.ask("kimi_run", {"run_id": waiting, "action": "status"}, "read")
+        assert (read["status"], read["run_id"]) == ("cancelled", waiting)
+        sim.open_gate("end")

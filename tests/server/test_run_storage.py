@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from kimi_mcp.core.redaction import HIDDEN
-from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
@@ -133,7 +133,7 @@ async def _whole(kimi: Kimi, run_id: str) -> str:
 async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCKED_S", 0.1)
+    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
     async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
         told = await kimi.instant("hi")
@@ -143,7 +143,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             sim.open_gate("a")
-            await until(lambda: kimi.runs._writer.said_broken or not kimi.runs.is_busy)
+            await until(lambda: kimi.runs._recorder.failure_logged or not kimi.runs.is_busy)
             file.execute("ROLLBACK")
         await kimi.run(told.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"

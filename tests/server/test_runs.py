@@ -205,7 +205,7 @@ async def test_every_finished_run_is_kept(sim: Simulator) -> None:
 async def test_without_a_journal_only_the_latest_finished_runs_are_kept(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_PASSING", 8)
+    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_IN_MEMORY", 8)
     async with served(sim, KIMI_JOURNAL="off") as kimi:
         ids = [(await kimi.instant("hi")).run_id for _ in range(30)]
         assert len(set(ids)) == 30

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from kimi_mcp.runs import outcome_writer
-from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
@@ -72,7 +72,7 @@ async def told(kimi: Kimi, sim: Simulator, lock: Lock) -> Result:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server in this process does not wait for locks as long as it does elsewhere."""
-    monkeypatch.setattr(database, "LOCKED_S", 0.1)
+    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
 
 
 @pytest.mark.soak
@@ -150,7 +150,7 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
 async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCKED_S", 30)
+    monkeypatch.setattr(engine, "LOCKED_S", 30)
     monkeypatch.setattr(outcome_writer, "WRITTEN_WITHIN_S", 0.01)
     with Lock(data_dir) as lock:
         async with served(sim) as kimi:
@@ -159,7 +159,7 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
             assert kept(data_dir) == [f"{first.run_id}.json"]
             lock.release()
             await until(lambda: kept(data_dir) == [], within=20)
-            assert not kimi.runs._writer.ends.unwritten
+            assert not kimi.runs.unwritten
     assert caplog.records == []
 
 
@@ -174,7 +174,7 @@ async def test_a_turn_that_can_be_written_nowhere_is_not_told_as_one_of_its_conv
             assert (first.status, first.answer) == ("completed", HELD["content"])
             assert first.structured["conversation_id"] is None
             lock.release()
-            await until(lambda: not kimi.runs._writer.ends.unwritten, within=20)
+            await until(lambda: not kimi.runs.unwritten, within=20)
             assert (await kimi.instant("two", conversation_id=first.run_id)).status == "completed"
         assert sent(sim) == WHOLE
 

@@ -18,7 +18,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.steps import PassingSteps, Steps
+from kimi_mcp.runs.steps import Steps
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
@@ -28,6 +28,7 @@ from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
 from kimi_mcp.swarm.tools.selection import OfferedTool
 from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
+from tests.swarm.memory_steps import MemorySteps
 
 LEADS = "You lead a swarm"
 """How a main agent's system prompt begins."""
@@ -239,7 +240,7 @@ class Killed(Exception):
     """The process was killed."""
 
 
-class Dying(PassingSteps):
+class Dying(MemorySteps):
     """A record whose process is killed at the n-th event: each begin and each finish is two (before and after)."""
 
     def __init__(self, results: Mapping[str, Any], at: int, kill: Any) -> None:
@@ -255,9 +256,9 @@ class Dying(PassingSteps):
             self._kill()
             await anyio.sleep_forever()
 
-    async def begin(self, key: str, told: Any) -> Any:
+    async def begin(self, key: str, description: Any) -> Any:
         await self._event()
-        found = await super().begin(key, told)
+        found = await super().begin(key, description)
         await self._event()
         return found
 

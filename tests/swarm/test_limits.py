@@ -5,12 +5,13 @@ from __future__ import annotations
 import anyio
 
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import JSON, PassingSteps
+from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 from kimi_mcp.swarm.limits import BudgetLedger, SwarmLimits
 from kimi_mcp.swarm.orchestrate import no_tools
+from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     LEADS,
     Tools,
@@ -122,7 +123,7 @@ async def test_at_the_end_of_its_budget_a_swarm_concludes_with_what_it_has(sim: 
     assert (outcome.swarm["steps"], outcome.swarm["critical_steps"]) == (2, 2)
 
 
-class Telling(PassingSteps):
+class Telling(MemorySteps):
     """A record that tells how many requests of sub-agents it has, and may be slow with the first one."""
 
     def __init__(self, *, most: int = 0, slow: bool = False) -> None:
@@ -184,7 +185,7 @@ async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simul
 async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(sim: Simulator) -> None:
     over: list[str] = []
 
-    class Late(PassingSteps):
+    class Late(MemorySteps):
         async def finish(self, key: str, result: JSON) -> None:
             await super().finish(key, result)
             over.append(key)

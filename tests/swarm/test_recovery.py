@@ -9,7 +9,7 @@ import pytest
 from kimi_mcp.core.errors import Cancelled
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import PassingSteps
+from tests.swarm.memory_steps import MemorySteps
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import recovered_outcome
@@ -20,17 +20,17 @@ START = 1_795_510_000.0
 CANCELLED = Cancelled("The run was cancelled.", fix="Call again.")
 
 
-def recorded(steps: PassingSteps) -> list[StepRecord]:
+def recorded(steps: MemorySteps) -> list[StepRecord]:
     """The steps as the journal gives them back, begun a second after each other."""
     return [
         StepRecord(
             key=key,
-            told=told,
+            description=told,
             result=steps.results.get(key),
             began_at=START + number,
             ended_at=START + number + 1 if key in steps.results else None,
         )
-        for number, (key, told) in enumerate(steps.told.items())
+        for number, (key, told) in enumerate(steps.descriptions.items())
     ]
 
 
@@ -58,13 +58,13 @@ def left(run: Run, before: Outcome) -> RunRecord:
 
 async def test_of_a_swarm_that_had_finished_it_tells_the_same(sim: Simulator) -> None:
     play(sim)
-    steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps, run = MemorySteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     whole = await swarm(sim, steps=steps, tools=Tools(), run=run)
     told = recovered_outcome(left(run, whole), recorded(steps))
     assert told.swarm == whole.swarm, "agents, steps, tool calls, critical steps and speed-up"
     assert (told.usage, told.cost_usd, told.policy) == (whole.usage, whole.cost_usd, whole.policy)
     assert told.timing.attempts == whole.timing.attempts
-    assert told.timing.total_s == len(steps.told), "until the last of its steps had ended"
+    assert told.timing.total_s == len(steps.descriptions), "until the last of its steps had ended"
     assert (told.status, told.answer) == ("partial", whole.answer)
 
 
@@ -91,10 +91,10 @@ async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
     items = tuple(f"city {number}" for number in range(12))
     sim.play(reply({"text": "city 3"}, status=401))
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-    steps = PassingSteps()
+    steps = MemorySteps()
     whole = await swarm(sim, "Tell me about {{item}}.", items=items, steps=steps, run=run)
-    kept = PassingSteps()
-    kept.told = {key: told for key, told in steps.told.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")}
+    kept = MemorySteps()
+    kept.descriptions = {key: told for key, told in steps.descriptions.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")}
     kept.results = {key: steps.results[key] for key in ("agent-4/step-1", "agent-11/step-1")}
     told = recovered_outcome(left(run, whole), recorded(kept))
     assert [agent["name"] for agent in agents(told)] == list(items)
@@ -109,7 +109,7 @@ async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
 
 async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> None:
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
-    steps = PassingSteps()
+    steps = MemorySteps()
     whole = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=steps, run=run)
     steps.results = {}
     told = recovered_outcome(left(run, whole), recorded(steps))
@@ -118,7 +118,7 @@ async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> No
 
 async def test_what_another_version_wrote_keeps_nobody_from_ending_it(sim: Simulator) -> None:
     play(sim)
-    steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps, run = MemorySteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     record = left(run, await swarm(sim, steps=steps, tools=Tools(), run=run))
     odd = [replace(step, result={"of": "a later version"}) for step in recorded(steps)]
     assert recovered_outcome(record, odd) == record.outcome

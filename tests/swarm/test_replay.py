@@ -11,7 +11,7 @@ import pytest
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import PassingSteps
+from tests.swarm.memory_steps import MemorySteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall
 from tests.swarm.scenarios import Dying, Tools, agents, calling, chats, leading, reply, searching, statuses, swarm
@@ -61,7 +61,7 @@ async def killed_at(sim: Simulator, event: int, results: Mapping[str, Any], tool
 
 async def test_a_replayed_swarm_asks_nothing_and_tells_the_same(sim: Simulator) -> None:
     play(sim)
-    steps, tools = PassingSteps(), Tools()
+    steps, tools = MemorySteps(), Tools()
     first = await swarm(sim, steps=steps, tools=tools)
     asked, called = len(chats(sim)), len(tools.calls)
     again = await swarm(sim, steps=steps, tools=tools)
@@ -74,19 +74,19 @@ async def test_a_replayed_swarm_asks_nothing_and_tells_the_same(sim: Simulator) 
 
 async def test_every_record_is_plain_json(sim: Simulator) -> None:
     play(sim)
-    steps = PassingSteps()
+    steps = MemorySteps()
     first = await swarm(sim, steps=steps, tools=Tools())
-    kept = PassingSteps()
+    kept = MemorySteps()
     kept.results = json.loads(json.dumps(steps.results))
-    assert json.loads(json.dumps(steps.told)) == steps.told
+    assert json.loads(json.dumps(steps.descriptions)) == steps.descriptions
     assert (await swarm(sim, steps=kept, tools=Tools())).swarm == first.swarm
 
 
 async def test_step_keys_are_stable_and_say_which_step_it_is(sim: Simulator) -> None:
     play(sim)
-    steps = PassingSteps()
+    steps = MemorySteps()
     await swarm(sim, steps=steps, tools=Tools())
-    assert set(steps.results) == set(steps.told)
+    assert set(steps.results) == set(steps.descriptions)
     assert {key for key in steps.results if "tool" not in key} == {
         *("main/step-1", "main/step-2", "main/step-3"),
         *(f"agent-1/step-{number}" for number in range(1, 5)),
@@ -95,13 +95,13 @@ async def test_step_keys_are_stable_and_say_which_step_it_is(sim: Simulator) -> 
     assert {key for key in steps.results if key.startswith("agent-2/step-1/")} == {
         f"agent-2/step-1/tool-{number}" for number in (1, 2, 3)
     }
-    assert steps.told["agent-1/step-1"]["task"] == "Look at A."
+    assert steps.descriptions["agent-1/step-1"]["task"] == "Look at A."
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.soak)])
 async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(sim: Simulator, every: int) -> None:
     play(sim)
-    whole, tools = PassingSteps(), Tools()
+    whole, tools = MemorySteps(), Tools()
     unkilled = await swarm(sim, steps=whole, tools=tools)
     requests = sum("tool" not in key for key in whole.results)
     calls = len(tools.calls)
@@ -116,9 +116,9 @@ async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(
         if dead.events < event:
             break
         finished = set(dead.results)
-        begun = set(dead.told) - finished
+        begun = set(dead.descriptions) - finished
         in_flight = {key.partition("/")[0] for key in begun}
-        kept = PassingSteps()
+        kept = MemorySteps()
         kept.results = dict(dead.results)
         resumed = await swarm(sim, steps=kept, tools=tools)
         assert told(resumed) == told(unkilled), f"killed at event {event}"
@@ -143,7 +143,7 @@ async def test_killed_again_and_again_it_comes_to_its_end(sim: Simulator) -> Non
             break
         results = dead.results
     assert lives > 3
-    kept = PassingSteps()
+    kept = MemorySteps()
     kept.results = dict(results)
     assert told(await swarm(sim, steps=kept, tools=tools)) == told(unkilled)
 
@@ -156,7 +156,7 @@ async def test_items_are_taken_up_again_too(sim: Simulator, event: int) -> None:
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     dead = Dying({}, event, run.cancel_soon)
     await swarm(sim, tell, items=items, steps=dead, run=run)
-    kept = PassingSteps()
+    kept = MemorySteps()
     kept.results = dict(dead.results)
     before = len(chats(sim))
     resumed = await swarm(sim, tell, items=items, steps=kept)
@@ -167,7 +167,7 @@ async def test_items_are_taken_up_again_too(sim: Simulator, event: int) -> None:
 async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_way(sim: Simulator) -> None:
     """Hosts differ: what the tools brought stands, and a call that is still to be made is answered in words."""
     play(sim)
-    steps, run = PassingSteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
+    steps, run = MemorySteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     first = await swarm(sim, steps=steps, tools=Tools(), run=run)
     asked = len(chats(sim))
     assert run.task is not None
@@ -185,7 +185,7 @@ async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_wa
 async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None:
     """What was asked of an agent stands in the record: another budget at the replay changes nothing of it."""
     play(sim)
-    steps, tight = PassingSteps(), {"KIMI_BUDGET_USD_PER_SWARM": "0.12"}
+    steps, tight = MemorySteps(), {"KIMI_BUDGET_USD_PER_SWARM": "0.12"}
     first = await swarm(sim, steps=steps, tools=Tools(), variables=tight)
     assert first.status == "partial"
     asked = len(chats(sim))

@@ -11,12 +11,13 @@ from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.outcome import structured, text
 from kimi_mcp.core.types import Completion, Usage
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import JSON, PassingSteps
+from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.stats import SwarmStats
 from kimi_mcp.swarm.step_result import StepResult
+from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     LEADS,
     Tools,
@@ -239,15 +240,15 @@ async def test_where_nothing_is_written_down_a_server_that_ends_leaves_nobody_to
     assert "The server was stopped" in run.outcome.error.message
 
 
-class Forgetful(PassingSteps):
+class Forgetful(MemorySteps):
     """A record that takes no more of one agent's requests from some moment on."""
 
     def __init__(self, agent: str, call: str) -> None:
         super().__init__()
         self._agent, self._call = agent, call
 
-    async def begin(self, key: str, told: JSON) -> JSON | None:
-        return self._taken("begin", key) or await super().begin(key, told)
+    async def begin(self, key: str, description: JSON) -> JSON | None:
+        return self._taken("begin", key) or await super().begin(key, description)
 
     async def finish(self, key: str, result: JSON) -> None:
         self._taken("finish", key)

@@ -18,7 +18,7 @@ from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.runs.store.serializers import moment, seconds, tokens
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.totals import Totals
+    from kimi_mcp.runs.store.records import Totals
 
 KINDS: Mapping[str, str] = {
     "completed": "ok",

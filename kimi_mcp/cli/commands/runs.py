@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import Settings
     from kimi_mcp.runs import Runs
-    from kimi_mcp.runs.store.records import RunRecord, StepRecord
+    from kimi_mcp.runs.store.records import RunRecord, StepRecord, Totals
     from kimi_mcp.runs.store.store import RunStore
-    from kimi_mcp.runs.store.totals import Totals
 
 T = TypeVar("T")
 

@@ -134,12 +134,12 @@ def trace(record: RunRecord, steps: Sequence[StepRecord]) -> Trace:
 
 
 def _agent(step: StepRecord) -> str:
-    return str(step.told.get("agent", MAIN))
+    return str(step.description.get("agent", MAIN))
 
 
 def _first(steps: Sequence[StepRecord], name: str) -> str:
     """The first value of that name in the steps' descriptions."""
-    return next((str(step.told[name]) for step in steps if step.told.get(name)), "")
+    return next((str(step.description[name]) for step in steps if step.description.get(name)), "")
 
 
 def _order(agent: str) -> tuple[int, int, str]:
@@ -159,7 +159,7 @@ def _slowest(bars: Mapping[str, Sequence[Bar]]) -> set[str]:
 
 
 def _bar(step: StepRecord, started_at: float, seconds: float) -> Bar:
-    info, result = step.told, step.result or {}
+    info, result = step.description, step.result or {}
     is_tool = info.get("kind") == "tool"
     error: Mapping[str, Any] = result.get("error") or {}
     failed = bool(error) or bool(result.get("is_error"))

@@ -1,4 +1,4 @@
-"""What can be wrong with the journal's file, or gone from it, in our words. Pure, no I/O.
+"""What can be wrong with the store's file, or missing in it, as our errors. Pure, no I/O.
 
 Each says what to change; none names a path, since a result may carry it.
 """
@@ -12,39 +12,41 @@ from kimi_mcp.core.errors import NotConfigured, RunNotFound
 
 _OFF = "or set KIMI_JOURNAL=off to go on without a journal"
 
-_SAID: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_FULL: ("The disk that holds the journal is full.", f"Make room on it, {{elsewhere}}, {_OFF}."),
-    sqlite3.SQLITE_READONLY: (
-        "The journal can't be written: its file or folder is read-only.",
-        f"Make it writable, {{elsewhere}}, {_OFF}.",
-    ),
+_MESSAGES: dict[int, tuple[str, str]] = {
+    sqlite3.SQLITE_FULL: ("The disk that holds the journal is full.", "Make room on it"),
+    sqlite3.SQLITE_READONLY: ("The journal can't be written: its file or folder is read-only.", "Make it writable"),
     sqlite3.SQLITE_CANTOPEN: (
         "The journal can't be opened: its folder can't be made or written.",
-        f"Look at the folder, {{elsewhere}}, {_OFF}.",
+        "Look at the folder",
     ),
-    sqlite3.SQLITE_BUSY: (
-        "The journal is locked by another program, and stayed so.",
-        f"Close what holds it open, {{elsewhere}}, {_OFF}.",
-    ),
-    sqlite3.SQLITE_IOERR: ("The disk that holds the journal fails.", f"Look at the disk, {{elsewhere}}, {_OFF}."),
-    sqlite3.SQLITE_CORRUPT: ("The journal is damaged.", f"Mend its file, {{elsewhere}}, {_OFF}."),
+    sqlite3.SQLITE_BUSY: ("The journal is locked by another program, and stayed so.", "Close what holds it open"),
+    sqlite3.SQLITE_IOERR: ("The disk that holds the journal fails.", "Look at the disk"),
+    sqlite3.SQLITE_CORRUPT: ("The journal is damaged.", "Repair its file"),
 }
-_SAID[sqlite3.SQLITE_LOCKED] = _SAID[sqlite3.SQLITE_BUSY]
-_SAID[sqlite3.SQLITE_PERM] = _SAID[sqlite3.SQLITE_READONLY]
-_SAID[sqlite3.SQLITE_NOTADB] = _SAID[sqlite3.SQLITE_CORRUPT]
+"""Message and beginning of the fix, by SQLite's code."""
+_MESSAGES[sqlite3.SQLITE_LOCKED] = _MESSAGES[sqlite3.SQLITE_BUSY]
+_MESSAGES[sqlite3.SQLITE_PERM] = _MESSAGES[sqlite3.SQLITE_READONLY]
+_MESSAGES[sqlite3.SQLITE_NOTADB] = _MESSAGES[sqlite3.SQLITE_CORRUPT]
 
-DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-"""Codes that mean that the file is no database, or no longer."""
+_CODES: dict[int | None, int] = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EACCES: sqlite3.SQLITE_READONLY,
+    errno.EPERM: sqlite3.SQLITE_READONLY,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+}
+"""SQLite's code by that of the operating system."""
 
 
 class Malformed(Exception):
-    """A file that is a database and was ours, and whose tables are no longer what they were: a bit of it flipped."""
+    """A file that was ours, and whose tables have changed: a bit of it flipped."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def code_of(fault: BaseException | None) -> int | None:
-    """SQLite's primary error code of a fault or of what lies beneath it; None where there is none."""
+    """SQLite's primary error code of a fault or of its cause; None where there is none."""
     while fault is not None:
         code = getattr(fault, "sqlite_errorcode", None)
         if isinstance(code, int):
@@ -53,33 +55,25 @@ def code_of(fault: BaseException | None) -> int | None:
     return None
 
 
-def is_trouble(fault: BaseException) -> bool:
-    """Whether a fault is one of the file or its disk, not of what was asked of it."""
-    return code_of(fault) in _SAID
+def is_disk_fault(fault: BaseException) -> bool:
+    """Whether a fault comes from the file or its disk."""
+    return code_of(fault) in _MESSAGES
 
 
-def told(fault: BaseException, *, by_url: bool = False) -> NotConfigured:
+def is_damage(fault: BaseException) -> bool:
+    """Whether the file is no database, or no longer."""
+    return code_of(fault) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def from_fault(fault: BaseException, *, by_url: bool = False) -> NotConfigured:
     """The error for a fault of the database; ``by_url``: of the one that KIMI_DATABASE_URL names."""
-    return _error(
-        _SAID.get(
-            code_of(fault) or -1, ("The journal's database does not answer as it should.", f"{{elsewhere}}, {_OFF}.")
-        ),
-        by_url,
-    )
+    unknown = ("The journal's database does not answer as it should.", "")
+    return _error(_MESSAGES.get(code_of(fault) or -1, unknown), by_url)
 
 
-def of_folder(fault: OSError, *, by_url: bool = False) -> NotConfigured:
+def from_os_error(fault: OSError, *, by_url: bool = False) -> NotConfigured:
     """The error for a data folder that can't be made or written."""
-    match fault.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            code = sqlite3.SQLITE_FULL
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            code = sqlite3.SQLITE_READONLY
-        case errno.EIO:
-            code = sqlite3.SQLITE_IOERR
-        case _:
-            code = sqlite3.SQLITE_CANTOPEN
-    return _error(_SAID[code], by_url)
+    return _error(_MESSAGES[_CODES.get(fault.errno, sqlite3.SQLITE_CANTOPEN)], by_url)
 
 
 def newer(version: int, known: int) -> NotConfigured:
@@ -92,37 +86,37 @@ def newer(version: int, known: int) -> NotConfigured:
 
 def foreign(*, by_url: bool) -> NotConfigured:
     """The error for a database that holds another program's tables; it is left as it is."""
-    return _error(("The journal's database is another program's.", f"Move it away, {{elsewhere}}, {_OFF}."), by_url)
+    return _error(("The journal's database is another program's.", "Move it away"), by_url)
 
 
-def damaged(name: str | None) -> NotConfigured:
-    """The error for a file that was moved aside; None: it could not be, or another server has done so."""
+def damaged(new_name: str | None) -> NotConfigured:
+    """The error for a file that was set aside; None: it could not be, or another server has done so."""
+    if new_name is None:
+        return NotConfigured(
+            "The journal is damaged.",
+            fix=f"Call again: a new journal is begun. If that does not help, set KIMI_DATA_DIR to another folder, "
+            f"{_OFF}.",
+        )
     return NotConfigured(
-        "The journal is damaged." + ("" if name is None else f" It was kept as {name} beside the new one."),
-        fix=f"Call again: a new journal is begun. If that does not help, set KIMI_DATA_DIR to another folder, {_OFF}."
-        if name is None
-        else "Call again: a new journal is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
+        f"The journal is damaged. It was kept as {new_name} beside the new one.",
+        fix="Call again: a new journal is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
     )
 
 
 def silent() -> NotConfigured:
     """The error for a database server that does not answer."""
-    return _error(
-        (
-            "The database that KIMI_DATABASE_URL names did not answer in time.",
-            f"See that its server runs and can be reached, {{elsewhere}}, {_OFF}.",
-        ),
-        by_url=True,
-    )
+    message = "The database that KIMI_DATABASE_URL names did not answer in time."
+    return _error((message, "See that its server runs and can be reached"), by_url=True)
 
 
 def other_folder() -> NotConfigured:
-    """The error for a database that belongs to another data folder."""
+    """The error for a database that is bound to another data folder, or to this one before it lost its id."""
     return NotConfigured(
         "The database that KIMI_DATABASE_URL names belongs to another data folder: its servers could not be told from "
         "dead ones here.",
         fix="Set KIMI_DATA_DIR to that folder, or KIMI_DATABASE_URL to another database. If that folder is gone for "
-        "good, delete the row `folder` from the database's table `about`, and this one takes its place.",
+        "good, or this is it and it has lost its file `journal.id`, stop its servers, delete the row `folder` from the "
+        "database's table `about`, and this one takes its place.",
     )
 
 
@@ -135,7 +129,7 @@ def without_thread() -> NotConfigured:
 
 
 def gone() -> RunNotFound:
-    """The error for a conversation of which something is kept no longer: it is never gone on with without that."""
+    """The error for a conversation of which a part is missing: it is never continued without that."""
     return RunNotFound(
         "An earlier part of that conversation is kept no longer.",
         fix="Start a new one and tell it in `prompt` what it needs; KIMI_RUNS_KEEP_DAYS says how long runs are kept, "
@@ -143,8 +137,8 @@ def gone() -> RunNotFound:
     )
 
 
-def _error(said: tuple[str, str], by_url: bool) -> NotConfigured:
-    message, fix = said
+def _error(text: tuple[str, str], by_url: bool) -> NotConfigured:
+    message, first = text
     elsewhere = "set KIMI_DATABASE_URL to another database" if by_url else "set KIMI_DATA_DIR to another folder"
-    fix = fix.format(elsewhere=elsewhere)
-    return NotConfigured(message, fix=fix[0].upper() + fix[1:])
+    fix = f"{first}, {elsewhere}, {_OFF}." if first else f"{elsewhere[0].upper()}{elsewhere[1:]}, {_OFF}."
+    return NotConfigured(message, fix=fix)

@@ -1,7 +1,4 @@
-"""How the journal is, looked at without changing a byte of it. I/O: reads the data folder.
-
-Nothing is created, migrated, cleared away or moved aside here: that is for who writes. Blocking.
-"""
+"""Inspects the store without changing a byte of it. I/O: reads the data folder. Blocking."""
 
 from __future__ import annotations
 
@@ -18,26 +15,26 @@ from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.paths import FILE, folder_of
 
-PATIENCE_S = 1.0
-"""Seconds for which a lock of another program is waited out."""
+LOCKED_S = 1.0
+"""Seconds to wait while another program locks the file."""
 
 CHECKED_BYTES = 256 << 20
-"""The largest file that is read from end to end to see whether it is whole."""
+"""The largest file that is checked from end to end."""
 
 TIGHT_BYTES = 64 << 20
-"""Free bytes on its disk below which it is worth a word."""
+"""Free bytes on its disk below which a warning is due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInspection:
-    """What was seen of the journal."""
+    """What was found of the store."""
 
     kept: bool = True
-    """Whether anything is written down."""
+    """Whether anything is recorded."""
     folder: Path | None = None
-    """The data folder; None: it is kept in a database elsewhere, or not at all."""
+    """The data folder; None: the store is a database elsewhere, or there is none."""
     there: bool = False
-    """Whether it was begun."""
+    """Whether it exists."""
     size: int = 0
     """Bytes on disk."""
     runs: int | None = None
@@ -53,7 +50,7 @@ class StoreInspection:
         return self.free is not None and self.free < TIGHT_BYTES
 
     def as_json(self) -> dict[str, Any]:
-        """What was seen, as JSON."""
+        """What was found, as JSON."""
         return {
             "kept": self.kept,
             "folder": None if self.folder is None else str(self.folder),
@@ -65,7 +62,7 @@ class StoreInspection:
 
 
 def inspect_store(settings: Settings) -> StoreInspection:
-    """Look at the journal that the settings name."""
+    """Inspect the store that the settings name."""
     if settings.journal == "off":
         return StoreInspection(kept=False)
     if settings.database_url is not None:
@@ -80,7 +77,7 @@ def inspect_store(settings: Settings) -> StoreInspection:
         free = _free(folder)
         unwritable = _unwritable(folder, file)
     except OSError as fault:
-        return StoreInspection(folder=folder, there=True, error=errors.of_folder(fault))
+        return StoreInspection(folder=folder, there=True, error=errors.from_os_error(fault))
     try:
         runs = _count(file, size)
     except KimiError as error:
@@ -89,7 +86,7 @@ def inspect_store(settings: Settings) -> StoreInspection:
 
 
 def _count(file: Path, size: int) -> int:
-    """How many runs a file holds; 0 where it was not begun. Raises ``NotConfigured`` for one that can't be used."""
+    """How many runs a file holds. Raises ``NotConfigured`` for one that can't be used."""
     from kimi_mcp.runs.store.tables import VERSION
 
     if size == 0:
@@ -107,7 +104,7 @@ def _count(file: Path, size: int) -> int:
                 raise _damaged()
             return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
     except (sqlite3.Error, ValueError) as fault:
-        raise _damaged() if errors.code_of(fault) in errors.DAMAGED else errors.told(fault) from None
+        raise _damaged() if errors.is_damage(fault) else errors.from_fault(fault) from None
 
 
 def _opened(file: Path) -> sqlite3.Connection:
@@ -125,38 +122,33 @@ def _opened(file: Path) -> sqlite3.Connection:
 
 
 def _connected(file: Path, how: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE_S)
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=LOCKED_S)
 
 
 def _of_url(url: str, folder: Path) -> StoreInspection:
-    """What can be said of a database by its URL, of which nothing is shown: a password may stand in it."""
+    """Inspect a database by its URL, of which nothing is shown: it may hold a password."""
     from sqlalchemy import func, inspect, select
     from sqlalchemy.exc import SQLAlchemyError
 
-    from kimi_mcp.runs.store import binding
-    from kimi_mcp.runs.store.database import made_engine, version_of
-    from kimi_mcp.runs.store.remote import ANSWERS_WITHIN_S, Connections
-    from kimi_mcp.runs.store.tables import VERSION, about, runs
+    from kimi_mcp.runs.store import engine, schema
+    from kimi_mcp.runs.store.tables import about, runs
 
     try:
-        engine = made_engine(url)
-        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-            return StoreInspection()  # to look would make it
-        connections = Connections()
-        connections.watch(engine)
-        with connections.bounded(ANSWERS_WITHIN_S), closing(engine.connect()) as connection:
+        opened = engine.engine_of(url)
+        if opened.dialect.name == "sqlite" and not Path(opened.url.database or "").exists():
+            return StoreInspection()  # connecting would create it
+        watchdog = engine.ConnectionWatchdog()
+        watchdog.watch(opened)
+        with watchdog.limit(engine.ANSWERS_WITHIN_S), closing(opened.connect()) as connection:
             if not inspect(connection).has_table(about.name):
                 return StoreInspection()
-            if (version := version_of(connection)) > VERSION:
-                raise errors.newer(version, VERSION)
-            binding.check(connection, folder)
+            schema.version_of(connection)
+            schema.check_folder(connection, folder)
             count = connection.execute(select(func.count()).select_from(runs)).scalar_one()
     except KimiError as error:
         return StoreInspection(error=error)
     except SQLAlchemyError as fault:
-        return StoreInspection(
-            error=_damaged() if errors.code_of(fault) in errors.DAMAGED else errors.told(fault, by_url=True)
-        )
+        return StoreInspection(error=_damaged() if errors.is_damage(fault) else errors.from_fault(fault, by_url=True))
     return StoreInspection(there=True, runs=count)
 
 
@@ -172,7 +164,7 @@ def _unwritable(folder: Path, file: Path | None = None) -> NotConfigured | None:
     there = _nearest(folder)
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and (file is None or os.access(file, os.W_OK)):
         return None
-    return errors.of_folder(PermissionError(13, "") if there.is_dir() else NotADirectoryError(20, ""))
+    return errors.from_os_error(PermissionError(13, "") if there.is_dir() else NotADirectoryError(20, ""))
 
 
 def _free(folder: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Where the journal lies. Pure: it names a folder, it looks at none."""
+"""Where the store is. Pure: it names a folder and touches none."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
 
 FILE = "journal.sqlite3"
-"""The journal's name in the data folder."""
+"""The database's name in the data folder."""
 
 
 def folder_of(settings: Settings) -> Path:
-    """The data folder that the settings name; raises ``NotConfigured`` for one in the home of nobody."""
+    """The data folder that the settings name; raises ``NotConfigured`` for one in the home of an unknown user."""
     from platformdirs import user_data_dir
 
     folder = Path(settings.data_dir or user_data_dir("kimi-mcp", appauthor=False))

@@ -1,4 +1,7 @@
-"""What is asked of the journal's tables, each in somebody's transaction; a run's own life is in ``lives``. Does I/O."""
+"""Queries of the store's tables; what is written of a run through its life is in ``run_queries``.
+
+I/O: in the caller's transaction.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,20 @@ from sqlalchemy import (
 )
 
 from kimi_mcp.core.errors import BudgetExceeded, Internal
+from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import RunRecord, as_text, outcome_from_json, turns_from_json
+from kimi_mcp.runs.store.records import Conversation, RunRecord, StepRecord, Totals
+from kimi_mcp.runs.store.serializers import as_text, outcome_from_json, tokens, turns_from_json
 from kimi_mcp.runs.store.tables import conversations, pieces, runs, steps
 
 Found = Row[Any]
+"""A row of ``runs``."""
 
 _HOST: BindParameter[str | None] = bindparam("host")
-_SAME_CALL = (  # asked with every call: built once
+_SAME_CALL = (  # executed with every call: built once
     select(runs)
     .where(runs.c.call_key == bindparam("key"), runs.c.abandoned == 1, runs.c.caller == bindparam("caller"))
     .where(runs.c.host.is_not_distinct_from(_HOST))
@@ -49,13 +55,13 @@ _SAME_CALL = (  # asked with every call: built once
 _TEXTS = ("turns", "answer", "reasoning")
 
 
-def within_budget(connection: Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
-    """Raise ``BudgetExceeded`` where what was spent since then and what a run now asks for are more than the limit.
+def check_budget(connection: Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
+    """Raise ``BudgetExceeded`` where a run's next request would exceed the limit of what is spent since then.
 
-    ``counted_usd``: what the run counts with its next request; what it counted before is spent already.
+    ``counted_usd``: what the run counts with that request; what it counted before is spent already.
     """
-    spent, before = spent_since(connection, since), select(runs.c.counted_usd).where(runs.c.id == run_id)
-    following = counted_usd - (connection.execute(before).scalar() or 0.0)
+    spent, counted = spent_since(connection, since), select(runs.c.counted_usd).where(runs.c.id == run_id)
+    following = counted_usd - (connection.execute(counted).scalar() or 0.0)
     if spent + following > most_usd:
         raise BudgetExceeded(
             f"Today's spending limit is reached: {dollars(spent)} of {dollars(most_usd)} are spent, and the next "
@@ -65,7 +71,7 @@ def within_budget(connection: Connection, run_id: str, counted_usd: float, most_
 
 
 def spent_since(connection: Connection, since: float, run_id: str | None = None, counted_usd: float = 0.0) -> float:
-    """US dollars that limits count for all runs since then, those under way included.
+    """US dollars that limits count for all runs since then, running ones included.
 
     The run ``run_id``, if it is one of them, is taken to count ``counted_usd``.
     """
@@ -83,7 +89,8 @@ def find(connection: Connection, run_id: str) -> Found | None:
 
 def latest(connection: Connection, caller: str | None, most: int | None) -> list[Found]:
     """The newest runs, of one caller or of all."""
-    return list(connection.execute(_newest(caller).limit(most)))
+    newest = select(runs).order_by(runs.c.started_at.desc(), runs.c.id).limit(most)
+    return list(connection.execute(newest if caller is None else newest.where(runs.c.caller == caller)))
 
 
 def overview(
@@ -95,14 +102,14 @@ def overview(
     ended_before: float | None = None,
     most: int | None = None,
 ) -> list[Found]:
-    """The newest runs as ``latest`` has them, but without their texts: those may be long, and runs many."""
+    """The newest runs without their texts: those may be long, and runs many."""
     texts: dict[str, ColumnElement[Any]] = {"request": literal("{}"), **dict.fromkeys(_TEXTS, null())}
     columns = [texts[each.name].label(each.name) if each.name in texts else each for each in runs.c]
     newest: Select[Any] = select(*columns).order_by(runs.c.started_at.desc(), runs.c.id)
     if caller is not None:
         newest = newest.where(runs.c.caller == caller)
     if status is not None:
-        newest = newest.where(runs.c.status + "" == status)  # an expression: the index on it would have them all sorted
+        newest = newest.where(runs.c.status + "" == status)  # an expression: its index would need a sort
     if since is not None:
         newest = newest.where(runs.c.started_at >= since)
     if ended_before is not None:
@@ -110,20 +117,14 @@ def overview(
     return list(connection.execute(newest.limit(most)))
 
 
-def ids(connection: Connection, caller: str | None, most: int) -> list[str]:
-    """The ids of the newest runs, of one caller or of all."""
-    newest = select(runs.c.id).order_by(runs.c.started_at.desc(), runs.c.id).limit(most)
-    return list(connection.execute(newest if caller is None else newest.where(runs.c.caller == caller)).scalars())
-
-
-def ids_with_prefix(connection: Connection, beginning: str, most: int) -> list[str]:
-    """The ids that begin so, at most so many."""
-    fitting = select(runs.c.id).where(runs.c.id >= beginning, runs.c.id <= f"{beginning}zzzz").order_by(runs.c.id)
+def ids_with_prefix(connection: Connection, prefix: str, most: int) -> list[str]:
+    """Ids that begin so."""
+    fitting = select(runs.c.id).where(runs.c.id >= prefix, runs.c.id <= f"{prefix}zzzz").order_by(runs.c.id)
     return list(connection.execute(fitting.limit(most)).scalars())
 
 
 def unique_prefix_length(connection: Connection, ids: Iterable[str]) -> int:
-    """How many characters of any of these ids tell it apart from those of all runs."""
+    """How many characters tell each of these ids apart from those of all runs."""
     most = 0
     for run_id in ids:
         earlier = select(func.max(runs.c.id)).where(runs.c.id < run_id)
@@ -135,33 +136,73 @@ def unique_prefix_length(connection: Connection, ids: Iterable[str]) -> int:
     return most
 
 
-def before(connection: Connection, run_id: str) -> list[str]:
-    """The runs whose turns come before a run's own, the oldest first."""
-    found: list[str] = []
-    while (run_id := connection.execute(select(runs.c.follows).where(runs.c.id == run_id)).scalar() or "") != "":
-        found.append(run_id)
-    return found[::-1]
+def neighbours(connection: Connection, run_id: str) -> tuple[list[str], list[str]]:
+    """The runs whose turns come before a run's own, the oldest first, and those that follow it directly."""
+    before: list[str] = []
+    earlier = run_id
+    while earlier := connection.execute(select(runs.c.follows).where(runs.c.id == earlier)).scalar() or "":
+        before.append(earlier)
+    after = select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at)
+    return before[::-1], list(connection.execute(after).scalars())
 
 
-def after(connection: Connection, run_id: str) -> list[str]:
-    """The runs that follow a run at once, the oldest first."""
-    found = select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at)
-    return list(connection.execute(found).scalars())
+def totals(connection: Connection, now: float, *, status: str | None = None, since: float | None = None) -> Totals:
+    """The totals of all runs, or of those with a status or that began since then; read from an index alone.
+
+    Runs are many and long: of a hundred thousand that is a sixtieth of half a gigabyte.
+    """
+    fitting = [runs.c.started_at >= (0.0 if since is None else since)]
+    if status is not None:
+        fitting.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
+    sums = select(
+        func.count(),
+        func.coalesce(func.sum(runs.c.took_s), 0.0),
+        func.count(runs.c.tokens),
+        func.coalesce(func.sum(runs.c.tokens), 0),
+        func.count(runs.c.cost_usd),
+        func.coalesce(func.sum(runs.c.cost_usd), 0.0),
+    ).where(*fitting, runs.c.took_s.is_not(None))
+    count, took, with_tokens, token_sum, with_cost, cost = connection.execute(sums).one()
+    unknown, running = count - with_cost, 0
+    # Of those that run, and those that an older version wrote, only the outcome knows this.
+    for row in connection.execute(
+        select(runs.c.status, runs.c.started_at, runs.c.outcome).where(*fitting, runs.c.took_s.is_(None))
+    ):
+        try:
+            outcome = outcome_from_json(row.outcome, status=row.status)
+        except UNREADABLE:
+            outcome = Outcome(status=row.status)
+        is_running = row.status == "running"
+        count, running = count + 1, running + is_running
+        took += now - row.started_at if is_running else outcome.timing.total_s
+        if (known := tokens(outcome.usage)) is not None:
+            with_tokens, token_sum = with_tokens + 1, token_sum + known
+        if outcome.cost_usd is not None:
+            with_cost, cost = with_cost + 1, cost + outcome.cost_usd
+        unknown += outcome.cost_usd is None and not is_running
+    return Totals(
+        runs=count,
+        running=running,
+        took_s=float(took),
+        tokens=int(token_sum) if with_tokens else None,
+        cost_usd=float(cost) if with_cost else None,
+        cost_unknown=unknown,
+    )
 
 
 def unfinished(connection: Connection) -> list[Found]:
-    """Every run that is said to be under way."""
+    """Every run without a recorded end."""
     return list(connection.execute(select(runs).where(runs.c.status == "running")))
 
 
 def find_abandoned(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
-    """The newest run of the very same call whose host gave up on it and that is running or was completed since then."""
+    """The newest abandoned run of the same call that is running or was completed since then."""
     asked = {"caller": caller, "host": host, "key": key, "since": since}
     return connection.execute(_SAME_CALL, asked).first()
 
 
 def cancel_requests(connection: Connection, owner: str) -> list[str]:
-    """Which of a server's runs another one was told to cancel."""
+    """Which of a server's runs another server asked to cancel."""
     wanted = select(runs.c.id).where(runs.c.status == "running", runs.c.owner == owner, runs.c.cancel_asked == 1)
     return list(connection.execute(wanted).scalars())
 
@@ -172,42 +213,30 @@ def adopt(connection: Connection, run_id: str, dead: str, owner: str) -> bool:
     return bool(connection.execute(taken.values(owner=owner)).rowcount)
 
 
-def record(connection: Connection, row: Found, *, texts: bool = True) -> RunRecord:
+_SAME_NAMES = ("id", "caller", "host", "owner", "tool", "prompt_head", "call_key", "started_at", "ended_at", "lived_s")
+
+
+def record(connection: Connection, found: Found, *, texts: bool = True) -> RunRecord:
     """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
-    told = row._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
-    answer, reasoning = told["answer"], told["reasoning"]
-    if texts and told["status"] == "running":
-        answer, reasoning = _arrived(connection, told["id"])
+    row = found._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
+    answer, reasoning = row["answer"], row["reasoning"]
+    if texts and row["status"] == "running":
+        answer, reasoning = _arrived(connection, row["id"])
+    try:
+        request = cast(dict[str, Any], json.loads(row["request"]))
+    except ValueError:  # damaged
+        request = {}
     return RunRecord(
-        id=told["id"],
-        caller=told["caller"],
-        host=told["host"],
-        owner=told["owner"],
-        tool=told["tool"],
-        prompt_head=told["prompt_head"],
-        started_at=told["started_at"],
-        ended_at=told["ended_at"],
-        conversation_id=told["conversation_id"],
-        follows=told["follows"],
-        request=_request(told["request"]),
-        model_id=told["model_id"],
-        resumable=bool(told["resumable"]),
-        lived_s=told["lived_s"],
-        cancel_asked=bool(told["cancel_asked"]),
-        outcome=_outcome(told, answer or "", reasoning),
+        **{name: row[name] for name in (*_SAME_NAMES, "conversation_id", "follows", "model_id")},
+        request=request,
+        resumable=bool(row["resumable"]),
+        cancel_asked=bool(row["cancel_asked"]),
+        outcome=_outcome(row, answer or "", reasoning),
     )
 
 
-def _request(written: str) -> dict[str, Any]:
-    """What was sent; nothing where that can't be read any more."""
-    try:
-        return cast(dict[str, Any], json.loads(written))
-    except ValueError:
-        return {}
-
-
 def _outcome(row: RowMapping, answer: str, reasoning: str | None) -> Outcome:
-    """How a run stands; where a damaged disk changed what was written of that, what else is known of it."""
+    """A run's outcome; where a damaged disk changed its JSON, what else is known of it."""
     known: dict[str, Any] = {
         "run_id": row["id"],
         "conversation_id": row["conversation_id"],
@@ -217,60 +246,50 @@ def _outcome(row: RowMapping, answer: str, reasoning: str | None) -> Outcome:
     }
     try:
         return outcome_from_json(row["outcome"], **known)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         damaged = Internal("A part of what was written down of this run is damaged.", fix="Look at the disk.")
         return Outcome(**known, model_asked=row["model_asked"], provider=row["provider"], error=damaged)
 
 
 def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
-    """Answer and reasoning of the latest request that brought an answer, else of the latest one."""
-    found = connection.execute(
-        select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
-    )
-    texts: dict[tuple[int, str], _StoredText] = {}
-    for piece in found:
-        texts.setdefault((piece.request, piece.of), _StoredText()).add(piece.start, piece.text)
+    """Answer and reasoning of the latest request that brought an answer, else of the latest one.
+
+    A piece that was written twice counts once, and behind a hole nothing counts.
+    """
+    ordered = select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
+    texts: dict[int, dict[str, list[str]]] = {}
+    length, current = 0, None
+    for piece in connection.execute(ordered):
+        if current != (current := (piece.request, piece.of)):
+            length = 0
+        text = texts.setdefault(piece.request, {}).setdefault(piece.of, [])
+        if piece.start <= length < piece.start + len(piece.text):
+            text.append(piece.text[length - piece.start :])
+            length = piece.start + len(piece.text)
     if not texts:
         return "", None
-    numbers = sorted({number for number, _ in texts})
-    number = next((one for one in reversed(numbers) if (one, "answer") in texts), numbers[-1])
-    reasoning = texts.get((number, "reasoning"))
-    answer = texts.get((number, "answer"))
-    return "" if answer is None else answer.whole(), None if reasoning is None else reasoning.whole()
-
-
-class _StoredText:
-    """A text from its pieces, in order: what was written twice counts once, and behind a hole nothing counts."""
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._length = 0
-
-    def add(self, start: int, text: str) -> None:
-        if start <= self._length < start + len(text):
-            self._pieces.append(text[self._length - start :])
-            self._length = start + len(text)
-
-    def whole(self) -> str:
-        return "".join(self._pieces)
+    latest = texts[max([number for number, text in texts.items() if "answer" in text] or texts)]
+    return "".join(latest.get("answer", ())), "".join(latest["reasoning"]) if "reasoning" in latest else None
 
 
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def conversation(connection: Connection, conversation_id: str) -> Found | None:
+def conversation(connection: Connection, conversation_id: str) -> Conversation | None:
     """A conversation by its id."""
-    return connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
+    row = connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
+    return None if row is None else Conversation(id=row.id, caller=row.caller, head=row.head)
 
 
 def take_turn(
     connection: Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
 ) -> bool:
-    """Become the one who adds to a conversation; False as long as somebody else is, whose run ``alive`` knows.
+    """Become the one who adds to a conversation; False as long as another run that is ``alive`` does.
 
     Raises ``RunNotFound`` where it is kept no longer.
     """
-    found = conversation(connection, conversation_id)
+    here = conversations.c.id == conversation_id
+    found = connection.execute(select(conversations).where(here)).first()
     if found is None:
         raise errors.gone()
     writer: str | None = found.writer
@@ -278,12 +297,12 @@ def take_turn(
     if others and alive(writer or "", found.writer_owner):
         return False
     still = conversations.c.writer.is_not_distinct_from(writer)  # where transactions may overlap, the first one has it
-    taken = update(conversations).where(conversations.c.id == conversation_id, still)
+    taken = update(conversations).where(here, still)
     return bool(connection.execute(taken.values(writer=run_id, writer_owner=owner)).rowcount)
 
 
 def _has_ended(connection: Connection, run_id: str) -> bool:
-    """Whether that is written down, and with it what the run added."""
+    """Whether a run's end is recorded, and with it what it added."""
     status = connection.execute(select(runs.c.status).where(runs.c.id == run_id)).scalar()
     return status not in (None, "running")
 
@@ -297,7 +316,7 @@ def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
             raise errors.gone()
         try:
             turns.append(turns_from_json(row.turns) if row.turns else ())
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             raise errors.gone() from None  # damaged: a conversation never goes on with less
         run_id = row.follows
     return tuple(turn for exchange in reversed(turns) for turn in exchange)
@@ -306,43 +325,48 @@ def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# Asked hundreds of times a swarm: built once, which takes longer than to do what they say.
+# Executed hundreds of times a swarm: built once, which takes longer than to execute them.
 _THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
-_TOLD = select(
+_ROW = select(
     bindparam("run", type_=Text),
     bindparam("step", type_=Text),
-    bindparam("told", type_=Text),
+    bindparam("description", type_=Text),
     bindparam("now", type_=Float),
 )
 _BEGIN = (
     insert(steps)
-    .from_select(["run_id", "key", "told", "began_at"], _TOLD.where(~select(steps.c.key).where(*_THE_STEP).exists()))
+    .from_select(
+        ["run_id", "key", "description", "began_at"], _ROW.where(~select(steps.c.key).where(*_THE_STEP).exists())
+    )
     .execution_options(preserve_rowcount=True)
 )
-_BROUGHT = select(steps.c.result).where(*_THE_STEP)
-_FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("brought"), ended_at=bindparam("now"))
+_RESULT = select(steps.c.result).where(*_THE_STEP)
+_FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("result"), ended_at=bindparam("now"))
 
 
-def begin_step(connection: Connection, run_id: str, key: str, told: Mapping[str, Any], now: float) -> str | None:
-    """Begin a step of a run; the JSON of what it brought where it was finished before."""
+def begin_step(connection: Connection, run_id: str, key: str, description: Mapping[str, Any], now: float) -> str | None:
+    """Begin a step of a run; the JSON of its result where it was finished before."""
     step = {"run": run_id, "step": key}
-    if connection.execute(_BEGIN, {**step, "told": as_text(told), "now": now}).rowcount == 1:
+    if connection.execute(_BEGIN, {**step, "description": as_text(description), "now": now}).rowcount == 1:
         return None
-    return connection.execute(_BROUGHT, step).scalar()
+    return connection.execute(_RESULT, step).scalar()
 
 
 def finish_step(connection: Connection, run_id: str, key: str, result: Mapping[str, Any], now: float) -> None:
-    """Write down what a step brought."""
-    connection.execute(_FINISH, {"run": run_id, "step": key, "brought": as_text(result), "now": now})
+    """Record the result of a step."""
+    connection.execute(_FINISH, {"run": run_id, "step": key, "result": as_text(result), "now": now})
 
 
-def steps_of(connection: Connection, run_id: str) -> list[Found]:
-    """A run's steps, in the order in which they were begun."""
-    return list(
-        connection.execute(select(steps).where(steps.c.run_id == run_id).order_by(steps.c.began_at, steps.c.key))
-    )
-
-
-def _newest(caller: str | None) -> Select[Any]:
-    newest = select(runs).order_by(runs.c.started_at.desc(), runs.c.id)
-    return newest if caller is None else newest.where(runs.c.caller == caller)
+def steps_of(connection: Connection, run_id: str) -> list[StepRecord]:
+    """A run's steps, in the order in which they began."""
+    ordered = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.began_at, steps.c.key)
+    return [
+        StepRecord(
+            key=row.key,
+            description=json.loads(row.description),
+            result=None if row.result is None else json.loads(row.result),
+            began_at=row.began_at,
+            ended_at=row.ended_at,
+        )
+        for row in connection.execute(ordered)
+    ]

@@ -1,36 +1,84 @@
-"""What is told of a run that was written down, as JSON: in a list, and whole. No I/O, but the clock."""
+"""Runs as JSON: as the store writes them, and as they are shown in a list or whole. No I/O, but the clock."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
-from kimi_mcp.core.outcome import WHOLE, structured
-from kimi_mcp.core.types import Usage
+from kimi_mcp.core.json_values import from_json, to_json
+from kimi_mcp.core.outcome import WHOLE, Outcome, structured
+from kimi_mcp.core.redaction import scrub, scrub_values
+from kimi_mcp.core.types import MediaPart, Part, Turn, Usage
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
+
+# ── as the store writes them ──────────────────────────────────────────────────────────────────────────────────────
+
+_OWN_COLUMNS = ("run_id", "conversation_id", "status", "answer", "reasoning")
+
+
+def as_text(value: Any) -> str:
+    """JSON text without any key in it."""
+    return json.dumps(scrub_values(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def as_piece(text: str) -> str:
+    """A piece of a text without any key in it, as long as it was, since others begin behind it."""
+    clean = scrub(text)
+    return text if clean is text else clean[: len(text)].ljust(len(text), "*")
+
+
+def outcome_as_json(outcome: Outcome) -> str:
+    """All of an outcome but its page and what has columns of its own: the texts, ids and status."""
+    return as_text({name: value for name, value in to_json(outcome).items() if name not in (*_OWN_COLUMNS, "page")})
+
+
+def outcome_from_json(text: str, **columns: Any) -> Outcome:
+    """A recorded outcome, with what has columns of its own; raises ``json_values.UNREADABLE``."""
+    return from_json(Outcome, json.loads(text) | columns)
+
+
+def turn_as_json(turn: Turn) -> dict[str, Any]:
+    """A turn as JSON, whole and exact but for media: of a data URI the head alone, since it may have megabytes."""
+    return to_json(replace(turn, parts=tuple(map(_without_data, turn.parts))), without_defaults=True)
+
+
+def _without_data(part: Part) -> Part:
+    if isinstance(part, MediaPart) and part.url.startswith("data:"):
+        return replace(part, url=part.url[: part.url.find(",") + 1])
+    return part
+
+
+def turns_as_json(turns: Iterable[Turn]) -> str:
+    """Turns as JSON text."""
+    return as_text([turn_as_json(turn) for turn in turns])
+
+
+def turns_from_json(text: str) -> tuple[Turn, ...]:
+    """Recorded turns; raises ``json_values.UNREADABLE``."""
+    return tuple(from_json(Turn, row) for row in cast(list[Any], json.loads(text)))
+
+
+# ── as they are shown ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def in_list(record: RunRecord) -> dict[str, Any]:
-    """A run among others: all that is known but its texts, what was sent and what the policy said."""
+    """A run among others: all but its texts, its request and its policy."""
     outcome = record.outcome
+    result = structured(outcome, reasoning_chars=0)
     return {
         "run_id": record.id,
         "tool": record.tool,
         "status": outcome.status,
         "prompt": record.prompt_head,
-        "started_at": moment(record.started_at),
-        "ended_at": moment(record.ended_at),
-        "seconds": round(seconds(record), 3),
+        **_times(record),
         "conversation_id": record.conversation_id,
         "follows": record.follows,
         "host": record.host,
-        "model": {"asked": outcome.model_asked, "sent": outcome.model_sent, "answered": outcome.model_answered},
-        "provider": outcome.provider,
-        "mode": outcome.mode,
-        "finish_reason": outcome.finish_reason,
-        "usage": structured(outcome, reasoning_chars=0)["usage"],
+        **{name: result[name] for name in ("model", "provider", "mode", "finish_reason", "usage")},
         "error": outcome.error and outcome.error.code,
     }
 
@@ -40,16 +88,14 @@ def whole(
 ) -> dict[str, Any]:
     """All of a run: the contract's structured result with nothing cut, then what else is known.
 
-    ``before`` are the runs whose turns come before its own, the oldest first; ``after`` those that follow it at once.
+    ``before`` are the runs whose turns come before its own, the oldest first; ``after`` those that follow it directly.
     """
     return structured(record.outcome, reasoning_chars=WHOLE) | {
         "tool": record.tool,
         "host": record.host,
         "caller": record.caller,
         "server": record.owner,
-        "started_at": moment(record.started_at),
-        "ended_at": moment(record.ended_at),
-        "seconds": round(seconds(record), 3),
+        **_times(record),
         "left_behind": record.orphaned,
         "resumable": record.resumable,
         "model_id": record.model_id,
@@ -58,8 +104,8 @@ def whole(
         "steps": [
             {
                 "key": step.key,
-                "told": dict(step.told),
-                "result": None if step.result is None else dict(step.result),
+                "told": dict(step.description),
+                "result": step.result,
                 "began_at": moment(step.began_at),
                 "ended_at": moment(step.ended_at),
             }
@@ -68,13 +114,21 @@ def whole(
     }
 
 
+def _times(record: RunRecord) -> dict[str, Any]:
+    return {
+        "started_at": moment(record.started_at),
+        "ended_at": moment(record.ended_at),
+        "seconds": round(seconds(record), 3),
+    }
+
+
 def moment(at: float | None) -> str | None:
-    """A time as ISO 8601 says it, in UTC."""
+    """A time in ISO 8601, UTC."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def seconds(record: RunRecord) -> float:
-    """How long it took, or takes by now."""
+    """How long a run took, or takes by now."""
     return time.time() - record.started_at if record.running else record.outcome.timing.total_s
 
 

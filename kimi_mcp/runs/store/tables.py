@@ -114,7 +114,7 @@ steps = Table(
     SCHEMA,
     Column("run_id", Text, nullable=False),
     Column("key", Text, nullable=False),
-    Column("told", Text, nullable=False),  # JSON: who makes it, and what it asks for
+    Column("told", Text, key="description", nullable=False),  # JSON: who makes it, and what it asks for
     Column("result", Text),  # JSON; null: begun and not finished
     Column("began_at", Float, nullable=False),
     Column("ended_at", Float),

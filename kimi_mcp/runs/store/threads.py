@@ -1,9 +1,6 @@
-"""``DatabaseThread``: a thread of the journal's, with a connection of its own, and what is asked of it.
+"""``DatabaseThread``: a thread with a database connection of its own, and the operations that wait for it. I/O: theirs.
 
-I/O: what it is asked.
-
-What waits when it begins is done together: a hundred runs that grow cost one commit. Whoever asks waits in the loop,
-or is called there.
+What waits when the thread is free is done in one transaction: a hundred runs that grow cost one commit.
 """
 
 from __future__ import annotations
@@ -14,6 +11,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -27,80 +26,59 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
-"""What is done with a connection, inside a transaction; may be done anew where the transaction failed."""
+"""What is done with a connection, inside a transaction; may be repeated where the transaction failed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingOperation:
-    """One operation, and who waits for it: a coroutine, or somebody who is called."""
+    """An operation, and who is called once it is done."""
 
-    __slots__ = ("_future", "_loop", "_on_done", "operation")
+    operation: Operation[Any]
+    """What to do."""
+    loop: asyncio.AbstractEventLoop
+    """Where to call."""
+    on_done: Callable[[Any, BaseException | None], None]
+    """Called with the result, or with the fault."""
 
-    def __init__(
-        self,
-        operation: Operation[Any],
-        loop: asyncio.AbstractEventLoop,
-        future: asyncio.Future[Any] | None,
-        on_done: Callable[[BaseException | None], None] | None,
-    ) -> None:
-        self.operation = operation
-        """What is to be done."""
-        self._loop, self._future, self._on_done = loop, future, on_done
-
-    def done(self, result: Any) -> None:
-        """It is done: its result is told."""
-        if self._future is not None:
-            self._tell(_settle, self._future, result, None)
-        elif self._on_done is not None:
-            self._tell(self._on_done, None)
-
-    def failed(self, fault: BaseException) -> None:
-        """It can't be done: its fault is told."""
-        if self._future is not None:
-            self._tell(_settle, self._future, None, fault)
-        elif self._on_done is not None:
-            self._tell(self._on_done, fault)
-
-    def _tell(self, callback: Callable[..., object], *told: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback, *told)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            pass
-
-
-def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | None) -> None:
-    if future.done():
-        return  # who waited was cancelled
-    if fault is None:
-        future.set_result(result)
-    else:
-        future.set_exception(fault)
+    def finish(self, result: Any = None, fault: BaseException | None = None) -> None:
+        """Report the result or the fault, from any thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self.on_done, result, fault)
 
 
 class DatabaseThread:
-    """A thread that does what is asked of it, in order, together where several things wait."""
+    """A thread that does operations in order, together where several wait; started by the first one."""
 
-    def __init__(self, name: str, work: Callable[[DatabaseThread, list[PendingOperation]], None]) -> None:
+    def __init__(self, name: str, execute: Callable[[DatabaseThread, list[PendingOperation]], None]) -> None:
         self.connection: Connection | None = None
-        """Its own, as long as it works with one."""
+        """Its own, once it is open."""
         self.engine: Engine | None = None
         """Where that came from."""
-        self._name, self._work = name, work
-        self._asked: queue.SimpleQueue[PendingOperation | None] = queue.SimpleQueue()
+        self._name, self._execute = name, execute
+        self._queue: queue.SimpleQueue[PendingOperation | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def ask(self, operation: Operation[T]) -> T:
-        """What an operation brings, once it is done."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(PendingOperation(operation, loop, future, None))
+    async def run(self, operation: Operation[T]) -> T:
+        """The result of an operation, once it is done."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def settle(result: Any, fault: BaseException | None) -> None:
+            if future.done():
+                return  # who waited was cancelled
+            if fault is None:
+                future.set_result(result)
+            else:
+                future.set_exception(fault)
+
+        self._put(operation, settle)
         return await future
 
     def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
-        """Have it done some time soon; ``done`` hears, in the loop, that it is, or why it can't be."""
-        self._put(PendingOperation(operation, asyncio.get_running_loop(), None, done))
+        """Do it some time soon; ``done`` is then called in the loop, with the fault if there was one."""
+        self._put(operation, lambda _, fault: done(fault))
 
-    def let_go(self) -> None:
-        """Give up the connection: the next operation makes a new one."""
+    def disconnect(self) -> None:
+        """Close the connection: the next operation opens a new one."""
         connection, self.connection = self.connection, None
         if connection is not None:
             try:
@@ -110,38 +88,38 @@ class DatabaseThread:
                 _log.debug("a broken connection could not be closed")
 
     def end(self, until: float) -> None:
-        """End it once it has done what was asked of it; waits for that until then, by the monotonic clock. Blocking."""
+        """End it after what waits is done; waits for that until then, by the monotonic clock. Blocking."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._asked.put(None)
+            self._queue.put(None)
             thread.join(timeout=max(0.0, until - time.monotonic()))
 
-    def _put(self, asked: PendingOperation) -> None:
+    def _put(self, operation: Operation[Any], on_done: Callable[[Any, BaseException | None], None]) -> None:
+        pending = PendingOperation(operation=operation, loop=asyncio.get_running_loop(), on_done=on_done)
         if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                asked.failed(errors.without_thread())
+                pending.finish(fault=errors.without_thread())
                 return
             self._thread = thread
-        self._asked.put(asked)
+        self._queue.put(pending)
 
-    def _run(self) -> None:
-        while (first := self._asked.get()) is not None:
-            together, last = [first], False
-            while len(together) < MOST_AT_ONCE and not self._asked.empty():
-                following = self._asked.get()
+    def _work(self) -> None:
+        is_last = False
+        while not is_last and (first := self._queue.get()) is not None:
+            together = [first]
+            while len(together) < MOST_AT_ONCE and not self._queue.empty():
+                following = self._queue.get()
                 if following is None:
-                    last = True
+                    is_last = True
                     break
                 together.append(following)
             try:
-                self._work(self, together)
-            except BaseException as fault:  # noqa: BLE001 - whoever waits hears of it, and the thread lives on
+                self._execute(self, together)
+            except BaseException as fault:  # noqa: BLE001 - whoever waits gets it, and the thread goes on
                 _log.warning("%s failed: %s", self._name, type(fault).__name__)
-                for asked in together:
-                    asked.failed(errors.told(fault))
-            if last:
-                break
-        self.let_go()
+                for pending in together:
+                    pending.finish(fault=errors.from_fault(fault))
+        self.disconnect()

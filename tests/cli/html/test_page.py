@@ -64,7 +64,7 @@ def request(agent: str, number: int, start: float, end: float | None, **result: 
     took = None if end is None else end - start - 0.5
     return StepRecord(
         key=f"{agent}/step-{number}",
-        told=info,
+        description=info,
         result=None if end is None else {"answer": "", "took_s": took, **result},
         began_at=START + start,
         ended_at=None if end is None else START + end,
@@ -74,7 +74,7 @@ def request(agent: str, number: int, start: float, end: float | None, **result: 
 def tool(agent: str, number: int, start: float, end: float, **result: Any) -> StepRecord:
     return StepRecord(
         key=f"{agent}/step-{number}/tool-1",
-        told={"kind": "tool", "agent": agent, "tool": "search", "arguments": f'{{"q": "{HOSTILE}"}}'},
+        description={"kind": "tool", "agent": agent, "tool": "search", "arguments": f'{{"q": "{HOSTILE}"}}'},
         result={"text": f"found {HOSTILE}", "is_error": False, "took_s": end - start, **result},
         began_at=START + start,
         ended_at=START + end,
@@ -200,7 +200,7 @@ def test_an_unknown_cost_is_shown_as_unknown() -> None:
 def test_the_tasks_of_one_sub_agent_have_lanes_that_can_be_distinguished() -> None:
     def named(agent: str, name: str, start: float) -> StepRecord:
         step = request(agent, 1, start, start + 3, answer="done")
-        return replace(step, told={**step.told, "name": name})
+        return replace(step, description={**step.description, "name": name})
 
     steps = [STEPS[0], named("agent-1", "reader", 5), named("agent-2", "critic", 5), named("agent-3", "reader", 6)]
     labels = [lane.label for lane in trace(run(), steps).lanes]

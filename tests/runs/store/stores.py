@@ -70,7 +70,7 @@ async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> li
     """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
     told: list[BaseException | None] = []
     grown = [TextDelta(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
-    kept.append(grown, {}, {}, told.append)
+    kept.append(grown, {}, told.append)
     await kept.abandon(run_id, False)  # behind it in the same queue
     return [fault for fault in told if fault is not None]
 

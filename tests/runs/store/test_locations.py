@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.runs.store import database, tables
+from kimi_mcp.runs.store import schema, tables
 from kimi_mcp.runs.store.inspection import inspect_store
 from kimi_mcp.runs.store.paths import FILE
 from tests.runs.store.stores import CALLER, begin, end, everything, run_store, wrong
@@ -80,6 +80,27 @@ async def test_a_database_belongs_to_one_data_folder(tmp_path: Path) -> None:
         file.execute("DELETE FROM about WHERE name = 'folder'")
     async with run_store(second, url=url) as other:
         assert await other.find("run_1", CALLER) is not None, "which the error says how to do"
+
+
+async def test_a_folder_that_lost_its_id_is_still_that_of_a_database_inside_it(tmp_path: Path) -> None:
+    inside, outside = f"sqlite:///{tmp_path / 'data' / 'named.sqlite3'}", f"sqlite:///{tmp_path / 'named.sqlite3'}"
+    for url in (inside, outside):
+        async with run_store(tmp_path / "data", url=url) as store:
+            await begin(store)
+        known = (tmp_path / "data" / "journal.id").read_text()
+        (tmp_path / "data" / "journal.id").unlink()
+        inspected = inspect_store(Settings(database_url=url, data_dir=str(tmp_path / "data")))
+        async with run_store(tmp_path / "data", url=url) as store:
+            if url == inside:
+                assert await store.find("run_1", CALLER) is not None
+                assert inspected.error is None
+                assert (tmp_path / "data" / "journal.id").read_text() == known
+            else:
+                with pytest.raises(NotConfigured) as refused:
+                    await store.find("run_1", CALLER)
+                assert inspected.error is not None
+                assert wrong(inspected.error) == wrong(refused.value)
+                assert "journal.id" in refused.value.fix, "it says how to go on"
 
 
 async def test_two_servers_that_start_at_once_agree_on_their_folder(tmp_path: Path) -> None:
@@ -198,7 +219,7 @@ async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
             raise IntegrityError("CREATE TABLE", {}, Exception("another one was faster"))
         tables.SCHEMA.create_all(connection)
 
-    monkeypatch.setattr(database, "MIGRATIONS", (first,))
+    monkeypatch.setattr(schema, "MIGRATIONS", (first,))
     async with run_store(tmp_path) as kept:
         await begin(kept)
         assert len(await kept.latest(CALLER)) == 1

@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 
-from kimi_mcp.core.errors import Internal
 from kimi_mcp.core.types import user
 from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.store import RunStore
@@ -77,7 +76,8 @@ async def everything_once(kept: RunStore) -> set[str]:
             await call("take_turn", "conv_1", run_id, lambda run_id: False)
         await call("renew", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
         grown = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
-        await call("append", grown, {run_id: 0.2}, {run_id: ended(run_id)}, lambda fault: None, lived={run_id: 1.0})
+        changes = {run_id: {"counted_usd": 0.2, "outcome": ended(run_id), "lived_s": 1.0}}
+        await call("append", grown, changes, lambda fault: None)
         await call("begin_step", run_id, "a/1", {})
         await call("finish_step", run_id, "a/1", {})
         outcome = ended(run_id, conversation_id="conv_1")
@@ -94,14 +94,12 @@ async def everything_once(kept: RunStore) -> set[str]:
         await call("overview", caller, status="completed", since=1.0, most=5)
         await call("overview", caller, ended_before=1.0)
         await call("latest", caller)
-        await call("ids", caller, 100)
     for status, since in ((None, None), ("completed", None), (None, 1.0), ("failed", 1.0)):
         await call("totals", status=status, since=since)
     await call("ids_with_prefix", "run_", 10)
     await call("unique_prefix_length", ["run_1", "run_2"])
     await call("neighbours", "run_2")
     await call("adopt", record)
-    await call("settle", record, Internal("It failed.", fix="Call again."))
     _, left, *_ = await call("orphans")
     await call("cancel_orphan", left, lambda record, steps: record.outcome)
     await call("find_abandoned", caller=CALLER, host="a host", key="key")

@@ -12,8 +12,8 @@ from sqlalchemy import make_url
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
+from kimi_mcp.runs.store.engine import connect_arguments
 from kimi_mcp.runs.store.inspection import inspect_store
-from kimi_mcp.runs.store.remote import connect_arguments
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.frozen import database_server
 from tests.runs.store.stores import CALLER, begin, run_store, wrong
@@ -52,7 +52,7 @@ async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_
             await answered(lambda: begin(kept))
             server.freeze()
             faults: list[BaseException | None] = []
-            kept.append([], {"run_1": 1.0}, {}, faults.append)
+            kept.append([], {"run_1": {"counted_usd": 1.0}}, faults.append)
             await until(lambda: bool(faults), within=20)
             assert isinstance(faults[0], NotConfigured), "its thread is free for what comes next"
 
@@ -60,7 +60,7 @@ async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_
 async def test_a_frozen_database_is_said_to_be_so_by_a_look_at_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.store.remote.ANSWERS_WITHIN_S", SOON_S)
+    monkeypatch.setattr("kimi_mcp.runs.store.engine.ANSWERS_WITHIN_S", SOON_S)
     with database_server(tmp_path) as server:
         server.freeze()
         looked = inspect_store(Settings(database_url=server.url, data_dir=str(tmp_path / "data")))
@@ -90,7 +90,7 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
                 assert refused.code == "not_configured"
             assert len(chats(sim)) == 2
             server.thaw()
-            await until(lambda: not kimi.runs._writer.ends.unwritten, within=20)
+            await until(lambda: not kimi.runs.unwritten, within=20)
             third = await kimi.instant("three", conversation_id=conversation)
             while third.status == "running":
                 third = await kimi.run(third.run_id, wait_s=10)

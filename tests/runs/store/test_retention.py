@@ -10,7 +10,6 @@ import pytest
 
 from kimi_mcp.core.errors import RunNotFound
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store import retention
 from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, SeenTime
 from kimi_mcp.runs.store.store import RunStore
@@ -99,7 +98,7 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
     async with run_store(tmp_path, wall=clock) as kept:
         await begin(kept, "run_1", conversation_id="conv_1")
         await kept.begin_step("run_1", "a/1", {"a": 1})
-        kept.append([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, {}, lambda fault: None)
+        kept.append([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, lambda fault: None)
         await end(kept, "run_1", "failed")
         clock.now += 31 * DAY_S
         assert await kept.prune() == ["run_1"]
@@ -108,8 +107,7 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
             assert file.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEP_S", 0.0)  # each step of the removal ends as soon as it may
+async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path) -> None:
     clock = Clock()
     async with run_store(tmp_path, wall=clock) as kept:
         for run_id in ("run_1", "run_2", "run_3"):

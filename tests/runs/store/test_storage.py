@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from kimi_mcp.core.errors import NotConfigured, RunNotFound
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store import database
+from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.paths import FILE
 from tests.runs.store.stores import CALLER, begin, end, ended, everything, grow, opened, run_store, wrong
@@ -80,14 +80,14 @@ async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> Non
         async with anyio.create_task_group() as tasks:
             for number in range(2, 30):
                 tasks.start_soon(begin, kept, f"run_{number}")
-                kept.append([], {"run_1": object()}, {}, bad.append)  # type: ignore[dict-item]  # no number
+                kept.append([], {"run_1": {"counted_usd": object()}}, bad.append)  # no number
         assert len(await kept.latest(CALLER)) == 29
         assert len(bad) == 28
         assert all(isinstance(fault, NotConfigured) for fault in bad), bad
 
 
 async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "LOCKED_S", 0.2)
+    monkeypatch.setattr(engine, "LOCKED_S", 0.2)
     async with run_store(tmp_path) as kept:
         await begin(kept)
         with opened(tmp_path) as other:
@@ -104,7 +104,7 @@ async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkey
 async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCKED_S", 0.2)
+    monkeypatch.setattr(engine, "LOCKED_S", 0.2)
     async with run_store(tmp_path) as kept:
         await begin(kept)
     with opened(tmp_path) as other:

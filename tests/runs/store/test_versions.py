@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.types import Adjustment, MediaPart, TextPart, Timing, ToolCall, Turn, Usage
-from kimi_mcp.runs.store import database, tables
+from kimi_mcp.runs.store import schema, tables
 from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_store, wrong
 
 
@@ -61,8 +61,8 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
         raise sqlite3.OperationalError("in the middle of it")
 
     for migration, held in ((fails, False), (second, True)):
-        monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, migration))
-        monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
+        monkeypatch.setattr(schema, "MIGRATIONS", (*tables.MIGRATIONS, migration))
+        monkeypatch.setattr(schema, "VERSION", tables.VERSION + 1)
         async with run_store(tmp_path) as kept:
             if not held:
                 with pytest.raises(NotConfigured):
@@ -92,8 +92,8 @@ async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monke
         connection.execute(text("ALTER TABLE runs ADD COLUMN mood TEXT"))
         done.append(1)
 
-    monkeypatch.setattr(database, "MIGRATIONS", (*tables.MIGRATIONS, second))
-    monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*tables.MIGRATIONS, second))
+    monkeypatch.setattr(schema, "VERSION", tables.VERSION + 1)
     async with run_store(tmp_path) as one, run_store(tmp_path) as other, anyio.create_task_group() as tasks:
         tasks.start_soon(begin, one, "run_2")
         tasks.start_soon(begin, other, "run_3")

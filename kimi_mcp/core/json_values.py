@@ -1,0 +1,32 @@
+"""Values to and from JSON by their types: outcomes, turns, steps, usage. Pure, no I/O.
+
+What is written down may come from another version: a field that is not known is left out, one that is missing gets its
+default, and anything else that does not fit raises ``ValueError``, ``TypeError`` or ``KeyError``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+UNREADABLE = (ValueError, TypeError, KeyError)
+"""What ``from_json`` raises."""
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(value: Any, *, without_defaults: bool = False) -> dict[str, Any]:
+    """A dataclass as a JSON object."""
+    return _adapter(cast(Any, type(value))).dump_python(value, exclude_defaults=without_defaults)
+
+
+def from_json(kind: type[T], value: object) -> T:
+    """A dataclass from a JSON object."""
+    return _adapter(kind).validate_python(value)

@@ -1,0 +1,193 @@
+"""Engines for the store: SQLite in the data folder or in memory, or what KIMI_DATABASE_URL names. I/O: files, sockets.
+
+A database server's own timeouts bound a statement that is slow or waits for a lock. A server that is frozen keeps none
+of them, and its system still confirms what is sent: then the connection is shut down from here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import URL, Dialect, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store.paths import FILE
+
+LOCKED_S = 5.0
+"""Seconds to wait while another program locks the file."""
+
+ANSWERS_WITHIN_S = 5.0
+"""Seconds within which a database server must have answered."""
+
+_SHUT_DOWN_EVERY_S = 0.5
+
+DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""What to install for a driver, where that has another name."""
+
+
+def open_engine(url: str | None, folder: Path | None) -> Engine:
+    """An engine for a URL, for the file in a folder, or for a database in memory; not connected yet."""
+    if url is None and folder is None:
+        options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+        engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT", **options)
+    elif url is None:
+        engine = engine_of(f"sqlite:///{folder}/{FILE}")
+    else:
+        engine = engine_of(url)
+        database = engine.url.database or ""
+        if engine.dialect.name == "sqlite" and not database.startswith("file:"):
+            try:
+                _create_file(Path(database))
+            except OSError as fault:
+                raise errors.from_os_error(fault, by_url=True) from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+    return engine
+
+
+def engine_of(url: str) -> Engine:
+    """An engine for a URL; raises ``NotConfigured`` where that names no database, or its driver is missing."""
+    driver = ""
+    try:
+        parsed = make_url(url)
+        driver, is_sqlite = parsed.get_driver_name(), parsed.get_backend_name() == "sqlite"
+        engine = create_engine(
+            parsed,
+            isolation_level="AUTOCOMMIT",  # transactions are begun explicitly: SQLite's have to be IMMEDIATE
+            poolclass=NullPool,
+            connect_args={"timeout": LOCKED_S, "check_same_thread": False} if is_sqlite else connect_arguments(parsed),
+        )
+        if not engine.dialect.is_async and not (is_sqlite and parsed.database in (None, "", ":memory:")):
+            return engine
+    except (ArgumentError, ValueError, TypeError):
+        pass
+    except ImportError:
+        raise NotConfigured(
+            f"The driver {driver} of the database that KIMI_DATABASE_URL names is not installed.",
+            fix=f"Install it where kimi-mcp is (`pip install '{DRIVER_PACKAGES.get(driver, driver)}'`), or unset "
+            "KIMI_DATABASE_URL to keep the journal in KIMI_DATA_DIR.",
+        ) from None
+    raise NotConfigured(
+        "KIMI_DATABASE_URL is not the URL of a database.",
+        fix="Unset it to keep the journal in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
+        "(PostgreSQL: postgresql+psycopg://…).",
+    )
+
+
+def is_server(url: str | None) -> bool:
+    """Whether a URL names a database server; True for one that names nothing, which opening it reports."""
+    try:
+        return url is not None and make_url(url).get_backend_name() != "sqlite"
+    except (ArgumentError, ValueError, TypeError):
+        return True
+
+
+def prepare_folder(folder: Path, *, with_file: bool) -> None:
+    """Create the data folder for its owner alone; one that holds other things keeps its mode."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_ours = all(entry.name.startswith(("journal.", "servers")) for entry in folder.iterdir())
+        if is_ours and stat.S_IMODE(folder.stat().st_mode) != 0o700:
+            folder.chmod(0o700)
+        if with_file:
+            _create_file(folder / FILE)
+    except OSError as fault:
+        raise errors.from_os_error(fault) from None
+
+
+def _create_file(file: Path) -> None:
+    """Create a database's file for its owner alone: SQLite gives its other files the same mode."""
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600))
+
+
+def _configure_sqlite(connection: Any, record: object) -> None:
+    del record
+    connection.text_factory = _as_text
+    for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _as_text(raw: bytes) -> str:
+    """A text, even where a bit of it flipped: one damaged run hides no other."""
+    return str(raw, "utf-8", "replace")
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """Timeouts for a driver of PostgreSQL, which the URL may override; nothing for any other driver."""
+    if url.get_driver_name() not in ("psycopg", "psycopg2"):
+        return {}
+    most = int(ANSWERS_WITHIN_S * 1000)
+    timeouts = {"statement_timeout": most, "lock_timeout": most, "idle_in_transaction_session_timeout": 3 * most}
+    options = [f"-c {name}={value}" for name, value in timeouts.items()]
+    known: dict[str, Any] = {
+        "connect_timeout": int(ANSWERS_WITHIN_S),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 3 * most,
+    }
+    own = url.query.get("options", ())
+    options += [own] if isinstance(own, str) else own
+    return {name: value for name, value in known.items() if name not in url.query} | {"options": " ".join(options)}
+
+
+class ConnectionWatchdog:
+    """Shuts down the connections of a thread that waits too long for a database server."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def watch(self, engine: Engine) -> None:
+        """Watch every connection that an engine opens from now on."""
+        event.listen(engine, "do_connect", self._connect)
+
+    def _connect(self, dialect: Dialect, record: object, arguments: list[Any], named: dict[str, Any]) -> Any:
+        del record
+        connection = dialect.connect(*arguments, **named)
+        with suppress(TypeError):  # a driver in C without weak references, as SQLite's is: it has no socket either
+            self._of_thread().add(connection)
+        return connection
+
+    def _of_thread(self) -> WeakSet[Any]:
+        if not hasattr(self._local, "connections"):
+            self._local.connections = WeakSet[Any]()
+        return self._local.connections
+
+    @contextmanager
+    def limit(self, within_s: float) -> Generator[None]:
+        """Let this thread wait no longer for its connections; after that they fail as if the server were gone."""
+        connections, is_over = self._of_thread(), threading.Event()
+
+        def watch() -> None:
+            remaining = within_s
+            while not is_over.wait(remaining):
+                for connection in list(connections):
+                    _shut_down(connection)
+                remaining = _SHUT_DOWN_EVERY_S
+
+        threading.Thread(target=watch, name="journal-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            is_over.set()
+
+
+def _shut_down(connection: Any) -> None:
+    try:
+        copy = socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+    except Exception:  # noqa: BLE001 - it is closed already, or its driver shows no socket
+        return
+    with copy, suppress(OSError):  # the other side was faster
+        copy.shutdown(socket.SHUT_RDWR)

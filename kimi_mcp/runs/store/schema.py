@@ -1,0 +1,132 @@
+"""Whose tables a database holds, in which version, and for which data folder. I/O: in the caller's transaction.
+
+Which servers are alive, and which outcomes are still to be written, is recorded in the data folder. Two folders on one
+database would take each other's servers for dead, so a database remembers the first one and refuses every other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from filelock import FileLock
+from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store.tables import MIGRATIONS, SCHEMA, VERSION, about
+
+ID_FILE = "journal.id"
+"""The file in the data folder that holds its id."""
+
+_VERSION = select(about.c.value).where(about.c.name == "version")
+_VERSION_FOR_UPDATE = _VERSION.with_for_update()
+_FOLDER = select(about.c.value).where(about.c.name == "folder")
+
+
+def version_of(connection: Connection, *, by_url: bool = False, for_update: bool = False) -> int:
+    """The version of the tables; refuses another program's, and those of a newer version.
+
+    ``for_update`` keeps other writers out until the transaction ends. SQLite lets a single one write anyway.
+    """
+    try:
+        found = connection.execute(_VERSION_FOR_UPDATE if for_update else _VERSION).scalar()
+        version = 0 if found is None else int(found)
+    except (ProgrammingError, OperationalError, ValueError) as fault:
+        if errors.is_disk_fault(fault):
+            raise
+        if connection.dialect.name == "sqlite" and _were_ours(inspect(connection).get_table_names()):
+            raise errors.Malformed from None
+        raise errors.foreign(by_url=by_url) from None
+    if version > VERSION:
+        raise errors.newer(version, VERSION)
+    return version
+
+
+def version_found(connection: Connection, *, by_url: bool, for_update: bool = False) -> int:
+    """The version of the tables, 0 where there are none yet; refuses what is not ours."""
+    tables = set(inspect(connection).get_table_names())
+    if about.name in tables:
+        return version_of(connection, by_url=by_url, for_update=for_update)
+    if not by_url and _were_ours(tables):
+        raise errors.Malformed
+    if tables & set(SCHEMA.tables) if by_url else tables:  # a database that was named may hold other things
+        raise errors.foreign(by_url=by_url)
+    return 0
+
+
+def migrate(connection: Connection, *, by_url: bool) -> None:
+    """Bring the tables to this version."""
+    version = version_found(connection, by_url=by_url, for_update=True)
+    if version == VERSION:
+        return
+    for migration in MIGRATIONS[version:]:
+        migration(connection)
+    connection.execute(about.delete().where(about.c.name == "version"))
+    connection.execute(about.insert().values(name="version", value=str(VERSION)))
+
+
+def lacks_columns(connection: Connection) -> bool:
+    """Whether the tables lack something that this version has."""
+    if version_of(connection) != VERSION:
+        return False
+    found = inspect(connection)
+    return any(
+        not {column.name for column in table.columns} <= {column["name"] for column in found.get_columns(table.name)}
+        for table in SCHEMA.sorted_tables
+    )
+
+
+def _were_ours(tables: Iterable[str]) -> bool:
+    """Whether a file was ours by the names of its tables, though some of them have changed."""
+    return len(set(tables) & set(SCHEMA.tables)) > len(SCHEMA.tables) / 2
+
+
+def bind(connection: Connection, folder: Path) -> None:
+    """Bind a database to a data folder, in a transaction that writes; ``NotConfigured`` where it has another one."""
+    bound_to = connection.execute(_FOLDER).scalar()
+    if bound_to is None:
+        connection.execute(insert(about).values(name="folder", value=_create_id(folder)))
+    else:
+        check_folder(connection, folder)
+        if _read_id(folder) is None:
+            _create_id(folder, bound_to)
+
+
+def check_folder(connection: Connection, folder: Path) -> None:
+    """Raise ``NotConfigured`` where a database is bound to another data folder; writes nothing.
+
+    A folder that has lost its id is still that of a database inside it.
+    """
+    bound_to, found = connection.execute(_FOLDER).scalar(), _read_id(folder)
+    if bound_to not in (None, found) and not (found is None and _is_inside(connection, folder)):
+        raise errors.other_folder()
+
+
+def _is_inside(connection: Connection, folder: Path) -> bool:
+    """Whether a database is a file in that folder."""
+    file = connection.engine.url.database
+    return connection.dialect.name == "sqlite" and bool(file) and Path(file).resolve().parent == folder.resolve()
+
+
+def _read_id(folder: Path) -> str | None:
+    try:
+        return (folder / ID_FILE).read_text(encoding="ascii").strip() or None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _create_id(folder: Path, lost: str | None = None) -> str:
+    """The folder's id, written where it has none; several servers may do so at once."""
+    with FileLock(folder / f"{ID_FILE}.lock", mode=0o600):
+        if (known := _read_id(folder)) is not None:
+            return known
+        created, unfinished = lost or f"folder_{secrets.token_hex(8)}", folder / f"{ID_FILE}.new"
+        with os.fdopen(
+            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
+        ) as file:
+            file.write(created)
+        unfinished.replace(folder / ID_FILE)
+        return created

@@ -378,7 +378,7 @@ async def test_a_store_of_version_3_is_read_and_its_swarm_taken_up(sim: Simulato
         assert len(asked) == 2, "the others had answered; one synthesis"
         answered = await kimi.run("run_1dcf67a4e1bd203af269fdf7")
         assert answered.status == "completed"
-        assert answered.structured["reasoning"]["text"].startswith("I was asked: ")
+        assert answered.structured["reasoning"]["text"].startswith("[simulator] I am kimi-k2.5 in thinking mode.")
         assert answered.structured["usage"]["total_tokens"]
         for run_id, code in (
             ("run_3b92d74da1a544ab7f9c2432", "upstream_broken"),

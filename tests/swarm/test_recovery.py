@@ -9,10 +9,10 @@ import pytest
 from kimi_mcp.core.errors import Cancelled
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
-from tests.swarm.memory_steps import MemorySteps
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import recovered_outcome
+from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import Dying, Tools, agents, reply, statuses, swarm
 from tests.swarm.test_replay import play
 
@@ -94,7 +94,9 @@ async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
     steps = MemorySteps()
     whole = await swarm(sim, "Tell me about {{item}}.", items=items, steps=steps, run=run)
     kept = MemorySteps()
-    kept.descriptions = {key: told for key, told in steps.descriptions.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")}
+    kept.descriptions = {
+        key: told for key, told in steps.descriptions.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")
+    }
     kept.results = {key: steps.results[key] for key in ("agent-4/step-1", "agent-11/step-1")}
     told = recovered_outcome(left(run, whole), recorded(kept))
     assert [agent["name"] for agent in agents(told)] == list(items)

@@ -11,9 +11,9 @@ import pytest
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
-from tests.swarm.memory_steps import MemorySteps
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall
+from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import Dying, Tools, agents, calling, chats, leading, reply, searching, statuses, swarm
 
 TASKS = (("reader", "Look at A."), ("reader", "Look at B."), ("critic", "Look at C."))

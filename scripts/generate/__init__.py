@@ -1,9 +1,9 @@
-"""What follows from the code: blocks of the documents, and the manifests. Writes them, or says which are stale.
+"""Generates blocks of the documents, and the manifests, from the code. Writes them, or reports which are stale.
 
 ``python -m scripts.generate`` rewrites every block of ``PLACES`` and every file under ``manifests/``; with ``--check``
-it changes nothing and exits 1 where one is stale. A block stands between ``<!-- generated: NAME -->`` and
-``<!-- end -->``, in the YAML of a frontmatter between ``# generated: NAME`` and ``# end``; nothing depends on the day
-on which it is made. ``blocks`` and ``codes`` say what stands in one.
+it changes nothing and exits 1 if one is stale. A block is between ``<!-- generated: NAME -->`` and ``<!-- end -->``, or
+in the YAML of a frontmatter between ``# generated: NAME`` and ``# end``. Nothing depends on the day of a run.
+``blocks`` and ``codes`` make the contents.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
 
 
 def renewed(text: str, file: str) -> str:
-    """A document with each of its blocks made anew. Raises ``ValueError`` where one is missing."""
+    """A document with each of its blocks renewed. Raises ``ValueError`` if one is missing."""
     for name, make in ((name, make) for place, name, make in PLACES if place == file):
         made, times = make(), 0
         for opening, closing, whole in (
@@ -67,19 +67,21 @@ def renewed(text: str, file: str) -> str:
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Write what is stale, or with ``--check`` name it; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.generate", description="Renews the generated documents.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where something is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is stale")
     check: bool = parser.parse_args(arguments).check
     try:
         old = {file: (root / file).read_text("utf-8") for file, _, _ in PLACES}
         new = {file: renewed(text, file) for file, text in old.items()}
         made = manifests.files(skill_text=new["skill.md"])
     except (FileNotFoundError, ValueError) as fault:
-        print(f"{fault}\nThis needs a checkout of the repository, with its documents whole.", file=sys.stderr)
+        print(f"{fault}\nThis needs a complete checkout of the repository.", file=sys.stderr)
         return 1
-    lie = {path.relative_to(root).as_posix(): path for path in (root / manifests.FOLDER).rglob("*") if path.is_file()}
-    old |= {name: path.read_text("utf-8", "replace") for name, path in lie.items()}
+    present = {
+        path.relative_to(root).as_posix(): path for path in (root / manifests.FOLDER).rglob("*") if path.is_file()
+    }
+    old |= {name: path.read_text("utf-8", "replace") for name, path in present.items()}
     new |= made
-    stale = [file for file in (*new, *(lie.keys() - made.keys())) if old.get(file) != new.get(file)]
+    stale = [file for file in (*new, *(present.keys() - made.keys())) if old.get(file) != new.get(file)]
     if check and stale:
         print(f"Stale: {', '.join(stale)}. Run: python -m scripts.generate", file=sys.stderr)
         return 1
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 def _put(path: Path, text: str | None) -> None:
-    """Write a file; one that is not made any more goes."""
+    """Write a file; one that is no longer generated is removed."""
     if text is None:
         path.unlink()
         return

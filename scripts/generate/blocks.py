@@ -1,4 +1,4 @@
-"""What each generated block says, from the values that the program itself uses: Markdown. Reads the package's data."""
+"""The generated blocks as Markdown, from the values that the program itself uses. Reads the package's data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scripts.manifests.facts import OWNER
 
 
 def registry() -> str:
-    """The line by which the MCP registry knows that this repository and its entry belong together."""
+    """The line that proves to the MCP registry that this repository belongs to its entry."""
     return f"<!-- mcp-name: io.github.{OWNER}/kimi-mcp -->"
 
 
@@ -31,7 +31,7 @@ def tools() -> str:
 
 
 def arguments() -> str:
-    """What each tool takes; tools that take the same share a table."""
+    """The arguments of each tool; tools with the same arguments share a table."""
     shared: dict[type[Arguments], list[str]] = {}
     for tool, _ in listed_tools(load_skill()):
         shared.setdefault(tool.arguments, []).append(f"`{tool.name}`")
@@ -58,7 +58,7 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 
 def settings() -> str:
-    """Every environment variable; neighbours that differ in the provider's name alone share a row."""
+    """Every environment variable; neighbours that differ only in the provider's name share a row."""
     facts = catalogue.load()
     of = key_variables(facts)
     every = ((each, each.meaning.replace(of.get(each.name, "\0"), "that provider", 1)) for each in variables(facts))
@@ -125,7 +125,7 @@ def serving() -> str:
 
 
 def moonshot() -> str:
-    """What a key of Moonshot's own API is good for: its models in the order of ``auto``, with modes and prices."""
+    """The models that a key of Moonshot's own API can use, in the order of ``auto``, with modes and prices."""
     facts = catalogue.load()
     listed = (facts.profile("moonshot", row.model) for row in facts.providers["moonshot"].models)
     rows = [
@@ -194,7 +194,7 @@ def _placed(argument: Any) -> str:
 
 
 def modes() -> str:
-    """Each mode with the values that it allows, and whose they are."""
+    """Each mode with the values that it allows, and for which models."""
     whose: dict[tuple[Mode, str], list[str]] = {}
     for model in catalogue.load().models.values():
         for mode in ("thinking", "instant") if model.can_stop_thinking else ("thinking",):
@@ -235,7 +235,7 @@ def keys() -> str:
 
 
 def mistakes() -> str:
-    """Every rule as a mistake, for an agent that is about to make it."""
+    """Every rule as a mistake to avoid, for agents."""
     rows = [(rule.guards, f"`{rule.id}`", rule.action) for rule in policy.load_rules().values()]
     return table(("mistake", "rule", "the policy does"), rows)
 
@@ -250,7 +250,7 @@ def hosts() -> str:
 
 
 def weights() -> str:
-    """All weights in the engines that run them, and what each needs at least."""
+    """All weights in the engines that run them, and the least that each needs."""
     named, options = selfhost.load()
     rows = [
         (

@@ -1,4 +1,4 @@
-"""The table of error codes: when each comes, and what to do about it. Reads the package's own code."""
+"""The table of error codes: when each occurs, and what to do about it. Reads the package's own code."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from scripts.generate.markdown import as_code, table
 
 _NEXT: Mapping[Code, str] = {
     "invalid_arguments": "Change the argument that `fix` names.",
-    "policy_refused": "`rule` names the rule, `fix` what it would take.",
+    "policy_refused": "`rule` names the rule, `fix` what to change.",
     "not_configured": "Set the variable that `fix` names and restart the server.",
     "path_refused": "Name a file within the roots, or set KIMI_ROOTS. Keys and links are never read.",
     "url_refused": "Give a public https URL, or the path of a copy.",
-    "media_rejected": "Give what `fix` asks for: a whole file, another format, a smaller one, or the other tool.",
+    "media_rejected": "Follow `fix`: give a complete file, another format or a smaller one, or use the other tool.",
     "budget_exceeded": "Raise the limit that `fix` names.",
-    "run_not_found": "Call `kimi_run` without `run_id`: it lists the runs that are there.",
+    "run_not_found": "Call `kimi_run` without `run_id`: it lists the latest runs.",
     "auth_failed": "Check which platform the key was made for, and where KIMI_PROVIDER and KIMI_BASE_URL send it.",
     "quota_exhausted": "Top up the account, or set another KIMI_PROVIDER. Asking again does not help.",
-    "rate_limited": "Wait, or lower KIMI_MAX_CONCURRENCY or `max_tokens`: the limit counts what was asked for.",
+    "rate_limited": "Wait, or lower KIMI_MAX_CONCURRENCY or `max_tokens`: the limit counts requested tokens.",
     "overloaded": "Ask later, or set another KIMI_PROVIDER.",
     "model_not_served": "Leave `model` out, or name one that the provider serves.",
     "context_too_long": "Shorten the prompt, or name a model with a longer context.",
     "content_filtered": "Reword the prompt.",
     "upstream_timeout": "Ask again, or raise the timeout that `fix` names.",
-    "upstream_broken": "Ask again; if it stays, look for a proxy that cuts streams.",
+    "upstream_broken": "Ask again; if it persists, look for a proxy that cuts streams.",
     "upstream_unreachable": "Check the network, the proxy variables and KIMI_BASE_URL.",
-    "answer_cut_off": "Raise `max_tokens` to the number in `fix`, or ask for less at once.",
+    "answer_cut_off": "Raise `max_tokens` to the number in `fix`, or ask for a shorter answer.",
     "cancelled": "Ask again if the answer is still wanted.",
     "internal": "Report it with the server's log lines.",
 }
-"""What a caller does about each code, beside the ``fix`` that the error itself brings."""
+"""What a caller can do about each code, in addition to the error's own ``fix``."""
 
 
 def error_codes() -> str:
-    """Every code that is raised today: when, and what to do; then the ones that nothing raises yet, if any."""
+    """Every code that is raised today: when, and what to do; then the codes that nothing raises yet, if any."""
     text = "\n".join(_code_in_use(Path(errors.__file__).parents[1]))
     raised: dict[Code, list[type[KimiError]]] = {}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
@@ -59,5 +59,5 @@ def error_codes() -> str:
 
 
 def _code_in_use(package: Path) -> Iterable[str]:
-    """The package's code, but for the errors themselves."""
+    """The package's code without the errors themselves."""
     return (path.read_text("utf-8") for path in package.rglob("*.py") if path != Path(str(errors.__file__)))

@@ -13,7 +13,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text as it may stand in a cell: names of variables and control tokens as code, no bare pipe."""
+    """Text for a cell: names of variables and control tokens as code, pipes escaped."""
     parts = re.sub(r"<\|\w+\|>", r"`\g<0>`", text).split("`")
     parts[::2] = [re.sub(r"\b[A-Z]+(?:_[A-Z]+)+\b", r"`\g<0>`", part) for part in parts[::2]]
     return " ".join("`".join(parts).replace("|", r"\|").split())

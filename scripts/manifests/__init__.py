@@ -16,7 +16,7 @@ from scripts.manifests.facts import PLUGIN, PUBLISHED, ROOT, ProjectFacts, read_
 __all__ = ["FOLDER", "SHELVES", "ManifestFolder", "files"]
 
 FOLDER = "manifests"
-"""Where they lie in the checkout."""
+"""Their folder in the checkout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class ManifestFolder:
     use: str
     """How it is used."""
     files: Mapping[str, Callable[[ProjectFacts], str]]
-    """Its files, and what makes each."""
+    """Its files, and the function that makes each."""
     start: str = "command"
     """How the server is started: ``package`` needs the published one, ``command`` the installed one until then,
     ``own`` brings it along, ``none`` starts nothing."""
@@ -46,7 +46,7 @@ SHELVES: tuple[ManifestFolder, ...] = (
     ManifestFolder(
         folder="aims",
         reader="AIMS",
-        use="Put the document among AIMS's skills and the two entries into its registry and its list of MCP tools.",
+        use="Add the document to AIMS's skills, and the two entries to its registry and its list of MCP tools.",
         files={
             documents.AIMS_FILE: documents.aims_document,
             "registry-entry.ts": documents.aims_registry_entry,
@@ -138,8 +138,9 @@ SHELVES: tuple[ManifestFolder, ...] = (
 _STARTS: Mapping[str, str] = {
     "none": "starts nothing",
     "own": "brings the server along",
-    "package": "needs the published package" + ("" if PUBLISHED else ": **not to be used before that is there**"),
-    "command": "starts the published package" if PUBLISHED else "starts `kimi-mcp`, which has to be on the PATH",
+    "package": "needs the published package"
+    + ("" if PUBLISHED else ": **don't use it before the package is published**"),
+    "command": "starts the published package" if PUBLISHED else "starts `kimi-mcp`, which must be on the PATH",
 }
 
 
@@ -156,7 +157,7 @@ def _unpublished(shelf: ManifestFolder) -> bool:
 
 
 def _note(shelf: ManifestFolder) -> str:
-    """What stands beside a manifest as long as the package is not published."""
+    """The note beside a manifest while the package is not published."""
     what = (
         "It names the package `kimi-mcp` of PyPI. This project has not published it yet: a package of that name from "
         "elsewhere is not this one. Don't use or submit this file before."
@@ -173,11 +174,11 @@ def _readme() -> str:
         f"| `{shelf.folder}` | {shelf.reader} | {shelf.use} | {_STARTS[shelf.start]} |" for shelf in SHELVES
     )
     published = (
-        "The package is published: manifests that start a package start that one."
+        "The package is published; manifests that start a package start it."
         if PUBLISHED
-        else "The package is **not published yet**. Whatever needs it says so beside itself, and what starts a server "
-        "starts the command `kimi-mcp` that you installed from the checkout. `PUBLISHED` in "
-        "`scripts/manifests/facts.py` switches all of them."
+        else "The package is **not published yet**. A note beside each manifest that needs it says so; the others start "
+        "the command `kimi-mcp` that you installed from the checkout. `PUBLISHED` in `scripts/manifests/facts.py` switches "
+        "all of them."
     )
     return f"""# Manifests
 

@@ -1,6 +1,6 @@
 """``make bundle``: packs the ``.mcpb`` that hosts install with a click. I/O: reads the checkout, writes ``dist/``.
 
-The bundle has our code; uv, which such hosts bring, fetches what that stands on, each in the version of the lock.
+The bundle has our code; uv, which such hosts include, downloads its dependencies in the versions of the lock.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def contents(root: Path = ROOT) -> dict[str, bytes]:
 
 
 def pack(folder: Path, root: Path = ROOT) -> Path:
-    """Pack the bundle into a folder; the same checkout gives the same bytes. Where it lies then."""
+    """Pack the bundle into a folder; the same checkout gives the same bytes. Returns its path."""
     facts = read_facts(root)
     folder.mkdir(parents=True, exist_ok=True)
     bundle = folder / f"{facts.name}-{facts.version}.mcpb"

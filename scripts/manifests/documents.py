@@ -23,13 +23,13 @@ AIMS_FIELDS = (
 """The fields that AIMS's skill documents have, in their order."""
 
 AIMS_FILE = "kimi-k2.5.skill.md"
-"""The name under which AIMS looks for the document."""
+"""The file name that AIMS looks for."""
 
 SKILL_NAME = "kimi-k2-5"
-"""The name of the Agent Skill and of its folder: letters, digits and hyphens alone."""
+"""The name of the Agent Skill and of its folder: only letters, digits and hyphens."""
 
 MOST_DESCRIPTION = 1024
-"""Signs that an Agent Skill's description may have."""
+"""Characters that an Agent Skill's description may have."""
 
 _LOOK = {"icon": "moon", "color": "#1a73e8"}
 _CATEGORY = "ai"
@@ -41,7 +41,7 @@ def aims_document(facts: ProjectFacts) -> str:
 
 
 def aims_registry_entry(facts: ProjectFacts) -> str:
-    """The entry by which AIMS's registry knows the skill: its loader reads no frontmatter."""
+    """The skill's entry in AIMS's registry, whose loader reads no frontmatter."""
     head = facts.head
     named = ("id", "name", "type", "status", "triggers", "description", "execution", "priority")
     entry = {name: head[name] for name in named} | {"definitionFile": AIMS_FILE, **_LOOK}
@@ -49,7 +49,7 @@ def aims_registry_entry(facts: ProjectFacts) -> str:
 
 
 def aims_tool_entry(facts: ProjectFacts) -> str:
-    """The entry by which AIMS's list of MCP tools knows the server."""
+    """The server's entry in AIMS's list of MCP tools."""
     triggers = [*facts.head["triggers"], *(word for tool in facts.tools for word in tool.triggers)]
     entry = {
         "id": facts.name,
@@ -66,7 +66,7 @@ def agent_skill(facts: ProjectFacts) -> str:
     """The same document as an Agent Skill, whose set of fields is closed."""
     description = f"{facts.head['description']} Use it when a request names {', '.join(facts.head['triggers'])}."
     if len(description) > MOST_DESCRIPTION:
-        raise ValueError(f"The description of the Agent Skill has {len(description)} signs; shorten skill.md's.")
+        raise ValueError(f"The description of the Agent Skill has {len(description)} characters; shorten skill.md's.")
     head = {
         "name": SKILL_NAME,
         "description": description,
@@ -79,7 +79,7 @@ def agent_skill(facts: ProjectFacts) -> str:
 
 
 def plugin_readme(facts: ProjectFacts) -> str:
-    """What a plugin's page says; Claude Code's validator looks for the line that installs it."""
+    """A plugin's page; Claude Code's validator looks for the line that installs it."""
     tools = "\n".join(f"- `{tool.name}`: {tool.summary}" for tool in facts.tools)
     line = f"/plugin install {PLUGIN} --marketplace ./manifests/claude-code"
     how = f"In Claude Code 2.1.275 or later, started in the checkout:\n\n```text\n{line}\n```"

@@ -1,4 +1,4 @@
-"""What every manifest says of this project, from ``pyproject.toml`` and ``skill.md``. Reads these two files."""
+"""The facts in every manifest, from ``pyproject.toml`` and ``skill.md``. Reads these two files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLUGIN = "kimi"
 """The plugin's name in hosts that have plugins."""
 
 ASKED = ("KIMI_API_KEY", "KIMI_PROVIDER", "KIMI_BASE_URL")
-"""Settings that a host's form asks for: a key, whose it is, and where an engine of one's own listens."""
+"""Settings in a host's form: a key, its provider, and the address of the user's own engine."""
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
@@ -46,7 +46,7 @@ class ProjectFacts:
     version: str
     """Its version."""
     description: str
-    """One line, at most 100 signs: the MCP registry takes no more."""
+    """One line, at most 100 characters: the MCP registry takes no more."""
     license: str
     """The code's licence."""
     author: str
@@ -54,9 +54,9 @@ class ProjectFacts:
     keywords: tuple[str, ...]
     """Words to find it by."""
     python: str
-    """The Pythons that it runs on."""
+    """The supported versions of Python."""
     dependencies: tuple[str, ...]
-    """What it stands on."""
+    """Its dependencies."""
     head: Mapping[str, Any]
     """The frontmatter of ``skill.md``."""
     body: str
@@ -68,12 +68,12 @@ class ProjectFacts:
 
     @property
     def repository(self) -> str:
-        """Where the code lies."""
+        """The address of the code."""
         return f"https://github.com/{OWNER}/{self.name}"
 
 
 def read_facts(root: Path = ROOT, skill_text: str | None = None) -> ProjectFacts:
-    """The facts of a checkout; ``skill_text`` is what its ``skill.md`` is about to say."""
+    """The facts of a checkout; ``skill_text`` is the new text of its ``skill.md``."""
     import yaml
 
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
@@ -107,7 +107,7 @@ def asked() -> list[Variable]:
 
 
 def plain(meaning: str) -> str:
-    """A setting's meaning where no Markdown is read."""
+    """A setting's meaning without Markdown."""
     return meaning.replace("`", "")
 
 

@@ -17,7 +17,7 @@ REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/ser
 """The MCP registry's schema that ``server.json`` follows."""
 
 PLUGIN_SCHEMAS = "https://agent-plugins.org/schemas/1.0.0/"
-"""Where the schemas of Agent Plugins stand."""
+"""The address of the schemas of Agent Plugins."""
 
 TITLES: Mapping[str, str] = {
     "KIMI_API_KEY": "Key",
@@ -29,7 +29,7 @@ TITLES: Mapping[str, str] = {
 
 
 def registry(facts: ProjectFacts) -> str:
-    """``server.json`` for the MCP registry: it names the package on PyPI, so nobody submits it before that is there."""
+    """``server.json`` for the MCP registry: it names the package on PyPI, so it is submitted only after that is published."""
     variables = [
         {"name": row.name, "description": plain(row.meaning), "isRequired": False, "isSecret": is_secret(row.name)}
         for row in credentials.variables(catalogue.load())
@@ -56,10 +56,10 @@ def registry(facts: ProjectFacts) -> str:
 
 
 def mcpb(facts: ProjectFacts) -> str:
-    """``manifest.json`` of a bundle: its code lies in the bundle, uv fetches what that stands on."""
+    """``manifest.json`` of a bundle: the bundle contains its code, uv downloads the dependencies."""
     env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in asked()}
     form = {row.name.lower(): _form(row.name, plain(row.meaning), secret=row.secret) for row in asked()}
-    folder = _form("KIMI_ROOTS", "Tools read files of this folder alone. Left out: none are read.", secret=False)
+    folder = _form("KIMI_ROOTS", "Tools read only files in this folder. If empty, they read none.", secret=False)
     return as_json(
         {
             "manifest_version": "0.4",
@@ -90,7 +90,7 @@ def mcpb(facts: ProjectFacts) -> str:
 
 
 def _prompt(prompt: Prompt) -> dict[str, Any]:
-    """A prompt for a host that fills it in by itself. It can leave nothing out, so only what is needed is there."""
+    """A prompt for a host that fills it in. It can leave nothing out, so it has only the required arguments."""
     needed = [argument.name for argument in prompt.arguments if argument.required]
     text = prompt.text({name: f"${{arguments.{name}}}" for name in needed})
     return {"name": prompt.name, "description": prompt.description, "arguments": needed, "text": text}

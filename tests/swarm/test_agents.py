@@ -27,7 +27,7 @@ from tests.swarm.scenarios import (
 
 A = "Look at A."
 CONCLUDE = "Write your final message now"
-"""What an agent is told at a limit."""
+"""The note to an agent at a limit."""
 
 
 def play(sim: Simulator, *steps: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ async def test_each_turn_goes_back_with_its_exact_reasoning(sim: Simulator) -> N
     assert all("content" not in turn for turn in turns), "a blank content may be refused"
 
 
-async def test_what_was_said_beside_a_call_stays_in_the_conversation(sim: Simulator) -> None:
+async def test_what_was_written_beside_a_call_stays_in_the_conversation(sim: Simulator) -> None:
     play(sim, *steps([calling("search", {"query": "q"})], content="I look it up."))
     await swarm(sim, tools=Tools())
     assert [m["content"] for m in last(sim) if m["role"] == "assistant"] == ["I look it up."]
@@ -110,7 +110,7 @@ async def test_a_malformed_call_never_runs_and_the_history_stays_valid(sim: Simu
     tools = Tools()
     outcome = await swarm(sim, tools=tools)
     whole = [] if spoilt.get("tool_call_ids") == "missing" else ["a"]
-    assert [said["query"] for _, said in tools.calls] == whole
+    assert [arguments["query"] for _, arguments in tools.calls] == whole
     assert statuses(outcome) == ["completed"], "the strict simulator took every request"
     assert "could not be read" in last(sim)[-1]["content"]
     assert last(sim)[1]["content"] == A
@@ -144,7 +144,7 @@ async def test_a_turn_that_lost_its_reasoning_is_asked_for_again_and_its_tools_d
     play(sim, lost, *searching(A, "found"))
     tools = Tools()
     outcome = await swarm(sim, tools=tools)
-    assert [said["query"] for _, said in tools.calls] == ["found"]
+    assert [arguments["query"] for _, arguments in tools.calls] == ["found"]
     assert statuses(outcome) == ["completed"]
     assert agents(outcome)[0]["steps"] == 3
     assert "reasoning-returned" in [entry.rule for entry in outcome.policy]
@@ -162,7 +162,7 @@ async def test_where_reasoning_is_always_lost_the_agent_concludes_without_tools(
     assert "reasoning was lost" in last(sim)[-1]["content"]
 
 
-async def test_at_its_last_step_an_agent_is_told_to_conclude_and_does(sim: Simulator) -> None:
+async def test_at_its_last_step_an_agent_must_conclude_and_does(sim: Simulator) -> None:
     play(sim, reply({"text": A, "system": CONCLUDE}, content="So far: a, b."), *searching(A, *"abcdefgh"))
     tools = Tools()
     outcome = await swarm(sim, tools=tools, max_agent_steps=3)
@@ -176,7 +176,7 @@ async def test_at_its_last_step_an_agent_is_told_to_conclude_and_does(sim: Simul
     assert "So far: a, b." in json.dumps(messages(chats(sim)[-1])), "the main agent gets what there is"
 
 
-async def test_an_agent_that_goes_on_calling_though_it_was_told_to_conclude_has_failed(sim: Simulator) -> None:
+async def test_an_agent_that_goes_on_calling_though_it_had_to_conclude_has_failed(sim: Simulator) -> None:
     play(sim, *searching(A, *"abcdefgh"))
     tools = Tools()
     outcome = await swarm(sim, tools=tools, max_agent_steps=3)
@@ -217,9 +217,9 @@ async def test_an_agent_that_failed_is_anything_but_completed(
     play(sim, reply({"text": A}, **fault))
     outcome = await swarm(sim)
     assert statuses(outcome) == [status]
-    told = [message["content"] for message in messages(chats(sim)[-1]) if message["role"] == "tool"][-1]
-    assert code in told
-    assert outcome.status == "completed", "the main agent was told, and concluded"
+    result = [message["content"] for message in messages(chats(sim)[-1]) if message["role"] == "tool"][-1]
+    assert code in result
+    assert outcome.status == "completed", "the main agent got the report, and concluded"
 
 
 async def test_an_agent_without_tools_that_calls_one_runs_nothing(sim: Simulator) -> None:
@@ -329,7 +329,7 @@ async def test_whether_the_tools_fit_the_dialect_is_judged_once_a_swarm(
     assert sum(parameters is own for parameters in judged) == 1
 
 
-async def test_tools_that_do_not_fit_the_dialect_are_mended_in_each_step(sim: Simulator) -> None:
+async def test_tools_that_do_not_fit_the_dialect_are_rewritten_in_each_step(sim: Simulator) -> None:
     odd = tool("search", query="string")
     odd["parameters"]["properties"]["query"] = {"type": "string", "anyOf": [{"minLength": 1}, {"maxLength": 9}]}
     play(sim, *searching(A, "a1"))

@@ -81,7 +81,7 @@ async def test_a_request_that_was_limited_is_made_again_and_nobody_fails(sim: Si
     assert concurrency.capacity < 15
 
 
-async def test_an_agent_that_stays_limited_is_told_so(sim: Simulator) -> None:
+async def test_an_agent_that_stays_limited_gets_the_reason(sim: Simulator) -> None:
     limited = {"status": 429, "error_type": "rate_limit_reached_error", "retry_after": 3600}
     sim.play({"match": {"text": "Tell me about city 0"}, "times": "always", **limited})
     outcome = await swarm(sim, TELL, items=(city(0), city(1)), concurrency=quick())

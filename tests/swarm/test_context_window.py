@@ -9,8 +9,8 @@ from kimi_mcp.swarm.context_window import estimate_tokens, fit_turns
 def turn(number: int, result: str) -> list[Turn]:
     """A call and its result."""
     call = ToolCall(id=f"functions.search:{number}", name="search", arguments='{"query": "x"}')
-    said = Turn(role="assistant", reasoning=f"thought {number} " * 20, tool_calls=(call,))
-    return [said, Turn(role="tool", parts=(TextPart(text=result),), tool_call_id=call.id)]
+    turn = Turn(role="assistant", reasoning=f"thought {number} " * 20, tool_calls=(call,))
+    return [turn, Turn(role="tool", parts=(TextPart(text=result),), tool_call_id=call.id)]
 
 
 def talk(*results: str) -> tuple[Turn, ...]:

@@ -110,7 +110,7 @@ async def test_a_sub_agent_can_be_given_tasks_in_later_turns(sim: Simulator) -> 
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "why"),
     [
         (calling("assign_task", {"agent": "nobody", "prompt": "x"}), "no sub-agent of that name"),
         (calling("assign_task", {"agent": "reader"}), "`agent` and `prompt`"),
@@ -121,15 +121,15 @@ async def test_a_sub_agent_can_be_given_tasks_in_later_turns(sim: Simulator) -> 
         (calling("launch_rocket", {}), "There is no tool of the name launch_rocket"),
     ],
 )
-async def test_a_call_that_makes_no_sense_starts_nobody_and_is_told_why(
-    sim: Simulator, call: dict[str, object], told: str
+async def test_a_call_that_makes_no_sense_starts_nobody_and_gets_the_reason(
+    sim: Simulator, call: dict[str, object], why: str
 ) -> None:
     sim.play(reply({"system": LEADS, "turns": 0}, tool_calls=[call]))
     outcome = await swarm(sim)
     assert outcome.status == "completed"
     assert agents(outcome) == []
     (result,) = answered(sim)
-    assert told in result["content"]
+    assert why in result["content"]
 
 
 async def test_a_name_is_given_once(sim: Simulator) -> None:
@@ -148,7 +148,7 @@ async def test_no_more_tasks_are_given_out_than_max_agents_allows(sim: Simulator
     assert [("all of its 3 tasks" in each["content"]) for each in answered(sim)] == [False] * 4 + [True] * 2
 
 
-async def test_a_failed_sub_agent_is_told_as_such_and_the_others_results_stand(sim: Simulator) -> None:
+async def test_a_failed_sub_agent_is_reported_as_such_and_the_others_results_stand(sim: Simulator) -> None:
     sim.play(leading(*TWO), reply({"text": "Look at A."}, status=401), reply({"text": "Look at B."}, content="B."))
     outcome = await swarm(sim)
     assert outcome.status == "completed"
@@ -158,7 +158,7 @@ async def test_a_failed_sub_agent_is_told_as_such_and_the_others_results_stand(s
     assert second["content"] == "agent-2 (reader), completed:\n\nB."
 
 
-async def test_what_a_broken_sub_agent_had_said_reaches_the_main_agent(sim: Simulator) -> None:
+async def test_what_a_broken_sub_agent_had_written_reaches_the_main_agent(sim: Simulator) -> None:
     sim.play(leading(*TWO), reply({"text": "Look at A."}, content="A is rou", no_finish=True))
     outcome = await swarm(sim)
     assert statuses(outcome) == ["failed", "completed"]

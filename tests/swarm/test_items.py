@@ -49,10 +49,10 @@ async def test_the_synthesis_gets_the_results_in_the_order_of_the_items(sim: Sim
         tasks.start_soon(backwards)
         outcome = await swarm(sim, TELL, items=CITIES)
         assert outcome.answer == "All three."
-    told = task_of(chats(sim, SYNTHESIS)[0])
-    places = [told.index(f"<{city}>") for city in CITIES]
+    prompt = task_of(chats(sim, SYNTHESIS)[0])
+    places = [prompt.index(f"<{city}>") for city in CITIES]
     assert places == sorted(places)
-    assert TELL in told
+    assert TELL in prompt
 
 
 async def test_a_failed_item_is_named_and_the_others_are_put_together(sim: Simulator) -> None:
@@ -104,11 +104,11 @@ async def test_results_too_long_for_one_request_are_shortened_visibly(sim: Simul
         sim, TELL, items=CITIES, variables={"KIMI_BUDGET_USD_PER_SWARM": "100"}, limits=SwarmLimits(step_tokens=200_000)
     )
     assert outcome.status == "completed", outcome.error
-    told = task_of(chats(sim, SYNTHESIS)[0])
+    prompt = task_of(chats(sim, SYNTHESIS)[0])
     for city in CITIES:
-        assert f"begin {city}" in told
-        assert f"end {city}" in told
-    assert told.count("characters in all") == 3
+        assert f"begin {city}" in prompt
+        assert f"end {city}" in prompt
+    assert prompt.count("characters in all") == 3
 
 
 @pytest.mark.parametrize("count", [2, 128])

@@ -25,12 +25,12 @@ def recorded(steps: MemorySteps) -> list[StepRecord]:
     return [
         StepRecord(
             key=key,
-            description=told,
+            description=about,
             result=steps.results.get(key),
             began_at=START + number,
             ended_at=START + number + 1 if key in steps.results else None,
         )
-        for number, (key, told) in enumerate(steps.descriptions.items())
+        for number, (key, about) in enumerate(steps.descriptions.items())
     ]
 
 
@@ -60,12 +60,12 @@ async def test_of_a_swarm_that_had_finished_it_tells_the_same(sim: Simulator) ->
     play(sim)
     steps, run = MemorySteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     whole = await swarm(sim, steps=steps, tools=Tools(), run=run)
-    told = recovered_outcome(left(run, whole), recorded(steps))
-    assert told.swarm == whole.swarm, "agents, steps, tool calls, critical steps and speed-up"
-    assert (told.usage, told.cost_usd, told.policy) == (whole.usage, whole.cost_usd, whole.policy)
-    assert told.timing.attempts == whole.timing.attempts
-    assert told.timing.total_s == len(steps.descriptions), "until the last of its steps had ended"
-    assert (told.status, told.answer) == ("partial", whole.answer)
+    recovered = recovered_outcome(left(run, whole), recorded(steps))
+    assert recovered.swarm == whole.swarm, "agents, steps, tool calls, critical steps and speed-up"
+    assert (recovered.usage, recovered.cost_usd, recovered.policy) == (whole.usage, whole.cost_usd, whole.policy)
+    assert recovered.timing.attempts == whole.timing.attempts
+    assert recovered.timing.total_s == len(steps.descriptions), "until the last of its steps had ended"
+    assert (recovered.status, recovered.answer) == ("partial", whole.answer)
 
 
 @pytest.mark.parametrize("event", range(9, 60, 5))
@@ -74,17 +74,17 @@ async def test_killed_anywhere_it_tells_what_its_finished_steps_had_used(sim: Si
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     steps = Dying({}, event, run.cancel_soon)
     cut = await swarm(sim, steps=steps, tools=Tools(), run=run)
-    told = recovered_outcome(left(run, cut), recorded(steps))
-    assert told.swarm is not None
+    recovered = recovered_outcome(left(run, cut), recorded(steps))
+    assert recovered.swarm is not None
     requests = {key: result for key, result in steps.results.items() if "tool" not in key}
-    assert told.usage is not None
-    assert told.usage.total_tokens == sum(result["usage"]["total_tokens"] for result in requests.values()
+    assert recovered.usage is not None
+    assert recovered.usage.total_tokens == sum(result["usage"]["total_tokens"] for result in requests.values()
                                           if result["usage"])  # fmt: skip
-    counted = told.swarm["steps"] + sum(agent["steps"] for agent in agents(told))
+    counted = recovered.swarm["steps"] + sum(agent["steps"] for agent in agents(recovered))
     assert counted == len(requests)
-    assert "running" not in statuses(told)
-    pairs = zip(agents(told), agents(cut), strict=False)
-    assert [one["name"] for one, _ in pairs] == [agent["name"] for agent in agents(cut)][: len(agents(told))]
+    assert "running" not in statuses(recovered)
+    pairs = zip(agents(recovered), agents(cut), strict=False)
+    assert [one["name"] for one, _ in pairs] == [agent["name"] for agent in agents(cut)][: len(agents(recovered))]
 
 
 async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
@@ -95,18 +95,18 @@ async def test_each_item_has_its_line_begun_or_not(sim: Simulator) -> None:
     whole = await swarm(sim, "Tell me about {{item}}.", items=items, steps=steps, run=run)
     kept = MemorySteps()
     kept.descriptions = {
-        key: told for key, told in steps.descriptions.items() if told["agent"] in ("agent-3", "agent-4", "agent-11")
+        key: about for key, about in steps.descriptions.items() if about["agent"] in ("agent-3", "agent-4", "agent-11")
     }
     kept.results = {key: steps.results[key] for key in ("agent-4/step-1", "agent-11/step-1")}
-    told = recovered_outcome(left(run, whole), recorded(kept))
-    assert [agent["name"] for agent in agents(told)] == list(items)
+    recovered = recovered_outcome(left(run, whole), recorded(kept))
+    assert [agent["name"] for agent in agents(recovered)] == list(items)
     wanted = ["cancelled"] * 12
     wanted[3], wanted[10] = "failed", "completed"
-    assert statuses(told) == wanted
-    assert told.status == "partial"
-    assert told.answer.startswith("agent-11 (city 10), completed:\n\n")
-    assert told.error is not None
-    assert (told.error.code, "agent-1 (city 0)" in told.error.message) == ("cancelled", True)
+    assert statuses(recovered) == wanted
+    assert recovered.status == "partial"
+    assert recovered.answer.startswith("agent-11 (city 10), completed:\n\n")
+    assert recovered.error is not None
+    assert (recovered.error.code, "agent-1 (city 0)" in recovered.error.message) == ("cancelled", True)
 
 
 async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> None:
@@ -114,8 +114,8 @@ async def test_where_no_agent_had_finished_it_is_cancelled(sim: Simulator) -> No
     steps = MemorySteps()
     whole = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=steps, run=run)
     steps.results = {}
-    told = recovered_outcome(left(run, whole), recorded(steps))
-    assert (told.status, told.answer, statuses(told)) == ("cancelled", "", ["cancelled", "cancelled"])
+    recovered = recovered_outcome(left(run, whole), recorded(steps))
+    assert (recovered.status, recovered.answer, statuses(recovered)) == ("cancelled", "", ["cancelled", "cancelled"])
 
 
 async def test_what_another_version_wrote_keeps_nobody_from_ending_it(sim: Simulator) -> None:

@@ -34,7 +34,7 @@ def play(sim: Simulator) -> None:
     )
 
 
-def told(outcome: Outcome) -> dict[str, Any]:
+def facts(outcome: Outcome) -> dict[str, Any]:
     """What two swarms that took the same way have in common; how much the provider had cached is its own affair."""
     return {
         "status": outcome.status,
@@ -67,7 +67,7 @@ async def test_a_replayed_swarm_asks_nothing_and_tells_the_same(sim: Simulator) 
     again = await swarm(sim, steps=steps, tools=tools)
     assert len(chats(sim)) == asked
     assert len(tools.calls) == called
-    assert told(again) == told(first)
+    assert facts(again) == facts(first)
     assert again.swarm == first.swarm, "speed-up and usage come from the record too"
     assert again.cost_usd == first.cost_usd
 
@@ -121,7 +121,7 @@ async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(
         kept = MemorySteps()
         kept.results = dict(dead.results)
         resumed = await swarm(sim, steps=kept, tools=tools)
-        assert told(resumed) == told(unkilled), f"killed at event {event}"
+        assert facts(resumed) == facts(unkilled), f"killed at event {event}"
         assert set(kept.results) == set(whole.results)
         assert len(chats(sim)) <= requests + len(in_flight), f"killed at event {event}"
         assert len(tools.calls) <= calls + len([key for key in begun if "tool" in key])
@@ -135,17 +135,17 @@ async def test_killed_again_and_again_it_comes_to_its_end(sim: Simulator) -> Non
     sim.reset()
     play(sim)
     results: Mapping[str, Any] = {}
-    tools, lives = Tools(), 0
+    tools, servers = Tools(), 0
     while True:
-        lives += 1
+        servers += 1
         dead = await killed_at(sim, 2 * len(results) + 9, results, tools)
         if dead.results.keys() == results.keys():
             break
         results = dead.results
-    assert lives > 3
+    assert servers > 3
     kept = MemorySteps()
     kept.results = dict(results)
-    assert told(await swarm(sim, steps=kept, tools=tools)) == told(unkilled)
+    assert facts(await swarm(sim, steps=kept, tools=tools)) == facts(unkilled)
 
 
 @pytest.mark.parametrize("event", range(4, 36, 3))
@@ -191,7 +191,7 @@ async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None
     asked = len(chats(sim))
     again = await swarm(sim, steps=steps, tools=Tools(), variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})
     assert len(chats(sim)) == asked
-    assert told(again) == told(first)
+    assert facts(again) == facts(first)
 
 
 @pytest.mark.parametrize(

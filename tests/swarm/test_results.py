@@ -1,4 +1,4 @@
-"""What is told of a swarm: its block, its usage and cost, its progress, and what is left when it is cancelled."""
+"""The report of a swarm: its block, its usage and cost, its progress, and what is left when it is cancelled."""
 
 from __future__ import annotations
 
@@ -281,14 +281,14 @@ async def test_an_answer_that_the_record_does_not_take_is_not_lost(sim: Simulato
     assert "A is round." in outcome.answer, "it is paid for"
 
 
-async def test_a_tool_call_that_the_record_does_not_take_is_told_in_the_records_words(sim: Simulator) -> None:
+async def test_a_tool_call_that_the_record_does_not_take_is_reported_in_the_records_words(sim: Simulator) -> None:
     sim.play(leading(*TASKS), *searching("Look at A.", "a"))
     await swarm(sim, tools=Tools(), steps=Forgetful("agent-1/step-1/tool", "begin"))
     last = messages(chats(sim, LEADS)[-1])
     assert "agent-1 (reader) failed. not_configured: The journal is locked." in str(last)
 
 
-def test_what_was_said_is_read_back_the_same() -> None:
+def test_what_was_recorded_is_read_back_the_same() -> None:
     one = step(1.5, 0.25)
     assert StepResult.from_json(one.as_json()) == one
 

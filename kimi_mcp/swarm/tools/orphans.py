@@ -49,7 +49,7 @@ class ProcessMark:
             time.sleep(0.01)  # one that was being started is found in the next round
 
     def is_on(self, pid: int) -> bool:
-        """Whether a process lives and has it."""
+        """Whether a process runs and has it."""
         try:
             return self._entry in (_PROCESSES / str(pid) / "environ").read_bytes().split(b"\0")
         except OSError:  # it has ended, or it is somebody else's

@@ -49,22 +49,21 @@ def variables(catalogue: Catalogue) -> tuple[Variable, ...]:
     """Every variable that is read, in the order of the README: the settings' and those of providers' own keys."""
     rows: list[Variable] = []
     for row in VARIABLES:
-        if row.field == "provider":
+        if row.name == "KIMI_PROVIDER":
             row = replace(row, meaning=f"Who answers: {_either(tuple(catalogue.providers))}.")
+        if row.name == "KIMI_POLICY":  # keys come right before it
+            rows.append(Variable(name=OWN_KEY, meaning="Key for whatever provider is chosen.", secret=True))
+            rows += [_key_variable(name, provider) for name, provider in key_variables(catalogue).items()]
         rows.append(row)
-        if row.name == OWN_KEY:
-            rows += [_key_row(name, provider) for name, provider in key_variables(catalogue).items()]
     return tuple(rows)
 
 
-def _key_row(name: str, provider: str) -> Variable:
-    return Variable(
-        name=name,
-        meaning=f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only where "
-        "KIMI_PROVIDER names the provider.",
-        default="none",
-        secret=True,
+def _key_variable(name: str, provider: str) -> Variable:
+    meaning = (
+        f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only where "
+        "KIMI_PROVIDER names the provider."
     )
+    return Variable(name=name, meaning=meaning, secret=True)
 
 
 def _either(names: tuple[str, ...]) -> str:

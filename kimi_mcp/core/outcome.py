@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from kimi_mcp.core.errors import KimiError
@@ -53,7 +53,7 @@ class Outcome:
     reasoning: str | None = None
     """The whole reasoning, exactly what has arrived; None where there is none."""
     model_asked: str | None = None
-    """What the caller or the setting said."""
+    """The model that the caller or the setting names."""
     model_sent: str | None = None
     """The id on the wire."""
     model_answered: str | None = None
@@ -147,14 +147,14 @@ def _text(outcome: Outcome) -> str:
 
 def _failure(outcome: Outcome) -> str:
     error = outcome.error
-    said = "The call failed." if error is None else f"{error.code}: {error.message}\n{error.fix}"
+    failure = "The call failed." if error is None else f"{error.code}: {error.message}\n{error.fix}"
     had = f"\n\nWhat had arrived of the answer:\n{outcome.answer}" if outcome.answer else ""
     if not outcome.answer and outcome.reasoning and outcome.run_id:
         had = (
             f"\n\nNo answer had arrived, but {len(outcome.reasoning)} characters of reasoning: "
             f'kimi_run(run_id="{outcome.run_id}", action="reasoning") shows them.'
         )
-    return said + had
+    return failure + had
 
 
 def _running(outcome: Outcome) -> str:
@@ -170,8 +170,8 @@ def _running(outcome: Outcome) -> str:
 def standing(statuses: Iterable[str]) -> str:
     """``12 agents: 3 running, 8 done, 1 failed``; nothing where there is none."""
     counts = Counter("done" if status in ("completed", "partial") else status for status in statuses)
-    said = ", ".join(f"{counts[word]} {word}" for word in ("running", "done", "failed", "cancelled") if counts[word])
-    return f"{counts.total()} agent{'' if counts.total() == 1 else 's'}: {said}" if said else "no agents yet"
+    parts = ", ".join(f"{counts[word]} {word}" for word in ("running", "done", "failed", "cancelled") if counts[word])
+    return f"{counts.total()} agent{'' if counts.total() == 1 else 's'}: {parts}" if parts else "no agents yet"
 
 
 def _closing(adjustment: Adjustment) -> str:

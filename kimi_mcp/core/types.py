@@ -1,4 +1,4 @@
-"""Values that the rooms hand to each other. Pure, no I/O.
+"""Values that the packages hand to each other. Pure, no I/O.
 
 All are frozen, slotted and keyword-only; tokens are counted as the provider counts them, times are seconds, prices
 are US dollars per million tokens.
@@ -14,7 +14,7 @@ Mode = Literal["thinking", "instant"]
 """``thinking``: the model reasons before it answers. ``instant``: it answers at once."""
 
 Status = Literal["completed", "running", "partial", "failed", "cancelled"]
-"""How a run stands; the contract's words."""
+"""The state of a run."""
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 """Why the provider ended the answer."""
@@ -36,12 +36,12 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaPart:
-    """A picture or a clip in a turn."""
+    """An image or a video in a turn."""
 
     kind: MediaKind
     """Which of ``image_url`` and ``video_url`` it is on the wire."""
     url: str
-    """A ``data:`` URL or an ``ms://`` id; anything else is mended or refused by the policy before it is sent."""
+    """A ``data:`` URL or an ``ms://`` id; the policy converts or refuses anything else before it is sent."""
     sha256: str | None = None
     """The hash of what was sent of it in an earlier turn, hex: anything else is no longer what was shown then."""
     size: int | None = None
@@ -71,7 +71,7 @@ class Turn:
     role: Literal["system", "user", "assistant", "tool"]
     """Who speaks."""
     parts: tuple[Part, ...] = ()
-    """What is said; empty for an assistant turn that only calls tools."""
+    """The content; empty for an assistant turn that only calls tools."""
     reasoning: str | None = None
     """An assistant turn's reasoning, byte for byte; None where there was none. An empty string is not None."""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -102,7 +102,7 @@ def system(text: str) -> Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a caller wants from one upstream request, before the policy has looked at it.
+    """What a caller wants from one upstream request, before the policy has decided.
 
     Made from a tool's arguments, or read back from a saved chat-completions body (``kimi-mcp policy check``): one
     form, so that one policy judges both.
@@ -113,7 +113,7 @@ class Request:
     turns: tuple[Turn, ...]
     """The whole conversation in order; a system turn only where somebody asked for one."""
     sampling: Mapping[str, float] = field(default_factory=dict[str, float])
-    """The sampling values that were said, by wire name (see ``SAMPLING``); absent ones were left open."""
+    """The sampling values in the request, by their names (see ``SAMPLING``); absent ones are left open."""
     max_tokens: int | None = None
     """Upper bound of reasoning plus answer, in tokens; None: left open."""
     effort: str | None = None
@@ -127,7 +127,7 @@ class Request:
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     """Steps that a swarm may take, by argument name; empty outside a swarm."""
     model_asked: str = "auto"
-    """What the caller or the setting said: a catalogue id, a provider's own id, or ``auto``."""
+    """The model that the caller or the setting names: a catalogue id, a provider's own id, or ``auto``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ class Adjustment:
     rule: str
     """The rule's id."""
     action: Literal["adjusted", "warned"]
-    """``adjusted``: the request was mended. ``warned``: nothing was changed."""
+    """``adjusted``: the request was changed. ``warned``: nothing was changed."""
     field: str
     """The argument or wire field it is about."""
     asked: Any
@@ -150,14 +150,14 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one request or of several; None where the provider did not say."""
+    """Tokens of one request or of several; None where the provider sent none."""
 
     prompt_tokens: int | None = None
     """Tokens that were sent."""
     completion_tokens: int | None = None
     """Tokens of reasoning and answer together."""
     reasoning_tokens: int | None = None
-    """Tokens of reasoning; None unless the provider says it."""
+    """Tokens of reasoning; None unless the provider reports it."""
     cached_tokens: int | None = None
     """Tokens of the prompt that came from the provider's cache."""
     total_tokens: int | None = None
@@ -166,7 +166,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What an upstream stream folded into, whole or cut."""
+    """A provider's answer, complete or cut."""
 
     answer: str = ""
     """The text of the answer, exactly what arrived."""

@@ -218,7 +218,7 @@ class Settings:
     """``KIMI_API_KEY`` and every variable that the table does not have, where the value could be a key; never shown.
     Which of them are keys is for the catalogue to say: ``credentials.keys``."""
     impossible_keys: frozenset[str] = frozenset()
-    """The same variables where the value can't be a key; an error only if one holds a key: ``credentials.unreadable``."""
+    """The same variables where the value can't be a key; an error if it is for a key: ``credentials.unreadable``."""
     unreadable: tuple[NotConfigured, ...] = ()
     """One error for each variable of the table whose value can't be read."""
 

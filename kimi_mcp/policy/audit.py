@@ -1,15 +1,13 @@
-"""Reads a chat-completions body that somebody else wrote back into a request, so that the policy can judge it. Pure.
+"""Parses a chat-completions body that somebody else wrote into a request, so that the policy can judge it. Pure.
 
-It reads as the provider would: what the provider's dialect ignores is ignored here too, so a mode set in the wrong
-dialect is not the mode the answer would come in. ``not_judged`` names what of the body no rule has an opinion on: what
-a media file holds is never looked at, and is not counted among it.
+It parses as the provider would: a mode set in another provider's dialect is ignored. ``not_judged`` names the fields
+that no rule reads; the content of media is never read, and is not counted among them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, cast
 
 from kimi_mcp.core.errors import InvalidArguments
@@ -159,13 +157,28 @@ def _odd(what: str) -> InvalidArguments:
 # ── what no rule reads ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Saved:
-    """A saved body, and what was read of it."""
+_SWITCHES: Mapping[ThinkingSwitch, tuple[str, ...]] = {
+    "thinking-object": ("thinking",),
+    "reasoning-effort": ("thinking", "reasoning_effort"),
+    "chat-template": ("chat_template_kwargs",),
+    "reasoning-object": ("reasoning",),
+    "none": (),
+}
+"""The fields that a profile's own switch reads."""
 
-    body: Mapping[str, Any]
-    request: Request
-    profile: Profile
+_FIELDS = (
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    *SAMPLING,
+    "tools",
+    "tool_choice",
+    "response_format",
+)
+"""The fields that are read for every profile."""
 
 
 def not_judged(body: Mapping[str, Any], profile: Profile) -> tuple[str, ...]:
@@ -174,80 +187,105 @@ def not_judged(body: Mapping[str, Any], profile: Profile) -> tuple[str, ...]:
     That is no objection: the provider may take them, ignore them or refuse the request for them.
     Raises ``InvalidArguments`` like ``read_body``.
     """
-    saved = _Saved(body=body, request=read_body(body, profile), profile=profile)
-    judged = {**_JUDGED, **_SWITCHES[profile.switch]}
+    request = read_body(body, profile)
     fields = {"model": None, **body}  # a body that names no model is no request yet
-    return tuple(name for name, value in fields.items() if name not in judged or not judged[name](value, saved))
+    return tuple(name for name, value in fields.items() if not _is_judged(name, value, body, request, profile))
 
 
-def _model_judged(value: Any, saved: _Saved) -> bool:
-    return value == saved.profile.serving.wire_id
+def _is_judged(name: str, value: Any, body: Mapping[str, Any], request: Request, profile: Profile) -> bool:
+    """Whether the rules read all that a field holds."""
+    if name not in _FIELDS and name not in _SWITCHES[profile.switch]:
+        return False
+    if name in SAMPLING:
+        return _sampling_judged(name, value, request, profile)
+    if value is None:
+        return name != "model"
+    match name:
+        case "model":
+            return value == profile.serving.wire_id
+        case "messages":
+            return _messages_judged(value, request, profile)
+        case "stream":
+            return isinstance(value, bool)
+        case "stream_options":
+            known = profile.provider.streams_usage and body.get("stream") is True
+            return known and value in ({"include_usage": True}, {"include_usage": False})
+        case "max_tokens" | "max_completion_tokens":
+            return type(value) is int and value == request.max_tokens
+        case "tools":
+            return not value or _tools_judged(value, request, profile)
+        case "tool_choice":
+            return _tool_choice_judged(value, request, profile)
+        case "response_format":
+            return _response_format_judged(value, request, profile)
+        case "thinking" if profile.switch == "reasoning-effort":
+            return _mapping(value).get("type") == "disabled"  # the rule always-thinks objects to this one alone
+        case "thinking":
+            return value in ({"type": "enabled"}, {"type": "disabled"})
+        case "reasoning_effort":
+            return value in profile.model.efforts
+        case "chat_template_kwargs":
+            return _switch_judged(value, "thinking", "thinking_effort", profile)
+        case _:
+            return _switch_judged(value, "enabled", "effort", profile)
 
 
-def _stream_judged(value: Any, saved: _Saved) -> bool:
-    return value is None or isinstance(value, bool)
+def _sampling_judged(name: str, value: Any, request: Request, profile: Profile) -> bool:
+    ruled = any(name in rule.options["fields"] for rule in load_rules().values() if rule.kind == "fixed-sampling")
+    unpublished = profile.fixed(request.mode) is None and profile.provider.self_hosted
+    fits = value is None or name != "n" or isinstance(value, int)  # ``n: 1.0`` is refused
+    return ruled and fits and not unpublished
 
 
-def _stream_options_judged(value: Any, saved: _Saved) -> bool:
-    known = saved.profile.provider.streams_usage and saved.body.get("stream") is True
-    return value is None or (known and value in ({"include_usage": True}, {"include_usage": False}))
-
-
-def _limit_judged(value: Any, saved: _Saved) -> bool:
-    return value is None or (type(value) is int and value == saved.request.max_tokens)
-
-
-def _sampling_judged(name: str) -> Callable[[Any, _Saved], bool]:
-    def judged(value: Any, saved: _Saved) -> bool:
-        ruled = any(name in rule.options["fields"] for rule in load_rules().values() if rule.kind == "fixed-sampling")
-        unpublished = saved.profile.fixed(saved.request.mode) is None and saved.profile.provider.self_hosted
-        fits = value is None or name != "n" or isinstance(value, int)  # ``n: 1.0`` is refused
-        return ruled and fits and not unpublished
-
-    return judged
-
-
-def _tools_judged(value: Any, saved: _Saved) -> bool:
-    if not value:
-        return True
-    names = [function.get("name") for function in saved.request.tools]
+def _switch_judged(value: Any, switch: str, effort: str, profile: Profile) -> bool:
+    fields = _mapping(value)
     return (
-        saved.profile.provider.moonshot_schemas
+        isinstance(value, Mapping)
+        and {switch, effort}.issuperset(fields)
+        and isinstance(fields.get(switch, True), bool)
+        and fields.get(effort) in (None, *profile.model.efforts)
+    )
+
+
+def _tools_judged(value: Any, request: Request, profile: Profile) -> bool:
+    names = [function.get("name") for function in request.tools]
+    return (
+        profile.provider.moonshot_schemas
         and len(names) == len({str(name) for name in names}) <= _MOST_TOOLS
         and all(_mapping(tool).get("type") == "function" for tool in value)
         and all(isinstance(name, str) and _TOOL_NAME.fullmatch(name) for name in names)
     )
 
 
-def _tool_choice_judged(value: Any, saved: _Saved) -> bool:
-    if value is None or value in ("auto", "none"):
+def _tool_choice_judged(value: Any, request: Request, profile: Profile) -> bool:
+    if value in ("auto", "none"):
         return True
-    tools = [function.get("name") for function in saved.request.tools]
+    tools = [function.get("name") for function in request.tools]
     named = _mapping(_mapping(value).get("function")).get("name")
     if tools and (value == "required" or named in tools):
         return True
-    taken = value == "required" and saved.profile.model.forced_tool_choice_thinking
-    return saved.request.mode == "thinking" and not taken  # tool-choice-thinking objects
+    taken = value == "required" and profile.model.forced_tool_choice_thinking
+    return request.mode == "thinking" and not taken  # tool-choice-thinking objects
 
 
-def _response_format_judged(value: Any, saved: _Saved) -> bool:
-    if value in (None, {"type": "text"}, {"type": "json_object"}):
+def _response_format_judged(value: Any, request: Request, profile: Profile) -> bool:
+    if value in ({"type": "text"}, {"type": "json_object"}):
         return True
     named = _mapping(_mapping(value).get("json_schema")).get("name")
     return (
-        saved.profile.provider.moonshot_schemas
+        profile.provider.moonshot_schemas
         and _mapping(value).get("type") == "json_schema"
         and isinstance(named, str)
         and named != ""
-        and saved.request.response_schema is not None
+        and request.response_schema is not None
     )
 
 
-def _messages_judged(value: Any, saved: _Saved) -> bool:
+def _messages_judged(value: Any, request: Request, profile: Profile) -> bool:
     """Whether the conversation is whole: nothing blank, nothing unknown, each tool call answered in its turn."""
     known: set[str] = set()
     open_calls: set[str] = set()
-    for message, turn in zip(value, saved.request.turns, strict=True):
+    for message, turn in zip(value, request.turns, strict=True):
         if turn.role == "tool":
             if turn.tool_call_id not in known:
                 return False
@@ -256,7 +294,7 @@ def _messages_judged(value: Any, saved: _Saved) -> bool:
             return False
         open_calls |= {call.id for call in turn.tool_calls}
         known |= open_calls
-        if not _message_judged(message, turn, saved.profile):
+        if not _message_judged(message, turn, profile):
             return False
     return not open_calls
 
@@ -265,11 +303,12 @@ def _message_judged(message: Mapping[str, Any], turn: Turn, profile: Profile) ->
     own = {"assistant": ("tool_calls", *profile.provider.reasoning_send), "tool": ("tool_call_id",)}
     fields = {"role", "content", *own.get(turn.role, ())}
     reasoning = [message.get(name) for name in profile.provider.reasoning_send]
+    only_calls = bool(turn.tool_calls) and message.get("content") is None
     texts = [part.text for part in turn.parts if isinstance(part, TextPart)]
     if turn.role == "tool":
         filled = message.get("content") is not None
     else:
-        filled = all(text.strip() for text in texts) and (bool(turn.parts) or _only_calls(message, turn))
+        filled = all(text.strip() for text in texts) and (bool(turn.parts) or only_calls)
     return (
         fields.issuperset(message)
         and all(text is None or isinstance(text, str) for text in reasoning)
@@ -280,63 +319,9 @@ def _message_judged(message: Mapping[str, Any], turn: Turn, profile: Profile) ->
     )
 
 
-def _only_calls(message: Mapping[str, Any], turn: Turn) -> bool:
-    return bool(turn.tool_calls) and message.get("content") is None
-
-
 def _media_judged(part: MediaPart) -> bool:
     """Whether a rule reads all of a URL: of ``ms://`` nobody looks whether the file is there."""
     if not part.url.startswith("data:"):
         return not part.url.startswith("ms:")
     found = _DATA_URL.fullmatch(part.url)
     return found is not None and found[1] == part.kind
-
-
-_JUDGED: Mapping[str, Callable[[Any, _Saved], bool]] = {
-    "model": _model_judged,
-    "messages": _messages_judged,
-    "stream": _stream_judged,
-    "stream_options": _stream_options_judged,
-    "max_tokens": _limit_judged,
-    "max_completion_tokens": _limit_judged,
-    **{name: _sampling_judged(name) for name in SAMPLING},
-    "tools": _tools_judged,
-    "tool_choice": _tool_choice_judged,
-    "response_format": _response_format_judged,
-}
-"""For each field that is read for every profile: whether all that it holds is."""
-
-
-def _thinking_judged(value: Any, saved: _Saved) -> bool:
-    return value in (None, {"type": "enabled"}, {"type": "disabled"})
-
-
-def _thinking_ended(value: Any, saved: _Saved) -> bool:
-    return value is None or _mapping(value).get("type") == "disabled"  # the one that always-thinks objects to
-
-
-def _effort_judged(value: Any, saved: _Saved) -> bool:
-    return value is None or value in saved.profile.model.efforts
-
-
-def _object_judged(switch: str, effort: str) -> Callable[[Any, _Saved], bool]:
-    def judged(value: Any, saved: _Saved) -> bool:
-        fields = _mapping(value)
-        return value is None or (
-            isinstance(value, Mapping)
-            and {switch, effort}.issuperset(fields)
-            and isinstance(fields.get(switch, True), bool)
-            and _effort_judged(fields.get(effort), saved)
-        )
-
-    return judged
-
-
-_SWITCHES: Mapping[ThinkingSwitch, Mapping[str, Callable[[Any, _Saved], bool]]] = {
-    "thinking-object": {"thinking": _thinking_judged},
-    "reasoning-effort": {"thinking": _thinking_ended, "reasoning_effort": _effort_judged},
-    "chat-template": {"chat_template_kwargs": _object_judged("thinking", "thinking_effort")},
-    "reasoning-object": {"reasoning": _object_judged("enabled", "effort")},
-    "none": {},
-}
-"""The fields that a profile's own switch reads: likewise."""

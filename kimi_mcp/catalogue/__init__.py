@@ -87,7 +87,7 @@ class Catalogue:
         return tuple(by_small[near] for near in difflib.get_close_matches(name.casefold(), by_small, n=3))
 
     @property
-    def dearest(self) -> Price:
+    def highest_price(self) -> Price:
         """The highest of all prices, each component by itself: what a budget counts where a price is unknown."""
         prices = [row.price for provider in self.providers.values() for row in provider.models if row.price]
         return Price(

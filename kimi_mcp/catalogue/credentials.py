@@ -187,13 +187,13 @@ def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_
     """The variables that may hold the key, in order.
 
     KIMI_API_KEY is meant for this server alone and goes first, unless it was another key that chose the provider:
-    whose KIMI_API_KEY is, nobody said then.
+    then it is unknown whose KIMI_API_KEY is.
     """
     own = provider.key_variables if may_go else ()
     if not is_chosen:
         return own
-    said = settings.provider is not None or settings.base_url is not None
-    return (OWN_KEY, *own) if said else (*own, OWN_KEY)
+    is_named = settings.provider is not None or settings.base_url is not None
+    return (OWN_KEY, *own) if is_named else (*own, OWN_KEY)
 
 
 def _host(base_url: str) -> str:

@@ -1,7 +1,7 @@
 """How much of anything a provider may send: one table of limits, each with its reason. Pure, no I/O.
 
 An answer is written by a stranger. Whatever passes one of these limits ends the request with an error that names it,
-and what had arrived until then is kept. They lie far above what any model writes and far below what would hurt this
+and what had arrived until then is kept. They are far above what any model writes and far below what would hurt this
 process: a hostile answer costs at most about 100 MB and no long pause of the event loop
 (``tests/soak/test_hostile_upstreams.py``). Headers are bounded by h11 (100 KiB), time by ``upstream.Deadlines``.
 """
@@ -54,7 +54,7 @@ MOST_TOKENS = 1_000_000_000
 """Tokens in one field of ``usage``: a thousand times the longest context. More is no count, and read as unknown."""
 
 LONGEST_MESSAGE = 4_000
-"""Characters of a provider's error message that are looked at: 300 are shown, the key is searched in all of them."""
+"""Characters of a provider's error message that are read: 300 are shown, the key is searched in all of them."""
 
 
 class OutOfBounds(Exception):
@@ -63,7 +63,7 @@ class OutOfBounds(Exception):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
-        """What it sent, as it stands in a sentence: ``a model name of more than 512 characters``."""
+        """What it sent, as part of a sentence: ``a model name of more than 512 characters``."""
 
 
 def check_values(payload: bytes | bytearray) -> None:

@@ -1,6 +1,6 @@
 """The tree of our errors, drawn below. Pure, no I/O.
 
-Everything that can go wrong in a call becomes one of these before it leaves the room where it happened. A leaf has
+Everything that can go wrong in a call becomes one of these before it leaves the package where it happened. A leaf has
 the contract's ``code``, says what happened in the caller's words (``message``), which variable or argument to change
 (``fix``), and whether the same call may work later (``retryable``). No leaf ever carries a key, a foreign exception's
 text or a path outside the roots: keys are taken out where an error is made.
@@ -19,7 +19,7 @@ text or a path outside the roots: keys are taken out where an error is made.
     │   ├── MediaRejected          media_rejected
     │   ├── BudgetExceeded         budget_exceeded
     │   └── RunNotFound            run_not_found
-    ├── UpstreamFailed             the provider said no, or said nothing
+    ├── UpstreamFailed             the provider answered with an error, or not at all
     │   ├── AuthFailed             auth_failed
     │   ├── QuotaExhausted         quota_exhausted
     │   ├── RateLimited            rate_limited          (retryable)
@@ -138,7 +138,7 @@ class CatalogueError(CallRefused):
 
 
 class PathRefused(CallRefused):
-    """A path lies outside the roots, or may not be read."""
+    """A path is outside the roots, or may not be read."""
 
     code = "path_refused"
 
@@ -156,7 +156,7 @@ class UrlRefused(CallRefused):
 
 
 class MediaRejected(CallRefused):
-    """A picture or a video is truncated, mislabelled, too large or of a format nobody takes."""
+    """An image or a video is truncated, mislabelled, too large or of an unsupported format."""
 
     code = "media_rejected"
 
@@ -267,7 +267,7 @@ class Internal(KimiError):
 
 
 def fault_of_ours() -> Internal:
-    """What the caller is told of a mistake in this program."""
+    """The error for a mistake in this program."""
     return Internal(
         "The server made a mistake; nothing of what you sent is at fault.",
         fix="Call again; if it happens again, report it with the log lines of the server.",

@@ -1,9 +1,8 @@
 """Log lines: one event, one JSON object, one line on stderr, whatever it carries. I/O: writes descriptor 2.
 
-No line carries a registered secret (see ``secrecy.py``), a control character, or the text of a foreign exception:
-of an exception it names the class and where in the code it happened. Everything that would otherwise print for
-itself (warnings, uncaught exceptions) becomes such a line too. Nothing here ever
-raises, and a host that does not read our stderr costs us lines, not time.
+No line carries a registered secret (see ``redaction.py``), a control character, or the text of a foreign exception:
+of an exception it has the class and the place in the code. Warnings and uncaught exceptions become such lines too.
+Nothing here raises, and a host that does not read our stderr costs lines, not time.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAX_LINE_BYTES: Final = 16 * 1024
 """Bytes of a whole line, newline included."""
 
 _MAX_FRAMES: Final = 20
-_LOOKED_AT: Final = 256 * 1024  # characters of a text that are looked at; far beyond what a field may have
+_MOST_READ: Final = 256 * 1024  # characters of a text that are read; far more than a field may have
 _PATIENCE_MS: Final = 50  # how long one line waits for a reader of stderr
 _NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "openai", "urllib3")
 _FOREIGN: Final = ("client", "mcp.client")  # the client side of the SDK: its words may be a tool server's, or a flood
@@ -80,7 +79,7 @@ def line_of(record: logging.LogRecord, *, dropped: int = 0) -> bytes:
     """The record as one line of at most ``MAX_LINE_BYTES``, newline included.
 
     Besides ts, level, logger and message it carries the ``extra`` fields that are plain values, ``exception`` where
-    there is one, and ``dropped``: how many lines before it nobody read.
+    there is one, and ``dropped``: how many lines before it were not read.
     """
     when = datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds")
     event: dict[str, Any] = {
@@ -133,11 +132,11 @@ def _as_text(value: object) -> str:
 
 def _clean(text: str, limit: int) -> str:
     """The text without secrets, with what is unsafe to print spelled out, cut to ``limit`` bytes."""
-    safe = _UNSAFE.sub(_spelled, scrub(text[:_LOOKED_AT]))
+    safe = _UNSAFE.sub(_spelled, scrub(text[:_MOST_READ]))
     if len(safe) * 4 <= limit or len(raw := safe.encode()) <= limit:
-        return safe if len(text) <= _LOOKED_AT else safe + _cut(len(text) - _LOOKED_AT)
+        return safe if len(text) <= _MOST_READ else safe + _cut(len(text) - _MOST_READ)
     kept = raw[: limit - 40].decode("utf-8", "ignore")
-    return kept + _cut(len(safe) - len(kept) + max(0, len(text) - _LOOKED_AT))
+    return kept + _cut(len(safe) - len(kept) + max(0, len(text) - _MOST_READ))
 
 
 def _cut(characters: int) -> str:
@@ -152,7 +151,7 @@ def _spelled(match: re.Match[str]) -> str:
 
 
 def _exception(failure: BaseException) -> dict[str, Any]:
-    """The class, the frames it passed through (innermost last), and the classes of what lies behind it."""
+    """The class, the frames it passed through (innermost last), and the classes of its causes."""
     behind: list[str] = []
     seen = {id(failure)}
     around = [*_parts(failure)]
@@ -162,8 +161,8 @@ def _exception(failure: BaseException) -> dict[str, Any]:
             seen.add(id(cause))
             behind.append(f"{_class_of(cause)} at {(_frames(cause.__traceback__) or ['?'])[-1]}")
             around += _parts(cause)
-    told: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
-    return {**told, "behind": behind} if behind else told
+    exception: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
+    return {**exception, "behind": behind} if behind else exception
 
 
 def _parts(failure: BaseException) -> list[BaseException]:
@@ -192,7 +191,7 @@ def _frames(traceback: TracebackType | None) -> list[str]:
 
 
 class _JsonLines(logging.Handler):
-    """Writes each record as one line; a line is whole or, where nobody reads any more, given up."""
+    """Writes each record as one line; a line is complete or, where nobody reads stderr, dropped."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
@@ -211,7 +210,7 @@ class _JsonLines(logging.Handler):
                 self._dropped += 1
                 return
             self._dropped = 0
-        except Exception:  # noqa: BLE001 - a log line must never break what it tells of
+        except Exception:  # noqa: BLE001 - logging must never break the program
             self._dropped += 1
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
@@ -225,7 +224,7 @@ class _JsonLines(logging.Handler):
             return True
         poll = select.poll()
         poll.register(2, select.POLLOUT)
-        # A reader who let one line wait in vain gets no second chance to hold us up.
+        # After one line was dropped, the next ones don't wait.
         patience = 0 if self._dropped else _PATIENCE_MS
         begun = len(rest)
         while rest:
@@ -245,11 +244,11 @@ def _uncaught(kind: type[BaseException], failure: BaseException, traceback: Trac
     logging.getLogger("uncaught").critical("uncaught exception", exc_info=(kind, failure, traceback))
 
 
-def _uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
-    if told.exc_value is not None:
-        logging.getLogger("uncaught").error("uncaught exception in a thread", exc_info=told.exc_value)
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        logging.getLogger("uncaught").error("uncaught exception in a thread", exc_info=args.exc_value)
 
 
-def _unraisable(told: sys.UnraisableHookArgs) -> None:
-    if told.exc_value is not None:
-        logging.getLogger("uncaught").error("exception that could not be raised", exc_info=told.exc_value)
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    if args.exc_value is not None:
+        logging.getLogger("uncaught").error("exception that could not be raised", exc_info=args.exc_value)

@@ -1,7 +1,6 @@
-"""``ResizableLimiter``: so many at once, a number that may change. Waits; no I/O.
+"""``ResizableLimiter``: limits how many tasks do something at once. Waits; no I/O.
 
-Who finds a free place takes it without giving way: a hundred that did would all go on in the same turn of the event
-loop, and what each of them does next would be as late as the last.
+A free slot is taken without a checkpoint: a hundred tasks that yielded would all resume in one turn of the event loop.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import anyio
 
 
 class ResizableLimiter:
-    """Places that are taken with ``async with``, one a task; who waits is served in order."""
+    """Slots that tasks take with ``async with``, in the order in which they ask."""
 
     def __init__(self, most: float) -> None:
         self._limiter = anyio.CapacityLimiter(most)
 
     @property
     def most(self) -> float:
-        """How many there are; ``math.inf`` where nothing bounds them. Those that are taken beyond it stay taken."""
+        """The number of slots; ``math.inf``: no limit. Slots taken beyond a lowered limit stay taken."""
         return self._limiter.total_tokens
 
     @most.setter

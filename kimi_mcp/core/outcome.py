@@ -1,7 +1,7 @@
-"""``Outcome``: how a run stands or ended, and its two faces: the structured result and the text. Pure, no I/O.
+"""``Outcome``: the state or the result of a run, as structured content and as text. Pure, no I/O.
 
-Some hosts show the model only the structure, some only the text: each stands on its own, on success and on failure.
-An outcome holds no secret, and its faces no character that acts on whoever shows them (``secrecy.inert``); turns that
+Some hosts show the model only the structure, some only the text: each is complete on its own, failures too.
+An outcome holds no secret, and its two forms no control character (``redaction.inert``); turns that
 are replayed are made of the outcome itself, whose texts are otherwise exactly what has arrived.
 """
 
@@ -41,7 +41,7 @@ class Outcome:
     """One run as its caller sees it, whole or so far."""
 
     status: Status
-    """How it stands."""
+    """Its state."""
     run_id: str | None = None
     """Its id; None where it was refused before anything ran."""
     conversation_id: str | None = None
@@ -49,7 +49,7 @@ class Outcome:
     answer: str = ""
     """The text, exactly what has arrived."""
     parsed: Any = None
-    """The value that the answer stands for, where a ``response_schema`` asked for one and it fits."""
+    """The parsed answer, where a ``response_schema`` asked for one and it fits."""
     reasoning: str | None = None
     """The whole reasoning, exactly what has arrived; None where there is none."""
     model_asked: str | None = None
@@ -138,7 +138,7 @@ def _text(outcome: Outcome) -> str:
         return _running(outcome)
     lines = [_closing(adjustment) for adjustment in outcome.policy]
     if outcome.status == "cancelled":
-        had = "what stands above is all that" if outcome.answer else "nothing of the answer"
+        had = "what is above is all that" if outcome.answer else "nothing of the answer"
         lines.append(f"[cancelled: {had} had arrived]")
     elif outcome.error is not None:
         lines.append(f"[not whole: {outcome.error.message} {outcome.error.fix}]")

@@ -1,4 +1,4 @@
-"""Answers that must fit a ``response_schema``: is the schema one, and does the answer fit. Pure, no I/O."""
+"""Answers that must fit a ``response_schema``: is the schema valid, and does the answer fit. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNCHECKED: Mapping[json_schema.Reason, tuple[str, str]] = {
 
 
 class Unchecked(Exception):
-    """Whether an answer fits can't be told, and asking again would change nothing."""
+    """It can't be decided whether an answer fits, and another answer would change nothing."""
 
     def __init__(self, reason: json_schema.Reason) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class Unchecked(Exception):
             f"The answer is JSON, but it could not be held against `response_schema`: {why}.",
             fix=f"{fix} `answer` has the text as it came.",
         )
-        """What the caller is told."""
+        """The error for the caller."""
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -52,10 +52,10 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
-    """The value that an answer stands for, and what is wrong with it; exactly one of the two is meaningful.
+    """The parsed value of an answer, and what is wrong with it; exactly one of the two is meaningful.
 
-    A code fence around the whole answer is looked through; nothing else is guessed. Raises ``Unchecked`` where it can't
-    be told.
+    A code fence around the whole answer is looked through; nothing else is guessed. Raises ``Unchecked`` where it is
+    undecided.
     """
     try:
         value = json.loads(_inside(answer), parse_constant=_no_json, parse_float=_finite)
@@ -68,7 +68,7 @@ def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None
 
 
 def _inside(answer: str) -> str:
-    """What stands within a fence around the whole answer; the answer itself where there is none."""
+    """The content of a fence around the whole answer; the answer itself where there is none."""
     stripped = answer.strip()
     opening, line_end, rest = stripped.partition("\n")
     if not line_end or opening.rstrip() not in (FENCE, FENCE + "json") or not rest.endswith(FENCE):

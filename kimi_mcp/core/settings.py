@@ -189,7 +189,7 @@ class Settings:
     budget_usd_per_call: float | None = _variable(
         "KIMI_BUDGET_USD_PER_CALL",
         "US dollars that one call may cost: one that would begin above it is refused, one that grows above "
-        "it is stopped, with what has arrived. Where a price is unknown, the dearest of the catalogue counts.",
+        "it is stopped, with what has arrived. Where a price is unknown, the highest of the catalogue counts.",
         read=_positive,
     )
     budget_usd_per_day: float | None = _variable(
@@ -200,7 +200,7 @@ class Settings:
     budget_usd_per_swarm: float = _variable(
         "KIMI_BUDGET_USD_PER_SWARM",
         "Spending limit of one swarm, in US dollars; `max_cost_usd` can lower it. Where a price is unknown, "
-        "the dearest of the catalogue counts.",
+        "the highest of the catalogue counts.",
         default=2.0,
         read=_positive,
     )
@@ -230,7 +230,7 @@ VARIABLES: tuple[Variable, ...] = tuple(each.metadata["variable"] for each in fi
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read every variable of the table. Never raises: what can't be read stands in ``unreadable``."""
+    """Read every variable. Never raises: errors are in ``unreadable``."""
     values: dict[str, Any] = {}
     keys: dict[str, str] = {}
     impossible: set[str] = set()

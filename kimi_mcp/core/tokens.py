@@ -1,6 +1,6 @@
-"""How many tokens something has, as near as can be told without a tokenizer: one estimate for all. Pure, no I/O.
+"""Estimates of tokens, without a tokenizer: one estimate for all. Pure, no I/O.
 
-Prompts, files, answers that are arriving, a swarm's context and its budget are all measured here. The provider counts
+It is used for prompts, files, arriving answers, a swarm's context and its budget. The provider counts
 exactly, and has the last word.
 """
 
@@ -21,7 +21,7 @@ MARGIN = 4 / 3
 token."""
 
 IMAGE_TOKENS = 1_024
-"""Tokens of a picture, whatever its size (MoonshotAI/kimi-help-center, estimate-token-count). Of clips no figure is
+"""Tokens of an image, whatever its size (MoonshotAI/kimi-help-center, estimate-token-count). For videos no figure is
 known: they count nothing."""
 
 CHARS_A_TOKEN_AT_MOST = 16

@@ -111,7 +111,7 @@ class Request:
     mode: Mode
     """The mode asked for."""
     turns: tuple[Turn, ...]
-    """The whole conversation in order; a system turn only where somebody asked for one."""
+    """The whole conversation in order; a system turn only where the caller wants one."""
     sampling: Mapping[str, float] = field(default_factory=dict[str, float])
     """The sampling values in the request, by their names (see ``SAMPLING``); absent ones are left open."""
     max_tokens: int | None = None
@@ -119,7 +119,7 @@ class Request:
     effort: str | None = None
     """The reasoning effort asked for (``low``, ``high``, ``max``); None: left open."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    """Function definitions as they stand under ``tools[].function`` on the wire."""
+    """Function definitions, as under ``tools[].function`` on the wire."""
     tool_choice: str | Mapping[str, Any] | None = None
     """``auto``, ``none``, ``required``, or an object that names a function; None: left open."""
     response_schema: Mapping[str, Any] | None = None

@@ -1,7 +1,7 @@
 """The policy: what may be sent, what is adjusted first, what is refused, and what an answer must hold. Pure, no I/O.
 
-``decide`` makes a plan of a request or refuses it; ``judge`` looks at the answer; ``admit`` is asked before anything
-at all is sent; ``check`` judges a body that somebody else wrote. All four walk the same rows of ``rules.toml``: a rule
+``admit`` decides whether anything may be sent; ``decide`` makes a plan of a request or refuses it; ``judge`` checks the
+answer; ``check`` lists the findings for a body that somebody else wrote. All apply the rows of ``rules.toml``: a rule
 is a row there, and a function in ``checks.py`` only where no function of its kind exists yet.
 """
 
@@ -41,11 +41,11 @@ DEFAULT_OUTPUT_TOKENS = 32_768
 """Sent where neither the caller nor the catalogue has a limit (Moonshot's default for K2.5, K2.6: kimi-help-center)."""
 
 LEAST_OUTPUT_TOKENS = 1_024
-"""Asked for in instant mode, however little a long prompt leaves: the provider then says by how much it is too long."""
+"""The least limit in instant mode, however long the prompt is: the provider then reports by how much it is too long."""
 
 
 def admit(gathered: PolicyContext) -> PolicyRefusal | None:
-    """Whether anything may be sent to that provider at that URL at all; asked before the first byte leaves."""
+    """Whether anything may be sent to that provider at that URL at all; called before the first byte is sent."""
     for rule, find in _on_admission():
         for finding in find(rule, gathered):
             return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
@@ -107,7 +107,7 @@ _on_answer = cache(partial(_in_order, ANSWER_KINDS))
 
 
 def _first_draft(request: Request, profile: Profile) -> Plan:
-    """The request as it stands, before any rule is applied."""
+    """The request as a plan, before any rule is applied."""
     values: dict[str, Any] = {each.name: getattr(request, each.name) for each in fields(request)}
     values["max_tokens"] = request.max_tokens or 0
     return Plan(**values, profile=profile, adjustments=())
@@ -135,7 +135,7 @@ def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:
 
 
 def _default_output(plan: Plan) -> int:
-    """The bound where the caller left it open: the model's own default, or what a long prompt leaves of the context."""
+    """The limit where the caller left it open: the model's own default, or what a long prompt leaves of the context."""
     profile = plan.profile
     wanted = min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, profile.output_ceiling)
     left = profile.model.context_tokens - ample(likely_tokens(plan.turns, plan.tools))
@@ -143,6 +143,6 @@ def _default_output(plan: Plan) -> int:
 
 
 def least_output(mode: Mode, profile: Profile) -> int:
-    """Tokens that reasoning and answer get however long a prompt is; with fewer it would be paid for in vain."""
+    """Least tokens for reasoning and answer, however long a prompt is; fewer would be wasted."""
     floor = load_rules()["thinking-budget"].options["floor"] if mode == "thinking" else LEAST_OUTPUT_TOKENS
     return min(floor, profile.output_ceiling)

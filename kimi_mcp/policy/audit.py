@@ -320,7 +320,7 @@ def _message_judged(message: Mapping[str, Any], turn: Turn, profile: Profile) ->
 
 
 def _media_judged(part: MediaPart) -> bool:
-    """Whether a rule reads all of a URL: of ``ms://`` nobody looks whether the file is there."""
+    """Whether a rule reads all of a URL: whether a file of ``ms://`` exists is not checked."""
     if not part.url.startswith("data:"):
         return not part.url.startswith("ms:")
     found = _DATA_URL.fullmatch(part.url)

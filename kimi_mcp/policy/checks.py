@@ -1,8 +1,8 @@
-"""One function for each kind of rule: it looks, and says what it found. Pure, no I/O.
+"""One function for each kind of rule. Pure, no I/O.
 
-Each gets its row and yields a ``Finding`` for every objection; what the row says (action, message, fix) is not repeated
-here. The tables at the end give each kind its function, in the order in which a request passes them. Kinds that look at
-the content of turns (media, reasoning, texts) are in ``contents.py``.
+Each gets its rule and yields a ``Finding`` for every objection; action, message and fix are the rule's. The tables at
+the end give each kind its function, in the order in which they are applied. Kinds that check the content of turns
+(media, reasoning, texts) are in ``content_checks.py``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _model_served(rule: Rule, request: Request, plan: Plan, gathered: PolicyCont
 
 
 def _stand_in(rule: Rule, profile: Profile, asked: str, day: date) -> Finding:
-    """An engine of the user's own serves a model under a name that tells nothing."""
+    """An engine of the user serves a model under a name that the catalogue does not have."""
     wire_id = profile.serving.wire_id
     found = Finding.of(rule, field="model", asked=asked, sent=wire_id, action="warn", **_places(profile, day))
     return replace(found, message=f"{wire_id} is not in the catalogue; it is treated as {profile.model.id}.")
@@ -264,7 +264,7 @@ def _reasoning_lost(rule: Rule, plan: Plan, completion: Completion) -> Findings:
         field="reasoning",
         asked=plan.profile.provider.reasoning_read[0] if plan.profile.provider.reasoning_read else None,
         provider=plan.profile.provider.id,
-        hint=" It stands inside the answer, between <think> tags." if inline else "",
+        hint=" It is inside the answer, between <think> tags." if inline else "",
         hint_fix="Start the engine with --reasoning-parser kimi_k2."
         if inline
         else "Look for a proxy that drops fields, or use another provider.",

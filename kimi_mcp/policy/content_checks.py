@@ -1,4 +1,4 @@
-"""The kinds of rule that look at what turns hold: media, reasoning, texts. Pure, no I/O."""
+"""The kinds of rule that check the content of turns: media, reasoning, texts. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kimi_mcp.policy.findings import Finding, Findings, PolicyContext
 from kimi_mcp.policy.rules import Rule, signs
 
 READ_CHARS = 4_000
-"""How much of either end of a prompt is read for signs, in code points: a wish stands before or after its matter."""
+"""How much of either end of a prompt is read for signs, in code points."""
 
 _QUOTED = re.compile(
     r"[“「『«][^“「『«”」』»]{1,2000}[”」』»]"
     r"|\"[^\"\n]{1,400}\""
     r"|(?<!\w)[\x27‘][^\x27’\n]{1,400}[\x27’](?!\w)"
 )
-"""What stands in quotation marks is talked about, not asked for."""
+"""Quoted text is a topic, not an instruction."""
 
 
 def media_taken(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:

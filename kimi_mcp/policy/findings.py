@@ -16,7 +16,7 @@ from kimi_mcp.policy.rules import Rule, RuleAction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContext:
-    """What was found out about the world before the policy decides; the policy itself asks nobody."""
+    """What the policy may know besides the request; it has no I/O of its own."""
 
     day: date
     """Today."""
@@ -33,7 +33,7 @@ class PolicyContext:
     successors: tuple[Profile, ...] = ()
     """Under ``auto`` the provider's other models, in order of preference."""
     stands_in: bool = False
-    """Whether the model's id is unknown to the catalogue and its profile is a stand-in."""
+    """Whether the model's id is unknown to the catalogue and its profile is a substitute."""
     instant_offers: tuple[tuple[str, str], ...] = ()
     """Provider and model of every place that answers without thinking today, whether allowed or not."""
     video_offers: tuple[tuple[str, str], ...] = ()

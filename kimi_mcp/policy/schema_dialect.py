@@ -1,7 +1,7 @@
 """Moonshot's dialect of JSON schema: what it refuses, and the same schema within it. Pure, no I/O.
 
-Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` stands beside
-``anyOf``; nothing stands beside ``$ref``, which leads into the root's ``$defs``; whatever is ``required``
+Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` is beside
+``anyOf``; nothing is beside ``$ref``, which leads into the root's ``$defs``; whatever is ``required``
 is among the ``properties``.
 ``problems`` names each breach with its path; ``rewritten`` gives the same schema within the dialect, or None.
 """
@@ -30,7 +30,7 @@ _TYPE_OF_KEYWORD: Mapping[str, str] = {
     "maximum": "number",
     "multipleOf": "number",
 }
-"""Keywords that only say something of one type: who writes them means that type."""
+"""Keywords that apply to one type alone, and so imply it."""
 
 _BY_NAME = ("properties", "$defs", "definitions", "patternProperties")
 _SINGLE = ("items", "additionalProperties")
@@ -56,12 +56,12 @@ def _problems(schema: Any, path: str, root: Schema, depth: int) -> Iterator[str]
         return
     if "$ref" in schema:
         if set(schema) - _allowed_beside_ref(depth):
-            yield f"{path}: something stands beside $ref"
+            yield f"{path}: something is beside $ref"
         if not _leads_somewhere(schema["$ref"], root):
             yield f"{path}: $ref leads to nothing in $defs"
     elif isinstance(schema.get("anyOf"), list):
         if "type" in schema:
-            yield f"{path}: type stands beside anyOf"
+            yield f"{path}: type is beside anyOf"
     elif "type" not in schema:
         yield f"{path}: no type"
     properties = _mapping(schema.get("properties"))

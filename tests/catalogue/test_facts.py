@@ -125,8 +125,8 @@ def test_novita_serves_k2_5_at_moonshots_old_price(catalogue: Catalogue) -> None
     assert profile.serving.served_on(TODAY)
 
 
-def test_the_dearest_price_is_taken_component_by_component(catalogue: Catalogue) -> None:
-    assert catalogue.dearest == Price(input=4.00, cached=0.38, output=20.00)
+def test_the_highest_price_is_taken_component_by_component(catalogue: Catalogue) -> None:
+    assert catalogue.highest_price == Price(input=4.00, cached=0.38, output=20.00)
 
 
 @pytest.mark.parametrize(

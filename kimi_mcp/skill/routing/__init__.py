@@ -1,9 +1,9 @@
 """Which tool a request means, and whether it means this skill at all. Pure, but for the package's own data.
 
-``route`` adds up signs: words (``signs.toml``, and the triggers of ``skill.md``), what is attached, how short the
-text is. What is quoted is talked about, not asked for; what is denied ("no video", 不要) speaks against its tool. A
-tool that works on something (a clip, a picture, many items, an earlier run) is chosen as soon as its signs suffice; of
-the others the one with the most points. Why a request went where it did can be read off: every point has its words.
+``route`` adds up the points of signs: words (``signs.toml``, and the triggers of ``skill.md``), attachments, the length
+of the text. Quoted text counts nothing; denied words ("no video", 不要) count against their tool. A tool that works on
+something (a video, an image, many items, an earlier run) is chosen as soon as its points suffice; of the others the one
+with the most points. ``why`` lists the words of every point.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ TAIL_CHARS = 100
 """How much of its end, where the end was read at all."""
 
 LEAST_WISH_CHARS = 8
-"""How long a paragraph is at least that stands before or behind the matter of a long text: up to as much of it as is
-searched of a beginning, it alone is the wish."""
+"""The least length of a first or last paragraph that alone is taken as the instruction of a long text."""
 
 PRIORITY_POINTS: Mapping[str, int] = {"critical": 100, "high": 10, "medium": 5, "low": 1}
 """What AIMS adds to a skill's score for its priority."""
@@ -36,25 +35,25 @@ _QUOTED = re.compile(
     r"|(?<=\")[^\"\n]{1,400}\""
     r"|(?<=[‘\x27])(?<!\w.)[^\x27’\n]{1,400}[\x27’](?!\w))"
 )
-"""What stands in quotation marks is talked about, not asked for. The mark comes first, so that the rest is run over."""
+"""Quoted text is a topic, not an instruction. The mark comes first in the pattern: that is faster."""
 
 _QUOTES = re.compile('[“「『«„"‘\x27]')
 
 _CLAUSE_ENDS = re.compile(r"[.,;:!?\n。，；：！？、—–](?:(?<!\.)|\s|$)")
 
 _WIDE = re.compile("[\u3000-\uffff]+")
-"""Letters that say as much as two."""
+"""Letters that count twice."""
 
 _COLON = re.compile("[:：]")
 
 MOST_OF_A_WEIGHT = 2
-"""How many signs of one weight count for a tool: a wish is not stronger for being said ten times."""
+"""How many signs of one weight count for a tool: a wish is not stronger for being repeated."""
 
 LEAST_POINTS = 2
 """With how many points a tool that works on something is chosen where nothing speaks for any other."""
 
 LENGTH_CHARS = 111
-"""How much of a text is looked at to say that it is short."""
+"""How much of a text is read to decide that it is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +102,20 @@ def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = 
     triggers = tuple(trigger for trigger in skill.triggers if trigger in small)  # AIMS's own rule
     score = sum(map(len, triggers)) + PRIORITY_POINTS.get(skill.priority, 0) if triggers else 0
 
-    tally = _Tally(known)
-    tally.count_attached(images, videos)
+    scoring = _Scoring(known)
+    scoring.count_attached(images, videos)
     wish = _wish(text, skill.routed_chars)
-    tally.count_words(wish)
-    tool = tally.chosen()
+    scoring.count_words(wish)
+    tool = scoring.chosen()
     own = next((each.triggers for each in skill.tools if each.name == tool), ())
     matched = dict.fromkeys((*triggers, *(trigger for trigger in own if trigger.lower() in wish)))
-    return Routing(tool=tool, score=score, matched=tuple(matched), why=tally.why(tool), points=tally.points)
+    return Routing(tool=tool, score=score, matched=tuple(matched), why=scoring.why(tool), points=scoring.points)
 
 
 def _wish(text: str, most: int) -> str:
-    """Where a wish stands, in small letters: before or after its matter, and not in quotation marks."""
+    """The part of a text that is an instruction, in lower case: before or after its material, and not quoted."""
     if "Σ" in text:
-        text = text.lower()  # as a whole: its small letter depends on what stands around
+        text = text.lower()  # as a whole: its small letter depends on the letters around it
     head, tail = HEAD_CHARS, TAIL_CHARS
     if len(text) > (head + tail) // 2 and _wide(text[:64].lower()) > 16:
         head, tail = head // 2, tail // 2
@@ -132,7 +131,7 @@ def _wish(text: str, most: int) -> str:
 
 
 def _wide(text: str) -> int:
-    """How many letters say as much as two."""
+    """How many letters count twice."""
     return 0 if text.isascii() else sum(map(len, _WIDE.findall(text)))
 
 
@@ -143,7 +142,7 @@ _Denied = tuple[int, int, int]
 """A stretch: what begins between the first two and ends before the third is denied."""
 
 
-class _Tally:
+class _Scoring:
     """Points, and what they are for."""
 
     def __init__(self, known: Vocabulary) -> None:

@@ -1,8 +1,8 @@
-"""The words by which a request is known: ``signs.toml`` and the triggers of ``skill.md``. Reads the former.
+"""The words that decide the routing: ``signs.toml`` and the triggers of ``skill.md``. Reads the former.
 
 A phrase is words with a space between them, in lower case. ``a|b`` is either; ``stem*`` any ending, ``*`` any word;
 ``word?`` may be left out; ``#`` is a number of two to four digits; ``..`` up to 30 characters of the same sentence;
-``.png`` the ending of a name; ``new_york`` two words where one stands; a ``^`` in front means the beginning of a text.
+``.png`` the ending of a name; ``new_york`` two words in the place of one; a ``^`` in front is the beginning of a text.
 Chinese, Japanese and Korean, which don't part their words, match anywhere. Each phrase is one regular expression,
 compiled when a text first holds a word of each of its slots.
 """
@@ -49,7 +49,7 @@ class Phrases(Generic[Meaning]):
                 self._by_first.setdefault(word, []).append(row)
 
     def find(self, text: str) -> list[tuple[int, int, Meaning]]:
-        """Every place in a text in small letters where a phrase stands: start, end, meaning."""
+        """Every place in a text in small letters where a phrase is found: start, end, meaning."""
         near = {row: None for word, rows in self._by_first.items() if word in text for row in rows}
         return [
             (*match.span(), row.meaning) for row in near if row.may_stand_in(text) for match in row.regex.finditer(text)
@@ -102,7 +102,7 @@ def _word(word: str, *, first: bool) -> str:
 
 
 def _needed(slot: str) -> tuple[str, ...]:
-    """Texts of which one stands wherever the slot is filled; an empty one stands everywhere."""
+    """Texts of which one is present wherever the slot is filled; an empty one always is."""
     return tuple(
         "" if word[0] in "#*" else word.removesuffix("*") if word.startswith(NAMES) else word.rstrip("*").split("_")[0]
         for word in slot.split("|")
@@ -118,19 +118,19 @@ class Sign:
     tool: str
     """The tool's name."""
     points: float
-    """How strongly; below 0 it takes back what a part of the words gave."""
+    """How strongly; below 0 it takes back the points of a part of the words."""
     opening: bool
     """Whether it counts at the beginning of a text alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """Words that say that something is not wanted."""
+    """Words by which something is excluded."""
 
     reach: int
     """How many characters of the same clause it denies; 0: it only looks like a denial."""
     behind: bool
-    """Whether it denies what stands before it, not what comes after it."""
+    """Whether it denies what is before it, not what comes after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ class Vocabulary:
     signs: Phrases[Sign]
     """Words that speak for tools."""
     denials: Phrases[Denial]
-    """Words that say that something is not wanted."""
+    """Words by which something is excluded."""
     needed: Mapping[str, Need]
     """Tools that are chosen before the others as soon as they have so many points."""
     attached: Mapping[str, tuple[str, float]]
@@ -160,9 +160,9 @@ class Vocabulary:
     lengths: Sequence[tuple[float, str, float]]
     """Up to so many letters a text speaks for that tool so strongly; the shortest first."""
     matter_from: float
-    """What stands after the colon of an opening of so many points is its matter, and asks for nothing."""
+    """Text after the colon of an opening of so many points is its material, and counts nothing."""
     polite: re.Pattern[str]
-    """What may stand before the beginning of a request: polite words, or nothing."""
+    """What may precede a request: polite words, or nothing."""
 
     def polite_until(self, text: str, start: int) -> int:
         """How far polite words reach from there."""

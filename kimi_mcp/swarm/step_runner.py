@@ -69,7 +69,7 @@ class StepRunner:
         """Reasoning and answer that a step is allowed at first."""
         self._pipeline, self._route, self._run = pipeline, route, run
         self._steps, self._concurrency = steps, concurrency
-        self._highest_price = catalogue.load().dearest
+        self._highest_price = catalogue.load().highest_price
 
     def share(self, parts: int) -> int:
         """How many characters each of so many results may have, for all of them to fit into one request."""

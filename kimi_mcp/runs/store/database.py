@@ -83,7 +83,7 @@ class Database:
     def close(self, within_s: float = engine.LOCKED_S) -> None:
         """End both threads after what waits is done, and close the file. Blocking.
 
-        What is not done in time is left to the threads, for as long as the process lives.
+        What is not done in time is left to the threads, for as long as the process runs.
         """
         until = time.monotonic() + within_s
         for thread in {self._writer, self._reader}:

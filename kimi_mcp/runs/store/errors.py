@@ -112,8 +112,7 @@ def silent() -> NotConfigured:
 def other_folder() -> NotConfigured:
     """The error for a database that is bound to another data folder, or to this one before it lost its id."""
     return NotConfigured(
-        "The database that KIMI_DATABASE_URL names belongs to another data folder: its servers could not be told from "
-        "dead ones here.",
+        "The database that KIMI_DATABASE_URL names belongs to another data folder: its servers would look dead here.",
         fix="Set KIMI_DATA_DIR to that folder, or KIMI_DATABASE_URL to another database. If that folder is gone for "
         "good, or this is it and it has lost its file `journal.id`, stop its servers, delete the row `folder` from the "
         "database's table `about`, and this one takes its place.",

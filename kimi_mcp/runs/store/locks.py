@@ -1,4 +1,4 @@
-"""Which servers are alive: each holds a lock of the operating system for its life, and the dead let go at once. I/O.
+"""Which servers are alive: each holds a lock of the operating system, which ends with its process. I/O.
 
 The rules that keep a living server from ever looking dead:
 
@@ -170,7 +170,7 @@ def _probe_on_windows(file: Path) -> Generator[bool]:
 
 
 def _lock(file: Path) -> FileLock:
-    # The file outlives the lock: it tells that there was a server, until what it left has been looked at.
+    # The file outlives the lock: it records that there was a server, until what it left is settled.
     return FileLock(file, thread_local=False, mode=0o600, preserve_lock_file=True)
 
 

@@ -229,7 +229,7 @@ def shrink(connection: Connection) -> bool:
     free = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
     if free <= SPARE_PAGES:
         return False
-    for _ in range(min(PAGES_AT_ONCE, free - SPARE_PAGES)):  # the driver does one at a time, whatever it is told
+    for _ in range(min(PAGES_AT_ONCE, free - SPARE_PAGES)):  # the driver does one at a time, whatever the number
         connection.exec_driver_sql("PRAGMA incremental_vacuum(1)").close()
     return True
 

@@ -63,7 +63,7 @@ def open_store(settings: Settings) -> RunStore:
 class RunStore:
     """The runs, conversations and steps of all servers that share a folder.
 
-    ``folder`` None keeps everything in memory, for as long as the process lives. ``answers_within_s``: how long to
+    ``folder`` None keeps everything in memory, for as long as the process runs. ``answers_within_s``: how long to
     wait for a database server.
     """
 

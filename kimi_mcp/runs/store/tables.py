@@ -1,4 +1,4 @@
-"""The journal's tables, and how a file of an older version is brought up to date. Pure: it names, it runs nothing.
+"""The store's tables, and how those of an older version are migrated. Pure: it executes nothing by itself.
 
 One schema for SQLite and PostgreSQL: text, numbers and JSON as text, no type or statement that only one of them has.
 """
@@ -50,14 +50,14 @@ runs = Table(
     Column("id", Text, primary_key=True),
     Column("caller", Text, nullable=False),  # whom it belongs to
     Column("host", ForeignText),  # the program that asked, by its own name
-    Column("owner", Text, nullable=False),  # the server it lives in
+    Column("owner", Text, nullable=False),  # the server it runs in
     Column("tool", Text, nullable=False),
     Column("status", Text, nullable=False),  # the contract's words
     Column("prompt_head", ForeignText, nullable=False),
     Column("call_key", Text),  # the hash of tool and arguments: the same call has the same one
     Column("abandoned", Integer, nullable=False, default=0),  # 1: its host gave up on it
     Column("resumable", Integer, nullable=False, default=0),  # 1: another server may go on with it
-    Column("cancel_asked", Integer, nullable=False, default=0),  # 1: another server was told to cancel it
+    Column("cancel_asked", Integer, nullable=False, default=0),  # 1: another server asked to cancel it
     Column("started_at", Float, nullable=False),  # seconds since 1970
     Column("ended_at", Float),
     Column("lived_s", Float, nullable=False, server_default="0"),  # seconds in all its servers, so far
@@ -104,7 +104,7 @@ conversations = Table(
     Column("caller", Text, nullable=False),
     Column("head", Text),  # the run with its latest turns
     Column("writer", Text),  # the run that is adding to it
-    Column("writer_owner", Text),  # the server that run lives in
+    Column("writer_owner", Text),  # the server of that run
     Index("conversations_by_writer", "writer"),
 )
 """One row a conversation; its turns are those of its runs, from the head backwards."""

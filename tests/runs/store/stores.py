@@ -1,4 +1,4 @@
-"""How these tests keep a journal: on the room itself, without a server; the file and its threads are real."""
+"""How these tests keep a store: on the package itself, without a server; the file and its threads are real."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def run_store(folder: Path | None, **more: Any) -> AsyncIterator[RunStore]
 
 def entry(run_id: str = "run_1", **known: Any) -> RunEntry:
     """What is written down of a call before it is sent."""
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "caller": CALLER,
         "host": "a host",
         "tool": "kimi_think",
@@ -45,14 +45,14 @@ def entry(run_id: str = "run_1", **known: Any) -> RunEntry:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id),
     }
-    return RunEntry(id=run_id, **(said | known))
+    return RunEntry(id=run_id, **(fields | known))
 
 
 def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Outcome:
     """How a run ended."""
-    said: dict[str, Any] = {"answer": "It is 391.", **known}
+    fields: dict[str, Any] = {"answer": "It is 391.", **known}
     error = None if status == "completed" else AnswerCutOff("It was cut.", fix="Call again.")
-    return Outcome(status=status, run_id=run_id, error=error, **said)
+    return Outcome(status=status, run_id=run_id, error=error, **fields)
 
 
 async def begin(kept: RunStore, run_id: str = "run_1", **known: Any) -> None:
@@ -68,11 +68,11 @@ async def end(kept: RunStore, run_id: str = "run_1", status: Any = "completed", 
 
 async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
     """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
-    told: list[BaseException | None] = []
+    faults: list[BaseException | None] = []
     grown = [TextDelta(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
-    kept.append(grown, {}, told.append)
+    kept.append(grown, {}, faults.append)
     await kept.abandon(run_id, False)  # behind it in the same queue
-    return [fault for fault in told if fault is not None]
+    return [fault for fault in faults if fault is not None]
 
 
 @contextmanager

@@ -191,19 +191,19 @@ async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_non
 
     def note(connection: Connection, statement: Any, *more: object) -> None:
         del connection, more
-        told = str(statement.compile(dialect=postgresql.dialect())) if isinstance(statement, Select) else ""
-        if "FROM about" in told:
-            firsts.append(told)
+        compiled = str(statement.compile(dialect=postgresql.dialect())) if isinstance(statement, Select) else ""
+        if "FROM about" in compiled:
+            firsts.append(compiled)
 
     async with run_store(tmp_path) as kept:
         await begin(kept)  # the tables are made
         event.listen(Engine, "before_execute", note)
         try:
             await end(kept)
-            assert [told.endswith("FOR UPDATE") for told in firsts] == [True]
+            assert [compiled.endswith("FOR UPDATE") for compiled in firsts] == [True]
             firsts.clear()
             await kept.find("run_1", CALLER)
-            assert [told.endswith("FOR UPDATE") for told in firsts] == [False]
+            assert [compiled.endswith("FOR UPDATE") for compiled in firsts] == [False]
         finally:
             event.remove(Engine, "before_execute", note)
 

@@ -57,9 +57,7 @@ async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_
             assert isinstance(faults[0], NotConfigured), "its thread is free for what comes next"
 
 
-async def test_a_frozen_database_is_said_to_be_so_by_a_look_at_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_frozen_database_is_reported_by_an_inspection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kimi_mcp.runs.store.engine.ANSWERS_WITHIN_S", SOON_S)
     with database_server(tmp_path) as server:
         server.freeze()
@@ -99,11 +97,11 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
     assert contents == ["one", "zero", "two", HELD["content"], "three"]
 
 
-def test_a_driver_of_postgresql_is_told_how_long_to_wait_unless_the_url_says_otherwise() -> None:
-    told = connect_arguments(make_url("postgresql+psycopg://host/x"))
-    assert told["connect_timeout"] == 5
-    assert "-c statement_timeout=5000" in told["options"]
-    assert "-c lock_timeout=5000" in told["options"]
+def test_a_driver_of_postgresql_gets_timeouts_unless_the_url_has_others() -> None:
+    arguments = connect_arguments(make_url("postgresql+psycopg://host/x"))
+    assert arguments["connect_timeout"] == 5
+    assert "-c statement_timeout=5000" in arguments["options"]
+    assert "-c lock_timeout=5000" in arguments["options"]
     own = connect_arguments(make_url("postgresql+psycopg2://host/x?connect_timeout=60&options=-c%20lock_timeout%3D9"))
     assert "connect_timeout" not in own
     assert own["options"].endswith("-c lock_timeout=9"), "the last one counts"

@@ -66,7 +66,7 @@ async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
         assert found.outcome.status == "failed", "its server has gone"
 
 
-async def test_a_server_that_lives_for_weeks_clears_away_too(tmp_path: Path) -> None:
+async def test_a_server_that_runs_for_weeks_removes_old_runs_too(tmp_path: Path) -> None:
     clock = Clock()
     async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
         for day in range(10):
@@ -162,7 +162,7 @@ async def test_a_server_that_died_in_its_turn_keeps_nothing(tmp_path: Path) -> N
         assert await later.conversation("conv_1") is None
 
 
-async def test_whoever_waits_for_a_conversation_that_is_cleared_away_is_told(tmp_path: Path) -> None:
+async def test_waiting_for_a_conversation_that_is_removed_ends_with_an_error(tmp_path: Path) -> None:
     async with run_store(tmp_path) as kept:
         await turn(kept, "run_1", "conv_1", None)
         with opened(tmp_path) as file:

@@ -130,7 +130,7 @@ async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, 
         case "middle":
             damaged[4096:] = b"\xff" * len(damaged[4096:])
         case _:
-            damaged = bytearray(b"Dear diary, today a precious word was said. " * 1000)
+            damaged = bytearray(b"Dear diary, today a precious word was spoken. " * 1000)
     file.write_bytes(damaged)
     async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured) as refused:

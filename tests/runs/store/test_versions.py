@@ -175,8 +175,8 @@ async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without
         await kept.end("run_1", outcome, turns=[asked], counted_usd=0.0)
         with opened(tmp_path) as file:
             for column in ("outcome", "turns"):
-                (told,) = file.execute(f"SELECT {column} FROM runs").fetchone()
-                news = json.dumps(json.loads(told, object_hook=lambda value: value | {"news": 1}))
+                (written,) = file.execute(f"SELECT {column} FROM runs").fetchone()
+                news = json.dumps(json.loads(written, object_hook=lambda value: value | {"news": 1}))
                 file.execute(f"UPDATE runs SET {column} = ?", [news])
         found = await kept.find("run_1", CALLER)
         assert found is not None

@@ -1,7 +1,7 @@
 """The tools of a swarm's sub-agents: opened once a swarm, called by any of its agents at the same time. Does I/O.
 
 ``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``,
-``builtin_tools`` are the provider's own; ``selection``, ``arguments``, ``output`` and ``errors`` are pure.
+``builtin_tools`` are the provider's own; ``selection``, ``arguments`` and ``output`` are pure.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Media of a plan on their way: opened, converted where needed, then put into the body or uploaded. Does I/O.
+"""Loads the media of a plan: opened, converted where needed, then inlined or uploaded. Does I/O.
 
-What is small goes into the body as base64; what is larger is uploaded, where the provider takes uploads, and referred
-to as ``ms://…``. The provider's own list tells what was uploaded before, by content and account: nothing is sent twice.
+A small medium goes into the body as base64; a larger one is uploaded, where the provider takes uploads, and referred to
+as ``ms://…``. What was uploaded before is known from the provider's own list, by content and account.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -18,28 +19,31 @@ import anyio.to_thread
 from kimi_mcp import policy
 from kimi_mcp.core.errors import CallRefused, MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.types import Adjustment, MediaPart, Part, Turn
+from kimi_mcp.core.types import MediaPart, Part, Turn
 from kimi_mcp.provider import Endpoint, Upload, Upstream
 from kimi_mcp.provider.inline_media import InlineMedium
 from kimi_mcp.provider.request_state import RequestState
 
-if TYPE_CHECKING:  # most calls have no media: what reads them is imported by the first that has
+if TYPE_CHECKING:  # most calls have no media: the first that has some imports what reads them
     from kimi_mcp.media.loading import Medium
     from kimi_mcp.media.roots import Roots
 
-INLINE_BYTES = 8 * 1024 * 1024
-"""Bytes of a medium up to which it goes into the body; what is larger is uploaded where that is possible."""
+_MIB = 1024 * 1024
 
-INLINE_MOST_BYTES = 32 * 1024 * 1024
-"""Bytes of a medium that go into a body at all. Ours: no provider publishes its own limit on a body."""
+_CACHED = "kept:"
+"""Before the hash of a medium that came as a data URI; also in conversations that earlier versions stored."""
 
-KEPT_BYTES = 32 * 1024 * 1024
-"""Bytes of media that came as data URIs which are kept in memory for later turns of their conversations."""
 
-_KEPT = "kept:"
-"""Before the hash of a medium that came as a data URI."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimits:
+    """Where media go by their size, in bytes."""
 
-_SENT_AS_IT_IS = ("ms:",)
+    inline: int = 8 * _MIB
+    """A medium up to this goes into the body; a larger one is uploaded where that is possible."""
+    inline_most: int = 32 * _MIB
+    """A larger medium never goes into a body. Our own limit: no provider publishes one."""
+    cached: int = 32 * _MIB
+    """Media that came as data URIs, kept in memory for later turns of their conversations, all together."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,26 +51,26 @@ class LoadedPlan:
     """A plan whose media are ready to be sent."""
 
     plan: Plan
-    """The plan, each medium's part pointing at its placeholder or at its id."""
+    """Each medium's part has the URL that is sent: a placeholder or an ``ms://`` id."""
     inlined: dict[str, InlineMedium] = field(default_factory=dict[str, InlineMedium])
     """What goes into the body, by placeholder, in the order of the turns."""
-    shown: tuple[Turn, ...] = ()
-    """The plan's turns as a conversation remembers them: each medium by where it came from and its hash."""
+    recorded_turns: tuple[Turn, ...] = ()
+    """The turns as a conversation records them: each medium by its source and its hash."""
     uploaded: dict[str, Medium] = field(default_factory=dict[str, "Medium"])
     """What was uploaded, by its URL in the plan."""
 
 
 class Attachments:
-    """Media of all calls of one pipeline; remembers what lies at which account."""
+    """Loads media for all calls of one pipeline; remembers which account has which upload."""
 
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-        self._known: dict[tuple[str, str | None], dict[str, str]] = {}
-        self._kept: dict[str, Medium] = {}
-        self._turns: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
+    def __init__(self, upstream: Upstream, limits: MediaLimits) -> None:
+        self._upstream, self._limits = upstream, limits
+        self._uploads: dict[tuple[str, str | None], dict[str, str]] = {}  # by account: the id of each hash
+        self._cache: dict[str, Medium] = {}
+        self._locks: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def attached(
+    async def loaded(
         self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots], request_state: RequestState, *, strict: bool
     ) -> AsyncGenerator[LoadedPlan]:
         """The plan with its media; they are held open until the block ends.
@@ -74,124 +78,78 @@ class Attachments:
         Raises ``PathRefused``, ``UrlRefused``, ``MediaRejected``, under ``strict`` ``PolicyRefused`` for a picture that
         would have to be converted, and the leaves of ``UpstreamFailed`` for an upload.
         """
+        loaded = LoadedPlan(plan=plan, recorded_turns=plan.turns)
         if not any(turn.media for turn in plan.turns):
-            yield LoadedPlan(plan=plan, shown=plan.turns)
+            yield loaded
             return
         async with AsyncExitStack() as held:
-            attached = LoadedPlan(plan=plan)
-            turns: list[Turn] = []
+            sent_turns: list[Turn] = []
+            recorded_turns: list[Turn] = []
             for turn in plan.turns:
-                parts: list[Part] = []
-                shown: list[Part] = []
+                sent: list[Part] = []
+                recorded: list[Part] = []
                 for part in turn.parts:
+                    record = part
                     if isinstance(part, MediaPart):
-                        argument = _argument(part, turn, asked=turn is plan.turns[-1])
-                        with _telling(argument):
-                            if part.url.startswith(_SENT_AS_IT_IS):
-                                _require_uploads(endpoint)
-                            else:
-                                request_state.waits_for = f"the {part.kind}"
-                                medium = await self._loaded(part, roots, held)
-                                attached.plan = _reported(attached.plan, medium, argument, strict=strict)
-                                shown.append(await self._remembered(part, medium))
-                                url = await self._place(medium, part, attached, endpoint, request_state)
-                                parts.append(replace(part, url=url))
-                                continue
-                    parts.append(part)
-                    shown.append(part)
-                turns.append(replace(turn, parts=tuple(parts)))
-                attached.shown = (*attached.shown, replace(turn, parts=tuple(shown)))
-            attached.plan = replace(attached.plan, turns=tuple(turns))
-            yield attached
+                        argument = _argument(part, turn, is_last=turn is plan.turns[-1])
+                        request_state.waits_for = f"the {part.kind}"
+                        try:
+                            medium = await self._open(part, endpoint, roots, held)
+                            if medium is not None:
+                                loaded.plan = _report_conversion(loaded.plan, medium, argument, strict=strict)
+                                record = await self._record(part, medium)
+                                url = await self._send_url(medium, part, loaded, endpoint, request_state)
+                                part = replace(part, url=url)
+                        except CallRefused as refused:
+                            if not argument.endswith("]"):
+                                raise
+                            message = f"`{argument}`: {refused.message}"  # which of several pictures it is
+                            raise type(refused)(message, fix=refused.fix, rule=refused.rule) from None
+                    sent.append(part)
+                    recorded.append(record)
+                sent_turns.append(replace(turn, parts=tuple(sent)))
+                recorded_turns.append(replace(turn, parts=tuple(recorded)))
+            loaded.plan = replace(loaded.plan, turns=tuple(sent_turns))
+            loaded.recorded_turns = tuple(recorded_turns)
+            yield loaded
 
-    async def renewed(self, attached: LoadedPlan, endpoint: Endpoint, request_state: RequestState) -> bool:
-        """Upload anew what has vanished at the provider; whether anything had, as far as it tells."""
-        if not attached.uploaded:
+    async def upload_missing(self, loaded: LoadedPlan, endpoint: Endpoint, request_state: RequestState) -> bool:
+        """Upload again what the provider no longer has; whether anything was missing, as far as it says."""
+        if not loaded.uploaded:
             return False
         try:
-            there = {f"ms://{file.id}" for file in await self._upstream.list_files(endpoint)}
+            present = {f"ms://{file.id}" for file in await self._upstream.list_files(endpoint)}
         except UpstreamFailed:
             return False
-        gone = {url: medium for url, medium in attached.uploaded.items() if url not in there}
-        for url, medium in gone.items():
+        missing = {url: medium for url, medium in loaded.uploaded.items() if url not in present}
+        for url, medium in missing.items():
             sha256 = await anyio.to_thread.run_sync(medium.sha256)
-            async with self._turn(endpoint, sha256):
-                ids = self._ids(endpoint)
+            async with self._lock(endpoint, sha256):
+                ids = self._uploads[endpoint.base_url, endpoint.key]
                 if f"ms://{ids.get(sha256)}" == url:  # else another call was faster
                     del ids[sha256]
                 new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, request_state)}"
-            attached.uploaded[new] = attached.uploaded.pop(url)
-            attached.plan = replace(
-                attached.plan, turns=tuple(_pointed(turn, url, new) for turn in attached.plan.turns)
-            )
-        return bool(gone)
+            loaded.uploaded[new] = loaded.uploaded.pop(url)
+            turns = tuple(_with_url(turn, url, new) for turn in loaded.plan.turns)
+            loaded.plan = replace(loaded.plan, turns=turns)
+        return bool(missing)
 
-    async def _place(
-        self, medium: Medium, part: MediaPart, attached: LoadedPlan, endpoint: Endpoint, request_state: RequestState
-    ) -> str:
-        if medium.size > INLINE_BYTES and endpoint.provider.takes_uploads:
-            url = f"ms://{await self._uploaded(medium, endpoint, request_state)}"
-            attached.uploaded[url] = medium
-            return url
-        if medium.size > INLINE_MOST_BYTES:
-            raise MediaRejected(
-                f"The {medium.info.name} is too large for {endpoint.provider.id}, which takes no uploads: found "
-                f"{medium.size:,} bytes, expected {INLINE_MOST_BYTES:,} at most.",
-                fix=f"Make the {part.kind} smaller, or name a `provider` that takes uploads.",
-            )
-        inline = InlineMedium(mime=medium.info.mime, size=medium.size, read_at=medium.read_at)
-        attached.inlined[inline.placeholder] = inline
-        return inline.placeholder
-
-    async def _uploaded(self, medium: Medium, endpoint: Endpoint, request_state: RequestState) -> str:
-        sha256 = await anyio.to_thread.run_sync(medium.sha256)
-        async with self._turn(endpoint, sha256):
-            if (endpoint.base_url, endpoint.key) not in self._known:
-                await self._look(endpoint)
-            return self._ids(endpoint).get(sha256) or await self._upload(medium, sha256, endpoint, request_state)
-
-    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, request_state: RequestState) -> str:
-        megabytes = medium.size / 1e6
-
-        def sent(size: int) -> None:
-            request_state.waits_for = f"the upload ({size / 1e6:.0f} of {megabytes:.0f} MB)"
-
-        def chunks() -> Iterator[bytes]:
-            digest = hashlib.sha256()
-            for piece in medium.chunks():
-                digest.update(piece)
-                yield piece
-            if digest.hexdigest() != sha256:  # what breaks off here never becomes a file at the provider
-                raise PathRefused(
-                    f"The {medium.info.name} was written to while it was sent.",
-                    fix="Call again once it is written.",
-                )
-
-        file = Upload(
-            sha256=sha256,
-            mime=medium.info.mime,
-            kind=medium.info.kind,
-            size=medium.size,
-            chunks=chunks,
-            on_sent=sent,
-        )
-        identity = self._ids(endpoint)[sha256] = await self._upstream.upload(endpoint, file)
-        return identity
-
-    async def _look(self, endpoint: Endpoint) -> None:
-        """Learn what lies at the account already; a provider that does not tell is no hindrance."""
-        try:
-            files = await self._upstream.list_files(endpoint)
-        except UpstreamFailed:
-            return
-        self._ids(endpoint).update({file.sha256: file.id for file in files if file.sha256})
-
-    async def _loaded(self, part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack) -> Medium:
-        """A medium, opened; one of an earlier turn only where it still is what was shown then."""
+    async def _open(
+        self, part: MediaPart, endpoint: Endpoint, roots: Callable[[], Roots], held: AsyncExitStack
+    ) -> Medium | None:
+        """A medium, opened; None for the id of an upload. One of an earlier turn must be what it was then."""
         from kimi_mcp.media.loading import load
 
-        if part.url.startswith(_KEPT):
-            medium = self._kept.get(part.url.removeprefix(_KEPT))
+        if part.url.startswith("ms:"):
+            if not endpoint.provider.takes_uploads:
+                raise MediaRejected(
+                    f"{endpoint.provider.id} keeps no files: found an ms:// id, expected a path, an https URL or a "
+                    "data URI.",
+                    fix="Give the file itself, or name a `provider` that takes uploads.",
+                )
+            return None
+        if part.url.startswith(_CACHED):
+            medium = self._cache.get(part.url.removeprefix(_CACHED))
             if medium is None:
                 raise MediaRejected(
                     f"An earlier turn's {part.kind} came as a data URI, and those are not kept for long.",
@@ -206,68 +164,104 @@ class Attachments:
             )
         return medium
 
-    async def _remembered(self, part: MediaPart, medium: Medium) -> MediaPart:
-        """The part as a later turn will find it: never by content, which is not kept, but for a while in memory."""
+    async def _record(self, part: MediaPart, medium: Medium) -> MediaPart:
+        """The part as a later turn will find it. A data URI is not recorded, only kept in memory for a while."""
         sha256 = part.sha256 or await anyio.to_thread.run_sync(medium.sha256)
-        if not part.url.startswith(("data:", _KEPT)):
-            return replace(part, sha256=sha256, size=medium.size)
-        self._kept[sha256] = medium
-        while sum(kept.size for kept in self._kept.values()) > KEPT_BYTES:
-            del self._kept[next(iter(self._kept))]
-        return replace(part, url=_KEPT + sha256, sha256=sha256, size=medium.size)
+        url = part.url
+        if url.startswith(("data:", _CACHED)):
+            url = _CACHED + sha256
+            self._cache[sha256] = medium
+            while sum(cached.size for cached in self._cache.values()) > self._limits.cached:
+                del self._cache[next(iter(self._cache))]
+        return replace(part, url=url, sha256=sha256, size=medium.size)
 
-    def _turn(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
-        """Held while a content is looked for or sent: calls that share it wait for one upload."""
-        return self._turns.setdefault((endpoint.base_url, endpoint.key, sha256), anyio.Lock())
+    async def _send_url(
+        self, medium: Medium, part: MediaPart, loaded: LoadedPlan, endpoint: Endpoint, request_state: RequestState
+    ) -> str:
+        """The URL in the body for a medium, which is uploaded or noted for inlining."""
+        if medium.size > self._limits.inline and endpoint.provider.takes_uploads:
+            url = f"ms://{await self._find_or_upload(medium, endpoint, request_state)}"
+            loaded.uploaded[url] = medium
+            return url
+        most = self._limits.inline_most
+        if medium.size > most:
+            raise MediaRejected(
+                f"The {medium.info.name} is too large for {endpoint.provider.id}, which takes no uploads: found "
+                f"{medium.size:,} bytes, expected {most:,} at most.",
+                fix=f"Make the {part.kind} smaller, or name a `provider` that takes uploads.",
+            )
+        inline = InlineMedium(mime=medium.info.mime, size=medium.size, read_at=medium.read_at)
+        loaded.inlined[inline.placeholder] = inline
+        return inline.placeholder
 
-    def _ids(self, endpoint: Endpoint) -> dict[str, str]:
-        return self._known.setdefault((endpoint.base_url, endpoint.key), {})
+    async def _find_or_upload(self, medium: Medium, endpoint: Endpoint, request_state: RequestState) -> str:
+        sha256 = await anyio.to_thread.run_sync(medium.sha256)
+        account = endpoint.base_url, endpoint.key
+        async with self._lock(endpoint, sha256):
+            if account not in self._uploads:
+                listed: dict[str, str] = {}
+                try:
+                    listed = {file.sha256: file.id for file in await self._upstream.list_files(endpoint) if file.sha256}
+                except UpstreamFailed:
+                    pass  # without the list the medium is uploaded again
+                self._uploads.setdefault(account, {}).update(listed)
+            return self._uploads[account].get(sha256) or await self._upload(medium, sha256, endpoint, request_state)
+
+    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, request_state: RequestState) -> str:
+        def on_sent(size: int) -> None:
+            request_state.waits_for = f"the upload ({size / 1e6:.0f} of {medium.size / 1e6:.0f} MB)"
+
+        file = Upload(
+            sha256=sha256,
+            mime=medium.info.mime,
+            kind=medium.info.kind,
+            size=medium.size,
+            chunks=partial(_checked_chunks, medium, sha256),
+            on_sent=on_sent,
+        )
+        identity = await self._upstream.upload(endpoint, file)
+        self._uploads[endpoint.base_url, endpoint.key][sha256] = identity
+        return identity
+
+    def _lock(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
+        """Held while a content is searched or uploaded: calls that share it wait for one upload."""
+        return self._locks.setdefault((endpoint.base_url, endpoint.key, sha256), anyio.Lock())
 
 
-def _argument(part: MediaPart, turn: Turn, *, asked: bool) -> str:
-    """The argument that names a medium, with its place where it is asked about among others: ``images[2]``."""
-    if part.kind == "video":
-        return "video"
-    pictures = [each for each in turn.media if each.kind == part.kind]
-    if len(pictures) == 1 or not asked:
-        return "images"
-    return f"images[{next(at for at, each in enumerate(pictures) if each is part)}]"
-
-
-@contextmanager
-def _telling(argument: str) -> Generator[None]:
-    """Say in a refusal which of several pictures it is about."""
-    try:
-        yield
-    except CallRefused as refused:
-        if not argument.endswith("]"):
-            raise
-        raise type(refused)(f"`{argument}`: {refused.message}", fix=refused.fix, rule=refused.rule) from None
-
-
-def _require_uploads(endpoint: Endpoint) -> None:
-    """Refuse an id where there are no files that it could mean."""
-    if not endpoint.provider.takes_uploads:
-        raise MediaRejected(
-            f"{endpoint.provider.id} keeps no files: found an ms:// id, expected a path, an https URL or a data URI.",
-            fix="Give the file itself, or name a `provider` that takes uploads.",
+def _checked_chunks(medium: Medium, sha256: str) -> Iterator[bytes]:
+    """The content; raises ``PathRefused`` where it has changed, so that it never becomes a file at the provider."""
+    digest = hashlib.sha256()
+    for piece in medium.chunks():
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != sha256:
+        raise PathRefused(
+            f"The {medium.info.name} was written to while it was sent.", fix="Call again once it is written."
         )
 
 
-def _reported(plan: Plan, medium: Medium, argument: str, *, strict: bool) -> Plan:
-    """The plan with the conversion of a medium told, and what got lost in it; refused under ``strict``."""
+def _argument(part: MediaPart, turn: Turn, *, is_last: bool) -> str:
+    """The argument that names a medium; with its index where the last turn has several: ``images[2]``."""
+    if part.kind == "video":
+        return "video"
+    pictures = [each for each in turn.media if each.kind == part.kind]
+    if len(pictures) == 1 or not is_last:
+        return "images"
+    return f"images[{next(index for index, each in enumerate(pictures) if each is part)}]"
+
+
+def _report_conversion(plan: Plan, medium: Medium, argument: str, *, strict: bool) -> Plan:
+    """The plan with the conversion of a medium reported, and what was lost in it; ``strict`` refuses instead."""
     if medium.converted_from is None:
         return plan
     note = policy.reported("media-converted", field=argument, asked=medium.converted_from, sent=medium.info.mime)
     if strict:
         raise PolicyRefused(note.why, fix=policy.load_rules()[note.rule].fix, rule=note.rule)
     lost = f" Only the first of its {medium.pages:,} pages is sent." if medium.pages > 1 else ""
-    note = Adjustment(
-        rule=note.rule, action="adjusted", field=note.field, asked=note.asked, sent=note.sent, why=note.why + lost
-    )
+    note = replace(note, action="adjusted", why=note.why + lost)
     return replace(plan, adjustments=(*plan.adjustments, note))
 
 
-def _pointed(turn: Turn, old: str, new: str) -> Turn:
+def _with_url(turn: Turn, old: str, new: str) -> Turn:
     parts = (replace(part, url=new) if isinstance(part, MediaPart) and part.url == old else part for part in turn.parts)
     return replace(turn, parts=tuple(parts))

@@ -1,10 +1,13 @@
-"""How a finished answer is to be called, and how one that does not fit is asked for again. Pure, no I/O."""
+"""The outcome of a finished answer, and the plan that requests a better one. Pure, no I/O."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from kimi_mcp import policy
+from kimi_mcp.core import response_schema
 from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
@@ -13,16 +16,8 @@ from kimi_mcp.core.types import Completion, TextPart, Turn, Usage, user
 from kimi_mcp.runs import Run
 
 
-def asked_again(plan: Plan, first: Completion, fault: str) -> Plan:
-    """The plan for a repair, with the first answer and its reasoning in view."""
-    note = policy.reported("answer-repaired", field="response_schema", fault=fault)
-    answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
-    wish = user(f"That does not fit the JSON schema: {fault}. Answer again with the JSON value alone.")
-    return replace(plan, turns=(*plan.turns, answered, wish), adjustments=(*plan.adjustments, note))
-
-
-def concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
-    """How a finished answer is to be called."""
+def outcome_of(plan: Plan, completion: Completion, run: Run) -> Outcome:
+    """The outcome of a run by its finished answer."""
     error = shortfall(plan, completion)
     status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
     return replace(
@@ -38,7 +33,7 @@ def concluded(plan: Plan, completion: Completion, run: Run) -> Outcome:
 
 
 def shortfall(plan: Plan, completion: Completion) -> KimiError | None:
-    """What a finished answer lacks; None: it is whole."""
+    """What a finished answer lacks; None: it is complete."""
     match completion.finish_reason:
         case "length":
             prompt = completion.usage.prompt_tokens if completion.usage else None
@@ -65,15 +60,31 @@ def shortfall(plan: Plan, completion: Completion) -> KimiError | None:
             return None
 
 
+def with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, str | None]:
+    """The outcome with its answer parsed, and why the answer does not fit the schema (None: it fits)."""
+    try:
+        value, misfit = response_schema.read_answer(outcome.answer, schema)
+    except response_schema.Unchecked as unchecked:
+        return replace(outcome, status="partial", error=outcome.error or unchecked.error), None
+    return replace(outcome, parsed=value), misfit
+
+
+def repair_plan(plan: Plan, first: Completion, misfit: str) -> Plan:
+    """The plan that requests an answer once more, with the first one and its reasoning before it."""
+    note = policy.reported("answer-repaired", field="response_schema", fault=misfit)
+    answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
+    request = user(f"That does not fit the JSON schema: {misfit}. Answer again with the JSON value alone.")
+    return replace(plan, turns=(*plan.turns, answered, request), adjustments=(*plan.adjustments, note))
+
+
 def cost_of(plan: Plan, completion: Completion) -> float | None:
     """US dollars that an answer cost, by the price of the model that gave it; None where anything is unknown."""
     return cost_usd(completion.usage, plan.profile.price_of(completion.model))
 
 
-def summed(first: Usage | None, second: Usage | None) -> Usage | None:
+def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
     """The tokens of two requests together; a number that one of them lacks is unknown."""
     if first is None or second is None:
         return None
-    names = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens")
-    pairs = {name: (getattr(first, name), getattr(second, name)) for name in names}
+    pairs = {each.name: (getattr(first, each.name), getattr(second, each.name)) for each in fields(Usage)}
     return Usage(**{name: None if None in pair else sum(pair) for name, pair in pairs.items()})

@@ -162,7 +162,7 @@ async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outco
     if call.names_files and context.lifespan_context.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
     services = await context.lifespan_context.open_services()
-    stamps = await services.pipeline.stamps(call)
+    stamps = await services.pipeline.file_stamps(call)
     return await _start_and_wait(context, tool, arguments, lambda pipeline, run: pipeline.run(call, run), stamps)
 
 

@@ -27,7 +27,7 @@ async def _models(state: ServerState) -> Sequence[str]:
     """The models that the provider serves today, the preferred first, then the rest of the catalogue."""
     from kimi_mcp import catalogue
     from kimi_mcp.catalogue import credentials
-    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.pipeline.route import today
 
     facts = catalogue.load()
     try:

@@ -44,7 +44,7 @@ Reader = Callable[[ServerState, str], Awaitable[str]]
 
 async def _catalogue(state: ServerState, value: str) -> str:
     from kimi_mcp import catalogue
-    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.pipeline.route import today
 
     return _json([row.as_json() for row in catalogue.load().rows(today())])
 

@@ -19,7 +19,7 @@ from kimi_mcp.core.types import Mode
 from kimi_mcp.skill.document import Skill, SkillError, SkillTool
 
 if TYPE_CHECKING:
-    from kimi_mcp.pipeline.pipeline import Call
+    from kimi_mcp.pipeline.call import Call
     from kimi_mcp.swarm import SwarmCall
 
 LONGEST_WAIT_S = 600.0
@@ -57,7 +57,7 @@ class ChatArguments(Arguments):
 
     def call(self, mode: Mode) -> Call:
         """What the pipeline is asked, in the tool's mode; raises ``InvalidArguments`` for a schema that is none."""
-        from kimi_mcp.pipeline.pipeline import Call
+        from kimi_mcp.pipeline.call import Call
 
         if self.response_schema is not None:
             structure.check_schema(self.response_schema)

@@ -21,7 +21,8 @@ from kimi_mcp.core.errors import Internal, KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Adjustment, Request, user
-from kimi_mcp.pipeline.pipeline import Pipeline, Route
+from kimi_mcp.pipeline.pipeline import Pipeline
+from kimi_mcp.pipeline.route import Route
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import Steps
 from kimi_mcp.swarm import prompts
@@ -62,7 +63,7 @@ async def run_swarm(
     call or the settings set are theirs.
     """
     run.task = call.as_json()  # before anything of it is recorded: another server can resume it from here on
-    return await pipeline.concluded(run, _swarm(call, run, pipeline, steps, concurrency, tools, limits))
+    return await pipeline.outcome(run, _swarm(call, run, pipeline, steps, concurrency, tools, limits))
 
 
 def prepare_resume(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
@@ -73,7 +74,7 @@ def prepare_resume(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run
     """
     call = SwarmCall.from_json(task)
     if call.first_provider is not None:
-        pipeline.check_reach(call.first_provider)
+        pipeline.router.check_access(call.first_provider)
     if call.tools != ():
         check_servers(pipeline.settings.swarm_mcp, os.environ, call.known_servers)
     return lambda run: run_swarm(call, run, pipeline)
@@ -92,7 +93,7 @@ async def _swarm(
     if call.first_provider is not None:  # it is resumed: what it has used is known from the start
         stats.before, run.progress = recovered_stats(call, await run.store.steps_of(run.id)), stats
     provider = call.provider or call.first_provider
-    route = await pipeline.resolve_route(run, model=call.model, provider=provider, preferred=call.first_model)
+    route = await pipeline.router.resolve(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
     first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=route.model_asked)
     plan = route.decide(first)  # what can't be had is refused here, before anything is started or paid for

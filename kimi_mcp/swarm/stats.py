@@ -15,7 +15,7 @@ from kimi_mcp.core.outcome import Outcome, shortened, standing
 from kimi_mcp.core.pricing import counted_usd, dollars, rounded
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.types import Adjustment, Status, Usage
-from kimi_mcp.pipeline.completion_result import summed
+from kimi_mcp.pipeline.completion_result import add_usage
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
@@ -83,7 +83,7 @@ class Agent:
         self.busy_s += result.took_s
         self.elapsed_s += result.waited_s + result.took_s
         if result.pieces or result.completion.usage:
-            self.usage = summed(self.usage, result.completion.usage)
+            self.usage = add_usage(self.usage, result.completion.usage)
         self.cost_usd = None if self.cost_usd is None or result.cost_usd is None else self.cost_usd + result.cost_usd
 
     def add_tool_calls(self, records: Sequence[JSON]) -> float:
@@ -227,7 +227,7 @@ class SwarmStats:
         completion = state.accumulator.completion() if state else last.completion if last else None
         usage: Usage | None = _NO_USAGE
         for agent in self.everyone:
-            usage = summed(usage, agent.usage)
+            usage = add_usage(usage, agent.usage)
         if outcome.status != "running":
             for agent in self.agents:
                 agent.status = "cancelled" if agent.status == "running" else agent.status

@@ -16,7 +16,8 @@ from kimi_mcp.core.pricing import cost_usd
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.tokens import chars_in
 from kimi_mcp.core.types import Completion, Request, Usage
-from kimi_mcp.pipeline.pipeline import Pipeline, Route
+from kimi_mcp.pipeline.pipeline import Pipeline
+from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, Steps

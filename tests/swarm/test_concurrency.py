@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from kimi_mcp.pipeline.pipeline import Call
+from kimi_mcp.pipeline.call import Call
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm

@@ -70,7 +70,7 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     """The provider, chosen as for a call; raises where it is not allowed, or keeps no files."""
     from kimi_mcp import catalogue, policy
     from kimi_mcp.catalogue import credentials
-    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.pipeline.route import today
     from kimi_mcp.provider import Endpoint
 
     facts = catalogue.load()

@@ -37,7 +37,7 @@ def models(
     input, cached input, output.
     """
     from kimi_mcp import catalogue
-    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.pipeline.route import today
 
     facts = catalogue.load()
     _check(facts, provider, model)

@@ -78,7 +78,7 @@ def check(
     objects, 1 when one does, or when the file is no such body. Fields that no rule reads are named and change nothing.
     """
     from kimi_mcp import catalogue, policy
-    from kimi_mcp.pipeline.pipeline import today
+    from kimi_mcp.pipeline.route import today
     from kimi_mcp.policy import audit
 
     body = _read(file)

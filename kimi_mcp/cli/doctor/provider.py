@@ -15,7 +15,9 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile, Provider
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Mode, Request, user
-from kimi_mcp.pipeline.pipeline import Call, Pipeline, today
+from kimi_mcp.pipeline.call import Call
+from kimi_mcp.pipeline.pipeline import Pipeline
+from kimi_mcp.pipeline.route import today
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.store.store import RunStore

@@ -16,7 +16,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.cli import console
 from kimi_mcp.cli.commands import app
 from kimi_mcp.core.version import __version__
-from kimi_mcp.pipeline.pipeline import today
+from kimi_mcp.pipeline.route import today
 from kimi_mcp.policy import load_rules
 from tests.cli.commands.shell import started
 

@@ -1,0 +1,142 @@
+"""Resolves where the requests of a run go: provider, key and model. I/O: it may request the provider's list of models.
+
+``Route.decide`` then lets the policy make a plan of each request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+from kimi_mcp import catalogue, policy
+from kimi_mcp.catalogue import credentials, selection
+from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, PolicyRefused
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.settings import Settings
+from kimi_mcp.core.tokens import least_tokens
+from kimi_mcp.core.types import Request
+from kimi_mcp.provider import Endpoint, Upstream
+from kimi_mcp.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def today() -> date:
+    """The day on which catalogue dates are judged (UTC)."""
+    return datetime.now(UTC).date()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where the requests of a run go, and what the policy must know to decide on them."""
+
+    model_asked: str
+    """What the caller or the setting named."""
+    profile: Profile
+    """The model that this means at that provider; under ``auto`` its most preferred."""
+    context: policy.PolicyContext
+    endpoint: Endpoint
+
+    def decide(self, request: Request) -> Plan:
+        """The plan of a request; raises ``PolicyRefused``, ``InvalidArguments`` or ``ContextTooLong``."""
+        decision = policy.decide(request, self.profile, self.context)
+        if isinstance(decision, policy.PolicyRefusal):
+            raise _error(decision)
+        _check_length(decision)
+        return decision
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Route:
+        """The same route for many requests with the same tools: their schemas are checked here, once."""
+        fitting = tuple(tools) if policy.tools_fit(tools, self.profile.provider) else ()
+        return replace(self, context=replace(self.context, fitting_tools=fitting))
+
+
+class Router:
+    """Resolves routes from the settings, the catalogue and what the provider serves."""
+
+    def __init__(self, settings: Settings, upstream: Upstream, day: Callable[[], date]) -> None:
+        self._settings, self._upstream, self._day = settings, upstream, day
+        self._borrowing_logged = False
+
+    def check_access(self, provider: str) -> None:
+        """Raise the ``KimiError`` for which no request of this server can go to a provider."""
+        credentials.check(self._settings, catalogue.load())
+        self._access(provider, None)
+
+    async def resolve(
+        self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None
+    ) -> Route:
+        """The route of a run, for the ``model`` and ``provider`` that its caller named.
+
+        ``preferred``: the model that ``auto`` takes first, by its catalogue id. Raises the ``KimiError`` for which no
+        request can be made.
+        """
+        facts, day = catalogue.load(), self._day()
+        credentials.check(self._settings, facts)
+        run.model_asked = model or self._settings.model
+        access, context = self._access(provider, run)
+        endpoint = Endpoint(provider=access.provider, base_url=access.base_url, key=access.key)
+        served = None
+        if run.model_asked == selection.AUTO or access.provider.self_hosted:  # else it can't change the choice
+            served = await self._upstream.served_models(endpoint)
+        choice = selection.choose(
+            run.model_asked, access.provider, facts, served=served, by_setting=model is None, preferred=preferred
+        )
+        context = replace(
+            context,
+            served=served,
+            successors=choice.successors,
+            stands_in=choice.stands_in,
+            video_offers=facts.video_offers(day),
+            instant_offers=facts.instant_offers(day),
+        )
+        return Route(model_asked=run.model_asked, profile=choice.profile, context=context, endpoint=endpoint)
+
+    def _access(self, asked: str | None, run: Run | None) -> tuple[credentials.Access, policy.PolicyContext]:
+        """URL and key of the provider that an argument or the settings name, once the policy admits it."""
+        settings, facts = self._settings, catalogue.load()
+        default = credentials.chosen_provider(settings, facts)
+        provider = credentials.named_provider(asked, facts) if asked else default
+        if run is not None:
+            run.provider = provider.id
+        context = policy.PolicyContext(
+            day=self._day(),
+            base_url=(settings.base_url if provider is default else None) or provider.base_url,
+            allowed_providers=credentials.allowed_providers(settings, facts, default),
+            provider_asked=asked and provider.id,
+            strict=settings.policy == "strict",
+            reads_media=True,
+            own_record=True,
+        )
+        if refusal := policy.admit(context):
+            raise _error(refusal)
+        access = credentials.access_to(provider, settings, default)
+        if access.borrowed and not self._borrowing_logged:
+            self._borrowing_logged = True
+            log.warning("%s is used as the key of %s, because KIMI_PROVIDER says so", access.key_variable, provider.id)
+        return access, context
+
+
+def _error(refusal: policy.PolicyRefusal) -> CallRefused:
+    kind = InvalidArguments if refusal.rule is None else PolicyRefused
+    return kind(refusal.message, fix=refusal.fix, rule=refusal.rule)
+
+
+def _check_length(plan: Plan) -> None:
+    """Refuse what is certainly beyond the model's context, before it is paid for."""
+    least, most = least_tokens(plan.turns), plan.profile.model.context_tokens
+    if least <= most:
+        return
+    continued = any(turn.role == "assistant" for turn in plan.turns)
+    raise ContextTooLong(
+        f"The {'conversation' if continued else 'prompt'} has at least {least:,} tokens, {least - most:,} more than "
+        f"the {most:,} that {plan.profile.model.id} takes in all.",
+        fix="Branch off behind an earlier run by giving its `run_id` as `conversation_id`, start a new conversation, "
+        "or name a `model` with a longer context."
+        if continued
+        else "Shorten `prompt`, or name a `model` with a longer context.",
+    )

@@ -7,6 +7,7 @@ outcome. Errors become outcomes here, with what the call cost and what had arriv
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import date
@@ -41,24 +42,29 @@ log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """Answers calls. ``day``, ``upstream`` and ``media_limits`` are for tests."""
+    """Answers calls.
+
+    For tests: ``day``, ``draw`` (0 to 1, the jitter of retries), ``deadlines`` that no setting names, ``media_limits``.
+    """
 
     def __init__(
         self,
         settings: Settings,
         *,
         day: Callable[[], date] = today,
-        upstream: Upstream | None = None,
+        draw: Callable[[], float] = random.random,
+        deadlines: Deadlines | None = None,
         media_limits: MediaLimits | None = None,
     ) -> None:
         self.settings = settings
         """Read from the environment when the server started."""
-        deadlines = Deadlines(
+        deadlines = replace(
+            deadlines or Deadlines(),
             first_token_s=settings.first_token_timeout_s,
             idle_s=settings.idle_timeout_s,
             total_s=settings.total_timeout_s,
         )
-        self.upstream = upstream or Upstream(deadlines=deadlines, max_concurrency=settings.max_concurrency)
+        self.upstream = Upstream(deadlines=deadlines, max_concurrency=settings.max_concurrency, draw=draw)
         """Sends every request to a provider."""
         self.router = Router(settings, self.upstream, day)
         """Resolves where requests go."""

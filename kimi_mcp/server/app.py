@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from math import inf
 from types import NoneType
@@ -42,7 +43,7 @@ from kimi_mcp.core.version import __version__
 from kimi_mcp.server import client_quirks, resources, results
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.prompts import PromptHandlers
-from kimi_mcp.server.state import ServerState
+from kimi_mcp.server.state import ServerState, Timings, make_pipeline
 from kimi_mcp.server.tools import (
     TOOLS,
     Arguments,
@@ -57,23 +58,9 @@ from kimi_mcp.skill.document import load_skill
 
 if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
-    from kimi_mcp.runs import Run, RunView
-
-    Work = Callable[[Pipeline, Run], Awaitable[Outcome]]
+    from kimi_mcp.runs import RunFunction, RunView
 
 log = logging.getLogger(__name__)
-
-FIRST_PROGRESS_S = 5.0
-"""Seconds until progress is first reported: earlier reports disconnect some hosts (seen of Claude Desktop, 2026)."""
-
-PROGRESS_EVERY_S = 3.0
-"""Seconds between two reports of progress."""
-
-CLOSE_WITHIN_S = 0.5
-"""Seconds that closing the store and the connections may take."""
-
-ROOTS_WITHIN_S = 3.0
-"""Seconds that a host which offers roots has to list them."""
 
 _HASH_CHARS = 65_536
 """Characters that are hashed at once."""
@@ -81,24 +68,27 @@ _HASH_CHARS = 65_536
 Context = ServerRequestContext[ServerState, Any]
 
 
-def build_server(settings: Settings) -> Server[ServerState]:
-    """The server with its tools, resources and prompts; ``SkillError`` where skill.md and the code disagree."""
+def build_server(
+    settings: Settings, *, timings: Timings | None = None, pipeline: Callable[[Settings], Pipeline] = make_pipeline
+) -> Server[ServerState]:
+    """The server with its tools, resources and prompts; ``SkillError`` where skill.md and the code disagree.
+
+    ``timings`` and ``pipeline`` are for tests.
+    """
     skill = load_skill()
     tools = [results.listed(tool, row.title, row.description) for tool, row in listed_tools(skill)]
 
     @asynccontextmanager
     async def lifespan(server: Server[ServerState]) -> AsyncGenerator[ServerState]:
-        state: ServerState | None = None
+        tasks = anyio.create_task_group()
+        state = ServerState(settings, tasks, timings or Timings(), pipeline)
         try:
-            async with anyio.create_task_group() as tasks:
-                state = ServerState(settings, tasks)
+            async with tasks:
                 start_contained(tasks, "runs of a dead server could not be recovered", state.recover_runs)
                 yield state
                 tasks.cancel_scope.cancel()  # every run records what has arrived
         finally:
-            if state is not None:
-                with anyio.move_on_after(CLOSE_WITHIN_S, shield=True):
-                    await state.aclose()
+            await state.aclose()
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools)
@@ -123,9 +113,6 @@ def build_server(settings: Settings) -> Server[ServerState]:
     )
     server.middleware += [_handle_cancellation, _wrap_invalid_arguments]
     return server
-
-
-# ── tools ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
@@ -158,27 +145,28 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
 
 async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outcome:
     assert tool.mode is not None
-    call = arguments.call(tool.mode)
-    if call.names_files and context.lifespan_context.settings.roots is None:
+    state, call = context.lifespan_context, arguments.call(tool.mode)
+    if call.names_files and state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
-    services = await context.lifespan_context.open_services()
-    stamps = await services.pipeline.file_stamps(call)
-    return await _start_and_wait(context, tool, arguments, lambda pipeline, run: pipeline.run(call, run), stamps)
+    pipeline, _ = await state.open()
+    stamps = await pipeline.file_stamps(call)
+    return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), stamps)
 
 
 async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Outcome:
+    from kimi_mcp.swarm import run_swarm
+
     call = arguments.call()
-
-    async def work(pipeline: Pipeline, run: Run) -> Outcome:
-        from kimi_mcp.swarm import run_swarm
-
-        return await run_swarm(call, run, pipeline)
-
-    return await _start_and_wait(context, tool, arguments, work)
+    pipeline, _ = await context.lifespan_context.open()
+    return await _start_and_wait(context, tool, arguments, lambda run: run_swarm(call, run, pipeline))
 
 
 async def _start_and_wait(
-    context: Context, tool: Tool, arguments: ChatArguments | SwarmArguments, work: Work, stamps: Sequence[str] = ()
+    context: Context,
+    tool: Tool,
+    arguments: ChatArguments | SwarmArguments,
+    work: RunFunction,
+    stamps: Sequence[str] = (),
 ) -> Outcome:
     """Start a run, or rejoin the run of the same call, and wait for it as long as its host waits.
 
@@ -189,21 +177,19 @@ async def _start_and_wait(
 
     state = context.lifespan_context
     deadline = anyio.current_time() + (inf if _waits_for_progress(context) else state.settings.reply_within_s)
-    services = await state.open_services()
+    runs = await state.open_runs()
     host, key = _host(context), _call_key(tool, arguments, stamps)
-    run = rejoined = await services.runs.rejoin(caller=LOCAL, host=host, key=key)
+    run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
     if run is None:
-        run = services.runs.start(
-            Run(caller=LOCAL, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key),
-            lambda run: work(services.pipeline, run),
-        )
+        run = Run(caller=LOCAL, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
+        runs.start(run, work)
     request_id = coerce_request_id(context.request_id or 0)
     state.waiting[request_id] = run
     await _wait(context, run, deadline)
     state.waiting.pop(request_id, None)
     outcome = await run.current_outcome()
     if rejoined is not None:
-        await services.runs.abandon(run.id, False)
+        await runs.abandon(run.id, False)
         outcome = replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
     return outcome
 
@@ -231,7 +217,7 @@ async def _offered_roots(context: Context) -> tuple[str, ...] | None:
     capabilities = context.session.client_capabilities
     if capabilities is None or capabilities.roots is None or not context.session.can_send_request:
         return None
-    with anyio.move_on_after(ROOTS_WITHIN_S):
+    with anyio.move_on_after(context.lifespan_context.timings.roots_s):
         try:
             listed = await context.session.send_request(ListRootsRequest(), ListRootsResult)
         except (MCPError, ValidationError):
@@ -254,7 +240,7 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
         )
     wait_s = state.settings.reply_within_s if arguments.wait_s is None else arguments.wait_s
     deadline = anyio.current_time() + wait_s
-    runs = (await state.open_services()).runs
+    runs = await state.open_runs()
     if arguments.run_id is None:
         return Outcome(status="completed", answer=results.run_list(await runs.latest(LOCAL)))
     run = await runs.find(arguments.run_id, LOCAL, go_on=arguments.action != "cancel")
@@ -276,7 +262,8 @@ async def _wait(context: Context, run: RunView, deadline: float) -> None:
     ``deadline``: by anyio's clock, set when the call arrived.
     """
     start = anyio.current_time()
-    report_at, ended = start + FIRST_PROGRESS_S, False
+    timings = context.lifespan_context.timings
+    report_at, ended = start + timings.first_progress_s, False
     while True:
         with anyio.move_on_at(min(report_at, deadline)):
             await run.wait()
@@ -285,10 +272,7 @@ async def _wait(context: Context, run: RunView, deadline: float) -> None:
         if ended or now >= deadline:
             return
         await context.session.report_progress(round(now - start, 1), message=run.phase())
-        report_at = anyio.current_time() + PROGRESS_EVERY_S
-
-
-# ── middleware ────────────────────────────────────────────────────────────────────────────────────────────────────
+        report_at = anyio.current_time() + timings.progress_every_s
 
 
 async def _handle_cancellation(ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -298,19 +282,14 @@ async def _handle_cancellation(ctx: Context, call_next: CallNext) -> HandlerResu
         request_id = cancelled_request_id_from_params(ctx.params)
         run = None if request_id is None else state.waiting.pop(coerce_request_id(request_id), None)
         if run is not None:
-            timed_out = client_quirks.timed_out((ctx.params or {}).get("reason"))
-            start_contained(
-                state.tasks, "a cancellation could not be passed on", _abandon if timed_out else _cancel, state, run
-            )
+            host_timed_out = client_quirks.timed_out((ctx.params or {}).get("reason"))
+            stop = partial(_abandon, state, run.id) if host_timed_out else run.cancel
+            start_contained(state.tasks, "a cancellation could not be passed on", stop)
     return await call_next(ctx)
 
 
-async def _abandon(state: ServerState, run: RunView) -> None:
-    await (await state.open_services()).runs.abandon(run.id)
-
-
-async def _cancel(state: ServerState, run: RunView) -> None:
-    await run.cancel()
+async def _abandon(state: ServerState, run_id: str) -> None:
+    await (await state.open_runs()).abandon(run_id)
 
 
 async def _wrap_invalid_arguments(ctx: Context, call_next: CallNext) -> HandlerResult:

@@ -68,7 +68,7 @@ async def _route(state: ServerState, text: str) -> str:
 async def _runs(state: ServerState, value: str) -> str:
     from kimi_mcp.runs.store.serializers import in_list
 
-    runs = (await state.open_services()).runs
+    runs = await state.open_runs()
     recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MOST_RUNS)}
     rows = [
         recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
@@ -86,7 +86,7 @@ async def _reasoning(state: ServerState, run_id: str) -> str:
 
 
 async def _outcome(state: ServerState, run_id: str) -> Outcome:
-    return await (await (await state.open_services()).runs.find(run_id, LOCAL)).current_outcome()
+    return await (await (await state.open_runs()).find(run_id, LOCAL)).current_outcome()
 
 
 def _json(value: Any) -> str:

@@ -1,15 +1,17 @@
-"""What the server keeps while it runs: settings, the task group of its runs, and the services that answer calls.
+"""``ServerState``: what one server keeps, from its start to its end. I/O: the pipeline's and the store's.
 
-The services (pipeline and store) are imported and opened by the first call, so that a host gets its tools at once.
+The pipeline and the runs are imported and opened by the first call, so that a host gets its tools at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 from mcp_types import RequestId
 
@@ -22,52 +24,72 @@ if TYPE_CHECKING:
     from kimi_mcp.runs import Run, Runs, RunView
     from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
-RECOVER_AFTER_S = 1.0
-"""Seconds from the start until runs of a dead server are looked for: the host's first requests come first."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What answers calls."""
+class Timings:
+    """What the server waits for, in seconds."""
 
-    pipeline: Pipeline
-    """The one path of every call."""
-    runs: Runs
-    """The runs of this process, and those in the store."""
+    first_progress_s: float = 5.0
+    """Until progress is first reported: earlier reports disconnect some hosts (seen of Claude Desktop, 2026)."""
+    progress_every_s: float = 3.0
+    """Between two reports of progress."""
+    roots_s: float = 3.0
+    """For a host that offers roots to list them."""
+    recover_after_s: float = 1.0
+    """From the start until runs of a dead server are searched: the host's first requests come first."""
+    close_s: float = 0.5
+    """For closing the store and the connections."""
+
+
+def make_pipeline(settings: Settings) -> Pipeline:
+    """The pipeline of a server. Imports it, which takes a while."""
+    from kimi_mcp.pipeline.pipeline import Pipeline
+
+    return Pipeline(settings)
 
 
 class ServerState:
-    """One server's state, from its start to its end."""
+    """One server's state."""
 
-    def __init__(self, settings: Settings, tasks: TaskGroup) -> None:
+    def __init__(
+        self, settings: Settings, tasks: TaskGroup, timings: Timings, pipeline: Callable[[Settings], Pipeline]
+    ) -> None:
         self.settings = settings
         """Read from the environment when the server started."""
         self.tasks = tasks
         """The task group of the runs."""
+        self.timings = timings
         self.waiting: dict[RequestId, RunView] = {}
         """The run that each open request waits for; a cancelled request's entry stays until its reason is known."""
-        self.services: Services | None = None
+        self.opened: tuple[Pipeline, Runs] | None = None
         """None before the first call."""
+        self._make_pipeline = pipeline
         self._opening = anyio.Lock()
 
-    async def open_services(self) -> Services:
-        """The services; the first call makes them, in a thread."""
+    async def open(self) -> tuple[Pipeline, Runs]:
+        """The pipeline, and the runs of this process and in the store; the first call opens both, in a thread."""
         async with self._opening:
-            if self.services is None:
-                self.services = await anyio.to_thread.run_sync(self._open)
-        return self.services
+            if self.opened is None:
+                self.opened = await anyio.to_thread.run_sync(self._open)
+        return self.opened
+
+    async def open_runs(self) -> Runs:
+        """The runs of this process and in the store."""
+        return (await self.open())[1]
 
     async def recover_runs(self) -> None:
         """Continue the runs that a server with the same data folder left when it died."""
-        await anyio.sleep(RECOVER_AFTER_S)
+        await anyio.sleep(self.timings.recover_after_s)
         if await anyio.to_thread.run_sync(self._has_orphans):
-            await (await self.open_services()).runs.resume_all()
+            await (await self.open_runs()).resume_all()
 
     async def aclose(self) -> None:
         """Close the store, then the connections: what was paid for must be written, a connection may stay open."""
-        if self.services is not None:
-            await contained("the store could not be closed", self.services.runs.aclose)
-            await contained("the connections could not be closed", self.services.pipeline.aclose)
+        if self.opened is not None:
+            pipeline, runs = self.opened
+            with anyio.move_on_after(self.timings.close_s, shield=True):
+                await contained("the store could not be closed", runs.aclose)
+                await contained("the connections could not be closed", pipeline.aclose)
 
     def _has_orphans(self) -> bool:
         from kimi_mcp.runs.store.locks import has_dead_servers
@@ -75,16 +97,17 @@ class ServerState:
 
         return self.settings.journal == "on" and has_dead_servers(folder_of(self.settings))
 
-    def _open(self) -> Services:
-        from kimi_mcp.pipeline.pipeline import Pipeline
+    def _open(self) -> tuple[Pipeline, Runs]:
         from kimi_mcp.runs import open_runs
 
-        pipeline = Pipeline(self.settings)
-        runs = open_runs(self.tasks, self.settings, lambda task: _resume(task, pipeline), _summarize)
-        return Services(pipeline=pipeline, runs=runs)
+        pipeline = self._make_pipeline(self.settings)
+        return pipeline, open_runs(self.tasks, self.settings, partial(_resume, pipeline), _summarize)
 
 
-def _resume(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
+# The first run that needs them imports the swarm's modules.
+
+
+def _resume(pipeline: Pipeline, task: Mapping[str, Any]) -> Callable[[Run], Awaitable[Outcome]]:
     from kimi_mcp.swarm import prepare_resume
 
     return prepare_resume(task, pipeline)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.server.conftest import anyio_backend, day, mode, short_waits, sim
+from tests.server.conftest import anyio_backend, mode, sim
 
-__all__ = ["anyio_backend", "day", "mode", "short_waits", "sim"]
+__all__ = ["anyio_backend", "mode", "sim"]

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, chats, served
+from tests.server.asking import Kimi, ServerOptions, chats, served
 
 NO_TOKEN: dict[str, dict[str, Any]] = {
     "no bytes": {"gate": "never"},
@@ -91,12 +91,10 @@ async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator) -> Non
 
 
 async def test_a_finish_that_came_is_not_spoilt_by_a_connection_that_stays_open(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator,
 ) -> None:
-    monkeypatch.setitem(Deadlines.__init__.__kwdefaults__ or {}, "after_finish_s", 0.2)
     sim.play({"content": "It is 391.", "no_done": True, "stall_at": 100_000, "framing": "close"})
-    async with served(sim) as kimi:
-        with anyio.fail_after(5):
-            result = await kimi.think()
+    async with served(sim, options=ServerOptions(deadlines=Deadlines(after_finish_s=0.2))) as kimi:
+        result = await kimi.think()
     assert result.status == "completed"
     assert result.answer == "It is 391."

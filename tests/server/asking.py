@@ -12,7 +12,9 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,9 +37,12 @@ from mcp_types import (
 )
 
 from kimi_mcp.core.settings import read_settings
+from kimi_mcp.pipeline.attachments import MediaLimits
+from kimi_mcp.pipeline.pipeline import Pipeline
+from kimi_mcp.provider import Deadlines
 from kimi_mcp.runs import Runs
 from kimi_mcp.server.app import build_server
-from kimi_mcp.server.state import ServerState
+from kimi_mcp.server.state import ServerState, Timings
 from kimi_mcp.server.tools import OUTPUT_SCHEMA
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.server.stdio.peer import HELLO, Peer
@@ -192,8 +197,8 @@ class Kimi:
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        assert self.state.services is not None
-        return self.state.services.runs
+        assert self.state.opened is not None
+        return self.state.opened[1]
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> Result:
         """Call a tool; ``more`` is for the client (``progress_callback``, ``read_timeout_seconds``)."""
@@ -225,11 +230,47 @@ def environment(sim: Simulator | None, provider: str | None, **variables: str) -
     return told | variables
 
 
+FACTS_DAY = date(2026, 11, 23)
+"""The day of the simulator's facts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What a server in this process has that no environment variable names."""
+
+    timings: Timings = field(default_factory=Timings)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    media_limits: MediaLimits = field(default_factory=MediaLimits)
+
+
+Options = Any
+"""``ServerOptions`` or None. Not said, so that a test may pass variables as ``**mapping`` beside it."""
+
+
+def new_server(
+    sim: Simulator | None, provider: str | None = "simulator", options: Options = None, **variables: str
+) -> Server[ServerState]:
+    """A server on the day of the facts; between two attempts it pauses only for as long as the provider asks.
+
+    ``variables`` are its environment.
+    """
+    options = options or ServerOptions()
+    pipeline = partial(
+        Pipeline,
+        day=lambda: FACTS_DAY,
+        draw=lambda: 0.0,
+        deadlines=options.deadlines,
+        media_limits=options.media_limits,
+    )
+    settings = read_settings(environment(sim, provider, **variables))
+    return build_server(settings, timings=options.timings, pipeline=pipeline)
+
+
 def _server(
-    sim: Simulator | None, provider: str | None, **variables: str
+    sim: Simulator | None, provider: str | None, options: Options, **variables: str
 ) -> tuple[Server[ServerState], list[ServerState]]:
     """A server, and a list that gets its state once it runs."""
-    server = build_server(read_settings(environment(sim, provider, **variables)))
+    server = new_server(sim, provider, options, **variables)
     lifespan, states = server.lifespan, list[ServerState]()
 
     @asynccontextmanager
@@ -249,10 +290,11 @@ async def served(
     *,
     provider: str | None = "simulator",
     host: str = "a host",
+    options: Options = None,
     **variables: str,
 ) -> AsyncIterator[Kimi]:
     """A server in this process and its client, which talk JSON-RPC over streams; ``variables`` are its environment."""
-    server, states = _server(sim, provider, **variables)
+    server, states = _server(sim, provider, options, **variables)
     who = Implementation(name=host, version="1")
     async with Client(InMemoryTransport(server), mode=mode, client_info=who) as client:
         yield Kimi(client, states[0])
@@ -354,8 +396,8 @@ class Line:
     @property
     def runs(self) -> Runs:
         """The server's runs, once there was a call."""
-        assert self.state.services is not None
-        return self.state.services.runs
+        assert self.state.opened is not None
+        return self.state.opened[1]
 
     async def send(self, method: str, params: Mapping[str, Any], request_id: int | str | None = None) -> None:
         """Write a request, or a notification where no id is given."""
@@ -401,10 +443,11 @@ async def line(
     *,
     provider: str | None = "simulator",
     protocol: str = "2025-11-25",
+    options: Options = None,
     **variables: str,
 ) -> AsyncIterator[Line]:
     """A server in this process without any client: a test plays the host, message by message."""
-    server, states = _server(sim, provider, **variables)
+    server, states = _server(sim, provider, options, **variables)
     async with InMemoryTransport(server) as streams:
         bare = Line(streams, None)  # pyright: ignore[reportArgumentType]
         await bare.send("initialize", {**HELLO["params"], "protocolVersion": protocol}, "hello")

@@ -1,14 +1,12 @@
-"""What every test of a whole server starts from: a simulator, an era, the day of the facts, no long waits."""
+"""What every test of a whole server starts from: a simulator and an era."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import date
 
 import anyio
 import pytest
 
-from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.simulator import Simulator
 from tests.server.asking import ERAS
 
@@ -22,21 +20,6 @@ def anyio_backend() -> str:
 def mode(request: pytest.FixtureRequest) -> str:
     """A test that asks for it runs in both protocol eras."""
     return ERAS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def day(monkeypatch: pytest.MonkeyPatch) -> date:
-    """The server believes that it is the day of the simulator's facts, whenever the tests run."""
-    facts_day = date(2026, 11, 23)
-    monkeypatch.setattr(Pipeline.__init__, "__kwdefaults__", {"day": lambda: facts_day})
-    return facts_day
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two attempts hardly any time passes."""
-    monkeypatch.setattr("kimi_mcp.provider.retry.BASE_S", 0.01)
-    monkeypatch.setattr("kimi_mcp.provider.calls.BASE_S", 0.01)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, Result, chats, served, until
+from tests.server.asking import HELD, Result, ServerOptions, chats, served, until
 
 LONG = {"content": "word " * 40_000, "reasoning": "Hm.", "event_tokens": 50, "tokens_per_second": 20_000}
 """About 40,000 tokens in two seconds: 0.12 USD of K2.5."""
@@ -144,9 +144,9 @@ async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, limit: str, looked_at_every_s: float
 ) -> None:
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", looked_at_every_s)
-    monkeypatch.setitem(Deadlines.__init__.__kwdefaults__ or {}, "after_finish_s", 0.5)
+    quick_end = ServerOptions(deadlines=Deadlines(after_finish_s=0.5))
     sim.play({"content": "word " * 1_000, "event_tokens": 5_000, "gate": "end of stream", "gate_at": 3})
-    async with served(sim, **{limit: "0.001"}) as kimi:
+    async with served(sim, options=quick_end, **{limit: "0.001"}) as kimi:
         result = await kimi.instant()
     assert (result.status, result.answer) == ("completed", "word " * 1_000)
     assert result.structured["usage"]["cost_usd"] > 0.001

@@ -154,7 +154,7 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
             await host.cancel(number)
         await host.ask("kimi_run", {})
         with anyio.fail_after(5):
-            while host.state.services is None or host.state.services.runs.is_busy:
+            while host.state.opened is None or host.runs.is_busy:
                 await anyio.sleep(0.01)
         assert host.state.waiting == {}
     assert sim.open_streams == 0

@@ -16,10 +16,13 @@ from kimi_mcp.runs.recorder import RunRecorder
 from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server import state
+from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, chats, line, served, until
+from tests.server.asking import HELD, ServerOptions, chats, line, served, until
+
+RECOVERING = ServerOptions(timings=Timings(recover_after_s=0))
+"""A server that searches for runs of dead servers as soon as it starts."""
 
 
 async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -125,20 +128,18 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
 
 @pytest.mark.parametrize("name", ["srv_0123456789abcdef.lock", "srv_0123456789abcdef.starting"])
 async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
-    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    sim: Simulator, data_dir: Path, name: str
 ) -> None:
-    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
     (data_dir / "servers" / name).mkdir(parents=True)
-    async with served(sim) as kimi:
+    async with served(sim, options=RECOVERING) as kimi:
         await anyio.wait_all_tasks_blocked()
         assert (await kimi.think()).status == "completed"
 
 
 async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_nobody(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sim: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
-    async with served(sim, KIMI_DATA_DIR="~nobody-of-that-name/data") as kimi:
+    async with served(sim, options=RECOVERING, KIMI_DATA_DIR="~nobody-of-that-name/data") as kimi:
         await logged(caplog, "runs of a dead server could not be recovered")
         refused = await kimi.think()
     assert refused.code == "not_configured"
@@ -146,13 +147,12 @@ async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_no
 
 
 async def test_a_store_that_is_broken_when_it_looks_back_ends_nobody(
-    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
     (data_dir / "servers").mkdir(parents=True)
     (data_dir / "servers" / "srv_0123456789abcdef.lock").touch()
     (data_dir / FILE).mkdir()
-    async with served(sim) as kimi:
+    async with served(sim, options=RECOVERING) as kimi:
         await logged(caplog, "runs of a dead server could not be recovered")
         assert (await kimi.think()).code == "not_configured"
 

@@ -6,9 +6,9 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import anyio
 import pytest
 
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server import state
+from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmLimits
 from tests.runs.store.stores import begin, in_thread, opened
-from tests.server.asking import KEY, Result, body, chats, raw_process, served
+from tests.server import asking
+from tests.server.asking import KEY, Result, ServerOptions, body, chats, raw_process
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.swarm.tools.test_stdio_client import ended
@@ -34,16 +35,11 @@ VERSION_3 = Path(__file__).parents[1] / "runs/store/version_3.sql"
 """A store as SQL."""
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server in this process looks back as soon as it starts."""
-    monkeypatch.setattr(state, "RECOVER_AFTER_S", 0.0)
+served = partial(asking.served, options=ServerOptions(timings=Timings(recover_after_s=0)))
+"""A server in this process that recovers runs as soon as it starts."""
 
-
-@pytest.fixture
-def late(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does so too late for this test: what it is told comes first."""
-    monkeypatch.setattr(state, "RECOVER_AFTER_S", 600.0)
+LATE = ServerOptions(timings=Timings(recover_after_s=600))
+"""For a server that recovers none within a test."""
 
 
 @asynccontextmanager
@@ -145,7 +141,6 @@ async def test_two_servers_that_find_it_at_once_go_on_with_it_once(sim: Simulato
     assert len(chats(sim)) == 5
 
 
-@pytest.mark.usefixtures("late")
 async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(
     sim: Simulator, left: Leaving, mode: str
 ) -> None:
@@ -153,7 +148,7 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(
     counted = "SELECT counted_usd FROM runs"
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         before = file.execute(counted).fetchone()
-    async with served(sim, mode, KIMI_API_KEY=KEY) as kimi:
+    async with served(sim, mode, options=LATE, KIMI_API_KEY=KEY) as kimi:
         result = await kimi.run(run_id, "cancel")
         assert (result.status, result.code) == ("partial", "cancelled")
         assert [name in result.answer for name in ("(Rome), completed", "Oslo", "(Lima), completed")] == [
@@ -192,10 +187,9 @@ async def test_one_that_its_server_was_told_to_cancel_and_did_not_hear_of_is_not
     assert len(chats(sim)) == 3, "nothing is asked any more"
 
 
-@pytest.mark.usefixtures("late")
 async def test_one_whose_server_dies_before_it_hears_that_it_is_cancelled_ends_all_the_same(sim: Simulator) -> None:
     results: list[Result] = []
-    async with begun(sim) as (peer, run_id), served(sim) as kimi:
+    async with begun(sim) as (peer, run_id), served(sim, options=LATE) as kimi:
         await kimi.run(run_id, "status")
         peer.signal(signal.SIGSTOP)  # it hears nothing any more
 
@@ -316,15 +310,14 @@ async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator, lef
         assert (await kimi.run(run_id, "wait", wait_s=10)).status == "completed"
 
 
-@pytest.mark.usefixtures("late")
 async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Simulator, left: Leaving) -> None:
     run_id = await left()
-    async with served(sim, provider="vllm") as other:
+    async with served(sim, options=LATE, provider="vllm") as other:
         said = await other.run(run_id, "wait", wait_s=1)
         assert (said.code, said.error["rule"]) == ("policy_refused", "provider-allowed")
     assert await status(run_id) == "running"
     assert len(chats(sim)) == 3
-    async with served(sim, provider="vllm", KIMI_ALLOWED_PROVIDERS="simulator") as kimi:
+    async with served(sim, options=LATE, provider="vllm", KIMI_ALLOWED_PROVIDERS="simulator") as kimi:
         result = await kimi.run(run_id, "cancel")
     assert result.structured["provider"] == "simulator"
 
@@ -355,13 +348,10 @@ async def test_a_server_that_leaves_takes_its_swarms_tools_along(sim: Simulator,
     async with begun(sim, KIMI_SWARM_MCP=str(file)) as (peer, _):
         started = [int(pid) for pid in pids.read_text().split()]
         assert len(started) == 2
-        began = time.monotonic()
         await (peer.close_stdin() if how == "EOF" else in_thread(peer.signal, signal.SIGTERM))
         assert await peer.leaves() == 0
-        took = time.monotonic() - began
         gone = [ended(pid) for pid in started]
     assert gone == [True, True], "its processes are gone before it is"
-    assert took < 3  # 1.5 promised; the machine may be busy
 
 
 async def test_a_store_of_version_3_is_read_and_its_swarm_taken_up(sim: Simulator, data_dir: Path) -> None:

@@ -16,13 +16,14 @@ from PIL import Image
 
 from kimi_mcp.core.types import MediaPart, TextPart, Turn
 from kimi_mcp.media.fetch import fetch
+from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.runs.store.serializers import turn_as_json
 from kimi_mcp.server.app import _call_key
 from kimi_mcp.server.tools import TOOLS, VisionArguments
 from kimi_mcp.simulator import Simulator
 from tests.media.sites import Authority, says, site
 from tests.media.specimens import CLIPS, drawing, samples, saved
-from tests.server.asking import Kimi, body, chats, process, served
+from tests.server.asking import Kimi, ServerOptions, body, chats, process, served
 from tests.server.asking import held as held_result
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, parts, picture, said_to, urls, write
 
@@ -79,12 +80,12 @@ async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
     async with site(authority, shot=says(three, "content-type: image/png")) as here:
         trusting = functools.partial(fetch, resolve=here.resolve, connect=here.connect, trust=here.trusted)
         monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
-        monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 0)
-        async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
-            write(folder, four_png=four)
+        write(folder, four_png=four)
+        all_uploaded = ServerOptions(media_limits=MediaLimits(inline=0))
+        async with served(sim, mode, options=all_uploaded, KIMI_ROOTS=str(folder)) as kimi:
             await look(kimi, "four.png")
             (uploaded,) = urls(chats(sim)[-1])
-            monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 1 << 20)
+        async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
             named = ["one.png", data_uri(two), "https://pictures.example/shot?token=swordfish", uploaded]
             result = await look(kimi, *named, (folder / "one.png").as_uri())
     assert result.status == "completed", result.text
@@ -531,12 +532,10 @@ async def test_images_of_the_wrong_kind_are_refused_by_name(sim: Simulator, mode
 # ── what is left behind ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_every_descriptor_is_closed_after_success_refusal_and_failure(
-    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 500)
+async def test_every_descriptor_is_closed_after_success_refusal_and_failure(sim: Simulator, folder: Path) -> None:
+    some_uploaded = ServerOptions(media_limits=MediaLimits(inline=500))
     write(folder, a_png=picture(1), a_mp4=CLIP, b_bmp=saved("BMP"), c_png=picture(2)[:-20], n_txt="words")
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with served(sim, options=some_uploaded, KIMI_ROOTS=str(folder)) as kimi:
 
         async def all_of_it() -> None:
             assert (await look(kimi, "a.png", "b.bmp", "a.png")).status == "completed"

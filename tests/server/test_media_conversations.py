@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mcp.pipeline import attachments
+from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
-from tests.server.asking import Kimi, Result, body, chats, served
+from tests.server.asking import Kimi, Result, ServerOptions, body, chats, served
 from tests.server.media import CLIP, data_uri, picture, uploads, write
 
 
@@ -98,9 +98,9 @@ async def test_a_data_uri_is_shown_again_as_long_as_it_is_kept_in_memory(sim: Si
     assert len(chats(sim)) == asked
 
 
-async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachments, "KEPT_BYTES", 3 * len(picture(1)))
-    async with served(sim) as kimi:
+async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator) -> None:
+    limited = ServerOptions(media_limits=MediaLimits(cached=3 * len(picture(1))))
+    async with served(sim, options=limited) as kimi:
         ids = [(await look(kimi, data_uri(picture(number)))).structured["conversation_id"] for number in range(6)]
         results = [await kimi.think("And?", conversation_id=each) for each in ids]
     assert results[0].code == "media_rejected"
@@ -109,16 +109,13 @@ async def test_data_uris_are_kept_up_to_a_bound(sim: Simulator, monkeypatch: pyt
 
 async def test_an_id_at_the_provider_goes_along_as_it_is(sim: Simulator, folder: Path) -> None:
     (name,) = write(folder, clip_mp4=CLIP)
+    all_uploaded = ServerOptions(media_limits=MediaLimits(inline=1))
+    async with served(sim, options=all_uploaded, KIMI_ROOTS=str(folder)) as kimi:
+        await kimi.call("kimi_video", {"prompt": "hi", "video": name})
+    assert len(uploads(sim)) == 1
+    (identity,) = shown(sim)
+    assert identity.startswith(b"ms://")
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        monkey = attachments.INLINE_BYTES
-        try:
-            attachments.INLINE_BYTES = 1
-            await kimi.call("kimi_video", {"prompt": "hi", "video": name})
-        finally:
-            attachments.INLINE_BYTES = monkey
-        assert len(uploads(sim)) == 1
-        (identity,) = shown(sim)
-        assert identity.startswith(b"ms://")
         first = await kimi.call("kimi_video", {"prompt": "And by its id?", "video": identity.decode()})
         assert first.status == "completed", first.text
     async with served(sim, KIMI_ROOTS=str(folder)) as later:

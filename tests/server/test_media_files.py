@@ -16,10 +16,20 @@ from mcp.client.stdio import stdio_client
 from mcp_types import ListRootsResult, Root
 from pydantic import FileUrl
 
-from kimi_mcp.core.settings import read_settings
-from kimi_mcp.server.app import build_server
+from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, Result, body, chats, environment, held, line, process_environment, served
+from tests.server.asking import (
+    Kimi,
+    Result,
+    ServerOptions,
+    body,
+    chats,
+    held,
+    line,
+    new_server,
+    process_environment,
+    served,
+)
 from tests.server.media import CLIP, contents, picture, write
 from tests.server.stdio.peer import HELLO
 
@@ -186,7 +196,7 @@ async def hosted(sim: Simulator, *offered: str, **variables: str) -> AsyncIterat
         asked.append("roots/list")
         return ListRootsResult(roots=[Root(uri=FileUrl(uri)) for uri in offered])
 
-    server = build_server(read_settings(environment(sim, "simulator", **variables)))
+    server = new_server(sim, **variables)
     async with Client(InMemoryTransport(server), mode="legacy", list_roots_callback=roots) as client:
         yield client, asked
 
@@ -364,12 +374,12 @@ async def test_a_host_that_answers_oddly_when_asked_for_its_roots_costs_no_call(
 async def test_a_host_that_never_names_its_roots_is_not_waited_for(
     sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.server.app.ROOTS_WITHIN_S", 0.05)
+    impatient = ServerOptions(timings=Timings(roots_s=0.05))
     write(folder, a_png=picture(1))
     monkeypatch.chdir(folder)
     monkeypatch.setitem(HELLO, "params", ROOTS_HELLO)
-    with anyio.fail_after(10):
-        async with line(sim) as host:
+    with anyio.fail_after(60):
+        async with line(sim, options=impatient) as host:
             await host.call("kimi_vision", {"prompt": "Look.", "images": ["a.png"]}, "call")
             while (reply := await host.receive()).get("id") != "call":
                 pass

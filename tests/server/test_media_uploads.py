@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,26 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from kimi_mcp.media.files import OpenFile
+from kimi_mcp.pipeline.attachments import MediaLimits
+from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import ReceivedRequest, Simulator
-from tests.server.asking import Kimi, Result, body, chats, line, served
+from tests.server import asking
+from tests.server.asking import Kimi, Result, ServerOptions, body, chats
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, picture, uploads, urls, write
 
 MOST_FILES = 1_000
 
+UPLOADING = ServerOptions(media_limits=MediaLimits(inline=200))
+"""Everything above 200 bytes is uploaded."""
+
+INLINING = ServerOptions(media_limits=MediaLimits(inline=1 << 30))
+
+served, line = partial(asking.served, options=UPLOADING), partial(asking.line, options=UPLOADING)
+
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one root; everything above 200 bytes counts as large."""
-    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 200)
+def folder(tmp_path: Path) -> Path:
+    """The one root."""
     made = tmp_path / "work"
     made.mkdir()
     return made
@@ -106,7 +117,7 @@ async def test_two_calls_at_once_upload_the_same_clip_once(sim: Simulator, folde
         async def one() -> None:
             results.append(await watch(kimi, "a.mp4"))
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for _ in range(5):
                     tasks.start_soon(one)
@@ -185,7 +196,7 @@ async def test_what_vanishes_again_and_again_ends_in_a_refusal(sim: Simulator, f
     sim.play(gone, {"match": {"path": "/v1/files"}}, {"match": {"path": "/v1/files"}})
     sim.play({"match": {"path": "/v1/files"}, "body": {"data": []}, "times": "always"})
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             result = await watch(kimi, "a.mp4")
     assert result.status == "failed"
     assert len(chats(sim)) <= 2
@@ -250,19 +261,22 @@ async def test_a_provider_that_hangs_up_in_the_middle_of_a_large_upload_is_a_cle
             assert (await watch(kimi, "a.mp4")).status == "completed", "the next call works"
 
 
-async def test_a_medium_too_large_for_a_provider_without_uploads_is_rejected(
-    mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_medium_too_large_for_a_provider_without_uploads_is_rejected(mode: str, folder: Path) -> None:
+    def up_to(size: int) -> ServerOptions:
+        return ServerOptions(media_limits=MediaLimits(inline=200, inline_most=size))
+
     write(folder, a_png=picture(1))
-    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_MOST_BYTES", len(picture(1)) - 1)
-    async with Simulator("vllm") as engine, served(engine, mode, provider="vllm", KIMI_ROOTS=str(folder)) as kimi:
-        result = await look(kimi, "a.png")
+    too_small, enough = up_to(len(picture(1)) - 1), up_to(len(picture(1)))
+    root = str(folder)
+    async with Simulator("vllm") as engine:
+        async with served(engine, mode, provider="vllm", options=too_small, KIMI_ROOTS=root) as kimi:
+            result = await look(kimi, "a.png")
         assert result.code == "media_rejected", result.text
         assert "vllm" in result.error["message"]
         assert f"{len(picture(1)):,}" in result.error["message"]
         assert "provider" in result.error["fix"]
-        monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_MOST_BYTES", len(picture(1)))
-        assert (await look(kimi, "a.png")).status == "completed"
+        async with served(engine, mode, provider="vllm", options=enough, KIMI_ROOTS=root) as kimi:
+            assert (await look(kimi, "a.png")).status == "completed"
         assert contents(engine) == [picture(1)]
         assert uploads(engine) == []
 
@@ -322,11 +336,8 @@ async def test_a_cancellation_in_the_middle_of_the_bytes_ends_the_upload(sim: Si
     assert names(sim) == []
 
 
-async def test_progress_tells_the_upload(
-    sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kimi_mcp.server.app.FIRST_PROGRESS_S", 0.05)
-    monkeypatch.setattr("kimi_mcp.server.app.PROGRESS_EVERY_S", 0.05)
+async def test_progress_tells_the_upload(sim: Simulator, mode: str, folder: Path) -> None:
+    often = replace(UPLOADING, timings=Timings(first_progress_s=0.05, progress_every_s=0.05))
     clip = _padded(3_000_000)
     write(folder, a_mp4=clip)
     sim.play(*HELD_UPLOAD)
@@ -338,8 +349,8 @@ async def test_progress_tells_the_upload(
         if "upload" in told[-1]:
             sim.open_gate("upload")
 
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(10):
+    async with served(sim, mode, options=often, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(60):
             result = await kimi.call(
                 "kimi_video", {"prompt": "What happens?", "video": "a.mp4"}, progress_callback=on_progress
             )
@@ -390,12 +401,11 @@ def _padded(size: int) -> bytes:
 async def test_a_file_that_shrinks_while_it_is_inlined_is_refused_as_a_path(
     sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 1 << 30)
     clip = _padded(1_000_000)
     write(folder, a_mp4=clip)
     _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(10):
+    async with served(sim, mode, options=INLINING, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(60):
             result = await watch(kimi, "a.mp4")
         assert result.code == "path_refused", result.text
         assert "`a.mp4`" in result.error["message"]
@@ -414,7 +424,7 @@ async def test_a_file_that_shrinks_while_it_is_uploaded_is_refused_as_a_path(
     write(folder, a_mp4=clip)
     _on_read(monkeypatch, at, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             result = await watch(kimi, "a.mp4")
         assert result.code == "path_refused", result.text
         assert "`a.mp4`" in result.error["message"]
@@ -431,7 +441,7 @@ async def test_a_file_that_is_rewritten_while_it_is_uploaded_is_never_taken_for_
     with monkeypatch.context() as patched:
         _on_read(patched, 2_000_000, lambda: (folder / "a.mp4").write_bytes(other))
         async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await watch(kimi, "a.mp4")
     async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
         kept = await watch(kimi, "kept.mp4")
@@ -444,12 +454,11 @@ async def test_a_file_that_is_rewritten_while_it_is_uploaded_is_never_taken_for_
 async def test_a_file_that_grows_is_sent_as_it_was_when_it_was_judged(
     sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.pipeline.attachments.INLINE_BYTES", 1 << 30)
     clip = _padded(1_000_000)
     write(folder, a_mp4=clip)
     _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip + b"more"))
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(10):
+    async with served(sim, options=INLINING, KIMI_ROOTS=str(folder)) as kimi:
+        with anyio.fail_after(60):
             result = await watch(kimi, "a.mp4")
     assert result.status == "completed", result.text
     assert contents(sim) == [clip]

@@ -7,15 +7,11 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.server import app
+from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import line, served
+from tests.server.asking import ServerOptions, line, served
 
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.server.app.FIRST_PROGRESS_S", 0.15)
-    monkeypatch.setattr("kimi_mcp.server.app.PROGRESS_EVERY_S", 0.15)
+OFTEN = ServerOptions(timings=Timings(first_progress_s=0.15, progress_every_s=0.15))
 
 
 class Heard:
@@ -41,18 +37,17 @@ class Heard:
 
 
 def test_the_first_progress_comes_after_five_seconds() -> None:
-    assert app.FIRST_PROGRESS_S == 5.0, "progress before about 5 s disconnects some hosts"
-    assert app.PROGRESS_EVERY_S <= 10
+    assert Timings().first_progress_s == 5.0, "progress before about 5 s disconnects some hosts"
+    assert Timings().progress_every_s <= 10
 
 
-@pytest.mark.usefixtures("often")
 async def test_progress_rises_and_tells_the_phase(sim: Simulator, mode: str) -> None:
     sim.play(
         {"match": {"text": "hi"}, "gate": "thought", "gate_at": "content", "reasoning": "Hm. " * 20, "content": "Hi."},
     )
     sim.play({"match": {"text": "start"}, "gate": "begin"})
     heard, slow = Heard(), Heard()
-    async with served(sim, mode) as kimi, anyio.create_task_group() as tasks:
+    async with served(sim, mode, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
 
         async def ask(prompt: str, listener: Heard) -> None:
             result = await kimi.call("kimi_think", {"prompt": prompt}, progress_callback=listener)
@@ -70,11 +65,10 @@ async def test_progress_rises_and_tells_the_phase(sim: Simulator, mode: str) -> 
     assert "tokens" in heard.messages[-1]
 
 
-@pytest.mark.usefixtures("often")
 async def test_progress_says_when_the_model_is_thinking(sim: Simulator) -> None:
     sim.play({"gate": "thinking", "gate_at": "reasoning", "reasoning": "Hm. " * 40, "content": "Hi."})
     heard = Heard()
-    async with served(sim) as kimi, anyio.create_task_group() as tasks:
+    async with served(sim, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
             await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=heard)
@@ -84,11 +78,10 @@ async def test_progress_says_when_the_model_is_thinking(sim: Simulator) -> None:
         sim.open_gate("thinking")
 
 
-@pytest.mark.usefixtures("often")
 async def test_progress_says_why_nothing_comes(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 1}, {"gate": "end", "gate_at": "finish", "content": "Hi."})
     heard, queued = Heard(), Heard()
-    async with served(sim, KIMI_MAX_CONCURRENCY="1") as kimi, anyio.create_task_group() as tasks:
+    async with served(sim, options=OFTEN, KIMI_MAX_CONCURRENCY="1") as kimi, anyio.create_task_group() as tasks:
 
         async def ask(listener: Heard) -> None:
             assert (await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=listener)).status == "completed"
@@ -101,11 +94,10 @@ async def test_progress_says_why_nothing_comes(sim: Simulator) -> None:
         sim.open_gate("end")
 
 
-@pytest.mark.usefixtures("often")
 async def test_progress_goes_on_through_a_repair(sim: Simulator) -> None:
     sim.play({"content": "no JSON"}, {"gate": "end", "gate_at": "finish", "content": "1"})
     heard = Heard()
-    async with served(sim) as kimi, anyio.create_task_group() as tasks:
+    async with served(sim, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
             arguments = {"prompt": "hi", "response_schema": {"type": "integer"}}
@@ -117,11 +109,10 @@ async def test_progress_goes_on_through_a_repair(sim: Simulator) -> None:
         sim.open_gate("end")
 
 
-@pytest.mark.usefixtures("often")
 async def test_waiting_for_a_run_reports_progress_too(sim: Simulator, mode: str) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
     heard = Heard()
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi, anyio.create_task_group() as tasks:
+    async with served(sim, mode, options=OFTEN, KIMI_REPLY_WITHIN_S="0.05") as kimi, anyio.create_task_group() as tasks:
         told = await kimi.think()
 
         async def wait() -> None:
@@ -133,9 +124,8 @@ async def test_waiting_for_a_run_reports_progress_too(sim: Simulator, mode: str)
         sim.open_gate("end")
 
 
-@pytest.mark.usefixtures("often")
 async def test_no_progress_comes_after_the_result_and_none_without_a_token(sim: Simulator) -> None:
-    async with line(sim) as host:
+    async with line(sim, options=OFTEN) as host:
         sim.play(*({"gate": f"end {number}", "gate_at": "finish", "content": "Hi."} for number in range(2)))
         await host.call("kimi_think", {"prompt": "hi"}, 1, progressToken="mine")
         first: dict[str, Any] = await host.receive()
@@ -160,12 +150,11 @@ async def test_a_short_call_reports_no_progress(sim: Simulator, mode: str) -> No
     assert heard.values == []
 
 
-@pytest.mark.usefixtures("often")
 async def test_a_host_that_waits_while_progress_comes_gets_its_answer_at_once(sim: Simulator, mode: str) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
     heard = Heard()
     async with (
-        served(sim, mode, host="claude-code", KIMI_REPLY_WITHIN_S="0.1") as kimi,
+        served(sim, mode, options=OFTEN, host="claude-code", KIMI_REPLY_WITHIN_S="0.1") as kimi,
         anyio.create_task_group() as tasks,
     ):
 

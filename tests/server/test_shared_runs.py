@@ -152,7 +152,7 @@ async def _ids(kimi: Any, number: int) -> list[str]:
     """The ids of all runs, those of other servers too."""
     with anyio.fail_after(10):
         while True:
-            ids = [record.id for record in await kimi.runs.store.latest("local")] if kimi.state.services else []
+            ids = [record.id for record in await kimi.runs.store.latest("local")] if kimi.state.opened else []
             if len(ids) == number:
                 return ids
             await kimi.run()

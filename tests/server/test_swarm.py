@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
+from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import body, chats, served
+from tests.server.asking import ServerOptions, body, chats, served
 
 CITIES = ["Rome", "Oslo", "Lima"]
 TELL = {"prompt": "Tell me about {{item}}.", "items": CITIES}
@@ -90,9 +91,8 @@ async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode:
     assert [agent["status"] for agent in cancelled.structured["swarm"]["agents"]] == ["cancelled"] * 3
 
 
-async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.server.app.FIRST_PROGRESS_S", 0.1)
-    monkeypatch.setattr("kimi_mcp.server.app.PROGRESS_EVERY_S", 0.1)
+async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str) -> None:
+    often = ServerOptions(timings=Timings(first_progress_s=0.1, progress_every_s=0.1))
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
     heard: list[str] = []
 
@@ -101,8 +101,8 @@ async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str, mo
         if "1 running, 2 done" in heard[-1]:
             sim.open_gate("oslo")
 
-    async with served(sim, mode) as kimi:
-        with anyio.fail_after(20):
+    async with served(sim, mode, options=often) as kimi:
+        with anyio.fail_after(60):
             result = await kimi.call("kimi_swarm", TELL, progress_callback=hear)
     assert result.status == "completed"
     assert any("3 agents: 1 running, 2 done · 2 steps · about" in line for line in heard)

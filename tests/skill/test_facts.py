@@ -10,7 +10,7 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import settings
 from kimi_mcp.media import loading
-from kimi_mcp.pipeline import attachments
+from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.server.tools import LONGEST_WAIT_S, OUTPUT_SCHEMA, TOOLS
 from kimi_mcp.skill.document import load_skill
 
@@ -61,7 +61,7 @@ def test_every_limit_is_the_codes_own() -> None:
         "default_output_tokens": K25.default_output_tokens,
         "least_thinking_tokens": FLOOR,
         "media_bytes": loading.MOST_BYTES,
-        "inline_bytes": attachments.INLINE_MOST_BYTES,
+        "inline_bytes": MediaLimits().inline_most,
         "swarm_steps": CEILINGS["max_steps"],
         "swarm_agent_steps": CEILINGS["max_agent_steps"],
         "swarm_cost_usd": settings.read_settings({}).budget_usd_per_swarm,

@@ -1,4 +1,4 @@
-"""What every test of a swarm starts from: a simulator, no long waits."""
+"""What every test of a swarm starts from: a simulator."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from kimi_mcp.simulator import Simulator
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two attempts hardly any time passes."""
-    monkeypatch.setattr("kimi_mcp.provider.retry.BASE_S", 0.01)
-    monkeypatch.setattr("kimi_mcp.provider.calls.BASE_S", 0.01)
 
 
 @pytest.fixture

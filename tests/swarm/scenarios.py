@@ -104,9 +104,9 @@ class Tools(SwarmTools):
 
 @asynccontextmanager
 async def pipeline_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Pipeline]:
-    """The pipeline in front of the simulator, on the day of the simulator's facts."""
+    """The pipeline in front of the simulator, on the day of its facts, with no pause between two attempts."""
     settings = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
-    pipeline = Pipeline(read_settings(settings | variables), day=lambda: date(2026, 11, 23))
+    pipeline = Pipeline(read_settings(settings | variables), day=lambda: date(2026, 11, 23), draw=lambda: 0.0)
     try:
         yield pipeline
     finally:

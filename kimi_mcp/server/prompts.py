@@ -1,7 +1,7 @@
 """MCP prompts, each a call of one tool, and the completion of arguments. Reads ``prompts.toml``.
 
 A prompt is data: its arguments, the call that they make, and what to do with the answer. A prompt is offered if the
-skill lists its tool.
+skill lists its tool. Completion reads the catalogue and the store.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -32,9 +32,21 @@ from mcp_types import (
 )
 from mcp_types import Prompt as ListedPrompt
 
-from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.server.completions import MOST_VALUES, completers, matches
+from kimi_mcp.core.errors import InvalidArguments, KimiError
+from kimi_mcp.core.redaction import printable
+from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.resources import RUN, RUN_REASONING
+from kimi_mcp.server.state import ServerState
 from kimi_mcp.skill.document import Skill
+
+MAX_RUN_IDS = 1_000
+"""Run ids that completion offers at most, the newest."""
+
+MAX_VALUES = 100
+"""Values in one completion at most, as the protocol says."""
+
+Completer = Callable[[ServerState], Awaitable[Sequence[str]]]
+"""Returns every value of an argument, the likeliest first."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)(\[\])?\}")
 
@@ -47,8 +59,8 @@ class Argument:
     description: str
     required: bool = False
     default: str | None = None
-    completes: str | Sequence[str] = ()
-    """What completion offers: values, or the name of a source of them; empty: nothing."""
+    completes: Sequence[str] | Literal["models"] = ()
+    """The values that completion offers; ``models``: those of the catalogue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +85,7 @@ class Prompt:
         names = [argument.name for argument in self.arguments]
         if unknown := sorted(given.keys() - set(names)):
             raise InvalidArguments(
-                f"The prompt {self.name} has no argument `{_printable(unknown[0])}`.",
+                f"The prompt {self.name} has no argument `{printable(unknown[0][:80])}`.",
                 fix=f"Use these: {', '.join(names)}.",
             )
         if missing := [each.name for each in self.arguments if each.required and each.name not in given]:
@@ -123,8 +135,47 @@ def _fill(template: Any, values: Mapping[str, str | None]) -> Any:
     return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]] or "", "\n".join(lines))
 
 
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text[:80])
+# ── completion ──
+
+
+async def _models(state: ServerState) -> Sequence[str]:
+    """The models that the provider serves today, the preferred first, then the rest of the catalogue."""
+    from kimi_mcp import catalogue
+    from kimi_mcp.catalogue import credentials
+    from kimi_mcp.pipeline.route import today
+
+    facts = catalogue.load()
+    try:
+        provider = credentials.chosen_provider(state.settings, facts).id
+    except KimiError:
+        provider = ""
+    served = [profile.model.id for profile in facts.profiles(provider, today())]
+    return tuple(dict.fromkeys((*served, *facts.models)))
+
+
+async def _run_ids(state: ServerState) -> Sequence[str]:
+    """The ids of the caller's runs, the newest first; none where the store can't be read."""
+    try:
+        return [run.id for run in await (await state.open_runs()).latest(LOCAL, MAX_RUN_IDS)]
+    except KimiError:
+        return ()
+
+
+def completions(prompts: Mapping[str, Prompt]) -> dict[tuple[str, str], Completer | Sequence[str]]:
+    """What completion offers, by the name of a prompt or the template of a resource, and the name of the argument."""
+    values: dict[tuple[str, str], Completer | Sequence[str]] = {
+        (prompt.name, argument.name): _models if argument.completes == "models" else argument.completes
+        for prompt in prompts.values()
+        for argument in prompt.arguments
+    }
+    return values | {(RUN, "id"): _run_ids, (RUN_REASONING, "id"): _run_ids}
+
+
+def matches(values: Sequence[str], typed: str) -> list[str]:
+    """The values that contain what was typed; those that begin with it come first."""
+    typed = typed.strip().casefold()
+    found = [value for value in values if typed in value.casefold()]
+    return sorted(found, key=lambda value: not value.casefold().startswith(typed))
 
 
 class PromptHandlers:
@@ -132,7 +183,7 @@ class PromptHandlers:
 
     def __init__(self, skill: Skill) -> None:
         self._prompts = prompts(skill)
-        self._completers = completers(self._prompts)
+        self._completions = completions(self._prompts)
 
     async def list_prompts(self, context: Any, params: PaginatedRequestParams | None) -> ListPromptsResult:
         """Answers ``prompts/list``."""
@@ -164,11 +215,12 @@ class PromptHandlers:
         return GetPromptResult(description=prompt.description, messages=[message])
 
     async def complete(self, context: Any, params: CompleteRequestParams) -> CompleteResult:
-        """Answers ``completion/complete``. Hosts ask for every argument: one without a completer gets no values."""
+        """Answers ``completion/complete``. Hosts request every argument: some have no values."""
         ref = params.ref
         name = ref.uri if isinstance(ref, ResourceTemplateReference) else ref.name
-        values: list[str] = []
-        if completer := self._completers.get(name, {}).get(params.argument.name):
-            values = matches(await completer(context.lifespan_context), params.argument.value)
-        more = len(values) > MOST_VALUES
-        return CompleteResult(completion=Completion(values=values[:MOST_VALUES], total=len(values), has_more=more))
+        values = self._completions.get((name, params.argument.name), ())
+        if callable(values):
+            values = await values(context.lifespan_context)
+        found = matches(values, params.argument.value)
+        more = len(found) > MAX_VALUES
+        return CompleteResult(completion=Completion(values=found[:MAX_VALUES], total=len(found), has_more=more))

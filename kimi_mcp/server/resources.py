@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -35,13 +35,41 @@ from kimi_mcp.skill.document import load_skill
 RUN, RUN_REASONING = "kimi://runs/{id}", "kimi://runs/{id}/reasoning"
 """Templates of a run's addresses."""
 
-MOST_RUNS = 50
+MAX_RUNS = 50
 """Runs that ``kimi://runs`` lists at most."""
 
 Reader = Callable[[ServerState, str], Awaitable[str]]
 """Returns a resource's text; its second argument is the value in the address, empty where there is none."""
 
+RESOURCES: dict[str, tuple[Resource, Reader]] = {}
+"""The resources with a fixed address, by it."""
 
+TEMPLATES: dict[str, tuple[ResourceTemplate, Reader]] = {}
+"""The resources with a value in their address, by the address's template; the first that matches counts."""
+
+
+def _resource(
+    address: str, name: str, title: str, description: str, mime_type: str = "application/json"
+) -> Callable[[Reader], Reader]:
+    """Lists the resource that a function reads."""
+
+    def add(reader: Reader) -> Reader:
+        texts: dict[str, Any] = {"name": name, "title": title, "description": description, "mime_type": mime_type}
+        if "{" in address:
+            TEMPLATES[address] = ResourceTemplate(uri_template=address, **texts), reader
+        else:
+            RESOURCES[address] = Resource(uri=address, **texts), reader
+        return reader
+
+    return add
+
+
+@_resource(
+    "kimi://catalogue",
+    "catalogue",
+    "Models and providers",
+    "Which provider serves which Kimi model today: state, modes, limits, prices, sources.",
+)
 async def _catalogue(state: ServerState, value: str) -> str:
     from kimi_mcp import catalogue
     from kimi_mcp.pipeline.route import today
@@ -49,40 +77,73 @@ async def _catalogue(state: ServerState, value: str) -> str:
     return _json([row.as_json() for row in catalogue.load().rows(today())])
 
 
+@_resource(
+    "kimi://policy",
+    "policy",
+    "The policy",
+    "Every rule: what it guards against, what it does, and where it comes from.",
+)
 async def _policy(state: ServerState, value: str) -> str:
     from kimi_mcp import policy
 
     return _json([rule.as_json() for rule in policy.load_rules().values()])
 
 
+@_resource(
+    "kimi://skill",
+    "skill",
+    "How to use Kimi",
+    "The skill document: which tool when, the two modes, and the mistakes to avoid.",
+    "text/markdown",
+)
 async def _skill(state: ServerState, value: str) -> str:
     return load_skill().text
 
 
+@_resource(
+    "kimi://runs",
+    "runs",
+    "Your latest runs",
+    "The latest calls: tool, time, status, the beginning of the prompt, tokens, cost.",
+)
+async def _runs(state: ServerState, value: str) -> str:
+    from kimi_mcp.runs.store.serializers import in_list
+
+    runs = await state.open_runs()
+    recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MAX_RUNS)}
+    rows = [
+        recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
+        for run in await runs.latest(LOCAL, MAX_RUNS)
+    ]
+    return _json(inert_values(scrub_values(rows)))
+
+
+@_resource(
+    "kimi://route/{text}",
+    "route",
+    "Which tool a sentence means",
+    "The tool for a request in words, with the skill's score, the matched triggers and why.",
+)
 async def _route(state: ServerState, text: str) -> str:
     from kimi_mcp.skill.routing import route
 
     return _json(route(text).as_json())
 
 
-async def _runs(state: ServerState, value: str) -> str:
-    from kimi_mcp.runs.store.serializers import in_list
-
-    runs = await state.open_runs()
-    recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MOST_RUNS)}
-    rows = [
-        recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
-        for run in await runs.latest(LOCAL, MOST_RUNS)
-    ]
-    return _json(inert_values(scrub_values(rows)))
-
-
-async def _run(state: ServerState, run_id: str) -> str:
-    return _json(structured(await _outcome(state, run_id), reasoning_chars=WHOLE))
-
-
+@_resource(
+    RUN_REASONING,
+    "run-reasoning",
+    "The reasoning of a run",
+    "The whole reasoning, exactly as it came.",
+    "text/plain",
+)
 async def _reasoning(state: ServerState, run_id: str) -> str:
     return inert((await _outcome(state, run_id)).reasoning or "")
+
+
+@_resource(RUN, "run", "A run", "The structured result of a run so far, with the whole answer and reasoning.")
+async def _run(state: ServerState, run_id: str) -> str:
+    return _json(structured(await _outcome(state, run_id), reasoning_chars=WHOLE))
 
 
 async def _outcome(state: ServerState, run_id: str) -> Outcome:
@@ -91,91 +152,6 @@ async def _outcome(state: ServerState, run_id: str) -> Outcome:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False)
-
-
-RESOURCES: Mapping[str, tuple[Resource, Reader]] = {
-    resource.uri: (resource, reader)
-    for resource, reader in (
-        (
-            Resource(
-                uri="kimi://catalogue",
-                name="catalogue",
-                title="Models and providers",
-                description="Which provider serves which Kimi model today: state, modes, limits, prices, sources.",
-                mime_type="application/json",
-            ),
-            _catalogue,
-        ),
-        (
-            Resource(
-                uri="kimi://policy",
-                name="policy",
-                title="The policy",
-                description="Every rule: what it guards against, what it does, and where it comes from.",
-                mime_type="application/json",
-            ),
-            _policy,
-        ),
-        (
-            Resource(
-                uri="kimi://skill",
-                name="skill",
-                title="How to use Kimi",
-                description="The skill document: which tool when, the two modes, and the mistakes to avoid.",
-                mime_type="text/markdown",
-            ),
-            _skill,
-        ),
-        (
-            Resource(
-                uri="kimi://runs",
-                name="runs",
-                title="Your latest runs",
-                description="The latest calls: tool, time, status, the beginning of the prompt, tokens, cost.",
-                mime_type="application/json",
-            ),
-            _runs,
-        ),
-    )
-}
-"""The resources with a fixed address, by it."""
-
-TEMPLATES: Mapping[str, tuple[ResourceTemplate, Reader]] = {
-    template.uri_template: (template, reader)
-    for template, reader in (
-        (
-            ResourceTemplate(
-                uri_template="kimi://route/{text}",
-                name="route",
-                title="Which tool a sentence means",
-                description="The tool for a request in words, with the skill's score, the matched triggers and why.",
-                mime_type="application/json",
-            ),
-            _route,
-        ),
-        (
-            ResourceTemplate(
-                uri_template=RUN_REASONING,
-                name="run-reasoning",
-                title="The reasoning of a run",
-                description="The whole reasoning, exactly as it came.",
-                mime_type="text/plain",
-            ),
-            _reasoning,
-        ),
-        (
-            ResourceTemplate(
-                uri_template=RUN,
-                name="run",
-                title="A run",
-                description="The structured result of a run so far, with the whole answer and reasoning.",
-                mime_type="application/json",
-            ),
-            _run,
-        ),
-    )
-}
-"""The resources with a value in their address, by the address's template; the first that matches counts."""
 
 
 async def list_resources(context: Any, params: PaginatedRequestParams | None) -> ListResourcesResult:

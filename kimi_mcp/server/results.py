@@ -55,7 +55,7 @@ def listed(tool: Tool, title: str, description: str) -> ListedTool:
             read_only_hint=tool.mode is not None,
             destructive_hint=False,
             idempotent_hint=False,
-            open_world_hint=tool.open_world,
+            open_world_hint=tool.mode is not None,
         ),
         _meta={"anthropic/maxResultSizeChars": MOST_RESULT_CHARS},
     )

@@ -1,20 +1,21 @@
-"""The tools: for each name its arguments, what it asks of the pipeline, and what hosts are told of it. Pure, no I/O.
+"""The tools: for each name its arguments, the call that they make, and how hosts see it. Pure, no I/O.
 
-The request models are the one source of the schemas: what they don't name is refused with the names that exist, an
-explicit null counts as absent. A tool is one row of ``TOOLS`` and one entry of ``skill.md``.
+The request models are the one source of the schemas: an argument that they don't have is refused with the names that
+exist, an explicit null counts as absent. A tool is one row of ``TOOLS`` and one entry of ``skill.md``.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from kimi_mcp.core import response_schema as structure
 from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.redaction import printable
+from kimi_mcp.core.response_schema import can_be_written, check_schema
 from kimi_mcp.core.types import Mode
 from kimi_mcp.skill.document import Skill, SkillError, SkillTool
 
@@ -22,32 +23,42 @@ if TYPE_CHECKING:
     from kimi_mcp.pipeline.call import Call
     from kimi_mcp.swarm import SwarmCall
 
-LONGEST_WAIT_S = 600.0
-"""The longest that one ``kimi_run`` waits, in seconds."""
-
+MAX_WAIT_S = 600.0
+"""Seconds that one ``kimi_run`` waits at most."""
 
 SOURCE_FORMS = "path, https URL, data URI or ms:// id"
 """How a picture or a clip can be named."""
 
-FileReference = Annotated[str, Field(min_length=1, pattern=r"\S")]
-"""The name of a file, a picture or a clip."""
+
+def _whole(value: Any) -> Any:
+    """16000.0 is a whole number in JSON schema too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+NonBlank = Annotated[str, Field(min_length=1, pattern=r"\S")]
+WHOLE = BeforeValidator(_whole)
 
 
 class Arguments(BaseModel):
-    """What a tool takes: nothing is coerced, nothing unknown is passed over."""
+    """Arguments of a tool: nothing is coerced, nothing unknown is ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    def _values(self) -> dict[str, Any]:
+        """The arguments that were given, with tuples for lists."""
+        given = {name: value for name, value in self if value is not None}
+        return {name: tuple(cast(list[Any], each)) if isinstance(each, list) else each for name, each in given.items()}
+
 
 class ChatArguments(Arguments):
-    """What every tool that asks a model takes."""
+    """Arguments of every tool that calls a model once."""
 
-    prompt: Annotated[str, Field(min_length=1, pattern=r"\S", description="What to ask; sent verbatim.")]
+    prompt: Annotated[NonBlank, Field(description="What to ask; sent verbatim.")]
     system: Annotated[str | None, Field(description="None by default.")] = None
     response_schema: Annotated[dict[str, Any] | None, Field(description="JSON schema of the answer; see `parsed`.")] = (
         None
     )
-    max_tokens: Annotated[int | None, Field(ge=1, description="Reasoning plus answer, in tokens.")] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Reasoning plus answer, in tokens."), WHOLE] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")] = None
     model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
     provider: Annotated[str | None, Field(min_length=1, description="One that the operator allows.")] = None
@@ -56,91 +67,62 @@ class ChatArguments(Arguments):
     ] = None
 
     def call(self, mode: Mode) -> Call:
-        """What the pipeline is asked, in the tool's mode; raises ``InvalidArguments`` for a schema that is none."""
+        """The call for the pipeline; ``mode`` is the tool's. Raises ``InvalidArguments`` for a schema that is none."""
         from kimi_mcp.pipeline.call import Call
 
         if self.response_schema is not None:
-            structure.check_schema(self.response_schema)
-        return Call(
-            mode=mode,
-            prompt=self.prompt,
-            system=self.system,
-            response_schema=self.response_schema,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            model=self.model,
-            provider=self.provider,
-            conversation_id=self.conversation_id,
-        )
+            check_schema(self.response_schema)
+        values: dict[str, Any] = {"mode": mode, **self._values()}
+        return Call(**values)
 
 
 class TextArguments(ChatArguments):
     """Arguments of ``kimi_think`` and ``kimi_instant``."""
 
     files: Annotated[
-        list[FileReference] | None,
-        Field(min_length=1, description="Text files to send along, as paths or globs."),
+        list[NonBlank] | None, Field(min_length=1, description="Text files to send along, as paths or globs.")
     ] = None
-
-    def call(self, mode: Mode) -> Call:
-        """What the pipeline is asked."""
-        return replace(super().call(mode), files=tuple(self.files or ()))
 
 
 class VisionArguments(ChatArguments):
     """Arguments of ``kimi_vision``."""
 
-    images: Annotated[
-        list[FileReference], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")
-    ]
+    images: Annotated[list[NonBlank], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
-
-    def call(self, mode: Mode) -> Call:
-        """What the pipeline is asked."""
-        return replace(super().call(self.mode or mode), images=tuple(self.images))
 
 
 class VideoArguments(ChatArguments):
     """Arguments of ``kimi_video``."""
 
-    video: Annotated[FileReference, Field(description=f"The clip: a {SOURCE_FORMS}.")]
+    video: Annotated[NonBlank, Field(description=f"The clip: a {SOURCE_FORMS}.")]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
-
-    def call(self, mode: Mode) -> Call:
-        """What the pipeline is asked."""
-        return replace(super().call(self.mode or mode), video=self.video)
 
 
 class SwarmArguments(Arguments):
     """Arguments of ``kimi_swarm``."""
 
-    prompt: Annotated[
-        str, Field(min_length=1, pattern=r"\S", description="The task; {{item}} stands for each of `items`.")
-    ]
+    prompt: Annotated[NonBlank, Field(description="The task; {{item}} stands for each of `items`.")]
     items: Annotated[
-        list[FileReference] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
+        list[NonBlank] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
     ] = None
-    max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents.")] = None
-    max_steps: Annotated[int | None, Field(ge=1, description="Of the main agent; 15 at most.")] = None
-    max_agent_steps: Annotated[int | None, Field(ge=1, description="Of a sub-agent; 100 at most.")] = None
+    max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents."), WHOLE] = None
+    max_steps: Annotated[int | None, Field(ge=1, description="Of the main agent; 15 at most."), WHOLE] = None
+    max_agent_steps: Annotated[int | None, Field(ge=1, description="Of a sub-agent; 100 at most."), WHOLE] = None
     max_cost_usd: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False, description="Can only lower the operator's limit."),
+        float | None, Field(gt=0, allow_inf_nan=False, description="Can only lower the operator's limit.")
     ] = None
     tools: Annotated[
-        list[FileReference] | None,
+        list[NonBlank] | None,
         Field(description="Patterns of the tools that sub-agents get; read-only ones by default."),
     ] = None
     model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
     provider: Annotated[str | None, Field(min_length=1, description="One that the operator allows.")] = None
 
     def call(self) -> SwarmCall:
-        """What the swarm is asked; raises ``InvalidArguments`` for items that are of no use."""
+        """The call for the swarm; raises ``InvalidArguments`` for items that make no sense."""
         from kimi_mcp.swarm.call import SwarmCall, check_items
 
-        said = self.model_dump(exclude={"items", "tools"})
-        tools = None if self.tools is None else tuple(self.tools)
-        return check_items(SwarmCall(**said, items=tuple(self.items or ()), tools=tools))
+        return check_items(SwarmCall(**self._values()))
 
 
 class RunArguments(Arguments):
@@ -151,92 +133,80 @@ class RunArguments(Arguments):
         Literal["wait", "status", "answer", "reasoning", "cancel"],
         Field(description="wait for the end (default), status, a page of the answer or of the reasoning, or cancel."),
     ] = "wait"
-    wait_s: Annotated[float | None, Field(ge=0, le=LONGEST_WAIT_S, description="How long to wait, in seconds.")] = None
-    offset: Annotated[int, Field(ge=0, description="Where a page begins, in characters.")] = 0
+    wait_s: Annotated[float | None, Field(ge=0, le=MAX_WAIT_S, description="How long to wait, in seconds.")] = None
+    offset: Annotated[int, Field(ge=0, description="Where a page begins, in characters."), WHOLE] = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Tool:
     """One tool."""
 
     name: str
-    """Its name for hosts."""
     arguments: type[Arguments]
-    """The model of its arguments."""
     mode: Mode | None
-    """The mode it asks in; None: it asks nothing upstream."""
-    open_world: bool
-    """Whether it reaches beyond this server."""
+    """The mode of its calls; None: it calls no model."""
 
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool(name="kimi_think", arguments=TextArguments, mode="thinking", open_world=True),
-        Tool(name="kimi_instant", arguments=TextArguments, mode="instant", open_world=True),
-        Tool(name="kimi_vision", arguments=VisionArguments, mode="thinking", open_world=True),
-        Tool(name="kimi_video", arguments=VideoArguments, mode="thinking", open_world=True),
-        Tool(name="kimi_swarm", arguments=SwarmArguments, mode="thinking", open_world=True),
-        Tool(name="kimi_run", arguments=RunArguments, mode=None, open_world=False),
+        Tool("kimi_think", TextArguments, "thinking"),
+        Tool("kimi_instant", TextArguments, "instant"),
+        Tool("kimi_vision", VisionArguments, "thinking"),
+        Tool("kimi_video", VideoArguments, "thinking"),
+        Tool("kimi_swarm", SwarmArguments, "thinking"),
+        Tool("kimi_run", RunArguments, None),
     )
 }
-"""Every tool that is built."""
+"""Every tool, by its name."""
 
 
 def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
-    """The skill's tools with what they do; ``SkillError`` where the skill and the code don't know the same ones."""
-    told = {tool.name for tool in skill.tools}
-    if unbuilt := sorted(told - TOOLS.keys()):
+    """The skill's tools with their rows; ``SkillError`` where the skill and ``TOOLS`` differ."""
+    names = {tool.name for tool in skill.tools}
+    if unbuilt := sorted(names - TOOLS.keys()):
         raise SkillError(
             f"skill.md lists tools that nobody built: {', '.join(unbuilt)}. Add them to TOOLS, or take them out."
         )
-    if untold := sorted(TOOLS.keys() - told):
-        raise SkillError(f"skill.md does not list the tools {', '.join(untold)}. Add an entry for each.")
+    if unlisted := sorted(TOOLS.keys() - names):
+        raise SkillError(f"skill.md does not list the tools {', '.join(unlisted)}. Add an entry for each.")
     return tuple((TOOLS[tool.name], tool) for tool in skill.tools)
 
 
 def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
     """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
-    said = {name: _whole(tool, name, value) for name, value in (arguments or {}).items() if value is not None}
-    for name, value in said.items():
-        if (
-            isinstance(value, str | list)
-            and name in tool.arguments.model_fields
-            and not structure.can_be_written(value)
-        ):
+    given = {name: value for name, value in (arguments or {}).items() if value is not None}
+    for name in tool.arguments.model_fields.keys() & given.keys():
+        if isinstance(given[name], str | list) and not can_be_written(given[name]):
             raise InvalidArguments(f"`{name}` holds half a surrogate pair.", fix=f"Make `{name}` text that is UTF-8.")
     try:
-        return tool.arguments.model_validate(said)
-    except ValidationError as fault:
-        faults = cast(list[dict[str, Any]], fault.errors(include_url=False, include_input=False))
-        misspelt = [row for row in faults if row["type"] == "extra_forbidden"]
+        return tool.arguments.model_validate(given)
+    except ValidationError as error:
+        faults = cast(list[dict[str, Any]], error.errors(include_url=False, include_input=False))
+        misspelt = [fault for fault in faults if fault["type"] == "extra_forbidden"]
         raise _invalid(tool, (misspelt or faults)[0]) from None
-
-
-def _whole(tool: Tool, name: str, value: Any) -> Any:
-    """16000.0 is a whole number too, as JSON schema has it; everything else stays as it is."""
-    field = tool.arguments.model_fields.get(name)
-    wants_whole = field is not None and cast(Any, field.annotation) in (int, int | None)
-    return int(value) if wants_whole and isinstance(value, float) and value.is_integer() else value
 
 
 def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
     names = ", ".join(tool.arguments.model_fields)
-    place = ".".join(str(step) for step in fault["loc"])[:80]
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place, tool.arguments.model_fields, n=1)
-        meant = f" You may mean `{near[0]}`." if near else ""
-        return InvalidArguments(
-            f"{tool.name} has no argument `{_plain(place)}`.{meant}", fix=f"Use its arguments: {names}."
-        )
-    if fault["type"] == "missing":
-        return InvalidArguments(f"{tool.name} needs `{place}`.", fix=f"Give `{place}`. Its arguments: {names}.")
-    field, place = tool.arguments.model_fields.get(place.partition(".")[0]), _plain(place) or "arguments"
+    path = ".".join(str(step) for step in fault["loc"])[:80]
+    field, shown = (
+        tool.arguments.model_fields.get(path.partition(".")[0]),
+        " ".join(printable(path).split()) or "arguments",
+    )
     otherwise = "." if field is not None and field.is_required() else ", or leave it out."
-    if fault["type"] in ("string_too_short", "string_pattern_mismatch", "too_short"):
-        return InvalidArguments(f"`{place}` is empty.", fix=f"Put something into `{place}`{otherwise}")
-    allowed = _ALLOWED.get(fault["type"], "of another kind").format(**fault.get("ctx", {}))
-    return InvalidArguments(f"`{place}` must be {allowed}.", fix=f"Make `{place}` {allowed}{otherwise}")
+    match fault["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(path, tool.arguments.model_fields, n=1)
+            message = f"{tool.name} has no argument `{shown}`." + (f" You may mean `{near[0]}`." if near else "")
+            return InvalidArguments(message, fix=f"Use its arguments: {names}.")
+        case "missing":
+            return InvalidArguments(f"{tool.name} needs `{path}`.", fix=f"Give `{path}`. Its arguments: {names}.")
+        case "string_too_short" | "string_pattern_mismatch" | "too_short":
+            return InvalidArguments(f"`{shown}` is empty.", fix=f"Put something into `{shown}`{otherwise}")
+        case kind:
+            allowed = _ALLOWED.get(kind, "of another kind").format(**fault.get("ctx", {}))
+            return InvalidArguments(f"`{shown}` must be {allowed}.", fix=f"Make `{shown}` {allowed}{otherwise}")
 
 
 _ALLOWED: Mapping[str, str] = {
@@ -251,20 +221,15 @@ _ALLOWED: Mapping[str, str] = {
     "less_than_equal": "{le} or less",
     "finite_number": "a finite number",
 }
-"""What is allowed, by the kind of fault that the validation names."""
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
+"""What is allowed, by pydantic's type of the error."""
 
 
 def input_schema(arguments: type[Arguments]) -> dict[str, Any]:
-    """The arguments' JSON schema, in words that every host's and Moonshot's own dialect take: each property typed."""
+    """The arguments' JSON schema, as every host and Moonshot's own dialect take it: each property typed."""
     schema = arguments.model_json_schema()
-    properties = {name: _flat(row) for name, row in schema["properties"].items()}
     return {
         "type": "object",
-        "properties": properties,
+        "properties": {name: _flat(row) for name, row in schema["properties"].items()},
         "required": schema.get("required", []),
         "additionalProperties": False,
     }
@@ -272,14 +237,12 @@ def input_schema(arguments: type[Arguments]) -> dict[str, Any]:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """A property without its title, and without the null that stands for absent."""
-    branches = [branch for branch in row.pop("anyOf", ()) if branch != {"type": "null"}]
-    for branch in branches:
-        row |= branch
-    row = {key: value for key, value in row.items() if key not in ("title", "pattern")}
+    for branch in row.pop("anyOf", ()):
+        if branch != {"type": "null"}:
+            row |= branch
+    row = {key: value for key, value in row.items() if key not in ("title", "pattern", "additionalProperties")}
     if row.get("default", ...) is None:
         del row["default"]
-    if row.get("type") == "object":
-        row.pop("additionalProperties", None)
     if row.get("type") == "array":
         row["items"] = _flat(dict(row["items"]))
     return row

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.server.completions import MOST_VALUES, completers, matches
-from kimi_mcp.server.prompts import Prompt, prompts
+from kimi_mcp.server.prompts import MAX_VALUES, Prompt, completions, matches, prompts
 from kimi_mcp.server.resources import TEMPLATES
-from kimi_mcp.server.state import ServerState
 from kimi_mcp.server.tools import TOOLS, parse_arguments
 from kimi_mcp.skill.document import Skill, SkillTool, load_skill
 
@@ -114,16 +112,19 @@ def test_what_begins_so_comes_before_what_only_holds_it() -> None:
     assert matches(["b", "a"], "") == ["b", "a"]
 
 
-def test_every_argument_that_completes_has_a_completer() -> None:
-    table = completers(EVERY)
-    assert set(table) >= set(EVERY)
-    assert {place for place in table if place not in EVERY} <= set(TEMPLATES)
+def test_every_argument_that_completes_has_values() -> None:
+    table = completions(EVERY)
+    assert {name for name, _ in table if name not in EVERY} <= set(TEMPLATES)
     for prompt in EVERY.values():
-        assert set(table[prompt.name]) == {each.name for each in prompt.arguments if each.completes}
-        assert "model" in table[prompt.name]
+        with_values = {argument for name, argument in table if name == prompt.name and table[name, argument]}
+        assert with_values == {each.name for each in prompt.arguments if each.completes}
+        assert callable(table[prompt.name, "model"])
 
 
-async def test_listed_values_are_offered_as_they_stand() -> None:
-    table, no_state = completers(EVERY), cast(ServerState, None)
-    assert "risks" in await table["second-opinion"]["focus"](no_state)
-    assert len(await table["classify"]["labels"](no_state)) <= MOST_VALUES
+def test_listed_values_are_offered_as_they_are() -> None:
+    table = completions(EVERY)
+    focus, labels = table["second-opinion", "focus"], table["classify", "labels"]
+    assert not callable(focus)
+    assert not callable(labels)
+    assert "risks" in focus
+    assert len(labels) <= MAX_VALUES

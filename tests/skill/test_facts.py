@@ -11,7 +11,7 @@ from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import settings
 from kimi_mcp.media import loading
 from kimi_mcp.pipeline.attachments import MediaLimits
-from kimi_mcp.server.tools import LONGEST_WAIT_S, OUTPUT_SCHEMA, TOOLS
+from kimi_mcp.server.tools import MAX_WAIT_S, OUTPUT_SCHEMA, TOOLS
 from kimi_mcp.skill.document import load_skill
 
 SKILL = load_skill()
@@ -65,7 +65,7 @@ def test_every_limit_is_the_codes_own() -> None:
         "swarm_steps": CEILINGS["max_steps"],
         "swarm_agent_steps": CEILINGS["max_agent_steps"],
         "swarm_cost_usd": settings.read_settings({}).budget_usd_per_swarm,
-        "wait_s": LONGEST_WAIT_S,
+        "wait_s": MAX_WAIT_S,
         "routed_chars": 4_000,
     }
 

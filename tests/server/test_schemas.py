@@ -194,7 +194,11 @@ async def test_a_schema_that_refers_to_what_it_does_not_hold_fetches_nothing(
 async def test_an_answer_that_could_not_be_held_against_a_pattern_is_partial_and_not_asked_for_again(
     sim: Simulator, asked: str
 ) -> None:
-    schema = {"type": "object", "properties": {"city": {"type": "string", "pattern": "^(?=a)a+$"}}, "required": ["city"]}
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "pattern": "^(?=a)a+$"}},
+        "required": ["city"],
+    }
     answer = json.dumps({"city": "a" * 60})
     sim.play(*([{"content": "{}"}] if asked == "again" else []), {"content": answer}, {"content": "never asked for"})
     async with served(sim) as kimi:

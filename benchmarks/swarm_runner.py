@@ -25,7 +25,7 @@ from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server.entry_point import rest_collector
+from kimi_mcp.server.entry_point import tune_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
 from kimi_mcp.swarm.tools import CallResult, SwarmTools
@@ -119,5 +119,5 @@ async def _serve(url: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    rest_collector()
+    tune_collector()
     anyio.run(_serve, sys.argv[1], sys.argv[2])

@@ -1,7 +1,7 @@
-"""Conversations: what comes before a call that continues one, and whose turn it is to add to it. I/O: the journal's.
+"""The conversation before a call, and whose turn it is to continue it. I/O: the store's.
 
-A conversation has no turns of its own: they are those of its runs, from its latest completed one backwards. So nothing
-is stored twice, a run that was cut leaves nothing behind, and branching is following another run.
+A conversation stores no turns of its own: they are those of its runs, from its latest completed one backwards. So
+nothing is stored twice, a run that was cut leaves nothing behind, and a branch only follows another run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.records import RunRecord
 
-BRANCH = "run_"
+RUN_PREFIX = "run_"
 """How the id of a run begins, which a call may give as its conversation."""
 
 
@@ -27,11 +27,11 @@ class ConversationHistory:
     turns: tuple[Turn, ...] = ()
     """The turns until now, the oldest first, each assistant turn with its exact reasoning."""
     model_asked: str | None = None
-    """What was said of the model last time; None: nothing came before."""
+    """The model that the last call named; None: nothing came before."""
     model_id: str | None = None
     """The catalogue's id of the model that was sent last time."""
     provider: str | None = None
-    """Who answered last time."""
+    """The provider of the last answer."""
 
     def with_asked(self, asked: Sequence[Turn]) -> tuple[Turn, ...]:
         """The whole conversation with a call's turns at its end; of several system prompts the latest counts, first."""
@@ -42,25 +42,31 @@ class ConversationHistory:
 
 
 async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
-    """What comes before a run, once it is its turn, which it has until it has ended and that is written down.
+    """The history before a run, once it is the run's turn; the turn ends when the run's end is recorded.
 
     ``conversation_id`` None starts a conversation; a run's id starts one that branches off behind that run. Raises
-    ``RunNotFound`` for an id that is not known, and ``InvalidArguments`` for a run that nothing can follow.
+    ``RunNotFound`` for an unknown id, and ``InvalidArguments`` for a run that nothing can follow.
     """
     if conversation_id is None:
         run.conversation_id, run.holds_turn = _new_id(), True
         return ConversationHistory()
-    if conversation_id.startswith(BRANCH):
-        record = await _completed(conversation_id, run)
+    if conversation_id.startswith(RUN_PREFIX):
+        record = _completed(await run.store.find(conversation_id, run.caller), run)
         run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
-        behind = await _behind(record, run)
-        if not behind.turns:
+        history = await _up_to(record, run)
+        if not history.turns:
             raise InvalidArguments(
                 "What that run asked was not written down: it can't be followed.",
-                fix="Leave `conversation_id` out to start a new conversation, and tell it what it needs in `prompt`.",
+                fix="Leave `conversation_id` out to start a new conversation, and put what it needs into `prompt`.",
             )
-        return behind
-    await _take_turn(conversation_id, run)
+        return history
+    conversation = await run.store.conversation(conversation_id)
+    if conversation is None or conversation.caller != run.caller:
+        raise _not_found("conversation", run)
+    run.conversation_id = conversation_id
+    run.request_state.waits_for = "its turn in the conversation"
+    run.holds_turn = True  # set first: a run that is cancelled while its turn is recorded has it all the same
+    await run.store.take_turn(conversation_id, run.id, run.is_live)
     conversation = await run.store.conversation(conversation_id)
     run.follows = None if conversation is None else conversation.head
     if run.follows is None:
@@ -68,21 +74,24 @@ async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
     head = await run.store.find(run.follows, run.caller)
     if head is None:
         raise errors.gone()
-    return await _behind(head, run)
+    return await _up_to(head, run)
 
 
 def _new_id() -> str:
     return f"conv_{secrets.token_hex(12)}"
 
 
-async def _completed(run_id: str, run: Run) -> RunRecord:
-    record = await run.store.find(run_id, run.caller)
+def _not_found(what: str, run: Run) -> RunNotFound:
+    return RunNotFound(
+        f"No {what} of that id is known to this server.",
+        fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
+        + run.store.retention_note,
+    )
+
+
+def _completed(record: RunRecord | None, run: Run) -> RunRecord:
     if record is None:
-        raise RunNotFound(
-            "No run of that id is known to this server.",
-            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
-            + run.store.retention_note,
-        )
+        raise _not_found("run", run)
     if record.running:
         raise InvalidArguments(
             "That run has not ended: nothing can follow it yet.",
@@ -96,21 +105,7 @@ async def _completed(run_id: str, run: Run) -> RunRecord:
     return record
 
 
-async def _take_turn(conversation_id: str, run: Run) -> None:
-    conversation = await run.store.conversation(conversation_id)
-    if conversation is None or conversation.caller != run.caller:
-        raise RunNotFound(
-            "No conversation of that id is known to this server.",
-            fix="Give a `conversation_id` that a result named, or leave it out to start a new conversation. "
-            + run.store.retention_note,
-        )
-    run.conversation_id = conversation_id
-    run.request_state.waits_for = "its turn in the conversation"
-    run.holds_turn = True  # before it is: whoever is cancelled while it is written down has it all the same
-    await run.store.take_turn(conversation_id, run.id, run.is_live)
-
-
-async def _behind(record: RunRecord, run: Run) -> ConversationHistory:
+async def _up_to(record: RunRecord, run: Run) -> ConversationHistory:
     return ConversationHistory(
         turns=await run.store.history(record.id),
         model_asked=record.outcome.model_asked,

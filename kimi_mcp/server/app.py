@@ -229,7 +229,7 @@ async def _offered_roots(context: Context) -> tuple[str, ...] | None:
 def _waits_for_progress(context: Context) -> bool:
     """Whether this host asked for progress, and is known to wait as long as progress comes."""
     requested = (context.meta or {}).get("progress_token") is not None
-    return requested and client_quirks.waits_for_progress(_host(context))
+    return requested and client_quirks.has("waits_for_progress", _host(context))
 
 
 async def _run(context: Context, arguments: RunArguments) -> Outcome:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 LOCAL = "local"
-"""The caller of every run requested on this machine, over stdio or in a shell."""
+"""The caller of every run on this machine, over stdio or in a shell."""
 
 
 @cache
 def _rows() -> dict[str, list[dict[str, Any]]]:
-    import tomllib  # late: not needed to start
-
-    return tomllib.loads(Path(__file__).with_name("client_quirks.toml").read_text("utf-8"))
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 def timed_out(reason: object) -> bool:
@@ -22,11 +21,6 @@ def timed_out(reason: object) -> bool:
     return isinstance(reason, str) and any(row["phrase"] in reason.lower() for row in _rows()["gave_up"])
 
 
-def waits_for_progress(client: str | None) -> bool:
-    """Whether this host waits for an answer as long as progress comes."""
-    return any(row["client"] == client for row in _rows()["waits_for_progress"])
-
-
-def refuses_links(client: str | None) -> bool:
-    """Whether this host fails on a result with a resource link."""
-    return any(row["client"] == client for row in _rows()["refuses_links"])
+def has(quirk: str, client: str | None) -> bool:
+    """Whether a host has a quirk: ``waits_for_progress`` or ``refuses_links``, as the file says."""
+    return any(row["client"] == client for row in _rows()[quirk])

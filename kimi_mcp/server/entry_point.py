@@ -1,7 +1,7 @@
 """``kimi-mcp serve``: starts the server on stdio, quickly. Owns the process: its environment, collector and exit.
 
-Start-up time matters (a host may begin its first turn before a slow server is ready): nothing that a first call alone
-needs is imported here, and the collector rests while modules load, since all they make lives as long as the process.
+A host may begin its first turn before a slow server is ready. So nothing that only the first call needs is imported
+here, and the garbage collector pauses while modules load.
 """
 
 from __future__ import annotations
@@ -9,33 +9,22 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import NoReturn
 
-from kimi_mcp.core.settings import OWN_KEY
+GC_THRESHOLDS = (20_000, 20, 20)
+"""A busy server makes a thousand objects a request and hardly a cycle: with the default thresholds the collector took a
+tenth of its processor time."""
 
-SELDOM = (20_000, 20, 20)
-"""After how many new objects the collector looks for circles, and after how many such looks at older ones: a busy
-server makes a thousand objects a request and hardly a circle, and looking took a tenth of its processor time."""
+KEY_SUFFIXES = ("KEY", "TOKEN")
+"""How the variables of all providers' keys end. Their values are hidden in logs before the first call, which loads the
+catalogue and hides exactly the keys: loading it earlier would delay ``initialize`` by some 50 ms."""
 
 
-def rest_collector() -> None:
-    """Let the collector pass over what was imported, and look seldom at the rest."""
+def tune_collector() -> None:
+    """Let the collector skip what was imported, and run seldom on the rest."""
     gc.freeze()
-    gc.set_threshold(*SELDOM)
+    gc.set_threshold(*GC_THRESHOLDS)
     gc.enable()
-
-
-def keys_at_start(possible: Mapping[str, str]) -> list[str]:
-    """The values of those variables that are quoted in a provider's file, as every key's is, and of ``KIMI_API_KEY``.
-
-    The first call hides what the catalogue says is a key. Until then the files are only read as text: loading them,
-    with what that imports, would hold up the answer to ``initialize`` by some 50 ms.
-    """
-    files = (Path(__file__).parents[1] / "catalogue" / "providers").glob("*.toml")
-    text = "".join(file.read_text("utf-8", "replace") for file in files) + f'"{OWN_KEY}"'
-    return [value for name, value in possible.items() if f'"{name}"' in text or f"'{name}'" in text]
 
 
 def serve() -> NoReturn:
@@ -52,7 +41,7 @@ def serve() -> NoReturn:
 
     settings = read_settings(os.environ)
     json_logs.configure(settings.log_level)
-    json_logs.hide(*keys_at_start(settings.possible_keys))
+    json_logs.hide(*(value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES)))
     if sys.stdin.isatty():
         print(
             "kimi-mcp serves the Model Context Protocol on stdin and stdout: a host starts it. Press Ctrl-D to end. "
@@ -65,10 +54,10 @@ def serve() -> NoReturn:
         print(f"kimi-mcp: {fault}", file=sys.stderr)
         leave(1)
 
-    async def served() -> None:
+    async def serve_and_leave() -> None:
         await serve_stdio(server)
         leave(0)  # from within: the loop's own end waits for every thread, and a resolver may take half a minute
 
-    rest_collector()
-    anyio.run(served)
+    tune_collector()
+    anyio.run(serve_and_leave)
     raise AssertionError("the process has left")

@@ -1,4 +1,4 @@
-"""What a host gets to see of this server: its tools in their list, its results, its lists and pages. Pure, no I/O."""
+"""What a host receives: the listed tools, results, lists of runs and pages. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from kimi_mcp.runs import ListedRun
 
 PAGE_CHARS = 20_000
-"""Code points in a page of an answer or of a reasoning: what every known host shows its model whole."""
+"""Code points in a page of an answer or of a reasoning: every known host shows its model as many."""
 
 MOST_RESULT_CHARS = 500_000
-"""What Claude Code is asked to take of one result (the most that it allows a server to ask)."""
+"""Characters of a result that Claude Code accepts, in its own ``_meta`` field: the most that it allows."""
 
 MOST_ANSWER_CHARS = 200_000
 """Code points of an answer in one result, which carries it twice; the rest comes in pages."""
@@ -44,7 +44,7 @@ def icon() -> Icon:
 
 
 def listed(tool: Tool, title: str, description: str) -> ListedTool:
-    """A tool as it stands in the list."""
+    """A tool in the list of tools."""
     return ListedTool(
         name=tool.name,
         title=title,
@@ -63,7 +63,7 @@ def listed(tool: Tool, title: str, description: str) -> ListedTool:
 
 def takes_links(protocol: str, host: str | None) -> bool:
     """Whether a result may carry a link: the protocol knows them, and this host is not known to fail over them."""
-    return protocol >= LINKS_SINCE and not client_quirks.refuses_links(host)
+    return protocol >= LINKS_SINCE and not client_quirks.has("refuses_links", host)
 
 
 def result(outcome: Outcome, *, reasoning_chars: int, links: bool) -> CallToolResult:
@@ -80,14 +80,14 @@ def result(outcome: Outcome, *, reasoning_chars: int, links: bool) -> CallToolRe
 
 
 def _link(outcome: Outcome, run_id: str) -> ResourceLink:
-    whole = outcome.reasoning or ""
+    reasoning = outcome.reasoning or ""
     growing = outcome.status == "running"
     return ResourceLink(
         uri=reasoning_uri(run_id),
         name="reasoning",
-        title=f"The whole reasoning, {len(whole):,} characters{' so far' if growing else ''}",
+        title=f"The whole reasoning, {len(reasoning):,} characters{' so far' if growing else ''}",
         mime_type="text/plain",
-        size=None if growing else len(whole.encode("utf-8", "replace")),
+        size=None if growing else len(reasoning.encode("utf-8", "replace")),
     )
 
 

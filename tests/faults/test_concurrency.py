@@ -68,5 +68,5 @@ async def test_a_call_that_fails_or_is_cancelled_gives_its_place_back(sim: Simul
             await sim.until(lambda: sim.waiting_at("never") == 1)
             tasks.cancel_scope.cancel()
         assert (await kimi.think()).is_error
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             assert (await kimi.think()).status == "completed"

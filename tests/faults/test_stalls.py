@@ -22,9 +22,9 @@ NO_TOKEN: dict[str, dict[str, Any]] = {
 async def test_an_answer_that_never_begins_times_out(sim: Simulator, mode: str, case: str) -> None:
     sim.play({**NO_TOKEN[case], "times": "always"})
     async with served(sim, mode, KIMI_FIRST_TOKEN_TIMEOUT_S="0.25") as kimi:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             result = await kimi.think()
-            await sim.client_gone(within=1)
+            await sim.client_gone()
     assert result.status == "failed"
     assert result.code == "upstream_timeout"
     assert "KIMI_FIRST_TOKEN_TIMEOUT_S" in result.error["fix"]
@@ -38,9 +38,9 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
 ) -> None:
     sim.play({"reasoning": "Hm.", "content": "It is 391, as I said.", "gate": "never", "gate_at": where})
     async with served(sim, mode, KIMI_IDLE_TIMEOUT_S="0.25") as kimi:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             result = await kimi.think()
-            await sim.client_gone(within=1)
+            await sim.client_gone()
     assert result.code == "upstream_timeout"
     assert "KIMI_IDLE_TIMEOUT_S" in result.error["fix"]
     assert result.reasoning == "Hm."
@@ -52,7 +52,7 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
 async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simulator) -> None:
     sim.play({"content": "word " * 1_000, "token_every": 0.1})
     async with served(sim, KIMI_IDLE_TIMEOUT_S="0.5", KIMI_TOTAL_TIMEOUT_S="1.1") as kimi:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             result = await kimi.instant()
     assert result.code == "upstream_timeout"
     assert "KIMI_TOTAL_TIMEOUT_S" in result.error["fix"]
@@ -63,7 +63,7 @@ async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simu
 async def test_the_total_deadline_covers_all_attempts(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 1, "times": "always"})
     async with served(sim, KIMI_TOTAL_TIMEOUT_S="1.5") as kimi:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             result = await kimi.think()
     assert result.code == "overloaded"
     assert "KIMI_TOTAL_TIMEOUT_S" in result.error["fix"]

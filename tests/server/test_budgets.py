@@ -107,7 +107,7 @@ async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simul
     sim.play(LONG)
     async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
-        await sim.client_gone(within=1)
+        await sim.client_gone()
         assert result.status == "partial"
         assert result.code == "budget_exceeded"
         assert not result.is_error
@@ -129,7 +129,7 @@ async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
     sim.play({"content": "Yes.", **LONG, field: LONG["content"]})
     async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
-        await sim.client_gone(within=1)
+        await sim.client_gone()
     assert result.code == "budget_exceeded"
     counted = float(result.error["message"].split("about ")[1].split(" USD")[0])
     assert 0.03 <= counted < 0.04
@@ -255,7 +255,7 @@ async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> 
         async def ask(kimi: Any) -> None:
             results.append(await kimi.think(max_tokens=100_000))
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, one)
                 tasks.start_soon(ask, other)

@@ -30,7 +30,7 @@ CANCELLED = [None, "", "caller cancelled", "the user pressed escape", "AbortErro
 async def arrived(kimi: Kimi) -> str:
     """The id of the only run, once it has brought its whole text."""
     run_id = await kimi.only_run()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while (await kimi.run(run_id, "status")).answer != TEXT["content"]:
             pass
     return run_id
@@ -45,7 +45,7 @@ async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrive
             await sim.until(lambda: sim.waiting_at("end") == 1)
             run_id = await arrived(kimi)
             tasks.cancel_scope.cancel()
-        await sim.client_gone(within=1)
+        await sim.client_gone()
         kept = await kimi.run(run_id)
         assert kept.status == "cancelled"
         assert kept.code == "cancelled"
@@ -85,7 +85,7 @@ async def test_the_reason_of_a_cancellation_decides(sim: Simulator, reason: str 
         if gave_up:
             sim.open_gate("end")
         else:
-            await sim.client_gone(within=1)
+            await sim.client_gone()
         result = await host.ask("kimi_run", {"run_id": run_id, "action": "wait"})
         assert host.state.waiting == {}
     assert result["status"] == ("completed" if gave_up else "cancelled")
@@ -102,7 +102,7 @@ async def test_a_host_that_writes_the_id_in_another_type_still_cancels(
         await host.call("kimi_think", {"prompt": "hi"}, asked)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(cancelled, reason="user pressed escape")
-        await sim.client_gone(within=1)
+        await sim.client_gone()
         assert host.state.waiting == {}
 
 
@@ -130,7 +130,7 @@ async def test_a_reason_that_is_no_text_counts_as_a_users(sim: Simulator, reason
         await host.call("kimi_think", {"prompt": "hi"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(1, reason=reason)
-        await sim.client_gone(within=1)
+        await sim.client_gone()
         assert (await host.ask("kimi_run", {}))["status"] == "completed"
 
 
@@ -153,7 +153,7 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
             await host.call("kimi_think", {"prompt": "hi"}, number)
             await host.cancel(number)
         await host.ask("kimi_run", {})
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while host.state.opened is None or host.runs.is_busy:
                 await anyio.sleep(0.01)
         assert host.state.waiting == {}
@@ -181,7 +181,7 @@ async def test_a_number_of_cancellations_leaves_nothing_behind(sim: Simulator, w
         for _ in range(8):
             await cancel_all(wave)
         await cancel_all(wave * 2)  # half of them never got a place
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while len(asyncio.all_tasks()) > tasks_before or kimi.state.waiting or kimi.runs.is_busy:
                 await anyio.sleep(0.01)
         gc.collect()

@@ -27,7 +27,7 @@ RECOVERING = ServerOptions(timings=Timings(recover_after_s=0))
 
 async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
     """Once the log says so."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while text not in caplog.text:
             await anyio.sleep(0.01)
 
@@ -109,7 +109,7 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
         await sim.until(lambda: sim.waiting_at("end") == 2)
         spoil(data_dir)
         await host.cancel(1)
-        await sim.client_gone(1, within=5)
+        await sim.client_gone(1)
         before = looks[0]
         await until(lambda: looks[0] >= before + 3)
         sim.open_gate("end")
@@ -181,7 +181,7 @@ async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
     async with anyio.create_task_group() as tasks:
         runs = Runs(tasks, journal, limits=SpendingLimits(call_usd=1.0, dearest=dearest))  # type: ignore[arg-type]
         runs.start(run, work)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while looked[0] < 5:
                 await anyio.sleep(0.01)
             broken[0], before = False, looked[0]
@@ -226,10 +226,10 @@ async def test_a_run_that_fails_by_a_fault_of_ours_is_told_so_and_ends_no_other(
         runs = Runs(tasks, journal)
         runs.start(failing, fail)
         runs.start(other, work)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await failing.wait()
         end.set()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await other.wait()
     await journal.aclose()
     assert other.outcome is not None

@@ -196,7 +196,7 @@ async def test_one_whose_server_dies_before_it_hears_that_it_is_cancelled_ends_a
         async def cancel() -> None:
             results.append(await kimi.run(run_id, "cancel"))
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cancel)
                 await cancel_requests(run_id)
@@ -262,7 +262,7 @@ async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
         said = await poor.run(run_id, "wait", wait_s=1)
         assert said.code == "not_configured"
         assert "KIMI_SWARM_MCP" in said.error["message"] + said.error["fix"]
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while "is left for another server" not in caplog.text:
                 await anyio.sleep(0.01)
         assert said.error["message"] in caplog.text
@@ -287,7 +287,7 @@ async def active_s(run_id: str) -> float:
 
 async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator) -> None:
     async with begun(sim) as (peer, run_id):
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while await active_s(run_id) < 0.5:
                 await anyio.sleep(0.01)
         peer.process.kill()

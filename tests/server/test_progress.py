@@ -31,7 +31,7 @@ class Heard:
 
     async def until(self, words: str) -> None:
         """Return once a message says so."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while not any(words in message for message in self.messages):
                 await self._more.wait()
 
@@ -172,6 +172,6 @@ async def test_a_host_that_waits_while_progress_comes_gets_its_answer_at_once(si
 async def test_any_other_host_gets_a_handle_in_time(sim: Simulator, mode: str, host: str, listens: bool) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
     async with served(sim, mode, host=host, KIMI_REPLY_WITHIN_S="0.1") as kimi:
-        with anyio.fail_after(3):
+        with anyio.fail_after(60):
             result = await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=Heard() if listens else None)
         assert result.status == "running"

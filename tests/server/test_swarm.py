@@ -66,7 +66,7 @@ async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim:
         result = await kimi.call("kimi_swarm", TELL)
         assert result.status == "running"
         await sim.until(lambda: sim.waiting_at("oslo") == 1)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while (status := await kimi.run(result.run_id, "status")).structured["swarm"]["agents"][0]["steps"] == 0:
                 pass
         assert [agent["status"] for agent in status.structured["swarm"]["agents"]][1] == "running"
@@ -86,7 +86,7 @@ async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode:
         result = await kimi.call("kimi_swarm", TELL)
         await sim.until(lambda: sim.waiting_at("never") == 3)
         cancelled = await kimi.run(result.run_id, "cancel")
-        await sim.client_gone(3, within=1)
+        await sim.client_gone(3)
     assert cancelled.status == "cancelled"
     assert [agent["status"] for agent in cancelled.structured["swarm"]["agents"]] == ["cancelled"] * 3
 

@@ -60,7 +60,7 @@ async def told(kimi: Kimi, sim: Simulator, lock: Lock) -> Result:
         results.append(await kimi.think("one"))
 
     sim.play(HELD)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await sim.until(lambda: sim.waiting_at("end") == 1)
@@ -138,7 +138,7 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
                 assert (await each.instant("two", conversation_id=conversation)).code == "not_configured"
             assert len(chats(sim)) == 1
             lock.release()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 assert (await other.instant("two", conversation_id=conversation)).status == "completed"
                 assert sent(sim) == WHOLE
                 assert (await kimi.instant("three", conversation_id=conversation)).status == "completed"

@@ -176,9 +176,9 @@ def _readme() -> str:
     published = (
         "The package is published; manifests that start a package start it."
         if PUBLISHED
-        else "The package is **not published yet**. A note beside each manifest that needs it says so; the others start "
-        "the command `kimi-mcp` that you installed from the checkout. `PUBLISHED` in `scripts/manifests/facts.py` switches "
-        "all of them."
+        else "The package is **not published yet**. A note beside each manifest that needs it says so; the others "
+        "start the command `kimi-mcp` that you installed from the checkout. `PUBLISHED` in "
+        "`scripts/manifests/facts.py` switches all of them."
     )
     return f"""# Manifests
 

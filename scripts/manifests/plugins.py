@@ -29,7 +29,7 @@ TITLES: Mapping[str, str] = {
 
 
 def registry(facts: ProjectFacts) -> str:
-    """``server.json`` for the MCP registry: it names the package on PyPI, so it is submitted only after that is published."""
+    """``server.json`` for the MCP registry: it names the package on PyPI, so submit it only after that is published."""
     variables = [
         {"name": row.name, "description": plain(row.meaning), "isRequired": False, "isSecret": is_secret(row.name)}
         for row in credentials.variables(catalogue.load())

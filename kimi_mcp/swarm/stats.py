@@ -38,7 +38,7 @@ class Agent:
     status: Status = "running"
     """Its state."""
     steps: int = 0
-    """Its requests so far that were sent."""
+    """Its requests so far that were sent and have ended."""
     requested: int = 0
     """Its requests so far, sent or refused before they were: the keys of its steps count these."""
     tool_calls: int = 0
@@ -67,6 +67,11 @@ class Agent:
     """Seconds of all its requests and tools."""
     elapsed_s: float = 0.0
     """Seconds from its first step to its last, waiting for its turn included, tools of one turn at the same time."""
+
+    @property
+    def steps_sent(self) -> int:
+        """Its steps that were sent, the running one included."""
+        return self.steps + bool(self.request_state and self.request_state.attempts)
 
     @property
     def arrived(self) -> str:
@@ -104,7 +109,9 @@ class Agent:
         """Its entry in the result."""
         cost = None if self.cost_usd is None else rounded(self.cost_usd)
         return {
-            **{name: getattr(self, name) for name in ("id", "name", "status", "steps", "tool_calls")},
+            **{name: getattr(self, name) for name in ("id", "name", "status")},
+            "steps": self.steps_sent,
+            "tool_calls": self.tool_calls,
             "usage": {**asdict(self.usage or Usage()), "cost_usd": cost},
         }
 
@@ -267,13 +274,13 @@ class SwarmStats:
 
     def block(self) -> Mapping[str, Any]:
         """The result's ``swarm``."""
-        longest = [max((agent.steps for agent in stage.agents), default=0) for stage in self._stages]
+        longest = [max((agent.steps_sent for agent in stage.agents), default=0) for stage in self._stages]
         slowest = [max((agent.elapsed_s for agent in stage.agents), default=0.0) for stage in self._stages]
         path_s = sum(stage.seconds for stage in self._stages) + sum(slowest)
         alone_s = sum(agent.busy_s for agent in self.everyone)
         return {
             "agents": [agent.as_json() for agent in self.agents],
-            "steps": self.main.steps,
+            "steps": self.main.steps_sent,
             "critical_steps": sum(stage.steps for stage in self._stages) + sum(longest),
             "speedup": round(alone_s / path_s, 2) if path_s else None,
         }

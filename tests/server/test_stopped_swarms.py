@@ -43,6 +43,7 @@ def held(result: Result, code: str) -> None:
         "cancelled",
         "completed",
     ]
+    assert [agent["steps"] for agent in result.structured["swarm"]["agents"]] == [1, 1, 1], "each request was sent"
     assert result.structured["usage"]["cost_usd"] > 0
     assert result.answer in result.text
 

@@ -1,6 +1,6 @@
 """Runs the swarm of docs/swarm.png against the simulator and writes its page: ``python examples/swarm.py swarm.html``.
 
-What the agents say is scripted below; what they look up is told by the demo's library, slowed so that it can be seen.
+What the agents say is scripted below; what they look up comes from the library of the demo, slowed to be visible.
 Everything else is real: the command, the swarm, the tool server, the journal, the page.
 """
 
@@ -95,8 +95,8 @@ def main(page: str) -> None:
                 "KIMI_DATA_DIR": str(folder / "data"),
             }
             asked = [KIMI, "ask", TASK, "--tool", "swarm", "--json"]
-            told = subprocess.run(asked, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-            run_id = json.loads(told.stdout)["run_id"]
+            started = subprocess.run(asked, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            run_id = json.loads(started.stdout)["run_id"]
             subprocess.run([KIMI, "runs", "show", run_id, "--html", page], env=environment, check=True)  # noqa: S603
         finally:
             simulator.terminate()

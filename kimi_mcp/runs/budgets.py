@@ -31,11 +31,11 @@ class SpendingLimits:
         *,
         call_usd: float | None = None,
         day_usd: float | None = None,
-        dearest: Callable[[], Price] | None = None,
+        highest_price: Callable[[], Price] | None = None,
     ) -> None:
         self.day_usd = day_usd
         """What all runs of a day (UTC) may cost together, on every server of the same data folder."""
-        self._call_usd, self._dearest = call_usd, dearest
+        self._call_usd, self._highest_price = call_usd, highest_price
 
     def counted_usd(self, run: Run) -> float:
         """What is counted for a run so far."""
@@ -43,7 +43,7 @@ class SpendingLimits:
 
     def fallback_price(self) -> Price | None:
         """What is counted where the price is unknown."""
-        return self._dearest() if self._dearest is not None else None
+        return self._highest_price() if self._highest_price is not None else None
 
     def _call_limit(self, run: Run) -> float | None:
         return self._call_usd if run.progress is None else None  # a swarm has a budget of its own

@@ -345,6 +345,6 @@ def open_runs(
     limits = SpendingLimits(
         call_usd=settings.budget_usd_per_call,
         day_usd=settings.budget_usd_per_day,
-        dearest=lambda: catalogue.load().highest_price,
+        highest_price=lambda: catalogue.load().highest_price,
     )
     return Runs(tasks, open_store(settings), limits=limits, resume=resume, recover=recover)

@@ -57,8 +57,8 @@ class RunProgress(Protocol):
         """The outcome of a run that was stopped, with what its requests had finished by then."""
         ...
 
-    def counted_usd(self, dearest: Price | None) -> float:
-        """What spending limits count for it so far; ``dearest`` counts where a price is unknown."""
+    def counted_usd(self, highest_price: Price | None) -> float:
+        """What spending limits count for it so far; ``highest_price`` counts where a price is unknown."""
         ...
 
 
@@ -246,12 +246,12 @@ class Run:
         """How long it has taken so far."""
         return Timing(first_token_s=self._first_token_s, total_s=self.seconds(), attempts=self.attempts)
 
-    def counted_usd(self, dearest: Price | None) -> float:
-        """What spending limits count for it so far; ``dearest`` counts where the price is unknown."""
+    def counted_usd(self, highest_price: Price | None) -> float:
+        """What spending limits count for it so far; ``highest_price`` counts where the price is unknown."""
         if self.progress is not None:
-            return self.progress.counted_usd(dearest)
+            return self.progress.counted_usd(highest_price)
         plan = self.plan
-        price = None if plan is None else plan.profile.price or dearest
+        price = None if plan is None else plan.profile.price or highest_price
         if plan is None or price is None:
             return self._counted_before
         return self._counted_before + counted_usd(

@@ -101,7 +101,7 @@ class VideoArguments(ChatArguments):
 class SwarmArguments(Arguments):
     """Arguments of ``kimi_swarm``."""
 
-    prompt: Annotated[NonBlank, Field(description="The task; {{item}} stands for each of `items`.")]
+    prompt: Annotated[NonBlank, Field(description="The task; {{item}} is replaced by each of `items`.")]
     items: Annotated[
         list[NonBlank] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
     ] = None

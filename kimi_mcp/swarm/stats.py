@@ -205,10 +205,10 @@ class SwarmStats:
         """Upstream requests so far."""
         return max(self._attempts, self.before.attempts if self.before else 0)
 
-    def counted_usd(self, dearest: Price | None) -> float:
+    def counted_usd(self, highest_price: Price | None) -> float:
         """The cost that limits count so far: never less than what is spent already."""
-        counted = sum(agent.counted_usd + _running_usd(agent, dearest) for agent in self.everyone)
-        return max(counted, self.before.counted_usd(dearest) if self.before else 0.0)
+        counted = sum(agent.counted_usd + _running_usd(agent, highest_price) for agent in self.everyone)
+        return max(counted, self.before.counted_usd(highest_price) if self.before else 0.0)
 
     def phase(self) -> str:
         """Its progress in a line: agents by their state, steps, tokens, cost."""
@@ -300,8 +300,8 @@ class SwarmStats:
         return rounded(sum(known)) if len(known) == len(self.everyone) else None
 
 
-def _running_usd(agent: Agent, dearest: Price | None) -> float:
+def _running_usd(agent: Agent, highest_price: Price | None) -> float:
     """What limits count for the request of an agent that is running: its prompt, and what has arrived."""
     state = agent.request_state
-    price = (state.plan.profile.price or dearest) if state and state.attempts and state.plan else None
+    price = (state.plan.profile.price or highest_price) if state and state.attempts and state.plan else None
     return counted_usd(state.prompt_tokens, state.accumulator.tokens, price) if state and price else 0.0

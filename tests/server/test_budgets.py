@@ -190,9 +190,9 @@ async def test_a_stream_that_is_cut_while_it_thinks_has_failed(sim: Simulator) -
 
 
 async def test_a_limit_counts_the_dearest_price_where_the_real_one_is_unknown() -> None:
-    dearest = catalogue.load().highest_price
+    highest_price = catalogue.load().highest_price
     tokens = 10_000
-    limit = tokens * dearest.output / 1e6
+    limit = tokens * highest_price.output / 1e6
     async with Simulator(provider="vllm") as sim:
         sim.play({**LONG, "tokens_per_second": 8_000})
         async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
@@ -203,8 +203,8 @@ async def test_a_limit_counts_the_dearest_price_where_the_real_one_is_unknown() 
 
 
 async def test_a_repair_counts_what_the_first_answer_cost_though_its_price_is_unknown() -> None:
-    dearest = catalogue.load().highest_price
-    limit = 3_000 * dearest.output / 1e6
+    highest_price = catalogue.load().highest_price
+    limit = 3_000 * highest_price.output / 1e6
     async with Simulator(provider="vllm") as sim:
         sim.play({"content": "word " * 2_200}, {"content": "word " * 2_200})
         async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:

@@ -166,7 +166,7 @@ async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     looked, broken = [0], [True]
 
-    def dearest() -> None:
+    def highest_price() -> None:
         looked[0] += 1
         if broken[0]:
             raise LookupError("of our own making")
@@ -179,7 +179,7 @@ async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
 
     journal, run = RunStore(None), Run(caller="a test", tool="kimi_think", prompt="p")
     async with anyio.create_task_group() as tasks:
-        runs = Runs(tasks, journal, limits=SpendingLimits(call_usd=1.0, dearest=dearest))  # type: ignore[arg-type]
+        runs = Runs(tasks, journal, limits=SpendingLimits(call_usd=1.0, highest_price=highest_price))  # type: ignore[arg-type]
         runs.start(run, work)
         with anyio.fail_after(60):
             while looked[0] < 5:

@@ -222,7 +222,7 @@ async def test_what_a_swarm_costs_stays_within_its_budget(sim: Simulator) -> Non
 async def test_where_no_price_is_known_the_limit_counts_the_dearest_and_the_cost_is_null() -> None:
     async with Simulator(provider="vllm") as sim:
         outcome = await swarm(sim, provider="vllm", max_cost_usd=0.2)
-        assert outcome.status == "failed", "16,000 tokens at the dearest price are more than that"
+        assert outcome.status == "failed", "16,000 tokens at the highest_price price are more than that"
         outcome = await swarm(sim, provider="vllm")
         assert outcome.status == "completed"
         assert outcome.cost_usd is None

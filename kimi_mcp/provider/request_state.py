@@ -37,7 +37,8 @@ class RequestState:
         if self.plan is None:
             return 0
         if self._counted is None or self._counted[0] is not self.plan:
-            self._counted = (self.plan, ample(likely_tokens(self.plan.turns)))  # once: a long prompt takes a while
+            # Once: a long prompt takes a while.
+            self._counted = (self.plan, ample(likely_tokens(self.plan.turns, self.plan.tools)))
         return self._counted[1]
 
     def begin(self, plan: Plan) -> None:

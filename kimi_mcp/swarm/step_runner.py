@@ -128,24 +128,26 @@ class StepRunner:
         held.append(permission)
         if permission.limit != wanted.limit:
             request = wanted.build(permission.limit)
-        result = await self._send(agent, request, wanted, began)
+        result = await self._send(agent, request, wanted, began, permission.usd)
         for delay_s in RETRY_DELAYS_S:
             if not isinstance(result.error, RateLimited | Overloaded):
                 break
             await self._concurrency.sleep(delay_s)
-            result = await self._send(agent, request, wanted, began, attempts=result.attempts)
+            result = await self._send(agent, request, wanted, began, permission.usd, attempts=result.attempts)
         return result if result.limit else replace(result, limit=permission.limit)
 
     def _refused(self, limit: Limit) -> StepResult:
         return StepResult(completion=Completion(), error=limit_error(limit, self.ledger.limits), limit=limit)
 
     async def _send(
-        self, agent: Agent, request: Request, wanted: StepRequest, began: float, *, attempts: int = 0
+        self, agent: Agent, request: Request, wanted: StepRequest, began: float, held_usd: float, *, attempts: int = 0
     ) -> StepResult:
         error: KimiError | None = None
         async with self._concurrency.slots:
-            if wanted.launches and not attempts and (limit := self.ledger.reached()):
-                return self._refused(limit)  # used up while it waited for its slot
+            if wanted.launches and not attempts:
+                limit = self.ledger.reached()
+                if limit or not self.ledger.may_begin(held_usd, reserved=wanted.reserved_usd):
+                    return self._refused(limit or "usd")  # used up while it waited for its slot
             generation = self._concurrency.generation
             agent.request_state = state = _SwarmRequest(self._run, self._concurrency, generation)
             state.attempts, sent = attempts, time.monotonic()

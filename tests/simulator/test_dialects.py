@@ -66,7 +66,8 @@ def test_catalogue_and_simulator_agree_on_who_serves_what_on_the_day_of_the_fact
     apart: list[tuple[str, str]] = []
     for provider in catalogue.load().providers.values():
         for row in provider.models:
-            known = DIALECTS[provider.id].find(row.wire_id)
+            dialect = DIALECTS.get(provider.id)  # the test above names a row that is missing
+            known = None if dialect is None else dialect.find(row.wire_id)
             if known is not None and known.live(FACTS_DAY) != row.served_on(FACTS_DAY):
                 apart.append((provider.id, row.wire_id))
     assert apart == []

@@ -165,6 +165,16 @@ async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
     assert outcome.status == "partial"
 
 
+async def test_no_agent_that_waits_for_a_slot_begins_once_the_money_is_gone(sim: Simulator) -> None:
+    answer = {"answer_model": "kimi-k3", "content_tokens": 14_000}  # 0.21 USD
+    sim.play(reply({"text": "Tell me"}, **answer, times="always"), reply({"system": "Several agents"}, content="Two."))
+    cities = tuple(f"city {number}" for number in range(12))
+    outcome = await swarm(sim, "Tell me of {{item}}.", items=cities, concurrency=quick(slots=2), max_cost_usd=0.3)
+    assert len(chats(sim, "Tell me")) == 2
+    assert [agent["steps"] for agent in agents(outcome)] == [1, 1, *[0] * 10]
+    assert outcome.status == "partial"
+
+
 async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simulator) -> None:
     steps = Telling(slow=True)
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")

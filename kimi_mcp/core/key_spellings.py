@@ -21,7 +21,7 @@ from typing import Final, cast
 from urllib.parse import quote, quote_plus
 
 SHORTEST_INNER: Final = 6
-"""Characters of base64 that are told from ordinary words."""
+"""Characters of base64 that are distinguished from ordinary words."""
 
 WIDEST_GAP: Final = 32
 """Characters that may stand between two letters of a secret: line breaks, blanks, dashes, invisible ones."""

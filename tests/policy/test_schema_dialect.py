@@ -71,7 +71,7 @@ def test_what_keeps_to_the_dialect_is_left_as_it_is(schema: dict[str, Any]) -> N
 
 REF = {"$defs": {"a": STRING, "o": {**an_object(x=NUMBER), "required": ["x"]}, "both": {"type": ["string", "number"]}}}
 
-MENDABLE: dict[str, dict[str, Any]] = {
+REWRITABLE: dict[str, dict[str, Any]] = {
     "anything": {},
     "an untyped property": an_object(a={"description": "x"}),
     "a property that is true": an_object(a=True),
@@ -118,7 +118,7 @@ def instances() -> list[Any]:
     return made
 
 
-@pytest.mark.parametrize("schema", MENDABLE.values(), ids=MENDABLE)
+@pytest.mark.parametrize("schema", REWRITABLE.values(), ids=REWRITABLE)
 def test_a_rewritten_schema_accepts_exactly_the_same(schema: dict[str, Any]) -> None:
     Draft202012Validator.check_schema(schema)
     anew = rewritten(schema)
@@ -132,7 +132,7 @@ def test_a_rewritten_schema_accepts_exactly_the_same(schema: dict[str, Any]) -> 
     assert True in verdicts
 
 
-@pytest.mark.parametrize("schema", MENDABLE.values(), ids=MENDABLE)
+@pytest.mark.parametrize("schema", REWRITABLE.values(), ids=REWRITABLE)
 def test_a_rewritten_schema_is_one_that_the_simulator_takes(schema: dict[str, Any]) -> None:
     anew = rewritten(schema)
     assert anew is not None
@@ -142,7 +142,7 @@ def test_a_rewritten_schema_is_one_that_the_simulator_takes(schema: dict[str, An
 
 
 def test_saying_a_schema_anew_leaves_the_old_one_alone() -> None:
-    for schema in MENDABLE.values():
+    for schema in REWRITABLE.values():
         text = repr(schema)
         rewritten(schema)
         assert repr(schema) == text

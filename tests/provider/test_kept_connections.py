@@ -85,9 +85,8 @@ async def test_a_connection_serves_one_request_after_the_other(sim: Simulator) -
     assert all(connection.is_idle() for connection in connections(up))
 
 
-async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_request(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def used_by_thirty(sim: Simulator) -> Upstream:
+    """After thirty requests at once: it keeps their connections, in more than one pool."""
     sim.play({**SHORT, "times": 30, "gate": "thirty"}, {**SHORT, "times": "always"})
     up = upstream(max_concurrency=30)
     async with anyio.create_task_group() as calls:
@@ -95,6 +94,13 @@ async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_re
             calls.start_soon(ask, up, sim)
         await sim.until(lambda: sim.waiting_at("thirty") == 30)
         sim.open_gate("thirty")
+    return up
+
+
+async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_request(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = await used_by_thirty(sim)
     assert (await ask(up, sim)).error is None
     assert len(before := connections(up)) == 30
     monkeypatch.setattr("kimi_mcp.provider.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
@@ -106,13 +112,7 @@ async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_re
 async def test_requests_at_once_close_what_nobody_needed_for_long_together(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sim.play({**SHORT, "times": 30, "gate": "thirty"}, {**SHORT, "times": "always"})
-    up = upstream(max_concurrency=30)
-    async with anyio.create_task_group() as calls:
-        for _ in range(30):
-            calls.start_soon(ask, up, sim)
-        await sim.until(lambda: sim.waiting_at("thirty") == 30)
-        sim.open_gate("thirty")
+    up = await used_by_thirty(sim)
     before = connections(up)
     monkeypatch.setattr("kimi_mcp.provider.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
     answers: list[Asked] = []

@@ -86,7 +86,7 @@ def packed() -> dict[str, str]:
 
 
 def _rows() -> dict[str, Any]:
-    return tomllib.loads((Path(routing.__file__).parent / "signs.toml").read_text("utf-8"))
+    return tomllib.loads(Path(routing.__file__).with_name("signs.toml").read_text("utf-8"))
 
 
 def _phrases() -> Iterator[str]:
@@ -115,7 +115,7 @@ def _median_us(text: str, images: int = 0, videos: int = 0, *, rounds: int) -> f
 
 
 def _first_ms() -> float:
-    from kimi_mcp.skill.routing.signs import read_vocabulary
+    from kimi_mcp.skill.routing import read_vocabulary
 
     read_vocabulary.cache_clear()
     start = time.process_time()

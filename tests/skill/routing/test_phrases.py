@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.routing import packed
-from kimi_mcp.skill.routing import HEAD_CHARS, signs
-from kimi_mcp.skill.routing.signs import Phrases
+from kimi_mcp.skill import routing
+from kimi_mcp.skill.routing import HEAD_CHARS, Phrases
 from tests.skill.routing.scoring import sentences
 from tests.skill.routing.test_signs import phrases
 
@@ -29,7 +29,8 @@ def texts() -> Iterator[str]:
 
 def test_a_phrase_is_passed_over_only_where_its_pattern_finds_nothing() -> None:
     every = list(dict.fromkeys(phrases()))
-    table, compiled = Phrases((phrase, phrase) for phrase in every), [re.compile(signs.pattern(each)) for each in every]
+    table = Phrases((phrase, phrase) for phrase in every)
+    compiled = [re.compile(routing.pattern(each)) for each in every]
     found = 0
     for text in texts():
         one_by_one = {

@@ -10,9 +10,8 @@ from typing import Any
 
 from kimi_mcp.skill import routing
 from kimi_mcp.skill.document import load_skill
-from kimi_mcp.skill.routing import signs
 
-ROWS: dict[str, Any] = tomllib.loads((Path(routing.__file__).parent / "signs.toml").read_text("utf-8"))
+ROWS: dict[str, Any] = tomllib.loads((Path(routing.__file__).with_name("signs.toml")).read_text("utf-8"))
 
 
 def phrases() -> Iterator[str]:
@@ -58,6 +57,6 @@ def test_the_lengths_end_with_one_that_has_no_bound() -> None:
 
 def test_no_pattern_repeats_without_a_bound() -> None:
     for phrase in phrases():
-        pattern = signs.pattern(phrase)
+        pattern = routing.pattern(phrase)
         assert not re.search(r"(?<!\\)[*+]", pattern), (phrase, pattern)
         re.compile(pattern)

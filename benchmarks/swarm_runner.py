@@ -27,7 +27,7 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import tune_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency
 from kimi_mcp.swarm.tools import CallResult, SwarmTools
 
 PLACES = 129

@@ -7,18 +7,23 @@ or not at all, a call that could not be parsed is left out, and each one that st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import anyio
+
 from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
+from kimi_mcp.core.outcome import shortened
+from kimi_mcp.core.tokens import ample, chars_in, likely_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
+from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.context_window import estimate_tokens, fit_turns
 from kimi_mcp.swarm.limits import Limit, conclude_reason
-from kimi_mcp.swarm.stats import Agent
-from kimi_mcp.swarm.step_result import StepResult
+from kimi_mcp.swarm.stats import Agent, StepResult
 from kimi_mcp.swarm.step_runner import StepRequest, StepRunner
+from kimi_mcp.swarm.tools import CallResult, SwarmTools
 
 MAX_WIDENINGS = 2
 """How often an agent's token limit of a step is doubled after an answer that was cut."""
@@ -190,3 +195,117 @@ def _shortfall(completion: Completion, provider: str) -> KimiError | None:
             f"{provider} ended its turn without an answer.", fix="Call again, or split the work into smaller parts."
         )
     return None
+
+
+TARGET_SHARE = 0.7
+"""The share of the room that is used at most once room was made."""
+
+MIN_REMOVABLE_CHARS = 400
+"""A tool result that is no longer than this stays: its note would save nothing."""
+
+
+def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
+    """The tokens of turns and definitions of tools, rather too many than too few."""
+    return ample(likely_tokens(turns, tools))
+
+
+def fit_turns(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
+    """The turns where they fit into ``room`` tokens; else with tool results removed or shortened to make room."""
+    if estimate_tokens(turns) <= room:
+        return tuple(turns)
+    fitted, target = list(turns), int(room * TARGET_SHARE)
+    last_calls = max((at for at, turn in enumerate(turns) if turn.tool_calls), default=len(turns))
+    long = [at for at, turn in enumerate(turns) if turn.role == "tool" and len(turn.text) > MIN_REMOVABLE_CHARS]
+    for at in long:
+        if at > last_calls or estimate_tokens(fitted) <= target:
+            break
+        note = prompts.render("notes.removed", chars=f"{len(turns[at].text):,}")
+        fitted[at] = replace(turns[at], parts=(TextPart(text=note),))
+    latest = [at for at in long if at > last_calls]
+    excess = estimate_tokens(fitted) - target
+    if excess > 0 and latest:
+        chars = sum(len(turns[at].text) for at in latest)
+        share = max(MIN_REMOVABLE_CHARS, (chars - chars_in(excess)) // len(latest))
+        for at in latest:
+            fitted[at] = replace(turns[at], parts=(TextPart(text=shortened(turns[at].text, share)),))
+    return tuple(fitted)
+
+
+MAX_MISFITS = 2
+"""How often in a row a tool's arguments may not fit before it is closed to an agent: the first time is repaired."""
+
+
+class ToolExecutor:
+    """The tools of one sub-agent. It counts which of them the agent could not handle."""
+
+    def __init__(self, tools: SwarmTools, runner: StepRunner) -> None:
+        self._tools, self._runner = tools, runner
+        self._names = [tool["name"] for tool in tools.definitions]
+        self._misfits: dict[str, int] = {}
+
+    @property
+    def definitions(self) -> Sequence[Mapping[str, Any]]:
+        """The tools as they stand under ``tools[].function`` on the wire."""
+        return self._tools.definitions
+
+    async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
+        """The results of one turn's calls, in their order; they run at the same time."""
+        records: dict[int, JSON] = {}
+
+        async def run(number: int, call: ToolCall) -> None:
+            about = {"kind": "tool", "agent": agent.id, "tool": call.name, "arguments": call.arguments}
+            step = f"{key}/tool-{number}"
+            records[number] = await self._runner.step(step, about, lambda: self._run(call), self._count_replayed)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number, call in enumerate(calls, 1):
+                    tasks.start_soon(run, number, call)
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None  # such as a record that takes no more: the agent's error names it
+        self._runner.ledger.count(usd=agent.add_tool_calls(list(records.values())), tokens=0)
+        return [self._text(call, records[number]) for number, call in enumerate(calls, 1)]
+
+    async def _run(self, call: ToolCall) -> JSON:
+        """Run a call, unless something speaks against it; the record of it."""
+        began, result = time.monotonic(), self._refusal(call)
+        if result is None:
+            ledger = self._runner.ledger
+            ledger.tool_calls += 1
+            result = await self._tools.call(call.name, call.arguments)
+            ledger.tool_calls -= not result.ran
+        return {
+            "text": result.text,
+            "is_error": result.is_error,
+            "misfit": result.repairable,
+            "ran": result.ran,
+            "cost_usd": result.cost_usd,
+            "took_s": round(time.monotonic() - began, 4),
+        }
+
+    def _refusal(self, call: ToolCall) -> CallResult | None:
+        """Why a call does not run; None: it does."""
+        limits = self._runner.ledger.limits
+        if call.name not in self._names:
+            names = ", ".join(self._names)
+            return CallResult.refused(prompts.render("notes.unknown_tool", name=call.name[:80], names=names))
+        if self._misfits.get(call.name, 0) >= MAX_MISFITS:
+            return CallResult.refused(prompts.render("notes.closed_tool", name=call.name))
+        if self._runner.ledger.tool_calls >= limits.tool_calls:
+            why = conclude_reason("tool_calls", limits)
+            return CallResult.refused(prompts.render("notes.not_run", name=call.name, why=why))
+        return None
+
+    def _count_replayed(self, record: JSON) -> None:
+        self._runner.ledger.tool_calls += bool(record["ran"])
+
+    def _text(self, call: ToolCall, record: JSON) -> str:
+        """What the model reads; the misfits of a turn are counted in the order of its calls."""
+        text = str(record["text"])
+        if not record["misfit"]:
+            if record["ran"]:
+                self._misfits.pop(call.name, None)
+            return text
+        self._misfits[call.name] = self._misfits.get(call.name, 0) + 1
+        again = self._misfits[call.name] >= MAX_MISFITS
+        return text + prompts.render("notes.misfit_again" if again else "notes.misfit")

@@ -26,15 +26,13 @@ from kimi_mcp.pipeline.route import Route
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import Steps
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.agent import AgentTask, run_agent
+from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, run_agent
 from kimi_mcp.swarm.call import SwarmCall
-from kimi_mcp.swarm.concurrency import SwarmConcurrency
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.limits import BudgetLedger, SwarmLimits, limit_error
+from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits, limit_error
 from kimi_mcp.swarm.recovery import recovered_stats
 from kimi_mcp.swarm.stats import Agent, SwarmStats, agent_report, with_missing_agents
 from kimi_mcp.swarm.step_runner import StepRunner
-from kimi_mcp.swarm.tool_executor import ToolExecutor
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
 
 RESERVED_TOKENS = 32_000

@@ -11,8 +11,7 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.swarm.agent import conclude
 from kimi_mcp.swarm.call import SwarmCall
-from kimi_mcp.swarm.stats import SwarmStats
-from kimi_mcp.swarm.step_result import StepResult
+from kimi_mcp.swarm.stats import StepResult, SwarmStats
 
 _UNREADABLE = (KeyError, TypeError, ValueError)
 """What a step raises that another version recorded."""

@@ -21,10 +21,8 @@ from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, Steps
-from kimi_mcp.swarm.concurrency import SwarmConcurrency
-from kimi_mcp.swarm.limits import BudgetLedger, Limit, Permission, limit_error
-from kimi_mcp.swarm.stats import Agent, SwarmStats
-from kimi_mcp.swarm.step_result import StepResult
+from kimi_mcp.swarm.limits import BudgetLedger, Limit, Permission, SwarmConcurrency, limit_error
+from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 
 RETRY_DELAYS_S = (3.0, 10.0)
 """Seconds before a request is made again that was refused for its rate."""

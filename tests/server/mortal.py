@@ -16,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from kimi_mcp.server.entry_point import serve
-from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency
 
 
 def die_at(when: str, number: int) -> None:

@@ -22,8 +22,7 @@ from kimi_mcp.runs.steps import Steps
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
-from kimi_mcp.swarm.limits import SwarmLimits
+from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
 from kimi_mcp.swarm.tools.selection import OfferedTool

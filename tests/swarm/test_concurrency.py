@@ -8,7 +8,7 @@ from kimi_mcp.pipeline.call import Call
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency
 from tests.swarm.scenarios import agents, chats, pipeline_and_runs, quick, statuses, swarm
 
 TELL = "Tell me about {{item}}."

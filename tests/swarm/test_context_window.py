@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kimi_mcp.core.types import TextPart, ToolCall, Turn, system, user
-from kimi_mcp.swarm.context_window import estimate_tokens, fit_turns
+from kimi_mcp.swarm.agent import estimate_tokens, fit_turns
 
 
 def turn(number: int, result: str) -> list[Turn]:

@@ -8,8 +8,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.concurrency import LaunchSchedule, SwarmConcurrency
-from kimi_mcp.swarm.limits import BudgetLedger, SwarmLimits
+from kimi_mcp.swarm.limits import BudgetLedger, LaunchSchedule, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.orchestrate import no_tools
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (

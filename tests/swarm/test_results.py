@@ -15,8 +15,7 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.orchestrate import no_tools
-from kimi_mcp.swarm.stats import SwarmStats
-from kimi_mcp.swarm.step_result import StepResult
+from kimi_mcp.swarm.stats import StepResult, SwarmStats
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     LEADS,

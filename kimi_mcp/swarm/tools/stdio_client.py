@@ -12,11 +12,14 @@ import json
 import logging
 import os
 import re
+import secrets
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -25,7 +28,6 @@ from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
-from kimi_mcp.swarm.tools.orphans import ProcessMark
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -309,3 +311,66 @@ async def _poll(done: Callable[[], bool], within_s: float) -> None:
     with anyio.move_on_after(within_s):
         while not done():  # noqa: ASYNC110 - no event announces it
             await anyio.sleep(0.01)
+
+
+VARIABLE: Final = "TOOL_SERVER_OF_KIMI_MCP"
+"""The environment variable that holds the mark."""
+
+_PROCESSES = Path("/proc")
+
+
+class ProcessMark:
+    """The mark of one start of a server, which all that it starts inherits."""
+
+    def __init__(self) -> None:
+        self.environment: dict[str, str] = {VARIABLE: secrets.token_hex(16)}
+        """What goes into the environment of the server's process."""
+        self._entry = f"{VARIABLE}={self.environment[VARIABLE]}".encode()
+
+    def signal(self, number: signal.Signals) -> list[int]:
+        """Signal every process that has it; the ids of those that live. Blocking: it reads all processes."""
+        try:
+            pids = [int(folder.name) for folder in _PROCESSES.iterdir() if folder.name.isdecimal()]
+        except OSError:
+            return []
+        return [pid for pid in pids if self.is_on(pid) and self._signal(pid, number)]
+
+    def kill(self, within_s: float) -> None:
+        """Kill every process that has it, until there is none or the time is over. Blocking."""
+        until = time.monotonic() + within_s
+        while self.signal(signal.SIGKILL) and time.monotonic() < until:
+            time.sleep(0.01)  # one that was being started is found in the next round
+
+    def is_on(self, pid: int) -> bool:
+        """Whether a process runs and has it."""
+        try:
+            return self._entry in (_PROCESSES / str(pid) / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or it is somebody else's
+            return False
+
+    def _signal(self, pid: int, number: signal.Signals) -> bool:
+        with _process_descriptor(pid) as descriptor:
+            if not self.is_on(pid):
+                return False  # its id is another process's by now
+            try:
+                if descriptor is None:
+                    os.kill(pid, number)
+                else:
+                    signal.pidfd_send_signal(descriptor, number)
+            except OSError:
+                return False
+        return True
+
+
+@contextmanager
+def _process_descriptor(pid: int) -> Generator[int | None]:
+    """A descriptor of this process, and never of one that gets its id later; None where the kernel has none."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.swarm.tools.arguments import parse_arguments
+from kimi_mcp.swarm.tools import parse_arguments
 from kimi_mcp.swarm.tools.source import CallResult
 
 SCHEMA: dict[str, Any] = {

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from kimi_mcp.swarm.tools import open_tools
-from kimi_mcp.swarm.tools.orphans import ProcessMark
+from kimi_mcp.swarm.tools.stdio_client import ProcessMark
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 from tests.swarm.tools.test_stdio_client import echo, ended, framed_text
 

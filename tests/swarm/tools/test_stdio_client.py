@@ -14,7 +14,7 @@ import pytest
 
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_tools
-from kimi_mcp.swarm.tools.orphans import VARIABLE
+from kimi_mcp.swarm.tools.stdio_client import VARIABLE
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 
 GOOD = {"command": sys.executable, "args": [str(Path(__file__).with_name("good_server.py"))]}

@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, chats, served
+from tests.server.clients import KimiClient, connect
+from tests.server.requests import chats
 
 LIMIT = 8
 
@@ -17,12 +18,12 @@ LIMIT = 8
 async def test_any_number_of_calls_is_answered_and_none_is_mixed_up(sim: Simulator, offered: int) -> None:
     answered = dict[int, str]()
 
-    async def ask(kimi: Kimi, number: int) -> None:
+    async def ask(kimi: KimiClient, number: int) -> None:
         result = await kimi.instant(f"call {number}")
         assert result.status == "completed"
         answered[number] = result.answer
 
-    async with served(sim, KIMI_MAX_CONCURRENCY=str(LIMIT)) as kimi:
+    async with connect(sim, KIMI_MAX_CONCURRENCY=str(LIMIT)) as kimi:
         sim.play({"gate": "full", "times": LIMIT})
         async with anyio.create_task_group() as callers:
             for number in range(offered):
@@ -42,12 +43,12 @@ async def test_never_more_than_the_limit_are_open_at_the_provider(sim: Simulator
     sim.play(*({"gate": f"wave {wave}", "times": LIMIT} for wave in range(waves)))
     done = 0
 
-    async def ask(kimi: Kimi) -> None:
+    async def ask(kimi: KimiClient) -> None:
         nonlocal done
         assert (await kimi.instant("hi")).status == "completed"
         done += 1
 
-    async with served(sim, KIMI_MAX_CONCURRENCY=str(LIMIT)) as kimi, anyio.create_task_group() as callers:
+    async with connect(sim, KIMI_MAX_CONCURRENCY=str(LIMIT)) as kimi, anyio.create_task_group() as callers:
         for _ in range(waves * LIMIT):
             callers.start_soon(ask, kimi)
         for wave in range(waves):
@@ -60,7 +61,7 @@ async def test_never_more_than_the_limit_are_open_at_the_provider(sim: Simulator
 
 async def test_a_call_that_fails_or_is_cancelled_gives_its_place_back(sim: Simulator) -> None:
     sim.play({"status": 400}, {"no_finish": True}, {"gate": "never"}, {"html": True, "status": 403})
-    async with served(sim, KIMI_MAX_CONCURRENCY="1") as kimi:
+    async with connect(sim, KIMI_MAX_CONCURRENCY="1") as kimi:
         assert (await kimi.think()).is_error
         assert (await kimi.think()).is_error
         async with anyio.create_task_group() as tasks:

@@ -10,7 +10,9 @@ import httpx2
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, Result, chats, served
+from tests.server.clients import KimiClient, connect
+from tests.server.requests import chats
+from tests.server.results import Result
 
 PROMPT = "hi"
 SHORT: dict[str, Any] = {
@@ -29,7 +31,7 @@ AT_ONCE = 64
 async def transcript(sim: Simulator) -> bytes:
     """The body that the step's whole answer has on the wire."""
     sim.play(SHORT)
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         await kimi.think(PROMPT)
     (request,) = chats(sim)
     async with httpx2.AsyncClient(trust_env=False) as client:
@@ -63,7 +65,7 @@ async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simula
     results: dict[int, Result] = {}
     room = anyio.Semaphore(AT_ONCE)
 
-    async def cut(kimi: Kimi, at: int) -> None:
+    async def cut(kimi: KimiClient, at: int) -> None:
         async with room:
             sim.play({**SHORT, "match": {"text": f"cut {at:05}"}, how: at})
             results[at] = await kimi.think(f"cut {at:05}")
@@ -71,7 +73,7 @@ async def test_a_stream_that_is_cut_at_any_byte_is_no_silent_success(sim: Simula
     ends = [at for at in range(2, len(body)) if body[at - 2 : at] == b"\n\n"]
     cuts = {*range(0, len(body), every), len(body), *(end + step for end in ends for step in (-1, 0, 1))}
     with anyio.fail_after(120):
-        async with served(sim, KIMI_MAX_CONCURRENCY=str(AT_ONCE)) as kimi, anyio.create_task_group() as tasks:
+        async with connect(sim, KIMI_MAX_CONCURRENCY=str(AT_ONCE)) as kimi, anyio.create_task_group() as tasks:
             for at in cuts:
                 tasks.start_soon(cut, kimi, at)
     assert results.keys() == cuts
@@ -101,7 +103,7 @@ async def test_the_framing_of_a_cut_answer_makes_no_difference(sim: Simulator, f
     body = await transcript(sim)
     finish = body.index(b'"finish_reason":"stop"')
     sim.play({**SHORT, "framing": framing, "truncate_at": finish, "times": 5})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         cut = await kimi.think(PROMPT)
         assert cut.status == "failed"
         assert cut.answer == SHORT["content"]
@@ -114,7 +116,7 @@ async def test_the_framing_of_a_cut_answer_makes_no_difference(sim: Simulator, f
 async def test_a_spoilt_event_fails_with_what_had_arrived(sim: Simulator, mode: str, fault: str, place: str) -> None:
     spoilt = {"type": "server_error", "message": "the machine fell over"} if fault == "error_event" else True
     sim.play({"reasoning": "Hm.", "content": "It is 391.", fault: spoilt, "at": place, "times": "always"})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think()
     assert result.status == "failed"
     assert result.code == "upstream_broken"
@@ -134,7 +136,7 @@ async def test_an_error_inside_the_stream_keeps_its_name(sim: Simulator, type_: 
         "": "upstream_broken",
     }
     sim.play({"content": "It is 391.", "error_event": {"type": type_, "message": "no"}, "at": "finish"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
     assert result.code == codes[type_]
     assert result.status == "failed"
@@ -159,7 +161,7 @@ async def test_an_error_inside_the_stream_keeps_its_name(sim: Simulator, type_: 
 )
 async def test_a_200_that_holds_no_answer_is_no_success(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**step, "times": "always"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
     assert result.status == "failed"
     assert result.code == "upstream_broken"
@@ -169,7 +171,7 @@ async def test_a_200_that_holds_no_answer_is_no_success(sim: Simulator, step: di
 async def test_an_answer_in_one_body_is_as_good_as_a_stream(sim: Simulator) -> None:
     message = {"role": "assistant", "content": "It is 391.", "reasoning_content": "Hm."}
     sim.play({"body": {"model": "kimi-k2.5", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
     assert result.status == "completed"
     assert result.answer == "It is 391."
@@ -181,7 +183,7 @@ async def test_an_answer_in_one_body_is_as_good_as_a_stream(sim: Simulator) -> N
 )
 async def test_a_stream_may_come_in_any_pieces(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**SHORT, **step})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think(PROMPT)
     assert result.status == "completed"
     assert result.answer == SHORT["content"]
@@ -191,7 +193,7 @@ async def test_a_stream_may_come_in_any_pieces(sim: Simulator, step: dict[str, A
 async def test_nobody_listening_is_said_to_be_unreachable() -> None:
     async with Simulator(provider="simulator") as gone:
         url = gone.base_url
-    async with served(None, KIMI_BASE_URL=url) as kimi:
+    async with connect(None, KIMI_BASE_URL=url) as kimi:
         result = await kimi.think()
     assert result.code == "upstream_unreachable"
     assert "KIMI_BASE_URL" in result.error["fix"]

@@ -9,7 +9,8 @@ import pytest
 
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, ServerOptions, chats, served
+from tests.server.clients import KimiClient, ServerOptions, connect
+from tests.server.requests import chats
 
 NO_TOKEN: dict[str, dict[str, Any]] = {
     "no bytes": {"gate": "never"},
@@ -21,7 +22,7 @@ NO_TOKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", NO_TOKEN)
 async def test_an_answer_that_never_begins_times_out(sim: Simulator, mode: str, case: str) -> None:
     sim.play({**NO_TOKEN[case], "times": "always"})
-    async with served(sim, mode, KIMI_FIRST_TOKEN_TIMEOUT_S="0.25") as kimi:
+    async with connect(sim, mode, KIMI_FIRST_TOKEN_TIMEOUT_S="0.25") as kimi:
         with anyio.fail_after(60):
             result = await kimi.think()
             await sim.client_gone()
@@ -37,7 +38,7 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
     sim: Simulator, mode: str, where: str
 ) -> None:
     sim.play({"reasoning": "Hm.", "content": "It is 391, as I said.", "gate": "never", "gate_at": where})
-    async with served(sim, mode, KIMI_IDLE_TIMEOUT_S="0.25") as kimi:
+    async with connect(sim, mode, KIMI_IDLE_TIMEOUT_S="0.25") as kimi:
         with anyio.fail_after(60):
             result = await kimi.think()
             await sim.client_gone()
@@ -51,7 +52,7 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
 
 async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simulator) -> None:
     sim.play({"content": "word " * 1_000, "token_every": 0.1})
-    async with served(sim, KIMI_IDLE_TIMEOUT_S="0.5", KIMI_TOTAL_TIMEOUT_S="1.1") as kimi:
+    async with connect(sim, KIMI_IDLE_TIMEOUT_S="0.5", KIMI_TOTAL_TIMEOUT_S="1.1") as kimi:
         with anyio.fail_after(60):
             result = await kimi.instant()
     assert result.code == "upstream_timeout"
@@ -62,7 +63,7 @@ async def test_tokens_move_the_idle_deadline_and_the_total_one_ends_it(sim: Simu
 
 async def test_the_total_deadline_covers_all_attempts(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 1, "times": "always"})
-    async with served(sim, KIMI_TOTAL_TIMEOUT_S="1.5") as kimi:
+    async with connect(sim, KIMI_TOTAL_TIMEOUT_S="1.5") as kimi:
         with anyio.fail_after(60):
             result = await kimi.think()
     assert result.code == "overloaded"
@@ -74,11 +75,11 @@ async def test_waiting_for_a_free_place_costs_no_deadline(sim: Simulator) -> Non
     sim.play({"gate": "end", "gate_at": "finish", "content": "first"})
     statuses: list[str] = []
 
-    async def second(kimi: Kimi) -> None:
+    async def second(kimi: KimiClient) -> None:
         statuses.append((await kimi.think("the second")).status)
 
     async with (
-        served(sim, KIMI_MAX_CONCURRENCY="1", KIMI_FIRST_TOKEN_TIMEOUT_S="0.3") as kimi,
+        connect(sim, KIMI_MAX_CONCURRENCY="1", KIMI_FIRST_TOKEN_TIMEOUT_S="0.3") as kimi,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(kimi.think, "the first")
@@ -94,7 +95,7 @@ async def test_a_finish_that_came_is_not_spoilt_by_a_connection_that_stays_open(
     sim: Simulator,
 ) -> None:
     sim.play({"content": "It is 391.", "no_done": True, "stall_at": 100_000, "framing": "close"})
-    async with served(sim, options=ServerOptions(deadlines=Deadlines(after_finish_s=0.2))) as kimi:
+    async with connect(sim, options=ServerOptions(deadlines=Deadlines(after_finish_s=0.2))) as kimi:
         result = await kimi.think()
     assert result.status == "completed"
     assert result.answer == "It is 391."

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import KEY, Result, chats, forms, held, process, served
+from tests.server.clients import connect
+from tests.server.keys import KEY, encoded_forms
+from tests.server.processes import server_process
+from tests.server.requests import chats
+from tests.server.results import Result, checked
 
 ONCE: dict[str, tuple[dict[str, Any], str]] = {
     "400": ({"status": 400}, "invalid_arguments"),
@@ -50,7 +54,7 @@ AGAIN: dict[str, tuple[dict[str, Any], str]] = {
 async def test_what_no_second_attempt_can_mend_is_asked_once(sim: Simulator, case: str) -> None:
     step, code = ONCE[case]
     sim.play({**step, "times": "always"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
         assert result.status == "failed"
         assert result.code == code
@@ -65,7 +69,7 @@ async def test_what_no_second_attempt_can_mend_is_asked_once(sim: Simulator, cas
 async def test_what_passes_is_asked_again_and_the_attempts_are_counted(sim: Simulator, case: str) -> None:
     step, _ = AGAIN[case]
     sim.play({**step, "times": 2})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
     assert result.status == "completed"
     assert result.attempts == 3
@@ -77,7 +81,7 @@ async def test_what_passes_is_asked_again_and_the_attempts_are_counted(sim: Simu
 async def test_what_does_not_pass_is_given_up_in_the_end(sim: Simulator, case: str) -> None:
     step, code = AGAIN[case]
     sim.play({**step, "times": "always"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
     assert result.code == code
     assert result.error["retryable"] is True
@@ -86,7 +90,7 @@ async def test_what_does_not_pass_is_given_up_in_the_end(sim: Simulator, case: s
 
 async def test_a_retry_after_is_sat_out(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 1})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think()
     first, second = chats(sim)
     assert result.status == "completed"
@@ -97,7 +101,7 @@ async def test_a_retry_after_is_sat_out(sim: Simulator) -> None:
 
 async def test_an_outage_costs_hardly_more_requests_than_calls(sim: Simulator) -> None:
     sim.play({"status": 503, "times": "always"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         for _ in range(150):
             assert (await kimi.instant()).code == "overloaded"
     assert len(chats(sim)) <= 150 * 1.1
@@ -105,15 +109,15 @@ async def test_an_outage_costs_hardly_more_requests_than_calls(sim: Simulator) -
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
 async def test_a_key_that_a_body_echoes_is_nowhere(sim: Simulator, status: int) -> None:
-    for form in forms(KEY):
+    for form in encoded_forms(KEY):
         sim.play({"status": status, "error_type": "error", "error_message": f"Bad key {form}!", "echo_key": True})
     results: list[Result] = []
-    async with served(sim, KIMI_API_KEY=KEY) as kimi:
-        while len(chats(sim)) < len(forms(KEY)):
+    async with connect(sim, KIMI_API_KEY=KEY) as kimi:
+        while len(chats(sim)) < len(encoded_forms(KEY)):
             results.append(await kimi.think())
             results.append(await kimi.run())
     for result in results:
-        for form in forms(KEY):
+        for form in encoded_forms(KEY):
             assert form not in result.text
             assert form not in str(result.structured)
 
@@ -121,7 +125,7 @@ async def test_a_key_that_a_body_echoes_is_nowhere(sim: Simulator, status: int) 
 @pytest.mark.parametrize("place", ["content", "reasoning"])
 async def test_a_key_that_an_answer_repeats_is_hidden(sim: Simulator, place: str) -> None:
     sim.play({"reasoning": "Hm.", "content": "Hi.", place: f"The key is {KEY}."})
-    async with served(sim, KIMI_API_KEY=KEY) as kimi:
+    async with connect(sim, KIMI_API_KEY=KEY) as kimi:
         result = await kimi.think()
         pages = [await kimi.run(result.run_id, of) for of in ("answer", "reasoning")]
     for one in (result, *pages):
@@ -132,7 +136,7 @@ async def test_a_key_that_an_answer_repeats_is_hidden(sim: Simulator, place: str
 async def test_no_cut_through_a_key_shows_a_part_of_it(sim: Simulator) -> None:
     text = "The key is " + KEY + ". " + "And so on. " * 100
     sim.play({"reasoning": text, "content": text})
-    async with served(sim, KIMI_API_KEY=KEY, KIMI_REASONING_INLINE_CHARS="90") as kimi:
+    async with connect(sim, KIMI_API_KEY=KEY, KIMI_REASONING_INLINE_CHARS="90") as kimi:
         result = await kimi.think()
         pages = [await kimi.run(result.run_id, of, offset=15) for of in ("answer", "reasoning")]
     assert result.structured["reasoning"]["truncated"]
@@ -144,13 +148,15 @@ async def test_no_cut_through_a_key_shows_a_part_of_it(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("level", ["WARNING", "DEBUG"])
 async def test_a_key_never_reaches_the_log_of_the_process(sim: Simulator, tmp_path: Path, level: str) -> None:
-    echoes = [f"Bad key {form}!" for form in forms(KEY)]
+    echoes = [f"Bad key {form}!" for form in encoded_forms(KEY)]
     sim.play(*({"status": 401, "error_message": echo, "echo_key": True} for echo in echoes))
     sim.play({"error_event": {"type": "server_error", "message": f"with {KEY}"}}, {"bad_json": True})
     log = tmp_path / "stderr"
-    async with process(sim, stderr=log, KIMI_API_KEY=KEY, MOONSHOT_API_KEY=KEY[::-1], KIMI_LOG_LEVEL=level) as client:
-        results = [held(await client.call_tool("kimi_think", {"prompt": "hi"})) for _ in range(len(echoes) + 2)]
+    async with server_process(
+        sim, stderr=log, KIMI_API_KEY=KEY, MOONSHOT_API_KEY=KEY[::-1], KIMI_LOG_LEVEL=level
+    ) as client:
+        results = [checked(await client.call_tool("kimi_think", {"prompt": "hi"})) for _ in range(len(echoes) + 2)]
     assert all(result.is_error for result in results)
     text = log.read_text(encoding="utf-8") + "".join(result.text + str(result.structured) for result in results)
-    for form in (*forms(KEY), *forms(KEY[::-1])):
+    for form in (*encoded_forms(KEY), *encoded_forms(KEY[::-1])):
         assert form not in text

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import process_environment
+from tests.server.processes import process_environment
 from tests.server.stdio.peer import Peer
 
 NOISY = """
@@ -43,16 +43,16 @@ async def test_nothing_but_messages_reaches_the_wire(sim: Simulator, tmp_path: P
         started = await anyio.open_process([sys.executable, "-c", NOISY], env=environment, stderr=stderr)
     try:
         peer = Peer(started)
-        await peer.greet()
+        await peer.initialize()
         with anyio.fail_after(60):
             for number in range(3):
                 await peer.call("kimi_think", number, prompt="hi")
-                reply = await peer.reply()
+                reply = await peer.receive()
                 assert reply["id"] == number
                 assert reply["result"]["structuredContent"]["status"] == "completed"
         await peer.close_stdin()
-        assert await peer.rest() == []
-        assert await peer.leaves() == 0
+        assert await peer.remaining() == []
+        assert await peer.exit_status() == 0
     finally:
         if started.returncode is None:
             started.kill()
@@ -76,15 +76,15 @@ async def test_a_host_that_stops_reading_stderr_stops_no_call(sim: Simulator) ->
     os.close(write)
     try:
         peer = Peer(started)
-        await peer.greet()
+        await peer.initialize()
         with anyio.fail_after(60):
             await peer.send(*(b"{" for _ in range(1_000)))
             await peer.call("kimi_think", 1, prompt="hi")
-            while (reply := await peer.reply())["id"] != 1:
+            while (reply := await peer.receive())["id"] != 1:
                 pass
         assert reply["result"]["structuredContent"]["status"] == "completed"
         await peer.close_stdin()
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
     finally:
         os.close(read)
         if started.returncode is None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import ERAS
+from tests.server.clients import ERAS
 
 
 @pytest.fixture(scope="session")

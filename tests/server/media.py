@@ -10,7 +10,7 @@ from typing import Any
 
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.media.specimens import CLIPS, drawing, saved
-from tests.server.asking import body, chats
+from tests.server.requests import body_of, chats
 
 CLIP = (CLIPS / "clip.mp4").read_bytes()
 
@@ -35,7 +35,7 @@ def data_uri(content: bytes, mime: str = "image/png") -> str:
 
 def parts(request: ReceivedRequest) -> list[dict[str, Any]]:
     """The parts of the last user message."""
-    content = body(request)["messages"][-1]["content"]
+    content = body_of(request)["messages"][-1]["content"]
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 

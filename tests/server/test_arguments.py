@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import ERAS, body, chats, process, served
+from tests.server.clients import ERAS, connect
+from tests.server.processes import server_process
+from tests.server.requests import body_of, chats
 
 WRONG: dict[str, tuple[str, dict[str, Any] | None, str]] = {
     "no arguments at all": ("kimi_think", None, "prompt"),
@@ -39,7 +41,7 @@ WRONG: dict[str, tuple[str, dict[str, Any] | None, str]] = {
 @pytest.mark.parametrize("case", WRONG)
 async def test_a_wrong_argument_is_named_and_nothing_is_sent(sim: Simulator, mode: str, case: str) -> None:
     tool, arguments, named = WRONG[case]
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call(tool, arguments)
         assert result.is_error
         assert result.code == "invalid_arguments"
@@ -50,7 +52,7 @@ async def test_a_wrong_argument_is_named_and_nothing_is_sent(sim: Simulator, mod
 
 
 async def test_a_misspelt_argument_is_answered_with_the_nearest_name(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_think", {"prompt": "hi", "max_token": 5})
     assert "no argument `max_token`" in result.error["message"]
     assert "`max_tokens`" in result.error["message"]
@@ -59,7 +61,7 @@ async def test_a_misspelt_argument_is_answered_with_the_nearest_name(sim: Simula
 
 
 async def test_an_unknown_tool_is_answered_with_the_names_there_are(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_thnik", {"prompt": "hi"})
     assert result.code == "invalid_arguments"
     assert "kimi_think, kimi_instant, kimi_vision, kimi_video, kimi_swarm, kimi_run" in result.error["fix"]
@@ -67,7 +69,7 @@ async def test_an_unknown_tool_is_answered_with_the_names_there_are(sim: Simulat
 
 async def test_an_explicit_null_counts_as_absent(sim: Simulator, mode: str) -> None:
     nulls = dict.fromkeys(("system", "response_schema", "max_tokens", "temperature", "model", "provider"))
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think("hi", **nulls)
         assert result.status == "completed"
         assert result.rules == []
@@ -76,14 +78,14 @@ async def test_an_explicit_null_counts_as_absent(sim: Simulator, mode: str) -> N
 
 
 async def test_a_temperature_may_be_a_whole_number(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think("hi", temperature=1)
     assert result.status == "completed"
     assert result.rules == []
 
 
 async def test_a_name_of_an_argument_is_never_echoed_raw(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.call("kimi_think", {"prompt": "hi", "x\x1b[31m\r\n" + "y" * 10_000: 1})
     assert "\x1b" not in result.text
     assert "\r" not in result.text
@@ -91,7 +93,7 @@ async def test_a_name_of_an_argument_is_never_echoed_raw(sim: Simulator) -> None
 
 
 async def test_a_prompt_that_is_certainly_too_long_is_refused_before_it_is_paid_for(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think("x" * 6_000_000)
     assert result.code == "context_too_long"
     assert "prompt" in result.error["fix"]
@@ -100,7 +102,7 @@ async def test_a_prompt_that_is_certainly_too_long_is_refused_before_it_is_paid_
 
 
 async def test_a_prompt_that_the_provider_finds_too_long_is_said_to_be(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think("a b c d " * 300_000)
     assert result.code == "context_too_long"
     assert result.status == "failed"
@@ -109,7 +111,7 @@ async def test_a_prompt_that_the_provider_finds_too_long_is_said_to_be(sim: Simu
 
 
 async def test_half_a_surrogate_pair_in_the_prompt_is_refused_in_process(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think("cut in the middle of \ud83d")
     assert result.code == "invalid_arguments"
     assert "prompt" in result.error["fix"] + result.error["message"]
@@ -118,14 +120,14 @@ async def test_half_a_surrogate_pair_in_the_prompt_is_refused_in_process(sim: Si
 
 @pytest.mark.parametrize("place", ["system", "model", "provider"])
 async def test_half_a_surrogate_pair_elsewhere_is_refused_too(sim: Simulator, place: str) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think("hi", **{place: "\ud83d"})
     assert result.code == "invalid_arguments"
     assert chats(sim) == []
 
 
 async def test_half_a_surrogate_pair_inside_a_schema_is_refused(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think("hi", response_schema={"type": "string", "enum": ["\ud83d"]})
     assert result.is_error
     assert result.code == "invalid_arguments"
@@ -134,7 +136,7 @@ async def test_half_a_surrogate_pair_inside_a_schema_is_refused(sim: Simulator) 
 
 @pytest.mark.parametrize("place", ["model", "provider"])
 async def test_what_a_caller_names_is_never_echoed_raw(sim: Simulator, place: str) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think("hi", **{place: "x\x1b[31m\n" + "y" * 100_000})
     assert result.code == "invalid_arguments"
     assert "\x1b" not in result.text
@@ -142,7 +144,7 @@ async def test_what_a_caller_names_is_never_echoed_raw(sim: Simulator, place: st
 
 
 async def test_an_unknown_model_is_answered_with_the_nearest_names(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think("hi", model="kimi-2.6")
     assert result.code == "invalid_arguments"
     assert "kimi-k2.6" in result.error["fix"]
@@ -151,7 +153,7 @@ async def test_an_unknown_model_is_answered_with_the_nearest_names(sim: Simulato
 
 
 async def test_an_unknown_provider_is_answered_with_the_nearest_names(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think("hi", provider="moonshoot")
     assert result.code == "invalid_arguments"
     assert "`provider`" in result.error["fix"]
@@ -161,7 +163,7 @@ async def test_an_unknown_provider_is_answered_with_the_nearest_names(sim: Simul
 
 async def test_a_prompt_of_a_megabyte_with_a_nul_goes_through_a_real_process(sim: Simulator) -> None:
     prompt = "NUL \x00 and 1 MB: " + "word " * 200_000
-    async with process(sim, ERAS["2025-11-25"]) as client:
+    async with server_process(sim, ERAS["2025-11-25"]) as client:
         result = await client.call_tool("kimi_instant", {"prompt": prompt, "model": "kimi-k3"})
         assert not result.is_error, result.content
-    assert body(chats(sim)[0])["messages"][0]["content"] == prompt
+    assert body_of(chats(sim)[0])["messages"][0]["content"] == prompt

@@ -12,7 +12,9 @@ from kimi_mcp import catalogue
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, Result, ServerOptions, chats, served, until
+from tests.server.clients import ServerOptions, connect, wait_until
+from tests.server.requests import HELD_STEP, chats
+from tests.server.results import Result
 
 LONG = {"content": "word " * 40_000, "reasoning": "Hm.", "event_tokens": 50, "tokens_per_second": 20_000}
 """About 40,000 tokens in two seconds: 0.12 USD of K2.5."""
@@ -34,7 +36,7 @@ async def test_a_call_costs_what_the_price_list_says_cached_tokens_at_their_own_
     sim: Simulator, mode: str
 ) -> None:
     prompt = "A long prompt, the same each time. " * 200
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         first = await kimi.think(prompt)
         second = await kimi.think(prompt + "And more.")
     assert not first.structured["usage"]["cached_tokens"]
@@ -45,7 +47,7 @@ async def test_a_call_costs_what_the_price_list_says_cached_tokens_at_their_own_
 
 async def test_the_price_is_that_of_the_model_that_answered(sim: Simulator) -> None:
     sim.play({"answer_model": "kimi-k3"}, {"answer_model": "kimi-k2.5-0905"}, {"answer_model": "gpt-7"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         dearer, dated, unknown = [await kimi.think() for _ in range(3)]
     assert dearer.rules == ["model-answered"]
     assert dearer.structured["usage"]["cost_usd"] == pytest.approx(cost(dearer, "kimi-k3"))
@@ -56,12 +58,12 @@ async def test_the_price_is_that_of_the_model_that_answered(sim: Simulator) -> N
 @pytest.mark.parametrize("usage", ["missing"])
 async def test_the_cost_is_null_where_usage_is_unknown(sim: Simulator, usage: str) -> None:
     sim.play({"usage": usage})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         assert (await kimi.think()).structured["usage"]["cost_usd"] is None
 
 
 async def test_the_cost_is_null_where_the_price_is_unknown() -> None:
-    async with Simulator(provider="vllm") as sim, served(sim, provider="vllm") as kimi:
+    async with Simulator(provider="vllm") as sim, connect(sim, provider="vllm") as kimi:
         result = await kimi.think()
     assert result.structured["usage"]["total_tokens"] > 0
     assert result.structured["usage"]["cost_usd"] is None
@@ -72,7 +74,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 async def test_a_repaired_answer_costs_both_requests(sim: Simulator) -> None:
     sim.play({"content": "It is 1."}, {"content": '{"n": 1}', "answer_model": "kimi-k3"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think(response_schema=SCHEMA)
         sim.play({"content": "It is 1."})
         alone = await kimi.think()
@@ -85,14 +87,14 @@ async def test_a_repaired_answer_costs_both_requests(sim: Simulator) -> None:
 
 async def test_a_repair_that_breaks_off_has_no_known_cost(sim: Simulator) -> None:
     sim.play({"content": "It is 1."}, {"content": '{"n": 1}', "no_finish": True})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.think(response_schema=SCHEMA)
     assert result.status == "partial"
     assert result.structured["usage"]["cost_usd"] is None
 
 
 async def test_a_call_beyond_its_limit_is_refused_before_it_is_sent(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.001") as kimi:
+    async with connect(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.001") as kimi:
         refused = await kimi.think("word " * 20_000)
         assert refused.code == "budget_exceeded"
         assert refused.status == "failed"
@@ -105,7 +107,7 @@ async def test_a_call_beyond_its_limit_is_refused_before_it_is_sent(sim: Simulat
 
 async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simulator, mode: str) -> None:
     sim.play(LONG)
-    async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+    async with connect(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
         await sim.client_gone()
         assert result.status == "partial"
@@ -127,7 +129,7 @@ async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
 ) -> None:
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 600)  # nobody looks at it meanwhile
     sim.play({"content": "Yes.", **LONG, field: LONG["content"]})
-    async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+    async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
         await sim.client_gone()
     assert result.code == "budget_exceeded"
@@ -146,7 +148,7 @@ async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", looked_at_every_s)
     quick_end = ServerOptions(deadlines=Deadlines(after_finish_s=0.5))
     sim.play({"content": "word " * 1_000, "event_tokens": 5_000, "gate": "end of stream", "gate_at": 3})
-    async with served(sim, options=quick_end, **{limit: "0.001"}) as kimi:
+    async with connect(sim, options=quick_end, **{limit: "0.001"}) as kimi:
         result = await kimi.instant()
     assert (result.status, result.answer) == ("completed", "word " * 1_000)
     assert result.structured["usage"]["cost_usd"] > 0.001
@@ -159,7 +161,7 @@ async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit
 
 async def test_an_answer_whose_usage_is_dearer_than_its_limit_says_so(sim: Simulator, mode: str) -> None:
     sim.play({"answer_model": "kimi-k3", "content": "word " * 600})
-    async with served(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.005") as kimi:
+    async with connect(sim, mode, KIMI_BUDGET_USD_PER_CALL="0.005") as kimi:
         dear = await kimi.think()
         cheap = await kimi.think()
     assert dear.status == "completed"
@@ -173,7 +175,7 @@ async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
 ) -> None:
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 600)
     sim.play({"content": "word " * 6_000, "event_tokens": 50}, {**LONG, "content": "word " * 6_000})
-    async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.045") as kimi:
+    async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.045") as kimi:
         result = await kimi.think(response_schema=SCHEMA, max_tokens=100_000)
     assert result.code == "budget_exceeded"
     assert result.answer == "word " * 6_000, "the first answer was paid for: it stays"
@@ -181,7 +183,7 @@ async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
 
 async def test_a_stream_that_is_cut_while_it_thinks_has_failed(sim: Simulator) -> None:
     sim.play({**LONG, "reasoning": LONG["content"]})
-    async with served(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+    async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
     assert result.status == "failed"
     assert result.code == "budget_exceeded"
@@ -195,7 +197,7 @@ async def test_a_limit_counts_the_dearest_price_where_the_real_one_is_unknown() 
     limit = tokens * highest_price.output / 1e6
     async with Simulator(provider="vllm") as sim:
         sim.play({**LONG, "tokens_per_second": 8_000})
-        async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
+        async with connect(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
             result = await kimi.think(max_tokens=100_000)
     assert result.code == "budget_exceeded"
     assert result.status == "partial"
@@ -207,7 +209,7 @@ async def test_a_repair_counts_what_the_first_answer_cost_though_its_price_is_un
     limit = 3_000 * highest_price.output / 1e6
     async with Simulator(provider="vllm") as sim:
         sim.play({"content": "word " * 2_200}, {"content": "word " * 2_200})
-        async with served(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
+        async with connect(sim, provider="vllm", KIMI_BUDGET_USD_PER_CALL=str(limit)) as kimi:
             result = await kimi.instant(response_schema=SCHEMA)
     assert result.code == "budget_exceeded", "the first answer and its question are in the second prompt as well"
     assert result.status == "partial", "it was paid for: it stays"
@@ -219,7 +221,7 @@ async def test_a_repair_counts_what_the_first_answer_cost_though_its_price_is_un
 async def test_a_days_limit_holds_over_all_servers(sim: Simulator, mode: str) -> None:
     limit = {"KIMI_BUDGET_USD_PER_DAY": "0.02"}
     sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
-    async with served(sim, mode, **limit) as one, served(sim, mode, **limit) as other:
+    async with connect(sim, mode, **limit) as one, connect(sim, mode, **limit) as other:
         first = await one.think("one")
         assert first.status == "completed"
         assert first.structured["usage"]["cost_usd"] > 0.018
@@ -233,7 +235,7 @@ async def test_a_days_limit_holds_over_all_servers(sim: Simulator, mode: str) ->
 @pytest.mark.parametrize("journal", ["on", "off"])
 async def test_a_whole_answer_that_uses_up_the_day_says_so(sim: Simulator, mode: str, journal: str) -> None:
     sim.play({"content": "word " * 6_000, "event_tokens": 10_000, "times": "always"})
-    async with served(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.03", KIMI_JOURNAL=journal) as kimi:
+    async with connect(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.03", KIMI_JOURNAL=journal) as kimi:
         first, second, third = [await kimi.think(prompt) for prompt in ("one", "two", "three")]
     assert (first.status, first.rules) == ("completed", [])
     assert (second.status, second.rules) == ("completed", ["budget-overrun"])
@@ -250,7 +252,7 @@ async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> 
     arrives = {"content": LONG["content"], "event_tokens": 50, "gate": "rest", "gate_at": 300}
     sim.play({**arrives, "times": "always"})  # 15,000 tokens each, 0.045 USD: neither is beyond the limit by itself
     results: list[Result] = []
-    async with served(sim, **limit) as one, served(sim, **limit) as other:
+    async with connect(sim, **limit) as one, connect(sim, **limit) as other:
 
         async def ask(kimi: Any) -> None:
             results.append(await kimi.think(max_tokens=100_000))
@@ -270,7 +272,7 @@ async def test_a_days_limit_cuts_the_streams_of_every_server(sim: Simulator) -> 
 async def test_a_repair_beyond_the_days_limit_is_not_sent(sim: Simulator, mode: str) -> None:
     sim.play({"content": "word " * 6_000, "event_tokens": 500}, {"content": '{"n": 3}'})
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
-    async with served(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
+    async with connect(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
         result = await kimi.think("one", response_schema=schema)
     assert len(chats(sim)) == 1
     assert (result.status, result.code) == ("partial", "budget_exceeded")
@@ -279,8 +281,8 @@ async def test_a_repair_beyond_the_days_limit_is_not_sent(sim: Simulator, mode: 
 
 
 async def test_a_call_that_waited_for_its_turn_is_held_against_what_was_spent_meanwhile(sim: Simulator) -> None:
-    sim.play({**HELD, "match": {"text": "first"}}, {"content": "word " * 6_000, "event_tokens": 500})
-    async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    sim.play({**HELD_STEP, "match": {"text": "first"}}, {"content": "word " * 6_000, "event_tokens": 500})
+    async with connect(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_REPLY_WITHIN_S="0.2") as kimi:
         first = await kimi.think("first")
         waits = await kimi.think("word " * 10_000, conversation_id=first.structured["conversation_id"])
         another = await kimi.run((await kimi.think("another")).run_id, wait_s=20)
@@ -292,7 +294,7 @@ async def test_a_call_that_waited_for_its_turn_is_held_against_what_was_spent_me
 
 async def test_yesterday_does_not_count(sim: Simulator, data_dir: Path) -> None:
     sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
-    async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
+    async with connect(sim, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
         await kimi.think("one")
         assert (await kimi.think("word " * 10_000)).code == "budget_exceeded"
         with opened(data_dir) as file:
@@ -301,14 +303,14 @@ async def test_yesterday_does_not_count(sim: Simulator, data_dir: Path) -> None:
 
 
 async def test_refused_and_cut_calls_count_for_what_they_cost(sim: Simulator, data_dir: Path) -> None:
-    sim.play(HELD, {"status": 400})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    sim.play(HELD_STEP, {"status": 400})
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
         told = await kimi.think("word " * 1_000)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         cancelled = await kimi.run(told.run_id, "cancel")
         assert cancelled.structured["usage"]["cost_usd"] is None
         await kimi.think("again")
-        await until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.is_busy)
     with opened(data_dir) as file:
         counted = dict(file.execute("SELECT status, counted_usd FROM runs").fetchall())
     assert counted["cancelled"] > 0.0005, "its prompt was sent"
@@ -316,7 +318,7 @@ async def test_refused_and_cut_calls_count_for_what_they_cost(sim: Simulator, da
 
 async def test_without_a_journal_the_limits_hold_for_the_process(sim: Simulator) -> None:
     sim.play({"content": "word " * 6_000, "event_tokens": 500, "times": "always"})
-    async with served(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, KIMI_BUDGET_USD_PER_DAY="0.02", KIMI_JOURNAL="off") as kimi:
         first = await kimi.think("one")
         refused = await kimi.think("word " * 10_000)
         assert refused.code == "budget_exceeded"

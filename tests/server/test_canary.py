@@ -25,7 +25,7 @@ from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi, started, to
 from tests.cli.commands.test_ask import Terminal
 from tests.runs.store.stores import everything
-from tests.server.asking import process
+from tests.server.processes import server_process
 from tests.server.test_swarm_end_to_end import TELL, file_of_servers
 
 CANARY = "sk-Kq7/Zp2+Wm9_Xv4.Rt6~Bn8?Lc3>Hd5Jf1Gs0"
@@ -140,7 +140,7 @@ async def test_no_door_of_the_server_lets_a_key_out(sim: Simulator, data_dir: Pa
 
     swarm_file = file_of_servers(tmp_path)
     settings = {**KEYED, "KIMI_LOG_LEVEL": "DEBUG", "KIMI_SWARM_MCP": swarm_file, "KIMI_REASONING_INLINE_CHARS": "9999"}
-    async with process(sim, stderr=log, **settings) as client:
+    async with server_process(sim, stderr=log, **settings) as client:
         sim.play(ECHO, ECHO, {"status": 400, "error_message": TEXT}, {"status": 401, "echo_key": True})
         sim.play({"status": 500, "body": TEXT, "times": 1}, {**ECHO, "truncate_at": 5000}, {**ECHO, "no_finish": True})
         results = [await client.call_tool("kimi_think", {"prompt": "Hello"}) for _ in range(6)]

@@ -12,7 +12,8 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, chats, line, served
+from tests.server.clients import KimiClient, connect, connect_messages
+from tests.server.requests import chats
 
 TEXT = {"reasoning": "Hm, let me see.", "content": "It is 391."}
 HELD = {"gate": "end", "gate_at": "finish", **TEXT}
@@ -27,7 +28,7 @@ GAVE_UP = [
 CANCELLED = [None, "", "caller cancelled", "the user pressed escape", "AbortError: This operation was aborted"]
 
 
-async def arrived(kimi: Kimi) -> str:
+async def arrived(kimi: KimiClient) -> str:
     """The id of the only run, once it has brought its whole text."""
     run_id = await kimi.only_run()
     with anyio.fail_after(60):
@@ -39,7 +40,7 @@ async def arrived(kimi: Kimi) -> str:
 async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrived(sim: Simulator, mode: str) -> None:
     sim.play(HELD)
     run_id = ""
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(kimi.think)
             await sim.until(lambda: sim.waiting_at("end") == 1)
@@ -58,7 +59,7 @@ async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrive
 
 async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(sim: Simulator, mode: str) -> None:
     sim.play(HELD)
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         with pytest.raises(MCPError, match="timed out"):
             await kimi.call("kimi_think", {"prompt": "hi"}, read_timeout_seconds=0.3)
         run_id = await arrived(kimi)
@@ -76,17 +77,17 @@ async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(s
 async def test_the_reason_of_a_cancellation_decides(sim: Simulator, reason: str | None, request_id: int | str) -> None:
     sim.play(HELD)
     gave_up = reason in GAVE_UP
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         await host.call("kimi_think", {"prompt": "hi"}, request_id)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(request_id, **({} if reason is None else {"reason": reason}))
-        listed = await host.ask("kimi_run", {})
+        listed = await host.result("kimi_run", {})
         run_id = listed["answer"].split()[0]
         if gave_up:
             sim.open_gate("end")
         else:
             await sim.client_gone()
-        result = await host.ask("kimi_run", {"run_id": run_id, "action": "wait"})
+        result = await host.result("kimi_run", {"run_id": run_id, "action": "wait"})
         assert host.state.waiting == {}
     assert result["status"] == ("completed" if gave_up else "cancelled")
     assert result["answer"] == "It is 391."
@@ -98,7 +99,7 @@ async def test_a_host_that_writes_the_id_in_another_type_still_cancels(
     sim: Simulator, asked: int | str, cancelled: int | str
 ) -> None:
     sim.play(HELD)
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         await host.call("kimi_think", {"prompt": "hi"}, asked)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(cancelled, reason="user pressed escape")
@@ -112,11 +113,11 @@ async def test_a_host_that_writes_the_id_in_another_type_still_cancels(
 )
 async def test_a_cancellation_of_nothing_is_passed_over(sim: Simulator, params: dict[str, Any]) -> None:
     sim.play(HELD)
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         await host.call("kimi_think", {"prompt": "hi"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.send("notifications/cancelled", params)
-        assert "running" in (await host.ask("kimi_run", {}))["answer"]
+        assert "running" in (await host.result("kimi_run", {}))["answer"]
         sim.open_gate("end")
         reply = await host.receive()
         assert reply["id"] == 1
@@ -126,33 +127,33 @@ async def test_a_cancellation_of_nothing_is_passed_over(sim: Simulator, params: 
 @pytest.mark.parametrize("reason", [7, ["Request timed out"], {"a": 1}])
 async def test_a_reason_that_is_no_text_counts_as_a_users(sim: Simulator, reason: Any) -> None:
     sim.play(HELD)
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         await host.call("kimi_think", {"prompt": "hi"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(1, reason=reason)
         await sim.client_gone()
-        assert (await host.ask("kimi_run", {}))["status"] == "completed"
+        assert (await host.result("kimi_run", {}))["status"] == "completed"
 
 
 async def test_cancelling_a_wait_leaves_the_run_alone_when_the_hosts_clock_ran_out(sim: Simulator) -> None:
     sim.play(HELD)
-    async with line(sim, KIMI_REPLY_WITHIN_S="0.05") as host:
-        told = await host.ask("kimi_think", {"prompt": "hi"})
+    async with connect_messages(sim, KIMI_REPLY_WITHIN_S="0.05") as host:
+        told = await host.result("kimi_think", {"prompt": "hi"})
         await host.call("kimi_run", {"run_id": told["run_id"], "wait_s": 60}, 2)
         await host.cancel(2, reason="Request timed out")
         sim.open_gate("end")
-        result = await host.ask("kimi_run", {"run_id": told["run_id"], "wait_s": 60})
+        result = await host.result("kimi_run", {"run_id": told["run_id"], "wait_s": 60})
     assert result["status"] == "completed"
     assert result["answer"] == "It is 391."
 
 
 async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simulator) -> None:
     sim.play({**HELD, "times": "always"})
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         for number in range(20):
             await host.call("kimi_think", {"prompt": "hi"}, number)
             await host.cancel(number)
-        await host.ask("kimi_run", {})
+        await host.result("kimi_run", {})
         with anyio.fail_after(60):
             while host.state.opened is None or host.runs.is_busy:
                 await anyio.sleep(0.01)
@@ -162,7 +163,7 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
 
 @pytest.mark.parametrize("wave", [10, pytest.param(100, marks=pytest.mark.soak)], ids=["hundred", "thousand"])
 async def test_a_number_of_cancellations_leaves_nothing_behind(sim: Simulator, wave: int) -> None:
-    async with served(sim, KIMI_MAX_CONCURRENCY=str(wave)) as kimi:
+    async with connect(sim, KIMI_MAX_CONCURRENCY=str(wave)) as kimi:
 
         async def cancel_all(offered: int) -> None:
             sim.reset()

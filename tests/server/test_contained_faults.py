@@ -19,7 +19,8 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, ServerOptions, chats, line, served, until
+from tests.server.clients import ServerOptions, connect, connect_messages, wait_until
+from tests.server.requests import HELD_STEP, chats
 
 RECOVERING = ServerOptions(timings=Timings(recover_after_s=0))
 """A server that searches for runs of dead servers as soon as it starts."""
@@ -39,16 +40,16 @@ async def test_a_cancellation_that_the_store_does_not_take_ends_no_other_run(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engine, "LOCKED_S", 0.1)
-    sim.play({**HELD, "times": "always"})
-    async with line(sim) as owner, line(sim) as host:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect_messages(sim) as owner, connect_messages(sim) as host:
         await owner.call("kimi_think", {"prompt": "theirs"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await owner.cancel(1, reason="Request timed out")
-        await until(lambda: _abandoned(data_dir))
+        await wait_until(lambda: _abandoned(data_dir))
         await host.call("kimi_think", {"prompt": "ours"}, 1)
         await host.call("kimi_think", {"prompt": "theirs"}, 2)  # it joins the run of the other server
         await sim.until(lambda: sim.waiting_at("end") == 2)
-        await until(lambda: set(host.state.waiting) == {1, 2})
+        await wait_until(lambda: set(host.state.waiting) == {1, 2})
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             await host.cancel(2)
@@ -102,8 +103,8 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
 
     monkeypatch.setattr(SpendingLimits, "enforce", counted)
     monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
-    sim.play({**HELD, "times": "always"})
-    async with line(sim) as host:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect_messages(sim) as host:
         for number in (1, 2):
             await host.call("kimi_think", {"prompt": f"call {number}"}, number)
         await sim.until(lambda: sim.waiting_at("end") == 2)
@@ -111,15 +112,15 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
         await host.cancel(1)
         await sim.client_gone(1)
         before = looks[0]
-        await until(lambda: looks[0] >= before + 3)
+        await wait_until(lambda: looks[0] >= before + 3)
         sim.open_gate("end")
         reply = await host.receive()
         while reply.get("id") != 2:
             reply = await host.receive()
         sim.play()
-        next_one = await host.ask("kimi_instant", {"prompt": "hi"})
+        next_one = await host.result("kimi_instant", {"prompt": "hi"})
     assert reply["result"]["structuredContent"]["status"] == "completed"
-    assert reply["result"]["structuredContent"]["answer"] == HELD["content"]
+    assert reply["result"]["structuredContent"]["answer"] == HELD_STEP["content"]
     assert next_one["status"] in ("completed", "failed"), "it is a result, whatever it says"
 
 
@@ -131,7 +132,7 @@ async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
     sim: Simulator, data_dir: Path, name: str
 ) -> None:
     (data_dir / "servers" / name).mkdir(parents=True)
-    async with served(sim, options=RECOVERING) as kimi:
+    async with connect(sim, options=RECOVERING) as kimi:
         await anyio.wait_all_tasks_blocked()
         assert (await kimi.think()).status == "completed"
 
@@ -139,7 +140,7 @@ async def test_a_folder_in_place_of_a_lock_file_keeps_nobody_from_serving(
 async def test_a_folder_that_can_not_be_named_is_the_callers_to_know_and_ends_nobody(
     sim: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with served(sim, options=RECOVERING, KIMI_DATA_DIR="~nobody-of-that-name/data") as kimi:
+    async with connect(sim, options=RECOVERING, KIMI_DATA_DIR="~nobody-of-that-name/data") as kimi:
         await logged(caplog, "runs of a dead server could not be recovered")
         refused = await kimi.think()
     assert refused.code == "not_configured"
@@ -152,7 +153,7 @@ async def test_a_store_that_is_broken_when_it_looks_back_ends_nobody(
     (data_dir / "servers").mkdir(parents=True)
     (data_dir / "servers" / "srv_0123456789abcdef.lock").touch()
     (data_dir / FILE).mkdir()
-    async with served(sim, options=RECOVERING) as kimi:
+    async with connect(sim, options=RECOVERING) as kimi:
         await logged(caplog, "runs of a dead server could not be recovered")
         assert (await kimi.think()).code == "not_configured"
 

@@ -9,7 +9,8 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, Kimi, body, chats, line, served
+from tests.server.clients import KimiClient, connect, connect_messages
+from tests.server.requests import HELD_STEP, body_of, chats
 
 ODD = "Hm\r\n\t\x00\x0b 你好 🌍 \u2028\u2029\ufeff\ufffd e\u0301 \x7f\x85 </think> \\u0041 \"'\n "
 """Reasoning that whoever trims, normalizes or escapes would spoil."""
@@ -17,7 +18,7 @@ ODD = "Hm\r\n\t\x00\x0b 你好 🌍 \u2028\u2029\ufeff\ufffd e\u0301 \x7f\x85 </
 
 def messages(sim: Simulator, at: int = -1) -> list[dict[str, Any]]:
     """The messages of a request."""
-    return body(chats(sim)[at])["messages"]
+    return body_of(chats(sim)[at])["messages"]
 
 
 def told(role: str, content: str, **more: Any) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def told(role: str, content: str, **more: Any) -> dict[str, Any]:
 
 async def test_a_follow_up_sends_all_that_came_before(sim: Simulator, mode: str) -> None:
     sim.play({"reasoning": "Let me see.", "content": "23."}, {"reasoning": "Next.", "content": "29."})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         first = await kimi.think("Name a prime.", system="Be brief.")
         second = await kimi.think("And the next?", conversation_id=first.structured["conversation_id"])
         third = await kimi.think("And?", conversation_id=first.structured["conversation_id"])
@@ -53,10 +54,10 @@ async def test_reasoning_is_replayed_byte_for_byte_under_the_providers_names_aft
     known = {"KIMI_API_KEY": "sk-moonshot-0123456789"} if provider == "moonshot" else {}
     async with Simulator(provider=provider) as sim:
         sim.play({"reasoning": ODD, "content": "23."})
-        async with served(sim, provider=provider, **known) as kimi:
+        async with connect(sim, provider=provider, **known) as kimi:
             first = await kimi.think("Name a prime.")
             assert first.status == "completed", first.text
-        async with served(sim, provider=provider, **known) as later:
+        async with connect(sim, provider=provider, **known) as later:
             second = await later.think("And the next?", conversation_id=first.structured["conversation_id"])
         assert second.status == "completed", second.text
         replayed = messages(sim)[1]
@@ -69,10 +70,10 @@ async def test_reasoning_is_replayed_byte_for_byte_under_the_providers_names_aft
 @pytest.mark.parametrize("reasoning", ["", "x", "🌍" * 260_000, "\n"])
 async def test_reasoning_of_any_length_is_replayed_exactly(sim: Simulator, reasoning: str) -> None:
     sim.play({"reasoning": reasoning, "content": "23.", "event_tokens": 5_000})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("Name a prime.", max_tokens=262_000)
         assert first.status == "completed", first.text
-    async with served(sim) as later:
+    async with connect(sim) as later:
         second = await later.think("And?", conversation_id=first.structured["conversation_id"])
     assert second.status in ("completed", "failed")
     if second.status == "failed":  # a million characters are too many tokens: it says so, and asked nobody
@@ -84,7 +85,7 @@ async def test_reasoning_of_any_length_is_replayed_exactly(sim: Simulator, reaso
 
 async def test_no_reasoning_is_made_up_for_a_turn_that_had_none(sim: Simulator) -> None:
     sim.play({"content": "23."}, {"reasoning": "Next.", "content": "29."}, {"content": "31."})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.instant("Name a prime.")
         conversation = first.structured["conversation_id"]
         second = await kimi.think("And the next?", conversation_id=conversation)
@@ -97,11 +98,16 @@ async def test_no_reasoning_is_made_up_for_a_turn_that_had_none(sim: Simulator) 
         told("assistant", "29.", reasoning_content="Next."),
         told("assistant", "31."),
     ]
-    assert [body(chat)["thinking"]["type"] for chat in chats(sim)] == ["disabled", "enabled", "disabled", "enabled"]
+    assert [body_of(chat)["thinking"]["type"] for chat in chats(sim)] == [
+        "disabled",
+        "enabled",
+        "disabled",
+        "enabled",
+    ]
 
 
 async def test_a_system_prompt_goes_along_and_can_be_replaced(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one", system="Be brief.")
         conversation = first.structured["conversation_id"]
         await kimi.think("two", system="Be long.", conversation_id=conversation)
@@ -112,13 +118,18 @@ async def test_a_system_prompt_goes_along_and_can_be_replaced(sim: Simulator) ->
 
 
 async def test_the_model_goes_along_and_can_be_changed(sim: Simulator) -> None:
-    async with served(sim, KIMI_MODEL="auto") as kimi:
+    async with connect(sim, KIMI_MODEL="auto") as kimi:
         first = await kimi.think("one", model="kimi-k2.6")
         conversation = first.structured["conversation_id"]
         second = await kimi.think("two", conversation_id=conversation)
         third = await kimi.think("three", conversation_id=conversation, model="kimi-k2.5")
         fourth = await kimi.think("four", conversation_id=conversation)
-    assert [body(chat)["model"] for chat in chats(sim)] == ["kimi-k2.6", "kimi-k2.6", "kimi-k2.5", "kimi-k2.5"]
+    assert [body_of(chat)["model"] for chat in chats(sim)] == [
+        "kimi-k2.6",
+        "kimi-k2.6",
+        "kimi-k2.5",
+        "kimi-k2.5",
+    ]
     assert [each.status for each in (first, second, third, fourth)] == ["completed"] * 4
     assert second.structured["model"]["asked"] == "kimi-k2.6"
 
@@ -127,11 +138,11 @@ async def test_auto_stays_with_the_model_it_chose(sim: Simulator) -> None:
     listed = {"match": {"path": "/v1/models"}, "times": "always"}
     only = {"object": "list", "data": [{"id": "kimi-k2.6", "object": "model"}]}
     sim.play({**listed, "body": only})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one")
     assert first.structured["model"]["sent"] == "kimi-k2.6", first.text
     sim.reset()
-    async with served(sim) as later:  # everything is served again
+    async with connect(sim) as later:  # everything is served again
         second = await later.think("two", conversation_id=first.structured["conversation_id"])
         fresh = await later.think("a new one")
     assert second.structured["model"] == {"asked": "auto", "sent": "kimi-k2.6", "answered": "kimi-k2.6"}
@@ -139,13 +150,13 @@ async def test_auto_stays_with_the_model_it_chose(sim: Simulator) -> None:
 
 
 async def test_a_model_that_is_gone_meanwhile_is_succeeded_under_auto_and_refused_by_name(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         auto = await kimi.think("one")
         named = await kimi.think("one", model="kimi-k2.5")
     sim.reset()
     only = {"object": "list", "data": [{"id": "kimi-k2.6", "object": "model"}]}
     sim.play({"match": {"path": "/v1/models"}, "times": "always", "body": only})
-    async with served(sim) as later:
+    async with connect(sim) as later:
         went_on = await later.think("two", conversation_id=auto.structured["conversation_id"])
         assert went_on.status == "completed", went_on.text
         assert went_on.structured["model"]["sent"] == "kimi-k2.6"
@@ -156,10 +167,10 @@ async def test_a_model_that_is_gone_meanwhile_is_succeeded_under_auto_and_refuse
 
 
 async def test_a_provider_goes_along_and_one_that_is_no_longer_allowed_is_refused(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one")
     sim.reset()
-    async with Simulator(provider="vllm") as engine, served(engine, provider="vllm") as later:
+    async with Simulator(provider="vllm") as engine, connect(engine, provider="vllm") as later:
         refused = await later.think("two", conversation_id=first.structured["conversation_id"])
         assert refused.code == "policy_refused"
         assert refused.error["rule"] == "provider-allowed"
@@ -180,7 +191,7 @@ async def test_a_provider_goes_along_and_one_that_is_no_longer_allowed_is_refuse
 )
 async def test_a_turn_that_was_cut_leaves_nothing_behind(sim: Simulator, fault: dict[str, Any], status: str) -> None:
     sim.play({"content": "23.", "reasoning": "Hm."}, fault)
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one")
         conversation = first.structured["conversation_id"]
         cut = await kimi.think("two", conversation_id=conversation)
@@ -193,7 +204,7 @@ async def test_a_turn_that_was_cut_leaves_nothing_behind(sim: Simulator, fault: 
 
 async def test_the_first_turn_may_be_cut_too(sim: Simulator) -> None:
     sim.play({"no_finish": True, "content": "Forty-tw"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         cut = await kimi.think("one", system="Be brief.")
         again = await kimi.think("two", conversation_id=cut.structured["conversation_id"])
     assert again.status == "completed"
@@ -205,8 +216,8 @@ async def test_the_first_turn_may_be_cut_too(sim: Simulator) -> None:
 async def test_a_follow_up_waits_for_the_first_answer_of_its_conversation(
     sim: Simulator, starts: str, journal: str
 ) -> None:
-    sim.play({"content": "one"}, {**HELD, "match": {"text": "first"}})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.2", KIMI_JOURNAL=journal) as kimi:
+    sim.play({"content": "one"}, {**HELD_STEP, "match": {"text": "first"}})
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2", KIMI_JOURNAL=journal) as kimi:
         zero = await _whole(kimi, await kimi.instant("zero"))
         branch = zero.run_id if starts == "behind another run" else None
         first = await kimi.think("first", conversation_id=branch)
@@ -216,12 +227,12 @@ async def test_a_follow_up_waits_for_the_first_answer_of_its_conversation(
         sim.open_gate("end")
         assert (await _whole(kimi, second)).status == "completed"
     contents = [message["content"] for message in messages(sim)]
-    assert contents == ([] if branch is None else ["zero", "one"]) + ["first", HELD["content"], "second"]
+    assert contents == ([] if branch is None else ["zero", "one"]) + ["first", HELD_STEP["content"], "second"]
 
 
 async def test_a_cancelled_turn_leaves_nothing_behind(sim: Simulator) -> None:
-    sim.play({"content": "23."}, HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    sim.play({"content": "23."}, HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
         first = await _whole(kimi, await kimi.instant("one"))
         held = await kimi.think("two", conversation_id=first.structured["conversation_id"])
         await sim.until(lambda: sim.waiting_at("end") == 1)
@@ -230,7 +241,7 @@ async def test_a_cancelled_turn_leaves_nothing_behind(sim: Simulator) -> None:
     assert [message["content"] for message in messages(sim)] == ["one", "23.", "three"]
 
 
-async def _whole(kimi: Kimi, result: Any) -> Any:
+async def _whole(kimi: KimiClient, result: Any) -> Any:
     while result.status == "running":
         result = await kimi.run(result.run_id, wait_s=10)
     return result
@@ -238,7 +249,7 @@ async def _whole(kimi: Kimi, result: Any) -> Any:
 
 async def test_a_run_can_be_branched_off_from(sim: Simulator, mode: str) -> None:
     sim.play(*({"content": f"answer {number}", "reasoning": f"reason {number}"} for number in range(5)))
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         first = await kimi.think("q0", system="Be brief.")
         conversation = first.structured["conversation_id"]
         second = await kimi.think("q1", conversation_id=conversation)
@@ -254,9 +265,9 @@ async def test_a_run_can_be_branched_off_from(sim: Simulator, mode: str) -> None
 
 async def test_a_swarm_can_be_branched_off_from(sim: Simulator, mode: str) -> None:
     sim.play({"match": {"system": "You lead a swarm"}, "content": "A is older.", "reasoning": "Both were read."})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         swarm = await kimi.call("kimi_swarm", {"prompt": "Compare A and B."})
-    async with served(sim, mode) as later:
+    async with connect(sim, mode) as later:
         follow = await later.think("By how much?", conversation_id=swarm.run_id)
         assert follow.status == "completed", follow.text
         answer = told("assistant", "A is older.", reasoning_content="Both were read.")
@@ -267,7 +278,7 @@ async def test_a_swarm_can_be_branched_off_from(sim: Simulator, mode: str) -> No
 
 async def test_a_swarm_of_items_is_followed_with_its_items(sim: Simulator) -> None:
     sim.play({"match": {"system": "Several agents"}, "content": "All are cities."})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         swarm = await kimi.call("kimi_swarm", {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo"]})
         assert swarm.status == "completed", swarm.text
         follow = await kimi.instant("Which is larger?", conversation_id=swarm.run_id)
@@ -280,7 +291,7 @@ async def test_a_swarm_of_items_is_followed_with_its_items(sim: Simulator) -> No
 
 async def test_a_swarm_that_is_not_whole_can_not_be_followed(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "status": 400, "times": "always"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         swarm = await kimi.call("kimi_swarm", {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo"]})
         assert swarm.status == "partial"
         refused = await kimi.think("And?", conversation_id=swarm.run_id)
@@ -289,7 +300,7 @@ async def test_a_swarm_that_is_not_whole_can_not_be_followed(sim: Simulator) -> 
 
 
 async def test_a_run_whose_turns_are_not_there_is_never_followed_silently(sim: Simulator, data_dir: Path) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one")
         with opened(data_dir) as file:
             file.execute("UPDATE runs SET turns = NULL")
@@ -301,7 +312,7 @@ async def test_a_run_whose_turns_are_not_there_is_never_followed_silently(sim: S
 
 @pytest.mark.parametrize("identity", ["conv_0123456789", "run_0123456789", "nonsense", "", "kimi://runs/x"])
 async def test_an_unknown_conversation_is_not_found(sim: Simulator, mode: str, identity: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         refused = await kimi.think(conversation_id=identity)
     assert refused.is_error
     assert refused.code in ("run_not_found", "invalid_arguments")
@@ -310,7 +321,7 @@ async def test_an_unknown_conversation_is_not_found(sim: Simulator, mode: str, i
 
 
 async def test_another_callers_conversations_and_runs_are_unknown(sim: Simulator, data_dir: Path) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("a secret")
         with opened(data_dir) as file:
             file.execute("UPDATE runs SET caller = 'somebody'")
@@ -324,8 +335,8 @@ async def test_another_callers_conversations_and_runs_are_unknown(sim: Simulator
 
 
 async def test_a_run_that_has_not_ended_or_failed_can_not_be_followed(sim: Simulator) -> None:
-    sim.play({"no_finish": True, "content": "Forty-tw"}, HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    sim.play({"no_finish": True, "content": "Forty-tw"}, HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
         failed = await _whole(kimi, await kimi.think("one"))
         refused = await kimi.think("two", conversation_id=failed.run_id)
         assert refused.code == "invalid_arguments"
@@ -340,7 +351,7 @@ async def test_a_run_that_has_not_ended_or_failed_can_not_be_followed(sim: Simul
 
 async def test_a_conversation_beyond_the_context_says_by_how_much_and_what_to_do(sim: Simulator) -> None:
     long = "word " * 262_144 * 4
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.instant("one")
         refused = await kimi.instant(long, conversation_id=first.structured["conversation_id"])
     assert refused.code == "context_too_long"
@@ -360,7 +371,7 @@ async def test_structured_answers_and_repairs_are_turns_like_any_other(sim: Simu
         {"content": '{"n": 2}', "reasoning": "Again."},
         {"content": "done"},
     )
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         first = await kimi.think("one", response_schema=SCHEMA)
         assert first.rules == ["answer-repaired"]
         assert first.structured["parsed"] == {"n": 1}
@@ -376,18 +387,18 @@ async def test_structured_answers_and_repairs_are_turns_like_any_other(sim: Simu
         told("assistant", '{"n": 2}', reasoning_content="Again."),
         told("user", "three"),
     ]
-    assert "response_format" not in body(chats(sim)[-1])
+    assert "response_format" not in body_of(chats(sim)[-1])
 
 
 async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: Simulator) -> None:
-    async with served(sim, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, KIMI_JOURNAL="off") as kimi:
         first = await kimi.think("one")
         second = await kimi.think("two", conversation_id=first.structured["conversation_id"])
         assert second.status == "completed"
         branch = await kimi.think("three", conversation_id=first.run_id)
         assert branch.status == "completed"
     assert [message["role"] for message in messages(sim)] == ["user", "assistant", "user"]
-    async with served(sim, KIMI_JOURNAL="off") as later:
+    async with connect(sim, KIMI_JOURNAL="off") as later:
         gone = await later.think("two", conversation_id=first.structured["conversation_id"])
         assert gone.code == "run_not_found"
 
@@ -396,7 +407,7 @@ async def test_without_a_journal_a_conversation_that_went_says_why(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_IN_MEMORY", 4)
-    async with served(sim, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, KIMI_JOURNAL="off") as kimi:
         old, used = await kimi.think("old"), await kimi.think("used")
         for turn in range(6):
             used = await kimi.think(f"turn {turn}", conversation_id=used.structured["conversation_id"])
@@ -412,7 +423,7 @@ async def test_without_a_journal_a_conversation_that_went_says_why(
 async def test_a_conversation_of_which_a_part_is_gone_is_never_followed_silently(
     sim: Simulator, data_dir: Path
 ) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one")
         conversation = first.structured["conversation_id"]
         second = await kimi.think("two", conversation_id=conversation)
@@ -426,7 +437,7 @@ async def test_a_conversation_of_which_a_part_is_gone_is_never_followed_silently
 
 
 async def test_a_null_conversation_is_none(sim: Simulator) -> None:
-    async with line(sim) as host:
-        result = await host.ask("kimi_instant", {"prompt": "hi", "conversation_id": None})
+    async with connect_messages(sim) as host:
+        result = await host.result("kimi_instant", {"prompt": "hi", "conversation_id": None})
     assert result["status"] == "completed"
     assert result["conversation_id"].startswith("conv_")

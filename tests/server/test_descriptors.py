@@ -13,8 +13,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import process_environment
 from tests.server.media import picture
+from tests.server.processes import process_environment
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs ulimit")
 LIMIT, CALLS, PICTURES = 256, 60, 8

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import KEY, body, chats, served
+from tests.server.clients import connect
+from tests.server.keys import KEY
+from tests.server.requests import body_of, chats
 
 KEY_OF = {
     "moonshot": "MOONSHOT_API_KEY",
@@ -74,7 +76,7 @@ async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mo
     key = KEY if KEY_OF[provider] else None
     async with (
         Simulator(provider=provider, require_key=key) as sim,
-        served(sim, mode, provider=provider, **environment(provider)) as kimi,
+        connect(sim, mode, provider=provider, **environment(provider)) as kimi,
     ):
         result = await kimi.think()
         (request,) = chats(sim)
@@ -82,18 +84,18 @@ async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mo
     assert result.structured["provider"] == provider
     assert result.structured["model"] == {"asked": "auto", "sent": AUTO[provider], "answered": AUTO[provider]}
     assert "thinking mode" in result.reasoning
-    assert body(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
+    assert body_of(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
     assert request.headers.get("authorization") == (f"Bearer {KEY}" if key else None)
-    assert told(body(request)) == SWITCH[provider]["thinking"], "its own switch and no other"
+    assert told(body_of(request)) == SWITCH[provider]["thinking"], "its own switch and no other"
     moonshots = provider in ("moonshot", "moonshot-cn", "simulator")
-    assert ("temperature" in body(request)) is not moonshots, "who is not Moonshot is told the fixed values"
+    assert ("temperature" in body_of(request)) is not moonshots, "who is not Moonshot is told the fixed values"
 
 
 @pytest.mark.parametrize("provider", [name for name in KEY_OF if SWITCH[name]["instant"]])
 async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -> None:
     async with (
         Simulator(provider=provider) as sim,
-        served(sim, provider=provider, **environment(provider)) as kimi,
+        connect(sim, provider=provider, **environment(provider)) as kimi,
     ):
         result = await kimi.instant()
         (request,) = chats(sim)
@@ -101,28 +103,28 @@ async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -
     assert result.structured["mode"] == "instant"
     assert result.structured["reasoning"] is None
     assert "instant mode" in result.answer
-    assert told(body(request)) == SWITCH[provider]["instant"]
-    if "temperature" in body(request):
-        assert body(request)["temperature"] == 0.6
-        assert body(request)["top_p"] == 0.95
+    assert told(body_of(request)) == SWITCH[provider]["instant"]
+    if "temperature" in body_of(request):
+        assert body_of(request)["temperature"] == 0.6
+        assert body_of(request)["top_p"] == 0.95
 
 
 async def test_instant_where_no_switch_is_documented_is_asked_to_think_and_said_so() -> None:
-    async with Simulator(provider="huggingface") as sim, served(sim, provider="huggingface", HF_TOKEN=KEY) as kimi:
+    async with Simulator(provider="huggingface") as sim, connect(sim, provider="huggingface", HF_TOKEN=KEY) as kimi:
         result = await kimi.instant()
         (request,) = chats(sim)
     assert result.status == "completed", result.text
     assert "always-thinks" in result.rules
     assert result.structured["mode"] == "thinking"
     assert "thinking mode" in result.reasoning
-    assert told(body(request)) == {}
+    assert told(body_of(request)) == {}
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "openrouter", "fireworks"])
 async def test_auto_takes_the_successor_of_a_retired_model_and_says_so(provider: str) -> None:
     async with (
         Simulator(provider=provider) as sim,
-        served(sim, provider=provider, **environment(provider)) as kimi,
+        connect(sim, provider=provider, **environment(provider)) as kimi,
     ):
         result = await kimi.think()
     (entry,) = result.structured["policy"]
@@ -133,28 +135,28 @@ async def test_auto_takes_the_successor_of_a_retired_model_and_says_so(provider:
 
 
 async def test_instant_of_a_model_that_always_thinks_is_asked_with_its_least_effort() -> None:
-    async with Simulator(provider="nim") as sim, served(sim, provider="nim", NVIDIA_API_KEY=KEY) as kimi:
+    async with Simulator(provider="nim") as sim, connect(sim, provider="nim", NVIDIA_API_KEY=KEY) as kimi:
         result = await kimi.instant()
         (request,) = chats(sim)
     assert result.status == "completed", result.text
     assert "always-thinks" in result.rules
     assert result.structured["mode"] == "thinking"
-    assert "low" in str(body(request))
+    assert "low" in str(body_of(request))
 
 
 async def test_instant_of_k3_at_moonshot_says_its_effort_at_the_top(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.instant(model="kimi-k3")
     assert result.status == "completed", result.text
     assert result.rules == ["always-thinks"]
-    assert body(chats(sim)[0])["reasoning_effort"] == "low"
-    assert "thinking" not in body(chats(sim)[0])
+    assert body_of(chats(sim)[0])["reasoning_effort"] == "low"
+    assert "thinking" not in body_of(chats(sim)[0])
 
 
 async def test_a_retired_model_that_is_asked_for_by_name_is_refused(mode: str) -> None:
     async with (
         Simulator(provider="moonshot") as sim,
-        served(sim, mode, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
+        connect(sim, mode, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
     ):
         result = await kimi.think(model="kimi-k2.5")
         assert result.code == "policy_refused"
@@ -166,7 +168,7 @@ async def test_a_retired_model_that_is_asked_for_by_name_is_refused(mode: str) -
 async def test_a_retired_model_in_the_setting_is_refused_too() -> None:
     async with (
         Simulator(provider="moonshot") as sim,
-        served(sim, provider="moonshot", MOONSHOT_API_KEY=KEY, KIMI_MODEL="kimi-k2.5") as kimi,
+        connect(sim, provider="moonshot", MOONSHOT_API_KEY=KEY, KIMI_MODEL="kimi-k2.5") as kimi,
     ):
         result = await kimi.think()
         assert result.error["rule"] == "model-served"
@@ -174,31 +176,31 @@ async def test_a_retired_model_in_the_setting_is_refused_too() -> None:
 
 
 async def test_vllm_says_reasoning_and_it_is_read(mode: str) -> None:
-    async with Simulator(provider="vllm") as sim, served(sim, mode, provider="vllm") as kimi:
+    async with Simulator(provider="vllm") as sim, connect(sim, mode, provider="vllm") as kimi:
         result = await kimi.think()
         (request,) = chats(sim)
     assert result.reasoning.startswith("[simulator] I am kimi-k2.5 in thinking mode")
     assert result.rules == []
-    assert body(request)["temperature"] == 1.0
-    assert body(request)["top_p"] == 0.95
+    assert body_of(request)["temperature"] == 1.0
+    assert body_of(request)["top_p"] == 0.95
 
 
 async def test_a_base_url_of_nobodys_is_taken_for_vllm() -> None:
-    async with Simulator(provider="vllm") as sim, served(sim, provider=None) as kimi:
+    async with Simulator(provider="vllm") as sim, connect(sim, provider=None) as kimi:
         result = await kimi.think()
     assert result.status == "completed"
     assert result.structured["provider"] == "vllm"
 
 
 async def test_a_hugging_face_token_serves_at_nim_only_where_nim_is_named() -> None:
-    async with Simulator(provider="nim", require_key=KEY) as sim, served(sim, provider="nim", HF_TOKEN=KEY) as kimi:
+    async with Simulator(provider="nim", require_key=KEY) as sim, connect(sim, provider="nim", HF_TOKEN=KEY) as kimi:
         assert (await kimi.think()).status == "completed"
 
 
 async def test_a_self_hosted_engine_with_a_key_gets_it() -> None:
     async with (
         Simulator(provider="vllm", require_key=KEY) as sim,
-        served(sim, provider="vllm", KIMI_API_KEY=KEY) as kimi,
+        connect(sim, provider="vllm", KIMI_API_KEY=KEY) as kimi,
     ):
         assert (await kimi.think()).status == "completed"
 
@@ -206,7 +208,7 @@ async def test_a_self_hosted_engine_with_a_key_gets_it() -> None:
 async def test_a_list_of_models_that_cannot_be_had_stops_no_call() -> None:
     async with (
         Simulator(provider="moonshot") as sim,
-        served(sim, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
+        connect(sim, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
     ):
         sim.play({"match": {"path": "/v1/models"}, "status": 500, "times": "always"})
         result = await kimi.think()

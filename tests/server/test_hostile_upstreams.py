@@ -12,7 +12,9 @@ import pytest
 
 from kimi_mcp.provider.decoding import StreamAccumulator
 from tests.provider.hostile import BODIES, BROKEN, CUT, FRAMED, HEADS, ODD, REFUSED, SLOW, TABLE, serve
-from tests.server.asking import KEY, Kimi, Result, served
+from tests.server.clients import KimiClient, connect
+from tests.server.keys import KEY
+from tests.server.results import Result
 
 ENDLESS = {name for name, hostile in TABLE.items() if hostile.codes in (CUT, SLOW)}
 """They end at a deadline, or after tens of megabytes."""
@@ -49,12 +51,12 @@ def wrong(name: str, result: Result) -> str | None:
 async def test_every_quick_hostile_upstream_gets_a_right_code(url: str) -> None:
     assert len(NAMES) > 68
     with anyio.fail_after(120):
-        async with served(None, **settings(url)) as kimi:
+        async with connect(None, **settings(url)) as kimi:
             results = {name: await kimi.instant(f"Greet me, <{name}>.") for name in NAMES}
     assert [fault for name in NAMES if (fault := wrong(name, results[name]))] == []
 
 
-async def ask_often(kimi: Kimi, name: str) -> int:
+async def ask_often(kimi: KimiClient, name: str) -> int:
     """Call a few times; how many answers are in memory afterwards."""
     for number in range(5):
         await kimi.instant(f"Greet me {number} times, <{name}>.")
@@ -66,7 +68,7 @@ async def ask_often(kimi: Kimi, name: str) -> int:
 )
 async def test_an_answer_leaves_memory_with_its_call_and_waits_for_no_collector(url: str, name: str) -> None:
     with anyio.fail_after(60):
-        async with served(None, **settings(url)) as kimi:
+        async with connect(None, **settings(url)) as kimi:
             await ask_often(kimi, name)
             gc.collect()
             gc.disable()

@@ -22,7 +22,8 @@ from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator, playback
 from kimi_mcp.simulator.faults import Step
 from tests.runs.store.stores import opened
-from tests.server.asking import raw_process, served
+from tests.server.clients import connect
+from tests.server.processes import raw_server_process
 
 STREAMS = 20
 """Calls that stream in each server."""
@@ -97,8 +98,8 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
             reasoning, content = (tale(draw, draw.randrange(1, 90)) for _ in range(2))
             pace = {"tokens_per_second": draw.choice((20, 60, 150)), "event_tokens": draw.choice((1, 4))}
             sim.play({"match": {"text": prompt}, "reasoning": reasoning, "content": content, **pace})
-        async with room, raw_process(sim, KIMI_MAX_CONCURRENCY=str(STREAMS)) as peer:
-            await peer.greet()
+        async with room, raw_server_process(sim, KIMI_MAX_CONCURRENCY=str(STREAMS)) as peer:
+            await peer.initialize()
             for call, prompt in enumerate(prompts):
                 await peer.call("kimi_think", call, prompt=prompt)
             await sim.until(lambda: any(prompt in sent for prompt in prompts), within=20)
@@ -112,7 +113,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
         async with Simulator(provider="simulator") as sim, anyio.create_task_group() as tasks:
             for number in range(kills):
                 tasks.start_soon(kill, sim, number, draw.uniform(0.0, 2.5))
-    async with served(None) as kimi:
+    async with connect(None) as kimi:
         await kimi.run()
         records = {record.prompt_head: record for record in await kimi.runs.store.latest(LOCAL)}
     with opened(data_dir) as file:

@@ -20,8 +20,12 @@ from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmLimits
 from tests.runs.store.stores import begin, in_thread, opened
-from tests.server import asking
-from tests.server.asking import KEY, Result, ServerOptions, body, chats, raw_process
+from tests.server import clients
+from tests.server.clients import ServerOptions
+from tests.server.keys import KEY
+from tests.server.processes import raw_server_process
+from tests.server.requests import body_of, chats
+from tests.server.results import Result
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.swarm.tools.test_stdio_client import ended
@@ -35,7 +39,7 @@ VERSION_3 = Path(__file__).parents[1] / "runs/store/version_3.sql"
 """A store as SQL."""
 
 
-served = partial(asking.served, options=ServerOptions(timings=Timings(recover_after_s=0)))
+served = partial(clients.connect, options=ServerOptions(timings=Timings(recover_after_s=0)))
 """A server in this process that recovers runs as soon as it starts."""
 
 LATE = ServerOptions(timings=Timings(recover_after_s=600))
@@ -46,10 +50,10 @@ LATE = ServerOptions(timings=Timings(recover_after_s=600))
 async def begun(sim: Simulator, **variables: str) -> AsyncIterator[tuple[Peer, str]]:
     """A server process in the middle of a swarm: two agents have answered, Oslo's never does there."""
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05", **variables) as peer:
-        await peer.greet()
+    async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.05", **variables) as peer:
+        await peer.initialize()
         await peer.call("kimi_swarm", **TELL)
-        run_id = (await peer.reply())["result"]["structuredContent"]["run_id"]
+        run_id = (await peer.receive())["result"]["structuredContent"]["run_id"]
         await written_down(run_id, 2)
         await sim.until(lambda: sim.waiting_at("never") == 1)
         yield peer, run_id
@@ -80,7 +84,7 @@ def left(sim: Simulator, request: pytest.FixtureRequest) -> Leaving:
         else:
             async with begun(sim, **variables) as (peer, run_id):
                 await (peer.close_stdin() if how == "EOF" else in_thread(peer.signal, signal.Signals[how]))
-                await peer.leaves()
+                await peer.exit_status()
         return run_id
 
     return leave
@@ -291,7 +295,7 @@ async def test_its_time_goes_on_where_it_was_when_its_server_died(sim: Simulator
             while await active_s(run_id) < 0.5:
                 await anyio.sleep(0.01)
         peer.process.kill()
-        await peer.leaves()
+        await peer.exit_status()
     with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
         file.execute("UPDATE runs SET lived_s = ?, started_at = started_at - 864000", (SwarmLimits().seconds,))
     async with served(sim) as kimi:
@@ -349,7 +353,7 @@ async def test_a_server_that_leaves_takes_its_swarms_tools_along(sim: Simulator,
         started = [int(pid) for pid in pids.read_text().split()]
         assert len(started) == 2
         await (peer.close_stdin() if how == "EOF" else in_thread(peer.signal, signal.SIGTERM))
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
         gone = [ended(pid) for pid in started]
     assert gone == [True, True], "its processes are gone before it is"
 
@@ -363,7 +367,7 @@ async def test_a_store_of_version_3_is_read_and_its_swarm_taken_up(sim: Simulato
         swarm = await kimi.run("run_6b7c457f232b999f0e7dbd85", wait_s=60)
         assert swarm.status == "completed"
         assert [agent["status"] for agent in swarm.structured["swarm"]["agents"]] == ["completed"] * 3
-        asked = [body(chat)["messages"][-1]["content"] for chat in chats(sim)]
+        asked = [body_of(chat)["messages"][-1]["content"] for chat in chats(sim)]
         assert asked[0] == "Tell me about Oslo."
         assert len(asked) == 2, "the others had answered; one synthesis"
         answered = await kimi.run("run_1dcf67a4e1bd203af269fdf7")
@@ -377,7 +381,7 @@ async def test_a_store_of_version_3_is_read_and_its_swarm_taken_up(sim: Simulato
             assert (await kimi.run(run_id)).code == code
         followed = await kimi.think("And again?", conversation_id="conv_542dbc064ad8e0648a04d3a2")
         assert followed.status == "completed"
-        sent = body(chats(sim)[-1])["messages"]
+        sent = body_of(chats(sim)[-1])["messages"]
         assert [message["role"] for message in sent] == ["user", "assistant"] * 2 + ["user"]
         assert sent[3]["content"] == answered.answer
         assert sent[3]["reasoning_content"] == answered.structured["reasoning"]["text"]

@@ -15,11 +15,11 @@ from kimi_mcp.core.version import __version__
 from kimi_mcp.policy.schema_dialect import problems
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import served
+from tests.server.clients import connect
 
 
 async def test_the_server_says_who_it_is(mode: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         info = kimi.client.server_info
         assert info is not None
         assert (info.name, info.title, info.version) == ("kimi-mcp", "Kimi", __version__)
@@ -31,7 +31,7 @@ async def test_the_server_says_who_it_is(mode: str) -> None:
 
 
 async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         listed = await kimi.client.list_tools()
     assert len(listed.model_dump_json(by_alias=True, exclude_none=True).encode()) < 12_000
     assert [tool.name for tool in listed.tools] == list(TOOLS)
@@ -51,7 +51,7 @@ async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str)
 
 
 async def test_the_output_schema_requires_nothing_and_names_every_key(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         listed = await kimi.client.list_tools()
         result = await kimi.think()
     for tool in listed.tools:
@@ -62,7 +62,7 @@ async def test_the_output_schema_requires_nothing_and_names_every_key(sim: Simul
 
 async def test_a_client_that_validates_strictly_takes_every_kind_of_result(sim: Simulator, mode: str) -> None:
     sim.play({}, {"status": 401}, {"length_in_reasoning": True}, {"gate": "end", "gate_at": "finish"})
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="3") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="3") as kimi:
         schemas = {tool.name: tool.output_schema for tool in (await kimi.client.list_tools()).tools}
         results = [await kimi.think() for _ in range(4)]
         assert [result.status for result in results] == ["completed", "failed", "failed", "running"]
@@ -79,7 +79,7 @@ async def test_a_client_that_validates_strictly_takes_every_kind_of_result(sim: 
 
 
 async def test_resources_are_listed_and_read(mode: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         listed = (await kimi.client.list_resources()).resources
         texts: dict[str, str] = {}
         for resource in listed:
@@ -100,7 +100,7 @@ async def test_resources_are_listed_and_read(mode: str) -> None:
 
 @pytest.mark.parametrize("uri", ["kimi://nothing", "kimi://runs-of-others", "file:///etc/passwd", "x:" + "y" * 9999])
 async def test_an_unknown_resource_is_an_error_that_names_those_there_are(mode: str, uri: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         with pytest.raises(MCPError) as caught:
             await kimi.client.read_resource(uri)
         assert "kimi://catalogue" in str(caught.value)

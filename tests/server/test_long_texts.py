@@ -12,7 +12,9 @@ import pytest
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import Kimi, held, process, served
+from tests.server.clients import KimiClient, connect
+from tests.server.processes import server_process
+from tests.server.results import checked
 
 MEGABYTES = 5
 
@@ -20,7 +22,7 @@ ANSWER = "".join(f"{number:07} 你好🌍 and so on\n" for number in range(MEGAB
 """Of about so many megabytes."""
 
 
-async def whole(kimi: Kimi, run_id: str, of: str) -> str:
+async def whole(kimi: KimiClient, run_id: str, of: str) -> str:
     """All pages of a text."""
     read, offset = "", 0
     while offset is not None:
@@ -59,16 +61,16 @@ async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(
 ) -> None:
     answer, reasoning = ANSWER[:chars], ANSWER[: min(chars, 1_000_000)]
     sim.play({"content": answer, "reasoning": reasoning, "event_tokens": 200})
-    async with process(sim) as client:
+    async with server_process(sim) as client:
         with anyio.fail_after(60):
-            told = held(await client.call_tool("kimi_think", {"prompt": "hi"}))
+            told = checked(await client.call_tool("kimi_think", {"prompt": "hi"}))
         assert told.status == "completed", told.text[-500:]
         assert len(told.answer) < 210_000
         assert answer.startswith(told.answer[:199_000])
         assert f'kimi_run(run_id="{told.run_id}", action="answer", offset=200000)' in told.text
         assert told.structured["reasoning"]["chars"] == len(reasoning)
         assert told.reasoning == shortened(reasoning, 2_000)
-    async with served(sim) as later:
+    async with connect(sim) as later:
         assert await whole(later, told.run_id, "reasoning") == reasoning
         page = (await later.run(told.run_id, "answer", offset=len(answer) - 50)).structured["page"]
         assert page["text"] == answer[-50:]
@@ -81,7 +83,7 @@ async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(
 async def test_many_long_answers_leave_a_bounded_memory(sim: Simulator, no_limit: None) -> None:
     if sys.platform != "linux":
         pytest.skip("memory is read from /proc")
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
 
         async def ask(number: int) -> None:
             sim.play({"content": ANSWER[:1_500_000], "event_tokens": 400})

@@ -23,9 +23,11 @@ from kimi_mcp.server.tools import TOOLS, VisionArguments
 from kimi_mcp.simulator import Simulator
 from tests.media.sites import Authority, says, site
 from tests.media.specimens import CLIPS, drawing, samples, saved
-from tests.server.asking import Kimi, ServerOptions, body, chats, process, served
-from tests.server.asking import held as held_result
+from tests.server.clients import KimiClient, ServerOptions, connect
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, parts, picture, said_to, urls, write
+from tests.server.processes import server_process
+from tests.server.requests import body_of, chats
+from tests.server.results import checked as held_result
 
 AS_THEY_ARE = {
     name: content for name, content in samples().items() if name.split()[0] in ("png", "jpeg", "gif", "webp")
@@ -42,11 +44,11 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-async def look(kimi: Kimi, *images: str, prompt: str = "What is it?", **arguments: object):
+async def look(kimi: KimiClient, *images: str, prompt: str = "What is it?", **arguments: object):
     return await kimi.call("kimi_vision", {"prompt": prompt, "images": list(images), **arguments})
 
 
-async def watch(kimi: Kimi, video: str, prompt: str = "What happens?", **arguments: object):
+async def watch(kimi: KimiClient, video: str, prompt: str = "What happens?", **arguments: object):
     return await kimi.call("kimi_video", {"prompt": prompt, "video": video, **arguments})
 
 
@@ -59,7 +61,7 @@ async def test_ten_pictures_in_one_call_arrive_in_order_with_their_exact_bytes(
     pictures = [picture(number, ("PNG", "JPEG", "GIF", "WEBP")[number % 4]) for number in range(10)]
     for number, content in enumerate(pictures):
         (folder / f"{number}.png").write_bytes(content)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         named = [str(folder / f"{number}.png") if number % 2 else f"{number}.png" for number in range(10)]
         result = await look(kimi, *named)
     assert result.status == "completed", result.text
@@ -68,7 +70,7 @@ async def test_ten_pictures_in_one_call_arrive_in_order_with_their_exact_bytes(
     assert hashes_in(result.answer) == hashes(pictures)
     assert [part["type"] for part in parts(chats(sim)[0])] == ["image_url"] * 10 + ["text"]
     assert parts(chats(sim)[0])[-1]["text"] == "What is it?"
-    assert len(body(chats(sim)[0])["messages"]) == 1, "the prompt and its pictures are the only message"
+    assert len(body_of(chats(sim)[0])["messages"]) == 1, "the prompt and its pictures are the only message"
 
 
 async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
@@ -82,10 +84,10 @@ async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
         monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
         write(folder, four_png=four)
         all_uploaded = ServerOptions(media_limits=MediaLimits(inline=0))
-        async with served(sim, mode, options=all_uploaded, KIMI_ROOTS=str(folder)) as kimi:
+        async with connect(sim, mode, options=all_uploaded, KIMI_ROOTS=str(folder)) as kimi:
             await look(kimi, "four.png")
             (uploaded,) = urls(chats(sim)[-1])
-        async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
             named = ["one.png", data_uri(two), "https://pictures.example/shot?token=swordfish", uploaded]
             result = await look(kimi, *named, (folder / "one.png").as_uri())
     assert result.status == "completed", result.text
@@ -101,7 +103,7 @@ async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
 @pytest.mark.parametrize("name", AS_THEY_ARE)
 async def test_what_every_model_takes_goes_as_it_is(sim: Simulator, folder: Path, name: str) -> None:
     write(folder, shot_bin=AS_THEY_ARE[name])
-    async with served(sim, KIMI_ROOTS=str(folder), KIMI_POLICY="strict") as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder), KIMI_POLICY="strict") as kimi:
         result = await look(kimi, "shot.bin")
     assert result.status == "completed", result.text
     assert contents(sim) == [AS_THEY_ARE[name]]
@@ -115,7 +117,7 @@ async def test_what_no_model_takes_is_converted_and_reported_once(sim: Simulator
     found = f"image/{name.split()[0]}"
     for source in ("shot.bin", data_uri(CONVERTED[name], found)):
         sim.reset()
-        async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+        async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
             result = await look(kimi, source)
         assert result.status == "completed", result.text
         (url,) = urls(chats(sim)[0])
@@ -132,7 +134,7 @@ async def test_a_document_of_several_pages_says_that_its_first_alone_is_sent(sim
     pages = BytesIO()
     drawing().save(pages, "TIFF", save_all=True, append_images=[drawing(), drawing()])
     write(folder, scan_tiff=pages.getvalue(), one_tiff=saved("TIFF", drawing()))
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         several, one = await look(kimi, "scan.tiff"), await look(kimi, "one.tiff")
     (note,) = several.structured["policy"]
     assert "Only the first of its 3 pages is sent." in note["why"]
@@ -142,7 +144,7 @@ async def test_a_document_of_several_pages_says_that_its_first_alone_is_sent(sim
 
 async def test_of_several_pictures_the_one_at_fault_is_named(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_png=picture(1), b_png=picture(2)[:-20], c_bmp=picture(3, "BMP"))
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for source, code in (("b.png", "media_rejected"), ("d.png", "path_refused"), ("https://[::1]/", "url_refused")):
             result = await look(kimi, "a.png", "c.bmp", source)
             assert result.code == code
@@ -155,7 +157,7 @@ async def test_of_several_pictures_the_one_at_fault_is_named(sim: Simulator, mod
 @pytest.mark.parametrize("name", ["bmp", "tiff"])
 async def test_a_conversion_is_refused_under_strict(sim: Simulator, mode: str, folder: Path, name: str) -> None:
     write(folder, shot_png=CONVERTED[name])
-    async with served(sim, mode, KIMI_ROOTS=str(folder), KIMI_POLICY="strict") as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder), KIMI_POLICY="strict") as kimi:
         for source in ("shot.png", data_uri(CONVERTED[name], f"image/{name}")):
             result = await look(kimi, source)
             assert result.code == "policy_refused"
@@ -171,7 +173,7 @@ async def test_a_data_uri_is_judged_by_its_content_and_nothing_is_reported_that_
     sim: Simulator, mime: str, policy: str
 ) -> None:
     content = picture(1, "JPEG")
-    async with served(sim, KIMI_POLICY=policy) as kimi:
+    async with connect(sim, KIMI_POLICY=policy) as kimi:
         result = await look(kimi, data_uri(content, mime))
     assert result.status == "completed", result.text
     assert contents(sim) == [content]
@@ -182,7 +184,7 @@ async def test_a_data_uri_is_judged_by_its_content_and_nothing_is_reported_that_
 @pytest.mark.parametrize("name", sorted(VIDEOS))
 async def test_every_kind_of_clip_that_is_taken_arrives_whole(sim: Simulator, folder: Path, name: str) -> None:
     write(folder, clip_bin=VIDEOS[name])
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         result = await watch(kimi, "clip.bin")
     assert result.status == "completed", result.text
     assert contents(sim) == [VIDEOS[name]]
@@ -195,15 +197,15 @@ async def test_a_picture_is_looked_at_in_the_mode_that_was_asked_for(
     sim: Simulator, mode: str, folder: Path, asked: str | None
 ) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for result in (await look(kimi, "a.png", mode=asked), await watch(kimi, "a.mp4", mode=asked)):
             assert result.structured["mode"] == (asked or "thinking")
             assert (result.structured["reasoning"] is None) is (asked == "instant")
-            assert body(chats(sim)[-1])["thinking"]["type"] == ("disabled" if asked == "instant" else "enabled")
+            assert body_of(chats(sim)[-1])["thinking"]["type"] == ("disabled" if asked == "instant" else "enabled")
 
 
 async def test_a_mode_of_another_name_is_refused_with_those_there_are(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await look(kimi, data_uri(picture(1)), mode="fast")
     assert result.code == "invalid_arguments"
     assert "thinking" in result.error["fix"]
@@ -218,21 +220,21 @@ async def test_an_answer_about_pictures_can_be_held_to_a_schema_and_asked_for_ag
     write(folder, a_png=pictures[0], b_png=pictures[1])
     schema = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
     sim.play({"content": "It is red."}, {"content": '{"colour": "red"}'})
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, "a.png", "b.png", response_schema=schema, mode="instant")
     assert result.status == "completed", result.text
     assert result.structured["parsed"] == {"colour": "red"}
     assert result.rules == ["answer-repaired"]
     first, second = chats(sim)
     assert contents(sim, first) == pictures
-    assert body(second)["messages"][0] == body(first)["messages"][0], "the pictures are sent again, byte for byte"
+    assert body_of(second)["messages"][0] == body_of(first)["messages"][0], "the pictures are sent again, byte for byte"
 
 
 async def test_a_second_attempt_sends_the_same_bytes_again(sim: Simulator, folder: Path) -> None:
     content = saved("PNG", None)
     write(folder, a_png=content)
     sim.play({"status": 500}, {"status": 503})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, "a.png")
     assert result.status == "completed", result.text
     assert result.attempts == 3
@@ -244,7 +246,7 @@ async def test_a_picture_beyond_one_window_of_base64_arrives_whole(sim: Simulato
     large = saved("PNG", _noise(700))
     assert len(large) > 1_000_000
     write(folder, a_png=large, b_bmp=pictures[1], c_png=pictures[0])
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, "a.png", "b.bmp", "a.png", "c.png")
     assert result.status == "completed", result.text
     arrived = contents(sim)
@@ -261,7 +263,7 @@ async def test_a_real_process_shows_pictures_and_clips_in_both_eras(
 ) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP)
     log = tmp_path / "stderr"
-    async with process(sim, mode, stderr=log, KIMI_ROOTS=str(folder)) as client:
+    async with server_process(sim, mode, stderr=log, KIMI_ROOTS=str(folder)) as client:
         shown = {"prompt": "What is it?", "images": ["a.png"]}
         looked = held_result(await client.call_tool("kimi_vision", shown))
         watched = held_result(await client.call_tool("kimi_video", {"prompt": "What happens?", "video": "a.mp4"}))
@@ -305,7 +307,7 @@ async def test_what_is_no_whole_picture_is_rejected_with_what_was_found_and_expe
 ) -> None:
     content, found, expected = REJECTED[case]
     write(folder, shot_png=content)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for source in ("shot.png", data_uri(content)):
             result = await look(kimi, source)
             assert result.code == "media_rejected", result.text
@@ -318,7 +320,7 @@ async def test_what_is_no_whole_picture_is_rejected_with_what_was_found_and_expe
 
 
 async def test_a_truncated_clip_is_rejected_with_what_was_found_and_expected(sim: Simulator, folder: Path) -> None:
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         for name, content in VIDEOS.items():
             if name in ("clip.mpg", "clip.vob", "fragments.mp4", "streamed.webm"):
                 continue  # they have no length of their own
@@ -331,7 +333,7 @@ async def test_a_truncated_clip_is_rejected_with_what_was_found_and_expected(sim
 
 
 async def test_a_data_uri_that_says_another_type_is_rejected_with_both(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         for label in ("image/png", "image/svg+xml", "image/bmp", "text/html", "video/mp4"):
             result = await look(kimi, data_uri(picture(1, "JPEG"), label))
             assert result.code == "media_rejected", result.text
@@ -343,7 +345,7 @@ async def test_a_data_uri_that_says_another_type_is_rejected_with_both(sim: Simu
 async def test_a_data_uri_is_read_as_browsers_read_it(sim: Simulator, mode: str) -> None:
     contents_of = [saved("PNG", _noise(side)) for side in (29, 30, 31)] + [saved("PNG", _noise(400))]
     assert {len(content) % 3 for content in contents_of} == {0, 1, 2}, "with every kind of padding"
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         for content in contents_of:
             text = data_uri(content).partition(",")[2]
             for written in (
@@ -361,7 +363,7 @@ async def test_a_data_uri_is_read_as_browsers_read_it(sim: Simulator, mode: str)
     "rest", ["", ",", ";base64", ";base64,", ";base64,%%%%", ";base64,AAAAA", ";base64,AAAA", "é,ü"]
 )
 async def test_a_broken_data_uri_is_rejected(sim: Simulator, rest: str) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await look(kimi, f"data:image/png{rest}")
     assert result.code == "media_rejected", result.text
     assert "found" in result.error["message"]
@@ -372,7 +374,7 @@ async def test_a_long_data_uri_is_read_whatever_its_line_ends(sim: Simulator, br
     content = saved("PNG", _noise(400 if broken_up > 76 else 30))
     head, _, text = data_uri(content).partition(",")
     lines = "\r\n ".join(text[at : at + broken_up] for at in range(0, len(text), broken_up))
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await look(kimi, f"{head},{lines}\n")
         assert result.status == "completed", result.text
         assert contents(sim) == [content]
@@ -404,7 +406,7 @@ def test_telling_the_same_call_again_copies_no_picture() -> None:
 
 async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, tmp_path: Path) -> None:
     uri = data_uri(saved("PNG", _noise(100)))
-    async with served(sim, KIMI_DATA_DIR=str(tmp_path)) as kimi:
+    async with connect(sim, KIMI_DATA_DIR=str(tmp_path)) as kimi:
         assert (await look(kimi, uri)).status == "completed"
         assert (await look(kimi, uri[:-2000])).code == "media_rejected"
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -415,7 +417,7 @@ async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, t
 
 
 async def test_bare_base64_is_told_from_a_path(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         for content in (saved("PNG", _noise(40)), saved("JPEG", _noise(40))):
             result = await look(kimi, data_uri(content).partition(",")[2])
             assert result.code == "media_rejected", result.text
@@ -425,7 +427,7 @@ async def test_bare_base64_is_told_from_a_path(sim: Simulator, mode: str) -> Non
 
 async def test_a_picture_and_a_clip_are_each_sent_to_their_own_tool(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         shown, watched = await look(kimi, "a.mp4"), await watch(kimi, "a.png")
     for result, tool, found in ((shown, "kimi_video", "MP4"), (watched, "kimi_vision", "PNG")):
         assert result.code == "media_rejected"
@@ -446,7 +448,7 @@ async def test_video_is_refused_where_no_engine_takes_it_before_anything_is_read
     monkeypatch.setattr("kimi_mcp.media.loading.fetch", read)
     async with Simulator(provider=provider) as engine:
         allowed = {"KIMI_ROOTS": str(folder), "KIMI_ALLOWED_PROVIDERS": "novita", "NOVITA_API_KEY": "sk_any"}
-        async with served(engine, mode, provider=provider, **allowed) as kimi:
+        async with connect(engine, mode, provider=provider, **allowed) as kimi:
             for source in ("a.mp4", "https://pictures.example/clip.mp4", data_uri(CLIP, "video/mp4")):
                 result = await watch(kimi, source)
                 assert result.code == "policy_refused", result.text
@@ -454,7 +456,7 @@ async def test_video_is_refused_where_no_engine_takes_it_before_anything_is_read
                 assert provider in result.error["message"]
                 assert "novita with kimi-k2.5" in result.error["fix"]
                 assert "moonshot" not in result.error["fix"], "only what the operator allows"
-        async with served(engine, mode, provider=provider) as kimi:
+        async with connect(engine, mode, provider=provider) as kimi:
             alone = await watch(kimi, "a.mp4")
         assert alone.error["rule"] == "video-provider"
         assert "KIMI_ALLOWED_PROVIDERS" in alone.error["fix"]
@@ -464,7 +466,7 @@ async def test_video_is_refused_where_no_engine_takes_it_before_anything_is_read
 
 async def test_the_tool_that_shows_pictures_works_where_video_does_not(folder: Path) -> None:
     write(folder, a_png=picture(1))
-    async with Simulator(provider="vllm") as engine, served(engine, provider="vllm", KIMI_ROOTS=str(folder)) as kimi:
+    async with Simulator(provider="vllm") as engine, connect(engine, provider="vllm", KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, "a.png")
         assert result.status == "completed", result.text
         assert contents(engine) == [picture(1)]
@@ -481,7 +483,7 @@ async def test_the_tool_that_shows_pictures_works_where_video_does_not(folder: P
 async def test_a_url_of_another_scheme_is_refused_and_never_passed_on(
     sim: Simulator, mode: str, folder: Path, source: str
 ) -> None:
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for result in (await look(kimi, source), await watch(kimi, source)):
             assert result.code == "policy_refused", result.text
             assert result.error["rule"] == "media-inline"
@@ -494,7 +496,7 @@ async def test_a_url_of_another_scheme_is_refused_and_never_passed_on(
     "source", ["https://127.0.0.1/a.png", "https://[::1]/a.png", "https://localhost/a.png", "https://169.254.169.254/"]
 )
 async def test_a_url_that_leads_inside_is_refused_and_never_passed_on(sim: Simulator, mode: str, source: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await look(kimi, source)
     assert result.code == "url_refused", result.text
     assert chats(sim) == []
@@ -512,7 +514,7 @@ async def test_a_url_that_labels_its_picture_as_another_is_rejected(
     async with site(Authority(tmp_path), **pages) as here:
         trusting = functools.partial(fetch, resolve=here.resolve, connect=here.connect, trust=here.trusted)
         monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
-        async with served(sim) as kimi:
+        async with connect(sim) as kimi:
             for page in ("page", "jpeg", "cut"):
                 result = await look(kimi, "https://pictures.example/good", f"https://pictures.example/{page}")
                 assert result.code == "media_rejected", (page, result.text)
@@ -522,7 +524,7 @@ async def test_a_url_that_labels_its_picture_as_another_is_rejected(
 
 @pytest.mark.parametrize("images", [None, [], [""], ["  "], "a.png", [7], [None], {"0": "a.png"}])
 async def test_images_of_the_wrong_kind_are_refused_by_name(sim: Simulator, mode: str, images: object) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_vision", {"prompt": "What is it?", "images": images})
     assert result.code == "invalid_arguments", result.text
     assert "images" in result.error["message"]
@@ -535,7 +537,7 @@ async def test_images_of_the_wrong_kind_are_refused_by_name(sim: Simulator, mode
 async def test_every_descriptor_is_closed_after_success_refusal_and_failure(sim: Simulator, folder: Path) -> None:
     some_uploaded = ServerOptions(media_limits=MediaLimits(inline=500))
     write(folder, a_png=picture(1), a_mp4=CLIP, b_bmp=saved("BMP"), c_png=picture(2)[:-20], n_txt="words")
-    async with served(sim, options=some_uploaded, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, options=some_uploaded, KIMI_ROOTS=str(folder)) as kimi:
 
         async def all_of_it() -> None:
             assert (await look(kimi, "a.png", "b.bmp", "a.png")).status == "completed"

@@ -18,20 +18,12 @@ from pydantic import FileUrl
 
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import (
-    Kimi,
-    Result,
-    ServerOptions,
-    body,
-    chats,
-    held,
-    line,
-    new_server,
-    process_environment,
-    served,
-)
+from tests.server.clients import KimiClient, ServerOptions, connect, connect_messages, new_server
 from tests.server.media import CLIP, contents, picture, write
-from tests.server.stdio.peer import HELLO
+from tests.server.processes import process_environment
+from tests.server.requests import body_of, chats
+from tests.server.results import Result, checked
+from tests.server.stdio.peer import INITIALIZE
 
 PROMPT = "  Summarise.\n你好 🌍 \u2028 <b>&amp;</b>\n"
 
@@ -45,10 +37,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def messages(sim: Simulator) -> list[dict[str, Any]]:
-    return body(chats(sim)[-1])["messages"]
+    return body_of(chats(sim)[-1])["messages"]
 
 
-async def look(kimi: Kimi, *images: str) -> Result:
+async def look(kimi: KimiClient, *images: str) -> Result:
     return await kimi.call("kimi_vision", {"prompt": "What is it?", "images": list(images)})
 
 
@@ -61,7 +53,7 @@ async def test_files_stand_under_their_paths_and_the_prompt_is_the_last_message_
     (folder / "src").mkdir()
     write(folder, notes_md="# Notes\nhello", other_txt="```\nfenced\n```\n")
     (folder / "src" / "a.py").write_text("print('你好')\n")
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for tool in ("kimi_think", "kimi_instant"):
             result = await kimi.call(tool, {"prompt": PROMPT, "files": ["notes.md", "src/a.py", "other.txt"]})
             assert result.status == "completed", result.text
@@ -79,7 +71,7 @@ async def test_files_stand_under_their_paths_and_the_prompt_is_the_last_message_
 
 async def test_a_system_prompt_stands_before_the_files(sim: Simulator, folder: Path) -> None:
     write(folder, notes_md="hello")
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         await kimi.think(PROMPT, files=["notes.md"], system="Be brief.")
     said = messages(sim)
     assert [said[0]["content"], said[-1]["content"]] == ["Be brief.", PROMPT]
@@ -97,7 +89,7 @@ async def test_a_glob_takes_each_file_once_and_leaves_out_what_is_hidden_ignored
         (folder / name).mkdir()
         (folder / name / "c.md").write_text(f"in {name}")
     (folder / "again.md").hardlink_to(folder / "a.md")
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await kimi.think("Summarise.", files=["b.md", "**/*", "*.md", "a.md", str(folder / "b.md")])
     assert result.status == "completed", result.text
     text = messages(sim)[0]["content"]
@@ -113,7 +105,7 @@ async def test_a_key_or_password_file_is_refused_by_name_and_by_content(
 ) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n")
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         results = [await kimi.think("Read it.", files=[name]), await look(kimi, name)]
     for result in results:
         assert result.code == "path_refused", result.text
@@ -126,7 +118,7 @@ async def test_too_much_context_is_refused_with_how_far_over_and_the_largest_fil
     sim: Simulator, mode: str, folder: Path
 ) -> None:
     write(folder, small_md="x " * 100, large_md="y " * 700_000, largest_md="z " * 900_000)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await kimi.think("Summarise.", files=["*.md"])
         assert result.code == "context_too_long", result.text
         said = result.error["message"]
@@ -140,10 +132,10 @@ async def test_too_much_context_is_refused_with_how_far_over_and_the_largest_fil
 
 async def test_files_leave_room_for_the_answer_that_was_asked_for(sim: Simulator, folder: Path) -> None:
     write(folder, long_md="words and " * 98_000, longer_md="words and " * 104_000)
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         thought = await kimi.think("Summarise.", files=["long.md"])
         assert thought.code is None
-        assert body(chats(sim)[-1])["max_completion_tokens"] == 16_000, "less would be used up by the reasoning"
+        assert body_of(chats(sim)[-1])["max_completion_tokens"] == 16_000, "less would be used up by the reasoning"
         assert (await kimi.think("Summarise.", files=["longer.md"])).code == "context_too_long"
         assert (await kimi.think("Summarise.", files=["long.md"], max_tokens=32_000)).code == "context_too_long"
         assert (await kimi.think("Sum up. " * 20_000, files=["long.md"])).code == "context_too_long"
@@ -173,7 +165,7 @@ async def test_a_file_that_is_no_text_is_refused_with_what_takes_it(
 ) -> None:
     write(folder, a_png=picture(1), a_mp4=CLIP, a_bin=bytes(range(256)), a_md="fine")
     (folder / "sub").mkdir()
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await kimi.think("Summarise.", files=named)
     assert result.code == code, result.text
     assert words in result.text
@@ -181,7 +173,7 @@ async def test_a_file_that_is_no_text_is_refused_with_what_takes_it(
 
 
 async def test_files_of_null_are_none(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         assert (await kimi.think("What is 17 * 23?", files=None)).status == "completed"
     assert messages(sim) == [{"role": "user", "content": "What is 17 * 23?"}]
 
@@ -230,7 +222,7 @@ async def test_a_path_outside_is_refused_and_never_echoed(
     sim: Simulator, mode: str, folder: Path, tmp_path: Path
 ) -> None:
     write(folder, a_png=picture(1))
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         for path in outside(tmp_path):
             results = [await look(kimi, path), await kimi.think("Read it.", files=[path])]
             results += [await kimi.call("kimi_video", {"prompt": "Look.", "video": path})]
@@ -251,7 +243,7 @@ async def test_a_link_out_of_the_roots_is_refused(sim: Simulator, folder: Path, 
     write(elsewhere, a_png=picture(1), a_md="secret")
     (folder / "link.png").symlink_to(elsewhere / "a.png")
     (folder / "folder").symlink_to(elsewhere)
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         for result in (
             await look(kimi, "link.png"),
             await look(kimi, "folder/a.png"),
@@ -266,7 +258,7 @@ async def test_a_link_out_of_the_roots_is_refused(sim: Simulator, folder: Path, 
 @pytest.mark.parametrize("source", ["a\0.png", "\0", "a.png\0.jpg"])
 async def test_a_path_with_nul_is_refused_as_a_path(sim: Simulator, mode: str, folder: Path, source: str) -> None:
     write(folder, a_png=picture(1))
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await look(kimi, source)
     assert result.code == "path_refused", result.text
     assert "\0" not in result.text
@@ -282,7 +274,7 @@ async def test_a_relative_path_counts_from_the_working_directory_within_any_root
     write(second, a_png=picture(2))
     roots = f"{folder}:{second}"
     monkeypatch.chdir(tmp_path)
-    async with served(sim, mode, KIMI_ROOTS=roots) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=roots) as kimi:
         await look(kimi, "a.png", str(second / "a.png"), "only.png")
         assert contents(sim) == [picture(1), picture(2), picture(3)]
         monkeypatch.chdir(second)
@@ -300,8 +292,8 @@ async def test_the_operators_roots_stand_above_the_hosts(sim: Simulator, folder:
     async with hosted(sim, other.as_uri(), KIMI_ROOTS=str(folder)) as (client, asked):
         shown = await client.call_tool("kimi_vision", {"prompt": "Look.", "images": ["a.png"]})
         refused = await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [str(other / "b.png")]})
-    assert held(shown).status == "completed"
-    assert held(refused).code == "path_refused"
+    assert checked(shown).status == "completed"
+    assert checked(refused).code == "path_refused"
     assert asked == [], "nobody asks the host"
 
 
@@ -312,16 +304,16 @@ async def test_the_roots_that_a_host_offers_are_read_from(sim: Simulator, folder
     write(other, b_png=picture(2), n_md="words")
     async with hosted(sim, folder.as_uri(), other.as_uri()) as (client, asked):
         images = ["a.png", str(other / "b.png"), (other / "b.png").as_uri()]
-        shown = held(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": images}))
+        shown = checked(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": images}))
         assert shown.status == "completed", shown.text
         assert contents(sim) == [picture(1), picture(2), picture(2)]
-        read = held(await client.call_tool("kimi_think", {"prompt": "Read.", "files": [str(other / "n.md")]}))
+        read = checked(await client.call_tool("kimi_think", {"prompt": "Read.", "files": [str(other / "n.md")]}))
         assert read.status == "completed", read.text
-        refused = held(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [__file__]}))
+        refused = checked(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [__file__]}))
         assert refused.code == "path_refused"
         assert "host" in refused.error["fix"]
         assert len(asked) == 3
-        held(await client.call_tool("kimi_think", {"prompt": "What is 17 * 23?"}))
+        checked(await client.call_tool("kimi_think", {"prompt": "What is 17 * 23?"}))
         assert len(asked) == 3, "a call that names no file asks for no roots"
 
 
@@ -329,13 +321,13 @@ async def test_the_roots_that_a_host_offers_are_read_from(sim: Simulator, folder
 async def test_a_host_that_offers_everything_offers_nothing(sim: Simulator, folder: Path, offered: str) -> None:
     write(folder, a_png=picture(1))
     async with hosted(sim, offered) as (client, _):
-        refused = held(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [str(folder / "a.png")]}))
+        refused = checked(await client.call_tool("kimi_vision", {"prompt": "Look.", "images": [str(folder / "a.png")]}))
     assert refused.code == "path_refused"
     assert "KIMI_ROOTS" in refused.error["fix"]
     assert chats(sim) == []
 
 
-ROOTS_HELLO = {**HELLO["params"], "capabilities": {"roots": {}}}
+ROOTS_HELLO = {**INITIALIZE["params"], "capabilities": {"roots": {}}}
 
 ODD = {
     "an error": {"error": {"code": -32601, "message": "Method not found"}},
@@ -353,9 +345,9 @@ async def test_a_host_that_answers_oddly_when_asked_for_its_roots_costs_no_call(
 ) -> None:
     write(folder, a_png=picture(1))
     monkeypatch.chdir(folder)
-    monkeypatch.setitem(HELLO, "params", ROOTS_HELLO)
+    monkeypatch.setitem(INITIALIZE, "params", ROOTS_HELLO)
     with anyio.fail_after(60):
-        async with line(sim) as host:
+        async with connect_messages(sim) as host:
             await host.call("kimi_vision", {"prompt": "Look.", "images": ["a.png"]}, "call")
             question = await host.receive()
             assert question["method"] == "roots/list"
@@ -377,9 +369,9 @@ async def test_a_host_that_never_names_its_roots_is_not_waited_for(
     impatient = ServerOptions(timings=Timings(roots_s=0.05))
     write(folder, a_png=picture(1))
     monkeypatch.chdir(folder)
-    monkeypatch.setitem(HELLO, "params", ROOTS_HELLO)
+    monkeypatch.setitem(INITIALIZE, "params", ROOTS_HELLO)
     with anyio.fail_after(60):
-        async with line(sim, options=impatient) as host:
+        async with connect_messages(sim, options=impatient) as host:
             await host.call("kimi_vision", {"prompt": "Look.", "images": ["a.png"]}, "call")
             while (reply := await host.receive()).get("id") != "call":
                 pass
@@ -391,7 +383,7 @@ async def test_without_roots_the_working_directory_is_read_from(
 ) -> None:
     write(folder, a_png=picture(1))
     monkeypatch.chdir(folder)
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         assert (await look(kimi, "a.png", str(folder / "a.png"))).status == "completed"
         refused = await look(kimi, __file__)
     assert contents(sim) == [picture(1)] * 2
@@ -408,14 +400,14 @@ async def test_a_process_in_the_root_folder_reads_nothing_and_says_which_variabl
     )
     async with Client(stdio_client(started), mode=mode) as client:
         for arguments in ({"images": [str(folder / "a.png")]}, {"images": ["etc/hostname"]}):
-            refused = held(await client.call_tool("kimi_vision", {"prompt": "Look.", **arguments}))
+            refused = checked(await client.call_tool("kimi_vision", {"prompt": "Look.", **arguments}))
             assert refused.code == "path_refused", refused.text
             assert "KIMI_ROOTS" in refused.error["fix"]
             assert "working directory" in refused.error["message"]
             assert str(folder) not in refused.text
-        read = held(await client.call_tool("kimi_think", {"prompt": "Read.", "files": ["etc/host*"]}))
+        read = checked(await client.call_tool("kimi_think", {"prompt": "Read.", "files": ["etc/host*"]}))
         assert read.code == "path_refused"
         assert "KIMI_ROOTS" in read.error["fix"]
-        answered = held(await client.call_tool("kimi_think", {"prompt": "What is 17 * 23?"}))
+        answered = checked(await client.call_tool("kimi_think", {"prompt": "What is 17 * 23?"}))
         assert answered.status == "completed", "what needs no file works"
     assert len(chats(sim)) == 1

@@ -18,9 +18,11 @@ from kimi_mcp.media.files import OpenFile
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import ReceivedRequest, Simulator
-from tests.server import asking
-from tests.server.asking import Kimi, Result, ServerOptions, body, chats
+from tests.server import clients
+from tests.server.clients import KimiClient, ServerOptions
 from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, picture, uploads, urls, write
+from tests.server.requests import body_of, chats
+from tests.server.results import Result
 
 MOST_FILES = 1_000
 
@@ -29,7 +31,7 @@ UPLOADING = ServerOptions(media_limits=MediaLimits(inline=200))
 
 INLINING = ServerOptions(media_limits=MediaLimits(inline=1 << 30))
 
-served, line = partial(asking.served, options=UPLOADING), partial(asking.line, options=UPLOADING)
+served, line = partial(clients.connect, options=UPLOADING), partial(clients.connect_messages, options=UPLOADING)
 
 
 @pytest.fixture
@@ -40,11 +42,11 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-async def look(kimi: Kimi, *images: str, **arguments: Any) -> Result:
+async def look(kimi: KimiClient, *images: str, **arguments: Any) -> Result:
     return await kimi.call("kimi_vision", {"prompt": "What is it?", "images": list(images), **arguments})
 
 
-async def watch(kimi: Kimi, video: str, **arguments: Any) -> Result:
+async def watch(kimi: KimiClient, video: str, **arguments: Any) -> Result:
     return await kimi.call("kimi_video", {"prompt": "What happens?", "video": video, **arguments})
 
 
@@ -474,7 +476,7 @@ async def test_an_id_of_the_provider_is_passed_on_as_it_is_and_a_foreign_one_is_
         assert (await look(kimi, url)).status == "completed"
         unknown = await look(kimi, "ms://nowhere")
     assert urls(chats(sim)[1]) == [url]
-    assert body(chats(sim)[1])["messages"] == body(chats(sim)[0])["messages"]
+    assert body_of(chats(sim)[1])["messages"] == body_of(chats(sim)[0])["messages"]
     assert unknown.status == "failed"
     assert "not found" in unknown.error["message"]
 

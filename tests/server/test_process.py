@@ -12,22 +12,24 @@ import anyio.lowlevel
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import body, chats, held, process, raw_process
 from tests.server.media import hanging_resolver
+from tests.server.processes import raw_server_process, server_process
+from tests.server.requests import body_of, chats
+from tests.server.results import checked
 
 HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm.", "content": "It is 391.", "times": "always"}
 
 
 async def test_a_process_answers_in_both_modes(sim: Simulator, mode: str, tmp_path: Path) -> None:
     prompt = "What is 17 * 23? 你好 🌍 \u2028 <b>&amp;</b>"
-    async with process(sim, mode, stderr=tmp_path / "stderr") as client:
+    async with server_process(sim, mode, stderr=tmp_path / "stderr") as client:
         assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
-        thought = held(await client.call_tool("kimi_think", {"prompt": prompt}))
-        instant = held(await client.call_tool("kimi_instant", {"prompt": prompt}))
-        mended = held(await client.call_tool("kimi_think", {"prompt": prompt, "temperature": 0.3}))
-        refused = held(await client.call_tool("kimi_think", {"promt": prompt}))
-        fetched = held(await client.call_tool("kimi_run", {"run_id": thought.run_id}))
-    one, two, three = map(body, chats(sim))
+        thought = checked(await client.call_tool("kimi_think", {"prompt": prompt}))
+        instant = checked(await client.call_tool("kimi_instant", {"prompt": prompt}))
+        mended = checked(await client.call_tool("kimi_think", {"prompt": prompt, "temperature": 0.3}))
+        refused = checked(await client.call_tool("kimi_think", {"promt": prompt}))
+        fetched = checked(await client.call_tool("kimi_run", {"run_id": thought.run_id}))
+    one, two, three = map(body_of, chats(sim))
     assert one["messages"] == two["messages"] == [{"role": "user", "content": prompt}]
     assert [each["model"] for each in (one, two)] == ["kimi-k2.5"] * 2
     assert [each["thinking"]["type"] for each in (one, two, three)] == ["enabled", "disabled", "enabled"]
@@ -46,7 +48,7 @@ async def test_a_process_answers_in_both_modes(sim: Simulator, mode: str, tmp_pa
 async def test_every_line_of_the_log_is_one_json_object_whatever_the_level(sim: Simulator, tmp_path: Path) -> None:
     sim.play({"status": 500, "error_message": "two\nlines \x1b[31m\u2028and more"}, {"no_finish": True})
     log = tmp_path / "stderr"
-    async with process(sim, stderr=log, KIMI_LOG_LEVEL="DEBUG") as client:
+    async with server_process(sim, stderr=log, KIMI_LOG_LEVEL="DEBUG") as client:
         for arguments in ({"prompt": "hi"}, {"prompt": "hi"}, {"promt": "hi"}):
             await client.call_tool("kimi_think", arguments)
     lines = log.read_bytes().split(b"\n")
@@ -60,8 +62,8 @@ async def test_every_line_of_the_log_is_one_json_object_whatever_the_level(sim: 
 @pytest.mark.parametrize("way", ["EOF", "SIGTERM", "SIGINT"])
 async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator, way: str) -> None:
     sim.play(HELD)
-    async with raw_process(sim, stderr=subprocess.PIPE) as peer:
-        await peer.greet()
+    async with raw_server_process(sim, stderr=subprocess.PIPE) as peer:
+        await peer.initialize()
         for number in range(5):
             await peer.call("kimi_think", number, prompt="hi")
         await sim.until(lambda: sim.waiting_at("end") == 5)
@@ -70,7 +72,7 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
             await peer.close_stdin()
         else:
             peer.signal(getattr(signal, way))
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
         assert anyio.current_time() - began < 5
         await sim.client_gone(5)
         assert await peer.log_lines() == [], "an end is nothing to complain of"
@@ -78,32 +80,32 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
 
 async def test_a_resolver_that_hangs_does_not_keep_the_process(sim: Simulator, tmp_path: Path) -> None:
     asked = hanging_resolver(tmp_path)
-    async with raw_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
-        await peer.greet()
+    async with raw_server_process(sim, stderr=subprocess.PIPE, PYTHONPATH=str(tmp_path)) as peer:
+        await peer.initialize()
         await peer.call("kimi_vision", 1, prompt="What is it?", images=["https://slow.example.com/shot.png"])
         with anyio.fail_after(60):
             while not asked.exists():
                 await anyio.lowlevel.checkpoint()
         await peer.close_stdin()
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
         assert await peer.log_lines() == []
 
 
 async def test_a_one_shot_pipe_gets_its_answer(sim: Simulator) -> None:
-    async with raw_process(sim) as peer:
-        await peer.greet()
+    async with raw_server_process(sim) as peer:
+        await peer.initialize()
         await peer.call("kimi_run", 0)
-        await peer.reply()  # the first call imports what answers it, which takes a while on a busy machine
+        await peer.receive()  # the first call imports what answers it, which takes a while on a busy machine
         await peer.call("kimi_run", 1)
         await peer.close_stdin()
-        (reply,) = await peer.rest()
+        (reply,) = await peer.remaining()
         assert reply["result"]["structuredContent"]["status"] == "completed"
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
 
 
 async def test_a_process_survives_nonsense_and_still_answers(sim: Simulator) -> None:
-    async with raw_process(sim) as peer:
-        await peer.greet()
+    async with raw_server_process(sim) as peer:
+        await peer.initialize()
         await peer.send(b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b'"text"', b"null")
         await peer.send(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"kimi_think","arguments":7}}')
         await peer.send(b'{"jsonrpc":"2.0","id":2,"method":"tools/call"}')
@@ -114,19 +116,19 @@ async def test_a_process_survives_nonsense_and_still_answers(sim: Simulator) -> 
         replies = {}
         with anyio.fail_after(60):
             while 3 not in replies:
-                reply = await peer.reply()
+                reply = await peer.receive()
                 replies[reply["id"]] = reply
     assert replies[1]["result"]["isError"]
     assert "prompt" in replies[1]["result"]["structuredContent"]["error"]["fix"], "the arguments there are"
     assert replies[2]["error"]["code"] == -32602
     assert replies[3]["result"]["structuredContent"]["status"] == "completed"
-    assert body(chats(sim)[0])["messages"][0]["content"] == "cut \ufffd here", "half an emoji costs no call"
+    assert body_of(chats(sim)[0])["messages"][0]["content"] == "cut \ufffd here", "half an emoji costs no call"
 
 
 async def test_a_user_who_cancels_by_notification_stops_the_request(sim: Simulator) -> None:
     sim.play(HELD)
-    async with raw_process(sim) as peer:
-        await peer.greet()
+    async with raw_server_process(sim) as peer:
+        await peer.initialize()
         await peer.call("kimi_think", 1, prompt="hi")
         await sim.until(lambda: sim.waiting_at("end") == 1)
         cancel = {"requestId": 1, "reason": "the user pressed escape"}
@@ -134,12 +136,12 @@ async def test_a_user_who_cancels_by_notification_stops_the_request(sim: Simulat
         await sim.client_gone()
         await peer.call("kimi_run", 2)
         with anyio.fail_after(60):
-            listed = await peer.reply()
+            listed = await peer.receive()
         assert listed["id"] == 2, "the cancelled request is never answered"
         run_id = listed["result"]["structuredContent"]["answer"].split()[0]
         await peer.call("kimi_run", 3, run_id=run_id)
         with anyio.fail_after(60):
-            kept = (await peer.reply())["result"]["structuredContent"]
+            kept = (await peer.receive())["result"]["structuredContent"]
     assert kept["status"] == "cancelled"
     assert kept["answer"] == "It is 391."
     assert kept["reasoning"]["text"] == "Hm."

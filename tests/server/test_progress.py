@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import ServerOptions, line, served
+from tests.server.clients import ServerOptions, connect, connect_messages
 
 OFTEN = ServerOptions(timings=Timings(first_progress_s=0.15, progress_every_s=0.15))
 
@@ -47,7 +47,7 @@ async def test_progress_rises_and_tells_the_phase(sim: Simulator, mode: str) -> 
     )
     sim.play({"match": {"text": "start"}, "gate": "begin"})
     heard, slow = Heard(), Heard()
-    async with served(sim, mode, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
+    async with connect(sim, mode, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
 
         async def ask(prompt: str, listener: Heard) -> None:
             result = await kimi.call("kimi_think", {"prompt": prompt}, progress_callback=listener)
@@ -68,7 +68,7 @@ async def test_progress_rises_and_tells_the_phase(sim: Simulator, mode: str) -> 
 async def test_progress_says_when_the_model_is_thinking(sim: Simulator) -> None:
     sim.play({"gate": "thinking", "gate_at": "reasoning", "reasoning": "Hm. " * 40, "content": "Hi."})
     heard = Heard()
-    async with served(sim, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
+    async with connect(sim, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
             await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=heard)
@@ -81,7 +81,7 @@ async def test_progress_says_when_the_model_is_thinking(sim: Simulator) -> None:
 async def test_progress_says_why_nothing_comes(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 1}, {"gate": "end", "gate_at": "finish", "content": "Hi."})
     heard, queued = Heard(), Heard()
-    async with served(sim, options=OFTEN, KIMI_MAX_CONCURRENCY="1") as kimi, anyio.create_task_group() as tasks:
+    async with connect(sim, options=OFTEN, KIMI_MAX_CONCURRENCY="1") as kimi, anyio.create_task_group() as tasks:
 
         async def ask(listener: Heard) -> None:
             assert (await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=listener)).status == "completed"
@@ -97,7 +97,7 @@ async def test_progress_says_why_nothing_comes(sim: Simulator) -> None:
 async def test_progress_goes_on_through_a_repair(sim: Simulator) -> None:
     sim.play({"content": "no JSON"}, {"gate": "end", "gate_at": "finish", "content": "1"})
     heard = Heard()
-    async with served(sim, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
+    async with connect(sim, options=OFTEN) as kimi, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
             arguments = {"prompt": "hi", "response_schema": {"type": "integer"}}
@@ -112,7 +112,10 @@ async def test_progress_goes_on_through_a_repair(sim: Simulator) -> None:
 async def test_waiting_for_a_run_reports_progress_too(sim: Simulator, mode: str) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
     heard = Heard()
-    async with served(sim, mode, options=OFTEN, KIMI_REPLY_WITHIN_S="0.05") as kimi, anyio.create_task_group() as tasks:
+    async with (
+        connect(sim, mode, options=OFTEN, KIMI_REPLY_WITHIN_S="0.05") as kimi,
+        anyio.create_task_group() as tasks,
+    ):
         told = await kimi.think()
 
         async def wait() -> None:
@@ -125,7 +128,7 @@ async def test_waiting_for_a_run_reports_progress_too(sim: Simulator, mode: str)
 
 
 async def test_no_progress_comes_after_the_result_and_none_without_a_token(sim: Simulator) -> None:
-    async with line(sim, options=OFTEN) as host:
+    async with connect_messages(sim, options=OFTEN) as host:
         sim.play(*({"gate": f"end {number}", "gate_at": "finish", "content": "Hi."} for number in range(2)))
         await host.call("kimi_think", {"prompt": "hi"}, 1, progressToken="mine")
         first: dict[str, Any] = await host.receive()
@@ -145,7 +148,7 @@ async def test_no_progress_comes_after_the_result_and_none_without_a_token(sim: 
 
 async def test_a_short_call_reports_no_progress(sim: Simulator, mode: str) -> None:
     heard = Heard()
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=heard)
     assert heard.values == []
 
@@ -154,7 +157,7 @@ async def test_a_host_that_waits_while_progress_comes_gets_its_answer_at_once(si
     sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
     heard = Heard()
     async with (
-        served(sim, mode, options=OFTEN, host="claude-code", KIMI_REPLY_WITHIN_S="0.1") as kimi,
+        connect(sim, mode, options=OFTEN, host="claude-code", KIMI_REPLY_WITHIN_S="0.1") as kimi,
         anyio.create_task_group() as tasks,
     ):
 
@@ -171,7 +174,7 @@ async def test_a_host_that_waits_while_progress_comes_gets_its_answer_at_once(si
 @pytest.mark.parametrize(("host", "listens"), [("claude-code", False), ("some-host", True), ("claude-ai", True)])
 async def test_any_other_host_gets_a_handle_in_time(sim: Simulator, mode: str, host: str, listens: bool) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "content": "Hi."})
-    async with served(sim, mode, host=host, KIMI_REPLY_WITHIN_S="0.1") as kimi:
+    async with connect(sim, mode, host=host, KIMI_REPLY_WITHIN_S="0.1") as kimi:
         with anyio.fail_after(60):
             result = await kimi.call("kimi_think", {"prompt": "hi"}, progress_callback=Heard() if listens else None)
         assert result.status == "running"

@@ -13,28 +13,31 @@ from mcp.shared.exceptions import MCPError
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, Kimi, chats, line, served, until
+from tests.server.clients import KimiClient, connect, connect_messages, wait_until
 from tests.server.media import CLIP, picture, write
+from tests.server.requests import HELD_STEP, chats
 
 AGAIN = {"prompt": "What is 17 * 23?"}
 
 
-async def gives_up(sim: Simulator, kimi: Kimi, waiting: int = 1, *, tool: str = "kimi_think", **arguments: Any) -> None:
+async def gives_up(
+    sim: Simulator, kimi: KimiClient, waiting: int = 1, *, tool: str = "kimi_think", **arguments: Any
+) -> None:
     """A call whose host loses patience by its own clock, after the upstream has begun to answer."""
     asked = {**AGAIN, **arguments}
     with pytest.raises(MCPError, match="timed out"):
         await kimi.call(tool, asked, read_timeout_seconds=1.0)
     assert sim.waiting_at("end") == waiting
-    await until(lambda: all(run.abandoned for run in kimi.runs._live.values()))
+    await wait_until(lambda: all(run.abandoned for run in kimi.runs._live.values()))
 
 
 async def test_a_host_that_is_not_known_to_wait_gets_a_handle(sim: Simulator, mode: str) -> None:
-    sim.play({**HELD, "times": "always"})
+    sim.play({**HELD_STEP, "times": "always"})
 
     async def heard(progress: float, total: float | None, message: str | None) -> None:
         del progress, total, message
 
-    async with served(sim, mode, host="somebody", KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    async with connect(sim, mode, host="somebody", KIMI_REPLY_WITHIN_S="0.2") as kimi:
         plain = await kimi.think("one")
         asked = await kimi.call("kimi_think", {"prompt": "two"}, progress_callback=heard)
     for told in (plain, asked):
@@ -43,13 +46,13 @@ async def test_a_host_that_is_not_known_to_wait_gets_a_handle(sim: Simulator, mo
 
 
 async def test_a_patient_host_waits_as_long_as_progress_comes(sim: Simulator, mode: str) -> None:
-    sim.play({**HELD, "times": "always"})
+    sim.play({**HELD_STEP, "times": "always"})
     results: list[Any] = []
 
     async def heard(progress: float, total: float | None, message: str | None) -> None:
         del progress, total, message
 
-    async with served(sim, mode, host="claude-code", KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    async with connect(sim, mode, host="claude-code", KIMI_REPLY_WITHIN_S="0.2") as kimi:
 
         async def ask() -> None:
             results.append(await kimi.call("kimi_think", AGAIN, progress_callback=heard))
@@ -65,8 +68,8 @@ async def test_a_patient_host_waits_as_long_as_progress_comes(sim: Simulator, mo
 
 
 async def test_a_host_that_gave_up_finds_its_run_and_the_same_call_joins_it(sim: Simulator, mode: str) -> None:
-    sim.play(HELD)
-    async with served(sim, mode) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, mode) as kimi:
         await gives_up(sim, kimi)
         listed = (await kimi.run()).answer
         assert "running" in listed
@@ -78,13 +81,13 @@ async def test_a_host_that_gave_up_finds_its_run_and_the_same_call_joins_it(sim:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
-            await until(lambda: len(kimi.state.waiting) == 1)
+            await wait_until(lambda: len(kimi.state.waiting) == 1)
             sim.open_gate("end")
         (joined,) = results
         assert joined.status == "completed"
         assert joined.run_id == listed.split()[0]
         assert joined.rules == ["run-rejoined"]
-        assert joined.text.startswith(HELD["content"])
+        assert joined.text.startswith(HELD_STEP["content"])
         assert "run-rejoined" in joined.text
         assert len(chats(sim)) == 1, "it was paid for once"
         anew = await kimi.think(**AGAIN)
@@ -96,15 +99,15 @@ async def test_a_host_that_gave_up_finds_its_run_and_the_same_call_joins_it(sim:
 async def test_the_same_call_gets_the_answer_that_came_when_nobody_waited_even_after_a_restart(
     sim: Simulator, mode: str
 ) -> None:
-    sim.play(HELD)
-    async with served(sim, mode) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, mode) as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await until(lambda: not kimi.runs.is_busy)
-    async with served(sim, mode) as later:
+        await wait_until(lambda: not kimi.runs.is_busy)
+    async with connect(sim, mode) as later:
         joined = await later.think(**AGAIN)
         assert joined.status == "completed"
-        assert joined.answer == HELD["content"]
+        assert joined.answer == HELD_STEP["content"]
         assert joined.rules == ["run-rejoined"]
         assert len(chats(sim)) == 1
         assert (await later.think(**AGAIN)).rules == []
@@ -112,24 +115,24 @@ async def test_the_same_call_gets_the_answer_that_came_when_nobody_waited_even_a
 
 
 async def test_the_same_call_joins_a_run_of_another_server(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with served(sim) as one, served(sim, KIMI_REPLY_WITHIN_S="0.3") as other:
+    sim.play(HELD_STEP)
+    async with connect(sim) as one, connect(sim, KIMI_REPLY_WITHIN_S="0.3") as other:
         await gives_up(sim, one)
         told = await other.think(**AGAIN)
         assert told.status == "running"
         assert told.rules == ["run-rejoined"]
         sim.open_gate("end")
-        assert (await other.run(told.run_id, wait_s=10)).answer == HELD["content"]
+        assert (await other.run(told.run_id, wait_s=10)).answer == HELD_STEP["content"]
     assert len(chats(sim)) == 1
 
 
 async def test_a_call_again_at_once_joins_although_it_comes_with_the_cancellation(sim: Simulator) -> None:
-    sim.play({**HELD, "times": "always"})
-    async with line(sim, KIMI_REPLY_WITHIN_S="0.3") as host:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect_messages(sim, KIMI_REPLY_WITHIN_S="0.3") as host:
         await host.call("kimi_think", AGAIN, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(1, reason="Request timed out")
-        again = await host.ask("kimi_think", AGAIN, 2)
+        again = await host.result("kimi_think", AGAIN, 2)
     assert [entry["rule"] for entry in again["policy"]] == ["run-rejoined"]
     assert len(chats(sim)) == 1
 
@@ -140,8 +143,8 @@ async def test_a_call_again_at_once_joins_although_it_comes_with_the_cancellatio
     ids=lambda changed: next(iter(changed)),
 )
 async def test_another_call_joins_nothing(sim: Simulator, changed: dict[str, Any]) -> None:
-    sim.play(HELD)
-    async with served(sim) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim) as kimi:
         await gives_up(sim, kimi)
         result = await kimi.think(**{**AGAIN, **changed})
         assert result.rules == []
@@ -165,7 +168,7 @@ def folder(tmp_path: Path) -> Path:
     """A root with the files that those calls name."""
     folder = tmp_path / "project"
     folder.mkdir()
-    write(folder, a_txt="HELLO", b_md="# Ho", a_png=picture(1), b_png=picture(2), clip_mp4=CLIP)
+    write(folder, a_txt="INITIALIZE", b_md="# Ho", a_png=picture(1), b_png=picture(2), clip_mp4=CLIP)
     (folder / "[id].tsx").write_text("g()")
     return folder
 
@@ -173,8 +176,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("case", NAMING)
 async def test_the_same_call_about_the_same_files_joins(sim: Simulator, folder: Path, case: str) -> None:
     tool, named, *_ = NAMING[case]
-    sim.play(HELD)
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         await gives_up(sim, kimi, tool=tool, **_in(folder, named))
         sim.open_gate("end")
         assert (await kimi.call(tool, {**AGAIN, **_in(folder, named)})).rules == ["run-rejoined"]
@@ -186,8 +189,8 @@ async def test_the_same_call_about_a_file_that_has_changed_is_another_call(
     sim: Simulator, folder: Path, case: str
 ) -> None:
     tool, named, changed, content = NAMING[case]
-    sim.play(HELD)
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         await gives_up(sim, kimi, tool=tool, **_in(folder, named))
         before = (folder / changed).stat()
         (folder / changed).write_bytes(content)
@@ -198,8 +201,8 @@ async def test_the_same_call_about_a_file_that_has_changed_is_another_call(
 
 
 async def test_a_glob_that_meets_another_file_makes_another_call(sim: Simulator, folder: Path) -> None:
-    sim.play(HELD)
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         await gives_up(sim, kimi, files=["**/*.md"])
         (folder / "docs").mkdir()
         write(folder / "docs", c_md="# More")
@@ -219,19 +222,19 @@ def _in(folder: Path, value: Any) -> Any:
 
 
 async def test_another_host_joins_nothing(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with served(sim, host="one") as one, served(sim, host="other") as other:
+    sim.play(HELD_STEP)
+    async with connect(sim, host="one") as one, connect(sim, host="other") as other:
         await gives_up(sim, one)
         assert (await other.think(**AGAIN)).rules == []
     assert len(chats(sim)) == 2
 
 
 async def test_a_run_that_failed_or_whose_server_died_is_asked_anew(sim: Simulator, data_dir: Path) -> None:
-    sim.play({**HELD, "no_finish": True}, HELD)
-    async with served(sim) as kimi:
+    sim.play({**HELD_STEP, "no_finish": True}, HELD_STEP)
+    async with connect(sim) as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.is_busy)
         anew = await kimi.think(**AGAIN)
         assert anew.status == "completed"
         assert anew.rules == []
@@ -242,11 +245,11 @@ async def test_a_run_that_failed_or_whose_server_died_is_asked_anew(sim: Simulat
 
 
 async def test_an_answer_that_is_too_old_is_asked_anew(sim: Simulator, data_dir: Path) -> None:
-    sim.play(HELD)
-    async with served(sim) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim) as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.is_busy)
         with opened(data_dir) as file:
             file.execute("UPDATE runs SET ended_at = ended_at - 3601")
         assert (await kimi.think(**AGAIN)).rules == []
@@ -254,8 +257,8 @@ async def test_an_answer_that_is_too_old_is_asked_anew(sim: Simulator, data_dir:
 
 
 async def test_many_may_join_at_once_and_it_is_paid_for_once(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with served(sim) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim) as kimi:
         await gives_up(sim, kimi)
         results: list[Any] = []
 
@@ -265,26 +268,26 @@ async def test_many_may_join_at_once_and_it_is_paid_for_once(sim: Simulator) -> 
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(ask)
-            await until(lambda: len(kimi.state.waiting) == 10)
+            await wait_until(lambda: len(kimi.state.waiting) == 10)
             sim.open_gate("end")
     assert len({result.run_id for result in results}) == 1
-    assert {result.answer for result in results} == {HELD["content"]}
+    assert {result.answer for result in results} == {HELD_STEP["content"]}
     assert all(result.rules == ["run-rejoined"] for result in results)
     assert len(chats(sim)) == 1
 
 
 @pytest.mark.parametrize("where", ["here", "another server"])
 async def test_a_user_who_cancels_a_joined_run_ends_it(sim: Simulator, where: str) -> None:
-    sim.play(HELD)
-    async with served(sim) as one, served(sim) as other:
+    sim.play(HELD_STEP)
+    async with connect(sim) as one, connect(sim) as other:
         await gives_up(sim, one)
         kimi = one if where == "here" else other
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: kimi.think(**AGAIN))
-            await until(lambda: len(kimi.state.waiting) == 1)
+            await wait_until(lambda: len(kimi.state.waiting) == 1)
             tasks.cancel_scope.cancel()
         await sim.client_gone()
-        await until(lambda: not one.runs.is_busy)
+        await wait_until(lambda: not one.runs.is_busy)
         (run,) = await one.runs.latest(LOCAL)
         assert run.status == "cancelled"
         anew = await kimi.think(**AGAIN)
@@ -292,8 +295,8 @@ async def test_a_user_who_cancels_a_joined_run_ends_it(sim: Simulator, where: st
 
 
 async def test_a_host_that_gives_up_on_a_joined_run_may_join_it_again(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="60") as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="60") as kimi:
         await gives_up(sim, kimi)
         await gives_up(sim, kimi)
         sim.open_gate("end")
@@ -302,8 +305,8 @@ async def test_a_host_that_gives_up_on_a_joined_run_may_join_it_again(sim: Simul
 
 
 async def test_a_user_who_cancels_is_no_host_that_gave_up(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with served(sim) as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim) as kimi:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: kimi.think(**AGAIN))
             await sim.until(lambda: sim.waiting_at("end") == 1)
@@ -314,11 +317,11 @@ async def test_a_user_who_cancels_is_no_host_that_gave_up(sim: Simulator) -> Non
 
 
 async def test_without_a_journal_the_same_call_joins_too(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with served(sim, KIMI_JOURNAL="off") as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_JOURNAL="off") as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.is_busy)
         assert (await kimi.think(**AGAIN)).rules == ["run-rejoined"]
         assert (await kimi.think(**AGAIN)).rules == []
     assert len(chats(sim)) == 2

@@ -14,7 +14,8 @@ import pytest
 from kimi_mcp.runs.store import engine
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, Kimi, chats, line, served, until
+from tests.server.clients import KimiClient, connect, connect_messages, wait_until
+from tests.server.requests import HELD_STEP, chats
 
 
 def statuses(folder: Path) -> list[str]:
@@ -26,17 +27,17 @@ def statuses(folder: Path) -> list[str]:
 async def test_a_run_that_is_cancelled_while_it_is_written_down_does_not_run_for_ever(
     sim: Simulator, data_dir: Path
 ) -> None:
-    sim.play({**HELD, "times": "always"})
-    async with served(sim, KIMI_REPLY_WITHIN_S="30") as kimi:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect(sim, KIMI_REPLY_WITHIN_S="30") as kimi:
         assert (await kimi.run()).status == "completed"  # the file is there
         with opened(data_dir) as other:
             other.execute("BEGIN IMMEDIATE")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kimi.think)
-                await until(lambda: kimi.runs.is_busy)
-                await until(lambda: any(run._recording.locked() for run in kimi.runs._live.values()))
+                await wait_until(lambda: kimi.runs.is_busy)
+                await wait_until(lambda: any(run._recording.locked() for run in kimi.runs._live.values()))
                 tasks.cancel_scope.cancel()
-            await until(lambda: not kimi.runs.is_busy)
+            await wait_until(lambda: not kimi.runs.is_busy)
             other.execute("ROLLBACK")
         await kimi.runs.store.abandon("nobody", False)  # behind it in the writer's order
         assert "running" not in statuses(data_dir)
@@ -49,25 +50,28 @@ async def test_a_caller_that_leaves_while_its_run_is_written_down_spoils_nothing
     """The handler wants the id, the run is about to be sent: both write it down."""
     listed = {"match": {"path": "/v1/models"}, "gate": "models"}
     del sim
-    async with Simulator(provider="vllm") as engine, line(engine, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as host:
+    async with (
+        Simulator(provider="vllm") as engine,
+        connect_messages(engine, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as host,
+    ):
         engine.play(listed)
-        await host.ask("kimi_run", {})
+        await host.result("kimi_run", {})
         with opened(data_dir) as other:
             other.execute("BEGIN IMMEDIATE")
             await host.call("kimi_instant", {"prompt": "hi"}, 1)
             await engine.until(lambda: engine.waiting_at("models") == 1)
-            await until(lambda: any(run._recording.locked() for run in host.runs._live.values()))
+            await wait_until(lambda: any(run._recording.locked() for run in host.runs._live.values()))
             await host.cancel(1, reason="Request timed out")
-            await until(lambda: not any(run._recording.locked() for run in host.runs._live.values()))
+            await wait_until(lambda: not any(run._recording.locked() for run in host.runs._live.values()))
             other.execute("ROLLBACK")
         engine.open_gate("models")
-        await until(lambda: not host.runs.is_busy)
+        await wait_until(lambda: not host.runs.is_busy)
         assert statuses(data_dir) == ["completed"]
         assert len(chats(engine)) == 1
 
 
 async def test_two_first_calls_open_one_journal(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         results: list[str] = []
 
         async def ask(number: int) -> None:
@@ -81,19 +85,19 @@ async def test_two_first_calls_open_one_journal(sim: Simulator, mode: str) -> No
 
 
 async def test_a_call_that_is_cancelled_while_the_first_one_opens_the_journal_is_none(sim: Simulator) -> None:
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         for number in range(5):
             await host.call("kimi_instant", {"prompt": "hi"}, number)
             await host.cancel(number, reason="the user pressed escape")
-        assert (await host.ask("kimi_instant", {"prompt": "hi"}))["status"] == "completed"
-        await until(lambda: not host.runs.is_busy)
+        assert (await host.result("kimi_instant", {"prompt": "hi"}))["status"] == "completed"
+        await wait_until(lambda: not host.runs.is_busy)
         assert host.state.waiting == {}
 
 
 async def test_a_run_that_ends_while_it_is_cancelled_has_one_end(sim: Simulator) -> None:
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.01") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.01") as kimi:
         for number in range(20):
-            sim.play({**HELD, "gate": f"end {number}"})
+            sim.play({**HELD_STEP, "gate": f"end {number}"})
             told = await kimi.think(f"call {number}")
             await sim.until(lambda number=number: sim.waiting_at(f"end {number}") == 1)
             sim.open_gate(f"end {number}")
@@ -111,23 +115,23 @@ async def test_a_run_that_ends_while_it_is_cancelled_has_one_end(sim: Simulator)
 
 
 async def test_what_was_posted_before_the_end_is_written(sim: Simulator, data_dir: Path) -> None:
-    sim.play({**HELD, "times": "always"})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.01") as kimi:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.01") as kimi:
         ids = [(await kimi.think(f"call {number}")).run_id for number in range(12)]
         await sim.until(lambda: sim.waiting_at("end") == 12)
         for run_id in ids:
-            while (await kimi.run(run_id, "status")).answer != HELD["content"]:
+            while (await kimi.run(run_id, "status")).answer != HELD_STEP["content"]:
                 pass
     with opened(data_dir) as file:
         rows = file.execute("SELECT status, answer, reasoning FROM runs").fetchall()
-        assert rows == [("failed", HELD["content"], HELD["reasoning"])] * 12
+        assert rows == [("failed", HELD_STEP["content"], HELD_STEP["reasoning"])] * 12
         assert file.execute("SELECT count(*) FROM pieces").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(19, marks=pytest.mark.soak)])
 async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: Simulator, times: int) -> None:
     others = set(threading.enumerate())  # what another test left behind is not this one's
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
 
         async def ask(number: int) -> None:
             assert (await kimi.instant("hi", temperature=None)).status == "completed", number
@@ -142,13 +146,13 @@ async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: S
         before = _held()
         for _ in range(times):
             await many(50)
-        await until(lambda: len(asyncio.all_tasks()) <= before[2])
+        await wait_until(lambda: len(asyncio.all_tasks()) <= before[2])
         gc.collect()
         threads, files, _ = _held()
         assert threads <= before[0]
         assert files <= before[1] + 2
         assert not kimi.runs._recorder._written
-    await until(
+    await wait_until(
         lambda: not {each.name for each in {*threading.enumerate()} - others} & {"journal-writer", "journal-reader"}
     )
 
@@ -163,8 +167,8 @@ async def test_a_journal_that_fails_in_the_middle_costs_no_answer_and_no_server(
     sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "LOCKED_S", 0.1)
-    sim.play(HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         told = await kimi.think()
         await sim.until(lambda: sim.waiting_at("end") == 1)
         with opened(data_dir) as other:
@@ -173,20 +177,22 @@ async def test_a_journal_that_fails_in_the_middle_costs_no_answer_and_no_server(
             with anyio.fail_after(60):
                 fetched = await kimi.run(told.run_id, wait_s=10)
             assert fetched.status == "completed"
-            assert fetched.answer == HELD["content"]
+            assert fetched.answer == HELD_STEP["content"]
             refused = await kimi.think()
             assert refused.code == "not_configured"
             assert "locked" in refused.error["message"]
-            assert (await kimi.run(told.run_id)).answer == HELD["content"], "it stays readable"
+            assert (await kimi.run(told.run_id)).answer == HELD_STEP["content"], "it stays readable"
             other.execute("ROLLBACK")
         assert (await kimi.think()).status == "completed", "the next call works"
-        assert (await kimi.run(told.run_id)).answer == HELD["content"]
+        assert (await kimi.run(told.run_id)).answer == HELD_STEP["content"]
         await _written(kimi, data_dir, told.run_id)
-    async with served(sim) as later:
-        assert (await later.run(told.run_id)).answer == HELD["content"], "it was written down as soon as that could be"
+    async with connect(sim) as later:
+        assert (await later.run(told.run_id)).answer == HELD_STEP["content"], (
+            "it was written down as soon as that could be"
+        )
 
 
-async def _written(kimi: Kimi, folder: Path, run_id: str) -> None:
+async def _written(kimi: KimiClient, folder: Path, run_id: str) -> None:
     with anyio.fail_after(60):
         while True:
             await kimi.run()
@@ -196,16 +202,16 @@ async def _written(kimi: Kimi, folder: Path, run_id: str) -> None:
 
 
 async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim: Simulator, data_dir: Path) -> None:
-    async with served(sim) as one, served(sim) as other:
+    async with connect(sim) as one, connect(sim) as other:
         first = await one.instant("one")
         conversation = first.structured["conversation_id"]
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: one.instant("two", conversation_id=conversation))
-                await until(lambda: any(run.conversation_id for run in one.runs._live.values()))
+                await wait_until(lambda: any(run.conversation_id for run in one.runs._live.values()))
                 tasks.cancel_scope.cancel()
-            await until(lambda: not one.runs.is_busy)
+            await wait_until(lambda: not one.runs.is_busy)
             file.execute("ROLLBACK")
         await one.runs.store.abandon("nobody", False)  # behind it in the writer's order
         with opened(data_dir) as file:
@@ -215,16 +221,16 @@ async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim
 
 
 async def test_a_run_that_was_listed_before_it_was_sent_can_be_read_once_it_is_cancelled(sim: Simulator) -> None:
-    sim.play({**HELD, "times": "always"})
-    async with line(sim, KIMI_MAX_CONCURRENCY="1", KIMI_REPLY_WITHIN_S="30") as host:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect_messages(sim, KIMI_MAX_CONCURRENCY="1", KIMI_REPLY_WITHIN_S="30") as host:
         await host.call("kimi_instant", {"prompt": "first"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.call("kimi_instant", {"prompt": "second"}, 2)
-        await until(lambda: any(run.recorded and not run.attempts for run in host.runs._live.values()))
-        listed = str((await host.ask("kimi_run", {}, "list"))["answer"])
+        await wait_until(lambda: any(run.recorded and not run.attempts for run in host.runs._live.values()))
+        listed = str((await host.result("kimi_run", {}, "list"))["answer"])
         (waiting,) = (row.split()[0] for row in listed.splitlines() if row.endswith("second"))
         await host.cancel(2)
-        await until(lambda: len(host.runs._live) == 1)
-        read = await host.ask("kimi_run", {"run_id": waiting, "action": "status"}, "read")
+        await wait_until(lambda: len(host.runs._live) == 1)
+        read = await host.result("kimi_run", {"run_id": waiting, "action": "status"}, "read")
         assert (read["status"], read["run_id"]) == ("cancelled", waiting)
         sim.open_gate("end")

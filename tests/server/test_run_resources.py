@@ -15,7 +15,7 @@ from kimi_mcp.runs.store.records import RunEntry
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, line, served
+from tests.server.clients import KimiClient, connect, connect_messages
 
 LONG = "Hm, 你好🌍. " * 500
 """A reasoning that is cut inline."""
@@ -23,13 +23,13 @@ LONG = "Hm, 你好🌍. " * 500
 RUN, REASONING = "kimi://runs/{id}", "kimi://runs/{id}/reasoning"
 
 
-async def read(kimi: Kimi, uri: str) -> str:
+async def read(kimi: KimiClient, uri: str) -> str:
     """The text of a resource."""
     (contents,) = (await kimi.client.read_resource(uri)).contents
     return getattr(contents, "text")  # noqa: B009 - it is one of two kinds
 
 
-async def refused(kimi: Kimi, uri: str) -> MCPError:
+async def refused(kimi: KimiClient, uri: str) -> MCPError:
     """The error of reading a resource; the server goes on."""
     with pytest.raises(MCPError) as caught:
         await kimi.client.read_resource(uri)
@@ -37,7 +37,7 @@ async def refused(kimi: Kimi, uri: str) -> MCPError:
     return caught.value
 
 
-async def offered(kimi: Kimi, typed: str, template: str = RUN, name: str = "id") -> Any:
+async def offered(kimi: KimiClient, typed: str, template: str = RUN, name: str = "id") -> Any:
     """What is offered for a place in an address."""
     reference = ResourceTemplateReference(uri=template)
     return (await kimi.client.complete(reference, {"name": name, "value": typed})).completion
@@ -68,7 +68,7 @@ async def somebody_elses(folder: Path, count: int = 1, caller: str = "somebody e
 
 
 async def test_the_forms_of_run_addresses_are_listed(mode: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         templates = (await kimi.client.list_resource_templates()).resource_templates
     assert {template.uri_template: template.mime_type for template in templates}.items() >= {
         RUN: "application/json",
@@ -78,7 +78,7 @@ async def test_the_forms_of_run_addresses_are_listed(mode: str) -> None:
 
 
 async def test_the_latest_runs_are_a_resource(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         assert json.loads(await read(kimi, "kimi://runs")) == []
         first, second = await kimi.think(), await kimi.instant("Another\nprompt")
         newest, oldest = json.loads(await read(kimi, "kimi://runs"))
@@ -91,7 +91,7 @@ async def test_the_latest_runs_are_a_resource(sim: Simulator, mode: str) -> None
 
 async def test_a_run_is_read_whole_however_little_came_inline(sim: Simulator, mode: str) -> None:
     sim.play({"reasoning": LONG, "content": "It is 391."})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think()
         told = json.loads(await read(kimi, f"kimi://runs/{result.run_id}"))
         assert await read(kimi, result.structured["reasoning"]["uri"]) == LONG
@@ -101,7 +101,7 @@ async def test_a_run_is_read_whole_however_little_came_inline(sim: Simulator, mo
 
 async def test_a_running_run_is_read_as_it_stands(sim: Simulator, mode: str) -> None:
     sim.play({"gate": "end", "gate_at": "finish", "reasoning": "Hm.", "content": "It is"})
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = (await kimi.think()).run_id
         await sim.until(lambda: sim.waiting_at("end") == 1)
         while json.loads(await read(kimi, f"kimi://runs/{run_id}"))["answer"] != "It is":
@@ -114,15 +114,15 @@ async def test_a_running_run_is_read_as_it_stands(sim: Simulator, mode: str) -> 
 
 
 async def test_a_run_of_another_server_is_read_too(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as other:
+    async with connect(sim, mode) as other:
         result = await other.think()
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.structured
 
 
 @pytest.mark.parametrize("ending", ["", "/reasoning"])
 async def test_an_unknown_run_is_an_error_that_says_where_to_look(mode: str, ending: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         for run_id in ("run_0123456789", "%2e%2e", "run_%00", "r" * 5000):
             error = await refused(kimi, f"kimi://runs/{run_id}{ending}")
             assert error.error.code == -32602
@@ -132,7 +132,7 @@ async def test_an_unknown_run_is_an_error_that_says_where_to_look(mode: str, end
 
 async def test_the_runs_of_another_caller_are_nowhere_to_be_seen(sim: Simulator, mode: str, data_dir: Path) -> None:
     (theirs,) = await somebody_elses(data_dir)
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         own = (await kimi.instant()).run_id
         assert [row["run_id"] for row in json.loads(await read(kimi, "kimi://runs"))] == [own]
         assert (await offered(kimi, "run_")).values == [own]
@@ -142,7 +142,7 @@ async def test_the_runs_of_another_caller_are_nowhere_to_be_seen(sim: Simulator,
 
 @pytest.mark.parametrize("template", [RUN, REASONING])
 async def test_an_id_is_completed_from_its_beginning(sim: Simulator, mode: str, template: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         ids = [(await kimi.instant(f"number {number}")).run_id for number in range(3)]
         every = await offered(kimi, "", template)
         assert (every.values, every.total, every.has_more) == (ids[::-1], 3, False), "the newest first"
@@ -153,20 +153,20 @@ async def test_an_id_is_completed_from_its_beginning(sim: Simulator, mode: str, 
 
 async def test_of_many_ids_a_hundred_are_offered(mode: str, data_dir: Path) -> None:
     ids = await somebody_elses(data_dir, 130, LOCAL)
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         found = await offered(kimi, "run_")
     assert (found.values, found.total, found.has_more) == (ids[:100], 130, True)
 
 
 async def test_where_there_is_nothing_to_offer_nothing_is_offered(mode: str) -> None:
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         assert (await offered(kimi, "", "kimi://nothing/{id}")).values == []
         assert (await offered(kimi, "", RUN, "text")).values == []
 
 
 async def test_a_journal_that_cannot_be_read_says_so(mode: str, data_dir: Path) -> None:
     data_dir.write_text("no folder")
-    async with served(None, mode) as kimi:
+    async with connect(None, mode) as kimi:
         error = await refused(kimi, "kimi://runs")
         assert "KIMI_DATA_DIR" in str(error)
         assert str(data_dir) not in str(error)
@@ -174,7 +174,7 @@ async def test_a_journal_that_cannot_be_read_says_so(mode: str, data_dir: Path) 
 
 
 async def test_without_a_journal_runs_are_read_as_long_as_the_server_lives(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, mode, KIMI_JOURNAL="off") as kimi:
         result = await kimi.think()
         assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.structured
         assert (await offered(kimi, "")).values == [result.run_id]
@@ -185,7 +185,7 @@ async def test_without_a_journal_runs_are_read_as_long_as_the_server_lives(sim: 
 
 async def test_a_reasoning_that_was_cut_is_linked_to(sim: Simulator, mode: str) -> None:
     sim.play({"reasoning": LONG, "content": "It is 391."})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think()
         assert result.text == "It is 391.", "the text stays the answer"
         assert result.link is not None
@@ -200,7 +200,7 @@ async def test_a_reasoning_that_was_cut_is_linked_to(sim: Simulator, mode: str) 
 
 async def test_a_failed_call_links_to_its_reasoning_too(sim: Simulator, mode: str) -> None:
     sim.play({"reasoning": LONG, "length_in_reasoning": True, "reasoning_tokens": 3000})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.think()
         assert result.is_error
         assert result.link is not None
@@ -208,7 +208,7 @@ async def test_a_failed_call_links_to_its_reasoning_too(sim: Simulator, mode: st
 
 
 async def test_what_came_whole_is_not_linked_to(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         assert (await kimi.think()).link is None
         assert (await kimi.instant()).link is None
         assert (await kimi.think(temperature=9)).link is None
@@ -216,7 +216,7 @@ async def test_what_came_whole_is_not_linked_to(sim: Simulator, mode: str) -> No
 
 async def test_a_host_that_fails_over_links_gets_none(sim: Simulator, mode: str) -> None:
     sim.play({"reasoning": LONG, "content": "It is 391."})
-    async with served(sim, mode, host="codex-mcp-client") as kimi:
+    async with connect(sim, mode, host="codex-mcp-client") as kimi:
         result = await kimi.think()
     assert result.structured["reasoning"]["truncated"]
     assert result.link is None
@@ -225,7 +225,7 @@ async def test_a_host_that_fails_over_links_gets_none(sim: Simulator, mode: str)
 @pytest.mark.parametrize(("protocol", "blocks"), [("2024-11-05", 1), ("2025-03-26", 1), ("2025-06-18", 2)])
 async def test_only_protocols_that_know_links_get_one(sim: Simulator, protocol: str, blocks: int) -> None:
     sim.play({"reasoning": LONG, "content": "It is 391."})
-    async with line(sim, protocol=protocol) as bare:
+    async with connect_messages(sim, protocol=protocol) as bare:
         await bare.call("kimi_think", {"prompt": "What is 17 * 23?"}, "asked")
         content = (await bare.receive())["result"]["content"]
     assert [block["type"] for block in content] == ["text", "resource_link"][:blocks]

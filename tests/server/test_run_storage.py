@@ -20,7 +20,10 @@ from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
 from tests.runs.store.test_storage import fill
-from tests.server.asking import HELD, KEY, Kimi, chats, forms, raw_process, served, until
+from tests.server.clients import KimiClient, connect, wait_until
+from tests.server.keys import KEY, encoded_forms
+from tests.server.processes import raw_server_process
+from tests.server.requests import HELD_STEP, chats
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ async def test_a_journal_that_can_not_be_used_refuses_the_call_before_it_is_paid
 ) -> None:
     spoil(data_dir)
     before = everything(data_dir) if data_dir.is_dir() else data_dir.read_bytes()
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         refused = await kimi.think()
         assert refused.code == "not_configured"
         assert refused.structured["run_id"] is None
@@ -83,14 +86,14 @@ async def test_a_journal_that_can_not_be_used_refuses_the_call_before_it_is_paid
         assert "KIMI_JOURNAL=off" in again.error["fix"]
         found = everything(data_dir) if data_dir.is_dir() else data_dir.read_bytes()
         assert before in found or found == before, "nothing is deleted"
-        async with served(sim, mode, KIMI_JOURNAL="off") as kimi:
+        async with connect(sim, mode, KIMI_JOURNAL="off") as kimi:
             assert (await kimi.think()).status == "completed"
 
 
 async def test_a_full_disk_refuses_the_call_and_the_next_one_works_once_there_is_room(
     sim: Simulator, tiny: Path
 ) -> None:
-    async with served(sim, KIMI_DATA_DIR=str(tiny / "data")) as kimi:
+    async with connect(sim, KIMI_DATA_DIR=str(tiny / "data")) as kimi:
         assert (await kimi.think()).status == "completed"
         ballast = fill(tiny)
         refused = await kimi.think("long " * 200_000)
@@ -107,7 +110,7 @@ async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answ
     answer = "".join(f"{number} 你好🌍\n" for number in range(60_000))
     sim.play({"content": answer, "event_tokens": 500, "tokens_per_second": 400_000, "gate": "on", "gate_at": 40})
     folder = tiny / "data"
-    async with served(sim, mode, KIMI_DATA_DIR=str(folder), KIMI_REPLY_WITHIN_S="0.3") as kimi:
+    async with connect(sim, mode, KIMI_DATA_DIR=str(folder), KIMI_REPLY_WITHIN_S="0.3") as kimi:
         told = await kimi.instant(max_tokens=262_000)
         await sim.until(lambda: sim.waiting_at("on") == 1)
         fill(tiny)
@@ -122,7 +125,7 @@ async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answ
         assert (await kimi.instant("hi")).status in ("completed", "running"), "the next call works"
 
 
-async def _whole(kimi: Kimi, run_id: str) -> str:
+async def _whole(kimi: KimiClient, run_id: str) -> str:
     read, offset = "", 0
     while offset is not None:
         page = (await kimi.run(run_id, "answer", offset=offset)).structured["page"]
@@ -135,7 +138,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
 ) -> None:
     monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim) as other:
         told = await kimi.instant("hi")
         await sim.until(lambda: sim.waiting_at("a") == 1)
         await _seen(other, told.run_id, lambda text: bool(text))
@@ -143,7 +146,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             sim.open_gate("a")
-            await until(lambda: kimi.runs._recorder.failure_logged or not kimi.runs.is_busy)
+            await wait_until(lambda: kimi.runs._recorder.failure_logged or not kimi.runs.is_busy)
             file.execute("ROLLBACK")
         await kimi.run(told.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"
@@ -155,10 +158,13 @@ async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was
     sim: Simulator, data_dir: Path, how: str
 ) -> None:
     sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
-    async with raw_process(sim, stderr=subprocess.PIPE, KIMI_REPLY_WITHIN_S="0.2") as peer, served(sim) as other:
-        await peer.greet()
+    async with (
+        raw_server_process(sim, stderr=subprocess.PIPE, KIMI_REPLY_WITHIN_S="0.2") as peer,
+        connect(sim) as other,
+    ):
+        await peer.initialize()
         await peer.call("kimi_instant", prompt="hi")
-        run_id = (await peer.reply())["result"]["structuredContent"]["run_id"]
+        run_id = (await peer.receive())["result"]["structuredContent"]["run_id"]
         early = await _seen(other, run_id, lambda text: bool(text))
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
@@ -167,7 +173,7 @@ async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was
             else:
                 peer.signal(signal.SIGTERM)
             with anyio.fail_after(60):  # 1.5 promised; the machine may be busy
-                assert await peer.leaves() == 0
+                assert await peer.exit_status() == 0
             file.execute("ROLLBACK")
         (line,) = await peer.log_lines()
         assert line["level"] == "WARNING"
@@ -177,7 +183,7 @@ async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was
         assert (await other.run(run_id)).answer == early, "what was written down before is there"
 
 
-async def _seen(other: Kimi, run_id: str, wanted: Any) -> str:
+async def _seen(other: KimiClient, run_id: str, wanted: Any) -> str:
     with anyio.fail_after(60):
         while not wanted(text := (await other.run(run_id, "status")).answer):
             await anyio.sleep(0.05)
@@ -196,7 +202,7 @@ async def test_nothing_is_written_anywhere_without_a_journal(
     command = [sys.executable, "-m", "kimi_mcp", "ask", "What is 17 * 23?"]
     done = await anyio.run_process(command, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    async with served(sim, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, KIMI_JOURNAL="off") as kimi:
         first = await kimi.think("one")
         assert (await kimi.think("two", conversation_id=first.structured["conversation_id"])).status == "completed"
     assert not data_dir.exists()
@@ -205,26 +211,26 @@ async def test_nothing_is_written_anywhere_without_a_journal(
 
 async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> None:
     """A user pastes it, a model repeats it, a tool's schema carries it: the file never holds it."""
-    echoes = [f"Your key is {form}." for form in forms(KEY)]
+    echoes = [f"Your key is {form}." for form in encoded_forms(KEY)]
     sim.play(
         {"content": " ".join(echoes), "reasoning": f"It says {KEY}.", "gate": "end", "gate_at": "finish"},
         {"content": f"Again {KEY}", "event_tokens": 1},
         {"status": 401, "echo_key": True},
     )
-    async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.3") as kimi:
+    async with connect(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.3") as kimi:
         told = await kimi.think(f"My key is {KEY}, what is it?", system=f"Never say {KEY}.")
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await _seen(kimi, told.run_id, lambda text: text.count(HIDDEN) >= len(echoes) - 1)
         await anyio.sleep(1)  # what arrives is written meanwhile
         content = everything(data_dir)
-        assert not [form for form in forms(KEY) if form.encode() in content]
+        assert not [form for form in encoded_forms(KEY) if form.encode() in content]
         sim.open_gate("end")
         first = await kimi.run(told.run_id, wait_s=10)
         assert first.status == "completed"
         await kimi.think(f"And {KEY}?", conversation_id=first.structured["conversation_id"])
         await kimi.think(f"And once more {KEY}?", temperature=0.5)
     content = everything(data_dir)
-    assert not [form for form in forms(KEY) if form.encode() in content]
+    assert not [form for form in encoded_forms(KEY) if form.encode() in content]
     sent = [message["content"] for message in chats(sim)[0].body["messages"]]  # type: ignore[index]
     assert sent == [f"Never say {KEY}.", f"My key is {KEY}, what is it?"], "the prompt goes verbatim all the same"
 
@@ -232,7 +238,7 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
 async def test_a_key_that_comes_in_pieces_is_never_written_down_in_pieces(sim: Simulator, data_dir: Path) -> None:
     text = f"It is {KEY}."
     sim.play({"content": text, "reasoning": "Hm.", "event_tokens": 1, "gate": "on", "gate_at": 6})
-    async with served(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, served(sim) as other:
+    async with connect(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim) as other:
         told = await kimi.think()
         await sim.until(lambda: sim.waiting_at("on") == 1)
         arrived = (await kimi.run(told.run_id, "status")).answer
@@ -253,8 +259,8 @@ PIXEL = base64.b64decode(
 
 async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, data_dir: Path) -> None:
     encoded = base64.b64encode(PIXEL).decode()
-    sim.play({**HELD, "times": 1})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.5") as kimi:
+    sim.play({**HELD_STEP, "times": 1})
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.5") as kimi:
         told = await kimi.call("kimi_vision", {"prompt": "What is it?", "images": [f"data:image/png;base64,{encoded}"]})
         await sim.until(lambda: sim.waiting_at("end") == 1)
         assert encoded[:60].encode() not in everything(data_dir)

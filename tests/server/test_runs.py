@@ -6,13 +6,14 @@ import pytest
 
 from kimi_mcp.server.results import PAGE_CHARS
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import Kimi, body, chats, served
+from tests.server.clients import KimiClient, connect
+from tests.server.requests import body_of, chats
 
 HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm, let me see.", "content": "It is 391."}
 """Everything arrives but the finish reason."""
 
 
-async def running(sim: Simulator, kimi: Kimi) -> str:
+async def running(sim: Simulator, kimi: KimiClient) -> str:
     """A run that has brought its whole text and waits for its end."""
     sim.play(HELD)
     result = await kimi.think()
@@ -24,7 +25,7 @@ async def running(sim: Simulator, kimi: Kimi) -> str:
 
 
 async def test_a_call_that_takes_long_returns_a_handle_that_fetches_the_answer(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.2") as kimi:
         first = await kimi.instant()  # imports what calls need
         await kimi.run(first.run_id, "wait", wait_s=10)
         sim.reset()
@@ -46,7 +47,7 @@ async def test_a_call_that_takes_long_returns_a_handle_that_fetches_the_answer(s
 
 
 async def test_a_running_call_shows_what_has_arrived(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = await running(sim, kimi)
         status = await kimi.run(run_id, "status")
     assert status.status == "running"
@@ -56,7 +57,7 @@ async def test_a_running_call_shows_what_has_arrived(sim: Simulator, mode: str) 
 
 
 async def test_a_wait_that_is_over_says_running(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = await running(sim, kimi)
         assert (await kimi.run(run_id, "wait", wait_s=0)).status == "running"
         assert (await kimi.run(run_id, "wait", wait_s=0.1)).status == "running"
@@ -66,7 +67,7 @@ async def test_a_wait_that_is_over_says_running(sim: Simulator, mode: str) -> No
 
 
 async def test_a_finished_run_can_be_read_again_and_again(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         first = await kimi.think()
         for action in (None, "wait", "status"):
             again = await kimi.run(first.run_id, action)
@@ -76,7 +77,7 @@ async def test_a_finished_run_can_be_read_again_and_again(sim: Simulator, mode: 
 
 async def test_a_failed_run_can_be_read_again_too(sim: Simulator) -> None:
     sim.play({"no_finish": True, "content": "Forty-tw"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think()
         again = await kimi.run(first.run_id)
     assert again.is_error
@@ -84,7 +85,7 @@ async def test_a_failed_run_can_be_read_again_too(sim: Simulator) -> None:
 
 
 async def test_without_an_id_the_latest_runs_are_listed_newest_first(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         assert (await kimi.run()).answer == "No run is known to this server yet."
         run_id = await running(sim, kimi)
         done = await kimi.instant("Second\nprompt \u2028 of two lines " + "and much more " * 100)
@@ -102,7 +103,7 @@ async def test_a_long_answer_comes_in_pages_that_add_up(sim: Simulator, mode: st
     answer = "".join(f"{number} 你好🌍\n" for number in range(PAGE_CHARS // 4))
     reasoning = "🌍" * (PAGE_CHARS * 2)
     sim.play({"content": answer, "reasoning": reasoning})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         run_id = (await kimi.think(max_tokens=262_000)).run_id
         for of, whole in (("answer", answer), ("reasoning", reasoning)):
             read, offset = "", 0
@@ -121,7 +122,7 @@ async def test_a_long_answer_comes_in_pages_that_add_up(sim: Simulator, mode: st
 
 async def test_a_page_may_begin_anywhere_but_beyond_the_end(sim: Simulator) -> None:
     sim.play({"content": "你好🌍!"})
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         run_id = (await kimi.think()).run_id
         assert (await kimi.run(run_id, "answer", offset=2)).structured["page"]["text"] == "🌍!"
         end = await kimi.run(run_id, "answer", offset=4)
@@ -132,7 +133,7 @@ async def test_a_page_may_begin_anywhere_but_beyond_the_end(sim: Simulator) -> N
 
 
 async def test_the_pages_of_a_running_call_show_what_has_arrived(sim: Simulator) -> None:
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = await running(sim, kimi)
         page = await kimi.run(run_id, "answer")
     assert page.status == "running"
@@ -140,13 +141,13 @@ async def test_the_pages_of_a_running_call_show_what_has_arrived(sim: Simulator)
 
 
 async def test_reasoning_that_never_came_is_an_empty_page(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         page = await kimi.run((await kimi.instant()).run_id, "reasoning")
     assert page.structured["page"] == {"of": "reasoning", "text": "", "offset": 0, "next_offset": None}
 
 
 async def test_cancelling_a_run_closes_its_request_and_keeps_what_had_arrived(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = await running(sim, kimi)
         cancelled = await kimi.run(run_id, "cancel")
         await sim.client_gone()
@@ -159,13 +160,13 @@ async def test_cancelling_a_run_closes_its_request_and_keeps_what_had_arrived(si
 
 
 async def test_cancelling_a_finished_run_changes_nothing(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         first = await kimi.think()
         assert (await kimi.run(first.run_id, "cancel")).structured == first.structured
 
 
 async def test_a_run_that_waits_for_a_free_place_can_be_cancelled(sim: Simulator) -> None:
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05", KIMI_MAX_CONCURRENCY="1") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05", KIMI_MAX_CONCURRENCY="1") as kimi:
         await running(sim, kimi)
         waiting = await kimi.think("the second one")
         assert waiting.status == "running"
@@ -177,7 +178,7 @@ async def test_a_run_that_waits_for_a_free_place_can_be_cancelled(sim: Simulator
 
 async def test_a_run_that_waits_for_another_attempt_can_be_cancelled(sim: Simulator) -> None:
     sim.play({"status": 429, "retry_after": 60, "times": "always"})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
         waiting = await kimi.think()
         assert waiting.status == "running"
         assert waiting.attempts == 1
@@ -187,7 +188,7 @@ async def test_a_run_that_waits_for_another_attempt_can_be_cancelled(sim: Simula
 
 @pytest.mark.parametrize("action", [None, "wait", "status", "answer", "reasoning", "cancel"])
 async def test_an_unknown_run_is_not_found_whatever_is_asked(sim: Simulator, mode: str, action: str | None) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.run("run_0123456789", action)
     assert result.code == "run_not_found"
     assert result.is_error
@@ -196,7 +197,7 @@ async def test_an_unknown_run_is_not_found_whatever_is_asked(sim: Simulator, mod
 
 
 async def test_every_finished_run_is_kept(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         ids = [(await kimi.instant("hi")).run_id for _ in range(80)]
         assert {(await kimi.run(run_id, "status")).status for run_id in ids} == {"completed"}
         assert [line.split()[0] for line in (await kimi.run()).answer.splitlines()] == ids[:-11:-1]
@@ -206,7 +207,7 @@ async def test_without_a_journal_only_the_latest_finished_runs_are_kept(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_IN_MEMORY", 8)
-    async with served(sim, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, KIMI_JOURNAL="off") as kimi:
         ids = [(await kimi.instant("hi")).run_id for _ in range(30)]
         assert len(set(ids)) == 30
         kept = [run_id for run_id in ids if (await kimi.run(run_id, "status")).code != "run_not_found"]
@@ -215,7 +216,7 @@ async def test_without_a_journal_only_the_latest_finished_runs_are_kept(
 
 
 async def test_three_hundred_calls_leave_nothing_in_memory(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         for _ in range(300):
             assert (await kimi.instant("hi")).status == "completed"
         assert not kimi.runs.is_busy
@@ -223,7 +224,7 @@ async def test_three_hundred_calls_leave_nothing_in_memory(sim: Simulator) -> No
 
 
 async def test_refused_calls_are_no_runs(sim: Simulator) -> None:
-    async with served(sim, KIMI_POLICY="strict") as kimi:
+    async with connect(sim, KIMI_POLICY="strict") as kimi:
         done = await kimi.think()
         for _ in range(3):
             assert (await kimi.think(temperature=0.3)).code == "policy_refused"
@@ -232,7 +233,7 @@ async def test_refused_calls_are_no_runs(sim: Simulator) -> None:
 
 
 async def test_a_long_run_outlives_the_many_short_ones_that_ended_meanwhile(sim: Simulator) -> None:
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.1") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.1") as kimi:
         run_id = await running(sim, kimi)
         sim.play({"match": {"text": "short"}, "content": "Hi.", "times": "always"})
         for _ in range(20):
@@ -247,7 +248,7 @@ async def test_a_run_that_is_refused_after_its_caller_was_told_its_id_can_be_ask
     held = {"match": {"path": "/v1/models"}, "gate": "models"}
     async with (
         Simulator(provider="vllm") as sim,
-        served(sim, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as kimi,
+        connect(sim, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as kimi,
     ):
         sim.play(held)
         told = await kimi.think(model="nobody-knows-it")
@@ -261,14 +262,14 @@ async def test_a_run_that_is_refused_after_its_caller_was_told_its_id_can_be_ask
 
 @pytest.mark.parametrize("action", ["answer", "reasoning", "cancel"])
 async def test_an_action_on_no_run_is_refused(sim: Simulator, mode: str, action: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.run(None, action)
     assert result.code == "invalid_arguments"
     assert "run_id" in result.error["message"]
 
 
 async def test_a_page_of_a_running_answer_names_where_the_rest_will_begin(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = await running(sim, kimi)
         page = await kimi.run(run_id, "answer")
         sim.open_gate("end")
@@ -279,7 +280,7 @@ async def test_a_page_of_a_running_answer_names_where_the_rest_will_begin(sim: S
 
 async def test_a_page_that_was_read_is_no_error_though_its_run_failed(sim: Simulator, mode: str) -> None:
     sim.play({"length_in_reasoning": True})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         failed = await kimi.think()
         page = await kimi.run(failed.run_id, "reasoning")
     assert failed.is_error
@@ -289,6 +290,6 @@ async def test_a_page_that_was_read_is_no_error_though_its_run_failed(sim: Simul
 
 
 async def test_a_whole_number_may_be_written_with_a_point(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         assert (await kimi.think(max_tokens=20_000.0)).status == "completed"
-    assert body(chats(sim)[0])["max_completion_tokens"] == 20_000
+    assert body_of(chats(sim)[0])["max_completion_tokens"] == 20_000

@@ -10,13 +10,16 @@ from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import KEY, chats, process, served
+from tests.server.clients import connect
+from tests.server.keys import KEY
+from tests.server.processes import server_process
+from tests.server.requests import chats
 
 KEY_VARIABLES = tuple(credentials.key_variables(catalogue.load()))
 
 
 async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mode: str) -> None:
-    async with served(None, mode, provider=None) as kimi:
+    async with connect(None, mode, provider=None) as kimi:
         tools = await kimi.client.list_tools()
         assert [tool.name for tool in tools.tools] == list(TOOLS)
         for result in (await kimi.think(), await kimi.instant()):
@@ -27,7 +30,7 @@ async def test_without_a_key_tools_are_listed_and_a_call_names_the_variables(mod
 
 
 async def test_a_real_process_without_a_key_does_the_same(mode: str) -> None:
-    async with process(None, mode, provider=None) as client:
+    async with server_process(None, mode, provider=None) as client:
         assert len((await client.list_tools()).tools) == len(TOOLS)
         result = await client.call_tool("kimi_think", {"prompt": "hi"})
     assert result.structured_content is not None
@@ -36,7 +39,7 @@ async def test_a_real_process_without_a_key_does_the_same(mode: str) -> None:
 
 @pytest.mark.parametrize("value", ["${MOONSHOT_API_KEY}", "  ${MOONSHOT_API_KEY:-}", "", "   "])
 async def test_a_value_that_no_host_filled_in_counts_as_unset(value: str) -> None:
-    async with served(None, provider=None, MOONSHOT_API_KEY=value) as kimi:
+    async with connect(None, provider=None, MOONSHOT_API_KEY=value) as kimi:
         assert (await kimi.think()).code == "not_configured"
 
 
@@ -58,7 +61,7 @@ async def test_a_value_that_no_host_filled_in_counts_as_unset(value: str) -> Non
 async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(
     sim: Simulator, variable: str, value: str
 ) -> None:
-    async with served(sim, **{variable: value}) as kimi:
+    async with connect(sim, **{variable: value}) as kimi:
         assert len((await kimi.client.list_tools()).tools) == len(TOOLS)
         result = await kimi.think()
     assert result.code == "not_configured"
@@ -69,7 +72,7 @@ async def test_a_value_that_cannot_be_read_is_named_by_the_first_call(
 
 
 async def test_a_real_process_with_a_value_that_cannot_be_read_starts(sim: Simulator) -> None:
-    async with process(sim, KIMI_MAX_CONCURRENCY="lots", KIMI_LOG_LEVEL="LOUD") as client:
+    async with server_process(sim, KIMI_MAX_CONCURRENCY="lots", KIMI_LOG_LEVEL="LOUD") as client:
         result = await client.call_tool("kimi_think", {"prompt": "hi"})
     assert result.is_error
     assert result.structured_content is not None
@@ -77,7 +80,7 @@ async def test_a_real_process_with_a_value_that_cannot_be_read_starts(sim: Simul
 
 
 async def test_an_unknown_provider_setting_is_named_with_the_nearest(sim: Simulator) -> None:
-    async with served(sim, provider="monshot") as kimi:
+    async with connect(sim, provider="monshot") as kimi:
         result = await kimi.think()
     assert result.code == "not_configured"
     assert "KIMI_PROVIDER" in result.error["fix"]
@@ -86,7 +89,7 @@ async def test_an_unknown_provider_setting_is_named_with_the_nearest(sim: Simula
 
 
 async def test_an_unknown_model_setting_is_named_with_the_nearest(sim: Simulator) -> None:
-    async with served(sim, KIMI_MODEL="kimi-k25") as kimi:
+    async with connect(sim, KIMI_MODEL="kimi-k25") as kimi:
         result = await kimi.think()
     assert result.code == "not_configured"
     assert "KIMI_MODEL" in result.error["fix"]
@@ -96,7 +99,7 @@ async def test_an_unknown_model_setting_is_named_with_the_nearest(sim: Simulator
 
 @pytest.mark.parametrize("url", ["ftp://example.org/v1", "example.org", "http://", "https://user:word@example.org/v1"])
 async def test_a_base_url_that_is_none_is_named(url: str) -> None:
-    async with served(None, provider="vllm", KIMI_BASE_URL=url) as kimi:
+    async with connect(None, provider="vllm", KIMI_BASE_URL=url) as kimi:
         result = await kimi.think()
     assert result.code == "not_configured"
     assert "KIMI_BASE_URL" in result.error["fix"]
@@ -106,7 +109,7 @@ async def test_a_base_url_that_is_none_is_named(url: str) -> None:
 @pytest.mark.parametrize("provider", [None, "moonshot", "vllm"])
 @pytest.mark.parametrize("url", ["https://api.kimi.com/coding/v1", "https://API.kimi.com:443/coding/v1/"])
 async def test_the_kimi_code_endpoint_is_refused_and_nothing_is_sent(provider: str | None, url: str, mode: str) -> None:
-    async with served(None, mode, provider=provider, KIMI_BASE_URL=url, KIMI_API_KEY=KEY) as kimi:
+    async with connect(None, mode, provider=provider, KIMI_BASE_URL=url, KIMI_API_KEY=KEY) as kimi:
         result = await kimi.think()
     assert result.code == "policy_refused"
     assert result.error["rule"] == "endpoint-allowed"
@@ -116,7 +119,7 @@ async def test_the_kimi_code_endpoint_is_refused_and_nothing_is_sent(provider: s
 
 async def test_a_providers_key_goes_to_no_other_host() -> None:
     async with Simulator(provider="vllm") as engine:
-        async with served(engine, provider=None, MOONSHOT_API_KEY=KEY) as kimi:
+        async with connect(engine, provider=None, MOONSHOT_API_KEY=KEY) as kimi:
             result = await kimi.think()
         assert result.status == "completed"
         assert result.structured["provider"] == "vllm"
@@ -127,21 +130,21 @@ async def test_a_providers_key_goes_to_no_other_host() -> None:
 async def test_a_providers_key_goes_to_another_host_where_the_provider_is_named() -> None:
     async with (
         Simulator(provider="moonshot", require_key=KEY) as moonshot,
-        served(moonshot, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
+        connect(moonshot, provider="moonshot", MOONSHOT_API_KEY=KEY) as kimi,
     ):
         assert (await kimi.think()).status == "completed"
         assert chats(moonshot)[0].headers["authorization"] == f"Bearer {KEY}"
 
 
 async def test_a_moonshot_base_url_is_moonshot_without_naming_it() -> None:
-    async with served(None, provider=None, KIMI_BASE_URL="https://api.moonshot.ai/v1") as kimi:
+    async with connect(None, provider=None, KIMI_BASE_URL="https://api.moonshot.ai/v1") as kimi:
         result = await kimi.think()
     assert result.code == "not_configured"
     assert "MOONSHOT_API_KEY" in result.error["fix"]
 
 
 async def test_an_argument_may_not_name_a_provider_that_the_operator_did_not_allow(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         refused = await kimi.think(provider="openrouter")
         assert refused.code == "policy_refused"
         assert refused.error["rule"] == "provider-allowed"
@@ -156,7 +159,7 @@ async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key(monk
         vllm = facts.providers["vllm"].model_copy(update={"base_url": engine.base_url})
         moved = replace(facts, providers={**facts.providers, "vllm": vllm})
         monkeypatch.setattr("kimi_mcp.catalogue.load", lambda: moved)
-        async with served(
+        async with connect(
             moonshot, provider="moonshot", KIMI_API_KEY=KEY, KIMI_ALLOWED_PROVIDERS="openrouter, vLLM"
         ) as kimi:
             result = await kimi.think(provider="vllm")

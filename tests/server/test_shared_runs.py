@@ -15,15 +15,18 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import HELD, body, chats, held, process, raw_process, served
+from tests.server.clients import connect
+from tests.server.processes import raw_server_process, server_process
+from tests.server.requests import HELD_STEP, body_of, chats
+from tests.server.results import checked
 from tests.server.stdio.peer import Peer
 
 
 @asynccontextmanager
 async def owner(sim: Simulator, **variables: str) -> AsyncIterator[Peer]:
     """A server in a process of its own, greeted."""
-    async with raw_process(sim, **variables) as peer:
-        await peer.greet()
+    async with raw_server_process(sim, **variables) as peer:
+        await peer.initialize()
         yield peer
 
 
@@ -35,19 +38,19 @@ async def arrived(sim: Simulator, kimi: Any, number: int = 1) -> list[str]:
             lines = (await kimi.run()).answer.splitlines()
             ids = [one.split()[0] for one in lines if one.startswith("run_")]
             told = [await kimi.run(run_id, "status") for run_id in ids]
-            if len(told) == number and all(each.answer == HELD["content"] for each in told):
+            if len(told) == number and all(each.answer == HELD_STEP["content"] for each in told):
                 return ids
             await anyio.sleep(0.05)
 
 
 async def test_a_run_of_another_server_is_seen_read_and_waited_for(sim: Simulator, mode: str) -> None:
-    sim.play(HELD)
-    async with owner(sim) as peer, served(sim, mode) as kimi:
+    sim.play(HELD_STEP)
+    async with owner(sim) as peer, connect(sim, mode) as kimi:
         await peer.call("kimi_think", 1, prompt="hi")
         (run_id,) = await arrived(sim, kimi)
         status = await kimi.run(run_id, "status")
         assert status.status == "running"
-        assert status.reasoning == HELD["reasoning"]
+        assert status.reasoning == HELD_STEP["reasoning"]
         assert status.structured["model"]["sent"] == "kimi-k2.5", "it was sent, and that is known"
         assert status.attempts == 1
         assert status.structured["timing"]["total_s"] > 0
@@ -61,27 +64,27 @@ async def test_a_run_of_another_server_is_seen_read_and_waited_for(sim: Simulato
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             sim.open_gate("end")
-        own = (await peer.reply())["result"]["structuredContent"]
+        own = (await peer.receive())["result"]["structuredContent"]
     assert results[0].status == "completed"
     assert results[0].structured == own, "both see the same, to the last field"
     assert len(chats(sim)) == 1
 
 
 async def test_another_server_ends_a_run(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with owner(sim) as peer, served(sim) as kimi:
+    sim.play(HELD_STEP)
+    async with owner(sim) as peer, connect(sim) as kimi:
         await peer.call("kimi_think", 1, prompt="hi")
         (run_id,) = await arrived(sim, kimi)
         cancelled = await kimi.run(run_id, "cancel")
         await sim.client_gone()
-        own = (await peer.reply())["result"]["structuredContent"]
+        own = (await peer.receive())["result"]["structuredContent"]
     assert cancelled.status == own["status"] == "cancelled"
-    assert cancelled.answer == HELD["content"]
+    assert cancelled.answer == HELD_STEP["content"]
 
 
 async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
-    sim.play({**HELD, "times": 3})
-    async with owner(sim) as peer, served(sim, mode) as kimi:
+    sim.play({**HELD_STEP, "times": 3})
+    async with owner(sim) as peer, connect(sim, mode) as kimi:
         for number in range(3):
             await peer.call("kimi_think", number, prompt=f"call {number}")
         ids = await arrived(sim, kimi, 3)
@@ -95,16 +98,16 @@ async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
                     result = await kimi.run(run_id, action)
                 assert result.status == "failed"
                 assert result.code == "answer_cut_off"
-                assert result.answer == HELD["content"]
-                assert result.reasoning == HELD["reasoning"]
+                assert result.answer == HELD_STEP["content"]
+                assert result.reasoning == HELD_STEP["reasoning"]
                 assert result.structured["model"]["sent"] == "kimi-k2.5"
                 assert result.structured["usage"]["cost_usd"] is None
-            assert (await kimi.run(run_id, "reasoning")).structured["page"]["text"] == HELD["reasoning"]
+            assert (await kimi.run(run_id, "reasoning")).structured["page"]["text"] == HELD_STEP["reasoning"]
 
 
 async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) -> None:
-    sim.play(HELD)
-    async with owner(sim) as peer, served(sim) as kimi:
+    sim.play(HELD_STEP)
+    async with owner(sim) as peer, connect(sim) as kimi:
         await peer.call("kimi_think", 1, prompt="hi")
         (run_id,) = await arrived(sim, kimi)
         results: list[Any] = []
@@ -117,14 +120,14 @@ async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) ->
                 tasks.start_soon(wait)
                 peer.process.kill()
     assert results[0].status == "failed"
-    assert results[0].answer == HELD["content"]
+    assert results[0].answer == HELD_STEP["content"]
 
 
 @pytest.mark.parametrize("way", ["EOF", "SIGTERM", "SIGINT"])
 async def test_a_server_that_ends_writes_down_what_has_arrived(sim: Simulator, way: str) -> None:
     live = 20
-    sim.play({**HELD, "times": live})
-    async with owner(sim, KIMI_MAX_CONCURRENCY=str(live)) as peer, served(sim) as kimi:
+    sim.play({**HELD_STEP, "times": live})
+    async with owner(sim, KIMI_MAX_CONCURRENCY=str(live)) as peer, connect(sim) as kimi:
         for number in range(live):
             await peer.call("kimi_think", number, prompt=f"call {number}")
         await sim.until(lambda: sim.waiting_at("end") == live)
@@ -133,12 +136,12 @@ async def test_a_server_that_ends_writes_down_what_has_arrived(sim: Simulator, w
             await peer.close_stdin()
         else:
             peer.signal(signal.Signals[way])
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
         for run_id in ids:
             result = await kimi.run(run_id)
             assert result.status == "failed"
             assert result.code == "answer_cut_off"
-            assert result.answer == HELD["content"], "all that the simulator had sent"
+            assert result.answer == HELD_STEP["content"], "all that the simulator had sent"
 
 
 async def _ids(kimi: Any, number: int) -> list[str]:
@@ -154,8 +157,8 @@ async def _ids(kimi: Any, number: int) -> list[str]:
 @pytest.mark.parametrize("way", ["EOF", "SIGTERM"])
 async def test_a_locked_file_does_not_keep_a_server_from_ending(sim: Simulator, way: str, data_dir: Path) -> None:
     live = 20
-    sim.play({**HELD, "times": live})
-    async with owner(sim, KIMI_MAX_CONCURRENCY=str(live)) as peer, served(sim) as kimi:
+    sim.play({**HELD_STEP, "times": live})
+    async with owner(sim, KIMI_MAX_CONCURRENCY=str(live)) as peer, connect(sim) as kimi:
         for number in range(live):
             await peer.call("kimi_think", number, prompt=f"call {number}")
         await sim.until(lambda: sim.waiting_at("end") == live)
@@ -166,15 +169,15 @@ async def test_a_locked_file_does_not_keep_a_server_from_ending(sim: Simulator, 
                 await peer.close_stdin()
             else:
                 peer.signal(signal.Signals[way])
-            assert await peer.leaves() == 0
+            assert await peer.exit_status() == 0
             file.execute("ROLLBACK")
         results = [await kimi.run(run_id) for run_id in ids]
     assert {result.status for result in results} == {"failed"}
-    assert all(HELD["content"].startswith(result.answer) for result in results)
+    assert all(HELD_STEP["content"].startswith(result.answer) for result in results)
 
 
 async def test_runs_of_all_servers_are_listed_newest_first(sim: Simulator) -> None:
-    async with served(sim) as one, served(sim) as other:
+    async with connect(sim) as one, connect(sim) as other:
         ids = [(await (one, other)[number % 2].instant(f"call {number}")).run_id for number in range(6)]
         for kimi in (one, other):
             assert [each.split()[0] for each in (await kimi.run()).answer.splitlines()] == ids[::-1]
@@ -183,9 +186,9 @@ async def test_runs_of_all_servers_are_listed_newest_first(sim: Simulator) -> No
 async def test_a_long_answer_of_another_process_comes_in_pages(sim: Simulator) -> None:
     answer = "".join(f"{number} 你好🌍\n" for number in range(6_000))
     sim.play({"content": answer, "event_tokens": 500})
-    async with process(sim) as client:
-        told = held(await client.call_tool("kimi_think", {"prompt": "hi", "max_tokens": 262_000}))
-        async with served(sim) as kimi:
+    async with server_process(sim) as client:
+        told = checked(await client.call_tool("kimi_think", {"prompt": "hi", "max_tokens": 262_000}))
+        async with connect(sim) as kimi:
             read, offset = "", 0
             while offset is not None:
                 page = (await kimi.run(told.run_id, "answer", offset=offset)).structured["page"]
@@ -195,7 +198,7 @@ async def test_a_long_answer_of_another_process_comes_in_pages(sim: Simulator) -
 
 async def test_twenty_writers_of_one_conversation_take_turns(sim: Simulator) -> None:
     sim.play({"content": "23.", "reasoning": "Hm."})
-    async with served(sim) as one, served(sim) as other:
+    async with connect(sim) as one, connect(sim) as other:
         first = await one.think("the first")
         conversation = first.structured["conversation_id"]
         statuses: list[str] = []
@@ -210,15 +213,15 @@ async def test_twenty_writers_of_one_conversation_take_turns(sim: Simulator) -> 
                     tasks.start_soon(write, number)
         assert statuses == ["completed"] * 20
         await one.instant("the last", conversation_id=conversation)
-    sent = [[m["content"] for m in body(chat)["messages"] if m["role"] == "user"] for chat in chats(sim)]
+    sent = [[m["content"] for m in body_of(chat)["messages"] if m["role"] == "user"] for chat in chats(sim)]
     assert [len(users) for users in sent] == list(range(1, 23)), "each went on where the one before had ended"
     assert sorted(sent[-1][1:-1]) == [f"writer {number:02}" for number in range(20)], "and none is lost"
     assert all(later[: len(sooner)] == sooner for sooner, later in pairwise(sent))
 
 
 async def test_a_writer_whose_server_is_killed_gives_its_turn_away(sim: Simulator) -> None:
-    sim.play({"content": "23."}, HELD)
-    async with owner(sim) as peer, served(sim) as kimi:
+    sim.play({"content": "23."}, HELD_STEP)
+    async with owner(sim) as peer, connect(sim) as kimi:
         first = await kimi.instant("one")
         conversation = first.structured["conversation_id"]
         await peer.call("kimi_think", 1, prompt="two", conversation_id=conversation)
@@ -233,12 +236,12 @@ async def test_a_writer_whose_server_is_killed_gives_its_turn_away(sim: Simulato
                 tasks.start_soon(write)
                 os.kill(peer.process.pid, signal.SIGKILL)
     assert results[0].status == "completed"
-    assert [m["content"] for m in body(chats(sim)[-1])["messages"]] == ["one", "23.", "three"]
+    assert [m["content"] for m in body_of(chats(sim)[-1])["messages"]] == ["one", "23.", "three"]
 
 
 async def test_a_writer_that_gives_up_waiting_leaves_no_turn_taken(sim: Simulator) -> None:
-    sim.play({"content": "23."}, HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.3") as one, served(sim) as other:
+    sim.play({"content": "23."}, HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.3") as one, connect(sim) as other:
         first = await other.instant("one")
         conversation = first.structured["conversation_id"]
         working = await one.think("two", conversation_id=conversation)
@@ -252,14 +255,20 @@ async def test_a_writer_that_gives_up_waiting_leaves_no_turn_taken(sim: Simulato
         assert (await one.run(working.run_id, wait_s=10)).status == "completed"
         with anyio.fail_after(60):
             assert (await other.instant("three", conversation_id=conversation)).status == "completed"
-    assert [m["content"] for m in body(chats(sim)[-1])["messages"]] == ["one", "23.", "two", "It is 391.", "three"]
+    assert [m["content"] for m in body_of(chats(sim)[-1])["messages"]] == [
+        "one",
+        "23.",
+        "two",
+        "It is 391.",
+        "three",
+    ]
 
 
 async def test_a_run_that_was_taken_back_while_another_server_waits_for_it_is_found_gone(
     sim: Simulator, data_dir: Path
 ) -> None:
-    sim.play(HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.3") as one, served(sim) as other:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.3") as one, connect(sim) as other:
         told = await one.think()
         results: list[Any] = []
 
@@ -274,5 +283,5 @@ async def test_a_run_that_was_taken_back_while_another_server_waits_for_it_is_fo
                     file.execute("DELETE FROM runs")
         sim.open_gate("end")
         assert (await one.run(told.run_id, wait_s=10)).status == "completed"
-        assert (await one.run(told.run_id)).answer == HELD["content"], "its own server still has it"
+        assert (await one.run(told.run_id)).answer == HELD_STEP["content"], "its own server still has it"
     assert results[0].code == "run_not_found"

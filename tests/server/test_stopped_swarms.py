@@ -10,7 +10,9 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import Kimi, Result, chats, line, served, until
+from tests.server.clients import KimiClient, connect, connect_messages, wait_until
+from tests.server.requests import chats
+from tests.server.results import Result
 
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
 
@@ -20,7 +22,7 @@ def hold(sim: Simulator, part: str = "Tell me about Oslo.") -> None:
     sim.play({"match": {"text": part}, "gate": "never", "times": "always"})
 
 
-async def half_done(kimi: Kimi, sim: Simulator) -> str:
+async def half_done(kimi: KimiClient, sim: Simulator) -> str:
     """The run of a swarm of which Rome and Lima have answered, and Oslo never does."""
     hold(sim)
     run_id = (await kimi.call("kimi_swarm", TELL)).run_id
@@ -51,17 +53,17 @@ def held(result: Result, code: str) -> None:
 async def test_one_that_is_cancelled_is_partial_with_the_answers_of_the_agents_that_had_finished(
     sim: Simulator, mode: str
 ) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = await half_done(kimi, sim)
         held(await kimi.run(run_id, "cancel"), "cancelled")
         await sim.client_gone()
-    async with served(sim, mode) as other:
+    async with connect(sim, mode) as other:
         held(await other.run(run_id), "cancelled")
     assert len(chats(sim)) == 3
 
 
 async def test_one_that_the_days_budget_stops_is_partial_with_them(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.05", KIMI_BUDGET_USD_PER_DAY="1") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.05", KIMI_BUDGET_USD_PER_DAY="1") as kimi:
         other = await kimi.think()
         run_id = await half_done(kimi, sim)
         with opened(Path(os.environ["KIMI_DATA_DIR"])) as file:
@@ -72,7 +74,7 @@ async def test_one_that_the_days_budget_stops_is_partial_with_them(sim: Simulato
 async def test_what_a_running_request_has_used_counts_for_the_days_budget(sim: Simulator, mode: str) -> None:
     arrives = {"content": "word " * 20_000, "event_tokens": 50, "gate": "never", "gate_at": 200}
     sim.play({"match": {"text": "Tell me about Oslo."}, **arrives, "times": "always"})  # 10,000 tokens, 0.03 USD
-    async with served(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
+    async with connect(sim, mode, KIMI_BUDGET_USD_PER_DAY="0.02") as kimi:
         with anyio.fail_after(20):
             result = await kimi.call("kimi_swarm", TELL)
     held(result, "budget_exceeded")
@@ -82,16 +84,16 @@ async def test_what_a_running_request_has_used_counts_for_the_days_budget(sim: S
 
 async def test_one_whose_user_cancels_the_call_keeps_them_on_record(sim: Simulator) -> None:
     hold(sim)
-    async with line(sim) as host:
+    async with connect_messages(sim) as host:
         await host.call("kimi_swarm", TELL, 1)
         await sim.until(lambda: sim.waiting_at("never") == 1)
-        run_id = (await host.ask("kimi_run", {}))["answer"].split()[0]
+        run_id = (await host.result("kimi_run", {}))["answer"].split()[0]
         agents = [{"status": "running"}]
         while sum(agent["status"] == "completed" for agent in agents) < 2:
-            agents = (await host.ask("kimi_run", {"run_id": run_id, "action": "status"}))["swarm"]["agents"]
+            agents = (await host.result("kimi_run", {"run_id": run_id, "action": "status"}))["swarm"]["agents"]
         await host.cancel(1)
-        await until(lambda: not host.runs.is_busy)
-        kept = await host.ask("kimi_run", {"run_id": run_id})
+        await wait_until(lambda: not host.runs.is_busy)
+        kept = await host.result("kimi_run", {"run_id": run_id})
     assert (kept["status"], kept["error"]["code"]) == ("partial", "cancelled")
     assert "agent-3 (Lima), completed:" in kept["answer"]
 
@@ -99,7 +101,7 @@ async def test_one_whose_user_cancels_the_call_keeps_them_on_record(sim: Simulat
 async def test_one_whose_synthesis_is_cut_short_has_what_it_began_before_them(sim: Simulator) -> None:
     synthesis = {"content": "Rome is old.", "gate": "rest", "gate_at": "finish"}
     sim.play({"match": {"system": "Several agents have worked"}, **synthesis})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = (await kimi.call("kimi_swarm", TELL)).run_id
         await sim.until(lambda: sim.waiting_at("rest") == 1)
         while (await kimi.run(run_id, "status")).answer != "Rome is old.":
@@ -114,7 +116,7 @@ async def test_one_whose_synthesis_is_cut_short_has_what_it_began_before_them(si
 @pytest.mark.parametrize("how", ["cancel", "eof"])
 async def test_one_of_which_no_agent_had_finished_is_as_before(sim: Simulator, how: str) -> None:
     hold(sim, "Tell me")
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         run_id = (await kimi.call("kimi_swarm", TELL)).run_id
         await sim.until(lambda: sim.waiting_at("never") == 3)
         if how == "cancel":

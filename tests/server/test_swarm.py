@@ -9,7 +9,8 @@ import pytest
 
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import ServerOptions, body, chats, served
+from tests.server.clients import ServerOptions, connect
+from tests.server.requests import body_of, chats
 
 CITIES = ["Rome", "Oslo", "Lima"]
 TELL = {"prompt": "Tell me about {{item}}.", "items": CITIES}
@@ -26,7 +27,7 @@ LEADING = {
 
 async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> None:
     sim.play(LEADING, {"match": {"system": "You lead a swarm"}, "content": "A and B."})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_swarm", {"prompt": "Compare A and B."})
     assert result.status == "completed"
     assert result.answer == "A and B."
@@ -42,18 +43,18 @@ async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> Non
 
 
 async def test_a_swarm_without_tools_says_so(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": []})
     assert result.status == "completed"
     assert result.rules == ["swarm-tools"]
     assert "Sub-agents have no tools" in result.text
-    assert "tools" not in body(chats(sim)[0])
+    assert "tools" not in body_of(chats(sim)[0])
 
 
 async def test_sub_agents_search_with_the_providers_own_tools(sim: Simulator, mode: str) -> None:
     call = {"name": "moonshot__web_search", "arguments": {"query": "Oslo in winter"}}
     sim.play({"match": {"text": "Tell me about Oslo.", "turns": 0}, "tool_calls": [call]})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_swarm", TELL)
     assert result.status == "completed"
     assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0]
@@ -62,7 +63,7 @@ async def test_sub_agents_search_with_the_providers_own_tools(sim: Simulator, mo
 
 async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim: Simulator, mode: str) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.3") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.3") as kimi:
         result = await kimi.call("kimi_swarm", TELL)
         assert result.status == "running"
         await sim.until(lambda: sim.waiting_at("oslo") == 1)
@@ -82,7 +83,7 @@ async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim:
 
 async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode: str) -> None:
     sim.play({"match": {"text": "Tell me"}, "gate": "never", "times": "always"})
-    async with served(sim, mode, KIMI_REPLY_WITHIN_S="0.1") as kimi:
+    async with connect(sim, mode, KIMI_REPLY_WITHIN_S="0.1") as kimi:
         result = await kimi.call("kimi_swarm", TELL)
         await sim.until(lambda: sim.waiting_at("never") == 3)
         cancelled = await kimi.run(result.run_id, "cancel")
@@ -101,7 +102,7 @@ async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str) ->
         if "1 running, 2 done" in heard[-1]:
             sim.open_gate("oslo")
 
-    async with served(sim, mode, options=often) as kimi:
+    async with connect(sim, mode, options=often) as kimi:
         with anyio.fail_after(60):
             result = await kimi.call("kimi_swarm", TELL, progress_callback=hear)
     assert result.status == "completed"
@@ -131,7 +132,7 @@ async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str) ->
 async def test_what_a_swarm_can_not_take_is_refused_before_anything_is_sent(
     sim: Simulator, arguments: dict[str, Any], named: str | None
 ) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.call("kimi_swarm", arguments)
     if named is None:
         assert result.status == "completed", "no items at all are the same as none"
@@ -143,27 +144,27 @@ async def test_what_a_swarm_can_not_take_is_refused_before_anything_is_sent(
 
 
 async def test_more_steps_than_allowed_are_adjusted_and_reported(sim: Simulator, mode: str) -> None:
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_swarm", {"prompt": "x", "max_steps": 16})
     assert "swarm-steps" in result.rules
     assert "max_steps 16 → 15" in result.text
 
 
 async def test_without_a_key_a_swarm_says_not_configured(mode: str) -> None:
-    async with served(None, mode, provider=None) as kimi:
+    async with connect(None, mode, provider=None) as kimi:
         result = await kimi.call("kimi_swarm", {"prompt": "x"})
     assert result.code == "not_configured"
 
 
 async def test_a_provider_that_is_not_allowed_gets_no_swarm(sim: Simulator) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         result = await kimi.call("kimi_swarm", {"prompt": "x", "provider": "moonshot"})
     assert (result.code, result.error["rule"]) == ("policy_refused", "provider-allowed")
 
 
 async def test_a_partial_swarm_says_what_is_missing_and_how_to_go_on(sim: Simulator, mode: str) -> None:
     sim.play({"match": {"text": "about Oslo"}, "status": 401})
-    async with served(sim, mode) as kimi:
+    async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_swarm", TELL)
     assert result.status == "partial"
     assert not result.is_error

@@ -13,8 +13,10 @@ import pytest
 
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import body, chats, raw_process, served
-from tests.server.stdio.peer import HELLO
+from tests.server.clients import connect
+from tests.server.processes import raw_server_process
+from tests.server.requests import body_of, chats
+from tests.server.stdio.peer import INITIALIZE
 
 ODD_SERVER = Path(__file__).parents[1] / "swarm" / "tools" / "odd_server.py"
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
@@ -30,7 +32,7 @@ async def test_sub_agents_use_the_tools_of_a_real_server(sim: Simulator, mode: s
     echo = {"name": "odd__echo", "arguments": {"text": "from Oslo"}}
     write = {"name": "odd__write", "arguments": {"text": "never"}}
     sim.play({"match": {"text": "Tell me about Oslo.", "turns": 0}, "tool_calls": [echo, write]})
-    async with served(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
+    async with connect(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": ["odd.*"]})
     assert result.status == "completed", result.text
     assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0]
@@ -51,13 +53,13 @@ async def test_a_model_that_obeys_hostile_output_reaches_nothing_outside_its_lis
         {"match": {"text": "Tell me about Oslo.", "turns": 1},
          "tool_calls": [{"name": name, "arguments": arguments} for name in wanted]},
     )  # fmt: skip
-    async with served(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
+    async with connect(sim, mode, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": ["odd.*"]})
     assert result.status == "completed", result.text
     assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0], (
         "the echo, and nothing else"
     )
-    last = max((body(request)["messages"] for request in chats(sim)), key=len)
+    last = max((body_of(request)["messages"] for request in chats(sim)), key=len)
     told = [message["content"] for message in last if message["role"] == "tool"]
     assert evil in told[0]
     assert "Untrusted data from outside" in told[0]
@@ -65,14 +67,14 @@ async def test_a_model_that_obeys_hostile_output_reaches_nothing_outside_its_lis
 
 
 async def test_patterns_that_name_nothing_are_refused_before_anything_is_asked(sim: Simulator, tmp_path: Path) -> None:
-    async with served(sim, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
+    async with connect(sim, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": ["nothing-of-that-name"]})
     assert result.code == "invalid_arguments"
     assert not chats(sim)
 
 
 async def test_a_file_that_is_not_there_is_said_to_be(sim: Simulator, tmp_path: Path) -> None:
-    async with served(sim, KIMI_SWARM_MCP=str(tmp_path / "none.json")) as kimi:
+    async with connect(sim, KIMI_SWARM_MCP=str(tmp_path / "none.json")) as kimi:
         result = await kimi.call("kimi_swarm", TELL)
     assert result.code == "not_configured"
     assert "KIMI_SWARM_MCP" in result.error["fix"]
@@ -93,7 +95,7 @@ async def written_down(run_id: str, steps: int) -> None:
 async def test_a_swarm_can_be_gone_on_with_from_its_very_beginning(sim: Simulator) -> None:
     """Its id may be told before it is known what will be asked of whom: it is written down as one that goes on."""
     sim.play({"match": {"path": "/v1/models"}, "gate": "models"})
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
         said = await kimi.call("kimi_swarm", TELL)
         assert said.status == "running"
         record = await kimi.runs.store.find(said.run_id, None)
@@ -106,17 +108,17 @@ async def test_a_swarm_can_be_gone_on_with_from_its_very_beginning(sim: Simulato
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 async def test_a_swarm_whose_server_was_killed_is_gone_on_with_and_asks_nothing_twice(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.5", KIMI_DATA_DIR=os.environ["KIMI_DATA_DIR"]) as peer:
-        await peer.ask(HELLO)
+    async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.5", KIMI_DATA_DIR=os.environ["KIMI_DATA_DIR"]) as peer:
+        await peer.request(INITIALIZE)
         await peer.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         call = {"name": "kimi_swarm", "arguments": TELL}
-        reply = await peer.ask({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
+        reply = await peer.request({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
         said = reply["result"]["structuredContent"]
         assert said["status"] == "running", said
         await written_down(said["run_id"], 2)
         peer.process.send_signal(signal.SIGKILL)
         await peer.process.wait()
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         with anyio.fail_after(60):
             result = await kimi.run(said["run_id"], "wait", wait_s=9)
     assert result.status == "completed", result.text

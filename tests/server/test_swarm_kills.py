@@ -24,7 +24,9 @@ import pytest
 from kimi_mcp.runs.store.inspection import FILE
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import chats, raw_process, until
+from tests.server.clients import wait_until
+from tests.server.processes import raw_server_process
+from tests.server.requests import chats
 from tests.server.stdio.peer import Peer
 from tests.swarm.scenarios import calling, messages, reply, task_of
 
@@ -84,7 +86,7 @@ def play(sim: Simulator, draw: random.Random) -> None:
 def server(sim: Simulator, folder: Path, *dies: str) -> AbstractAsyncContextManager[Peer]:
     """A real server on that data folder."""
     told = {"KIMI_REPLY_WITHIN_S": "0.05", "KIMI_MAX_CONCURRENCY": "64", "KIMI_BUDGET_USD_PER_SWARM": "1000"}
-    return raw_process(sim, "tests.server.mortal", *dies, KIMI_DATA_DIR=str(folder), **told)
+    return raw_server_process(sim, "tests.server.mortal", *dies, KIMI_DATA_DIR=str(folder), **told)
 
 
 def asked(sim: Simulator) -> Counter[str]:
@@ -121,10 +123,10 @@ def runs(folder: Path) -> Sequence[tuple[str, dict[str, Any]]]:
 async def killed(sim: Simulator, folder: Path, death: Death) -> None:
     """Let a server begin a swarm and die."""
     async with server(sim, folder, *(death.commit or ())) as peer:
-        await peer.greet()
+        await peer.initialize()
         items = [f"item {number:02}" for number in range(AGENTS)]
         await peer.call("kimi_swarm", prompt="Look at {{item}}.", items=items)
-        await until(lambda: bool(sim.requests) or peer.process.returncode is not None, within=20)
+        await wait_until(lambda: bool(sim.requests) or peer.process.returncode is not None, within=20)
         with anyio.move_on_after(2 * LASTS_S if death.seconds is None else death.seconds):
             await peer.process.wait()  # what is written at the same time shares a commit: there may be fewer of them
         if peer.process.returncode is None:
@@ -136,7 +138,7 @@ async def gone_on_with(sim: Simulator, folder: Path) -> float:
     """Let a server start that nobody asks for anything, until the swarm is at its end; when it first asked, seconds."""
     before, first = len(sim.requests), 0.0
     async with server(sim, folder) as peer:
-        await peer.greet()
+        await peer.initialize()
         began = time.monotonic()
         while any(status == "running" for status, _ in runs(folder)):
             if not first and any(request.path.endswith(PAID) for request in sim.requests[before:]):

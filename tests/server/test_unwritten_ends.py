@@ -14,7 +14,11 @@ from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
-from tests.server.asking import HELD, KEY, Kimi, Result, body, chats, raw_process, served, until
+from tests.server.clients import KimiClient, connect, wait_until
+from tests.server.keys import KEY
+from tests.server.processes import raw_server_process
+from tests.server.requests import HELD_STEP, body_of, chats
+from tests.server.results import Result
 
 WHOLE = ["one", "It is 391.", "two"]
 """What a follow-up sends."""
@@ -45,21 +49,21 @@ class Lock:
 
 
 def sent(sim: Simulator) -> list[str]:
-    return [message["content"] for message in body(chats(sim)[-1])["messages"]]
+    return [message["content"] for message in body_of(chats(sim)[-1])["messages"]]
 
 
 def kept(data_dir: Path) -> list[str]:
     return sorted(file.name for file in (data_dir / FOLDER).glob("*"))
 
 
-async def told(kimi: Kimi, sim: Simulator, lock: Lock) -> Result:
+async def told(kimi: KimiClient, sim: Simulator, lock: Lock) -> Result:
     """The result of a call that ends while the journal is locked; it stays locked."""
     results: list[Result] = []
 
     async def ask() -> None:
         results.append(await kimi.think("one"))
 
-    sim.play(HELD)
+    sim.play(HELD_STEP)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
@@ -79,21 +83,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_answer_whose_server_is_killed_before_it_was_written_is_gone_on_with(
     sim: Simulator, data_dir: Path
 ) -> None:
-    sim.play(HELD)
-    async with raw_process(sim, KIMI_API_KEY=KEY) as peer:
-        await peer.greet()
+    sim.play(HELD_STEP)
+    async with raw_server_process(sim, KIMI_API_KEY=KEY) as peer:
+        await peer.initialize()
         await peer.call("kimi_think", 1, prompt="one")
         await sim.until(lambda: sim.waiting_at("end") == 1)
         with Lock(data_dir) as lock:
             lock.take()
             sim.open_gate("end")
-            first = (await peer.reply())["result"]["structuredContent"]
+            first = (await peer.receive())["result"]["structuredContent"]
             peer.process.kill()
             await peer.process.wait()
     assert first["status"] == "completed"
     assert kept(data_dir) == [f"{first['run_id']}.json"]
     assert KEY.encode() not in everything(data_dir)
-    async with served(sim) as later:
+    async with connect(sim) as later:
         second = await later.instant("two", conversation_id=first["conversation_id"])
         assert second.status == "completed"
         assert sent(sim) == WHOLE
@@ -111,10 +115,10 @@ async def test_whoever_finds_a_run_whose_end_was_kept_writes_it(
     sim: Simulator, data_dir: Path, looks: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Lock(data_dir) as lock:
-        async with served(sim) as kimi:
+        async with connect(sim) as kimi:
             first = await told(kimi, sim, lock)
     assert first.run_id in caplog.text
-    async with served(sim) as later:
+    async with connect(sim) as later:
         if looks == "kimi_run":
             assert (await later.run(first.run_id)).status == "completed"
         elif looks in ("a follow-up", "a branch"):
@@ -130,7 +134,7 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
     sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Lock(data_dir) as lock:
-        async with served(sim) as kimi, served(sim) as other:
+        async with connect(sim) as kimi, connect(sim) as other:
             first = await told(kimi, sim, lock)
             assert first.status == "completed"
             conversation = first.structured["conversation_id"]
@@ -153,12 +157,12 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     monkeypatch.setattr(engine, "LOCKED_S", 30)
     monkeypatch.setattr(outcome_writer, "WRITTEN_WITHIN_S", 0.01)
     with Lock(data_dir) as lock:
-        async with served(sim) as kimi:
+        async with connect(sim) as kimi:
             first = await told(kimi, sim, lock)
             assert first.status == "completed"
             assert kept(data_dir) == [f"{first.run_id}.json"]
             lock.release()
-            await until(lambda: kept(data_dir) == [], within=20)
+            await wait_until(lambda: kept(data_dir) == [], within=20)
             assert not kimi.runs.unwritten
     assert caplog.records == []
 
@@ -167,25 +171,25 @@ async def test_a_turn_that_can_be_written_nowhere_is_not_told_as_one_of_its_conv
     sim: Simulator, data_dir: Path
 ) -> None:
     with Lock(data_dir) as lock:
-        async with served(sim) as kimi:
+        async with connect(sim) as kimi:
             data_dir.mkdir()
             (data_dir / FOLDER).write_text("no folder")
             first = await told(kimi, sim, lock)
-            assert (first.status, first.answer) == ("completed", HELD["content"])
+            assert (first.status, first.answer) == ("completed", HELD_STEP["content"])
             assert first.structured["conversation_id"] is None
             lock.release()
-            await until(lambda: not kimi.runs.unwritten, within=20)
+            await wait_until(lambda: not kimi.runs.unwritten, within=20)
             assert (await kimi.instant("two", conversation_id=first.run_id)).status == "completed"
         assert sent(sim) == WHOLE
 
 
 async def test_a_kept_end_that_can_not_be_read_is_kept_aside(sim: Simulator, data_dir: Path) -> None:
-    async with served(sim) as kimi:
+    async with connect(sim) as kimi:
         first = await kimi.think("one")
     (data_dir / FOLDER).mkdir()
     (data_dir / FOLDER / f"{first.run_id}.json").write_text("{")
     with opened(data_dir) as file:
         file.execute("UPDATE runs SET status = 'running', owner = 'srv_dead'")
-    async with served(sim) as later:
+    async with connect(sim) as later:
         assert (await later.run(first.run_id)).status == "failed"
     assert kept(data_dir) == [f"{first.run_id}.damaged"]

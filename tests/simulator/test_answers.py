@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.simulator.asking import INSTANT, SCHEMAS, THINK, WEATHER, answer, deltas, post, sdk, streamed
+from tests.simulator.requests import INSTANT, SCHEMAS, THINK, WEATHER, answer, deltas, post, sdk, streamed
 
 pytestmark = pytest.mark.anyio
 

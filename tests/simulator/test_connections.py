@@ -18,7 +18,7 @@ from kimi_mcp.simulator.faults import PLAIN
 from kimi_mcp.simulator.messages import StoredMedium
 from kimi_mcp.simulator.refusals import Refused
 from kimi_mcp.simulator.routes import compose
-from tests.simulator.asking import (
+from tests.simulator.requests import (
     INSTANT,
     SCHEMAS,
     THINK,

@@ -12,7 +12,7 @@ import pytest
 from kimi_mcp import catalogue
 from kimi_mcp.simulator import Simulator, SimulatorError
 from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
-from tests.simulator.asking import (
+from tests.simulator.requests import (
     INSTANT,
     THINK,
     answer,

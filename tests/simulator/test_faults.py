@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from kimi_mcp.simulator import Simulator, Step
-from tests.simulator.asking import (
+from tests.simulator.requests import (
     INSTANT,
     THINK,
     WEATHER,

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.simulator.asking import KEY
+from tests.simulator.requests import KEY
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator, files
 from kimi_mcp.simulator.media import sniff
-from tests.simulator.asking import KEY, THINK, answer, data_url, mp4, png, post, refusal, sdk, seeing
+from tests.simulator.requests import KEY, THINK, answer, data_url, mp4, png, post, refusal, sdk, seeing
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.simulator.asking import (
+from tests.simulator.requests import (
     INSTANT,
     KEY,
     THINK,

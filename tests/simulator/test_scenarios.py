@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import ScenarioError, Simulator, Step, load_scenario
-from tests.simulator.asking import INSTANT, THINK, WEATHER, answer, post, sdk
+from tests.simulator.requests import INSTANT, THINK, WEATHER, answer, post, sdk
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from anyio.streams.text import TextReceiveStream
 
 import kimi_mcp.simulator
 from kimi_mcp.simulator import Simulator, SimulatorError, serve_simulator
-from tests.simulator.asking import INSTANT
+from tests.simulator.requests import INSTANT
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,9 @@ import pytest
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.asking import body, chats, raw_process, served
+from tests.server.clients import connect
+from tests.server.processes import raw_server_process
+from tests.server.requests import body_of, chats
 
 pytestmark = [
     pytest.mark.soak,
@@ -66,8 +68,8 @@ class Seen:
 async def one_life(sim: Simulator, seen: Seen, over: anyio.Event, living: dict[int, Any], slot: int) -> None:
     """A server from its start to its death, always with as many calls under way."""
     under_way: dict[int, tuple[str, Conversation]] = {}
-    async with raw_process(sim, KIMI_MAX_CONCURRENCY=str(CALLS)) as peer:
-        await peer.greet()
+    async with raw_server_process(sim, KIMI_MAX_CONCURRENCY=str(CALLS)) as peer:
+        await peer.initialize()
         living[slot] = peer.process
 
         async def ask() -> None:
@@ -83,7 +85,7 @@ async def one_life(sim: Simulator, seen: Seen, over: anyio.Event, living: dict[i
             for _ in range(CALLS):
                 await ask()
             while under_way:
-                reply = await peer.reply()
+                reply = await peer.receive()
                 if reply.get("id") not in under_way:
                     continue
                 prompt, conversation = under_way.pop(reply["id"])
@@ -134,10 +136,10 @@ async def test_what_callers_were_told_is_what_the_store_says(
             paid: dict[str, int] = {}
             missing: list[str] = []
             for request in chats(sim):
-                contents = [message["content"] for message in body(request)["messages"] if message["role"] == "user"]
+                contents = [message["content"] for message in body_of(request)["messages"] if message["role"] == "user"]
                 paid[contents[-1]] = paid.get(contents[-1], 0) + 1
                 missing += [f"{contents[-1]}: {each}" for each in seen.before[contents[-1]] if each not in contents]
-        async with served(None) as kimi:
+        async with connect(None) as kimi:
             await kimi.run()
             told_of = [told["run_id"] for told in seen.completed.values()]
             records = {run_id: await kimi.runs.store.find(run_id, LOCAL) for run_id in told_of}

@@ -19,7 +19,8 @@ import anyio
 import pytest
 
 from tests.provider.hostile import TABLE
-from tests.server.asking import CODES, raw_process
+from tests.server.processes import raw_server_process
+from tests.server.results import ERROR_CODES
 from tests.server.stdio.peer import Peer
 
 pytestmark = [
@@ -50,7 +51,7 @@ class Host:
 
     async def listen(self) -> None:
         while True:
-            reply = await self._peer.reply()
+            reply = await self._peer.receive()
             if (name := reply.get("id")) in self._waiting:
                 self._replies[name] = reply
                 self._waiting.pop(name).set()
@@ -120,7 +121,7 @@ async def test_every_hostile_upstream_gets_a_right_code_in_bounded_time_and_memo
     with (tmp_path / "stderr").open("wb") as log:
         async with (
             upstreams() as port,
-            raw_process(
+            raw_server_process(
                 None,
                 provider="moonshot",
                 stderr=log,
@@ -132,7 +133,7 @@ async def test_every_hostile_upstream_gets_a_right_code_in_bounded_time_and_memo
             ) as peer,
             anyio.create_task_group() as tasks,
         ):
-            await peer.greet()
+            await peer.initialize()
             host, process = Host(peer), Process(peer.process.pid)
             tasks.start_soon(host.listen)
             for _ in range(3):
@@ -166,7 +167,7 @@ async def look(name: str, host: Host, process: Process, idle: float) -> list[str
         return ["no reply at all"]
     return [
         *([f"the code {code}, not one of {expected.codes}: {result['error']}"] if code not in expected.codes else []),
-        *([] if code is None or code in CODES else ["a code that the contract does not have"]),
+        *([] if code is None or code in ERROR_CODES else ["a code that the contract does not have"]),
         *([f"the answer {result['answer'][:60]!r}"] if expected.answer not in (None, result["answer"]) else []),
         *([f"{took:.1f} s"] if took > MOST_S else []),
         *([f"{megabytes:.0f} MB"] if megabytes > MOST_MB else []),

@@ -26,7 +26,8 @@ from kimi_mcp.core.types import Usage, user
 from kimi_mcp.runs.store.retention import DAY_S
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import begin, ended, opened, run_store
-from tests.server.asking import held, process, process_environment
+from tests.server.processes import process_environment, server_process
+from tests.server.results import checked
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.name != "posix", reason="it asks for a child's processor time")]
 
@@ -84,13 +85,13 @@ async def timed(work: Callable[[], Awaitable[Any]]) -> float:
 
 async def call(client: Any) -> None:
     """A small call, which must succeed."""
-    result = held(await client.call_tool("kimi_instant", {"prompt": "What is 17 * 23?"}))
+    result = checked(await client.call_tool("kimi_instant", {"prompt": "What is 17 * 23?"}))
     assert result.status == "completed", result.structured["error"]
 
 
 async def first_call(sim: Simulator, folder: Path) -> float:
     """How long the first call of a new server takes."""
-    async with process(sim, KIMI_DATA_DIR=str(folder)) as client:
+    async with server_process(sim, KIMI_DATA_DIR=str(folder)) as client:
         return await timed(lambda: call(client))
 
 
@@ -106,7 +107,7 @@ async def listed(sim: Simulator, folder: Path) -> float:
 
 async def keep_calling(sim: Simulator, folder: Path, took: list[float], done: anyio.Event) -> None:
     """Call a server of a folder again and again until something is done."""
-    async with process(sim, KIMI_DATA_DIR=str(folder)) as client:
+    async with server_process(sim, KIMI_DATA_DIR=str(folder)) as client:
         await call(client)
         while not done.is_set():
             took.append(await timed(lambda: call(client)))
@@ -133,7 +134,7 @@ async def test_very_many_runs_are_nobodys_burden_nor_is_their_removal(tmp_path: 
         removed_after = time.monotonic() - began
 
     with anyio.fail_after(300 + RUNS / 100):
-        async with Simulator(provider="simulator") as sim, process(sim, KIMI_DATA_DIR=str(large)) as remover:
+        async with Simulator(provider="simulator") as sim, server_process(sim, KIMI_DATA_DIR=str(large)) as remover:
             began = time.monotonic()
             firsts[large].append(await timed(lambda: call(remover)))
             async with anyio.create_task_group() as tasks:

@@ -27,7 +27,8 @@ import pytest
 from mcp import Client
 
 from kimi_mcp.simulator import Simulator
-from tests.server.asking import held, process
+from tests.server.processes import server_process
+from tests.server.results import checked
 
 pytestmark = [
     pytest.mark.soak,
@@ -136,7 +137,7 @@ class Load:
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """A tool's result, held against the contract and counted."""
-        said = held(await self.client.call_tool(tool, arguments)).structured
+        said = checked(await self.client.call_tool(tool, arguments)).structured
         self.counts[f"{tool} {said['status']}"] += 1
         if said["error"]:
             self.counts[f"error {said['error']['code']}"] += 1
@@ -176,7 +177,7 @@ class Load:
 
     async def cancel_run(self) -> None:
         """A run that is cancelled by its id, from another call."""
-        listed = held(await self.client.call_tool("kimi_run", {})).structured["answer"]
+        listed = checked(await self.client.call_tool("kimi_run", {})).structured["answer"]
         running = [line.split()[0] for line in listed.splitlines() if " running " in line]
         if running:
             await self.call("kimi_run", run_id=self.draw.choice(running), action="cancel")
@@ -214,7 +215,7 @@ async def test_memory_descriptors_and_threads_stay_flat_under_mixed_load(tmp_pat
     async with Simulator(provider="simulator") as sim:
         sim.play({"match": {"text": SLOW}, "times": "always", "content_tokens": 600, "token_every": 0.05}, *steps)
         others = children()
-        async with process(sim, stderr=log, KIMI_LOG_LEVEL="ERROR", KIMI_BUDGET_USD_PER_SWARM="100") as client:
+        async with server_process(sim, stderr=log, KIMI_LOG_LEVEL="ERROR", KIMI_BUDGET_USD_PER_SWARM="100") as client:
             (pid,) = children() - others
             until = anyio.current_time() + MINUTES * 60
             load = Load(client, random.Random(SEED), until)
@@ -226,7 +227,7 @@ async def test_memory_descriptors_and_threads_stay_flat_under_mixed_load(tmp_pat
                         samples.append(Sample.of(pid))
                         await anyio.sleep(1)
             print(f"seed {SEED}, {sum(load.counts.values())} results", dict(sorted(load.counts.items())))
-            last = held(await client.call_tool("kimi_instant", {"prompt": "Still there?"}))
+            last = checked(await client.call_tool("kimi_instant", {"prompt": "Still there?"}))
             assert last.status == "completed"
     flat(samples)
     assert load.counts["kimi_think completed"] > 10

@@ -28,7 +28,9 @@ from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi as process
 from tests.cli.commands.shell import to
 from tests.runs.store.stores import opened
-from tests.server.asking import KEYS, raw_process, served
+from tests.server.clients import connect
+from tests.server.processes import raw_server_process
+from tests.server.results import RESULT_KEYS
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import file_of_servers, written_down
 
@@ -205,10 +207,10 @@ def test_options_belong_behind_the_command() -> None:
 async def half_done(sim: Simulator) -> AsyncIterator[tuple[Peer, str]]:
     """A server, and its swarm of two of which one is done and the other one is held."""
     sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start"})
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
-        await server.greet()
+    async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+        await server.initialize()
         await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
-        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        run_id = (await server.receive())["result"]["structuredContent"]["run_id"]
         await written_down(run_id, 1)
         yield server, run_id
 
@@ -253,8 +255,8 @@ async def test_as_json_the_whole_result_comes_with_all_else_that_is_known(sim: S
     sim.play({"reasoning": "Hm. " * 2000, "content": "It is 391."})
     asked = (await process("ask", "What is 17 * 23?", "--json", settings=to(sim))).json
     shown = (await process("runs", "show", asked["run_id"], "--json")).json
-    assert list(shown)[: len(KEYS)] == list(KEYS), "the contract's keys, in its order"
-    assert {**asked, "reasoning": None} == {**{key: shown[key] for key in KEYS}, "reasoning": None}
+    assert list(shown)[: len(RESULT_KEYS)] == list(RESULT_KEYS), "the contract's keys, in its order"
+    assert {**asked, "reasoning": None} == {**{key: shown[key] for key in RESULT_KEYS}, "reasoning": None}
     assert shown["reasoning"] == {**asked["reasoning"], "text": "Hm. " * 2000, "truncated": False}
     assert shown["request"]["turns"] == [{"role": "user", "parts": [{"text": "What is 17 * 23?"}]}]
     assert shown["request"]["max_tokens"] == 32_768
@@ -278,7 +280,7 @@ async def test_a_medium_is_shown_by_its_hash(sim: Simulator) -> None:
 
 
 async def test_a_run_is_shown_in_its_conversation(sim: Simulator) -> None:
-    async with served(sim) as server:
+    async with connect(sim) as server:
         first = await server.think("One")
         second = await server.think("Two", conversation_id=first.structured["conversation_id"])
         branch = await server.think("Three", conversation_id=first.run_id)
@@ -460,7 +462,7 @@ HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm.", "content": "It i
 
 async def test_a_run_in_another_server_is_ended_by_that_server(sim: Simulator) -> None:
     sim.play(HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
         run_id = (await server.think()).run_id
         await sim.until(lambda: sim.waiting_at("end") == 1)
         with anyio.fail_after(20):
@@ -587,7 +589,7 @@ def test_prune_keeps_what_a_kept_conversation_goes_back_to(data_dir: Path) -> No
 
 async def test_prune_keeps_what_still_runs(sim: Simulator) -> None:
     sim.play(HELD)
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
         run_id = (await server.think()).run_id
         ended = await server.instant()
         done = await process("runs", "prune", "--days", "0", "--json")
@@ -609,7 +611,7 @@ def test_of_a_run_that_has_ended_the_result_is_printed(data_dir: Path) -> None:
     done = kimi("resume", number(1))
     assert (done.exit_code, done.stdout) == (0, "It is 391.\n")
     result = run_json("resume", number(1))
-    assert list(result) == list(KEYS)
+    assert list(result) == list(RESULT_KEYS)
     assert result["reasoning"]["text"] == "Hm. " * 2000
 
 
@@ -624,10 +626,10 @@ def test_a_run_that_failed_is_reported_with_its_fix(data_dir: Path) -> None:
 
 async def test_a_call_whose_server_was_killed_cannot_be_resumed_and_keeps_what_had_come(sim: Simulator) -> None:
     sim.play(HELD)
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
-        await server.greet()
+    async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
+        await server.initialize()
         await server.call("kimi_think", prompt="What is 17 * 23?")
-        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        run_id = (await server.receive())["result"]["structuredContent"]["run_id"]
         while (await process("runs", "show", run_id, "--json")).json["answer"] != "It is":
             pass
         server.process.kill()
@@ -647,7 +649,7 @@ async def test_a_run_that_runs_in_another_server_is_waited_for(sim: Simulator) -
     async def resume(run_id: str) -> None:
         ended.append(await process("runs", "resume", run_id))
 
-    async with served(sim, KIMI_REPLY_WITHIN_S="0.05") as server, anyio.create_task_group() as tasks:
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as server, anyio.create_task_group() as tasks:
         run_id = (await server.think()).run_id
         await sim.until(lambda: sim.waiting_at("end") == 1)
         tasks.start_soon(resume, run_id)
@@ -695,10 +697,10 @@ async def test_a_swarm_whose_tools_can_not_be_had_stays_resumable_and_it_is_repo
 ) -> None:
     file = Path(file_of_servers(tmp_path))
     sim.play({"match": {"text": "number 2"}, "gate": "held", "gate_at": "start", "times": 1})
-    async with raw_process(sim, KIMI_REPLY_WITHIN_S="0.05", KIMI_SWARM_MCP=str(file)) as server:
-        await server.greet()
+    async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.05", KIMI_SWARM_MCP=str(file)) as server:
+        await server.initialize()
         await server.call("kimi_swarm", prompt="Look at {{item}}.", items=["number 1", "number 2"])
-        run_id = (await server.reply())["result"]["structuredContent"]["run_id"]
+        run_id = (await server.receive())["result"]["structuredContent"]["run_id"]
         await written_down(run_id, 1)
         await sim.until(lambda: sim.waiting_at("held") == 1)
         server.process.kill()

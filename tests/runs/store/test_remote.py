@@ -17,7 +17,8 @@ from kimi_mcp.runs.store.inspection import inspect_store
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.frozen import database_server
 from tests.runs.store.stores import CALLER, begin, run_store, wrong
-from tests.server.asking import HELD, body, chats, served, until
+from tests.server.clients import connect, wait_until
+from tests.server.requests import HELD_STEP, body_of, chats
 
 SOON_S = 0.3
 
@@ -53,7 +54,7 @@ async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_
             server.freeze()
             faults: list[BaseException | None] = []
             kept.append([], {"run_1": {"counted_usd": 1.0}}, faults.append)
-            await until(lambda: bool(faults), within=20)
+            await wait_until(lambda: bool(faults), within=20)
             assert isinstance(faults[0], NotConfigured), "its thread is free for what comes next"
 
 
@@ -70,9 +71,9 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
     with database_server(tmp_path) as server, anyio.fail_after(60):
         async with (
             Simulator(provider="simulator") as sim,
-            served(sim, KIMI_DATABASE_URL=server.url, KIMI_REPLY_WITHIN_S="1") as kimi,
+            connect(sim, KIMI_DATABASE_URL=server.url, KIMI_REPLY_WITHIN_S="1") as kimi,
         ):
-            sim.play({"content": "zero"}, HELD)
+            sim.play({"content": "zero"}, HELD_STEP)
             first = await kimi.instant("one")
             while first.status == "running":
                 first = await kimi.run(first.run_id, wait_s=10)
@@ -83,18 +84,18 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
             server.freeze()
             sim.open_gate("end")
             answer = await kimi.run(held.run_id, wait_s=10)
-            assert (answer.status, answer.answer) == ("completed", HELD["content"])
+            assert (answer.status, answer.answer) == ("completed", HELD_STEP["content"])
             for refused in (await kimi.instant("three", conversation_id=conversation), await kimi.run()):
                 assert refused.code == "not_configured"
             assert len(chats(sim)) == 2
             server.thaw()
-            await until(lambda: not kimi.runs.unwritten, within=20)
+            await wait_until(lambda: not kimi.runs.unwritten, within=20)
             third = await kimi.instant("three", conversation_id=conversation)
             while third.status == "running":
                 third = await kimi.run(third.run_id, wait_s=10)
             assert third.status == "completed"
-            contents = [message["content"] for message in body(chats(sim)[-1])["messages"]]
-    assert contents == ["one", "zero", "two", HELD["content"], "three"]
+            contents = [message["content"] for message in body_of(chats(sim)[-1])["messages"]]
+    assert contents == ["one", "zero", "two", HELD_STEP["content"], "three"]
 
 
 def test_a_driver_of_postgresql_gets_timeouts_unless_the_url_has_others() -> None:

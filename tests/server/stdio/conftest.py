@@ -48,5 +48,5 @@ def start() -> Start:
 async def peer() -> AsyncIterator[Peer]:
     """One tiny server for all the tests of a file that it must survive: whatever they send, it goes on serving."""
     async with _started() as peer:
-        await peer.greet()
+        await peer.initialize()
         yield peer

@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-HELLO = {
+INITIALIZE = {
     "jsonrpc": "2.0",
     "id": "hello",
     "method": "initialize",
@@ -43,7 +43,7 @@ class Peer:
         """Write bytes, no newline added."""
         await self._stdin.send(chunk)
 
-    async def reply(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         """The next line on the wire, which must be one JSON object."""
         line = await self._stdout.receive_until(b"\n", 1 << 26)
         message = json.loads(line)
@@ -51,24 +51,24 @@ class Peer:
         assert message["jsonrpc"] == "2.0"
         return message
 
-    async def ask(self, request: object) -> dict[str, Any]:
+    async def request(self, message: object) -> dict[str, Any]:
         """Send one line and take the next reply."""
-        await self.send(request)
-        return await self.reply()
+        await self.send(message)
+        return await self.receive()
 
-    async def greet(self) -> None:
+    async def initialize(self) -> None:
         """Do the handshake."""
-        assert "result" in await self.ask(HELLO)
+        assert "result" in await self.request(INITIALIZE)
         await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     async def call(self, tool: str, request_id: int = 7, /, **arguments: object) -> None:
-        """Ask for a tool without waiting for its answer."""
+        """Call a tool without waiting for its result."""
         params = {"name": tool, "arguments": arguments}
         await self.send({"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": params})
 
     async def still_serves(self) -> None:
         """The next request must be answered."""
-        assert await self.ask({"jsonrpc": "2.0", "id": "ping", "method": "ping"}) == {
+        assert await self.request({"jsonrpc": "2.0", "id": "ping", "method": "ping"}) == {
             "jsonrpc": "2.0",
             "id": "ping",
             "result": {},
@@ -78,12 +78,12 @@ class Peer:
         """What a host does first when it is done."""
         await self._stdin.aclose()
 
-    async def rest(self) -> list[dict[str, Any]]:
+    async def remaining(self) -> list[dict[str, Any]]:
         """What is still on the wire until the process closes it."""
         messages: list[dict[str, Any]] = []
         while True:
             try:
-                messages.append(await self.reply())
+                messages.append(await self.receive())
             except (anyio.EndOfStream, anyio.IncompleteRead):
                 return messages
 
@@ -91,8 +91,8 @@ class Peer:
         """Send the process a signal."""
         self.process.send_signal(number)
 
-    async def leaves(self) -> int:
-        """The exit status, once the process has left."""
+    async def exit_status(self) -> int:
+        """The exit status, once the process has ended."""
         with anyio.fail_after(30):
             return await self.process.wait()
 

@@ -33,36 +33,36 @@ def logged(events: list[dict[str, object]]) -> list[object]:
 @pytest.mark.parametrize("how", ENDINGS)
 async def test_every_ending_cleans_up_and_leaves_with_status_0(start: Start, how: str, busy: bool) -> None:
     async with start(stderr=subprocess.PIPE) as peer:
-        await peer.greet()
+        await peer.initialize()
         if busy:
             await peer.call("wait", 3)
             await peer.still_serves()
         await end(peer, how)
-        rest = await peer.rest()
+        rest = await peer.remaining()
         events = await peer.log_lines()
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
         assert logged(events)[-2:] == ["shutting down", "lifespan cleaned up"]
         assert [message["id"] for message in rest] == ([3] if busy else [])
 
 
 async def test_a_process_that_was_never_spoken_to_leaves_as_well(start: Start) -> None:
     async with start(stderr=subprocess.PIPE) as peer:
-        await peer.ask(b"{")  # it is up
+        await peer.request(b"{")  # it is up
         await end(peer, "SIGINT")
         assert logged(await peer.log_lines()) == ["shutting down", "lifespan cleaned up"]
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
 
 
 async def test_a_clean_up_that_hangs_is_left_behind(start: Start) -> None:
     async def ends(how: str, *again: str) -> None:
         async with start(stderr=subprocess.PIPE, TINY_ENDING="hangs") as peer:
-            await peer.greet()
+            await peer.initialize()
             await end(peer, how)
             assert peer.process.stderr is not None
             assert b"shutting down" in await peer.process.stderr.receive()
             for number in again:
                 await end(peer, number)  # changes nothing
-            assert await peer.leaves() == 0
+            assert await peer.exit_status() == 0
             assert "could not end in time" in (await peer.log_lines())[-1]["message"]
 
     async with anyio.create_task_group() as tasks:
@@ -73,11 +73,11 @@ async def test_a_clean_up_that_hangs_is_left_behind(start: Start) -> None:
 @pytest.mark.parametrize("how", ["eof", "SIGTERM"])
 async def test_a_peer_that_does_not_read_cannot_keep_it_alive(start: Start, how: str) -> None:
     async with start() as peer:
-        await peer.greet()
+        await peer.initialize()
         for number in range(3):
             await peer.call("big", number, size=2_000_000)
         await end(peer, how)
-        assert await peer.leaves() == 0
+        assert await peer.exit_status() == 0
 
 
 def test_a_peer_that_is_gone_ends_it() -> None:

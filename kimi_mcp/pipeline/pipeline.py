@@ -196,12 +196,12 @@ class Pipeline:
             return outcome
         repair = repair_plan(plan, first, misfit)
         try:
-            await run.begin_again(repair)
+            await run.begin_again(repair, outcome)
             second = await self._send(replace(loaded, plan=repair), run.request_state, endpoint)
         except KimiError as error:  # the first answer was paid for: it stays
-            kept = outcome_of(repair if run.request_state.attempts else plan, first, run)
-            cost = None if run.request_state.accumulator.pieces else kept.cost_usd  # of half an answer it is unknown
-            return replace(kept, status="partial", error=error, cost_usd=cost)
+            kept = run.cut_off("partial", error)
+            cost = None if run.request_state.accumulator.pieces else outcome.cost_usd  # of half an answer it is unknown
+            return replace(kept, cost_usd=cost)
         usage = add_usage(first.usage, second.usage)
         costs = cost_of(plan, first), cost_of(repair, second)
         cost = None if None in costs else sum(filter(None, costs))

@@ -52,7 +52,8 @@ class SpendingLimits:
         """Raise ``BudgetExceeded`` where one call costs more than it may."""
         limit, counted = self._call_limit(run), self.counted_usd(run)
         if limit is not None and counted > limit:
-            verb = "costs" if run.attempts else "would start at"
+            sent = run.progress is not None or run.request_state.attempts
+            verb = "costs" if sent else "would cost" if run.attempts else "would start at"
             raise BudgetExceeded(
                 f"The call {verb} about {dollars(counted)}; a call may cost {dollars(limit)}.",
                 fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",

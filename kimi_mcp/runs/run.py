@@ -20,7 +20,7 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.pricing import counted_usd
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.redaction import printable
-from kimi_mcp.core.types import Completion, Mode, Status, Timing, Turn
+from kimi_mcp.core.types import Mode, Status, Timing, Turn
 from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class Run:
         """The request that is running."""
         self.requests = 0
         """How many requests came before that one."""
-        self.kept: Completion | None = None
-        """The result of an earlier request; it counts until the next one has a better one."""
+        self.kept: Outcome | None = None
+        """The outcome of an earlier request; it counts until the next one has a better one."""
         self.progress: RunProgress | None = None
         """Its state, where it has many requests; None: it has the one in ``request_state``."""
         self.task: Mapping[str, Any] | None = None
@@ -188,10 +188,13 @@ class Run:
             async with self._recording:
                 await self._runs.write(self)
 
-    async def begin_again(self, plan: Plan) -> None:
-        """Begin another request for the same answer; the result of the one before is kept."""
+    async def begin_again(self, plan: Plan, kept: Outcome) -> None:
+        """Begin another request for the same answer, which the last adjustment of its plan reports.
+
+        ``kept``: the outcome of the request before.
+        """
         self._counted_before = self.counted_usd(None if self._runs is None else self._runs.limits.fallback_price())
-        self.kept, self._attempts_before = self.request_state.accumulator.completion(), self.attempts
+        self.kept, self._attempts_before = kept, self.attempts
         self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
         await self.begin(plan)
 
@@ -254,15 +257,21 @@ class Run:
         price = None if plan is None else plan.profile.price or highest_price
         if plan is None or price is None:
             return self._counted_before
-        return self._counted_before + counted_usd(
-            self.request_state.prompt_tokens, self.request_state.accumulator.tokens, price
-        )
+        request = self.request_state
+        never_sent = self.outcome is not None and not request.attempts
+        prompt_tokens = 0 if never_sent else request.prompt_tokens
+        return self._counted_before + counted_usd(prompt_tokens, request.accumulator.tokens, price)
 
     def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:
         """Its outcome so far, with exactly what has arrived; the final one once it has ended."""
         if self.outcome is not None:
             return self.outcome
-        completion = self.kept or self.request_state.accumulator.completion()
+        if self.kept is not None:
+            kept = replace(self.kept, status=status, timing=self.timing(), error=error)
+            if not self.request_state.attempts or self.plan is None:
+                return kept
+            return replace(kept, cost_usd=None, policy=(*kept.policy, *self.plan.adjustments[-1:]))
+        completion = self.request_state.accumulator.completion()
         sent = self.plan.profile.serving.wire_id if self.plan else None
         outcome = Outcome(
             status=status,

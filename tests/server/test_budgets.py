@@ -181,6 +181,17 @@ async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
     assert result.answer == "word " * 6_000, "the first answer was paid for: it stays"
 
 
+async def test_a_whole_misfit_beyond_the_limit_is_kept_with_its_cost_and_not_asked_for_again(sim: Simulator) -> None:
+    sim.play({"content": "word " * 1_000, "event_tokens": 5_000})
+    async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.001") as kimi:
+        result = await kimi.instant(response_schema=SCHEMA)
+    assert (result.status, result.code, result.rules) == ("partial", "budget_exceeded", [])
+    assert result.answer == "word " * 1_000
+    assert result.structured["usage"]["cost_usd"] == pytest.approx(cost(result, "kimi-k2.5"))
+    assert "would cost about" in result.error["message"]
+    assert len(chats(sim)) == 1
+
+
 async def test_a_stream_that_is_cut_while_it_thinks_has_failed(sim: Simulator) -> None:
     sim.play({**LONG, "reasoning": LONG["content"]})
     async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
@@ -277,6 +288,8 @@ async def test_a_repair_beyond_the_days_limit_is_not_sent(sim: Simulator, mode: 
     assert len(chats(sim)) == 1
     assert (result.status, result.code) == ("partial", "budget_exceeded")
     assert result.answer == "word " * 6_000, "it was paid for"
+    assert result.rules == [], "nothing was asked once more"
+    assert result.structured["usage"]["cost_usd"] == pytest.approx(cost(result, "kimi-k2.5"))
     assert "KIMI_BUDGET_USD_PER_DAY" in result.error["fix"]
 
 

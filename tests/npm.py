@@ -30,7 +30,7 @@ class Program:
 
 
 MCPB = Program(name="mcpb", package="@anthropic-ai/mcpb@2.1.2")
-CLAUDE = Program(name="claude", package="@anthropic-ai/claude-code@2.1.331")
+CLAUDE = Program(name="claude", package="@anthropic-ai/claude-code@2.1.332")
 GEMINI = Program(name="gemini", package="@google/gemini-cli@0.61.0")
 CODEX = Program(name="codex", package="@openai/codex@0.169.0")
 KIMI = Program(name="kimi", package="@moonshot-ai/kimi-code@2.1.0")

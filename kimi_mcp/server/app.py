@@ -76,7 +76,9 @@ def build_server(
     ``timings`` and ``pipeline`` are for tests.
     """
     skill = load_skill()
-    tools = [results.listed(tool, row.title, row.description) for tool, row in listed_tools(skill)]
+    tools = [
+        results.listed(tool, row, always_loaded=row.name == skill.default_tool) for tool, row in listed_tools(skill)
+    ]
 
     @asynccontextmanager
     async def lifespan(server: Server[ServerState]) -> AsyncGenerator[ServerState]:

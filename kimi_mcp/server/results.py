@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_types import CallToolResult, ContentBlock, Icon, ResourceLink, TextContent, ToolAnnotations
 from mcp_types import Tool as ListedTool
@@ -17,6 +17,7 @@ from kimi_mcp.server.tools import OUTPUT_SCHEMA, Tool, input_schema
 
 if TYPE_CHECKING:
     from kimi_mcp.runs import ListedRun
+    from kimi_mcp.skill.document import SkillTool
 
 PAGE_CHARS = 20_000
 """Code points in a page of an answer or of a reasoning: every known host shows its model as many."""
@@ -43,21 +44,30 @@ def icon() -> Icon:
     return Icon(src=f"data:image/svg+xml;base64,{content}", mime_type="image/svg+xml", sizes=["any"])
 
 
-def listed(tool: Tool, title: str, description: str) -> ListedTool:
-    """A tool in the list of tools."""
+def listed(tool: Tool, row: SkillTool, *, always_loaded: bool) -> ListedTool:
+    """A tool in the list of tools.
+
+    Claude Code hides tools from its model until a search finds them, by name, description and ``searchHint``; one that
+    is ``always_loaded`` it never hides (version 2.1.332, tried on 2026-11-29).
+    """
+    meta: dict[str, Any] = {
+        "anthropic/maxResultSizeChars": MOST_RESULT_CHARS,
+        "anthropic/searchHint": ", ".join(row.triggers),
+    }
+    if always_loaded:
+        meta["anthropic/alwaysLoad"] = True
     return ListedTool(
         name=tool.name,
-        title=title,
-        description=description,
+        title=row.title,
+        description=row.description,
         input_schema=input_schema(tool.arguments),
         output_schema=OUTPUT_SCHEMA,
         annotations=ToolAnnotations(
             read_only_hint=tool.mode is not None,
             destructive_hint=False,
-            idempotent_hint=False,
             open_world_hint=tool.mode is not None,
         ),
-        _meta={"anthropic/maxResultSizeChars": MOST_RESULT_CHARS},
+        _meta=meta,
     )
 
 

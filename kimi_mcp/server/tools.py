@@ -58,12 +58,12 @@ class ChatArguments(Arguments):
     response_schema: Annotated[dict[str, Any] | None, Field(description="JSON schema of the answer; see `parsed`.")] = (
         None
     )
-    max_tokens: Annotated[int | None, Field(ge=1, description="Reasoning plus answer, in tokens."), WHOLE] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="Tokens, reasoning included."), WHOLE] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")] = None
     model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
-    provider: Annotated[str | None, Field(min_length=1, description="One that the operator allows.")] = None
+    provider: Annotated[str | None, Field(min_length=1, description="One the operator allows.")] = None
     conversation_id: Annotated[
-        str | None, Field(min_length=1, description="Go on with it: an earlier result's, or a run_id to branch off.")
+        str | None, Field(min_length=1, description="To go on: an earlier result's, or a run_id to branch off.")
     ] = None
 
     def call(self, mode: Mode) -> Call:
@@ -116,7 +116,7 @@ class SwarmArguments(Arguments):
         Field(description="Patterns of the tools that sub-agents get; read-only ones by default."),
     ] = None
     model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
-    provider: Annotated[str | None, Field(min_length=1, description="One that the operator allows.")] = None
+    provider: Annotated[str | None, Field(min_length=1, description="One the operator allows.")] = None
 
     def call(self) -> SwarmCall:
         """The call for the swarm; raises ``InvalidArguments`` for items that make no sense."""

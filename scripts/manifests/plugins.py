@@ -120,9 +120,10 @@ def claude_plugin(facts: ProjectFacts) -> str:
 
 
 def claude_servers(facts: ProjectFacts) -> str:
-    """``.mcp.json`` of that plugin."""
+    """``.mcp.json`` of that plugin. ``alwaysLoad`` shows the tools to the host's model without a search."""
     env = {row.name: f"${{user_config.{row.name.lower()}}}" for row in asked()}
-    return as_json({"mcpServers": {SERVER: {"type": "stdio", **_start(started(facts)), "env": env}}})
+    server = {"type": "stdio", **_start(started(facts)), "env": env, "alwaysLoad": True}
+    return as_json({"mcpServers": {SERVER: server}})
 
 
 def claude_marketplace(facts: ProjectFacts) -> str:

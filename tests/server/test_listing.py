@@ -15,6 +15,7 @@ from kimi_mcp.core.version import __version__
 from kimi_mcp.policy.schema_dialect import problems
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.skill.document import load_skill
 from tests.server.clients import connect
 
 
@@ -40,7 +41,8 @@ async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str)
         assert tool.description
         assert tool.annotations is not None
         assert tool.annotations.destructive_hint is False
-        assert tool.meta == {"anthropic/maxResultSizeChars": 500_000}
+        assert tool.meta is not None
+        assert tool.meta["anthropic/maxResultSizeChars"] == 500_000
         assert tool.input_schema["additionalProperties"] is False
         for name, schema in tool.input_schema["properties"].items():
             assert "type" in schema, name
@@ -48,6 +50,18 @@ async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str)
             assert "anyOf" not in schema
         assert list(problems(tool.input_schema)) == [], "plain enough for Moonshot's own dialect"
         assert set(tool.input_schema["required"]) <= set(tool.input_schema["properties"])
+
+
+async def test_a_tool_search_finds_every_tool_by_its_triggers_and_one_tool_is_always_loaded() -> None:
+    async with connect(None) as kimi:
+        listed = (await kimi.client.list_tools()).tools
+    for tool, row in zip(listed, load_skill().tools, strict=True):
+        assert tool.meta is not None
+        hint = tool.meta["anthropic/searchHint"]
+        assert all(trigger in hint for trigger in row.triggers)
+        assert len(hint.splitlines()) == 1
+    always = [tool.name for tool in listed if (tool.meta or {}).get("anthropic/alwaysLoad") is True]
+    assert always == [load_skill().default_tool]
 
 
 async def test_the_output_schema_requires_nothing_and_names_every_key(sim: Simulator) -> None:

@@ -39,6 +39,9 @@ def install(
         list[str] | None,
         typer.Option("--env", metavar="K=V", help="A setting for the server, such as KIMI_PROVIDER=vllm. Repeatable."),
     ] = None,
+    defer: Annotated[
+        bool, typer.Option("--defer", help="Leave the tools to the host's tool search (Claude Code alone has one).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Put kimi-mcp into a host's own settings.
@@ -51,6 +54,9 @@ def install(
     from kimi_mcp.cli.install import snippet, started_as
 
     row, file = _host(host, name)
+    if defer and row.always_load is None:
+        raise typer.BadParameter(f"{row.name} shows all tools to its model.", param_hint="--defer")
+    row = row.deferred() if defer else row
     given, taken = _with_exported(_settings(env or []))
     started = started_as(sys.argv[0])
     if print_only:
@@ -192,6 +198,10 @@ def _show_installed(
     else:
         page.mark("ok", f"{host.name} has {name} now.")
     page.row("file", done.shown + (", which is new" if done.new_file else ""))
+    if host.always_load in host.entry:
+        page.row("tools", "its model always has them; --defer leaves them to its tool search", "quiet")
+    elif host.always_load:
+        page.row("tools", "its model has to search for them", "quiet")
     if taken:
         page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
     if done.backup:

@@ -83,7 +83,7 @@ def install(
     """Put an entry in, or update the one of that name. Raises ``InvalidArguments``; then nothing has changed.
 
     Of an existing entry, the command is renewed and ``env`` is added; the rest stays. The keys that calls would carry,
-    by ``environment``, are provided in the host's own way.
+    by ``environment``, are provided in the host's own way. A host that is ``deferred`` leaves our tools to its search.
     """
     target = _Target(host, files.read(file, home))
     now = target.value()
@@ -97,7 +97,9 @@ def install(
     keys = keys_in_use(had | dict(env), environment) if existing is None or moves else []
     want = desired_entry(host, name, started, env, [key for key in keys if key not in had])
     old = target.old
-    new = target.changed(old.text, put=_puts(host, name, want, now, env))
+    field = host.always_load
+    cut = [(*host.servers, name, field)] if field and field not in host.entry and field in (existing or {}) else []
+    new = target.changed(old.text, put=_puts(host, name, want, now, env), cut=cut)
     done = InstallResult(action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear)
     if new == old.text:
         return done
@@ -181,7 +183,7 @@ def _puts(
     """Every value that the file is to have, with its path."""
     path, existing = (*host.servers, name), _entry_at(now, host, name)
     puts: list[tuple[KeyPath, Any]]
-    puts = [(path, dict(want.entry))] if existing is None else _updates(path, existing, want, given)
+    puts = [(path, dict(want.entry))] if existing is None else _updates(host, path, existing, want, given)
     asked = listed(_at(now, host.keys.inputs)) if host.keys.inputs else []
     known = [mapping(each).get("id") for each in asked]
     new = [each for each in want.inputs if each["id"] not in known]
@@ -189,7 +191,7 @@ def _puts(
 
 
 def _updates(
-    path: tuple[str, ...], existing: Mapping[str, Any], want: DesiredEntry, given: Mapping[str, str]
+    host: HostRow, path: tuple[str, ...], existing: Mapping[str, Any], want: DesiredEntry, given: Mapping[str, str]
 ) -> list[tuple[KeyPath, Any]]:
     """What an existing entry lacks: the command as it is today, settings, names of keys. No more."""
     fields, entry = want.fields, want.entry
@@ -200,6 +202,8 @@ def _updates(
         env, field = mapping(existing.get(fields["env"])), (*path, fields["env"])
         new = [((*field, key), value) for key, value in values.items() if key in given or key not in env]
         puts += new if env else [(field, values)]
+    if (field := host.always_load) and field in entry and field not in existing:
+        puts.append(((*path, field), entry[field]))
     if (field := fields.get("keys")) and (names := entry.get(field)):
         had = listed(existing.get(field))
         puts.append(((*path, field), [*had, *(each for each in names if each not in had)]))

@@ -57,6 +57,12 @@ class HostRow(SourcedRecord, strict=False):
     next: str
     """What a person does after installing."""
     moved_by: MovedFolder | None = None
+    always_load: str | None = None
+    """The field of the entry that shows every tool to the host's model, instead of leaving them to a tool search."""
+
+    def deferred(self) -> HostRow:
+        """This host, its tools left to its tool search."""
+        return self.model_copy(update={"entry": {k: v for k, v in self.entry.items() if k != self.always_load}})
 
 
 @cache

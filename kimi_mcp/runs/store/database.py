@@ -38,8 +38,8 @@ class Database:
     """One database, opened by the first who needs it.
 
     ``folder``: where the file is; None: everything is kept in memory. ``url``: another database than that file.
-    ``on_open`` runs in the transaction that opens it. ``answers_within_s``: how long to wait for a database server; a
-    file waits ``engine.LOCKED_S`` by itself.
+    ``on_open`` runs in the transaction that opens it. ``patience_s``: how long a caller may be kept waiting. A
+    lock gets half of it, since the one before a caller may have to wait for that as well.
     """
 
     def __init__(
@@ -48,15 +48,17 @@ class Database:
         url: str | None = None,
         *,
         on_open: Operation[None],
-        answers_within_s: float = engine.ANSWERS_WITHIN_S,
+        patience_s: float = math.inf,
     ) -> None:
         self._folder, self._url, self._on_open = folder, url, on_open
         self._is_memory = folder is None and url is None
         self._own_file = None if folder is None or url is not None else folder / FILE
         self._watchdog = engine.ConnectionWatchdog() if engine.is_server(url) else None
-        self._answers_within_s = math.inf if self._watchdog is None else answers_within_s
+        self._answers_within_s = math.inf if self._watchdog is None else min(engine.ANSWERS_WITHIN_S, patience_s)
+        self._locked_s = min(engine.LOCKED_S, max(engine.LEAST_LOCKED_S, patience_s / 2))
         self._engine: Engine | None = None
         self._opening = threading.Lock()
+        self._was_locked_at = -math.inf
         self._file: tuple[int, int] | None = None
         self._writer = DatabaseThread("journal-writer", self._execute)
         self._reader = self._writer if folder is None else DatabaseThread("journal-reader", self._execute)
@@ -99,7 +101,7 @@ class Database:
         try:
             with nullcontext() if self._watchdog is None else self._watchdog.limit(self._answers_within_s):
                 operations = [version, *(one.operation for one in pending)]
-                results = _transaction(self._connection(thread), operations, writes=is_writer)[1:]
+                results = _transaction(self._connection(thread, pending[0].asked_at), operations, writes=is_writer)[1:]
         except Exception as fault:  # noqa: BLE001 - handed to everyone who waits
             if len(pending) == 1 or _is_database_fault(fault) or isinstance(fault, OSError):
                 error = self._as_error(fault, thread)
@@ -137,7 +139,7 @@ class Database:
         except (SQLAlchemyError, UnicodeDecodeError) as found:
             return errors.is_damage(found) or not errors.is_disk_fault(found)
 
-    def _connection(self, thread: DatabaseThread) -> Connection:
+    def _connection(self, thread: DatabaseThread, asked_at: float) -> Connection:
         with self._opening:
             file = self._own_file
             if self._engine is not None and file is not None and _identity(file) != self._file:
@@ -145,16 +147,27 @@ class Database:
             if thread.engine is not self._engine:
                 thread.disconnect()
             if self._engine is None:
-                self._engine = self._open()
+                self._engine = self._open_once(asked_at)
             if thread.connection is None:
                 thread.engine, thread.connection = self._engine, self._engine.connect()
         return thread.connection
+
+    def _open_once(self, asked_at: float) -> Engine:
+        """Open it; where it was locked for somebody else since this was asked, that was this one's attempt too."""
+        if asked_at <= self._was_locked_at:
+            raise errors.Locked
+        try:
+            return self._open()
+        except OperationalError as fault:
+            if errors.is_locked(fault):
+                self._was_locked_at = time.monotonic()
+            raise
 
     def _open(self) -> Engine:
         if self._folder is not None:
             engine.prepare_folder(self._folder, with_file=self._url is None)
         self._file = None if self._own_file is None else _identity(self._own_file)
-        opened = engine.open_engine(self._url, self._folder)
+        opened = engine.open_engine(self._url, self._folder, self._locked_s)
         if self._watchdog is not None:
             self._watchdog.watch(opened)
         try:

@@ -26,7 +26,10 @@ from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.paths import FILE
 
 LOCKED_S = 5.0
-"""Seconds to wait while another program locks the file."""
+"""Seconds to wait while another program locks the file, at most."""
+
+LEAST_LOCKED_S = 1.0
+"""The same at least: a busy machine is no locked file."""
 
 ANSWERS_WITHIN_S = 5.0
 """Seconds within which a database server must have answered."""
@@ -37,15 +40,18 @@ DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What to install for a driver, where that has another name."""
 
 
-def open_engine(url: str | None, folder: Path | None) -> Engine:
-    """An engine for a URL, for the file in a folder, or for a database in memory; not connected yet."""
+def open_engine(url: str | None, folder: Path | None, locked_s: float = LOCKED_S) -> Engine:
+    """An engine for a URL, for the file in a folder, or for a database in memory; not connected yet.
+
+    ``locked_s``: how long SQLite waits while another program locks the file.
+    """
     if url is None and folder is None:
         options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT", **options)
     elif url is None:
-        engine = engine_of(f"sqlite:///{folder}/{FILE}")
+        engine = engine_of(f"sqlite:///{folder}/{FILE}", locked_s)
     else:
-        engine = engine_of(url)
+        engine = engine_of(url, locked_s)
         database = engine.url.database or ""
         if engine.dialect.name == "sqlite" and not database.startswith("file:"):
             try:
@@ -57,7 +63,7 @@ def open_engine(url: str | None, folder: Path | None) -> Engine:
     return engine
 
 
-def engine_of(url: str) -> Engine:
+def engine_of(url: str, locked_s: float = LOCKED_S) -> Engine:
     """An engine for a URL; raises ``NotConfigured`` where that names no database, or its driver is missing."""
     driver = ""
     try:
@@ -67,7 +73,7 @@ def engine_of(url: str) -> Engine:
             parsed,
             isolation_level="AUTOCOMMIT",  # transactions are begun explicitly: SQLite's have to be IMMEDIATE
             poolclass=NullPool,
-            connect_args={"timeout": LOCKED_S, "check_same_thread": False} if is_sqlite else connect_arguments(parsed),
+            connect_args={"timeout": locked_s, "check_same_thread": False} if is_sqlite else connect_arguments(parsed),
         )
         if not engine.dialect.is_async and not (is_sqlite and parsed.database in (None, "", ":memory:")):
             return engine

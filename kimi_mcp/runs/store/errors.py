@@ -45,6 +45,12 @@ class Malformed(Exception):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
+class Locked(Exception):
+    """A file that another program locked as long as somebody waited for it."""
+
+    sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+
 def code_of(fault: BaseException | None) -> int | None:
     """SQLite's primary error code of a fault or of its cause; None where there is none."""
     while fault is not None:
@@ -58,6 +64,11 @@ def code_of(fault: BaseException | None) -> int | None:
 def is_disk_fault(fault: BaseException) -> bool:
     """Whether a fault comes from the file or its disk."""
     return code_of(fault) in _MESSAGES
+
+
+def is_locked(fault: BaseException) -> bool:
+    """Whether another program locks the file."""
+    return code_of(fault) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_damage(fault: BaseException) -> bool:

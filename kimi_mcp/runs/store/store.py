@@ -10,6 +10,7 @@ Whoever imports this module imports SQLAlchemy, which takes a fifth of a second:
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from kimi_mcp.core.types import Status, Turn
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store import queries, run_queries
 from kimi_mcp.runs.store.database import Database
-from kimi_mcp.runs.store.engine import ANSWERS_WITHIN_S, LOCKED_S
+from kimi_mcp.runs.store.engine import LOCKED_S
 from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.paths import folder_of
 from kimi_mcp.runs.store.pending import PendingOutcome, PendingOutcomes
@@ -56,15 +57,15 @@ def open_store(settings: Settings) -> RunStore:
         folder,
         url=settings.database_url if folder else None,
         keep_days=settings.runs_keep_days,
-        answers_within_s=min(ANSWERS_WITHIN_S, settings.reply_within_s),
+        patience_s=settings.reply_within_s,
     )
 
 
 class RunStore:
     """The runs, conversations and steps of all servers that share a folder.
 
-    ``folder`` None keeps everything in memory, for as long as the process runs. ``answers_within_s``: how long to
-    wait for a database server.
+    ``folder`` None keeps everything in memory, for as long as the process runs. ``patience_s``: how long who asks may
+    be kept waiting.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RunStore:
         *,
         url: str | None = None,
         keep_days: int = 30,
-        answers_within_s: float = ANSWERS_WITHIN_S,
+        patience_s: float = math.inf,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.is_persistent = folder is not None
@@ -83,7 +84,7 @@ class RunStore:
         self.lock = ServerLock(folder)
         """This server, among those that share the folder."""
         self._keep_days, self._wall = keep_days, wall
-        self._database = Database(folder, url, on_open=lambda _: self.lock.acquire(), answers_within_s=answers_within_s)
+        self._database = Database(folder, url, on_open=lambda _: self.lock.acquire(), patience_s=patience_s)
         self.retention = Retention(
             self._database, server=self.lock.id, alive=self.lock.is_alive, keep_days=keep_days, wall=wall
         )

@@ -35,6 +35,8 @@ class PendingOperation:
 
     operation: Operation[Any]
     """What to do."""
+    asked_at: float
+    """By the monotonic clock."""
     loop: asyncio.AbstractEventLoop
     """Where to call."""
     on_done: Callable[[Any, BaseException | None], None]
@@ -95,7 +97,9 @@ class DatabaseThread:
             thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _put(self, operation: Operation[Any], on_done: Callable[[Any, BaseException | None], None]) -> None:
-        pending = PendingOperation(operation=operation, loop=asyncio.get_running_loop(), on_done=on_done)
+        pending = PendingOperation(
+            operation=operation, asked_at=time.monotonic(), loop=asyncio.get_running_loop(), on_done=on_done
+        )
         if self._thread is None or not self._thread.is_alive():
             thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             try:

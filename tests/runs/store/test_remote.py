@@ -34,7 +34,7 @@ async def answered(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answers(tmp_path: Path) -> None:
     with database_server(tmp_path) as server, anyio.fail_after(30):
-        async with run_store(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
+        async with run_store(tmp_path / "data", url=server.url, patience_s=SOON_S) as kept:
             await answered(lambda: begin(kept, "run_1"))
             server.freeze()
             for _ in range(2):
@@ -49,7 +49,7 @@ async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answe
 
 async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_path: Path) -> None:
     with database_server(tmp_path) as server, anyio.fail_after(30):
-        async with run_store(tmp_path / "data", url=server.url, answers_within_s=SOON_S) as kept:
+        async with run_store(tmp_path / "data", url=server.url, patience_s=SOON_S) as kept:
             await answered(lambda: begin(kept))
             server.freeze()
             faults: list[BaseException | None] = []

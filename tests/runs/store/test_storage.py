@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from kimi_mcp.core.errors import NotConfigured, RunNotFound
+from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import user
 from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.store import open_store
+from kimi_mcp.runs.store.threads import Operation
 from tests.runs.store.stores import CALLER, begin, end, ended, everything, grow, opened, run_store, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
@@ -115,6 +120,55 @@ async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
             assert "locked" in wrong(refused.value)
             other.execute("ROLLBACK")
             await begin(kept, "run_2")
+
+
+async def test_whoever_waits_while_a_locked_file_is_opened_shares_that_attempt(tmp_path: Path) -> None:
+    attempts, is_locked, go_on = list[str](), True, threading.Event()
+
+    def prepare(connection: Connection) -> None:
+        attempts.append(threading.current_thread().name)
+        assert go_on.wait(30)
+        if is_locked:
+            locked = sqlite3.OperationalError("database is locked")
+            locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise OperationalError("BEGIN IMMEDIATE", None, locked)
+
+    faults: list[NotConfigured] = []
+
+    async def ask(how: Callable[[Operation[int]], Awaitable[int]]) -> None:
+        with pytest.raises(NotConfigured, match="locked") as refused:
+            await how(lambda connection: 1)
+        faults.append(refused.value)
+
+    database = Database(tmp_path, on_open=prepare)
+    try:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(4):
+                    tasks.start_soon(ask, database.read)
+                    tasks.start_soon(ask, database.write)
+                await anyio.wait_all_tasks_blocked()
+                go_on.set()
+            assert len(faults) == 8
+            assert len(attempts) == 1, "who waited for that one does not wait for another"
+            await ask(database.read)
+            assert len(attempts) == 2, "the next one tries again"
+            is_locked = False
+            assert await database.write(lambda connection: 1) == 1
+    finally:
+        go_on.set()
+        database.close()
+
+
+@pytest.mark.parametrize(("patience_s", "locked_s"), [(0.1, 1), (1, 1), (8, 4), (45, 5)])
+async def test_a_locked_file_is_waited_for_no_longer_than_half_the_hosts_patience(
+    tmp_path: Path, patience_s: float, locked_s: float
+) -> None:
+    kept = open_store(Settings(data_dir=str(tmp_path), reply_within_s=patience_s))
+    for ask in (kept._database.read, kept._database.write):
+        found = await ask(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
+        assert found == locked_s * 1000
+    await kept.aclose()
 
 
 @pytest.mark.parametrize("where", ["header", "middle", "no database at all"])

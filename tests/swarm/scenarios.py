@@ -59,7 +59,13 @@ class Echo(ToolSource):
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.held: anyio.Event | None = None
 
-    async def _send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+    async def serve(self) -> None:
+        self.ready.set()
+
+    def stop(self) -> None:
+        pass
+
+    async def send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
         self.calls.append((name, dict(arguments)))
         if self.held is not None:
             await self.held.wait()

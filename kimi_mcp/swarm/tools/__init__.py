@@ -1,7 +1,7 @@
 """The tools of a swarm's sub-agents: opened once a swarm, called by any of its agents at the same time. Does I/O.
 
 ``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``,
-``builtin_tools`` are the provider's own; ``selection``, ``arguments`` and ``output`` are pure.
+``builtin_tools`` are the provider's own; ``selection`` and ``output`` are pure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kimi_mcp.swarm.tools.source import CallResult, ToolLimits, ToolSource
 __all__ = ["BuiltinTools", "CallResult", "SwarmTools", "ToolLimits", "check_servers", "open_tools"]
 
 CLOSE_WITHIN_S = 3.0
-"""Seconds that all servers together may take to end; then they are ended."""
+"""Seconds that all servers together may take to end; then they are killed."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +39,7 @@ class SwarmTools:
     """The tools of one swarm, and the one way to call them."""
 
     def __init__(
-        self,
-        tools: Sequence[OfferedTool] = (),
-        sources: Sequence[ToolSource] = (),
-        *,
-        warnings: Sequence[str] = (),
+        self, tools: Sequence[OfferedTool] = (), sources: Sequence[ToolSource] = (), *, warnings: Sequence[str] = ()
     ) -> None:
         self.definitions: Sequence[Mapping[str, Any]] = [offered.definition for offered in tools]
         """Function definitions for ``Request.tools``; a resumed swarm sets those that it began with."""
@@ -53,13 +49,13 @@ class SwarmTools:
         """The servers of the file whose tools are offered, by name."""
         self._tools = {offered.name: offered for offered in tools}
         self._warnings = list(warnings)
-        self._present = [source for source in sources if source.fault is None]
+        self._available = [source for source in sources if source.fault is None]
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What is not there and why, in whole sentences of ours that hold no server's words; grows while it is open."""
-        gone = [source for source in self._present if source.fault is not None]
-        missing = [tool["name"] for tool in self.definitions if tool["name"] not in self.fingerprints]
+        """What is missing and why, in our own sentences, without any server's text; grows while it is open."""
+        gone = [source for source in self._available if source.fault is not None]
+        missing = [tool["name"] for tool in self.definitions if tool["name"] not in self._tools]
         return [
             *self._warnings,
             *(f"The tools of {printable_name(source.name)} are gone: {source.fault}." for source in gone),
@@ -89,7 +85,7 @@ class SwarmTools:
         try:
             return await offered.source.call(name, offered.tool, parsed)
         except Exception:  # noqa: BLE001 - a call never raises
-            _log.exception("a tool call failed by a fault of our own")
+            _log.exception("a tool call failed because of a bug in kimi-mcp")
             return CallResult.failed("kimi-mcp made a mistake with this call, which its log records.")
 
 
@@ -147,11 +143,10 @@ async def _selected(
     warnings = [f"The tools of {printable_name(source.name)} are not there: {source.fault}." for source in absent]
     lenient = bool(absent) or recorded is not None  # a resumed swarm began with what the patterns matched then
     select = partial(select_tools, sources, patterns, moonshot_schemas=moonshot_schemas, lenient=lenient)
-    selection = await anyio.to_thread.run_sync(select)
-    tools = selection.tools
-    warnings += selection.warnings
+    tools, left_out = await anyio.to_thread.run_sync(select)
+    warnings += left_out
     if recorded is not None:
-        tools = tuple(offered for offered in tools if offered.name in recorded)
+        tools = [offered for offered in tools if offered.name in recorded]
         for offered in tools:
             if recorded[offered.name] != offered.tool.fingerprint:
                 why = "its definition is another one than when this swarm began"
@@ -161,6 +156,9 @@ async def _selected(
     elif not tools:
         warnings.append("Sub-agents have no tools.")
     return SwarmTools(tools, sources, warnings=warnings)
+
+
+# ── arguments ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def parse_arguments(text: str, schema: Mapping[str, Any], *, most_chars: int) -> dict[str, Any] | CallResult:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ class ServerConfig:
 
 def read_servers(path: str, environment: Mapping[str, str]) -> tuple[ServerConfig, ...]:
     """The servers that the file lists and does not disable, in its order. Raises ``NotConfigured``."""
-    entries = _parsed(_text(path)).get("mcpServers")
+    entries = _parsed(path).get("mcpServers")
     if not isinstance(entries, dict):
         _refuse("has no object `mcpServers`", 'Make it {"mcpServers": {"NAME": {"command": "…", "args": []}}}.')
     found = (_server(name, entry, environment) for name, entry in cast(dict[str, Any], entries).items())
@@ -105,7 +106,7 @@ def printable_name(name: str) -> str:
 # ── the file ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _text(path: str) -> str:
+def _parsed(path: str) -> dict[str, Any]:
     name_a_file = f"Set {VARIABLE} to the path of an `mcpServers` JSON file."
     try:
         file = Path(path).expanduser()
@@ -114,25 +115,20 @@ def _text(path: str) -> str:
             _refuse("is not a file", name_a_file)
         if found.st_size > MAX_FILE_BYTES:
             _refuse("names a file of more than 1 MB", "Name the file that lists the MCP servers, and nothing else.")
-        return file.read_bytes()[:MAX_FILE_BYTES].decode("utf-8-sig")
+        document = json.loads(file.read_bytes()[:MAX_FILE_BYTES].decode("utf-8-sig"), object_pairs_hook=_unique)
     except FileNotFoundError:
         _refuse("names a file that is not there", name_a_file)
+    except RecursionError:
+        _refuse("names a file that is nested too deeply", "Keep to the form of `mcpServers`.")
     except (OSError, RuntimeError):
         _refuse("names a file that can't be read", f"Let this user read it, or set {VARIABLE} to another.")
-    except ValueError:
-        _refuse("names a file that is not UTF-8 text", "Save it as UTF-8.")
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as fault:
         _refuse(
             f"names a file that is no JSON: line {fault.lineno}, column {fault.colno}",
             "Fix it there; JSON has neither comments nor a comma before a closing bracket.",
         )
-    except RecursionError:
-        _refuse("names a file that is nested too deeply", "Keep to the form of `mcpServers`.")
+    except ValueError:
+        _refuse("names a file that is not UTF-8 text", "Save it as UTF-8.")
     if not isinstance(document, dict):
         _refuse("names a file that holds no JSON object", 'Make it {"mcpServers": {…}}.')
     return cast(dict[str, Any], document)
@@ -141,9 +137,10 @@ def _parsed(text: str) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = printable_name(next(key for key in keys if keys.count(key) > 1))
-        _refuse(f"names a file with two entries `{twice}` in one object", "Rename or remove one of them.")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        _refuse(
+            f"names a file with two entries `{printable_name(twice)}` in one object", "Rename or remove one of them."
+        )
     return found
 
 
@@ -159,41 +156,40 @@ _FORMS: Mapping[str, tuple[type, str, str]] = {
     **dict.fromkeys(("args", "allow"), (list, "list", "Make it a list of texts.")),
     **dict.fromkeys(("env", "headers"), (dict, "object", "Make it an object of names and texts.")),
 }
-"""The keys that are read: their type, and what to say where a value has another one."""
+"""The keys that are read: their type, and the error and the fix where a value has another one."""
 
 
 class _Entry:
     """One entry, with its variables expanded. It collects what must stay secret."""
 
-    def __init__(self, name: str, values: dict[str, Any], environment: Mapping[str, str]) -> None:
-        self._name, self._environment = name, environment
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.name, self._environment = name, environment
         self.secrets: list[str] = []
         self.values: dict[str, Any] = {}
+
+    def read(self, values: Mapping[str, Any]) -> None:
+        """Read the keys of ``_FORMS``; null is the same as absent."""
         for key, (kind, form, fix) in _FORMS.items():
-            value = values.get(key)
-            if value is None:
-                continue
-            if not isinstance(value, kind):
+            value: Any = values.get(key)
+            if not isinstance(value, kind | None):
                 raise self.fault(key, f"is no {form}", fix)
-            match value:
-                case list():
-                    texts = enumerate(cast(list[Any], value))
-                    self.values[key] = [self._expanded(f"{key}[{at}]", text) for at, text in texts]
-                case dict():
-                    texts = cast(dict[str, Any], value).items()
-                    self.values[key] = {at: self._expanded(f"{key}.{printable_name(at)}", text) for at, text in texts}
-                case _:
-                    self.values[key] = self._expanded(key, value)
+            if kind is list:
+                self.values[key] = [self._expanded(f"{key}[{at}]", text) for at, text in enumerate(value or ())]
+            elif kind is dict:
+                texts = cast(dict[str, Any], value or {}).items()
+                self.values[key] = {name: self._expanded(f"{key}.{printable_name(name)}", text) for name, text in texts}
+            elif value is not None:
+                self.values[key] = self._expanded(key, value)
 
     def fault(self, key: str, what: str, fix: str) -> NotConfigured:
-        at = f"mcpServers.{printable_name(self._name)}{key and '.' + key}"
+        at = f"mcpServers.{printable_name(self.name)}{key and '.' + key}"
         return NotConfigured(f"In the file of {VARIABLE}, `{at}` {what}.", fix=fix)
 
     def hide(self, name: str, value: str) -> None:
-        """Remember a value that must stay secret, by its name or its looks."""
+        """Keep a value secret if its name or its looks ask for it."""
         if _SECRETIVE.search(name) or _looks_secret(value):
-            self.secrets += [value, *value.split()[1:]]  # `Bearer …`: what follows is secret by itself too
-            self.secrets += _password(value)
+            # Of `Bearer …` what follows is secret by itself too.
+            self.secrets += [value, *value.split()[1:], *_password(value)]
 
     def _expanded(self, key: str, value: Any) -> str:
         if not isinstance(value, str):
@@ -219,16 +215,16 @@ class _Entry:
 
 def _server(name: str, values: Any, environment: Mapping[str, str]) -> ServerConfig | None:
     """One server; None: it is disabled, and the rest of its entry is not even checked."""
-    nothing = _Entry(name, {}, environment)
+    entry = _Entry(name, environment)
     if not isinstance(values, dict):
-        raise nothing.fault("", "is no object", 'Make it {"command": "…", "args": []} or {"url": "https://…"}.')
+        raise entry.fault("", "is no object", 'Make it {"command": "…", "args": []} or {"url": "https://…"}.')
     given = cast(dict[str, Any], values)
     for key, off in (("disabled", True), ("enabled", False)):
         if key in given and not isinstance(given[key], bool):
-            raise nothing.fault(key, "is neither true nor false", f"Set `{key}` to true or false.")
+            raise entry.fault(key, "is neither true nor false", f"Set `{key}` to true or false.")
         if given.get(key) is off:
             return None
-    entry = _Entry(name, given, environment)
+    entry.read(given)
     if not name.strip() or len(name) > 128:
         raise entry.fault("", "has a name that is empty or too long", "Give it a short name.")
     url_key = next((key for key in _URL_KEYS if key in entry.values), None)
@@ -240,8 +236,8 @@ def _server(name: str, values: Any, environment: Mapping[str, str]) -> ServerCon
         if given.get(key) is not None:
             _check_transport(entry, key, given[key], "http" if url_key else "stdio")
     how = _process(entry) if url_key is None else _endpoint(entry, url_key)
-    secrets = tuple(dict.fromkeys(entry.secrets))
-    return ServerConfig(name=name, allow=tuple(entry.values.get("allow", ())), secrets=secrets, **how)
+    allow, secrets = tuple(entry.values["allow"]), tuple(dict.fromkeys(entry.secrets))
+    return ServerConfig(name=name, allow=allow, secrets=secrets, **how)
 
 
 def _check_transport(entry: _Entry, key: str, given: Any, needed: str) -> None:
@@ -257,10 +253,10 @@ def _check_transport(entry: _Entry, key: str, given: Any, needed: str) -> None:
 
 
 def _process(entry: _Entry) -> dict[str, Any]:
-    program, arguments = entry.values["command"], entry.values.get("args", [])
+    program, arguments = entry.values["command"], entry.values["args"]
     if not program.strip():
         raise entry.fault("command", "is empty", "Name the program to start; its arguments go into `args`.")
-    environment = entry.values.get("env", {})
+    environment = entry.values["env"]
     for name, value in environment.items():
         if not name or "=" in name or "\0" in name:
             raise entry.fault("env", "has a name that no variable can have", "Rename it.")
@@ -270,14 +266,13 @@ def _process(entry: _Entry) -> dict[str, Any]:
         if value and (name.startswith("-") or _looks_secret(value)):
             entry.hide(name, value)
     folder = entry.values.get("cwd")
-    if folder is not None:
-        folder = os.path.expanduser(folder)  # noqa: PTH111 - Path's own raises where there is no home
+    folder = folder and os.path.expanduser(folder)  # noqa: PTH111 - Path's own raises where there is no home
     return {"command": (program, *arguments), "environment": environment, "folder": folder}
 
 
 def _endpoint(entry: _Entry, key: str) -> dict[str, Any]:
     url: str = entry.values[key].strip()
-    headers: dict[str, str] = entry.values.get("headers", {})
+    headers: dict[str, str] = entry.values["headers"]
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

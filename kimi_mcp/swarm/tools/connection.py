@@ -1,7 +1,7 @@
 """One MCP server from its start to its end: listed, called, watched, restarted once. Does I/O.
 
-Whatever a server does or fails to do costs its own tools and nothing else. Reasons are sentences of ours: the words of
-a server or a library go to nobody, except the error that a tool itself answers with.
+Whatever a server does or fails to do costs its own tools and nothing else. Faults are described in our own words: the
+text of a server or a library is passed to nobody, except the error that a tool itself answers with.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -42,44 +43,31 @@ MAX_RELISTINGS: Final = 20
 DRAIN_S: Final = 0.5
 """Seconds after a server's end in which its last answers are read."""
 
-ENDED: Final = "The server of this tool ended during the call. Whether the tool has acted is not known."
-"""The result of a call whose server has ended."""
-
 SDK_ERROR_PREFIXES: Final = (
     "Failed to parse",
     "Unexpected content type",
     "SSE stream",
     "server answered a request with 202",
 )
-"""How the SDK's own errors about an HTTP answer begin; they go on with the text of an exception, or a server's."""
+"""How the SDK's own errors about an HTTP answer begin; the rest is an exception's or a server's text."""
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
 class _Session:
-    """One start of a server, up to its end."""
+    """One start of a server."""
 
-    def __init__(self) -> None:
-        self.died = False
-        self.ended = anyio.Event()
-        self.calls: set[anyio.CancelScope] = set()
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    died: bool = False
+    """Whether it ended by itself."""
+    calls: int = 0
+    """Calls that wait for an answer."""
 
     def die(self) -> None:
-        """It has ended by itself; what it sent before is still being read."""
+        """Record that the server ended by itself; what it sent before is still being read."""
         self.died = True
         self.ended.set()
-
-    async def drain(self) -> None:
-        """Wait a little for the answers that it sent before its end."""
-        with anyio.move_on_after(DRAIN_S):
-            while self.calls:  # noqa: ASYNC110 - there is one waiter, and seldom
-                await anyio.sleep(0.01)
-
-    def end(self) -> None:
-        """It has ended, and so have the calls that still wait for it."""
-        self.ended.set()
-        for scope in self.calls:
-            scope.cancel()
 
 
 class McpServer(ToolSource):
@@ -88,16 +76,17 @@ class McpServer(ToolSource):
     def __init__(self, server: ServerConfig, limits: ToolLimits) -> None:
         super().__init__(server.name, limits, allow=server.allow)
         self._server = server
+        self._printable = printable_name(server.name)
         self._last_response = LastResponse()
         self._client: Client | None = None
         self._session = _Session()
-        self._listed = False
+        self._listed = self._stopped = False
         self._changed = anyio.Event()
-        self._stop = anyio.Event()
 
     # ── start and end ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _run(self) -> None:
+    async def serve(self) -> None:
+        """Start the server, and once more if it dies; keep it until it is to stop."""
         for _ in range(1 + RESTARTS):
             self.fault = None
             try:
@@ -105,38 +94,51 @@ class McpServer(ToolSource):
             except TimeoutError:
                 self.fault = f"it was not ready within {self.limits.start_within_s:g} s"
             except Exception as fault:  # noqa: BLE001 - whatever the libraries raise, this server did not start
-                self.fault = start_fault(fault, self._last_response, died=self._session.died)
-            if self._stop.is_set() or not self._listed:
+                self.fault = _start_fault(fault, self._last_response.status, died=self._session.died)
+            if self._stopped or not self._listed:
                 break  # what never worked does not work a second time
-            _log.warning("the tool server %s ended", printable_name(self.name))
-        if not self._stop.is_set():
+            _log.warning("the tool server %s ended", self._printable)
+        if not self._stopped:
             self.fault = self.fault or "it ended, was started again, and ended again"
-            _log.warning("the tools of %s are gone: %s", printable_name(self.name), self.fault)
+            _log.warning("the tools of %s are gone: %s", self._printable, self.fault)
 
     def stop(self) -> None:
-        """Ask it to end."""
-        self._stop.set()
-        self._session.end()
+        """End it."""
+        self._stopped = True
+        self._session.ended.set()
 
     async def _connect(self) -> None:
-        """Keep one session, in the handshake era of the protocol first: some servers end at any other first message."""
+        """Keep one session, in the handshake era of the protocol first: some servers exit at any other message."""
         from mcp.shared.exceptions import MCPError
 
         try:
-            await self._connect_in("legacy")
+            await self._keep_session("legacy")
         except MCPError as refused:
-            if not may_speak_other_era(refused, self._last_response, died=self._session.died):
+            unreadable = self._session.died or refused.code in (TOO_LARGE, UNREADABLE)
+            if unreadable or self._last_response.status in (None, 401, 403):
                 raise
-            await self._connect_in("auto")
+            await self._keep_session("auto")
 
-    async def _connect_in(self, era: str) -> None:
+    async def _keep_session(self, era: str) -> None:
         """Keep one session in an era of the protocol, up to its end. Raises what keeps the server from being listed."""
+        from mcp import Client
+        from mcp.types import Implementation, ToolListChangedNotification
+
+        async def handle(message: Any) -> None:
+            if isinstance(message, ToolListChangedNotification):
+                self._announce_change()
+
         session = self._session = _Session()
+        if self._server.url is None:
+            streams = stdio_streams(self._server, on_end=session.die)
+        else:
+            streams = http_streams(self._server, self._last_response)
+        info = Implementation(name="kimi-mcp", version=__version__)
         listed = False
         try:
             with anyio.fail_after(self.limits.start_within_s) as scope:
-                async with self._new_client(era, session) as client:
-                    tools = await self._list(client)
+                async with Client(streams, mode=era, cache=None, message_handler=handle, client_info=info) as client:
+                    tools = await _list_tools(client)
                     scope.deadline = math.inf
                     self._compare(tools)
                     listed = self._listed = True
@@ -149,57 +151,31 @@ class McpServer(ToolSource):
                 first = cast(ExceptionGroup[Exception], first).exceptions[0]
             if not listed:
                 raise first from None
-            _log.debug("the session with %s broke", printable_name(self.name), exc_info=first)
+            _log.debug("the session with %s broke", self._printable, exc_info=first)
         finally:
             self._client = None
-            session.end()
+            session.ended.set()
 
-    def _new_client(self, era: str, session: _Session) -> Client:
-        from mcp import Client
-        from mcp.types import Implementation, ToolListChangedNotification
+    async def _watch(self, client: Client, session: _Session) -> None:
+        """List the tools again whenever they change; until the session's end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._relist, client, session)
+            tasks.start_soon(self._subscribe, client)
+            await session.ended.wait()
+            self._client = None
+            if not self._stopped:
+                self._hold_calls()
+            with anyio.move_on_after(DRAIN_S):
+                while session.calls:  # noqa: ASYNC110 - there is one waiter, and seldom
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
 
-        async def handle(message: Any) -> None:
-            if isinstance(message, ToolListChangedNotification):
-                self._announce_change()
+    # ── changes of its tools ──────────────────────────────────────────────────────────────────────────────────────
 
-        if self._server.url is None:
-            streams = stdio_streams(self._server, on_end=session.die)
-        else:
-            streams = http_streams(self._server, self._last_response)
-        info = Implementation(name="kimi-mcp", version=__version__)
-        return Client(streams, mode=era, cache=None, message_handler=handle, client_info=info)
-
-    # ── its tools ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _list(self, client: Client) -> dict[str, ListedTool]:
-        """All pages of its listing; of two tools with one name the first counts."""
-        from mcp.types import PaginatedRequestParams
-
-        found: dict[str, ListedTool] = {}
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
-            page = await client.session.list_tools(params=params)
-            for tool in page.tools:
-                if len(found) < MAX_LISTED and len(tool.name) <= MAX_TOOL_NAME_CHARS:
-                    found.setdefault(
-                        tool.name,
-                        ListedTool(
-                            name=tool.name,
-                            description=tool.description or tool.title or "",
-                            schema=tool.input_schema,
-                            read_only=tool.annotations is not None and tool.annotations.read_only_hint is True,
-                        ),
-                    )
-            cursor = page.next_cursor
-            if not cursor or len(found) >= MAX_LISTED:
-                break
-        return found
-
-    def _compare(self, tools: dict[str, ListedTool]) -> None:
+    def _compare(self, tools: Mapping[str, ListedTool]) -> None:
         """Keep the first listing, which the model gets; disable what differs from it in a later one."""
         if not self._listed:
-            self.tools = tools
+            self.tools = dict(tools)
         for name, first in self.tools.items():
             if name not in tools:
                 self.disable(name, "its server no longer lists it")
@@ -207,7 +183,7 @@ class McpServer(ToolSource):
                 self.disable(name, "its server changed its definition while the swarm was running")
 
     def _announce_change(self) -> None:
-        """Its tools have changed: no call until they are listed again."""
+        """Its tools have changed: no call is sent until they are listed again."""
         self._hold_calls()
         self._changed.set()
 
@@ -215,28 +191,16 @@ class McpServer(ToolSource):
         if self.ready.is_set():
             self.ready = anyio.Event()
 
-    async def _watch(self, client: Client, session: _Session) -> None:
-        """List again whenever its tools change; until its end."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._list_again, client, session)
-            tasks.start_soon(self._subscribe, client)
-            await session.ended.wait()
-            self._client = None
-            if not self._stop.is_set():
-                self._hold_calls()
-            await session.drain()
-            tasks.cancel_scope.cancel()
-
-    async def _list_again(self, client: Client, session: _Session) -> None:
+    async def _relist(self, client: Client, session: _Session) -> None:
         for _ in range(MAX_RELISTINGS):
             await self._changed.wait()
             self._changed = anyio.Event()
-            tools: dict[str, ListedTool] = {}
+            tools: Mapping[str, ListedTool] = {}
             try:
                 with anyio.move_on_after(self.limits.start_within_s):
-                    tools = await self._list(client)
-            except Exception as fault:  # noqa: BLE001 - whatever it answers, it is its own fault
-                _log.debug("%s could not be listed again", printable_name(self.name), exc_info=fault)
+                    tools = await _list_tools(client)
+            except Exception as fault:  # noqa: BLE001 - whatever the server answers, its tools are disabled
+                _log.debug("%s could not be listed again", self._printable, exc_info=fault)
             if session.ended.is_set():
                 return  # its next session is listed anyway
             self._compare(tools)
@@ -247,7 +211,7 @@ class McpServer(ToolSource):
         self.ready.set()
 
     async def _subscribe(self, client: Client) -> None:
-        """In the newer era a server announces changes to subscribers only."""
+        """Subscribe to changes of the tools: in the newer era a server announces them to subscribers only."""
         from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
         tools = client.server_capabilities.tools
@@ -257,61 +221,100 @@ class McpServer(ToolSource):
             async with client.listen(tools_list_changed=True) as events:
                 async for _ in events:
                     self._announce_change()
-        except Exception as fault:  # noqa: BLE001 - it claimed that it could, and can't: it is listed at a restart
-            _log.debug("%s does not announce changes", printable_name(self.name), exc_info=fault)
+        except Exception as fault:  # noqa: BLE001 - it promised to, and can't: changes are seen at a restart
+            _log.debug("%s does not announce changes", self._printable, exc_info=fault)
 
-    # ── its calls ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
-        if (client := self._client) is None:
-            return CallResult.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
-        session = self._session
-        with anyio.CancelScope() as scope:
-            session.calls.add(scope)
-            try:
-                return await self._request(client, session, name, tool, arguments)
-            finally:
-                session.calls.discard(scope)
-        return CallResult.failed(ENDED)
-
-    async def _request(
-        self, client: Client, session: _Session, name: str, tool: ListedTool, arguments: Mapping[str, Any]
-    ) -> CallResult:
+    async def send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        """Send a call to the server, as ``ToolSource`` describes it."""
         from mcp.shared.exceptions import MCPError
         from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, InputRequiredResult
         from pydantic import TypeAdapter, ValidationError
 
+        client, session = self._client, self._session
+        if client is None:
+            return CallResult.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool.name, arguments=dict(arguments)))
         results: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
+        session.calls += 1
         try:
             # Not by call_tool: that checks the result against the server's own schema, in time that has no bound.
             result = await client.session.send_request(request, results)
         except MCPError as fault:
-            if session_expired(fault, self._last_response):
+            if self._forgot_session(fault):
                 session.ended.set()  # a new session is begun
-            if (why := call_fault(fault, self._last_response, died=session.died)) is not None:
-                return CallResult.failed(why)
-            return self._answered(name, fault.message, is_error=True)
+            why = self._call_fault(fault, session)
+            return self.framed(name, fault.message, is_error=True) if why is None else CallResult.failed(why)
         except ValidationError:
             return CallResult.failed("The tool's answer can't be read: it does not keep to the protocol.")
         except Exception as fault:  # noqa: BLE001 - whatever the libraries raise is this call's failure
-            _log.debug("a call of %s failed", printable_name(self.name), exc_info=fault)
+            _log.debug("a call of %s failed", self._printable, exc_info=fault)
             return CallResult.failed("The tool's answer can't be read.")
+        finally:
+            session.calls -= 1
         if isinstance(result, InputRequiredResult):
             return CallResult.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
         text = render_blocks(result.content, result.structured_content, most=self.limits.result_chars)
-        return self._answered(name, text, is_error=result.is_error is True)
+        return self.framed(name, text, is_error=result.is_error is True)
+
+    def _forgot_session(self, fault: MCPError) -> bool:
+        """Whether the fault is that of an HTTP server that no longer knows our session."""
+        from mcp.types import INVALID_REQUEST
+
+        return self._last_response.status == 404 and fault.code == INVALID_REQUEST
+
+    def _call_fault(self, fault: MCPError, session: _Session) -> str | None:
+        """Why a call ended in a protocol error, in a sentence; None: it is the tool's own error."""
+        from mcp.types import CONNECTION_CLOSED
+
+        status = self._last_response.status
+        if fault.code == TOO_LARGE:
+            return "The tool's answer is larger than 8 MB and was dropped."
+        if fault.code == UNREADABLE:
+            return "The tool's answer can't be read: it is no JSON."
+        if self._forgot_session(fault):
+            return "The server of this tool has forgotten its session. Call the tool again."
+        if status and fault.message.startswith(SDK_ERROR_PREFIXES):
+            return "The tool's answer can't be read, or is larger than 8 MB."
+        if fault.code == CONNECTION_CLOSED and session.ended.is_set():
+            return "The server of this tool ended during the call. Whether the tool has acted is not known."
+        if status is None:
+            return "The server of this tool can't be reached just now."
+        return f"The server of this tool answers with HTTP {status}." if status >= 300 else None
 
 
-# ── what went wrong, in sentences of ours ─────────────────────────────────────────────────────────────────────────────
+async def _list_tools(client: Client) -> dict[str, ListedTool]:
+    """All pages of a server's listing; of two tools with one name the first counts."""
+    from mcp.types import PaginatedRequestParams
+
+    found: dict[str, ListedTool] = {}
+    params: PaginatedRequestParams | None = None
+    for _ in range(MAX_PAGES):
+        page = await client.session.list_tools(params=params)
+        for tool in page.tools:
+            if len(found) < MAX_LISTED and len(tool.name) <= MAX_TOOL_NAME_CHARS:
+                listed = ListedTool(
+                    name=tool.name,
+                    description=tool.description or tool.title or "",
+                    schema=tool.input_schema,
+                    read_only=tool.annotations is not None and tool.annotations.read_only_hint is True,
+                )
+                found.setdefault(tool.name, listed)
+        if not page.next_cursor or len(found) >= MAX_LISTED:
+            break
+        params = PaginatedRequestParams(cursor=page.next_cursor)
+    return found
 
 
-def start_fault(fault: Exception, response: LastResponse, *, died: bool) -> str:
-    """Why a start failed, as the end of a sentence about the server. ``died``: its process has ended by itself."""
+def _start_fault(fault: Exception, status: int | None, *, died: bool) -> str:
+    """Why a start failed, as the end of a sentence about the server.
+
+    ``status``: that of its last HTTP response, as ``LastResponse`` has it. ``died``: its process has ended by itself.
+    """
     from mcp.shared.exceptions import MCPError
     from pydantic import ValidationError
 
-    status = response.status
     if isinstance(fault, ValidationError):
         return "its answers do not keep to MCP"
     if status is None:
@@ -335,35 +338,3 @@ def start_fault(fault: Exception, response: LastResponse, *, died: bool) -> str:
             return "it refused the handshake"
         case _:
             return "its answers do not keep to MCP"
-
-
-def may_speak_other_era(fault: MCPError, response: LastResponse, *, died: bool) -> bool:
-    """Whether a server that refused one handshake may take the other."""
-    return not (died or fault.code in (TOO_LARGE, UNREADABLE) or response.status in (None, 401, 403))
-
-
-def session_expired(fault: MCPError, response: LastResponse) -> bool:
-    """Whether a server behind a URL no longer knows our session."""
-    from mcp.types import INVALID_REQUEST
-
-    return response.status == 404 and fault.code == INVALID_REQUEST
-
-
-def call_fault(fault: MCPError, response: LastResponse, *, died: bool) -> str | None:
-    """Why a call ended in a protocol error; None: it is the tool's own error. ``died``: its process has ended."""
-    from mcp.types import CONNECTION_CLOSED
-
-    status = response.status
-    if fault.code == TOO_LARGE:
-        return "The tool's answer is larger than 8 MB and was dropped."
-    if fault.code == UNREADABLE:
-        return "The tool's answer can't be read: it is no JSON."
-    if fault.code == CONNECTION_CLOSED and died:
-        return ENDED
-    if status is None:
-        return "The server of this tool can't be reached just now."
-    if session_expired(fault, response):
-        return "The server of this tool has forgotten its session. Call the tool again."
-    if status and fault.message.startswith(SDK_ERROR_PREFIXES):
-        return "The tool's answer can't be read, or is larger than 8 MB."
-    return f"The server of this tool answers with HTTP {status}." if status >= 300 else None

@@ -1,8 +1,8 @@
 """A tool server behind a URL: streamable HTTP as MCP streams, bounded, each failure that of one request. Does I/O.
 
-The SDK's client speaks the protocol over sockets of ours: the SDK follows no redirect off the server, no cookie is
-kept, nothing compressed is unpacked, an answer has a limit, and a connection that breaks costs one request instead
-of the session. This machine is never reached through a proxy.
+The SDK's client speaks the protocol over a transport of ours: no redirect is followed off the server, no cookie is
+kept, nothing compressed is unpacked, an answer has a limit, and a connection that breaks costs one request instead of
+the session. This machine is never reached through a proxy.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 CONNECT_S: Final = 10.0
 """Seconds for a connection; the call's own deadline bounds its answer."""
 
-MAX_STREAM_BYTES: Final = 2 * MAX_MESSAGE_BYTES
-"""Bytes of one response, whatever number of events it carries."""
-
 
 class LastResponse:
     """The last response of a server, for a sentence about why it does not work."""
@@ -47,7 +44,7 @@ async def http_streams(server: ServerConfig, last_response: LastResponse) -> Asy
     inner = await anyio.to_thread.run_sync(_transport, server.url)
     async with (
         httpx2.AsyncClient(
-            transport=_Bounded(inner, last_response),
+            transport=_BoundedTransport(inner, last_response),
             headers={"User-Agent": f"kimi-mcp/{__version__}", **server.headers, "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             trust_env=False,
@@ -66,8 +63,8 @@ def _transport(url: str) -> httpx2.AsyncHTTPTransport:
     return httpx2.AsyncHTTPTransport(proxy=proxy_for(url))
 
 
-class _Bounded(httpx2.AsyncBaseTransport):
-    """Requests of one server; a failure of the network becomes a status, which ends one request and no session."""
+class _BoundedTransport(httpx2.AsyncBaseTransport):
+    """Requests to one server; a failure of the network becomes a status, which ends one request and no session."""
 
     def __init__(self, inner: httpx2.AsyncHTTPTransport, last_response: LastResponse) -> None:
         self._inner, self._last_response = inner, last_response
@@ -79,24 +76,24 @@ class _Bounded(httpx2.AsyncBaseTransport):
             self._last_response.status = None
             return httpx2.Response(503, request=request)
         self._last_response.status = response.status_code
-        response.headers.pop("content-encoding", None)  # nobody asked for it: it is not unpacked, and can't be read
+        response.headers.pop("content-encoding", None)  # not requested: it is not unpacked, and so can't be read
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-        response.stream = _Capped(response.stream, events=events)
+        response.stream = _BoundedBody(response.stream, events=events)
         return response
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-class _Capped(httpx2.AsyncByteStream):
-    """A body up to a limit. What goes wrong with it is a ``StreamError``: the SDK fails the one request with it."""
+class _BoundedBody(httpx2.AsyncByteStream):
+    """A body up to a limit. A fault in it is a ``StreamError``, with which the SDK fails the one request."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, *, events: bool) -> None:
         self._inner, self._events = inner, events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size, most = 0, MAX_STREAM_BYTES if self._events else MAX_MESSAGE_BYTES
+        size, most = 0, 2 * MAX_MESSAGE_BYTES if self._events else MAX_MESSAGE_BYTES
         try:
             async for piece in self._inner:
                 size += len(piece)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import zip_longest
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.json_schema import schema_fault
@@ -54,33 +54,30 @@ class OfferedTool:
     name: str
     """The function's name on the wire."""
     source: ToolSource
-    """Where it is from."""
+    """The source that lists it."""
     tool: ListedTool
     """As its source lists it."""
     definition: Mapping[str, Any]
     """As it stands under ``tools[].function`` on the wire."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """The outcome of the filters."""
+class Selection(NamedTuple):
+    """The result of the filters."""
 
-    tools: tuple[OfferedTool, ...]
+    tools: list[OfferedTool]
     """In the order of the sources, and by name within each: the same tools always give the same request."""
-    warnings: tuple[str, ...]
-    """What was left out and why, in whole sentences of ours."""
+    warnings: list[str]
+    """What was left out and why, in our own sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """A listed tool on its way through the filters."""
 
-    order: int
-    """The position of its source."""
     source: ToolSource
     tool: ListedTool
 
-    def matches(self, patterns: Iterable[str]) -> bool:
+    def matches(self, *patterns: str) -> bool:
         names = (self.tool.name, f"{self.source.name}.{self.tool.name}")
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
@@ -97,16 +94,15 @@ def select_tools(
     ``moonshot_schemas``: whether schemas must be in Moonshot's dialect. Raises ``InvalidArguments`` where the patterns
     match nothing at all, unless ``lenient`` (some source could not be listed).
     """
-    listed = [_Candidate(order, source, tool) for order, source in enumerate(sources) for tool in source.tools.values()]
-    runnable = [one for one in listed if one.tool.read_only or one.matches(one.source.allow)]
-    selected = [one for one in runnable if one.matches(patterns)] if patterns else runnable
+    listed = [_Candidate(source, tool) for source in sources for tool in source.tools.values()]
+    runnable = [one for one in listed if one.tool.read_only or one.matches(*one.source.allow)]
+    selected = [one for one in runnable if one.matches(*patterns)] if patterns else runnable
     if patterns and listed and not selected and not lenient:
         raise InvalidArguments(
             "`tools` names no tool that sub-agents may use.", fix=f"Leave `tools` out, or {_there_are(runnable)}"
         )
-    offered, left_out = _within_limits(_named(selected), len(sources), moonshot_schemas)
-    warnings = (*_unmatched_allow(listed), *_unmatched(patterns, listed, runnable), *left_out)
-    return Selection(tools=tuple(offered), warnings=warnings)
+    tools, left_out = _within_limits(_named(selected), sources, moonshot_schemas)
+    return Selection(tools, [*_unmatched_allow(listed), *_unmatched(patterns, listed, runnable), *left_out])
 
 
 # ── patterns that match nothing ───────────────────────────────────────────────────────────────────────────────────
@@ -116,7 +112,7 @@ def _unmatched_allow(listed: Sequence[_Candidate]) -> Iterable[str]:
     """A warning for each pattern of the file that matches no tool of its server."""
     for source in dict.fromkeys(one.source for one in listed):
         for pattern in source.allow:
-            if not any(one.source is source and one.matches([pattern]) for one in listed):
+            if not any(one.source is source and one.matches(pattern) for one in listed):
                 yield (
                     f"`allow` of {printable_name(source.name)} has the pattern `{printable_name(pattern)}`, "
                     "which matches none of its tools."
@@ -126,10 +122,10 @@ def _unmatched_allow(listed: Sequence[_Candidate]) -> Iterable[str]:
 def _unmatched(patterns: Sequence[str], listed: Sequence[_Candidate], runnable: Sequence[_Candidate]) -> Iterable[str]:
     """A warning for each pattern of the caller that matches no tool that may run."""
     for pattern in patterns:
-        if any(one.matches([pattern]) for one in runnable):
+        if any(one.matches(pattern) for one in runnable):
             continue
         start = f"`tools` has `{printable_name(pattern)}`, which names"
-        barred = next((one.source.name for one in listed if one.matches([pattern])), None)
+        barred = next((one.source.name for one in listed if one.matches(pattern)), None)
         if barred is None:
             yield f"{start} no tool; {_there_are(runnable)}"
         else:
@@ -177,30 +173,28 @@ def _hashed(name: str, one: _Candidate) -> str:
 
 
 def _within_limits(
-    named: Sequence[tuple[str, _Candidate]], sources: int, moonshot_schemas: bool
-) -> tuple[list[OfferedTool], list[str]]:
+    named: Sequence[tuple[str, _Candidate]], sources: Sequence[ToolSource], moonshot_schemas: bool
+) -> Selection:
     """As many tools as one request holds, the sources taking turns, and a warning of the others."""
-    groups: list[list[tuple[str, _Candidate]]] = [[] for _ in range(sources)]
-    for name, one in sorted(named, key=lambda pair: pair[0]):
-        groups[one.order].append((name, one))
-    found: list[tuple[int, OfferedTool]] = []
+    by_name = sorted(named, key=lambda pair: pair[0])
+    turns = zip_longest(*([pair for pair in by_name if pair[1].source is source] for source in sources))
+    offered: dict[ToolSource, list[OfferedTool]] = {source: [] for source in sources}
     unusable: dict[str, list[str]] = {}
     excess: Counter[str] = Counter()
-    size = 0
-    for name, one in (pair for turn in zip_longest(*groups) for pair in turn if pair is not None):
-        if len(found) >= MAX_TOOLS or size >= MAX_DEFINITIONS_CHARS:
+    count = size = 0
+    for name, one in (pair for turn in turns for pair in turn if pair is not None):
+        if count >= MAX_TOOLS or size >= MAX_DEFINITIONS_CHARS:
             excess[one.source.name] += 1
             continue
         definition = _definition(name, one.tool, moonshot_schemas)
         if isinstance(definition, str):
             unusable.setdefault(definition, []).append(one.printable)
-            continue
-        length = len(json.dumps(definition))
-        if size + length > MAX_DEFINITIONS_CHARS:
+        elif size + (length := len(json.dumps(definition))) > MAX_DEFINITIONS_CHARS:
             excess[one.source.name] += 1
-            continue
-        size += length
-        found.append((one.order, OfferedTool(name=name, source=one.source, tool=one.tool, definition=definition)))
+        else:
+            count, size = count + 1, size + length
+            tool = OfferedTool(name=name, source=one.source, tool=one.tool, definition=definition)
+            offered[one.source].append(tool)
     warnings = [f"Left out, because {why}: {_some(names)}." for why, names in unusable.items()]
     if excess:
         where = ", ".join(f"{count:,} of {printable_name(name)}" for name, count in excess.items())
@@ -208,7 +202,7 @@ def _within_limits(
             f"{excess.total():,} tools are left out ({where}): a request holds at most {MAX_TOOLS} tools, and "
             f"{MAX_DEFINITIONS_CHARS // 1024} kB of them. Name the ones that matter in `tools`."
         )
-    return [offered for _, offered in sorted(found, key=lambda pair: (pair[0], pair[1].name))], warnings
+    return Selection([tool for group in offered.values() for tool in group], warnings)
 
 
 def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str, Any] | str:

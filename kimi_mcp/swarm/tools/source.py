@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +40,11 @@ class ListedTool:
     name: str
     """The source's own name for it, whatever that is."""
     description: str
-    """The source's words: hostile, until they are cleaned."""
+    """The source's text: hostile, until it is sanitized."""
     schema: Mapping[str, Any]
     """The JSON schema of its arguments, as given: calls are checked against it."""
     read_only: bool
-    """Whether its source says that it changes nothing. A hint: the operator trusts the server, or does not list it."""
+    """Whether its source claims that it changes nothing."""
 
     @property
     def fingerprint(self) -> str:
@@ -78,8 +79,8 @@ class CallResult:
         return cls(text=why, is_error=True, ran=ran, cost_usd=cost_usd)
 
 
-class ToolSource:
-    """A source of tools: an MCP server, or the provider itself. Subclasses list the tools and send the calls."""
+class ToolSource(ABC):
+    """A source of tools: an MCP server, or the provider itself."""
 
     def __init__(self, name: str, limits: ToolLimits, *, allow: Sequence[str] = ()) -> None:
         self.name, self.limits, self.allow = name, limits, allow
@@ -89,26 +90,35 @@ class ToolSource:
         self.disabled: dict[str, str] = {}
         """The tools that no longer run, each with why, as the end of a sentence about it."""
         self.fault: str | None = None
-        """Why its tools are not there, as the end of a sentence about it; None: they are."""
+        """Why its tools are not available, as the end of a sentence about it; None: they are."""
         self.ready = anyio.Event()
         """Set once it is known what it lists; calls wait for it."""
         self._slots = anyio.Semaphore(limits.calls_at_once)
 
+    @abstractmethod
+    async def serve(self) -> None:
+        """List the tools, and keep the source until it is to stop or is gone."""
+
+    @abstractmethod
+    async def send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        """Send a call of a tool, which the model knows as ``name``; cancelled when its time is over."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Let ``serve`` end."""
+
     async def run(self) -> None:
-        """Start it and keep it until it is to stop or is gone. Raises nothing: the swarm goes on without its tools."""
+        """Keep it until it is to stop or is gone. Raises nothing: the swarm continues without its tools."""
         try:
-            await self._run()
-        except Exception:  # noqa: BLE001 - the swarm goes on without it
-            _log.exception("a source of tools failed by a fault of our own")
+            await self.serve()
+        except Exception:  # noqa: BLE001 - the swarm continues without it
+            _log.exception("a source of tools failed because of a bug in kimi-mcp")
             self.fault = "kimi-mcp made a mistake with it, which its log records"
         finally:
             self.ready.set()
 
-    def stop(self) -> None:
-        """Ask it to end."""
-
     def disable(self, name: str, why: str) -> None:
-        """From now on a tool does not run; the first reason counts."""
+        """Do not run a tool from now on; the first reason counts."""
         self.disabled.setdefault(name, why)
 
     async def call(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
@@ -121,18 +131,10 @@ class ToolSource:
                 if (why := self.disabled.get(tool.name)) is not None:
                     return CallResult.refused(f"This tool is disabled: {why}.")
                 sent = True
-                return await self._send(name, tool, arguments)
+                return await self.send(name, tool, arguments)
         return CallResult.failed(f"The tool did not answer within {self.limits.call_within_s:g} s.", ran=sent)
 
-    async def _run(self) -> None:
-        """List the tools, and keep the source until it is to stop."""
-        raise NotImplementedError
-
-    async def _send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
-        """Send a call that nothing speaks against; cancelled when its time is over."""
-        raise NotImplementedError
-
-    def _answered(self, name: str, text: str, *, is_error: bool, cost_usd: float = 0.0) -> CallResult:
+    def framed(self, name: str, text: str, *, is_error: bool, cost_usd: float = 0.0) -> CallResult:
         """The tool's own answer, framed as untrusted."""
-        framed = frame_output(name, text, most=self.limits.result_chars, failed=is_error)
-        return CallResult(text=framed, is_error=is_error, cost_usd=cost_usd)
+        text = frame_output(name, text, most=self.limits.result_chars, failed=is_error)
+        return CallResult(text=text, is_error=is_error, cost_usd=cost_usd)

@@ -1,9 +1,9 @@
 """A tool server as a child process: its pipes as MCP streams, its stderr in our log, its end for certain. Does I/O.
 
-The SDK's own stdio client reads a line without any bound, in time that grows with its square, and leaves behind what
-a server started. So the pipes are ours: a line has a limit, a server that floods is read slowly, and with the server
-ends its whole process group, on Linux with what has left that (``orphans``). On Windows the SDK's client is used, which
-has a job object for that; there the limits don't hold, and stderr is not logged.
+The SDK's own stdio client reads a line without any bound, in time that grows with its square, and leaves running what
+a server started outside its process group. So the pipes are ours: a line has a limit, a server that floods is read
+slowly, and with the server ends its whole process group and, on Linux, what has left that (``ProcessMark``). On Windows
+the SDK's client is used, which has a job object for that; there the limits don't hold, and stderr is not logged.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -46,10 +46,10 @@ CHUNK_BYTES: Final = 64 * 1024
 """Bytes read at once."""
 
 FREE_BYTES: Final = 1024 * 1024
-"""Bytes that a server may send unasked between two answers before it is read slowly."""
+"""Bytes that a server may send unrequested between two answers before it is read slowly."""
 
-FREE_MESSAGES: Final = 1_000
-"""Messages, the same."""
+MESSAGE_COST_BYTES: Final = 1024
+"""What an unrequested message counts beside its own bytes: each takes time to parse."""
 
 SLOWDOWN_S: Final = 0.05
 """Seconds between two reads of a server that floods."""
@@ -61,10 +61,13 @@ STDERR_CHARS: Final = 500
 """Code points of one such line."""
 
 EXIT_GRACE_S: Final = 1.0
-"""Seconds that a server may take to end once its stdin is closed."""
+"""Seconds that a server may take to exit once its stdin is closed."""
 
 TERM_GRACE_S: Final = 0.4
 """Seconds between SIGTERM and SIGKILL for what is left of its process group, or has left that."""
+
+MARK: Final = "TOOL_SERVER_OF_KIMI_MCP"
+"""The environment variable that marks what a server starts."""
 
 _PIPE_ERRORS = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
 
@@ -75,9 +78,9 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> AsyncGenerator[TransportStreams]:
-    """Start a server's process; its pipes as the streams of an MCP session. Raises ``OSError`` where it can't start.
+    """A process for one MCP session. Raises ``OSError`` where it can't start.
 
-    ``on_end`` is called once nothing more can come from it. Its environment has the few variables that the SDK holds
+    ``on_end`` is called once nothing more can come from it. Its environment has the few variables that the SDK takes
     for safe, none of which is a key, and the entry's.
     """
     from mcp.client.stdio import StdioServerParameters, get_default_environment, stdio_client
@@ -111,13 +114,13 @@ async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> 
             from_server.close()
             to_server.close()
             with anyio.CancelScope(shield=True):
-                await _close_stdin(process)
+                await _close_stdin(process.stdin)
                 await _poll(lambda: process.returncode is not None, EXIT_GRACE_S)
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             if not graceful:
-                await _close_stdin(process)
+                await _close_stdin(process.stdin)
             await _end_processes(process, mark)
         for stream in (to_session, from_server, to_server, from_session):
             stream.close()
@@ -161,37 +164,31 @@ class LineSplitter:
 
 
 async def _chunks(pipe: ByteReceiveStream) -> AsyncIterator[bytes]:
-    """What comes through a pipe, until its end."""
+    """The bytes that come through a pipe, until its end."""
     with suppress(*_PIPE_ERRORS):
         while True:
             yield await pipe.receive(CHUNK_BYTES)
 
 
 async def _read_messages(stdout: ByteReceiveStream, to_session: Any, on_end: Callable[[], None]) -> None:
-    """Pass messages on until the server's end, and drop all else; a server that sends much unasked is read slowly."""
-    lines = LineSplitter(MAX_MESSAGE_BYTES)
-    unasked_bytes = unasked = 0
+    """Pass messages on until the server's end; a server that sends much unrequested is read slowly."""
+    lines, unrequested = LineSplitter(MAX_MESSAGE_BYTES), 0
     async with to_session:
-        async for chunk in _chunks(stdout):
-            for line, whole in lines.feed(chunk):
-                message = parse_message(line, whole=whole)
-                if message is not None and not hasattr(message.message, "method"):  # the answer to a request of ours
-                    unasked_bytes = unasked = 0
-                else:
-                    unasked_bytes += len(line)
-                    unasked += 1
-                if message is not None:
-                    try:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the session has ended
+            async for chunk in _chunks(stdout):
+                for line, whole in lines.feed(chunk):
+                    message = parse_message(line, whole=whole)
+                    chunks_before = unrequested // CHUNK_BYTES
+                    if message is None or hasattr(message.message, "method"):
+                        unrequested += len(line) + MESSAGE_COST_BYTES
+                    else:  # the answer to a request of ours
+                        unrequested = 0
+                    if message is not None:
                         await to_session.send(message)
-                    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                        on_end()
-                        return
-                if unasked > FREE_MESSAGES and unasked % 20 == 0:
-                    await anyio.sleep(SLOWDOWN_S)
-            if unasked_bytes > FREE_BYTES:
-                await anyio.sleep(SLOWDOWN_S)
-            elif lines.too_long:
-                await anyio.sleep(SLOWDOWN_S / 50)
+                    if unrequested > FREE_BYTES and unrequested // CHUNK_BYTES > chunks_before:
+                        await anyio.sleep(SLOWDOWN_S)
+                if lines.too_long:
+                    await anyio.sleep(SLOWDOWN_S / 50)
         on_end()  # before the stream is closed, so that the session's end is known for the process's
 
 
@@ -205,35 +202,25 @@ def parse_message(line: bytes, *, whole: bool) -> SessionMessage | None:
     if whole:
         with suppress(ValueError, RecursionError):
             return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-    request_id = _answered_request(line)
-    if request_id is None:
+    found = _ID_AT_HEAD.match(line[:4096]) or _ID_AT_TAIL.search(line[-512:])
+    if found is None or b'"method"' in line[: found.end() + 40]:  # a request has a method, an answer none
         return None
     fault = ErrorData(code=UNREADABLE if whole else TOO_LARGE, message="")
-    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=request_id, error=fault))
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=json.loads(found[1]), error=fault))
 
 
 _ID = rb'"id"\s*:\s*(-?\d{1,15}|"[\x20\x21\x23-\x5b\x5d-\x7e]{1,100}")'
-_AT_HEAD = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?' + _ID)
-_AT_TAIL = re.compile(_ID + rb'\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
-
-
-def _answered_request(line: bytes) -> int | str | None:
-    """The id of the request that a line answers, as far as its head or its tail shows; requests have a method."""
-    found = _AT_HEAD.match(line[:4096]) or _AT_TAIL.search(line[-512:])
-    if found is None or b'"method"' in line[: found.end() + 40]:
-        return None
-    return json.loads(found[1])
+_ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?' + _ID)
+_ID_AT_TAIL = re.compile(_ID + rb'\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
 
 
 async def _write_messages(stdin: ByteSendStream, from_session: Any) -> None:
     """Pass our messages on, as long as the server reads them."""
     async with from_session:
-        async for sent in from_session:
-            text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
-            try:
+        with suppress(*_PIPE_ERRORS):
+            async for sent in from_session:
+                text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await stdin.send(text.encode("utf-8", "replace") + b"\n")
-            except _PIPE_ERRORS:
-                return
 
 
 async def _log_stderr(stderr: ByteReceiveStream, name: str) -> None:
@@ -260,27 +247,60 @@ async def _log_stderr(stderr: ByteReceiveStream, name: str) -> None:
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _close_stdin(process: Process) -> None:
-    """A good server ends by itself then."""
-    assert process.stdin is not None
+class ProcessMark:
+    """The mark of one start of a server, which all that it starts inherits with its environment.
+
+    So a child is found that called ``setsid`` or whose parent has ended: Linux shows the environment of each process
+    of the user (``/proc/<pid>/environ``). A process is not found that was started with a cleared environment
+    (``env -i``), has overwritten it, or runs as another user; nor any on systems without ``/proc``, such as macOS.
+    """
+
+    def __init__(self) -> None:
+        self.environment: dict[str, str] = {MARK: secrets.token_hex(16)}
+        """What goes into the environment of the server's process."""
+        self._entry = f"{MARK}={self.environment[MARK]}".encode()
+
+    def signal(self, number: signal.Signals) -> list[int]:
+        """Signal every process that has it; the ids of those that live. Blocking: it reads all processes."""
+        try:
+            pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+        except OSError:
+            return []
+        living: list[int] = []
+        for pid in filter(self.is_on, pids):
+            with suppress(OSError):  # it has just ended
+                os.kill(pid, number)
+                living.append(pid)
+        return living
+
+    def kill(self, within_s: float) -> None:
+        """Kill every process that has it, until there is none or the time is over. Blocking."""
+        until = time.monotonic() + within_s
+        while self.signal(signal.SIGKILL) and time.monotonic() < until:
+            time.sleep(0.01)  # one that was being started is found in the next round
+
+    def is_on(self, pid: int) -> bool:
+        """Whether a process runs and has it."""
+        try:
+            return self._entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or belongs to somebody else
+            return False
+
+
+async def _close_stdin(stdin: ByteSendStream) -> None:
+    """Close a server's stdin, at which a good one exits."""
     with suppress(*_PIPE_ERRORS):
-        await process.stdin.aclose()
+        await stdin.aclose()
 
 
 async def _end_processes(process: Process, mark: ProcessMark) -> None:
     """End what the server started and is left: of its process group, and of what has left that. Bounded."""
-    group = process.pid  # it leads a session of its own
-    exists = _signal_group(group, signal.SIGTERM)
-    if (orphans := await _in_thread(partial(mark.signal, signal.SIGTERM))) or exists:
-        await _poll(
-            lambda: (
-                process.returncode is not None and not _signal_group(group, 0) and not any(map(mark.is_on, orphans))
-            ),
-            TERM_GRACE_S,
-        )
-        if _signal_group(group, signal.SIGKILL):
-            await _poll(lambda: process.returncode is not None, TERM_GRACE_S)
-        await _in_thread(partial(mark.kill, TERM_GRACE_S))
+    from mcp.os.posix.utilities import terminate_posix_process_tree
+
+    marked = await _in_thread(partial(mark.signal, signal.SIGTERM))
+    await terminate_posix_process_tree(process, TERM_GRACE_S)
+    await _poll(lambda: process.returncode is not None and not any(map(mark.is_on, marked)), TERM_GRACE_S)
+    await _in_thread(partial(mark.kill, TERM_GRACE_S))
     # A descendant that left the group may hold the pipes; nothing public closes them without waiting for it.
     transport: Any = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
@@ -293,84 +313,8 @@ async def _in_thread(work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
-def _signal_group(group: int, number: int) -> bool:
-    """Signal a process group; whether there is one."""
-    if sys.platform == "win32":
-        return False
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # macOS: some member is a zombie
-        return True
-    return True
-
-
 async def _poll(done: Callable[[], bool], within_s: float) -> None:
-    """Return once it is so, or the time is over. Not by ``process.wait``: that waits for the pipes as well."""
+    """Return once it is done, or the time is over. Not by ``process.wait``: that waits for the pipes as well."""
     with anyio.move_on_after(within_s):
         while not done():  # noqa: ASYNC110 - no event announces it
             await anyio.sleep(0.01)
-
-
-VARIABLE: Final = "TOOL_SERVER_OF_KIMI_MCP"
-"""The environment variable that holds the mark."""
-
-_PROCESSES = Path("/proc")
-
-
-class ProcessMark:
-    """The mark of one start of a server, which all that it starts inherits."""
-
-    def __init__(self) -> None:
-        self.environment: dict[str, str] = {VARIABLE: secrets.token_hex(16)}
-        """What goes into the environment of the server's process."""
-        self._entry = f"{VARIABLE}={self.environment[VARIABLE]}".encode()
-
-    def signal(self, number: signal.Signals) -> list[int]:
-        """Signal every process that has it; the ids of those that live. Blocking: it reads all processes."""
-        try:
-            pids = [int(folder.name) for folder in _PROCESSES.iterdir() if folder.name.isdecimal()]
-        except OSError:
-            return []
-        return [pid for pid in pids if self.is_on(pid) and self._signal(pid, number)]
-
-    def kill(self, within_s: float) -> None:
-        """Kill every process that has it, until there is none or the time is over. Blocking."""
-        until = time.monotonic() + within_s
-        while self.signal(signal.SIGKILL) and time.monotonic() < until:
-            time.sleep(0.01)  # one that was being started is found in the next round
-
-    def is_on(self, pid: int) -> bool:
-        """Whether a process runs and has it."""
-        try:
-            return self._entry in (_PROCESSES / str(pid) / "environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or it is somebody else's
-            return False
-
-    def _signal(self, pid: int, number: signal.Signals) -> bool:
-        with _process_descriptor(pid) as descriptor:
-            if not self.is_on(pid):
-                return False  # its id is another process's by now
-            try:
-                if descriptor is None:
-                    os.kill(pid, number)
-                else:
-                    signal.pidfd_send_signal(descriptor, number)
-            except OSError:
-                return False
-        return True
-
-
-@contextmanager
-def _process_descriptor(pid: int) -> Generator[int | None]:
-    """A descriptor of this process, and never of one that gets its id later; None where the kernel has none."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

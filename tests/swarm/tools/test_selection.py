@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from kimi_mcp.swarm.tools.selection import (
     Selection,
     select_tools,
 )
-from kimi_mcp.swarm.tools.source import ListedTool, ToolLimits, ToolSource
+from kimi_mcp.swarm.tools.source import CallResult, ListedTool, ToolLimits, ToolSource
 
 NAME = re.compile(r"^[a-zA-Z_][a-zA-Z0-9-_]{2,63}$")
 PLAIN: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -26,8 +27,21 @@ def tool(name: str, *, read_only: bool = True, schema: Any = None, description: 
     return ListedTool(name=name, description=description, schema=schema or PLAIN, read_only=read_only)
 
 
+class Listing(ToolSource):
+    """A source with tools that nobody calls."""
+
+    async def serve(self) -> None:
+        self.ready.set()
+
+    def stop(self) -> None:
+        pass
+
+    async def send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
+        return CallResult.refused("These tools are only listed.")
+
+
 def source(name: str, *tools: ListedTool, allow: tuple[str, ...] = ()) -> ToolSource:
-    made = ToolSource(name, ToolLimits(), allow=allow)
+    made = Listing(name, ToolLimits(), allow=allow)
     made.tools = {tool.name: tool for tool in tools}
     return made
 
@@ -63,7 +77,7 @@ def test_without_patterns_what_is_read_only_or_allowed_is_offered() -> None:
 def test_patterns_choose_among_what_may_run(patterns: tuple[str, ...], offered: list[str]) -> None:
     chosen = pick(FILES, WEB, patterns=patterns)
     assert names(chosen) == offered
-    assert chosen.warnings == ()
+    assert chosen.warnings == []
 
 
 def test_a_pattern_opens_nothing_that_the_operator_did_not_allow() -> None:
@@ -148,7 +162,7 @@ def test_a_schema_outside_the_dialect_is_rewritten_and_calls_are_checked_against
 def test_a_schema_without_an_equal_in_the_dialect_is_left_out_only_where_the_dialect_is_asked_for() -> None:
     negation = {"type": "object", "properties": {"a": {"not": {"type": "null"}}}}
     listed = source("s", tool("t", schema=negation))
-    assert pick(listed).warnings == ("Left out, because its schema can't be written in Moonshot's dialect: s.t.",)
+    assert pick(listed).warnings == ["Left out, because its schema can't be written in Moonshot's dialect: s.t."]
     assert names(pick(listed, dialect=False)) == ["s__t"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits, open_tools
-from kimi_mcp.swarm.tools.stdio_client import VARIABLE
+from kimi_mcp.swarm.tools.stdio_client import MARK
 from tests.swarm.tools.conftest import SHORT, ServersFile, odd
 
 GOOD = {"command": sys.executable, "args": [str(Path(__file__).with_name("good_server.py"))]}
@@ -312,7 +312,7 @@ async def test_a_childs_environment_holds_no_key_but_what_its_entry_names(
         "MODE",
         "LC_CTYPE",
         "PWD",
-        VARIABLE,
+        MARK,
     }
     assert "sk-value-of-MOONSHOT_API_KEY" not in json.dumps(seen)
 

@@ -16,7 +16,7 @@ import pytest
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import json_logs
-from kimi_mcp.core.redaction import SECRETS, Secrets
+from kimi_mcp.core.redaction import SECRETS
 from tests import queries
 
 KEYS = set(credentials.key_variables(catalogue.load()))
@@ -98,5 +98,4 @@ def data_dir(nothing_configured: None, tmp_path: Path, monkeypatch: pytest.Monke
 def no_secrets() -> Iterator[None]:
     """A key that one test configures is none of the next one's."""
     yield
-    fresh = Secrets()
-    SECRETS._exact, SECRETS._forms = fresh._exact, fresh._forms
+    SECRETS.clear()

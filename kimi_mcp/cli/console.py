@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kimi_mcp.core.redaction import escaped_json, printable, scrub_values
+from kimi_mcp.core.redaction import clean, escaped_json, scrub_values
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
     """A JSON value for a person."""
     if isinstance(value, float):
         return f"{value:g}"
-    return "nothing" if value is None else printable(str(value))
+    return "nothing" if value is None else clean(str(value), "terminal")
 
 
 _CODE = re.compile(r"`[^`\n]+`")
@@ -267,7 +267,7 @@ class Printer:
     def _text(self, text: str, kind: str = "") -> Text:
         from rich.text import Text
 
-        return Text(printable(text), style=STYLES.get(kind, ""), end="")
+        return Text(clean(text, "terminal"), style=STYLES.get(kind, ""), end="")
 
     def _line(self, *pieces: tuple[str, str]) -> None:
         line = self._text("")

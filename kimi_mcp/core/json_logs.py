@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import select
 import sys
 import threading
@@ -18,12 +17,10 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
-from kimi_mcp.core.redaction import hide, scrub
+from kimi_mcp.core.redaction import clean
 
 if TYPE_CHECKING:
     import asyncio  # a command that only prints would pay for it
-
-__all__ = ["configure", "hide", "line_of", "loop_exception"]
 
 MAX_FIELD_BYTES: Final = 8 * 1024
 """Bytes of one field; what is beyond is cut, and the field says how much."""
@@ -38,12 +35,6 @@ _NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "
 _FOREIGN: Final = ("client", "mcp.client")  # the client side of the SDK: its words may be a tool server's, or a flood
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-# C0, DEL, C1, line and paragraph separators, the marks that reorder text, and halves of surrogate pairs.
-_UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
-)
-_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def configure(level: str, *, stream: TextIO | None = None) -> None:
@@ -132,7 +123,7 @@ def _as_text(value: object) -> str:
 
 def _clean(text: str, limit: int) -> str:
     """The text without secrets, with what is unsafe to print spelled out, cut to ``limit`` bytes."""
-    safe = _UNSAFE.sub(_spelled, scrub(text[:_MOST_READ]))
+    safe = clean(text[:_MOST_READ], "log")
     if len(safe) * 4 <= limit or len(raw := safe.encode()) <= limit:
         return safe if len(text) <= _MOST_READ else safe + _cut(len(text) - _MOST_READ)
     kept = raw[: limit - 40].decode("utf-8", "ignore")
@@ -141,13 +132,6 @@ def _clean(text: str, limit: int) -> str:
 
 def _cut(characters: int) -> str:
     return f"…[cut {characters} characters]"
-
-
-def _spelled(match: re.Match[str]) -> str:
-    char = match[0]
-    if "\ud800" <= char <= "\udfff":
-        return "\ufffd"
-    return _SHORT.get(char) or (f"\\x{ord(char):02x}" if char < "\u0100" else f"\\u{ord(char):04x}")
 
 
 def _exception(failure: BaseException) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``Outcome``: the state or the result of a run, as structured content and as text. Pure, no I/O.
 
 Some hosts show the model only the structure, some only the text: each is complete on its own, failures too.
-An outcome holds no secret, and its two forms no control character (``redaction.inert``); turns that
+An outcome holds no secret, and its two forms no control character (``redaction.clean``); turns that
 are replayed are made of the outcome itself, whose texts are otherwise exactly what has arrived.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.json_values import to_json
 from kimi_mcp.core.pricing import rounded
-from kimi_mcp.core.redaction import inert, inert_values, scrub_cut, scrub_growing, scrub_values
+from kimi_mcp.core.redaction import clean, clean_values, scrub_cut, scrub_growing, scrub_values
 from kimi_mcp.core.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
 
 WHOLE = 1 << 62
@@ -105,7 +105,7 @@ def _without_secrets(adjustment: Adjustment) -> Adjustment:
 
 def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
     """The result's ``structuredContent``: the same keys for every tool, on success and on failure."""
-    return inert_values(_structured(outcome, reasoning_chars))
+    return clean_values(_structured(outcome, reasoning_chars), "host")
 
 
 def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
 
 def text(outcome: Outcome) -> str:
     """The result's text: the answer, with a short closing line where there is more to say than the answer."""
-    return inert(_text(outcome))
+    return clean(_text(outcome), "host")
 
 
 def _text(outcome: Outcome) -> str:

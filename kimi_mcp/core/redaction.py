@@ -1,19 +1,19 @@
 """What must never be read by others, and how it is taken out of a text before that leaves. Pure, no I/O.
 
-Two things are cleaned, whichever door a text leaves by. **Secrets**: a key is found in every spelling in which it is
-likely to be echoed (:class:`Secrets` lists them), and ``HIDDEN`` stands in its place. **Characters that act** instead
-of being read: :func:`inert` is for what a host gets, :func:`printable` for a terminal.
+Secrets: a key is found in every spelling in which it is likely to be echoed (:class:`Secrets` lists them), and
+``HIDDEN`` replaces it. Characters that act on whoever shows them, instead of being read: :func:`clean` takes these and
+the secrets out of a text, whichever door it leaves by: to a host, a terminal, the log, or a model.
 
-Nobody has to remember to call this: ``Outcome`` and ``KimiError`` are made without secrets, the two faces of an
-outcome are inert, and what commands print passes ``terminal.safe``. The registry ``SECRETS`` is the process's own.
+Nobody has to remember to call this for secrets: ``Outcome`` and ``KimiError`` are made without any.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal, cast
 
 from kimi_mcp.core.key_spellings import (
     LONGEST_OPEN,
@@ -99,6 +99,10 @@ class Secrets:
     __slots__ = ("_exact", "_forms")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every secret; for tests."""
         self._exact: tuple[str, ...] = ()
         self._forms = Forms((), ())
 
@@ -136,6 +140,10 @@ class Secrets:
         if size and min(len(view.letters) for view in views(text[-size:])) >= SHORTEST_CUT:
             return text[:-size] + HIDDEN
         return text
+
+    def scrub_growing(self, text: str) -> str:
+        """Likewise for a text whose rest is still to come: what may be half a secret is held back until it is none."""
+        return self.scrub(text[: len(text) - self.open_end(text)])
 
     def open_end(self, text: str) -> int:
         """How many characters at the end of ``text`` may begin a secret whose rest is still to come; 0: none do.
@@ -182,32 +190,10 @@ class Secrets:
 
 
 SECRETS: Final = Secrets()
-"""The process's own registry."""
+"""The process's own secrets."""
 
-
-def hide(*secrets: str) -> None:
-    """Add to the process's registry."""
-    SECRETS.add(*secrets)
-
-
-def scrub(text: str) -> str:
-    """``text`` without any secret of the process's registry."""
-    return SECRETS.scrub(text)
-
-
-def scrub_cut(text: str) -> str:
-    """Likewise for a text that may have been cut off in the midst of a secret."""
-    return SECRETS.scrub_cut(text)
-
-
-def scrub_growing(text: str) -> str:
-    """Likewise for a text whose rest is still to come: what may be half a secret is held back until it is none."""
-    return SECRETS.scrub(text[: len(text) - SECRETS.open_end(text)])
-
-
-def open_end(text: str) -> int:
-    """How many characters at the end of ``text`` may begin a secret of the process's registry."""
-    return SECRETS.open_end(text)
+hide, scrub, scrub_cut = SECRETS.add, SECRETS.scrub, SECRETS.scrub_cut
+scrub_growing, open_end = SECRETS.scrub_growing, SECRETS.open_end
 
 
 class Growing:
@@ -222,63 +208,75 @@ class Growing:
         """What may be shown of a text by now; the same as before where it does not begin as it did then."""
         if whole.startswith(self._seen):
             more = whole[len(self._seen) :]
-            more = more[: len(more) - SECRETS.open_end(more)]
+            more = more[: len(more) - open_end(more)]
             self._seen += more
-            self._clean += SECRETS.scrub(more)
+            self._clean += scrub(more)
         return self._clean
 
 
-def scrub_values(value: Any) -> Any:
-    """A JSON value of which every text, however deep, is without any secret of the process's registry."""
-    return _mapped(value, SECRETS.scrub)
+# ── every door ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _mapped(value: Any, clean: Callable[[str], str]) -> Any:
+Door = Literal["host", "terminal", "log", "model"]
+"""Where a text leaves to."""
+
+_ACTS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f"
+"""C0 but for tab and line feed, DEL, C1, what separates lines, reorders or hides text, halves of surrogate pairs."""
+
+_UNSAFE: Final[Mapping[Door, re.Pattern[str]]] = {
+    # Offsets count these characters. The marks and isolates that Arabic and Hebrew text is written with stay: they
+    # change the direction of what is between them, and end with it.
+    "host": re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]"),
+    "terminal": re.compile(f"[{_ACTS}]"),
+    "log": re.compile(f"[\t\n{_ACTS}]"),
+    "model": re.compile(f"\r\n?|[{_ACTS}]|<\\|(?=[A-Za-z0-9_]{{1,60}}\\|>)|<(?=/?think>)"),
+}
+
+
+def clean(text: str, door: Door) -> str:
+    """A text as it may leave: without any secret, and without what acts on whoever shows it.
+
+    For a host it is visible (``U+FFFD``), and no offset moves; for a terminal it is left out; in the log it is spelled
+    out, so that a text is one line; for a model it is visible, and a control token of its template is parted.
+    """
+    return _UNSAFE[door].sub(_SAFE[door], scrub(text))
+
+
+def clean_values(value: Any, door: Door) -> Any:
+    """A JSON value of which every text, however deep, is cleaned."""
+    return scrub_values(value, lambda text: clean(text, door))
+
+
+def scrub_values(value: Any, change: Callable[[str], str] = scrub) -> Any:
+    """A JSON value of which every text, however deep, is without any secret, or changed otherwise."""
     match value:
         case str():
-            return clean(value)
+            return change(value)
         case dict():
             return {
-                clean(name) if isinstance(name, str) else name: _mapped(inner, clean)
+                change(name) if isinstance(name, str) else name: scrub_values(inner, change)
                 for name, inner in cast(dict[Any, Any], value).items()
             }
         case list() | tuple():
-            return [_mapped(inner, clean) for inner in cast(list[Any], value)]
+            return [scrub_values(inner, change) for inner in cast(list[Any], value)]
         case _:
             return value
 
 
-# ── characters that act ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-_ACTS: Final = re.compile(
-    "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]",
-)
-"""C0 but for tab and line ends, DEL, C1, the marks that override or embed a direction, halves of surrogate pairs."""
-
-_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""All that moves a cursor, rings, reorders or hides text."""
-
-
-def inert(text: str) -> str:
-    """A text for a host: what would act on whoever shows it is a visible ``U+FFFD``, a bare CR a line end.
-
-    As long as before, so that offsets stay what they are. The marks and isolates that Arabic and Hebrew text is
-    written with stay: they change the direction of what stands between them, and end with it.
-    """
-    return _ACTS.sub(lambda found: "\n" if found[0] == "\r" else "\ufffd", text)
-
-
-def inert_values(value: Any) -> Any:
-    """A JSON value of which every text, however deep, is :func:`inert`."""
-    return _mapped(value, inert)
-
-
-def printable(text: str) -> str:
-    """A text for a terminal: without any secret, and without anything that would act on the terminal."""
-    return _UNPRINTABLE.sub("", SECRETS.scrub(text))
-
-
 def escaped_json(text: str) -> str:
     """A JSON text for a terminal: what would act on it is escaped, as JSON allows, so that no value changes."""
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] > "\x1f" else found[0], text)
+    return _UNSAFE["terminal"].sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _visible(found: re.Match[str]) -> str:
+    if found[0][0] == "<":
+        return f"<\u200b{found[0][1:]}"
+    return "\n" if found[0][0] == "\r" else "\ufffd"
+
+
+_SAFE: Final[Mapping[Door, Callable[[re.Match[str]], str]]] = {
+    "host": _visible,
+    "terminal": lambda _: "",
+    "log": lambda found: found[0].encode("unicode_escape").decode(),
+    "model": _visible,
+}

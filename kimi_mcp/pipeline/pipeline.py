@@ -69,7 +69,7 @@ class Pipeline:
         self.router = Router(settings, self.upstream, day)
         """Resolves where requests go."""
         self._attachments = Attachments(self.upstream, media_limits or MediaLimits())
-        redaction.SECRETS.add(*credentials.keys(settings, catalogue.load()).values())
+        redaction.hide(*credentials.keys(settings, catalogue.load()).values())
 
     async def aclose(self) -> None:
         """Close every connection."""

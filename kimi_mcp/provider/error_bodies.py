@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from kimi_mcp.core.bounds import LONGEST_MESSAGE, LONGEST_NAME
-from kimi_mcp.core.redaction import HIDDEN, scrub, scrub_cut
+from kimi_mcp.core.redaction import HIDDEN, clean, scrub_cut
 
 LONGEST_QUOTE = 300
 """Characters of a provider's message that are shown."""
@@ -64,13 +64,7 @@ def _kind(*values: Any) -> str:
 
 def quote(message: str) -> str:
     """A provider's message without keys and control characters, on one line, at most ``LONGEST_QUOTE`` long."""
-    text = scrub("".join(_printable(char) for char in message))
+    visible = "".join(char for char in message if unicodedata.category(char) != "Cf")
+    text = clean(visible, "model").replace("\ufffd", " ")
     text = " ".join(_PIECE.sub(lambda found: scrub_cut(found[0]), _KEY_LIKE.sub(HIDDEN, text)).split())
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
-
-
-def _printable(char: str) -> str:
-    category = unicodedata.category(char)
-    if category in ("Cc", "Zl", "Zp"):
-        return " "
-    return "" if category in ("Cf", "Cs", "Co", "Cn") else char

@@ -19,7 +19,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.pricing import counted_usd
 from kimi_mcp.core.profiles import Price
-from kimi_mcp.core.redaction import printable
+from kimi_mcp.core.redaction import clean
 from kimi_mcp.core.types import Mode, Status, Timing, Turn
 from kimi_mcp.provider.request_state import RequestState
 
@@ -239,7 +239,7 @@ class Run:
     def phase(self) -> str:
         """What it is doing, in a line: tokens, seconds, and which attempt."""
         if self.progress is not None:
-            return printable(f"{self.progress.phase()} · {self.seconds():.0f} s")
+            return clean(f"{self.progress.phase()} · {self.seconds():.0f} s", "terminal")
         request_state = self.request_state
         tokens = f" · about {request_state.accumulator.tokens:,} tokens" if request_state.accumulator.pieces else ""
         again = f" · attempt {self.attempts}" if self.attempts > 1 else ""

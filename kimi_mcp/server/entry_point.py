@@ -33,7 +33,7 @@ def serve() -> NoReturn:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # none is wanted, and looking for them takes 5 ms
     import anyio
 
-    from kimi_mcp.core import json_logs
+    from kimi_mcp.core import json_logs, redaction
     from kimi_mcp.core.settings import read_settings
     from kimi_mcp.server.app import build_server
     from kimi_mcp.server.stdio import leave, serve_stdio
@@ -41,7 +41,7 @@ def serve() -> NoReturn:
 
     settings = read_settings(os.environ)
     json_logs.configure(settings.log_level)
-    json_logs.hide(*(value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES)))
+    redaction.hide(*(value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES)))
     if sys.stdin.isatty():
         print(
             "kimi-mcp serves the Model Context Protocol on stdin and stdout: a host starts it. Press Ctrl-D to end. "

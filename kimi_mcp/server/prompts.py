@@ -33,7 +33,7 @@ from mcp_types import (
 from mcp_types import Prompt as ListedPrompt
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError
-from kimi_mcp.core.redaction import printable
+from kimi_mcp.core.redaction import clean
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.resources import RUN, RUN_REASONING
 from kimi_mcp.server.state import ServerState
@@ -85,7 +85,7 @@ class Prompt:
         names = [argument.name for argument in self.arguments]
         if unknown := sorted(given.keys() - set(names)):
             raise InvalidArguments(
-                f"The prompt {self.name} has no argument `{printable(unknown[0][:80])}`.",
+                f"The prompt {self.name} has no argument `{clean(unknown[0][:80], 'terminal')}`.",
                 fix=f"Use these: {', '.join(names)}.",
             )
         if missing := [each.name for each in self.arguments if each.required and each.name not in given]:

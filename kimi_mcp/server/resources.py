@@ -27,7 +27,7 @@ from mcp_types import (
 
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import WHOLE, Outcome, structured
-from kimi_mcp.core.redaction import inert, inert_values, scrub_values
+from kimi_mcp.core.redaction import clean, clean_values
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.state import ServerState
 from kimi_mcp.skill.document import load_skill
@@ -115,7 +115,7 @@ async def _runs(state: ServerState, value: str) -> str:
         recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
         for run in await runs.latest(LOCAL, MAX_RUNS)
     ]
-    return _json(inert_values(scrub_values(rows)))
+    return _json(rows)
 
 
 @_resource(
@@ -138,7 +138,7 @@ async def _route(state: ServerState, text: str) -> str:
     "text/plain",
 )
 async def _reasoning(state: ServerState, run_id: str) -> str:
-    return inert((await _outcome(state, run_id)).reasoning or "")
+    return clean((await _outcome(state, run_id)).reasoning or "", "host")
 
 
 @_resource(RUN, "run", "A run", "The structured result of a run so far, with the whole answer and reasoning.")
@@ -151,7 +151,7 @@ async def _outcome(state: ServerState, run_id: str) -> Outcome:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)
+    return json.dumps(clean_values(value, "host"), indent=1, ensure_ascii=False)
 
 
 async def list_resources(context: Any, params: PaginatedRequestParams | None) -> ListResourcesResult:
@@ -173,7 +173,6 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
         raise MCPError(INVALID_PARAMS, f"{error.message} Read kimi://runs to see the latest.") from None
     except KimiError as error:
         raise MCPError(INTERNAL_ERROR, f"{error.message} {error.fix}") from None
-    text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate can't be sent
     return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=resource.mime_type, text=text)])
 
 

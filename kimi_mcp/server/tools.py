@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.core.redaction import printable
+from kimi_mcp.core.redaction import clean
 from kimi_mcp.core.response_schema import can_be_written, check_schema
 from kimi_mcp.core.types import Mode
 from kimi_mcp.skill.document import Skill, SkillError, SkillTool
@@ -192,7 +192,7 @@ def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
     path = ".".join(str(step) for step in fault["loc"])[:80]
     field, shown = (
         tool.arguments.model_fields.get(path.partition(".")[0]),
-        " ".join(printable(path).split()) or "arguments",
+        " ".join(clean(path, "terminal").split()) or "arguments",
     )
     otherwise = "." if field is not None and field.is_required() else ", or leave it out."
     match fault["type"]:

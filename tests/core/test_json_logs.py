@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core import json_logs
+from kimi_mcp.core.redaction import hide
 
 KEY = "sk-test-47f1c09be2-secret"
 
@@ -127,7 +128,7 @@ def test_a_group_a_circle_and_a_deep_stack_stay_one_short_line(lines: Lines) -> 
 
 
 def test_a_registered_secret_never_reaches_a_line(lines: Lines) -> None:
-    json_logs.hide(KEY)
+    hide(KEY)
     log.warning("Bearer %s", KEY, extra={"header": KEY, "hex": KEY.encode().hex()})
     print(KEY, file=sys.stderr)
     assert "0123456789" not in lines.getvalue()

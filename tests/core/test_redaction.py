@@ -12,15 +12,14 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from kimi_mcp.core import redaction
 from kimi_mcp.core.key_spellings import WIDEST_GAP
 from kimi_mcp.core.redaction import (
     HIDDEN,
+    SECRETS,
     Growing,
     Secrets,
+    clean,
     escaped_json,
-    inert,
-    printable,
     scrub_growing,
     scrub_values,
 )
@@ -248,11 +247,9 @@ GROWN = (
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Secrets:
-    registry = Secrets()
-    registry.add(KEY, "short-one")
-    monkeypatch.setattr(redaction, "SECRETS", registry)
-    return registry
+def registry() -> Secrets:
+    SECRETS.add(KEY, "short-one")
+    return SECRETS
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
@@ -286,13 +283,13 @@ def test_a_secret_across_two_values_parts_no_json(registry: Secrets) -> None:
 
 def test_what_acts_on_a_host_is_shown_instead_and_no_offset_moves() -> None:
     text = "a\x1b[2Jb\rc\r\nd\te\x9bf\u202eg\x00h\ud800"
-    assert inert(text) == "a\ufffd[2Jb\nc\r\nd\te\ufffdf\ufffdg\ufffdh\ufffd"
+    assert clean(text, "host") == "a\ufffd[2Jb\nc\r\nd\te\ufffdf\ufffdg\ufffdh\ufffd"
     arabic = "\u200fمرحبا \u2067abc\u2069, שלום\u200e"
-    assert inert(arabic) == arabic
+    assert clean(arabic, "host") == arabic
 
 
 def test_what_acts_on_a_terminal_goes_and_in_json_it_is_escaped() -> None:
-    assert printable("a\x1b[2Jb\r\n\u2067c\u2069") == "a[2Jb\nc"
+    assert clean("a\x1b[2Jb\r\n\u2067c\u2069", "terminal") == "a[2Jb\nc"
     value = {"a": "\x1b\x9b\u202e\u2067\x7f é\n"}
     shown = escaped_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(shown) == value

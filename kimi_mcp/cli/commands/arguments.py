@@ -42,12 +42,12 @@ def read_environment() -> Settings:
     """The settings of this shell; logging follows them, and hides its keys."""
     from kimi_mcp import catalogue
     from kimi_mcp.catalogue import credentials
-    from kimi_mcp.core import json_logs
+    from kimi_mcp.core import json_logs, redaction
     from kimi_mcp.core.settings import read_settings
 
     settings = read_settings(os.environ)
     json_logs.configure(settings.log_level)
-    json_logs.hide(*credentials.keys(settings, catalogue.load()).values())
+    redaction.hide(*credentials.keys(settings, catalogue.load()).values())
     return settings
 
 

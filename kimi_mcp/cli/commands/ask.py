@@ -225,14 +225,14 @@ async def _follow(run: Run, watch: LiveWatch | QuietWatch) -> None:
 def _watch_for(settings: Settings, *, as_json: bool) -> LiveWatch | QuietWatch:
     from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
     from kimi_mcp.core.outcome import structured
-    from kimi_mcp.core.redaction import inert
+    from kimi_mcp.core.redaction import clean
 
     if as_json:
         limit = settings.reasoning_inline_chars
         return QuietWatch(lambda outcome: as_json_text(structured(outcome, reasoning_chars=limit)))
     if is_terminal(sys.stdout):
         return LiveWatch()
-    return QuietWatch(lambda outcome: inert(outcome.answer), notes=True)  # all else goes to stderr
+    return QuietWatch(lambda outcome: clean(outcome.answer, "host"), notes=True)  # all else goes to stderr
 
 
 def _was_cancelled(outcome: Outcome) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests
-from kimi_mcp.core.redaction import Growing, printable
+from kimi_mcp.core.redaction import Growing, clean
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
@@ -30,7 +30,7 @@ class Progress:
         if self._enabled:
             frame = _FRAMES[int(run.seconds() * _FRAMES_A_SECOND) % len(_FRAMES)]
             columns = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\x1b[2K{frame} {printable(run.phase())}"[: columns + 5])
+            sys.stderr.write(f"\r\x1b[2K{frame} {clean(run.phase(), 'terminal')}"[: columns + 5])
             sys.stderr.flush()
             self._shown = True
 
@@ -122,7 +122,7 @@ class LiveWatch:
 
     def _write(self, text: str, kind: str = "") -> None:
         self._progress.clear()
-        self._out.print(printable(text), style=STYLES.get(kind), end="", soft_wrap=True)
+        self._out.print(clean(text, "terminal"), style=STYLES.get(kind), end="", soft_wrap=True)
         self._out.file.flush()
         self._line_open = not text.endswith("\n")
 
@@ -132,7 +132,7 @@ class LiveWatch:
             self._line_open = False
 
     def _note(self, text: str, kind: str) -> None:
-        self._err.print(printable(text), style=STYLES[kind])
+        self._err.print(clean(text, "terminal"), style=STYLES[kind])
 
 
 def _rest(whole: str, printed: str) -> str:

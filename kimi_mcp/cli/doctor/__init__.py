@@ -18,10 +18,9 @@ import anyio.to_thread
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import Catalogue, credentials
 from kimi_mcp.cli.console import Printer
-from kimi_mcp.core import json_logs
 from kimi_mcp.core.errors import CatalogueError, KimiError
 from kimi_mcp.core.profiles import Provider
-from kimi_mcp.core.redaction import scrub
+from kimi_mcp.core.redaction import hide, scrub
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
 
@@ -118,7 +117,7 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
     except CatalogueError as error:
         found.add_error("catalogue", error)
         return found
-    json_logs.hide(*credentials.keys(settings, facts).values())
+    hide(*credentials.keys(settings, facts).values())
     _check_variables(found, environment, settings, facts)
     await anyio.to_thread.run_sync(_check_store, found, settings)
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kimi_mcp.cli.html.trace import Bar, Lane, Trace, trace
 from kimi_mcp.core.pricing import dollars
-from kimi_mcp.core.redaction import inert, scrub
+from kimi_mcp.core.redaction import clean
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 
 TICKS = 8
@@ -73,12 +73,12 @@ def _style() -> str:
 
 
 def _(text: object) -> str:
-    return escape(inert(scrub(str(text))), quote=True)
+    return escape(clean(str(text), "host"), quote=True)
 
 
 def _text(text: str) -> str:
     """A long text, cut visibly."""
-    text = scrub(text)  # before the cut: half a key would not be recognised
+    text = clean(text, "host")  # before the cut: half a key would not be recognised
     if len(text) <= CUT_CHARS:
         return _(text)
     return f"{_(text[:CUT_CHARS])}\n[… {len(text):,} characters in all; kimi-mcp runs show has them]"

@@ -18,12 +18,11 @@ import anyio
 import anyio.to_thread
 
 from kimi_mcp.core.json_schema import Undecided, misfit
-from kimi_mcp.core.redaction import SECRETS, scrub
+from kimi_mcp.core.redaction import clean, hide
 from kimi_mcp.core.response_schema import can_be_written
 from kimi_mcp.swarm.tools.builtin_tools import BuiltinTools
 from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, printable_name, read_servers
 from kimi_mcp.swarm.tools.connection import McpServer
-from kimi_mcp.swarm.tools.output import sanitized
 from kimi_mcp.swarm.tools.selection import OfferedTool, select_tools
 from kimi_mcp.swarm.tools.source import CallResult, ToolLimits, ToolSource
 
@@ -112,7 +111,7 @@ async def open_tools(
     limits = limits or ToolLimits()
     servers = await anyio.to_thread.run_sync(read_servers, file, os.environ) if file is not None else ()
     for server in servers:
-        SECRETS.add(*server.secrets)
+        hide(*server.secrets)
     sources: list[ToolSource] = [McpServer(server, limits) for server in servers]
     sources += [builtin] if builtin is not None else []
     failure: Exception | None = None
@@ -195,7 +194,7 @@ def _unfit(why: str) -> CallResult:
 
 def _quotable(text: str, most: int) -> str:
     """A part of a schema or of arguments, as a sentence of ours can quote it."""
-    plain = sanitized(scrub(text)).replace("`", "'").replace("\n", " ")
+    plain = clean(text, "model").replace("`", "'").replace("\n", " ")
     return plain if len(plain) <= most else plain[:most] + "…"
 
 

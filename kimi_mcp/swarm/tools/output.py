@@ -8,27 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
-from kimi_mcp.core.redaction import scrub
+from kimi_mcp.core.redaction import clean
 
 MARGIN: Final = 16 * 1024
 """Code points read beyond what is kept, so that a secret at the cut is hidden whole."""
-
-# C0 but for tab and line feed, DEL, C1, marks that reorder or split lines, invisible tags, halves of surrogate pairs.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
-)
-_CONTROL_TOKEN = re.compile(r"<\|(?=[A-Za-z0-9_]{1,60}\|>)|<(?=/?think>)")
-
-
-def sanitized(text: str) -> str:
-    """The text without what a terminal, a log or a chat template would take for more than text."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _UNSAFE.sub("\ufffd", text)
-    return _CONTROL_TOKEN.sub(lambda found: found[0][0] + "\u200b" + found[0][1:], text)
 
 
 def frame_output(tool: str, text: str, *, most: int, failed: bool) -> str:
@@ -49,7 +35,7 @@ def frame_output(tool: str, text: str, *, most: int, failed: bool) -> str:
 def _cut(text: str, most: int) -> tuple[str, int]:
     """The beginning of a text, cleaned and without secrets; and how many code points of it are left out."""
     window = text[: most + MARGIN]
-    safe = sanitized(scrub(window))
+    safe = clean(window, "model")
     if len(window) < len(text):
         safe = safe[: max(0, len(safe) - MARGIN)]  # what was hidden may have moved the cut into another secret
     kept = safe[:most]

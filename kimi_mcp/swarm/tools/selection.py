@@ -19,10 +19,9 @@ from typing import Any, Final, NamedTuple, cast
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.json_schema import schema_fault
-from kimi_mcp.core.redaction import scrub
+from kimi_mcp.core.redaction import clean
 from kimi_mcp.policy.schema_dialect import parameters_fault, rewritten_parameters
 from kimi_mcp.swarm.tools.config import VARIABLE, printable_name
-from kimi_mcp.swarm.tools.output import sanitized
 from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
 
 MAX_TOOLS: Final = 128
@@ -211,7 +210,7 @@ def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str
     written = json.dumps(parameters, ensure_ascii=False)
     if len(written) > MAX_SCHEMA_CHARS:
         return f"its schema is larger than {MAX_SCHEMA_CHARS // 1024} kB"
-    if scrub(written) != written or sanitized(written) != written:
+    if clean(written, "model") != written:
         return "its schema holds what no schema should"
     if schema_fault(tool.schema) is not None:
         return "its schema is not a valid JSON schema"
@@ -220,7 +219,7 @@ def _definition(name: str, tool: ListedTool, moonshot_schemas: bool) -> dict[str
         if rewritten is None:
             return "its schema can't be written in Moonshot's dialect"
         parameters = rewritten
-    description = scrub(sanitized(tool.description[: MAX_DESCRIPTION_CHARS * 2]))[:MAX_DESCRIPTION_CHARS]
+    description = clean(tool.description[: MAX_DESCRIPTION_CHARS * 2], "model")[:MAX_DESCRIPTION_CHARS]
     return {"name": name, "description": description, "parameters": parameters}
 
 
@@ -231,7 +230,7 @@ def _cleaned_schema(schema: Any, *, names: bool = False) -> Any:
             new: dict[str, Any] = {}
             for key, inner in cast(dict[str, Any], schema).items():
                 if not names and key in ("description", "title") and isinstance(inner, str):
-                    new[key] = scrub(sanitized(inner))[:MAX_DESCRIPTION_CHARS]
+                    new[key] = clean(inner, "model")[:MAX_DESCRIPTION_CHARS]
                 elif not names and key in _VALUES:
                     new[key] = inner
                 elif key != "$schema":  # the dialect knows none, and the model needs none

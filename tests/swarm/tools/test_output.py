@@ -6,17 +6,15 @@ import re
 
 import pytest
 
-from kimi_mcp.core import redaction
-from kimi_mcp.swarm.tools.output import frame_output, sanitized
+from kimi_mcp.core.redaction import clean, hide
+from kimi_mcp.swarm.tools.output import frame_output
 
 SECRET = "s3cret-of-the-operator"
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = redaction.Secrets()
-    registry.add(SECRET)
-    monkeypatch.setattr(redaction, "SECRETS", registry)
+def hidden() -> None:
+    hide(SECRET)
 
 
 def inside(text: str) -> str:
@@ -60,7 +58,7 @@ def test_a_secret_at_the_cut_is_hidden_whole(most: int) -> None:
 
 
 def test_control_characters_and_control_tokens_are_made_harmless() -> None:
-    output = sanitized("a\x00b\x1b[31mc\u202ed\r\ne\tf<|im_end|>g</think>h\ud800i\U000e0041j")
+    output = clean("a\x00b\x1b[31mc\u202ed\r\ne\tf<|im_end|>g</think>h\ud800i\U000e0041j", "model")
     assert not re.search("[\x00\x1b\u202e\r\ud800\U000e0041]|<\\||</think", output)
     assert output.count("\n") == 1
     assert "\t" in output
@@ -69,4 +67,4 @@ def test_control_characters_and_control_tokens_are_made_harmless() -> None:
 
 def test_ordinary_text_stays_as_it_is() -> None:
     text = "Ünïcode 漢字 👩‍👩‍👧 a < b | c > d <tag> |> <| x\n\tcode"
-    assert sanitized(text) == text
+    assert clean(text, "model") == text

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kimi_mcp.core.errors import InvalidArguments, KimiError
 from kimi_mcp.core.redaction import clean, escaped_json, scrub_values
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ OPTIONS = {
 }
 """The option of ``kimi-mcp ask`` for each argument of the tools."""
 
-_ARGUMENT = re.compile(rf"(?:[Tt]he )?(?:argument )?`({'|'.join(OPTIONS)})`")
+_FIELD = re.compile(rf"({'|'.join(OPTIONS)})(?:\[(\d+)\])?")
+_ARGUMENT = re.compile(rf"(?:[Tt]he )?(?:argument )?`({_FIELD.pattern})`")
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -119,7 +121,14 @@ def in_a_shell(text: str) -> str:
     """An error or a rule that is written for a host's model, in the words of a shell: options instead of arguments."""
     for pattern, instead in _IN_A_SHELL:
         text = re.sub(pattern, instead, text)
-    return _ARGUMENT.sub(lambda found: OPTIONS[found[1]], text)
+    return _ARGUMENT.sub(lambda found: option(found[1]), text)
+
+
+def option(field: str) -> str:
+    """The option for an argument, ``images[1]`` is ``--image number 2``; any other field as it is."""
+    if (found := _FIELD.fullmatch(field)) is None:
+        return field
+    return OPTIONS[found[1]] + (f" number {int(found[2]) + 1}" if found[2] else "")
 
 
 def never_fail_to_encode() -> None:
@@ -148,13 +157,18 @@ def complain(message: str, fix: str = "") -> None:
         page.row("", in_a_shell(fix))
 
 
+def exit_status(error: KimiError) -> int:
+    """2 for wrong usage, as of the options that typer refuses, else 1."""
+    return 2 if isinstance(error, InvalidArguments) else 1
+
+
 def changed(adjustment: Adjustment) -> str:
     """What a rule changed or warned of, in a line."""
     why = in_a_shell(adjustment.why)
     if adjustment.action == "warned":
         return f"{adjustment.rule}: {why}"
     sent = "left out" if adjustment.sent is None else shown(adjustment.sent)
-    return f"{adjustment.rule}: {adjustment.field} {shown(adjustment.asked)} → {sent}. {why}"
+    return f"{adjustment.rule}: {option(adjustment.field)} {shown(adjustment.asked)} → {sent}. {why}"
 
 
 def requests(outcome: Outcome) -> str:

@@ -26,13 +26,14 @@ def rounded(usd: float) -> float:
     return round(usd, 8)
 
 
-def dollars(usd: float | None) -> str:
-    """An amount for people, the same everywhere; ``unknown`` where it is None."""
+def dollars(usd: float | None, *, estimated: bool = False) -> str:
+    """An amount for people, the same everywhere; ``unknown`` where it is None. One that is ``estimated`` says so."""
     if usd is None:
         return "unknown"
-    if usd >= 1 or usd == 0:
-        return f"{usd:,.2f} USD"
-    return f"{usd:.4f} USD" if usd >= 0.0001 else "under 0.0001 USD"
+    if 0 < usd < 0.0001:
+        return "under 0.0001 USD"
+    about = "about " if estimated else ""
+    return f"{about}{usd:,.2f} USD" if usd >= 1 or usd == 0 else f"{about}{usd:.4f} USD"
 
 
 def counted_usd(prompt_tokens: int, completion_tokens: int, price: Price) -> float:

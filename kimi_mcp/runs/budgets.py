@@ -55,7 +55,7 @@ class SpendingLimits:
             sent = run.progress is not None or run.request_state.attempts
             verb = "costs" if sent else "would cost" if run.attempts else "would start at"
             raise BudgetExceeded(
-                f"The call {verb} about {dollars(counted)}; a call may cost {dollars(limit)}.",
+                f"The call {verb} {dollars(counted, estimated=True)}; a call may cost {dollars(limit)}.",
                 fix="Raise KIMI_BUDGET_USD_PER_CALL, or ask for less at once.",
             )
 
@@ -73,7 +73,14 @@ class SpendingLimits:
             if today > self.day_usd:
                 exceeded.append(("KIMI_BUDGET_USD_PER_DAY", self.day_usd, today))
         warnings = (
-            policy.reported("budget-overrun", field=field, asked=limit, sent=round(usd, 6))
+            policy.reported(
+                "budget-overrun",
+                field=field,
+                asked=limit,
+                sent=round(usd, 6),
+                cost=dollars(usd, estimated=True),
+                limit=dollars(limit),
+            )
             for field, limit, usd in exceeded
         )
         return replace(outcome, policy=(*outcome.policy, *warnings)) if exceeded else outcome
@@ -116,7 +123,7 @@ class SpendingLimits:
         for run in runs if spent > self.day_usd else ():
             run.stop(
                 BudgetExceeded(
-                    f"Today's spending limit is reached: about {dollars(spent)} of {dollars(self.day_usd)}.",
+                    f"Today's spending limit is reached: {dollars(spent, estimated=True)} of {dollars(self.day_usd)}.",
                     fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
                 )
             )

@@ -7,6 +7,7 @@ exist, an explicit null counts as absent. A tool is one row of ``TOOLS`` and one
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -189,11 +190,9 @@ def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Argument
 
 def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
     names = ", ".join(tool.arguments.model_fields)
-    path = ".".join(str(step) for step in fault["loc"])[:80]
-    field, shown = (
-        tool.arguments.model_fields.get(path.partition(".")[0]),
-        " ".join(clean(path, "terminal").split()) or "arguments",
-    )
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault["loc"])[1:80]
+    field = tool.arguments.model_fields.get(re.split(r"[.[]", path)[0])
+    shown = " ".join(clean(path, "terminal").split()) or "arguments"
     otherwise = "." if field is not None and field.is_required() else ", or leave it out."
     match fault["type"]:
         case "extra_forbidden":

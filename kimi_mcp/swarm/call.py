@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.errors import InvalidArguments, NotConfigured
 
 ITEM_PLACEHOLDER = "{{item}}"
 """Where an item goes in the prompt."""
@@ -57,12 +57,12 @@ class SwarmCall:
 
     @classmethod
     def from_json(cls, task: Mapping[str, Any]) -> SwarmCall:
-        """The recorded call; raises ``InvalidArguments`` for one of another version."""
+        """The recorded call; raises ``NotConfigured`` for one of another version."""
         known = {each.name for each in fields(cls)}
         if task.keys() <= known and {"prompt", "items", "tools"} <= task.keys():
             with suppress(ValidationError):
                 return TypeAdapter(cls).validate_python(dict(task))
-        raise InvalidArguments(
+        raise NotConfigured(
             "This run was begun by another version of kimi-mcp, and its server has died.",
             fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
         )
@@ -95,11 +95,12 @@ def check_items(call: SwarmCall) -> SwarmCall:
             fix=f"Write {ITEM_PLACEHOLDER} into `prompt` where the item belongs, or leave `items` out.",
         )
     seen: dict[str, int] = {}
-    for number, item in enumerate(items, 1):
-        first = seen.setdefault(item.strip(), number)
-        if first != number:
+    for index, item in enumerate(items):
+        first = seen.setdefault(item.strip(), index)
+        if first != index:
             raise InvalidArguments(
-                f"`items` {first} and {number} are the same.", fix="Name each item once: every one is paid for."
+                f"`items[{first}]` and `items[{index}]` are the same.",
+                fix="Name each item once: every one is paid for.",
             )
     if call.max_agents is not None and call.max_agents < len(items):
         raise InvalidArguments(

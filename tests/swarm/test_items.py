@@ -132,7 +132,7 @@ def test_a_prompt_without_the_place_for_an_item_is_refused() -> None:
 
 @pytest.mark.parametrize("second", ["a", " a", "a\n"])
 def test_an_item_that_stands_there_twice_is_refused(second: str) -> None:
-    assert "1 and 3 are the same" in refused(TELL, "a", "b", second).message
+    assert "`items[0]` and `items[2]` are the same" in refused(TELL, "a", "b", second).message
 
 
 def test_more_items_than_max_agents_are_refused() -> None:

@@ -23,7 +23,7 @@ from kimi_mcp.cli.commands.policy import check, rules
 from kimi_mcp.cli.commands.runs import cancel, list_runs, prune, resume, runs, show
 from kimi_mcp.cli.commands.selfhost import selfhost
 from kimi_mcp.cli.commands.simulator import simulator
-from kimi_mcp.cli.console import Printer, complain, never_fail_to_encode, print_json
+from kimi_mcp.cli.console import Printer, complain, exit_status, never_fail_to_encode, print_json
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.version import __version__
 
@@ -139,7 +139,7 @@ def route(
 
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose every failure is a sentence and its fix on stderr, with exit status 1."""
+    """A command whose every failure is a sentence and its fix on stderr, with the exit status of that."""
 
     @functools.wraps(command)
     def reporting(*args: Any, **named: Any) -> None:
@@ -157,8 +157,8 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
                 raise fault from None  # typer exits quietly: nobody reads on
             if isinstance(fault, KimiError):
                 complain(fault.message, fault.fix)
-            else:
-                complain(f"A bug of kimi-mcp: {_where(fault)}.", "Please report it with the command that you gave.")
+                raise typer.Exit(exit_status(fault)) from None
+            complain(f"A bug of kimi-mcp: {_where(fault)}.", "Please report it with the command that you gave.")
             raise typer.Exit(1) from None
 
     return reporting

@@ -18,7 +18,7 @@ import typer
 
 from kimi_mcp.cli.commands.arguments import AskMode, AskTool, chosen_tool, read_environment, with_typed_folders
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
-from kimi_mcp.cli.console import as_json_text, complain, is_terminal
+from kimi_mcp.cli.console import as_json_text, complain, exit_status, is_terminal
 from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def ask(
         if _was_cancelled(outcome):
             raise typer.Exit(INTERRUPTED)
         complain(outcome.error.message, outcome.error.fix)
-        raise typer.Exit(1)
+        raise typer.Exit(1 if outcome.timing.attempts else exit_status(outcome.error))
 
 
 def _work(name: str, arguments: dict[str, Any]) -> Work:

@@ -12,7 +12,7 @@ import typer
 
 from kimi_mcp.cli.commands.arguments import read_environment
 from kimi_mcp.cli.console import Printer, print_json
-from kimi_mcp.core.errors import InvalidArguments, KimiError, PolicyRefused
+from kimi_mcp.core.errors import KimiError, NotConfigured, PolicyRefused
 
 if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
@@ -87,7 +87,7 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
         raise PolicyRefused(refusal.message, fix=refusal.fix, rule=refusal.rule)
     if not provider.takes_uploads:
         keep = ", ".join(each.id for each in facts.providers.values() if each.takes_uploads)
-        raise InvalidArguments(
+        raise NotConfigured(
             f"{provider.id} takes no uploads: there is nothing of kimi-mcp.",
             fix=f"Choose a provider that keeps files, with KIMI_PROVIDER or --provider: {keep}.",
         )

@@ -75,7 +75,7 @@ def check(
     """Judge a saved request body.
 
     The body of a chat-completions request is judged as if it were to be sent today. Exit status: 0 when no rule
-    objects, 1 when one does, or when the file is no such body. Fields that no rule reads are named and change nothing.
+    objects, 1 when one does, 2 when the file is no such body. Fields that no rule reads are named and change nothing.
     """
     from kimi_mcp import catalogue, policy
     from kimi_mcp.pipeline.route import today

@@ -280,7 +280,7 @@ async def _find(store: RunStore, name: str) -> RunRecord:
     matches = [each for each in await store.ids_with_prefix(prefix, MOST_MATCHES) if each.startswith(prefix)]
     if len(matches) > 1:
         many = f"{len(matches)} or more" if len(matches) == MOST_MATCHES else str(len(matches))
-        raise InvalidArguments(
+        raise RunNotFound(
             f"{many} runs have an id that begins so: {', '.join(matches[:4])}{', …' if matches[4:] else ''}.",
             fix="Give more of the id.",
         )
@@ -355,7 +355,7 @@ async def _end_of(runs: Runs, name: str) -> Outcome:
             return await run.current_outcome()
         record = await _find(runs.store, record.id)
         if record.orphaned:
-            raise InvalidArguments(
+            raise NotConfigured(
                 f"Nothing here can go on with a run of {record.tool} whose server has died.",
                 fix="Update kimi-mcp to the version that it was begun with; or end it with "
                 f"`kimi-mcp runs cancel {record.id}` and call again.",

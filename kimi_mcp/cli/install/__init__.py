@@ -27,7 +27,7 @@ from kimi_mcp.cli.install.entry import (
 )
 from kimi_mcp.cli.install.hosts import HostRow, load_hosts, place_of, this_system
 from kimi_mcp.cli.install.jsonc import KeyPath
-from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.errors import NotConfigured
 
 __all__ = [
     "HostRow",
@@ -80,7 +80,7 @@ def install(
     file: Path,
     home: Path,
 ) -> InstallResult:
-    """Put an entry in, or update the one of that name. Raises ``InvalidArguments``; then nothing has changed.
+    """Put an entry in, or update the one of that name. Raises ``NotConfigured``; then nothing has changed.
 
     Of an existing entry, the command is renewed and ``env`` is added; the rest stays. The keys that calls would carry,
     by ``environment``, are provided in the host's own way. A host that is ``deferred`` leaves our tools to its search.
@@ -107,7 +107,7 @@ def install(
 
 
 def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallResult:
-    """Take an entry out, with what was put in for it alone. Raises ``InvalidArguments``; then nothing has changed."""
+    """Take an entry out, with what was put in for it alone. Raises ``NotConfigured``; then nothing has changed."""
     target = _Target(host, files.read(file, home))
     old, now = target.old, target.value()
     existing = target.own_entry(now, name)
@@ -129,7 +129,7 @@ def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallRes
 
 
 class _Target:
-    """A host's file as it was read; what is wrong with it is an ``InvalidArguments``."""
+    """A host's file as it was read; what is wrong with it is a ``NotConfigured``."""
 
     def __init__(self, host: HostRow, old: files.FileText) -> None:
         self.host, self.old = host, old
@@ -151,7 +151,7 @@ class _Target:
         """The entry of that name; None where there is none. Raises where it starts another server."""
         entry = _entry_at(value, self.host, name)
         if entry is not None and not is_ours(entry, self.fields):
-            raise InvalidArguments(
+            raise NotConfigured(
                 f"{name} is already the name of another server in {self.old.shown}; it was left as it is.",
                 fix=f"Give another name with --name, or remove that server from {self.host.name} first.",
             )
@@ -160,8 +160,8 @@ class _Target:
     def env_of(self, entry: Mapping[str, Any]) -> dict[str, str]:
         return {name: str(value) for name, value in mapping(entry.get(self.fields["env"])).items()}
 
-    def _invalid(self, fault: InvalidJson) -> InvalidArguments:
-        return InvalidArguments(
+    def _invalid(self, fault: InvalidJson) -> NotConfigured:
+        return NotConfigured(
             f"{self.old.shown} is not the {FORMATS[self.host.kind].name} that {self.host.name} reads: {fault}. "
             "It was left as it is.",
             fix="Fix that place, then try again; or put in by hand what --print shows.",
@@ -215,7 +215,7 @@ def _value_before(target: _Target, home: Path) -> Any:
     try:
         before = files.read(files.backup_of(target.old.path), home)
         return None if before.state is None else FORMATS[target.host.kind].read(before.text)
-    except (InvalidArguments, InvalidJson):
+    except (NotConfigured, InvalidJson):
         return None
 
 
@@ -230,7 +230,7 @@ def _restored(target: _Target, name: str, home: Path) -> str | None:
             asked, had = listed(_at(now, host.keys.inputs)), len(listed(_at(then, host.keys.inputs)))
             puts += [((*host.keys.inputs, had + number), each) for number, each in enumerate(asked[had:])]
         same = changed(document, before.text, put=puts) == target.old.text
-    except (InvalidArguments, InvalidJson):
+    except (NotConfigured, InvalidJson):
         return None
     return before.text if same and before.state is not None and _entry_at(then, host, name) is None else None
 

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.errors import NotConfigured
 
 BACKUP = ".before-kimi-mcp"
 """Ending of the backup's name: the file before we first wrote to it."""
@@ -50,21 +50,21 @@ def backup_of(path: Path) -> Path:
 
 
 def read(path: Path, home: Path) -> FileText:
-    """A host's file; one that does not exist is empty. Raises ``InvalidArguments``."""
+    """A host's file; one that does not exist is empty. Raises ``NotConfigured``."""
     name = shown(path, home)
     try:
         real = path.resolve()
         if not real.exists():
             return FileText(path=real, shown=name, text="", bom=False, state=None)
         if not real.is_file() or real.stat().st_size > _LARGEST:
-            raise InvalidArguments(f"{name} is no file that a host would read.", fix="Move it away, then try again.")
+            raise NotConfigured(f"{name} is no file that a host would read.", fix="Move it away, then try again.")
         state, raw = real.stat(), real.read_bytes()
     except (OSError, RuntimeError) as fault:
         raise _barred(name, "read", fault) from None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise InvalidArguments(
+        raise NotConfigured(
             f"{name} is no UTF-8 text; it was left as it is.", fix="Save it as UTF-8, then try again."
         ) from None
     return FileText(path=real, shown=name, text=text.removeprefix(_BOM), bom=text.startswith(_BOM), state=state)
@@ -75,10 +75,10 @@ def write(old: FileText, new: str) -> Path | None:
 
     The first backup is never overwritten: it is the original. Later ones take each other's place beside it.
 
-    Permissions and owner stay; a new file is its owner's alone. Raises ``InvalidArguments``; then nothing was changed.
+    Permissions and owner stay; a new file is its owner's alone. Raises ``NotConfigured``; then nothing was changed.
     """
     if old.state is not None and not old.state.st_mode & stat.S_IWUSR:
-        raise InvalidArguments(
+        raise NotConfigured(
             f"{old.shown} is read-only; it was left as it is.",
             fix="Make it writable, or put in by hand what --print shows.",
         )
@@ -109,7 +109,7 @@ def _replace(path: Path, raw: bytes, like: os.stat_result | None, *, unless_chan
             fresh.chmod(stat.S_IMODE(like.st_mode))
             _same_owner(fresh, like)
         if unless_changed is not None and _changed(unless_changed):
-            raise InvalidArguments(
+            raise NotConfigured(
                 f"{unless_changed.shown} was changed by something else just now; it was left as it is.",
                 fix="Try again, best while the host is closed.",
             )
@@ -135,8 +135,8 @@ def _changed(old: FileText) -> bool:
     return old.state is None or (now.st_mtime_ns, now.st_size) != (old.state.st_mtime_ns, old.state.st_size)
 
 
-def _barred(name: str, done: str, fault: Exception) -> InvalidArguments:
+def _barred(name: str, done: str, fault: Exception) -> NotConfigured:
     reason = getattr(fault, "strerror", None) or "links lead in a circle"
-    return InvalidArguments(
+    return NotConfigured(
         f"{name} can't be {done}: {reason}.", fix="Look at its permissions, or put in by hand what --print shows."
     )

@@ -65,7 +65,7 @@ def check_budget(connection: Connection, run_id: str, counted_usd: float, most_u
     if spent + following > most_usd:
         raise BudgetExceeded(
             f"Today's spending limit is reached: {dollars(spent)} of {dollars(most_usd)} are spent, and the next "
-            f"request would start at about {dollars(following)}.",
+            f"request would start at {dollars(following, estimated=True)}.",
             fix="Raise KIMI_BUDGET_USD_PER_DAY, or call again tomorrow (UTC).",
         )
 

@@ -61,7 +61,7 @@ async def test_a_dash_reads_the_prompt_from_stdin(sim: Simulator) -> None:
 async def test_what_the_policy_changed_is_reported_on_stderr(sim: Simulator) -> None:
     ended = await kimi("ask", "Hello", "--temperature", "0.3", settings=to(sim))
     assert ended.status == 0
-    assert ended.err.startswith("temperature-fixed: temperature 0.3 → left out.")
+    assert ended.err.startswith("temperature-fixed: --temperature 0.3 → left out.")
     assert "temperature-fixed" not in ended.out
 
 
@@ -81,7 +81,7 @@ async def test_a_failure_as_json_is_a_result_and_a_sentence() -> None:
 
 async def test_an_argument_that_is_refused_is_reported_in_a_sentence(sim: Simulator) -> None:
     ended = await kimi("ask", " ", settings=to(sim))
-    assert (ended.status, ended.out) == (1, "")
+    assert (ended.status, ended.out) == (2, "")
     assert "The prompt is empty" in ended.err
     assert not sim.requests
 
@@ -114,7 +114,7 @@ async def test_a_schema_that_is_none_is_reported_to_be(sim: Simulator, tmp_path:
     schema = tmp_path / "schema.json"
     schema.write_text("[1")
     ended = await kimi("ask", "Hello", "--schema", str(schema), settings=to(sim))
-    assert ended.status == 1
+    assert ended.status == 2
     assert "schema.json holds no JSON schema" in ended.err
     assert str(tmp_path) not in ended.err
 
@@ -175,7 +175,7 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
     finally:
         terminal.close()
     assert "waiting for " in terminal.seen
-    assert "temperature-fixed: temperature 0.3 → left out" in terminal.seen
+    assert "temperature-fixed: --temperature 0.3 → left out" in terminal.seen
     assert "\x1b[2J" not in terminal.seen, "an answer does not act on the terminal"
 
 

@@ -35,7 +35,7 @@ async def test_every_option_of_a_swarm_reaches_it(sim: Simulator) -> None:
     assert ended.json["model"]["answered"] == "kimi-k2.6"
     assert [(row["rule"], row["sent"]) for row in ended.json["policy"]] == [("swarm-steps", 15)]
     refused = await kimi("ask", "Compare them.", "--use", "nothing.*", settings=to(sim))
-    assert refused.status == 1
+    assert refused.status == 2
     assert "--use names no tool" in refused.err
 
 
@@ -49,7 +49,7 @@ async def test_a_partial_swarm_ends_with_status_1_and_prints_what_there_is(sim: 
 
 async def test_what_makes_no_sense_is_reported_before_anything_is_sent(sim: Simulator) -> None:
     ended = await kimi("ask", "Tell me.", "--item", "Rome", "--item", "Oslo", settings=to(sim))
-    assert (ended.status, ended.out) == (1, "")
+    assert (ended.status, ended.out) == (2, "")
     assert "{{item}}" in ended.err
     assert not sim.requests
 

@@ -151,7 +151,7 @@ async def test_wrong_usage_ends_with_2_and_says_what_would_be_right(
 
 async def test_a_provider_that_is_none_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     ended = await run("install", "zed", "--env", "KIMI_PROVIDER=moonshoot", home=tmp_path)
-    assert ended.status == 1
+    assert ended.status == 2
     assert "KIMI_PROVIDER" in ended.err
     assert not list(tmp_path.rglob("*"))
 

@@ -123,6 +123,8 @@ def test_no_error_in_a_shell_speaks_of_a_hosts_tools_and_arguments() -> None:
          "Raise KIMI_BUDGET_USD_PER_SWARM, ask for less at once."),
         ("`prompt` has no {{item}}.", "The prompt has no {{item}}."),
         ("Set KIMI_MODEL (or the argument `model`) to another.", "Set KIMI_MODEL (or --model) to another."),
+        ("`images[1]`: The picture is broken.", "--image number 2: The picture is broken."),
+        ("`items[0]` and `items[2]` are the same.", "--item number 1 and --item number 3 are the same."),
         ("Leave `temperature` out: the mode fixes it.", "Leave --temperature out: the mode fixes it."),
     ],
 )  # fmt: skip
@@ -150,7 +152,7 @@ async def test_a_pipe_gets_the_answer_alone_and_stderr_what_the_policy_did(sim: 
     assert changed.status == 0
     assert "temperature-fixed" not in changed.out
     assert changed.out == plain.out
-    assert "temperature-fixed: temperature 0.3 → " in changed.err
+    assert "temperature-fixed: --temperature 0.3 → " in changed.err
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +170,8 @@ async def test_a_pipe_gets_the_answer_alone_and_stderr_what_the_policy_did(sim: 
 )
 def test_money_is_spelled_one_way(usd: float | None, text: str) -> None:
     assert dollars(usd) == text
+    about = text if usd is None or text.startswith("under") else f"about {text}"
+    assert dollars(usd, estimated=True) == about
 
 
 def test_a_cost_has_no_digits_of_binary_fractions() -> None:
@@ -179,9 +183,9 @@ def test_a_cost_has_no_digits_of_binary_fractions() -> None:
 def test_nobody_formats_money_but_the_one_function() -> None:
     others = [
         (path.relative_to(PACKAGE).as_posix(), line.strip())
-        for path in PACKAGE.rglob("*.py")
+        for path in (*PACKAGE.rglob("*.py"), PACKAGE / "policy" / "rules.toml")
         for line in path.read_text("utf-8").splitlines()
-        if re.search(r"\{[^{}]*:[^{}]*[fg]\} USD|\$\{[a-z_.]+:", line) and path.name != "pricing.py"
+        if re.search(r"\} USD\b|\$\{[a-z_.]+:|about \{dollars", line) and path.name != "pricing.py"
     ]
     assert others == []
 
@@ -218,3 +222,99 @@ async def test_an_exported_provider_stands_in_the_entry_and_is_reported() -> Non
         ended = await kimi("install", "codex", "--print", "--env", option, settings=exported)
         assert "novita" not in ended.out.lower()
         assert "Taken from this shell" not in ended.err
+
+
+# ── wrong usage and failures ──────────────────────────────────────────────────────────────────────────────────────
+
+KEYLESS = {"KIMI_PROVIDER": "moonshot"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ask", ""),
+        ("ask", "x", "--temperature", "5"),
+        ("ask", "x", "--temperature", "nan"),
+        ("ask", "x", "--temperature", "warm"),
+        ("ask", "x", "--max-tokens", "0"),
+        ("ask", "x", "--max-tokens", "lots"),
+        ("ask", "x", "--model", ""),
+        ("ask", "x", "--file", ""),
+        ("ask", "x", "--file", "no/such/*.txt"),
+        ("ask", "x", "--image", ""),
+        ("ask", "x", "--image", "a.png", "--video", "b.mp4"),
+        ("ask", "x", "--schema", "no such file"),
+        ("ask", "x", "--schema", __file__),
+        ("ask", "x", "--tool", "dream"),
+        ("ask", "x", "--max-agents", "5000"),
+        ("ask", "x", "--max-steps", "0"),
+        ("ask", "x", "--max-cost-usd", "0"),
+        ("ask", "x {{item}}", "--item", "one"),
+        ("ask", "x", "--item", "one", "--item", "two"),
+        ("ask", "x {{item}}", "--item", "one", "--item", "one"),
+        ("ask", "x", "--model", "gpt-7"),
+        ("ask", "x", "--provider", "nobody"),
+        ("ask", "x", "--json", "--max-tokens", "0"),
+        ("doctor", "--prob"),
+        ("models", "--provider", "nobody"),
+        ("models", "--model", "gpt-7"),
+        ("files", "shred"),
+        ("files", "--provider", "nobody"),
+        ("files", "--older-than-days", "-1"),
+        ("install", "notepad"),
+        ("install", "cursor", "--env", "KIMI_NO_SUCH=1"),
+        ("install", "cursor", "--env", "KIMI_MAX_CONCURRENCY=lots"),
+        ("uninstall", "cursor", "--name", "1"),
+        ("policy", "check", "no such file"),
+        ("policy", "check", __file__),
+        ("policy", "check", "-", "--provider", "nobody"),
+        ("route", "x", "--images", "-1"),
+        ("runs", "show"),
+        ("runs", "--status", "dead"),
+        ("runs", "prune", "--days", "-1"),
+        ("selfhost", "--ram-gb", "-1"),
+        ("simulator", "--provider", "nobody"),
+        ("simulator", "--port", "70000"),
+        ("shout",),
+    ],
+)
+async def test_wrong_usage_ends_with_two_and_a_sentence_in_the_words_of_a_shell(
+    sim: Simulator, command: tuple[str, ...]
+) -> None:
+    ended = await kimi(*command, settings=to(sim))
+    assert ended.status == 2, ended.err
+    assert ended.err
+    assert not re.search(rf"\bkimi_(?!mcp)\w+|`(?:{'|'.join(OPTIONS)})\b", ended.err), ended.err
+    assert not [request for request in sim.requests if request.method == "POST"]
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        (("ask", "x"), KEYLESS),
+        (("ask", "x"), {"KIMI_PROVIDER": "nobody"}),
+        (("ask", "x"), {"KIMI_PROVIDER": "simulator", "KIMI_MODEL": "gpt-7"}),
+        (("ask", "x", "--conversation", "conv_none"), {"KIMI_PROVIDER": "simulator"}),
+        (("ask", "x", "--image", "/no/such.png"), {"KIMI_PROVIDER": "simulator"}),
+        (("files",), KEYLESS),
+        (("runs", "show", "run_none"), {}),
+        (("runs", "cancel", "run_none"), {}),
+        (("runs", "resume", "run_none"), {}),
+        (("runs",), {"KIMI_JOURNAL": "off"}),
+        (("doctor",), {}),
+    ],
+)
+async def test_a_failure_that_is_no_wrong_usage_ends_with_one(
+    command: tuple[str, ...], settings: dict[str, str]
+) -> None:
+    ended = await kimi(*command, settings=settings)
+    assert ended.status == 1, ended.out + ended.err
+
+
+async def test_which_of_several_pictures_is_wrong_is_said_by_its_number(sim: Simulator, tmp_path: Path) -> None:
+    wrong = tmp_path / "b.png"
+    wrong.write_text("no picture")
+    ended = await kimi("ask", "x", "--image", "data:image/png;base64,", "--image", str(wrong), settings=to(sim))
+    assert re.match(r"kimi-mcp: --image number [12]: ", ended.err), ended.err
+    empty = await kimi("ask", "x", "--image", str(wrong), "--image", "", settings=to(sim))
+    assert empty.err.startswith("kimi-mcp: --image number 2 is empty."), empty.err

@@ -118,14 +118,14 @@ def test_stdin_is_read_for_a_dash() -> None:
 )
 def test_what_is_no_body_is_reported_in_a_sentence(given: str, words: str, tmp_path: Path) -> None:
     shown = check(tmp_path, given)
-    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert (shown.exit_code, shown.stdout) == (2, "")
     assert words in shown.stderr
     assert shown.stderr.startswith("kimi-mcp: ")
 
 
 def test_a_file_that_is_not_there_is_reported_in_a_sentence(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["policy", "check", str(tmp_path / "none.json")])
-    assert shown.exit_code == 1
+    assert shown.exit_code == 2
     assert "none.json can't be read" in shown.stderr
     assert str(tmp_path) not in shown.stderr
 
@@ -148,5 +148,5 @@ def test_the_model_that_is_reported_counts_instead_of_the_body_s(tmp_path: Path)
 
 def test_a_provider_that_there_is_not_is_answered_with_the_names(tmp_path: Path) -> None:
     shown = check(tmp_path, body(), "--provider", "moonshoot")
-    assert shown.exit_code == 1
+    assert shown.exit_code == 2
     assert "moonshot" in shown.stderr

@@ -25,7 +25,7 @@ from kimi_mcp.cli.install import (
 )
 from kimi_mcp.cli.install.documents import FORMATS, changed
 from kimi_mcp.cli.install.files import BACKUP
-from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.errors import InvalidArguments, NotConfigured
 
 HOSTS = load_hosts()
 STARTED = LaunchCommand(command="/opt/kimi mcp/bin/kimi-mcp")
@@ -227,7 +227,7 @@ def test_a_name_that_another_server_has_is_left_alone(host: HostRow, file: Path)
     old = with_other(host)
     file.write_text(old, "utf-8")
     for refused in (lambda: put(host, file, name="other"), lambda: take(host, file, "other")):
-        with pytest.raises(InvalidArguments, match="already the name of another server") as error:
+        with pytest.raises(NotConfigured, match="already the name of another server") as error:
             refused()
         assert "--name" in error.value.fix
     assert file.read_text("utf-8") == old
@@ -242,7 +242,7 @@ def test_a_broken_file_is_reported_and_left_as_it_is(host: HostRow, file: Path, 
     wrong = {"json": "[]", "jsonc": "[]", "toml": f"{host.servers[0]} = 1\n", "yaml": "- 1\n"}[host.kind]
     bytes_ = {"broken": BROKEN[host.kind].encode(), "latin-1": b'{"a": "\xe9"}', "wrong kind": wrong.encode()}[raw]
     file.write_bytes(bytes_)
-    with pytest.raises(InvalidArguments, match="left as it is") as error:
+    with pytest.raises(NotConfigured, match="left as it is") as error:
         put(host, file)
     assert error.value.fix
     assert file.read_bytes() == bytes_
@@ -252,7 +252,7 @@ def test_a_broken_file_is_reported_and_left_as_it_is(host: HostRow, file: Path, 
 def test_a_read_only_file_is_left_as_it_is(file: Path) -> None:
     file.write_text("{}", "utf-8")
     file.chmod(0o444)
-    with pytest.raises(InvalidArguments, match="read-only") as error:
+    with pytest.raises(NotConfigured, match="read-only") as error:
         put(HOSTS["cursor"], file)
     assert "--print" in error.value.fix
     assert file.read_text("utf-8") == "{}"
@@ -260,13 +260,13 @@ def test_a_read_only_file_is_left_as_it_is(file: Path) -> None:
 
 def test_a_folder_in_the_file_s_place_is_reported(file: Path) -> None:
     file.mkdir()
-    with pytest.raises(InvalidArguments, match="no file that a host would read"):
+    with pytest.raises(NotConfigured, match="no file that a host would read"):
         put(HOSTS["cursor"], file)
 
 
 def test_a_link_that_leads_to_itself_is_reported(file: Path) -> None:
     file.symlink_to(file)
-    with pytest.raises(InvalidArguments, match="can't be read"):
+    with pytest.raises(NotConfigured, match="can't be read"):
         put(HOSTS["cursor"], file)
 
 
@@ -276,7 +276,7 @@ def test_a_file_that_changed_in_the_meantime_is_left_as_it_is(file: Path, monkey
     file.write_text("{}", "utf-8")
     old = files.read(file, file.parent)
     file.write_text('{"by": "the host itself"}', "utf-8")
-    with pytest.raises(InvalidArguments, match="changed by something else"):
+    with pytest.raises(NotConfigured, match="changed by something else"):
         files.write(old, "{}")
     assert file.read_text("utf-8") == '{"by": "the host itself"}'
 
@@ -288,7 +288,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(file: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InvalidArguments, match="No space left"):
+    with pytest.raises(NotConfigured, match="No space left"):
         put(HOSTS["cursor"], file)
     assert file.read_text("utf-8") == "{}"
     assert [path.name for path in file.parent.iterdir()] == [file.name]

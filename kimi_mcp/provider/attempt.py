@@ -16,11 +16,10 @@ import anyio.lowlevel
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
-from kimi_mcp.provider.endpoint import Endpoint
+from kimi_mcp.provider.endpoint import Endpoint, Request, StreamedBody
 from kimi_mcp.provider.error_bodies import ProviderError, read_error
 from kimi_mcp.provider.error_mapping import response_failure
 from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, FailureKind, failure, timed_out
-from kimi_mcp.provider.inline_media import StreamedBody
 from kimi_mcp.provider.retry import requested_wait
 from kimi_mcp.provider.sse import Payloads
 
@@ -116,10 +115,11 @@ async def attempt_once(
 async def _read(
     client: Client, content: bytes | StreamedBody, accumulator: StreamAccumulator, timer: _DeadlineTimer
 ) -> None:
-    response = await client.send("POST", "chat/completions", content, on_sent=timer.body_sent, repeatable=True)
+    request = Request("POST", "chat/completions", content, on_sent=timer.body_sent, repeatable=True)
+    response = await client.send(request)
     try:
         if response.compressed:
-            raise _Unreadable("compressed")
+            raise Unreadable("compressed")
         socket, payloads, silent, number = response.socket, Payloads(), 0, 0
         async for piece in response.pieces():
             if (number := number + 1) % PIECES_PER_TURN == 0:
@@ -143,15 +143,15 @@ async def _read(
             elif token:
                 timer.token(socket)
             if payloads.form == "markup":
-                raise _Unreadable("markup")
+                raise Unreadable("markup")
         if (whole := payloads.rest()) is not None and accumulator.feed(whole):
             timer.tokens = True
     finally:
         await response.aclose()
 
 
-class _Unreadable(Exception):
-    """The body of a 200 is no answer."""
+class Unreadable(Exception):
+    """The body of a 200 is not what was requested."""
 
     def __init__(self, kind: FailureKind) -> None:
         super().__init__(kind)
@@ -176,7 +176,7 @@ def failure_of(error: Exception, endpoint: Endpoint, wall: Callable[[], float]) 
             return failure("json", endpoint)
         case bounds.OutOfBounds():
             return failure("large", endpoint, what=error.what)
-        case _Unreadable():
+        case Unreadable():
             return failure(error.kind, endpoint)
         case _:
             kind = connection_failure(error)

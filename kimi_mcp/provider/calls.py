@@ -11,32 +11,19 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import anyio
-import anyio.to_thread
 
-from kimi_mcp.core.bounds import LONGEST_NAME
 from kimi_mcp.core.errors import KimiError, RateLimited, RequestRejected
-from kimi_mcp.provider import files, formulas
 from kimi_mcp.provider.attempt import attempt_once
 from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.endpoint import Endpoint
-from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, failure, timed_out
+from kimi_mcp.provider.failures import AttemptFailure, Deadlines
 from kimi_mcp.provider.inline_media import InlineMedium, spliced
-from kimi_mcp.provider.json_requests import JsonClient
+from kimi_mcp.provider.json_requests import JsonRequests
 from kimi_mcp.provider.rate_limits import AccountLimits
 from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
-
-if TYPE_CHECKING:
-    from kimi_mcp.provider.clients import Client, Clients
-
-LIST_KEPT_S = 600.0
-"""Seconds for which a list of models is cached."""
-
-NO_LIST_KEPT_S = 60.0
-"""Seconds after which a list that could not be had is requested again."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +31,7 @@ OnWait = Callable[[float, str], None]
 """Called before each wait with its seconds and the code of the error that causes it."""
 
 
-class Upstream:
+class Upstream(JsonRequests):
     """Requests to providers, at most ``max_concurrency`` at once, in the order in which they came.
 
     ``clock`` (monotonic), ``wall`` (for dates in headers), ``sleep`` and ``draw`` (0 to 1) are for tests.
@@ -60,15 +47,11 @@ class Upstream:
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._deadlines = deadlines or Deadlines()
-        self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
+        super().__init__(deadlines or Deadlines(), max_concurrency, clock, wall)
         self._yielding = anyio.Semaphore(max(1, max_concurrency - 1), fast_acquire=True)
-        self._clock, self._wall, self._sleep, self._draw = clock, wall, sleep, draw
+        self._sleep, self._draw = sleep, draw
         self._budgets: dict[str, RetryBudget] = {}
         self._accounts: dict[tuple[str, str | None], AccountLimits] = {}
-        self._opening = anyio.Lock()
-        self._clients: Clients | None = None
-        self._lists: dict[tuple[str, str | None], _ModelList] = {}
 
     async def stream(
         self,
@@ -96,7 +79,7 @@ class Upstream:
         budget = self._budgets.setdefault(endpoint.base_url, RetryBudget(self._clock))
         budget.call()
         left = self._deadlines.total_s
-        account = self._accounts.setdefault((endpoint.base_url, endpoint.key), AccountLimits(self._clock))
+        account = self._accounts.setdefault(endpoint.account, AccountLimits(self._clock))
         number = 0
         while True:
             if yields:
@@ -130,85 +113,6 @@ class Upstream:
             await self._sleep(wait)
             left -= self._clock() - began
 
-    async def aclose(self) -> None:
-        """Close every socket. A later call opens new ones."""
-        clients, self._clients = self._clients, None
-        if clients is not None:
-            await clients.aclose()
-
-    async def served_models(self, endpoint: Endpoint) -> frozenset[str] | None:
-        """The ids that ``GET /models`` lists, cached; None where they can't be had. Never raises."""
-        if not endpoint.provider.lists_models:
-            return None
-        listed = self._lists.setdefault((endpoint.base_url, endpoint.key), _ModelList())
-        async with listed.lock:
-            if self._clock() >= listed.until:
-                try:
-                    listed.models = await self.list_models(endpoint)
-                except KimiError as error:
-                    _log.info("no list of models: %s", error.code)
-                    listed.models = None
-                listed.until = self._clock() + (NO_LIST_KEPT_S if listed.models is None else LIST_KEPT_S)
-            return listed.models
-
-    async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
-        """The ids that ``GET /models`` lists now; raises a leaf of ``KimiError`` where they can't be had."""
-        async with self._json(endpoint, self._deadlines.models_s) as client:
-            found = await client.request("GET", "models")
-            rows = found.get("data")
-            if not isinstance(rows, list):
-                raise client.failed("json")
-            named = (cast(dict[str, Any], row).get("id") for row in cast(list[Any], rows) if isinstance(row, dict))
-            return frozenset(name for name in named if isinstance(name, str) and len(name) <= LONGEST_NAME)
-
-    async def upload(self, endpoint: Endpoint, file: files.Upload) -> str:
-        """Upload a file; returns its id. One attempt, within the total deadline.
-
-        The shorter deadline starts again with each piece that the provider accepts.
-        """
-        client = JsonClient(await self._client(endpoint), endpoint, self._wall)
-        async with self._slots:
-            with anyio.move_on_after(self._deadlines.total_s) as whole, anyio.CancelScope() as stalled:
-
-                def moved(sent: int) -> None:
-                    stalled.deadline = anyio.current_time() + self._deadlines.first_token_s
-                    if sent and file.on_sent is not None:
-                        file.on_sent(sent)
-
-                moved(0)
-                return await files.upload(client, replace(file, on_sent=moved))
-        passed: Deadline = "whole upload" if whole.cancelled_caught else "upload"
-        raise timed_out(passed, self._deadlines, endpoint).error
-
-    async def list_files(self, endpoint: Endpoint) -> tuple[files.RemoteFile, ...]:
-        """All files of this account at the provider."""
-        async with self._json(endpoint, self._deadlines.files_s) as client:
-            return await files.list_files(client)
-
-    async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
-        """Remove a file at the provider."""
-        async with self._json(endpoint, self._deadlines.files_s) as client:
-            await files.remove_file(client, identity)
-
-    async def formula(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
-        """The functions of one of the provider's formulas, as they go under ``tools[].function``."""
-        async with self._json(endpoint, self._deadlines.files_s) as client:
-            return await formulas.list_functions(client, uri)
-
-    async def run_formula(self, endpoint: Endpoint, uri: str, name: str, arguments: str) -> formulas.Fiber:
-        """Run a function of a formula, ``arguments`` being JSON text. One attempt: a run may be billed."""
-        async with self._json(endpoint, self._deadlines.formula_s) as client:
-            return await formulas.run_function(client, uri, name, arguments)
-
-    @asynccontextmanager
-    async def _json(self, endpoint: Endpoint, within_s: float) -> AsyncGenerator[JsonClient]:
-        """A client for one JSON document, to be used within that time."""
-        client = await self._client(endpoint)
-        with anyio.move_on_after(within_s):
-            yield JsonClient(client, endpoint, self._wall)
-            return
-        raise failure("slow-connect", endpoint).error
-
     @asynccontextmanager
     async def _slot(self, shared: AccountLimits | None) -> AsyncGenerator[None]:
         """A slot for one request; those that yield share what their account allows, and leave one for the others."""
@@ -239,29 +143,6 @@ class Upstream:
         if not failed.retry or number >= MOST_ATTEMPTS:
             return None
         return failed.wait_s + self._draw() * BASE_S if failed.wait_s else backoff(number, self._draw)
-
-    async def _client(self, endpoint: Endpoint) -> Client:
-        endpoint.check()
-        if self._clients is None:
-            async with self._opening:
-                self._clients = self._clients or await anyio.to_thread.run_sync(_open_clients)
-        return self._clients.get(endpoint.base_url, endpoint.key)
-
-
-class _ModelList:
-    """A cached list of models."""
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.models: frozenset[str] | None = None
-        self.until = float("-inf")
-
-
-def _open_clients() -> Clients:
-    """For a thread: importing openai takes up to half a second."""
-    from kimi_mcp.provider.clients import Clients
-
-    return Clients()
 
 
 def _no_time(error: KimiError, total_s: float) -> KimiError:

@@ -1,4 +1,4 @@
-"""The openai clients, one per endpoint, and the proxy each one uses. Does I/O; imported on first use.
+"""The client of an endpoint: openai's, over connections of our own. Does I/O; imported on first use.
 
 Redirects are not followed, cookies are not kept, and of the environment only the usual proxy variables (HTTPS_PROXY,
 HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. No proxy is used for a loopback address: no variable may send
@@ -10,10 +10,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Literal, cast
+from operator import attrgetter
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,18 +28,12 @@ from openai._models import FinalRequestOptions
 from kimi_mcp.core.errors import caused_by
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.version import __version__
-from kimi_mcp.provider.connections import Connection, PacedStream, StaleBeforeSent, StaleConnection
-from kimi_mcp.provider.failures import FailureKind
-from kimi_mcp.provider.inline_media import StreamedBody
-from kimi_mcp.provider.transport import Transport
+from kimi_mcp.provider.connections import Connection, PacedBackend, PacedStream, StaleBeforeSent, StaleConnection
+from kimi_mcp.provider.endpoint import Request, StreamedBody
+from kimi_mcp.provider.failures import Deadlines, FailureKind
 
-CONNECT_S = 10.0
-"""Seconds for a connection, and again for its TLS handshake."""
-
-KEEP_IDLE_S = 15.0
-"""Seconds that an idle connection is kept."""
-
-Method = Literal["GET", "POST", "DELETE"]
+ERROR_BODY = 65_536
+"""Bytes of an error's body that are read."""
 
 
 class ErrorResponse(Exception):
@@ -79,61 +74,51 @@ class ProviderResponse:
 
 
 class Client:
-    """Requests to one endpoint, by openai's client over the connections to its host."""
+    """Requests to one endpoint."""
 
-    def __init__(self, base_url: str, key: str | None, http: httpx2.AsyncClient, transport: Transport) -> None:
-        timeout = httpx2.Timeout(None, connect=CONNECT_S)
+    def __init__(self, base_url: str, key: str | None, deadlines: Deadlines) -> None:
+        self.transport = Transport(base_url, deadlines)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self._openai = _OpenAI(
-            api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout, http_client=http
+            api_key=key or "none",
+            base_url=base_url,
+            max_retries=0,
+            timeout=httpx2.Timeout(None, connect=deadlines.connect_s),
+            http_client=httpx2.AsyncClient(
+                transport=self.transport, trust_env=False, follow_redirects=False, cookies=no_cookies
+            ),
         )
-        self._transport = transport
         self._headers: dict[str, str | Omit] = {"X-Stainless-Retry-Count": Omit()}
-        if not key:
+        if key:
+            hide(key)  # providers echo keys in their errors
+        else:
             self._headers["Authorization"] = Omit()
 
-    async def send(
-        self,
-        method: Method,
-        path: str,
-        content: bytes | StreamedBody | None = None,
-        content_type: str = "application/json",
-        on_sent: Callable[[int], None] | None = None,
-        *,
-        repeatable: bool = False,
-    ) -> ProviderResponse:
+    async def send(self, request: Request) -> ProviderResponse:
         """Send a request; returns the response once its headers are there. The caller closes it.
 
-        ``path`` follows the base URL. ``on_sent`` gets the number of bytes of a streamed body sent, after each piece.
         Raises ``ErrorResponse``; openai's and httpx2's errors pass. If an idle connection turns out to be dead, the
-        others are closed too, and the request is sent once more on a new one. A POST that was sent whole may have been
-        carried out: only if ``repeatable`` is it sent once more then.
+        others are closed too, and the request is sent once more on a new one.
         """
         try:
-            return await self._send(method, path, content, content_type, on_sent)
+            return await self._send(request)
         except APIConnectionError as error:
-            if not caused_by(error, StaleConnection if repeatable or method != "POST" else StaleBeforeSent):
+            repeatable = request.repeatable or request.method != "POST"
+            if not caused_by(error, StaleConnection if repeatable else StaleBeforeSent):
                 raise
-        await self._transport.close_idle()
-        return await self._send(method, path, content, content_type, on_sent)
+        await self.transport.close_idle()
+        return await self._send(request)
 
-    async def _send(
-        self,
-        method: Method,
-        path: str,
-        content: bytes | StreamedBody | None,
-        content_type: str,
-        on_sent: Callable[[int], None] | None,
-    ) -> ProviderResponse:
+    async def _send(self, request: Request) -> ProviderResponse:
+        content: Any = request.content
         headers = self._headers
+        if content is not None:
+            headers = {**headers, _CONTENT_TYPE: request.content_type}
         if isinstance(content, StreamedBody):
             headers = {**headers, "Content-Length": str(content.length)}
-        if content is not None:
-            headers = {**headers, _CONTENT_TYPE: content_type}
+            content = _streamed(content, request.on_sent)
         options = FinalRequestOptions.construct(
-            method=method.lower(),
-            url=path,
-            headers=headers,
-            content=_streamed(content, on_sent) if isinstance(content, StreamedBody) else content,
+            method=request.method.lower(), url=request.path, headers=headers, content=content
         )
         try:
             response = await self._openai.request(
@@ -143,6 +128,10 @@ class Client:
             found = error.response
             raise ErrorResponse(found.status_code, dict(found.headers), found.content) from None
         return ProviderResponse(cast(httpx2.Response, response))
+
+    async def aclose(self) -> None:
+        """Close every socket."""
+        await self._openai.close()
 
 
 async def _streamed(body: StreamedBody, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
@@ -155,46 +144,102 @@ async def _streamed(body: StreamedBody, on_sent: Callable[[int], None] | None) -
             on_sent(sent)
 
 
-class Clients:
-    """The open clients, and the connections to each host."""
+class Transport(httpx2.AsyncHTTPTransport):
+    """httpx2's transport, over connections of ours. A connection with anything left over is closed.
 
-    def __init__(self) -> None:
-        self._clients: dict[tuple[str, str | None], Client] = {}
-        self._hosts: dict[tuple[str, str, str | None], tuple[httpx2.AsyncClient, Transport]] = {}
+    Of an error's body it reads the beginning, and no redirect leaves it.
+    """
 
-    def get(self, base_url: str, key: str | None) -> Client:
-        """The client for an endpoint."""
-        client = self._clients.get((base_url, key))
-        if client is None:
-            if key:
-                hide(key)  # providers echo keys in their errors
-            client = self._clients[base_url, key] = Client(base_url, key, *self._host(base_url))
-        return client
+    def __init__(self, base_url: str, deadlines: Deadlines) -> None:
+        # Not super().__init__(): it takes no network backend.
+        proxy = proxy_for(base_url)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context() if base_url.startswith("https:") else None,
+            proxy=None if proxy is None else _proxy(proxy),
+            max_connections=None,  # our own limiter counts the requests
+            keepalive_expiry=deadlines.keep_idle_s,
+            network_backend=PacedBackend(deadlines.stale_s),
+        )
+        self.closed = False
+        """Whether everything was closed: what is still open goes with its response."""
+
+    @property
+    def connections(self) -> list[httpcore2.AsyncConnectionInterface]:
+        """What is open."""
+        return self._pool.connections
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request."""
+        response = await super().handle_async_request(request)
+        response.stream = _Body(response, self)
+        if response.is_success:
+            return response
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _NOT_OF_AN_ERROR]
+        return httpx2.Response(response.status_code, headers=headers, content=await _beginning(response.stream))
+
+    async def close_idle(self) -> None:
+        """Close the connections that wait for a request."""
+        with anyio.CancelScope(shield=True):
+            for connection in self.connections:
+                if connection.is_idle():
+                    await connection.aclose()
 
     async def aclose(self) -> None:
-        """Close every socket. A later call opens new ones."""
-        self._clients.clear()
-        while self._hosts:
-            http, _ = self._hosts.popitem()[1]
-            await http.aclose()
+        """Close every connection."""
+        self.closed = True
+        await super().aclose()
 
-    def _host(self, base_url: str) -> tuple[httpx2.AsyncClient, Transport]:
-        parts, proxy = urlsplit(base_url), proxy_for(base_url)
-        host = parts.scheme, parts.netloc, proxy
-        if host not in self._hosts:
-            transport = Transport(
-                trusted=self._trusted if parts.scheme == "https" else None,
-                proxy=None if proxy is None else _proxy(proxy),
-                keep_idle_s=KEEP_IDLE_S,
-            )
-            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-            http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, cookies=no_cookies)
-            self._hosts[host] = http, transport
-        return self._hosts[host]
 
-    @cached_property
-    def _trusted(self) -> ssl.SSLContext:
-        return httpx2.create_ssl_context()
+class _Body(httpx2.AsyncByteStream):
+    """The body of a response. Its connection is closed with it where it can't be used again."""
+
+    def __init__(self, response: httpx2.Response, transport: Transport) -> None:
+        self._stream = cast(httpx2.AsyncByteStream, response.stream)
+        self._connection: httpcore2.AsyncNetworkStream = response.extensions["network_stream"]
+        self._transport = transport
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)
+
+    async def aclose(self) -> None:
+        """Give the connection back where the body was read to its end and nothing came behind it, else close it."""
+        if self._transport.closed or _left_over(self._stream):
+            await self._connection.aclose()  # which httpcore2 finds, and drops it
+        await self._stream.aclose()
+
+
+_BEHIND = attrgetter("_httpcore_stream._stream._connection._h11_state.trailing_data")
+
+
+def _left_over(stream: httpx2.AsyncByteStream) -> bool:
+    """Whether bytes came behind a response: h11 keeps them, and would take them for the answer to the next request.
+
+    httpcore2 has no public way to ask; where the private one is gone, nothing is used again.
+    """
+    try:
+        data, _ = _BEHIND(stream)
+    except AttributeError:
+        return True
+    return bool(data)
+
+
+_NOT_OF_AN_ERROR = (b"content-encoding", b"content-length", b"transfer-encoding", b"location")
+
+
+async def _beginning(body: httpx2.AsyncByteStream) -> bytes:
+    """The first bytes of an error's body, as they came; what breaks off before is as good as it is."""
+    found = b""
+    try:
+        async for piece in body:
+            found += piece
+            if len(found) >= ERROR_BODY:
+                break
+    except (httpx2.NetworkError, httpx2.ProtocolError):
+        pass
+    finally:
+        with anyio.CancelScope(shield=True):
+            await body.aclose()
+    return found[:ERROR_BODY]
 
 
 def proxy_for(base_url: str) -> str | None:

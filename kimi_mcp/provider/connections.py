@@ -49,10 +49,6 @@ LATE = 1 / 10
 HEARD_EARLY = 65_536
 """Bytes of an answer that are read while its request is still being sent."""
 
-STALE_WITHIN_S = 0.5
-"""Seconds after which it is too late to learn that a connection was closed before a request was sent by it: the word
-takes one round trip. What breaks later had been at work on the request."""
-
 
 class PacedStream(anyio.abc.ByteStream):
     """The bytes of a TCP connection, whose reads are put off while an answer is streaming through it.
@@ -121,8 +117,9 @@ class StaleBeforeSent(StaleConnection):
 class Connection(httpcore2.AsyncNetworkStream):
     """A connection as httpcore2 wants it: by TCP, or by TLS over it. It listens while it sends."""
 
-    def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream) -> None:
+    def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream, stale_s: float) -> None:
         self._stream = stream
+        self._stale_s = stale_s
         self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - anyio, not Django
         self._chunks = Chunks()
         self._fd: int | None = None
@@ -227,7 +224,7 @@ class Connection(httpcore2.AsyncNetworkStream):
 
     @property
     def _stale(self) -> bool:
-        at_once = time.monotonic() - (self._sent_at if self._all_sent else self._begun_at) < STALE_WITHIN_S
+        at_once = time.monotonic() - (self._sent_at if self._all_sent else self._begun_at) < self._stale_s
         return self._requests > 1 and self._unanswered and at_once
 
     def _broken(self) -> httpcore2.ReadError:
@@ -260,7 +257,7 @@ class Connection(httpcore2.AsyncNetworkStream):
             if isinstance(error, (*_BROKEN, anyio.EndOfStream, ssl.SSLError)):
                 raise httpcore2.ConnectError from error
             raise
-        return Connection(secure, self.pace)
+        return Connection(secure, self.pace, self._stale_s)
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore2 asks about the connection."""
@@ -307,6 +304,9 @@ def _is_readable(fd: int) -> bool:
 class PacedBackend(httpcore2.AsyncNetworkBackend):
     """Opens connections whose reads can be paced."""
 
+    def __init__(self, stale_s: float) -> None:
+        self._stale_s = stale_s
+
     async def connect_tcp(
         self,
         host: str,
@@ -324,7 +324,7 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
         except (OSError, anyio.BrokenResourceError) as error:
             raise httpcore2.ConnectError from error
         pace = PacedStream(stream)
-        return Connection(pace, pace)
+        return Connection(pace, pace, self._stale_s)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -1,9 +1,10 @@
-"""``Endpoint``: a provider's URL and key. Pure, no I/O."""
+"""What is sent, and where: a provider's URL and key, one HTTP request, a body in pieces. Pure, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 from kimi_mcp.core.errors import NotConfigured
@@ -25,6 +26,11 @@ class Endpoint:
         """Host and port, for messages."""
         return urlsplit(self.base_url).netloc
 
+    @property
+    def account(self) -> tuple[str, str | None]:
+        """What connections, limits and lists of models belong to."""
+        return self.base_url, self.key
+
     def check(self) -> None:
         """Raise ``NotConfigured`` if no request can be made with this URL and key."""
         try:
@@ -43,6 +49,31 @@ class Endpoint:
                 "The key holds a character that no key has (a blank, a line end, a quotation mark from a web page).",
                 fix=f"Set {either((*self.provider.key_variables, 'KIMI_API_KEY'))} again, to the key alone.",
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedBody:
+    """A body that is produced while it is sent."""
+
+    length: int
+    """Bytes."""
+    pieces: Callable[[], Iterator[bytes]]
+    """The body from its beginning; called once for each attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    """Follows the base URL."""
+    content: bytes | StreamedBody | None = None
+    content_type: str = "application/json"
+    on_sent: Callable[[int], None] | None = None
+    """Called with the number of bytes of a streamed body sent, after each piece."""
+    repeatable: bool = False
+    """Whether a POST that was sent whole, and thus may have been carried out, may be sent once more."""
 
 
 def either(names: Iterable[str]) -> str:

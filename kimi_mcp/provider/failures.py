@@ -45,6 +45,13 @@ class Deadlines:
     """Seconds for listing or removing files at the provider, and for listing the functions of a formula."""
     formula_s: float = 60
     """Seconds for a run of one of the provider's own tools."""
+    connect_s: float = 10
+    """Seconds for a connection, and again for its TLS handshake."""
+    keep_idle_s: float = 15
+    """Seconds that an idle connection is kept."""
+    stale_s: float = 0.5
+    """Seconds after which it is too late to learn that a connection was closed before a request was sent: that takes
+    one round trip. What breaks later had been at work on the request."""
 
 
 Deadline = Literal["first", "idle", "total", "upload", "whole upload"]

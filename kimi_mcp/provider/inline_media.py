@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from kimi_mcp.provider.endpoint import StreamedBody
+
 WINDOW = 786_432
 """Bytes that are read and encoded at once; a multiple of three, so that base64 needs no padding in between."""
 
@@ -42,16 +44,6 @@ class InlineMedium:
         yield self.head
         for offset in range(0, self.size, WINDOW):
             yield base64.b64encode(self.read_at(offset, min(WINDOW, self.size - offset)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamedBody:
-    """A body that is produced while it is sent."""
-
-    length: int
-    """Bytes."""
-    pieces: Callable[[], Iterator[bytes]]
-    """The body from its beginning; called once for each attempt."""
 
 
 def spliced(body: bytes, inlined: Mapping[str, InlineMedium]) -> bytes | StreamedBody:

@@ -1,63 +1,297 @@
-"""``JsonClient``: requests whose response is one JSON document. Does I/O."""
+"""Requests whose response is one JSON document: models, files, and the provider's own tools. Does I/O.
+
+A file's name at the provider holds its hash (``kimi-mcp-<sha256>.<ending>``), so the provider's own list records what
+was uploaded before: by content, for each account, and still true after someone removed a file there.
+
+A provider's own tools are functions of its "formulas", a run of one is a "fiber": ``GET /formulas/{uri}/tools``,
+``POST /formulas/{uri}/fibers`` (platform.kimi.ai docs/guide/use-official-tools, 2026-11-24).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
 
 from kimi_mcp.core import bounds
+from kimi_mcp.core.bounds import LONGEST_NAME
 from kimi_mcp.core.errors import KimiError
-from kimi_mcp.provider.attempt import failure_of
-from kimi_mcp.provider.endpoint import Endpoint
-from kimi_mcp.provider.failures import FailureKind, failure
-from kimi_mcp.provider.inline_media import StreamedBody
+from kimi_mcp.core.types import MediaKind
+from kimi_mcp.provider.attempt import Unreadable, failure_of
+from kimi_mcp.provider.endpoint import Endpoint, Request, StreamedBody
+from kimi_mcp.provider.failures import Deadlines, failure, timed_out
 
 if TYPE_CHECKING:
-    from kimi_mcp.provider.clients import Client, Method
+    from kimi_mcp.provider.clients import Client
+
+LIST_KEPT_S = 600.0
+"""Seconds for which a list of models is cached."""
+
+NO_LIST_KEPT_S = 60.0
+"""Seconds after which a list that could not be had is requested again."""
+
+OUR_NAME = re.compile(r"kimi-mcp-([0-9a-f]{64})\.[a-z0-9]{2,5}\Z")
+"""Names of files that kimi-mcp uploaded."""
+
+_log = logging.getLogger(__name__)
 
 
-class JsonClient:
-    """Single attempts at one endpoint; every failure is raised as a leaf of ``KimiError``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """One file at the provider."""
 
-    def __init__(self, client: Client, endpoint: Endpoint, wall: Callable[[], float]) -> None:
-        self._client, self._endpoint, self._wall = client, endpoint, wall
+    id: str
+    """What ``ms://`` refers to."""
+    name: str
+    """The name it was uploaded under."""
+    size: int
+    """Bytes."""
+    purpose: str
+    """``image``, ``video`` and others that are not ours."""
+    created: int
+    """Unix time, seconds."""
 
-    async def request(
-        self,
-        method: Method,
-        path: str,
-        content: bytes | StreamedBody | None = None,
-        content_type: str = "application/json",
-        on_sent: Callable[[int], None] | None = None,
-    ) -> dict[str, Any]:
-        """The JSON object that the provider responds with, bounded."""
-        body = bytearray()
-        failed: KimiError | None = None
-        try:
-            response = await self._client.send(method, path, content, content_type, on_sent)
+    @property
+    def sha256(self) -> str | None:
+        """The hash of its content, if kimi-mcp uploaded it."""
+        ours = OUR_NAME.match(self.name)
+        return ours[1] if ours else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file on its way to the provider."""
+
+    sha256: str
+    """Hash of its content, hex."""
+    mime: str
+    """MIME type, detected from the content."""
+    kind: MediaKind
+    """The purpose it is uploaded for."""
+    size: int
+    """Bytes."""
+    chunks: Callable[[], Iterator[bytes]]
+    """Reads the content from the beginning, in worker threads."""
+    on_sent: Callable[[int], None] | None = None
+    """Called with the number of bytes sent, after each piece."""
+
+    @property
+    def name(self) -> str:
+        """The name that holds its hash."""
+        ending = re.sub(r"[^a-z0-9]", "", self.mime.rpartition("/")[2].removeprefix("x-"))[:5] or "bin"
+        return f"kimi-mcp-{self.sha256}.{ending}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fiber:
+    """The result of one run of a function."""
+
+    succeeded: bool
+    """Whether the provider reports success."""
+    text: str
+    """The output; of a failed run, the provider's error."""
+    sealed: bool = False
+    """Whether the text is encrypted for the provider's models, which alone can open it; it goes back to them."""
+
+
+class JsonRequests:
+    """Single attempts. Every failure is raised as a leaf of ``KimiError``."""
+
+    def __init__(
+        self, deadlines: Deadlines, max_concurrency: int, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self._deadlines, self._clock, self._wall = deadlines, clock, wall
+        self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
+        self._opening = anyio.Lock(fast_acquire=True)
+        self._clients: dict[tuple[str, str | None], Client] = {}
+        self._lists: dict[tuple[str, str | None], _ModelList] = {}
+
+    async def aclose(self) -> None:
+        """Close every socket. A later request opens new ones."""
+        while self._clients:
+            await self._clients.popitem()[1].aclose()
+
+    async def served_models(self, endpoint: Endpoint) -> frozenset[str] | None:
+        """The ids that ``GET /models`` lists, cached; None where they can't be had. Never raises."""
+        if not endpoint.provider.lists_models:
+            return None
+        listed = self._lists.setdefault(endpoint.account, _ModelList())
+        async with listed.lock:
+            if self._clock() >= listed.until:
+                try:
+                    listed.models = await self.list_models(endpoint)
+                except KimiError as error:
+                    _log.info("no list of models: %s", error.code)
+                    listed.models = None
+                listed.until = self._clock() + (NO_LIST_KEPT_S if listed.models is None else LIST_KEPT_S)
+            return listed.models
+
+    async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
+        """The ids that ``GET /models`` lists now."""
+        rows = (await self._request(endpoint, Request("GET", "models"), self._deadlines.models_s)).get("data")
+        if not isinstance(rows, list):
+            raise failure("json", endpoint).error
+        names = (row.get("id") for row in _objects(cast(Any, rows)))
+        return frozenset(name for name in names if isinstance(name, str) and len(name) <= LONGEST_NAME)
+
+    async def list_files(self, endpoint: Endpoint) -> tuple[RemoteFile, ...]:
+        """All files of this account at the provider, whoever uploaded them."""
+        listed = await self._request(endpoint, Request("GET", "files"), self._deadlines.files_s)
+        return tuple(
+            RemoteFile(
+                id=_name(row, "id"),
+                name=_name(row, "filename"),
+                size=_count(row, "bytes"),
+                purpose=_name(row, "purpose"),
+                created=_count(row, "created_at"),
+            )
+            for row in _objects(listed.get("data"))
+        )
+
+    async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
+        """Remove a file at the provider."""
+        await self._request(endpoint, Request("DELETE", f"files/{quote(identity, safe='')}"), self._deadlines.files_s)
+
+    async def upload(self, endpoint: Endpoint, file: Upload) -> str:
+        """Upload a file in pieces, within the total deadline; returns its id.
+
+        The deadline of the first token holds between any two pieces that the provider accepts.
+        """
+        boundary = f"kimi-mcp-{secrets.token_hex(16)}"
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{file.kind}\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
+            f"Content-Type: {file.mime}\r\n\r\n"
+        ).encode()
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        stalled = anyio.CancelScope()
+
+        def body() -> Iterator[bytes]:
+            yield head
+            yield from file.chunks()
+            yield tail
+
+        def on_sent(sent: int) -> None:
+            stalled.deadline = anyio.current_time() + self._deadlines.first_token_s
+            if file.on_sent is not None and 0 < sent - len(head) <= file.size:
+                file.on_sent(sent - len(head))
+
+        content = StreamedBody(length=len(head) + file.size + len(tail), pieces=body)
+        request = Request("POST", "files", content, f"multipart/form-data; boundary={boundary}", on_sent)
+        async with self._slots:
+            with anyio.move_on_after(self._deadlines.total_s) as whole, stalled:
+                on_sent(0)
+                identity = (await self._request(endpoint, request, inf)).get("id")
+                if not isinstance(identity, str) or not 0 < len(identity) <= LONGEST_NAME:
+                    raise failure("json", endpoint).error
+                return identity
+        raise timed_out("whole upload" if whole.cancelled_caught else "upload", self._deadlines, endpoint).error
+
+    async def list_functions(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
+        """The functions of one of the provider's formulas, as they go under ``tools[].function``."""
+        request = Request("GET", f"formulas/{quote(uri, safe='/:')}/tools")
+        tools = _objects((await self._request(endpoint, request, self._deadlines.files_s)).get("tools"))
+        return tuple(_objects([tool.get("function") for tool in tools]))
+
+    async def run_function(self, endpoint: Endpoint, uri: str, name: str, arguments: str) -> Fiber:
+        """Run a function of a formula, ``arguments`` being JSON text. One attempt: a run may be billed."""
+        body = json.dumps({"name": name, "arguments": arguments}).encode()
+        request = Request("POST", f"formulas/{quote(uri, safe='/:')}/fibers", body)
+        fiber = await self._request(endpoint, request, self._deadlines.formula_s)
+        context = (*_objects([fiber.get("context")]), {})[0]
+        if fiber.get("status") != "succeeded":
+            return Fiber(succeeded=False, text=_text(fiber.get("error") or context.get("error") or ""))
+        output = context.get("output")
+        if output is not None and output != "":
+            return Fiber(succeeded=True, text=_text(output))
+        sealed = context.get("encrypted_output")
+        return Fiber(succeeded=True, text=_text(sealed or ""), sealed=bool(sealed))
+
+    async def _request(self, endpoint: Endpoint, request: Request, within_s: float) -> dict[str, Any]:
+        """The JSON object that the provider responds with, bounded; ``within_s``: seconds for all of it."""
+        client = await self._client(endpoint)
+        body: bytes | None = None
+        failed = failure("slow-connect", endpoint)
+        with anyio.move_on_after(within_s):
             try:
-                async for piece in response.pieces():
-                    body += piece
-                    if response.compressed:
-                        raise self.failed("compressed")
-                    if len(body) > bounds.LARGEST_DOCUMENT:
-                        raise bounds.OutOfBounds(f"a document of more than {bounds.LARGEST_DOCUMENT:,} bytes")
-            finally:
-                await response.aclose()
-            bounds.check_values(body)
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
-            failed = failure_of(error, self._endpoint, self._wall).error
-        if failed is not None:
-            raise failed  # here, so that the foreign error is not its context
+                body = await _body(client, request)
+            except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
+                failed = failure_of(error, endpoint, self._wall)
+        if body is None:
+            raise failed.error  # here, so that the foreign error is not its context
         try:
             parsed: Any = json.loads(body)
         except (ValueError, RecursionError):
             parsed = None
         if not isinstance(parsed, dict):
-            raise self.failed("markup" if body.lstrip().startswith(b"<") else "json")
+            raise failure("markup" if body.lstrip().startswith(b"<") else "json", endpoint).error
         return cast(dict[str, Any], parsed)
 
-    def failed(self, kind: FailureKind) -> KimiError:
-        """The error of that kind, of this endpoint."""
-        return failure(kind, self._endpoint).error
+    async def _client(self, endpoint: Endpoint) -> Client:
+        endpoint.check()
+        async with self._opening:
+            if endpoint.account not in self._clients:
+                open_client = anyio.to_thread.run_sync(_open_client, endpoint, self._deadlines)
+                self._clients[endpoint.account] = await open_client
+            return self._clients[endpoint.account]
+
+
+class _ModelList:
+    """A cached list of models."""
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.models: frozenset[str] | None = None
+        self.until = -inf
+
+
+def _open_client(endpoint: Endpoint, deadlines: Deadlines) -> Client:
+    """For a thread: importing openai takes up to half a second."""
+    from kimi_mcp.provider.clients import Client
+
+    return Client(endpoint.base_url, endpoint.key, deadlines)
+
+
+async def _body(client: Client, request: Request) -> bytes:
+    """The whole body of a response; raises what the libraries do, ``Unreadable`` and ``OutOfBounds``."""
+    body = bytearray()
+    response = await client.send(request)
+    try:
+        async for piece in response.pieces():
+            body += piece
+            if response.compressed:
+                raise Unreadable("compressed")
+            if len(body) > bounds.LARGEST_DOCUMENT:
+                raise bounds.OutOfBounds(f"a document of more than {bounds.LARGEST_DOCUMENT:,} bytes")
+    finally:
+        await response.aclose()
+    bounds.check_values(body)
+    return bytes(body)
+
+
+def _objects(values: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none, if it is no list."""
+    return [value for value in cast(list[Any], values) if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def _name(row: dict[str, Any], field: str) -> str:
+    return str(row.get(field, ""))[:LONGEST_NAME]
+
+
+def _count(row: dict[str, Any], field: str) -> int:
+    """A whole number that JSON can hold exactly; 0 for anything else."""
+    value = row.get(field)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else 0
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

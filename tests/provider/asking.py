@@ -71,9 +71,8 @@ async def close_all() -> None:
 
 def connections(up: Upstream) -> list[httpcore2.AsyncConnectionInterface]:
     """The connections to the one host that was asked."""
-    clients: Any = up._clients
-    ((_, transport),) = clients._hosts.values()
-    return transport.connections
+    (client,) = up._clients.values()
+    return client.transport.connections
 
 
 class Asked:

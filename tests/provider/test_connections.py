@@ -53,7 +53,7 @@ def line() -> Iterator[Line]:
 
 def connection(line: Line) -> Connection:
     pace = PacedStream(line)
-    return Connection(pace, pace)
+    return Connection(pace, pace, 0.5)
 
 
 async def answered(to: Connection, line: Line) -> None:

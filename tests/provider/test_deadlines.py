@@ -244,7 +244,7 @@ async def _waits(monkeypatch: pytest.MonkeyPatch, sizes: list[int], *, live: boo
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("kimi_mcp.provider.connections.anyio.sleep", sleep)
+    monkeypatch.setattr(anyio, "sleep", sleep)
     inner: Any = _Inner(*sizes)
     stream = PacedStream(inner)
     assert await stream.receive()

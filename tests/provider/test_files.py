@@ -11,8 +11,7 @@ import pytest
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError, PathRefused
-from kimi_mcp.provider import Deadlines, Upload, Upstream
-from kimi_mcp.provider.files import RemoteFile
+from kimi_mcp.provider import Deadlines, RemoteFile, Upload, Upstream
 from kimi_mcp.simulator import Simulator
 from tests.media.specimens import CLIPS, saved
 from tests.provider.asking import KEY, close_all, endpoint, upstream

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -15,8 +16,7 @@ import openai
 import pytest
 
 from kimi_mcp.core.errors import KimiError
-from kimi_mcp.provider import Endpoint, Upstream
-from kimi_mcp.provider.clients import KEEP_IDLE_S
+from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import KEY, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.provider.certificates import certificate
@@ -86,7 +86,7 @@ async def test_a_connection_serves_one_request_after_the_other(sim: Simulator) -
 
 
 async def used_by_thirty(sim: Simulator) -> Upstream:
-    """After thirty requests at once: it keeps their connections, in more than one pool."""
+    """After thirty requests at once: it keeps their connections."""
     sim.play({**SHORT, "times": 30, "gate": "thirty"}, {**SHORT, "times": "always"})
     up = upstream(max_concurrency=30)
     async with anyio.create_task_group() as calls:
@@ -97,13 +97,19 @@ async def used_by_thirty(sim: Simulator) -> Upstream:
     return up
 
 
+def nobody_asks_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the clock by which httpcore2 closes idle connections."""
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + Deadlines().keep_idle_s)
+    monkeypatch.setattr("httpcore2._async.http11.time", later)
+
+
 async def test_connections_that_nobody_needed_for_long_are_closed_by_the_next_request(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     up = await used_by_thirty(sim)
     assert (await ask(up, sim)).error is None
     assert len(before := connections(up)) == 30
-    monkeypatch.setattr("kimi_mcp.provider.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
+    nobody_asks_for_long(monkeypatch)
     assert (await ask(up, sim)).error is None
     assert len(connections(up)) == 1
     assert all(connection.is_closed() for connection in before)
@@ -114,7 +120,7 @@ async def test_requests_at_once_close_what_nobody_needed_for_long_together(
 ) -> None:
     up = await used_by_thirty(sim)
     before = connections(up)
-    monkeypatch.setattr("kimi_mcp.provider.transport.monotonic", lambda: time.monotonic() + KEEP_IDLE_S)
+    nobody_asks_for_long(monkeypatch)
     answers: list[Asked] = []
 
     async def one() -> None:
@@ -142,7 +148,7 @@ async def test_a_connection_that_was_being_opened_while_all_were_closed_is_close
         made.append(await connect(*where, **how))
         return made[-1]
 
-    monkeypatch.setattr("kimi_mcp.provider.connections.anyio.connect_tcp", slow)
+    monkeypatch.setattr(anyio, "connect_tcp", slow)
     up = upstream()
     with anyio.fail_after(5):
         async with anyio.create_task_group() as calls:
@@ -274,7 +280,7 @@ async def list_then(url: str, call: Callable[[Upstream, Endpoint], Awaitable[obj
     "call",
     [
         lambda up, to: up.upload(to, upload()),
-        lambda up, to: up.run_formula(to, "moonshot/web-search:latest", "f", "{}"),
+        lambda up, to: up.run_function(to, "moonshot/web-search:latest", "f", "{}"),
     ],
     ids=["upload", "formula"],
 )
@@ -338,12 +344,11 @@ async def test_an_upload_is_sent_again_if_its_connection_was_closed_before_all_o
     assert heads[1].count(b"x" * 1000) == 1
 
 
-async def test_a_used_connection_that_breaks_later_was_at_work_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_mcp.provider.connections.STALE_WITHIN_S", 0)
+async def test_a_used_connection_that_breaks_later_was_at_work_and_counts() -> None:
     provider, clock = Restarted(), Clock()
     provider.together = 1
     async with serving(provider.handle) as url:
-        up = upstream(clock)
+        up = upstream(clock, deadlines=Deadlines(stale_s=0))
         assert (await ask(up, url)).attempts == [1]
         provider.restarts += 1
         assert (await ask(up, url)).attempts == [1, 2]

@@ -16,8 +16,7 @@ from kimi_mcp.core.errors import KimiError, NotConfigured, PolicyRefused
 
 if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
-    from kimi_mcp.provider import Endpoint, Upstream
-    from kimi_mcp.provider.files import RemoteFile
+    from kimi_mcp.provider import Endpoint, RemoteFile, Upstream
 
 DAY_S = 86_400
 

@@ -30,7 +30,7 @@ class BuiltinTools(ToolSource):
         try:
             with anyio.fail_after(self.limits.start_within_s):
                 for uri in self._endpoint.provider.formulas:
-                    for function in await self._upstream.formula(self._endpoint, uri):
+                    for function in await self._upstream.list_functions(self._endpoint, uri):
                         self._add(uri, function)
         except TimeoutError:
             self.fault = f"it did not list them within {self.limits.start_within_s:g} s"
@@ -55,7 +55,7 @@ class BuiltinTools(ToolSource):
         """Let the provider run a formula's function."""
         provider, written = self._endpoint.provider, json.dumps(arguments, ensure_ascii=False)
         try:
-            fiber = await self._upstream.run_formula(self._endpoint, self._formulas[tool.name], tool.name, written)
+            fiber = await self._upstream.run_function(self._endpoint, self._formulas[tool.name], tool.name, written)
         except KimiError as error:
             return CallResult.failed(f"{provider.id} did not run the tool ({error.code}).")
         if not fiber.sealed:

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from kimi_mcp.cli.commands.files import _show, is_older
-from kimi_mcp.provider.files import RemoteFile
+from kimi_mcp.provider import RemoteFile
 from kimi_mcp.simulator import Match, Simulator, Step
 from tests.cli.commands.shell import kimi, to
 

@@ -17,7 +17,7 @@ from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
 from kimi_mcp.provider.endpoint import Endpoint, Request, StreamedBody
-from kimi_mcp.provider.error_bodies import ProviderError, read_error
+from kimi_mcp.provider.error_bodies import read_error
 from kimi_mcp.provider.error_mapping import response_failure
 from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, FailureKind, failure, timed_out
 from kimi_mcp.provider.retry import requested_wait
@@ -169,9 +169,7 @@ def failure_of(error: Exception, endpoint: Endpoint, wall: Callable[[], float]) 
             wait_s = requested_wait(error.headers, wall())
             return response_failure(read_error(error.body), endpoint, status=error.status, wait_s=wait_s)
         case ErrorEvent():
-            return response_failure(
-                ProviderError(kind=error.type.lower(), message=error.message), endpoint, status=error.status
-            )
+            return response_failure(error.error, endpoint, status=error.error.status)
         case BadEvent():
             return failure("json", endpoint)
         case bounds.OutOfBounds():

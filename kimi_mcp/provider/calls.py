@@ -22,8 +22,7 @@ from kimi_mcp.provider.endpoint import Endpoint
 from kimi_mcp.provider.failures import AttemptFailure, Deadlines
 from kimi_mcp.provider.inline_media import InlineMedium, spliced
 from kimi_mcp.provider.json_requests import JsonRequests
-from kimi_mcp.provider.rate_limits import AccountLimits
-from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, RetryBudget, backoff
+from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, AccountLimits, RetryBudget, backoff
 
 _log = logging.getLogger(__name__)
 

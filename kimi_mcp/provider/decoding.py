@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from kimi_mcp.core import bounds
 from kimi_mcp.core.tokens import text_bytes, tokens_in
 from kimi_mcp.core.types import Completion, FinishReason, ToolCall, Usage
+from kimi_mcp.provider.error_bodies import ProviderError, error_in
 
 Object = dict[str, Any]
 List = list[Any]
@@ -46,14 +47,9 @@ class BadEvent(Exception):
 class ErrorEvent(Exception):
     """An error that the provider reports inside the stream, or as the whole body of a 200."""
 
-    def __init__(self, type: str = "", message: str = "", status: int | None = None) -> None:
-        super().__init__(type)
-        self.type = type
-        """``error.type``, or ``error.code`` where that is a word; may be empty."""
-        self.message = message
-        """The provider's message: foreign text, to be quoted with care."""
-        self.status = status
-        """The HTTP status that the event names, if any."""
+    def __init__(self, error: ProviderError) -> None:
+        super().__init__(error.kind)
+        self.error = error
 
 
 class _GrowingCall:
@@ -134,9 +130,8 @@ class StreamAccumulator:
         ``bounds.OutOfBounds`` where the answer outgrows any real one; the excess is not taken.
         """
         event = self._read(payload)
-        error = event.get("error")
-        if error or event.get("object") == "error":
-            raise _error_event(error or event)
+        if event.get("error") or event.get("object") == "error":
+            raise ErrorEvent(error_in(event))
         if self._model is None and isinstance(model := event.get("model"), str) and model:
             self._model = _name(model, "a model's name")
         if usage := event.get("usage"):
@@ -335,22 +330,6 @@ def _text_of_parts(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _error_event(error: Any) -> ErrorEvent:
-    if not isinstance(error, dict):
-        return ErrorEvent(type="", message=_words(error), status=None)
-    error = cast(Object, error)
-    kind, message, code = error.get("type"), error.get("message"), error.get("code")
-    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else None
-    if not isinstance(kind, str) or not kind:
-        kind = code if isinstance(code, str) else ""
-    return ErrorEvent(type=_words(kind, bounds.LONGEST_NAME), message=_words(message), status=status)
-
-
 def joined_pairs(text: str) -> str:
     """The text with split surrogate pairs joined, and U+FFFD for half of one."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _words(text: Any, most: int = bounds.LONGEST_MESSAGE) -> str:
-    """The beginning of a provider's text."""
-    return joined_pairs(text[:most]) if isinstance(text, str) else ""

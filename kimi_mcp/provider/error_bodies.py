@@ -29,37 +29,35 @@ class ProviderError:
     """``error.type`` and ``error.code``, in lower case, separated by a blank."""
     message: str = ""
     """Foreign text: pass it through :func:`quote` before showing it."""
+    status: int | None = None
+    """``error.code``, where that is an HTTP status; the response's own status precedes it."""
 
 
 def read_error(body: bytes) -> ProviderError:
-    """Parse a body of any content type; the error is empty if nothing can be parsed.
+    """Parse a body of any content type; the error is empty if nothing can be parsed."""
+    try:
+        return error_in(json.loads(body))
+    except (ValueError, RecursionError):
+        return ProviderError()
+
+
+def error_in(parsed: Any) -> ProviderError:
+    """The error in a parsed body or event; empty if there is none.
 
     Reads ``{"error": {…}}`` (OpenAI's form), ``{"error": "…"}`` (Hugging Face), ``{"object": "error", …}`` (vLLM) and
     ``{"title", "detail"}`` (NIM).
     """
-    try:
-        parsed: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return ProviderError()
-    if not isinstance(parsed, dict):
-        return ProviderError()
-    outer = cast(dict[str, Any], parsed)
-    inner: Any = outer.get("error", outer)
-    if isinstance(inner, str):
-        kind = _kind(outer.get("type"), outer.get("code"), outer.get("error_type"))
-        return ProviderError(kind=kind, message=inner[:LONGEST_MESSAGE])
-    if not isinstance(inner, dict):
-        return ProviderError()
-    error = cast(dict[str, Any], inner)
+    outer = cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
+    inner = outer.get("error") or outer
+    error = cast(dict[str, Any], inner) if isinstance(inner, dict) else {**outer, "message": inner}
+    code = error.get("code")
     texts = (error.get(name) for name in ("message", "detail", "title"))
+    kinds = (error.get(name) for name in ("type", "code", "error_type"))
     return ProviderError(
-        kind=_kind(error.get("type"), error.get("code")),
+        kind=" ".join(kind[:LONGEST_NAME] for kind in kinds if isinstance(kind, str)).lower(),
         message=next((text for text in texts if isinstance(text, str) and text), "")[:LONGEST_MESSAGE],
+        status=code if isinstance(code, int) and 400 <= code <= 599 else None,
     )
-
-
-def _kind(*values: Any) -> str:
-    return " ".join(value[:LONGEST_NAME] for value in values if isinstance(value, str)).lower()
 
 
 def quote(message: str) -> str:

@@ -23,8 +23,7 @@ from kimi_mcp.core.errors import (
 from kimi_mcp.provider.endpoint import Endpoint, either
 from kimi_mcp.provider.error_bodies import ProviderError, quote
 from kimi_mcp.provider.failures import AttemptFailure
-from kimi_mcp.provider.rate_limits import limit_in
-from kimi_mcp.provider.retry import LONGEST_WAIT_S
+from kimi_mcp.provider.retry import LONGEST_WAIT_S, limit_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""When to retry, and after how long: back-off, Retry-After, the retry budget. Pure, no I/O.
+"""When a request may be sent, and when once more: back-off, Retry-After, retry budget, an account's limits. Pure.
 
-Only before the first token, at most ``MOST_ATTEMPTS`` requests per call, full jitter, a provider's Retry-After honoured
-up to ``LONGEST_WAIT_S``, and in a long outage hardly more requests than calls.
+A request is retried only before the first token, at most ``MOST_ATTEMPTS`` are sent per call, with full jitter; a
+provider's Retry-After is honoured up to ``LONGEST_WAIT_S``, and in a long outage there are hardly more requests than
+calls.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from math import inf
+
+from kimi_mcp.core.limiter import ResizableLimiter
+from kimi_mcp.provider.failures import NamedLimit
 
 MOST_ATTEMPTS = 5
 """Requests that one call may send: at most 7.5 s of waiting between five."""
@@ -23,13 +28,21 @@ CAP_S = 8.0
 LONGEST_WAIT_S = 120.0
 """Longest wait that a provider may ask for, in seconds; beyond it there is no further attempt."""
 
+WINDOW_S = 60.0
+"""Seconds that requests and retries are counted over."""
+
+FORGET_AFTER_S = 600.0
+"""Seconds without a refusal after which a limit is forgotten: the account may have been upgraded."""
+
 _BUDGET_SHARE = 0.1
 _BUDGET_FLOOR = 10
-_BUDGET_WINDOW_S = 60.0
 
 _NUMBER = re.compile(r"\d{1,400}(\.\d{0,20})?")
 _EPOCH_S = 1_000_000_000
 _EPOCH_MS = 1_000_000_000_000
+
+_NAMED = re.compile(r"\bmax(?:imum)?(?: organization)? (RPM|TPM|concurrency):?\s{0,3}(\d{1,12})", re.IGNORECASE)
+_OTHERWISE = re.compile(r"\b(RPM|TPM|concurrency) rate limit\b.{0,80}?\blimit:?\s{0,3}(\d{1,12})", re.IGNORECASE)
 
 
 def backoff(attempt: int, draw: Callable[[], float]) -> float:
@@ -70,6 +83,28 @@ def _date(text: str) -> float | None:
         return None
 
 
+class _LastMinute:
+    """What happened within ``WINDOW_S``."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.events: deque[tuple[float, int]] = deque()
+        """The time and the tokens of each, the oldest first."""
+        self._tokens = 0
+
+    def add(self, tokens: int = 0) -> None:
+        self.count()
+        self.events.append((self._clock(), tokens))
+        self._tokens += tokens
+
+    def count(self) -> tuple[int, int]:
+        """Drop what is older; returns the number of events, and of their tokens."""
+        before = self._clock() - WINDOW_S
+        while self.events and self.events[0][0] <= before:
+            self._tokens -= self.events.popleft()[1]
+        return len(self.events), self._tokens
+
+
 class RetryBudget:
     """Limits one provider's retries to a tenth of the calls of the last minute, but grants ten in any case.
 
@@ -77,25 +112,85 @@ class RetryBudget:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._calls: deque[float] = deque()
-        self._retries: deque[float] = deque()
+        self._calls, self._retries = _LastMinute(clock), _LastMinute(clock)
 
     def call(self) -> None:
         """Count a call that begins."""
-        self._forget()
-        self._calls.append(self._clock())
+        self._calls.add()
 
     def take(self) -> bool:
         """Whether one more retry is granted; it is then counted."""
-        self._forget()
-        if len(self._retries) >= max(_BUDGET_FLOOR, int(len(self._calls) * _BUDGET_SHARE)):
+        calls, retries = self._calls.count()[0], self._retries.count()[0]
+        if retries >= max(_BUDGET_FLOOR, int(calls * _BUDGET_SHARE)):
             return False
-        self._retries.append(self._clock())
+        self._retries.add()
         return True
 
-    def _forget(self) -> None:
-        before = self._clock() - _BUDGET_WINDOW_S
-        for times in (self._calls, self._retries):
-            while times and times[0] <= before:
-                times.popleft()
+
+def limit_in(message: str) -> NamedLimit | None:
+    """The limit that a provider's error names, if any."""
+    found = _NAMED.search(message) or _OTHERWISE.search(message)
+    if found is None or not (most := int(found[2])):
+        return None
+    match found[1].lower():
+        case "rpm":
+            return "requests", most
+        case "tpm":
+            return "tokens", most
+        case _:
+            return "at-once", most
+
+
+class AccountLimits:
+    """How many requests and tokens one account may send a minute, over all calls and swarms. Mutable.
+
+    Moonshot counts requests and tokens a minute per account, over all models and keys, and counts the tokens requested
+    (``max_completion_tokens``), not those received (MoonshotAI/kimi-help-center, rate limits). A limit is known only
+    from the error that names it: ``max RPM: 3``, ``max TPM: 64000``, ``max concurrency: 1`` (the same, error codes).
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.places = ResizableLimiter(inf)
+        """Where requests that yield wait for one another, once a limit of concurrency is known."""
+        self._clock = clock
+        self._sent = _LastMinute(clock)
+        self._most: dict[str, int] = {}
+        self._refused_at = self._opens_at = -inf
+
+    @property
+    def last_minute(self) -> tuple[int, int]:
+        """Requests of the last minute, and the tokens that they sent and asked for."""
+        return self._sent.count()
+
+    def sent(self, tokens: int) -> None:
+        """Count a request that sends and asks for so many tokens."""
+        self._sent.add(tokens)
+
+    def refused(self, limit: NamedLimit | None, wait_s: float | None) -> None:
+        """Record a refusal for the rate: the limit it named, and the seconds it asked to wait."""
+        self._refused_at = self._clock()
+        if wait_s and wait_s <= LONGEST_WAIT_S:  # longer waits are errors
+            self._opens_at = max(self._opens_at, self._refused_at + wait_s)
+        if limit is not None:
+            counted, most = limit
+            self._most[counted] = most
+            if counted == "at-once":
+                self.places.most = max(1, most - 1)  # one for those that don't yield
+
+    def wait_for(self, tokens: int) -> float:
+        """Seconds until a request of so many tokens fits the limits; 0: it does now."""
+        now = self._clock()
+        if now < self._opens_at:
+            return self._opens_at - now
+        if now - self._refused_at > FORGET_AFTER_S:
+            self._most.clear()
+            self.places.most = inf
+        most_requests = self._most.get("requests", inf)
+        most_tokens = max(self._most.get("tokens", inf), tokens)
+        requests, total = self.last_minute
+        wait = 0.0
+        for at, each in self._sent.events:
+            if requests + 1 <= most_requests and total + tokens <= most_tokens:
+                break
+            requests, total, wait = requests - 1, total - each, at + WINDOW_S - now
+        return wait

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.rate_limits import AccountLimits, limit_in
+from kimi_mcp.provider.retry import AccountLimits, limit_in
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import BODY, SHORT, Clock, ask, endpoint, upstream
 
@@ -46,7 +46,7 @@ def test_requests_are_remembered_for_a_minute_though_nobody_asks_for_them() -> N
     for _ in range(100_000):
         account.sent(1_000)
         clock.now += 1
-        assert len(account._sent) <= MINUTE
+        assert len(account._sent.events) <= MINUTE
     assert account.last_minute == (MINUTE - 1, (MINUTE - 1) * 1_000)
 
 

@@ -168,7 +168,8 @@ def test_a_provider_without_a_key_variable_of_its_own_has_the_common_one() -> No
     ],
 )
 def test_an_error_is_read_in_every_form_that_providers_give_it(body: Any, kind: str, message: str) -> None:
-    assert read_error(json.dumps(body).encode()) == ProviderError(kind=kind, message=message)
+    found = read_error(json.dumps(body).encode())
+    assert (found.kind, found.message) == (kind, message)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 60_000, b'{"error"'])

@@ -10,6 +10,7 @@ import pytest
 
 from kimi_mcp.core.types import Completion, ToolCall, Usage
 from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
+from kimi_mcp.provider.error_bodies import ProviderError
 
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
@@ -328,7 +329,7 @@ def test_odd_tool_calls_are_never_whole_ones(calls: Any) -> None:
         ({"error": {"code": 200}}, "", "", None),
         ({"error": {"code": True}}, "", "", None),
         ({"error": [1]}, "", "", None),
-        ({"object": "error", "message": "gone", "type": "NotFoundError", "code": 404}, "NotFoundError", "gone", 404),
+        ({"object": "error", "message": "gone", "type": "NotFoundError", "code": 404}, "notfounderror", "gone", 404),
         ({**STOP, "error": {"type": "server_error"}}, "server_error", "", None),
         ({"error": {"type": ["odd"], "message": {"odd": 1}}}, "", "", None),
     ],
@@ -340,7 +341,7 @@ def test_an_error_inside_the_stream_is_raised_and_what_arrived_is_kept(
     accumulator = fed(chunk({"content": "so far"}))
     with pytest.raises(ErrorEvent) as raised:
         accumulator.feed(json.dumps(payload).encode())
-    assert (raised.value.type, raised.value.message, raised.value.status) == (kind, message, status)
+    assert raised.value.error == ProviderError(kind=kind, message=message, status=status)
     assert accumulator.answer == "so far"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials, selection
-from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, PolicyRefused
+from kimi_mcp.core.errors import ContextTooLong
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.settings import Settings
@@ -44,8 +44,8 @@ class Route:
     def decide(self, request: Request) -> Plan:
         """The plan of a request; raises ``PolicyRefused``, ``InvalidArguments`` or ``ContextTooLong``."""
         decision = policy.decide(request, self.profile, self.context)
-        if isinstance(decision, policy.PolicyRefusal):
-            raise _error(decision)
+        if isinstance(decision, policy.Finding):
+            raise decision.as_error()
         _check_length(decision)
         return decision
 
@@ -113,17 +113,12 @@ class Router:
             own_record=True,
         )
         if refusal := policy.admit(context):
-            raise _error(refusal)
+            raise refusal.as_error()
         access = credentials.access_to(provider, settings, default)
         if access.borrowed and not self._borrowing_logged:
             self._borrowing_logged = True
             log.warning("%s is used as the key of %s, because KIMI_PROVIDER says so", access.key_variable, provider.id)
         return access, context
-
-
-def _error(refusal: policy.PolicyRefusal) -> CallRefused:
-    kind = InvalidArguments if refusal.rule is None else PolicyRefused
-    return kind(refusal.message, fix=refusal.fix, rule=refusal.rule)
 
 
 def _check_length(plan: Plan) -> None:

@@ -7,9 +7,8 @@ is a row there, and a function in ``checks.py`` only where no function of its ki
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from functools import cache, partial
 from typing import Any, TypeVar
 
 from kimi_mcp.core.plan import Plan
@@ -17,13 +16,11 @@ from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.tokens import ample, likely_tokens
 from kimi_mcp.core.types import Adjustment, Completion, Mode, Request
 from kimi_mcp.policy.checks import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
-from kimi_mcp.policy.findings import Finding, PolicyContext, PolicyRefusal
-from kimi_mcp.policy.rules import Rule, load_rules
+from kimi_mcp.policy.findings import OUTSIDE_THE_TABLE, Finding, PolicyContext, Rule, load_rules
 
 __all__ = [
     "Finding",
     "PolicyContext",
-    "PolicyRefusal",
     "Rule",
     "admit",
     "check",
@@ -44,49 +41,45 @@ LEAST_OUTPUT_TOKENS = 1_024
 """The least limit in instant mode, however long the prompt is: the provider then reports by how much it is too long."""
 
 
-def admit(gathered: PolicyContext) -> PolicyRefusal | None:
-    """Whether anything may be sent to that provider at that URL at all; called before the first byte is sent."""
-    for rule, find in _on_admission():
-        for finding in find(rule, gathered):
-            return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
-    return None
+def admit(context: PolicyContext) -> Finding | None:
+    """Why nothing may be sent to that provider at that URL; called before the first byte is sent."""
+    found = (finding for rule, find in _with_functions(ADMISSION_KINDS) for finding in find(rule, context))
+    return next(found, None)
 
 
-def decide(request: Request, profile: Profile, gathered: PolicyContext) -> Plan | PolicyRefusal:
+def decide(request: Request, profile: Profile, context: PolicyContext) -> Plan | Finding:
     """What will be sent for a request, or why nothing will.
 
     Total: every request gets a plan or a refusal, none raises. Under ``strict`` a finding that would adjust what the
     caller asked for refuses instead; what the caller left open is chosen and reported either way.
     """
-    if refusal := admit(gathered):
+    if refusal := admit(context):
         return refusal
     plan = _first_draft(request, profile)
-    for rule, find in _on_request():
-        for finding in find(rule, request, plan, gathered):
-            if finding.action == "refuse" or (finding.action == "adjust" and gathered.strict and not finding.left_open):
-                return PolicyRefusal(rule=rule.id, message=finding.message, fix=finding.fix)
-            plan = finding.adjust(plan)
-            plan = replace(plan, adjustments=(*plan.adjustments, finding.as_adjustment()))
-    return _settled(request, plan)
+    for rule, find in _with_functions(REQUEST_KINDS):
+        for finding in find(rule, plan, context):
+            if finding.action == "refuse" or (finding.action == "adjust" and context.strict and not finding.left_open):
+                return finding
+            plan = replace(plan, **finding.changes or {}, adjustments=(*plan.adjustments, finding.as_adjustment()))
+    return _settled(plan)
 
 
-def check(request: Request, profile: Profile, gathered: PolicyContext) -> tuple[Finding, ...]:
+def check(request: Request, profile: Profile, context: PolicyContext) -> tuple[Finding, ...]:
     """Every objection to a request, adjusted or not: what ``kimi-mcp policy check`` prints."""
     plan = _first_draft(request, profile)
     found: list[Finding] = []
-    for rule, find in _on_request():
-        for finding in find(rule, request, plan, gathered):
+    for rule, find in _with_functions(REQUEST_KINDS):
+        for finding in find(rule, plan, context):
             found.append(finding)
-            plan = finding.adjust(plan)
-    settled = _settled(request, plan)
-    if isinstance(settled, PolicyRefusal):
-        found.append(Finding.beside_the_table(settled))
-    return tuple(found)
+            plan = replace(plan, **finding.changes or {})
+    settled = _settled(plan)
+    return (*found, settled) if isinstance(settled, Finding) else tuple(found)
 
 
 def judge(plan: Plan, completion: Completion) -> tuple[Adjustment, ...]:
     """What an answer's caller is warned of: another model answered, or the reasoning was lost."""
-    return tuple(finding.as_adjustment() for rule, find in _on_answer() for finding in find(rule, plan, completion))
+    kinds = _with_functions(ANSWER_KINDS)
+    return tuple(finding.as_adjustment() for rule, find in kinds for finding in find(rule, plan, completion))
 
 
 def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, **places: Any) -> Adjustment:
@@ -95,15 +88,10 @@ def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, *
     return Finding.of(rule, field=field, asked=asked, sent=sent, **places).as_adjustment()
 
 
-def _in_order(kinds: Mapping[str, Check]) -> tuple[tuple[Rule, Check], ...]:
+def _with_functions(kinds: Mapping[str, Check]) -> Iterator[tuple[Rule, Check]]:
     """The rules of these kinds, each with its function, in the table's order."""
     rules = load_rules().values()
-    return tuple((rule, find) for kind, find in kinds.items() for rule in rules if rule.kind == kind)
-
-
-_on_admission = cache(partial(_in_order, ADMISSION_KINDS))
-_on_request = cache(partial(_in_order, REQUEST_KINDS))
-_on_answer = cache(partial(_in_order, ANSWER_KINDS))
+    return ((rule, find) for kind, find in kinds.items() for rule in rules if rule.kind == kind)
 
 
 def _first_draft(request: Request, profile: Profile) -> Plan:
@@ -113,17 +101,18 @@ def _first_draft(request: Request, profile: Profile) -> Plan:
     return Plan(**values, profile=profile, adjustments=())
 
 
-def _settled(request: Request, plan: Plan) -> Plan | PolicyRefusal:
+def _settled(plan: Plan) -> Plan | Finding:
     """The plan with what the caller left open filled in, and with sampling values only where they are wanted."""
     profile = plan.profile
     ceiling = profile.output_ceiling
     max_tokens = plan.max_tokens or _default_output(plan)
     if max_tokens > ceiling:
-        return PolicyRefusal(
-            rule=None,
-            code="invalid_arguments",
-            message=f"`max_tokens` is {request.max_tokens}; {profile.model.id} at {profile.provider.id} allows "
-            f"{ceiling} at most.",
+        at = f"{profile.model.id} at {profile.provider.id}"
+        return Finding(
+            rule=OUTSIDE_THE_TABLE,
+            action="refuse",
+            field="max_tokens",
+            message=f"`max_tokens` is {plan.max_tokens}; {at} allows {ceiling} at most.",
             fix=f"Leave `max_tokens` out, or set it to {ceiling} or less.",
         )
     fixed = profile.fixed(plan.mode) or {}

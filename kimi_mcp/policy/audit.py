@@ -13,10 +13,9 @@ from typing import Any, cast
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.profiles import Profile, ThinkingSwitch
 from kimi_mcp.core.types import SAMPLING, MediaPart, Mode, Part, Request, TextPart, ToolCall, Turn
-from kimi_mcp.policy.rules import load_rules
+from kimi_mcp.policy.findings import load_rules
 
 _ROLES = ("system", "user", "assistant", "tool")
-
 _TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{2,63}")
 _MOST_TOOLS = 128
 """Names and number of tools that raise no question (MoonshotAI/kimi-help-center, tool use)."""
@@ -34,6 +33,7 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
         raise _odd("`messages` is missing or empty")
     limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
     limit = next((value for value in limits if value is not None), None)
+    schema = _mapping(_mapping(body.get("response_format")).get("json_schema")).get("schema")
     return Request(
         mode=_mode(body, profile),
         turns=tuple(_turn(message, index, profile) for index, message in enumerate(messages)),
@@ -42,24 +42,23 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
         effort=effort if isinstance(effort := body.get("reasoning_effort"), str) else None,
         tools=tuple(_function(tool, index) for index, tool in enumerate(_list(body, "tools", "the body"))),
         tool_choice=cast(Any, body.get("tool_choice")),
-        response_schema=_schema(body),
+        response_schema=_mapping(schema) if isinstance(schema, Mapping) else None,
         model_asked=model if isinstance(model := body.get("model"), str) else profile.model.id,
     )
 
 
 def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
     """The mode the answer would come in: thinking is on unless the provider's own switch turns it off."""
-    thinks: Any = True
     match profile.switch:
         case "thinking-object" | "reasoning-effort":  # models with efforts refuse the object, they don't ignore it
-            thinks = _mapping(body.get("thinking")).get("type") != "disabled"
+            stops = _mapping(body.get("thinking")).get("type") == "disabled"
         case "chat-template":
-            thinks = _mapping(body.get("chat_template_kwargs")).get("thinking", True)
+            stops = _mapping(body.get("chat_template_kwargs")).get("thinking") is False
         case "reasoning-object":
-            thinks = _mapping(body.get("reasoning")).get("enabled", True)
+            stops = _mapping(body.get("reasoning")).get("enabled") is False
         case "none":
-            thinks = True
-    return "instant" if thinks is False else "thinking"
+            stops = False
+    return "instant" if stops else "thinking"
 
 
 def _turn(message: Any, index: int, profile: Profile) -> Turn:
@@ -67,13 +66,12 @@ def _turn(message: Any, index: int, profile: Profile) -> Turn:
     if not isinstance(message, dict) or (role := cast(dict[str, Any], message).get("role")) not in _ROLES:
         raise _odd(f"{place} has no role of {', '.join(_ROLES)}")
     message = cast(dict[str, Any], message)
-    read_names = profile.provider.reasoning_send[:1] or ("reasoning_content",)
-    reasoning = next((text for name in read_names if isinstance(text := message.get(name), str)), None)
+    reasoning = message.get(profile.provider.reasoning_send[0])
     answers = message.get("tool_call_id")
     return Turn(
         role=cast(Any, role),
         parts=_parts(message.get("content"), place),
-        reasoning=reasoning if role == "assistant" else None,
+        reasoning=reasoning if role == "assistant" and isinstance(reasoning, str) else None,
         tool_calls=tuple(_call(call, place) for call in _list(message, "tool_calls", place)),
         tool_call_id=answers if isinstance(answers, str) else None,
     )
@@ -121,11 +119,6 @@ def _function(tool: Any, index: int) -> Mapping[str, Any]:
     return function or {"name": str(tool.get("type", "")), "parameters": {"type": "object"}}
 
 
-def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    wanted = _mapping(_mapping(body.get("response_format")).get("json_schema")).get("schema")
-    return cast(Mapping[str, Any], wanted) if isinstance(wanted, Mapping) else None
-
-
 def _number(body: Mapping[str, Any], name: str) -> float | None:
     value = body.get(name)
     if value is None:
@@ -166,18 +159,8 @@ _SWITCHES: Mapping[ThinkingSwitch, tuple[str, ...]] = {
 }
 """The fields that a profile's own switch reads."""
 
-_FIELDS = (
-    "model",
-    "messages",
-    "stream",
-    "stream_options",
-    "max_tokens",
-    "max_completion_tokens",
-    *SAMPLING,
-    "tools",
-    "tool_choice",
-    "response_format",
-)
+_LIMITS, _OTHERS = ("max_tokens", "max_completion_tokens"), ("stream", "stream_options", "response_format")
+_FIELDS = ("model", "messages", "tools", "tool_choice", *SAMPLING, *_LIMITS, *_OTHERS)
 """The fields that are read for every profile."""
 
 
@@ -239,12 +222,8 @@ def _sampling_judged(name: str, value: Any, request: Request, profile: Profile) 
 
 def _switch_judged(value: Any, switch: str, effort: str, profile: Profile) -> bool:
     fields = _mapping(value)
-    return (
-        isinstance(value, Mapping)
-        and {switch, effort}.issuperset(fields)
-        and isinstance(fields.get(switch, True), bool)
-        and fields.get(effort) in (None, *profile.model.efforts)
-    )
+    known = isinstance(value, Mapping) and {switch, effort}.issuperset(fields)
+    return known and isinstance(fields.get(switch, True), bool) and fields.get(effort) in (None, *profile.model.efforts)
 
 
 def _tools_judged(value: Any, request: Request, profile: Profile) -> bool:
@@ -272,13 +251,8 @@ def _response_format_judged(value: Any, request: Request, profile: Profile) -> b
     if value in ({"type": "text"}, {"type": "json_object"}):
         return True
     named = _mapping(_mapping(value).get("json_schema")).get("name")
-    return (
-        profile.provider.moonshot_schemas
-        and _mapping(value).get("type") == "json_schema"
-        and isinstance(named, str)
-        and named != ""
-        and request.response_schema is not None
-    )
+    is_schema = _mapping(value).get("type") == "json_schema" and request.response_schema is not None
+    return profile.provider.moonshot_schemas and is_schema and isinstance(named, str) and named != ""
 
 
 def _messages_judged(value: Any, request: Request, profile: Profile) -> bool:

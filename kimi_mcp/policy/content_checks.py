@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.types import MediaPart, Request, Turn
-from kimi_mcp.policy.findings import Finding, Findings, PolicyContext
-from kimi_mcp.policy.rules import Rule, signs
+from kimi_mcp.core.types import MediaPart, Turn
+from kimi_mcp.policy.findings import Finding, Findings, PolicyContext, Rule, signs
 
 READ_CHARS = 4_000
 """How much of either end of a prompt is read for signs, in code points."""
@@ -21,16 +20,13 @@ _QUOTED = re.compile(
 """Quoted text is a topic, not an instruction."""
 
 
-def media_taken(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
+def media_taken(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     """Media of a kind that the provider can't take for this model."""
-    del request
     kind = rule.options["media"]
     if plan.profile.takes(kind) or not any(part.kind == kind for part in _media(plan.turns)):
         return
-    allowed = [
-        f"{offer[0]} with {offer[1]}" for offer in gathered.video_offers if offer[0] in gathered.allowed_providers
-    ]
-    others = sorted({provider for provider, _ in gathered.video_offers})
+    allowed = [f"{offer[0]} with {offer[1]}" for offer in context.video_offers if offer[0] in context.allowed_providers]
+    others = sorted({provider for provider, _ in context.video_offers})
     yield Finding.of(
         rule,
         field=kind,
@@ -44,9 +40,8 @@ def media_taken(rule: Rule, request: Request, plan: Plan, gathered: PolicyContex
     )
 
 
-def media_url(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
+def media_url(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     """A media URL that would be fetched by the provider."""
-    del request, gathered
     for part in _media(plan.turns):
         found = re.match(r"[a-z][a-z0-9+.-]{0,20}(?=:)", part.url, re.IGNORECASE)
         scheme = found[0].lower() if found else ""  # never more of it: it may be a path
@@ -65,10 +60,9 @@ def media_url(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext)
         )
 
 
-def media_format(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
+def media_format(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     """A still format that the model does not take."""
-    del request
-    if gathered.reads_media:
+    if context.reads_media:
         return
     for part in _media(plan.turns):
         kind = re.match(r"data:([^;,]{0,60})", part.url, re.IGNORECASE)
@@ -80,15 +74,14 @@ def _media(turns: tuple[Turn, ...]) -> Iterator[MediaPart]:
     return (part for turn in turns for part in turn.media)
 
 
-def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
+def reasoning_kept(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     """An assistant turn without its reasoning, or with a made-up one."""
-    del request
     if plan.mode != "thinking":
         return
     for index, turn in enumerate(plan.turns):
         if turn.role != "assistant":
             continue
-        blank = bool(turn.reasoning) and not (turn.reasoning or "").strip() and not gathered.own_record
+        blank = bool(turn.reasoning) and not (turn.reasoning or "").strip() and not context.own_record
         if blank or (turn.tool_calls and turn.reasoning is None):
             yield Finding.of(
                 rule,
@@ -100,9 +93,8 @@ def reasoning_kept(rule: Rule, request: Request, plan: Plan, gathered: PolicyCon
             )
 
 
-def text_signs(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
+def text_signs(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     """A text that shows one of the rule's signs."""
-    del request, gathered
     if plan.mode != rule.options.get("mode", plan.mode):
         return
     users = [turn for turn in plan.turns if turn.role in ("user", "system", "tool")]
@@ -125,9 +117,8 @@ def _ends(text: str) -> str:
     return text if len(text) <= 2 * READ_CHARS else f"{text[:READ_CHARS]}\n{text[-READ_CHARS:]}"
 
 
-def default_system(rule: Rule, request: Request, plan: Plan, gathered: PolicyContext) -> Findings:
+def default_system(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     """A stock system prompt."""
-    del request, gathered
     for turn in plan.turns:
         if turn.role == "system" and turn.text.strip().rstrip(".。") in rule.options["prompts"]:
             yield Finding.of(rule, field="system", asked=turn.text.strip())

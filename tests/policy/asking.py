@@ -12,7 +12,7 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Completion, Request, ToolCall, Turn, user
-from kimi_mcp.policy import PolicyContext, PolicyRefusal
+from kimi_mcp.policy import Finding, PolicyContext
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.checks import Chat, read_chat
 from kimi_mcp.simulator.dialects import DIALECTS, Dialect, Served
@@ -45,6 +45,13 @@ def profile(provider: str, model: str) -> Profile:
     return found
 
 
+K25 = profile("simulator", "kimi-k2.5")
+K26 = profile("moonshot", "kimi-k2.6")
+K27 = profile("moonshot", "kimi-k2.7-code")
+K3 = profile("moonshot", "kimi-k3")
+VLLM = profile("vllm", "kimi-k2.5")
+
+
 def every_profile() -> Iterator[Profile]:
     facts = catalogue.load()
     for provider in facts.providers.values():
@@ -74,9 +81,9 @@ def planned(request: Request, profile: Profile, **changes: Any) -> Plan:
     return decision
 
 
-def refused(request: Request, profile: Profile, **changes: Any) -> PolicyRefusal:
+def refused(request: Request, profile: Profile, **changes: Any) -> Finding:
     decision = policy.decide(request, profile, world(profile, **changes))
-    assert isinstance(decision, PolicyRefusal), decision
+    assert isinstance(decision, Finding), decision
     return decision
 
 
@@ -118,3 +125,9 @@ def _with_model(dialect: Dialect, profile: Profile) -> Dialect:
     return replace(
         dialect, serves=(*dialect.serves, Served(id=profile.serving.wire_id, model=family[profile.model.id]))
     )
+
+
+def only(plan: Plan) -> Any:
+    """The one entry that a plan reports."""
+    assert len(plan.adjustments) == 1, rules_of(plan)
+    return plan.adjustments[0]

@@ -12,7 +12,7 @@ from kimi_mcp import policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Request, Turn, system, user
-from kimi_mcp.policy import PolicyRefusal
+from kimi_mcp.policy import Finding
 from kimi_mcp.provider.encoding import encode
 from tests.policy.asking import (
     CALL,
@@ -76,12 +76,12 @@ def test_every_request_gets_a_plan_or_a_refusal_and_strict_changes_nothing_that_
             assert strict.rule in {adjustment.rule for adjustment in adjusted.adjustments}
 
 
-def _is_whole(decision: Plan | PolicyRefusal, request: Request, at: Profile) -> None:
-    if isinstance(decision, PolicyRefusal):
+def _is_whole(decision: Plan | Finding, request: Request, at: Profile) -> None:
+    if isinstance(decision, Finding):
         assert decision.message
         assert decision.fix
         assert "{" not in decision.message + decision.fix
-        assert (decision.code, decision.rule in policy.load_rules()) == ("policy_refused", True)
+        assert (decision.as_error().code, decision.rule in policy.load_rules()) == ("policy_refused", True)
         return
     assert decision.turns == request.turns
     assert 0 < decision.max_tokens <= at.output_ceiling
@@ -110,7 +110,7 @@ def test_the_simulator_takes_every_plan_and_understands_what_was_meant(at: Profi
     taken = 0
     for strict, request in itertools.product((False, True), SWEEP):
         plan = policy.decide(request, at, world(at, strict=strict))
-        if isinstance(plan, PolicyRefusal):
+        if isinstance(plan, Finding):
             continue
         chat = judged(plan)
         taken += 1
@@ -201,7 +201,7 @@ ODD: dict[str, Request] = {
 def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) -> None:
     for at in PROFILES:
         decision = policy.decide(request_, at, world(at, strict=strict))
-        assert isinstance(decision, Plan | PolicyRefusal)
+        assert isinstance(decision, Plan | Finding)
         if isinstance(decision, Plan):
             encode(decision)
 
@@ -209,7 +209,7 @@ def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) ->
 @pytest.mark.parametrize("url", ["http://[::1", "", "not a url", "https://", "http://[bad]/v1", "//x", "\x00"])
 def test_a_base_url_that_is_none_raises_nothing(url: str) -> None:
     at = profile("moonshot", "kimi-k2.6")
-    assert isinstance(policy.decide(asking(), at, world(at, base_url=url)), Plan | PolicyRefusal)
+    assert isinstance(policy.decide(asking(), at, world(at, base_url=url)), Plan | Finding)
 
 
 def test_a_tool_without_parameters_is_kept_where_the_simulator_takes_it() -> None:
@@ -259,7 +259,8 @@ def test_a_tool_that_is_left_out_is_not_the_one_that_must_be_called(choice: Any)
 
 def test_a_bound_above_the_models_own_is_refused_with_the_number_that_is_allowed() -> None:
     refusal = refused(asking(max_tokens=65_537), profile("nim", "kimi-k3"))
-    assert (refusal.rule, refusal.code) == (None, "invalid_arguments")
+    error = refusal.as_error()
+    assert (error.rule, error.code) == (None, "invalid_arguments")
     assert "max_tokens" in refusal.fix
     assert "65536" in refusal.fix
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kimi_mcp.core.types import user
-from kimi_mcp.policy.rules import signs
+from kimi_mcp.policy.findings import signs
 from tests.policy.asking import asking, planned, profile
 from tests.policy.sentences import INSTANT, LATER_INSTANT, LATER_MULTISTEP, MULTISTEP
 from tests.skill.routing.scoring import FOLDER, sentences

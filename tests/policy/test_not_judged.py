@@ -12,7 +12,7 @@ import pytest
 from kimi_mcp import policy
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.profiles import Profile
-from kimi_mcp.policy import PolicyRefusal
+from kimi_mcp.policy import Finding
 from kimi_mcp.policy.audit import not_judged, read_body
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.refusals import Refused
@@ -189,7 +189,7 @@ def test_a_plain_body_that_the_provider_takes_is_judged_whole(where: tuple[str, 
 def test_of_what_this_server_sends_nothing_is_left_unjudged_where_schemas_are(provider: str) -> None:
     for at in (found for found in every_profile() if found.provider.id == provider):
         for name, case in CASES.items():
-            if isinstance(plan := policy.decide(case, at, world(at)), PolicyRefusal):
+            if isinstance(plan := policy.decide(case, at, world(at)), Finding):
                 continue
             body = json.loads(json.dumps(encode(plan)))
             unread = set() if at.provider.moonshot_schemas else {"tools", "response_format"}

@@ -27,7 +27,7 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import tune_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import SwarmLimits
 from kimi_mcp.swarm.tools import CallResult, SwarmTools
 
 PLACES = 129
@@ -93,9 +93,9 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
     run = Run(caller="a benchmark", tool="kimi_swarm", prompt=request["prompt"])
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
     call = SwarmCall(prompt=request["prompt"])
-    concurrency = SwarmConcurrency(PLACES, LaunchSchedule(interval_s=0))
+    limits = SwarmLimits(launch_interval_s=0)
     steps = None if request["journal"] else MemorySteps()
-    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, concurrency=concurrency, tools=_Tools))
+    runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, limits=limits, tools=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     outcome = run.outcome

@@ -59,6 +59,7 @@ from kimi_mcp.skill.document import load_skill
 if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import RunFunction, RunView
+    from kimi_mcp.swarm.limits import SwarmLimits
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,15 @@ Context = ServerRequestContext[ServerState, Any]
 
 
 def build_server(
-    settings: Settings, *, timings: Timings | None = None, pipeline: Callable[[Settings], Pipeline] = make_pipeline
+    settings: Settings,
+    *,
+    timings: Timings | None = None,
+    pipeline: Callable[[Settings], Pipeline] = make_pipeline,
+    swarm_limits: SwarmLimits | None = None,
 ) -> Server[ServerState]:
     """The server with its tools, resources and prompts; ``SkillError`` where skill.md and the code disagree.
 
-    ``timings`` and ``pipeline`` are for tests.
+    ``timings``, ``pipeline`` and ``swarm_limits`` are for tests.
     """
     skill = load_skill()
     tools = [
@@ -83,7 +88,7 @@ def build_server(
     @asynccontextmanager
     async def lifespan(server: Server[ServerState]) -> AsyncGenerator[ServerState]:
         tasks = anyio.create_task_group()
-        state = ServerState(settings, tasks, timings or Timings(), pipeline)
+        state = ServerState(settings, tasks, timings or Timings(), pipeline, swarm_limits)
         try:
             async with tasks:
                 start_contained(tasks, "runs of a dead server could not be recovered", state.recover_runs)
@@ -158,9 +163,10 @@ async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outco
 async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Outcome:
     from kimi_mcp.swarm import run_swarm
 
-    call = arguments.call()
-    pipeline, _ = await context.lifespan_context.open()
-    return await _start_and_wait(context, tool, arguments, lambda run: run_swarm(call, run, pipeline))
+    call, state = arguments.call(), context.lifespan_context
+    pipeline, _ = await state.open()
+    work = partial(run_swarm, call, pipeline=pipeline, limits=state.swarm_limits)
+    return await _start_and_wait(context, tool, arguments, work)
 
 
 async def _start_and_wait(

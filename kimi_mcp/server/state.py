@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import Run, Runs, RunView
     from kimi_mcp.runs.store.records import RunRecord, StepRecord
+    from kimi_mcp.swarm.limits import SwarmLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +53,20 @@ class ServerState:
     """One server's state."""
 
     def __init__(
-        self, settings: Settings, tasks: TaskGroup, timings: Timings, pipeline: Callable[[Settings], Pipeline]
+        self,
+        settings: Settings,
+        tasks: TaskGroup,
+        timings: Timings,
+        pipeline: Callable[[Settings], Pipeline],
+        swarm_limits: SwarmLimits | None,
     ) -> None:
         self.settings = settings
         """Read from the environment when the server started."""
         self.tasks = tasks
         """The task group of the runs."""
         self.timings = timings
+        self.swarm_limits = swarm_limits
+        """The limits that no setting and no call names; None: the defaults."""
         self.waiting: dict[RequestId, RunView] = {}
         """The run that each open request waits for; a cancelled request's entry stays until its reason is known."""
         self.opened: tuple[Pipeline, Runs] | None = None
@@ -101,16 +109,12 @@ class ServerState:
         from kimi_mcp.runs import open_runs
 
         pipeline = self._make_pipeline(self.settings)
-        return pipeline, open_runs(self.tasks, self.settings, partial(_resume, pipeline), _summarize)
+        return pipeline, open_runs(self.tasks, self.settings, partial(self._resume, pipeline), _summarize)
 
+    def _resume(self, pipeline: Pipeline, task: Mapping[str, Any]) -> Callable[[Run], Awaitable[Outcome]]:
+        from kimi_mcp.swarm import prepare_resume  # imported by the first run that needs it
 
-# The first run that needs them imports the swarm's modules.
-
-
-def _resume(pipeline: Pipeline, task: Mapping[str, Any]) -> Callable[[Run], Awaitable[Outcome]]:
-    from kimi_mcp.swarm import prepare_resume
-
-    return prepare_resume(task, pipeline)
+        return prepare_resume(task, pipeline, self.swarm_limits)
 
 
 def _summarize(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:

@@ -1,8 +1,8 @@
 """``run_agent``: the loop of one agent, main agent or sub-agent. No I/O of its own: step runner and tools do it.
 
-Request a turn, run the tools that it calls, add their results, request the next one, until there is an answer. Every
-turn in the conversation is one that the provider takes back: a turn that called tools is sent with its exact reasoning
-or not at all, a call that could not be parsed is left out, and each one that stays has its result.
+Request a turn, run the tools that it calls, add their results, request the next one, until there is an answer. The
+provider takes back every turn of the conversation: a turn that called tools is sent with its exact reasoning or not at
+all, a call that could not be parsed is left out, and each call that stays has its result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kimi_mcp.core.tokens import ample, chars_in, likely_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.limits import Limit, conclude_reason
+from kimi_mcp.swarm.limits import Limit
 from kimi_mcp.swarm.stats import Agent, StepResult
 from kimi_mcp.swarm.step_runner import StepRequest, StepRunner
 from kimi_mcp.swarm.tools import CallResult, SwarmTools
@@ -31,14 +31,21 @@ MAX_WIDENINGS = 2
 MAX_LOST_REASONING = 2
 """How many turns in a row may lose their reasoning before the agent concludes without tools."""
 
+MAX_MISFITS = 2
+"""How often in a row a tool's arguments may not fit before an agent loses the tool: the first time is repaired."""
+
+TARGET_SHARE = 0.7
+"""The share of the context that is used at most once something was removed."""
+
+MIN_REMOVABLE_CHARS = 400
+"""A tool result that is no longer than this stays: its note would save nothing."""
+
 
 class AgentTools(Protocol):
     """The tools of one agent."""
 
-    @property
-    def definitions(self) -> Sequence[Mapping[str, Any]]:
-        """The tools as they stand under ``tools[].function`` on the wire."""
-        ...
+    definitions: Sequence[Mapping[str, Any]]
+    """The tools as they stand under ``tools[].function`` on the wire."""
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
         """The results of one turn's calls, in their order; none is missing, whatever goes wrong."""
@@ -90,7 +97,7 @@ def _replayable(reasoning: str | None) -> bool:
 
 
 class _Conversation:
-    """An agent's conversation, which grows turn by turn."""
+    """An agent's conversation so far."""
 
     def __init__(self, task: AgentTask, tools: AgentTools, runner: StepRunner) -> None:
         self._task, self._tools, self._runner = task, tools, runner
@@ -103,21 +110,21 @@ class _Conversation:
         """Turns in a row that lost their reasoning."""
 
     def about(self, agent: Agent) -> Mapping[str, Any]:
-        """What the record shows people of the next step."""
+        """The next step's description in the record, for people."""
         first = {"system": self._task.system, "task": self._task.prompt} if not agent.requested else {}
         return {"kind": "request", "agent": agent.id, "name": agent.name, "step": agent.requested + 1, **first}
 
     def next_request(self, agent: Agent) -> StepRequest:
         """The next request, with as many turns as fit."""
-        room = self._context_tokens - self._max_tokens
-        self._turns = fit_turns(self._turns, room - self._definitions_tokens)
+        max_prompt = self._context_tokens - self._max_tokens
+        self._turns = fit_turns(self._turns, max_prompt - self._definitions_tokens)
         tokens = estimate_tokens(self._turns) + self._definitions_tokens
         limit: Limit | None = None
         if self._definitions and agent.steps + 1 >= self._task.steps:
             limit = "steps" if self._task.is_main else "agent_steps"
         elif self.lost_reasoning >= MAX_LOST_REASONING:
             limit = "reasoning"
-        elif tokens > room:
+        elif tokens > max_prompt:
             limit = "context"
         return StepRequest(
             build=self._request,
@@ -142,12 +149,12 @@ class _Conversation:
         self._turns = (*self._turns, *added)
 
     def widen(self) -> bool:
-        """Allow twice as many tokens for a step; False where that was done often enough, or can't be."""
+        """Allow twice as many tokens for a step; False at the limit."""
         self._widened += 1
         return self._widened <= MAX_WIDENINGS and self._max_tokens < self._runner.profile.output_ceiling
 
     def shrink(self) -> bool:
-        """Take the context for half as long: the provider counts more tokens than we do. False the second time."""
+        """Use half of the context, as the provider counts more tokens than we do. False the second time."""
         whole = self._runner.profile.model.context_tokens
         self._context_tokens, shrunk = whole // 2, self._context_tokens == whole
         return shrunk
@@ -157,23 +164,22 @@ class _Conversation:
         return min(self._runner.step_tokens << min(self._widened, MAX_WIDENINGS), self._runner.profile.output_ceiling)
 
     def _request(self, limit: Limit | None) -> Request:
-        concludes = limit is not None and bool(self._definitions)
-        turns = self._turns
-        if limit is not None and concludes:
-            why = conclude_reason(limit, self._runner.ledger.limits)
-            turns = (*turns, system(prompts.render("notes.conclude", why=why)))
+        turns, tool_choice = self._turns, None
+        if limit is not None and self._definitions:
+            why = self._runner.ledger.limits.conclude_reason(limit)
+            turns, tool_choice = (*turns, system(prompts.render("notes.conclude", why=why))), "none"
         return Request(
             mode="thinking",
             turns=turns,
             max_tokens=self._max_tokens,
             tools=self._definitions,
-            tool_choice="none" if concludes else None,
-            model_asked=self._runner.model_asked,
+            tool_choice=tool_choice,
+            model_asked=self._runner.route.model_asked,
         )
 
 
 def conclude(agent: Agent, result: StepResult, provider: str) -> None:
-    """End an agent whose last request has come back."""
+    """End an agent by the result of its last request."""
     completion, error = result.completion, _shortfall(result.completion, provider)
     if error is None and result.limit is None:
         agent.end("completed", answer=completion.answer)
@@ -182,7 +188,7 @@ def conclude(agent: Agent, result: StepResult, provider: str) -> None:
 
 
 def _shortfall(completion: Completion, provider: str) -> KimiError | None:
-    """What an agent's last answer lacks; None: it is whole."""
+    """What an agent's last answer lacks; None: it is complete."""
     if completion.finish_reason == "content_filter":
         return ContentFiltered(
             f"The content filter of {provider} stopped the answer.",
@@ -197,11 +203,7 @@ def _shortfall(completion: Completion, provider: str) -> KimiError | None:
     return None
 
 
-TARGET_SHARE = 0.7
-"""The share of the room that is used at most once room was made."""
-
-MIN_REMOVABLE_CHARS = 400
-"""A tool result that is no longer than this stays: its note would save nothing."""
+# ── its context window ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
@@ -209,11 +211,17 @@ def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = 
     return ample(likely_tokens(turns, tools))
 
 
-def fit_turns(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
-    """The turns where they fit into ``room`` tokens; else with tool results removed or shortened to make room."""
-    if estimate_tokens(turns) <= room:
+def fit_turns(turns: Sequence[Turn], max_tokens: int) -> tuple[Turn, ...]:
+    """The turns where they fit into ``max_tokens``; else with tool results removed or shortened, always the same.
+
+    The results of tools make a context long. From the oldest on, each is replaced by a note that explains how to get it
+    back; those of the last turn are only shortened, head and tail kept. Turns of the assistant, system prompt and task
+    stay byte for byte, so that every provider takes the conversation. More is removed than one step needs, so that the
+    provider's prompt cache is not lost at each step. Where that is not enough, the agent concludes.
+    """
+    if estimate_tokens(turns) <= max_tokens:
         return tuple(turns)
-    fitted, target = list(turns), int(room * TARGET_SHARE)
+    fitted, target = list(turns), int(max_tokens * TARGET_SHARE)
     last_calls = max((at for at, turn in enumerate(turns) if turn.tool_calls), default=len(turns))
     long = [at for at, turn in enumerate(turns) if turn.role == "tool" and len(turn.text) > MIN_REMOVABLE_CHARS]
     for at in long:
@@ -231,22 +239,20 @@ def fit_turns(turns: Sequence[Turn], room: int) -> tuple[Turn, ...]:
     return tuple(fitted)
 
 
-MAX_MISFITS = 2
-"""How often in a row a tool's arguments may not fit before it is closed to an agent: the first time is repaired."""
+# ── the tools of a sub-agent ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class ToolExecutor:
-    """The tools of one sub-agent. It counts which of them the agent could not handle."""
+    """The tools of one sub-agent, each call a durable step. I/O through the tools and the record.
+
+    A call that never runs (no such tool, arguments that don't fit, a limit) gets a sentence as its result, and is
+    recorded like one that did.
+    """
 
     def __init__(self, tools: SwarmTools, runner: StepRunner) -> None:
+        self.definitions = tools.definitions
         self._tools, self._runner = tools, runner
-        self._names = [tool["name"] for tool in tools.definitions]
         self._misfits: dict[str, int] = {}
-
-    @property
-    def definitions(self) -> Sequence[Mapping[str, Any]]:
-        """The tools as they stand under ``tools[].function`` on the wire."""
-        return self._tools.definitions
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
         """The results of one turn's calls, in their order; they run at the same time."""
@@ -263,11 +269,11 @@ class ToolExecutor:
                     tasks.start_soon(run, number, call)
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None  # such as a record that takes no more: the agent's error names it
-        self._runner.ledger.count(usd=agent.add_tool_calls(list(records.values())), tokens=0)
+        self._runner.ledger.count(usd=agent.add_tool_calls(list(records.values())))
         return [self._text(call, records[number]) for number, call in enumerate(calls, 1)]
 
     async def _run(self, call: ToolCall) -> JSON:
-        """Run a call, unless something speaks against it; the record of it."""
+        """Run a call, unless it is refused; the record of it."""
         began, result = time.monotonic(), self._refusal(call)
         if result is None:
             ledger = self._runner.ledger
@@ -285,14 +291,14 @@ class ToolExecutor:
 
     def _refusal(self, call: ToolCall) -> CallResult | None:
         """Why a call does not run; None: it does."""
-        limits = self._runner.ledger.limits
-        if call.name not in self._names:
-            names = ", ".join(self._names)
+        ledger = self._runner.ledger
+        if call.name not in self._tools.names:
+            names = ", ".join(self._tools.names)
             return CallResult.refused(prompts.render("notes.unknown_tool", name=call.name[:80], names=names))
         if self._misfits.get(call.name, 0) >= MAX_MISFITS:
             return CallResult.refused(prompts.render("notes.closed_tool", name=call.name))
-        if self._runner.ledger.tool_calls >= limits.tool_calls:
-            why = conclude_reason("tool_calls", limits)
+        if ledger.tool_calls >= ledger.limits.tool_calls:
+            why = ledger.limits.conclude_reason("tool_calls")
             return CallResult.refused(prompts.render("notes.not_run", name=call.name, why=why))
         return None
 

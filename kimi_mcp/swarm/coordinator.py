@@ -1,7 +1,7 @@
 """``Coordinator``: the main agent's two tools, which create sub-agents and assign tasks. No I/O of its own.
 
 The tools are the paper's (arXiv 2602.02276, appendix): ``create_subagent(name, system_prompt)`` and
-``assign_task(agent, prompt)``. All tasks of a turn run at the same time, and each brings back one message.
+``assign_task(agent, prompt)``. All tasks of a turn run at the same time, and each returns one message.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ import anyio
 
 from kimi_mcp.core.types import ToolCall
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.stats import Agent, agent_report
+from kimi_mcp.swarm.stats import Agent
 from kimi_mcp.swarm.step_runner import StepRunner
+
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "create_subagent": ("name", "system_prompt"),
+    "assign_task": ("agent", "prompt"),
+}
+"""The tools and their arguments, all of them required texts."""
 
 MAX_NAME_CHARS = 64
 """Characters of a sub-agent's name."""
@@ -25,29 +31,29 @@ StartAgent = Callable[[Agent, str, str], Coroutine[Any, Any, None]]
 
 
 class Coordinator:
-    """The tools of the main agent. It knows the sub-agents that were created."""
+    """The tools of the main agent, and the sub-agents that it has created."""
 
     def __init__(self, runner: StepRunner, start: StartAgent) -> None:
-        self.definitions: Sequence[Mapping[str, Any]] = prompts.coordinator_tools()
-        """The tools as they stand under ``tools[].function`` on the wire."""
+        self.definitions: Sequence[Mapping[str, Any]] = [_definition(name) for name in ARGUMENTS]
         self._runner, self._start = runner, start
         self._created: dict[str, str] = {}
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
         """The results of a turn's calls: sub-agents are created first, then all tasks run at the same time."""
-        del agent, key  # the sub-agents' own steps are recorded, and the results follow from those alone
-        parsed = [_parse(call) for call in calls]
-        results = [
-            self._create(arguments["name"].strip(), arguments["system_prompt"])
-            if not isinstance(arguments, str) and call.name == "create_subagent"
-            else arguments
-            for call, arguments in zip(calls, parsed, strict=True)
-        ]
+        del agent, key  # only the sub-agents' own steps are recorded: the results follow from those
+        results: dict[int, str] = {}
+        assigned: dict[int, Mapping[str, str]] = {}
         workers: dict[int, Agent] = {}
+        for at, call in enumerate(calls):
+            arguments = _parse(call)
+            if isinstance(arguments, str):
+                results[at] = arguments
+            elif call.name == "create_subagent":
+                results[at] = self._create(arguments["name"].strip(), arguments["system_prompt"])
+            else:
+                assigned[at] = arguments
         async with anyio.create_task_group() as tasks:
-            for at, arguments in enumerate(results):
-                if isinstance(arguments, str):
-                    continue
+            for at, arguments in assigned.items():
                 name = arguments["agent"].strip()
                 if (refusal := self._refusal(name)) is not None:
                     results[at] = refusal
@@ -55,7 +61,8 @@ class Coordinator:
                 workers[at] = self._runner.stats.add_agent(name)
                 tasks.start_soon(self._start, workers[at], self._created[name], arguments["prompt"])
         share = self._runner.share(len(workers))
-        return [agent_report(workers[at], share) if at in workers else str(result) for at, result in enumerate(results)]
+        results |= {at: worker.report(share) for at, worker in workers.items()}
+        return [results[at] for at in range(len(calls))]
 
     def _create(self, name: str, system_prompt: str) -> str:
         if len(name) > MAX_NAME_CHARS or not name.isprintable():
@@ -76,13 +83,30 @@ class Coordinator:
         return None
 
 
+def _definition(tool: str) -> Mapping[str, Any]:
+    """A tool as it stands under ``tools[].function`` on the wire."""
+    arguments = ARGUMENTS[tool]
+    return {
+        "name": tool,
+        "description": prompts.render(f"tools.{tool}"),
+        "parameters": {
+            "type": "object",
+            "properties": {
+                name: {"type": "string", "description": prompts.render(f"tools.{tool}_{name}")} for name in arguments
+            },
+            "required": list(arguments),
+            "additionalProperties": False,
+        },
+    }
+
+
 def _parse(call: ToolCall) -> Mapping[str, str] | str:
     """A call's arguments; or what is wrong with them, for the model to fix."""
-    fields = prompts.COORDINATOR_ARGUMENTS.get(call.name)
-    if fields is None:
-        return prompts.render("notes.unknown_tool", name=call.name[:80], names=", ".join(prompts.COORDINATOR_ARGUMENTS))
+    names = ARGUMENTS.get(call.name)
+    if names is None:
+        return prompts.render("notes.unknown_tool", name=call.name[:80], names=", ".join(ARGUMENTS))
     arguments = cast(dict[str, Any], json.loads(call.arguments))
-    if arguments.keys() == set(fields) and all(isinstance(text, str) and text.strip() for text in arguments.values()):
+    if arguments.keys() == set(names) and all(isinstance(text, str) and text.strip() for text in arguments.values()):
         return arguments
-    wanted = " and ".join(f"`{field}`" for field in fields)
+    wanted = " and ".join(f"`{name}`" for name in names)
     return f"{call.name} did not run: it takes {wanted}, both of them texts that are not empty, and nothing else."

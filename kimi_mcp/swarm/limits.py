@@ -1,4 +1,4 @@
-"""What a swarm may use, and the ledger that grants each request. Waits for other requests; no I/O.
+"""What a swarm may use, the ledger that grants each request, and how many run at once. Waits for requests; no I/O.
 
 A limit takes effect in two steps. Before it is reached an agent goes on; then it may make one last request, to conclude
 with what it has; and where not even that fits, none. What a request may cost at most is held while it runs, so that
@@ -48,120 +48,36 @@ class SwarmLimits:
     """US dollars; None: no limit."""
     usd_set_by: str = "KIMI_BUDGET_USD_PER_SWARM"
     """The argument or variable that set it."""
+    launch_burst: int = 5
+    """Agents that begin at once (MoonshotAI/kimi-code, features/swarm)."""
+    launch_interval_s: float = 0.7
+    """Seconds between two that follow (the same); 0: all begin at once."""
 
+    def conclude_reason(self, limit: Limit) -> str:
+        """Why an agent is to conclude, one sentence for it."""
+        return self._filled(_REASONS[limit])
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permission:
-    """The ledger's answer to a request."""
-
-    limit: Limit | None = None
-    """The limit for which it is the last; None: the agent goes on afterwards."""
-    granted: bool = True
-    """Whether it may be sent at all."""
-    usd: float = 0.0
-    """What is held for it."""
-
-
-class BudgetLedger:
-    """What has been used so far, replayed or new."""
-
-    def __init__(
-        self, limits: SwarmLimits, *, lived_s: float = 0.0, clock: Callable[[], float] = anyio.current_time
-    ) -> None:
-        self.limits = limits
-        """What may be used."""
-        self.usd = 0.0
-        """Counted so far, at the highest price where the true one is not known."""
-        self.tokens = 0
-        """Prompt and completion of all requests that ended."""
-        self.tool_calls = 0
-        """Tools that ran."""
-        self._clock = clock
-        self._until = clock() + limits.seconds - lived_s
-        self._holds = 0
-        self._held = 0.0
-        self._changed = anyio.Event()
-
-    async def request_permission(
-        self, usd: float, *, then: float, reserved: float, limit: Limit | None = None, begins: bool = False
-    ) -> Permission:
-        """Whether a request may be sent, and whether it must be the agent's last.
-
-        ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``reserved`` what
-        must be left for another agent. ``limit``: one of the agent's own that it has reached. ``begins``: the agent has
-        done nothing yet, so that it has nothing to conclude with. Waits while only running requests stand against it:
-        most of them cost less than is held for them.
-        """
-        while True:
-            limit = limit or self.reached()
-            left = self._left_usd(reserved)
-            need = usd if limit else usd + then
-            if (begins and limit in SWARM_WIDE) or (limit and need > left):
-                return Permission(limit=limit, granted=False)
-            if need > left:
-                limit = "usd"
-            elif need <= left - self._held:
-                self._holds, self._held = self._holds + 1, self._held + usd
-                return Permission(limit=limit, usd=usd)
-            else:
-                await self._changed.wait()
-
-    def release(self, permission: Permission) -> None:
-        """The request has ended and its cost is counted: hold nothing for it any more."""
-        self._holds -= 1
-        self._held = self._held - permission.usd if self._holds else 0.0
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    def count(self, *, usd: float, tokens: int) -> None:
-        """Add what a request has used."""
-        self.usd += usd
-        self.tokens += tokens
-
-    def may_begin(self, usd: float, *, reserved: float) -> bool:
-        """Whether an agent that would use that much may begin, by what is used up for certain."""
-        return self.reached() is None and usd <= self._left_usd(reserved)
-
-    def _left_usd(self, reserved: float) -> float:
-        return math.inf if self.limits.usd is None else self.limits.usd - self.usd - reserved
-
-    def reached(self) -> Limit | None:
-        """A limit on something else than money that is reached."""
-        if self.tokens >= self.limits.tokens:
-            return "tokens"
-        if self.tool_calls >= self.limits.tool_calls:
-            return "tool_calls"
-        return "seconds" if self._clock() >= self._until else None
-
-
-def conclude_reason(limit: Limit, limits: SwarmLimits) -> str:
-    """Why an agent is to conclude, one sentence for it."""
-    return _REASONS[limit].format_map(_values(limits))
-
-
-def limit_error(limit: Limit, limits: SwarmLimits) -> BudgetExceeded:
-    """The caller's error for a limit, with how to go on."""
-    if limit == "usd":
-        usd, name = limits.usd or 0.0, limits.usd_set_by
-        more = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can," if name.isupper() else f"Raise `{name}`,"
+    def error(self, limit: Limit) -> BudgetExceeded:
+        """The caller's error for a limit, with how to go on."""
+        others = "ask for less at once, or go on from this answer in another call."
+        if limit != "usd":
+            message = f"{self._filled(_MESSAGES[limit])} concluded with what it had."
+            return BudgetExceeded(message, fix=_FIXES.get(limit, others.capitalize()))
+        by = self.usd_set_by
+        more = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can," if by.isupper() else f"Raise `{by}`,"
         return BudgetExceeded(
-            f"The swarm's budget of {dollars(usd)} is used up, or has no room for another request.",
-            fix=f"{more} ask for less at once, or go on from this answer in another call.",
+            f"The swarm's budget of {dollars(self.usd or 0.0)} is used up, or has no room for another request.",
+            fix=f"{more} {others}",
         )
-    message = f"{_MESSAGES[limit].format_map(_values(limits))} concluded with what it had."
-    return BudgetExceeded(
-        message, fix=_FIXES.get(limit, "Ask for less at once, or go on from this answer in another call.")
-    )
 
-
-def _values(limits: SwarmLimits) -> Mapping[str, object]:
-    return {
-        "steps": f"{limits.steps} step{'s' if limits.steps > 1 else ''}",
-        "agent_steps": f"{limits.agent_steps} step{'s' if limits.agent_steps > 1 else ''}",
-        "tool_calls": f"{limits.tool_calls:,}",
-        "tokens": f"{limits.tokens:,}",
-        "minutes": f"{limits.seconds / 60:g}",
-    }
+    def _filled(self, text: str) -> str:
+        return text.format(
+            steps=f"{self.steps} step{'s' if self.steps > 1 else ''}",
+            agent_steps=f"{self.agent_steps} step{'s' if self.agent_steps > 1 else ''}",
+            tool_calls=f"{self.tool_calls:,}",
+            tokens=f"{self.tokens:,}",
+            minutes=f"{self.seconds / 60:g}",
+        )
 
 
 _REASONS: Mapping[Limit, str] = {
@@ -193,22 +109,104 @@ _FIXES: Mapping[Limit, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchSchedule:
-    """How agents are launched."""
+class Permission:
+    """The ledger's answer to a request."""
 
-    burst: int = 5
-    """How many begin at once (MoonshotAI/kimi-code, features/swarm)."""
-    interval_s: float = 0.7
-    """Seconds between two that follow (the same); 0: all begin at once."""
+    limit: Limit | None = None
+    """The limit for which it is the last; None: the agent goes on afterwards."""
+    granted: bool = True
+    """Whether it may be sent at all."""
+    usd: float = 0.0
+    """What is held for it."""
+
+
+class BudgetLedger:
+    """What has been used so far, replayed or new.
+
+    ``elapsed_s``: seconds that the swarm ran before, in servers that died.
+    """
+
+    def __init__(
+        self, limits: SwarmLimits, *, elapsed_s: float = 0.0, clock: Callable[[], float] = anyio.current_time
+    ) -> None:
+        self.limits = limits
+        """What may be used."""
+        self.usd = 0.0
+        """Counted so far, at the highest price where the true one is not known."""
+        self.tokens = 0
+        """Prompt and completion of all requests that ended."""
+        self.tool_calls = 0
+        """Tools that ran."""
+        self._clock = clock
+        self._deadline = clock() + limits.seconds - elapsed_s
+        self._holds = 0
+        self._held_usd = 0.0
+        self._changed = anyio.Event()
+
+    async def request_permission(
+        self, usd: float, *, then: float, reserved: float, limit: Limit | None = None, begins: bool = False
+    ) -> Permission:
+        """Whether a request may be sent, and whether it must be the agent's last.
+
+        ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``reserved`` what
+        must be left for another agent. ``limit``: one of the agent's own that it has reached. ``begins``: the agent has
+        done nothing yet, so that it has nothing to conclude with. Waits while only running requests stand against it:
+        most of them cost less than is held for them.
+        """
+        while True:
+            limit = limit or self.reached()
+            left = self._left_usd(reserved)
+            need = usd if limit else usd + then
+            if (begins and limit in SWARM_WIDE) or (limit and need > left):
+                return Permission(limit=limit, granted=False)
+            if need > left:
+                limit = "usd"
+            elif need <= left - self._held_usd:
+                self._holds, self._held_usd = self._holds + 1, self._held_usd + usd
+                return Permission(limit=limit, usd=usd)
+            else:
+                await self._changed.wait()
+
+    def release(self, permission: Permission) -> None:
+        """Hold nothing more for a request that has ended and is counted."""
+        self._holds -= 1
+        self._held_usd = self._held_usd - permission.usd if self._holds else 0.0
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def count(self, *, usd: float, tokens: int = 0) -> None:
+        """Add what a request or a turn's tools have used."""
+        self.usd += usd
+        self.tokens += tokens
+
+    def may_begin(self, usd: float, *, reserved: float) -> bool:
+        """Whether an agent that would use that much may begin, by what is used up for certain."""
+        return self.reached() is None and usd <= self._left_usd(reserved)
+
+    def reached(self) -> Limit | None:
+        """A limit on something else than money that is reached."""
+        if self.tokens >= self.limits.tokens:
+            return "tokens"
+        if self.tool_calls >= self.limits.tool_calls:
+            return "tool_calls"
+        return "seconds" if self._clock() >= self._deadline else None
+
+    def _left_usd(self, reserved: float) -> float:
+        return math.inf if self.limits.usd is None else self.limits.usd - self.usd - reserved
 
 
 class SwarmConcurrency:
-    """One swarm's share of the slots for requests, and its clock."""
+    """One swarm's share of the server's slots for requests, its launches, and its clock.
+
+    Agents are launched as Kimi Code launches them: a few at once, then one at a time. A rate limit halves what may run
+    at once, each request that succeeds gives a little of it back. One of the slots is left for others' calls.
+    """
 
     def __init__(
         self,
         slots: int,
-        launch: LaunchSchedule = LaunchSchedule(),
+        limits: SwarmLimits = SwarmLimits(),
+        *,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
@@ -219,16 +217,16 @@ class SwarmConcurrency:
         self._most = self.capacity
         self.slots = ResizableLimiter(int(self.capacity))
         """Slots for requests."""
-        self._launch = launch
-        self._due = float("-inf")
+        self._limits = limits
+        self._due = -math.inf
         self.generation = 0
-        """How often the rate was limited so far, which a request that is limited gives to ``rate_limited``."""
+        """How often the rate was limited so far; a request passes the one it began in to ``rate_limited``."""
 
     async def wait_for_launch(self) -> None:
         """Return once the next agent may begin."""
-        now, interval = self.clock(), self._launch.interval_s
+        now, interval = self.clock(), self._limits.launch_interval_s
         self._due = max(now, self._due) + interval
-        wait = self._due - self._launch.burst * interval - now
+        wait = self._due - self._limits.launch_burst * interval - now
         if wait > 0.001:
             await self.sleep(wait)
 
@@ -239,7 +237,7 @@ class SwarmConcurrency:
             self._resize(max(1.0, self.capacity / 2))
 
     def succeeded(self) -> None:
-        """A request succeeded: one more at once, after as many as are allowed now."""
+        """Allow one more request at once, after as many successes as may run now."""
         self._resize(min(self._most, self.capacity + 1 / self.capacity))
 
     def _resize(self, capacity: float) -> None:

@@ -1,14 +1,14 @@
 """``run_swarm``: a whole swarm, from its call to its outcome. I/O through the pipeline, the tools, the record.
 
 With items there is one sub-agent an item and one synthesis; without, a main agent creates sub-agents and assigns tasks.
-Both keep the same record by the same rules, so that either can be resumed where it was cut off.
+Both keep the same record by the same rules, so that either can be resumed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 
 from kimi_mcp import policy
-from kimi_mcp.core.errors import Internal, KimiError
+from kimi_mcp.core.errors import KimiError, fault_of_ours
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Adjustment, Request, user
@@ -29,9 +29,9 @@ from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, run_agent
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits, limit_error
+from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.recovery import recovered_stats
-from kimi_mcp.swarm.stats import Agent, SwarmStats, agent_report, with_missing_agents
+from kimi_mcp.swarm.stats import Agent, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
 
@@ -49,23 +49,26 @@ async def run_swarm(
     run: Run,
     pipeline: Pipeline,
     *,
+    limits: SwarmLimits | None = None,
     steps: Steps | None = None,
     concurrency: SwarmConcurrency | None = None,
     tools: OpenTools | None = None,
-    limits: SwarmLimits | None = None,
 ) -> Outcome:
     """The outcome of a swarm, good or bad; nothing but a cancellation is raised.
 
-    ``steps``: its record; None: that of the run. One that holds finished steps makes it go on from there.
-    ``concurrency``, ``tools``, ``limits``: None: as the settings and the call ask for; those of ``limits`` that the
-    call or the settings set are theirs.
+    ``limits``: what the call or the settings limit replaces their values. ``steps``: the swarm's record; None: that of
+    the run. It continues from the finished steps of a record. ``concurrency``, ``tools``: None: as the settings and the
+    call ask for.
     """
-    run.task = call.as_json()  # before anything of it is recorded: another server can resume it from here on
-    return await pipeline.outcome(run, _swarm(call, run, pipeline, steps, concurrency, tools, limits))
+    run.task = call.as_json()  # before anything of it is recorded: from here on another server can resume it
+    work = _swarm(call, run, pipeline, limits or SwarmLimits(), steps, concurrency, tools)
+    return await pipeline.outcome(run, work)
 
 
-def prepare_resume(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run], Awaitable[Outcome]]:
-    """What resumes a swarm whose server has died, from its recorded task.
+def prepare_resume(
+    task: Mapping[str, Any], pipeline: Pipeline, limits: SwarmLimits | None = None
+) -> Callable[[Run], Awaitable[Outcome]]:
+    """The function that resumes a swarm whose server has died, from its recorded task.
 
     Raises ``InvalidArguments`` for a task of another version, and what keeps this server from its provider or from its
     tools: it is left for a server that can resume it. Blocking: it reads the file of tools.
@@ -75,41 +78,41 @@ def prepare_resume(task: Mapping[str, Any], pipeline: Pipeline) -> Callable[[Run
         pipeline.router.check_access(call.first_provider)
     if call.tools != ():
         check_servers(pipeline.settings.swarm_mcp, os.environ, call.known_servers)
-    return lambda run: run_swarm(call, run, pipeline)
+    return lambda run: run_swarm(call, run, pipeline, limits=limits)
 
 
 async def _swarm(
     call: SwarmCall,
     run: Run,
     pipeline: Pipeline,
+    limits: SwarmLimits,
     steps: Steps | None,
     concurrency: SwarmConcurrency | None,
-    tools_of: OpenTools | None,
-    limits: SwarmLimits | None,
+    open_swarm_tools: OpenTools | None,
 ) -> Outcome:
-    run.mode, run.turns, stats = "thinking", (user(_question(call)),), SwarmStats()
+    run.mode, run.turns, stats, before = "thinking", (user(_question(call)),), SwarmStats(), None
     if call.first_provider is not None:  # it is resumed: what it has used is known from the start
-        stats.before, run.progress = recovered_stats(call, await run.store.steps_of(run.id)), stats
+        run.progress = before = recovered_stats(call, await run.store.steps_of(run.id))
     provider = call.provider or call.first_provider
     route = await pipeline.router.resolve(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
     first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=route.model_asked)
-    plan = route.decide(first)  # what can't be had is refused here, before anything is started or paid for
+    plan = route.decide(first)  # refuses what is not possible, before anything is started or paid for
     stats.report(plan.adjustments)
-    run.progress = stats
+    run.progress = before or stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
-    async with (tools_of or _tools_of(call, pipeline, route))() as tools:
+    async with (open_swarm_tools or _tools_of(call, pipeline, route))() as tools:
         if call.known_definitions is None:
             known = {"known_tools": tools.fingerprints, "known_definitions": tools.definitions}
             run.task = replace(begun, **known, known_servers=tools.servers).as_json()
-        else:  # it offers what its agents know of, whatever is there by now: a replay takes the same way
+        else:  # it offers the tools that its agents know, whatever there is by now: a replay decides the same
             tools.definitions = call.known_definitions
         await run.record()  # before any of them is called
         stats.report(_tool_warnings(call, tools))
-        concurrency = concurrency or SwarmConcurrency(pipeline.settings.max_concurrency)
-        limits = _limits(limits or SwarmLimits(), call, plan.limits, pipeline.settings)
+        limits = _limits(limits, call, plan.limits, pipeline.settings)
+        concurrency = concurrency or SwarmConcurrency(pipeline.settings.max_concurrency, limits)
         runner = StepRunner(
             pipeline=pipeline,
             route=route.with_tools(tools.definitions),
@@ -117,14 +120,18 @@ async def _swarm(
             run=run,
             steps=steps or run.store.steps(run.id),
             concurrency=concurrency,
-            ledger=BudgetLedger(limits, lived_s=run.active_s(), clock=concurrency.clock),
+            ledger=BudgetLedger(limits, elapsed_s=run.active_s(), clock=concurrency.clock),
             stats=stats,
+            before=before,
         )
         await (_run_items if call.items else _run_main)(call, runner, tools)
-        stats.before = None
+        run.progress = stats
         stats.report(_tool_warnings(call, tools))  # what went wrong with them meanwhile
-        stats.report(_overrun(runner.ledger))
-        run.concluded = outcome = _outcome(call, run, runner)  # a stop while the tools end loses nothing
+        usd = runner.ledger.usd
+        if limits.usd is not None and usd > limits.usd:  # before a request is sent its cost is known only roughly
+            overrun = policy.reported("budget-overrun", field=limits.usd_set_by, asked=limits.usd, sent=round(usd, 6))
+            stats.report([overrun])
+        run.concluded = outcome = _outcome(call, run, stats, limits)  # a stop while the tools end loses nothing
     return outcome
 
 
@@ -176,31 +183,16 @@ def _tool_warnings(call: SwarmCall, tools: SwarmTools) -> list[Adjustment]:
     return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in tools.warnings]
 
 
-def _overrun(ledger: BudgetLedger) -> list[Adjustment]:
-    """A warning where it cost more than it may: before a request is sent its cost is known only roughly."""
-    limits = ledger.limits
-    if limits.usd is None or ledger.usd <= limits.usd:
-        return []
-    return [policy.reported("budget-overrun", field=limits.usd_set_by, asked=limits.usd, sent=round(ledger.usd, 6))]
-
-
 # ── the agents ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _run_main(call: SwarmCall, runner: StepRunner, tools: SwarmTools) -> None:
     """A main agent, which creates sub-agents."""
     limits = runner.ledger.limits
-
-    async def start(agent: Agent, own: str, prompt: str) -> None:
-        await _run_subagent(agent, own, prompt, runner, tools)
-
-    task = AgentTask(
-        system=prompts.main_system(steps=limits.steps, agents=limits.agents, tools=_names(tools)),
-        prompt=call.prompt,
-        steps=limits.steps,
-        is_main=True,
-    )
-    await run_agent(runner.stats.main, task, Coordinator(runner, start), runner)
+    system = prompts.main_system(steps=limits.steps, agents=limits.agents, tools=tools.names)
+    task = AgentTask(system=system, prompt=call.prompt, steps=limits.steps, is_main=True)
+    coordinator = Coordinator(runner, partial(_run_subagent, runner=runner, tools=tools))
+    await run_agent(runner.stats.main, task, coordinator, runner)
 
 
 async def _run_items(call: SwarmCall, runner: StepRunner, tools: SwarmTools) -> None:
@@ -210,28 +202,26 @@ async def _run_items(call: SwarmCall, runner: StepRunner, tools: SwarmTools) -> 
     agents = [stats.add_agent(name) for name in call.names]
     async with anyio.create_task_group() as tasks:
         for agent, task in zip(agents, call.tasks, strict=True):
-            tasks.start_soon(_run_subagent, agent, None, task, runner, tools)
+            tasks.start_soon(partial(_run_subagent, agent, None, task, runner=runner, tools=tools))
     if not any(agent.answer.strip() for agent in agents):
         main.end("failed", error=next(agent.error for agent in agents if agent.error))
         return
     share = runner.share(len(agents))
     results = "\n\n".join(
-        f"## Item {number} of {len(agents)}: {agent.name}\n\n{agent_report(agent, share)}"
+        f"## Item {number} of {len(agents)}: {agent.name}\n\n{agent.report(share)}"
         for number, agent in enumerate(agents, 1)
     )
-    task = AgentTask(
-        system=prompts.render("synthesis.system"),
-        prompt=prompts.render("synthesis.task", prompt=call.prompt, results=results),
-        steps=1,
-        is_main=True,
-    )
+    prompt = prompts.render("synthesis.task", prompt=call.prompt, results=results)
+    task = AgentTask(system=prompts.render("synthesis.system"), prompt=prompt, steps=1, is_main=True)
     await run_agent(main, task, ToolExecutor(SwarmTools(), runner), runner)
 
 
-async def _run_subagent(agent: Agent, own: str | None, prompt: str, runner: StepRunner, tools: SwarmTools) -> None:
+async def _run_subagent(
+    agent: Agent, own_system: str | None, prompt: str, *, runner: StepRunner, tools: SwarmTools
+) -> None:
     """A sub-agent from its start to its end; whatever goes wrong with it, the others go on."""
     task = AgentTask(
-        system=prompts.agent_system(own, _names(tools)),
+        system=prompts.agent_system(own_system, tools.names),
         prompt=prompt,
         steps=runner.ledger.limits.agent_steps,
         reserved_usd=runner.most_usd(RESERVED_TOKENS, runner.step_tokens),
@@ -241,29 +231,23 @@ async def _run_subagent(agent: Agent, own: str | None, prompt: str, runner: Step
     except KimiError as error:
         agent.end("failed", error=error, answer=agent.arrived)
     except Exception:
-        log.exception("a sub-agent failed by a fault of our own")
-        fault = Internal("The server made a mistake while this agent worked.", fix="Report it with the server's log.")
-        agent.end("failed", error=fault, answer=agent.arrived)
-
-
-def _names(tools: SwarmTools) -> Sequence[str]:
-    return [tool["name"] for tool in tools.definitions]
+        log.exception("a sub-agent failed because of a bug in kimi-mcp")
+        agent.end("failed", error=fault_of_ours(), answer=agent.arrived)
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _outcome(call: SwarmCall, run: Run, runner: StepRunner) -> Outcome:
+def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) -> Outcome:
     """The swarm's status, what is missing of it, and how to go on."""
-    stats, main, limits = runner.stats, runner.stats.main, runner.ledger.limits
-    error, limit = main.error, stats.limit or main.limit
-    if error is None and limit is not None:
-        error = limit_error(limit, limits)
+    main, error = stats.main, stats.main.error
+    if error is None and (limit := stats.limit or main.limit) is not None:
+        error = limits.error(limit)
     elif error is None and call.items and stats.missing:
-        error = next((agent.error for agent in stats.missing if agent.error), limit_error("agent_steps", limits))
+        error = next((agent.error for agent in stats.missing if agent.error), limits.error("agent_steps"))
     if error is None:
         return run.snapshot("completed")
-    error = with_missing_agents(error, stats.missing)
+    error = stats.with_missing(error)
     if main.answer.strip():
         return run.snapshot("partial", error)
     if not (results := stats.results()):

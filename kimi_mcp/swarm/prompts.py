@@ -8,12 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-COORDINATOR_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "create_subagent": ("name", "system_prompt"),
-    "assign_task": ("agent", "prompt"),
-}
-"""The main agent's tools (arXiv 2602.02276, appendix) and their arguments, all of them required texts."""
-
 
 def render(key: str, **values: Any) -> str:
     """A text by its key in the file, such as ``notes.conclude``."""
@@ -30,27 +24,6 @@ def agent_system(own: str | None, tools: Sequence[str]) -> str:
     """A sub-agent's system prompt: what the main agent wrote, then what holds for all of them."""
     common = render("agent.system", tools=_about_tools("agent", tools))
     return f"{own}\n\n{common}" if own else common
-
-
-def coordinator_tools() -> Sequence[Mapping[str, Any]]:
-    """The main agent's tools, as they stand under ``tools[].function`` on the wire."""
-
-    def text(key: str) -> Mapping[str, str]:
-        return {"type": "string", "description": render(key)}
-
-    return [
-        {
-            "name": name,
-            "description": render(f"tools.{name}"),
-            "parameters": {
-                "type": "object",
-                "properties": {field: text(f"tools.{name}_{field}") for field in fields},
-                "required": list(fields),
-                "additionalProperties": False,
-            },
-        }
-        for name, fields in COORDINATOR_ARGUMENTS.items()
-    ]
 
 
 def _about_tools(table: str, tools: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a swarm had done whose server died, from its steps: as its end, or while its replay is behind. Pure, no I/O."""
+"""What a swarm whose server died had done, from its steps: as its end, or while its replay is behind. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.swarm.agent import conclude
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.stats import StepResult, SwarmStats
-
-_UNREADABLE = (KeyError, TypeError, ValueError)
-"""What a step raises that another version recorded."""
 
 
 def recovered_outcome(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
@@ -26,7 +24,7 @@ def recovered_outcome(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome
     """
     try:
         stats = _stats_of(SwarmCall.from_json(record.request["task"]), steps, record.outcome.provider)
-    except (InvalidArguments, *_UNREADABLE):
+    except (InvalidArguments, *UNREADABLE):
         return record.outcome
     policy, stats.policy = stats.policy, {}
     stats.report((*record.outcome.policy, *policy.values()))
@@ -37,11 +35,12 @@ def recovered_outcome(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome
 
 
 def recovered_stats(call: SwarmCall, steps: Sequence[StepRecord]) -> SwarmStats | None:
-    """How far a resumed swarm was; None where another version's steps can't be read."""
+    """How far a resumed swarm was; None: it had sent nothing, or another version's steps can't be read."""
     try:
-        return _stats_of(call, steps, call.first_provider)
-    except _UNREADABLE:
+        stats = _stats_of(call, steps, call.first_provider)
+    except UNREADABLE:
         return None
+    return stats if stats.attempts else None
 
 
 def _stats_of(call: SwarmCall, steps: Sequence[StepRecord], provider: str | None) -> SwarmStats:
@@ -56,14 +55,13 @@ def _stats_of(call: SwarmCall, steps: Sequence[StepRecord], provider: str | None
         about, record = step.description, step.result
         if about["agent"] not in agents:
             agents[about["agent"]] = stats.add_agent(about["name"])
-        agent = agents[about["agent"]]
-        if about["kind"] == "request":
+        agent, is_request = agents[about["agent"]], about["kind"] == "request"
+        if is_request or record is not None:
             agent.status = "running"  # whatever came before was not its end
         if record is None:
             continue
-        if about["kind"] != "request":
+        if not is_request:
             tool_calls.setdefault(step.key.rpartition("/")[0], []).append(record)
-            agent.status = "running"
             continue
         result = StepResult.from_json(record)
         stats.add(agent, result)
@@ -77,6 +75,6 @@ def _stats_of(call: SwarmCall, steps: Sequence[StepRecord], provider: str | None
 
 
 def _order(step: StepRecord) -> tuple[float, int, str]:
-    """As they were begun; at the same moment in the order of their agents."""
+    """Steps in the order in which they were begun; at the same moment in the order of their agents."""
     number = str(step.description.get("agent", "")).rpartition("-")[2]
     return step.began_at, int(number) if number.isdecimal() else 0, step.key

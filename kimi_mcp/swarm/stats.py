@@ -1,7 +1,7 @@
-"""``SwarmStats``: the agents of a swarm, what each has used, and the swarm's progress. Pure, no I/O.
+"""``SwarmStats``: the agents of a swarm, their steps' results, and what they have used. Pure, no I/O.
 
 A running swarm's progress (``runs.run.RunProgress``) and its result's ``swarm`` block are made of it. Times come from
-the steps' own records, so that a swarm that was resumed reports the same as one that never stopped.
+the steps' own records, so that a resumed swarm reports the same as one that never stopped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,19 @@ from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
 
+MAX_NAMED_AGENTS = 8
+"""How many agents a sentence names at most."""
+
+_NO_USAGE = Usage(prompt_tokens=0, completion_tokens=0, reasoning_tokens=0, cached_tokens=0, total_tokens=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """The result of one request."""
+    """The result of one request of an agent, as it is used and as it is recorded.
+
+    An agent decides by these values alone, as read back from their JSON: so a replay from the record repeats every
+    decision.
+    """
 
     completion: Completion
     """What arrived, whole or cut; empty where nothing did."""
@@ -60,12 +69,6 @@ class StepResult:
     def from_json(cls, record: Mapping[str, Any]) -> StepResult:
         """Read a record; fields that only a newer version knows are ignored."""
         return from_json(cls, {**record, "completion": record})
-
-
-MAX_NAMED_AGENTS = 8
-"""How many agents a sentence names at most."""
-
-_NO_USAGE = Usage(prompt_tokens=0, completion_tokens=0, reasoning_tokens=0, cached_tokens=0, total_tokens=0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,7 +146,7 @@ class Agent:
         return usd
 
     def end(self, status: Status, *, error: KimiError | None = None, answer: str = "") -> None:
-        """It has ended, one way or the other."""
+        """Record how it ended."""
         self.status, self.error, self.answer, self.request_state = status, error, answer, None
 
     def as_json(self) -> dict[str, Any]:
@@ -156,31 +159,23 @@ class Agent:
             "usage": {**asdict(self.usage or Usage()), "cost_usd": cost},
         }
 
+    def report(self, most_chars: int) -> str:
+        """Its message for another agent; where it failed, why, and what it had."""
+        answer = shortened(self.answer, most_chars)
+        if self.status == "completed":
+            return f"{self}, completed:\n\n{answer}"
+        why = f"{self.error.code}: {self.error.message}" if self.error else "it had to conclude early"
+        if not answer.strip():
+            return f"{self} failed. {why}"
+        return f"{self}, {'failed' if self.status == 'failed' else 'incomplete'} ({why}). What it had:\n\n{answer}"
 
-def agent_report(agent: Agent, most_chars: int) -> str:
-    """An agent's message for another agent; where it failed, why, and what it had."""
-    who = f"{agent.id} ({agent.name})"
-    answer = shortened(agent.answer, most_chars)
-    if agent.status == "completed":
-        return f"{who}, completed:\n\n{answer}"
-    why = f"{agent.error.code}: {agent.error.message}" if agent.error else "it had to conclude early"
-    if not answer.strip():
-        return f"{who} failed. {why}"
-    return f"{who}, {'failed' if agent.status == 'failed' else 'incomplete'} ({why}). What it had:\n\n{answer}"
-
-
-def with_missing_agents(error: KimiError, missing: Sequence[Agent]) -> KimiError:
-    """The error, with the agents whose work is missing."""
-    if not missing:
-        return error
-    names = ", ".join(f"{agent.id} ({agent.name})" for agent in missing[:MAX_NAMED_AGENTS])
-    more = f" and {len(missing) - MAX_NAMED_AGENTS} more" if len(missing) > MAX_NAMED_AGENTS else ""
-    return type(error)(f"{error.message} Incomplete: {names}{more}.", fix=error.fix, rule=error.rule)
+    def __str__(self) -> str:
+        return f"{self.id} ({self.name})"
 
 
 @dataclass(slots=True, kw_only=True)
 class _Stage:
-    """A step of the main agent and the agents that it assigned tasks to; or agents alone."""
+    """A step of the main agent and the agents that it assigned tasks to; or only agents."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -197,8 +192,6 @@ class SwarmStats:
         """The sub-agents, in the order of their ids."""
         self.policy: dict[tuple[Any, ...], Adjustment] = {}
         """What the policy changed and warned of, each once."""
-        self.before: SwarmStats | None = None
-        """How far the swarm was when its server died: reported until its replay is as far again."""
         self._stages: list[_Stage] = []
 
     @property
@@ -207,12 +200,24 @@ class SwarmStats:
         return (self.main, *self.agents)
 
     @property
+    def _running(self) -> Sequence[RequestState]:
+        return [agent.request_state for agent in self.everyone if agent.request_state]
+
+    @property
     def missing(self) -> Sequence[Agent]:
         """The sub-agents that are not completed."""
         return [agent for agent in self.agents if agent.status != "completed"]
 
+    def with_missing(self, error: KimiError) -> KimiError:
+        """The error, with the agents whose work is missing."""
+        if not (missing := self.missing):
+            return error
+        names = ", ".join(map(str, missing[:MAX_NAMED_AGENTS]))
+        more = f" and {len(missing) - MAX_NAMED_AGENTS} more" if len(missing) > MAX_NAMED_AGENTS else ""
+        return type(error)(f"{error.message} Incomplete: {names}{more}.", fix=error.fix, rule=error.rule)
+
     def begin_stage(self) -> None:
-        """Agents begin that follow on no step of the main agent."""
+        """Begin a stage of agents that follows no step of the main agent."""
         self._stages.append(_Stage())
 
     def add_agent(self, name: str) -> Agent:
@@ -230,7 +235,7 @@ class SwarmStats:
             self._stages.append(_Stage(steps=int(result.attempts > 0), seconds=result.waited_s + result.took_s))
 
     def report(self, adjustments: Iterable[Adjustment]) -> None:
-        """Keep the adjustments, each once."""
+        """Add adjustments, each once."""
         for each in adjustments:
             self.policy.setdefault((each.rule, each.field, repr(each.asked), repr(each.sent), each.why), each)
 
@@ -244,23 +249,23 @@ class SwarmStats:
     @property
     def attempts(self) -> int:
         """Upstream requests so far."""
-        return max(self._attempts, self.before.attempts if self.before else 0)
+        return sum(each.attempts for each in (*self.everyone, *self._running))
 
     def counted_usd(self, highest_price: Price | None) -> float:
-        """The cost that limits count so far: never less than what is spent already."""
-        counted = sum(agent.counted_usd + _running_usd(agent, highest_price) for agent in self.everyone)
-        return max(counted, self.before.counted_usd(highest_price) if self.before else 0.0)
+        """The cost that limits count so far: of a running request its prompt, and what has arrived."""
+        counted = sum(agent.counted_usd for agent in self.everyone)
+        for state in self._running:
+            price = (state.plan.profile.price or highest_price) if state.plan and state.attempts else None
+            counted += counted_usd(state.prompt_tokens, state.accumulator.tokens, price) if price else 0.0
+        return counted
 
     def phase(self) -> str:
         """Its progress in a line: agents by their state, steps, tokens, cost."""
-        if (before := self._further) is not None:
-            return before.phase()
-        states = [agent.request_state for agent in self.everyone if agent.request_state]
         main = f"main agent {self.main.request_state.doing()}" if self.main.request_state else "main agent"
         parts = [standing(agent.status for agent in self.agents) or main]
         steps = sum(agent.steps for agent in self.everyone)
         parts.append(f"{steps} step{'' if steps == 1 else 's'}")
-        tokens = sum(agent.tokens for agent in self.everyone) + sum(state.accumulator.tokens for state in states)
+        tokens = sum(agent.tokens for agent in self.everyone) + sum(state.accumulator.tokens for state in self._running)
         if tokens:
             parts.append(f"about {tokens:,} tokens")
         if (cost := self._cost()) is not None:
@@ -269,8 +274,6 @@ class SwarmStats:
 
     def so_far(self, outcome: Outcome) -> Outcome:
         """A run's outcome, with the results of all its requests."""
-        if (before := self._further) is not None:
-            return before.so_far(outcome)
         last, state = self.main.last, self.main.request_state
         completion = state.accumulator.completion() if state else last.completion if last else None
         usage: Usage | None = _NO_USAGE
@@ -298,9 +301,7 @@ class SwarmStats:
         These are the main agent's, or those of all sub-agents that have one, after what had arrived of the main
         agent's. Where no agent has finished the outcome keeps its status.
         """
-        if (before := self._further) is not None:
-            return before.stopped(outcome)
-        error = outcome.error and with_missing_agents(outcome.error, self.missing)
+        error = outcome.error and self.with_missing(outcome.error)
         arrived = self.so_far(replace(outcome, error=error))
         if self.main.status in ("completed", "partial"):
             return replace(arrived, status="partial", answer=self.main.answer)
@@ -311,7 +312,7 @@ class SwarmStats:
 
     def results(self) -> str:
         """The answers of all sub-agents that have one, each under its name; empty where none has."""
-        return "\n\n".join(agent_report(agent, len(agent.answer)) for agent in self.agents if agent.answer.strip())
+        return "\n\n".join(agent.report(len(agent.answer)) for agent in self.agents if agent.answer.strip())
 
     def block(self) -> Mapping[str, Any]:
         """The result's ``swarm``."""
@@ -326,23 +327,6 @@ class SwarmStats:
             "speedup": round(alone_s / path_s, 2) if path_s else None,
         }
 
-    @property
-    def _attempts(self) -> int:
-        running = (agent.request_state.attempts for agent in self.everyone if agent.request_state)
-        return sum(agent.attempts for agent in self.everyone) + sum(running)
-
-    @property
-    def _further(self) -> SwarmStats | None:
-        """What is known from before, as long as the replay is not as far."""
-        return self.before if self.before is not None and self._attempts < self.before.attempts else None
-
     def _cost(self) -> float | None:
         known = [agent.cost_usd for agent in self.everyone if agent.cost_usd is not None]
         return rounded(sum(known)) if len(known) == len(self.everyone) else None
-
-
-def _running_usd(agent: Agent, highest_price: Price | None) -> float:
-    """What limits count for the request of an agent that is running: its prompt, and what has arrived."""
-    state = agent.request_state
-    price = (state.plan.profile.price or highest_price) if state and state.attempts and state.plan else None
-    return counted_usd(state.prompt_tokens, state.accumulator.tokens, price) if state and price else 0.0

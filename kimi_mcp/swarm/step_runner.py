@@ -1,7 +1,7 @@
-"""``StepRunner``: where the agents of a swarm have their requests made, each a durable step. I/O through the pipeline.
+"""``StepRunner``: makes the requests of a swarm's agents, each a durable step. I/O through the pipeline.
 
-A finished step of the record is read from there, whatever the limits are by now. Any other one needs the ledger's
-permission, waits for its slot, takes the way of every call, and is recorded before its result is used.
+A finished step is read from the record, whatever the limits are by now. Any other one needs the ledger's permission,
+waits for a slot, goes through the pipeline like every call, and is recorded before its result is used.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, Steps
-from kimi_mcp.swarm.limits import BudgetLedger, Limit, Permission, SwarmConcurrency, limit_error
+from kimi_mcp.swarm.limits import BudgetLedger, Limit, Permission, SwarmConcurrency
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 
 RETRY_DELAYS_S = (3.0, 10.0)
-"""Seconds before a request is made again that was refused for its rate."""
+"""Seconds before a request is repeated that was refused for its rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRequest:
-    """A request that an agent would make, before it is known whether it may."""
+    """A request that an agent wants to make."""
 
     build: Callable[[Limit | None], Request]
-    """The request, as it is or as the last one for that limit."""
+    """Builds the request, as the last one where a limit is given."""
     prompt_tokens: int
     """About how many tokens it sends."""
     limit: Limit | None
@@ -46,34 +46,30 @@ class StepRequest:
     """Whether a sub-agent begins with it."""
 
 
+@dataclass(kw_only=True)
 class StepRunner:
-    """What the agents of one swarm share."""
+    """What the agents of one swarm share, and the one way in which they make requests."""
 
-    def __init__(
-        self,
-        *,
-        pipeline: Pipeline,
-        route: Route,
-        profile: Profile,
-        run: Run,
-        steps: Steps,
-        concurrency: SwarmConcurrency,
-        ledger: BudgetLedger,
-        stats: SwarmStats,
-    ) -> None:
-        self.profile, self.ledger, self.stats = profile, ledger, stats
-        self.model_asked = route.model_asked
-        """What the caller or the setting named."""
-        self.step_tokens = min(ledger.limits.step_tokens, profile.output_ceiling)
+    pipeline: Pipeline
+    route: Route
+    profile: Profile
+    run: Run
+    steps: Steps
+    concurrency: SwarmConcurrency
+    ledger: BudgetLedger
+    stats: SwarmStats
+    before: SwarmStats | None
+    """How far a resumed swarm was: the run's progress until its replay has as many attempts."""
+
+    def __post_init__(self) -> None:
+        self.step_tokens = min(self.ledger.limits.step_tokens, self.profile.output_ceiling)
         """Reasoning and answer that a step is allowed at first."""
-        self._pipeline, self._route, self._run = pipeline, route, run
-        self._steps, self._concurrency = steps, concurrency
         self._highest_price = catalogue.load().highest_price
 
     def share(self, parts: int) -> int:
         """How many characters each of so many results may have, for all of them to fit into one request."""
-        room = self.profile.model.context_tokens - self.step_tokens
-        return chars_in(room) // 2 // max(1, parts)
+        tokens = self.profile.model.context_tokens - self.step_tokens
+        return chars_in(tokens) // 2 // max(1, parts)
 
     def most_usd(self, prompt_tokens: int, max_tokens: int) -> float:
         """What a request may cost at most."""
@@ -83,11 +79,11 @@ class StepRunner:
     async def step(
         self, key: str, about: JSON, make: Callable[[], Awaitable[JSON]], replayed: Callable[[JSON], None] | None = None
     ) -> JSON:
-        """A step's result: made now and recorded before it is used, or from the record (``replayed`` is called)."""
-        recorded = await self._steps.begin(key, about)
+        """A step's result: made now and recorded before it is used, or from the record, then passed to ``replayed``."""
+        recorded = await self.steps.begin(key, about)
         if recorded is None:
             recorded = await make()
-            await self._steps.finish(key, recorded)
+            await self.steps.finish(key, recorded)
         elif replayed is not None:
             replayed(recorded)
         return recorded
@@ -104,20 +100,22 @@ class StepRunner:
             agent.request_state = None
             self.ledger.count(usd=result.counted_usd, tokens=result.counted_tokens)
         finally:
-            for permission in held:  # only now that it is counted: what is neither held nor counted is spent twice
+            for permission in held:  # once it is counted: what is neither held nor counted could be spent twice
                 self.ledger.release(permission)
         self.stats.add(agent, result)
+        if self.before is None or self.stats.attempts >= self.before.attempts:
+            self.run.progress = self.stats
         return result
 
     async def _make(self, agent: Agent, wanted: StepRequest, held: list[Permission]) -> StepResult:
-        """Make a request, again after a while where its rate is refused. The ledger's hold is added to ``held``."""
+        """Make a request, again after a while where its rate is limited. The ledger's hold is added to ``held``."""
         began = time.monotonic()
         request = wanted.build(wanted.limit)
         most = self.most_usd(wanted.prompt_tokens, request.max_tokens or 0)
         then, reserved = most if wanted.may_go_on else 0.0, wanted.reserved_usd
         if wanted.launches and self.ledger.may_begin(most + then, reserved=reserved):
             # Before the permission: meanwhile other agents may spend the last of the budget.
-            await self._concurrency.wait_for_launch()
+            await self.concurrency.wait_for_launch()
         permission = await self.ledger.request_permission(
             most, then=then, reserved=reserved, limit=wanted.limit, begins=wanted.launches
         )
@@ -130,33 +128,33 @@ class StepRunner:
         for delay_s in RETRY_DELAYS_S:
             if not isinstance(result.error, RateLimited | Overloaded):
                 break
-            await self._concurrency.sleep(delay_s)
+            await self.concurrency.sleep(delay_s)
             result = await self._send(agent, request, wanted, began, permission.usd, attempts=result.attempts)
         return result if result.limit else replace(result, limit=permission.limit)
 
     def _refused(self, limit: Limit) -> StepResult:
-        return StepResult(completion=Completion(), error=limit_error(limit, self.ledger.limits), limit=limit)
+        return StepResult(completion=Completion(), error=self.ledger.limits.error(limit), limit=limit)
 
     async def _send(
         self, agent: Agent, request: Request, wanted: StepRequest, began: float, held_usd: float, *, attempts: int = 0
     ) -> StepResult:
         error: KimiError | None = None
-        async with self._concurrency.slots:
+        async with self.concurrency.slots:
             if wanted.launches and not attempts:
                 limit = self.ledger.reached()
                 if limit or not self.ledger.may_begin(held_usd, reserved=wanted.reserved_usd):
                     return self._refused(limit or "usd")  # used up while it waited for its slot
-            generation = self._concurrency.generation
-            agent.request_state = state = _SwarmRequest(self._run, self._concurrency, generation)
+            generation = self.concurrency.generation
+            agent.request_state = state = _SwarmRequest(self.run, self.concurrency, generation)
             state.attempts, sent = attempts, time.monotonic()
             try:
-                completion = await self._pipeline.step(request, self._route, state)
-                self._concurrency.succeeded()
+                completion = await self.pipeline.step(request, self.route, state)
+                self.concurrency.succeeded()
             except KimiError as failure:
                 completion = state.accumulator.completion()
                 error = failure.with_traceback(None)  # which holds the request
                 if isinstance(failure, RateLimited | Overloaded):
-                    self._concurrency.rate_limited(generation)
+                    self.concurrency.rate_limited(generation)
             took = time.monotonic() - sent
         result = self._priced(completion, state, wanted.prompt_tokens)
         return replace(result, error=error, waited_s=sent - began, took_s=took, attempts=state.attempts)

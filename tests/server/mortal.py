@@ -1,7 +1,7 @@
-"""A real server that may kill itself right around a commit of its journal: ``python -m tests.server.mortal [WHEN N]``.
+"""A real server that may kill itself right around a commit of its store: ``python -m tests.server.mortal [WHEN N]``.
 
-WHEN is ``before`` or ``after`` the N-th commit. Its swarms launch all agents at once; everything else is as in
-``kimi-mcp serve``.
+WHEN is ``before`` or ``after`` the N-th commit. Its swarms launch all agents at once; otherwise it serves as
+``kimi-mcp serve`` does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import anyio
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from kimi_mcp.server.entry_point import serve
-from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.core import json_logs
+from kimi_mcp.core.settings import read_settings
+from kimi_mcp.server.app import build_server
+from kimi_mcp.server.stdio import leave, serve_stdio
+from kimi_mcp.swarm.limits import SwarmLimits
 
 
 def die_at(when: str, number: int) -> None:
@@ -32,8 +35,14 @@ def die_at(when: str, number: int) -> None:
     event.listen(Engine, f"{when}_cursor_execute", look)
 
 
+async def serve() -> None:
+    settings = read_settings(os.environ)
+    json_logs.configure(settings.log_level)
+    await serve_stdio(build_server(settings, swarm_limits=SwarmLimits(launch_interval_s=0)))
+    leave(0)
+
+
 if __name__ == "__main__":
-    SwarmConcurrency.__init__.__defaults__ = (LaunchSchedule(interval_s=0), anyio.sleep, anyio.current_time)
     if sys.argv[1:]:
         die_at(sys.argv[1], int(sys.argv[2]))
-    serve()
+    anyio.run(serve)

@@ -22,7 +22,7 @@ from kimi_mcp.runs.steps import Steps
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency, SwarmLimits
+from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
 from kimi_mcp.swarm.tools.selection import OfferedTool
@@ -134,7 +134,7 @@ async def pipeline_and_runs(
 
 def quick(slots: int = 64, clock: Callable[[], float] = anyio.current_time) -> SwarmConcurrency:
     """A concurrency that launches everybody at once and never waits long."""
-    return SwarmConcurrency(slots, LaunchSchedule(interval_s=0), _at_once, clock)
+    return SwarmConcurrency(slots, SwarmLimits(launch_interval_s=0), sleep=_at_once, clock=clock)
 
 
 async def _at_once(seconds: float) -> None:

@@ -8,7 +8,7 @@ from kimi_mcp.pipeline.call import Call
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.limits import LaunchSchedule, SwarmConcurrency
+from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
 from tests.swarm.scenarios import agents, chats, pipeline_and_runs, quick, statuses, swarm
 
 TELL = "Tell me about {{item}}."
@@ -24,7 +24,9 @@ async def test_five_begin_at_once_and_then_one_at_a_time() -> None:
     async def sleep(seconds: float) -> None:
         waits.append(round(seconds, 1))
 
-    concurrency = SwarmConcurrency(64, LaunchSchedule(burst=5, interval_s=0.7), sleep, lambda: 1_000.0)
+    concurrency = SwarmConcurrency(
+        64, SwarmLimits(launch_burst=5, launch_interval_s=0.7), sleep=sleep, clock=lambda: 1_000.0
+    )
     for _ in range(8):
         await concurrency.wait_for_launch()
     assert waits == [0.7, 1.4, 2.1], "seconds after the first five"

@@ -8,7 +8,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.limits import BudgetLedger, LaunchSchedule, SwarmConcurrency, SwarmLimits
+from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.orchestrate import no_tools
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
@@ -155,7 +155,7 @@ async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
         "Tell me of {{item}}.",
         items=tuple(f"city {number}" for number in range(12)),
         steps=steps,
-        concurrency=SwarmConcurrency(64, LaunchSchedule(burst=2, interval_s=60), sleep=sleep),
+        concurrency=SwarmConcurrency(64, SwarmLimits(launch_burst=2, launch_interval_s=60), sleep=sleep),
         max_cost_usd=1.0 / 6,
     )
     assert len(chats(sim, "Tell me")) == 2

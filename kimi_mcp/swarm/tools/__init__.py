@@ -51,10 +51,15 @@ class SwarmTools:
         self._available = [source for source in sources if source.fault is None]
 
     @property
+    def names(self) -> Sequence[str]:
+        """The names of the functions that are offered."""
+        return [tool["name"] for tool in self.definitions]
+
+    @property
     def warnings(self) -> Sequence[str]:
         """What is missing and why, in our own sentences, without any server's text; grows while it is open."""
         gone = [source for source in self._available if source.fault is not None]
-        missing = [tool["name"] for tool in self.definitions if tool["name"] not in self._tools]
+        missing = [name for name in self.names if name not in self._tools]
         return [
             *self._warnings,
             *(f"The tools of {printable_name(source.name)} are gone: {source.fault}." for source in gone),
@@ -73,8 +78,7 @@ class SwarmTools:
         """
         offered = self._tools.get(name)
         if offered is None:
-            names = [str(tool["name"]) for tool in self.definitions]
-            if name in names:
+            if name in (names := self.names):
                 return CallResult.refused(f"{name} did not run. It is not there any more.")
             there_are = f"There are: {', '.join(names)}." if names else "There are none."
             return CallResult.refused(f"There is no tool `{printable_name(name)}`. {there_are}", repairable=bool(names))

@@ -19,6 +19,7 @@ import anyio
 from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, fault_of_ours
 from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Adjustment, Request, user
 from kimi_mcp.pipeline.pipeline import Pipeline
@@ -129,8 +130,8 @@ async def _swarm(
         stats.report(_tool_warnings(call, tools))  # what went wrong with them meanwhile
         usd = runner.ledger.usd
         if limits.usd is not None and usd > limits.usd:  # before a request is sent its cost is known only roughly
-            overrun = policy.reported("budget-overrun", field=limits.usd_set_by, asked=limits.usd, sent=round(usd, 6))
-            stats.report([overrun])
+            costs = {"asked": limits.usd, "sent": round(usd, 6), "cost": dollars(usd), "limit": dollars(limits.usd)}
+            stats.report([policy.reported("budget-overrun", field=limits.usd_set_by, **costs)])
         run.concluded = outcome = _outcome(call, run, stats, limits)  # a stop while the tools end loses nothing
     return outcome
 

@@ -195,7 +195,7 @@ def token_source(*, secure: bool = False) -> Generator[Source]:
 @contextmanager
 def provider(name: str) -> Generator[Source]:
     """The simulator as that provider, in a process of its own."""
-    simulator = Process("-m", "kimi_mcp.simulator", "--provider", name, "--port", "0")
+    simulator = Process("-m", "kimi_mcp", "simulator", "--provider", name, "--port", "0")
     try:
         yield Source(base_url=simulator.output.readline().decode().strip())
     finally:

@@ -1,4 +1,4 @@
-"""Owns what makes an upstream refuse a request, and what it understands of one that it takes. Pure, no I/O.
+"""Owns what makes a provider refuse a request, and how it understands one that it takes. Pure, no I/O.
 
 Sources: MoonshotAI/Kimi-Vendor-Verifier verify_params.py (fixed values), MoonshotAI/kimi-help-center error-codes
 (statuses and types), the issues named beside the messages.
@@ -6,55 +6,45 @@ Sources: MoonshotAI/Kimi-Vendor-Verifier verify_params.py (fixed values), Moonsh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import NoReturn
 
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.dialects import Dialect, Served, SimulatedModel, Switch
-from kimi_mcp.simulator.messages import MediaSource, Messages, read_messages
+from kimi_mcp.simulator.messages import MediaLookup, Messages, read_messages
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.schemas import TOOL_NAME, schema_fault
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_integer, as_number, as_object, as_text, type_name
 
-MOST_TOOLS = 128
-MOST_STOPS, LONGEST_STOP = 5, 32
+MAX_TOOLS = 128
+MAX_STOPS, MAX_STOP_BYTES = 5, 32
 """At most 5 stop strings of 32 bytes each (Moonshot chat API)."""
 
-_COMMON_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "model": ("string",),
-    "messages": ("array",),
-    "stream": ("boolean", "null"),
-    "stream_options": ("object", "null"),
-    "temperature": ("number", "integer", "null"),
-    "top_p": ("number", "integer", "null"),
-    "n": ("integer", "null"),
-    "presence_penalty": ("number", "integer", "null"),
-    "frequency_penalty": ("number", "integer", "null"),
-    "max_tokens": ("integer", "null"),
-    "max_completion_tokens": ("integer", "null"),
-    "stop": ("string", "array", "null"),
-    "tools": ("array", "null"),
-    "tool_choice": ("string", "object", "null"),
-    "parallel_tool_calls": ("boolean", "null"),
-    "response_format": ("object", "null"),
-    "seed": ("integer", "null"),
-    "user": ("string", "null"),
-    "logprobs": ("boolean", "null"),
-    "top_logprobs": ("integer", "null"),
-    "logit_bias": ("object", "null"),
-    "metadata": ("object", "null"),
+_TYPES: Mapping[str, tuple[str, ...]] = {
+    name: types
+    for types, names in (
+        (("string",), ("model", "user", "reasoning_effort", "prompt_cache_key", "safety_identifier")),
+        (("integer",), ("n", "max_tokens", "max_completion_tokens", "seed", "top_logprobs")),
+        (("number", "integer"), ("temperature", "top_p", "presence_penalty", "frequency_penalty")),
+        (("boolean",), ("stream", "parallel_tool_calls", "logprobs", "enable_thinking")),
+        (("array",), ("messages", "tools")),
+        (("object",), ("stream_options", "response_format", "logit_bias", "metadata")),
+        (("object",), ("thinking", "chat_template_kwargs", "reasoning")),
+        (("string", "array"), ("stop",)),
+        (("string", "object"), ("tool_choice",)),
+    )
+    for name in names
 }
-_EXTRA_TYPES: Mapping[str, tuple[str, ...]] = {
-    "thinking": ("object", "null"),
-    "reasoning_effort": ("string", "null"),
-    "prompt_cache_key": ("string", "null"),
-    "safety_identifier": ("string", "null"),
-    "chat_template_kwargs": ("object", "null"),
-    "reasoning": ("object", "null"),
-    "enable_thinking": ("boolean", "null"),
-}
+"""JSON types of the fields that are checked; all but the required ones may be null."""
+
+_REQUIRED = ("model", "messages")
+_OPTIONAL_FIELDS = frozenset(
+    {"thinking", "chat_template_kwargs", "reasoning", "enable_thinking"}
+    | {"reasoning_effort", "prompt_cache_key", "safety_identifier"}
+)
+"""Checked fields that only some dialects take."""
+
 _SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
 _RANGES = {
     "temperature": (0, 2),
@@ -67,10 +57,10 @@ _RANGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """A request as the upstream understood it."""
+    """A request as the provider understood it."""
 
     model_id: str
-    """The id the request asked for."""
+    """The id in the request."""
     answering: Served
     """The row of the model that answers: another one where the provider redirects."""
     thinking: bool
@@ -85,7 +75,7 @@ class Chat:
     sampling: Mapping[str, float | int]
     """The sampling values of the request."""
     received: Messages
-    """What its messages brought."""
+    """Its messages."""
     tools: Mapping[str, JsonObject]
     """Parameter schemas by the tool's name."""
     forced_tool: str | None
@@ -99,13 +89,13 @@ class Chat:
     cache_key: str
 
 
-def read_chat(body: object, dialect: Dialect, day: date, media: MediaSource) -> Chat:
-    """Judge a request body; raises Refused with the documented status, type and message."""
+def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> Chat:
+    """Check a request body; raises Refused with the documented status, type and message."""
     fields = as_object(body)
     if fields is None:
         invalid("Invalid request: the body must be a JSON object")
     _check_fields(fields, dialect)
-    served = _model(fields, dialect, day)
+    served = served_model(str(fields["model"]), dialect, day)
     model = served.model
     thinking, effort = _thinking(fields, dialect, model)
     sampling = _sampling(fields, dialect, thinking)
@@ -114,9 +104,9 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaSource) -> 
     received = read_messages(as_array(fields.get("messages")) or [], dialect, thinking=thinking, media=media)
     requested = _limit(fields, dialect)
     prompt_tokens = received.tokens + (tokens.count(str(fields.get("tools"))) if tools else 0)
-    asked = prompt_tokens + (requested or 0)
-    if asked > model.context:  # words: MoonshotAI/kimi-cli#2011
-        invalid(f"Invalid request: Your request exceeded model token limit: {model.context} (requested: {asked})")
+    needed = prompt_tokens + (requested or 0)
+    if needed > model.context:  # words: MoonshotAI/kimi-cli#2011
+        invalid(f"Invalid request: Your request exceeded model token limit: {model.context} (requested: {needed})")
     options = as_object(fields.get("stream_options")) or {}
     return Chat(
         model_id=str(fields["model"]),
@@ -140,37 +130,36 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaSource) -> 
 
 
 def _check_fields(fields: JsonObject, dialect: Dialect) -> None:
+    everywhere = _TYPES.keys() - _OPTIONAL_FIELDS
     for name, value in fields.items():
-        if name not in _COMMON_FIELDS and name not in dialect.extra_fields and name not in dialect.switches:
+        if name not in everywhere and name not in dialect.extra_fields and name not in dialect.switches:
             invalid(f"Invalid request: unknown field '{name}'")
-        wanted = _COMMON_FIELDS.get(name) or _EXTRA_TYPES.get(name)
-        if wanted and type_name(value) not in wanted:
+        wanted = _TYPES.get(name)
+        if wanted and type_name(value) not in wanted and (value is not None or name in _REQUIRED):
             invalid(f"Invalid request: '{name}' must be {wanted[0]}, not {type_name(value)}")
-    for name in ("model", "messages"):
+    for name in _REQUIRED:
         if name not in fields:
             invalid(f"Invalid request: '{name}' is required")
     if "stream_options" in fields and fields.get("stream") is not True and fields["stream_options"] is not None:
         invalid("Invalid request: 'stream_options' is only allowed when 'stream' is true")
 
 
-def _model(fields: JsonObject, dialect: Dialect, day: date) -> Served:
-    asked = str(fields["model"])
-    served = dialect.find(asked)
+def served_model(model_id: str, dialect: Dialect, day: date) -> Served:
+    """The row of the model that answers for an id on that day; raises Refused."""
+    message = f"The model `{model_id}` does not exist."
+    if dialect.moonshot:  # langgenius/dify#39778
+        message = f"Not found the model {model_id} or Permission denied"
+    not_found = Refused(404, "resource_not_found_error", message)
+    served = dialect.find(model_id)
     if served is None:
-        _not_found(asked, dialect)
+        raise not_found
     if served.redirected_to and served.redirected_since and day >= served.redirected_since and served.live(day):
         served = dialect.find(served.redirected_to) or served
-    if not served.live(day):
-        if dialect.retired_status == 410 and served.until and day > served.until:  # NVIDIA/NemoClaw#11902
-            raise Refused(410, "gone", f"The model '{asked}' has reached its end of life and is no longer available")
-        _not_found(asked, dialect)
-    return served
-
-
-def _not_found(asked: str, dialect: Dialect) -> NoReturn:
-    if dialect.moonshot:  # langgenius/dify#39778
-        raise Refused(404, "resource_not_found_error", f"Not found the model {asked} or Permission denied")
-    raise Refused(404, "resource_not_found_error", f"The model `{asked}` does not exist.")
+    if served.live(day):
+        return served
+    if dialect.retired_status == 410 and served.until and day > served.until:  # NVIDIA/NemoClaw#11902
+        raise Refused(410, "gone", f"The model '{model_id}' has reached its end of life and is no longer available")
+    raise not_found
 
 
 def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tuple[bool, str | None]:
@@ -181,8 +170,21 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tu
     if effort is not None and effort not in model.efforts:
         invalid(f"invalid reasoning_effort: only {', '.join(model.efforts)} are allowed for this model")
     level = (effort or "max") if model.efforts else None
-    switches = [_SWITCHES[name](fields, dialect, model) for name in dialect.switches if fields.get(name) is not None]
+    switches = [_switch(name, fields, dialect, model) for name in dialect.switches if fields.get(name) is not None]
     return model.always_thinks or False not in switches, level
+
+
+def _switch(name: Switch, fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
+    """Whether a switch turns thinking on."""
+    if name == "thinking":
+        return _thinking_object(fields, dialect, model)
+    if name == "enable_thinking":
+        return fields[name] is not False
+    key = "thinking" if name == "chat_template_kwargs" else "enabled"
+    value = (as_object(fields[name]) or {}).get(key)
+    if value is not None and not isinstance(value, bool):
+        invalid(f"Invalid request: '{name}.{key}' must be boolean")
+    return value is not False
 
 
 def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
@@ -202,34 +204,6 @@ def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel
     if thinking.get("keep") not in (None, "all"):
         invalid('invalid thinking: keep must be null or "all"')
     return kind == "enabled"
-
-
-def _chat_template(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
-    return _flag(fields, "chat_template_kwargs", "thinking")
-
-
-def _reasoning_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
-    return _flag(fields, "reasoning", "enabled")
-
-
-def _flag(fields: JsonObject, name: str, key: str) -> bool:
-    value = (as_object(fields[name]) or {}).get(key)
-    if value is not None and not isinstance(value, bool):
-        invalid(f"Invalid request: '{name}.{key}' must be boolean")
-    return value is not False
-
-
-def _enable_thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
-    return fields["enable_thinking"] is not False
-
-
-_SWITCHES: Mapping[Switch, Callable[[JsonObject, Dialect, SimulatedModel], bool]] = {
-    "thinking": _thinking_object,
-    "chat_template_kwargs": _chat_template,
-    "reasoning": _reasoning_object,
-    "enable_thinking": _enable_thinking,
-}
-"""What reads each switch: whether to think."""
 
 
 def _sampling(fields: JsonObject, dialect: Dialect, thinking: bool) -> dict[str, float | int]:
@@ -262,14 +236,14 @@ def _limit(fields: JsonObject, dialect: Dialect) -> int | None:
 def _stops(fields: JsonObject) -> tuple[str, ...]:
     value = fields.get("stop")
     stops = [value] if isinstance(value, str) else as_array(value) or []
-    if len(stops) > MOST_STOPS:
-        invalid(f"Invalid request: at most {MOST_STOPS} stop strings are allowed")
+    if len(stops) > MAX_STOPS:
+        invalid(f"Invalid request: at most {MAX_STOPS} stop strings are allowed")
     found: list[str] = []
     for stop in stops:
         if not isinstance(stop, str):
             invalid("Invalid request: 'stop' must hold strings")
-        if len(stop.encode()) > LONGEST_STOP:
-            invalid(f"Invalid request: a stop string must not exceed {LONGEST_STOP} bytes")
+        if len(stop.encode()) > MAX_STOP_BYTES:
+            invalid(f"Invalid request: a stop string must not exceed {MAX_STOP_BYTES} bytes")
         found.append(stop)
     return tuple(one for one in found if one)
 
@@ -279,14 +253,14 @@ def _tools(
 ) -> tuple[dict[str, JsonObject], str | None]:
     found: dict[str, JsonObject] = {}
     listed = as_array(fields.get("tools")) or []
-    if len(listed) > MOST_TOOLS:
-        invalid(f"Invalid request: at most {MOST_TOOLS} tools are allowed, got {len(listed)}")
-    for place, entry in enumerate(listed):
+    if len(listed) > MAX_TOOLS:
+        invalid(f"Invalid request: at most {MAX_TOOLS} tools are allowed, got {len(listed)}")
+    for index, entry in enumerate(listed):
         tool = as_object(entry) or {}
         function = as_object(tool.get("function"))
         name = as_text((function or {}).get("name"))
         if function is None or name is None:
-            invalid(f"Invalid request: tools[{place}] must have a function with a name")
+            invalid(f"Invalid request: tools[{index}] must have a function with a name")
         kind = tool.get("type")
         if kind == "builtin_function" and dialect.moonshot and name.startswith("$"):
             if thinking:
@@ -294,7 +268,7 @@ def _tools(
             found[name] = {}
             continue
         if kind != "function":
-            invalid(f"Invalid request: tools[{place}].type must be function")
+            invalid(f"Invalid request: tools[{index}].type must be function")
         if not TOOL_NAME.fullmatch(name):  # MoonshotAI/kimi-cli#1773
             invalid(
                 "function name is invalid, must start with a letter and can contain letters, numbers, "

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from types import MappingProxyType
 from typing import Literal
 
 FACTS_DAY = date(2026, 11, 23)
 """The day the published sources were read; what is served is judged as of this day unless another day is given."""
 
 Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinking"]
-"""The top-level field in which a request says whether to think."""
+"""The top-level field of a request that switches thinking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +50,7 @@ _K3 = SimulatedModel(
     default_max_tokens=131_072,
 )
 _K31 = replace(_K3, name="kimi-k3.1-pro")
+_K31_FAST = replace(_K31, name="kimi-k3.1-pro-highspeed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +83,14 @@ class Dialect:
     """Moonshot's own strict API: fixed sampling values, its schema dialect, files, balance, `ms://` ids."""
     switches: tuple[Switch, ...] = ("chat_template_kwargs",)
     """Every field that a public source documents there for switching thinking; another is an unknown field.
-    None: no switch is documented, and what can think always does."""
+    Empty: no switch is documented, and what can think always does."""
     reasoning_field: str = "reasoning_content"
-    """The field of an answer that carries the reasoning."""
-    reads_reasoning: str = "reasoning_content"
-    """The field of an assistant message that is read; any other name is dropped without a word."""
+    """The field with the reasoning, in answers and in assistant messages; any other name is silently dropped."""
     needs_key: bool = True
     retired_status: int = 404
     """Status for a model that is no longer served."""
     lists_retired: bool = False
     """`/models` still names retired models."""
-    image: bool = True
     video: bool = True
     video_status: int = 400
     """Status for video where it can't be taken."""
@@ -101,7 +98,7 @@ class Dialect:
     """Largest `max_tokens` that is taken."""
     extra_fields: frozenset[str] = frozenset()
     """Top-level fields of a request beyond those that everyone takes."""
-    says_reasoning_tokens: bool = False
+    reports_reasoning_tokens: bool = False
     """Usage carries `completion_tokens_details.reasoning_tokens`."""
 
     def find(self, model_id: str) -> Served | None:
@@ -118,11 +115,7 @@ _FAMILY = (
     Served(id="kimi-k2.7-code-highspeed", model=replace(_K27, name="kimi-k2.7-code-highspeed"), until=_K26_ENDS),
     Served(id="kimi-k3", model=_K3),
     Served(id="kimi-k3.1-pro", model=_K31, since=date(2026, 10, 24)),
-    Served(
-        id="kimi-k3.1-pro-highspeed",
-        model=replace(_K31, name="kimi-k3.1-pro-highspeed"),
-        since=date(2026, 10, 24),
-    ),
+    Served(id=_K31_FAST.name, model=_K31_FAST, since=date(2026, 10, 24)),
 )
 _MOONSHOT = Dialect(
     name="moonshot",
@@ -132,31 +125,13 @@ _MOONSHOT = Dialect(
     extra_fields=frozenset({"reasoning_effort", "prompt_cache_key", "safety_identifier"}),
 )
 
-_ENGINE_FIELDS = frozenset(
-    {
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "include_reasoning",
-        "separate_reasoning",
-        "structured_outputs",
-        "guided_json",
-        "mm_processor_kwargs",
-        "add_generation_prompt",
-        "continue_final_message",
-        "cache_salt",
-        "priority",
-        "request_id",
-        "ignore_eos",
-        "min_tokens",
-        "skip_special_tokens",
-        "stop_token_ids",
-        "reasoning_effort",
-    }
-)
-"""What self-hosted engines take on top (vLLM and SGLang OpenAI-server docs)."""
-
 _HOSTED_FIELDS = frozenset({"top_k", "min_p", "repetition_penalty", "reasoning_effort"})
+_ENGINE_FIELDS = _HOSTED_FIELDS | {
+    *("include_reasoning", "separate_reasoning", "structured_outputs", "guided_json", "mm_processor_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "cache_salt", "priority", "request_id"),
+    *("ignore_eos", "min_tokens", "skip_special_tokens", "stop_token_ids"),
+}
+"""What self-hosted engines take on top (vLLM and SGLang OpenAI-server docs)."""
 
 # The weights that Moonshot publishes, under the ids of their pages at Hugging Face (huggingface.co/moonshotai); an
 # engine serves whichever it was started with (vllm-project/recipes Kimi-K2.5.yaml and Kimi-K3.yaml, July 2026).
@@ -173,7 +148,6 @@ _VLLM = Dialect(
     name="vllm",
     serves=_WEIGHTS,
     reasoning_field="reasoning",
-    reads_reasoning="reasoning",
     needs_key=False,
     video=False,
     video_status=500,
@@ -184,7 +158,6 @@ _SGLANG = replace(
     _VLLM,
     name="sglang",
     reasoning_field="reasoning_content",
-    reads_reasoning="reasoning_content",
     video_status=400,
 )
 # NVIDIA/NemoClaw#2120 (K2.5), models.dev#3146 (K2.6), NVIDIA/NemoClaw#11902 (410 while /models still lists them).
@@ -202,7 +175,6 @@ _NIM = Dialect(
         Served(id="moonshotai/kimi-k3", model=_K3),
     ),
     reasoning_field="reasoning",
-    reads_reasoning="reasoning",
     retired_status=410,
     lists_retired=True,
     video=False,
@@ -217,30 +189,29 @@ _HUGGINGFACE = Dialect(
     name="huggingface",
     serves=(
         Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 11, 22)),
-        Served(id="moonshotai/Kimi-K2.6", model=_K26),
-        Served(id="moonshotai/Kimi-K2.7-Code", model=_K27),
-        Served(id="moonshotai/Kimi-K3", model=_K3),
+        *_WEIGHTS[1:],
     ),
     switches=(),
     video=False,
     extra_fields=_HOSTED_FIELDS,
 )
-# OpenRouter announced K2.5's removal for 2026-09-07; models.dev providers/openrouter lists the others.
-# Its switch is its own, whatever the host
-# behind it takes: `reasoning: {enabled}` (openrouter.ai/docs, reasoning tokens).
+_GATEWAY_MODELS = (
+    Served(id="moonshotai/kimi-k2.6", model=_K26),
+    Served(id="moonshotai/kimi-k2.7-code", model=_K27),
+    Served(id="moonshotai/kimi-k3", model=_K3),
+)
+# OpenRouter announced K2.5's removal for 2026-09-07; models.dev providers/openrouter lists the others. The switch
+# is its own, whatever the host behind it takes: `reasoning: {enabled}` (openrouter.ai/docs, reasoning tokens).
 _OPENROUTER = Dialect(
     name="openrouter",
     serves=(
         Served(id="moonshotai/kimi-k2.5", model=_K25, until=date(2026, 9, 6)),
-        Served(id="moonshotai/kimi-k2.6", model=_K26),
-        Served(id="moonshotai/kimi-k2.7-code", model=_K27),
-        Served(id="moonshotai/kimi-k3", model=_K3),
+        *_GATEWAY_MODELS,
     ),
     switches=("reasoning",),
     reasoning_field="reasoning",
-    reads_reasoning="reasoning",
     video=False,
-    says_reasoning_tokens=True,
+    reports_reasoning_tokens=True,
     extra_fields=_HOSTED_FIELDS | {"include_reasoning", "provider", "models", "transforms", "usage"},
 )
 # Together stopped K2.5 on 2026-05-21 and removed K2.6 on 2026-08-19 (theopenco/llmgateway#3452); documents video.
@@ -253,12 +224,10 @@ _TOGETHER = Dialect(
     serves=(
         Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 5, 20)),
         Served(id="moonshotai/Kimi-K2.6", model=_K26, until=date(2026, 8, 18)),
-        Served(id="moonshotai/Kimi-K2.7-Code", model=_K27),
-        Served(id="moonshotai/Kimi-K3", model=_K3),
+        *_WEIGHTS[2:],
     ),
     switches=("reasoning", "chat_template_kwargs", "thinking"),
     reasoning_field="reasoning",
-    reads_reasoning="reasoning",
     extra_fields=_HOSTED_FIELDS,
 )
 # Fireworks announced K2.5's end for June 2026; models.dev providers/fireworks-ai lists kimi-k2p6 and kimi-k2p7-code;
@@ -283,37 +252,33 @@ _NOVITA = Dialect(
     name="novita",
     serves=(
         Served(id="moonshotai/kimi-k2.5", model=_K25),
-        Served(id="moonshotai/kimi-k2.6", model=_K26),
-        Served(id="moonshotai/kimi-k2.7-code", model=_K27),
-        Served(id="moonshotai/kimi-k3", model=_K3),
+        *_GATEWAY_MODELS,
         Served(id="moonshotai/kimi-k3.1-pro", model=_K31, since=date(2026, 10, 24)),
     ),
     switches=("thinking", "enable_thinking"),
     extra_fields=_HOSTED_FIELDS | {"separate_reasoning"},
 )
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {
-        row.name: row
-        for row in (
+DIALECTS: Mapping[str, Dialect] = {
+    row.name: row
+    for row in (
+        _MOONSHOT,
+        replace(_MOONSHOT, name="moonshot-cn"),
+        _NIM,
+        _HUGGINGFACE,
+        _OPENROUTER,
+        _TOGETHER,
+        _FIREWORKS,
+        _NOVITA,
+        _VLLM,
+        _SGLANG,
+        replace(_SGLANG, name="ktransformers"),
+        replace(
             _MOONSHOT,
-            replace(_MOONSHOT, name="moonshot-cn"),
-            _NIM,
-            _HUGGINGFACE,
-            _OPENROUTER,
-            _TOGETHER,
-            _FIREWORKS,
-            _NOVITA,
-            _VLLM,
-            _SGLANG,
-            replace(_SGLANG, name="ktransformers"),
-            replace(
-                _MOONSHOT,
-                name="simulator",
-                serves=(Served(id="kimi-k2.5", model=_K25), *(replace(row, until=None) for row in _FAMILY)),
-                needs_key=False,
-            ),
-        )
-    }
-)
+            name="simulator",
+            serves=(Served(id="kimi-k2.5", model=_K25), *(replace(row, until=None) for row in _FAMILY)),
+            needs_key=False,
+        ),
+    )
+}
 """Every dialect by its provider's name. `simulator` speaks Moonshot's and serves the whole family, K2.5 included."""

@@ -45,7 +45,7 @@ value of the wrong type, is an error that names it. No key is required:
     bad_json         true: a chunk that is no JSON         invalid_utf8     true: a chunk that is no UTF-8
     error_event      {"type", "message"}: an error object, after which the stream ends
     length_in_reasoning   true: finish_reason length before any content
-    lose_reasoning   true: thinks, and says nothing of it  reasoning_field  another name for the field
+    lose_reasoning   true: thinks, and sends none of it   reasoning_field  another name for the field
     answer_model     the model that the answer names       empty_choices    true: no choice in any chunk
     finish_reason    for example "content_filter"          no_finish        true: ends without a finish_reason
     no_done          true: no `data: [DONE]`
@@ -57,12 +57,14 @@ value of the wrong type, is an error that names it. No key is required:
   a scripted model
     reasoning, content             sent instead of the derived text
     reasoning_tokens, content_tokens    lengthens (or cuts) it to that many tokens
+    ignore_limit     true: the request's token limit does not cut it
     tool_calls       [{"name", "arguments": object or text, "id"?}]
 """
 
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -87,8 +89,8 @@ class ScenarioError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
-    """What a step's match is held against, read off a request before anything is checked."""
+class RequestSummary:
+    """What a step's match compares, taken from a request before anything is checked."""
 
     path: str
     model: str = ""
@@ -107,7 +109,7 @@ class _Record(BaseModel):
 
 
 class Match(_Record):
-    """Which requests a step is meant for; what is None fits everything."""
+    """Which requests a step is for; what is None fits everything."""
 
     model: str | None = None
     text: str | None = None
@@ -116,8 +118,8 @@ class Match(_Record):
     turns: int | None = None
     path: str | None = None
 
-    def fits(self, request: Glimpse) -> bool:
-        """Whether a request is meant."""
+    def fits(self, request: RequestSummary) -> bool:
+        """Whether the step is for a request."""
         return (
             request.path == (self.path or CHAT_PATH)
             and (self.model is None or self.model == request.model)
@@ -141,7 +143,7 @@ class ScriptedCall(_Record):
 
 
 class Step(_Record):
-    """One step of a scenario; the module's docstring says what each key does."""
+    """One step of a scenario; the module's docstring describes each key."""
 
     match: Match = Match()
     times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
@@ -195,6 +197,7 @@ class Step(_Record):
     content: str | None = None
     reasoning_tokens: Count | None = None
     content_tokens: Count | None = None
+    ignore_limit: bool = False
     tool_calls: Annotated[tuple[ScriptedCall, ...], Field(strict=False)] = ()
 
     @property
@@ -212,14 +215,14 @@ class Step(_Record):
         return None if self.stall_at is None else (self.stall_at, "stall")
 
 
-PLAIN = Step(times="always")
-"""The step of a request that no scenario is meant for."""
+DEFAULT_STEP = Step(times="always")
+"""The step of a request that no scenario is for."""
 
 StepLike = Step | Mapping[str, object]
 """A step, or what a scenario file holds for one."""
 
 
-def read_step(step: StepLike, place: int = 0) -> Step:
+def read_step(step: StepLike, number: int = 0) -> Step:
     """A step from its mapping; raises ScenarioError that names what is wrong."""
     if isinstance(step, Step):
         return step
@@ -231,11 +234,11 @@ def read_step(step: StepLike, place: int = 0) -> Step:
         if found[0]["type"] == "extra_forbidden":
             path = ".".join(map(str, found[0]["loc"]))
             raise ScenarioError(
-                f"step {place}: unknown key {path}; known are {', '.join(sorted(Step.model_fields))}"
+                f"step {number}: unknown key {path}; known are {', '.join(sorted(Step.model_fields))}"
             ) from None
         # One error for each type that the key may have.
         wanted = " or ".join(one["msg"] for one in found if one["loc"][:1] == (key,))
-        raise ScenarioError(f"step {place}: {key}: {wanted}, not {found[0]['input']!r}") from None
+        raise ScenarioError(f"step {number}: {key}: {wanted}, not {found[0]['input']!r}") from None
 
 
 def load_scenario(path: Path) -> list[Step]:
@@ -243,18 +246,16 @@ def load_scenario(path: Path) -> list[Step]:
     try:
         text = path.read_text("utf-8")
         content: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise ScenarioError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ScenarioError(f"{path}: {error}") from None
-    table = as_object(content)
-    if table is not None and set(table) - {"steps"}:
-        raise ScenarioError(f"{path}: unknown key {', '.join(sorted(set(table) - {'steps'}))}; known is steps")
-    steps = as_array(table.get("steps") if table is not None else content)
+    except (OSError, ValueError) as error:
+        raise ScenarioError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from None
+    table = as_object(content) or {}
+    if unknown := sorted(set(table) - {"steps"}):
+        raise ScenarioError(f"{path}: unknown key {', '.join(unknown)}; known is steps")
+    steps = as_array(table.get("steps", content))
     if steps is None:
         raise ScenarioError(f"{path}: must hold a list of steps")
     try:
-        return [read_step(cast(JsonObject, step), place) for place, step in enumerate(steps, 1)]
+        return [read_step(cast(JsonObject, step), number) for number, step in enumerate(steps, 1)]
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
 
@@ -263,26 +264,26 @@ class Scenario:
     """The steps that are still to be played."""
 
     def __init__(self, steps: Iterable[StepLike] = ()) -> None:
-        self._left: list[tuple[Step, int | Literal["always"]]] = []
+        self._steps: list[tuple[Step, float]] = []
+        """Each with the number of requests it still serves."""
         self.add(*steps)
 
     def add(self, *steps: StepLike) -> None:
         """Append steps."""
-        made = [read_step(step, place) for place, step in enumerate(steps, len(self._left) + 1)]
-        for step in made:
-            self._left.append((step, step.times))
+        made = [read_step(step, number) for number, step in enumerate(steps, len(self._steps) + 1)]
+        self._steps += [(step, math.inf if step.times == "always" else step.times) for step in made]
 
     def clear(self) -> None:
         """Forget every step."""
-        self._left.clear()
+        self._steps.clear()
 
-    def take(self, request: Glimpse, *, unchecked: bool) -> Step | None:
-        """The step for a request, used up by one; None where no step is meant for it."""
-        for place, (step, left) in enumerate(self._left):
+    def take(self, request: RequestSummary, *, unchecked: bool) -> Step | None:
+        """The step for a request, used up by one; None where no step is for it."""
+        for index, (step, times) in enumerate(self._steps):
             if step.unchecked == unchecked and step.match.fits(request):
-                if left == 1:
-                    del self._left[place]
-                elif left != "always":
-                    self._left[place] = (step, left - 1)
+                if times == 1:
+                    del self._steps[index]
+                else:
+                    self._steps[index] = (step, times - 1)
                 return step
         return None

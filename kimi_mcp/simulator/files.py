@@ -1,4 +1,4 @@
-"""Owns uploaded files: parses multipart bodies as they arrive, straight to disk, and looks files up. I/O.
+"""Owns uploaded files: parses the multipart form of an upload, keeps and finds its file. I/O.
 
 Purposes and limits: Moonshot files API (file-extract, image, video, batch; 100 MB a file, 1,000 files).
 """
@@ -6,16 +6,13 @@ Purposes and limits: Moonshot files API (file-extract, image, video, batch; 100 
 from __future__ import annotations
 
 import hashlib
-import mmap
-import tempfile
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from email.message import Message
-from pathlib import Path
 
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from kimi_mcp.simulator.media import sniff
 from kimi_mcp.simulator.messages import StoredMedium
@@ -23,8 +20,13 @@ from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject
 
 PURPOSES = ("file-extract", "image", "video", "batch")
-LARGEST_FILE = 100 * 1024 * 1024
-MOST_FILES = 1000
+MAX_FILE_BYTES = 100 * 1024 * 1024
+MAX_FILES = 1000
+
+_MAX_FORM_BYTES = 65_536
+"""What a form may hold beside its file."""
+_MAX_MEMORY_BYTES = 1024 * 1024
+"""A larger file is kept on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +37,17 @@ class StoredFile:
     filename: str
     purpose: str
     created: int
-    path: Path
+    data: File
     medium: StoredMedium
 
-    def described(self) -> JsonObject:
-        """As the files API tells it."""
+    @property
+    def content(self) -> bytes:
+        """The file's bytes."""
+        self.data.file_object.seek(0)
+        return self.data.file_object.read()
+
+    def to_json(self) -> JsonObject:
+        """The file as the files API describes it."""
         return {
             "id": self.id,
             "object": "file",
@@ -52,115 +60,78 @@ class StoredFile:
         }
 
 
-class _Upload:
-    """The parts of one multipart body: `purpose` in memory, `file` on disk."""
-
-    def __init__(self, boundary: str, path: Path) -> None:
-        self.purpose = ""
-        self.filename: str | None = None
-        self.size = 0
-        self.sha256 = hashlib.sha256()
-        self._path = path
-        self._file = path.open("wb")
-        self._part = ""
-        self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
-        self._headers = Message()
-        self.finished = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_part_data": self._data,
-                "on_end": self._end,
-            },
-        )
-
-    def feed(self, data: bytes) -> None:
-        self._parser.write(data)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def discard(self) -> None:
-        self._file.close()  # first: Windows removes no file that is open
-        self._path.unlink()
-
-    def _begin(self) -> None:
-        self._headers = Message()
-        self._header = (bytearray(), bytearray())
-
-    def _header_end(self) -> None:
-        self._headers[self._header[0].decode("latin-1")] = self._header[1].decode("utf-8", "replace")
-        self._header = (bytearray(), bytearray())
-
-    def _headers_finished(self) -> None:
-        name = self._headers.get_param("name", "", "content-disposition")
-        self._part = name if isinstance(name, str) else ""
-        if self._part == "file":
-            self.filename = self._headers.get_filename() or "unnamed"
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._part == "purpose":
-            self.purpose += data[start:end].decode("utf-8", "replace")
-            if len(self.purpose) > 64:
-                invalid("Invalid request: unknown purpose")
-        elif self._part == "file":
-            self.size += end - start
-            if self.size > LARGEST_FILE:
-                raise Refused(400, "invalid_request_error", "Invalid request: the file exceeds 100 MB")
-            piece = data[start:end]
-            self.sha256.update(piece)
-            self._file.write(piece)
-
-    def _end(self) -> None:
-        self.finished = True
-
-
 class FileStore:
-    """The files of one simulator, in a temporary folder of its own."""
+    """The files of one simulator; large ones are temporary files."""
 
-    def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+    def __init__(self, max_bytes: int = MAX_FILE_BYTES, max_files: int = MAX_FILES) -> None:
+        self._max_bytes, self._max_files = max_bytes, max_files
         self._files: dict[str, StoredFile] = {}
-        self._made = 0
+        self._next = 1
 
     def __len__(self) -> int:
         return len(self._files)
 
     async def upload(self, content_type: str, chunks: AsyncIterator[bytes]) -> StoredFile:
-        """Take in a multipart body; raises Refused."""
-        head = Message()
-        head["content-type"] = content_type
-        boundary = head.get_param("boundary")
-        if head.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
+        """Store the file of a multipart form; raises Refused."""
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
             invalid("Invalid request: the body must be multipart/form-data")
-        if len(self._files) >= MOST_FILES:
-            invalid(f"Invalid request: at most {MOST_FILES} files can be stored")
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="simulator-files-")
-        self._made += 1
-        file_id = f"simfile-{self._made:06d}"
-        path = Path(self._folder.name) / file_id
-        upload = _Upload(boundary, path)
+        if len(self._files) >= self._max_files:
+            invalid(f"Invalid request: at most {self._max_files} files can be stored")
+        fields: list[Field] = []
+        files: list[File] = []
+        ended: list[bool] = []
+        form = FormParser(
+            "multipart/form-data",
+            fields.append,
+            files.append,
+            lambda: ended.append(True),
+            boundary=options[b"boundary"],
+            config={"MAX_MEMORY_FILE_SIZE": sys.maxsize},  # what is refused leaves no temporary file
+        )
         try:
             async for piece in chunks:
-                upload.feed(piece)
-            upload.close()
-            stored = _stored(upload, file_id, path)
-        except MultipartParseError:
-            upload.discard()
+                form.write(piece)
+                if form.bytes_received > self._max_bytes + _MAX_FORM_BYTES:
+                    invalid("Invalid request: the file exceeds 100 MB")
+        except FormParserError:
             invalid("Invalid request: malformed multipart body")
-        except BaseException:
-            upload.discard()
-            raise
-        self._files[file_id] = stored
+        file = next((one for one in files if one.field_name == b"file"), None)
+        if not ended or file is None:
+            invalid("Invalid request: the body must have a part 'file'")
+        purposes = [field.value or b"" for field in fields if field.field_name == b"purpose"]
+        stored = self._stored(file, b"".join(purposes).decode("utf-8", "replace").strip())
+        self._files[stored.id] = stored
+        self._next += 1
         return stored
 
-    def stored(self, file_id: str) -> StoredMedium | None:
+    def _stored(self, file: File, purpose: str) -> StoredFile:
+        """The file, checked; raises Refused."""
+        if file.size > self._max_bytes:
+            invalid("Invalid request: the file exceeds 100 MB")
+        if purpose not in PURPOSES:
+            invalid(f"Invalid request: purpose must be one of {', '.join(PURPOSES)}")
+        if file.size == 0:
+            invalid("Invalid request: the file is empty")
+        file.file_object.seek(0)
+        data = file.file_object.read()
+        medium = sniff(data)
+        if purpose in ("image", "video") and (medium is None or medium.kind != purpose):
+            invalid(f"Invalid request: the file is not a supported {purpose}")
+        if file.size > _MAX_MEMORY_BYTES:
+            file.flush_to_disk()
+        return StoredFile(
+            id=f"simfile-{self._next:06d}",
+            filename=(file.file_name or b"unnamed").decode("utf-8", "replace"),
+            purpose=purpose,
+            created=int(time.time()),
+            data=file,
+            medium=StoredMedium(
+                medium=medium, size=file.size, sha256=hashlib.sha256(data).hexdigest(), purpose=purpose
+            ),
+        )
+
+    def medium(self, file_id: str) -> StoredMedium | None:
         """The medium behind an `ms://` id."""
         found = self._files.get(file_id)
         return found.medium if found else None
@@ -178,34 +149,11 @@ class FileStore:
 
     def delete(self, file_id: str) -> None:
         """Remove a file; raises Refused with 404."""
-        self.get(file_id).path.unlink()
+        self.get(file_id).data.close()
         del self._files[file_id]
 
     def close(self) -> None:
-        """Remove every file and the folder."""
+        """Remove every file."""
+        for file in self._files.values():
+            file.data.close()
         self._files.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
-
-
-def _stored(upload: _Upload, file_id: str, path: Path) -> StoredFile:
-    purpose = upload.purpose.strip()
-    if not upload.finished or upload.filename is None:
-        invalid("Invalid request: the body must have a part 'file'")
-    if purpose not in PURPOSES:
-        invalid(f"Invalid request: purpose must be one of {', '.join(PURPOSES)}")
-    if upload.size == 0:
-        invalid("Invalid request: the file is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        medium = sniff(data)
-    if purpose in ("image", "video") and (medium is None or medium.kind != purpose):
-        invalid(f"Invalid request: the file is not a supported {purpose}")
-    return StoredFile(
-        id=file_id,
-        filename=upload.filename,
-        purpose=purpose,
-        created=int(time.time()),
-        path=path,
-        medium=StoredMedium(medium=medium, size=upload.size, sha256=upload.sha256.hexdigest(), purpose=purpose),
-    )

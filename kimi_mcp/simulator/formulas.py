@@ -1,4 +1,4 @@
-"""Owns the provider's official tools: what each formula declares, and what a fiber brings. Pure, no I/O.
+"""Owns the provider's official tools: the declaration of each formula, and the result of a fiber. Pure, no I/O.
 
 Formula and fiber: platform.kimi.ai docs/guide/use-official-tools (2026-11-24); the declaration of web_search as third
 parties recorded it in August 2026. The results of a search come sealed, and go back to the model as they are.
@@ -56,17 +56,17 @@ def declaration(uri: str) -> JsonObject:
 def fiber(uri: str, body: object, number: int) -> JsonObject:
     """What ``POST …/fibers`` answers; raises Refused."""
     names = [as_object(tool["function"]) for tool in _of(uri)]
-    asked = as_object(body)
-    if asked is None or not isinstance(asked.get("name"), str) or not isinstance(asked.get("arguments"), str):
+    wanted = as_object(body)
+    if wanted is None or not isinstance(wanted.get("name"), str) or not isinstance(wanted.get("arguments"), str):
         invalid("Invalid request: a fiber needs 'name' and 'arguments', both text")
-    if not any(named is not None and named["name"] == asked["name"] for named in names):
+    if not any(named is not None and named["name"] == wanted["name"] for named in names):
         invalid("Invalid request: the formula has no such function")
     made: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
-    query = _query(str(asked["arguments"]))
+    query = _query(str(wanted["arguments"]))
     if query is None:
         return {**made, "status": "failed", "error": {"message": "query is required"}}
     sealed = base64.b64encode(hashlib.sha256(query.encode("utf-8", "replace")).digest() * 4).decode()
-    context: JsonObject = {"input": asked["arguments"], "encrypted_output": f"{SEALED_BEGIN}{sealed}{SEALED_END}"}
+    context: JsonObject = {"input": wanted["arguments"], "encrypted_output": f"{SEALED_BEGIN}{sealed}{SEALED_END}"}
     return {**made, "status": "succeeded", "context": context}
 
 

@@ -8,10 +8,6 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from mmap import mmap
-
-Bytes = bytes | mmap
-"""Something that can be sliced without being read whole."""
 
 FORMATS: dict[str, frozenset[str]] = {
     "image": frozenset({"png", "jpeg", "webp", "gif"}),
@@ -19,13 +15,10 @@ FORMATS: dict[str, frozenset[str]] = {
 }
 """Subtypes of a data URL that Moonshot's vision guide names, by kind."""
 
-_ALIASES = {"mpg": "mpeg"}
-"""Subtypes that are another's second name."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedMedium:
-    """What the header of an image or video says."""
+    """An image or a video by its header."""
 
     kind: str
     """`image` or `video`."""
@@ -34,11 +27,6 @@ class ReceivedMedium:
     width: int | None = None
     """Pixels of an image."""
     height: int | None = None
-
-
-def names_format(claimed: str, found: str) -> bool:
-    """Whether a claimed subtype is a name of the format that the bytes have."""
-    return _ALIASES.get(claimed, claimed) == found
 
 
 _VIDEOS = (
@@ -54,9 +42,9 @@ _VIDEOS = (
 """How each format of a video begins."""
 
 
-def sniff(data: Bytes) -> ReceivedMedium | None:
+def sniff(data: bytes) -> ReceivedMedium | None:
     """The format of the bytes, by magic number; None where it is none of the known ones."""
-    head = bytes(data[:64])
+    head = data[:64]
     found: tuple[str, tuple[int | None, int | None]] | None = None
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         found = "png", struct.unpack(">II", head[16:24]) if len(head) >= 24 else (None, None)
@@ -72,7 +60,7 @@ def sniff(data: Bytes) -> ReceivedMedium | None:
     return ReceivedMedium(kind="video", format=video) if video else None
 
 
-def _jpeg_size(data: Bytes) -> tuple[int | None, int | None]:
+def _jpeg_size(data: bytes) -> tuple[int | None, int | None]:
     at, end = 2, len(data)
     while at + 9 <= end:
         if data[at] != 0xFF:
@@ -82,7 +70,7 @@ def _jpeg_size(data: Bytes) -> tuple[int | None, int | None]:
             at += 1
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", bytes(data[at + 5 : at + 9]))
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
         at += 2 + struct.unpack(">H", bytes(data[at + 2 : at + 4]))[0]
     return None, None

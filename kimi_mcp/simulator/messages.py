@@ -8,19 +8,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.dialects import Dialect
-from kimi_mcp.simulator.faults import Glimpse
-from kimi_mcp.simulator.media import FORMATS, ReceivedMedium, names_format, sniff
+from kimi_mcp.simulator.faults import RequestSummary
+from kimi_mcp.simulator.media import FORMATS, ReceivedMedium, sniff
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object, as_text
 
 _ROLES = ("system", "user", "assistant", "tool")
 _IMAGE_TOKENS_PER_PIXEL = 1 / 784
-_MOST_IMAGE_TOKENS = 4096
+_MAX_IMAGE_TOKENS = 4096
 _VIDEO_TOKENS = 1500
 
 
@@ -29,7 +29,7 @@ class StoredMedium:
     """A medium that has arrived: in a data URL, or before as a file."""
 
     medium: ReceivedMedium | None
-    """What its header says; None for a file that is no medium."""
+    """By its header; None for a file that is no medium."""
     size: int
     """Bytes."""
     sha256: str
@@ -39,17 +39,13 @@ class StoredMedium:
     """Of a link that an engine would fetch by itself."""
 
 
-class MediaSource(Protocol):
-    """Where `ms://` ids are looked up."""
-
-    def stored(self, file_id: str) -> StoredMedium | None:
-        """The uploaded file of that id."""
-        ...
+MediaLookup = Callable[[str], StoredMedium | None]
+"""Finds the medium behind an `ms://` id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Messages:
-    """What the messages of a request brought."""
+    """What the messages of a request hold."""
 
     turns: int
     """Number of messages."""
@@ -61,17 +57,15 @@ class Messages:
     """Text of the tool messages after the last assistant turn."""
     media: tuple[StoredMedium, ...]
     reasoning: tuple[tuple[int, str], ...]
-    """Index and reasoning of each assistant message that brought one under the field that is read."""
-    partial: str | None
-    """Beginning of the answer that the request dictates (`partial: true`)."""
+    """Index and reasoning of each assistant message that has one in the field that is read."""
     transcript: str
-    """All that the prompt cache compares."""
+    """All text that the prompt cache compares."""
     tokens: int
 
 
 class _MessageReader:
-    def __init__(self, dialect: Dialect, thinking: bool, source: MediaSource) -> None:
-        self.dialect, self.thinking, self.source = dialect, thinking, source
+    def __init__(self, dialect: Dialect, thinking: bool, find_file: MediaLookup) -> None:
+        self.dialect, self.thinking, self.find_file = dialect, thinking, find_file
         self.media: list[StoredMedium] = []
         self.media_tokens = 0
         self.reasoning: list[tuple[int, str]] = []
@@ -122,11 +116,11 @@ class _MessageReader:
             return self._file(kind, url.removeprefix("ms://"))
         if dialect.moonshot or not url.startswith(("http://", "https://")):
             invalid(f"Invalid request: unsupported {kind} url: {url[:200]}")  # OpenHands/software-agent-sdk#3219
-        # An engine would fetch this from inside its own network (vllm#57157); the simulator only says so.
+        # An engine would fetch this from inside its own network (vllm#57157); the simulator only reports it.
         return StoredMedium(medium=ReceivedMedium(kind=kind, format="link"), size=0, sha256="", url=url)
 
     def _file(self, kind: str, file_id: str) -> StoredMedium:
-        found = self.source.stored(file_id)
+        found = self.find_file(file_id)
         if found is None:
             invalid(f"Invalid request: file {file_id} not found")
         if found.purpose != kind or found.medium is None or found.medium.kind != kind:
@@ -135,9 +129,9 @@ class _MessageReader:
 
     def assistant(self, message: JsonObject, index: int, text: str) -> None:
         calls = as_array(message.get("tool_calls")) or []
-        reasoning = message.get(self.dialect.reads_reasoning)
+        reasoning = message.get(self.dialect.reasoning_field)
         if reasoning is not None and not isinstance(reasoning, str):
-            invalid(f"Invalid request: '{self.dialect.reads_reasoning}' must be string")
+            invalid(f"Invalid request: '{self.dialect.reasoning_field}' must be string")
         if reasoning is not None:
             self.reasoning.append((index, reasoning))
         if calls and self.dialect.moonshot:
@@ -170,7 +164,7 @@ class _MessageReader:
             invalid(f"Invalid request: tool_call_id {call_id} was answered already")
         self.open_calls.remove(call_id)
 
-    def all_answered(self) -> None:
+    def check_all_answered(self) -> None:
         if self.open_calls:
             invalid(
                 "Invalid request: an assistant message with 'tool_calls' must be followed by tool messages responding "
@@ -179,13 +173,13 @@ class _MessageReader:
             )
 
 
-def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, media: MediaSource) -> Messages:
-    """Read the messages in their order; raises Refused at the first that the upstream would not take."""
+def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, media: MediaLookup) -> Messages:
+    """Read the messages in their order; raises Refused at the first that the provider would not take."""
     if not messages:
         invalid("Invalid request: messages must not be empty")
     reader = _MessageReader(dialect, thinking, media)
     systems: list[str] = []
-    prompt, tool_text, partial = "", None, None
+    prompt, tool_text = "", None
     transcript: list[str] = []
     for index, entry in enumerate(messages):
         message = as_object(entry) or {}
@@ -194,7 +188,7 @@ def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, m
             invalid(f"Invalid request: unknown role '{message.get('role')}' in the message at position {index}")
         text = reader.text_of(message.get("content"), index, role)
         if role != "tool":
-            reader.all_answered()
+            reader.check_all_answered()
         if message.get("partial") is not None and (role != "assistant" or index != len(messages) - 1):
             invalid("Invalid request: partial is only allowed on the last message, with role 'assistant'")
         if role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
@@ -206,14 +200,12 @@ def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, m
         elif role == "tool":
             reader.tool(message)
             tool_text = text if tool_text is None else f"{tool_text}\n{text}"
-        elif message.get("partial") is True:
-            partial = text
-        else:
+        elif message.get("partial") is not True:
             reader.assistant(message, index, text)
             tool_text = None
-        read = as_text(message.get(dialect.reads_reasoning)) or ""
+        read = as_text(message.get(dialect.reasoning_field)) or ""
         transcript.append(f"{role[0]}\x1f{read}{text}{message.get('tool_calls') or ''}\x1e")
-    reader.all_answered()
+    reader.check_all_answered()
     joined = "".join(transcript)
     return Messages(
         turns=len(messages),
@@ -222,7 +214,6 @@ def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, m
         last_tool_text=tool_text,
         media=tuple(reader.media),
         reasoning=tuple(reader.reasoning),
-        partial=partial,
         transcript=joined,
         tokens=tokens.count(joined) + reader.media_tokens,
     )
@@ -241,7 +232,7 @@ def _data_url(kind: str, url: str) -> StoredMedium:
     except (binascii.Error, ValueError):
         invalid(f"Invalid request: {kind} data url is not valid base64")
     found = sniff(data)
-    if found is None or found.kind != kind or not names_format(form, found.format):
+    if found is None or found.kind != kind or {"mpg": "mpeg"}.get(form, form) != found.format:
         invalid(f"Invalid request: the data is not {claimed}")
     return StoredMedium(medium=found, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
@@ -251,11 +242,11 @@ def _media_tokens(stored: StoredMedium) -> int:
     if medium is None or medium.kind == "video":
         return _VIDEO_TOKENS
     pixels = (medium.width or 0) * (medium.height or 0)
-    return max(1, min(_MOST_IMAGE_TOKENS, int(pixels * _IMAGE_TOKENS_PER_PIXEL)))
+    return max(1, min(_MAX_IMAGE_TOKENS, int(pixels * _IMAGE_TOKENS_PER_PIXEL)))
 
 
-def glimpse(path: str, body: object) -> Glimpse:
-    """What a scenario's match looks at, of a body that may be anything."""
+def summarize(path: str, body: object) -> RequestSummary:
+    """What a scenario's match compares, of a body that may be anything."""
     fields = as_object(body) or {}
     user, tool, systems, turns = "", None, list[str](), 0
     for entry in as_array(fields.get("messages")) or []:
@@ -270,7 +261,7 @@ def glimpse(path: str, body: object) -> Glimpse:
         turns += role == "assistant"
         tool = "\n".join([*([tool] if tool is not None else []), *texts]) if role == "tool" else None
     model = as_text(fields.get("model")) or ""
-    return Glimpse(path=path, model=model, text=user, system="\n".join(systems), tool=tool, turns=turns)
+    return RequestSummary(path=path, model=model, text=user, system="\n".join(systems), tool=tool, turns=turns)
 
 
 def _texts(content: object) -> list[str]:

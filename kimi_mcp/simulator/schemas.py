@@ -16,8 +16,8 @@ TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{2,63}")
 """Names of tools (Moonshot tool-use guide)."""
 
 _ANNOTATIONS = frozenset({"$defs", "definitions", "$schema", "$id"})
-_DEEPEST = 12
-_LONGEST = 1000
+_MAX_DEPTH = 12
+_MAX_LENGTH = 1000
 """Items of an array, or characters of a string, that are made at most, whatever a schema asks for."""
 
 
@@ -92,7 +92,7 @@ def resolve(ref: str, root: JsonObject) -> JsonObject | None:
 
 
 def instance(schema: JsonObject, words: str) -> object:
-    """A value that satisfies the schema; its strings say `words` where nothing else is asked for."""
+    """A value that satisfies the schema; its strings hold `words` where nothing else is wanted."""
     return _instance(schema, schema, words, "value", 0)
 
 
@@ -124,7 +124,7 @@ def _instance(schema: JsonObject, root: JsonObject, words: str, name: str, depth
     if kind == "array":
         least = as_integer(merged.get("minItems")) or 0
         most = as_integer(merged.get("maxItems"))
-        wanted = min(max(least, 1 if depth < _DEEPEST and most != 0 else 0), _LONGEST)
+        wanted = min(max(least, 1 if depth < _MAX_DEPTH and most != 0 else 0), _MAX_LENGTH)
         inner = as_object(merged.get("items")) or {"type": "string"}
         return [_instance(inner, root, words, name, depth + 1) for _ in range(wanted)]
     if kind in ("integer", "number"):
@@ -137,7 +137,7 @@ def _instance(schema: JsonObject, root: JsonObject, words: str, name: str, depth
 
 
 def _shallowest(branches: list[JsonObject], depth: int) -> JsonObject:
-    if depth < _DEEPEST:
+    if depth < _MAX_DEPTH:
         return branches[0]
     return next(
         (one for one in branches if one.get("type") not in ("object", "array") and "$ref" not in one),
@@ -148,7 +148,7 @@ def _shallowest(branches: list[JsonObject], depth: int) -> JsonObject:
 def _object(schema: JsonObject, root: JsonObject, words: str, depth: int) -> JsonObject:
     properties = as_object(schema.get("properties")) or {}
     required = as_array(schema.get("required")) or []
-    wanted = [name for name in properties if depth < _DEEPEST // 2 or name in required]
+    wanted = [name for name in properties if depth < _MAX_DEPTH // 2 or name in required]
     made: JsonObject = {
         name: _instance(as_object(properties[name]) or {}, root, words, name, depth + 1) for name in wanted
     }
@@ -194,5 +194,5 @@ def _string(schema: JsonObject, words: str, name: str) -> str:
         return formatted
     made = f"[simulator] {name}: {words}"
     least, most = as_integer(schema.get("minLength")) or 0, as_integer(schema.get("maxLength"))
-    made = made.ljust(min(least, _LONGEST), ".")
+    made = made.ljust(min(least, _MAX_LENGTH), ".")
     return made if most is None else made[:most]

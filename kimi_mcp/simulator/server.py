@@ -16,17 +16,18 @@ import anyio.abc
 import h11
 
 from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
-from kimi_mcp.simulator.faults import StepLike, load_scenario
-from kimi_mcp.simulator.http import ClientGone, CutOff, HttpConnection, HttpRequest, Reply, Wire
-from kimi_mcp.simulator.routes import Response
-from kimi_mcp.simulator.state import ReceivedRequest, World
+from kimi_mcp.simulator.faults import CHAT_PATH, StepLike, load_scenario
+from kimi_mcp.simulator.files import FileStore
+from kimi_mcp.simulator.http import ClientGone, Connection, CutOff, HttpRequest, ResponseWriter
+from kimi_mcp.simulator.routes import JSON_HEADERS, Response
+from kimi_mcp.simulator.state import EventObserver, ReceivedRequest, SimulatorState
 
-MOST_BYTES = 100 * 1024 * 1024
+MAX_BODY_BYTES = 100 * 1024 * 1024
 """Largest request body (Moonshot vision guide: 100 MB)."""
 
 _BACKLOG = 1024
 _REMEMBERED = 100
-"""Requests that a simulator of its own process keeps: nobody there can ask for them."""
+"""Requests that a simulator of its own process keeps: nothing there can look them up."""
 
 
 class SimulatorError(Exception):
@@ -36,8 +37,9 @@ class SimulatorError(Exception):
 class Simulator:
     """A strict stand-in for one provider's API, on a real socket of this machine.
 
-    `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it believes
-    it is, which decides what is served; by default the day its facts were gathered. `remember` bounds the log.
+    `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it takes for
+    today, which decides what is served; by default the day its facts were gathered. `remember` bounds the list of
+    requests. `on_event` is called with each event that is sent.
     """
 
     def __init__(
@@ -49,26 +51,42 @@ class Simulator:
         now: date | None = None,
         *,
         host: str = "127.0.0.1",
-        max_body: int = MOST_BYTES,
+        max_body: int = MAX_BODY_BYTES,
         remember: int | None = None,
+        on_event: EventObserver | None = None,
     ) -> None:
         if provider not in DIALECTS:
             raise SimulatorError(f"there is no provider {provider!r}; known are {', '.join(DIALECTS)}")
-        day = now.date() if isinstance(now, datetime) else now or FACTS_DAY
-        self._world = World(DIALECTS[provider], faults or (), require_key, day, max_body, remember)
+        self._state = SimulatorState(
+            DIALECTS[provider],
+            now.date() if isinstance(now, datetime) else now or FACTS_DAY,
+            faults or (),
+            require_key=require_key,
+            max_body=max_body,
+            remember=remember,
+            on_event=on_event,
+        )
         self._host = host
         self._port = port
-        self._wires: set[Wire] = set()
+        self._connections: set[Connection] = set()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        listener = self._listen()
-        self._port = listener.getsockname()[1]
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            self._server = await asyncio.start_server(
+                self._connected, self._host, self._port, family=family, backlog=_BACKLOG, start_serving=False
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else error
+            raise SimulatorError(
+                f"the simulator can't listen on {self._host}:{self._port} ({reason}); choose another --port"
+            ) from None
+        self._port = self._server.sockets[0].getsockname()[1]
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Wire(self._connected), sock=listener, backlog=_BACKLOG)
+        await self._server.start_serving()
         return self
 
     async def __aexit__(
@@ -83,29 +101,12 @@ class Simulator:
                 return None
             return await self._tasks.__aexit__(kind, error, trace)
         finally:
-            for wire in list(self._wires):
-                wire.close()
-            self._world.files.close()
-
-    def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # The protocol is named because asyncio sets TCP_NODELAY on no socket without it: 40 ms a response.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            if os.name == "posix":  # elsewhere it would share a port that is taken
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self._host, self._port))
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            listener.close()
-            raise SimulatorError(
-                f"the simulator can't listen on {self._host}:{self._port} ({error.strerror}); choose another --port"
-            ) from None
-        listener.setblocking(False)
-        return listener
+            for connection in self._connections:
+                connection.close()
+            self._state.files.close()
 
     def stop_listening(self) -> None:
-        """Refuse new connections from now on; those that stand go on."""
+        """Refuse new connections from now on; open ones go on."""
         if self._server is not None:
             self._server.close()
 
@@ -117,109 +118,113 @@ class Simulator:
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """Every request since the start or the last reset, in order of arrival, as it stands now."""
-        return [exchange.snapshot() for exchange in self._world.exchanges]
+        """Every request since the start or the last reset, in order of arrival, as it is now."""
+        return [ReceivedRequest.of(one) for one in self._state.requests]
+
+    @property
+    def files(self) -> FileStore:
+        """The uploaded files."""
+        return self._state.files
 
     @property
     def open_streams(self) -> int:
         """Chat requests whose response is not over."""
-        return sum(one.is_chat and one.outcome == "open" for one in self._world.exchanges)
+        return sum(
+            one.outcome == "open" and (one.method, one.path) == ("POST", CHAT_PATH) for one in self._state.requests
+        )
 
     def play(self, *steps: StepLike) -> None:
         """Append steps to the scenario."""
-        self._world.scenario.add(*steps)
+        self._state.scenario.add(*steps)
 
     def open_gate(self, name: str) -> None:
         """Let through every response that waits, or will wait, at that gate."""
-        self._world.open_gate(name)
+        self._state.open_gate(name)
 
     def waiting_at(self, name: str) -> int:
         """How many responses are held at that gate now."""
-        return self._world.waiting_at(name)
+        return self._state.waiting_at(name)
 
     async def until(self, condition: Callable[[], bool], within: float = 30) -> None:
-        """Return once the condition holds, looked at after each change; raises TimeoutError."""
-        await self._world.until(condition, within)
+        """Return once the condition holds, checked after each change; raises TimeoutError."""
+        await self._state.until(condition, within)
 
     async def client_gone(self, n: int = 1, within: float = 30) -> None:
         """Return once n requests were ended by their client; raises TimeoutError."""
-        await self.until(lambda: sum(one.outcome == "client_gone" for one in self._world.exchanges) >= n, within)
+        await self.until(lambda: sum(one.outcome == "client_gone" for one in self._state.requests) >= n, within)
 
     def reset(self) -> None:
         """Forget requests, scenario, gates and the prompt cache; uploaded files stay."""
-        self._world.reset()
+        self._state.reset()
 
-    def _connected(self, wire: Wire) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._tasks is None or self._tasks.cancel_scope.cancel_called:
-            wire.close()
+            writer.close()
         else:
-            self._tasks.start_soon(self._serve, wire)
+            connection = Connection(reader, writer)
+            self._connections.add(connection)
+            self._tasks.start_soon(self._serve, connection)
 
-    async def _serve(self, wire: Wire) -> None:
-        """One connection, request after request."""
-        self._wires.add(wire)
-        connection = HttpConnection(wire)
+    async def _serve(self, connection: Connection) -> None:
+        """Serve one connection, request after request."""
         try:
             while True:
                 try:
-                    request = await connection.request()
-                    if request is None or not await self._exchange(wire, request):
+                    request = await connection.next_request()
+                    if request is None or not await self._respond(connection, request):
                         break
                 except h11.RemoteProtocolError as error:
-                    await self._malformed(wire, error.error_status_hint)
+                    body = b'{"error":{"type":"invalid_request_error","message":"Invalid request: malformed HTTP"}}'
+                    writer = ResponseWriter(connection, keep_alive=False)
+                    await writer.start(error.error_status_hint, JSON_HEADERS, length=len(body))
+                    await writer.write(body, last=True)
                     break
-            if not wire.gone:
-                wire.finish()
-                await connection.linger()
+            if not connection.gone:
+                await connection.finish()
         except ClientGone:
             pass
         finally:
-            self._wires.discard(wire)
-            wire.close()
+            self._connections.discard(connection)
+            connection.close()
 
-    async def _exchange(self, wire: Wire, request: HttpRequest) -> bool:
+    async def _respond(self, connection: Connection, request: HttpRequest) -> bool:
         """Answer one request; whether the connection carries another."""
         cut: CutOff | None = None
-        scope = anyio.CancelScope()
-        response = Response(self._world, wire, request, scope)
-        with scope:
+        response = Response(self._state, connection, request)
+        async with anyio.create_task_group() as tasks:
             try:
-                await response.respond()
+                await response.respond(tasks)
             except CutOff as found:
                 cut = found
                 if cut.how == "stall":
                     await anyio.sleep_forever()
             except ClientGone:
-                scope.cancel()
+                response.client_gone = True
             finally:
-                wire.on_gone = None
-        exchange, reply = response.exchange, response.reply
-        if exchange is not None:
-            whole = reply is not None and reply.whole
-            over = "cut" if cut else "answered"
-            over = "client_gone" if scope.cancel_called and not whole else over
-            self._world.finish(exchange, over, reply.status if reply else None)
+                writer = response.writer
+                complete = writer is not None and writer.complete
+                request.status = writer.status if writer else None
+                if response.client_gone and not complete:
+                    request.outcome = "client_gone"
+                elif cut or complete:
+                    request.outcome = "cut" if cut else "answered"
+                self._state.notify()
+            tasks.cancel_scope.cancel()
         if cut and cut.how == "reset":
-            wire.reset()
-        return cut is None and not scope.cancel_called and response.keeps_alive
-
-    @staticmethod
-    async def _malformed(wire: Wire, status: int) -> None:
-        body = b'{"error":{"type":"invalid_request_error","message":"Invalid request: malformed HTTP"}}'
-        reply = Reply(wire, keep_alive=False)
-        await reply.head(status, {"content-type": "application/json"}, length=len(body))
-        await reply.write([body], last=True)
+            connection.reset()
+        keep_alive = response.writer is not None and response.writer.keep_alive
+        return keep_alive and request.outcome == "answered" and not response.client_gone
 
 
 async def serve_simulator(
     provider: str = "simulator",
     host: str = "127.0.0.1",
     port: int = 8731,
-    faults_file: Path | str | None = None,
-    announce: Callable[[str], None] = lambda line: print(line, flush=True),
+    faults_file: Path | None = None,
+    announce: Callable[[str], None] = print,
 ) -> None:
     """Run a simulator until cancelled, announcing its base URL first; raises SimulatorError and ScenarioError."""
-    faults = load_scenario(Path(faults_file)) if faults_file else []
+    faults = load_scenario(faults_file) if faults_file else []
     async with Simulator(provider, faults, port, host=host, remember=_REMEMBERED) as simulator:
         announce(simulator.base_url)
         await anyio.sleep_forever()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kimi_mcp.simulator import tokens
-from kimi_mcp.simulator.answers import ScriptedAnswer
+from kimi_mcp.simulator.answers import Answer
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import Step
 from kimi_mcp.simulator.shapes import JsonObject, as_object
@@ -57,8 +57,8 @@ def encode(value: object) -> str:
     return text
 
 
-def usage_object(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect) -> JsonObject:
-    """The usage, cached tokens where the dialect says them (Moonshot: `cached_tokens`)."""
+def usage_object(answer: Answer, envelope: Envelope, dialect: Dialect) -> JsonObject:
+    """The usage, cached tokens where the dialect reports them (Moonshot: `cached_tokens`)."""
     usage: JsonObject = {
         "prompt_tokens": envelope.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
@@ -68,20 +68,20 @@ def usage_object(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect) -
         usage["cached_tokens"] = envelope.cached_tokens
     else:
         usage["prompt_tokens_details"] = {"cached_tokens": envelope.cached_tokens}
-    if dialect.says_reasoning_tokens:
+    if dialect.reports_reasoning_tokens:
         usage["completion_tokens_details"] = {"reasoning_tokens": answer.reasoning_tokens}
     return usage
 
 
-def tool_call_objects(answer: ScriptedAnswer, step: Step) -> list[JsonObject]:
-    """The calls as a message carries them, with what the step spoils."""
+def tool_call_objects(answer: Answer, step: Step) -> list[JsonObject]:
+    """The calls as a message carries them, with the faults of the step."""
     made: list[JsonObject] = []
-    for place, call in enumerate(answer.tool_calls):
+    for index, call in enumerate(answer.tool_calls):
         arguments = call.arguments
-        if step.half_arguments and place == len(answer.tool_calls) - 1:
+        if step.half_arguments and index == len(answer.tool_calls) - 1:
             arguments = arguments[: max(1, len(arguments) // 2)]
         entry: JsonObject = {
-            "index": place,
+            "index": index,
             "id": answer.tool_calls[0].id if step.tool_call_ids == "duplicate" else call.id,
             "type": "function",
             "function": {"name": call.name, "arguments": arguments},
@@ -92,12 +92,12 @@ def tool_call_objects(answer: ScriptedAnswer, step: Step) -> list[JsonObject]:
     return made
 
 
-def finish_reason(answer: ScriptedAnswer, step: Step) -> str | None:
-    """Why the answer ends, as it says."""
+def finish_reason(answer: Answer, step: Step) -> str | None:
+    """Why the answer ends."""
     return None if step.no_finish else step.finish_reason or answer.finish_reason
 
 
-def whole_answer(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, step: Step) -> JsonObject:
+def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> JsonObject:
     """The body of a response that is not streamed."""
     message: JsonObject = {"role": "assistant", "content": answer.content}
     if answer.reasoning is not None and not step.lose_reasoning:
@@ -125,7 +125,7 @@ def whole_answer(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, s
 class _Chunks:
     """Builds the chunks of one stream; head and tail of the JSON are made once."""
 
-    def __init__(self, answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, step: Step) -> None:
+    def __init__(self, answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> None:
         self.answer, self.envelope, self.dialect, self.step = answer, envelope, dialect, step
         self.start = (
             f'data: {{"id":{encode(envelope.id)},"object":"chat.completion.chunk","created":{envelope.created},'
@@ -150,7 +150,7 @@ class _Chunks:
         return Event(f"{self.start}{encode([] if self.step.empty_choices else [choice])}{self.end}".encode())
 
     def last_usage(self) -> Event | None:
-        """The chunk without choices that carries the usage, where it was asked for."""
+        """The chunk without choices that carries the usage, where the request wants it."""
         if self.step.usage in ("top", "both") or (self.step.usage is None and self.envelope.include_usage):
             return Event(f'{self.start}[],"usage":{encode(self.usage)}}}\n\n'.encode())
         return None
@@ -163,23 +163,23 @@ def _pieces(text: str, size: int) -> Iterator[tuple[str, int]]:
         yield "".join(group), len(group)
 
 
-def _spoken(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
+def _answer_chunks(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
     """The chunks that carry the answer, each with the kind of what it carries."""
     answer, step = chunks.answer, chunks.step
     size = 1 if step.token_every else max(1, step.event_tokens)
     field = encode(step.reasoning_field or chunks.dialect.reasoning_field)
     thought = [] if step.lose_reasoning else list(_pieces(answer.reasoning or "", size))
-    spoken = list(_pieces(answer.content, size))
+    written = list(_pieces(answer.content, size))
     if step.together:
-        for place in range(max(len(thought), len(spoken))):
-            (left, first), (right, second) = (one[place] if place < len(one) else ("", 0) for one in (thought, spoken))
+        for index in range(max(len(thought), len(written))):
+            (left, first), (right, second) = (one[index] if index < len(one) else ("", 0) for one in (thought, written))
             delta = ",".join(
                 part for part in (left and f"{field}:{encode(left)}", right and f'"content":{encode(right)}') if part
             )
             yield "content" if right else "reasoning", chunks.delta(f"{{{delta}}}", first + second)
     else:
         reasoning = [("reasoning", chunks.delta(f"{{{field}:{encode(text)}}}", count)) for text, count in thought]
-        content = [("content", chunks.delta(f'{{"content":{encode(text)}}}', count)) for text, count in spoken]
+        content = [("content", chunks.delta(f'{{"content":{encode(text)}}}', count)) for text, count in written]
         yield from content + reasoning if step.content_first else reasoning + content
     for call in tool_call_objects(answer, step):
         function = as_object(call["function"]) or {}
@@ -191,13 +191,13 @@ def _spoken(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
             yield "tool", chunks.delta(encode(part), count)
 
 
-def events(answer: ScriptedAnswer, envelope: Envelope, dialect: Dialect, step: Step) -> list[Event]:
-    """Every event of a streamed answer, in order, with what the step adds or spoils."""
+def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> list[Event]:
+    """Every event of a streamed answer, in order, with the additions and faults of the step."""
     chunks = _Chunks(answer, envelope, dialect, step)
     made: list[Event] = [Event(COMMENT)] * step.comments_before
     places: dict[str, int] = {"start": 0, "head": 0}
     made.append(chunks.delta('{"role":"assistant","content":""}'))
-    for kind, event in _spoken(chunks):
+    for kind, event in _answer_chunks(chunks):
         made.append(event)
         places.setdefault(kind, len(made))
     places["finish"] = len(made)

@@ -1,30 +1,28 @@
-"""Owns what one simulator knows: the log of its requests, gates, scenario, files. Waits on events; no other I/O."""
+"""Owns the state of one simulator: received requests, gates, scenario, files. Waits on events; no other I/O."""
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, NoReturn
 
 import anyio
 
 from kimi_mcp.simulator.dialects import Dialect
-from kimi_mcp.simulator.faults import CHAT_PATH, Scenario, StepLike
+from kimi_mcp.simulator.faults import Scenario, Step, StepLike
 from kimi_mcp.simulator.files import FileStore
-from kimi_mcp.simulator.http import HttpRequest
+from kimi_mcp.simulator.http import HttpRequest, RequestOutcome
 from kimi_mcp.simulator.shapes import JsonObject, as_object
 from kimi_mcp.simulator.tokens import PromptCache
 
-RequestOutcome = Literal["answered", "cut", "client_gone", "open"]
-"""How a response ended: whole, cut by its scenario, left by its client, or not yet."""
+EventObserver = Callable[[Step, bytes], None]
+"""Is called with each event of a stream right before it is sent, and with the step that is played."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedRequest:
-    """A request that arrived, as it stood when it was looked at."""
+    """A request that arrived, as it was when it was looked up."""
 
     method: str
     path: str
@@ -40,72 +38,54 @@ class ReceivedRequest:
     status: int | None
     """Of the response; None before its head."""
 
-
-class Exchange:
-    """One request and what became of it."""
-
-    def __init__(self, request: HttpRequest, body: object, at: float) -> None:
-        self.request = request
-        self.body = body
-        self.at = at
-        self.outcome: RequestOutcome = "open"
-        self.status: int | None = None
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether it asks for an answer."""
-        return self.request.method == "POST" and self.request.path == CHAT_PATH
-
-    def snapshot(self) -> ReceivedRequest:
-        """As it stands now."""
-        return ReceivedRequest(
-            method=self.request.method,
-            path=self.request.path,
-            headers=self.request.headers,
-            body=as_object(self.body),
-            raw=self.request.received,
-            at=self.at,
-            outcome=self.outcome,
-            status=self.status,
+    @classmethod
+    def of(cls, request: HttpRequest) -> ReceivedRequest:
+        """The request as it is now."""
+        return cls(
+            method=request.method,
+            path=request.path,
+            headers=request.headers,
+            body=as_object(request.body),
+            raw=request.received_bytes,
+            at=request.at,
+            outcome=request.outcome,
+            status=request.status,
         )
 
 
-class World:
+class SimulatorState:
     """What outlasts one request."""
 
     def __init__(
         self,
         dialect: Dialect,
-        faults: Iterable[StepLike],
-        require_key: str | None,
         day: date,
-        most_bytes: int,
+        faults: Iterable[StepLike] = (),
+        *,
+        require_key: str | None,
+        max_body: int,
         remember: int | None,
+        on_event: EventObserver | None,
     ) -> None:
         self.dialect = dialect
         self.day = day
         self.require_key = require_key
-        self.most_bytes = most_bytes
+        self.max_body = max_body
+        self.on_event = on_event
         self.scenario = Scenario(faults)
         self.files = FileStore()
         self.cache = PromptCache()
-        self.exchanges: deque[Exchange] = deque(maxlen=remember)
+        self.requests: deque[HttpRequest] = deque(maxlen=remember)
         self.answers = 0
         self.fibers = 0
         self._changed = anyio.Event()
         self._open_gates: set[str] = set()
         self._waiting: dict[str, int] = {}
 
-    def begin(self, request: HttpRequest, body: object) -> Exchange:
-        """Log a request."""
-        exchange = Exchange(request, body, anyio.current_time())
-        self.exchanges.append(exchange)
-        self.notify()
-        return exchange
-
-    def finish(self, exchange: Exchange, outcome: RequestOutcome, status: int | None) -> None:
-        """Log how it ended."""
-        exchange.outcome, exchange.status = outcome, status
+    def add(self, request: HttpRequest) -> None:
+        """Record a request."""
+        request.at = anyio.current_time()
+        self.requests.append(request)
         self.notify()
 
     def notify(self) -> None:
@@ -120,7 +100,7 @@ class World:
                 await self._changed.wait()
 
     def open_gate(self, name: str) -> None:
-        """Let through everything that waits at the gate, now and later."""
+        """Let through every response that waits at the gate, now and later."""
         self._open_gates.add(name)
         self.notify()
 
@@ -141,20 +121,8 @@ class World:
 
     def reset(self) -> None:
         """Forget requests, scenario, gates and the prompt cache; responses under way go on."""
-        self.exchanges.clear()
+        self.requests.clear()
         self.scenario.clear()
         self.cache.clear()
         self._open_gates.clear()
         self.notify()
-
-
-def parse_json(data: bytes) -> object:
-    """The JSON value; raises ValueError, also for what nests too deep."""
-    try:
-        return json.loads(data, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")

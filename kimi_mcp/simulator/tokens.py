@@ -11,18 +11,18 @@ import re
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _PIECE = re.compile(f"[{_CJK}]|[^{_CJK}]{{1,4}}")
 
-SMALLEST_CACHED_PREFIX = 8
+MIN_CACHED_TOKENS = 8
 """Tokens: a common prefix shorter than this counts as no cache hit."""
 
-REMEMBERED_PROMPTS = 32
+MAX_PROMPTS = 32
 """Prompts kept for each cache key."""
 
-REMEMBERED_KEYS = 256
+MAX_KEYS = 256
 """Cache keys kept; the oldest goes first."""
 
 
 def pieces(text: str) -> list[str]:
-    """The text cut into its tokens."""
+    """The tokens of the text."""
     return _PIECE.findall(text)
 
 
@@ -44,22 +44,22 @@ def _common_prefix(left: str, right: str) -> int:
 
 
 class PromptCache:
-    """Stands for the automatic context cache: the longest common prefix with earlier prompts of the same key."""
+    """The automatic context cache: the longest common prefix with earlier prompts of the same key."""
 
     def __init__(self) -> None:
         self._prompts: dict[tuple[str, ...], list[str]] = {}
 
     def cached_tokens(self, key: tuple[str, ...], prompt: str) -> int:
-        """Tokens of the prompt that an earlier prompt under the same key already brought; remembers this one."""
-        while len(self._prompts) >= REMEMBERED_KEYS and key not in self._prompts:
+        """Tokens of the prompt that an earlier prompt under the same key began with; remembers this one."""
+        while len(self._prompts) >= MAX_KEYS and key not in self._prompts:
             del self._prompts[next(iter(self._prompts))]
         earlier = self._prompts.setdefault(key, [])
         longest = max((_common_prefix(prompt, one) for one in earlier), default=0)
         if prompt not in earlier:
             earlier.append(prompt)
-            del earlier[:-REMEMBERED_PROMPTS]
+            del earlier[:-MAX_PROMPTS]
         found = count(prompt[:longest])
-        return found if found >= SMALLEST_CACHED_PREFIX else 0
+        return found if found >= MIN_CACHED_TOKENS else 0
 
     def clear(self) -> None:
         """Forget every prompt."""

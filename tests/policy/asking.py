@@ -100,11 +100,6 @@ def assistant(text: str = "", *, reasoning: str | None = None, calls: tuple[Tool
     return Turn(role="assistant", parts=user(text).parts if text else (), reasoning=reasoning, tool_calls=calls)
 
 
-class _NoFiles:
-    def stored(self, file_id: str) -> None:
-        return None
-
-
 def judged(plan: Plan, day: date | None = None) -> Chat:
     """What the simulator understands of the plan's body; raises its refusal."""
     return understood(json.loads(json.dumps(encode(plan), allow_nan=False)), plan.profile, day)
@@ -113,7 +108,7 @@ def judged(plan: Plan, day: date | None = None) -> Chat:
 def understood(body: dict[str, Any], profile: Profile, day: date | None = None) -> Chat:
     """What the simulator understands of a body that is sent to that profile; raises its refusal."""
     dialect = _with_model(DIALECTS[profile.provider.id], profile)
-    return read_chat(body, dialect, day or a_day_of(profile), _NoFiles())
+    return read_chat(body, dialect, day or a_day_of(profile), lambda _: None)
 
 
 def _with_model(dialect: Dialect, profile: Profile) -> Dialect:

@@ -54,7 +54,7 @@ async def test_a_file_arrives_byte_for_byte_under_the_name_of_its_content(sim: S
     assert (file.id, file.name, file.size, file.purpose) == (identity, f"kimi-mcp-{digest}.mp4", len(CLIP), "video")
     assert file.sha256 == digest
     assert file.created > 0
-    assert sim._world.files.get(identity).path.read_bytes() == CLIP
+    assert sim.files.get(identity).content == CLIP
     assert sent == [*range(1000, len(CLIP), 1000), len(CLIP)]
     sent = sim.requests[0]
     assert sent.headers["content-length"] == str(sent.raw)
@@ -68,8 +68,8 @@ async def test_what_looks_like_a_boundary_in_a_file_is_only_a_part_of_it(sim: Si
     )
     up, to = upstream(), endpoint(sim.base_url)
     identity = await up.upload(to, upload(odd, mime="image/png", kind="image"))
-    stored = sim._world.files.get(identity)
-    assert stored.path.read_bytes() == odd
+    stored = sim.files.get(identity)
+    assert stored.content == odd
     assert stored.purpose == "image"
 
 

@@ -49,7 +49,7 @@ def contents(sim: Simulator, request: ReceivedRequest | None = None) -> list[byt
     found: list[bytes] = []
     for url in urls(request or chats(sim)[-1]):
         if url.startswith("ms://"):
-            found.append(sim._world.files.get(url.removeprefix("ms://")).path.read_bytes())
+            found.append(sim.files.get(url.removeprefix("ms://")).content)
         else:
             found.append(base64.b64decode(url.partition(",")[2], validate=True))
     return found

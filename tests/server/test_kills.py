@@ -12,6 +12,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,7 @@ import pytest
 
 from kimi_mcp.runs.store.records import RunRecord
 from kimi_mcp.server.client_quirks import LOCAL
-from kimi_mcp.simulator import Simulator, playback
+from kimi_mcp.simulator import Simulator
 from kimi_mcp.simulator.faults import Step
 from tests.runs.store.stores import opened
 from tests.server.clients import connect
@@ -40,27 +41,17 @@ Sent = dict[str, list[tuple[float, str, str]]]
 """By prompt: when what was sent, of which kind."""
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """What the simulator has sent, as it sends it."""
-    log: Sent = defaultdict(list)
-    flush = playback._flush
-
-    async def noted(reply: object, step: Step, batch: list[bytes], *, last: bool = False) -> None:
-        now, whose = time.monotonic(), step.match.text or ""
-        for data in batch:
-            if b'"delta"' in data:
-                delta = json.loads(data.removeprefix(b"data: "))["choices"][0]["delta"]
-                log[whose] += [(now, kind, text) for kind, text in delta.items() if kind != "role" and text]
-        await flush(reply, step, batch, last=last)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(playback, "_flush", noted)
-    return log
+def record_event(sent: Sent, step: Step, event: bytes) -> None:
+    """Add what an event carries."""
+    if b'"delta"' in event:
+        delta = json.loads(event.removeprefix(b"data: "))["choices"][0]["delta"]
+        now = time.monotonic()
+        sent[step.match.text or ""] += [(now, kind, text) for kind, text in delta.items() if kind != "role" and text]
 
 
 def text(pieces: Sequence[tuple[float, str, str]], kind: str, before: float = float("inf")) -> str:
     """What was sent of a kind until a moment."""
-    return "".join(said for at, what, said in pieces if what == kind and at <= before)
+    return "".join(part for at, what, part in pieces if what == kind and at <= before)
 
 
 def tale(draw: random.Random, words: int) -> str:
@@ -73,9 +64,9 @@ def lost(record: RunRecord, pieces: Sequence[tuple[float, str, str]], killed: fl
         whole = text(pieces, kind)
         assert whole.startswith(kept), "nothing but what was sent"
         length = 0
-        for at, what, said in pieces:
+        for at, what, part in pieces:
             if what == kind:
-                length += len(said)
+                length += len(part)
                 if length > len(kept):
                     return max(0.0, killed - at)
     return 0.0
@@ -83,13 +74,14 @@ def lost(record: RunRecord, pieces: Sequence[tuple[float, str, str]], killed: fl
 
 @pytest.mark.soak
 async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
-    sent: Sent, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = os.environ.get("TEST_KILLS")
     kills, most_s = (FEW, 2.0) if asked is None else (int(asked), 1.0)  # in a normal run the machine may be busy
     seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
     draw = random.Random(seed)
     killed_at: dict[str, float] = {}
+    sent: Sent = defaultdict(list)
     room = anyio.Semaphore(AT_ONCE)
 
     async def kill(sim: Simulator, number: int, moment: float) -> None:
@@ -110,7 +102,8 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
             await peer.process.wait()
 
     with anyio.fail_after(30 + 10 * kills):
-        async with Simulator(provider="simulator") as sim, anyio.create_task_group() as tasks:
+        simulator = Simulator(provider="simulator", on_event=partial(record_event, sent))
+        async with simulator as sim, anyio.create_task_group() as tasks:
             for number in range(kills):
                 tasks.start_soon(kill, sim, number, draw.uniform(0.0, 2.5))
     async with connect(None) as kimi:

@@ -31,36 +31,12 @@ async def whole(kimi: KimiClient, run_id: str, of: str) -> str:
     return read
 
 
-@pytest.fixture
-def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulator answers as long as it is told, whatever the token limit says."""
-    from kimi_mcp.simulator import answers
-    from kimi_mcp.simulator.answers import ScriptedAnswer
-
-    def unlimited(chat: object, reasoning: str | None, content: str, calls: object, **more: object) -> ScriptedAnswer:
-        del chat, calls, more
-        return ScriptedAnswer(
-            reasoning=reasoning,
-            content=content,
-            tool_calls=(),
-            finish_reason="stop",
-            completion_tokens=100,
-            reasoning_tokens=10,
-        )
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith("kimi_mcp.simulator") and getattr(module, "limited", None) is answers.limited:
-            monkeypatch.setattr(module, "limited", unlimited)
-
-
 @pytest.mark.parametrize(
     "chars", [400_000, pytest.param(2_000_000, marks=pytest.mark.soak, id="two million characters")]
 )
-async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(
-    sim: Simulator, no_limit: None, data_dir: Path, chars: int
-) -> None:
+async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(sim: Simulator, data_dir: Path, chars: int) -> None:
     answer, reasoning = ANSWER[:chars], ANSWER[: min(chars, 1_000_000)]
-    sim.play({"content": answer, "reasoning": reasoning, "event_tokens": 200})
+    sim.play({"content": answer, "reasoning": reasoning, "event_tokens": 200, "ignore_limit": True})
     async with server_process(sim) as client:
         with anyio.fail_after(60):
             told = checked(await client.call_tool("kimi_think", {"prompt": "hi"}))
@@ -80,13 +56,13 @@ async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(
 
 
 @pytest.mark.soak
-async def test_many_long_answers_leave_a_bounded_memory(sim: Simulator, no_limit: None) -> None:
+async def test_many_long_answers_leave_a_bounded_memory(sim: Simulator) -> None:
     if sys.platform != "linux":
         pytest.skip("memory is read from /proc")
     async with connect(sim) as kimi:
 
         async def ask(number: int) -> None:
-            sim.play({"content": ANSWER[:1_500_000], "event_tokens": 400})
+            sim.play({"content": ANSWER[:1_500_000], "event_tokens": 400, "ignore_limit": True})
             assert (await kimi.instant(f"call {number}")).status == "completed"
 
         for number in range(5):

@@ -56,7 +56,7 @@ def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[Received
 
 def names(sim: Simulator) -> list[tuple[str, str]]:
     """Name and purpose of what lies at the provider."""
-    return [(file.filename, file.purpose) for file in sim._world.files.all()]
+    return [(file.filename, file.purpose) for file in sim.files.all()]
 
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,7 +161,7 @@ async def test_what_has_vanished_is_uploaded_anew_and_the_call_is_answered(
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         await look(kimi, "a.png", "b.png")
         first, second = (url.removeprefix("ms://") for url in urls(chats(sim)[0]))
-        sim._world.files.delete(first)
+        sim.files.delete(first)
         result = await look(kimi, "a.png", "b.png", "a.png")
         again = await look(kimi, "a.png")
     assert result.status == again.status == "completed", result.text
@@ -209,7 +209,7 @@ async def test_what_vanishes_again_and_again_ends_in_a_refusal(sim: Simulator, f
 
 async def test_a_full_account_says_so_and_how_to_make_room(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
-    store = sim._world.files
+    store = sim.files
     store._files.update({f"old-{number}": store for number in range(MOST_FILES)})  # pyright: ignore[reportArgumentType, reportCallIssue]
     sim.play({"match": {"path": "/v1/files"}, "body": {"object": "list", "data": []}})
     async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
@@ -449,7 +449,7 @@ async def test_a_file_that_is_rewritten_while_it_is_uploaded_is_never_taken_for_
         kept = await watch(kimi, "kept.mp4")
     assert kept.status == "completed", kept.text
     assert hashes_in(kept.answer) == hashes([clip]), "its name tells its content"
-    for file in sim._world.files.all():
+    for file in sim.files.all():
         assert file.filename == f"kimi-mcp-{file.medium.sha256}.mp4"
 
 

@@ -12,12 +12,11 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.answers import compose
 from kimi_mcp.simulator.checks import read_chat
 from kimi_mcp.simulator.dialects import DIALECTS, Dialect
-from kimi_mcp.simulator.faults import PLAIN
-from kimi_mcp.simulator.messages import StoredMedium
+from kimi_mcp.simulator.faults import DEFAULT_STEP
 from kimi_mcp.simulator.refusals import Refused
-from kimi_mcp.simulator.routes import compose
 from tests.simulator.requests import (
     INSTANT,
     SCHEMAS,
@@ -120,11 +119,6 @@ async def test_nothing_that_nests_too_deep_stops_the_simulator(sim: Simulator) -
     assert (await post(sim, INSTANT)).status_code == 200
 
 
-class NoFiles:
-    def stored(self, file_id: str) -> StoredMedium | None:
-        return None
-
-
 BASES: list[dict[str, Any]] = [
     {**THINK, "tools": [WEATHER], "tool_choice": "auto", "stop": ["x"], "stream": True, "stream_options": {}},
     {
@@ -174,10 +168,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def outcome(body: Any, dialect: Dialect) -> int:
     try:
-        chat = read_chat(body, dialect, date(2026, 11, 23), NoFiles())
+        chat = read_chat(body, dialect, date(2026, 11, 23), lambda _: None)
     except Refused as refused:
         return refused.status
-    compose(chat, PLAIN)
+    compose(chat, DEFAULT_STEP)
     return 200
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 
-from kimi_mcp.simulator import Simulator, files
+from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.files import FileStore
 from kimi_mcp.simulator.media import sniff
+from kimi_mcp.simulator.refusals import Refused
 from tests.simulator.requests import KEY, THINK, answer, data_url, mp4, png, post, refusal, sdk, seeing
 
 pytestmark = pytest.mark.anyio
@@ -104,14 +107,24 @@ async def test_a_large_upload_arrives_whole(sim: Simulator) -> None:
     assert (await upload(sim, "large.png", data, "image"))["bytes"] == len(data)
 
 
-async def test_files_are_bounded_in_size_and_number(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LARGEST_FILE", 10_000)
-    with pytest.raises(openai.BadRequestError, match="the file exceeds 100 MB"):
-        await upload(sim, "large.bin", b"x" * 10_001, "batch")
-    monkeypatch.setattr(files, "MOST_FILES", 1)
-    await upload(sim, "first.bin", b"x", "batch")
-    with pytest.raises(openai.BadRequestError, match="at most 1 files can be stored"):
-        await upload(sim, "second.bin", b"x", "batch")
+async def upload_to(store: FileStore, name: str, data: bytes) -> None:
+    request = httpx2.Request("POST", "http://x", files={"file": (name, data)}, data={"purpose": "batch"})
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield request.read()
+
+    await store.upload(request.headers["content-type"], chunks())
+
+
+async def test_files_are_bounded_in_size_and_number() -> None:
+    store = FileStore(max_bytes=10_000, max_files=1)
+    for size in (10_001, 200_000):
+        with pytest.raises(Refused, match="the file exceeds 100 MB"):
+            await upload_to(store, "large.bin", b"x" * size)
+    await upload_to(store, "first.bin", b"x" * 10_000)
+    with pytest.raises(Refused, match="at most 1 files can be stored"):
+        await upload_to(store, "second.bin", b"x")
+    store.close()
 
 
 async def test_tokens_are_estimated_as_they_are_counted(sim: Simulator) -> None:

@@ -1,10 +1,10 @@
-"""The simulator as a process, and its independence."""
+"""Serving a simulator until it is cancelled, and its independence."""
 
 from __future__ import annotations
 
 import ast
 import json
-import signal
+import re
 import socket
 import sys
 from pathlib import Path
@@ -12,32 +12,35 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-from anyio.streams.text import TextReceiveStream
 
 import kimi_mcp.simulator
-from kimi_mcp.simulator import Simulator, SimulatorError, serve_simulator
+from kimi_mcp.simulator import ScenarioError, Simulator, SimulatorError, serve_simulator
 from tests.simulator.requests import INSTANT
 
 pytestmark = pytest.mark.anyio
 
-COMMAND = [sys.executable, "-m", "kimi_mcp.simulator"]
 
-
-async def test_the_command_prints_its_base_url_first_and_plays_its_scenario(tmp_path: Path) -> None:
+async def test_a_simulator_announces_its_base_url_and_plays_its_scenario(tmp_path: Path) -> None:
     scenario = tmp_path / "scenario.json"
     scenario.write_text(json.dumps([{"content": "from the file"}]))
-    command = [*COMMAND, "--provider", "moonshot", "--port", "0", "--faults", str(scenario)]
-    with anyio.fail_after(15):
-        async with await anyio.open_process(command, stderr=None) as process:
-            assert process.stdout is not None
-            url = (await TextReceiveStream(process.stdout).receive()).strip()
+    urls: list[str] = []
+    announced = anyio.Event()
+
+    def announce(url: str) -> None:
+        urls.append(url)
+        announced.set()
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve_simulator, "moonshot", "127.0.0.1", 0, scenario, announce)
+            await announced.wait()
+            (url,) = urls
             assert url.startswith("http://127.0.0.1:")
             async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
                 headers = {"authorization": "Bearer sk-test"}
                 got = await client.post(f"{url}/chat/completions", json=INSTANT, headers=headers)
             assert got.json()["choices"][0]["message"]["content"] == "from the file"
-            process.send_signal(signal.SIGINT)
-            assert await process.wait() == 0
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_busy_port_is_one_clear_sentence() -> None:
@@ -45,14 +48,8 @@ async def test_a_busy_port_is_one_clear_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with anyio.fail_after(15):
-            ended = await anyio.run_process([*COMMAND, "--port", str(port)], check=False)
-        assert ended.returncode == 1
-        said = ended.stderr.decode().splitlines()
-        assert said == [
-            f"the simulator can't listen on 127.0.0.1:{port} (Address already in use); choose another --port"
-        ]
-        with pytest.raises(SimulatorError):
+        sentence = f"the simulator can't listen on 127.0.0.1:{port} (Address already in use); choose another --port"
+        with pytest.raises(SimulatorError, match=f"^{re.escape(sentence)}$"):
             async with Simulator(port=port):
                 pass
 
@@ -60,26 +57,8 @@ async def test_a_busy_port_is_one_clear_sentence() -> None:
 async def test_a_wrong_scenario_is_one_clear_sentence(tmp_path: Path) -> None:
     scenario = tmp_path / "wrong.json"
     scenario.write_text('[{"statsu": 500}]')
-    with anyio.fail_after(15):
-        ended = await anyio.run_process([*COMMAND, "--faults", str(scenario)], check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.decode().startswith(f"{scenario}: step 1: unknown key statsu")
-
-
-async def test_serving_announces_the_base_url() -> None:
-    said: list[str] = []
-    announced = anyio.Event()
-
-    def announce(line: str) -> None:
-        said.append(line)
-        announced.set()
-
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve_simulator, "nim", "127.0.0.1", 0, None, announce)
-            await announced.wait()
-            tasks.cancel_scope.cancel()
-    assert said[0].startswith("http://127.0.0.1:")
+    with pytest.raises(ScenarioError, match=f"^{re.escape(str(scenario))}: step 1: unknown key statsu"):
+        await serve_simulator("simulator", "127.0.0.1", 0, scenario)
 
 
 def test_the_oracle_imports_nothing_of_the_product_and_no_data_of_it() -> None:

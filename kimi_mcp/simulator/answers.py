@@ -58,11 +58,8 @@ def _medium(stored: StoredMedium) -> str:
         return f"a file of {stored.size} bytes"
     if stored.url is not None:
         return f"{medium.kind} by link (an engine would fetch it itself): {stored.url}"
-    parts = [f"{medium.kind} {medium.format}"]
-    if medium.width and medium.height:
-        parts.append(f"{medium.width}×{medium.height}")
-    parts.append(f"{stored.size} bytes, sha256 {stored.sha256[:DIGEST_DIGITS]}")
-    return " ".join(parts)
+    size = f" {medium.width}×{medium.height}" if medium.width and medium.height else ""
+    return f"{medium.kind} {medium.format}{size} {stored.size} bytes, sha256 {stored.sha256[:DIGEST_DIGITS]}"
 
 
 def _reasoning(chat: Chat) -> str:

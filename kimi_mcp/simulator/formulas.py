@@ -55,11 +55,11 @@ def declaration(uri: str) -> JsonObject:
 
 def fiber(uri: str, body: object, number: int) -> JsonObject:
     """What ``POST …/fibers`` answers; raises Refused."""
-    names = [as_object(tool["function"]) for tool in _of(uri)]
+    names = [function["name"] for tool in _of(uri) if (function := as_object(tool["function"]))]
     wanted = as_object(body)
     if wanted is None or not isinstance(wanted.get("name"), str) or not isinstance(wanted.get("arguments"), str):
         invalid("Invalid request: a fiber needs 'name' and 'arguments', both text")
-    if not any(named is not None and named["name"] == wanted["name"] for named in names):
+    if wanted["name"] not in names:
         invalid("Invalid request: the formula has no such function")
     made: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
     query = _query(str(wanted["arguments"]))

@@ -13,6 +13,8 @@ import anyio
 import anyio.lowlevel
 import h11
 
+from kimi_mcp.simulator.refusals import Refused
+
 Cut = Literal["truncate", "reset", "stall"]
 """How a response is cut off."""
 
@@ -33,10 +35,6 @@ class CutOff(Exception):
     def __init__(self, how: Cut) -> None:
         super().__init__(how)
         self.how: Cut = how
-
-
-class BodyTooLarge(Exception):
-    """The request's body passed the limit."""
 
 
 class Connection:
@@ -159,16 +157,17 @@ class HttpRequest:
                 raise ClientGone
 
     async def read(self, limit: int) -> bytes:
-        """The whole body; raises BodyTooLarge and ClientGone."""
+        """The whole body; raises Refused beyond the limit, and ClientGone."""
         announced = self.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
-            raise BodyTooLarge
-        data = bytearray()
-        async for piece in self.chunks():
-            data += piece
-            if len(data) > limit:
-                raise BodyTooLarge
-        return bytes(data)
+        size, pieces = int(announced) if announced.isdigit() else 0, list[bytes]()
+        if size <= limit:
+            async for piece in self.chunks():
+                pieces.append(piece)
+                if self.received_bytes > limit:
+                    break
+        if max(size, self.received_bytes) > limit:
+            raise Refused(413, "invalid_request_error", "Invalid request: the request body is too large")
+        return b"".join(pieces)
 
 
 class ResponseWriter:

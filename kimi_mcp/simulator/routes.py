@@ -22,7 +22,7 @@ from kimi_mcp.simulator.answers import compose
 from kimi_mcp.simulator.checks import Chat, read_chat, served_model
 from kimi_mcp.simulator.faults import CHAT_PATH, DEFAULT_STEP, Step
 from kimi_mcp.simulator.formulas import declaration, fiber, parse_path
-from kimi_mcp.simulator.http import BodyTooLarge, ClientGone, Connection, HttpRequest, ResponseWriter
+from kimi_mcp.simulator.http import ClientGone, Connection, HttpRequest, ResponseWriter
 from kimi_mcp.simulator.messages import read_messages, summarize
 from kimi_mcp.simulator.playback import play_body, play_stream
 from kimi_mcp.simulator.refusals import Refused, invalid
@@ -69,12 +69,9 @@ class Response:
             await self._route()
         except Refused as refused:
             await self._refuse(refused)
-        except RecursionError:
-            await self._refuse(Refused(400, "invalid_request_error", "Invalid request: nested too deep"))
-        except h11.RemoteProtocolError:
-            await self._refuse(Refused(400, "invalid_request_error", "Invalid request: malformed HTTP"))
-        except BodyTooLarge:
-            await self._refuse(Refused(413, "invalid_request_error", "Invalid request: the request body is too large"))
+        except (RecursionError, h11.RemoteProtocolError) as error:
+            reason = "nested too deep" if isinstance(error, RecursionError) else "malformed HTTP"
+            await self._refuse(Refused(400, "invalid_request_error", f"Invalid request: {reason}"))
 
     def _record(self) -> None:
         if not self._recorded:
@@ -299,7 +296,7 @@ def _body_instead(step: Step, key: str) -> tuple[int, Mapping[str, str], bytes]:
         text = step.body if isinstance(step.body, str) else encode(step.body)
         return step.status or 200, JSON_HEADERS, text.encode("utf-8", "surrogatepass")
     status = step.status or 400
-    default = ("unexpected_output" if status >= 500 else "error", f"Status {status}")
+    default = "unexpected_output" if status >= 500 else "error", f"Status {status}"
     kind, message = _DEFAULT_ERRORS.get(status, default)
     message = (step.error_message or message) + (f": {key}" if step.echo_key else "")
     return status, JSON_HEADERS, encode({"error": {"type": step.error_type or kind, "message": message}}).encode()

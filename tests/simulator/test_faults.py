@@ -390,3 +390,9 @@ async def test_an_upload_and_the_list_of_models_can_fail_too(sim: Simulator) -> 
         with pytest.raises(openai.RateLimitError):
             await client.files.create(file=("a.txt", b"x" * 300_000), purpose="batch")
         assert len((await client.models.list()).data) == 6
+
+
+async def test_a_model_may_ignore_the_limit(sim: Simulator) -> None:
+    sim.play({"ignore_limit": True, "content_tokens": 200}, {"content_tokens": 200})
+    body = {**INSTANT, "max_tokens": 50}
+    assert [(await choice(sim, body))["finish_reason"] for _ in range(2)] == ["stop", "length"]

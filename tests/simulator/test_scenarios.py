@@ -188,3 +188,12 @@ async def test_a_closed_listener_refuses_connections() -> None:
         host, port = sim.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         with pytest.raises(OSError, match=r"(?i)connect"):
             await anyio.connect_tcp(host, int(port))
+
+
+async def test_whoever_observes_gets_each_event_with_its_step() -> None:
+    seen: list[tuple[str | None, bytes]] = []
+    async with Simulator(on_event=lambda step, event: seen.append((step.content, event))) as sim:
+        sim.play({"content": "Hi."})
+        got = await post(sim, {**THINK, "stream": True})
+    assert b"".join(event for _, event in seen) == got.content
+    assert {content for content, _ in seen} == {"Hi."}

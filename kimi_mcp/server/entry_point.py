@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+import traceback
+from collections.abc import Callable
 from typing import NoReturn
+
+from kimi_mcp.server.stdio.early import EarlyConnection, refuse_all
+from kimi_mcp.server.stdio.standard_streams import claim
 
 GC_THRESHOLDS = (20_000, 20, 20)
 """A busy server makes a thousand objects a request and hardly a cycle: with the default thresholds the collector took a
@@ -31,33 +37,42 @@ def serve() -> NoReturn:
     """Serve one client on stdin and stdout until it leaves; ends the process."""
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # none is wanted, and looking for them takes 5 ms
-    import anyio
-
-    from kimi_mcp.core import json_logs, redaction
-    from kimi_mcp.core.settings import read_settings
-    from kimi_mcp.server.app import build_server
-    from kimi_mcp.server.stdio import leave, serve_stdio
-    from kimi_mcp.skill.document import SkillError
-
-    settings = read_settings(os.environ)
-    json_logs.configure(settings.log_level)
-    redaction.hide(*(value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES)))
-    if sys.stdin.isatty():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the transport takes it: no traceback of an import
+    if sys.stdin is not None and sys.stdin.isatty():
         print(
             "kimi-mcp serves the Model Context Protocol on stdin and stdout: a host starts it. Press Ctrl-D to end. "
             "Try `kimi-mcp ask`, `kimi-mcp demo` or `kimi-mcp --help`.",
             file=sys.stderr,
         )
+    early = EarlyConnection(*claim())
+    early.start()
     try:
-        server = build_server(settings)
-    except SkillError as fault:
-        print(f"kimi-mcp: {fault}", file=sys.stderr)
-        leave(1)
+        run = _prepared(early)
+    except Exception as fault:  # noqa: BLE001 - whatever is broken, the host must hear of it
+        traceback.print_exception(fault)
+        refuse_all(early.stop())
+        os._exit(1)
+    run()
+    raise AssertionError("the process has left")
+
+
+def _prepared(early: EarlyConnection) -> Callable[[], None]:
+    """Import the server, and return what runs it. Raises whatever a broken installation raises."""
+    import anyio
+
+    from kimi_mcp.core import json_logs, redaction
+    from kimi_mcp.core.settings import read_settings
+    from kimi_mcp.server.app import build_server
+    from kimi_mcp.server.stdio.connection import leave, serve_stdio
+
+    settings = read_settings(os.environ)
+    json_logs.configure(settings.log_level)
+    redaction.hide(*(value for name, value in settings.possible_keys.items() if name.endswith(KEY_SUFFIXES)))
+    server = build_server(settings)
 
     async def serve_and_leave() -> None:
-        await serve_stdio(server)
+        await serve_stdio(server, handover=early.stop())
         leave(0)  # from within: the loop's own end waits for every thread, and a resolver may take half a minute
 
     tune_collector()
-    anyio.run(serve_and_leave)
-    raise AssertionError("the process has left")
+    return lambda: anyio.run(serve_and_leave)

@@ -24,6 +24,7 @@ from mcp_types import (
     ResourceTemplate,
     TextResourceContents,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import WHOLE, Outcome, structured
@@ -34,6 +35,9 @@ from kimi_mcp.skill.document import load_skill
 
 RUN, RUN_REASONING = "kimi://runs/{id}", "kimi://runs/{id}/reasoning"
 """Templates of a run's addresses."""
+
+RESOURCE_NOT_FOUND = -32002
+"""The code of an unknown resource up to 2025-11-25, from the specification's page on resources."""
 
 MAX_RUNS = 50
 """Runs that ``kimi://runs`` lists at most."""
@@ -166,17 +170,22 @@ async def list_templates(context: Any, params: PaginatedRequestParams | None) ->
 
 async def read_resource(context: Any, params: ReadResourceRequestParams) -> ReadResourceResult:
     """Answers ``resources/read``; a protocol error where there is no such resource, or it can't be read."""
-    resource, reader, value = _find(str(params.uri))
+    uri = str(params.uri)
+    found = _find(uri)
+    if found is None:
+        existing = ", ".join((*RESOURCES, *TEMPLATES))
+        raise _not_found(context, uri, f"There is no such resource; there are {existing}.")
+    resource, reader, value = found
     try:
         text = await reader(context.lifespan_context, value)
     except RunNotFound as error:
-        raise MCPError(INVALID_PARAMS, f"{error.message} Read kimi://runs to see the latest.") from None
+        raise _not_found(context, uri, f"{error.message} Read kimi://runs to see the latest.") from None
     except KimiError as error:
         raise MCPError(INTERNAL_ERROR, f"{error.message} {error.fix}") from None
     return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=resource.mime_type, text=text)])
 
 
-def _find(uri: str) -> tuple[Resource | ResourceTemplate, Reader, str]:
+def _find(uri: str) -> tuple[Resource | ResourceTemplate, Reader, str] | None:
     """The resource of an address, its reader, and the decoded value in the address."""
     if found := RESOURCES.get(uri):
         return *found, ""
@@ -184,4 +193,10 @@ def _find(uri: str) -> tuple[Resource | ResourceTemplate, Reader, str]:
         before, _, after = re.split(r"(\{\w+\})", address)
         if uri.startswith(before) and uri.endswith(after) and len(uri) > len(before) + len(after):
             return template, reader, unquote(uri[len(before) : len(uri) - len(after)], errors="replace")
-    raise MCPError(INVALID_PARAMS, f"There is no such resource; there are {', '.join((*RESOURCES, *TEMPLATES))}.")
+    return None
+
+
+def _not_found(context: Any, uri: str, message: str) -> MCPError:
+    """The error of an unknown resource: -32002 up to 2025-11-25, invalid parameters since; its data has the address."""
+    code = INVALID_PARAMS if context.protocol_version in MODERN_PROTOCOL_VERSIONS else RESOURCE_NOT_FOUND
+    return MCPError(code, message, {"uri": uri})

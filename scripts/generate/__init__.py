@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts import manifests
-from scripts.generate import blocks, codes
+from scripts.generate import blocks, codes, early_replies
 
 __all__ = ["PLACES", "ROOT", "main", "renewed"]
 
@@ -79,8 +79,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     present = {
         path.relative_to(root).as_posix(): path for path in (root / manifests.FOLDER).rglob("*") if path.is_file()
     }
+    if (file := root / early_replies.FILE).is_file():
+        old[early_replies.FILE] = file.read_text("utf-8")
     old |= {name: path.read_text("utf-8", "replace") for name, path in present.items()}
-    new |= made
+    new |= made | {early_replies.FILE: early_replies.early_replies()}
     stale = [file for file in (*new, *(present.keys() - made.keys())) if old.get(file) != new.get(file)]
     if check and stale:
         print(f"Stale: {', '.join(stale)}. Run: python -m scripts.generate", file=sys.stderr)

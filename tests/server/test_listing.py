@@ -117,8 +117,10 @@ async def test_an_unknown_resource_is_an_error_that_names_those_there_are(mode: 
     async with connect(None, mode) as kimi:
         with pytest.raises(MCPError) as caught:
             await kimi.client.read_resource(uri)
-        assert "kimi://catalogue" in str(caught.value)
-        assert uri not in str(caught.value)
+        assert "kimi://catalogue" in caught.value.error.message
+        assert uri not in caught.value.error.message
+        assert caught.value.error.code == (-32002 if mode == "legacy" else -32602)
+        assert caught.value.error.data == {"uri": uri}
         assert (await kimi.client.list_tools()).tools, "it goes on serving"
 
 
@@ -140,7 +142,7 @@ def test_starting_imports_nothing_that_a_first_call_alone_needs() -> None:
         "before = set(sys.modules)\n"
         "from kimi_mcp.server.app import build_server\n"
         "from kimi_mcp.core.settings import read_settings\n"
-        "from kimi_mcp.server.stdio import serve_stdio\n"
+        "from kimi_mcp.server.stdio.connection import serve_stdio\n"
         "build_server(read_settings({}))\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))\n"
     )

@@ -125,7 +125,7 @@ async def test_an_unknown_run_is_an_error_that_says_where_to_look(mode: str, end
     async with connect(None, mode) as kimi:
         for run_id in ("run_0123456789", "%2e%2e", "run_%00", "r" * 5000):
             error = await refused(kimi, f"kimi://runs/{run_id}{ending}")
-            assert error.error.code == -32602
+            assert error.error.code == (-32002 if mode == "legacy" else -32602)
             assert "kimi://runs" in str(error)
             assert run_id not in str(error)
 

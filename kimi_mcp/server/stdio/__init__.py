@@ -1,6 +1,4 @@
-"""The stdio transport: one host on stdin and stdout, from its first byte to a clean end. Does I/O."""
+"""The stdio transport: one host on stdin and stdout, from its first byte to a clean end. Does I/O.
 
-from kimi_mcp.server.stdio.connection import leave, serve_stdio
-from kimi_mcp.server.stdio.framing import TransportLimits
-
-__all__ = ["TransportLimits", "leave", "serve_stdio"]
+``early`` answers a host before the SDK is imported, ``connection`` serves it from then on.
+"""

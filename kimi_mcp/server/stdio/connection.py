@@ -15,6 +15,7 @@ How a connection ends (EOF on stdin, SIGINT, SIGTERM, a peer that is gone)
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -41,8 +42,10 @@ from mcp_types import (
 )
 
 from kimi_mcp.core import json_logs
-from kimi_mcp.server.stdio.descriptors import claim, read_chunk, write_all
+from kimi_mcp.server.stdio.descriptors import read_chunk, write_all
+from kimi_mcp.server.stdio.early import EarlyReplies, Handover
 from kimi_mcp.server.stdio.framing import Framer, ReceivedLine, RejectedLine, TransportLimits, encode
+from kimi_mcp.server.stdio.standard_streams import claim
 
 _log = logging.getLogger(__name__)
 
@@ -50,15 +53,19 @@ _LAST_WRITES_S = 0.2
 """Seconds for what remains to be written once the server has ended."""
 
 
-async def serve_stdio(server: Server[Any], limits: TransportLimits | None = None) -> None:
+async def serve_stdio(
+    server: Server[Any], limits: TransportLimits | None = None, handover: Handover | None = None
+) -> None:
     """Serve one client on stdin and stdout, in both protocol eras, until either side ends it.
 
-    Claims descriptors 0 and 1 for good, and SIGINT and SIGTERM; call :func:`leave` when it returns or raises.
-    Raises what ``server.run`` raised, if it failed.
+    Claims descriptors 0 and 1 for good, unless they come with what an ``EarlyConnection`` hands over, and SIGINT and
+    SIGTERM; call :func:`leave` when it returns or raises. Raises what ``server.run`` raised, if it failed.
     """
-    source, sink = claim()
+    if handover is None:
+        source, sink = claim()
+        handover = Handover(source=source, sink=sink, replies=EarlyReplies())
     asyncio.get_running_loop().set_exception_handler(json_logs.loop_exception)
-    await _Connection(server, source, sink, limits or TransportLimits()).run()
+    await _Connection(server, handover, limits or TransportLimits()).run()
 
 
 def leave(status: int = 0) -> NoReturn:
@@ -75,11 +82,16 @@ def leave(status: int = 0) -> NoReturn:
 class _Connection:
     """One client, from the first byte to the last."""
 
-    def __init__(self, server: Server[Any], source: int | None, sink: int | None, limits: TransportLimits) -> None:
+    def __init__(self, server: Server[Any], handover: Handover, limits: TransportLimits) -> None:
         self._server = server
-        self._source, self._sink = source, sink
+        self._handover = handover
+        self._source, self._sink = handover.source, handover.sink
         self._limits = limits
         self._open_requests: set[RequestId] = set()
+        self._answered_early = set(handover.answered)
+        self._unwanted: set[RequestId] = set()
+        """Requests whose answers are dropped: the host has them."""
+        self._era_is_settled = False
         self._request_closed = anyio.Event()
         self._ending = anyio.Event()
         self._server_ended = anyio.Event()
@@ -121,6 +133,8 @@ class _Connection:
         # A stream that is broken or closed: the server has ended.
         with self._reading, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with self._to_server, rejections:
+                for received in framer.feed(self._handover.received):
+                    await self._replay(received, rejections)
                 while chunk := await read_chunk(self._source):
                     for received in framer.feed(chunk):
                         await self._pass_on(received, rejections)
@@ -134,9 +148,28 @@ class _Connection:
                 self._ending.set()
                 await anyio.sleep_forever()  # ``_end`` closes the streams
 
+    async def _replay(self, received: ReceivedLine, rejections: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
+        """Pass on what was received early; a request that was answered then is through before the next message."""
+        if not isinstance(received, JSONRPCRequest) or received.id not in self._answered_early:
+            await self._pass_on(received, rejections)
+            return
+        self._answered_early.discard(received.id)
+        if received.method != "server/discover":
+            key = coerce_request_id(received.id)
+            self._unwanted.add(key)
+            await self._pass_on(received, rejections)
+            while key in self._open_requests:
+                self._request_closed = anyio.Event()
+                await self._request_closed.wait()
+
     async def _pass_on(self, received: ReceivedLine, rejections: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
         metadata = None
         if isinstance(received, JSONRPCRequest):
+            if (result := self._discovery(received)) is not None:
+                reply = JSONRPCResponse(jsonrpc="2.0", id=received.id, result=json.loads(result))
+                await rejections.send(_OwnReply(reply))
+                return
+            self._era_is_settled = True
             key = coerce_request_id(received.id)
             if key in self._open_requests:
                 wrong = "invalid request: a request with this id is still being worked on"
@@ -151,21 +184,31 @@ class _Connection:
         if isinstance(received, RejectedLine):
             _log.warning("refused a message: %s", received.message, extra={"code": received.code})
             # Answered with its id, as JSON-RPC asks, but the open request of that id stays open.
-            await rejections.send(_Rejection(received.reply()))
+            await rejections.send(_OwnReply(received.reply()))
         else:
             await self._to_server.send(SessionMessage(received, metadata))
+
+    def _discovery(self, request: JSONRPCRequest) -> str | None:
+        """The answer to a probe that belongs to no era: the SDK would take it for the beginning of the newest one."""
+        if request.method != "server/discover" or self._era_is_settled:
+            return None
+        return self._handover.replies.discovery(request.params)
 
     def _close_request(self, key: RequestId) -> None:
         self._open_requests.discard(key)
         self._request_closed.set()
 
     async def _write(self) -> None:
-        peer_is_gone = False
+        peer_is_gone = bool(self._handover.unwritten) and not await self._write_line(self._handover.unwritten)
         async for item in self._from_server:
             message = item.message
             answered = message.id if isinstance(message, JSONRPCResponse | JSONRPCError) else None
-            if answered is not None and not isinstance(item, _Rejection):
-                self._close_request(coerce_request_id(answered))
+            if answered is not None and not isinstance(item, _OwnReply):
+                key = coerce_request_id(answered)
+                self._close_request(key)
+                if key in self._unwanted:
+                    self._unwanted.discard(key)
+                    continue
             if peer_is_gone:
                 continue  # received all the same, so that no sender waits
             try:
@@ -173,12 +216,17 @@ class _Connection:
             except Exception as failure:  # noqa: BLE001 - one message is lost, not the connection
                 _log.error("a message could not be written as JSON", exc_info=failure)
                 continue
-            try:
-                await write_all(self._sink, line)
-            except OSError:
-                peer_is_gone = True
-                self._ending.set()
+            peer_is_gone = not await self._write_line(line)
         self._all_written.set()
+
+    async def _write_line(self, line: bytes) -> bool:
+        """Whether the peer is there."""
+        try:
+            await write_all(self._sink, line)
+        except OSError:
+            self._ending.set()
+            return False
+        return True
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,7 +251,7 @@ class _Connection:
             await self._all_written.wait()
 
 
-class _Rejection(SessionMessage):
+class _OwnReply(SessionMessage):
     """An answer of the transport's own, which closes no request."""
 
 

@@ -88,7 +88,7 @@ def test_a_peer_that_is_gone_ends_it() -> None:
         assert process.stdout is not None
         process.stdout.close()
         process.stdin.write(b"{\n")
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("closed", [0, 1, 2])

@@ -30,7 +30,8 @@ from mcp_types import (  # noqa: E402
 )
 
 from kimi_mcp.core import json_logs  # noqa: E402
-from kimi_mcp.server.stdio import TransportLimits, leave, serve_stdio  # noqa: E402
+from kimi_mcp.server.stdio.connection import leave, serve_stdio  # noqa: E402
+from kimi_mcp.server.stdio.framing import TransportLimits  # noqa: E402
 
 gc.enable()
 log = logging.getLogger("tiny")

@@ -1,0 +1,311 @@
+"""Answers a host's first requests while the SDK is still being imported, which takes a second. I/O: stdin and stdout.
+
+Some hosts begin without a server that takes longer. So ``initialize``, ``server/discover``, ``ping`` and ``tools/list``
+are answered from ``early_replies.json``, which ``python -m scripts.generate`` makes of what the SDK's server answers.
+Only requests that are beyond doubt are answered so; everything else waits. The SDK's server then gets every message,
+and what it answers to those requests once more is dropped. Not on Windows, where a pipe can't be polled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, NoReturn, cast
+
+Json = dict[str, Any]
+
+_MOST_BYTES: Final = 1024 * 1024
+"""Bytes that are kept for the SDK; what comes after them stays in the pipe."""
+_CHUNK_BYTES: Final = 64 * 1024
+_PLAIN_ID: Final = re.compile(r"[ !#-\[\]-~]{1,100}")
+"""Text that every JSON writer writes alike."""
+_ENVELOPE: Final = "io.modelcontextprotocol/"
+"""What the newest era's fields of ``_meta`` begin with."""
+_BROKEN: Final = "kimi-mcp could not start: its installation is broken. Install it again; its log says what is missing."
+
+
+class EarlyReplies:
+    """Which requests are answered without the SDK, and with what. No I/O but reading its file.
+
+    Follows the era of the connection: the first request settles it that belongs to one. ``server/discover`` does not.
+    """
+
+    def __init__(self) -> None:
+        self._replies: Mapping[str, Mapping[str, str]] = json.loads(
+            Path(__file__).with_name("early_replies.json").read_text("utf-8")
+        )
+        self._version: str | None = None
+        """The version of the handshake; None before it, and in the newest era."""
+        self._era: Literal["older", "newest"] | None = None
+        self._sure = True
+        """False once something came that only the SDK understands: then nothing more is answered."""
+        self._ids: set[str] = set()
+
+    def answer_line(self, line: bytes) -> bytes | None:
+        """The reply to a line, newline included; None where the SDK has to answer, or nobody."""
+        try:
+            message = json.loads(line, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            message = None
+        if type(message) is not dict:
+            self._sure = self._sure and not line.strip()
+            return None
+        return self.answer(cast(Json, message))
+
+    def answer(self, message: Json) -> bytes | None:
+        """The reply to a message, likewise."""
+        if "id" not in message or "method" not in message:
+            self._sure = self._sure and _is_notification(message)
+            return None
+        key = _plain_id(message["id"])
+        well_formed = message.keys() <= {"jsonrpc", "id", "method", "params"} and message.get("jsonrpc") == "2.0"
+        if key is None or key in self._ids or not well_formed or type(message["method"]) is not str:
+            self._sure = False
+        if not self._sure:
+            return None
+        self._ids.add(cast(str, key))
+        result = self._result(message["method"], message.get("params"))
+        return None if result is None else f'{{"jsonrpc":"2.0","id":{key},"result":{result}}}\n'.encode()
+
+    def discovery(self, params: object) -> str | None:
+        """The result of ``server/discover`` as JSON; None where the SDK has to answer."""
+        return self._newest_result("server/discover", params) if _has_envelope(params) else None
+
+    def _result(self, method: str, params: object) -> str | None:
+        """The result as JSON."""
+        newest = method != "initialize" and _has_envelope(params)
+        if method == "server/discover" and newest and self._era != "older" and (result := self.discovery(params)):
+            return result
+        first = self._era is None
+        if self._era is None:
+            self._era = "newest" if newest else "older"
+        if self._era == "newest":
+            return self._newest_result(method, params) if newest else None
+        if method == "initialize":
+            if not first or not _is_plain_initialize(params):
+                self._sure = False  # whether the handshake succeeds is the SDK's to say
+                return None
+            versions = self._replies["initialize"]
+            wanted = cast(Json, params)["protocolVersion"]
+            self._version = version = wanted if wanted in versions else max(versions)
+            return versions[version]
+        if method == "ping" and _has_at_most_a_progress_token(params):
+            return "{}"
+        if method == "tools/list" and self._version is not None and _has_at_most_a_progress_token(params):
+            return self._replies["tools/list"][self._version]
+        return None
+
+    def _newest_result(self, method: str, params: object) -> str | None:
+        if method not in ("server/discover", "tools/list"):
+            return None
+        fields = {name.removeprefix(_ENVELOPE): value for name, value in cast(Json, params)["_meta"].items()}
+        plain = (
+            cast(Json, params).keys() == {"_meta"}
+            and fields.keys() == {"protocolVersion", "clientInfo", "clientCapabilities"}
+            and type(fields["protocolVersion"]) is str
+            and _is_plain_client(fields["clientInfo"])
+            and _are_plain_capabilities(fields["clientCapabilities"])
+        )
+        return self._replies[method].get(fields["protocolVersion"]) if plain else None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _is_notification(message: Json) -> bool:
+    return "id" not in message and message.get("jsonrpc") == "2.0" and type(message.get("method")) is str
+
+
+def _plain_id(value: object) -> str | None:
+    """A request's id as JSON; None where writers may write it otherwise."""
+    if type(value) is int and abs(value) < 2**53:
+        return str(value)
+    return f'"{value}"' if type(value) is str and _PLAIN_ID.fullmatch(value) else None
+
+
+def _has_envelope(params: object) -> bool:
+    meta = cast(Json, params).get("_meta") if type(params) is dict else None
+    return type(meta) is dict and f"{_ENVELOPE}protocolVersion" in meta
+
+
+def _has_at_most_a_progress_token(params: object) -> bool:
+    if params is None or params == {}:
+        return True
+    if type(params) is not dict or params.keys() != {"_meta"} or type(meta := cast(Json, params)["_meta"]) is not dict:
+        return False
+    return meta.keys() <= {"progressToken"} and all(type(token) in (int, str) for token in cast(Json, meta).values())
+
+
+def _is_plain_initialize(params: object) -> bool:
+    if type(params) is not dict or params.keys() != {"protocolVersion", "capabilities", "clientInfo"}:
+        return False
+    fields = cast(Json, params)
+    version = fields["protocolVersion"]
+    return (
+        type(version) is str
+        and _is_plain_client(fields["clientInfo"])
+        and _are_plain_capabilities(fields["capabilities"])
+    )
+
+
+def _is_plain_client(client: object) -> bool:
+    if type(client) is not dict or not {"name", "version"} <= client.keys():
+        return False
+    texts = {"name", "version", "title", "description", "websiteUrl"}
+    return client.keys() <= texts and all(type(text) is str for text in cast(Json, client).values())
+
+
+def _are_plain_capabilities(capabilities: object) -> bool:
+    """Whether nothing in them can be of a wrong type."""
+    if type(capabilities) is not dict:
+        return False
+    for name, value in cast(Json, capabilities).items():
+        if type(value) is not dict:
+            return False
+        match name:
+            case "roots":
+                plain = value.keys() <= {"listChanged"} and all(
+                    type(flag) is bool for flag in cast(Json, value).values()
+                )
+            case "sampling" | "elicitation" | "experimental" | "extensions":
+                plain = all(type(part) is dict for part in cast(Json, value).values())
+            case _:
+                plain = False
+        if not plain:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """What the SDK's transport takes over."""
+
+    source: int | None
+    """The descriptor of stdin."""
+    sink: int | None
+    """The descriptor of stdout."""
+    replies: EarlyReplies
+    received: bytes = b""
+    """All that was read."""
+    answered: frozenset[str | int] = frozenset()
+    """Ids of the requests in it that were answered; the first of each id is meant."""
+    unwritten: bytes = b""
+    """The rest of a reply whose reader was slow."""
+
+
+class EarlyConnection:
+    """Reads and answers in a thread, from ``start`` to ``stop``."""
+
+    def __init__(self, source: int | None, sink: int | None) -> None:
+        self._source, self._sink = source, sink
+        self._replies = EarlyReplies()
+        self._received = bytearray()
+        self._answered: set[str | int] = set()
+        self._unwritten = b""
+        self._thread: threading.Thread | None = None
+        self._wake: tuple[int, int] = (-1, -1)
+
+    def start(self) -> None:
+        """Begin, where descriptors can be polled."""
+        if not hasattr(select, "poll") or self._source is None or self._sink is None:
+            return
+        self._wake = os.pipe()
+        self._thread = threading.Thread(target=self._serve, args=(self._source, self._sink), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> Handover:
+        """End; the caller goes on with what was received."""
+        if self._thread is not None:
+            os.write(self._wake[1], b"x")
+            self._thread.join()
+            for descriptor in self._wake:
+                os.close(descriptor)
+            self._thread = None
+        return Handover(
+            source=self._source,
+            sink=self._sink,
+            replies=self._replies,
+            received=bytes(self._received),
+            answered=frozenset(self._answered),
+            unwritten=self._unwritten,
+        )
+
+    def _serve(self, source: int, sink: int) -> None:
+        start = 0
+        while len(self._received) < _MOST_BYTES and not self._unwritten and self._ready(source, select.POLLIN):
+            try:
+                chunk = os.read(source, _CHUNK_BYTES)
+            except BlockingIOError:  # another process made it non-blocking, and took what was there
+                continue
+            except OSError:
+                return
+            if not chunk:
+                return
+            self._received += chunk
+            while (end := self._received.find(b"\n", start)) >= 0:
+                line, start = bytes(self._received[start:end]), end + 1
+                if (reply := self._replies.answer_line(line)) is not None:
+                    self._answered.add(json.loads(line)["id"])
+                    self._unwritten += reply
+            self._write(sink)
+
+    def _write(self, sink: int) -> None:
+        """Write what is to be written; the rest stays where the host does not read, or nobody does."""
+        while self._unwritten and self._ready(sink, select.POLLOUT):
+            with suppress(BlockingIOError):
+                try:
+                    written = os.write(sink, self._unwritten[: select.PIPE_BUF])
+                except BrokenPipeError:
+                    return
+                self._unwritten = self._unwritten[written:]
+
+    def _ready(self, descriptor: int, event: int) -> bool:
+        """Wait for a descriptor; False once ``stop`` was called."""
+        poll = select.poll()
+        poll.register(descriptor, event)
+        poll.register(self._wake[0], select.POLLIN)
+        return self._wake[0] not in dict(poll.poll())
+
+
+def refuse_all(handover: Handover) -> None:
+    """Answer every request that is open, and every later one, with an error, until the host leaves.
+
+    For an installation that is broken: a host shows its user the error of a call, but seldom a server's log.
+    """
+    if handover.source is None or handover.sink is None:
+        return
+    with suppress(OSError), os.fdopen(handover.sink, "wb") as sink, os.fdopen(handover.source, "rb") as source:
+        sink.write(handover.unwritten)
+        sink.flush()
+        *lines, rest = handover.received.split(b"\n")
+        answered = set(handover.answered)
+        for line in chain(lines, _lines(rest, source)):
+            if (key := _id_of(line)) in answered:
+                answered.discard(key)
+            elif key is not None:
+                error = {"code": -32603, "message": _BROKEN}
+                sink.write(json.dumps({"jsonrpc": "2.0", "id": key, "error": error}).encode() + b"\n")
+                sink.flush()
+
+
+def _lines(rest: bytes, source: BinaryIO) -> Iterator[bytes]:
+    yield rest + source.readline()
+    yield from source
+
+
+def _id_of(line: bytes) -> str | int | None:
+    """The id of a request; None for everything else."""
+    with suppress(ValueError, RecursionError):
+        message = json.loads(line)
+        if type(message) is dict and "method" in message and type(key := cast(Json, message).get("id")) in (int, str):
+            return key
+    return None

@@ -24,7 +24,11 @@ def measure(*, quick: bool) -> Iterator[Row]:
             ours.append(pair[0])
             theirs.append(pair[1])
     yield row(
-        "spawn to tools/list, ms", [wall for wall, _ in ours], "bare SDK server", [wall for wall, _ in theirs], most=0.12
+        "spawn to tools/list, ms",
+        [wall for wall, _ in ours],
+        "bare SDK server",
+        [wall for wall, _ in theirs],
+        most=0.12,
     )
     yield row("CPU to tools/list, ms", [cpu for _, cpu in ours], "bare SDK server", [cpu for _, cpu in theirs])
 

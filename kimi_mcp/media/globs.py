@@ -1,7 +1,8 @@
-"""Matches names against globs and git's ignore rules. Pure, no I/O.
+"""Matches paths against globs and git's ignore rules. Pure, no I/O.
 
-A pattern is matched name by name, as a set of positions in it, in time linear in its length. With backtracking a
-hostile ``.gitignore`` line (``*a*a*a*a*a*b``) would hold the interpreter for half a minute per name.
+A pattern becomes one regular expression, in which each wildcard but the last takes as little as it can and is never
+retried. That suffices, and takes no longer than the lengths of pattern and path: with backtracking a hostile line of a
+``.gitignore`` (``*a*a*a*a*a*b``) would hold the interpreter for half a minute per name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ MOST_BRACES: Final = 64
 
 LONGEST_RULE: Final = 1000
 """Characters of a line in a .gitignore; a longer one is ignored."""
+
+DEEPEST: Final = 64
+"""Names in the longest path that a glob matches."""
 
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -64,26 +68,15 @@ def braces_expanded(pattern: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(done))
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One name of a pattern, or ``**``."""
-
-    matches: Callable[[str], object] | None
-    """Whether a name matches (truthy); None: ``**``, any number of names."""
-    literal: str | None
-    """The only name that matches, if there is only one."""
+_NAME: Final = "[^/]+"
+_VISIBLE: Final = rf"(?!\.){_NAME}"
 
 
-ANY_DEPTH: Final = Segment(None, None)
-"""``**``."""
+def _name_expression(text: str) -> str:
+    """The expression for one name of a pattern, in which a backslash escapes.
 
-
-def _segment(text: str) -> Segment:
-    """One name of a pattern, in which a backslash escapes. Raises ``ValueError`` where git would not parse it."""
-    if text == "**":
-        return ANY_DEPTH
-    if not _MAGIC.search(text) and "\\" not in text:
-        return Segment(text.__eq__, text)
+    Raises ``ValueError`` where git would not parse it.
+    """
     between_stars = [""]
     position = 0
     while position < len(text):
@@ -94,19 +87,20 @@ def _segment(text: str) -> Segment:
         if token["star"]:
             between_stars.append("")
         elif token["any"]:
-            between_stars[-1] += "."
+            between_stars[-1] += "[^/]"
         elif token["set"] is not None:
-            between_stars[-1] += f"[{'^' if token['negated'] else ''}{_MEMBER.sub(_member, token['set'])}]"
+            between_stars[-1] += f"(?!/)[{'^' if token['negated'] else ''}{_MEMBER.sub(_member, token['set'])}]"
         else:
             between_stars[-1] += re.escape(token["escaped"] or token["char"])
     first, *rest = between_stars
     if rest:
-        # Each star takes as little as it can, and is never retried: that suffices, and nothing backtracks.
-        rest = [*(f"(?>.*?{piece})" for piece in rest[:-1] if piece), f".*{rest[-1]}"]
+        rest = [*(f"(?>[^/]*?{piece})" for piece in rest[:-1] if piece), f"[^/]*{rest[-1]}"]
+    expression = "".join((first, *rest))
     try:
-        return Segment(re.compile("".join((first, *rest)), re.DOTALL).fullmatch, None)
+        re.compile(expression)
     except re.error:
         raise ValueError("a range that runs backwards, or an empty set") from None
+    return expression
 
 
 def _member(token: re.Match[str]) -> str:
@@ -115,103 +109,70 @@ def _member(token: re.Match[str]) -> str:
     return _CLASSES.get(token["name"], "") or re.escape(token["escaped"] or token[0])
 
 
-def _glob_segment(text: str) -> Segment:
-    try:
-        return _segment(text.replace("\\", "\\\\"))
-    except ValueError:
-        return Segment(text.__eq__, text)
+def _path_expression(names: Iterable[str], folder: str) -> str:
+    """The expression for a path; of its ``names``, ``**`` is any number of folders that match ``folder``."""
+    runs: list[list[str]] = [[]]
+    for name in names:
+        if name != "**":
+            runs[-1].append(name)
+        elif runs[-1] or len(runs) == 1:
+            runs.append([])
+    first, *middle = ("/".join(run) for run in runs)
+    if not middle:
+        return first
+    last = middle.pop()
+    between = "".join(f"(?>(?:{folder}/)*?{run}/)" for run in middle)
+    return f"{first and first + '/'}{between}(?:{folder}/)*{last or folder}"
 
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """A pattern such as ``src/**/*.py``, names counted from the root down."""
+    """A pattern such as ``src/**/*.py``. ``**`` matches any number of folders, and at the end everything below.
 
-    segments: tuple[Segment, ...]
-    """``**`` matches any number of folders, and at the end everything below."""
+    No wildcard matches a hidden name: it has to be spelled out.
+    """
+
+    start: tuple[str, ...]
+    """The folders before the first wildcard; never the last name."""
+    matches: Callable[[str], object]
+    """Whether the path of a file matches (truthy)."""
+    leads_to: Callable[[str], object]
+    """Whether something below the path of a folder may match (truthy)."""
 
     @classmethod
     def of(cls, parts: Sequence[str]) -> Glob:
         """The glob of a pattern that was split into names."""
-        return cls(tuple(_glob_segment(part) for part in parts))
-
-    @property
-    def start(self) -> tuple[str, ...]:
-        """The folders before the first wildcard; never the last name."""
-        names: list[str] = []
-        for segment in self.segments[:-1]:
-            if segment.literal is None:
-                break
-            names.append(segment.literal)
-        return tuple(names)
-
-    def positions(self, parts: Sequence[str]) -> frozenset[int]:
-        """The positions in the pattern after these names; empty: nothing below can match."""
-        positions = _closed({0}, self.segments)
-        for name in parts:
-            positions = self.step(positions, name)
-        return positions
-
-    def step(self, positions: Iterable[int], name: str) -> frozenset[int]:
-        """The positions after one more name. No wildcard matches a hidden name: it has to be spelled out."""
-        return _step(positions, name, self.segments, hidden_too=False)
-
-    def complete(self, positions: frozenset[int]) -> bool:
-        """Whether the names so far are a whole match."""
-        return len(self.segments) in positions
+        names = [_glob_expression(part) for part in parts]
+        names = [name for name, before in zip(names, ["", *names], strict=False) if not name == before == "**"]
+        wild = (at for at, part in enumerate(parts) if _MAGIC.search(part))
+        folders = names[: 2 * DEEPEST] if names[-1:] == ["**"] else names[: 2 * DEEPEST][:-1]
+        above = (_path_expression(folders[: at + 1], _VISIBLE) for at in range(len(folders)))
+        return cls(
+            start=tuple(parts[: min(next(wild, len(parts)), max(len(parts) - 1, 0))]),
+            matches=re.compile(_path_expression(names, _VISIBLE)).fullmatch,
+            leads_to=re.compile("|".join(above) or "(?!)").fullmatch,
+        )
 
 
-def _step(
-    positions: Iterable[int], name: str, segments: tuple[Segment, ...], *, hidden_too: bool = True
-) -> frozenset[int]:
-    after: set[int] = set()
-    wild = hidden_too or not name.startswith(".")
-    for position in positions:
-        if position == len(segments):
-            continue
-        segment = segments[position]
-        if segment.matches is None:
-            if wild:
-                after.add(position)
-        elif (wild or segment.literal is not None) and segment.matches(name):
-            after.add(position + 1)
-    return _closed(after, segments)
-
-
-def _closed(positions: set[int], segments: tuple[Segment, ...]) -> frozenset[int]:
-    """The positions, and those reached from them where ``**`` matches nothing."""
-    for position in tuple(positions):
-        while position < len(segments) and segments[position].matches is None:
-            position += 1
-            positions.add(position)
-    return frozenset(positions)
+def _glob_expression(text: str) -> str:
+    if text == "**" or not _MAGIC.search(text):
+        return text if text == "**" else re.escape(text)
+    try:
+        return r"(?!\.)" + _name_expression(text.replace("\\", "\\\\"))
+    except ValueError:
+        return re.escape(text)
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRule:
     """One line of a .gitignore."""
 
-    segments: tuple[Segment, ...]
-    """Names relative to the folder of the .gitignore."""
+    matches: Callable[[str], object]
+    """Whether a path, relative to the folder of the .gitignore, matches (truthy); not what is below one."""
     ignores: bool
     """False for a line that begins with ``!``: what it matches is kept."""
     folders_only: bool
     """Whether the line ends with ``/``."""
-
-    def matches(self, parts: Sequence[str], *, folder: bool) -> bool:
-        """Whether the rule matches this path itself (nothing below an ignored folder is matched)."""
-        if self.folders_only and not folder:
-            return False
-        if len(self.segments) == 2 and self.segments[0].matches is None and self.segments[1].matches is not None:
-            return bool(self.segments[1].matches(parts[-1]))  # the usual rule: a last name, at any depth
-        positions = _closed({0}, self.segments)
-        for name in parts[:-1]:
-            positions = _step(positions, name, self.segments)
-            if not positions:
-                return False
-        last = len(self.segments) - 1
-        if self.segments[last].matches is None:
-            return last in positions  # `folder/**`: all below, not the folder itself
-        return len(self.segments) in _step(positions, parts[-1], self.segments)
 
 
 def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tuple[IgnoreRule, ...]:
@@ -229,8 +190,9 @@ def ignore_rules(text: str, *, between: Callable[[], None] = lambda: None) -> tu
 
 def verdict(rules: Sequence[IgnoreRule], parts: Sequence[str], *, folder: bool) -> bool | None:
     """Whether the rules ignore a path, relative to their folder; None: no rule matches."""
+    path = "/".join(parts)
     for rule in reversed(rules):
-        if rule.matches(parts, folder=folder):
+        if (folder or not rule.folders_only) and rule.matches(path):
             return rule.ignores
     return None
 
@@ -248,9 +210,8 @@ def _rule(line: str) -> IgnoreRule | None:
     if not line:
         return None
     try:
-        segments = [_segment(text) for text in line.split("/")]
+        names = [text if text == "**" else _name_expression(text) for text in line.split("/")]
     except ValueError:
         return None
-    if not anchored:
-        segments.insert(0, ANY_DEPTH)
-    return IgnoreRule(tuple(segments), ignores, folders_only)
+    expression = _path_expression(names if anchored else ["**", *names], _NAME)
+    return IgnoreRule(re.compile(expression).fullmatch, ignores, folders_only)

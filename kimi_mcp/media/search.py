@@ -16,7 +16,7 @@ from typing import Final
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PathRefused
 from kimi_mcp.media.files import open_place
-from kimi_mcp.media.globs import Glob, IgnoreRule, braces_expanded, ignore_rules, verdict
+from kimi_mcp.media.globs import DEEPEST, Glob, IgnoreRule, braces_expanded, ignore_rules, verdict
 from kimi_mcp.media.open_path import DirectoryEntry, list_folder
 from kimi_mcp.media.roots import ResolvedPath, Root, Roots
 from kimi_mcp.media.secret_files import key_like
@@ -29,9 +29,6 @@ SEARCH_S: Final = 10.0
 
 MOST_IGNORE_BYTES: Final = 256 * 1024
 """Bytes of a .gitignore that are read."""
-
-DEEPEST: Final = 64
-"""Folders below each other."""
 
 Skipped = Counter[str]
 """How many files matched a glob and were left out, by reason."""
@@ -105,24 +102,22 @@ class _RootSearch:
             if self._ignored(start[:depth], folder=True):
                 skipped["git-ignored"] += 1
                 return
-        yield from self._below(start, glob, glob.positions(start), skipped)
+        yield from self._below(start, glob, skipped)
 
-    def _below(
-        self, parts: tuple[str, ...], glob: Glob, positions: frozenset[int], skipped: Skipped
-    ) -> Iterator[ResolvedPath]:
+    def _below(self, parts: tuple[str, ...], glob: Glob, skipped: Skipped) -> Iterator[ResolvedPath]:
         for entry in self._listing(parts):
-            after = glob.step(positions, entry.name)
             path = (*parts, entry.name)
+            matches = glob.matches("/".join(path))
             if entry.kind == "folder":
-                if after - {len(glob.segments)} and len(path) < DEEPEST:
+                if glob.leads_to("/".join(path)) and len(path) < DEEPEST:
                     if self._ignored(path, folder=True):
                         skipped["git-ignored"] += 1
                     else:
-                        yield from self._below(path, glob, after, skipped)
-            elif entry.hidden and not (glob.complete(after) and entry.name.startswith(".")):
-                if glob.complete(glob.step(positions, entry.name.lstrip("."))):
+                        yield from self._below(path, glob, skipped)
+            elif entry.hidden and not (matches and entry.name.startswith(".")):
+                if glob.matches("/".join((*parts, entry.name.lstrip(".")))):
                     skipped["hidden"] += 1
-            elif not glob.complete(after):
+            elif not matches:
                 continue
             elif entry.kind == "other":
                 skipped["links or special files"] += 1

@@ -1,4 +1,4 @@
-"""Fetches a picture or a clip from an https URL. Does I/O: resolves names, opens sockets; a large body goes to disk.
+"""Fetches a picture or a clip from an https URL. Does I/O: names, sockets, a temporary file; imported on first use.
 
 - Each hop is checked before anything is sent (``addresses``): its name is resolved once, every address must be public,
   and the connection goes to one of these very addresses, while TLS and the Host header keep the name. So a name that
@@ -14,22 +14,22 @@ Foreign exceptions end here. No message shows more of a URL than its host: path 
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing
 from ipaddress import ip_address
 from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Self, cast
+from typing import cast
 
 import anyio
 import anyio.to_thread
+import httpcore2
+import httpx2
 
-from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused
+from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused, caused_by
 from kimi_mcp.core.version import __version__
 from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
-
-if TYPE_CHECKING:
-    import httpcore2
 
 HOPS_MAX = 5
 """Redirects that are followed."""
@@ -48,11 +48,11 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """(host, port) → its addresses as text; raises ``OSError`` where there are none."""
 
-Connect = Callable[[str, int], Awaitable["httpcore2.AsyncNetworkStream"]]
+Connect = Callable[[str, int], Awaitable[httpcore2.AsyncNetworkStream]]
 """(address, port) → a TCP connection; raises httpcore2's ``ConnectError`` or ``ConnectTimeout``."""
 
 
-class FetchedBody:
+class FetchedBody(AbstractContextManager["FetchedBody"]):
     """A body, and where it came from. A context manager: closing it removes it."""
 
     def __init__(self, cap_bytes: int) -> None:
@@ -123,9 +123,6 @@ class FetchedBody:
         """Remove it."""
         self.file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -149,10 +146,7 @@ async def fetch(
     target, body = read_url(url), FetchedBody(cap_bytes)
     try:
         with anyio.move_on_after(deadline_s):
-            if trust is None:
-                import httpx2
-
-                trust = httpx2.create_ssl_context()
+            trust = trust or httpx2.create_ssl_context()
             for _ in range(HOPS_MAX + 1):
                 addresses = await _addresses(target, resolve or _resolve)
                 redirect = await _request(target, addresses, body, connect or _connect, trust)
@@ -190,11 +184,7 @@ async def _request(
     target: Target, addresses: tuple[Address, ...], body: FetchedBody, connect: Connect, trust: ssl.SSLContext
 ) -> Target | None:
     """Request one URL: its body is received (None), or it redirects to the next one."""
-    import httpcore2
-
-    from kimi_mcp.media.pinned_connections import PinnedBackend, unreached
-
-    backend = PinnedBackend(target.host, addresses, connect)
+    backend = _PinnedBackend(target.host, addresses, connect)
     pool = httpcore2.AsyncConnectionPool(ssl_context=trust, network_backend=backend)
     request = httpcore2.Request(
         method="GET",
@@ -222,7 +212,7 @@ async def _request(
         raise
     except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
         if response is None:
-            raise unreached(target.host, error) from None
+            raise _unreached(target.host, error) from None
         expected = "all of it" if body.announced is None else f"{body.announced:,}"
         raise MediaRejected(
             f"What {target.host} sent is truncated: found {body.size:,} bytes, expected {expected}.",
@@ -252,14 +242,63 @@ def _require_body(host: str, status: int, headers: dict[bytes, bytes]) -> None:
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:
-    import socket
-
     found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 async def _connect(address: str, port: int) -> httpcore2.AsyncNetworkStream:
-    import httpcore2
-
     backend = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
     return await backend.connect_tcp(address, port, timeout=CONNECT_S)
+
+
+class _PinnedBackend(httpcore2.AsyncNetworkBackend):
+    """Opens sockets for one host, to its checked addresses in turn. Resolves no name."""
+
+    def __init__(self, host: str, addresses: tuple[Address, ...], connect: Connect) -> None:
+        self._host, self._addresses, self._connect = host, addresses, connect
+        self._opened: list[httpcore2.AsyncNetworkStream] = []
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's own
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """A connection to the first checked address that answers; httpcore2 adds TLS, for the name."""
+        if host != self._host:
+            raise httpcore2.ConnectError
+        last: Exception = httpcore2.ConnectError()
+        for address in self._addresses:
+            try:
+                stream = await self._connect(address.compressed, port)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                last = error
+            else:
+                self._opened.append(stream)
+                return stream
+        raise last
+
+    async def aclose(self) -> None:
+        """Close every socket: one whose handshake was cancelled is left open by httpcore2."""
+        while self._opened:
+            await self._opened.pop().aclose()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
+
+
+def _unreached(host: str, error: Exception) -> UrlRefused:
+    """The error where no response came."""
+    if caused_by(error, ssl.SSLCertVerificationError):
+        return UrlRefused(
+            f"The certificate of {host} is not trusted, or is another's.",
+            fix="Check the URL; where this network has certificates of its own, set SSL_CERT_FILE to their file.",
+        )
+    if isinstance(error, httpcore2.ConnectError | httpcore2.ConnectTimeout):
+        return UrlRefused(f"{host} can't be reached by https.", fix="Check the URL, or give a path to the file.")
+    return UrlRefused(
+        f"{host} broke the connection off before it answered.", fix="Try again, or give a path to the file."
+    )

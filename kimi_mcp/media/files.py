@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import os
 import threading
+from contextlib import AbstractContextManager
 from pathlib import PurePath
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from kimi_mcp.core.errors import MediaRejected, PathRefused
-from kimi_mcp.media.open_path import open_file, refused, shown
-from kimi_mcp.media.roots import ResolvedPath, Roots
+from kimi_mcp.media.open_path import open_descriptor, refused, shown
+from kimi_mcp.media.roots import ResolvedPath
 from kimi_mcp.media.secret_files import (
     HEAD_BYTES,
     LONGEST_KEY_START,
@@ -34,17 +34,17 @@ _CHUNK_BYTES: Final = 256 * 1024
 _HAS_PREAD: Final = hasattr(os, "pread")
 
 
-class OpenFile:
+class OpenFile(AbstractContextManager["OpenFile"]):
     """A regular file within the roots, open for reading; a context manager that closes it."""
 
-    __slots__ = ("_file", "_found", "_lock", "_place", "head", "name", "size")
+    __slots__ = ("_file", "_found", "_lock", "_path", "head", "name", "size")
 
-    def __init__(self, place: ResolvedPath, descriptor: int) -> None:
+    def __init__(self, path: ResolvedPath, descriptor: int) -> None:
         self._file = io.FileIO(descriptor, "rb")  # closes even when nobody does
         self._found = os.fstat(descriptor)
         self._lock = threading.Lock()
-        self._place = place
-        self.name: str = place.name
+        self._path = path
+        self.name: str = path.name
         """Relative to its root, with slashes."""
         self.size: int = self._found.st_size
         """Bytes, when it was opened; no more are ever read."""
@@ -84,7 +84,7 @@ class OpenFile:
         while len(found) < wanted:
             piece = self._read(offset + len(found), wanted - len(found))
             if not piece:
-                raise refused(self._place, "became shorter while it was read", fix="Call again once it is written.")
+                raise refused(self._path, "became shorter while it was read", fix="Call again once it is written.")
             found = found + piece if found else piece
         return found
 
@@ -97,11 +97,11 @@ class OpenFile:
                 return self._file.read(count) or b""
         except OSError:
             raise refused(
-                self._place, "can't be read to its end", fix="Look whether the file can be read at all."
+                self._path, "can't be read to its end", fix="Look whether the file can be read at all."
             ) from None
 
     def check_keys(self) -> None:
-        """Read ``head``, and refuse a private key; :func:`open_within` has done so.
+        """Read ``head``, and refuse a private key; :func:`open_file` has done so.
 
         Text is searched up to ``SCANNED_BYTES``; of anything else the head alone is judged.
         """
@@ -109,36 +109,25 @@ class OpenFile:
         step = _CHUNK_BYTES - 2 * LONGEST_KEY_START  # an even overlap: UTF-16 stays whole
         offsets = range(0, min(self.size, SCANNED_BYTES), step) if may_hold_keys(self.head) else ()
         if key_in(self.head) or any(key_within(self.read_at(one, _CHUNK_BYTES), self.head) for one in offsets):
-            raise _secret(self._place)
+            raise _secret(self._path)
 
     def close(self) -> None:
         """Close the descriptor; once is enough, more does no harm."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-def open_within(path: str, roots: Roots) -> OpenFile:
+def open_file(path: ResolvedPath) -> OpenFile:
     """A regular file within the roots, open for reading; the caller closes it, best by ``with``.
 
-    ``path`` is resolved as by :meth:`Roots.place`. Raises ``PathRefused`` for whatever is outside, is no regular file,
-    is a key or password file by its name or content, or can't be opened, and ``InvalidArguments`` for an empty path.
-    No message names a path outside.
+    Raises ``PathRefused`` for whatever is no regular file, is a key or password file by its name or content, or can't
+    be opened. No message names a path outside.
     """
-    return open_place(roots.place(path))
-
-
-def open_place(place: ResolvedPath) -> OpenFile:
-    """:func:`open_within` for a place that is already known to be within the roots."""
-    if key_like((*PurePath(place.root.path).parts, *place.parts)):
-        raise _secret(place)
-    opened = OpenFile(place, open_file(place))
+    if key_like((*PurePath(path.root.path).parts, *path.parts)):
+        raise _secret(path)
+    opened = OpenFile(path, open_descriptor(path))
     try:
         opened.check_keys()
     except BaseException:
@@ -147,9 +136,9 @@ def open_place(place: ResolvedPath) -> OpenFile:
     return opened
 
 
-def _secret(place: ResolvedPath) -> PathRefused:
+def _secret(path: ResolvedPath) -> PathRefused:
     return refused(
-        place,
+        path,
         "holds keys or passwords by its name or content, and such files are never read",
         fix="Leave it out, or name a copy without the secrets (`.env.example`, say); no setting allows it.",
     )

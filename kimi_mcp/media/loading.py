@@ -9,19 +9,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 import anyio.to_thread
 
 from kimi_mcp.core.errors import MediaRejected, PathRefused
 from kimi_mcp.core.types import MediaKind, MediaPart
-from kimi_mcp.media.fetch import fetch
-from kimi_mcp.media.files import open_within
+from kimi_mcp.media.files import open_file
 from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
 from kimi_mcp.media.roots import Roots, path_of_uri
+
+if TYPE_CHECKING:
+    from kimi_mcp.media.fetch import FetchedBody
 
 MOST_BYTES = 100 * 1024 * 1024
 """Bytes of one medium: what a provider's ``/v1/files`` takes of one file (MoonshotAI/kimi-help-center, files)."""
@@ -43,6 +46,10 @@ _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]{1000}")
 _NOUNS: dict[MediaKind, str] = {"image": "picture", "video": "clip"}
 _DATA_URI_HEADS: dict[MediaKind, str] = {"image": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
 _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"}
+
+
+Fetch = Callable[..., Awaitable["FetchedBody"]]
+"""``media.fetch.fetch``, or what stands in for it in tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,7 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
     return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}")
 
 
-async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
+async def load(part: MediaPart, roots: Roots, held: AsyncExitStack, fetch: Fetch | None = None) -> Medium:
     """Open a part and judge its content; ``held`` closes it.
 
     Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
@@ -104,7 +111,7 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack) -> Medium:
     scheme = part.url[: part.url.index(":")]
     match scheme:
         case "https":
-            medium = await _fetched(part.url, held)
+            medium = await _fetched(part.url, held, fetch)
         case "data":
             medium = await anyio.to_thread.run_sync(_decoded, part.url)
         case _:
@@ -124,12 +131,12 @@ def _opened(path: str, roots: Roots) -> Medium:
     Each read opens and checks it again, and is refused if the file changed; if it only grew, no more is read than was
     judged.
     """
-    with open_within(path, roots) as opened:
+    with open_file(roots.resolve(path)) as opened:
         opened.check_size(MOST_BYTES)
         info, judged, size = inspect(opened.head, opened.size, opened.read_at), opened.stamp, opened.size
 
     def read_at(offset: int, length: int) -> bytes:
-        with open_within(path, roots) as again:
+        with open_file(roots.resolve(path)) as again:
             grown = again.identity == judged[:2] and again.size > size
             if again.stamp != judged and not grown:
                 raise PathRefused(
@@ -140,7 +147,9 @@ def _opened(path: str, roots: Roots) -> Medium:
     return Medium(info=info, read_at=read_at)
 
 
-async def _fetched(url: str, held: AsyncExitStack) -> Medium:
+async def _fetched(url: str, held: AsyncExitStack, fetch: Fetch | None) -> Medium:
+    if fetch is None:
+        from kimi_mcp.media.fetch import fetch
     fetched = await fetch(url, cap_bytes=MOST_BYTES, deadline_s=FETCH_WITHIN_S)
     held.callback(fetched.close)
     info = await anyio.to_thread.run_sync(inspect, b"", fetched.size, fetched.read_at)

@@ -12,29 +12,16 @@ import os
 import stat
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Final, Literal
 
 from kimi_mcp.core.errors import PathRefused, TooManyFiles
 from kimi_mcp.media.roots import WINDOWS, ResolvedPath
 
-BY_DESCRIPTOR: Final = (
-    os.open in os.supports_dir_fd
-    and os.stat in os.supports_dir_fd
-    and os.scandir in os.supports_fd
-    and hasattr(os, "O_NOFOLLOW")
-)
-"""Whether names can be opened relative to a folder's descriptor, as on Linux and macOS."""
-
-_COMMON: Final = (
-    getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_NOINHERIT", 0)
-    | getattr(os, "O_BINARY", 0)
+_COMMON: Final = sum(
+    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_NOINHERIT", "O_BINARY")
 )
 _FILE: Final = os.O_RDONLY | _COMMON
 _LIST: Final = os.O_RDONLY | _COMMON | getattr(os, "O_DIRECTORY", 0)
@@ -78,37 +65,37 @@ def shown(name: str, *, longest: int = _LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
-def refused(place: ResolvedPath, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
+def refused(path: ResolvedPath, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
     """The error for a path, which is named relative to its root."""
-    return PathRefused(f"`{shown(place.name)}` {why}.", fix=fix)
+    return PathRefused(f"`{shown(path.name)}` {why}.", fix=fix)
 
 
-def open_file(place: ResolvedPath) -> int:
-    """A descriptor of the regular file at ``place``, open for reading; the caller closes it.
+def open_descriptor(path: ResolvedPath) -> int:
+    """A descriptor of the regular file at ``path``, open for reading; the caller closes it.
 
     Raises ``PathRefused`` for everything that is no regular file, is behind a link, or can't be opened. Never blocks:
     pipes, devices and sockets are not opened.
     """
-    if not place.parts:
-        raise refused(place, "is a folder, not a file")
-    _check_not_pseudo(place)
-    if not BY_DESCRIPTOR:
-        return _open_by_path(place)
-    with _folder(place, place.parts[:-1], _PASS) as folder:
-        last = place.parts[-1]
+    if not path.parts:
+        raise refused(path, "is a folder, not a file")
+    _check_not_pseudo(path)
+    if not path.root.by_descriptor:
+        return _open_by_path(path)
+    with _folder(path, path.parts[:-1], _PASS) as folder:
+        last = path.parts[-1]
         try:
             # Opening a device may act (rewind a tape), opening a pipe wakes its writer: check first.
-            _check_regular(place, os.stat(last, dir_fd=folder, follow_symlinks=False))
+            _check_regular(path, os.stat(last, dir_fd=folder, follow_symlinks=False))
             descriptor = os.open(last, _FILE, dir_fd=folder)
         except OSError as error:
-            raise _error(place, error) from None
-    return _checked(place, descriptor)
+            raise _error(path, error) from None
+    return _checked(path, descriptor)
 
 
 @contextmanager
-def _folder(place: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generator[int]:
-    """A descriptor of a folder below the root of ``place``, opened with ``flags``."""
-    at_root = PurePath(place.root.path)
+def _folder(path: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generator[int]:
+    """A descriptor of a folder below the root of ``path``, opened with ``flags``."""
+    at_root = PurePath(path.root.path)
     way = [at_root.anchor, *at_root.parts[1:], *parts]
     within = len(way) - len(parts)
     descriptor: int | None = None
@@ -119,13 +106,13 @@ def _folder(place: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generato
                 below = os.open(name, wanted, dir_fd=descriptor)
             except OSError as error:
                 if error.errno in _NO_DESCRIPTORS:
-                    raise _error(ResolvedPath(root=place.root, parts=place.parts), error) from None
+                    raise _error(ResolvedPath(root=path.root, parts=path.parts), error) from None
                 if index < within:
                     raise PathRefused(
                         "The root folder is not there any more, or its place was taken by a link.",
                         fix="Restart the server, or set KIMI_ROOTS to a folder that exists.",
                     ) from None
-                met = ResolvedPath(root=place.root, parts=parts[: index - within + 1])
+                met = ResolvedPath(root=path.root, parts=parts[: index - within + 1])
                 raise _error(met, error, descriptor) from None
             if descriptor is not None:
                 os.close(descriptor)
@@ -137,17 +124,17 @@ def _folder(place: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generato
             os.close(descriptor)
 
 
-def list_folder(place: ResolvedPath, *, most: int) -> list[DirectoryEntry]:
+def list_folder(path: ResolvedPath, *, most: int) -> list[DirectoryEntry]:
     """The names in a folder, sorted; stops after ``most`` + 1 of them. Raises ``PathRefused``."""
-    _check_not_pseudo(place)
-    if not BY_DESCRIPTOR:
-        _check_path(place)
-        return _entries(place, str(PurePath(place.root.path, *place.parts)), most)
-    with _folder(place, place.parts, _LIST) as folder:
-        return _entries(place, folder, most)
+    _check_not_pseudo(path)
+    if not path.root.by_descriptor:
+        _check_path(path)
+        return _entries(path, str(PurePath(path.root.path, *path.parts)), most)
+    with _folder(path, path.parts, _LIST) as folder:
+        return _entries(path, folder, most)
 
 
-def _entries(place: ResolvedPath, folder: int | str, most: int) -> list[DirectoryEntry]:
+def _entries(path: ResolvedPath, folder: int | str, most: int) -> list[DirectoryEntry]:
     found: list[DirectoryEntry] = []
     try:
         with os.scandir(folder) as entries:
@@ -156,7 +143,7 @@ def _entries(place: ResolvedPath, folder: int | str, most: int) -> list[Director
                 if len(found) > most:
                     break
     except OSError as error:
-        raise _error(place, error) from None
+        raise _error(path, error) from None
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -178,20 +165,20 @@ def _entry(entry: os.DirEntry[str]) -> DirectoryEntry:
     return DirectoryEntry(name=entry.name, kind=kind, hidden=hidden)
 
 
-def _checked(place: ResolvedPath, descriptor: int) -> int:
+def _checked(path: ResolvedPath, descriptor: int) -> int:
     """The descriptor, if it is of a regular file and not on a pseudo file system; else it is closed and refused."""
     try:
         found = os.fstat(descriptor)
-        _check_regular(place, found)
+        _check_regular(path, found)
         if found.st_dev in _pseudo_devices():
-            raise refused(place, _PSEUDO)
+            raise refused(path, _PSEUDO)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _check_regular(place: ResolvedPath, found: os.stat_result) -> None:
+def _check_regular(path: ResolvedPath, found: os.stat_result) -> None:
     if stat.S_ISREG(found.st_mode):
         return
     kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "no regular file")
@@ -200,68 +187,64 @@ def _check_regular(place: ResolvedPath, found: os.stat_result) -> None:
         fix = "Name the file that the link leads to; KIMI_ROOTS has to hold its folder."
     elif stat.S_ISDIR(found.st_mode):
         fix = "Name a file in it; in `files` a glob such as `folder/*` takes all of them."
-    raise refused(place, f"is {kind}", fix=fix)
+    raise refused(path, f"is {kind}", fix=fix)
 
 
-def _error(place: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:
+def _error(path: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:
     """The error for one of the system, which may mean a link."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
         linked = error.errno != errno.ENOTDIR
         if folder is not None:
             try:
-                linked = stat.S_ISLNK(os.stat(place.parts[-1], dir_fd=folder, follow_symlinks=False).st_mode)
+                linked = stat.S_ISLNK(os.stat(path.parts[-1], dir_fd=folder, follow_symlinks=False).st_mode)
             except OSError:
                 pass  # swapped meanwhile: the first error counts
         if linked:
             fix = "Name the file by its own path; KIMI_ROOTS has to hold the folder that the link leads to."
-            return refused(place, "is a link, and links are never followed", fix=fix)
-        return refused(place, "is no folder")
+            return refused(path, "is a link, and links are never followed", fix=fix)
+        return refused(path, "is no folder")
     if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG):
-        return refused(place, "is not there", fix="Name a file that exists within the roots; names are case-sensitive.")
+        return refused(path, "is not there", fix="Name a file that exists within the roots; names are case-sensitive.")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return refused(place, "may not be read by this process", fix="Give the server's user the right to read it.")
+        return refused(path, "may not be read by this process", fix="Give the server's user the right to read it.")
     if error.errno in _NO_DESCRIPTORS:
         return TooManyFiles(
-            f"`{shown(place.name)}` can't be opened: this server has as many files open as it may.",
+            f"`{shown(path.name)}` can't be opened: this server has as many files open as it may.",
             fix="Call again once others have ended; whoever runs the server can raise its limit (`ulimit -n`).",
         )
-    return refused(place, "can't be opened", fix="Look whether the file can be read at all.")
+    return refused(path, "can't be opened", fix="Look whether the file can be read at all.")
 
 
-def _check_not_pseudo(place: ResolvedPath) -> None:
+def _check_not_pseudo(path: ResolvedPath) -> None:
     """Refuse /proc, /sys and /dev by name: ``environ`` of a process would pass for a regular file."""
-    parts = (*PurePath(place.root.path).parts, *place.parts)
+    parts = (*PurePath(path.root.path).parts, *path.parts)
     if parts[0] == "/" and parts[1:2] in (("proc",), ("sys",), ("dev",)) and parts[1:3] != ("dev", "shm"):
-        raise refused(place, _PSEUDO)
+        raise refused(path, _PSEUDO)
 
 
 def _pseudo_devices() -> set[int]:
     """The devices of those file systems, wherever they are mounted."""
     found: set[int] = set()
-    for folder in ("/proc", "/sys", "/dev", "/"):
-        try:
-            device = Path(folder).stat().st_dev
-        except OSError:
-            continue
-        if folder == "/":
-            found.discard(device)  # a plain folder
-        else:
-            found.add(device)
+    for folder in ("/proc", "/sys", "/dev"):
+        with suppress(OSError):
+            found.add(os.stat(folder).st_dev)  # noqa: PTH116
+    with suppress(OSError):
+        found.discard(os.stat("/").st_dev)  # noqa: PTH116 - else it is a plain folder
     return found
 
 
-def _check_path(place: ResolvedPath) -> os.stat_result:
+def _check_path(path: ResolvedPath) -> os.stat_result:
     """Check each name from the root down, and refuse the first link; returns the status of the last name."""
-    path = PurePath(place.root.path)
+    here = PurePath(path.root.path)
     seen = None
-    for index, name in enumerate((".", *place.parts)):
-        path = path if index == 0 else path / name
-        met = ResolvedPath(root=place.root, parts=place.parts[:index])
+    for index, name in enumerate(("", *path.parts)):
+        here /= name
+        met = ResolvedPath(root=path.root, parts=path.parts[:index])
         # Windows takes a colon for a stream, and drops final dots and spaces.
         if WINDOWS and index and (":" in name or name != name.rstrip(". ")):
             raise refused(met, "is no plain file name")
         try:
-            seen = os.lstat(path)
+            seen = os.lstat(here)
         except OSError as error:
             raise _error(met, error) from None
         if stat.S_ISLNK(seen.st_mode) or getattr(seen, "st_reparse_tag", 0) & _NAME_SURROGATE:
@@ -270,23 +253,23 @@ def _check_path(place: ResolvedPath) -> os.stat_result:
     return seen
 
 
-def _open_by_path(place: ResolvedPath) -> int:
+def _open_by_path(path: ResolvedPath) -> int:
     """Check, open, check again: before and after, the open file must be the one of the path without links.
 
     Weaker than descriptors: whoever swaps a folder twice between two checks could win. Short names (``ENV~1``) and
     other aliases show up as a resolved path that differs.
     """
-    _check_regular(place, _check_path(place))
-    path = str(PurePath(place.root.path, *place.parts))
+    _check_regular(path, _check_path(path))
+    full = str(PurePath(path.root.path, *path.parts))
     try:
-        descriptor = os.open(path, _FILE)
+        descriptor = os.open(full, _FILE)
     except OSError as error:
-        raise _error(place, error) from None
-    _checked(place, descriptor)
+        raise _error(path, error) from None
+    _checked(path, descriptor)
     try:
-        again = _check_path(place)
-        resolved = os.path.realpath(path, strict=True)
-        if os.path.normcase(resolved) == os.path.normcase(path) and os.path.samestat(again, os.fstat(descriptor)):
+        again = _check_path(path)
+        resolved = os.path.realpath(full, strict=True)
+        if os.path.normcase(resolved) == os.path.normcase(full) and os.path.samestat(again, os.fstat(descriptor)):
             return descriptor
     except PathRefused:
         os.close(descriptor)
@@ -294,4 +277,4 @@ def _open_by_path(place: ResolvedPath) -> int:
     except OSError:
         pass  # changed meanwhile
     os.close(descriptor)
-    raise refused(place, "changed while it was opened, or has another name")
+    raise refused(path, "changed while it was opened, or has another name")

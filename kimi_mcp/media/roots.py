@@ -1,7 +1,7 @@
 """The folders that tools may read from, and the resolution of a caller's path within them.
 
-:func:`find_roots` resolves links once, at the start or when the host names other roots. :meth:`Roots.place` is pure: it
-compares names, so that a path outside is refused without touching it.
+:func:`find_roots` resolves links once, at the start or when the host names other roots. :meth:`Roots.resolve` is pure:
+it compares names, so that a path outside is refused without touching it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ LONGEST_PATH: Final = 4096
 """Characters of a path; no system opens a longer one."""
 
 WINDOWS: Final = sys.platform == "win32"
+
+BY_DESCRIPTOR: Final = (
+    os.open in os.supports_dir_fd
+    and os.stat in os.supports_dir_fd
+    and os.scandir in os.supports_fd
+    and hasattr(os, "O_NOFOLLOW")
+)
+"""Whether names can be opened relative to a folder's descriptor, as on Linux and macOS."""
 
 _BROAD: Final = re.compile(
     r"""
@@ -57,6 +65,8 @@ class Root:
     """Absolute, with every link resolved by :func:`find_roots`; no link is followed later."""
     names: tuple[str, ...]
     """Absolute spellings that callers may use: ``path``, and the folder as it was named."""
+    by_descriptor: bool = BY_DESCRIPTOR
+    """How names below it are opened: see ``open_path``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +99,7 @@ class Roots:
     why_none: str = ""
     """Why ``folders`` is empty: a clause without a path."""
 
-    def place(self, path: str) -> ResolvedPath:
+    def resolve(self, path: str) -> ResolvedPath:
         """Resolve ``path`` by name, without opening anything.
 
         A relative path counts from the working directory if that is within the roots, else from the first root. A
@@ -148,7 +158,7 @@ def find_roots(
         working = _working_directory()
     if named is not None and named.strip():
         texts = (_home_expanded(text.strip(), home) for text in named.split(os.pathsep) if text.strip())
-        folders = [_root(os.path.join(working or os.sep, text)) for text in texts]  # noqa: PTH118  as in `place`
+        folders = [_root(os.path.join(working or os.sep, text)) for text in texts]  # noqa: PTH118  as in `resolve`
         return _roots(folders, "KIMI_ROOTS", working, home, f"{VARIABLE} names none")
     if offered:
         paths = [path for uri in offered if (path := path_of_uri(uri))]
@@ -249,9 +259,9 @@ def _inside(path: str, folders: Sequence[Root]) -> ResolvedPath | None:
         for name in root.names:
             above = PurePath(name).parts
             if compared[: len(above)] == tuple(map(os.path.normcase, above)):
-                place = ResolvedPath(root=root, parts=parts[len(above) :])
-                if best is None or len(place.parts) < len(best.parts):
-                    best = place
+                found = ResolvedPath(root=root, parts=parts[len(above) :])
+                if best is None or len(found.parts) < len(best.parts):
+                    best = found
     return best
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PathRefused
-from kimi_mcp.media.files import open_place
+from kimi_mcp.media.files import open_file
 from kimi_mcp.media.globs import DEEPEST, Glob, IgnoreRule, braces_expanded, ignore_rules, verdict
 from kimi_mcp.media.open_path import DirectoryEntry, list_folder
 from kimi_mcp.media.roots import ResolvedPath, Root, Roots
@@ -79,10 +79,10 @@ class Search:
     def find(self, pattern: str, skipped: Skipped) -> Iterator[ResolvedPath]:
         """The files that a glob matches, for each expansion of its braces, sorted folder by folder.
 
-        Raises ``InvalidArguments`` at the limits, and as ``Roots.place`` does.
+        Raises ``InvalidArguments`` at the limits, and as ``Roots.resolve`` does.
         """
         for expanded in braces_expanded(pattern):
-            place = self._roots.place(expanded)
+            place = self._roots.resolve(expanded)
             yield from self._searches[place.root.path].find(Glob.of(place.parts), skipped)
 
 
@@ -161,7 +161,7 @@ class _RootSearch:
         above = (root, *root.parents)
         top = next((at for at, folder in enumerate(above) if _has_git(folder)), 0)
         for folder in above[1 : top + 1]:
-            there = Root(path=str(folder), names=(str(folder),))
+            there = replace(self._root, path=str(folder), names=(str(folder),))
             yield root.parts[len(folder.parts) :], self._read_both(there, ())
 
     def _rules_of(self, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
@@ -177,7 +177,7 @@ class _RootSearch:
 
     def _read_rules(self, root: Root, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
         try:
-            with open_place(ResolvedPath(root=root, parts=parts)) as file:
+            with open_file(ResolvedPath(root=root, parts=parts)) as file:
                 text = file.read_at(0, MOST_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
         except KimiError:
             return ()  # missing, or a link, which git does not follow either

@@ -13,7 +13,7 @@ from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.types import MediaKind
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.loading import part_of
-from kimi_mcp.media.open_path import open_file
+from kimi_mcp.media.open_path import open_descriptor
 from kimi_mcp.media.roots import ResolvedPath, Roots
 from kimi_mcp.media.search import Search, SearchLimits, Skipped
 
@@ -52,14 +52,14 @@ def _of_media(media: Sequence[tuple[MediaKind, str]], roots: Roots) -> Iterator[
 
 def _of_path(path: str, roots: Roots) -> str:
     try:
-        return _of_place(roots.place(path))
+        return _of_place(roots.resolve(path))
     except KimiError:
         return NOT_THERE
 
 
 def _of_place(place: ResolvedPath) -> str:
     try:
-        descriptor = open_file(place)
+        descriptor = open_descriptor(place)
     except KimiError:
         return NOT_THERE
     try:

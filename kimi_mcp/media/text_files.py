@@ -15,7 +15,7 @@ from typing import Final
 
 from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, MediaRejected, PathRefused
 from kimi_mcp.core.tokens import text_tokens, tokens_in
-from kimi_mcp.media.files import OpenFile, open_place
+from kimi_mcp.media.files import OpenFile, open_file
 from kimi_mcp.media.formats.magic import foreign_type, sniff
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.open_path import shown
@@ -97,7 +97,7 @@ def gather_texts(
 ) -> tuple[TextFile, ...]:
     """The text files of names and globs (``src/**/*.py``), each once, in the order named.
 
-    ``most_tokens`` is what fits, by estimate. Blocking: for a worker thread. Raises ``PathRefused`` as ``open_within``
+    ``most_tokens`` is what fits, by estimate. Blocking: for a worker thread. Raises ``PathRefused`` as ``open_file``
     does for a file that is named, ``MediaRejected`` (a picture, a clip) or ``InvalidArguments`` (other content) where
     it is no text, ``InvalidArguments`` for a glob without a match or beyond the limits, and ``ContextTooLong``.
     """
@@ -105,7 +105,7 @@ def gather_texts(
     collected = _Collected(most_tokens)
     for pattern in patterns:
         search.limits.visit()
-        place = roots.place(pattern)
+        place = roots.resolve(pattern)
         if not has_magic(pattern):
             _add_named(place, collected)
         elif not _added_by_name(place, collected):
@@ -130,7 +130,7 @@ def _block(file: TextFile) -> str:
 
 
 def _add_named(place: ResolvedPath, collected: _Collected) -> None:
-    with open_place(place) as file:
+    with open_file(place) as file:
         try:
             collected.add(place, file)
         except _NotText:
@@ -151,7 +151,7 @@ def _add_matching(pattern: str, roots: Roots, search: Search, collected: _Collec
     for place in search.find(pattern, skipped):
         search.limits.check_time()
         try:
-            with open_place(place) as file:
+            with open_file(place) as file:
                 collected.add(place, file)
                 taken += 1
         except _NotText:
@@ -160,7 +160,7 @@ def _add_matching(pattern: str, roots: Roots, search: Search, collected: _Collec
             skipped["refused"] += 1
     if not taken:
         left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        name = shown(roots.place(pattern).name)
+        name = shown(roots.resolve(pattern).name)
         raise InvalidArguments(
             f"`{name}` in `files` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
             fix="Correct the glob (`**` matches any folders); a file that globs leave out can be named itself.",

@@ -25,7 +25,7 @@ from kimi_mcp.provider.inline_media import InlineMedium
 from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:  # most calls have no media: the first that has some imports what reads them
-    from kimi_mcp.media.loading import Medium
+    from kimi_mcp.media.loading import Fetch, Medium
     from kimi_mcp.media.roots import Roots
 
 _MIB = 1024 * 1024
@@ -44,6 +44,8 @@ class MediaLimits:
     """A larger medium never goes into a body. Our own limit: no provider publishes one."""
     cached: int = 32 * _MIB
     """Media that came as data URIs, kept in memory for later turns of their conversations, all together."""
+    fetch: Fetch | None = None
+    """Fetches URLs in tests; None: ``media.fetch`` does."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,7 +158,7 @@ class Attachments:
                     fix=f"Show the {part.kind} again, in a new conversation.",
                 )
             return medium
-        medium = await load(part, roots(), held)
+        medium = await load(part, roots(), held, self._limits.fetch)
         if part.sha256 is not None and await anyio.to_thread.run_sync(medium.sha256) != part.sha256:
             raise MediaRejected(
                 f"An earlier turn's {part.kind} has changed since it was shown.",

@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kimi_mcp.core.errors import ContextTooLong, InvalidArguments, KimiError, MediaRejected, PathRefused
-from kimi_mcp.media import open_path
-from kimi_mcp.media import search as search
 from kimi_mcp.media.roots import find_roots
 from kimi_mcp.media.search import SearchLimits
 from kimi_mcp.media.text_files import TextFile, as_context, gather_texts
+from tests.media.ways import WAYS, opened
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 Gather = Callable[..., dict[str, str]]
@@ -28,9 +28,14 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gather(root: Path) -> Gather:
+def way() -> str:
+    return "by descriptor"
+
+
+@pytest.fixture
+def gather(root: Path, way: str) -> Gather:
     def gather(*patterns: str, most_tokens: int = 100_000, limits: SearchLimits | None = None) -> dict[str, str]:
-        roots = find_roots(str(root), working=str(root))
+        roots = opened(find_roots(str(root), working=str(root)), way)
         files = gather_texts(patterns, roots, most_tokens=most_tokens, limits=limits)
         return {file.path: file.text for file in files}
 
@@ -52,12 +57,7 @@ def error_of(gather: Gather, *patterns: str, **options: int) -> KimiError:
 # ------------------------------------------------------------------------------------------------ what is taken
 
 
-@pytest.fixture(params=["by descriptor", "by path"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_path, "BY_DESCRIPTOR", request.param == "by descriptor")
-
-
-@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
@@ -289,16 +289,20 @@ def test_a_search_stops_at_its_bounds(root: Path, gather: Gather) -> None:
         gather("**/*.txt", limits=SearchLimits(clock=lambda: float(next(ticks))))
 
 
+@pytest.mark.parametrize("way", ["by path"])
 def test_a_search_does_not_enter_what_the_glob_can_not_reach(
     root: Path, gather: Gather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(root, "src/a.py", "other/b.py", "node_modules/c/d.py")
     (root / ".gitignore").write_text("node_modules\n")
     listed: list[str] = []
-    listing = search.list_folder
-    monkeypatch.setattr(
-        search, "list_folder", lambda place, most: listed.append(place.name) or listing(place, most=most)
-    )
+    listing = os.scandir
+
+    def list_folder(path: str) -> Any:
+        listed.append(os.path.relpath(path, root))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", list_folder)
     assert list(gather("src/**/*.py")) == ["src/a.py"]
     assert listed == ["src"]
     assert sorted(gather("**/*.py")) == ["other/b.py", "src/a.py"]

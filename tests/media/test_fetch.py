@@ -326,7 +326,7 @@ async def test_an_answer_that_is_no_http_is_refused(authority: Authority, what: 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
-        "import sys; import kimi_mcp.media.fetch, kimi_mcp.media.convert, kimi_mcp.media.formats; "
+        "import sys; import kimi_mcp.media.loading, kimi_mcp.media.addresses, kimi_mcp.media.convert; "
         "print(sorted({'httpx2', 'httpcore2', 'PIL', 'pillow_heif', 'idna'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())

@@ -16,22 +16,15 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused, TooManyFiles
-from kimi_mcp.media import open_path
-from kimi_mcp.media.files import OpenFile, open_within
+from kimi_mcp.media.files import OpenFile, open_file
 from kimi_mcp.media.roots import Roots, find_roots
+from tests.media.ways import WAYS, opened
 
 SECRET = "what stands outside"
 MOST = 1_000_000
 OPEN = Path("/proc/self/fd")
 RACES = int(os.environ.get("RACE_READS", "1000"))
 """Reads of each race; `RACE_READS=100000` for the whole of it."""
-
-
-@pytest.fixture(params=["by descriptor", "by path"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways down from a root: the walk, and the way round for systems without folder descriptors."""
-    monkeypatch.setattr(open_path, "BY_DESCRIPTOR", request.param == "by descriptor")
-    return request.param
 
 
 @pytest.fixture
@@ -48,8 +41,15 @@ def tree(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(inside=inside, outside=outside, roots=roots, top=tmp_path)
 
 
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, tree: SimpleNamespace) -> str:
+    """Both ways down from the root."""
+    tree.roots = opened(tree.roots, request.param)
+    return request.param
+
+
 def read(path: str, roots: Roots) -> bytes:
-    with open_within(path, roots) as file:
+    with open_file(roots.resolve(path)) as file:
         return file.read_all(MOST)
 
 
@@ -93,7 +93,7 @@ def no_descriptor_is_left() -> Iterator[None]:
 def test_a_file_within_is_read_under_each_of_its_names(tree: SimpleNamespace) -> None:
     with no_descriptor_is_left():
         for path in ("sub/b.txt", "./sub/../sub/b.txt", str(tree.inside / "sub" / "b.txt")):
-            with open_within(path, tree.roots) as file:
+            with open_file(tree.roots.resolve(path)) as file:
                 assert (file.name, file.size) == ("sub/b.txt", 6)
                 assert file.read_all(MOST) == b"deeper"
 
@@ -101,7 +101,7 @@ def test_a_file_within_is_read_under_each_of_its_names(tree: SimpleNamespace) ->
 def test_one_descriptor_serves_pieces_and_the_whole(tree: SimpleNamespace) -> None:
     content = os.urandom(700_001)
     (tree.inside / "clip.mp4").write_bytes(content)
-    with open_within("clip.mp4", tree.roots) as file:
+    with open_file(tree.roots.resolve("clip.mp4")) as file:
         assert file.read_at(0, 256 * 1024) == content[: 256 * 1024]
         assert file.read_at(5, 1000) == content[5:1005]
         assert file.read_at(700_000, 1000) == content[-1:]
@@ -111,7 +111,7 @@ def test_one_descriptor_serves_pieces_and_the_whole(tree: SimpleNamespace) -> No
 
 
 def test_what_was_judged_is_what_is_read_though_its_name_leads_elsewhere_by_now(tree: SimpleNamespace) -> None:
-    with open_within("a.txt", tree.roots) as file:
+    with open_file(tree.roots.resolve("a.txt")) as file:
         (tree.inside / "a.txt").unlink()
         (tree.inside / "a.txt").symlink_to(tree.outside / "outside.txt")
         assert file.read_all(MOST) == b"inside"
@@ -120,7 +120,7 @@ def test_what_was_judged_is_what_is_read_though_its_name_leads_elsewhere_by_now(
 def test_a_large_file_is_read_in_flat_memory(tree: SimpleNamespace) -> None:
     with (tree.inside / "clip.mp4").open("wb") as clip:
         clip.truncate(50_000_000)
-    with open_within("clip.mp4", tree.roots) as file:
+    with open_file(tree.roots.resolve("clip.mp4")) as file:
         tracemalloc.start()
         try:
             assert sum(len(file.read_at(at, 500_000)) for at in range(0, 50_000_000, 500_000)) == 50_000_000
@@ -135,14 +135,14 @@ def test_a_large_file_is_read_in_flat_memory(tree: SimpleNamespace) -> None:
 def test_a_sparse_file_of_ten_gigabytes_is_refused_by_its_size_before_reading(tree: SimpleNamespace) -> None:
     with (tree.inside / "sparse.bin").open("wb") as sparse:
         sparse.truncate(10 * 1024**3)
-    with open_within("sparse.bin", tree.roots) as file:
+    with open_file(tree.roots.resolve("sparse.bin")) as file:
         for read_it in (file.read_all, file.check_size):
             with pytest.raises(MediaRejected, match=r"`sparse.bin` has 10,737,418,240 bytes; at most 1,000,000"):
                 read_it(MOST)
 
 
 def test_a_file_that_grows_is_read_as_far_as_it_was_judged(tree: SimpleNamespace) -> None:
-    with open_within("a.txt", tree.roots) as file:
+    with open_file(tree.roots.resolve("a.txt")) as file:
         with (tree.inside / "a.txt").open("ab") as more:
             more.write(b"x" * 3_000_000)
         assert file.read_all(MOST) == b"inside"
@@ -150,7 +150,7 @@ def test_a_file_that_grows_is_read_as_far_as_it_was_judged(tree: SimpleNamespace
 
 
 def test_a_file_that_shrinks_is_no_silent_success(tree: SimpleNamespace) -> None:
-    with open_within("a.txt", tree.roots) as file:
+    with open_file(tree.roots.resolve("a.txt")) as file:
         os.truncate(tree.inside / "a.txt", 3)
         for read_it in (lambda: file.read_all(MOST), lambda: file.read_at(3, 3)):
             with pytest.raises(PathRefused, match=r"`a\.txt` became shorter while it was read"):
@@ -159,14 +159,14 @@ def test_a_file_that_shrinks_is_no_silent_success(tree: SimpleNamespace) -> None
 
 def test_a_hard_link_is_the_file_it_is(tree: SimpleNamespace) -> None:
     os.link(tree.inside / "a.txt", tree.inside / "same.txt")
-    with open_within("a.txt", tree.roots) as one, open_within("same.txt", tree.roots) as other:
+    with open_file(tree.roots.resolve("a.txt")) as one, open_file(tree.roots.resolve("same.txt")) as other:
         assert one.identity == other.identity
         assert other.read_all(MOST) == b"inside"
 
 
 def test_closing_twice_does_no_harm_and_forgetting_to_leaks_nothing(tree: SimpleNamespace) -> None:
     with no_descriptor_is_left():
-        file = open_within("a.txt", tree.roots)
+        file = open_file(tree.roots.resolve("a.txt"))
         file.close()
         file.close()
 
@@ -244,29 +244,27 @@ def test_a_pipe_that_takes_a_files_place_after_the_look_does_not_block_either(
     tree: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tree.inside / "pipe")
-    judge = open_path._check_regular
-    looks: list[str] = []
+    pipe, opening = tree.inside / "pipe", os.open
 
-    def judge_and_swap(*args: Any) -> None:
-        judge(*args)
-        if not looks:
-            (tree.inside / "pipe").rename(tree.inside / "a.txt")
-        looks.append("looked")
+    def swap_and_open(name: Any, *args: Any, **options: Any) -> int:
+        if str(name).endswith("a.txt") and pipe.exists():
+            pipe.rename(tree.inside / "a.txt")
+        return opening(name, *args, **options)
 
-    monkeypatch.setattr(open_path, "_check_regular", judge_and_swap)
+    monkeypatch.setattr(os, "open", swap_and_open)
     with no_descriptor_is_left():
         assert "a pipe" in at_once(lambda: refusal("a.txt", tree)).message
-    assert looks
+    assert not pipe.exists()
 
 
 def test_devices_and_the_systems_own_views_are_refused_even_where_everything_is_a_root() -> None:
     roots = find_roots("/")
     for path in ("/dev/zero", "/dev/null", "/dev/tty", "/proc/self/environ", "/proc/self/mem", "/sys/kernel/version"):
         with pytest.raises(PathRefused, match="processes and devices"):
-            open_within(path, roots)
+            open_file(roots.resolve(path))
     roots = find_roots("/proc/self")
     with pytest.raises(PathRefused):
-        open_within("environ", roots)
+        open_file(roots.resolve("environ"))
 
 
 @pytest.mark.usefixtures("way")
@@ -297,7 +295,7 @@ def test_a_root_whose_place_a_link_took_is_refused(tree: SimpleNamespace) -> Non
     tree.inside.rename(tree.top / "moved")
     tree.inside.symlink_to(tree.outside)
     with pytest.raises(PathRefused, match="The root folder is not there any more"):
-        open_within("outside.txt", tree.roots)
+        open_file(tree.roots.resolve("outside.txt"))
 
 
 @pytest.fixture
@@ -321,7 +319,7 @@ def no_descriptor_left(tree: SimpleNamespace) -> Iterator[None]:
 @pytest.mark.usefixtures("no_descriptor_left")
 def test_without_a_descriptor_left_the_error_says_so_and_names_the_limit(tree: SimpleNamespace) -> None:
     with pytest.raises(TooManyFiles, match="as many files open as it may") as refused:
-        open_within("a.txt", tree.roots)
+        open_file(tree.roots.resolve("a.txt"))
     assert refused.value.retryable
     assert refused.value.code == "path_refused"
     assert "ulimit -n" in refused.value.fix
@@ -387,6 +385,6 @@ def test_a_swapping_link_never_leads_outside(swap: str, path: str, tree: SimpleN
 
 
 def test_an_opened_file_does_not_show_its_path(tree: SimpleNamespace) -> None:
-    with open_within("a.txt", tree.roots) as file:
+    with open_file(tree.roots.resolve("a.txt")) as file:
         assert isinstance(file, OpenFile)
         assert str(tree.inside) not in repr(file)

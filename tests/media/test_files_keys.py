@@ -8,14 +8,9 @@ import pytest
 
 from kimi_mcp.cli.install import load_hosts
 from kimi_mcp.core.errors import PathRefused
-from kimi_mcp.media import open_path
-from kimi_mcp.media.files import open_within
+from kimi_mcp.media.files import open_file
 from kimi_mcp.media.roots import find_roots
-
-
-@pytest.fixture(params=["by descriptor", "by path"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_path, "BY_DESCRIPTOR", request.param == "by descriptor")
+from tests.media.ways import WAYS, opened
 
 
 def write(root: Path, name: str, content: bytes) -> Path:
@@ -25,14 +20,15 @@ def write(root: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def read(root: Path, name: str) -> bytes:
-    with open_within(name, find_roots(str(root), working=str(root))) as file:
+def read(root: Path, name: str, way: str = "by descriptor") -> bytes:
+    roots = opened(find_roots(str(root), working=str(root)), way)
+    with open_file(roots.resolve(name)) as file:
         return file.read_all(1000)
 
 
-def refusal(root: Path, name: str) -> str:
+def refusal(root: Path, name: str, way: str = "by descriptor") -> str:
     with pytest.raises(PathRefused) as refused:
-        read(root, name)
+        read(root, name, way)
     assert str(root) not in refused.value.message + refused.value.fix
     return refused.value.message
 
@@ -56,15 +52,15 @@ HARMLESS = [".env.example", ".env.sample", ".env.local.template", "id_rsa.pub", 
             "config.toml", "notes.bak", "#notes#", "vault_passage.txt", "src/config.yaml"]  # fmt: skip
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", KEYS)
-def test_a_key_or_password_file_is_refused_even_when_named(name: str, tmp_path: Path) -> None:
+def test_a_key_or_password_file_is_refused_even_when_named(name: str, tmp_path: Path, way: str) -> None:
     path = write(tmp_path, name, b"TOKEN=1")
-    message = refusal(tmp_path, name)
+    message = refusal(tmp_path, name, way)
     assert "holds keys or passwords" in message
     assert "TOKEN" not in message
     path.unlink()
-    assert refusal(tmp_path, name) == message, "not even whether it exists is shown"
+    assert refusal(tmp_path, name, way) == message, "not even whether it exists is shown"
 
 
 @pytest.mark.parametrize("name", HARMLESS)
@@ -73,22 +69,22 @@ def test_a_name_that_only_resembles_one_is_read(name: str, tmp_path: Path) -> No
     assert read(tmp_path, name) == b"TOKEN="
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", sorted({place for host in load_hosts().values() for system in host.places.values()
                                           for place in system}))  # fmt: skip
-def test_the_settings_of_every_known_host_are_refused_wherever_they_lie(place: str, tmp_path: Path) -> None:
+def test_the_settings_of_every_known_host_are_refused_wherever_they_lie(place: str, tmp_path: Path, way: str) -> None:
     for name in (place.split("/", 1)[1], place.split("/", 1)[1] + ".before-kimi-mcp"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"{}")
-        assert "holds keys or passwords" in refusal(tmp_path, name)
+        assert "holds keys or passwords" in refusal(tmp_path, name, way)
 
 
 def test_a_root_within_a_key_folder_gives_nothing_away(tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "notes").write_text("x")
     with pytest.raises(PathRefused, match="keys or passwords"):
-        open_within("notes", find_roots(str(tmp_path / ".ssh")))
+        open_file(find_roots(str(tmp_path / ".ssh")).resolve("notes"))
 
 
 PEM = "-----BEGIN {}PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END {}PRIVATE KEY-----\n"

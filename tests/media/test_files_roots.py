@@ -49,7 +49,7 @@ def test_a_broad_folder_is_never_a_root_by_default(folder: str) -> None:
     for roots in (plain(None, working=folder), plain(None, [f"file://{folder}"])):
         assert roots.folders == ()
         with pytest.raises(PathRefused, match="No folder may be read: KIMI_ROOTS is not set") as refused:
-            roots.place("x")
+            roots.resolve("x")
         assert "KIMI_ROOTS" in refused.value.fix
 
 
@@ -84,33 +84,33 @@ def test_a_root_named_through_a_link_is_known_by_both_names(tmp_path: Path) -> N
     (tmp_path / "link").symlink_to("real")
     roots = find_roots(str(tmp_path / "link"), working=str(tmp_path))
     for name in ("real", "link"):
-        place = roots.place(str(tmp_path / name / "x.txt"))
+        place = roots.resolve(str(tmp_path / name / "x.txt"))
         assert (place.root.path, place.parts) == (str(tmp_path / "real"), ("x.txt",))
 
 
 def test_a_relative_path_counts_from_the_working_directory_within_the_roots_else_from_the_first_root() -> None:
-    assert plain("/other" + os.pathsep + "/site").place("x").parts == ("here", "x")
-    place = plain("/other" + os.pathsep + "/more").place("x")
+    assert plain("/other" + os.pathsep + "/site").resolve("x").parts == ("here", "x")
+    place = plain("/other" + os.pathsep + "/more").resolve("x")
     assert (place.root.path, place.parts) == ("/other", ("x",))
 
 
 def test_the_innermost_root_holds_a_path() -> None:
-    assert plain("/a" + os.pathsep + "/a/b").place("/a/b/c").root.path == "/a/b"
+    assert plain("/a" + os.pathsep + "/a/b").resolve("/a/b/c").root.path == "/a/b"
 
 
 def test_a_tilde_is_the_home_and_a_name_after_it_is_a_name() -> None:
     roots = plain("/home/me/w")
-    assert roots.place("~/w/x").parts == ("x",)
-    assert roots.place("~root/x").parts == ("~root", "x")
+    assert roots.resolve("~/w/x").parts == ("x",)
+    assert roots.resolve("~root/x").parts == ("~root", "x")
     with pytest.raises(PathRefused):
-        roots.place("~/.ssh/id_rsa")
+        roots.resolve("~/.ssh/id_rsa")
 
 
 @pytest.mark.parametrize(
     ("path", "parts"), [("a/../b", ("b",)), ("./b", ("b",)), ("../here/b", ("b",)), ("a//b/", ("a", "b"))]
 )
 def test_dots_are_taken_out_by_name(path: str, parts: tuple[str, ...]) -> None:
-    assert plain("/site/here").place(path).parts == parts
+    assert plain("/site/here").resolve(path).parts == parts
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_dots_are_taken_out_by_name(path: str, parts: tuple[str, ...]) -> None:
 )  # fmt: skip
 def test_a_path_outside_is_refused_and_not_repeated(path: str) -> None:
     with pytest.raises(PathRefused) as refused:
-        plain("/site/here").place(path)
+        plain("/site/here").resolve(path)
     text = refused.value.message + refused.value.fix
     for word in ("etc", "passwd", "evil", "hereafter", "environ", "secret-of-mine", "/site", "xxxx", "\0"):
         assert word not in text
@@ -129,11 +129,11 @@ def test_a_path_outside_is_refused_and_not_repeated(path: str) -> None:
 
 def test_an_empty_path_is_a_wrong_argument() -> None:
     with pytest.raises(InvalidArguments):
-        plain("/site/here").place("")
+        plain("/site/here").resolve("")
 
 
 def test_the_fix_names_the_variable_whoever_named_the_roots() -> None:
     for roots in (plain("/a"), plain(None, ["file:///a/b"]), plain(None)):
         with pytest.raises(PathRefused) as refused:
-            roots.place("/elsewhere")
+            roots.resolve("/elsewhere")
         assert "KIMI_ROOTS" in refused.value.fix

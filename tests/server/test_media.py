@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from kimi_mcp.core.types import MediaPart, TextPart, Turn
-from kimi_mcp.media.fetch import fetch
+from kimi_mcp.media.fetch import FetchedBody, fetch
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.runs.store.serializers import turn_as_json
 from kimi_mcp.server.app import _call_key
@@ -74,20 +74,20 @@ async def test_ten_pictures_in_one_call_arrive_in_order_with_their_exact_bytes(
 
 
 async def test_each_form_of_naming_a_picture_brings_the_same_bytes(
-    sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sim: Simulator, mode: str, folder: Path, tmp_path: Path
 ) -> None:
     one, two, three, four = (picture(number) for number in range(4))
     write(folder, one_png=one)
     authority = Authority(tmp_path)
     async with site(authority, shot=says(three, "content-type: image/png")) as here:
         trusting = functools.partial(fetch, resolve=here.resolve, connect=here.connect, trust=here.trusted)
-        monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
+        options = ServerOptions(media_limits=MediaLimits(fetch=trusting))
         write(folder, four_png=four)
         all_uploaded = ServerOptions(media_limits=MediaLimits(inline=0))
         async with connect(sim, mode, options=all_uploaded, KIMI_ROOTS=str(folder)) as kimi:
             await look(kimi, "four.png")
             (uploaded,) = urls(chats(sim)[-1])
-        async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        async with connect(sim, mode, options=options, KIMI_ROOTS=str(folder)) as kimi:
             named = ["one.png", data_uri(two), "https://pictures.example/shot?token=swordfish", uploaded]
             result = await look(kimi, *named, (folder / "one.png").as_uri())
     assert result.status == "completed", result.text
@@ -439,17 +439,16 @@ async def test_a_picture_and_a_clip_are_each_sent_to_their_own_tool(sim: Simulat
 
 @pytest.mark.parametrize("provider", ["vllm", "sglang", "ktransformers"])
 async def test_video_is_refused_where_no_engine_takes_it_before_anything_is_read_or_sent(
-    mode: str, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str, provider: str, folder: Path
 ) -> None:
-    def read(*_: object) -> None:
+    async def read(*_: object, **__: object) -> FetchedBody:
         raise AssertionError("the clip was touched")
 
-    monkeypatch.setattr("kimi_mcp.media.loading.open_within", read)
-    monkeypatch.setattr("kimi_mcp.media.loading.fetch", read)
+    options = ServerOptions(media_limits=MediaLimits(fetch=read))
     async with Simulator(provider=provider) as engine:
         allowed = {"KIMI_ROOTS": str(folder), "KIMI_ALLOWED_PROVIDERS": "novita", "NOVITA_API_KEY": "sk_any"}
-        async with connect(engine, mode, provider=provider, **allowed) as kimi:
-            for source in ("a.mp4", "https://pictures.example/clip.mp4", data_uri(CLIP, "video/mp4")):
+        async with connect(engine, mode, options=options, provider=provider, **allowed) as kimi:
+            for source in ("not-there.mp4", "https://pictures.example/clip.mp4", data_uri(CLIP, "video/mp4")):
                 result = await watch(kimi, source)
                 assert result.code == "policy_refused", result.text
                 assert result.error["rule"] == "video-provider"
@@ -502,9 +501,7 @@ async def test_a_url_that_leads_inside_is_refused_and_never_passed_on(sim: Simul
     assert chats(sim) == []
 
 
-async def test_a_url_that_labels_its_picture_as_another_is_rejected(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_url_that_labels_its_picture_as_another_is_rejected(sim: Simulator, tmp_path: Path) -> None:
     pages = {
         "page": says(HTML, "content-type: image/png"),
         "jpeg": says(picture(1, "JPEG"), "content-type: image/png"),
@@ -513,8 +510,7 @@ async def test_a_url_that_labels_its_picture_as_another_is_rejected(
     }
     async with site(Authority(tmp_path), **pages) as here:
         trusting = functools.partial(fetch, resolve=here.resolve, connect=here.connect, trust=here.trusted)
-        monkeypatch.setattr("kimi_mcp.media.loading.fetch", trusting)
-        async with connect(sim) as kimi:
+        async with connect(sim, options=ServerOptions(media_limits=MediaLimits(fetch=trusting))) as kimi:
             for page in ("page", "jpeg", "cut"):
                 result = await look(kimi, "https://pictures.example/good", f"https://pictures.example/{page}")
                 assert result.code == "media_rejected", (page, result.text)

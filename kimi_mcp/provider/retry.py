@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from math import inf
 
-from kimi_mcp.core.limiter import ResizableLimiter
+import anyio
+
 from kimi_mcp.provider.failures import NamedLimit
 
 MOST_ATTEMPTS = 5
@@ -150,7 +151,7 @@ class AccountLimits:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.places = ResizableLimiter(inf)
+        self.places = anyio.CapacityLimiter(inf)
         """Where requests that yield wait for one another, once a limit of concurrency is known."""
         self._clock = clock
         self._sent = _LastMinute(clock)
@@ -175,7 +176,7 @@ class AccountLimits:
             counted, most = limit
             self._most[counted] = most
             if counted == "at-once":
-                self.places.most = max(1, most - 1)  # one for those that don't yield
+                self.places.total_tokens = max(1, most - 1)  # one for those that don't yield
 
     def wait_for(self, tokens: int) -> float:
         """Seconds until a request of so many tokens fits the limits; 0: it does now."""
@@ -184,7 +185,7 @@ class AccountLimits:
             return self._opens_at - now
         if now - self._refused_at > FORGET_AFTER_S:
             self._most.clear()
-            self.places.most = inf
+            self.places.total_tokens = inf
         most_requests = self._most.get("requests", inf)
         most_tokens = max(self._most.get("tokens", inf), tokens)
         requests, total = self.last_minute

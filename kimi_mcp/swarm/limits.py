@@ -15,7 +15,6 @@ from typing import Literal
 import anyio
 
 from kimi_mcp.core.errors import BudgetExceeded
-from kimi_mcp.core.limiter import ResizableLimiter
 from kimi_mcp.core.pricing import dollars
 
 Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]
@@ -215,7 +214,7 @@ class SwarmConcurrency:
         self.capacity = float(max(1, slots - 1))
         """Requests that may run at once; a fraction is what successes have given back of the next one."""
         self._most = self.capacity
-        self.slots = ResizableLimiter(int(self.capacity))
+        self.slots = anyio.CapacityLimiter(int(self.capacity))
         """Slots for requests."""
         self._limits = limits
         self._due = -math.inf
@@ -242,4 +241,4 @@ class SwarmConcurrency:
 
     def _resize(self, capacity: float) -> None:
         self.capacity = capacity
-        self.slots.most = int(capacity)
+        self.slots.total_tokens = int(capacity)

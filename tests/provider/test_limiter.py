@@ -1,16 +1,14 @@
-"""Places: so many at once, whatever happens while some are taken."""
+"""What requests and swarms rely on in anyio's limiter: so many at once, whatever happens while some are taken."""
 
 from __future__ import annotations
 
 import anyio
 
-from kimi_mcp.core.limiter import ResizableLimiter
-
 
 class Crowd:
     """Tasks that want a place each, and give it back one by one."""
 
-    def __init__(self, places: ResizableLimiter, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, places: anyio.CapacityLimiter, tasks: anyio.abc.TaskGroup) -> None:
         self.inside: list[int] = []
         self._places, self._tasks = places, tasks
         self._leave: dict[int, anyio.CancelScope] = {}
@@ -37,7 +35,7 @@ class Crowd:
 
 async def test_who_waits_is_served_in_order() -> None:
     async with anyio.create_task_group() as tasks:
-        crowd = Crowd(ResizableLimiter(2), tasks)
+        crowd = Crowd(anyio.CapacityLimiter(2), tasks)
         await crowd.come(1, 2, 3, 4, 5)
         assert crowd.inside == [1, 2]
         await crowd.go(2)
@@ -48,14 +46,14 @@ async def test_who_waits_is_served_in_order() -> None:
 
 
 async def test_places_that_are_taken_beyond_a_smaller_number_stay_taken_and_no_more_are_given() -> None:
-    places = ResizableLimiter(4)
+    places = anyio.CapacityLimiter(4)
     async with anyio.create_task_group() as tasks:
         crowd = Crowd(places, tasks)
         await crowd.come(1, 2, 3, 4, 5, 6)
-        places.most = 2
+        places.total_tokens = 2
         assert crowd.inside == [1, 2, 3, 4]
         await crowd.go(1)
-        places.most = 3  # as many as are taken: nobody may come in for that
+        places.total_tokens = 3  # as many as are taken: nobody may come in for that
         await anyio.wait_all_tasks_blocked()
         assert crowd.inside == [2, 3, 4]
         await crowd.go(2, 3)
@@ -65,7 +63,7 @@ async def test_places_that_are_taken_beyond_a_smaller_number_stay_taken_and_no_m
 
 async def test_who_gives_up_waiting_takes_no_place_along() -> None:
     async with anyio.create_task_group() as tasks:
-        crowd = Crowd(ResizableLimiter(1), tasks)
+        crowd = Crowd(anyio.CapacityLimiter(1), tasks)
         await crowd.come(1, 2, 3, 4)
         await crowd.go(2)
         await crowd.go(1, 3)  # at the moment at which its turn has come
@@ -77,7 +75,7 @@ async def test_who_gives_up_waiting_takes_no_place_along() -> None:
 
 
 async def test_who_comes_while_a_place_changes_hands_does_not_take_it_too() -> None:
-    places = ResizableLimiter(1)
+    places = anyio.CapacityLimiter(1)
     seen: list[int] = []
 
     async def hold(number: int) -> None:

@@ -14,6 +14,7 @@ import select
 import sys
 import threading
 from datetime import UTC, datetime
+from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
@@ -22,13 +23,15 @@ from kimi_mcp.core.redaction import clean
 if TYPE_CHECKING:
     import asyncio  # a command that only prints would pay for it
 
-MAX_FIELD_BYTES: Final = 8 * 1024
-"""Bytes of one field; what is beyond is cut, and the field says how much."""
+MAX_FIELD_BYTES: Final = 4 * 1024
+"""Bytes of one field, which JSON at worst doubles; what is beyond is cut, and the field says how much."""
 
 MAX_LINE_BYTES: Final = 16 * 1024
 """Bytes of a whole line, newline included."""
 
+_NAME_BYTES: Final = 128  # of a logger, a class, a frame
 _MAX_FRAMES: Final = 20
+_MAX_CAUSES: Final = 8
 _MOST_READ: Final = 256 * 1024  # characters of a text that are read; far more than a field may have
 _PATIENCE_MS: Final = 50  # how long one line waits for a reader of stderr
 _NOISY: Final = ("asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "mcp", "openai", "urllib3")
@@ -53,9 +56,9 @@ def configure(level: str, *, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.raiseExceptions = False
     logging.captureWarnings(True)
-    sys.excepthook = _uncaught
-    threading.excepthook = _uncaught_in_thread
-    sys.unraisablehook = _unraisable
+    sys.excepthook = lambda kind, failure, trace: _uncaught(failure, "uncaught exception")
+    threading.excepthook = lambda args: _uncaught(args.exc_value, "uncaught exception in a thread")
+    sys.unraisablehook = lambda args: _uncaught(args.exc_value, "exception that could not be raised")
     if known not in _LEVELS:
         logging.getLogger(__name__).warning("KIMI_LOG_LEVEL is none of %s: WARNING is used", ", ".join(_LEVELS))
 
@@ -66,112 +69,9 @@ def loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     logging.getLogger("asyncio").error("%s", context.get("message", "unhandled"), exc_info=failure)
 
 
-def line_of(record: logging.LogRecord, *, dropped: int = 0) -> bytes:
-    """The record as one line of at most ``MAX_LINE_BYTES``, newline included.
-
-    Besides ts, level, logger and message it carries the ``extra`` fields that are plain values, ``exception`` where
-    there is one, and ``dropped``: how many lines before it were not read.
-    """
-    when = datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds")
-    event: dict[str, Any] = {
-        "ts": when.replace("+00:00", "Z"),
-        "level": record.levelname,
-        "logger": _clean(record.name, 256),
-        "message": _clean(_message_of(record), MAX_FIELD_BYTES),
-    }
-    if dropped:
-        event["dropped"] = dropped
-    failure = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+def _uncaught(failure: BaseException | None, message: str) -> None:
     if failure is not None:
-        event["exception"] = _exception(failure)
-    line = _json(event)
-    for name, value in record.__dict__.items():
-        if name in _STANDARD or name in event:
-            continue
-        plain = value if isinstance(value, bool | int | float | None) else _clean(_as_text(value), MAX_FIELD_BYTES)
-        longer = _json({**event, _clean(str(name), 64): plain})
-        if len(longer) <= MAX_LINE_BYTES:
-            event[_clean(str(name), 64)] = plain
-            line = longer
-    budget = MAX_FIELD_BYTES
-    while len(line) > MAX_LINE_BYTES and budget > 128:
-        budget //= 2
-        event["message"] = _clean(_message_of(record), budget)
-        if failure is not None:
-            event["exception"]["frames"] = event["exception"]["frames"][-max(1, budget // 1024) :]
-        line = _json(event)
-    return line
-
-
-def _json(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _message_of(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that don't fit, or whose own __str__ fails
-        return _as_text(record.msg)
-
-
-def _as_text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - whatever it is, it is only to be named
-        return f"<{type(value).__name__}>"
-
-
-def _clean(text: str, limit: int) -> str:
-    """The text without secrets, with what is unsafe to print spelled out, cut to ``limit`` bytes."""
-    safe = clean(text[:_MOST_READ], "log")
-    if len(safe) * 4 <= limit or len(raw := safe.encode()) <= limit:
-        return safe if len(text) <= _MOST_READ else safe + _cut(len(text) - _MOST_READ)
-    kept = raw[: limit - 40].decode("utf-8", "ignore")
-    return kept + _cut(len(safe) - len(kept) + max(0, len(text) - _MOST_READ))
-
-
-def _cut(characters: int) -> str:
-    return f"…[cut {characters} characters]"
-
-
-def _exception(failure: BaseException) -> dict[str, Any]:
-    """The class, the frames it passed through (innermost last), and the classes of its causes."""
-    behind: list[str] = []
-    seen = {id(failure)}
-    around = [*_parts(failure)]
-    while around and len(behind) < 8:
-        cause = around.pop(0)
-        if id(cause) not in seen:
-            seen.add(id(cause))
-            behind.append(f"{_class_of(cause)} at {(_frames(cause.__traceback__) or ['?'])[-1]}")
-            around += _parts(cause)
-    exception: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
-    return {**exception, "behind": behind} if behind else exception
-
-
-def _parts(failure: BaseException) -> list[BaseException]:
-    inner: list[BaseException] = []
-    if isinstance(failure, BaseExceptionGroup):
-        inner += cast("BaseExceptionGroup[BaseException]", failure).exceptions[:8]
-    cause = failure.__cause__ or (None if failure.__suppress_context__ else failure.__context__)
-    return [*inner, cause] if cause is not None else inner
-
-
-def _class_of(failure: BaseException) -> str:
-    kind = type(failure)
-    home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return _clean(home + kind.__qualname__, 256)
-
-
-def _frames(traceback: TracebackType | None) -> list[str]:
-    frames: list[str] = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        # The last two parts name the module; the whole path would tell where people live.
-        file = "/".join(code.co_filename.replace("\\", "/").split("/")[-2:])
-        frames.append(_clean(f"{file}:{traceback.tb_lineno}:{code.co_name}", 256))
-        traceback = traceback.tb_next
-    return frames[-_MAX_FRAMES:]
+        logging.getLogger("uncaught").critical(message, exc_info=failure)
 
 
 class _JsonLines(logging.Handler):
@@ -186,7 +86,7 @@ class _JsonLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record (the handler's lock is held)."""
         try:
-            line = line_of(record, dropped=self._dropped)
+            line = _line_of(record, self._dropped)
             if self._stream is not None:
                 self._stream.write(line.decode())
                 self._stream.flush()
@@ -196,9 +96,6 @@ class _JsonLines(logging.Handler):
             self._dropped = 0
         except Exception:  # noqa: BLE001 - logging must never break the program
             self._dropped += 1
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Nothing: a log line that fails must not print for itself."""
 
     def _write(self, line: bytes) -> bool:
         rest = memoryview(b"\n" + line if self._torn else line)
@@ -212,10 +109,9 @@ class _JsonLines(logging.Handler):
         patience = 0 if self._dropped else _PATIENCE_MS
         begun = len(rest)
         while rest:
-            if not poll.poll(patience):
-                self._torn = self._torn or len(rest) < begun
-                return False
             try:
+                if not poll.poll(patience):
+                    raise BlockingIOError
                 rest = rest[os.write(2, rest[: select.PIPE_BUF]) :]
             except BlockingIOError:
                 self._torn = self._torn or len(rest) < begun
@@ -224,15 +120,88 @@ class _JsonLines(logging.Handler):
         return True
 
 
-def _uncaught(kind: type[BaseException], failure: BaseException, traceback: TracebackType | None) -> None:
-    logging.getLogger("uncaught").critical("uncaught exception", exc_info=(kind, failure, traceback))
+def _line_of(record: logging.LogRecord, dropped: int) -> bytes:
+    """The record as one line of at most ``MAX_LINE_BYTES``, newline included.
+
+    Besides ts, level, logger and message it carries the ``extra`` fields that are plain values, ``exception`` where
+    there is one, and ``dropped``: how many lines before it were not read.
+    """
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that don't fit, or whose own __str__ fails
+        message = _as_text(record.msg)
+    when = datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds")
+    event: dict[str, Any] = {
+        "ts": when.replace("+00:00", "Z"),
+        "level": record.levelname,
+        "logger": _clean(record.name, _NAME_BYTES),
+        "message": _clean(message, MAX_FIELD_BYTES),
+    }
+    if dropped:
+        event["dropped"] = dropped
+    if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
+        event["exception"] = _exception(record.exc_info[1])
+    for name, value in record.__dict__.items():
+        if name not in _STANDARD and name not in event:
+            plain = value if isinstance(value, bool | int | float | None) else _clean(_as_text(value), MAX_FIELD_BYTES)
+            longer = event | {_clean(str(name), _NAME_BYTES): plain}
+            event = longer if len(_json(longer)) <= MAX_LINE_BYTES else event
+    return _json(event)
 
 
-def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
-    if args.exc_value is not None:
-        logging.getLogger("uncaught").error("uncaught exception in a thread", exc_info=args.exc_value)
+def _json(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def _unraisable(args: sys.UnraisableHookArgs) -> None:
-    if args.exc_value is not None:
-        logging.getLogger("uncaught").error("exception that could not be raised", exc_info=args.exc_value)
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - whatever it is, it is only to be named
+        return f"<{type(value).__name__}>"
+
+
+def _clean(text: str, limit: int) -> str:
+    """The text without secrets, with what is unsafe to print spelled out, cut to ``limit`` bytes."""
+    safe, unread = clean(text[:_MOST_READ], "log"), max(0, len(text) - _MOST_READ)
+    if not unread and len(safe.encode()) <= limit:
+        return safe
+    kept = safe.encode()[: limit - 40].decode("utf-8", "ignore")
+    return f"{kept}…[cut {len(safe) - len(kept) + unread} characters]"
+
+
+def _exception(failure: BaseException) -> dict[str, Any]:
+    """The class, the frames it passed through (innermost last), and the classes of its causes."""
+    behind: list[str] = []
+    seen = {id(failure)}
+    around = _causes(failure)
+    while around and len(behind) < _MAX_CAUSES:
+        cause = around.pop(0)
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            behind.append(f"{_class_of(cause)} at {(_frames(cause.__traceback__) or ['?'])[-1]}")
+            around += _causes(cause)
+    exception: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
+    return {**exception, "behind": behind} if behind else exception
+
+
+def _causes(failure: BaseException) -> list[BaseException]:
+    inner: list[BaseException] = []
+    if isinstance(failure, BaseExceptionGroup):
+        inner += cast("BaseExceptionGroup[BaseException]", failure).exceptions[:_MAX_CAUSES]
+    cause = failure.__cause__ or (None if failure.__suppress_context__ else failure.__context__)
+    return [*inner, cause] if cause is not None else inner
+
+
+def _class_of(failure: BaseException) -> str:
+    kind = type(failure)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return _clean(module + kind.__qualname__, _NAME_BYTES)
+
+
+def _frames(traceback: TracebackType | None) -> list[str]:
+    # The last two parts of a path name the module; the whole path would show the names of people's folders.
+    places = [
+        ("/".join(frame.f_code.co_filename.replace("\\", "/").split("/")[-2:]), line, frame.f_code.co_name)
+        for frame, line in walk_tb(traceback)
+    ]
+    return [_clean(f"{file}:{line}:{name}", _NAME_BYTES) for file, line, name in places[-_MAX_FRAMES:]]

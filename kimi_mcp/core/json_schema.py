@@ -1,4 +1,4 @@
-"""Validates a value against a JSON schema in bounded time, whoever wrote the two. Pure, no I/O.
+"""Validates a value, or an answer, against a JSON schema in bounded time, whoever wrote the two. Pure, no I/O.
 
 A schema may come from a caller or from a stranger's tool server. So nothing that it refers to is ever fetched, a limit
 on the keywords that are checked ends the search, and patterns are matched in linear time. A pattern that can't be
@@ -8,15 +8,18 @@ matched so leaves the result undecided where nothing else is wrong.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+from kimi_mcp.core.errors import InvalidArguments
 
 MOST_STEPS = 20_000
 """Keywords checked in one search, each item of a list counting as one: some fifty milliseconds."""
@@ -46,13 +49,33 @@ _left: ContextVar[int] = ContextVar("_left")
 _unmatched: ContextVar[list[str]] = ContextVar("_unmatched")
 
 
+_UNCHECKED: Mapping[Reason, tuple[str, str]] = {
+    "reference": ("it refers to what it does not hold", "Put what `$ref` names into `response_schema`."),
+    "intricate": ("it is too intricate for an answer of this size", "Simplify `response_schema`."),
+    "number": ("the answer holds a number beyond all bounds", "Bound the numbers in `response_schema`."),
+    "pattern": (
+        "a `pattern` in it can't be matched in bounded time",
+        "Leave that `pattern` out of `response_schema`, or write it without look-around and back-references.",
+    ),
+}
+"""Why an answer can't be checked against its schema though it is JSON, and what would help."""
+
+
 class Undecided(Exception):
-    """It can't be decided whether the value fits."""
+    """It can't be decided whether the value fits, and another value would change nothing."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason: Reason = reason
         """Why not."""
+
+    def as_error(self) -> InvalidArguments:
+        """The error for the caller whose answer could not be checked against its ``response_schema``."""
+        why, fix = _UNCHECKED[self.reason]
+        return InvalidArguments(
+            f"The answer is JSON, but it could not be held against `response_schema`: {why}.",
+            fix=f"{fix} `answer` has the text as it came.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,3 +248,70 @@ def _with_plain_names(schema: Any, names: frozenset[str]) -> Any:
             return [_with_plain_names(inner, names) for inner in cast(list[Any], schema)]
         case _:
             return schema
+
+
+# ── response_schema ───────────────────────────────────────────────────────────────────────────────────────────────
+
+_FENCE = "```"
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Raise ``InvalidArguments`` where ``response_schema`` is no JSON schema, naming the place."""
+    if fault := schema_fault(schema):
+        raise InvalidArguments(
+            f"`response_schema` is no valid JSON schema: {fault}.",
+            fix='Make `response_schema` one such as {"type": "object", "properties": {"name": {"type": "string"}}, '
+            '"required": ["name"]}.',
+        )
+    if not can_be_written(schema):
+        raise InvalidArguments(
+            "`response_schema` holds NaN, an infinite number or half a surrogate pair, which JSON can't say.",
+            fix="Take them out of `response_schema`.",
+        )
+
+
+def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The parsed value of an answer, and what is wrong with it; exactly one of the two is meaningful.
+
+    A code fence around the whole answer is looked through; nothing else is guessed. Raises ``Undecided``.
+    """
+    try:
+        value = json.loads(_inside(answer), parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None, "it is not JSON"
+    if not can_be_written(value):
+        return None, "it holds half a surrogate pair"
+    try:
+        fault = misfit(value, schema)
+    except Undecided as unsure:
+        if unsure.reason == "number":
+            return None, "it holds a number beyond all bounds"
+        raise
+    return (value, None) if fault is None else (None, f"{fault.place or 'the whole'} breaks the rule `{fault.rule}`")
+
+
+def _inside(answer: str) -> str:
+    """The content of a fence around the whole answer; the answer itself where there is none."""
+    opening, line_end, rest = answer.strip().partition("\n")
+    fenced = line_end and opening.rstrip() in (_FENCE, f"{_FENCE}json") and rest.endswith(_FENCE)
+    return rest.removesuffix(_FENCE) if fenced else answer
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refuse_constant(digits)
+
+
+def can_be_written(value: Any) -> bool:
+    """Whether a result or a body can hold it: everything in it is JSON, and is UTF-8."""
+    if isinstance(value, list):
+        return all(can_be_written(one) for one in cast(list[Any], value))
+    try:
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)).encode()
+    except ValueError:
+        return False
+    return True

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from kimi_mcp import policy
-from kimi_mcp.core import response_schema
 from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, KimiError
+from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.pricing import cost_usd
@@ -63,9 +63,9 @@ def shortfall(plan: Plan, completion: Completion) -> KimiError | None:
 def with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, str | None]:
     """The outcome with its answer parsed, and why the answer does not fit the schema (None: it fits)."""
     try:
-        value, misfit = response_schema.read_answer(outcome.answer, schema)
-    except response_schema.Unchecked as unchecked:
-        return replace(outcome, status="partial", error=outcome.error or unchecked.error), None
+        value, misfit = read_answer(outcome.answer, schema)
+    except Undecided as undecided:
+        return replace(outcome, status="partial", error=outcome.error or undecided.as_error()), None
     return replace(outcome, parsed=value), misfit
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.json_schema import can_be_written, check_schema
 from kimi_mcp.core.redaction import clean
-from kimi_mcp.core.response_schema import can_be_written, check_schema
 from kimi_mcp.core.types import Mode
 from kimi_mcp.skill.document import Skill, SkillError, SkillTool
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.core.response_schema import Unchecked, check_schema, read_answer
+from kimi_mcp.core.json_schema import Undecided, check_schema, read_answer
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -107,9 +107,9 @@ def test_words_that_json_does_not_have_are_no_json(word: str) -> None:
     "schema", [{"$ref": "#/$defs/none"}, {"$ref": "https://schemas.example/x"}, {"$ref": "#"}], ids=str
 )
 def test_against_a_schema_that_refers_to_nothing_no_answer_can_be_held(schema: dict[str, Any]) -> None:
-    with pytest.raises(Unchecked, match="reference") as raised:
+    with pytest.raises(Undecided, match="reference") as raised:
         read_answer('{"name": "Ada"}', schema)
-    assert "`$ref`" in raised.value.error.fix
+    assert "`$ref`" in raised.value.as_error().fix
 
 
 def test_half_a_surrogate_pair_is_no_value_that_a_result_could_hold() -> None:
@@ -132,9 +132,9 @@ def test_numbers_beyond_all_bounds_are_no_crash() -> None:
 
 @pytest.mark.parametrize("pattern", [r"(\w+)\1+$", r"^(?=.*\d)a", r"(?:(?:a|b){99}){999}"])
 def test_against_a_pattern_that_might_take_for_ever_no_answer_can_be_held(pattern: str) -> None:
-    with pytest.raises(Unchecked, match="pattern") as raised:
+    with pytest.raises(Undecided, match="pattern") as raised:
         read_answer(json.dumps("a" * 60 + "!"), {"type": "string", "pattern": pattern})
-    assert "`pattern`" in raised.value.error.fix
+    assert "`pattern`" in raised.value.as_error().fix
     assert read_answer("7", {"type": "string", "pattern": pattern})[1] == "the whole breaks the rule `type`"
 
 

@@ -17,9 +17,8 @@ from typing import Any, NoReturn, cast
 import anyio
 import anyio.to_thread
 
-from kimi_mcp.core.json_schema import Undecided, misfit
+from kimi_mcp.core.json_schema import Undecided, can_be_written, misfit
 from kimi_mcp.core.redaction import clean, hide
-from kimi_mcp.core.response_schema import can_be_written
 from kimi_mcp.swarm.tools.builtin_tools import BuiltinTools
 from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, printable_name, read_servers
 from kimi_mcp.swarm.tools.connection import McpServer

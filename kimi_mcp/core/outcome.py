@@ -94,13 +94,7 @@ _FOREIGN = ("parsed", "model_asked", "model_sent", "model_answered", "swarm")
 
 
 def _without_secrets(adjustment: Adjustment) -> Adjustment:
-    return replace(
-        adjustment,
-        field=scrub_values(adjustment.field),
-        asked=scrub_values(adjustment.asked),
-        sent=scrub_values(adjustment.sent),
-        why=scrub_values(adjustment.why),
-    )
+    return replace(adjustment, **{name: scrub_values(getattr(adjustment, name)) for name in ("asked", "sent", "why")})
 
 
 def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
@@ -141,7 +135,7 @@ def _text(outcome: Outcome) -> str:
         had = "what is above is all that" if outcome.answer else "nothing of the answer"
         lines.append(f"[cancelled: {had} had arrived]")
     elif outcome.error is not None:
-        lines.append(f"[not whole: {outcome.error.message} {outcome.error.fix}]")
+        lines.append(f"[incomplete: {outcome.error.message} {outcome.error.fix}]")
     return "\n\n".join(part for part in (outcome.answer, "\n".join(lines)) if part)
 
 
@@ -162,8 +156,7 @@ def _running(outcome: Outcome) -> str:
     agents = f" ({standing(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
     return (
         f"{arrived}[still running after {outcome.timing.total_s:.0f} s{agents}; it goes on and is paid for once. "
-        "Fetch it "
-        f'with kimi_run(run_id="{outcome.run_id}", action="wait")]'
+        f'Fetch it with kimi_run(run_id="{outcome.run_id}", action="wait")]'
     )
 
 

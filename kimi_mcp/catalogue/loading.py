@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from kimi_mcp.core.errors import CatalogueError
-from kimi_mcp.core.profiles import PATTERNS, FileRecord, Model, Provider, SamplingName
+from kimi_mcp.core.profiles import PATTERNS, FileRecord, Model, Provider
+from kimi_mcp.core.types import SamplingName
 
 Table = dict[str, Any]
 """A TOML table."""

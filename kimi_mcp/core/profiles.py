@@ -16,15 +16,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from kimi_mcp.core.types import MediaKind, Mode
+from kimi_mcp.core.types import MediaKind, Mode, SamplingName
 
 ThinkingSwitch = Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
 """How a request switches thinking: Moonshot's ``thinking: {type}``, an engine's ``chat_template_kwargs: {thinking}``,
 a router's ``reasoning: {enabled}``, the top-level ``reasoning_effort`` of Moonshot's models that always think, or not
 at all (then there is no instant mode)."""
-
-SamplingName = Literal["temperature", "top_p", "n", "presence_penalty", "frequency_penalty"]
-"""A sampling parameter, by its name in a request."""
 
 ReasoningName = Literal["reasoning_content", "reasoning"]
 """A field of an assistant message that carries reasoning."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Mode = Literal["thinking", "instant"]
 """``thinking``: the model reasons before it answers. ``instant``: it answers at once."""
@@ -22,8 +22,11 @@ FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 MediaKind = Literal["image", "video"]
 """What a media part shows."""
 
-SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
+SamplingName = Literal["temperature", "top_p", "n", "presence_penalty", "frequency_penalty"]
 """The sampling values that Kimi models fix (Kimi-Vendor-Verifier verify_params.py), by their name on the wire."""
+
+SAMPLING = get_args(SamplingName)
+"""The same, to go through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ def _first_draft(request: Request, profile: Profile) -> Plan:
     """The request as a plan, before any rule is applied."""
     values: dict[str, Any] = {each.name: getattr(request, each.name) for each in fields(request)}
     values["max_tokens"] = request.max_tokens or 0
-    return Plan(**values, profile=profile, adjustments=())
+    return Plan(**values, profile=profile)
 
 
 def _settled(plan: Plan) -> Plan | Finding:

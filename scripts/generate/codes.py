@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kimi_mcp.core import errors
-from kimi_mcp.core.errors import Code, KimiError
+from kimi_mcp.core.errors import KimiError
 from scripts.generate.markdown import as_code, table
 
-_NEXT: Mapping[Code, str] = {
+NEXT: Mapping[str, str] = {
     "invalid_arguments": "Change the argument that `fix` names.",
     "policy_refused": "`rule` names the rule, `fix` what to change.",
     "not_configured": "Set the variable that `fix` names and restart the server.",
@@ -39,7 +39,7 @@ _NEXT: Mapping[Code, str] = {
 def error_codes() -> str:
     """Every code that is raised today: when, and what to do; then the codes that nothing raises yet, if any."""
     text = "\n".join(_code_in_use(Path(errors.__file__).parents[1]))
-    raised: dict[Code, list[type[KimiError]]] = {}
+    raised: dict[str, list[type[KimiError]]] = {}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
     for leaf in (kind for kind in kinds if not kind.__subclasses__()):
         if re.search(rf"\b{leaf.__name__}\b", text):
@@ -49,12 +49,12 @@ def error_codes() -> str:
             f"`{code}`",
             " Or: ".join(str(leaf.__doc__).replace("``", "`") for leaf in leaves),
             "yes" if leaves[0].retryable else "no",
-            _NEXT[code],
+            NEXT[code],
         )
         for code, leaves in raised.items()
     ]
     head = ("code", "when", "may work later unchanged", "what to do")
-    later = as_code(code for code in _NEXT if code not in raised)
+    later = as_code(code for code in NEXT if code not in raised)
     return table(head, rows) + (f"\n\nReserved, and raised by nothing yet: {later}." if later else "")
 
 

@@ -71,6 +71,11 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
         r"KIMI_ALLOWED_PROVIDERS allows \1, not \2.",
     ),
     (r"[Ll]et the operator (choose or allow|add)\b", r"\1"),
+    (r"; whoever runs the server can (?:also )?", ", or "),
+    (r"Whoever runs this server may allow them", "Allow them"),
+    (r"Restart the server, or set", "Set"),
+    (r"known to this server", "known here"),
+    (r"this server has", "this process has"),
     (r", which only the operator can,", ","),
     (r"^`prompt`", "The prompt"),
     (r"(?:the )?`prompt`", "the prompt"),
@@ -167,8 +172,12 @@ def changed(adjustment: Adjustment) -> str:
     why = in_a_shell(adjustment.why)
     if adjustment.action == "warned":
         return f"{adjustment.rule}: {why}"
-    sent = "left out" if adjustment.sent is None else shown(adjustment.sent)
-    return f"{adjustment.rule}: {option(adjustment.field)} {shown(adjustment.asked)} → {sent}. {why}"
+    return f"{adjustment.rule}: {change(option(adjustment.field), adjustment.asked, adjustment.sent)}. {why}"
+
+
+def change(field: str, asked: Any, sent: Any) -> str:
+    """What was asked for, and what is sent instead."""
+    return f"{field} {shown(asked)} → {'left out' if sent is None else shown(sent)}"
 
 
 def requests(outcome: Outcome) -> str:
@@ -206,11 +215,11 @@ class Printer:
     def heading(self, text: str, aside: str = "") -> None:
         """A line above what it is about."""
         line = self._text("").append_text(self._text(text, "head"))
-        self._out.print(line.append_text(self._text(f"  {aside}" if aside else "", "quiet")))
+        self._hanging("", "", line.append_text(self._text(f"  {aside}" if aside else "", "quiet")))
 
     def line(self, text: str = "", kind: str = "") -> None:
         """A line by itself."""
-        self._out.print(self._text(text, kind))
+        self._hanging("", "", self._text(text, kind))
 
     def text(self, text: str) -> None:
         """A text as it is, for the terminal to wrap: what is copied from it has the text's own lines."""
@@ -218,11 +227,11 @@ class Printer:
 
     def row(self, label: str, text: str, kind: str = "", *, label_kind: str = "quiet") -> None:
         """A text beside its label; its further lines are below its first."""
-        self._hanging(self._indent + self._padded(label), label_kind, text, kind)
+        self._hanging(self._indent + self._padded(label), label_kind, self._text(text, kind))
 
-    def command(self, label: str, text: str) -> None:
+    def command(self, label: str, text: str, kind: str = "") -> None:
         """A command to be pasted, beside its label: never folded, so that it can be selected as one line."""
-        self._line((self._indent + self._padded(label), "quiet"), (text, ""))
+        self._line((self._indent + self._padded(label), "quiet"), (text, kind))
 
     def columns(self, *cells: tuple[str, str]) -> None:
         """One line of texts, each with its kind; they are padded already."""
@@ -230,9 +239,10 @@ class Printer:
 
     def mark(self, state: str, text: str, kind: str = "", *, fix: str = "") -> None:
         """A finding (ok, bad, warn or unknown), and below it the fix."""
-        self._hanging(f"{self._indent}{MARKS[state]} ", state, text, kind or ("bad" if state == "bad" else ""))
+        kind = kind or ("bad" if state == "bad" else "")
+        self._hanging(f"{self._indent}{MARKS[state]} ", state, self._text(text, kind))
         if fix:
-            self._hanging(f"{self._indent}  → ", state, fix, "")
+            self._hanging(f"{self._indent}  → ", state, self._text(fix))
 
     def table(
         self,
@@ -290,9 +300,9 @@ class Printer:
         line.rstrip()
         self._out.print(line, soft_wrap=True)
 
-    def _hanging(self, head: str, head_kind: str, text: str, kind: str) -> None:
+    def _hanging(self, head: str, head_kind: str, text: Text) -> None:
         """A text behind its head; its further lines are indented by as much."""
-        for number, piece in enumerate(self._folded(self._text(text, kind), len(head))):
+        for number, piece in enumerate(self._folded(text, len(head))):
             start = self._text(" " * len(head)) if number else self._text("").append_text(self._text(head, head_kind))
             self._out.print(start.append_text(piece), soft_wrap=True)
 

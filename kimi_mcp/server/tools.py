@@ -215,9 +215,9 @@ _ALLOWED: Mapping[str, str] = {
     "list_type": "a list",
     "dict_type": "an object",
     "literal_error": "{expected}",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than_equal": "{le} or less",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than_equal": "{le:g} or less",
     "finite_number": "a finite number",
 }
 """What is allowed, by pydantic's type of the error."""

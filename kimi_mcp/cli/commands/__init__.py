@@ -133,9 +133,8 @@ def route(
         "skill", f"{found.score} points by AIMS's formula" if found.meant else "not named: AIMS would not choose it"
     )
     page.row("triggers", ", ".join(found.matched) or "none")
-    others = sorted(((points, tool) for tool, points in found.points.items() if tool != found.tool), reverse=True)
-    if others:
-        page.row("others", ", ".join(f"{tool} {points:g}" for points, tool in others), "quiet")
+    points = sorted(found.points.items(), key=lambda row: (row[0] != found.tool, -row[1]))
+    page.row("points", ", ".join(f"{tool} {number:g}" for tool, number in points), "quiet")
 
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:

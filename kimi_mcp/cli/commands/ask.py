@@ -244,7 +244,7 @@ def _report_interruption(outcome: Outcome, runs: Runs | None) -> None:
     if runs is not None and runs.left_unfinished and runs.store.is_persistent:
         complain(
             "The swarm was stopped before its end; the results of its steps are kept.",
-            f"Go on with it: kimi-mcp runs resume {outcome.run_id}",
+            f"Go on with `kimi-mcp runs resume {outcome.run_id}`.",
         )
     elif outcome.error is not None:
         complain(outcome.error.message, outcome.error.fix)

@@ -94,7 +94,7 @@ def uninstall(
         page.mark("ok", f"{name} is gone from {row.name}.")
     page.row("file", done.shown)
     if done.backup:
-        page.row("before", done.backup.name, "quiet")
+        page.row("backup", done.backup.name, "quiet")
         for variable in done.in_clear:
             page.mark("warn", f"The value of {variable} is still in that copy; delete it when all is well.")
 
@@ -205,7 +205,7 @@ def _show_installed(
     if taken:
         page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
     if done.backup:
-        page.row("before", done.backup.name, "quiet")
+        page.row("backup", done.backup.name, "quiet")
     for variable in done.in_clear:
         page.mark("warn", f"The value of {variable} is in that file in clear text.")
     for number, step in enumerate(_next(host, done, given)):
@@ -218,7 +218,7 @@ def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[
     for variable in done.keys:
         steps.append(_key_hint(host, variable, given))
         if host.keys.way == "plain" and variable not in done.in_clear:
-            steps.append(f"No key was written. To have it there: kimi-mcp install {host.id} --env {variable}=YOUR_KEY")
+            steps.append(f"No key was written. `kimi-mcp install {host.id} --env {variable}=YOUR_KEY` puts it there.")
     return [*steps, host.next]
 
 

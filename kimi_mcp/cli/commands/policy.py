@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from kimi_mcp.cli.console import Printer, print_json, shown
+from kimi_mcp.cli.console import Printer, change, print_json, shown
 from kimi_mcp.core.errors import InvalidArguments, KimiError
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_j
     for finding in findings:
         state = "bad" if finding.action == "refuse" else "warn"
         page.mark(state, f"{finding.rule}: {FINDINGS[finding.action]}", "name")
-        asked = "" if finding.asked is None else f" {shown(finding.asked)}"
-        sent = f" → {shown(finding.sent)}" if finding.action == "adjust" and finding.sent is not None else ""
-        page.row("  where", f"{finding.field}{asked}{sent}")
+        asked = finding.field if finding.asked is None else f"{finding.field} {shown(finding.asked)}"
+        changed = change(finding.field, finding.asked, finding.sent)
+        page.row("  where", changed if finding.action == "adjust" else asked)
         page.row("  why", finding.message)
         if finding.fix:
             page.row("  fix", finding.fix)

@@ -60,15 +60,15 @@ class QuietWatch:
         self._progress.clear()
         if text := self._render(outcome):
             print(text, flush=True)
-        for adjustment in outcome.policy if self._notes else ():
-            Printer(sys.stderr, label=0, indent=0).line(changed(adjustment), "warn")
+        if self._notes:
+            print_notes(outcome)
 
 
 class LiveWatch:
     """Prints what arrives as it arrives, the reasoning dim: for terminals."""
 
     def __init__(self) -> None:
-        self._out, self._err = console(sys.stdout), console(sys.stderr)
+        self._out, self._err = console(sys.stdout), Printer(sys.stderr, label=0, indent=0)
         self._progress = Progress()
         self._accumulator: object = None
         self._line_open = False
@@ -89,7 +89,7 @@ class LiveWatch:
         if self._accumulator is not None and accumulator is not self._accumulator:
             self._close_line()
             self._begin()
-            self._note("The answer did not fit the schema; it is requested once more.", "warn")
+            self._err.line("The answer did not fit the schema; it is requested once more.", "warn")
         self._accumulator = accumulator
         reasoning = self._clean_reasoning.clean(accumulator.reasoning or "")
         self._print(reasoning, self._clean_answer.clean(accumulator.answer))
@@ -100,13 +100,14 @@ class LiveWatch:
         self._print(outcome.reasoning or "", outcome.answer)
         self._close_line()
         if outcome.answer or outcome.reasoning:
-            self._err.print()
+            self._err.line()
         if outcome.error is not None and outcome.error.code == "cancelled":
-            self._note("Cancelled: this is all that had arrived.", "warn")
-        for adjustment in outcome.policy:
-            self._note(changed(adjustment), "warn")
+            self._err.line("Cancelled: this is all that had arrived.", "warn")
+        print_notes(outcome)
         if outcome.timing.attempts:
-            self._note(_summary(outcome), "quiet")
+            self._err.line(_summary(outcome), "quiet")
+        if outcome.status == "completed" and outcome.conversation_id is not None:
+            self._err.command("", f"Go on with --conversation {outcome.conversation_id}", "quiet")
 
     def _print(self, reasoning: str, answer: str) -> None:
         new_reasoning, new_answer = _rest(reasoning, self._reasoning), _rest(answer, self._answer)
@@ -131,8 +132,11 @@ class LiveWatch:
             self._out.print()
             self._line_open = False
 
-    def _note(self, text: str, kind: str) -> None:
-        self._err.print(clean(text, "terminal"), style=STYLES[kind])
+
+def print_notes(outcome: Outcome) -> None:
+    """Print on stderr what the policy did."""
+    for adjustment in outcome.policy:
+        Printer(sys.stderr, indent=0).line(changed(adjustment), "warn")
 
 
 def _rest(whole: str, printed: str) -> str:
@@ -148,6 +152,4 @@ def _summary(outcome: Outcome) -> str:
     parts.append(took if timing.first_token_s is None else f"{took}, the first after {timing.first_token_s:.1f} s")
     if timing.attempts > 1:
         parts.append(requests(outcome))
-    if outcome.conversation_id is not None:
-        parts.append(f"go on with --conversation {outcome.conversation_id}")
     return " · ".join(parts)

@@ -185,13 +185,13 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
     if as_json:
         _print_result(outcome, as_json=True)
     elif not was_running:
-        print(f"{record.id} had ended already: it is {outcome.status}. Nothing was changed.")
+        Printer().line(f"{record.id} had ended already: it is {outcome.status}. Nothing was changed.")
     elif not record.running:
-        print(f"{record.id} is {outcome.status}. {arrived(outcome)}")
+        Printer().line(f"{record.id} is {outcome.status}. {arrived(outcome)}")
     if record.running:
         complain(
             f"{record.id} was to be cancelled, and its server has not done so within {CANCEL_WITHIN_S:.0f} seconds.",
-            f"End the host that it was called from, or look again with: kimi-mcp runs show {record.id}",
+            f"End the host that it was called from, or look again with `kimi-mcp runs show {record.id}`.",
         )
         raise typer.Exit(1)
 
@@ -281,7 +281,7 @@ async def _find(store: RunStore, name: str) -> RunRecord:
     if len(matches) > 1:
         many = f"{len(matches)} or more" if len(matches) == MOST_MATCHES else str(len(matches))
         raise RunNotFound(
-            f"{many} runs have an id that begins so: {', '.join(matches[:4])}{', …' if matches[4:] else ''}.",
+            f"{many} runs have an id that begins so: {', '.join(matches[:4])}{', …' if matches[4:] else '.'}",
             fix="Give more of the id.",
         )
     record = await store.find(matches[0], None) if matches else None
@@ -338,7 +338,9 @@ async def _resumed(settings: Settings, name: str, signals: ExitSignals) -> Outco
             if runs is not None:
                 await runs.store.aclose(unfinished=not ended)
         if signals.exiting:
-            complain("The run has not ended; its results so far are kept.", f"Go on: kimi-mcp runs resume {name}")
+            complain(
+                "The run has not ended; its results so far are kept.", f"Go on with `kimi-mcp runs resume {name}`."
+            )
             exit_at_once(signals.status)
     return ended[0]
 
@@ -366,9 +368,12 @@ async def _end_of(runs: Runs, name: str) -> Outcome:
 
 
 def _print_result(outcome: Outcome, *, as_json: bool) -> None:
-    from kimi_mcp.core.outcome import WHOLE, structured, text
+    from kimi_mcp.cli.commands.run_progress import print_notes
+    from kimi_mcp.core.outcome import WHOLE, structured
 
     if as_json:
         print_json(structured(outcome, reasoning_chars=WHOLE))
-    elif shown := outcome.answer if outcome.status == "failed" else text(outcome):
-        Printer(indent=0).text(shown)
+        return
+    if outcome.answer:
+        Printer(indent=0).text(outcome.answer)
+    print_notes(outcome)

@@ -109,7 +109,7 @@ def _show(machine: Machine, found: list[Fit], lacking: list[Miss]) -> None:
     if not found:
         page.line()
         page.mark(
-            "bad", "This machine can't serve Kimi K2.5 itself.", fix="Use a provider: kimi-mcp models lists them."
+            "bad", "This machine can't serve Kimi K2.5 itself.", fix="Use a provider; `kimi-mcp models` lists them."
         )
 
 

@@ -49,7 +49,7 @@ def simulator(
     except (SimulatorError, ScenarioError) as fault:
         message = str(fault)
         complain(f"{message[:1].upper()}{message[1:]}.")
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(fault, ScenarioError) else 1) from None
 
 
 def _announce(provider: str, base_url: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.streams.text import TextReceiveStream
 
-from kimi_mcp.cli.console import Printer, shown
+from kimi_mcp.cli.console import Printer, change, shown
 from kimi_mcp.core.version import __version__
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.simulator.faults import CHAT_PATH
@@ -144,8 +144,8 @@ class Stage:
     def _show(self, reply: ToolReply) -> None:
         result, error = reply.result, reply.error
         for entry in result["policy"]:
-            change = f"{entry['field']} {shown(entry['asked'])} → {shown(entry['sent'])}"
-            self.page.row("policy", f"{entry['rule']}: {change}. {entry['why']}", entry["action"])
+            line = f"{entry['rule']}: {change(entry['field'], entry['asked'], entry['sent'])}. {entry['why']}"
+            self.page.row("policy", line, entry["action"])
         if reply.reasoning:
             self.page.row("reasoning", _short(reply.reasoning["text"]), "quiet")
         if result["answer"]:

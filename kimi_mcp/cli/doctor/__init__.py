@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import Catalogue, credentials
-from kimi_mcp.cli.console import Printer
+from kimi_mcp.cli.console import Printer, in_a_shell
 from kimi_mcp.core.errors import CatalogueError, KimiError
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.redaction import hide, scrub
@@ -150,7 +150,7 @@ def show(found: Diagnosis) -> None:
     page = Printer(label=12)
     page.heading("Findings")
     for check in found.checks:
-        page.mark(check.state, check.message, fix=check.fix)
+        page.mark(check.state, in_a_shell(check.message), fix=in_a_shell(check.fix))
     page.line()
     page.heading("Variables", "their values are not shown")
     for row in found.variables:
@@ -215,15 +215,15 @@ def _check_store(found: Diagnosis, settings: Settings) -> None:
     where = f"in {seen.folder}" if seen.folder else "in the database of KIMI_DATABASE_URL"
     if seen.error is not None:
         found.add_error("journal", seen.error)
-        found.add("journal", "unknown", f"The journal is {where}.")
+        found.add("journal", "unknown", f"The store is {where}.")
     elif not seen.there:
-        found.add("journal", "ok", f"The first call begins the journal {where}.")
+        found.add("journal", "ok", f"The first call creates the store {where}.")
     else:
         size = f", {seen.size / 1e6:,.1f} MB" if seen.size else ""
         runs = "1 run" if seen.runs == 1 else f"{seen.runs:,} runs"
-        found.add("journal", "ok", f"The journal opens: {runs}{size}, {where}.")
+        found.add("journal", "ok", f"The store opens: {runs}{size}, {where}.")
     if seen.is_tight and seen.free is not None:
-        message = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the journal."
+        message = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the store."
         found.add("journal", "warn", message, "Make room, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
 
 

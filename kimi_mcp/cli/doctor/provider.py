@@ -63,8 +63,8 @@ async def check_provider(found: Diagnosis, endpoint: Endpoint, facts: Catalogue)
     finally:
         await upstream.aclose()
     kimi = [name for name in served if "kimi" in name.lower()] or served
-    names = (": " + ", ".join(kimi[:6]) + (", …" if len(kimi) > 6 else "")) if kimi else ""
-    found.add("reach", "ok", f"It answers, and lists {len(served)} models{names}.")
+    names = f": {', '.join(kimi[:6])}{', …' if len(kimi) > 6 else '.'}" if kimi else "."
+    found.add("reach", "ok", f"It answers, and lists {len(served)} models{names}")
     return True
 
 

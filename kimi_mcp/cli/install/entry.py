@@ -74,7 +74,7 @@ def started_as(argv0: str, *, windows: bool | None = None) -> LaunchCommand:
     except PackageNotFoundError:
         raise InvalidArguments(
             "This Python finds kimi_mcp only in the working directory; a host would not find it.",
-            fix="Run make demo once, then .venv/bin/kimi-mcp install from the checkout.",
+            fix="Run `make demo` once, then `.venv/bin/kimi-mcp install` from the checkout.",
         ) from None
     return LaunchCommand(command=str(Path(sys.executable).absolute()), args=("-m", MODULE))
 

@@ -147,7 +147,7 @@ async def test_a_journal_that_is_not_there_yet_is_not_begun(sim: Simulator, data
         "runs": None,
         "opens": True,
     }
-    assert f"The first call begins the journal in {data_dir}" in findings(diagnosis, "ok")
+    assert f"The first call creates the store in {data_dir}" in findings(diagnosis, "ok")
     assert not data_dir.exists()
 
 
@@ -164,7 +164,7 @@ async def test_a_journal_is_counted_and_left_as_it_is(sim: Simulator, data_dir: 
     await other.aclose()
     assert (diagnosis["works"], diagnosis["journal"]["runs"], diagnosis["journal"]["opens"]) == (True, 2, True)
     assert diagnosis["journal"]["bytes"] > 4096
-    assert "The journal opens: 2 runs" in findings(diagnosis, "ok")
+    assert "The store opens: 2 runs" in findings(diagnosis, "ok")
 
 
 async def test_a_damaged_journal_is_bad_and_left_where_it_is(sim: Simulator, data_dir: Path) -> None:

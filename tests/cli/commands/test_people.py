@@ -66,6 +66,23 @@ def test_the_other_texts_fold_at_the_width_of_the_terminal(terminal: Terminal) -
     assert max(map(len, terminal.seen().splitlines())) <= 80
 
 
+def test_lines_and_headings_fold_without_trailing_blanks(terminal: Terminal) -> None:
+    page = Printer(terminal, indent=0)
+    page.heading("A heading of many words, " * 5)
+    page.line("Then run `kimi-mcp runs resume ID`. " * 5)
+    lines = terminal.seen().splitlines()
+    assert all(line == line.rstrip() and len(line) <= 80 for line in lines), lines
+    assert "".join(lines).count("`kimi-mcp runs resume ID`") == 5
+
+
+COMMAND = re.compile(r"kimi-mcp (?:ask|runs|models|install|doctor|simulator|files|policy|selfhost|demo)\b")
+
+
+def test_a_sentence_holds_a_command_in_backticks() -> None:
+    bare = [text for text in messages() if COMMAND.search(re.sub(r"`[^`]*`?", "", text))]
+    assert bare == []
+
+
 def test_a_text_to_be_copied_keeps_its_own_lines(terminal: Terminal) -> None:
     code = "value = " + " + ".join(f"number_{number}" for number in range(20))
     Printer(terminal, indent=0).text(f"{code}\n{code}")
@@ -108,7 +125,7 @@ def test_no_error_in_a_shell_speaks_of_a_hosts_tools_and_arguments() -> None:
     assert len(sentences) > 200
     for sentence in sentences:
         shown = in_a_shell(sentence)
-        assert not re.search(r"\bkimi_(?!mcp)\w+|\boperator\b", shown), shown
+        assert not re.search(r"\bkimi_(?!mcp)\w+|\boperator\b|this server|[Ww]hoever runs", shown), shown
         assert not re.search(rf"`(?:{'|'.join(OPTIONS)})`", shown), shown
 
 
@@ -152,7 +169,21 @@ async def test_a_pipe_gets_the_answer_alone_and_stderr_what_the_policy_did(sim: 
     assert changed.status == 0
     assert "temperature-fixed" not in changed.out
     assert changed.out == plain.out
-    assert "temperature-fixed: --temperature 0.3 → " in changed.err
+    assert "temperature-fixed: --temperature 0.3 → left out. " in changed.err
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "allowed"),
+    [
+        ("--temperature", "5", "2 or less"),
+        ("--max-cost-usd", "0", "more than 0"),
+        ("--max-agents", "500", "100 or less"),
+    ],
+)
+async def test_a_number_that_is_refused_is_reported_without_needless_digits(
+    option: str, number: str, allowed: str
+) -> None:
+    assert (await kimi("ask", "x", option, number)).err.startswith(f"kimi-mcp: {option} must be {allowed}.\n")
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────

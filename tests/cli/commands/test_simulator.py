@@ -50,5 +50,5 @@ async def test_a_scenario_that_cannot_be_understood_is_reported_in_a_sentence(tm
     scenario = tmp_path / "faults.toml"
     scenario.write_text("[[steps]]\nstatos = 429\n")
     ended = await kimi_process("simulator", "--port", "0", "--faults", str(scenario))
-    assert (ended.status, ended.out) == (1, "")
+    assert (ended.status, ended.out) == (2, "")
     assert "statos" in ended.err

@@ -1,4 +1,4 @@
-"""What works beside the calls of a server: its failure is logged and goes no further. No I/O of its own.
+"""What works beside the calls of a server: its failure is logged, and no caller's end stops it. No I/O of its own.
 
 A task group cancels all of its tasks where one fails. The server's holds every run, so nothing is started in it that
 may fail: one store that can't be read would end them all.
@@ -6,16 +6,18 @@ may fail: one store that can't be read would end them all.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from anyio.abc import TaskGroup
 
 from kimi_mcp.core.errors import KimiError
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -41,3 +43,8 @@ async def contained(failure: str, work: Callable[[], Awaitable[object]], *, agai
         _log.log(logging.DEBUG if again else logging.ERROR, "%s", failure, exc_info=fault)
         return False
     return True
+
+
+async def carried_out(work: Coroutine[Any, Any, T]) -> T:
+    """The result of some work, which goes on to its end where its caller is cancelled."""
+    return await asyncio.shield(asyncio.ensure_future(work))

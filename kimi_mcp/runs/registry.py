@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from kimi_mcp.core.background import contained, start_contained
+from kimi_mcp.core.background import carried_out, contained, start_contained
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
@@ -142,6 +142,9 @@ class Runs:
             return None
         task = cast("Mapping[str, Any]", task)
         work = await anyio.to_thread.run_sync(self._resume, task)
+        return await carried_out(self._take_up(record, task, work))  # else it would be ours, and nobody would run it
+
+    async def _take_up(self, record: RunRecord, task: Mapping[str, Any], work: RunFunction) -> Run | None:
         if not await self.store.adopt(record):
             return None
         log.info("%s is taken up where its server left it", record.id)
@@ -159,7 +162,7 @@ class Runs:
 
     async def cancel_orphan(self, record: RunRecord) -> RunRecord:
         """End a dead server's run; as it is by now where another server continues it."""
-        return await self.store.cancel_orphan(record, self._recover)
+        return await carried_out(self.store.cancel_orphan(record, self._recover))
 
     async def latest(self, caller: str, most: int = 10) -> list[ListedRun]:
         """A caller's newest runs, the newest first, in whichever server; each can be asked for by its id."""

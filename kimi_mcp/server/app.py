@@ -152,21 +152,22 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
 
 async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outcome:
     assert tool.mode is not None
+    deadline = _deadline(context)
     state, call = context.lifespan_context, arguments.call(tool.mode)
     if call.names_files and state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
     pipeline, _ = await state.open()
     stamps = await pipeline.file_stamps(call)
-    return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), stamps)
+    return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), deadline, stamps)
 
 
 async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Outcome:
     from kimi_mcp.swarm import run_swarm
 
-    call, state = arguments.call(), context.lifespan_context
+    deadline, call, state = _deadline(context), arguments.call(), context.lifespan_context
     pipeline, _ = await state.open()
     work = partial(run_swarm, call, pipeline=pipeline, limits=state.swarm_limits)
-    return await _start_and_wait(context, tool, arguments, work)
+    return await _start_and_wait(context, tool, arguments, work, deadline)
 
 
 async def _start_and_wait(
@@ -174,6 +175,7 @@ async def _start_and_wait(
     tool: Tool,
     arguments: ChatArguments | SwarmArguments,
     work: RunFunction,
+    deadline: float,
     stamps: Sequence[str] = (),
 ) -> Outcome:
     """Start a run, or rejoin the run of the same call, and wait for it as long as its host waits.
@@ -182,12 +184,13 @@ async def _start_and_wait(
     """
     from kimi_mcp.policy import reported
     from kimi_mcp.runs import Run
+    from kimi_mcp.runs.run import STORE_WITHIN_S
 
     state = context.lifespan_context
-    deadline = anyio.current_time() + (inf if _waits_for_progress(context) else state.settings.reply_within_s)
     runs = await state.open_runs()
     host, key = _host(context), _call_key(tool, arguments, stamps)
-    run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
+    with state.store_within(deadline):
+        run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
     if run is None:
         run = Run(caller=LOCAL, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
         runs.start(run, work)
@@ -197,7 +200,8 @@ async def _start_and_wait(
     state.waiting.pop(request_id, None)
     outcome = await run.current_outcome()
     if rejoined is not None:
-        await runs.abandon(run.id, False)
+        with anyio.move_on_at(deadline + STORE_WITHIN_S):  # written all the same: at worst its answer is given again
+            await runs.abandon(run.id, False)
         outcome = replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
     return outcome
 
@@ -234,10 +238,15 @@ async def _offered_roots(context: Context) -> tuple[str, ...] | None:
     return None
 
 
-def _waits_for_progress(context: Context) -> bool:
-    """Whether this host asked for progress, and is known to wait as long as progress comes."""
+def _deadline(context: Context) -> float:
+    """When a call that arrives now is answered at the latest, by anyio's clock.
+
+    Never, where its host asked for progress and is known to wait as long as that comes.
+    """
     requested = (context.meta or {}).get("progress_token") is not None
-    return requested and client_quirks.has("waits_for_progress", _host(context))
+    if requested and client_quirks.has("waits_for_progress", _host(context)):
+        return inf
+    return anyio.current_time() + context.lifespan_context.settings.reply_within_s
 
 
 async def _run(context: Context, arguments: RunArguments) -> Outcome:
@@ -246,17 +255,19 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
         raise InvalidArguments(
             f"`action` {arguments.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
         )
-    wait_s = state.settings.reply_within_s if arguments.wait_s is None else arguments.wait_s
-    deadline = anyio.current_time() + wait_s
+    now = anyio.current_time()
+    deadline = now + state.settings.reply_within_s
     runs = await state.open_runs()
-    if arguments.run_id is None:
-        return Outcome(status="completed", answer=results.run_list(await runs.latest(LOCAL)))
-    run = await runs.find(arguments.run_id, LOCAL, go_on=arguments.action != "cancel")
+    with state.store_within(deadline):
+        if arguments.run_id is None:
+            return Outcome(status="completed", answer=results.run_list(await runs.latest(LOCAL)))
+        run = await runs.find(arguments.run_id, LOCAL, go_on=arguments.action != "cancel")
     match arguments.action:
         case "wait":
-            await _wait(context, run, deadline)
+            await _wait(context, run, deadline if arguments.wait_s is None else now + arguments.wait_s)
         case "cancel":
-            await run.cancel()
+            with anyio.move_on_at(deadline):
+                await run.cancel()
         case "answer" | "reasoning":
             return results.paged(await run.current_outcome(), arguments.action, arguments.offset)
         case "status":

@@ -156,7 +156,8 @@ async def _models(state: ServerState) -> Sequence[str]:
 async def _run_ids(state: ServerState) -> Sequence[str]:
     """The ids of the caller's runs, the newest first; none where the store can't be read."""
     try:
-        return [run.id for run in await (await state.open_runs()).latest(LOCAL, MAX_RUN_IDS)]
+        with state.store_within():
+            return [run.id for run in await (await state.open_runs()).latest(LOCAL, MAX_RUN_IDS)]
     except KimiError:
         return ()
 

@@ -177,7 +177,8 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
         raise _not_found(context, uri, f"There is no such resource; there are {existing}.")
     resource, reader, value = found
     try:
-        text = await reader(context.lifespan_context, value)
+        with context.lifespan_context.store_within():
+            text = await reader(context.lifespan_context, value)
     except RunNotFound as error:
         raise _not_found(context, uri, f"{error.message} Read kimi://runs to see the latest.") from None
     except KimiError as error:

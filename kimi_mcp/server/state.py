@@ -5,7 +5,8 @@ The pipeline and the runs are imported and opened by the first call, so that a h
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ class Timings:
     """For a host that offers roots to list them."""
     recover_after_s: float = 1.0
     """From the start until runs of a dead server are searched: the host's first requests come first."""
+    store_s: float = 3.0
+    """For the store at least, however soon its host wants a reply: the first call has to open it."""
     close_s: float = 0.5
     """For closing the store and the connections."""
 
@@ -84,6 +87,22 @@ class ServerState:
     async def open_runs(self) -> Runs:
         """The runs of this process and in the store."""
         return (await self.open())[1]
+
+    @contextmanager
+    def store_within(self, deadline: float | None = None) -> Generator[None]:
+        """Bound what waits for the store by the host's patience: ``NotConfigured`` where that is over.
+
+        ``deadline``: by anyio's clock; None: the request has just arrived.
+        """
+        now = anyio.current_time()
+        latest = now + self.settings.reply_within_s if deadline is None else deadline
+        try:
+            with anyio.fail_at(max(latest, now + self.timings.store_s)):
+                yield
+        except TimeoutError:
+            from kimi_mcp.runs.store import errors
+
+            raise errors.silent(by_url=self.settings.database_url is not None) from None
 
     async def recover_runs(self) -> None:
         """Continue the runs that a server with the same data folder left when it died."""

@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from mcp.shared.exceptions import MCPError
 
 from kimi_mcp.media.files import OpenFile
 from kimi_mcp.pipeline.attachments import MediaLimits
@@ -360,20 +359,20 @@ async def test_progress_tells_the_upload(sim: Simulator, mode: str, folder: Path
     assert any("upload (" in one and "of 3 MB" in one for one in told), told
 
 
-async def test_an_upload_outlives_a_host_whose_clock_ran_out(sim: Simulator, mode: str, folder: Path) -> None:
+async def test_an_upload_outlives_a_host_whose_clock_ran_out(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
     sim.play(*HELD_UPLOAD)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
-        asked = {"prompt": "What happens?", "video": "a.mp4"}
-        with pytest.raises(MCPError, match="timed out"):
-            await kimi.call("kimi_video", asked, read_timeout_seconds=0.5)
-        run_id = await kimi.only_run()
-        assert (await kimi.run(run_id, "status")).status == "running"
+    async with clients.connect_messages(sim, options=UPLOADING, KIMI_ROOTS=str(folder)) as host:
+        await host.call("kimi_video", {"prompt": "What happens?", "video": "a.mp4"}, 1)
+        await sim.until(lambda: sim.waiting_at("upload") == 1)
+        await host.cancel(1, reason="Request timed out")
+        run_id = (await host.result("kimi_run", {}))["answer"].split()[0]
+        assert (await host.result("kimi_run", {"run_id": run_id, "action": "status"}))["status"] == "running"
         sim.open_gate("upload")
         with anyio.fail_after(60):
-            result = await kimi.run(run_id, "wait")
-    assert result.status == "completed"
-    assert hashes_in(result.answer) == hashes([CLIP])
+            result = await host.result("kimi_run", {"run_id": run_id, "action": "wait"})
+    assert result["status"] == "completed"
+    assert hashes_in(result["answer"]) == hashes([CLIP])
 
 
 # ── a file that changes under our hands ───────────────────────────────────────────────────────────────────────────

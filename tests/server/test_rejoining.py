@@ -128,11 +128,14 @@ async def test_the_same_call_joins_a_run_of_another_server(sim: Simulator) -> No
 
 async def test_a_call_again_at_once_joins_although_it_comes_with_the_cancellation(sim: Simulator) -> None:
     sim.play({**HELD_STEP, "times": "always"})
-    async with connect_messages(sim, KIMI_REPLY_WITHIN_S="0.3") as host:
+    async with connect_messages(sim) as host:
         await host.call("kimi_think", AGAIN, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.cancel(1, reason="Request timed out")
-        again = await host.result("kimi_think", AGAIN, 2)
+        await host.call("kimi_think", AGAIN, 2)
+        await wait_until(lambda: set(host.state.waiting) == {2})
+        sim.open_gate("end")
+        again = (await host.receive())["result"]["structuredContent"]
     assert [entry["rule"] for entry in again["policy"]] == ["run-rejoined"]
     assert len(chats(sim)) == 1
 

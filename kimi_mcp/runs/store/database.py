@@ -76,7 +76,7 @@ class Database:
             with anyio.fail_after(self._answers_within_s):
                 return await thread.run(operation)
         except TimeoutError:
-            raise errors.silent() from None
+            raise errors.silent(by_url=True) from None
 
     def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
         """Write some time soon; ``done`` is then called in the loop, with the fault if there was one."""

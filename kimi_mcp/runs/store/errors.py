@@ -114,10 +114,12 @@ def damaged(new_name: str | None) -> NotConfigured:
     )
 
 
-def silent() -> NotConfigured:
-    """The error for a database server that does not answer."""
-    message = "The database that KIMI_DATABASE_URL names did not answer in time."
-    return _error((message, "See that its server runs and can be reached"), by_url=True)
+def silent(*, by_url: bool) -> NotConfigured:
+    """The error for a database that does not answer."""
+    if by_url:
+        message = "The database that KIMI_DATABASE_URL names did not answer in time."
+        return _error((message, "See that its server runs and can be reached"), by_url)
+    return _error(("The journal did not answer in time.", "See that its disk works and is not overloaded"), by_url)
 
 
 def other_folder() -> NotConfigured:

@@ -124,7 +124,7 @@ class RunRecorder:
         if not self.failure_logged:
             self.failure_logged = True
             reason = fault.message if isinstance(fault, KimiError) else type(fault).__name__
-            log.warning("the journal does not take what arrives, answers are given all the same: %s", reason)
+            log.warning("the store does not take what arrives, answers are given all the same: %s", reason)
 
     def forget(self, run: Run) -> None:
         """It has ended: how far it was written does not matter any more."""

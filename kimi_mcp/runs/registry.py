@@ -216,12 +216,12 @@ class Runs:
         outcomes.close()
         if (lost := [run.id for run in unwritten if not outcomes.is_saved(run)]) and self.store.is_persistent:
             log.warning(
-                "the end of %s is not in the journal (is it locked, or its disk full?): what came last may be lost",
+                "the end of %s is not in the store (is it locked, or its disk full?): what came last may be lost",
                 ", ".join(lost),
             )
         if saved := [run.id for run in unwritten if outcomes.is_saved(run)]:
             log.warning(
-                "the end of %s is not in the journal yet (is it locked?): it is kept beside it for the next server",
+                "the end of %s is not in the store yet (is it locked?): it is kept beside it for the next server",
                 ", ".join(saved),
             )
         await self.store.aclose(unfinished=self.left_unfinished or bool(unwritten), within_s=CLOSE_WITHIN_S)

@@ -1,4 +1,4 @@
-"""The journal's faults as a caller sees them: refused before anything is paid for, and an answer is never the price."""
+"""The store's faults as a caller sees them: refused before anything is paid for, and an answer is never the price."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was
         (line,) = await peer.log_lines()
         assert line["level"] == "WARNING"
         assert run_id in line["message"]
-        assert "journal" in line["message"]
+        assert "store" in line["message"]
         assert (await other.run(run_id)).status == "failed"
         assert (await other.run(run_id)).answer == early, "what was written down before is there"
 

@@ -82,7 +82,7 @@ async def test_a_file_that_is_not_there_is_said_to_be(sim: Simulator, tmp_path: 
 
 
 async def written_down(run_id: str, steps: int) -> None:
-    """Return once so many steps of a run are in the journal with what they brought."""
+    """Return once so many steps of a run are in the store with what they brought."""
     journal = RunStore(Path(os.environ["KIMI_DATA_DIR"]))
     try:
         with anyio.fail_after(60):

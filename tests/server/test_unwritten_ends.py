@@ -1,4 +1,4 @@
-"""Answers that end while the journal is locked: they are given, and no later call goes on without them."""
+"""Answers that end while the store is locked: they are given, and no later call goes on without them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE = ["one", "It is 391.", "two"]
 
 
 class Lock:
-    """The lock of another program on the journal."""
+    """The lock of another program on the store."""
 
     def __init__(self, data_dir: Path) -> None:
         self._file = data_dir / FILE
@@ -57,7 +57,7 @@ def kept(data_dir: Path) -> list[str]:
 
 
 async def told(kimi: KimiClient, sim: Simulator, lock: Lock) -> Result:
-    """The result of a call that ends while the journal is locked; it stays locked."""
+    """The result of a call that ends while the store is locked; it stays locked."""
     results: list[Result] = []
 
     async def ask() -> None:

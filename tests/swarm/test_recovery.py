@@ -21,7 +21,7 @@ CANCELLED = Cancelled("The run was cancelled.", fix="Call again.")
 
 
 def recorded(steps: MemorySteps) -> list[StepRecord]:
-    """The steps as the journal gives them back, begun a second after each other."""
+    """The steps as the store gives them back, begun a second after each other."""
     return [
         StepRecord(
             key=key,

@@ -255,7 +255,7 @@ class Forgetful(MemorySteps):
 
     def _taken(self, call: str, key: str) -> None:
         if call == self._call and key.startswith(self._agent):
-            raise NotConfigured("The journal is locked.", fix="Close what holds it open.")
+            raise NotConfigured("The store is locked.", fix="Close what holds it open.")
 
 
 @pytest.mark.parametrize("call", ["begin", "finish"])
@@ -284,7 +284,7 @@ async def test_a_tool_call_that_the_record_does_not_take_is_reported_in_the_reco
     sim.play(leading(*TASKS), *searching("Look at A.", "a"))
     await swarm(sim, tools=Tools(), steps=Forgetful("agent-1/step-1/tool", "begin"))
     last = messages(chats(sim, LEADS)[-1])
-    assert "agent-1 (reader) failed. not_configured: The journal is locked." in str(last)
+    assert "agent-1 (reader) failed. not_configured: The store is locked." in str(last)
 
 
 def test_what_was_recorded_is_read_back_the_same() -> None:

@@ -60,8 +60,8 @@ class Database:
         self._opening = threading.Lock()
         self._was_locked_at = -math.inf
         self._file: tuple[int, int] | None = None
-        self._writer = DatabaseThread("journal-writer", self._execute)
-        self._reader = self._writer if folder is None else DatabaseThread("journal-reader", self._execute)
+        self._writer = DatabaseThread("store-writer", self._execute)
+        self._reader = self._writer if folder is None else DatabaseThread("store-reader", self._execute)
 
     async def write(self, operation: Operation[T]) -> T:
         """Do it in a transaction; returns once it is committed. A caller that is cancelled meanwhile stops nothing."""
@@ -124,7 +124,7 @@ class Database:
         by_url = self._url is not None
         if isinstance(fault, OSError):
             return errors.from_os_error(fault, by_url=by_url)
-        _log.info("the journal failed: %s", type(fault).__name__, extra={"sqlite": errors.code_of(fault)})
+        _log.info("the store failed: %s", type(fault).__name__, extra={"sqlite": errors.code_of(fault)})
         return errors.from_fault(fault, by_url=by_url)
 
     def _lacks_columns(self, fault: Exception) -> bool:

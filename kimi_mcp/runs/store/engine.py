@@ -83,11 +83,11 @@ def engine_of(url: str, locked_s: float = LOCKED_S) -> Engine:
         raise NotConfigured(
             f"The driver {driver} of the database that KIMI_DATABASE_URL names is not installed.",
             fix=f"Install it where kimi-mcp is (`pip install '{DRIVER_PACKAGES.get(driver, driver)}'`), or unset "
-            "KIMI_DATABASE_URL to keep the journal in KIMI_DATA_DIR.",
+            "KIMI_DATABASE_URL to keep the store in KIMI_DATA_DIR.",
         ) from None
     raise NotConfigured(
         "KIMI_DATABASE_URL is not the URL of a database.",
-        fix="Unset it to keep the journal in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
+        fix="Unset it to keep the store in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
         "(PostgreSQL: postgresql+psycopg://…).",
     )
 
@@ -183,7 +183,7 @@ class ConnectionWatchdog:
                     _shut_down(connection)
                 remaining = _SHUT_DOWN_EVERY_S
 
-        threading.Thread(target=watch, name="journal-watch", daemon=True).start()
+        threading.Thread(target=watch, name="store-watch", daemon=True).start()
         try:
             yield
         finally:

@@ -13,15 +13,15 @@ from kimi_mcp.core.errors import NotConfigured, RunNotFound
 _OFF = "or set KIMI_JOURNAL=off to go on without a journal"
 
 _MESSAGES: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_FULL: ("The disk that holds the journal is full.", "Make room on it"),
-    sqlite3.SQLITE_READONLY: ("The journal can't be written: its file or folder is read-only.", "Make it writable"),
+    sqlite3.SQLITE_FULL: ("The disk that holds the store is full.", "Make room on it"),
+    sqlite3.SQLITE_READONLY: ("The store can't be written: its file or folder is read-only.", "Make it writable"),
     sqlite3.SQLITE_CANTOPEN: (
-        "The journal can't be opened: its folder can't be made or written.",
+        "The store can't be opened: its folder can't be made or written.",
         "Look at the folder",
     ),
-    sqlite3.SQLITE_BUSY: ("The journal is locked by another program, and stayed so.", "Close what holds it open"),
-    sqlite3.SQLITE_IOERR: ("The disk that holds the journal fails.", "Look at the disk"),
-    sqlite3.SQLITE_CORRUPT: ("The journal is damaged.", "Repair its file"),
+    sqlite3.SQLITE_BUSY: ("The store is locked by another program, and stayed so.", "Close what holds it open"),
+    sqlite3.SQLITE_IOERR: ("The disk that holds the store fails.", "Look at the disk"),
+    sqlite3.SQLITE_CORRUPT: ("The store is damaged.", "Repair its file"),
 }
 """Message and beginning of the fix, by SQLite's code."""
 _MESSAGES[sqlite3.SQLITE_LOCKED] = _MESSAGES[sqlite3.SQLITE_BUSY]
@@ -78,7 +78,7 @@ def is_damage(fault: BaseException) -> bool:
 
 def from_fault(fault: BaseException, *, by_url: bool = False) -> NotConfigured:
     """The error for a fault of the database; ``by_url``: of the one that KIMI_DATABASE_URL names."""
-    unknown = ("The journal's database does not answer as it should.", "")
+    unknown = ("The store's database does not answer as it should.", "")
     return _error(_MESSAGES.get(code_of(fault) or -1, unknown), by_url)
 
 
@@ -90,27 +90,26 @@ def from_os_error(fault: OSError, *, by_url: bool = False) -> NotConfigured:
 def newer(version: int, known: int) -> NotConfigured:
     """The error for a file of a later version than this program knows; it is left as it is."""
     return NotConfigured(
-        f"The journal was written by a newer kimi-mcp (its version is {version}, this program knows {known}).",
+        f"The store was written by a newer kimi-mcp (its version is {version}, this program knows {known}).",
         fix=f"Update kimi-mcp, name another folder in KIMI_DATA_DIR, {_OFF}.",
     )
 
 
 def foreign(*, by_url: bool) -> NotConfigured:
     """The error for a database that holds another program's tables; it is left as it is."""
-    return _error(("The journal's database is another program's.", "Move it away"), by_url)
+    return _error(("The store's database is another program's.", "Move it away"), by_url)
 
 
 def damaged(new_name: str | None) -> NotConfigured:
     """The error for a file that was set aside; None: it could not be, or another server has done so."""
     if new_name is None:
         return NotConfigured(
-            "The journal is damaged.",
-            fix=f"Call again: a new journal is begun. If that does not help, set KIMI_DATA_DIR to another folder, "
-            f"{_OFF}.",
+            "The store is damaged.",
+            fix=f"Call again: a new one is begun. If that does not help, set KIMI_DATA_DIR to another folder, {_OFF}.",
         )
     return NotConfigured(
-        f"The journal is damaged. It was kept as {new_name} beside the new one.",
-        fix="Call again: a new journal is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
+        f"The store is damaged. It was kept as {new_name} beside the new one.",
+        fix="Call again: a new one is begun. What the damaged one holds may be had back by sqlite3's `.recover`.",
     )
 
 
@@ -135,7 +134,7 @@ def other_folder() -> NotConfigured:
 def without_thread() -> NotConfigured:
     """The error where the system gives no thread to work in."""
     return NotConfigured(
-        "The journal can't be used: the system lets this process start no more threads.",
+        "The store can't be used: the system lets this process start no more threads.",
         fix="Raise its limit of processes (`ulimit -u`), or end other programs, and call again.",
     )
 

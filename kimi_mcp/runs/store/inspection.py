@@ -154,13 +154,13 @@ def _of_url(url: str, folder: Path) -> StoreInspection:
 
 def _damaged() -> NotConfigured:
     return NotConfigured(
-        "The journal is damaged: the next call is refused, and keeps the file under another name beside a new one.",
+        "The store is damaged: the next call is refused, and keeps the file under another name beside a new one.",
         fix="What it holds may be had back by sqlite3's `.recover`; copy it first.",
     )
 
 
 def _unwritable(folder: Path, file: Path | None = None) -> NotConfigured | None:
-    """The error for a place where no journal could be written; None where one could."""
+    """The error for a place where no store could be written; None where one could."""
     there = _nearest(folder)
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and (file is None or os.access(file, os.W_OK)):
         return None

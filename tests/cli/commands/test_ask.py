@@ -230,7 +230,7 @@ async def test_a_journal_that_can_not_be_used_is_one_clear_error(
     refused = await kimi_process("ask", "hi", settings=to(sim, KIMI_DATA_DIR=str(tmp_path)))
     assert refused.status == 1
     assert refused.out == ""
-    assert refused.err.startswith("kimi-mcp: The journal ")
+    assert refused.err.startswith("kimi-mcp: The store ")
     assert refused.err.count("\n") == 2, refused.err
 
 

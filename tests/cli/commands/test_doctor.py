@@ -121,7 +121,7 @@ async def test_nobody_at_the_address_means_that_no_call_would_work() -> None:
     assert "reach: Nobody answers" in findings(ended.json, "bad")
 
 
-# ── the journal ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the store ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 FILE = "journal.sqlite3"
 
@@ -172,7 +172,7 @@ async def test_a_damaged_journal_is_bad_and_left_where_it_is(sim: Simulator, dat
     (data_dir / FILE).write_bytes(b"no database at all" * 1000)
     diagnosis = await examined(sim)
     assert not diagnosis["works"]
-    assert "The journal is damaged" in findings(diagnosis, "bad")
+    assert "The store is damaged" in findings(diagnosis, "bad")
     assert str(data_dir) in findings(diagnosis, "unknown")
     assert looked_at(data_dir) == {FILE: b"no database at all" * 1000}
 
@@ -181,7 +181,7 @@ async def test_a_page_that_was_torn_out_of_the_journal_is_noticed(sim: Simulator
     await kimi("ask", "hi", settings=to(sim))
     whole = (data_dir / FILE).read_bytes()
     (data_dir / FILE).write_bytes(whole[:8192] + b"\xff" * 8192 + whole[16384:])
-    assert "The journal is damaged" in findings(await examined(sim), "bad")
+    assert "The store is damaged" in findings(await examined(sim), "bad")
 
 
 async def test_a_journal_of_a_newer_version_is_bad(sim: Simulator, data_dir: Path) -> None:

@@ -410,7 +410,7 @@ async def test_a_key_is_shown_nowhere(data_dir: Path) -> None:
         assert key not in done.out + done.err
 
 
-# ── what can be wrong with the journal ────────────────────────────────────────────────────────────────────────────
+# ── what can be wrong with the store ────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("form", [("list",), ("show", "run_1"), ("cancel", "run_1"), ("resume", "run_1"), ("prune",)])

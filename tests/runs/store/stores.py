@@ -77,7 +77,7 @@ async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> li
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The file itself, past the journal."""
+    """The file itself, past the store."""
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as connection:
         yield connection
 

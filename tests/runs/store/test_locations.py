@@ -1,4 +1,4 @@
-"""Where the journal lies: its modes, the database that KIMI_DATABASE_URL names, and nowhere at all."""
+"""Where the store lies: its modes, the database that KIMI_DATABASE_URL names, and nowhere at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kimi_mcp.runs.store.paths import FILE
 from tests.runs.store.stores import CALLER, begin, end, everything, run_store, wrong
 
 DIALECTS: tuple[Dialect, ...] = (sqlite.dialect(), postgresql.dialect())
-"""What the journal is to be kept in today, and later."""
+"""What the store is to be kept in today, and later."""
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 

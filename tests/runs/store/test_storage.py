@@ -1,4 +1,4 @@
-"""What can be wrong with the journal's file: a clear error each time, nothing deleted, and the next call tries anew."""
+"""What can be wrong with the store's file: a clear error each time, nothing deleted, and the next call tries anew."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ async def _selected(
         for offered in tools:
             if recorded[offered.name] != offered.tool.fingerprint:
                 why = "its definition is another one than when this swarm began"
-                offered.source.disable(offered.tool.name, why)
+                offered.source.disabled.setdefault(offered.tool.name, why)
     if not sources:
         warnings.append(f"Sub-agents have no tools: {VARIABLE} names no file.")
     elif not tools:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
-from kimi_mcp.swarm.tools.http_client import LastResponse, http_streams
+from kimi_mcp.swarm.tools.http_client import http_streams
 from kimi_mcp.swarm.tools.output import render_blocks
 from kimi_mcp.swarm.tools.source import CallResult, ListedTool, ToolLimits, ToolSource
 from kimi_mcp.swarm.tools.stdio_client import TOO_LARGE, UNREADABLE, stdio_streams
@@ -54,36 +53,17 @@ SDK_ERROR_PREFIXES: Final = (
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Session:
-    """One start of a server."""
-
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    died: bool = False
-    """Whether it ended by itself."""
-    calls: int = 0
-    """Calls that wait for an answer."""
-
-    def die(self) -> None:
-        """Record that the server ended by itself; what it sent before is still being read."""
-        self.died = True
-        self.ended.set()
-
-
 class McpServer(ToolSource):
     """A source of tools that is an MCP server of the operator's file."""
 
     def __init__(self, server: ServerConfig, limits: ToolLimits) -> None:
         super().__init__(server.name, limits, allow=server.allow)
-        self._server = server
-        self._printable = printable_name(server.name)
-        self._last_response = LastResponse()
+        self._server, self._printable = server, printable_name(server.name)
         self._client: Client | None = None
-        self._session = _Session()
-        self._listed = self._stopped = False
-        self._changed = anyio.Event()
-
-    # ── start and end ─────────────────────────────────────────────────────────────────────────────────────────────
+        self._ended, self._changed = anyio.Event(), anyio.Event()
+        self._died = self._listed = self._stopped = False
+        self._calls = 0
+        self._http_status: int | None = 0
 
     async def serve(self) -> None:
         """Start the server, and once more if it dies; keep it until it is to stop."""
@@ -94,7 +74,7 @@ class McpServer(ToolSource):
             except TimeoutError:
                 self.fault = f"it was not ready within {self.limits.start_within_s:g} s"
             except Exception as fault:  # noqa: BLE001 - whatever the libraries raise, this server did not start
-                self.fault = _start_fault(fault, self._last_response.status, died=self._session.died)
+                self.fault = self._start_fault(fault)
             if self._stopped or not self._listed:
                 break  # what never worked does not work a second time
             _log.warning("the tool server %s ended", self._printable)
@@ -105,7 +85,16 @@ class McpServer(ToolSource):
     def stop(self) -> None:
         """End it."""
         self._stopped = True
-        self._session.ended.set()
+        self._ended.set()
+
+    def _die(self) -> None:
+        """Record that it ended by itself; what it sent before is still being read."""
+        self._died = True
+        self._ended.set()
+
+    def _record_status(self, status: int | None) -> None:
+        """Record the status of its last HTTP response; None: nobody answered."""
+        self._http_status = status
 
     async def _connect(self) -> None:
         """Keep one session, in the handshake era of the protocol first: some servers exit at any other message."""
@@ -114,8 +103,8 @@ class McpServer(ToolSource):
         try:
             await self._keep_session("legacy")
         except MCPError as refused:
-            unreadable = self._session.died or refused.code in (TOO_LARGE, UNREADABLE)
-            if unreadable or self._last_response.status in (None, 401, 403):
+            unreadable = self._died or refused.code in (TOO_LARGE, UNREADABLE)
+            if unreadable or self._http_status in (None, 401, 403):
                 raise
             await self._keep_session("auto")
 
@@ -128,13 +117,12 @@ class McpServer(ToolSource):
             if isinstance(message, ToolListChangedNotification):
                 self._announce_change()
 
-        session = self._session = _Session()
+        self._ended, self._died, listed = anyio.Event(), False, False
         if self._server.url is None:
-            streams = stdio_streams(self._server, on_end=session.die)
+            streams = stdio_streams(self._server, on_end=self._die)
         else:
-            streams = http_streams(self._server, self._last_response)
+            streams = http_streams(self._server, self._record_status)
         info = Implementation(name="kimi-mcp", version=__version__)
-        listed = False
         try:
             with anyio.fail_after(self.limits.start_within_s) as scope:
                 async with Client(streams, mode=era, cache=None, message_handler=handle, client_info=info) as client:
@@ -144,7 +132,7 @@ class McpServer(ToolSource):
                     listed = self._listed = True
                     self.fault, self._client = None, client
                     self.ready.set()
-                    await self._watch(client, session)
+                    await self._watch(client)
         except Exception as fault:  # noqa: BLE001 - whatever the libraries raise ends this server alone
             first: Exception = fault
             while isinstance(first, ExceptionGroup):
@@ -154,23 +142,21 @@ class McpServer(ToolSource):
             _log.debug("the session with %s broke", self._printable, exc_info=first)
         finally:
             self._client = None
-            session.ended.set()
+            self._ended.set()
 
-    async def _watch(self, client: Client, session: _Session) -> None:
+    async def _watch(self, client: Client) -> None:
         """List the tools again whenever they change; until the session's end."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._relist, client, session)
+            tasks.start_soon(self._relist, client)
             tasks.start_soon(self._subscribe, client)
-            await session.ended.wait()
+            await self._ended.wait()
             self._client = None
             if not self._stopped:
                 self._hold_calls()
             with anyio.move_on_after(DRAIN_S):
-                while session.calls:  # noqa: ASYNC110 - there is one waiter, and seldom
+                while self._calls:  # noqa: ASYNC110 - there is one waiter, and seldom
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
-
-    # ── changes of its tools ──────────────────────────────────────────────────────────────────────────────────────
 
     def _compare(self, tools: Mapping[str, ListedTool]) -> None:
         """Keep the first listing, which the model gets; disable what differs from it in a later one."""
@@ -178,9 +164,9 @@ class McpServer(ToolSource):
             self.tools = dict(tools)
         for name, first in self.tools.items():
             if name not in tools:
-                self.disable(name, "its server no longer lists it")
+                self.disabled.setdefault(name, "its server no longer lists it")
             elif tools[name].fingerprint != first.fingerprint:
-                self.disable(name, "its server changed its definition while the swarm was running")
+                self.disabled.setdefault(name, "its server changed its definition while the swarm was running")
 
     def _announce_change(self) -> None:
         """Its tools have changed: no call is sent until they are listed again."""
@@ -191,7 +177,7 @@ class McpServer(ToolSource):
         if self.ready.is_set():
             self.ready = anyio.Event()
 
-    async def _relist(self, client: Client, session: _Session) -> None:
+    async def _relist(self, client: Client) -> None:
         for _ in range(MAX_RELISTINGS):
             await self._changed.wait()
             self._changed = anyio.Event()
@@ -201,13 +187,13 @@ class McpServer(ToolSource):
                     tools = await _list_tools(client)
             except Exception as fault:  # noqa: BLE001 - whatever the server answers, its tools are disabled
                 _log.debug("%s could not be listed again", self._printable, exc_info=fault)
-            if session.ended.is_set():
+            if self._ended.is_set():
                 return  # its next session is listed anyway
             self._compare(tools)
             if not self._changed.is_set():
                 self.ready.set()
         for name in self.tools:
-            self.disable(name, "its server announces again and again that its tools change")
+            self.disabled.setdefault(name, "its server announces again and again that its tools change")
         self.ready.set()
 
     async def _subscribe(self, client: Client) -> None:
@@ -224,27 +210,24 @@ class McpServer(ToolSource):
         except Exception as fault:  # noqa: BLE001 - it promised to, and can't: changes are seen at a restart
             _log.debug("%s does not announce changes", self._printable, exc_info=fault)
 
-    # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
     async def send(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
         """Send a call to the server, as ``ToolSource`` describes it."""
         from mcp.shared.exceptions import MCPError
         from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, InputRequiredResult
         from pydantic import TypeAdapter, ValidationError
 
-        client, session = self._client, self._session
-        if client is None:
+        if (client := self._client) is None:
             return CallResult.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool.name, arguments=dict(arguments)))
         results: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
-        session.calls += 1
+        self._calls += 1
         try:
             # Not by call_tool: that checks the result against the server's own schema, in time that has no bound.
             result = await client.session.send_request(request, results)
         except MCPError as fault:
             if self._forgot_session(fault):
-                session.ended.set()  # a new session is begun
-            why = self._call_fault(fault, session)
+                self._ended.set()  # a new session is begun
+            why = self._call_fault(fault)
             return self.framed(name, fault.message, is_error=True) if why is None else CallResult.failed(why)
         except ValidationError:
             return CallResult.failed("The tool's answer can't be read: it does not keep to the protocol.")
@@ -252,23 +235,53 @@ class McpServer(ToolSource):
             _log.debug("a call of %s failed", self._printable, exc_info=fault)
             return CallResult.failed("The tool's answer can't be read.")
         finally:
-            session.calls -= 1
+            self._calls -= 1
         if isinstance(result, InputRequiredResult):
             return CallResult.failed("The tool wants to ask a person, and a sub-agent has none to ask.")
         text = render_blocks(result.content, result.structured_content, most=self.limits.result_chars)
         return self.framed(name, text, is_error=result.is_error is True)
 
+    def _start_fault(self, fault: Exception) -> str:
+        """Why a start failed, as the end of a sentence about the server."""
+        from mcp.shared.exceptions import MCPError
+        from pydantic import ValidationError
+
+        status = self._http_status
+        if isinstance(fault, ValidationError):
+            return "its answers do not keep to MCP"
+        if status is None:
+            return "nobody answers at its `url`"
+        if status in (401, 403):
+            return f"it refuses us with HTTP {status}: look at its `headers`"
+        if status >= 300:
+            return f"it answers with HTTP {status}: look at its `url`"
+        match fault:
+            case FileNotFoundError() | NotADirectoryError():
+                return "its `command` or its `cwd` is not there"
+            case PermissionError():
+                return "its `command` may not be run"
+            case OSError():
+                return "its `command` can't be started"
+            case MCPError() if self._died:
+                return "its process ended before it was ready (KIMI_LOG_LEVEL=INFO shows what it wrote to stderr)"
+            case MCPError() if fault.code == TOO_LARGE:
+                return "its listing is larger than 8 MB"
+            case MCPError():
+                return "it refused the handshake"
+            case _:
+                return "its answers do not keep to MCP"
+
     def _forgot_session(self, fault: MCPError) -> bool:
         """Whether the fault is that of an HTTP server that no longer knows our session."""
         from mcp.types import INVALID_REQUEST
 
-        return self._last_response.status == 404 and fault.code == INVALID_REQUEST
+        return self._http_status == 404 and fault.code == INVALID_REQUEST
 
-    def _call_fault(self, fault: MCPError, session: _Session) -> str | None:
+    def _call_fault(self, fault: MCPError) -> str | None:
         """Why a call ended in a protocol error, in a sentence; None: it is the tool's own error."""
         from mcp.types import CONNECTION_CLOSED
 
-        status = self._last_response.status
+        status = self._http_status
         if fault.code == TOO_LARGE:
             return "The tool's answer is larger than 8 MB and was dropped."
         if fault.code == UNREADABLE:
@@ -277,7 +290,7 @@ class McpServer(ToolSource):
             return "The server of this tool has forgotten its session. Call the tool again."
         if status and fault.message.startswith(SDK_ERROR_PREFIXES):
             return "The tool's answer can't be read, or is larger than 8 MB."
-        if fault.code == CONNECTION_CLOSED and session.ended.is_set():
+        if fault.code == CONNECTION_CLOSED and self._ended.is_set():
             return "The server of this tool ended during the call. Whether the tool has acted is not known."
         if status is None:
             return "The server of this tool can't be reached just now."
@@ -305,36 +318,3 @@ async def _list_tools(client: Client) -> dict[str, ListedTool]:
             break
         params = PaginatedRequestParams(cursor=page.next_cursor)
     return found
-
-
-def _start_fault(fault: Exception, status: int | None, *, died: bool) -> str:
-    """Why a start failed, as the end of a sentence about the server.
-
-    ``status``: that of its last HTTP response, as ``LastResponse`` has it. ``died``: its process has ended by itself.
-    """
-    from mcp.shared.exceptions import MCPError
-    from pydantic import ValidationError
-
-    if isinstance(fault, ValidationError):
-        return "its answers do not keep to MCP"
-    if status is None:
-        return "nobody answers at its `url`"
-    if status in (401, 403):
-        return f"it refuses us with HTTP {status}: look at its `headers`"
-    if status >= 300:
-        return f"it answers with HTTP {status}: look at its `url`"
-    match fault:
-        case FileNotFoundError() | NotADirectoryError():
-            return "its `command` or its `cwd` is not there"
-        case PermissionError():
-            return "its `command` may not be run"
-        case OSError():
-            return "its `command` can't be started"
-        case MCPError() if died:
-            return "its process ended before it was ready (KIMI_LOG_LEVEL=INFO shows what it wrote to stderr)"
-        case MCPError() if fault.code == TOO_LARGE:
-            return "its listing is larger than 8 MB"
-        case MCPError():
-            return "it refused the handshake"
-        case _:
-            return "its answers do not keep to MCP"

@@ -7,7 +7,7 @@ the session. This machine is never reached through a proxy.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
@@ -27,24 +27,21 @@ CONNECT_S: Final = 10.0
 """Seconds for a connection; the call's own deadline bounds its answer."""
 
 
-class LastResponse:
-    """The last response of a server, for a sentence about why it does not work."""
-
-    def __init__(self) -> None:
-        self.status: int | None = 0
-        """Its HTTP status; None: nobody answered; 0: nothing was requested over HTTP."""
-
-
 @asynccontextmanager
-async def http_streams(server: ServerConfig, last_response: LastResponse) -> AsyncGenerator[TransportStreams]:
-    """The streams of an MCP session with the server's endpoint."""
+async def http_streams(
+    server: ServerConfig, on_response: Callable[[int | None], None]
+) -> AsyncGenerator[TransportStreams]:
+    """The streams of an MCP session with the server's endpoint.
+
+    ``on_response`` gets the status of each response; None: nobody answered.
+    """
     from mcp.client.streamable_http import streamable_http_client
 
     assert server.url is not None
     inner = await anyio.to_thread.run_sync(_transport, server.url)
     async with (
         httpx2.AsyncClient(
-            transport=_BoundedTransport(inner, last_response),
+            transport=_BoundedTransport(inner, on_response),
             headers={"User-Agent": f"kimi-mcp/{__version__}", **server.headers, "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             trust_env=False,
@@ -66,16 +63,16 @@ def _transport(url: str) -> httpx2.AsyncHTTPTransport:
 class _BoundedTransport(httpx2.AsyncBaseTransport):
     """Requests to one server; a failure of the network becomes a status, which ends one request and no session."""
 
-    def __init__(self, inner: httpx2.AsyncHTTPTransport, last_response: LastResponse) -> None:
-        self._inner, self._last_response = inner, last_response
+    def __init__(self, inner: httpx2.AsyncHTTPTransport, on_response: Callable[[int | None], None]) -> None:
+        self._inner, self._on_response = inner, on_response
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError:
-            self._last_response.status = None
+            self._on_response(None)
             return httpx2.Response(503, request=request)
-        self._last_response.status = response.status_code
+        self._on_response(response.status_code)
         response.headers.pop("content-encoding", None)  # not requested: it is not unpacked, and so can't be read
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         events = response.headers.get("content-type", "").lower().startswith("text/event-stream")

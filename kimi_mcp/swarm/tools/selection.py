@@ -101,25 +101,24 @@ def select_tools(
             "`tools` names no tool that sub-agents may use.", fix=f"Leave `tools` out, or {_there_are(runnable)}"
         )
     tools, left_out = _within_limits(_named(selected), sources, moonshot_schemas)
-    return Selection(tools, [*_unmatched_allow(listed), *_unmatched(patterns, listed, runnable), *left_out])
+    return Selection(tools, [*_unmatched(sources, patterns, listed, runnable), *left_out])
 
 
-# ── patterns that match nothing ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _unmatched_allow(listed: Sequence[_Candidate]) -> Iterable[str]:
-    """A warning for each pattern of the file that matches no tool of its server."""
-    for source in dict.fromkeys(one.source for one in listed):
-        for pattern in source.allow:
-            if not any(one.source is source and one.matches(pattern) for one in listed):
+def _unmatched(
+    sources: Sequence[ToolSource],
+    patterns: Sequence[str],
+    listed: Sequence[_Candidate],
+    runnable: Sequence[_Candidate],
+) -> Iterable[str]:
+    """A warning for each pattern of the file or of the caller that matches nothing."""
+    for source in sources:
+        own = [one for one in listed if one.source is source]
+        for pattern in source.allow if own else ():
+            if not any(one.matches(pattern) for one in own):
                 yield (
                     f"`allow` of {printable_name(source.name)} has the pattern `{printable_name(pattern)}`, "
                     "which matches none of its tools."
                 )
-
-
-def _unmatched(patterns: Sequence[str], listed: Sequence[_Candidate], runnable: Sequence[_Candidate]) -> Iterable[str]:
-    """A warning for each pattern of the caller that matches no tool that may run."""
     for pattern in patterns:
         if any(one.matches(pattern) for one in runnable):
             continue
@@ -143,32 +142,24 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMED_TOOLS]) + (f" and {more:,} more" if more > 0 else "")
 
 
-# ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _named(selected: Sequence[_Candidate]) -> list[tuple[str, _Candidate]]:
     """Each tool with its name on the wire: ``server__tool``, with some digits of a hash where that is not enough.
 
     A name depends on its own server and tool alone, unless two would have the same: then both carry their hash.
     """
-    plain = [_plain_name(one) for one in selected]
+    plain: list[str] = []
+    for one in selected:
+        joined = f"{one.source.name}__{one.tool.name}"
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", joined)
+        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+        plain.append(name if name == joined and _NAME.match(name) else _hashed(name, one))
     count = Counter(plain)
     return [(name if count[name] == 1 else _hashed(name, one), one) for name, one in zip(plain, selected, strict=True)]
-
-
-def _plain_name(one: _Candidate) -> str:
-    joined = f"{one.source.name}__{one.tool.name}"
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", joined)
-    name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
-    return name if name == joined and _NAME.match(name) else _hashed(name, one)
 
 
 def _hashed(name: str, one: _Candidate) -> str:
     origin = f"{one.source.name}\0{one.tool.name}".encode("utf-8", "backslashreplace")
     return f"{name[: MAX_FUNCTION_NAME_CHARS - 9]}_{hashlib.sha256(origin).hexdigest()[:8]}"
-
-
-# ── definitions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _within_limits(

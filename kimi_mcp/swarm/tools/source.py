@@ -88,7 +88,7 @@ class ToolSource(ABC):
         self.tools: dict[str, ListedTool] = {}
         """What it lists, by name."""
         self.disabled: dict[str, str] = {}
-        """The tools that no longer run, each with why, as the end of a sentence about it."""
+        """Why tools no longer run, by name, each as the end of a sentence about the tool."""
         self.fault: str | None = None
         """Why its tools are not available, as the end of a sentence about it; None: they are."""
         self.ready = anyio.Event()
@@ -116,10 +116,6 @@ class ToolSource(ABC):
             self.fault = "kimi-mcp made a mistake with it, which its log records"
         finally:
             self.ready.set()
-
-    def disable(self, name: str, why: str) -> None:
-        """Do not run a tool from now on; the first reason counts."""
-        self.disabled.setdefault(name, why)
 
     async def call(self, name: str, tool: ListedTool, arguments: Mapping[str, Any]) -> CallResult:
         """Run a tool, which the model knows as ``name``; whatever happens is a result."""

@@ -18,9 +18,8 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -71,8 +70,6 @@ MARK: Final = "TOOL_SERVER_OF_KIMI_MCP"
 
 _PIPE_ERRORS = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
 
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +98,6 @@ async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> 
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    graceful = False
     to_session, from_server = anyio.create_memory_object_stream[Any](0)
     to_server, from_session = anyio.create_memory_object_stream[Any](0)
     try:
@@ -110,23 +106,16 @@ async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> 
             tasks.start_soon(_write_messages, process.stdin, from_session)
             tasks.start_soon(_log_stderr, process.stderr, server.name)
             yield from_server, to_server
-            graceful = True
-            from_server.close()
-            to_server.close()
             with anyio.CancelScope(shield=True):
                 await _close_stdin(process.stdin)
                 await _poll(lambda: process.returncode is not None, EXIT_GRACE_S)
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            if not graceful:
-                await _close_stdin(process.stdin)
+            await _close_stdin(process.stdin)
             await _end_processes(process, mark)
         for stream in (to_session, from_server, to_server, from_session):
             stream.close()
-
-
-# ── reading and writing ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class LineSplitter:
@@ -135,9 +124,8 @@ class LineSplitter:
     _KEPT = 4096
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._begun: list[bytes] = []
-        self._size = 0
+        self._limit, self._size = limit, 0
+        self._begun = bytearray()
 
     @property
     def too_long(self) -> bool:
@@ -149,18 +137,16 @@ class LineSplitter:
         *complete, rest = piece.split(b"\n")
         for line in complete:
             self._add(line)
-            yield b"".join(self._begun), not self.too_long
-            self._begun, self._size = [], 0
+            yield bytes(self._begun), not self.too_long
+            self._begun.clear()
+            self._size = 0
         self._add(rest)
 
     def _add(self, piece: bytes) -> None:
         self._size += len(piece)
-        self._begun.append(piece)
-        if self.too_long:
-            joined = b"".join(self._begun)
-            if len(joined) > 2 * self._KEPT:
-                joined = joined[: self._KEPT] + joined[-self._KEPT :]
-            self._begun = [joined]
+        self._begun += piece
+        if self.too_long and len(self._begun) > 2 * self._KEPT:
+            del self._begun[self._KEPT : -self._KEPT]
 
 
 async def _chunks(pipe: ByteReceiveStream) -> AsyncIterator[bytes]:
@@ -244,9 +230,6 @@ async def _log_stderr(stderr: ByteReceiveStream, name: str) -> None:
             await anyio.sleep(SLOWDOWN_S)
 
 
-# ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 class ProcessMark:
     """The mark of one start of a server, which all that it starts inherits with its environment.
 
@@ -297,20 +280,16 @@ async def _end_processes(process: Process, mark: ProcessMark) -> None:
     """End what the server started and is left: of its process group, and of what has left that. Bounded."""
     from mcp.os.posix.utilities import terminate_posix_process_tree
 
-    marked = await _in_thread(partial(mark.signal, signal.SIGTERM))
+    own_thread = anyio.CapacityLimiter(1)  # the others may all be waiting for a slow disk or resolver
+    marked = await anyio.to_thread.run_sync(mark.signal, signal.SIGTERM, limiter=own_thread)
     await terminate_posix_process_tree(process, TERM_GRACE_S)
     await _poll(lambda: process.returncode is not None and not any(map(mark.is_on, marked)), TERM_GRACE_S)
-    await _in_thread(partial(mark.kill, TERM_GRACE_S))
+    await anyio.to_thread.run_sync(mark.kill, TERM_GRACE_S, limiter=own_thread)
     # A descendant that left the group may hold the pipes; nothing public closes them without waiting for it.
     transport: Any = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
         with suppress(PermissionError):
             transport.close()
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Not among the threads of others, who may all be waiting for a slow disk or resolver."""
-    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
 
 
 async def _poll(done: Callable[[], bool], within_s: float) -> None:

@@ -1,7 +1,6 @@
 """Swarms: many agents at work on one question, each request of theirs through the pipeline and recorded as a step."""
 
 from kimi_mcp.swarm.call import SwarmCall
-from kimi_mcp.swarm.orchestrate import prepare_resume, run_swarm
-from kimi_mcp.swarm.recovery import recovered_outcome
+from kimi_mcp.swarm.orchestrate import prepare_resume, recovered_outcome, run_swarm
 
 __all__ = ["SwarmCall", "prepare_resume", "recovered_outcome", "run_swarm"]

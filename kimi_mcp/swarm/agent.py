@@ -84,16 +84,12 @@ async def run_agent(agent: Agent, task: AgentTask, tools: AgentTools, runner: St
             continue  # the cut turn is left out, and requested again
         elif not calls or result.limit is not None or completion.finish_reason in ("length", "content_filter"):
             conclude(agent, result, runner.profile.provider.id)
-        elif completion.tool_calls and not _replayable(completion.reasoning):
-            conversation.lost_reasoning += 1  # the turn can't be sent back, so none of its calls is run
+        elif completion.tool_calls and completion.reasoning != "" and not (completion.reasoning or "").strip():
+            # By rule ``reasoning-replayed`` the turn can't be sent back, so none of its calls is run. Empty it could.
+            conversation.lost_reasoning += 1
         else:
             conversation.lost_reasoning = 0
             await conversation.use_tools(agent, key, completion)
-
-
-def _replayable(reasoning: str | None) -> bool:
-    """Whether a turn that called tools may be sent on (rule ``reasoning-replayed``): an empty text may, a blank not."""
-    return reasoning is not None and (reasoning == "" or bool(reasoning.strip()))
 
 
 class _Conversation:
@@ -179,28 +175,21 @@ class _Conversation:
 
 
 def conclude(agent: Agent, result: StepResult, provider: str) -> None:
-    """End an agent by the result of its last request."""
-    completion, error = result.completion, _shortfall(result.completion, provider)
+    """End an agent by the result of its last request; ``provider`` is named where the answer is incomplete."""
+    answer, finish_reason = result.completion.answer, result.completion.finish_reason
+    error: KimiError | None = None
+    if finish_reason == "content_filter":
+        message = f"The content filter of {provider} stopped the answer."
+        error = ContentFiltered(message, fix="Change `prompt`, or name another `provider`.")
+    elif finish_reason == "length":
+        error = AnswerCutOff("The answer used up its tokens.", fix="Ask for less at once.")
+    elif not answer.strip():
+        message = f"{provider} ended its turn without an answer."
+        error = AnswerCutOff(message, fix="Call again, or split the work into smaller parts.")
     if error is None and result.limit is None:
-        agent.end("completed", answer=completion.answer)
+        agent.end("completed", answer=answer)
     else:
-        agent.end("partial" if completion.answer.strip() else "failed", error=error, answer=completion.answer)
-
-
-def _shortfall(completion: Completion, provider: str) -> KimiError | None:
-    """What an agent's last answer lacks; None: it is complete."""
-    if completion.finish_reason == "content_filter":
-        return ContentFiltered(
-            f"The content filter of {provider} stopped the answer.",
-            fix="Change `prompt`, or name another `provider`.",
-        )
-    if completion.finish_reason == "length":
-        return AnswerCutOff("The answer used up its tokens.", fix="Ask for less at once.")
-    if not completion.answer.strip():
-        return AnswerCutOff(
-            f"{provider} ended its turn without an answer.", fix="Call again, or split the work into smaller parts."
-        )
-    return None
+        agent.end("partial" if answer.strip() else "failed", error=error, answer=answer)
 
 
 # ── its context window ────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ many agents at once don't spend the same dollar.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import anyio
 
 from kimi_mcp.core.errors import BudgetExceeded
 from kimi_mcp.core.pricing import dollars
+from kimi_mcp.swarm import prompts
 
 Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]
 """Why an agent had to conclude."""
@@ -54,57 +55,24 @@ class SwarmLimits:
 
     def conclude_reason(self, limit: Limit) -> str:
         """Why an agent is to conclude, one sentence for it."""
-        return self._filled(_REASONS[limit])
+        return self._text(limit, "reason")
 
     def error(self, limit: Limit) -> BudgetExceeded:
         """The caller's error for a limit, with how to go on."""
-        others = "ask for less at once, or go on from this answer in another call."
-        if limit != "usd":
-            message = f"{self._filled(_MESSAGES[limit])} concluded with what it had."
-            return BudgetExceeded(message, fix=_FIXES.get(limit, others.capitalize()))
-        by = self.usd_set_by
-        more = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can," if by.isupper() else f"Raise `{by}`,"
-        return BudgetExceeded(
-            f"The swarm's budget of {dollars(self.usd or 0.0)} is used up, or has no room for another request.",
-            fix=f"{more} {others}",
-        )
+        return BudgetExceeded(self._text(limit, "message"), fix=self._text(limit, "fix"))
 
-    def _filled(self, text: str) -> str:
-        return text.format(
+    def _text(self, limit: Limit, kind: str) -> str:
+        by_operator = "Raise KIMI_BUDGET_USD_PER_SWARM, which only the operator can"
+        return prompts.render(
+            f"limits.{limit}.{kind}",
             steps=f"{self.steps} step{'s' if self.steps > 1 else ''}",
             agent_steps=f"{self.agent_steps} step{'s' if self.agent_steps > 1 else ''}",
             tool_calls=f"{self.tool_calls:,}",
             tokens=f"{self.tokens:,}",
             minutes=f"{self.seconds / 60:g}",
+            usd=dollars(self.usd or 0.0),
+            raise_usd=by_operator if self.usd_set_by.isupper() else f"Raise `{self.usd_set_by}`",
         )
-
-
-_REASONS: Mapping[Limit, str] = {
-    "steps": "This is the last of your {steps}.",
-    "agent_steps": "This is the last of your {agent_steps}.",
-    "tool_calls": "The {tool_calls} tool calls of all agents together are used up.",
-    "tokens": "The {tokens} tokens of all agents together are used up.",
-    "seconds": "The time of all agents together is over.",
-    "usd": "The budget of all agents together is used up.",
-    "context": "Your context is full.",
-    "reasoning": "Your reasoning was lost on its way twice, so tools can't be called any more.",
-}
-_MESSAGES: Mapping[Limit, str] = {
-    "steps": "The main agent has used its {steps} and",
-    "agent_steps": "A sub-agent has used its {agent_steps} and",
-    "tool_calls": "The swarm has used its {tool_calls} tool calls and",
-    "tokens": "The swarm has used its {tokens} tokens and",
-    "seconds": "The swarm has run for its {minutes} minutes and",
-    "context": "The main agent's context was full, and it",
-    "reasoning": "The provider lost the main agent's reasoning twice, and it",
-}
-_FIXES: Mapping[Limit, str] = {
-    "steps": "Raise `max_steps` (15 at most), ask for less at once, or go on from this answer in another call.",
-    "agent_steps": "Raise `max_agent_steps` (100 at most), or ask for less of each sub-agent.",
-    "context": "Ask for less at once, or name a `model` with a longer context.",
-    "reasoning": "Look for a proxy that drops fields (an engine needs --reasoning-parser kimi_k2), or use another "
-    "provider.",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

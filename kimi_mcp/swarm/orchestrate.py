@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,8 @@ from typing import Any
 import anyio
 
 from kimi_mcp import policy
-from kimi_mcp.core.errors import KimiError, fault_of_ours
+from kimi_mcp.core.errors import KimiError, NotConfigured, fault_of_ours
+from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.settings import Settings
@@ -25,14 +26,14 @@ from kimi_mcp.core.types import Adjustment, Request, user
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import Route
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import Steps
+from kimi_mcp.runs.steps import JSON, Steps
+from kimi_mcp.runs.store.records import RunRecord, StepRecord
 from kimi_mcp.swarm import prompts
-from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, run_agent
+from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.coordinator import Coordinator
 from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
-from kimi_mcp.swarm.recovery import recovered_stats
-from kimi_mcp.swarm.stats import Agent, SwarmStats
+from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
 
@@ -71,7 +72,7 @@ def prepare_resume(
 ) -> Callable[[Run], Awaitable[Outcome]]:
     """The function that resumes a swarm whose server has died, from its recorded task.
 
-    Raises ``InvalidArguments`` for a task of another version, and what keeps this server from its provider or from its
+    Raises ``NotConfigured`` for a task of another version, and what keeps this server from its provider or from its
     tools: it is left for a server that can resume it. Blocking: it reads the file of tools.
     """
     call = SwarmCall.from_json(task)
@@ -89,7 +90,7 @@ async def _swarm(
     limits: SwarmLimits,
     steps: Steps | None,
     concurrency: SwarmConcurrency | None,
-    open_swarm_tools: OpenTools | None,
+    tools_of: OpenTools | None,
 ) -> Outcome:
     run.mode, run.turns, stats, before = "thinking", (user(_question(call)),), SwarmStats(), None
     if call.first_provider is not None:  # it is resumed: what it has used is known from the start
@@ -104,7 +105,7 @@ async def _swarm(
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = begun.as_json()
     await run.begin(plan)
-    async with (open_swarm_tools or _tools_of(call, pipeline, route))() as tools:
+    async with tools_of() if tools_of else _open_tools(call, pipeline, route) as tools:
         if call.known_definitions is None:
             known = {"known_tools": tools.fingerprints, "known_definitions": tools.definitions}
             run.task = replace(begun, **known, known_servers=tools.servers).as_json()
@@ -130,7 +131,12 @@ async def _swarm(
         stats.report(_tool_warnings(call, tools))  # what went wrong with them meanwhile
         usd = runner.ledger.usd
         if limits.usd is not None and usd > limits.usd:  # before a request is sent its cost is known only roughly
-            costs = {"asked": limits.usd, "sent": round(usd, 6), "cost": dollars(usd), "limit": dollars(limits.usd)}
+            costs = {
+                "asked": limits.usd,
+                "sent": round(usd, 6),
+                "cost": dollars(usd, estimated=True),
+                "limit": dollars(limits.usd),
+            }
             stats.report([policy.reported("budget-overrun", field=limits.usd_set_by, **costs)])
         run.concluded = outcome = _outcome(call, run, stats, limits)  # a stop while the tools end loses nothing
     return outcome
@@ -143,18 +149,12 @@ def _question(call: SwarmCall) -> str:
     return prompts.render("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
-def no_tools() -> AbstractAsyncContextManager[SwarmTools]:
-    """The tools of a swarm whose call asked for none."""
-    return nullcontext(SwarmTools(warnings=["Sub-agents have no tools: the call asked for none."]))
-
-
-def _tools_of(call: SwarmCall, pipeline: Pipeline, route: Route) -> OpenTools:
+def _open_tools(call: SwarmCall, pipeline: Pipeline, route: Route) -> AbstractAsyncContextManager[SwarmTools]:
     """The operator's tools and the provider's own, as far as the call wants them."""
     if call.tools == ():
-        return no_tools
+        return nullcontext(SwarmTools(warnings=["Sub-agents have no tools: the call asked for none."]))
     provider = route.endpoint.provider
-    return partial(
-        open_tools,
+    return open_tools(
         pipeline.settings.swarm_mcp,
         patterns=call.tools or (),
         moonshot_schemas=provider.moonshot_schemas,
@@ -184,13 +184,10 @@ def _tool_warnings(call: SwarmCall, tools: SwarmTools) -> list[Adjustment]:
     return [policy.reported("swarm-tools", field="tools", asked=asked, fault=each) for each in tools.warnings]
 
 
-# ── the agents ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 async def _run_main(call: SwarmCall, runner: StepRunner, tools: SwarmTools) -> None:
     """A main agent, which creates sub-agents."""
     limits = runner.ledger.limits
-    system = prompts.main_system(steps=limits.steps, agents=limits.agents, tools=tools.names)
+    system = prompts.system_prompt("main", tools.names, steps=limits.steps, agents=limits.agents)
     task = AgentTask(system=system, prompt=call.prompt, steps=limits.steps, is_main=True)
     coordinator = Coordinator(runner, partial(_run_subagent, runner=runner, tools=tools))
     await run_agent(runner.stats.main, task, coordinator, runner)
@@ -221,8 +218,9 @@ async def _run_subagent(
     agent: Agent, own_system: str | None, prompt: str, *, runner: StepRunner, tools: SwarmTools
 ) -> None:
     """A sub-agent from its start to its end; whatever goes wrong with it, the others go on."""
+    common = prompts.system_prompt("agent", tools.names)
     task = AgentTask(
-        system=prompts.agent_system(own_system, tools.names),
+        system=f"{own_system}\n\n{common}" if own_system else common,
         prompt=prompt,
         steps=runner.ledger.limits.agent_steps,
         reserved_usd=runner.most_usd(RESERVED_TOKENS, runner.step_tokens),
@@ -234,9 +232,6 @@ async def _run_subagent(
     except Exception:
         log.exception("a sub-agent failed because of a bug in kimi-mcp")
         agent.end("failed", error=fault_of_ours(), answer=agent.arrived)
-
-
-# ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) -> Outcome:
@@ -254,3 +249,71 @@ def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) 
     if not (results := stats.results()):
         return run.snapshot("failed", error)
     return replace(run.snapshot("partial", error), answer=results, finish_reason=None)
+
+
+# ── recovery, from the steps of a swarm whose server died ─────────────────────────────────────────────────────────
+
+
+def recovered_outcome(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
+    """The outcome of a swarm that is ended, with the results and the usage of its finished steps.
+
+    The record's own outcome says why it is ended. The outcome is the one of a swarm that was ended in its own server,
+    except for requests that were running: of those nothing is known. Where another version's steps can't be read it is
+    the record's own.
+    """
+    try:
+        stats = _stats_of(SwarmCall.from_json(record.request["task"]), steps, record.outcome.provider)
+    except (NotConfigured, *UNREADABLE):
+        return record.outcome
+    policy, stats.policy = stats.policy, {}
+    stats.report((*record.outcome.policy, *policy.values()))
+    ended = [step.ended_at for step in steps if step.ended_at is not None]
+    took = max([record.outcome.timing.total_s, *(at - record.started_at for at in ended)])
+    timing = replace(record.outcome.timing, total_s=took, attempts=stats.attempts)
+    return stats.stopped(replace(record.outcome, timing=timing))
+
+
+def recovered_stats(call: SwarmCall, steps: Sequence[StepRecord]) -> SwarmStats | None:
+    """How far a resumed swarm was; None: it had sent nothing, or another version's steps can't be read."""
+    try:
+        stats = _stats_of(call, steps, call.first_provider)
+    except UNREADABLE:
+        return None
+    return stats if stats.attempts else None
+
+
+def _stats_of(call: SwarmCall, steps: Sequence[StepRecord], provider: str | None) -> SwarmStats:
+    """The stats of finished steps."""
+    stats = SwarmStats()
+    agents = {"main": stats.main}
+    if call.items:
+        stats.begin_stage()
+        agents |= {agent.id: agent for agent in map(stats.add_agent, call.names)}
+    tool_calls: dict[str, list[JSON]] = {}
+    for step in sorted(steps, key=_order):
+        about, record = step.description, step.result
+        if about["agent"] not in agents:
+            agents[about["agent"]] = stats.add_agent(about["name"])
+        agent, is_request = agents[about["agent"]], about["kind"] == "request"
+        if is_request or record is not None:
+            agent.status = "running"  # whatever came before was not its end
+        if record is None:
+            continue
+        if not is_request:
+            tool_calls.setdefault(step.key.rpartition("/")[0], []).append(record)
+            continue
+        result = StepResult.from_json(record)
+        stats.add(agent, result)
+        if result.error is not None:
+            agent.end("failed", error=result.error, answer=result.completion.answer)
+        elif result.limit is not None or not (result.completion.tool_calls or result.completion.malformed_calls):
+            conclude(agent, result, provider or "the provider")
+    for turn, records in tool_calls.items():
+        agents[turn.partition("/")[0]].add_tool_calls(records)
+    return stats
+
+
+def _order(step: StepRecord) -> tuple[float, int, str]:
+    """Steps in the order in which they were begun; at the same moment in the order of their agents."""
+    number = str(step.description.get("agent", "")).rpartition("-")[2]
+    return step.began_at, int(number) if number.isdecimal() else 0, step.key

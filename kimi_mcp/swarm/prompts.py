@@ -11,25 +11,18 @@ from typing import Any
 
 def render(key: str, **values: Any) -> str:
     """A text by its key in the file, such as ``notes.conclude``."""
-    table, _, name = key.partition(".")
-    return _texts()[table][name].rstrip().format_map(values)
+    text: Any = _texts()
+    for part in key.split("."):
+        text = text[part]
+    return text.rstrip().format_map(values)
 
 
-def main_system(*, steps: int, agents: int, tools: Sequence[str]) -> str:
-    """The main agent's system prompt."""
-    return render("main.system", steps=steps, agents=agents, tools=_about_tools("main", tools))
-
-
-def agent_system(own: str | None, tools: Sequence[str]) -> str:
-    """A sub-agent's system prompt: what the main agent wrote, then what holds for all of them."""
-    common = render("agent.system", tools=_about_tools("agent", tools))
-    return f"{own}\n\n{common}" if own else common
-
-
-def _about_tools(table: str, tools: Sequence[str]) -> str:
-    return render(f"{table}.with_tools", names=", ".join(tools)) if tools else render(f"{table}.without_tools")
+def system_prompt(agent: str, tools: Sequence[str], **values: Any) -> str:
+    """The system prompt of ``main`` or ``agent``, with the names of the sub-agents' tools."""
+    about = render(f"{agent}.{'with' if tools else 'without'}_tools", names=", ".join(tools))
+    return render(f"{agent}.system", tools=about, **values)
 
 
 @cache
-def _texts() -> Mapping[str, Mapping[str, str]]:
+def _texts() -> Mapping[str, Any]:
     return tomllib.loads((Path(__file__).parent / "prompts.toml").read_text("utf-8"))

@@ -244,8 +244,6 @@ class SwarmStats:
         """A limit of the whole swarm that some agent reached."""
         return next((agent.limit for agent in self.everyone if agent.limit in SWARM_WIDE), None)
 
-    # ── runs.run.RunProgress ──────────────────────────────────────────────────────────────────────────────────────
-
     @property
     def attempts(self) -> int:
         """Upstream requests so far."""

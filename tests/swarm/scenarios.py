@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import date
 from typing import Any, Self
 
@@ -23,7 +23,6 @@ from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
-from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
 from kimi_mcp.swarm.tools.selection import OfferedTool
 from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
@@ -130,6 +129,11 @@ async def pipeline_and_runs(
             tasks.cancel_scope.cancel()
     finally:
         await journal.aclose()
+
+
+def no_tools() -> AbstractAsyncContextManager[SwarmTools]:
+    """The tools of a swarm that has none."""
+    return nullcontext(SwarmTools(warnings=["Sub-agents have no tools."]))
 
 
 def quick(slots: int = 64, clock: Callable[[], float] = anyio.current_time) -> SwarmConcurrency:

@@ -9,7 +9,6 @@ from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
-from kimi_mcp.swarm.orchestrate import no_tools
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     LEADS,
@@ -19,6 +18,7 @@ from tests.swarm.scenarios import (
     chats,
     leading,
     messages,
+    no_tools,
     pipeline_and_runs,
     quick,
     reply,

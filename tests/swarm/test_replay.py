@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run
 from kimi_mcp.simulator import Simulator
@@ -211,10 +211,10 @@ async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None
 def test_a_task_that_is_not_what_it_says_is_another_version_s(changed: dict[str, object]) -> None:
     task = SwarmCall(prompt="Hi.", items=("a", "b"), tools=("look",), known_servers=("odd",)).as_json()
     assert SwarmCall.from_json(json.loads(json.dumps(task))).items == ("a", "b")
-    with pytest.raises(InvalidArguments, match="another version"):
+    with pytest.raises(NotConfigured, match="another version"):
         SwarmCall.from_json({**task, **changed})
 
 
 def test_a_task_that_lacks_what_every_swarm_has_is_another_version_s() -> None:
-    with pytest.raises(InvalidArguments, match="another version"):
+    with pytest.raises(NotConfigured, match="another version"):
         SwarmCall.from_json({"prompt": "Hi."})

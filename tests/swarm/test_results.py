@@ -14,7 +14,6 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
-from kimi_mcp.swarm.orchestrate import no_tools
 from kimi_mcp.swarm.stats import StepResult, SwarmStats
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
@@ -24,6 +23,7 @@ from tests.swarm.scenarios import (
     chats,
     leading,
     messages,
+    no_tools,
     pipeline_and_runs,
     quick,
     reply,

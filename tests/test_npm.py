@@ -15,8 +15,8 @@ pytestmark = pytest.mark.soak
 def package(folder: Path, script: str) -> Program:
     """A package of our own, which needs no registry."""
     folder.mkdir()
-    told = {"name": "moon", "version": "1.0.0", "bin": {"moon": "moon.js"}}
-    (folder / "package.json").write_text(json.dumps(told), "utf-8")
+    package = {"name": "moon", "version": "1.0.0", "bin": {"moon": "moon.js"}}
+    (folder / "package.json").write_text(json.dumps(package), "utf-8")
     (folder / "moon.js").write_text(f"#!/usr/bin/env node\n{script}\n", "utf-8")
     return Program(name="moon", package=str(folder))
 
@@ -37,7 +37,7 @@ def test_a_program_that_does_not_start_is_skipped_with_a_word(tmp_path: Path) ->
         lonely(tmp_path).path_of(package(tmp_path / "moon", "process.exit(1)"))
 
 
-def test_a_registry_that_is_silent_is_told_and_asked_no_more(tmp_path: Path) -> None:
+def test_a_registry_that_is_silent_is_reported_and_asked_no_more(tmp_path: Path) -> None:
     npm = lonely(tmp_path)
     with pytest.raises(pytest.skip.Exception, match=r"mcpb.+can't be had from npm.+ECONNREFUSED"):
         npm.path_of(MCPB)

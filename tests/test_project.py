@@ -1,4 +1,4 @@
-"""The house itself: locks, reasons, levels, the wheel, and the set-up's words where something is missing."""
+"""The repository: lock files, reasons, levels, the wheel, and the messages of the set-up where something is missing."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_python_without_venv_names_the_package_to_install(tmp_path: Path) -> N
     assert not (tmp_path / ".venv").exists()
 
 
-def test_a_python_that_is_too_old_is_said_to_be(tmp_path: Path) -> None:
+def test_a_python_that_is_too_old_is_reported(tmp_path: Path) -> None:
     outcome = make_with(tmp_path, "exit 1")
     assert outcome.returncode != 0
     assert "needs Python 3.11 or later" in outcome.stderr

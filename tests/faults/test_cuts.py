@@ -190,7 +190,7 @@ async def test_a_stream_may_come_in_any_pieces(sim: Simulator, step: dict[str, A
     assert result.reasoning == SHORT["reasoning"]
 
 
-async def test_nobody_listening_is_said_to_be_unreachable() -> None:
+async def test_a_port_where_nobody_listens_is_reported_as_unreachable() -> None:
     async with Simulator(provider="simulator") as gone:
         url = gone.base_url
     async with connect(None, KIMI_BASE_URL=url) as kimi:

@@ -37,7 +37,7 @@ async def test_an_answer_that_never_begins_times_out(sim: Simulator, mode: str, 
 async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
     sim: Simulator, mode: str, where: str
 ) -> None:
-    sim.play({"reasoning": "Hm.", "content": "It is 391, as I said.", "gate": "never", "gate_at": where})
+    sim.play({"reasoning": "Hm.", "content": "It is 391, as before.", "gate": "never", "gate_at": where})
     async with connect(sim, mode, KIMI_IDLE_TIMEOUT_S="0.25") as kimi:
         with anyio.fail_after(60):
             result = await kimi.think()
@@ -45,7 +45,7 @@ async def test_an_answer_that_falls_silent_times_out_with_what_had_arrived(
     assert result.code == "upstream_timeout"
     assert "KIMI_IDLE_TIMEOUT_S" in result.error["fix"]
     assert result.reasoning == "Hm."
-    assert "It is 391, as I said.".startswith(result.answer)
+    assert "It is 391, as before.".startswith(result.answer)
     assert result.answer
     assert result.answer in result.text
 

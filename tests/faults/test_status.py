@@ -51,7 +51,7 @@ AGAIN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", ONCE)
-async def test_what_no_second_attempt_can_mend_is_asked_once(sim: Simulator, case: str) -> None:
+async def test_what_no_second_attempt_can_fix_is_requested_once(sim: Simulator, case: str) -> None:
     step, code = ONCE[case]
     sim.play({**step, "times": "always"})
     async with connect(sim) as kimi:

@@ -1,4 +1,4 @@
-"""What an answer is called, whole or not, and what is said of it."""
+"""How an answer is reported, complete or not, and what is noted about it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_a_prompt_of_a_megabyte_arrives_whole(sim: Simulator) -> None:
     assert result.status == "completed"
 
 
-async def test_a_fixed_temperature_is_mended_and_both_faces_say_so(sim: Simulator, mode: str) -> None:
+async def test_a_fixed_temperature_is_adjusted_and_reported_in_both_forms(sim: Simulator, mode: str) -> None:
     async with connect(sim, mode) as kimi:
         result = await kimi.think(temperature=0.3)
     assert "temperature" not in body_of(chats(sim)[0])
@@ -129,7 +129,7 @@ async def test_a_length_at_the_providers_ceiling_asks_for_less() -> None:
     assert "at the model's limit" in result.error["fix"]
 
 
-async def test_the_bound_that_a_mend_names_is_one_that_the_model_takes(sim: Simulator) -> None:
+async def test_the_limit_that_a_fix_names_is_one_that_the_model_takes(sim: Simulator) -> None:
     sim.play({"length_in_reasoning": True})
     async with connect(sim) as kimi:
         cut = await kimi.think("What is 17 * 23?", max_tokens=200_000)

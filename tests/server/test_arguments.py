@@ -101,7 +101,7 @@ async def test_a_prompt_that_is_certainly_too_long_is_refused_before_it_is_paid_
     assert chats(sim) == []
 
 
-async def test_a_prompt_that_the_provider_finds_too_long_is_said_to_be(sim: Simulator) -> None:
+async def test_a_prompt_that_the_provider_finds_too_long_is_reported_as_such(sim: Simulator) -> None:
     async with connect(sim) as kimi:
         result = await kimi.think("a b c d " * 300_000)
     assert result.code == "context_too_long"

@@ -318,9 +318,9 @@ async def test_yesterday_does_not_count(sim: Simulator, data_dir: Path) -> None:
 async def test_refused_and_cut_calls_count_for_what_they_cost(sim: Simulator, data_dir: Path) -> None:
     sim.play(HELD_STEP, {"status": 400})
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
-        told = await kimi.think("word " * 1_000)
+        started = await kimi.think("word " * 1_000)
         await sim.until(lambda: sim.waiting_at("end") == 1)
-        cancelled = await kimi.run(told.run_id, "cancel")
+        cancelled = await kimi.run(started.run_id, "cancel")
         assert cancelled.structured["usage"]["cost_usd"] is None
         await kimi.think("again")
         await wait_until(lambda: not kimi.runs.is_busy)

@@ -134,7 +134,7 @@ async def test_no_door_of_the_server_lets_a_key_out(sim: Simulator, data_dir: Pa
     phases: list[str] = []
     run_id = ""
 
-    async def told(progress: float, total: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         del progress, total
         phases.append(str(message))
 
@@ -149,7 +149,7 @@ async def test_no_door_of_the_server_lets_a_key_out(sim: Simulator, data_dir: Pa
         async with anyio.create_task_group() as tasks:
 
             async def waited() -> None:
-                results.append(await client.call_tool("kimi_think", {"prompt": "Wait"}, progress_callback=told))
+                results.append(await client.call_tool("kimi_think", {"prompt": "Wait"}, progress_callback=on_progress))
 
             tasks.start_soon(waited)
             await sim.until(lambda: sim.waiting_at("on") == 1, 20)

@@ -138,11 +138,11 @@ async def test_a_reason_that_is_no_text_counts_as_a_users(sim: Simulator, reason
 async def test_cancelling_a_wait_leaves_the_run_alone_when_the_hosts_clock_ran_out(sim: Simulator) -> None:
     sim.play(HELD)
     async with connect_messages(sim, KIMI_REPLY_WITHIN_S="0.05") as host:
-        told = await host.result("kimi_think", {"prompt": "hi"})
-        await host.call("kimi_run", {"run_id": told["run_id"], "wait_s": 60}, 2)
+        started = await host.result("kimi_think", {"prompt": "hi"})
+        await host.call("kimi_run", {"run_id": started["run_id"], "wait_s": 60}, 2)
         await host.cancel(2, reason="Request timed out")
         sim.open_gate("end")
-        result = await host.result("kimi_run", {"run_id": told["run_id"], "wait_s": 60})
+        result = await host.result("kimi_run", {"run_id": started["run_id"], "wait_s": 60})
     assert result["status"] == "completed"
     assert result["answer"] == "It is 391."
 

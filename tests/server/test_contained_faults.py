@@ -197,7 +197,7 @@ async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
 
 
 @pytest.mark.parametrize("where", ["in its work", "as its end is written"])
-async def test_a_run_that_fails_by_a_fault_of_ours_is_told_so_and_ends_no_other(
+async def test_a_run_that_fails_by_a_fault_of_ours_is_reported_so_and_ends_no_other(
     monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     begun, end = anyio.Event(), anyio.Event()

@@ -21,7 +21,7 @@ def messages(sim: Simulator, at: int = -1) -> list[dict[str, Any]]:
     return body_of(chats(sim)[at])["messages"]
 
 
-def told(role: str, content: str, **more: Any) -> dict[str, Any]:
+def message(role: str, content: str, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
@@ -37,10 +37,10 @@ async def test_a_follow_up_sends_all_that_came_before(sim: Simulator, mode: str)
         == third.structured["conversation_id"]
         == first.structured["conversation_id"]
     )
-    one = [told("user", "Name a prime."), told("assistant", "23.", reasoning_content="Let me see.")]
-    two = [told("user", "And the next?"), told("assistant", "29.", reasoning_content="Next.")]
-    assert messages(sim, 1) == [told("system", "Be brief."), *one, two[0]]
-    assert messages(sim, 2) == [told("system", "Be brief."), *one, *two, told("user", "And?")]
+    one = [message("user", "Name a prime."), message("assistant", "23.", reasoning_content="Let me see.")]
+    two = [message("user", "And the next?"), message("assistant", "29.", reasoning_content="Next.")]
+    assert messages(sim, 1) == [message("system", "Be brief."), *one, two[0]]
+    assert messages(sim, 2) == [message("system", "Be brief."), *one, *two, message("user", "And?")]
     assert second.structured["policy"] == []
 
 
@@ -94,9 +94,9 @@ async def test_no_reasoning_is_made_up_for_a_turn_that_had_none(sim: Simulator) 
     assert [each.status for each in (first, second, third, fourth)] == ["completed"] * 4
     assistant = [message for message in messages(sim) if message["role"] == "assistant"]
     assert assistant == [
-        told("assistant", "23."),
-        told("assistant", "29.", reasoning_content="Next."),
-        told("assistant", "31."),
+        message("assistant", "23."),
+        message("assistant", "29.", reasoning_content="Next."),
+        message("assistant", "31."),
     ]
     assert [body_of(chat)["thinking"]["type"] for chat in chats(sim)] == [
         "disabled",
@@ -208,7 +208,7 @@ async def test_the_first_turn_may_be_cut_too(sim: Simulator) -> None:
         cut = await kimi.think("one", system="Be brief.")
         again = await kimi.think("two", conversation_id=cut.structured["conversation_id"])
     assert again.status == "completed"
-    assert messages(sim) == [told("user", "two")]
+    assert messages(sim) == [message("user", "two")]
 
 
 @pytest.mark.parametrize("starts", ["anew", "behind another run"])
@@ -270,8 +270,8 @@ async def test_a_swarm_can_be_branched_off_from(sim: Simulator, mode: str) -> No
     async with connect(sim, mode) as later:
         follow = await later.think("By how much?", conversation_id=swarm.run_id)
         assert follow.status == "completed", follow.text
-        answer = told("assistant", "A is older.", reasoning_content="Both were read.")
-        assert messages(sim) == [told("user", "Compare A and B."), answer, told("user", "By how much?")]
+        answer = message("assistant", "A is older.", reasoning_content="Both were read.")
+        assert messages(sim) == [message("user", "Compare A and B."), answer, message("user", "By how much?")]
         await later.think("Why?", conversation_id=follow.structured["conversation_id"])
     assert [m["content"] for m in messages(sim)[:3]] == ["Compare A and B.", "A is older.", "By how much?"]
 
@@ -381,11 +381,11 @@ async def test_structured_answers_and_repairs_are_turns_like_any_other(sim: Simu
         assert second.structured["policy"] == []
         await kimi.instant("three", conversation_id=conversation)
     assert messages(sim)[-5:] == [
-        told("user", "one"),
-        told("assistant", '{"n": 1}', reasoning_content="JSON, then."),
-        told("user", "two"),
-        told("assistant", '{"n": 2}', reasoning_content="Again."),
-        told("user", "three"),
+        message("user", "one"),
+        message("assistant", '{"n": 1}', reasoning_content="JSON, then."),
+        message("user", "two"),
+        message("assistant", '{"n": 2}', reasoning_content="Again."),
+        message("user", "three"),
     ]
     assert "response_format" not in body_of(chats(sim)[-1])
 

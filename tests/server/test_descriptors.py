@@ -39,8 +39,8 @@ async def test_a_server_with_few_descriptors_answers_many_calls_at_once(
 
             async def call(number: int) -> None:
                 result = await client.call_tool(tool, {"prompt": f"Number {number}", **arguments})
-                said = result.structured_content or {}
-                results[said["status"], str(said["error"])] += 1
+                structured = result.structured_content or {}
+                results[structured["status"], str(structured["error"])] += 1
 
             async with anyio.create_task_group() as tasks:
                 for number in range(calls):

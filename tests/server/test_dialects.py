@@ -55,15 +55,15 @@ SWITCH: dict[str, dict[str, dict[str, Any]]] = {
 SWITCH |= dict.fromkeys(("moonshot-cn", "simulator", "novita"), SWITCH["moonshot"])
 SWITCH |= dict.fromkeys(("sglang", "ktransformers", "fireworks"), SWITCH["vllm"])
 SWITCH |= dict.fromkeys(("nim", "together"), SWITCH["huggingface"])
-"""What each provider is told about thinking; nothing where no switch is documented, or the model always thinks."""
+"""What each provider receives about thinking; nothing where no switch is documented, or the model always thinks."""
 
 SWITCHES = {"thinking", "chat_template_kwargs", "reasoning", "reasoning_effort", "enable_thinking"}
 """Every field that switches thinking somewhere."""
 
 
-def told(said: dict[str, Any]) -> dict[str, Any]:
-    """What a body says about thinking, under any name."""
-    return {name: value for name, value in said.items() if name in SWITCHES}
+def switches_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a body that switch thinking, under any name."""
+    return {name: value for name, value in body.items() if name in SWITCHES}
 
 
 def environment(provider: str) -> dict[str, str]:
@@ -86,9 +86,9 @@ async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mo
     assert "thinking mode" in result.reasoning
     assert body_of(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
     assert request.headers.get("authorization") == (f"Bearer {KEY}" if key else None)
-    assert told(body_of(request)) == SWITCH[provider]["thinking"], "its own switch and no other"
+    assert switches_of(body_of(request)) == SWITCH[provider]["thinking"], "its own switch and no other"
     moonshots = provider in ("moonshot", "moonshot-cn", "simulator")
-    assert ("temperature" in body_of(request)) is not moonshots, "who is not Moonshot is told the fixed values"
+    assert ("temperature" in body_of(request)) is not moonshots, "who is not Moonshot receives the fixed values"
 
 
 @pytest.mark.parametrize("provider", [name for name in KEY_OF if SWITCH[name]["instant"]])
@@ -103,13 +103,13 @@ async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -
     assert result.structured["mode"] == "instant"
     assert result.structured["reasoning"] is None
     assert "instant mode" in result.answer
-    assert told(body_of(request)) == SWITCH[provider]["instant"]
+    assert switches_of(body_of(request)) == SWITCH[provider]["instant"]
     if "temperature" in body_of(request):
         assert body_of(request)["temperature"] == 0.6
         assert body_of(request)["top_p"] == 0.95
 
 
-async def test_instant_where_no_switch_is_documented_is_asked_to_think_and_said_so() -> None:
+async def test_instant_where_no_switch_is_documented_is_a_thinking_call_and_reported_so() -> None:
     async with Simulator(provider="huggingface") as sim, connect(sim, provider="huggingface", HF_TOKEN=KEY) as kimi:
         result = await kimi.instant()
         (request,) = chats(sim)
@@ -117,7 +117,7 @@ async def test_instant_where_no_switch_is_documented_is_asked_to_think_and_said_
     assert "always-thinks" in result.rules
     assert result.structured["mode"] == "thinking"
     assert "thinking mode" in result.reasoning
-    assert told(body_of(request)) == {}
+    assert switches_of(body_of(request)) == {}
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "openrouter", "fireworks"])

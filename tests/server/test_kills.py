@@ -35,7 +35,7 @@ FEW = 5
 AT_ONCE = 2
 """Servers that live at once, on one data folder."""
 
-WORDS = ("a lighthouse ", "你好 ", "🌍 ", "keeps ", "count\n", "of ships, ")
+WORDS = ("a tower ", "你好 ", "🌍 ", "keeps ", "count\n", "of ships, ")
 
 Sent = dict[str, list[tuple[float, str, str]]]
 """By prompt: when what was sent, of which kind."""

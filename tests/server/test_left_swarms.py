@@ -1,4 +1,4 @@
-"""Swarms that a server left behind: the next one goes on with them unasked, unless it can't, or is told to end them."""
+"""Swarms that a server left behind: the next one goes on with them unasked, unless it can't, or has to end them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def comes_to(run_id: str, wanted: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", *(pytest.param(how, marks=pytest.mark.soak) for how in ("EOF", "SIGTERM"))])
-@pytest.mark.parametrize("left", ["as it is told"], indirect=True)
+@pytest.mark.parametrize("left", ["as configured"], indirect=True)
 async def test_a_server_goes_on_unasked_with_what_the_one_before_left(sim: Simulator, left: Leaving, how: str) -> None:
     run_id = await left(how)
     assert await status(run_id) == "running", "it is not at its end"
@@ -174,7 +174,7 @@ async def test_what_a_dead_server_left_can_be_ended_without_asking_anything(
     assert len(chats(sim)) == 3
 
 
-async def test_one_that_its_server_was_told_to_cancel_and_did_not_hear_of_is_not_gone_on_with(
+async def test_one_that_its_server_was_asked_to_cancel_and_did_not_notice_is_not_gone_on_with(
     sim: Simulator, left: Leaving
 ) -> None:
     run_id = await left()
@@ -235,15 +235,15 @@ async def test_one_that_is_cancelled_before_it_is_as_far_again_keeps_what_it_had
 async def test_a_server_that_can_not_reach_its_provider_leaves_it_alone(sim: Simulator, left: Leaving) -> None:
     run_id = await left()
     async with served(None, provider=None) as poor:
-        said = await poor.run(run_id, "wait", wait_s=1)
-        assert said.code == "not_configured"
+        result = await poor.run(run_id, "wait", wait_s=1)
+        assert result.code == "not_configured"
         assert await status(run_id) == "running", "another server may go on with it"
     async with served(sim):
         await comes_to(run_id, "completed")
 
 
 def broken(file: Path, how: str) -> dict[str, str]:
-    """What a server is told whose tools can't be had."""
+    """Settings of a server whose tools can't be had."""
     if how == "unset":
         return {}
     if how == "no JSON":
@@ -263,14 +263,14 @@ async def test_a_server_whose_file_of_tools_is_broken_leaves_it_alone(
     run_id = await left(KIMI_SWARM_MCP=file)
     whole = Path(file).read_text()
     async with served(sim, **broken(Path(file), how)) as poor:
-        said = await poor.run(run_id, "wait", wait_s=1)
-        assert said.code == "not_configured"
-        assert "KIMI_SWARM_MCP" in said.error["message"] + said.error["fix"]
+        result = await poor.run(run_id, "wait", wait_s=1)
+        assert result.code == "not_configured"
+        assert "KIMI_SWARM_MCP" in result.error["message"] + result.error["fix"]
         with anyio.fail_after(60):
             while "is left for another server" not in caplog.text:
                 await anyio.sleep(0.01)
-        assert said.error["message"] in caplog.text
-        assert said.error["fix"] in caplog.text, "whoever reads the log learns what to mend"
+        assert result.error["message"] in caplog.text
+        assert result.error["fix"] in caplog.text, "whoever reads the log learns what to fix"
     assert await status(run_id) == "running", "another server may go on with it"
     assert len(chats(sim)) == 3
     Path(file).write_text(whole)
@@ -317,8 +317,8 @@ async def test_the_time_for_which_it_lay_dead_does_not_count(sim: Simulator, lef
 async def test_it_never_goes_on_with_another_provider_than_it_began_with(sim: Simulator, left: Leaving) -> None:
     run_id = await left()
     async with served(sim, options=LATE, provider="vllm") as other:
-        said = await other.run(run_id, "wait", wait_s=1)
-        assert (said.code, said.error["rule"]) == ("policy_refused", "provider-allowed")
+        result = await other.run(run_id, "wait", wait_s=1)
+        assert (result.code, result.error["rule"]) == ("policy_refused", "provider-allowed")
     assert await status(run_id) == "running"
     assert len(chats(sim)) == 3
     async with served(sim, options=LATE, provider="vllm", KIMI_ALLOWED_PROVIDERS="simulator") as kimi:

@@ -39,16 +39,16 @@ async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(sim: Simulato
     sim.play({"content": answer, "reasoning": reasoning, "event_tokens": 200, "ignore_limit": True})
     async with server_process(sim) as client:
         with anyio.fail_after(60):
-            told = checked(await client.call_tool("kimi_think", {"prompt": "hi"}))
-        assert told.status == "completed", told.text[-500:]
-        assert len(told.answer) < 210_000
-        assert answer.startswith(told.answer[:199_000])
-        assert f'kimi_run(run_id="{told.run_id}", action="answer", offset=200000)' in told.text
-        assert told.structured["reasoning"]["chars"] == len(reasoning)
-        assert told.reasoning == shortened(reasoning, 2_000)
+            result = checked(await client.call_tool("kimi_think", {"prompt": "hi"}))
+        assert result.status == "completed", result.text[-500:]
+        assert len(result.answer) < 210_000
+        assert answer.startswith(result.answer[:199_000])
+        assert f'kimi_run(run_id="{result.run_id}", action="answer", offset=200000)' in result.text
+        assert result.structured["reasoning"]["chars"] == len(reasoning)
+        assert result.reasoning == shortened(reasoning, 2_000)
     async with connect(sim) as later:
-        assert await whole(later, told.run_id, "reasoning") == reasoning
-        page = (await later.run(told.run_id, "answer", offset=len(answer) - 50)).structured["page"]
+        assert await whole(later, result.run_id, "reasoning") == reasoning
+        page = (await later.run(result.run_id, "answer", offset=len(answer) - 50)).structured["page"]
         assert page["text"] == answer[-50:]
         assert page["next_offset"] is None
     with opened(data_dir) as file:

@@ -26,7 +26,7 @@ async def test_a_process_answers_in_both_modes(sim: Simulator, mode: str, tmp_pa
         assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
         thought = checked(await client.call_tool("kimi_think", {"prompt": prompt}))
         instant = checked(await client.call_tool("kimi_instant", {"prompt": prompt}))
-        mended = checked(await client.call_tool("kimi_think", {"prompt": prompt, "temperature": 0.3}))
+        adjusted = checked(await client.call_tool("kimi_think", {"prompt": prompt, "temperature": 0.3}))
         refused = checked(await client.call_tool("kimi_think", {"promt": prompt}))
         fetched = checked(await client.call_tool("kimi_run", {"run_id": thought.run_id}))
     one, two, three = map(body_of, chats(sim))
@@ -34,15 +34,15 @@ async def test_a_process_answers_in_both_modes(sim: Simulator, mode: str, tmp_pa
     assert [each["model"] for each in (one, two)] == ["kimi-k2.5"] * 2
     assert [each["thinking"]["type"] for each in (one, two, three)] == ["enabled", "disabled", "enabled"]
     assert not any({"temperature", "top_p"} & set(each) for each in (one, two, three))
-    assert thought.status == instant.status == mended.status == "completed"
+    assert thought.status == instant.status == adjusted.status == "completed"
     assert thought.structured["policy"] == instant.structured["policy"] == []
     assert thought.text == thought.answer
     assert "thinking mode" in thought.reasoning
     assert instant.structured["reasoning"] is None
-    assert mended.rules == ["temperature-fixed"]
+    assert adjusted.rules == ["temperature-fixed"]
     assert refused.code == "invalid_arguments"
     assert fetched.structured == thought.structured
-    assert (tmp_path / "stderr").read_text() == "", "nothing to say, nothing said"
+    assert (tmp_path / "stderr").read_text() == "", "nothing to report, nothing written"
 
 
 async def test_every_line_of_the_log_is_one_json_object_whatever_the_level(sim: Simulator, tmp_path: Path) -> None:

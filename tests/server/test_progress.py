@@ -116,10 +116,10 @@ async def test_waiting_for_a_run_reports_progress_too(sim: Simulator, mode: str)
         connect(sim, mode, options=OFTEN, KIMI_REPLY_WITHIN_S="0.05") as kimi,
         anyio.create_task_group() as tasks,
     ):
-        told = await kimi.think()
+        started = await kimi.think()
 
         async def wait() -> None:
-            arguments = {"run_id": told.run_id, "wait_s": 10}
+            arguments = {"run_id": started.run_id, "wait_s": 10}
             assert (await kimi.call("kimi_run", arguments, progress_callback=heard)).status == "completed"
 
         tasks.start_soon(wait)

@@ -86,21 +86,21 @@ def test_a_list_is_parted_at_commas_and_lines() -> None:
 
 def test_the_text_tells_the_tool_its_arguments_and_what_to_do_then() -> None:
     prompt = EVERY["classify"]
-    text = prompt.text({"text": 'He said "no".\n{labels}', "labels": "yes, no"})
+    text = prompt.text({"text": 'He wrote "no".\n{labels}', "labels": "yes, no"})
     (call,) = re.findall(r"```json\n(.+?)\n```", text, re.DOTALL)
     assert prompt.tool in text
     assert text.endswith(prompt.then)
     made: dict[str, Any] = json.loads(call)
-    assert made["prompt"].endswith('He said "no".\n{labels}'), "what an argument holds is no place"
+    assert made["prompt"].endswith('He wrote "no".\n{labels}'), "what an argument holds is no place"
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("arguments", "named"),
     [({}, "`text`"), ({"text": "x"}, "`labels`"), ({"text": "x", "labels": "y", "tone": "z"}, "`tone`")],
 )
-def test_what_is_missing_or_unknown_is_named(said: dict[str, str], named: str) -> None:
+def test_what_is_missing_or_unknown_is_named(arguments: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidArguments) as raised:
-        EVERY["classify"].tool_arguments(said)
+        EVERY["classify"].tool_arguments(arguments)
     assert named in raised.value.message
 
 

@@ -41,7 +41,7 @@ async def test_a_prompt_names_its_tool_and_the_call(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "names"),
+    ("name", "arguments", "names"),
     [
         ("explain-clip", {}, "`video`"),
         ("explain-clip", {"video": "a.mp4", "speed": "2"}, "`speed`"),
@@ -49,11 +49,11 @@ async def test_a_prompt_names_its_tool_and_the_call(mode: str) -> None:
     ],
 )
 async def test_a_wrong_prompt_is_an_error_that_names_what_is_right(
-    mode: str, name: str, said: dict[str, str], names: str
+    mode: str, name: str, arguments: dict[str, str], names: str
 ) -> None:
     async with connect(None, mode) as kimi:
         with pytest.raises(MCPError) as caught:
-            await kimi.client.get_prompt(name, said)
+            await kimi.client.get_prompt(name, arguments)
         assert names in str(caught.value)
         assert (await kimi.client.list_prompts()).prompts, "it goes on serving"
 

@@ -45,9 +45,9 @@ async def test_a_host_that_is_not_known_to_wait_gets_a_handle(sim: Simulator, mo
     async with connect(sim, mode, host="somebody", KIMI_REPLY_WITHIN_S="0.2") as kimi:
         plain = await kimi.think("one")
         asked = await kimi.call("kimi_think", {"prompt": "two"}, progress_callback=heard)
-    for told in (plain, asked):
-        assert told.status == "running"
-        assert f'kimi_run(run_id="{told.run_id}", action="wait")' in told.text
+    for result in (plain, asked):
+        assert result.status == "running"
+        assert f'kimi_run(run_id="{result.run_id}", action="wait")' in result.text
 
 
 async def test_a_patient_host_waits_as_long_as_progress_comes(sim: Simulator, mode: str) -> None:
@@ -65,8 +65,8 @@ async def test_a_patient_host_waits_as_long_as_progress_comes(sim: Simulator, mo
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await sim.until(lambda: sim.waiting_at("end") == 1)
-            told = await kimi.think("another, and it asks for no progress")
-            assert told.status == "running", "who wants no progress can't be known to wait for it"
+            result = await kimi.think("another, and it asks for no progress")
+            assert result.status == "running", "who wants no progress can't be known to wait for it"
             assert results == []
             sim.open_gate("end")
     assert results[0].status == "completed"
@@ -123,11 +123,11 @@ async def test_the_same_call_joins_a_run_of_another_server(sim: Simulator) -> No
     sim.play(HELD_STEP)
     async with connect(sim) as one, connect(sim, KIMI_REPLY_WITHIN_S="0.3") as other:
         await gives_up(sim, one)
-        told = await other.think(**AGAIN)
-        assert told.status == "running"
-        assert told.rules == ["run-rejoined"]
+        result = await other.think(**AGAIN)
+        assert result.status == "running"
+        assert result.rules == ["run-rejoined"]
         sim.open_gate("end")
-        assert (await other.run(told.run_id, wait_s=10)).answer == HELD_STEP["content"]
+        assert (await other.run(result.run_id, wait_s=10)).answer == HELD_STEP["content"]
     assert len(chats(sim)) == 1
 
 

@@ -98,12 +98,12 @@ async def test_a_run_that_ends_while_it_is_cancelled_has_one_end(sim: Simulator)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.01") as kimi:
         for number in range(20):
             sim.play({**HELD_STEP, "gate": f"end {number}"})
-            told = await kimi.think(f"call {number}")
+            started = await kimi.think(f"call {number}")
             await sim.until(lambda number=number: sim.waiting_at(f"end {number}") == 1)
             sim.open_gate(f"end {number}")
             ends: list[Any] = []
 
-            async def look(action: str, run_id: str = told.run_id, ends: list[Any] = ends) -> None:
+            async def look(action: str, run_id: str = started.run_id, ends: list[Any] = ends) -> None:
                 ends.append((await kimi.run(run_id, action, wait_s=10)).structured)
 
             async with anyio.create_task_group() as tasks:
@@ -111,7 +111,7 @@ async def test_a_run_that_ends_while_it_is_cancelled_has_one_end(sim: Simulator)
                     tasks.start_soon(look, action)
             assert ends[0]["status"] in ("completed", "cancelled")
             assert all(end == ends[0] for end in ends), "everybody sees the same end"
-            assert (await kimi.run(told.run_id)).structured == ends[0]
+            assert (await kimi.run(started.run_id)).structured == ends[0]
 
 
 async def test_what_was_posted_before_the_end_is_written(sim: Simulator, data_dir: Path) -> None:
@@ -169,25 +169,25 @@ async def test_a_journal_that_fails_in_the_middle_costs_no_answer_and_no_server(
     monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play(HELD_STEP)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
-        told = await kimi.think()
+        started = await kimi.think()
         await sim.until(lambda: sim.waiting_at("end") == 1)
         with opened(data_dir) as other:
             other.execute("BEGIN EXCLUSIVE")
             sim.open_gate("end")
             with anyio.fail_after(60):
-                fetched = await kimi.run(told.run_id, wait_s=10)
+                fetched = await kimi.run(started.run_id, wait_s=10)
             assert fetched.status == "completed"
             assert fetched.answer == HELD_STEP["content"]
             refused = await kimi.think()
             assert refused.code == "not_configured"
             assert "locked" in refused.error["message"]
-            assert (await kimi.run(told.run_id)).answer == HELD_STEP["content"], "it stays readable"
+            assert (await kimi.run(started.run_id)).answer == HELD_STEP["content"], "it stays readable"
             other.execute("ROLLBACK")
         assert (await kimi.think()).status == "completed", "the next call works"
-        assert (await kimi.run(told.run_id)).answer == HELD_STEP["content"]
-        await _written(kimi, data_dir, told.run_id)
+        assert (await kimi.run(started.run_id)).answer == HELD_STEP["content"]
+        await _written(kimi, data_dir, started.run_id)
     async with connect(sim) as later:
-        assert (await later.run(told.run_id)).answer == HELD_STEP["content"], (
+        assert (await later.run(started.run_id)).answer == HELD_STEP["content"], (
             "it was written down as soon as that could be"
         )
 

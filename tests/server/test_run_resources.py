@@ -93,10 +93,10 @@ async def test_a_run_is_read_whole_however_little_came_inline(sim: Simulator, mo
     sim.play({"reasoning": LONG, "content": "It is 391."})
     async with connect(sim, mode) as kimi:
         result = await kimi.think()
-        told = json.loads(await read(kimi, f"kimi://runs/{result.run_id}"))
+        resource = json.loads(await read(kimi, f"kimi://runs/{result.run_id}"))
         assert await read(kimi, result.structured["reasoning"]["uri"]) == LONG
-    assert told["reasoning"] == {**result.structured["reasoning"], "text": LONG, "truncated": False}
-    assert {**told, "reasoning": None} == {**result.structured, "reasoning": None}
+    assert resource["reasoning"] == {**result.structured["reasoning"], "text": LONG, "truncated": False}
+    assert {**resource, "reasoning": None} == {**result.structured, "reasoning": None}
 
 
 async def test_a_running_run_is_read_as_it_stands(sim: Simulator, mode: str) -> None:
@@ -173,7 +173,7 @@ async def test_a_journal_that_cannot_be_read_says_so(mode: str, data_dir: Path) 
         assert (await offered(kimi, "run_")).values == []
 
 
-async def test_without_a_journal_runs_are_read_as_long_as_the_server_lives(sim: Simulator, mode: str) -> None:
+async def test_without_a_journal_runs_are_read_as_long_as_the_server_runs(sim: Simulator, mode: str) -> None:
     async with connect(sim, mode, KIMI_JOURNAL="off") as kimi:
         result = await kimi.think()
         assert json.loads(await read(kimi, f"kimi://runs/{result.run_id}")) == result.structured

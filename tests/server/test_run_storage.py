@@ -111,14 +111,14 @@ async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answ
     sim.play({"content": answer, "event_tokens": 500, "tokens_per_second": 400_000, "gate": "on", "gate_at": 40})
     folder = tiny / "data"
     async with connect(sim, mode, KIMI_DATA_DIR=str(folder), KIMI_REPLY_WITHIN_S="0.3") as kimi:
-        told = await kimi.instant(max_tokens=262_000)
+        started = await kimi.instant(max_tokens=262_000)
         await sim.until(lambda: sim.waiting_at("on") == 1)
         fill(tiny)
         sim.open_gate("on")
         with anyio.fail_after(60):
-            result = await kimi.run(told.run_id, wait_s=20)
+            result = await kimi.run(started.run_id, wait_s=20)
         assert result.status in ("completed", "partial")
-        read = await _whole(kimi, told.run_id)
+        read = await _whole(kimi, started.run_id)
         assert answer.startswith(read)
         assert result.status == "partial" or read == answer
         (tiny / "ballast").unlink()
@@ -139,18 +139,18 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
     monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim) as other:
-        told = await kimi.instant("hi")
+        started = await kimi.instant("hi")
         await sim.until(lambda: sim.waiting_at("a") == 1)
-        await _seen(other, told.run_id, lambda text: bool(text))
+        await _seen(other, started.run_id, lambda text: bool(text))
         sim.play()
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             sim.open_gate("a")
             await wait_until(lambda: kimi.runs._recorder.failure_logged or not kimi.runs.is_busy)
             file.execute("ROLLBACK")
-        await kimi.run(told.run_id, wait_s=10)
+        await kimi.run(started.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"
-        assert await _seen(other, told.run_id, lambda text: text.endswith("five.")) == "one two three four five."
+        assert await _seen(other, started.run_id, lambda text: text.endswith("five.")) == "one two three four five."
 
 
 @pytest.mark.parametrize("how", ["eof", "SIGTERM"])
@@ -218,14 +218,14 @@ async def test_keys_are_never_written_down(sim: Simulator, data_dir: Path) -> No
         {"status": 401, "echo_key": True},
     )
     async with connect(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.3") as kimi:
-        told = await kimi.think(f"My key is {KEY}, what is it?", system=f"Never say {KEY}.")
+        started = await kimi.think(f"My key is {KEY}, what is it?", system=f"Never say {KEY}.")
         await sim.until(lambda: sim.waiting_at("end") == 1)
-        await _seen(kimi, told.run_id, lambda text: text.count(HIDDEN) >= len(echoes) - 1)
+        await _seen(kimi, started.run_id, lambda text: text.count(HIDDEN) >= len(echoes) - 1)
         await anyio.sleep(1)  # what arrives is written meanwhile
         content = everything(data_dir)
         assert not [form for form in encoded_forms(KEY) if form.encode() in content]
         sim.open_gate("end")
-        first = await kimi.run(told.run_id, wait_s=10)
+        first = await kimi.run(started.run_id, wait_s=10)
         assert first.status == "completed"
         await kimi.think(f"And {KEY}?", conversation_id=first.structured["conversation_id"])
         await kimi.think(f"And once more {KEY}?", temperature=0.5)
@@ -239,15 +239,15 @@ async def test_a_key_that_comes_in_pieces_is_never_written_down_in_pieces(sim: S
     text = f"It is {KEY}."
     sim.play({"content": text, "reasoning": "Hm.", "event_tokens": 1, "gate": "on", "gate_at": 6})
     async with connect(sim, KIMI_API_KEY=KEY, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim) as other:
-        told = await kimi.think()
+        started = await kimi.think()
         await sim.until(lambda: sim.waiting_at("on") == 1)
-        arrived = (await kimi.run(told.run_id, "status")).answer
-        assert arrived.rstrip() == "It is", "it stops in the midst of the key, and half of that is not told"
-        written = await _seen(other, told.run_id, lambda text: bool(text))
+        arrived = (await kimi.run(started.run_id, "status")).answer
+        assert arrived.rstrip() == "It is", "it stops in the midst of the key, and half of that is not shown"
+        written = await _seen(other, started.run_id, lambda text: bool(text))
         assert "It is".startswith(written.rstrip())
         sim.open_gate("on")
-        assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
-        assert (await other.run(told.run_id)).answer == "It is [hidden]."
+        assert (await kimi.run(started.run_id, wait_s=10)).status == "completed"
+        assert (await other.run(started.run_id)).answer == "It is [hidden]."
     content = everything(data_dir)
     assert not [KEY[at : at + 6] for at in range(len(KEY) - 5) if KEY[at : at + 6].encode() in content]
 
@@ -261,17 +261,19 @@ async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, d
     encoded = base64.b64encode(PIXEL).decode()
     sim.play({**HELD_STEP, "times": 1})
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.5") as kimi:
-        told = await kimi.call("kimi_vision", {"prompt": "What is it?", "images": [f"data:image/png;base64,{encoded}"]})
+        started = await kimi.call(
+            "kimi_vision", {"prompt": "What is it?", "images": [f"data:image/png;base64,{encoded}"]}
+        )
         await sim.until(lambda: sim.waiting_at("end") == 1)
         assert encoded[:60].encode() not in everything(data_dir)
         sim.open_gate("end")
-        assert (await kimi.run(told.run_id, wait_s=10)).status == "completed"
+        assert (await kimi.run(started.run_id, wait_s=10)).status == "completed"
         broken = base64.b64encode(PIXEL[:40]).decode()
         await kimi.call("kimi_vision", {"prompt": "And?", "images": [f"data:image/png;base64,{broken}"]})
         content = everything(data_dir)
     assert encoded[:40].encode() not in content
     assert PIXEL not in content
     with opened(data_dir) as file:
-        (request,) = file.execute("SELECT request FROM runs WHERE id = ?", [told.run_id]).fetchone()
+        (request,) = file.execute("SELECT request FROM runs WHERE id = ?", [started.run_id]).fetchone()
     assert f'"size":{len(PIXEL)}' in request, "media are kept by hash and size"
     assert '"sha256":"' in request

@@ -232,7 +232,7 @@ async def test_refused_calls_are_no_runs(sim: Simulator) -> None:
         assert len((await kimi.run()).answer.splitlines()) == 1
 
 
-async def test_a_long_run_outlives_the_many_short_ones_that_ended_meanwhile(sim: Simulator) -> None:
+async def test_a_long_run_outlasts_the_many_short_ones_that_ended_meanwhile(sim: Simulator) -> None:
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.1") as kimi:
         run_id = await running(sim, kimi)
         sim.play({"match": {"text": "short"}, "content": "Hi.", "times": "always"})
@@ -244,20 +244,20 @@ async def test_a_long_run_outlives_the_many_short_ones_that_ended_meanwhile(sim:
         assert (await kimi.run(run_id)).answer == "It is 391.", "it ended only just now"
 
 
-async def test_a_run_that_is_refused_after_its_caller_was_told_its_id_can_be_asked_for() -> None:
+async def test_a_run_that_is_refused_after_its_caller_received_its_id_can_be_asked_for() -> None:
     held = {"match": {"path": "/v1/models"}, "gate": "models"}
     async with (
         Simulator(provider="vllm") as sim,
         connect(sim, provider="vllm", KIMI_REPLY_WITHIN_S="0.05") as kimi,
     ):
         sim.play(held)
-        told = await kimi.think(model="nobody-knows-it")
-        assert told.status == "running"
+        started = await kimi.think(model="nobody-knows-it")
+        assert started.status == "running"
         sim.open_gate("models")
-        refused = await kimi.run(told.run_id, wait_s=10)
+        refused = await kimi.run(started.run_id, wait_s=10)
         assert refused.code == "invalid_arguments"
-        assert refused.run_id == told.run_id
-        assert (await kimi.run(told.run_id)).structured == refused.structured
+        assert refused.run_id == started.run_id
+        assert (await kimi.run(started.run_id)).structured == refused.structured
 
 
 @pytest.mark.parametrize("action", ["answer", "reasoning", "cancel"])

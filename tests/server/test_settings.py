@@ -1,4 +1,4 @@
-"""What the environment says: the server starts whatever that is, and a call names the variable to mend."""
+"""Settings from the environment: the server starts whatever they are, and a call names the variable to fix."""
 
 from __future__ import annotations
 

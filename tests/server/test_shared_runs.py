@@ -37,8 +37,8 @@ async def arrived(sim: Simulator, kimi: Any, number: int = 1) -> list[str]:
         while True:  # the other one needs the processor too: it is not asked without a pause
             lines = (await kimi.run()).answer.splitlines()
             ids = [one.split()[0] for one in lines if one.startswith("run_")]
-            told = [await kimi.run(run_id, "status") for run_id in ids]
-            if len(told) == number and all(each.answer == HELD_STEP["content"] for each in told):
+            started = [await kimi.run(run_id, "status") for run_id in ids]
+            if len(started) == number and all(each.answer == HELD_STEP["content"] for each in started):
                 return ids
             await anyio.sleep(0.05)
 
@@ -187,11 +187,11 @@ async def test_a_long_answer_of_another_process_comes_in_pages(sim: Simulator) -
     answer = "".join(f"{number} 你好🌍\n" for number in range(6_000))
     sim.play({"content": answer, "event_tokens": 500})
     async with server_process(sim) as client:
-        told = checked(await client.call_tool("kimi_think", {"prompt": "hi", "max_tokens": 262_000}))
+        started = checked(await client.call_tool("kimi_think", {"prompt": "hi", "max_tokens": 262_000}))
         async with connect(sim) as kimi:
             read, offset = "", 0
             while offset is not None:
-                page = (await kimi.run(told.run_id, "answer", offset=offset)).structured["page"]
+                page = (await kimi.run(started.run_id, "answer", offset=offset)).structured["page"]
                 read, offset = read + page["text"], page["next_offset"]
     assert read == answer
 
@@ -269,11 +269,11 @@ async def test_a_run_that_was_taken_back_while_another_server_waits_for_it_is_fo
 ) -> None:
     sim.play(HELD_STEP)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.3") as one, connect(sim) as other:
-        told = await one.think()
+        started = await one.think()
         results: list[Any] = []
 
         async def wait() -> None:
-            results.append(await other.run(told.run_id, wait_s=60))
+            results.append(await other.run(started.run_id, wait_s=60))
 
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
@@ -282,6 +282,6 @@ async def test_a_run_that_was_taken_back_while_another_server_waits_for_it_is_fo
                 with opened(data_dir) as file:
                     file.execute("DELETE FROM runs")
         sim.open_gate("end")
-        assert (await one.run(told.run_id, wait_s=10)).status == "completed"
-        assert (await one.run(told.run_id)).answer == HELD_STEP["content"], "its own server still has it"
+        assert (await one.run(started.run_id, wait_s=10)).status == "completed"
+        assert (await one.run(started.run_id)).answer == HELD_STEP["content"], "its own server still has it"
     assert results[0].code == "run_not_found"

@@ -1,4 +1,4 @@
-"""The tools' arguments: what hosts are told of them, and what becomes of whatever is sent instead."""
+"""The tools' arguments: what hosts receive about them, and what becomes of whatever is sent instead."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refused(tool: Any, **arguments: Any) -> InvalidArguments:
     return raised.value
 
 
-# ── what hosts are told ───────────────────────────────────────────────────────────────────────────────────────────
+# ── what hosts receive ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", TOOLS)
@@ -64,7 +64,7 @@ def test_a_tools_input_schema_is_the_one_that_was_read_and_accepted(name: str) -
     matches_snapshot(input_schema(TOOLS[name].arguments), FOLDER / f"{name}.json", "tests/server/test_tools.py")
 
 
-def test_no_snapshot_outlives_its_tool() -> None:
+def test_no_snapshot_outlasts_its_tool() -> None:
     assert not stale(FOLDER, {f"{name}.json" for name in TOOLS})
 
 
@@ -93,12 +93,12 @@ def test_all_of_the_list_stays_under_twelve_kilobytes() -> None:
     listed = [
         {
             "name": tool.name,
-            "title": told.title,
-            "description": told.description,
+            "title": listed.title,
+            "description": listed.description,
             "inputSchema": input_schema(tool.arguments),
             "outputSchema": OUTPUT_SCHEMA,
         }
-        for tool, told in listed_tools(load_skill())
+        for tool, listed in listed_tools(load_skill())
     ]
     assert len(json.dumps(listed).encode()) < 12_000 - 1_000, "annotations and meta come on top"
 
@@ -152,7 +152,7 @@ def test_an_empty_prompt_is_none(prompt: str) -> None:
     ("wrong", "near"),
     [("promt", "prompt"), ("max_token", "max_tokens"), ("temperatur", "temperature"), ("models", "model")],
 )
-def test_an_unknown_argument_is_told_the_nearest_and_all_that_exist(wrong: str, near: str) -> None:
+def test_an_unknown_argument_is_refused_with_the_nearest_and_all_that_exist(wrong: str, near: str) -> None:
     error = refused(THINK, prompt="why?", **{wrong: 1})
     assert f"no argument `{wrong}`" in error.message
     assert f"You may mean `{near}`" in error.message
@@ -160,7 +160,7 @@ def test_an_unknown_argument_is_told_the_nearest_and_all_that_exist(wrong: str, 
         assert name in error.fix
 
 
-def test_an_argument_unlike_any_other_is_told_all_that_exist() -> None:
+def test_an_argument_unlike_any_other_is_refused_with_all_that_exist() -> None:
     error = refused(RUN, frobnicate=1)
     assert "You may mean" not in error.message
     assert "run_id, action, wait_s, offset" in error.fix
@@ -202,7 +202,7 @@ def test_a_wrong_look_at_a_run_is_named(name: str, value: Any) -> None:
     assert name in refused(RUN, **{name: value}).message
 
 
-def test_the_actions_that_exist_are_said() -> None:
+def test_the_actions_that_exist_are_named() -> None:
     fix = refused(RUN, action="stop").fix
     for action in ("wait", "status", "answer", "reasoning", "cancel"):
         assert action in fix

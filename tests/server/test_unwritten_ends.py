@@ -56,7 +56,7 @@ def kept(data_dir: Path) -> list[str]:
     return sorted(file.name for file in (data_dir / FOLDER).glob("*"))
 
 
-async def told(kimi: KimiClient, sim: Simulator, lock: Lock) -> Result:
+async def unwritten_result(kimi: KimiClient, sim: Simulator, lock: Lock) -> Result:
     """The result of a call that ends while the store is locked; it stays locked."""
     results: list[Result] = []
 
@@ -116,7 +116,7 @@ async def test_whoever_finds_a_run_whose_end_was_kept_writes_it(
 ) -> None:
     with Lock(data_dir) as lock:
         async with connect(sim) as kimi:
-            first = await told(kimi, sim, lock)
+            first = await unwritten_result(kimi, sim, lock)
     assert first.run_id in caplog.text
     async with connect(sim) as later:
         if looks == "kimi_run":
@@ -135,7 +135,7 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
 ) -> None:
     with Lock(data_dir) as lock:
         async with connect(sim) as kimi, connect(sim) as other:
-            first = await told(kimi, sim, lock)
+            first = await unwritten_result(kimi, sim, lock)
             assert first.status == "completed"
             conversation = first.structured["conversation_id"]
             for each in (kimi, other):
@@ -158,7 +158,7 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     monkeypatch.setattr(outcome_writer, "WRITTEN_WITHIN_S", 0.01)
     with Lock(data_dir) as lock:
         async with connect(sim) as kimi:
-            first = await told(kimi, sim, lock)
+            first = await unwritten_result(kimi, sim, lock)
             assert first.status == "completed"
             assert kept(data_dir) == [f"{first.run_id}.json"]
             lock.release()
@@ -167,14 +167,14 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     assert caplog.records == []
 
 
-async def test_a_turn_that_can_be_written_nowhere_is_not_told_as_one_of_its_conversation(
+async def test_a_turn_that_can_be_written_nowhere_is_not_reported_as_one_of_its_conversation(
     sim: Simulator, data_dir: Path
 ) -> None:
     with Lock(data_dir) as lock:
         async with connect(sim) as kimi:
             data_dir.mkdir()
             (data_dir / FOLDER).write_text("no folder")
-            first = await told(kimi, sim, lock)
+            first = await unwritten_result(kimi, sim, lock)
             assert (first.status, first.answer) == ("completed", HELD_STEP["content"])
             assert first.structured["conversation_id"] is None
             lock.release()

@@ -46,18 +46,18 @@ async def test_a_streamed_answer_comes_through_the_sdk(sim: Simulator) -> None:
 
 
 async def test_reasoning_comes_wholly_before_content(sim: Simulator) -> None:
-    said = deltas(await streamed(sim, THINK))
-    assert said[0] == {"role": "assistant", "content": ""}
-    kinds = ["reasoning" if "reasoning_content" in delta else "content" for delta in said[1:]]
+    sent = deltas(await streamed(sim, THINK))
+    assert sent[0] == {"role": "assistant", "content": ""}
+    kinds = ["reasoning" if "reasoning_content" in delta else "content" for delta in sent[1:]]
     assert kinds == sorted(kinds, reverse=True)
     assert set(kinds) == {"reasoning", "content"}
 
 
 async def test_streamed_and_whole_answers_say_the_same(sim: Simulator) -> None:
     whole = await answer(sim, THINK)
-    said = deltas(await streamed(sim, THINK))
+    sent = deltas(await streamed(sim, THINK))
     for field in ("reasoning_content", "content"):
-        assert "".join(delta.get(field, "") for delta in said) == whole[field]
+        assert "".join(delta.get(field, "") for delta in sent) == whole[field]
 
 
 async def test_instant_mode_has_no_reasoning(sim: Simulator) -> None:
@@ -106,7 +106,7 @@ async def test_a_stop_string_ends_the_content(sim: Simulator) -> None:
     assert (await answer(sim, {**INSTANT, "stop": ["was asked"]}))["content"].endswith("in instant mode ")
 
 
-async def test_reasoning_that_is_given_back_is_told_by_its_digest(sim: Simulator) -> None:
+async def test_reasoning_that_is_given_back_is_reported_by_its_digest(sim: Simulator) -> None:
     turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello"},
@@ -119,10 +119,10 @@ async def test_reasoning_that_is_given_back_is_told_by_its_digest(sim: Simulator
     assert "system: 9 characters" in reasoning
 
 
-async def test_the_answer_tells_which_sampling_was_said(sim: Simulator) -> None:
+async def test_the_answer_reports_the_sampling_of_the_request(sim: Simulator) -> None:
     assert "temperature not set, top_p not set, token limit not set" in (await answer(sim, INSTANT))["content"]
-    said = await answer(sim, {**INSTANT, "temperature": 0.6, "top_p": 0.95, "max_completion_tokens": 500})
-    assert "temperature 0.6, top_p 0.95, token limit 500" in said["content"]
+    sent = await answer(sim, {**INSTANT, "temperature": 0.6, "top_p": 0.95, "max_completion_tokens": 500})
+    assert "temperature 0.6, top_p 0.95, token limit 500" in sent["content"]
 
 
 async def test_json_object_answers_are_json(sim: Simulator) -> None:
@@ -132,8 +132,8 @@ async def test_json_object_answers_are_json(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 async def test_json_schema_answers_satisfy_their_schema(sim: Simulator, name: str) -> None:
-    said = {"type": "json_schema", "json_schema": {"name": name, "schema": SCHEMAS[name], "strict": True}}
-    message = await answer(sim, {**THINK, "response_format": said})
+    sent = {"type": "json_schema", "json_schema": {"name": name, "schema": SCHEMAS[name], "strict": True}}
+    message = await answer(sim, {**THINK, "response_format": sent})
     jsonschema.validate(json.loads(message["content"]), SCHEMAS[name])
 
 

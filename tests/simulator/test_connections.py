@@ -105,8 +105,8 @@ async def test_web_search_is_taken_in_instant_mode(sim: Simulator) -> None:
 async def test_a_lone_surrogate_comes_back_as_json(sim: Simulator, stream: bool) -> None:
     body = {**INSTANT, "messages": [{"role": "user", "content": "\ud800 é"}], "stream": stream}
     got = await post(sim, None, data=json.dumps(body).encode())
-    said = chunks_of(got.content) if stream else [got.json()]
-    assert "\\ud800" in json.dumps(said)
+    answers = chunks_of(got.content) if stream else [got.json()]
+    assert "\\ud800" in json.dumps(answers)
 
 
 async def test_nothing_that_nests_too_deep_stops_the_simulator(sim: Simulator) -> None:

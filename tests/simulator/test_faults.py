@@ -274,8 +274,8 @@ async def test_reasoning_can_be_lost_or_renamed(sim: Simulator, stream: bool) ->
     sim.play({"lose_reasoning": True}, {"reasoning_field": "thoughts"})
     found: list[set[str]] = []
     for _ in range(2):
-        said = deltas(await streamed(sim, THINK)) if stream else [(await choice(sim))["message"]]
-        found.append({name for delta in said for name in delta} - {"role", "content"})
+        sent = deltas(await streamed(sim, THINK)) if stream else [(await choice(sim))["message"]]
+        found.append({name for delta in sent for name in delta} - {"role", "content"})
     assert found == [set(), {"thoughts"}]
 
 
@@ -367,11 +367,11 @@ async def test_characters_can_be_split_across_writes(sim: Simulator, split: int 
         async with client.stream("POST", f"{sim.base_url}/chat/completions", json=STREAM, headers=headers) as got:
             pieces = [piece async for piece in got.aiter_raw()]
     assert any(piece[0] & 0xC0 == 0x80 for piece in pieces)
-    said = deltas(chunks_of(b"".join(pieces)))
-    assert "".join(delta.get("content", "") for delta in said) == "天空是蓝色的 🌈"
+    sent = deltas(chunks_of(b"".join(pieces)))
+    assert "".join(delta.get("content", "") for delta in sent) == "天空是蓝色的 🌈"
 
 
-async def test_a_scripted_model_says_what_it_is_told(sim: Simulator) -> None:
+async def test_a_scripted_model_sends_its_script(sim: Simulator) -> None:
     sim.play({"reasoning": "Planned.", "content": "Said."})
     message = (await choice(sim))["message"]
     assert (message["reasoning_content"], message["content"]) == ("Planned.", "Said.")

@@ -29,14 +29,14 @@ async def test_a_formula_declares_its_functions() -> None:
 
 
 async def test_a_fiber_brings_a_sealed_result() -> None:
-    told = (await ask("POST", f"{SEARCH}/fibers", {"name": "web_search", "arguments": '{"query": "x"}'})).json()
-    assert told["status"] == "succeeded"
-    assert told["context"]["encrypted_output"].startswith("----MOONSHOT ENCRYPTED BEGIN----")
+    fiber = (await ask("POST", f"{SEARCH}/fibers", {"name": "web_search", "arguments": '{"query": "x"}'})).json()
+    assert fiber["status"] == "succeeded"
+    assert fiber["context"]["encrypted_output"].startswith("----MOONSHOT ENCRYPTED BEGIN----")
 
 
 async def test_a_fiber_without_a_query_fails() -> None:
-    told = (await ask("POST", f"{SEARCH}/fibers", {"name": "web_search", "arguments": "{}"})).json()
-    assert (told["status"], told["error"]["message"]) == ("failed", "query is required")
+    fiber = (await ask("POST", f"{SEARCH}/fibers", {"name": "web_search", "arguments": "{}"})).json()
+    assert (fiber["status"], fiber["error"]["message"]) == ("failed", "query is required")
 
 
 @pytest.mark.parametrize(

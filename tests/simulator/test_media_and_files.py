@@ -80,8 +80,12 @@ async def test_an_uploaded_image_is_seen_by_its_ms_id(sim: Simulator) -> None:
 
 async def test_a_file_of_another_purpose_is_no_image(sim: Simulator) -> None:
     made = await upload(sim, "a.png", png(), "file-extract")
-    said = (400, "invalid_request_error", f"Invalid request: file {made['id']} has purpose 'file-extract', not 'image'")
-    assert await refusal(sim, seeing("image", f"ms://{made['id']}")) == said
+    expected = (
+        400,
+        "invalid_request_error",
+        f"Invalid request: file {made['id']} has purpose 'file-extract', not 'image'",
+    )
+    assert await refusal(sim, seeing("image", f"ms://{made['id']}")) == expected
 
 
 async def test_an_upload_that_is_not_what_its_purpose_says_is_refused(sim: Simulator) -> None:
@@ -133,7 +137,7 @@ async def test_tokens_are_estimated_as_they_are_counted(sim: Simulator) -> None:
     assert estimate == {"data": {"total_tokens": usage["prompt_tokens"]}}
 
 
-async def test_the_balance_is_told(sim: Simulator) -> None:
+async def test_the_balance_is_reported(sim: Simulator) -> None:
     async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         got = await client.get(f"{sim.base_url}/users/me/balance", headers={"authorization": f"Bearer {KEY}"})
     assert got.json()["data"]["available_balance"] == 49.58

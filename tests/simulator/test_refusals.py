@@ -51,7 +51,7 @@ def called(**extra: Any) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    said: dict[str, Any]
+    fields: dict[str, Any]
     message: str
     base: dict[str, Any] = field(default_factory=lambda: THINK)
     status: int = 400
@@ -60,11 +60,11 @@ class Case:
 
 def only(name: str, value: object, wanted: object, base: dict[str, Any] = THINK) -> Case:
     message = f"invalid {name}: only {wanted} is allowed for this model"
-    return Case(said={name: value}, message=message, base=base)
+    return Case(fields={name: value}, message=message, base=base)
 
 
 def schema(parameters: dict[str, Any], fault: str) -> Case:
-    return Case(said={"tools": [tool(parameters)]}, message=SCHEMA_FAULT.format(fault))
+    return Case(fields={"tools": [tool(parameters)]}, message=SCHEMA_FAULT.format(fault))
 
 
 K3, K27 = {**THINK, "model": "kimi-k3"}, {**THINK, "model": "kimi-k2.7-code"}
@@ -81,55 +81,55 @@ CASES = {
     "n": only("n", 2, 1),
     "presence-penalty": only("presence_penalty", 0.5, 0),
     "frequency-penalty": only("frequency_penalty", -0.5, 0),
-    "instant-on-k2.7": Case(base=K27, said={"thinking": {"type": "disabled"}}, message=THINKS),
+    "instant-on-k2.7": Case(base=K27, fields={"thinking": {"type": "disabled"}}, message=THINKS),
     "thinking-on-k3": Case(
         base=K3,
-        said={"thinking": {"type": "enabled"}},
+        fields={"thinking": {"type": "enabled"}},
         message="invalid thinking: not supported by this model, use reasoning_effort",
     ),
     "thinking-type": Case(
-        said={"thinking": {"type": "auto"}}, message="invalid thinking: type must be enabled or disabled"
+        fields={"thinking": {"type": "auto"}}, message="invalid thinking: type must be enabled or disabled"
     ),
     "effort-on-k2.6": Case(
-        said={"reasoning_effort": "low"}, message="invalid reasoning_effort: not supported by this model"
+        fields={"reasoning_effort": "low"}, message="invalid reasoning_effort: not supported by this model"
     ),
     "effort-unknown": Case(
         base=K3,
-        said={"reasoning_effort": "medium"},
+        fields={"reasoning_effort": "medium"},
         message="invalid reasoning_effort: only low, high, max are allowed for this model",
     ),
     "lost-reasoning": Case(
-        said={"messages": called()},
+        fields={"messages": called()},
         message="thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
     ),
     "renamed-reasoning": Case(
-        said={"messages": called(reasoning="I should look.")},
+        fields={"messages": called(reasoning="I should look.")},
         message="thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
     ),
     "blank-content-beside-calls": Case(
-        said={"messages": called(reasoning_content="", content=" ")}, message="text content is empty"
+        fields={"messages": called(reasoning_content="", content=" ")}, message="text content is empty"
     ),
     "forced-tool": Case(
-        said={"tools": [WEATHER], "tool_choice": "required"},
+        fields={"tools": [WEATHER], "tool_choice": "required"},
         message="tool_choice 'required' is incompatible with thinking enabled",
     ),
     "named-tool": Case(
         base=K3,
-        said={"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
+        fields={"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
         message="tool_choice 'specified' is incompatible with thinking enabled",
     ),
     "129-tools": Case(
-        said={"tools": [tool(name=f"tool_{n}") for n in range(129)]},
+        fields={"tools": [tool(name=f"tool_{n}") for n in range(129)]},
         message="Invalid request: at most 128 tools are allowed, got 129",
     ),
-    "tool-name-digit": Case(said={"tools": [tool(name="21st_magic")]}, message=NAME),
-    "tool-name-short": Case(said={"tools": [tool(name="ab")]}, message=NAME),
-    "tool-name-long": Case(said={"tools": [tool(name="a" * 65)]}, message=NAME),
+    "tool-name-digit": Case(fields={"tools": [tool(name="21st_magic")]}, message=NAME),
+    "tool-name-short": Case(fields={"tools": [tool(name="ab")]}, message=NAME),
+    "tool-name-long": Case(fields={"tools": [tool(name="a" * 65)]}, message=NAME),
     "tool-name-twice": Case(
-        said={"tools": [tool(), tool()]}, message="Invalid request: function name look_up is duplicated"
+        fields={"tools": [tool(), tool()]}, message="Invalid request: function name look_up is duplicated"
     ),
     "web-search-thinking": Case(
-        said={"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
+        fields={"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
         message="Invalid request: $web_search is incompatible with thinking enabled",
     ),
     "schema-untyped": schema(properties(task={"description": "x"}), "At path 'properties.task': type is not defined"),
@@ -163,75 +163,75 @@ CASES = {
         "At path 'root': required property 'b' is not defined in properties",
     ),
     "schema-root": Case(
-        said={"tools": [tool({"type": "string"})]},
+        fields={"tools": [tool({"type": "string"})]},
         message='Invalid request: tools.function.parameters.type is required and must be "object"',
     ),
-    "six-stops": Case(said={"stop": list("abcdef")}, message="Invalid request: at most 5 stop strings are allowed"),
-    "long-stop": Case(said={"stop": "é" * 17}, message="Invalid request: a stop string must not exceed 32 bytes"),
+    "six-stops": Case(fields={"stop": list("abcdef")}, message="Invalid request: at most 5 stop strings are allowed"),
+    "long-stop": Case(fields={"stop": "é" * 17}, message="Invalid request: a stop string must not exceed 32 bytes"),
     "unknown-model": Case(
-        said={"model": "kimi-k9"},
+        fields={"model": "kimi-k9"},
         status=404,
         type="resource_not_found_error",
         message="Not found the model kimi-k9 or Permission denied",
     ),
     "retired-model": Case(
-        said={"model": "kimi-k2.5"},
+        fields={"model": "kimi-k2.5"},
         status=404,
         type="resource_not_found_error",
         message="Not found the model kimi-k2.5 or Permission denied",
     ),
-    "unknown-field": Case(said={"top_k": 5}, message="Invalid request: unknown field 'top_k'"),
+    "unknown-field": Case(fields={"top_k": 5}, message="Invalid request: unknown field 'top_k'"),
     "template-kwargs": Case(
-        said={"chat_template_kwargs": {"thinking": False}},
+        fields={"chat_template_kwargs": {"thinking": False}},
         message="Invalid request: unknown field 'chat_template_kwargs'",
     ),
-    "ill-typed": Case(said={"temperature": "1"}, message="Invalid request: 'temperature' must be number, not string"),
-    "no-messages": Case(said={"messages": []}, message="Invalid request: messages must not be empty"),
+    "ill-typed": Case(fields={"temperature": "1"}, message="Invalid request: 'temperature' must be number, not string"),
+    "no-messages": Case(fields={"messages": []}, message="Invalid request: messages must not be empty"),
     "zero-limit": Case(
-        said={"max_completion_tokens": 0}, message="Invalid request: 'max_completion_tokens' must be at least 1"
+        fields={"max_completion_tokens": 0}, message="Invalid request: 'max_completion_tokens' must be at least 1"
     ),
     "too-long": Case(
-        said={"max_completion_tokens": 262_144},
+        fields={"max_completion_tokens": 262_144},
         message="Invalid request: Your request exceeded model token limit: 262144 (requested: 262150)",
     ),
     "empty-assistant": Case(
-        said={"messages": [*THINK["messages"], {"role": "assistant", "content": ""}]},
+        fields={"messages": [*THINK["messages"], {"role": "assistant", "content": ""}]},
         message="Invalid request: the message at position 1 with role 'assistant' must not be empty",
     ),
     "unanswered-call": Case(
-        said={"messages": [*called(reasoning_content="x")[:2], {"role": "user", "content": "So?"}]},
+        fields={"messages": [*called(reasoning_content="x")[:2], {"role": "user", "content": "So?"}]},
         message="Invalid request: an assistant message with 'tool_calls' must be followed by tool messages responding "
         "to each 'tool_call_id'. The following tool_call_ids did not have response messages: functions.look_up:0",
     ),
     "unknown-call": Case(
-        said={"messages": [*THINK["messages"], {"role": "tool", "tool_call_id": "x", "content": "y"}]},
+        fields={"messages": [*THINK["messages"], {"role": "tool", "tool_call_id": "x", "content": "y"}]},
         message="Invalid request: tool_call_id x is not found",
     ),
     "link": Case(
         base=seeing("image", "https://example.com/a.png"),
-        said={},
+        fields={},
         message="Invalid request: unsupported image url: https://example.com/a.png",
     ),
     "wrong-magic": Case(
         base=seeing("image", data_url("image/jpeg", png())),
-        said={},
+        fields={},
         message="Invalid request: the data is not image/jpeg",
     ),
     "svg": Case(
         base=seeing("image", data_url("image/svg+xml", b"<svg/>")),
-        said={},
+        fields={},
         message="Invalid request: unsupported image type: image/svg+xml",
     ),
     "no-base64": Case(
         base=seeing("image", "data:image/png;base64,@@@"),
-        said={},
+        fields={},
         message="Invalid request: image data url is not valid base64",
     ),
     "unknown-file": Case(
-        base=seeing("image", "ms://nothing"), said={}, message="Invalid request: file nothing not found"
+        base=seeing("image", "ms://nothing"), fields={}, message="Invalid request: file nothing not found"
     ),
     "schema-of-answer": Case(
-        said={"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": properties(a={})}}},
+        fields={"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": properties(a={})}}},
         message="Invalid request: response_format.json_schema.schema is not a valid moonshot flavored json schema, "
         "details: <At path 'properties.a': type is not defined>",
     ),
@@ -241,12 +241,12 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 async def test_a_request_that_moonshot_refuses_is_refused_in_its_words(sim: Simulator, name: str) -> None:
     case = CASES[name]
-    assert await refusal(sim, {**case.base, **case.said}) == (case.status, case.type, case.message)
+    assert await refusal(sim, {**case.base, **case.fields}) == (case.status, case.type, case.message)
     assert [one.status for one in sim.requests] == [case.status]
 
 
 TAKEN: dict[str, dict[str, Any]] = {
-    "all-said": {
+    "all-fields": {
         **THINK,
         "temperature": 1.0,
         "top_p": 0.95,
@@ -254,8 +254,8 @@ TAKEN: dict[str, dict[str, Any]] = {
         "presence_penalty": 0,
         "frequency_penalty": 0.0,
     },
-    "all-said-instant": {**INSTANT, "temperature": 0.6, "top_p": 0.95},
-    "thinking-said": {**THINK, "thinking": {"type": "enabled", "keep": "all"}},
+    "all-fields-instant": {**INSTANT, "temperature": 0.6, "top_p": 0.95},
+    "thinking-object": {**THINK, "thinking": {"type": "enabled", "keep": "all"}},
     "empty-reasoning": {**THINK, "messages": called(reasoning_content="")},
     "instant-without-reasoning": {**INSTANT, "messages": called()},
     "forced-in-instant": {**INSTANT, "tools": [WEATHER], "tool_choice": "required"},

@@ -15,8 +15,8 @@ from tests.simulator.requests import INSTANT, THINK, WEATHER, answer, post, sdk
 pytestmark = pytest.mark.anyio
 
 
-async def content(sim: Simulator, **said: Any) -> str:
-    return (await answer(sim, {**INSTANT, **said}))["content"]
+async def content(sim: Simulator, **fields: Any) -> str:
+    return (await answer(sim, {**INSTANT, **fields}))["content"]
 
 
 async def test_steps_are_used_up_in_order_then_answers_are_plain(sim: Simulator) -> None:
@@ -37,7 +37,7 @@ async def test_steps_wait_for_the_request_they_match(sim: Simulator) -> None:
     assert (await answer(sim, {**THINK, "model": "kimi-k3"}))["content"] == "three"
 
 
-async def test_a_tool_loop_is_told_by_its_results(sim: Simulator) -> None:
+async def test_a_tool_loop_is_matched_by_its_results(sim: Simulator) -> None:
     call = {"name": "get_weather", "arguments": {"city": "Oslo"}}
     sim.play({"match": {"tool": "rain"}, "content": "Take a coat."}, {"tool_calls": [call], "times": "always"})
     turns: list[dict[str, Any]] = [{"role": "user", "content": "A coat?"}]
@@ -78,9 +78,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_a_scenario_says_wrong_is_named(name: str) -> None:
-    said, message = WRONG[name]
+    fields, message = WRONG[name]
     with pytest.raises(ScenarioError) as caught:
-        Simulator(faults=[said])
+        Simulator(faults=[fields])
     assert str(caught.value).startswith(message)
 
 

@@ -1,4 +1,4 @@
-"""Four servers on one data folder under load, one of them killed every few seconds: what callers were told is so.
+"""Four servers on one data folder under load, one killed every few seconds: callers received what is stored.
 
 ``SOAK_MINUTES`` is how long that goes on (1 unless it is set), ``TEST_SEED`` repeats the choice of who is killed.
 """
@@ -37,7 +37,7 @@ CALLS = 16
 KILL_EVERY_S = 15.0
 """Seconds between two kills."""
 
-ANSWER = "The lighthouse keeper counts the ships, and writes down each of them."
+ANSWER = "The harbour master counts the ships, and writes down each of them."
 
 
 @dataclass(eq=False)
@@ -45,19 +45,19 @@ class Conversation:
     """A conversation as its caller knows it."""
 
     id: str | None = None
-    told: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
     """The prompts whose answers its caller was given, in order."""
 
 
 @dataclass
 class Seen:
-    """What callers were told."""
+    """What callers received."""
 
     completed: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By prompt, the result."""
     refused: list[str] = field(default_factory=list)
     before: dict[str, list[str]] = field(default_factory=dict)
-    """By prompt, what its conversation had told before."""
+    """By prompt, the earlier prompts of its conversation."""
     cut: int = 0
     """Calls whose server was killed."""
     kills: int = 0
@@ -76,7 +76,7 @@ async def one_life(sim: Simulator, seen: Seen, over: anyio.Event, living: dict[i
             seen.asked += 1
             number, prompt = seen.asked, f"call {seen.asked:06}"
             conversation = seen.free.pop(0) if len(seen.free) > 8 else Conversation()
-            seen.before[prompt] = list(conversation.told)
+            seen.before[prompt] = list(conversation.prompts)
             under_way[number] = prompt, conversation
             more = {} if conversation.id is None else {"conversation_id": conversation.id}
             await peer.call("kimi_instant", number, prompt=prompt, **more)
@@ -89,14 +89,14 @@ async def one_life(sim: Simulator, seen: Seen, over: anyio.Event, living: dict[i
                 if reply.get("id") not in under_way:
                     continue
                 prompt, conversation = under_way.pop(reply["id"])
-                told = reply["result"]["structuredContent"]
-                if told["status"] == "completed":
-                    seen.completed[prompt] = told
-                    conversation.id = told["conversation_id"]
-                    conversation.told.append(prompt)
+                result = reply["result"]["structuredContent"]
+                if result["status"] == "completed":
+                    seen.completed[prompt] = result
+                    conversation.id = result["conversation_id"]
+                    conversation.prompts.append(prompt)
                     seen.free.append(conversation)
                 else:
-                    seen.refused.append(f"{prompt}: {told['status']} {told['error']}")
+                    seen.refused.append(f"{prompt}: {result['status']} {result['error']}")
                 if not over.is_set():
                     await ask()
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead):
@@ -106,9 +106,7 @@ async def one_life(sim: Simulator, seen: Seen, over: anyio.Event, living: dict[i
             living.pop(slot, None)
 
 
-async def test_what_callers_were_told_is_what_the_store_says(
-    data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_what_callers_received_is_what_is_stored(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw, seen, over, living = random.Random(SEED), Seen(), anyio.Event(), dict[int, Any]()
 
     async def serve(sim: Simulator, slot: int) -> None:
@@ -141,20 +139,20 @@ async def test_what_callers_were_told_is_what_the_store_says(
                 missing += [f"{contents[-1]}: {each}" for each in seen.before[contents[-1]] if each not in contents]
         async with connect(None) as kimi:
             await kimi.run()
-            told_of = [told["run_id"] for told in seen.completed.values()]
-            records = {run_id: await kimi.runs.store.find(run_id, LOCAL) for run_id in told_of}
+            run_ids = [result["run_id"] for result in seen.completed.values()]
+            records = {run_id: await kimi.runs.store.find(run_id, LOCAL) for run_id in run_ids}
     wrong = [
-        f"{prompt}: {told['answer'][:20]!r}, in the store {record and (record.outcome.status, record.outcome.answer)}"
-        for prompt, told in seen.completed.items()
-        if (record := records.get(told["run_id"])) is None
-        or (record.outcome.status, record.outcome.answer) != ("completed", told["answer"])
-        or told["answer"] != ANSWER
+        f"{prompt}: {result['answer'][:20]!r}, in the store {record and (record.outcome.status, record.outcome.answer)}"
+        for prompt, result in seen.completed.items()
+        if (record := records.get(result["run_id"])) is None
+        or (record.outcome.status, record.outcome.answer) != ("completed", result["answer"])
+        or result["answer"] != ANSWER
     ]
     twice = [prompt for prompt, times in paid.items() if times > 1]
     with capsys.disabled():
         print(
             f"\n{seen.asked} calls, {len(seen.completed)} completed, {seen.kills} kills, {seen.cut} cut by one, "
-            f"{len(seen.refused)} refused, {len(wrong)} other than told, {len(twice)} paid twice, "
+            f"{len(seen.refused)} refused, {len(wrong)} not as received, {len(twice)} paid twice, "
             f"{len(missing)} turns missing (seed {SEED})"
         )
     assert seen.refused == []

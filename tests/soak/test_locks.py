@@ -30,33 +30,33 @@ from pathlib import Path
 from kimi_mcp.runs.store.locks import ServerLock
 folder, rounds, others = Path(sys.argv[1]), int(sys.argv[2]), ServerLock(Path(sys.argv[1]))
 for number in range(rounds):
-    presence = ServerLock(folder)
-    presence.acquire()
-    seen = others.is_alive(presence.id)
+    lock = ServerLock(folder)
+    lock.acquire()
+    seen = others.is_alive(lock.id)
     time.sleep(0)
-    seen = seen and others.is_alive(presence.id)
-    print(json.dumps([presence.id, seen, time.monotonic()]))
-    presence.release(unfinished=number % 4 == 0)
+    seen = seen and others.is_alive(lock.id)
+    print(json.dumps([lock.id, seen, time.monotonic()]))
+    lock.release(unfinished=number % 4 == 0)
 """
-"""Says of each server whether it was seen to live, and when it began to leave."""
+"""Prints for each server whether others found it alive, and when it began to end."""
 
 LOOKS = """
 import json, sys, threading, time
 from pathlib import Path
 from kimi_mcp.runs.store.locks import ServerLock
-presence, over = ServerLock(Path(sys.argv[1])), threading.Event()
+lock, over = ServerLock(Path(sys.argv[1])), threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-looks, told = 0, set()
+looks, reported = 0, set()
 while not over.is_set():
-    dead = presence.dead_servers()
+    dead = lock.dead_servers()
     now, looks = time.monotonic(), looks + 1
-    for name in dead - told:
+    for name in dead - reported:
         print(json.dumps([name, now]))
-    told |= dead
-    presence.remove_files(dead)
+    reported |= dead
+    lock.remove_files(dead)
 print(json.dumps(looks))
 """
-"""Says of each server that it took for dead when that was."""
+"""Prints each server that it found dead, and when."""
 
 
 def test_no_living_server_is_taken_for_dead(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_no_living_server_is_taken_for_dead(tmp_path: Path) -> None:
     (folder / "servers").mkdir(parents=True)
     outputs: list[Path] = []
 
-    def started(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+    def start(code: str, *arguments: object) -> subprocess.Popen[bytes]:
         outputs.append(tmp_path / f"{len(outputs)}.jsonl")
         command = [sys.executable, "-c", code, str(folder), *map(str, arguments)]
         with outputs[-1].open("wb") as output:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output)
 
-    looking = [started(LOOKS) for _ in range(PROCESSES)]
-    starting = [started(STARTS, ROUNDS // PROCESSES) for _ in range(PROCESSES)]
+    looking = [start(LOOKS) for _ in range(PROCESSES)]
+    starting = [start(STARTS, ROUNDS // PROCESSES) for _ in range(PROCESSES)]
     processes = [*starting, *looking]
     try:
         for each in processes:
@@ -81,14 +81,14 @@ def test_no_living_server_is_taken_for_dead(tmp_path: Path) -> None:
             each.kill()
             each.wait()
     looks, starts = outputs[:PROCESSES], outputs[PROCESSES:]
-    lives = [json.loads(line) for output in starts for line in output.read_text().splitlines()]
-    said = [output.read_text().splitlines() for output in looks]
+    started = [json.loads(line) for output in starts for line in output.read_text().splitlines()]
+    checks = [output.read_text().splitlines() for output in looks]
     assert [each.returncode for each in processes] == [0] * len(processes)
-    left_at = {name: at for name, _, at in lives}
-    verdicts = [json.loads(line) for lines in said for line in lines[:-1]]
+    left_at = {name: at for name, _, at in started}
+    verdicts = [json.loads(line) for lines in checks for line in lines[:-1]]
     wrong = [name for name, at in verdicts if at < left_at[name]]
-    print(f"{len(lives)} starts, {sum(int(lines[-1]) for lines in said)} looks, {len(verdicts)} found dead")
-    assert len(lives) == ROUNDS // PROCESSES * PROCESSES
-    assert all(seen for _, seen, _ in lives), "a server that has its lock is alive to everybody"
+    print(f"{len(started)} starts, {sum(int(lines[-1]) for lines in checks)} looks, {len(verdicts)} found dead")
+    assert len(started) == ROUNDS // PROCESSES * PROCESSES
+    assert all(seen for _, seen, _ in started), "a server that has its lock is alive to everybody"
     assert verdicts, "they met"
     assert wrong == []

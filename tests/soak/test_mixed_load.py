@@ -137,18 +137,18 @@ class Load:
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """A tool's result, held against the contract and counted."""
-        said = checked(await self.client.call_tool(tool, arguments)).structured
-        self.counts[f"{tool} {said['status']}"] += 1
-        if said["error"]:
-            self.counts[f"error {said['error']['code']}"] += 1
-        if said["run_id"]:
-            self.runs = [*self.runs[-199:], said["run_id"]]
-        return said
+        structured = checked(await self.client.call_tool(tool, arguments)).structured
+        self.counts[f"{tool} {structured['status']}"] += 1
+        if structured["error"]:
+            self.counts[f"error {structured['error']['code']}"] += 1
+        if structured["run_id"]:
+            self.runs = [*self.runs[-199:], structured["run_id"]]
+        return structured
 
     async def think(self) -> None:
-        said = await self.call("kimi_think", prompt=self.prompt())
-        if said["conversation_id"] and said["status"] == "completed" and self.draw.random() < 0.3:
-            await self.call("kimi_think", prompt=self.prompt(), conversation_id=said["conversation_id"])
+        structured = await self.call("kimi_think", prompt=self.prompt())
+        if structured["conversation_id"] and structured["status"] == "completed" and self.draw.random() < 0.3:
+            await self.call("kimi_think", prompt=self.prompt(), conversation_id=structured["conversation_id"])
 
     async def instant(self) -> None:
         await self.call("kimi_instant", prompt=self.prompt())

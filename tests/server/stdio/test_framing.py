@@ -44,7 +44,7 @@ def test_lines_are_found_however_the_bytes_arrive(chunk: int) -> None:
     assert kinds == [JSONRPCRequest, JSONRPCNotification, JSONRPCRequest]
 
 
-def test_each_kind_of_message_is_told_apart() -> None:
+def test_each_kind_of_message_is_recognised() -> None:
     (answer,) = received(b'{"jsonrpc":"2.0","id":"a","result":{}}')
     (error,) = received(b'{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m"}}')
     assert isinstance(answer, JSONRPCResponse)
@@ -102,8 +102,8 @@ def test_json_that_is_no_message_is_an_invalid_request_with_its_id(line: bytes, 
 def test_nesting_is_taken_up_to_the_limit_and_refused_beyond() -> None:
     assert request(nested(198)).id == 5
     for depth in (199, 250, 1000, 200_000):
-        told = refusal(nested(depth))
-        assert told == RejectedLine(id=5, code=-32600, message="message nested deeper than 200 levels refused")
+        rejected = refusal(nested(depth))
+        assert rejected == RejectedLine(id=5, code=-32600, message="message nested deeper than 200 levels refused")
 
 
 def test_brackets_and_commas_inside_strings_count_for_nothing() -> None:
@@ -148,8 +148,8 @@ def test_a_line_that_is_too_long_is_refused_with_its_id_and_the_next_one_is_read
     head: bytes, tail: bytes, known_id: object, chunk: int
 ) -> None:
     long = head + b"x" * 30_000 + tail + b"\n"
-    told, after = received(long + PING, chunk=chunk, max_message_bytes=10_000)
-    assert told == RejectedLine(id=known_id, code=-32600, message="message of more than 10000 bytes refused")  # type: ignore[arg-type]
+    rejected, after = received(long + PING, chunk=chunk, max_message_bytes=10_000)
+    assert rejected == RejectedLine(id=known_id, code=-32600, message="message of more than 10000 bytes refused")  # type: ignore[arg-type]
     assert isinstance(after, JSONRPCRequest)
 
 
@@ -206,5 +206,5 @@ def test_an_answer_that_is_no_json_becomes_an_error_for_its_request() -> None:
     for _ in range(5000):
         deep = [deep]
     for value in (object(), deep):
-        told = json.loads(encode(answer(value)))
-        assert (told["id"], told["error"]["code"]) == (1, -32603)
+        rejected = json.loads(encode(answer(value)))
+        assert (rejected["id"], rejected["error"]["code"]) == (1, -32603)

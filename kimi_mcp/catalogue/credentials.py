@@ -111,22 +111,21 @@ def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
     if settings.provider is not None:
         provider = catalogue.providers.get(settings.provider)
         if provider is None:
-            near = catalogue.nearest(settings.provider, catalogue.providers)
             raise NotConfigured(
                 "KIMI_PROVIDER names a provider that is not in the catalogue.",
-                fix="Set KIMI_PROVIDER to one of "
-                + ", ".join(catalogue.providers)
-                + (f". The nearest: {', '.join(near)}." if near else "."),
+                fix=f"Set KIMI_PROVIDER to one of {_listed(catalogue)}.{_nearest(settings.provider, catalogue)}",
             )
         return provider
+    providers = catalogue.providers.values()
     if settings.base_url is not None:
-        return catalogue.provider_of_host(_host(settings.base_url)) or catalogue.providers["vllm"]
+        own_engine = next(provider for provider in providers if provider.self_hosted)
+        return catalogue.provider_of_host(_host(settings.base_url)) or own_engine
     by_key = key_variables(catalogue)
     for variable, provider_id in by_key.items():
         if variable in settings.possible_keys:
             return catalogue.providers[provider_id]
     if OWN_KEY in settings.possible_keys:
-        return catalogue.providers["moonshot"]
+        return next(iter(providers))
     raise NotConfigured(
         "No provider is configured: no key is set and no base URL.",
         fix="Set the key of a provider: "
@@ -140,14 +139,20 @@ def named_provider(name: str, catalogue: Catalogue) -> Provider:
     """The provider that an argument names; ``InvalidArguments`` with the nearest names where there is none."""
     provider = catalogue.providers.get(name.strip().lower())
     if provider is None:
-        near = catalogue.nearest(name, catalogue.providers)
         raise InvalidArguments(
             "The argument `provider` names no provider of the catalogue.",
-            fix="Leave `provider` out, or name one of "
-            + ", ".join(catalogue.providers)
-            + (f". The nearest: {', '.join(near)}." if near else "."),
+            fix=f"Leave `provider` out, or name one of {_listed(catalogue)}.{_nearest(name, catalogue)}",
         )
     return provider
+
+
+def _listed(catalogue: Catalogue) -> str:
+    return ", ".join(catalogue.providers)
+
+
+def _nearest(name: str, catalogue: Catalogue) -> str:
+    near = catalogue.nearest(name, catalogue.providers)
+    return f" The nearest: {', '.join(near)}." if near else ""
 
 
 def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Access:
@@ -161,16 +166,10 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     host = _host(base_url)
     named = settings.provider == provider.id
     own_host = host in provider.hosts
-    key, variable, borrowed = None, None, False
-    for name in _candidates(provider, settings, is_chosen=is_chosen, may_go=own_host or named):
-        if name in settings.possible_keys:
-            key, variable = settings.possible_keys[name], name
-            break
-    else:
-        for name in provider.borrowed_key_variables if named else ():
-            if name in settings.possible_keys:
-                key, variable, borrowed = settings.possible_keys[name], name, True
-                break
+    own = _candidates(provider, settings, is_chosen=is_chosen, may_go=own_host or named)
+    borrowed = provider.borrowed_key_variables if named else ()
+    variable = next((name for name in (*own, *borrowed) if name in settings.possible_keys), None)
+    key = None if variable is None else settings.possible_keys[variable]
     if key is None and provider.needs_key:
         raise _no_key(provider, settings, is_chosen=is_chosen, may_go=own_host or named)
     if key is not None and urlsplit(base_url).scheme != "https" and not _is_loopback(host):
@@ -179,7 +178,12 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
             fix="Set KIMI_BASE_URL to an https URL, or unset the key where the engine wants none.",
         )
     return Access(
-        provider=provider, base_url=base_url, key=key, key_variable=variable, borrowed=borrowed, chosen=is_chosen
+        provider=provider,
+        base_url=base_url,
+        key=key,
+        key_variable=variable,
+        borrowed=variable in borrowed,
+        chosen=is_chosen,
     )
 
 
@@ -209,7 +213,8 @@ def _host(base_url: str) -> str:
         or parts.username is not None
         or parts.query
         or parts.fragment
-        or not _is_plain(host)
+        or not host.isascii()  # it would be turned into other letters on the way
+        or "%" in host
     ):
         raise NotConfigured(
             "KIMI_BASE_URL is no usable URL.",
@@ -217,11 +222,6 @@ def _host(base_url: str) -> str:
             "https, a host, no user name, no query.",
         )
     return host.rstrip(".").lower()
-
-
-def _is_plain(host: str) -> bool:
-    """Whether a host reads the same to everybody: no letters that would be turned into others on the way."""
-    return host.isascii() and "%" not in host
 
 
 def _is_loopback(host: str) -> bool:
@@ -250,12 +250,8 @@ def allowed_providers(settings: Settings, catalogue: Catalogue, chosen: Provider
     """The providers that the ``provider`` argument may name, the chosen one first. Raises ``NotConfigured``."""
     for name in settings.allowed_providers:
         if name not in catalogue.providers:
-            near = catalogue.nearest(name, catalogue.providers)
             raise NotConfigured(
                 "KIMI_ALLOWED_PROVIDERS names a provider that is not in the catalogue.",
-                fix="Name only "
-                + ", ".join(catalogue.providers)
-                + " in KIMI_ALLOWED_PROVIDERS."
-                + (f" The nearest: {', '.join(near)}." if near else ""),
+                fix=f"Name only {_listed(catalogue)} in KIMI_ALLOWED_PROVIDERS.{_nearest(name, catalogue)}",
             )
     return tuple(dict.fromkeys((chosen.id, *settings.allowed_providers)))

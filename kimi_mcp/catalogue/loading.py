@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from kimi_mcp.core.errors import CatalogueError
-from kimi_mcp.core.profiles import PATTERNS, FileRecord, Model, Provider
+from kimi_mcp.core.profiles import PATTERNS, FileRecord, Model, Price, Provider, ServedModel, SourcedRecord
 from kimi_mcp.core.types import SamplingName
 
 Table = dict[str, Any]
@@ -180,7 +180,7 @@ def _sentence(error: ErrorDetails, record: type[BaseModel]) -> str:
     if location and location[-1] == "[key]":
         return _unknown(_dotted(location[:-1]), get_args(SamplingName))
     where = _dotted(location)
-    owner, field = _key_at(record, location)
+    owner = _owner(record, location) if location else record
     if kind == "extra_forbidden":
         table = where.rpartition(".")[0] + "." if owner is record else ""
         return _unknown(where, [key.removeprefix(table) for key in _keys(owner) if key.startswith(table)])
@@ -194,6 +194,7 @@ def _sentence(error: ErrorDetails, record: type[BaseModel]) -> str:
         allowed = PATTERNS[context["pattern"]]
     else:
         allowed = _ALLOWED.get(kind) or error["msg"].removeprefix("Input should ").removeprefix("be ")
+    field = _keys(owner).get(str(location[-1])) if location else None
     words = field.examples or () if field else ()
     return f"{where} is {_shown(error['input'])}; allowed: {', '.join((allowed, *words))}"
 
@@ -209,21 +210,11 @@ def _keys(record: type[BaseModel]) -> Mapping[str, FieldInfo]:
     return {field.alias or name: field for name, field in record.model_fields.items()}
 
 
-def _key_at(record: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The record that a place in a file belongs to, and the field that the place is, if it is one."""
-    owner, field = record, None
-    for step in location:
-        if field is not None:
-            owner = _record_in(field.annotation) or owner
-        field = _keys(owner).get(step) if isinstance(step, str) else None
-    return owner, field
-
-
-def _record_in(annotation: Any) -> type[BaseModel] | None:
-    """The record within an annotation such as ``tuple[ServedModel, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((record for part in get_args(annotation) if (record := _record_in(part)) is not None), None)
+def _owner(record: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The record that the key at a place in a file belongs to."""
+    if location[0] == "facts":
+        return SourcedRecord
+    return record if len(location) == 1 else Price if "price" in location[:-1] else ServedModel
 
 
 def _shown(value: object) -> str:

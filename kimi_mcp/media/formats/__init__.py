@@ -7,8 +7,9 @@ windows of 64 kB and a bounded number of steps; it raises ``MediaRejected`` and 
   ``MediaInfo.length``.
 - Sizes are checked first, in every frame that has a header of its own.
 - A transport stream and Matroska are refused with the fix: Moonshot's list names neither.
-- bmp, tiff and mpeg are recognised by signature alone: Pillow converts the first two, and mpeg has no length. A stream
-  of unknown size extends to the end of the file; an FLV is whole after each tag, a clip in fragments after each one.
+- heic, avif, bmp, tiff and mpeg are recognised by signature alone: Pillow converts the pictures, and mpeg has no
+  length. A stream of unknown size extends to the end of the file; an FLV is whole after each tag, a clip in fragments
+  after each one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 
 from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.core.types import MediaKind
-from kimi_mcp.media.formats import boxes, clips, stills
+from kimi_mcp.media.formats import clips, stills
 from kimi_mcp.media.formats.magic import describe, sniff
 from kimi_mcp.media.formats.media_info import (
     FORMATS,
@@ -38,8 +39,7 @@ _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
     "image/jpeg": stills.jpeg,
     "image/gif": stills.gif,
     "image/webp": stills.webp,
-    **{mime: partial(boxes.still, mime=mime) for mime in ("image/heic", "image/avif")},
-    **{mime: partial(boxes.clip, mime=mime) for mime in ("video/mp4", "video/mov", "video/3gpp")},
+    **{mime: partial(clips.boxed, mime=mime) for mime in ("video/mp4", "video/mov", "video/3gpp")},
     "video/avi": clips.avi,
     "video/webm": clips.webm,
     "video/wmv": clips.wmv,

@@ -2,5 +2,5 @@
 
 ``roots``, ``open_path``, ``files``, ``secret_files``: reading within the roots. ``globs``, ``search``, ``text_files``:
 text files as context. ``addresses``, ``fetch``: https URLs. ``formats`` (pure), ``convert``: what a medium is, and its
-conversion to png or jpeg. ``loading``: all of it together. ``stamps``: recognising a repeated call.
+conversion to png or jpeg. ``loading``: all of it together, and recognising a repeated call.
 """

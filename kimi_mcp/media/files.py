@@ -12,7 +12,6 @@ import io
 import os
 import threading
 from contextlib import AbstractContextManager
-from pathlib import PurePath
 from typing import Final
 
 from kimi_mcp.core.errors import MediaRejected, PathRefused
@@ -125,7 +124,7 @@ def open_file(path: ResolvedPath) -> OpenFile:
     Raises ``PathRefused`` for whatever is no regular file, is a key or password file by its name or content, or can't
     be opened. No message names a path outside.
     """
-    if key_like((*PurePath(path.root.path).parts, *path.parts)):
+    if key_like(path.full.parts):
         raise _secret(path)
     opened = OpenFile(path, open_descriptor(path))
     try:

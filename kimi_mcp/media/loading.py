@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 import anyio.to_thread
 
-from kimi_mcp.core.errors import MediaRejected, PathRefused
+from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused
 from kimi_mcp.core.types import MediaKind, MediaPart
 from kimi_mcp.media.files import open_file
 from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
+from kimi_mcp.media.globs import has_magic
+from kimi_mcp.media.open_path import open_descriptor
 from kimi_mcp.media.roots import Roots, path_of_uri
+from kimi_mcp.media.search import Search, SearchLimits, Skipped
 
 if TYPE_CHECKING:
     from kimi_mcp.media.fetch import FetchedBody
@@ -205,3 +209,43 @@ def _sendable(medium: Medium) -> Medium:
         converted_from=found.mime,
         pages=made.pages,
     )
+
+
+NOT_THERE = "-"
+"""The stamp of what can't be opened: the call reports why."""
+
+
+def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: Roots) -> tuple[str, ...]:
+    """The stamps of all files within the roots that a call names, by which a repeated call is recognised. Blocking.
+
+    A stamp is a file's device, inode, size and times: it costs no reading of a clip of 100 MB. A change of the times
+    alone makes another call, which is paid for; a change of the content is never missed. ``texts`` are names and globs,
+    ``media`` sources, of which those that are no paths have no stamp. Never raises: what is wrong with a name is
+    reported when the file is read.
+    """
+    search, found = Search(roots, SearchLimits()), list[str]()
+    for pattern in texts:
+        found.append(_stamp(roots, pattern))
+        if has_magic(pattern):
+            try:
+                found += [f"{path.name}:{_stamp(roots, str(path.full))}" for path in search.find(pattern, Skipped())]
+            except KimiError:
+                found.append(NOT_THERE)
+    for kind, source in media:
+        with suppress(KimiError):
+            url = part_of(kind, source).url
+            if not url.startswith(("https:", "data:", "ms:")):
+                found.append(_stamp(roots, url.partition(":")[2]))
+    return tuple(found)
+
+
+def _stamp(roots: Roots, path: str) -> str:
+    try:
+        descriptor = open_descriptor(roots.resolve(path))
+    except KimiError:
+        return NOT_THERE
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return f"{found.st_dev}.{found.st_ino}.{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}"

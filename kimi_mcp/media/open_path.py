@@ -129,7 +129,7 @@ def list_folder(path: ResolvedPath, *, most: int) -> list[DirectoryEntry]:
     _check_not_pseudo(path)
     if not path.root.by_descriptor:
         _check_path(path)
-        return _entries(path, str(PurePath(path.root.path, *path.parts)), most)
+        return _entries(path, str(path.full), most)
     with _folder(path, path.parts, _LIST) as folder:
         return _entries(path, folder, most)
 
@@ -217,7 +217,7 @@ def _error(path: ResolvedPath, error: OSError, folder: int | None = None) -> Pat
 
 def _check_not_pseudo(path: ResolvedPath) -> None:
     """Refuse /proc, /sys and /dev by name: ``environ`` of a process would pass for a regular file."""
-    parts = (*PurePath(path.root.path).parts, *path.parts)
+    parts = path.full.parts
     if parts[0] == "/" and parts[1:2] in (("proc",), ("sys",), ("dev",)) and parts[1:3] != ("dev", "shm"):
         raise refused(path, _PSEUDO)
 
@@ -260,7 +260,7 @@ def _open_by_path(path: ResolvedPath) -> int:
     other aliases show up as a resolved path that differs.
     """
     _check_regular(path, _check_path(path))
-    full = str(PurePath(path.root.path, *path.parts))
+    full = str(path.full)
     try:
         descriptor = os.open(full, _FILE)
     except OSError as error:

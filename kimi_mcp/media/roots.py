@@ -83,6 +83,11 @@ class ResolvedPath:
         """The path relative to its root, with slashes; ``.`` for the root itself."""
         return "/".join(self.parts) or "."
 
+    @property
+    def full(self) -> PurePath:
+        """The absolute path."""
+        return PurePath(self.root.path, *self.parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roots:

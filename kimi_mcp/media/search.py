@@ -82,8 +82,8 @@ class Search:
         Raises ``InvalidArguments`` at the limits, and as ``Roots.resolve`` does.
         """
         for expanded in braces_expanded(pattern):
-            place = self._roots.resolve(expanded)
-            yield from self._searches[place.root.path].find(Glob.of(place.parts), skipped)
+            path = self._roots.resolve(expanded)
+            yield from self._searches[path.root.path].find(Glob.of(path.parts), skipped)
 
 
 class _RootSearch:
@@ -121,12 +121,12 @@ class _RootSearch:
                 continue
             elif entry.kind == "other":
                 skipped["links or special files"] += 1
-            elif key_like((*PurePath(self._root.path).parts, *path)):
+            elif key_like((found := ResolvedPath(root=self._root, parts=path)).full.parts):
                 skipped["key-like"] += 1
             elif self._ignored(path, folder=False):
                 skipped["git-ignored"] += 1
             else:
-                yield ResolvedPath(root=self._root, parts=path)
+                yield found
 
     def _listing(self, parts: tuple[str, ...]) -> list[DirectoryEntry]:
         self._limits.check_time()

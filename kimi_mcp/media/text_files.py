@@ -8,8 +8,8 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
@@ -43,53 +43,76 @@ class TextFile:
     """Verbatim, without a byte order mark."""
 
 
-@dataclass(slots=True)
 class _Collected:
     """The files read so far."""
 
-    most_tokens: int
-    tokens: int = 0
-    taken: list[tuple[ResolvedPath, str]] = field(default_factory=list[tuple[ResolvedPath, str]])
-    sizes: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    def __init__(self, most_tokens: int) -> None:
+        self._most_tokens, self._tokens = most_tokens, 0
+        self._texts: list[tuple[ResolvedPath, str]] = []
+        self._sizes: list[tuple[int, str]] = []
+        self._seen: set[tuple[int, int]] = set()
 
-    def add(self, place: ResolvedPath, file: OpenFile) -> None:
-        """Read a file, unless it was read before; one that can't fit is only counted. Raises ``_NotText``."""
-        if file.identity in self.seen:
-            return
-        encoding = _encoding(file.head)
-        heading = text_tokens(_heading(place.name)) + 2
-        estimated = tokens_in(file.size if encoding == "utf-8" else file.size // 2)
-        if self.tokens + heading + estimated <= self.most_tokens:
-            text = _decoded(file.read_all(file.size), encoding)
-            estimated = text_tokens(text)
-            self.taken.append((place, text))
-        self.seen.add(file.identity)
-        self.tokens += heading + estimated
-        self.sizes.append((heading + estimated, place.name))
+    def add(self, path: ResolvedPath) -> None:
+        """Read a file, unless it was read before; one that can't fit is only counted.
+
+        Raises ``_NotText``, and ``PathRefused`` as :func:`open_file` does.
+        """
+        with open_file(path) as file:
+            if file.identity in self._seen:
+                return
+            encoding = _encoding(file)
+            heading = text_tokens(_heading(path.name)) + 2
+            estimated = tokens_in(file.size if encoding == "utf-8" else file.size // 2)
+            if self._tokens + heading + estimated <= self._most_tokens:
+                text = _decoded(file, encoding)
+                estimated = text_tokens(text)
+                self._texts.append((path, text))
+            self._seen.add(file.identity)
+        self._tokens += heading + estimated
+        self._sizes.append((heading + estimated, path.name))
 
     def files(self) -> tuple[TextFile, ...]:
         """All files, under distinct paths. Raises ``ContextTooLong``."""
-        if self.tokens > self.most_tokens:
-            largest = sorted(self.sizes, key=lambda one: (-one[0], one[1]))[:LARGEST_NAMED]
+        if self._tokens > self._most_tokens:
+            largest = sorted(self._sizes, key=lambda one: (-one[0], one[1]))[:LARGEST_NAMED]
             named = ", ".join(f"`{shown(name)}` (about {tokens:,})" for tokens, name in largest)
             raise ContextTooLong(
-                f"The files come to about {self.tokens:,} tokens, {self.tokens - self.most_tokens:,} more than the "
-                f"{self.most_tokens:,} that fit beside prompt and answer. The largest: {named}.",
+                f"The files come to about {self._tokens:,} tokens, {self._tokens - self._most_tokens:,} more than the "
+                f"{self._most_tokens:,} that fit beside prompt and answer. The largest: {named}.",
                 fix="Leave some of them out of `files`, or pass the parts that matter.",
             )
-        names = Counter(place.name for place, _ in self.taken)
+        names = Counter(path.name for path, _ in self._texts)
         return tuple(
-            TextFile(
-                path=place.name if names[place.name] == 1 else f"{PurePath(place.root.path).name}/{place.name}",
-                text=text,
-            )
-            for place, text in self.taken
+            TextFile(path=path.name if names[path.name] == 1 else f"{_root_name(path)}/{path.name}", text=text)
+            for path, text in self._texts
         )
+
+
+def _root_name(path: ResolvedPath) -> str:
+    return PurePath(path.root.path).name
 
 
 class _NotText(Exception):
     """Not UTF-8, nor UTF-16 with a byte order mark."""
+
+    def __init__(self, file: OpenFile) -> None:
+        super().__init__()
+        self.name, self.head = shown(file.name), file.head
+
+    def error(self) -> CallRefused:
+        """The error for a file that was named, with the tool that accepts it."""
+        if mime := sniff(self.head):
+            is_picture = mime.startswith("image/")
+            what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
+            return MediaRejected(f"`{self.name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
+        if found := foreign_type(self.head):
+            return InvalidArguments(
+                f"`{self.name}` is {found[0]}, not text.", fix="Pass its text as a text file; no tool reads it."
+            )
+        return InvalidArguments(
+            f"`{self.name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",
+            fix="Save it as UTF-8; binary files are not taken.",
+        )
 
 
 def gather_texts(
@@ -105,11 +128,19 @@ def gather_texts(
     collected = _Collected(most_tokens)
     for pattern in patterns:
         search.limits.visit()
-        place = roots.resolve(pattern)
-        if not has_magic(pattern):
-            _add_named(place, collected)
-        elif not _added_by_name(place, collected):
-            _add_matching(pattern, roots, search, collected)
+        path = roots.resolve(pattern)
+        try:
+            collected.add(path)
+        except _NotText as error:
+            if not has_magic(pattern):
+                raise error.error() from None
+        except PathRefused:
+            if not has_magic(pattern):
+                raise
+        else:
+            continue  # a glob may be the very name of a file, such as `pages/[id].tsx`
+        skipped = Skipped()
+        _add_matching(path.name, search.find(pattern, skipped), skipped, collected)
     return collected.files()
 
 
@@ -129,80 +160,44 @@ def _block(file: TextFile) -> str:
     return f"{_heading(file.path)}{fence}\n{file.text}{end}{fence}\n"
 
 
-def _add_named(place: ResolvedPath, collected: _Collected) -> None:
-    with open_file(place) as file:
+def _add_matching(name: str, found: Iterator[ResolvedPath], skipped: Skipped, collected: _Collected) -> None:
+    """Add what a glob matches; ``skipped`` counts what it leaves out. Raises ``InvalidArguments`` for nothing."""
+    taken = 0
+    for path in found:
         try:
-            collected.add(place, file)
-        except _NotText:
-            raise _not_text(file) from None
-
-
-def _added_by_name(place: ResolvedPath, collected: _Collected) -> bool:
-    """Whether a glob is the very name of a file, such as ``pages/[id].tsx``."""
-    try:
-        _add_named(place, collected)
-    except (PathRefused, InvalidArguments, MediaRejected):
-        return False
-    return True
-
-
-def _add_matching(pattern: str, roots: Roots, search: Search, collected: _Collected) -> None:
-    skipped, taken = Skipped(), 0
-    for place in search.find(pattern, skipped):
-        search.limits.check_time()
-        try:
-            with open_file(place) as file:
-                collected.add(place, file)
-                taken += 1
+            collected.add(path)
+            taken += 1
         except _NotText:
             skipped["not text"] += 1
         except PathRefused:
             skipped["refused"] += 1
     if not taken:
         left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        name = shown(roots.resolve(pattern).name)
         raise InvalidArguments(
-            f"`{name}` in `files` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
+            f"`{shown(name)}` in `files` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
             fix="Correct the glob (`**` matches any folders); a file that globs leave out can be named itself.",
         )
 
 
-def _encoding(head: bytes) -> str:
-    """The encoding of a text that begins with ``head``; raises ``_NotText``."""
+def _encoding(file: OpenFile) -> str:
+    """The encoding of a text, by its beginning; raises ``_NotText``."""
     for mark, encoding in _MARKS:
-        if head.startswith(mark):
+        if file.head.startswith(mark):
             return encoding
-    if b"\0" in head or head.startswith(b"%PDF-"):
-        raise _NotText
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
+        if b"\0" not in file.head and not file.head.startswith(b"%PDF-"):
+            codecs.getincrementaldecoder("utf-8")().decode(file.head)  # the last character may be incomplete
+            return "utf-8"
     except UnicodeDecodeError:
-        raise _NotText from None
-    return "utf-8"
+        pass
+    raise _NotText(file)
 
 
-def _decoded(content: bytes, encoding: str) -> str:
+def _decoded(file: OpenFile, encoding: str) -> str:
     try:
-        text = content.decode(encoding)
+        text = file.read_all(file.size).decode(encoding)
     except UnicodeDecodeError:
-        raise _NotText from None
+        raise _NotText(file) from None
     if "\0" in text[:HEAD_BYTES]:
-        raise _NotText
+        raise _NotText(file)
     return text.removeprefix("\ufeff")
-
-
-def _not_text(file: OpenFile) -> CallRefused:
-    """The error for a named file that is no text, with the tool that accepts it."""
-    name, mime = shown(file.name), sniff(file.head)
-    if mime:
-        is_picture = mime.startswith("image/")
-        what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
-        return MediaRejected(f"`{name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
-    if found := foreign_type(file.head):
-        return InvalidArguments(
-            f"`{name}` is {found[0]}, not text.", fix="Pass its text as a text file; no tool reads it."
-        )
-    return InvalidArguments(
-        f"`{name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",
-        fix="Save it as UTF-8; binary files are not taken.",
-    )

@@ -108,7 +108,7 @@ class Pipeline:
         """The current state of the files that a call names: with changed files the same call is another one."""
         if not call.names_files:
             return ()
-        from kimi_mcp.media.stamps import stamps
+        from kimi_mcp.media.loading import stamps
 
         return await anyio.to_thread.run_sync(stamps, call.files, call.media, self._roots(call))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from kimi_mcp.media.loading import NOT_THERE, stamps
 from kimi_mcp.media.roots import find_roots
-from kimi_mcp.media.stamps import NOT_THERE, stamps
 
 
 def test_what_cannot_be_read_has_a_stamp_that_says_so(tmp_path: Path) -> None:

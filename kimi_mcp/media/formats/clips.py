@@ -95,17 +95,17 @@ def _top(source: ByteSource, name: str) -> tuple[dict[bytes, _Box], int]:
     return found, at
 
 
-def _inside(source: ByteSource, box: _Box | None, name: str, skip: int = 0) -> Iterator[_Box]:
+def _inside(source: ByteSource, box: _Box | None, name: str) -> Iterator[_Box]:
     """The boxes within a box, up to the first malformed one."""
-    at = box.start + skip if box else 0
+    at = box.start if box else 0
     while box and (one := _box(source, at, box.end)) is not None and one.end <= box.end:
         source.step(name)
         yield one
         at = one.end
 
 
-def _first(source: ByteSource, box: _Box | None, kind: bytes, name: str, skip: int = 0) -> _Box | None:
-    return next((one for one in _inside(source, box, name, skip) if one.name == kind), None)
+def _first(source: ByteSource, box: _Box | None, kind: bytes, name: str) -> _Box | None:
+    return next((one for one in _inside(source, box, name) if one.name == kind), None)
 
 
 def avi(source: ByteSource) -> MediaInfo:

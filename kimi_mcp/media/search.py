@@ -53,28 +53,31 @@ class SearchLimits:
         """Count visited names. Raises ``InvalidArguments`` if they are too many, or it takes too long."""
         self.visits -= names
         if self.visits < 0:
-            raise InvalidArguments(
-                f"The globs in `files` lead through more than {MOST_VISITED:,} names.",
-                fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
-            )
+            raise _beyond(f"lead through more than {MOST_VISITED:,} names")
         self.check_time()
 
     def check_time(self) -> None:
         """Raise ``InvalidArguments`` if the search takes too long."""
         if self.clock() > self.until:
-            raise InvalidArguments(
-                f"The globs in `files` could not be followed within {SEARCH_S:.0f} seconds.",
-                fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
-            )
+            raise _beyond(f"could not be followed within {SEARCH_S:.0f} seconds")
+
+
+def _beyond(what: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"The globs in `files` {what}.",
+        fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
+    )
 
 
 class Search:
-    """The search of one call through all roots."""
+    """The search of one call through all roots; caches listings and ignore rules."""
 
     def __init__(self, roots: Roots, limits: SearchLimits) -> None:
         self.limits = limits
         self._roots = roots
-        self._searches = {root.path: _RootSearch(root, limits) for root in roots.folders}
+        self._listings: dict[ResolvedPath, list[DirectoryEntry]] = {}
+        self._rules: dict[ResolvedPath, tuple[IgnoreRule, ...]] = {}
+        self._above: dict[Root, list[Root]] = {}
 
     def find(self, pattern: str, skipped: Skipped) -> Iterator[ResolvedPath]:
         """The files that a glob matches, for each expansion of its braces, sorted folder by folder.
@@ -83,105 +86,83 @@ class Search:
         """
         for expanded in braces_expanded(pattern):
             path = self._roots.resolve(expanded)
-            yield from self._searches[path.root.path].find(Glob.of(path.parts), skipped)
-
-
-class _RootSearch:
-    """The search of one root; caches listings and ignore rules for one call."""
-
-    def __init__(self, root: Root, limits: SearchLimits) -> None:
-        self._root, self._limits = root, limits
-        self._listings: dict[tuple[str, ...], list[DirectoryEntry]] = {}
-        self._rules: dict[tuple[str, ...], tuple[IgnoreRule, ...]] = {}
-        self._above: list[tuple[tuple[str, ...], tuple[IgnoreRule, ...]]] | None = None
-        """The rules of each folder above the root, the nearest first, with the names from there down to the root."""
-
-    def find(self, glob: Glob, skipped: Skipped) -> Iterator[ResolvedPath]:
-        start = glob.start
-        for depth in range(1, len(start) + 1):
-            if self._ignored(start[:depth], folder=True):
+            glob = Glob.of(path.parts)
+            start = [replace(path, parts=glob.start[:depth]) for depth in range(len(glob.start) + 1)]
+            if any(self._ignored(folder, is_folder=True) for folder in start[1:]):
                 skipped["git-ignored"] += 1
-                return
-        yield from self._below(start, glob, skipped)
+            else:
+                yield from self._below(start[-1], glob, skipped)
 
-    def _below(self, parts: tuple[str, ...], glob: Glob, skipped: Skipped) -> Iterator[ResolvedPath]:
-        for entry in self._listing(parts):
-            path = (*parts, entry.name)
-            matches = glob.matches("/".join(path))
+    def _below(self, folder: ResolvedPath, glob: Glob, skipped: Skipped) -> Iterator[ResolvedPath]:
+        for entry in self._listing(folder):
+            path = replace(folder, parts=(*folder.parts, entry.name))
+            matches = glob.matches(path.name)
             if entry.kind == "folder":
-                if glob.leads_to("/".join(path)) and len(path) < DEEPEST:
-                    if self._ignored(path, folder=True):
+                if glob.leads_to(path.name) and len(path.parts) < DEEPEST:
+                    if self._ignored(path, is_folder=True):
                         skipped["git-ignored"] += 1
                     else:
                         yield from self._below(path, glob, skipped)
             elif entry.hidden and not (matches and entry.name.startswith(".")):
-                if glob.matches("/".join((*parts, entry.name.lstrip(".")))):
+                if glob.matches("/".join((*folder.parts, entry.name.lstrip(".")))):
                     skipped["hidden"] += 1
             elif not matches:
                 continue
             elif entry.kind == "other":
                 skipped["links or special files"] += 1
-            elif key_like((found := ResolvedPath(root=self._root, parts=path)).full.parts):
+            elif key_like(path.full.parts):
                 skipped["key-like"] += 1
-            elif self._ignored(path, folder=False):
+            elif self._ignored(path, is_folder=False):
                 skipped["git-ignored"] += 1
             else:
-                yield found
+                yield path
 
-    def _listing(self, parts: tuple[str, ...]) -> list[DirectoryEntry]:
-        self._limits.check_time()
-        if (known := self._listings.get(parts)) is not None:
-            return known
-        try:
-            entries = list_folder(ResolvedPath(root=self._root, parts=parts), most=self._limits.visits)
-        except PathRefused:
-            entries = []
-        self._limits.visit(len(entries))
-        self._listings[parts] = entries
-        return entries
+    def _listing(self, folder: ResolvedPath) -> list[DirectoryEntry]:
+        self.limits.check_time()
+        if folder not in self._listings:
+            try:
+                entries = list_folder(folder, most=self.limits.visits)
+            except PathRefused:
+                entries = []
+            self.limits.visit(len(entries))
+            self._listings[folder] = entries
+        return self._listings[folder]
 
-    def _ignored(self, parts: tuple[str, ...], *, folder: bool) -> bool:
+    def _ignored(self, path: ResolvedPath, *, is_folder: bool) -> bool:
         """Whether git would ignore it: the innermost folder with a matching rule decides."""
-        self._limits.check_time()
-        for depth in range(len(parts) - 1, -1, -1):
-            ignored = verdict(self._rules_of(parts[:depth]), parts[depth:], folder=folder)
-            if ignored is not None:
-                return ignored
-        if self._above is None:
-            self._above = list(self._read_above())
-        for way, rules in self._above:
-            ignored = verdict(rules, (*way, *parts), folder=folder)
+        self.limits.check_time()
+        for folder, names in self._folders_of(path):
+            if folder not in self._rules:
+                # The weaker first: of two lines that match, the later one decides.
+                exclude, ignore = (*folder.parts, ".git", "info", "exclude"), (*folder.parts, ".gitignore")
+                self._rules[folder] = (*self._read_rules(folder, exclude), *self._read_rules(folder, ignore))
+            ignored = verdict(self._rules[folder], names, folder=is_folder)
             if ignored is not None:
                 return ignored
         return False
 
-    def _read_above(self) -> Iterator[tuple[tuple[str, ...], tuple[IgnoreRule, ...]]]:
-        """From the root's parent up to the top of its repository; nothing without a repository."""
-        root = PurePath(self._root.path)
-        above = (root, *root.parents)
-        top = next((at for at, folder in enumerate(above) if _has_git(folder)), 0)
-        for folder in above[1 : top + 1]:
-            there = replace(self._root, path=str(folder), names=(str(folder),))
-            yield root.parts[len(folder.parts) :], self._read_both(there, ())
+    def _folders_of(self, path: ResolvedPath) -> Iterator[tuple[ResolvedPath, tuple[str, ...]]]:
+        """The folders above a path, innermost first, to the top of the root's repository; the names down to the path.
 
-    def _rules_of(self, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
-        if (known := self._rules.get(parts)) is not None:
-            return known
-        self._rules[parts] = self._read_both(self._root, parts)
-        return self._rules[parts]
+        Without a repository, they end at the root.
+        """
+        for depth in reversed(range(len(path.parts))):
+            yield replace(path, parts=path.parts[:depth]), path.parts[depth:]
+        if path.root not in self._above:
+            at = PurePath(path.root.path)
+            folders = (at, *at.parents)
+            top = next((number for number, folder in enumerate(folders) if _has_git(folder)), 0)
+            self._above[path.root] = [replace(path.root, path=str(folder)) for folder in folders[1 : top + 1]]
+        for root in self._above[path.root]:
+            yield ResolvedPath(root=root, parts=()), path.full.parts[len(PurePath(root.path).parts) :]
 
-    def _read_both(self, root: Root, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
-        # The weaker first: of two lines that match, the later one decides.
-        exclude, ignore = (*parts, ".git", "info", "exclude"), (*parts, ".gitignore")
-        return (*self._read_rules(root, exclude), *self._read_rules(root, ignore))
-
-    def _read_rules(self, root: Root, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
+    def _read_rules(self, folder: ResolvedPath, parts: tuple[str, ...]) -> tuple[IgnoreRule, ...]:
         try:
-            with open_file(ResolvedPath(root=root, parts=parts)) as file:
+            with open_file(replace(folder, parts=parts)) as file:
                 text = file.read_at(0, MOST_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
         except KimiError:
             return ()  # missing, or a link, which git does not follow either
-        return ignore_rules(text, between=self._limits.check_time)
+        return ignore_rules(text, between=self.limits.check_time)
 
 
 def _has_git(folder: PurePath) -> bool:

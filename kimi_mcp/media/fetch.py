@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 from ipaddress import ip_address
 from tempfile import SpooledTemporaryFile
 from typing import cast
@@ -67,8 +67,6 @@ class FetchedBody(AbstractContextManager["FetchedBody"]):
         """The server's label, without parameters, in lower case; only a claim."""
         self.host = ""
         """The host that sent it, after all redirects."""
-        self.redirects = 0
-        """Redirects that were followed."""
 
     @property
     def on_disk(self) -> bool:
@@ -153,7 +151,6 @@ async def fetch(
                 if redirect is None:
                     return body
                 target = redirect
-                body.redirects += 1
             raise UrlRefused(
                 f"{target.host} redirects once more, after {HOPS_MAX} redirects.", fix="Give the URL where they end."
             )
@@ -184,13 +181,10 @@ async def _request(
     target: Target, addresses: tuple[Address, ...], body: FetchedBody, connect: Connect, trust: ssl.SSLContext
 ) -> Target | None:
     """Request one URL: its body is received (None), or it redirects to the next one."""
-    backend = _PinnedBackend(target.host, addresses, connect)
-    pool = httpcore2.AsyncConnectionPool(ssl_context=trust, network_backend=backend)
+    url = httpcore2.URL(scheme=b"https", host=target.host.encode(), port=target.port, target=target.path.encode())
     request = httpcore2.Request(
         method="GET",
-        url=httpcore2.URL(
-            scheme=b"https", host=target.host.encode("ascii"), port=target.port, target=target.path.encode("ascii")
-        ),
+        url=url,
         headers={
             "Host": target.authority,
             "User-Agent": f"kimi-mcp/{__version__}",
@@ -199,9 +193,13 @@ async def _request(
             "Connection": "close",
         },
     )
-    response: httpcore2.Response | None = None
+    stream: httpcore2.AsyncNetworkStream | None = None
+    answered = False
     try:
-        response = await pool.handle_async_request(request)
+        stream = await _connected(addresses, target.port, connect)
+        secure = await stream.start_tls(trust, target.host)
+        response = await httpcore2.AsyncHTTP11Connection(url.origin, secure).handle_async_request(request)
+        answered = True
         headers = {name.lower(): value for name, value in response.headers}
         if response.status in _REDIRECTS and b"location" in headers:
             return read_redirect(target, headers[b"location"])
@@ -211,7 +209,7 @@ async def _request(
     except KimiError:
         raise
     except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
-        if response is None:
+        if not answered:
             raise _unreached(target.host, error) from None
         expected = "all of it" if body.announced is None else f"{body.announced:,}"
         raise MediaRejected(
@@ -219,11 +217,18 @@ async def _request(
             fix="Try again, or download the file and give its path.",
         ) from None
     finally:
-        with anyio.CancelScope(shield=True):
-            if response is not None:
-                await response.aclose()
-            await pool.aclose()
-            await backend.aclose()
+        if stream is not None:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
+
+
+async def _connected(addresses: tuple[Address, ...], port: int, connect: Connect) -> httpcore2.AsyncNetworkStream:
+    """A connection to the first address that answers."""
+    *others, last = addresses
+    for address in others:
+        with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+            return await connect(address.compressed, port)
+    return await connect(last.compressed, port)
 
 
 def _require_body(host: str, status: int, headers: dict[bytes, bytes]) -> None:
@@ -249,45 +254,6 @@ async def _resolve(host: str, port: int) -> Sequence[str]:
 async def _connect(address: str, port: int) -> httpcore2.AsyncNetworkStream:
     backend = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
     return await backend.connect_tcp(address, port, timeout=CONNECT_S)
-
-
-class _PinnedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens sockets for one host, to its checked addresses in turn. Resolves no name."""
-
-    def __init__(self, host: str, addresses: tuple[Address, ...], connect: Connect) -> None:
-        self._host, self._addresses, self._connect = host, addresses, connect
-        self._opened: list[httpcore2.AsyncNetworkStream] = []
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's own
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """A connection to the first checked address that answers; httpcore2 adds TLS, for the name."""
-        if host != self._host:
-            raise httpcore2.ConnectError
-        last: Exception = httpcore2.ConnectError()
-        for address in self._addresses:
-            try:
-                stream = await self._connect(address.compressed, port)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                last = error
-            else:
-                self._opened.append(stream)
-                return stream
-        raise last
-
-    async def aclose(self) -> None:
-        """Close every socket: one whose handshake was cancelled is left open by httpcore2."""
-        while self._opened:
-            await self._opened.pop().aclose()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await anyio.sleep(seconds)
 
 
 def _unreached(host: str, error: Exception) -> UrlRefused:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from kimi_mcp.catalogue.loading import read
 from kimi_mcp.core.errors import CatalogueError
@@ -98,7 +98,7 @@ class Catalogue:
 
     def video_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider takes video for which model on that day, as pairs of ids."""
-        return self._offers(day, lambda profile: profile.video)
+        return self._offers(day, lambda profile: profile.takes("video"))
 
     def instant_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider answers without thinking with which model on that day, as pairs of ids."""
@@ -155,7 +155,7 @@ def _row(profile: Profile, day: date) -> CatalogueRow:
         context_tokens=profile.model.context_tokens,
         output_tokens=profile.output_ceiling,
         price=serving.price,
-        media=(*(("image",) if profile.image else ()), *(("video",) if profile.video else ())),
+        media=tuple(kind for kind in get_args(MediaKind) if profile.takes(kind)),
         source=serving.source,
         checked=serving.checked,
     )

@@ -136,10 +136,6 @@ class Model(FileRecord):
     """The effort of a request that names none; None where there are no efforts."""
     forced_tool_choice_thinking: bool = Field(alias="thinking.forced_tool_choice")
     """Whether ``tool_choice: required`` (or a named function) is accepted while thinking."""
-    replays_all_reasoning: bool = Field(alias="thinking.replays_all")
-    """Whether the model's template always uses the reasoning of finished turns (K2.7)."""
-    keeps_reasoning_on_request: bool = Field(alias="thinking.keeps_on_request")
-    """Whether ``thinking.keep: "all"`` makes its template use the reasoning of finished turns (K2.6)."""
     thinking_sampling: OrUnknown[Sampling] = Field(alias="sampling.thinking")
     """The only sampling values accepted while thinking."""
     instant_sampling: Annotated[Sampling | None, *_read_as({"none": {}, "unknown": None})] = Field(
@@ -248,21 +244,12 @@ class Profile:
         """Whether instant mode is available: the model has it, and the provider has a switch for it."""
         return self.model.can_stop_thinking and self.provider.switch != "none"
 
-    @property
-    def video(self) -> bool:
-        """Whether video can be sent: the model sees it and the provider takes it."""
-        takes = self.provider.takes_video if self.serving.video is None else self.serving.video
-        return self.model.video and takes
-
-    @property
-    def image(self) -> bool:
-        """Whether images can be sent: the model sees them and the provider takes them."""
-        takes = self.provider.takes_image if self.serving.image is None else self.serving.image
-        return self.model.image and takes
-
     def takes(self, kind: MediaKind) -> bool:
-        """Whether media of that kind can be sent."""
-        return self.video if kind == "video" else self.image
+        """Whether media of that kind can be sent: the model sees them, and the provider takes them."""
+        model, provider, serving = self.model, self.provider, self.serving
+        if kind == "image":
+            return model.image and (provider.takes_image if serving.image is None else serving.image)
+        return model.video and (provider.takes_video if serving.video is None else serving.video)
 
     @property
     def price(self) -> Price | None:

@@ -11,7 +11,9 @@ whatever the environment holds; the first call then reports it as ``not_configur
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any, Literal
 
 from kimi_mcp.core.errors import NotConfigured
@@ -38,25 +40,19 @@ class Variable:
 
 def _whole(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise ValueError(f"a whole number of at least {least}")
-        return value
+        with suppress(ValueError):
+            if (value := int(text)) >= least:
+                return value
+        raise ValueError(f"a whole number of at least {least}")
 
     return read
 
 
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise ValueError("a number above 0")
-    return value
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < inf:
+            return value
+    raise ValueError("a number above 0")
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -235,20 +231,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     keys: dict[str, str] = {}
     impossible: set[str] = set()
     unreadable: list[NotConfigured] = []
-    for name, text in environment.items():
-        text = text.strip()
-        if name in _FIELD_OF or not text or "${" in text:
-            continue
-        if text.isascii() and text.isprintable() and " " not in text:
-            keys[name] = text
+    given = {name: text.strip() for name, text in environment.items() if text.strip() and "${" not in text}
+    for name in (each for each in given if each not in _FIELD_OF):
+        if given[name].isascii() and given[name].isprintable() and " " not in given[name]:
+            keys[name] = given[name]
         else:
             impossible.add(name)
-    for variable in VARIABLES:
-        text = environment.get(variable.name, "").strip()
-        if not text or "${" in text:
-            continue
+    for variable in (each for each in VARIABLES if each.name in given):
         try:
-            values[_FIELD_OF[variable.name]] = variable.read(text)
+            values[_FIELD_OF[variable.name]] = variable.read(given[variable.name])
         except ValueError as allowed:
             unreadable.append(
                 NotConfigured(f"{variable.name} can't be read.", fix=f"Set {variable.name} to {allowed}, or unset it.")

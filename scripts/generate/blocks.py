@@ -215,7 +215,7 @@ def video() -> str:
     rows: list[tuple[str, str]] = []
     for each in facts.providers.values():
         listed = ((row, facts.profile(each.id, row.model)) for row in each.models)
-        if takes := [f"`{row.model}`{_until(row)}" for row, one in listed if one is not None and one.video]:
+        if takes := [f"`{row.model}`{_until(row)}" for row, one in listed if one is not None and one.takes("video")]:
             rows.append((f"`{each.id}`", ", ".join(takes)))
     return table(("provider", "takes clips for"), rows)
 

@@ -51,18 +51,12 @@ def test_k2_5_and_k2_6_fix_their_sampling_per_mode(catalogue: Catalogue, model: 
     assert profile.modes == ("thinking", "instant")
     assert profile.model.efforts == ()
     assert not profile.model.forced_tool_choice_thinking
-    assert not profile.model.replays_all_reasoning
-
-
-def test_only_k2_6_keeps_reasoning_on_request(catalogue: Catalogue) -> None:
-    assert [model.id for model in catalogue.models.values() if model.keeps_reasoning_on_request] == ["kimi-k2.6"]
 
 
 @pytest.mark.parametrize("model", ["kimi-k2.7-code", "kimi-k2.7-code-highspeed"])
-def test_k2_7_always_thinks_and_always_keeps_its_reasoning(catalogue: Catalogue, model: str) -> None:
+def test_k2_7_always_thinks(catalogue: Catalogue, model: str) -> None:
     profile = at(catalogue, "moonshot", model)
     assert profile.modes == ("thinking",)
-    assert profile.model.replays_all_reasoning
     assert profile.model.efforts == ()
     assert profile.switch == "thinking-object"
     assert not profile.model.forced_tool_choice_thinking
@@ -121,7 +115,7 @@ def test_novita_serves_k2_5_at_moonshots_old_price(catalogue: Catalogue) -> None
     profile = at(catalogue, "novita", "kimi-k2.5")
     assert profile.price == Price(input=0.60, cached=0.10, output=3.00)
     assert profile.serving.wire_id == "moonshotai/kimi-k2.5"
-    assert profile.video
+    assert profile.takes("video")
     assert profile.serving.served_on(TODAY)
 
 
@@ -318,7 +312,7 @@ def test_video_is_a_matter_of_provider_and_model(catalogue: Catalogue) -> None:
 
 def test_a_row_may_differ_from_its_provider(catalogue: Catalogue) -> None:
     coder = at(catalogue, "together", "kimi-k2.7-code")
-    assert not coder.image
+    assert not coder.takes("image")
     assert coder.output_ceiling == 131_072
-    assert at(catalogue, "together", "kimi-k2.6").image
+    assert at(catalogue, "together", "kimi-k2.6").takes("image")
     assert at(catalogue, "openrouter", "kimi-k2.7-code").output_ceiling == 16_384

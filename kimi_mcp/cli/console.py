@@ -229,9 +229,9 @@ class Printer:
         """A text beside its label; its further lines are below its first."""
         self._hanging(self._indent + self._padded(label), label_kind, self._text(text, kind))
 
-    def command(self, label: str, text: str, kind: str = "") -> None:
+    def command(self, label: str, text: str) -> None:
         """A command to be pasted, beside its label: never folded, so that it can be selected as one line."""
-        self._line((self._indent + self._padded(label), "quiet"), (text, kind))
+        self._line((self._indent + self._padded(label), "quiet"), (text, ""))
 
     def columns(self, *cells: tuple[str, str]) -> None:
         """One line of texts, each with its kind; they are padded already."""

@@ -107,7 +107,7 @@ class LiveWatch:
         if outcome.timing.attempts:
             self._err.line(_summary(outcome), "quiet")
         if outcome.status == "completed" and outcome.conversation_id is not None:
-            self._err.command("", f"Go on with --conversation {outcome.conversation_id}", "quiet")
+            self._err.text(f"Go on with --conversation {outcome.conversation_id}")
 
     def _print(self, reasoning: str, answer: str) -> None:
         new_reasoning, new_answer = _rest(reasoning, self._reasoning), _rest(answer, self._answer)

@@ -22,7 +22,7 @@ MOST_VALUES = 500_000
 
 LARGEST_TEXT = 4 * MIB
 """Bytes, in UTF-8, of reasoning and answer together: some 900,000 tokens of English, seven times K3's default output.
-They are in memory several times while an answer is written down, at worst with four bytes for each."""
+They are in memory several times while an answer is recorded, at worst with four bytes for each."""
 
 MOST_PIECES = 2 * 1_048_576
 """Pieces of reasoning, answer or tool call in one answer: twice the tokens of the longest context."""

@@ -1,6 +1,6 @@
 """Values to and from JSON by their types: outcomes, turns, steps, usage. Pure, no I/O.
 
-What is written down may come from another version: a field that is not known is left out, one that is missing gets its
+What is recorded may come from another version: a field that is not known is left out, one that is missing gets its
 default, and anything else that does not fit raises ``ValueError``, ``TypeError`` or ``KeyError``.
 """
 

@@ -1,7 +1,7 @@
-r"""How a secret may be spelled, and where a spelling stands in a text. Pure, no I/O.
+r"""How a secret may be spelled, and where a spelling is found in a text. Pure, no I/O.
 
-A secret and a text are compared by their letters and digits alone, in any case and width, so that nothing that stands
-between them hides a secret: line breaks, blanks, dashes, invisible characters. Characters that are written as several
+A secret and a text are compared by their letters and digits alone, in any case and width, so that nothing between
+them hides a secret: line breaks, blanks, dashes, invisible characters. Characters that are written as several
 (``%73``, ``\u0073``, ``&#115;``) are read as what they mean, several times over if need be.
 """
 
@@ -24,10 +24,10 @@ SHORTEST_INNER: Final = 6
 """Characters of base64 that are distinguished from ordinary words."""
 
 WIDEST_GAP: Final = 32
-"""Characters that may stand between two letters of a secret: line breaks, blanks, dashes, invisible ones."""
+"""Characters between two letters of a secret at most: line breaks, blanks, dashes, invisible ones."""
 
 WIDEST_LETTER: Final = 64
-"""Characters that a letter of a secret may take, escaped and with what stands behind it."""
+"""Characters that a letter of a secret may take, escaped and with what follows it."""
 
 LONGEST_OPEN: Final = 2048
 """Characters at the end of a growing text that are looked at for the beginning of a secret."""
@@ -73,7 +73,7 @@ _HALF_ESCAPED: Final = re.compile(
 
 
 class View:
-    """A text as it may be read, and where each of its characters stands in the text as it is."""
+    """A text as it may be read, with the place of each of its characters in the original text."""
 
     def __init__(self, text: str, before: View | None = None, old: Sequence[str] = (), new: Sequence[str] = ()) -> None:
         """``text`` is ``before.text`` with each of the pieces ``old`` written as the one of ``new``."""
@@ -103,7 +103,7 @@ class View:
         return max(map(operator.sub, places[1:], places), default=0) <= WIDEST_GAP
 
     def span(self, first: int, last: int) -> tuple[int, int]:
-        """From where to where the characters ``first`` to ``last`` of ``text`` go in the text as it is."""
+        """The span of the characters ``first`` to ``last`` of ``text`` in the original text."""
         view = self
         while view._before is not None:
             first, last = view._old_place(first, end=False), view._old_place(last, end=True)
@@ -160,8 +160,8 @@ class Forms:
         self.plain = tuple(sorted(plain, key=lambda form: (-len(form), form)))
         self.spelled = tuple(sorted(spelled, key=lambda form: (-len(form), form)))
         self.overlap = WIDEST_LETTER * max(map(len, self.spelled), default=0)
-        # Cut a text into blocks of this size: wherever a form stands, one of them begins in its first half and lies
-        # within it. So one look-up a block finds every form, and where in the form the block stands.
+        # Cut a text into blocks of this size: one of them begins in the first half of any form and is within it. So
+        # one look-up for each block finds every form, and which part of the form the block is.
         self._size = min(LARGEST_BLOCK, (min(map(len, self.spelled), default=1) + 1) // 2)
         self._blocks: dict[bytes, list[tuple[bytes, int]]] = {}
         for form in self.spelled:
@@ -173,7 +173,7 @@ class Forms:
         return max((begun(letters, form) for form in self.spelled), default=0)
 
     def spans(self, view: View) -> Iterator[tuple[int, int]]:
-        """From where to where each secret goes in the text as it is. Its cost grows with the text's length alone."""
+        """The span of each secret in the original text. The cost grows with the text's length alone."""
         letters, size = view.letters, self._size
         blocks = [letters[at : at + size] for at in range(0, len(letters), size)]
         if self._blocks.keys().isdisjoint(blocks):
@@ -187,7 +187,7 @@ class Forms:
                         yield view.span(view.places[first], view.places[last])
 
     def opens(self, view: View) -> int:
-        """Where a secret may begin that has not ended yet, in the text as it is; its length where none may."""
+        """Where in the original text a secret may begin that has not ended yet; its length where none may."""
         size = len(view.text)
         whole = len(without_half(view.text))
         found = self._begins(view, size)

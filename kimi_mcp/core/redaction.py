@@ -29,7 +29,7 @@ from kimi_mcp.core.key_spellings import (
 )
 
 HIDDEN: Final = "[hidden]"
-"""What stands where a secret stood."""
+"""What replaces a secret."""
 
 SHORTEST: Final = 8
 """Characters; anything shorter is no secret, it would hide ordinary words."""
@@ -49,7 +49,7 @@ SHORTEST_CUT: Final = 8
 """Letters and digits; a secret that is cut off after as many is hidden too. Providers' own prefixes are shorter."""
 
 SHORTEST_SPELLED: Final = 10
-"""Letters and digits; a secret with fewer is found only as it stands and in its usual encodings."""
+"""Letters and digits; a secret with fewer is found only unchanged and in its usual encodings."""
 
 SHORTEST_NUMBER: Final = 5
 """Digits; with fewer, such as those of a year, a number makes no secret of a placeholder."""
@@ -62,7 +62,7 @@ LOOKED_AT_ONCE: Final = 65_536
 
 
 def is_secret(value: str) -> bool:
-    """Whether a value protects anything, so that it has to be hidden wherever it stands.
+    """Whether a value protects anything, so that it has to be hidden everywhere.
 
     It does if it has at least ``SHORTEST`` characters, at least ``FEWEST_DIFFERENT`` different ones, and is not made
     of such words as ``no``, ``key`` and ``test`` and of letters or digits in a row (``1234567890``) alone. Anything
@@ -89,7 +89,7 @@ class Secrets:
 
     A secret is compared by its letters and digits alone, in any case and width: so it is found with anything else
     between them, such as line breaks or invisible characters. Searched for are the secret itself, the secret
-    backwards, and in hex, base64 (of UTF-16 too) and base32 at any alignment; as they stand, and with any of their
+    backwards, and in hex, base64 (of UTF-16 too) and base32 at any alignment; unchanged, and with any of their
     characters escaped for a URL, for JSON or source code, or for HTML, several times if need be. A short
     secret may be ordinary words: it is found by its exact encodings alone. What is a secret, ``is_secret`` says.
 
@@ -133,10 +133,10 @@ class Secrets:
         return "".join((*pieces, text[done:]))
 
     def scrub_cut(self, text: str) -> str:
-        """Likewise for a text that may have been cut off in the midst of a secret."""
+        """Likewise for a text that may have been cut off within a secret."""
         text = self.scrub(text)
         size = self.open_end(text)
-        # By the letters that the end stands for: those of an escape such as \\u4e2d begin no secret.
+        # By the letters that the end means: those of an escape such as \\u4e2d begin no secret.
         if size and min(len(view.letters) for view in views(text[-size:])) >= SHORTEST_CUT:
             return text[:-size] + HIDDEN
         return text

@@ -143,7 +143,7 @@ class Settings:
     )
     journal: Literal["on", "off"] = _variable(
         "KIMI_JOURNAL",
-        "`on`, or `off`: nothing is written down; conversations and late answers then live as long as the "
+        "`on`, or `off`: nothing is written to disk; conversations and late answers then live as long as the "
         "process, and of runs that have ended only the latest 64 and what they follow.",
         default="on",
         read=_one_of("on", "off"),
@@ -175,7 +175,7 @@ class Settings:
     )
     reasoning_inline_chars: int = _variable(
         "KIMI_REASONING_INLINE_CHARS",
-        "How much reasoning a result carries inline; it all lands in the host's context.",
+        "How much reasoning a result carries inline; all of it fills the host's context.",
         default=2000,
         read=_whole(0),
     )

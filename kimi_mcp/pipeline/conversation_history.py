@@ -56,7 +56,7 @@ async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
         history = await _up_to(record, run)
         if not history.turns:
             raise InvalidArguments(
-                "What that run asked was not written down: it can't be followed.",
+                "The request of that run was not recorded: it can't be followed.",
                 fix="Leave `conversation_id` out to start a new conversation, and put what it needs into `prompt`.",
             )
         return history

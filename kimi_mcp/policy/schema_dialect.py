@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, cast
 
 Schema = Mapping[str, Any]
@@ -70,7 +71,8 @@ def _problems(schema: Any, path: str, root: Schema, depth: int) -> Iterator[str]
         yield f"{path}: required names what is not in properties ({', '.join(missing[:3])})"
     if "$ref" in properties:
         yield f"{path}: a property is called $ref"
-    for step, inner in _inner(schema):
+    for keyword, key, inner in _inner(schema):
+        step = keyword if key is None else f"{keyword}/{key}"
         yield from _problems(inner, f"{path}/{step}", root, depth + 1)
 
 
@@ -147,11 +149,9 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
         _merge_combined(new)
     if "$ref" in new and set(new) - _allowed_beside_ref(depth):
         reference = new.pop("$ref")
-        if "type" in new and new["type"] != _target(reference, root).get("type"):
+        if "anyOf" in new or ("type" in new and new["type"] != _target(reference, root).get("type")):
             raise _Inexpressible
         new.pop("type", None)
-        if "anyOf" in new:
-            raise _Inexpressible
         new["anyOf"] = [{"$ref": reference}]
     if "anyOf" in new and "type" in new:
         if not isinstance(new["anyOf"], list):
@@ -168,7 +168,15 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
         if new.get("additionalProperties", True) is not True:
             raise _Inexpressible
         new["properties"] = {**properties, **{name: _anything() for name in missing}}
-    return _with_inner(new, root, depth)
+    made = {**new}
+    for keyword, key, inner in _inner(new):
+        if key is None:
+            made[keyword] = _rewritten(inner, root, depth + 1)
+        else:
+            if made[keyword] is new[keyword]:
+                made[keyword] = copy(new[keyword])
+            made[keyword][key] = _rewritten(inner, root, depth + 1)
+    return made
 
 
 def _merge_combined(new: dict[str, Any]) -> None:
@@ -216,13 +224,8 @@ def _anything() -> dict[str, Any]:
 
 
 def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    return {str: "string", list: "array"}.get(cast(type[Any], type(value)), "object")
+    kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
+    return kinds.get(cast(type[Any], type(value)), "object")
 
 
 def _narrowed(branches: list[Any], kinds: tuple[str, ...], root: Schema) -> list[Any]:
@@ -266,32 +269,15 @@ def _target(reference: Any, root: Schema) -> Schema:
     return cast(Schema, found)
 
 
-def _inner(schema: Schema) -> Iterator[tuple[str, Any]]:
-    """Every schema right inside this one, with its place."""
-    for keyword in _BY_NAME:
-        for name, inner in _mapping(schema.get(keyword)).items():
-            yield f"{keyword}/{name}", inner
-    for keyword in _SINGLE:
-        if isinstance(inner := schema.get(keyword), Mapping):
-            yield keyword, inner
-    for keyword in _LISTED:
-        if isinstance(branches := schema.get(keyword), list):
-            for index, inner in enumerate(cast(list[Any], branches)):
-                yield f"{keyword}/{index}", inner
-
-
-def _with_inner(schema: dict[str, Any], root: Schema, depth: int) -> dict[str, Any]:
-    """The schema with every schema right inside it rewritten."""
-    for keyword in schema.keys() & _BY_NAME:
-        inner = _mapping(schema[keyword])
-        schema[keyword] = {name: _rewritten(inner[name], root, depth + 1) for name in inner}
-    for keyword in schema.keys() & _SINGLE:
-        if isinstance(schema[keyword], Mapping):
-            schema[keyword] = _rewritten(schema[keyword], root, depth + 1)
-    for keyword in schema.keys() & _LISTED:
-        if isinstance(schema[keyword], list):
-            schema[keyword] = [_rewritten(inner, root, depth + 1) for inner in schema[keyword]]
-    return schema
+def _inner(schema: Schema) -> Iterator[tuple[str, str | int | None, Any]]:
+    """Every schema right inside this one, with its keyword, and its name or index there."""
+    for keyword, inner in schema.items():
+        if keyword in _BY_NAME:
+            yield from ((keyword, name, each) for name, each in _mapping(inner).items())
+        elif keyword in _LISTED and isinstance(inner, list):
+            yield from ((keyword, index, each) for index, each in enumerate(cast(list[Any], inner)))
+        elif keyword in _SINGLE and isinstance(inner, Mapping):
+            yield keyword, None, inner
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -53,6 +53,10 @@ class KimiError(Exception):
     retryable: ClassVar[bool] = False
     """Whether the very same call may work later without any change."""
 
+    def __init_subclass__(cls, *, code: str | None = None, retryable: bool | None = None) -> None:
+        cls.code = cls.code if code is None else code
+        cls.retryable = cls.retryable if retryable is None else retryable
+
     def __init__(self, message: str, *, fix: str, rule: str | None = None) -> None:
         message, fix = scrub(message), scrub(fix)
         super().__init__(message)
@@ -81,28 +85,20 @@ class CallRefused(KimiError):
     """The call was refused before anything was sent: nothing was paid for."""
 
 
-class InvalidArguments(CallRefused):
+class InvalidArguments(CallRefused, code="invalid_arguments"):
     """An argument is unknown, ill-typed, empty or contradicts another one."""
 
-    code = "invalid_arguments"
 
-
-class PolicyRefused(CallRefused):
+class PolicyRefused(CallRefused, code="policy_refused"):
     """A rule of the policy refused the call; ``rule`` is its id."""
 
-    code = "policy_refused"
 
-
-class NotConfigured(CallRefused):
+class NotConfigured(CallRefused, code="not_configured"):
     """A setting is missing or can't be read; ``fix`` names the variable."""
 
-    code = "not_configured"
 
-
-class CatalogueError(CallRefused):
+class CatalogueError(CallRefused, code="not_configured"):
     """A file of the catalogue is wrong; the message names the file, the key and what is allowed."""
-
-    code = "not_configured"
 
     def __init__(self, found: str) -> None:
         """``found``: the file, the key and what is allowed there, without a full stop."""
@@ -112,133 +108,88 @@ class CatalogueError(CallRefused):
         )
 
 
-class PathRefused(CallRefused):
+class PathRefused(CallRefused, code="path_refused"):
     """A path is outside the roots, or may not be read."""
 
-    code = "path_refused"
 
-
-class TooManyFiles(PathRefused):
+class TooManyFiles(PathRefused, retryable=True):
     """The process, or the machine, has no file descriptor left; the file itself may be read."""
 
-    retryable = True
 
-
-class UrlRefused(CallRefused):
+class UrlRefused(CallRefused, code="url_refused"):
     """A URL is of a kind, or leads to an address, that is not fetched."""
 
-    code = "url_refused"
 
-
-class MediaRejected(CallRefused):
+class MediaRejected(CallRefused, code="media_rejected"):
     """An image or a video is truncated, mislabelled, too large or of an unsupported format."""
 
-    code = "media_rejected"
 
-
-class BudgetExceeded(CallRefused):
+class BudgetExceeded(CallRefused, code="budget_exceeded"):
     """A spending limit is reached; ``fix`` names the variable that raises it."""
 
-    code = "budget_exceeded"
 
-
-class RunNotFound(CallRefused):
+class RunNotFound(CallRefused, code="run_not_found"):
     """No run of that id is known here."""
-
-    code = "run_not_found"
 
 
 class UpstreamFailed(KimiError):
     """The provider answered with an error, or not at all."""
 
 
-class AuthFailed(UpstreamFailed):
+class AuthFailed(UpstreamFailed, code="auth_failed"):
     """401 or 403: the key is missing, wrong, or belongs to another platform."""
 
-    code = "auth_failed"
 
-
-class QuotaExhausted(UpstreamFailed):
+class QuotaExhausted(UpstreamFailed, code="quota_exhausted"):
     """The account's balance or quota is used up; never retried."""
 
-    code = "quota_exhausted"
 
-
-class RateLimited(UpstreamFailed):
+class RateLimited(UpstreamFailed, code="rate_limited", retryable=True):
     """The account's limit of requests or tokens a minute is reached."""
 
-    code = "rate_limited"
-    retryable = True
 
-
-class Overloaded(UpstreamFailed):
+class Overloaded(UpstreamFailed, code="overloaded", retryable=True):
     """The provider has no capacity just now; topping up does not help."""
 
-    code = "overloaded"
-    retryable = True
 
-
-class ModelNotServed(UpstreamFailed):
+class ModelNotServed(UpstreamFailed, code="model_not_served"):
     """The provider does not serve this model (404, 410), or no longer."""
 
-    code = "model_not_served"
 
-
-class ContextTooLong(UpstreamFailed):
+class ContextTooLong(UpstreamFailed, code="context_too_long"):
     """The request is longer than the model's context."""
 
-    code = "context_too_long"
 
-
-class ContentFiltered(UpstreamFailed):
+class ContentFiltered(UpstreamFailed, code="content_filtered"):
     """The provider's content filter stopped the request or the answer."""
 
-    code = "content_filtered"
 
-
-class RequestRejected(UpstreamFailed):
+class RequestRejected(UpstreamFailed, code="invalid_arguments"):
     """The provider refused the request as malformed (400 without a better name)."""
 
-    code = "invalid_arguments"
 
-
-class UpstreamTimeout(UpstreamFailed):
+class UpstreamTimeout(UpstreamFailed, code="upstream_timeout", retryable=True):
     """A deadline of ours passed: first token, idle or total."""
 
-    code = "upstream_timeout"
-    retryable = True
 
-
-class UpstreamBroken(UpstreamFailed):
+class UpstreamBroken(UpstreamFailed, code="upstream_broken", retryable=True):
     """The provider's answer can't be read: a 5xx, HTML, bad JSON, a reset, an end without a finish."""
 
-    code = "upstream_broken"
-    retryable = True
 
-
-class UpstreamUnreachable(UpstreamFailed):
+class UpstreamUnreachable(UpstreamFailed, code="upstream_unreachable", retryable=True):
     """No connection to the provider could be made."""
 
-    code = "upstream_unreachable"
-    retryable = True
+
+class AnswerCutOff(UpstreamFailed, code="answer_cut_off"):
+    """The answer ended before it was complete; what arrived is kept."""
 
 
-class AnswerCutOff(UpstreamFailed):
-    """The answer ended before it was whole; what arrived is kept."""
-
-    code = "answer_cut_off"
-
-
-class Cancelled(KimiError):
+class Cancelled(KimiError, code="cancelled"):
     """The caller cancelled the run; what had arrived is kept."""
 
-    code = "cancelled"
 
-
-class Internal(KimiError):
-    """A fault of ours. The details are in the log, never in the result."""
-
-    code = "internal"
+class Internal(KimiError, code="internal"):
+    """A mistake in this program. The details are in the log, never in the result."""
 
 
 def fault_of_ours() -> Internal:

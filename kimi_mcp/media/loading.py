@@ -107,8 +107,8 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
     return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}")
 
 
-async def load(part: MediaPart, roots: Roots, held: AsyncExitStack, fetch: Fetch | None = None) -> Medium:
-    """Open a part and judge its content; ``held`` closes it.
+async def load(part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack, fetch: Fetch | None = None) -> Medium:
+    """Open a part and judge its content; ``held`` closes it. ``roots`` may block.
 
     Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
     """
@@ -119,14 +119,15 @@ async def load(part: MediaPart, roots: Roots, held: AsyncExitStack, fetch: Fetch
         case "data":
             medium = await anyio.to_thread.run_sync(_decoded, part.url)
         case _:
-            medium = await anyio.to_thread.run_sync(_opened, part.url[len(scheme) + 1 :], roots)
+            path = part.url[len(scheme) + 1 :]
+            medium = await anyio.to_thread.run_sync(lambda: _opened(path, roots()), abandon_on_cancel=True)
     if medium.info.kind != part.kind:
         raise MediaRejected(
             f"The {medium.info.name} is no {_NOUNS[part.kind]}: found {medium.info.mime}, expected a "
             f"{_NOUNS[part.kind]}.",
             fix=f"Give it to {_TOOL_FOR[medium.info.kind]}.",
         )
-    return await anyio.to_thread.run_sync(_sendable, medium)
+    return await anyio.to_thread.run_sync(_sendable, medium, abandon_on_cancel=True)
 
 
 def _opened(path: str, roots: Roots) -> Medium:

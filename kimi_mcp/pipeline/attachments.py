@@ -125,7 +125,7 @@ class Attachments:
             return False
         missing = {url: medium for url, medium in loaded.uploaded.items() if url not in present}
         for url, medium in missing.items():
-            sha256 = await anyio.to_thread.run_sync(medium.sha256)
+            sha256 = await _sha256(medium)
             async with self._lock(endpoint, sha256):
                 ids = self._uploads[endpoint.base_url, endpoint.key]
                 if f"ms://{ids.get(sha256)}" == url:  # else another call was faster
@@ -158,8 +158,8 @@ class Attachments:
                     fix=f"Show the {part.kind} again, in a new conversation.",
                 )
             return medium
-        medium = await load(part, roots(), held, self._limits.fetch)
-        if part.sha256 is not None and await anyio.to_thread.run_sync(medium.sha256) != part.sha256:
+        medium = await load(part, roots, held, self._limits.fetch)
+        if part.sha256 is not None and await _sha256(medium) != part.sha256:
             raise MediaRejected(
                 f"An earlier turn's {part.kind} has changed since it was shown.",
                 fix=f"Put back what it was, or show the {part.kind} again in a new conversation.",
@@ -168,7 +168,7 @@ class Attachments:
 
     async def _record(self, part: MediaPart, medium: Medium) -> MediaPart:
         """The part as a later turn will find it. A data URI is not recorded, only kept in memory for a while."""
-        sha256 = part.sha256 or await anyio.to_thread.run_sync(medium.sha256)
+        sha256 = part.sha256 or await _sha256(medium)
         url = part.url
         if url.startswith(("data:", _CACHED)):
             url = _CACHED + sha256
@@ -197,7 +197,7 @@ class Attachments:
         return inline.placeholder
 
     async def _find_or_upload(self, medium: Medium, endpoint: Endpoint, request_state: RequestState) -> str:
-        sha256 = await anyio.to_thread.run_sync(medium.sha256)
+        sha256 = await _sha256(medium)
         account = endpoint.base_url, endpoint.key
         async with self._lock(endpoint, sha256):
             if account not in self._uploads:
@@ -228,6 +228,10 @@ class Attachments:
     def _lock(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
         """Held while a content is searched or uploaded: calls that share it wait for one upload."""
         return self._locks.setdefault((endpoint.base_url, endpoint.key, sha256), anyio.Lock())
+
+
+async def _sha256(medium: Medium) -> str:
+    return await anyio.to_thread.run_sync(medium.sha256, abandon_on_cancel=True)
 
 
 def _checked_chunks(medium: Medium, sha256: str) -> Iterator[bytes]:

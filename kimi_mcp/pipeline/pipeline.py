@@ -106,11 +106,13 @@ class Pipeline:
 
     async def file_stamps(self, call: Call) -> tuple[str, ...]:
         """The current state of the files that a call names: with changed files the same call is another one."""
-        if not call.names_files:
-            return ()
-        from kimi_mcp.media.loading import stamps
 
-        return await anyio.to_thread.run_sync(stamps, call.files, call.media, self._roots(call))
+        def look() -> tuple[str, ...]:
+            from kimi_mcp.media.loading import stamps
+
+            return stamps(call.files, call.media, self._roots(call))
+
+        return await anyio.to_thread.run_sync(look, abandon_on_cancel=True) if call.names_files else ()
 
     async def _answer(self, call: Call, run: Run) -> Outcome:
         run.mode = call.mode
@@ -142,16 +144,19 @@ class Pipeline:
         """The files that the call names, as one text; None where it names none."""
         if not call.files:
             return None
-        from kimi_mcp.media.text_files import as_context, gather_texts
-
         asked = (system(call.system or ""), user(call.prompt))
         answer = max(call.max_tokens or 0, policy.least_output(call.mode, profile))
         most = max(profile.model.context_tokens - answer - likely_tokens(asked), 0)
-        gather = partial(gather_texts, call.files, self._roots(call), most_tokens=most)
-        return as_context(await anyio.to_thread.run_sync(gather))
+
+        def read() -> str:
+            from kimi_mcp.media.text_files import as_context, gather_texts
+
+            return as_context(gather_texts(call.files, self._roots(call), most_tokens=most))
+
+        return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
 
     def _roots(self, call: Call) -> Roots:
-        """The folders that this call may read from."""
+        """The folders that this call may read from. Blocking: a worker thread asks for them."""
         from kimi_mcp.media.roots import find_roots
 
         return find_roots(self.settings.roots, call.offered_roots)

@@ -137,7 +137,7 @@ class Client:
 async def _streamed(body: StreamedBody, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
     """A body in pieces, each read and encoded in a worker thread."""
     pieces, sent = body.pieces(), 0
-    while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
+    while (piece := await anyio.to_thread.run_sync(next, pieces, None, abandon_on_cancel=True)) is not None:
         yield piece
         sent += len(piece)
         if on_sent is not None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from math import inf
+from secrets import token_hex
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -157,7 +158,9 @@ async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outco
     if call.names_files and state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
     pipeline, _ = await state.open()
-    stamps = await pipeline.file_stamps(call)
+    stamps: Sequence[str] = (token_hex(16),)  # files that can't be looked at in time are never the same
+    with anyio.move_on_at(deadline):
+        stamps = await pipeline.file_stamps(call)
     return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), deadline, stamps)
 
 

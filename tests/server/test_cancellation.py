@@ -60,8 +60,9 @@ async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrive
 async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(sim: Simulator, mode: str) -> None:
     sim.play(HELD)
     async with connect(sim, mode) as kimi:
+        await kimi.run()  # imports and opens what the first call needs
         with pytest.raises(MCPError, match="timed out"):
-            await kimi.call("kimi_think", {"prompt": "hi"}, read_timeout_seconds=0.3)
+            await kimi.call("kimi_think", {"prompt": "hi"}, read_timeout_seconds=2)
         run_id = await arrived(kimi)
         assert (await kimi.run(run_id, "status")).status == "running"
         sim.open_gate("end")

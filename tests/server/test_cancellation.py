@@ -9,11 +9,16 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp import Client
+from mcp.client._memory import InMemoryTransport
+from mcp.server import Server
 from mcp.shared.exceptions import MCPError
 
+from kimi_mcp.server import client_quirks
 from kimi_mcp.simulator import Simulator
-from tests.server.clients import KimiClient, connect, connect_messages
+from tests.server.clients import KimiClient, connect, connect_messages, wait_until
 from tests.server.requests import chats
+from tests.server.test_rejoining import gives_up
 
 TEXT = {"reasoning": "Hm, let me see.", "content": "It is 391."}
 HELD = {"gate": "end", "gate_at": "finish", **TEXT}
@@ -60,9 +65,7 @@ async def test_a_users_cancellation_closes_the_request_and_keeps_what_had_arrive
 async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(sim: Simulator, mode: str) -> None:
     sim.play(HELD)
     async with connect(sim, mode) as kimi:
-        await kimi.run()  # imports and opens what the first call needs
-        with pytest.raises(MCPError, match="timed out"):
-            await kimi.call("kimi_think", {"prompt": "hi"}, read_timeout_seconds=2)
+        await gives_up(sim, kimi)
         run_id = await arrived(kimi)
         assert (await kimi.run(run_id, "status")).status == "running"
         sim.open_gate("end")
@@ -71,6 +74,26 @@ async def test_a_client_whose_clock_ran_out_leaves_the_run_alive_and_fetchable(s
         assert fetched.answer == "It is 391."
         assert kimi.state.waiting == {}
     assert len(chats(sim)) == 1, "it is paid for once"
+
+
+async def test_the_sdk_says_that_its_clock_ran_out_as_we_know_it(mode: str) -> None:
+    reasons: list[Any] = []
+
+    async def never(context: Any, params: Any) -> Any:
+        await anyio.sleep_forever()
+
+    async def listen(context: Any, call_next: Any) -> Any:
+        if context.method == "notifications/cancelled":
+            reasons.append((context.params or {}).get("reason"))
+        return await call_next(context)
+
+    server = Server[Any]("a server", on_call_tool=never)
+    server.middleware.append(listen)
+    async with Client(InMemoryTransport(server), mode=mode) as client:
+        with pytest.raises(MCPError, match="timed out"):
+            await client.call_tool("a tool", read_timeout_seconds=0.01)
+        await wait_until(lambda: bool(reasons))
+    assert client_quirks.timed_out(reasons[0])
 
 
 @pytest.mark.parametrize("reason", GAVE_UP + CANCELLED)

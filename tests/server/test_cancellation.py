@@ -82,10 +82,10 @@ async def test_the_sdk_says_that_its_clock_ran_out_as_we_know_it(mode: str) -> N
     async def never(context: Any, params: Any) -> Any:
         await anyio.sleep_forever()
 
-    async def listen(context: Any, call_next: Any) -> Any:
-        if context.method == "notifications/cancelled":
-            reasons.append((context.params or {}).get("reason"))
-        return await call_next(context)
+    async def listen(ctx: Any, call_next: Any) -> Any:
+        if ctx.method == "notifications/cancelled":
+            reasons.append((ctx.params or {}).get("reason"))
+        return await call_next(ctx)
 
     server = Server[Any]("a server", on_call_tool=never)
     server.middleware.append(listen)

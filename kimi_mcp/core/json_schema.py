@@ -52,7 +52,6 @@ _unmatched: ContextVar[list[str]] = ContextVar("_unmatched")
 _UNCHECKED: Mapping[Reason, tuple[str, str]] = {
     "reference": ("it refers to what it does not hold", "Put what `$ref` names into `response_schema`."),
     "intricate": ("it is too intricate for an answer of this size", "Simplify `response_schema`."),
-    "number": ("the answer holds a number beyond all bounds", "Bound the numbers in `response_schema`."),
     "pattern": (
         "a `pattern` in it can't be matched in bounded time",
         "Leave that `pattern` out of `response_schema`, or write it without look-around and back-references.",

@@ -103,17 +103,16 @@ def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
 
 
 def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
-    value = to_json(outcome)
-    timing = value["timing"]
+    value, usage = to_json(outcome), to_json(outcome.usage or Usage())
+    timing, cost = value["timing"], outcome.cost_usd
     return {
         **{name: value[name] for name in ("status", "run_id", "conversation_id", "answer", "parsed")},
         "reasoning": _reasoning(outcome, reasoning_chars),
         "model": {"asked": outcome.model_asked, "sent": outcome.model_sent, "answered": outcome.model_answered},
         **{name: value[name] for name in ("provider", "mode", "finish_reason")},
-        "usage": to_json(outcome.usage or Usage())
-        | {"cost_usd": None if outcome.cost_usd is None else rounded(outcome.cost_usd)},
+        "usage": usage | {"cost_usd": None if cost is None else rounded(cost)},
         "policy": value["policy"],
-        "timing": timing | {name: _rounded(timing[name]) for name in ("first_token_s", "total_s")},
+        "timing": timing | {name: timing[name] and round(timing[name], 3) for name in ("first_token_s", "total_s")},
         **{name: value[name] for name in ("error", "swarm", "page")},
     }
 
@@ -226,7 +225,3 @@ def shortened(whole: str, limit: int) -> str:
         return whole[:limit]
     head = room - room // 3
     return whole[:head] + gap + whole[len(whole) - room // 3 :]
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)

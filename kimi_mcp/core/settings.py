@@ -69,10 +69,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
-def _lower(text: str) -> str:
-    return text.strip().lower()
-
-
 def _variable(
     name: str,
     meaning: str,
@@ -98,7 +94,7 @@ class Settings:
         "Who answers: the name of a provider of the catalogue.",
         in_words="with KIMI_BASE_URL the provider whose host it is, else vllm; without it the first whose key is set; "
         "with KIMI_API_KEY alone moonshot",
-        read=_lower,
+        read=str.lower,
     )
     base_url: str | None = _variable(
         "KIMI_BASE_URL", "Another base URL for that provider.", in_words="the provider's own"

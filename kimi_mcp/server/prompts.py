@@ -45,8 +45,8 @@ MAX_RUN_IDS = 1_000
 MAX_VALUES = 100
 """Values in one completion at most, as the protocol says."""
 
-Completer = Callable[[ServerState], Awaitable[Sequence[str]]]
-"""Returns every value of an argument, the likeliest first."""
+Values = Sequence[str] | Callable[[ServerState], Awaitable[Sequence[str]]]
+"""Every value of an argument, the likeliest first, or what returns them."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)(\[\])?\}")
 
@@ -93,6 +93,14 @@ class Prompt:
         values = {each.name: given.get(each.name, each.default) for each in self.arguments}
         filled = {name: _fill(template, values) for name, template in self.call.items()}
         return {name: value for name, value in filled.items() if value is not None}
+
+    def listed(self) -> ListedPrompt:
+        """The prompt in the list of prompts."""
+        arguments = [
+            PromptArgument(name=each.name, description=each.description, required=each.required)
+            for each in self.arguments
+        ]
+        return ListedPrompt(name=self.name, title=self.title, description=self.description, arguments=arguments)
 
     def text(self, arguments: Mapping[str, str] | None) -> str:
         """The message for the host's model. Raises ``InvalidArguments``."""
@@ -162,14 +170,13 @@ async def _run_ids(state: ServerState) -> Sequence[str]:
         return ()
 
 
-def completions(prompts: Mapping[str, Prompt]) -> dict[tuple[str, str], Completer | Sequence[str]]:
+def completions(prompts: Mapping[str, Prompt]) -> dict[tuple[str, str], Values]:
     """What completion offers, by the name of a prompt or the template of a resource, and the name of the argument."""
-    values: dict[tuple[str, str], Completer | Sequence[str]] = {
-        (prompt.name, argument.name): _models if argument.completes == "models" else argument.completes
-        for prompt in prompts.values()
-        for argument in prompt.arguments
-    }
-    return values | {(RUN, "id"): _run_ids, (RUN_REASONING, "id"): _run_ids}
+    values: dict[tuple[str, str], Values] = {(RUN, "id"): _run_ids, (RUN_REASONING, "id"): _run_ids}
+    for prompt in prompts.values():
+        for each in prompt.arguments:
+            values[prompt.name, each.name] = _models if each.completes == "models" else each.completes
+    return values
 
 
 def matches(values: Sequence[str], typed: str) -> list[str]:
@@ -188,20 +195,7 @@ class PromptHandlers:
 
     async def list_prompts(self, context: Any, params: PaginatedRequestParams | None) -> ListPromptsResult:
         """Answers ``prompts/list``."""
-        return ListPromptsResult(
-            prompts=[
-                ListedPrompt(
-                    name=prompt.name,
-                    title=prompt.title,
-                    description=prompt.description,
-                    arguments=[
-                        PromptArgument(name=each.name, description=each.description, required=each.required)
-                        for each in prompt.arguments
-                    ],
-                )
-                for prompt in self._prompts.values()
-            ]
-        )
+        return ListPromptsResult(prompts=[prompt.listed() for prompt in self._prompts.values()])
 
     async def get_prompt(self, context: Any, params: GetPromptRequestParams) -> GetPromptResult:
         """Answers ``prompts/get``."""

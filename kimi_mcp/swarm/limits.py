@@ -146,9 +146,9 @@ class BudgetLedger:
         self.usd += usd
         self.tokens += tokens
 
-    def may_begin(self, usd: float, *, reserved: float) -> bool:
-        """Whether an agent that would use that much may begin, by what is used up for certain."""
-        return self.reached() is None and usd <= self._left_usd(reserved)
+    def used_up(self, usd: float, *, reserved: float) -> Limit | None:
+        """The limit for which an agent that would use that much may not begin, by what is used up for certain."""
+        return self.reached() or ("usd" if usd > self._left_usd(reserved) else None)
 
     def reached(self) -> Limit | None:
         """A limit on something else than money that is reached."""

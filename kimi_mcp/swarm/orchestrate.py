@@ -92,7 +92,11 @@ async def _swarm(
     concurrency: SwarmConcurrency | None,
     tools_of: OpenTools | None,
 ) -> Outcome:
-    run.mode, run.turns, stats, before = "thinking", (user(_question(call)),), SwarmStats(), None
+    question, stats, before = call.prompt, SwarmStats(), None
+    if call.items:  # a conversation may continue from the swarm
+        items = "\n".join(f"- {item}" for item in call.items)
+        question = prompts.render("synthesis.asked", prompt=call.prompt, items=items)
+    run.mode, run.turns = "thinking", (user(question),)
     if call.first_provider is not None:  # it is resumed: what it has used is known from the start
         run.progress = before = recovered_stats(call, await run.store.steps_of(run.id))
     provider = call.provider or call.first_provider
@@ -131,22 +135,11 @@ async def _swarm(
         stats.report(_tool_warnings(call, tools))  # what went wrong with them meanwhile
         usd = runner.ledger.usd
         if limits.usd is not None and usd > limits.usd:  # before a request is sent its cost is known only roughly
-            costs = {
-                "asked": limits.usd,
-                "sent": round(usd, 6),
-                "cost": dollars(usd, estimated=True),
-                "limit": dollars(limits.usd),
-            }
-            stats.report([policy.reported("budget-overrun", field=limits.usd_set_by, **costs)])
+            amounts = {"asked": limits.usd, "sent": round(usd, 6)}
+            texts = {"cost": dollars(usd, estimated=True), "limit": dollars(limits.usd)}
+            stats.report([policy.reported("budget-overrun", field=limits.usd_set_by, **amounts, **texts)])
         run.concluded = outcome = _outcome(call, run, stats, limits)  # a stop while the tools end loses nothing
     return outcome
-
-
-def _question(call: SwarmCall) -> str:
-    """The user's turn of a conversation that continues from the swarm."""
-    if not call.items:
-        return call.prompt
-    return prompts.render("synthesis.asked", prompt=call.prompt, items="\n".join(f"- {item}" for item in call.items))
 
 
 def _open_tools(call: SwarmCall, pipeline: Pipeline, route: Route) -> AbstractAsyncContextManager[SwarmTools]:

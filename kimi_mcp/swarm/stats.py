@@ -7,7 +7,7 @@ the steps' own records, so that a resumed swarm reports the same as one that nev
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kimi_mcp.core.errors import KimiError
@@ -29,11 +29,7 @@ _NO_USAGE = Usage(prompt_tokens=0, completion_tokens=0, reasoning_tokens=0, cach
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """The result of one request of an agent, as it is used and as it is recorded.
-
-    An agent decides by these values alone, as read back from their JSON: so a replay from the record repeats every
-    decision.
-    """
+    """The result of one request, as it is recorded. Agents decide by it alone, so that a replay decides the same."""
 
     completion: Completion
     """What arrived, whole or cut; empty where nothing did."""
@@ -173,15 +169,6 @@ class Agent:
         return f"{self.id} ({self.name})"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Stage:
-    """A step of the main agent and the agents that it assigned tasks to; or only agents."""
-
-    steps: int = 0
-    seconds: float = 0.0
-    agents: list[Agent] = field(default_factory=list[Agent])
-
-
 class SwarmStats:
     """The agents of one swarm and what they have used so far."""
 
@@ -192,7 +179,8 @@ class SwarmStats:
         """The sub-agents, in the order of their ids."""
         self.policy: dict[tuple[Any, ...], Adjustment] = {}
         """What the policy changed and warned of, each once."""
-        self._stages: list[_Stage] = []
+        self._stages: list[list[Agent]] = []
+        """The agents that work at the same time: those without a main agent, or those after each of its steps."""
 
     @property
     def everyone(self) -> Sequence[Agent]:
@@ -217,14 +205,14 @@ class SwarmStats:
         return type(error)(f"{error.message} Incomplete: {names}{more}.", fix=error.fix, rule=error.rule)
 
     def begin_stage(self) -> None:
-        """Begin a stage of agents that follows no step of the main agent."""
-        self._stages.append(_Stage())
+        """Begin a stage: the agents that are added next work at the same time."""
+        self._stages.append([])
 
     def add_agent(self, name: str) -> Agent:
         """Add a sub-agent, in the stage that runs."""
         agent = Agent(id=f"agent-{len(self.agents) + 1}", name=name)
         self.agents.append(agent)
-        self._stages[-1].agents.append(agent)
+        self._stages[-1].append(agent)
         return agent
 
     def add(self, agent: Agent, result: StepResult) -> None:
@@ -232,7 +220,7 @@ class SwarmStats:
         agent.add(result)
         self.report(result.policy)
         if agent is self.main:
-            self._stages.append(_Stage(steps=int(result.attempts > 0), seconds=result.waited_s + result.took_s))
+            self.begin_stage()
 
     def report(self, adjustments: Iterable[Adjustment]) -> None:
         """Add adjustments, each once."""
@@ -314,14 +302,13 @@ class SwarmStats:
 
     def block(self) -> Mapping[str, Any]:
         """The result's ``swarm``."""
-        longest = [max((agent.steps_sent for agent in stage.agents), default=0) for stage in self._stages]
-        slowest = [max((agent.elapsed_s for agent in stage.agents), default=0.0) for stage in self._stages]
-        path_s = sum(stage.seconds for stage in self._stages) + sum(slowest)
-        alone_s = sum(agent.busy_s for agent in self.everyone)
+        longest = sum(max((agent.steps_sent for agent in stage), default=0) for stage in self._stages)
+        slowest_s = sum(max((agent.elapsed_s for agent in stage), default=0.0) for stage in self._stages)
+        path_s, alone_s = self.main.elapsed_s + slowest_s, sum(agent.busy_s for agent in self.everyone)
         return {
             "agents": [agent.as_json() for agent in self.agents],
             "steps": self.main.steps_sent,
-            "critical_steps": sum(stage.steps for stage in self._stages) + sum(longest),
+            "critical_steps": self.main.steps + longest,
             "speedup": round(alone_s / path_s, 2) if path_s else None,
         }
 

@@ -113,7 +113,7 @@ class StepRunner:
         request = wanted.build(wanted.limit)
         most = self.most_usd(wanted.prompt_tokens, request.max_tokens or 0)
         then, reserved = most if wanted.may_go_on else 0.0, wanted.reserved_usd
-        if wanted.launches and self.ledger.may_begin(most + then, reserved=reserved):
+        if wanted.launches and not self.ledger.used_up(most + then, reserved=reserved):
             # Before the permission: meanwhile other agents may spend the last of the budget.
             await self.concurrency.wait_for_launch()
         permission = await self.ledger.request_permission(
@@ -140,10 +140,12 @@ class StepRunner:
     ) -> StepResult:
         error: KimiError | None = None
         async with self.concurrency.slots:
-            if wanted.launches and not attempts:
-                limit = self.ledger.reached()
-                if limit or not self.ledger.may_begin(held_usd, reserved=wanted.reserved_usd):
-                    return self._refused(limit or "usd")  # used up while it waited for its slot
+            if (
+                wanted.launches
+                and not attempts
+                and (limit := self.ledger.used_up(held_usd, reserved=wanted.reserved_usd))
+            ):
+                return self._refused(limit)  # used up while it waited for its slot
             generation = self.concurrency.generation
             agent.request_state = state = _SwarmRequest(self.run, self.concurrency, generation)
             state.attempts, sent = attempts, time.monotonic()

@@ -115,10 +115,10 @@ class McpServer(ToolSource):
                 self._announce_change()
 
         self._ended, self._died, listed = anyio.Event(), False, False
-        if self._server.url is None:
+        if (url := self._server.url) is None:
             streams = stdio_streams(self._server, on_end=self._die)
         else:
-            streams = http_streams(self._server, self._record_status)
+            streams = http_streams(url, self._server.headers, on_response=self._record_status)
         info = Implementation(name="kimi-mcp", version=__version__)
         try:
             with anyio.fail_after(self.limits.start_within_s) as scope:

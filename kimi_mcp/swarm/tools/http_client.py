@@ -7,7 +7,7 @@ the session. This machine is never reached through a proxy.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,6 @@ import anyio.to_thread
 import httpx2
 
 from kimi_mcp.core.version import __version__
-from kimi_mcp.swarm.tools.config import ServerConfig
 from kimi_mcp.swarm.tools.stdio_client import FREE_BYTES, MAX_MESSAGE_BYTES, SLOWDOWN_S
 
 if TYPE_CHECKING:
@@ -29,46 +28,42 @@ CONNECT_S: Final = 10.0
 
 @asynccontextmanager
 async def http_streams(
-    server: ServerConfig, on_response: Callable[[int | None], None]
+    url: str, headers: Mapping[str, str], *, on_response: Callable[[int | None], None]
 ) -> AsyncGenerator[TransportStreams]:
-    """The streams of an MCP session with the server's endpoint.
+    """The streams of an MCP session with an endpoint.
 
     ``on_response`` gets the status of each response; None: nobody answered.
     """
     from mcp.client.streamable_http import streamable_http_client
 
-    assert server.url is not None
-    inner = await anyio.to_thread.run_sync(_transport, server.url)
+    # In a thread: reading the trusted certificates, and the proxies of some systems, takes a while.
+    transport = await anyio.to_thread.run_sync(_BoundedTransport, url, on_response)
     async with (
         httpx2.AsyncClient(
-            transport=_BoundedTransport(inner, on_response),
-            headers={"User-Agent": f"kimi-mcp/{__version__}", **server.headers, "Accept-Encoding": "identity"},
+            transport=transport,
+            headers={"User-Agent": f"kimi-mcp/{__version__}", **headers, "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             trust_env=False,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         ) as client,
-        streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES) as streams,
+        streamable_http_client(url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES) as streams,
     ):
         yield streams
 
 
-def _transport(url: str) -> httpx2.AsyncHTTPTransport:
-    """In a thread: reading the trusted certificates, and the proxies of some systems, takes a while."""
-    from kimi_mcp.provider.clients import proxy_for
-
-    return httpx2.AsyncHTTPTransport(proxy=proxy_for(url))
-
-
-class _BoundedTransport(httpx2.AsyncBaseTransport):
+class _BoundedTransport(httpx2.AsyncHTTPTransport):
     """Requests to one server; a failure of the network becomes a status, which ends one request and no session."""
 
-    def __init__(self, inner: httpx2.AsyncHTTPTransport, on_response: Callable[[int | None], None]) -> None:
-        self._inner, self._on_response = inner, on_response
+    def __init__(self, url: str, on_response: Callable[[int | None], None]) -> None:
+        from kimi_mcp.provider.clients import proxy_for
+
+        super().__init__(proxy=proxy_for(url))
+        self._on_response = on_response
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await super().handle_async_request(request)
         except httpx2.TransportError:
             self._on_response(None)
             return httpx2.Response(503, request=request)
@@ -78,9 +73,6 @@ class _BoundedTransport(httpx2.AsyncBaseTransport):
         events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
         response.stream = _BoundedBody(response.stream, events=events)
         return response
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 class _BoundedBody(httpx2.AsyncByteStream):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
@@ -20,6 +20,7 @@ from kimi_mcp.core.tokens import ample, chars_in, likely_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.runs.steps import JSON
 from kimi_mcp.swarm import prompts
+from kimi_mcp.swarm.coordinator import Coordinator
 from kimi_mcp.swarm.limits import Limit
 from kimi_mcp.swarm.stats import Agent, StepResult
 from kimi_mcp.swarm.step_runner import StepRequest, StepRunner
@@ -41,17 +42,6 @@ MIN_REMOVABLE_CHARS = 400
 """A tool result that is no longer than this stays: its note would save nothing."""
 
 
-class AgentTools(Protocol):
-    """The tools of one agent."""
-
-    definitions: Sequence[Mapping[str, Any]]
-    """The tools as they stand under ``tools[].function`` on the wire."""
-
-    async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
-        """The results of one turn's calls, in their order; none is missing, whatever goes wrong."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTask:
     """What an agent is to do."""
@@ -68,7 +58,7 @@ class AgentTask:
     """What it must leave for the main agent's last request."""
 
 
-async def run_agent(agent: Agent, task: AgentTask, tools: AgentTools, runner: StepRunner) -> None:
+async def run_agent(agent: Agent, task: AgentTask, tools: Coordinator | ToolExecutor, runner: StepRunner) -> None:
     """Work on a task until it is done or can't be; ``agent`` then has the outcome."""
     conversation = _Conversation(task, tools, runner)
     while agent.status == "running":
@@ -95,7 +85,7 @@ async def run_agent(agent: Agent, task: AgentTask, tools: AgentTools, runner: St
 class _Conversation:
     """An agent's conversation so far."""
 
-    def __init__(self, task: AgentTask, tools: AgentTools, runner: StepRunner) -> None:
+    def __init__(self, task: AgentTask, tools: Coordinator | ToolExecutor, runner: StepRunner) -> None:
         self._task, self._tools, self._runner = task, tools, runner
         self._definitions = tuple(tools.definitions)
         self._definitions_tokens = estimate_tokens((), self._definitions)
@@ -244,7 +234,7 @@ class ToolExecutor:
         self._misfits: dict[str, int] = {}
 
     async def use(self, agent: Agent, key: str, calls: Sequence[ToolCall]) -> Sequence[str]:
-        """The results of one turn's calls, in their order; they run at the same time."""
+        """The results of one turn's calls, in their order; none is missing. They run at the same time."""
         records: dict[int, JSON] = {}
 
         async def run(number: int, call: ToolCall) -> None:

@@ -32,7 +32,7 @@ from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
+from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
@@ -230,7 +230,8 @@ async def _run_subagent(
 def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) -> Outcome:
     """The swarm's status, what is missing of it, and how to go on."""
     main, error = stats.main, stats.main.error
-    if error is None and (limit := stats.limit or main.limit) is not None:
+    reached = [agent.limit for agent in stats.everyone if agent.limit in SWARM_WIDE]
+    if error is None and (limit := reached[0] if reached else main.limit) is not None:
         error = limits.error(limit)
     elif error is None and call.items and stats.missing:
         error = next((agent.error for agent in stats.missing if agent.error), limits.error("agent_steps"))

@@ -19,7 +19,7 @@ from kimi_mcp.core.types import Adjustment, Completion, Status, Usage
 from kimi_mcp.pipeline.completion_result import add_usage
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs.steps import JSON
-from kimi_mcp.swarm.limits import SWARM_WIDE, Limit
+from kimi_mcp.swarm.limits import Limit
 
 MAX_NAMED_AGENTS = 8
 """How many agents a sentence names at most."""
@@ -226,11 +226,6 @@ class SwarmStats:
         """Add adjustments, each once."""
         for each in adjustments:
             self.policy.setdefault((each.rule, each.field, repr(each.asked), repr(each.sent), each.why), each)
-
-    @property
-    def limit(self) -> Limit | None:
-        """A limit of the whole swarm that some agent reached."""
-        return next((agent.limit for agent in self.everyone if agent.limit in SWARM_WIDE), None)
 
     @property
     def attempts(self) -> int:

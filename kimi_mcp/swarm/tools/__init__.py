@@ -1,7 +1,6 @@
 """The tools of a swarm's sub-agents: opened once a swarm, called by any of its agents at the same time. Does I/O.
 
-``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``;
-``selection`` and ``output`` are pure.
+``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``.
 """
 
 from __future__ import annotations

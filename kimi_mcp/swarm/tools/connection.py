@@ -16,28 +16,12 @@ import anyio
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
 from kimi_mcp.swarm.tools.http_client import http_streams
-from kimi_mcp.swarm.tools.output import render_blocks
-from kimi_mcp.swarm.tools.source import CallResult, ListedTool, ToolLimits, ToolSource
+from kimi_mcp.swarm.tools.source import CallResult, ListedTool, ToolLimits, ToolSource, render_blocks
 from kimi_mcp.swarm.tools.stdio_client import TOO_LARGE, UNREADABLE, stdio_streams
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
     from mcp.shared.exceptions import MCPError
-
-RESTARTS: Final = 1
-"""How often a server that died is started again."""
-
-MAX_LISTED: Final = 20_000
-"""Tools of one server that are read."""
-
-MAX_TOOL_NAME_CHARS: Final = 256
-"""Code points of a tool's own name."""
-
-MAX_RELISTINGS: Final = 20
-"""Times that a server may announce that its tools changed; after that all of them are disabled."""
-
-DRAIN_S: Final = 0.5
-"""Seconds after a server's end in which its last answers are read."""
 
 SDK_ERROR_PREFIXES: Final = (
     "Failed to parse",
@@ -64,7 +48,7 @@ class McpServer(ToolSource):
 
     async def serve(self) -> None:
         """Start the server, and once more if it dies; keep it until it is to stop."""
-        for _ in range(1 + RESTARTS):
+        for _ in range(1 + self.limits.restarts):
             self.fault = None
             try:
                 await self._connect()
@@ -123,7 +107,7 @@ class McpServer(ToolSource):
         try:
             with anyio.fail_after(self.limits.start_within_s) as scope:
                 async with Client(streams, mode=era, cache=None, message_handler=handle, client_info=info) as client:
-                    tools = await _list_tools(client)
+                    tools = await self._list(client)
                     scope.deadline = math.inf
                     self._compare(tools)
                     listed = self._listed = True
@@ -150,10 +134,31 @@ class McpServer(ToolSource):
             self._client = None
             if not self._stopped:
                 self._hold_calls()
-            with anyio.move_on_after(DRAIN_S):
+            with anyio.move_on_after(self.limits.drain_s):
                 while self._calls:  # noqa: ASYNC110 - there is one waiter, and seldom
                     await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
+
+    async def _list(self, client: Client) -> dict[str, ListedTool]:
+        """All pages of a server's listing; of two tools with one name the first counts."""
+        from mcp.types import PaginatedRequestParams
+
+        found: dict[str, ListedTool] = {}
+        params: PaginatedRequestParams | None = None
+        while True:
+            page = await client.session.list_tools(params=params)
+            for tool in page.tools:
+                if len(found) < self.limits.listed_tools and len(tool.name) <= self.limits.name_chars:
+                    listed = ListedTool(
+                        name=tool.name,
+                        description=tool.description or tool.title or "",
+                        schema=tool.input_schema,
+                        read_only=tool.annotations is not None and tool.annotations.read_only_hint is True,
+                    )
+                    found.setdefault(tool.name, listed)
+            if not page.next_cursor or len(found) >= self.limits.listed_tools:
+                return found
+            params = PaginatedRequestParams(cursor=page.next_cursor)
 
     def _compare(self, tools: Mapping[str, ListedTool]) -> None:
         """Keep the first listing, which the model gets; disable what differs from it in a later one."""
@@ -175,13 +180,13 @@ class McpServer(ToolSource):
             self.ready = anyio.Event()
 
     async def _relist(self, client: Client) -> None:
-        for _ in range(MAX_RELISTINGS):
+        for _ in range(self.limits.relistings):
             await self._changed.wait()
             self._changed = anyio.Event()
             tools: Mapping[str, ListedTool] = {}
             try:
                 with anyio.move_on_after(self.limits.start_within_s):
-                    tools = await _list_tools(client)
+                    tools = await self._list(client)
             except Exception as fault:  # noqa: BLE001 - whatever the server answers, its tools are disabled
                 _log.debug("%s could not be listed again", self._printable, exc_info=fault)
             if self._ended.is_set():
@@ -222,8 +227,6 @@ class McpServer(ToolSource):
             # Not by call_tool: that checks the result against the server's own schema, in time that has no bound.
             result = await client.session.send_request(request, results)
         except MCPError as fault:
-            if self._forgot_session(fault):
-                self._ended.set()  # a new session is begun
             why = self._call_fault(fault)
             return self.framed(name, fault.message, is_error=True) if why is None else CallResult.failed(why)
         except Exception as fault:  # noqa: BLE001 - whatever the libraries raise is this call's failure
@@ -266,22 +269,17 @@ class McpServer(ToolSource):
             case _:
                 return "its answers do not keep to MCP"
 
-    def _forgot_session(self, fault: MCPError) -> bool:
-        """Whether the fault is that of an HTTP server that no longer knows our session."""
-        from mcp.types import INVALID_REQUEST
-
-        return self._http_status == 404 and fault.code == INVALID_REQUEST
-
     def _call_fault(self, fault: MCPError) -> str | None:
         """Why a call ended in a protocol error, in a sentence; None: it is the tool's own error."""
-        from mcp.types import CONNECTION_CLOSED
+        from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST
 
         status = self._http_status
         if fault.code == TOO_LARGE:
             return "The tool's answer is larger than 8 MB and was dropped."
         if fault.code == UNREADABLE:
             return "The tool's answer can't be read: it is no JSON."
-        if self._forgot_session(fault):
+        if status == 404 and fault.code == INVALID_REQUEST:
+            self._ended.set()  # a new session is begun
             return "The server of this tool has forgotten its session. Call the tool again."
         if status and fault.message.startswith(SDK_ERROR_PREFIXES):
             return "The tool's answer can't be read, or is larger than 8 MB."
@@ -290,25 +288,3 @@ class McpServer(ToolSource):
         if status is None:
             return "The server of this tool can't be reached just now."
         return f"The server of this tool answers with HTTP {status}." if status >= 300 else None
-
-
-async def _list_tools(client: Client) -> dict[str, ListedTool]:
-    """All pages of a server's listing; of two tools with one name the first counts."""
-    from mcp.types import PaginatedRequestParams
-
-    found: dict[str, ListedTool] = {}
-    params: PaginatedRequestParams | None = None
-    while True:
-        page = await client.session.list_tools(params=params)
-        for tool in page.tools:
-            if len(found) < MAX_LISTED and len(tool.name) <= MAX_TOOL_NAME_CHARS:
-                listed = ListedTool(
-                    name=tool.name,
-                    description=tool.description or tool.title or "",
-                    schema=tool.input_schema,
-                    read_only=tool.annotations is not None and tool.annotations.read_only_hint is True,
-                )
-                found.setdefault(tool.name, listed)
-        if not page.next_cursor or len(found) >= MAX_LISTED:
-            return found
-        params = PaginatedRequestParams(cursor=page.next_cursor)

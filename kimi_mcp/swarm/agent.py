@@ -182,9 +182,6 @@ def conclude(agent: Agent, result: StepResult, provider: str) -> None:
         agent.end("partial" if answer.strip() else "failed", error=error, answer=answer)
 
 
-# ── its context window ────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
     """The tokens of turns and definitions of tools, rather too many than too few."""
     return ample(likely_tokens(turns, tools))
@@ -193,10 +190,9 @@ def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = 
 def fit_turns(turns: Sequence[Turn], max_tokens: int) -> tuple[Turn, ...]:
     """The turns where they fit into ``max_tokens``; else with tool results removed or shortened, always the same.
 
-    The results of tools make a context long. From the oldest on, each is replaced by a note that explains how to get it
-    back; those of the last turn are only shortened, head and tail kept. Turns of the assistant, system prompt and task
-    stay byte for byte, so that every provider takes the conversation. More is removed than one step needs, so that the
-    provider's prompt cache is not lost at each step. Where that is not enough, the agent concludes.
+    From the oldest on, each result is replaced by a note; those of the last turn are only shortened, head and tail
+    kept. All other turns stay byte for byte, so that every provider takes the conversation. More is removed than one
+    step needs, so that the provider's prompt cache is not lost at each step.
     """
     if estimate_tokens(turns) <= max_tokens:
         return tuple(turns)
@@ -218,14 +214,10 @@ def fit_turns(turns: Sequence[Turn], max_tokens: int) -> tuple[Turn, ...]:
     return tuple(fitted)
 
 
-# ── the tools of a sub-agent ──────────────────────────────────────────────────────────────────────────────────────
-
-
 class ToolExecutor:
-    """The tools of one sub-agent, each call a durable step. I/O through the tools and the record.
+    """The tools of one sub-agent. I/O through the tools and the record.
 
-    A call that never runs (no such tool, arguments that don't fit, a limit) gets a sentence as its result, and is
-    recorded like one that did.
+    Each call is a durable step, and so is one that is refused: its result is a sentence.
     """
 
     def __init__(self, tools: SwarmTools, runner: StepRunner) -> None:
@@ -248,7 +240,7 @@ class ToolExecutor:
                     tasks.start_soon(run, number, call)
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None  # such as a record that takes no more: the agent's error names it
-        self._runner.ledger.count(usd=agent.add_tool_calls(list(records.values())))
+        self._runner.ledger.usd += agent.add_tool_calls(list(records.values()))
         return [self._text(call, records[number]) for number, call in enumerate(calls, 1)]
 
     async def _run(self, call: ToolCall) -> JSON:

@@ -40,8 +40,7 @@ class SwarmLimits:
     tokens: int = 50_000_000
     """Tokens of all requests, prompts included: 1,500 requests of 33,000 each."""
     step_tokens: int = 16_000
-    """Reasoning and answer of one step at first: rate limits count what is requested, and less is too little (rule
-    ``thinking-budget``)."""
+    """Reasoning and answer of one step at first, as few as ``thinking-budget`` allows: rate limits count them all."""
     seconds: float = 4 * 3600
     """Wall time, all the servers together that it ran in, one after the other."""
     usd: float | None = None
@@ -83,15 +82,10 @@ class Permission:
     """The limit for which it is the last; None: the agent goes on afterwards."""
     granted: bool = True
     """Whether it may be sent at all."""
-    usd: float = 0.0
-    """What is held for it."""
 
 
 class BudgetLedger:
-    """What has been used so far, replayed or new.
-
-    ``elapsed_s``: seconds that the swarm ran before, in servers that died.
-    """
+    """What has been used so far, replayed or new; ``elapsed_s``: the seconds before, in servers that died."""
 
     def __init__(
         self, limits: SwarmLimits, *, elapsed_s: float = 0.0, clock: Callable[[], float] = anyio.current_time
@@ -106,8 +100,7 @@ class BudgetLedger:
         """Tools that ran."""
         self._clock = clock
         self._deadline = clock() + limits.seconds - elapsed_s
-        self._holds = 0
-        self._held_usd = 0.0
+        self._held_usd: list[float] = []
         self._changed = anyio.Event()
 
     async def request_permission(
@@ -115,10 +108,9 @@ class BudgetLedger:
     ) -> Permission:
         """Whether a request may be sent, and whether it must be the agent's last.
 
-        ``usd`` is what it may cost at most, ``then`` what one that concludes would cost after it, ``reserved`` what
-        must be left for another agent. ``limit``: one of the agent's own that it has reached. ``begins``: the agent has
-        done nothing yet, so that it has nothing to conclude with. Waits while only running requests stand against it:
-        most of them cost less than is held for them.
+        ``usd``: what it may cost at most; ``then``: what one that concludes would cost after it; ``reserved``: what
+        must be left for another agent; ``limit``: one of the agent's own that it has reached; ``begins``: the agent has
+        nothing yet to conclude with. Waits while only what is held for running requests prevents it. ``usd`` is held.
         """
         while True:
             limit = limit or self.reached()
@@ -128,23 +120,17 @@ class BudgetLedger:
                 return Permission(limit=limit, granted=False)
             if need > left:
                 limit = "usd"
-            elif need <= left - self._held_usd:
-                self._holds, self._held_usd = self._holds + 1, self._held_usd + usd
-                return Permission(limit=limit, usd=usd)
+            elif need <= left - sum(self._held_usd):
+                self._held_usd.append(usd)
+                return Permission(limit=limit)
             else:
                 await self._changed.wait()
 
-    def release(self, permission: Permission) -> None:
-        """Hold nothing more for a request that has ended and is counted."""
-        self._holds -= 1
-        self._held_usd = self._held_usd - permission.usd if self._holds else 0.0
+    def release(self, usd: float) -> None:
+        """Hold no more what was held for a request, once it is counted."""
+        self._held_usd.remove(usd)
         self._changed.set()
         self._changed = anyio.Event()
-
-    def count(self, *, usd: float, tokens: int = 0) -> None:
-        """Add what a request or a turn's tools have used."""
-        self.usd += usd
-        self.tokens += tokens
 
     def used_up(self, usd: float, *, reserved: float) -> Limit | None:
         """The limit for which an agent that would use that much may not begin, by what is used up for certain."""
@@ -163,10 +149,10 @@ class BudgetLedger:
 
 
 class SwarmConcurrency:
-    """One swarm's share of the server's slots for requests, its launches, and its clock.
+    """One swarm's share of the server's slots for requests, one of which it leaves for other calls; and its clock.
 
-    Agents are launched as Kimi Code launches them: a few at once, then one at a time. A rate limit halves what may run
-    at once, each request that succeeds gives a little of it back. One of the slots is left for others' calls.
+    A few agents begin at once, then one at a time, as in Kimi Code. A rate limit halves what may run at once, each
+    request that succeeds gives a little of it back.
     """
 
     def __init__(

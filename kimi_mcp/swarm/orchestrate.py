@@ -1,7 +1,6 @@
 """``run_swarm``: a whole swarm, from its call to its outcome. I/O through the pipeline, the tools, the record.
 
 With items there is one sub-agent an item and one synthesis; without, a main agent creates sub-agents and assigns tasks.
-Both keep the same record by the same rules, so that either can be resumed.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, SwarmConcurrency, SwarmLimits
+from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, Limit, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
@@ -58,9 +57,8 @@ async def run_swarm(
 ) -> Outcome:
     """The outcome of a swarm, good or bad; nothing but a cancellation is raised.
 
-    ``limits``: what the call or the settings limit replaces their values. ``steps``: the swarm's record; None: that of
-    the run. It continues from the finished steps of a record. ``concurrency``, ``tools``: None: as the settings and the
-    call ask for.
+    ``limits``: those that neither the call nor the settings set. ``steps``: its record, from whose finished steps it
+    continues; None: that of the run. ``concurrency``, ``tools``: None: as the settings and the call ask for.
     """
     run.task = call.as_json()  # before anything of it is recorded: from here on another server can resume it
     work = _swarm(call, run, pipeline, limits or SwarmLimits(), steps, concurrency, tools)
@@ -70,10 +68,9 @@ async def run_swarm(
 def prepare_resume(
     task: Mapping[str, Any], pipeline: Pipeline, limits: SwarmLimits | None = None
 ) -> Callable[[Run], Awaitable[Outcome]]:
-    """The function that resumes a swarm whose server has died, from its recorded task.
+    """The function that resumes a swarm whose server has died, from its recorded task. Blocking: reads the tools' file.
 
-    Raises ``NotConfigured`` for a task of another version, and what keeps this server from its provider or from its
-    tools: it is left for a server that can resume it. Blocking: it reads the file of tools.
+    Raises ``NotConfigured`` for a task of another version, and what keeps this server from its provider or its tools.
     """
     call = SwarmCall.from_json(task)
     if call.first_provider is not None:
@@ -230,7 +227,7 @@ async def _run_subagent(
 def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) -> Outcome:
     """The swarm's status, what is missing of it, and how to go on."""
     main, error = stats.main, stats.main.error
-    reached = [agent.limit for agent in stats.everyone if agent.limit in SWARM_WIDE]
+    reached: list[Limit | None] = [agent.limit for agent in stats.everyone if agent.limit in SWARM_WIDE]
     if error is None and (limit := reached[0] if reached else main.limit) is not None:
         error = limits.error(limit)
     elif error is None and call.items and stats.missing:
@@ -251,9 +248,8 @@ def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) 
 def recovered_outcome(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:
     """The outcome of a swarm that is ended, with the results and the usage of its finished steps.
 
-    The record's own outcome says why it is ended. The outcome is the one of a swarm that was ended in its own server,
-    except for requests that were running: of those nothing is known. Where another version's steps can't be read it is
-    the record's own.
+    The record's own outcome has the reason. Nothing is known of requests that were running. Where another version's
+    steps can't be read, it is the record's own.
     """
     try:
         stats = _stats_of(SwarmCall.from_json(record.request["task"]), steps, record.outcome.provider)

@@ -1,7 +1,7 @@
 """``StepRunner``: makes the requests of a swarm's agents, each a durable step. I/O through the pipeline.
 
-A finished step is read from the record, whatever the limits are by now. Any other one needs the ledger's permission,
-waits for a slot, goes through the pipeline like every call, and is recorded before its result is used.
+A finished step is read from the record, whatever the limits are by now. Any other one needs the ledger's permission and
+a slot, goes through the pipeline like every call, and is recorded before its result is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.steps import JSON, Steps
-from kimi_mcp.swarm.limits import BudgetLedger, Limit, Permission, SwarmConcurrency
+from kimi_mcp.swarm.limits import BudgetLedger, Limit, SwarmConcurrency
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 
 RETRY_DELAYS_S = (3.0, 10.0)
@@ -90,7 +90,7 @@ class StepRunner:
 
     async def request(self, agent: Agent, key: str, about: JSON, request: StepRequest) -> StepResult:
         """Make one request of an agent, and count it."""
-        held: list[Permission] = []
+        held: list[float] = []
 
         async def make() -> JSON:
             return (await self._make(agent, request, held)).as_json()
@@ -98,17 +98,18 @@ class StepRunner:
         try:
             result = StepResult.from_json(await self.step(key, about, make))
             agent.request_state = None
-            self.ledger.count(usd=result.counted_usd, tokens=result.counted_tokens)
+            self.ledger.usd += result.counted_usd
+            self.ledger.tokens += result.counted_tokens
         finally:
-            for permission in held:  # once it is counted: what is neither held nor counted could be spent twice
-                self.ledger.release(permission)
+            for usd in held:  # once it is counted: what is neither held nor counted could be spent twice
+                self.ledger.release(usd)
         self.stats.add(agent, result)
         if self.before is None or self.stats.attempts >= self.before.attempts:
             self.run.progress = self.stats
         return result
 
-    async def _make(self, agent: Agent, wanted: StepRequest, held: list[Permission]) -> StepResult:
-        """Make a request, again after a while where its rate is limited. The ledger's hold is added to ``held``."""
+    async def _make(self, agent: Agent, wanted: StepRequest, held: list[float]) -> StepResult:
+        """Make a request, again after a while where its rate is limited. What the ledger holds is added to ``held``."""
         began = time.monotonic()
         request = wanted.build(wanted.limit)
         most = self.most_usd(wanted.prompt_tokens, request.max_tokens or 0)
@@ -121,15 +122,15 @@ class StepRunner:
         )
         if not permission.granted:
             return self._refused(permission.limit or "usd")
-        held.append(permission)
+        held.append(most)
         if permission.limit != wanted.limit:
             request = wanted.build(permission.limit)
-        result = await self._send(agent, request, wanted, began, permission.usd)
+        result = await self._send(agent, request, wanted, began, most)
         for delay_s in RETRY_DELAYS_S:
             if not isinstance(result.error, RateLimited | Overloaded):
                 break
             await self.concurrency.sleep(delay_s)
-            result = await self._send(agent, request, wanted, began, permission.usd, attempts=result.attempts)
+            result = await self._send(agent, request, wanted, began, most, attempts=result.attempts)
         return result if result.limit else replace(result, limit=permission.limit)
 
     def _refused(self, limit: Limit) -> StepResult:
@@ -140,11 +141,8 @@ class StepRunner:
     ) -> StepResult:
         error: KimiError | None = None
         async with self.concurrency.slots:
-            if (
-                wanted.launches
-                and not attempts
-                and (limit := self.ledger.used_up(held_usd, reserved=wanted.reserved_usd))
-            ):
+            begins = wanted.launches and not attempts
+            if begins and (limit := self.ledger.used_up(held_usd, reserved=wanted.reserved_usd)):
                 return self._refused(limit)  # used up while it waited for its slot
             generation = self.concurrency.generation
             agent.request_state = state = _SwarmRequest(self.run, self.concurrency, generation)

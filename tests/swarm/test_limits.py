@@ -39,12 +39,12 @@ async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() 
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
     permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
     assert (permission.granted, permission.limit) == (True, None)
-    ledger.release(permission)
-    ledger.count(usd=0.3, tokens=10)
+    ledger.release(0.4)
+    ledger.usd += 0.3
     permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
     assert (permission.granted, permission.limit) == (True, "usd"), "this is its last one"
-    ledger.release(permission)
-    ledger.count(usd=0.3, tokens=10)
+    ledger.release(0.4)
+    ledger.usd += 0.3
     permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
     assert (permission.granted, permission.limit) == (False, "usd")
 
@@ -68,8 +68,8 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
             most = max(most, held + ledger.usd)
             await anyio.lowlevel.checkpoint()
             held -= 0.3
-            ledger.count(usd=0.1, tokens=1)
-            ledger.release(permission)
+            ledger.usd += 0.1
+            ledger.release(0.3)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:

@@ -1,7 +1,4 @@
-"""The tools of a swarm's sub-agents: opened once a swarm, called by any of its agents at the same time. Does I/O.
-
-``config`` reads the operator's file, ``connection`` keeps one MCP server over ``stdio_client`` or ``http_client``.
-"""
+"""The tools of a swarm's sub-agents: opened once a swarm, called by any of its agents at the same time. Does I/O."""
 
 from __future__ import annotations
 
@@ -133,10 +130,7 @@ async def open_tools(
 
 
 async def _selected(
-    sources: Sequence[ToolSource],
-    patterns: Sequence[str],
-    moonshot_schemas: bool,
-    recorded: Mapping[str, str] | None,
+    sources: Sequence[ToolSource], patterns: Sequence[str], moonshot_schemas: bool, recorded: Mapping[str, str] | None
 ) -> SwarmTools:
     """The tools that are offered, of sources whose listings are known."""
     absent = [source for source in sources if source.fault is not None]
@@ -156,9 +150,6 @@ async def _selected(
     elif not tools:
         warnings.append("Sub-agents have no tools.")
     return SwarmTools(tools, sources, warnings=warnings)
-
-
-# ── arguments ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def parse_arguments(text: str, schema: Mapping[str, Any], *, most_chars: int) -> dict[str, Any] | CallResult:

@@ -1,10 +1,10 @@
 """The file of ``KIMI_SWARM_MCP``: which MCP servers there are and which tools may run. I/O: reads that one file.
 
-Its form is the one that hosts use, so that a host's own file can be named: ``mcpServers``, with ``command``, ``args``,
-``env`` and ``cwd`` for a process, ``url`` and ``headers`` for streamable HTTP, ``type`` or ``transport`` where given,
-``disabled``, and ``${VAR}`` or ``${VAR:-otherwise}`` for a variable of the operator's environment. One key is ours:
-``allow``, patterns of the tools that may run though nothing marks them as read-only. Unknown keys are other hosts'.
-What is wrong raises ``NotConfigured`` with the key and the fix; no value is ever repeated.
+Its form is the one that hosts use: ``mcpServers``, with ``command``, ``args``, ``env`` and ``cwd`` for a process,
+``url`` and ``headers`` for streamable HTTP, ``type`` or ``transport``, ``disabled``, and ``${VAR}`` or
+``${VAR:-otherwise}`` for a variable of the operator's environment; other hosts' keys are ignored. ``allow`` is ours:
+patterns of the tools that may run though nothing marks them as read-only. What is wrong raises ``NotConfigured`` with
+the key and the fix; no value is ever repeated.
 """
 
 from __future__ import annotations

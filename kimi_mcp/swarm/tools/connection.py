@@ -1,7 +1,7 @@
 """One MCP server from its start to its end: listed, called, watched, restarted once. Does I/O.
 
-Whatever a server does or fails to do costs its own tools and nothing else. Faults are described in our own words: the
-text of a server or a library is passed to nobody, except the error that a tool itself answers with.
+Whatever a server does or fails to do costs its own tools and nothing else. Faults are described in our own words: no
+text of a server or a library is passed on, except the error that a tool itself answers with.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class McpServer(ToolSource):
         self._died = self._listed = self._stopped = False
         self._calls = 0
         self._http_status: int | None = 0
+        """Of its last response; None: nobody answered; 0: nothing was requested over HTTP."""
 
     async def serve(self) -> None:
         """Start the server, and once more if it dies; keep it until it is to stop."""
@@ -74,7 +75,6 @@ class McpServer(ToolSource):
         self._ended.set()
 
     def _record_status(self, status: int | None) -> None:
-        """Record the status of its last HTTP response; None: nobody answered."""
         self._http_status = status
 
     async def _connect(self) -> None:

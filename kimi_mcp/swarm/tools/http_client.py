@@ -1,8 +1,7 @@
 """A tool server behind a URL: streamable HTTP as MCP streams, bounded, each failure that of one request. Does I/O.
 
-The SDK's client speaks the protocol over a transport of ours: no redirect is followed off the server, no cookie is
-kept, nothing compressed is unpacked, an answer has a limit, and a connection that breaks costs one request instead of
-the session. This machine is never reached through a proxy.
+The SDK's client speaks the protocol over a transport of ours: no redirect is followed off the server, no cookie
+is kept, nothing compressed is unpacked, and this machine is never reached through a proxy.
 """
 
 from __future__ import annotations

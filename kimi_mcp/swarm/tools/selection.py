@@ -1,8 +1,7 @@
 """Which of the tools that sources list are offered, under which names and descriptions. Pure, no I/O.
 
 Three filters, one after the other: what may run (marked as read-only, or allowed by the file's entry), what the caller
-asked for, and what a request can hold. Whatever a filter drops is warned of, except tools that may not run or were not
-asked for.
+requested, and what a request can hold. What the last one drops is warned of.
 """
 
 from __future__ import annotations
@@ -105,10 +104,7 @@ def select_tools(
 
 
 def _unmatched(
-    sources: Sequence[ToolSource],
-    patterns: Sequence[str],
-    listed: Sequence[_Candidate],
-    runnable: Sequence[_Candidate],
+    sources: Sequence[ToolSource], patterns: Sequence[str], listed: Sequence[_Candidate], runnable: Sequence[_Candidate]
 ) -> Iterable[str]:
     """A warning for each pattern of the file or of the caller that matches nothing."""
     for source in sources:

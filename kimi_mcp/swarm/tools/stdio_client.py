@@ -1,9 +1,9 @@
 """A tool server as a child process: its pipes as MCP streams, its stderr in our log, its end for certain. Does I/O.
 
-The SDK's own stdio client reads a line without any bound, in time that grows with its square, and leaves running what
-a server started outside its process group. So the pipes are ours: a line has a limit, a server that floods is read
-slowly, and with the server ends its whole process group and, on Linux, what has left that (``ProcessMark``). On Windows
-the SDK's client is used, which has a job object for that; there the limits don't hold, and stderr is not logged.
+The SDK's own client reads a line without any bound, in time that grows with its square, and leaves running what a
+server started outside its process group. Here a line has a limit, a server that floods is read slowly, and with the
+server ends its process group and, on Linux, what has left that (``ProcessMark``). Only on Windows the SDK's client is
+used, which has a job object; there the limits don't hold, and stderr is not logged.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ _log = logging.getLogger(__name__)
 async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> AsyncGenerator[TransportStreams]:
     """A process for one MCP session. Raises ``OSError`` where it can't start.
 
-    ``on_end`` is called once nothing more can come from it. Its environment has the few variables that the SDK takes
-    for safe, none of which is a key, and the entry's.
+    ``on_end`` is called once nothing more can come from it. Its environment is what the SDK takes for safe, which holds
+    no key, and the entry's.
     """
     from mcp.client.stdio import StdioServerParameters, get_default_environment, stdio_client
 
@@ -107,21 +107,21 @@ async def stdio_streams(server: ServerConfig, *, on_end: Callable[[], None]) -> 
             tasks.start_soon(_log_stderr, process.stderr, server.name)
             yield from_server, to_server
             with anyio.CancelScope(shield=True):
-                await _close_stdin(process.stdin)
+                with suppress(*_PIPE_ERRORS):
+                    await process.stdin.aclose()  # at which a good server exits
                 await _poll(lambda: process.returncode is not None, EXIT_GRACE_S)
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await _close_stdin(process.stdin)
+            with suppress(*_PIPE_ERRORS):
+                await process.stdin.aclose()
             await _end_processes(process, mark)
         for stream in (to_session, from_server, to_server, from_session):
             stream.close()
 
 
 class LineSplitter:
-    """Cuts bytes into lines; of a line beyond the limit only the head and the tail are kept."""
-
-    _KEPT = 4096
+    """Cuts bytes into lines; of a line beyond the limit only the head and the tail are kept, 4,096 bytes each."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
@@ -145,8 +145,8 @@ class LineSplitter:
     def _add(self, piece: bytes) -> None:
         self._size += len(piece)
         self._begun += piece
-        if self.too_long and len(self._begun) > 2 * self._KEPT:
-            del self._begun[self._KEPT : -self._KEPT]
+        if self.too_long:
+            del self._begun[4096:-4096]
 
 
 async def _chunks(pipe: ByteReceiveStream) -> AsyncIterator[bytes]:
@@ -233,9 +233,8 @@ async def _log_stderr(stderr: ByteReceiveStream, name: str) -> None:
 class ProcessMark:
     """The mark of one start of a server, which all that it starts inherits with its environment.
 
-    So a child is found that called ``setsid`` or whose parent has ended: Linux shows the environment of each process
-    of the user (``/proc/<pid>/environ``). A process is not found that was started with a cleared environment
-    (``env -i``), has overwritten it, or runs as another user; nor any on systems without ``/proc``, such as macOS.
+    So a child is found that called ``setsid`` or whose parent has ended, by ``/proc/<pid>/environ``; but not one that
+    was started with a cleared environment (``env -i``), has overwritten it, or runs as another user; on macOS none is.
     """
 
     def __init__(self) -> None:
@@ -268,12 +267,6 @@ class ProcessMark:
             return self._entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:  # it has ended, or belongs to somebody else
             return False
-
-
-async def _close_stdin(stdin: ByteSendStream) -> None:
-    """Close a server's stdin, at which a good one exits."""
-    with suppress(*_PIPE_ERRORS):
-        await stdin.aclose()
 
 
 async def _end_processes(process: Process, mark: ProcessMark) -> None:

@@ -7,8 +7,9 @@ answer; the rest is waited for briefly, because usage may follow.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.lowlevel
@@ -16,12 +17,10 @@ import anyio.lowlevel
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
-from kimi_mcp.provider.endpoint import Endpoint, Request, StreamedBody
-from kimi_mcp.provider.error_bodies import read_error
-from kimi_mcp.provider.error_mapping import response_failure
+from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
+from kimi_mcp.provider.error_mapping import read_error, response_failure
 from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, FailureKind, failure, timed_out
 from kimi_mcp.provider.retry import requested_wait
-from kimi_mcp.provider.sse import Payloads
 
 if TYPE_CHECKING:
     from kimi_mcp.provider.clients import Client
@@ -36,6 +35,13 @@ PACE_S = 0.25
 PIECES_PER_TURN = 256
 """Pieces of a body after which other tasks run: one read may bring ten thousand, if its chunks are hostile."""
 
+Form = Literal["unknown", "events", "json", "markup"]
+"""What a body is, by its first byte that is not blank."""
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_OVERHEAD = 40
+"""Bytes of memory that a line costs beside its own."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,9 +49,7 @@ class _DeadlineTimer:
     """The one timer of an attempt. It is moved once per read that holds a token, not once per token."""
 
     def __init__(self, scope: anyio.CancelScope, deadlines: Deadlines, left_s: float) -> None:
-        self._scope = scope
-        self._deadlines = deadlines
-        self._end = anyio.current_time() + left_s
+        self._scope, self._deadlines, self._end = scope, deadlines, anyio.current_time() + left_s
         self._reads = -1
         self.next: Deadline = "first"
         """The deadline that would pass next."""
@@ -55,9 +59,8 @@ class _DeadlineTimer:
         """Whether the answer has ended, so that no deadline matters any more."""
         self.body_sent(0)
 
-    def body_sent(self, sent: int) -> None:
+    def body_sent(self, _bytes: int) -> None:
         """The provider accepted a piece of the body: the wait for the first token starts again."""
-        del sent
         self._set("first", self._deadlines.first_token_s)
 
     def token(self, socket: PacedStream | None) -> None:
@@ -115,7 +118,7 @@ async def attempt_once(
 async def _read(
     client: Client, content: bytes | StreamedBody, accumulator: StreamAccumulator, timer: _DeadlineTimer
 ) -> None:
-    request = Request("POST", "chat/completions", content, on_sent=timer.body_sent, repeatable=True)
+    request = ApiRequest("POST", "chat/completions", content, on_sent=timer.body_sent, repeatable=True)
     response = await client.send(request)
     try:
         if response.compressed:
@@ -136,18 +139,110 @@ async def _read(
                 raise bounds.OutOfBounds(f"more than {bounds.MOST_SILENT_BYTES:,} bytes without a piece of an answer")
             if done:
                 timer.end(socket, done=True)
-            elif timer.over:
-                pass  # what follows the end of an answer extends no deadline
-            elif accumulator.finished:
-                timer.end(socket, done=False)
-            elif token:
-                timer.token(socket)
+            elif not timer.over:  # else what follows the end of an answer extends no deadline
+                if accumulator.finished:
+                    timer.end(socket, done=False)
+                elif token:
+                    timer.token(socket)
             if payloads.form == "markup":
                 raise Unreadable("markup")
         if (whole := payloads.rest()) is not None and accumulator.feed(whole):
             timer.tokens = True
     finally:
         await response.aclose()
+
+
+class Payloads:
+    """Takes a body in pieces and returns the payloads of its server-sent events. Pure.
+
+    A body that is one JSON object instead (a provider that ignored ``stream: true``, or reports an error with 200)
+    counts as one payload. Lines end in LF, CR or CRLF, however the pieces are cut; several ``data`` lines of one event
+    are joined by LF; comments and the fields ``event``, ``id`` and ``retry`` are skipped. Raises ``OutOfBounds``.
+    """
+
+    def __init__(self, most_bytes: int = bounds.MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self.form: Form = "unknown"
+        """What the body is; ``unknown`` until its first byte has arrived."""
+        self._tail = bytearray()  # an unfinished line, or a JSON body
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._taken = 0
+        self._after_cr = False
+
+    def take(self, piece: bytes) -> list[bytes]:
+        """The payloads that this piece completes, in order."""
+        self._taken += len(piece)
+        if self._taken > self._most_bytes:
+            raise bounds.OutOfBounds(f"an answer of more than {self._most_bytes:,} bytes")
+        if self.form == "unknown":
+            piece = self._look(piece)
+        if self.form == "events":
+            return self._split(piece)
+        self._keep(piece)
+        return []
+
+    def rest(self) -> bytes | None:
+        """At the end: the whole of a JSON body, else None (an unfinished event is void)."""
+        return bytes(self._tail) if self.form == "json" else None
+
+    def _look(self, piece: bytes) -> bytes:
+        """Detect the form; until it is known, keep only what may matter."""
+        seen = bytes(self._tail) + piece
+        if seen != _BOM and _BOM.startswith(seen):
+            self._tail[:] = seen
+            return b""
+        seen = seen.removeprefix(_BOM)
+        first = seen.lstrip()[:1]
+        if not first:
+            self._tail[:] = seen[-1:]  # whether the first line begins with a blank
+            return b""
+        self.form = "json" if first == b"{" else "markup" if first == b"<" else "events"
+        self._tail.clear()
+        return seen
+
+    def _keep(self, piece: bytes) -> None:
+        if self.form in ("events", "json"):
+            self._check(len(piece))
+            self._tail += piece
+
+    def _check(self, more: int) -> None:
+        if self._data_size + len(self._tail) + more > bounds.LARGEST_EVENT:
+            raise bounds.OutOfBounds(f"an event of more than {bounds.LARGEST_EVENT:,} bytes")
+
+    def _split(self, piece: bytes) -> list[bytes]:
+        if self._after_cr and piece:
+            self._after_cr = False
+            piece = piece.removeprefix(b"\n")
+        if b"\n" not in piece and b"\r" not in piece:
+            self._keep(piece)
+            return []
+        self._after_cr = piece.endswith(b"\r")
+        whole = bytes(self._tail) + piece
+        lines = whole.splitlines()  # of bytes: LF, CR and CRLF, nothing else
+        if whole.endswith((b"\n", b"\r")):
+            lines.append(b"")
+        self._tail.clear()
+        found: list[bytes] = []
+        for line in lines[:-1]:
+            if not line:
+                if self._data:
+                    found.append(b"\n".join(self._data))
+                    self._data.clear()
+                    self._data_size = 0
+            elif line.startswith(b"data"):
+                self._field(line)
+        self._keep(lines[-1])
+        return found
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name != b"data":
+            return
+        value = value.removeprefix(b" ")
+        self._check(len(value))
+        self._data_size += len(value) + _LINE_OVERHEAD
+        self._data.append(value)
 
 
 class Unreadable(Exception):
@@ -179,9 +274,6 @@ def failure_of(error: Exception, endpoint: Endpoint, wall: Callable[[], float]) 
         case _:
             kind = connection_failure(error)
             if kind == "ours":
-                at = error.__traceback__
-                while at is not None and at.tb_next is not None:
-                    at = at.tb_next
-                where = "" if at is None else f"{at.tb_frame.f_code.co_qualname}:{at.tb_lineno}"
-                _log.error("a request failed by a fault of ours: %s in %s", type(error).__name__, where)
+                (where,) = traceback.extract_tb(error.__traceback__, limit=-1)
+                _log.error("a bug of ours: %s in %s:%d", type(error).__name__, where.name, where.lineno or 0)
             return failure(kind, endpoint)

@@ -9,8 +9,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -19,7 +19,7 @@ from kimi_mcp.core.errors import KimiError, RateLimited, RequestRejected
 from kimi_mcp.provider.attempt import attempt_once
 from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.endpoint import Endpoint
-from kimi_mcp.provider.failures import AttemptFailure, Deadlines
+from kimi_mcp.provider.failures import Deadlines
 from kimi_mcp.provider.inline_media import InlineMedium, spliced
 from kimi_mcp.provider.json_requests import JsonRequests
 from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, AccountLimits, RetryBudget, backoff
@@ -59,8 +59,8 @@ class Upstream(JsonRequests):
         accumulator: StreamAccumulator,
         *,
         inlined: Mapping[str, InlineMedium] | None = None,
-        on_attempt: Callable[[int], None] | None = None,
-        on_wait: OnWait | None = None,
+        on_attempt: Callable[[int], None] = lambda number: None,
+        on_wait: OnWait = lambda seconds, code: None,
         tokens: int = 0,
         yields: bool = False,
     ) -> int:
@@ -83,12 +83,13 @@ class Upstream(JsonRequests):
         while True:
             if yields:
                 left -= await self._wait_for_limits(account, tokens, left, on_wait)
-            async with self._slot(account if yields else None):
+            async with AsyncExitStack() as held:
+                for slot in (account.places, self._yielding, self._slots) if yields else (self._slots,):
+                    await held.enter_async_context(slot)
                 began = self._clock()
                 client = await self._client(endpoint)
                 number += 1
-                if on_attempt is not None:
-                    on_attempt(number)
+                on_attempt(number)
                 account.sent(tokens)
                 failed = await attempt_once(
                     client, content, accumulator, endpoint, deadlines=self._deadlines, left_s=left, wall=self._wall
@@ -98,31 +99,20 @@ class Upstream(JsonRequests):
             if isinstance(failed.error, RateLimited):
                 account.refused(failed.limit, failed.wait_s)
             left -= self._clock() - began
-            wait = self._wait_after(number, failed)
-            if wait is None:
+            if not failed.retry or number >= MOST_ATTEMPTS:
                 raise failed.error
+            wait = failed.wait_s + self._draw() * BASE_S if failed.wait_s else backoff(number, self._draw)
             if wait >= left:
                 raise _no_time(failed.error, self._deadlines.total_s)
             if not budget.take():
                 raise failed.error
             _log.info("attempt %d failed: %s; the next one in %.1f s", number, failed.error.code, wait)
-            if on_wait is not None:
-                on_wait(wait, failed.error.code)
+            on_wait(wait, failed.error.code)
             began = self._clock()
             await self._sleep(wait)
             left -= self._clock() - began
 
-    @asynccontextmanager
-    async def _slot(self, shared: AccountLimits | None) -> AsyncGenerator[None]:
-        """A slot for one request; those that yield share what their account allows, and leave one for the others."""
-        if shared is None:
-            async with self._slots:
-                yield
-        else:
-            async with shared.places, self._yielding, self._slots:
-                yield
-
-    async def _wait_for_limits(self, account: AccountLimits, tokens: int, left: float, on_wait: OnWait | None) -> float:
+    async def _wait_for_limits(self, account: AccountLimits, tokens: int, left: float, on_wait: OnWait) -> float:
         """Wait until a request fits its account's limits; returns the seconds that took."""
         began = self._clock()
         while (wait := account.wait_for(tokens)) > 0:
@@ -132,16 +122,9 @@ class Upstream(JsonRequests):
                     "The account's limit of requests or tokens a minute is reached.", fix="Try again later."
                 )
                 raise _no_time(error, self._deadlines.total_s)
-            if on_wait is not None:
-                on_wait(wait, RateLimited.code)
+            on_wait(wait, RateLimited.code)
             await self._sleep(wait)
         return self._clock() - began
-
-    def _wait_after(self, number: int, failed: AttemptFailure) -> float | None:
-        """Seconds until the next attempt; None: there is none."""
-        if not failed.retry or number >= MOST_ATTEMPTS:
-            return None
-        return failed.wait_s + self._draw() * BASE_S if failed.wait_s else backoff(number, self._draw)
 
 
 def _no_time(error: KimiError, total_s: float) -> KimiError:

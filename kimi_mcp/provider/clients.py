@@ -28,8 +28,14 @@ from openai._models import FinalRequestOptions
 from kimi_mcp.core.errors import caused_by
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.version import __version__
-from kimi_mcp.provider.connections import Connection, PacedBackend, PacedStream, StaleBeforeSent, StaleConnection
-from kimi_mcp.provider.endpoint import Request, StreamedBody
+from kimi_mcp.provider.connections import (
+    PacedBackend,
+    PacedStream,
+    ProviderConnection,
+    StaleBeforeSent,
+    StaleConnection,
+)
+from kimi_mcp.provider.endpoint import ApiRequest, StreamedBody
 from kimi_mcp.provider.failures import Deadlines, FailureKind
 
 ERROR_BODY = 65_536
@@ -53,7 +59,7 @@ class ProviderResponse:
         self._response = response
         self._pieces: AsyncGenerator[bytes] | None = None
         stream: Any = response.extensions.get("network_stream")
-        self.socket: PacedStream | None = stream.pace if isinstance(stream, Connection) else None
+        self.socket: PacedStream | None = stream.pace if isinstance(stream, ProviderConnection) else None
         """The socket below; None behind a proxy."""
         self.compressed: bool = response.headers.get("content-encoding", "identity").strip().lower() != "identity"
         """Whether the body is compressed, though identity was requested."""
@@ -94,7 +100,7 @@ class Client:
         else:
             self._headers["Authorization"] = Omit()
 
-    async def send(self, request: Request) -> ProviderResponse:
+    async def send(self, request: ApiRequest) -> ProviderResponse:
         """Send a request; returns the response once its headers are there. The caller closes it.
 
         Raises ``ErrorResponse``; openai's and httpx2's errors pass. If an idle connection turns out to be dead, the
@@ -109,7 +115,7 @@ class Client:
         await self.transport.close_idle()
         return await self._send(request)
 
-    async def _send(self, request: Request) -> ProviderResponse:
+    async def _send(self, request: ApiRequest) -> ProviderResponse:
         content: Any = request.content
         headers = self._headers
         if content is not None:
@@ -134,14 +140,13 @@ class Client:
         await self._openai.close()
 
 
-async def _streamed(body: StreamedBody, on_sent: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
+async def _streamed(body: StreamedBody, on_sent: Callable[[int], None]) -> AsyncGenerator[bytes]:
     """A body in pieces, each read and encoded in a worker thread."""
     pieces, sent = body.pieces(), 0
     while (piece := await anyio.to_thread.run_sync(next, pieces, None, abandon_on_cancel=True)) is not None:
         yield piece
         sent += len(piece)
-        if on_sent is not None:
-            on_sent(sent)
+        on_sent(sent)
 
 
 class Transport(httpx2.AsyncHTTPTransport):

@@ -16,7 +16,6 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import anyio
@@ -25,8 +24,6 @@ import anyio.lowlevel
 import httpcore2
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
-
-from kimi_mcp.provider.chunks import Chunks
 
 LARGE_READ = 16_384
 """A read of so many bytes says that more is waiting: the next one is not put off."""
@@ -114,7 +111,7 @@ class StaleBeforeSent(StaleConnection):
     """It broke before the whole request was sent, which therefore can't have been carried out."""
 
 
-class Connection(httpcore2.AsyncNetworkStream):
+class ProviderConnection(httpcore2.AsyncNetworkStream):
     """A connection as httpcore2 wants it: by TCP, or by TLS over it. It listens while it sends."""
 
     def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream, stale_s: float) -> None:
@@ -122,7 +119,6 @@ class Connection(httpcore2.AsyncNetworkStream):
         self._stale_s = stale_s
         self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - anyio, not Django
         self._chunks = Chunks()
-        self._fd: int | None = None
         self._head: bytes | None = None  # of a request, until its body comes; None: the next write begins one
         self._unread = b""  # what came while the request was still being sent, or more than was asked for
         self._listening = False
@@ -140,7 +136,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         data, self._unread = self._unread, b""
         try:
             if not data:
-                with _within(timeout):
+                with anyio.fail_after(timeout):
                     data = await self._receive()
         except anyio.EndOfStream:
             if self._stale:
@@ -172,7 +168,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         self._chunks.expect()
         self._all_sent = False
         try:
-            with _within(timeout):
+            with anyio.fail_after(timeout):
                 if later or len(buffer) > LARGE_WRITE:
                     await self._send_and_listen(buffer)
                 else:
@@ -218,9 +214,14 @@ class Connection(httpcore2.AsyncNetworkStream):
         return data if self._tls is None else _with_waiting_records(self._tls, data)
 
     def _readable(self) -> bool:
-        if self._fd is None:
-            self._fd = self._stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
-        return self._fd < 0 or _is_readable(self._fd)
+        fd = self._stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
+        if fd < 0:
+            return True
+        if sys.platform == "win32":
+            return bool(select.select([fd], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     @property
     def _stale(self) -> bool:
@@ -234,7 +235,6 @@ class Connection(httpcore2.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         """Close the connection at once."""
-        self._fd = -1
         await self._stream.aclose()
 
     async def start_tls(
@@ -257,29 +257,104 @@ class Connection(httpcore2.AsyncNetworkStream):
             if isinstance(error, (*_BROKEN, anyio.EndOfStream, ssl.SSLError)):
                 raise httpcore2.ConnectError from error
             raise
-        return Connection(secure, self.pace, self._stale_s)
+        return ProviderConnection(secure, self.pace, self._stale_s)
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore2 asks about the connection."""
         if info == "is_readable":
             # Asked of every idle connection before each request: whether the other end has closed it.
             return bool(self._unread) or self._readable()
-        return self._stream.extra(_INFO[info], None) if info in _INFO else None  # noqa: S610 - anyio, not Django
+        return self._tls if info == "ssl_object" else None
 
 
-def _within(seconds: float | None) -> AbstractContextManager[Any]:
-    return nullcontext() if seconds is None else anyio.fail_after(seconds)
-
-
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
+_LONGEST_SIZE = 10
+_LONGEST_HEAD = 65_536
 _BODY_FOLLOWS = re.compile(rb"\r\nContent-Length: *[1-9][0-9]*\r\n(?:.*\r\n)?\r\n\Z", re.DOTALL)
 _REFUSAL = re.compile(rb"(?:HTTP/1\.[01] 1\d\d[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n)*HTTP/1\.[01] [3-5]\d\d")
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
-_INFO: Mapping[str, Any] = {
-    "ssl_object": TLSAttribute.ssl_object,
-    "client_addr": SocketAttribute.local_address,
-    "server_addr": SocketAttribute.remote_address,
-    "socket": SocketAttribute.raw_socket,
-}
+
+
+class Chunks:
+    """Merges the many small chunks of a chunked body that one read brings into one. Pure.
+
+    A provider sends a chunk for each token, and parsing a chunk costs more than the token in it. The body and its
+    framing stay the same; whatever is not plainly a run of whole chunks passes unchanged.
+    """
+
+    __slots__ = ("_begun", "_head", "_left")
+
+    def __init__(self) -> None:
+        self.expect()
+
+    def expect(self) -> None:
+        """A request has been sent: the next read begins a response."""
+        self._head: bytes | None = b""
+        self._left: int | None = None
+        self._begun = b""
+
+    def take(self, data: bytes) -> bytes:
+        """The bytes of a read, with each run of whole chunks merged."""
+        if self._left is not None:
+            return self._merged(data)
+        if self._head is None:
+            return data
+        whole = self._head + data
+        end = whole.find(b"\r\n\r\n") + 4
+        if end < 4:
+            self._head = whole if len(whole) < _LONGEST_HEAD else None
+            return data
+        known, self._head = len(self._head), None
+        if whole.startswith(b"HTTP/1.1 200") and _CHUNKED.search(whole, 0, end - 2):
+            self._left = 0
+            return data[: end - known] + self._merged(data[end - known :])
+        return data
+
+    def _merged(self, data: bytes) -> bytes:
+        assert self._left is not None
+        if self._begun and not self._resume(data):
+            return data
+        if self._left >= len(data):
+            self._left -= len(data)
+            return data
+        start = at = self._left
+        self._left = 0
+        found: list[bytes] = []
+        while size := _SIZE.match(data, at):
+            begin = size.end()
+            end = begin + int(size[1], 16)
+            if end == begin:
+                self._left = None  # the last one: what follows are trailers
+                break
+            if end + 2 > len(data):
+                self._left = end + 2 - len(data)
+                break
+            if data[end : end + 2] != b"\r\n":
+                self._left = None
+                break
+            found.append(data[begin:end])
+            at = end + 2
+        else:
+            self._begun = data[at:]
+            if len(self._begun) >= _LONGEST_SIZE:
+                self._left, self._begun = None, b""  # an extension, or no chunk at all
+        if len(found) < 2:
+            return data
+        body = b"".join(found)
+        return b"%b%x\r\n%b\r\n%b" % (data[:start], len(body), body, data[at:])
+
+    def _resume(self, data: bytes) -> bool:
+        """Complete the size in which the last read ended; False while it is incomplete, or if it is none."""
+        whole = self._begun + data
+        size = _SIZE.match(whole)
+        if size is not None and (length := int(size[1], 16)):
+            self._left, self._begun = size.end() + length + 2 - len(self._begun), b""
+            return True
+        self._begun = whole
+        if size is not None or len(whole) >= _LONGEST_SIZE:
+            self._left, self._begun = None, b""
+        return False
 
 
 def _with_waiting_records(tls: ssl.SSLObject, data: bytes) -> bytes:
@@ -291,14 +366,6 @@ def _with_waiting_records(tls: ssl.SSLObject, data: bytes) -> bytes:
     except ssl.SSLError:
         pass  # no whole one is left; an end or a fault is found again by the next read
     return b"".join(records)
-
-
-def _is_readable(fd: int) -> bool:
-    if sys.platform == "win32":
-        return bool(select.select([fd], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class PacedBackend(httpcore2.AsyncNetworkBackend):
@@ -324,7 +391,7 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
         except (OSError, anyio.BrokenResourceError) as error:
             raise httpcore2.ConnectError from error
         pace = PacedStream(stream)
-        return Connection(pace, pace, self._stale_s)
+        return ProviderConnection(pace, pace, self._stale_s)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from kimi_mcp.core import bounds
 from kimi_mcp.core.tokens import text_bytes, tokens_in
 from kimi_mcp.core.types import Completion, FinishReason, ToolCall, Usage
-from kimi_mcp.provider.error_bodies import ProviderError, error_in
+from kimi_mcp.provider.error_mapping import ProviderError, error_in
 
 Object = dict[str, Any]
 List = list[Any]
@@ -145,7 +145,17 @@ class StreamAccumulator:
         found = (cast(Object, choice) for choice in choices if isinstance(choice, dict))
         # n is 1: nothing but the first choice was asked for
         choice = next((choice for choice in found if not choice.get("index")), None)
-        return False if choice is None else self._choose(choice)
+        if choice is None:
+            return False
+        if usage := choice.get("usage"):
+            self._count(usage)
+        if self._finish in FINISH_REASONS:
+            return False
+        delta = choice.get("delta") or choice.get("message")
+        grew = self._take(cast(Object, delta)) if isinstance(delta, dict) else False
+        if isinstance(finish := choice.get("finish_reason"), str) and finish:
+            self._finish = finish  # last: what came with it may be out of bounds
+        return grew
 
     def completion(self) -> Completion:
         """What has arrived, as a value."""
@@ -177,25 +187,12 @@ class StreamAccumulator:
             raise BadEvent
         return cast(Object, event)
 
-    def _choose(self, choice: dict[str, Any]) -> bool:
-        if usage := choice.get("usage"):
-            self._count(usage)
-        if self._finish in FINISH_REASONS:
-            return False
-        delta = choice.get("delta") or choice.get("message")
-        grew = self._take(cast(Object, delta)) if isinstance(delta, dict) else False
-        if isinstance(finish := choice.get("finish_reason"), str) and finish:
-            self._finish = finish  # last: what came with it may be out of bounds
-        return grew
-
     def _take(self, delta: Object) -> bool:
         grew = self._reason(delta)
         if content := delta.get("content"):
             text = content if isinstance(content, str) else _text_of_parts(content)
             if text:
-                self._bytes += text_bytes(text)
-                self._check_length()
-                self._answer.write(text)
+                self._write(text, self._answer)
                 grew = True
         if calls := delta.get("tool_calls"):
             grew = self._call(calls) or grew
@@ -205,9 +202,11 @@ class StreamAccumulator:
             self.pieces += 1
         return grew
 
-    def _check_length(self) -> None:
+    def _write(self, text: str, to: StringIO) -> None:
+        self._bytes += text_bytes(text)
         if self._bytes > bounds.LARGEST_TEXT:
             raise bounds.OutOfBounds(f"an answer of more than {bounds.LARGEST_TEXT:,} bytes")
+        to.write(text)
 
     def _reason(self, delta: dict[str, Any]) -> bool:
         """Some providers send one piece under two names: count one name per chunk, the one in use first."""
@@ -217,9 +216,7 @@ class StreamAccumulator:
                 if piece:
                     if not self._reasoning.tell():
                         self._names = (name, *(other for other in REASONING_NAMES if other != name))
-                    self._bytes += text_bytes(piece)
-                    self._check_length()
-                    self._reasoning.write(piece)
+                    self._write(piece, self._reasoning)
                     return True
         return False
 

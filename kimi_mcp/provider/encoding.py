@@ -25,7 +25,9 @@ def encode(plan: Plan) -> dict[str, Any]:
     }
     if provider.streams_usage:
         body["stream_options"] = {"include_usage": True}
-    body.update({name: _whole(value) if name == "n" else value for name, value in plan.sampling.items()})
+    body.update(plan.sampling)
+    if (n := plan.sampling.get("n")) is not None and float(n).is_integer():
+        body["n"] = int(n)  # 1.0 is refused
     body.update(_thinking(plan))
     if plan.tools:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
@@ -39,11 +41,6 @@ def encode(plan: Plan) -> dict[str, Any]:
     elif plan.response_schema is not None and "json_object" in provider.response_format:
         body["response_format"] = {"type": "json_object"}
     return body
-
-
-def _whole(value: float) -> float:
-    """A whole number as an integer: ``n: 1.0`` is refused."""
-    return int(value) if float(value).is_integer() else value
 
 
 def _thinking(plan: Plan) -> dict[str, Any]:
@@ -76,10 +73,10 @@ def _with_schema_in_words(plan: Plan) -> Sequence[Turn]:
         "Answer with one JSON value and nothing else: no prose, no code fence. It must be valid against this JSON "
         "schema:\n" + json.dumps(plan.response_schema, ensure_ascii=False)
     )
-    first, *others = plan.turns
-    if first.role == "system":
-        return [Turn(role="system", parts=(TextPart(text=f"{first.text}\n\n{words}"),)), *others]
-    return [Turn(role="system", parts=(TextPart(text=words),)), *plan.turns]
+    others = plan.turns
+    if others[0].role == "system":
+        words, others = f"{others[0].text}\n\n{words}", others[1:]
+    return [Turn(role="system", parts=(TextPart(text=words),)), *others]
 
 
 def _message(turn: Turn, profile: Profile) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class StreamedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """One HTTP request."""
 
     method: Literal["GET", "POST", "DELETE"]
@@ -70,7 +70,7 @@ class Request:
     """Follows the base URL."""
     content: bytes | StreamedBody | None = None
     content_type: str = "application/json"
-    on_sent: Callable[[int], None] | None = None
+    on_sent: Callable[[int], None] = lambda sent: None
     """Called with the number of bytes of a streamed body sent, after each piece."""
     repeatable: bool = False
     """Whether a POST that was sent whole, and thus may have been carried out, may be sent once more."""

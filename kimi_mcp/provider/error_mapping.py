@@ -1,13 +1,17 @@
-"""Maps a provider's error response to one of our errors: one table of status, type and message. Pure, no I/O.
+"""Parses a provider's error and maps it to one of ours: one table of status, type and message. Pure, no I/O.
 
 The first row that matches counts. The provider's message is never quoted where a key is refused: such bodies echo keys.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from dataclasses import dataclass
+from typing import Any, cast
 
+from kimi_mcp.core.bounds import LONGEST_MESSAGE, LONGEST_NAME
 from kimi_mcp.core.errors import (
     AuthFailed,
     ContentFiltered,
@@ -20,21 +24,42 @@ from kimi_mcp.core.errors import (
     UpstreamBroken,
     UpstreamFailed,
 )
+from kimi_mcp.core.redaction import HIDDEN, clean, scrub_cut
 from kimi_mcp.provider.endpoint import Endpoint, either
-from kimi_mcp.provider.error_bodies import ProviderError, quote
 from kimi_mcp.provider.failures import AttemptFailure
 from kimi_mcp.provider.retry import LONGEST_WAIT_S, limit_in
 
+LONGEST_QUOTE = 300
+"""Characters of a provider's message that are shown."""
+
+_KEY_LIKE = re.compile(r"\b(?:sk|nvapi|hf|fw|tgp|key)[-_][\w*.…-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+"""Anybody's key, whole or masked."""
+
+_PIECE = re.compile(r"(?:[^\s*….]|\.(?!\.))+")
+"""A word, or what stands before or behind the mask in one: a key may be cut off at its end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderError:
+    """What a provider's error body holds."""
+
+    kind: str = ""
+    """``error.type`` and ``error.code``, in lower case, separated by a blank."""
+    message: str = ""
+    """Foreign text: pass it through :func:`quote` before showing it."""
+    status: int | None = None
+    """``error.code``, where that is an HTTP status; the response's own status precedes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """Matches an error response; what is empty matches any."""
 
-    statuses: frozenset[int | None]
+    statuses: tuple[int | None, ...] = ()
     """HTTP statuses; None is an error inside a stream."""
-    kinds: str
+    kinds: str = ""
     """Pattern searched in ``error.type`` and ``error.code``."""
-    words: str
+    words: str = ""
     """Pattern searched in the provider's message."""
 
     def matches(self, status: int | None, error: ProviderError) -> bool:
@@ -62,7 +87,7 @@ class ErrorRow:
 
 
 def _on(*statuses: int | None, kinds: str = "", words: str = "") -> Condition:
-    return Condition(statuses=frozenset(statuses), kinds=kinds, words=words)
+    return Condition(statuses, kinds, words)
 
 
 def _refused(words: str, kinds: str = "") -> Condition:
@@ -266,3 +291,38 @@ def response_failure(
             fix = f"Try again after {wait_s:.0f} s: waits of more than {LONGEST_WAIT_S:.0f} s are not sat out. " + fix
     limit = limit_in(error.message) if row.error is RateLimited else None
     return AttemptFailure(error=row.error(message, fix=fix), retry=retry, wait_s=wait_s, limit=limit)
+
+
+def read_error(body: bytes) -> ProviderError:
+    """Parse a body of any content type; the error is empty if nothing can be parsed."""
+    try:
+        return error_in(json.loads(body))
+    except (ValueError, RecursionError):
+        return ProviderError()
+
+
+def error_in(parsed: Any) -> ProviderError:
+    """The error in a parsed body or event; empty if there is none.
+
+    Reads ``{"error": {…}}`` (OpenAI's form), ``{"error": "…"}`` (Hugging Face), ``{"object": "error", …}`` (vLLM) and
+    ``{"title", "detail"}`` (NIM).
+    """
+    outer = cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
+    inner = outer.get("error") or outer
+    error = cast(dict[str, Any], inner) if isinstance(inner, dict) else {**outer, "message": inner}
+    code = error.get("code")
+    texts = (error.get(name) for name in ("message", "detail", "title"))
+    kinds = (error.get(name) for name in ("type", "code", "error_type"))
+    return ProviderError(
+        kind=" ".join(kind[:LONGEST_NAME] for kind in kinds if isinstance(kind, str)).lower(),
+        message=next((text for text in texts if isinstance(text, str) and text), "")[:LONGEST_MESSAGE],
+        status=code if isinstance(code, int) and 400 <= code <= 599 else None,
+    )
+
+
+def quote(message: str) -> str:
+    """A provider's message without keys and control characters, on one line, at most ``LONGEST_QUOTE`` long."""
+    visible = "".join(char for char in message if unicodedata.category(char) != "Cf")
+    text = clean(visible, "model").replace("\ufffd", " ")
+    text = " ".join(_PIECE.sub(lambda found: scrub_cut(found[0]), _KEY_LIKE.sub(HIDDEN, text)).split())
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"

@@ -23,11 +23,10 @@ import anyio
 import anyio.to_thread
 
 from kimi_mcp.core import bounds
-from kimi_mcp.core.bounds import LONGEST_NAME
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.types import MediaKind
 from kimi_mcp.provider.attempt import Unreadable, failure_of
-from kimi_mcp.provider.endpoint import Endpoint, Request, StreamedBody
+from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
 from kimi_mcp.provider.failures import Deadlines, failure, timed_out
 
 if TYPE_CHECKING:
@@ -137,15 +136,15 @@ class JsonRequests:
 
     async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
         """The ids that ``GET /models`` lists now."""
-        rows = (await self._request(endpoint, Request("GET", "models"), self._deadlines.models_s)).get("data")
+        rows = (await self._request(endpoint, ApiRequest("GET", "models"), self._deadlines.models_s)).get("data")
         if not isinstance(rows, list):
             raise failure("json", endpoint).error
         names = (row.get("id") for row in _objects(cast(Any, rows)))
-        return frozenset(name for name in names if isinstance(name, str) and len(name) <= LONGEST_NAME)
+        return frozenset(name for name in names if isinstance(name, str) and len(name) <= bounds.LONGEST_NAME)
 
     async def list_files(self, endpoint: Endpoint) -> tuple[RemoteFile, ...]:
         """All files of this account at the provider, whoever uploaded them."""
-        listed = await self._request(endpoint, Request("GET", "files"), self._deadlines.files_s)
+        listed = await self._request(endpoint, ApiRequest("GET", "files"), self._deadlines.files_s)
         return tuple(
             RemoteFile(
                 id=_name(row, "id"),
@@ -159,7 +158,8 @@ class JsonRequests:
 
     async def remove_file(self, endpoint: Endpoint, identity: str) -> None:
         """Remove a file at the provider."""
-        await self._request(endpoint, Request("DELETE", f"files/{quote(identity, safe='')}"), self._deadlines.files_s)
+        request = ApiRequest("DELETE", f"files/{quote(identity, safe='')}")
+        await self._request(endpoint, request, self._deadlines.files_s)
 
     async def upload(self, endpoint: Endpoint, file: Upload) -> str:
         """Upload a file in pieces, within the total deadline; returns its id.
@@ -186,28 +186,28 @@ class JsonRequests:
                 file.on_sent(sent - len(head))
 
         content = StreamedBody(length=len(head) + file.size + len(tail), pieces=body)
-        request = Request("POST", "files", content, f"multipart/form-data; boundary={boundary}", on_sent)
+        request = ApiRequest("POST", "files", content, f"multipart/form-data; boundary={boundary}", on_sent)
         async with self._slots:
             with anyio.move_on_after(self._deadlines.total_s) as whole, stalled:
                 on_sent(0)
                 identity = (await self._request(endpoint, request, inf)).get("id")
-                if not isinstance(identity, str) or not 0 < len(identity) <= LONGEST_NAME:
+                if not isinstance(identity, str) or not 0 < len(identity) <= bounds.LONGEST_NAME:
                     raise failure("json", endpoint).error
                 return identity
         raise timed_out("whole upload" if whole.cancelled_caught else "upload", self._deadlines, endpoint).error
 
     async def list_functions(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
         """The functions of one of the provider's formulas, as they go under ``tools[].function``."""
-        request = Request("GET", f"formulas/{quote(uri, safe='/:')}/tools")
+        request = ApiRequest("GET", f"formulas/{quote(uri, safe='/:')}/tools")
         tools = _objects((await self._request(endpoint, request, self._deadlines.files_s)).get("tools"))
         return tuple(_objects([tool.get("function") for tool in tools]))
 
     async def run_function(self, endpoint: Endpoint, uri: str, name: str, arguments: str) -> Fiber:
         """Run a function of a formula, ``arguments`` being JSON text. One attempt: a run may be billed."""
         body = json.dumps({"name": name, "arguments": arguments}).encode()
-        request = Request("POST", f"formulas/{quote(uri, safe='/:')}/fibers", body)
+        request = ApiRequest("POST", f"formulas/{quote(uri, safe='/:')}/fibers", body)
         fiber = await self._request(endpoint, request, self._deadlines.formula_s)
-        context = (*_objects([fiber.get("context")]), {})[0]
+        (context,) = _objects([fiber.get("context")]) or [{}]
         if fiber.get("status") != "succeeded":
             return Fiber(succeeded=False, text=_text(fiber.get("error") or context.get("error") or ""))
         output = context.get("output")
@@ -216,7 +216,7 @@ class JsonRequests:
         sealed = context.get("encrypted_output")
         return Fiber(succeeded=True, text=_text(sealed or ""), sealed=bool(sealed))
 
-    async def _request(self, endpoint: Endpoint, request: Request, within_s: float) -> dict[str, Any]:
+    async def _request(self, endpoint: Endpoint, request: ApiRequest, within_s: float) -> dict[str, Any]:
         """The JSON object that the provider responds with, bounded; ``within_s``: seconds for all of it."""
         client = await self._client(endpoint)
         body: bytes | None = None
@@ -261,7 +261,7 @@ def _open_client(endpoint: Endpoint, deadlines: Deadlines) -> Client:
     return Client(endpoint.base_url, endpoint.key, deadlines)
 
 
-async def _body(client: Client, request: Request) -> bytes:
+async def _body(client: Client, request: ApiRequest) -> bytes:
     """The whole body of a response; raises what the libraries do, ``Unreadable`` and ``OutOfBounds``."""
     body = bytearray()
     response = await client.send(request)
@@ -284,7 +284,7 @@ def _objects(values: Any) -> list[dict[str, Any]]:
 
 
 def _name(row: dict[str, Any], field: str) -> str:
-    return str(row.get(field, ""))[:LONGEST_NAME]
+    return str(row.get(field, ""))[: bounds.LONGEST_NAME]
 
 
 def _count(row: dict[str, Any], field: str) -> int:

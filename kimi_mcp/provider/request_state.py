@@ -46,9 +46,9 @@ class RequestState:
         self.plan = plan
         self.waits_for = "a free place"
 
-    def attempted(self, number: int) -> None:
+    def attempted(self, _number: int) -> None:
         """Count an attempt."""
-        del number  # a request whose media vanished is followed by a second one, which counts on
+        # a request whose media vanished is followed by a second one, which counts on
         self.attempts += 1
         self.waits_for = "the first token"
 

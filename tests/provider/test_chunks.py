@@ -7,7 +7,7 @@ import random
 import h11
 import pytest
 
-from kimi_mcp.provider.chunks import Chunks
+from kimi_mcp.provider.connections import Chunks
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b'data: {"id":1,"choices":[{"delta":{"content":" a\r\n"}}]}\n\n'

@@ -11,7 +11,7 @@ import anyio.abc
 import pytest
 from anyio.abc import SocketAttribute
 
-from kimi_mcp.provider.connections import Connection, PacedStream
+from kimi_mcp.provider.connections import PacedStream, ProviderConnection
 
 HEAD = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n"
 
@@ -51,12 +51,12 @@ def line() -> Iterator[Line]:
         yield Line(ours)
 
 
-def connection(line: Line) -> Connection:
+def connection(line: Line) -> ProviderConnection:
     pace = PacedStream(line)
-    return Connection(pace, pace, 0.5)
+    return ProviderConnection(pace, pace, 0.5)
 
 
-async def answered(to: Connection, line: Line) -> None:
+async def answered(to: ProviderConnection, line: Line) -> None:
     line.answers = True
     await to.read(65_536)
 

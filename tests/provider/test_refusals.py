@@ -13,8 +13,7 @@ import pytest
 from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.error_bodies import ProviderError, quote, read_error
-from kimi_mcp.provider.error_mapping import response_failure
+from kimi_mcp.provider.error_mapping import ProviderError, quote, read_error, response_failure
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
 from tests.provider.loopback import response, saying

@@ -10,7 +10,7 @@ import pytest
 
 from kimi_mcp.core.types import Completion, ToolCall, Usage
 from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
-from kimi_mcp.provider.error_bodies import ProviderError
+from kimi_mcp.provider.error_mapping import ProviderError
 
 STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 

@@ -10,7 +10,7 @@ import pytest
 
 from kimi_mcp.core import bounds
 from kimi_mcp.provider import Deadlines
-from kimi_mcp.provider.sse import Payloads
+from kimi_mcp.provider.attempt import Payloads
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import SHORT, Asked, ask, close_all, connections, upstream
 from tests.provider.loopback import response, saying
@@ -75,11 +75,10 @@ def test_an_event_of_empty_lines_counts_each_of_them() -> None:
         _take_often(Payloads(), b"data:\n" * 2_000)
 
 
-def test_a_body_that_never_ends_is_cut_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "MOST_BYTES", 1_000)
+def test_a_body_that_never_ends_is_cut_at_a_limit() -> None:
     for text in (b": still here\n", b"data: 1\n\n", b"<html>", b"   ", b"\r"):
         with pytest.raises(bounds.OutOfBounds):
-            _take_often(Payloads(), text * 6)
+            _take_often(Payloads(most_bytes=1_000), text * 6)
 
 
 @pytest.mark.parametrize("blanks", [b" ", b"\n", b" \n", b"\r\n \r\n"], ids=repr)
@@ -92,16 +91,17 @@ def test_of_blanks_before_a_body_hardly_anything_is_kept(blanks: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "rest", [b": here\n\n" * 500, b"data: " + chunk(content="").encode() + b"\n\n", b"data: {}\n\n" * 500], ids=len
+    "rest",
+    [b": here\n\n" * 500, b"data: " + chunk(content="", id="x" * 2_000).encode() + b"\n\n", b"data:\n\n" * 500],
+    ids=len,
 )
-async def test_bytes_without_a_piece_of_an_answer_end_it(rest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "MOST_SILENT_BYTES", 100_000)
+async def test_bytes_without_a_piece_of_an_answer_end_it(rest: bytes) -> None:
     begin = f"data: {chunk(content='Hel')}\n\n".encode()
-    async with saying(response(begin + rest * (1 + 400_000 // len(rest)) + TRANSCRIPT)) as server:
+    async with saying(response(begin + rest * (1 + 2 * bounds.MOST_SILENT_BYTES // len(rest)) + TRANSCRIPT)) as server:
         with anyio.fail_after(10):
             asked = await ask(upstream(), server.base_url)
     assert (asked.code, asked.accumulator.answer, asked.sent) == ("upstream_broken", "Hel", 0)
-    assert "100,000 bytes without a piece" in str(asked.error)
+    assert f"{bounds.MOST_SILENT_BYTES:,} bytes without a piece" in str(asked.error)
 
 
 async def test_an_answer_beyond_any_bound_keeps_what_had_come() -> None:

@@ -14,8 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from kimi_mcp.server.stdio.early import EarlyConnection, refuse_all
-from kimi_mcp.server.stdio.standard_streams import claim
+from kimi_mcp.server.stdio.early import EarlyConnection, claim, refuse_all
 
 GC_THRESHOLDS = (20_000, 20, 20)
 """A busy server makes a thousand objects a request and hardly a cycle: with the default thresholds the collector took a

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kimi_mcp.server.stdio.descriptors import read_chunk, write_all
+from kimi_mcp.server.stdio.connection import read_chunk, write_all
 
 
 async def test_a_long_line_arrives_whole_while_the_loop_goes_on() -> None:

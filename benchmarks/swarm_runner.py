@@ -23,7 +23,8 @@ from benchmarks.agents import TOOL
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run, Runs
-from kimi_mcp.runs.steps import JSON
+from kimi_mcp.runs.store.records import JSON
+from kimi_mcp.runs.store.steps import Steps
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.entry_point import tune_collector
 from kimi_mcp.swarm import SwarmCall, run_swarm
@@ -34,7 +35,7 @@ PLACES = 129
 """Requests at once: more than any of these swarms has agents, and the one that is left for others."""
 
 
-class MemorySteps:
+class MemorySteps(Steps):
     """Steps that are not written to disk."""
 
     def __init__(self) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from kimi_mcp.runs import Runs
+from kimi_mcp.runs.recorder import RunRecorder
 from kimi_mcp.server.entry_point import serve
 
 
-async def _nothing(self: Runs, *arguments: Any, **named: Any) -> None:
+async def _nothing(self: Runs | RunRecorder, *arguments: Any, **named: Any) -> None:
     """Nobody had given up on any run; nothing is written down of one."""
     del self, arguments, named
 
 
-Runs.write = Runs.write_end = Runs.rejoin = _nothing
+RunRecorder.write = RunRecorder.write_end = Runs.rejoin = _nothing
 
 if __name__ == "__main__":
     serve()

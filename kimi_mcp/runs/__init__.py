@@ -4,7 +4,7 @@ A request handler asks for a run and waits for it; the run goes on in the server
 What has arrived can be read at any moment, here and in every other server of the same data folder.
 """
 
-from kimi_mcp.runs.registry import ListedRun, Runs, RunView, open_runs
+from kimi_mcp.runs.registry import Runs, RunView, open_runs
 from kimi_mcp.runs.run import Run, RunFunction
 
-__all__ = ["ListedRun", "Run", "RunFunction", "RunView", "Runs", "open_runs"]
+__all__ = ["Run", "RunFunction", "RunView", "Runs", "open_runs"]

@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.runs.run import Run
+from kimi_mcp.runs.store.records import RunEnd
+from kimi_mcp.runs.store.serializers import turns_as_json
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.store.store import RunStore
 
 KEEP = 64
 """Runs that stay readable although the store has no record of them."""
-
-WRITTEN_WITHIN_S = 0.5
-"""Seconds that a run waits for its outcome to be in the store; then it goes into a file beside it."""
 
 RETRY_AFTER_S = 0.5
 """Seconds before the first retry; then ever longer."""
@@ -39,7 +37,7 @@ class OutcomeWriter:
 
     def __init__(self, store: RunStore, on_fault: Callable[[BaseException], None]) -> None:
         self._store, self._on_fault = store, on_fault
-        self._pending: dict[str, tuple[Run, Outcome]] = {}
+        self._pending: dict[str, tuple[Run, RunEnd]] = {}
         self._saved: set[str] = set()
         self._unrecorded: deque[Run] = deque(maxlen=KEEP)
         self._writing: dict[str, asyncio.Future[bool]] = {}
@@ -48,7 +46,7 @@ class OutcomeWriter:
     @property
     def unwritten(self) -> list[Run]:
         """Runs that have ended, and whose outcome is in memory and not in the store."""
-        return [*(run for run, outcome in self._pending.values() if outcome.run_id is not None), *self._unrecorded]
+        return [*(run for run, end in self._pending.values() if end.outcome.run_id is not None), *self._unrecorded]
 
     def is_saved(self, run: Run) -> bool:
         """Whether a run's outcome is in a file beside the store."""
@@ -58,23 +56,35 @@ class OutcomeWriter:
         """Whether a run's outcome is still to be written: what it adds to its conversation can't be read yet."""
         return run_id in self._pending
 
-    async def write(self, run: Run) -> None:
+    async def write(self, run: Run, counted_usd: float) -> None:
         """Write how a run ended; a store that fails neither delays nor loses an answer."""
         outcome = run.outcome
         assert outcome is not None
         if not run.may_be_recorded and not run.holds_turn:
             return
-        self._pending[run.id] = run, outcome
-        writing = asyncio.ensure_future(self._write(run, outcome))  # a caller that is cancelled does not cancel it
+        turns = None
+        if outcome.status == "completed" and run.turns:
+            answer = Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning)
+            turns = turns_as_json((*run.turns, answer))
+        end = RunEnd(
+            run_id=run.id,
+            outcome=outcome,
+            ended_at=self._store.now(),
+            conversation_id=run.conversation_id if run.holds_turn else None,
+            turns=turns,
+            counted_usd=counted_usd,
+        )
+        self._pending[run.id] = run, end
+        writing = asyncio.ensure_future(self._write(run, end))  # a caller that is cancelled does not cancel it
         self._writing[run.id] = writing
         writing.add_done_callback(lambda _: self._writing.pop(run.id))
-        await asyncio.wait([writing], timeout=WRITTEN_WITHIN_S)
+        await asyncio.wait([writing], timeout=self._store.limits.written_within_s)
         if writing.done() and writing.result():
             return
-        is_saved = outcome.run_id is None or await self._save(run, outcome)
+        is_saved = outcome.run_id is None or await self._save(end)
         if run.id not in self._pending:
             return  # it was written meanwhile
-        if not is_saved and turns_of(run, outcome) is not None:
+        if not is_saved and turns is not None:
             # If this server is killed now, its turn is lost: the result names no conversation that would have it.
             run.outcome = replace(outcome, conversation_id=None)
         if outcome.run_id is None and len(self._pending) > KEEP:
@@ -82,41 +92,30 @@ class OutcomeWriter:
         elif self._retrying is None or self._retrying.done():
             self._retrying = asyncio.ensure_future(self._retry())
 
-    async def _write(self, run: Run, outcome: Outcome) -> bool:
+    async def _write(self, run: Run, end: RunEnd) -> bool:
         """Whether it is in the store, or never can be."""
         try:
-            await self._record(run, outcome)
+            is_recorded = await self._store.end(end)
         except Exception as fault:  # noqa: BLE001 - whatever it is, it is retried, and ends neither run nor server
             if run.may_be_recorded:  # else its caller knows, and only its turn is to be freed
                 self._on_fault(fault)
             return False
+        if not is_recorded and run.may_be_recorded and end.outcome.run_id is not None:
+            self._unrecorded.append(run)  # the store has no record of it any more
         self._pending.pop(run.id, None)
         if run.id in self._saved:
             self._saved.discard(run.id)
             await self._store.pending.forget(run.id)
         return True
 
-    async def _record(self, run: Run, outcome: Outcome) -> None:
-        is_free = False
-        if run.may_be_recorded and outcome.run_id is None:  # refused: its caller knows, nothing can be lost
-            await self._store.forget(run.id)
-        elif run.may_be_recorded:
-            turns, counted = turns_of(run, outcome), run.counted_at_end or 0.0
-            is_free = await self._store.end(run.id, outcome, turns=turns, counted_usd=counted)
-            if not is_free:
-                self._unrecorded.append(run)  # the store has no record of it any more
-        if run.holds_turn and run.conversation_id is not None and not is_free:
-            await self._store.leave_turn(run.conversation_id, run.id)
-
-    async def _save(self, run: Run, outcome: Outcome) -> bool:
+    async def _save(self, end: RunEnd) -> bool:
         """Whether it is in a file beside the store."""
-        turns, counted = turns_of(run, outcome), run.counted_at_end or 0.0
-        if not await self._store.save_outcome(run.id, outcome, turns=turns, counted_usd=counted):
+        if not await self._store.pending.keep(end):
             return False
-        if run.id in self._pending:
-            self._saved.add(run.id)
+        if end.run_id in self._pending:
+            self._saved.add(end.run_id)
         else:  # it was written meanwhile
-            await self._store.pending.forget(run.id)
+            await self._store.pending.forget(end.run_id)
         return True
 
     async def _retry(self) -> None:
@@ -126,20 +125,10 @@ class OutcomeWriter:
             await anyio.sleep(after)
             after = min(2 * after, RETRY_EVERY_S)
             pending = [each for run_id, each in self._pending.items() if run_id not in self._writing]
-            if any(await asyncio.gather(*(self._write(run, outcome) for run, outcome in pending))):
+            if any(await asyncio.gather(*(self._write(run, end) for run, end in pending))):
                 after = RETRY_AFTER_S  # it works again
 
     def close(self) -> None:
         """Stop retrying: the process ends."""
         if self._retrying is not None:
             self._retrying.cancel()
-
-
-def turns_of(run: Run, outcome: Outcome) -> tuple[Turn, ...] | None:
-    """What a run adds to its conversation, its answer with its exact reasoning; None unless it was completed."""
-    if outcome.status != "completed" or not run.turns:
-        return None
-    return (
-        *run.turns,
-        Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning),
-    )

@@ -41,42 +41,24 @@ class RunRecorder:
         """Record what is known of a run that is about to be sent, or that a caller waits for."""
         self._limits.check(run)
         self._limits.watch(run)
-        counted = self._limits.counted_usd(run)
-        entry = RunEntry(
-            id=run.id,
-            caller=run.caller,
-            host=run.host,
-            tool=run.tool,
-            prompt_head=run.prompt_head,
-            call_key=run.call_key,
-            started_at=run.started_at,
-            conversation_id=run.conversation_id,
-            follows=run.follows,
-            request=request_as_json(run),
-            model_id=run.plan and run.plan.profile.model.id,
-            outcome=replace(run.snapshot(), answer="", reasoning=None),
-            resumable=run.task is not None,
-        )
-        if run.recorded:
-            await self._store.renew(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
-            return
-        before, run.may_be_recorded = run.may_be_recorded, True
+        counted, before = self._limits.counted_usd(run), run.may_be_recorded
+        run.may_be_recorded = True
         try:
-            await self._store.begin(entry, counted_usd=counted, day_limit_usd=self._limits.day_usd)
+            await self._store.record(run_entry(run), counted_usd=counted, day_limit_usd=self._limits.day_usd)
         except KimiError:
             run.may_be_recorded = before or self._store.is_remote  # else nothing of it was written
             raise
-        run.recorded = True
-        if run.abandoned:
+        was_recorded, run.recorded = run.recorded, True
+        if run.abandoned and not was_recorded:
             await self._store.abandon(run.id, True)
 
     async def write_end(self, run: Run) -> None:
         """Record how a run ended; a store that fails neither delays nor loses an answer."""
+        counted = 0.0
         if run.outcome is not None and run.may_be_recorded:
-            run.counted_at_end = run.outcome.cost_usd
-            if run.counted_at_end is None:
-                run.counted_at_end = self._limits.counted_usd(run)
-        await self.outcomes.write(run)
+            known = run.outcome.cost_usd
+            counted = self._limits.counted_usd(run) if known is None else known
+        await self.outcomes.write(run, counted)
 
     def write_new_text(self, live: Mapping[str, Run]) -> None:
         """Record what has arrived since the last time, once that is written: a slow disk piles nothing up."""
@@ -165,7 +147,26 @@ class _Written:
             self._lengths[delta.request, delta.of] = delta.start
 
 
-def request_as_json(run: Run) -> Mapping[str, Any]:
+def run_entry(run: Run) -> RunEntry:
+    """What the store holds of a run that has not ended."""
+    return RunEntry(
+        id=run.id,
+        caller=run.caller,
+        host=run.host,
+        tool=run.tool,
+        prompt_head=run.prompt_head,
+        call_key=run.call_key,
+        started_at=run.started_at,
+        conversation_id=run.conversation_id,
+        follows=run.follows,
+        request=_request_as_json(run),
+        model_id=run.plan and run.plan.profile.model.id,
+        outcome=replace(run.snapshot(), answer="", reasoning=None),
+        resumable=run.task is not None,
+    )
+
+
+def _request_as_json(run: Run) -> Mapping[str, Any]:
     """What is sent, for whoever looks at the run later: the call's own turns and parameters."""
     if run.task is not None:
         return {"task": dict(run.task)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -16,20 +16,17 @@ from kimi_mcp.core.background import carried_out, contained, start_contained
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.types import Status
 from kimi_mcp.runs.budgets import SpendingLimits
-from kimi_mcp.runs.recorder import RunRecorder
+from kimi_mcp.runs.recorder import RunRecorder, run_entry
 from kimi_mcp.runs.run import STORE_WITHIN_S, Run, RunFunction
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.records import RunRecord, StepRecord
+    from kimi_mcp.runs.store.config import StoreLimits
+    from kimi_mcp.runs.store.records import RunEntry, RunRecord, StepRecord
     from kimi_mcp.runs.store.store import RunStore
 
-WRITE_EVERY_S = 0.5
-"""Seconds between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
-
 READ_CANCELS_EVERY = 2
-"""After how many of those the requests of other servers to cancel a run are read."""
+"""After how many writes of what has arrived the requests of other servers to cancel a run are read."""
 
 CLOSE_WITHIN_S = 0.25
 """Seconds that the store gets at the end for what still waits; each run's outcome had its time before."""
@@ -47,22 +44,6 @@ Resume = Callable[[Mapping[str, Any]], RunFunction]
 
 Recover = Callable[["RunRecord", "Sequence[StepRecord]"], Outcome]
 """Makes the outcome of a run that is not continued, from its steps."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedRun:
-    """A run in a list."""
-
-    id: str
-    """Its id."""
-    tool: str
-    """The tool that was called."""
-    status: Status
-    """How it stands."""
-    prompt_head: str
-    """The beginning of its prompt, in one line."""
-    started_at: float
-    """Seconds since 1970."""
 
 
 class Runs:
@@ -84,7 +65,8 @@ class Runs:
         self.left_unfinished = False
         """Whether a run was left that another server can continue."""
         self._tasks, self._resume, self._recover = tasks, resume, recover
-        self._recorder = RunRecorder(store, self.limits)
+        self.recorder = RunRecorder(store, self.limits)
+        """Records them."""
         self._live: dict[str, Run] = {}
         self._is_watching = False
         self._idle = anyio.Event()
@@ -106,11 +88,11 @@ class Runs:
     @property
     def unwritten(self) -> list[Run]:
         """Runs that have ended, and whose outcome is not in the store."""
-        return self._recorder.outcomes.unwritten
+        return self.recorder.outcomes.unwritten
 
     def is_live(self, run_id: str) -> bool:
         """Whether a run of this process is running, or its outcome still to be written."""
-        return run_id in self._live or self._recorder.outcomes.is_pending(run_id)
+        return run_id in self._live or self.recorder.outcomes.is_pending(run_id)
 
     async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> RunView:
         """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
@@ -164,29 +146,14 @@ class Runs:
         """End a dead server's run; as it is by now where another server continues it."""
         return await carried_out(self.store.cancel_orphan(record, self._recover))
 
-    async def latest(self, caller: str, most: int = 10) -> list[ListedRun]:
+    async def latest(self, caller: str, most: int = 10) -> list[RunEntry]:
         """A caller's newest runs, the newest first, in whichever server; each can be asked for by its id."""
-        found = {
-            record.id: ListedRun(
-                id=record.id,
-                tool=record.tool,
-                status=record.outcome.status,
-                prompt_head=record.prompt_head,
-                started_at=record.started_at,
-            )
-            for record in await self.store.overview(caller, most=most)
-        }
+        found: dict[str, RunEntry] = {record.id: record for record in await self.store.overview(caller, most=most)}
         for run in (*self._live.values(), *self.unwritten):
             if run.id in found and not run.announce():  # it was refused while the store was read
                 del found[run.id]
             elif run.caller == caller and run.is_known:
-                found[run.id] = ListedRun(
-                    id=run.id,
-                    tool=run.tool,
-                    status=run.outcome.status if run.outcome else "running",
-                    prompt_head=run.prompt_head,
-                    started_at=run.started_at,
-                )
+                found[run.id] = run_entry(run)
         return sorted(found.values(), key=lambda run: run.started_at, reverse=True)[:most]
 
     async def rejoin(self, *, caller: str, host: str | None, key: str) -> RunView | None:
@@ -203,7 +170,7 @@ class Runs:
         if run is not None:
             run.abandoned = abandoned
         if run is None or run.recorded:
-            await self._recorder.attempt(self.store.abandon(run_id, abandoned))
+            await self.recorder.attempt(self.store.abandon(run_id, abandoned))
 
     def leave_to_next_server(self, run: Run) -> None:
         """The server ends before a run does that another one can continue."""
@@ -212,7 +179,7 @@ class Runs:
 
     async def aclose(self) -> None:
         """Close the store, once no run is left; log whose outcome it does not have."""
-        outcomes, unwritten = self._recorder.outcomes, self.unwritten
+        outcomes, unwritten = self.recorder.outcomes, self.unwritten
         outcomes.close()
         if (lost := [run.id for run in unwritten if not outcomes.is_saved(run)]) and self.store.is_persistent:
             log.warning(
@@ -226,14 +193,6 @@ class Runs:
             )
         await self.store.aclose(unfinished=self.left_unfinished or bool(unwritten), within_s=CLOSE_WITHIN_S)
 
-    async def write(self, run: Run) -> None:
-        """Record what is known of a run; raises ``NotConfigured`` where that can't be, and ``BudgetExceeded``."""
-        await self._recorder.write(run)
-
-    async def write_end(self, run: Run) -> None:
-        """Record how a run ended; a store that fails neither delays nor loses an answer."""
-        await self._recorder.write_end(run)
-
     # ── while they run ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _execute(self, run: Run, work: RunFunction) -> None:
@@ -241,7 +200,7 @@ class Runs:
             await run.execute(work, self)
         finally:
             del self._live[run.id]
-            self._recorder.forget(run)
+            self.recorder.forget(run)
             if not self._live:
                 self._idle.set()
 
@@ -249,7 +208,7 @@ class Runs:
         """While any run is live: record what arrives, enforce spending limits, read other servers' requests."""
         rounds, failed = 0, set[str]()
         while self._live:
-            with anyio.move_on_after(WRITE_EVERY_S):
+            with anyio.move_on_after(self.store.limits.write_every_s):
                 await self._idle.wait()
                 self._idle = anyio.Event()
                 continue  # nothing was live for a moment: this ends, unless another run began meanwhile
@@ -269,7 +228,7 @@ class Runs:
         self._is_watching = False
 
     async def _write_new_text(self) -> None:
-        self._recorder.write_new_text(self._live)
+        self.recorder.write_new_text(self._live)
 
     async def _enforce_limits(self) -> None:
         await self.limits.enforce(self._live.values(), self.store)
@@ -340,6 +299,7 @@ def open_runs(
     settings: Settings,
     resume: Resume | None = None,
     recover: Recover = lambda record, steps: record.outcome,
+    store_limits: StoreLimits | None = None,
 ) -> Runs:
     """Runs with the store and the limits that the settings name. Imports SQLAlchemy, which takes a while."""
     from kimi_mcp import catalogue
@@ -350,4 +310,4 @@ def open_runs(
         day_usd=settings.budget_usd_per_day,
         highest_price=lambda: catalogue.load().highest_price,
     )
-    return Runs(tasks, open_store(settings), limits=limits, resume=resume, recover=recover)
+    return Runs(tasks, open_store(settings, store_limits), limits=limits, resume=resume, recover=recover)

@@ -118,8 +118,6 @@ class Run:
         """Whether the store has it."""
         self.may_be_recorded = False
         """Whether the store was asked to take it: it may have it though nobody waited for that."""
-        self.counted_at_end: float | None = None
-        """What spending limits count for it, once it has ended."""
         self._runs: Runs | None = None
         self._recording = anyio.Lock()
         self._scope = anyio.CancelScope()
@@ -186,7 +184,7 @@ class Run:
         """Record what is known of it. Raises ``NotConfigured`` where that can't be done, and ``BudgetExceeded``."""
         if self._runs is not None:
             async with self._recording:
-                await self._runs.write(self)
+                await self._runs.recorder.write(self)
 
     async def begin_again(self, plan: Plan, kept: Outcome) -> None:
         """Begin another request for the same answer, which the last adjustment of its plan reports.
@@ -324,7 +322,7 @@ class Run:
                 runs.leave_to_next_server(self)
             else:
                 with anyio.CancelScope(shield=True):
-                    await runs.write_end(self)
+                    await runs.recorder.write_end(self)
 
     def _cut_off(self) -> Outcome:
         """The outcome of a run that was stopped or cancelled, or whose server ends."""

@@ -116,7 +116,8 @@ async def _runs(state: ServerState, value: str) -> str:
     runs = await state.open_runs()
     recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MAX_RUNS)}
     rows = [
-        recorded.get(run.id) or {"run_id": run.id, "tool": run.tool, "status": run.status, "prompt": run.prompt_head}
+        recorded.get(run.id)
+        or {"run_id": run.id, "tool": run.tool, "status": run.outcome.status, "prompt": run.prompt_head}
         for run in await runs.latest(LOCAL, MAX_RUNS)
     ]
     return _json(rows)

@@ -16,7 +16,7 @@ from kimi_mcp.server import client_quirks
 from kimi_mcp.server.tools import OUTPUT_SCHEMA, Tool, input_schema
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs import ListedRun
+    from kimi_mcp.runs.store.records import RunEntry
     from kimi_mcp.skill.document import SkillTool
 
 PAGE_CHARS = 20_000
@@ -101,11 +101,11 @@ def _link(outcome: Outcome, run_id: str) -> ResourceLink:
     )
 
 
-def run_list(runs: Sequence[ListedRun]) -> str:
+def run_list(runs: Sequence[RunEntry]) -> str:
     """Runs, a line each."""
     if not runs:
         return "No run is known to this server yet."
-    return "\n".join(f"{run.id}  {run.status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
+    return "\n".join(f"{run.id}  {run.outcome.status:<9}  {run.tool}  {run.prompt_head}" for run in runs)
 
 
 def paged(outcome: Outcome, of: str, offset: int) -> Outcome:

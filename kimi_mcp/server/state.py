@@ -23,6 +23,7 @@ from kimi_mcp.core.settings import Settings
 if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import Run, Runs, RunView
+    from kimi_mcp.runs.store.config import StoreLimits
     from kimi_mcp.runs.store.records import RunRecord, StepRecord
     from kimi_mcp.swarm.limits import SwarmLimits
 
@@ -43,6 +44,8 @@ class Timings:
     """For the store at least, however soon its host wants a reply: the first call has to open it."""
     close_s: float = 0.5
     """For closing the store and the connections."""
+    store: StoreLimits | None = None
+    """What the runs and their store wait for; None: the usual."""
 
 
 def make_pipeline(settings: Settings) -> Pipeline:
@@ -119,8 +122,8 @@ class ServerState:
                 await contained("the connections could not be closed", pipeline.aclose)
 
     def _has_orphans(self) -> bool:
+        from kimi_mcp.runs.store.config import folder_of
         from kimi_mcp.runs.store.locks import has_dead_servers
-        from kimi_mcp.runs.store.paths import folder_of
 
         return self.settings.journal == "on" and has_dead_servers(folder_of(self.settings))
 
@@ -128,7 +131,8 @@ class ServerState:
         from kimi_mcp.runs import open_runs
 
         pipeline = self._make_pipeline(self.settings)
-        return pipeline, open_runs(self.tasks, self.settings, partial(self._resume, pipeline), _summarize)
+        resume = partial(self._resume, pipeline)
+        return pipeline, open_runs(self.tasks, self.settings, resume, _summarize, self.timings.store)
 
     def _resume(self, pipeline: Pipeline, task: Mapping[str, Any]) -> Callable[[Run], Awaitable[Outcome]]:
         from kimi_mcp.swarm import prepare_resume  # imported by the first run that needs it

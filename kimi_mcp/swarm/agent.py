@@ -18,7 +18,7 @@ from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, ContextTooLong, 
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.core.tokens import ample, chars_in, likely_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
-from kimi_mcp.runs.steps import JSON
+from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.coordinator import Coordinator
 from kimi_mcp.swarm.limits import Limit

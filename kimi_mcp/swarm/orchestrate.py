@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -25,8 +25,7 @@ from kimi_mcp.core.types import Adjustment, Request, user
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import Route
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import JSON, Steps
-from kimi_mcp.runs.store.records import RunRecord, StepRecord
+from kimi_mcp.runs.store.records import JSON, RunRecord, StepRecord
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.call import SwarmCall
@@ -35,6 +34,9 @@ from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, Limit, SwarmConcurre
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
+
+if TYPE_CHECKING:
+    from kimi_mcp.runs.store.steps import Steps
 
 RESERVED_TOKENS = 32_000
 """The assumed prompt of the main agent's last request, whose cost the sub-agents must leave."""
@@ -95,7 +97,7 @@ async def _swarm(
         question = prompts.render("synthesis.asked", prompt=call.prompt, items=items)
     run.mode, run.turns = "thinking", (user(question),)
     if call.first_provider is not None:  # it is resumed: what it has used is known from the start
-        run.progress = before = recovered_stats(call, await run.store.steps_of(run.id))
+        run.progress = before = recovered_stats(call, await run.store.steps(run.id).recorded())
     provider = call.provider or call.first_provider
     route = await pipeline.router.resolve(run, model=call.model, provider=provider, preferred=call.first_model)
     asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}

@@ -18,7 +18,7 @@ from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.types import Adjustment, Completion, Status, Usage
 from kimi_mcp.pipeline.completion_result import add_usage
 from kimi_mcp.provider.request_state import RequestState
-from kimi_mcp.runs.steps import JSON
+from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm.limits import Limit
 
 MAX_NAMED_AGENTS = 8

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited
@@ -20,9 +21,12 @@ from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import JSON, Steps
+from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm.limits import BudgetLedger, Limit, SwarmConcurrency
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
+
+if TYPE_CHECKING:
+    from kimi_mcp.runs.store.steps import Steps
 
 RETRY_DELAYS_S = (3.0, 10.0)
 """Seconds before a request is repeated that was refused for its rate."""

@@ -11,7 +11,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings, read_settings
-from kimi_mcp.runs.store.store import KEEP_IN_MEMORY
+from kimi_mcp.runs.store.config import StoreLimits
 
 FACTS = catalogue.load()
 VARIABLES = credentials.variables(FACTS)
@@ -190,4 +190,4 @@ def test_no_environment_raises() -> None:
 
 def test_what_is_kept_without_a_journal_is_explained_with_the_setting() -> None:
     (journal,) = (variable for variable in VARIABLES if variable.name == "KIMI_JOURNAL")
-    assert f"the latest {KEEP_IN_MEMORY} " in journal.meaning
+    assert f"the latest {StoreLimits().runs_in_memory} " in journal.meaning

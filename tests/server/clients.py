@@ -26,6 +26,7 @@ from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.runs import Runs
+from kimi_mcp.runs.store.config import StoreLimits
 from kimi_mcp.server.app import build_server
 from kimi_mcp.server.state import ServerState, Timings
 from kimi_mcp.simulator import Simulator
@@ -90,6 +91,11 @@ class ServerOptions:
     timings: Timings = field(default_factory=Timings)
     deadlines: Deadlines = field(default_factory=Deadlines)
     media_limits: MediaLimits = field(default_factory=MediaLimits)
+
+
+def store_limits(**values: Any) -> ServerOptions:
+    """Options with such limits of the store, by the names of ``StoreLimits``."""
+    return ServerOptions(timings=Timings(store=StoreLimits(**values)))
 
 
 Options = Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import ServerOptions, connect, wait_until
+from tests.server.clients import connect, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
 from tests.server.results import Result
 
@@ -124,12 +125,10 @@ async def test_a_stream_beyond_its_limit_is_cut_and_what_came_is_kept(sim: Simul
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning"])
-async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch, field: str
-) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 600)  # nobody looks at it meanwhile
+async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(sim: Simulator, field: str) -> None:
+    unwatched = store_limits(write_every_s=600)  # nobody looks at it meanwhile
     sim.play({"content": "Yes.", **LONG, field: LONG["content"]})
-    async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
+    async with connect(sim, options=unwatched, KIMI_BUDGET_USD_PER_CALL="0.03") as kimi:
         result = await kimi.think(max_tokens=100_000)
         await sim.client_gone()
     assert result.code == "budget_exceeded"
@@ -143,10 +142,9 @@ async def test_a_stream_is_cut_by_the_chunk_that_goes_beyond_its_limit(
     [("KIMI_BUDGET_USD_PER_CALL", 600), ("KIMI_BUDGET_USD_PER_CALL", 0.01), ("KIMI_BUDGET_USD_PER_DAY", 0.01)],
 )
 async def test_an_answer_that_is_whole_with_the_chunk_that_goes_beyond_its_limit_stays_so(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch, limit: str, looked_at_every_s: float
+    sim: Simulator, limit: str, looked_at_every_s: float
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", looked_at_every_s)
-    quick_end = ServerOptions(deadlines=Deadlines(after_finish_s=0.5))
+    quick_end = replace(store_limits(write_every_s=looked_at_every_s), deadlines=Deadlines(after_finish_s=0.5))
     sim.play({"content": "word " * 1_000, "event_tokens": 5_000, "gate": "end of stream", "gate_at": 3})
     async with connect(sim, options=quick_end, **{limit: "0.001"}) as kimi:
         result = await kimi.instant()
@@ -171,11 +169,11 @@ async def test_an_answer_whose_usage_is_dearer_than_its_limit_says_so(sim: Simul
 
 
 async def test_a_repair_is_cut_by_the_chunk_that_goes_beyond_the_limit_of_both(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator,
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 600)
+    unwatched = store_limits(write_every_s=600)
     sim.play({"content": "word " * 6_000, "event_tokens": 50}, {**LONG, "content": "word " * 6_000})
-    async with connect(sim, KIMI_BUDGET_USD_PER_CALL="0.045") as kimi:
+    async with connect(sim, options=unwatched, KIMI_BUDGET_USD_PER_CALL="0.045") as kimi:
         result = await kimi.think(response_schema=SCHEMA, max_tokens=100_000)
     assert result.code == "budget_exceeded"
     assert result.answer == "word " * 6_000, "the first answer was paid for: it stays"

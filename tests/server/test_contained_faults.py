@@ -14,12 +14,12 @@ from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.recorder import RunRecorder
 from kimi_mcp.runs.store import engine
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE, StoreLimits
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import ServerOptions, connect, connect_messages, wait_until
+from tests.server.clients import ServerOptions, connect, connect_messages, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
 
 RECOVERING = ServerOptions(timings=Timings(recover_after_s=0))
@@ -102,9 +102,8 @@ async def test_a_store_that_breaks_under_its_runs_costs_no_answer(
         looks[0] += 1
 
     monkeypatch.setattr(SpendingLimits, "enforce", counted)
-    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     sim.play({**HELD_STEP, "times": "always"})
-    async with connect_messages(sim) as host:
+    async with connect_messages(sim, options=store_limits(write_every_s=0.01)) as host:
         for number in (1, 2):
             await host.call("kimi_think", {"prompt": f"call {number}"}, number)
         await sim.until(lambda: sim.waiting_at("end") == 2)
@@ -162,9 +161,8 @@ async def test_a_store_that_is_broken_when_it_looks_back_ends_nobody(
 
 
 async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.registry.WRITE_EVERY_S", 0.01)
     looked, broken = [0], [True]
 
     def highest_price() -> None:
@@ -178,7 +176,10 @@ async def test_a_look_at_the_runs_that_fails_is_logged_once_and_done_again(
         await end.wait()
         return Outcome(status="completed", answer="Done.")
 
-    journal, run = RunStore(None), Run(caller="a test", tool="kimi_think", prompt="p")
+    journal, run = (
+        RunStore(None, limits=StoreLimits(write_every_s=0.01)),
+        Run(caller="a test", tool="kimi_think", prompt="p"),
+    )
     async with anyio.create_task_group() as tasks:
         runs = Runs(tasks, journal, limits=SpendingLimits(call_usd=1.0, highest_price=highest_price))  # type: ignore[arg-type]
         runs.start(run, work)

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import KimiClient, connect, connect_messages
+from tests.server.clients import KimiClient, connect, connect_messages, store_limits
 from tests.server.requests import HELD_STEP, body_of, chats
 
 ODD = "Hm\r\n\t\x00\x0b 你好 🌍 \u2028\u2029\ufeff\ufffd e\u0301 \x7f\x85 </think> \\u0041 \"'\n "
@@ -404,10 +404,9 @@ async def test_without_a_journal_conversations_live_as_long_as_the_process(sim: 
 
 
 async def test_without_a_journal_a_conversation_that_went_says_why(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator,
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_IN_MEMORY", 4)
-    async with connect(sim, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, options=store_limits(runs_in_memory=4), KIMI_JOURNAL="off") as kimi:
         old, used = await kimi.think("old"), await kimi.think("used")
         for turn in range(6):
             used = await kimi.think(f"turn {turn}", conversation_id=used.structured["conversation_id"])

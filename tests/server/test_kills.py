@@ -19,10 +19,9 @@ import anyio
 import pytest
 
 from kimi_mcp.runs.store.records import RunRecord
-from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.simulator.faults import Step
-from tests.runs.store.stores import opened
+from tests.runs.store.stores import latest, opened
 from tests.server.clients import connect
 from tests.server.processes import raw_server_process
 
@@ -108,7 +107,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
                 tasks.start_soon(kill, sim, number, draw.uniform(0.0, 2.5))
     async with connect(None) as kimi:
         await kimi.run()
-        records = {record.prompt_head: record for record in await kimi.runs.store.latest(LOCAL)}
+        records = {record.prompt_head: record for record in await latest(kimi.runs.store)}
     with opened(data_dir) as file:
         assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert file.execute("SELECT count(*) FROM runs WHERE status = 'running'").fetchone() == (0,)

@@ -297,7 +297,7 @@ async def test_a_user_who_cancels_a_joined_run_ends_it(sim: Simulator, where: st
         await sim.client_gone()
         await wait_until(lambda: not one.runs.is_busy)
         (run,) = await one.runs.latest(LOCAL)
-        assert run.status == "cancelled"
+        assert run.outcome.status == "cancelled"
         anew = await kimi.think(**AGAIN)
         assert anew.rules == []
 

@@ -16,7 +16,7 @@ import pytest
 
 from kimi_mcp.core.redaction import HIDDEN
 from kimi_mcp.runs.store import engine
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
 from tests.runs.store.test_storage import fill
@@ -146,7 +146,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             sim.open_gate("a")
-            await wait_until(lambda: kimi.runs._recorder.failure_logged or not kimi.runs.is_busy)
+            await wait_until(lambda: kimi.runs.recorder.failure_logged or not kimi.runs.is_busy)
             file.execute("ROLLBACK")
         await kimi.run(started.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"

@@ -6,7 +6,7 @@ import pytest
 
 from kimi_mcp.server.results import PAGE_CHARS
 from kimi_mcp.simulator import Simulator
-from tests.server.clients import KimiClient, connect
+from tests.server.clients import KimiClient, connect, store_limits
 from tests.server.requests import body_of, chats
 
 HELD = {"gate": "end", "gate_at": "finish", "reasoning": "Hm, let me see.", "content": "It is 391."}
@@ -204,10 +204,9 @@ async def test_every_finished_run_is_kept(sim: Simulator) -> None:
 
 
 async def test_without_a_journal_only_the_latest_finished_runs_are_kept(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator,
 ) -> None:
-    monkeypatch.setattr("kimi_mcp.runs.store.store.KEEP_IN_MEMORY", 8)
-    async with connect(sim, KIMI_JOURNAL="off") as kimi:
+    async with connect(sim, options=store_limits(runs_in_memory=8), KIMI_JOURNAL="off") as kimi:
         ids = [(await kimi.instant("hi")).run_id for _ in range(30)]
         assert len(set(ids)) == 30
         kept = [run_id for run_id in ids if (await kimi.run(run_id, "status")).code != "run_not_found"]

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.stores import opened
+from tests.runs.store.stores import latest, opened
 from tests.server.clients import connect
 from tests.server.processes import raw_server_process, server_process
 from tests.server.requests import HELD_STEP, body_of, chats
@@ -148,7 +148,7 @@ async def _ids(kimi: Any, number: int) -> list[str]:
     """The ids of all runs, those of other servers too."""
     with anyio.fail_after(60):
         while True:
-            ids = [record.id for record in await kimi.runs.store.latest("local")] if kimi.state.opened else []
+            ids = [record.id for record in await latest(kimi.runs.store)] if kimi.state.opened else []
             if len(ids) == number:
                 return ids
             await kimi.run()

@@ -86,7 +86,7 @@ async def written_down(run_id: str, steps: int) -> None:
     journal = RunStore(Path(os.environ["KIMI_DATA_DIR"]))
     try:
         with anyio.fail_after(60):
-            while sum(step.result is not None for step in await journal.steps_of(run_id)) < steps:
+            while sum(step.result is not None for step in await journal.steps(run_id).recorded()) < steps:
                 await anyio.sleep(0.01)
     finally:
         await journal.aclose()

@@ -8,13 +8,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.runs import outcome_writer
 from kimi_mcp.runs.store import engine
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
-from tests.server.clients import KimiClient, connect, wait_until
+from tests.server.clients import KimiClient, connect, store_limits, wait_until
 from tests.server.keys import KEY
 from tests.server.processes import raw_server_process
 from tests.server.requests import HELD_STEP, body_of, chats
@@ -155,9 +154,8 @@ async def test_an_end_that_takes_long_to_write_is_not_called_lost(
     sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "LOCKED_S", 30)
-    monkeypatch.setattr(outcome_writer, "WRITTEN_WITHIN_S", 0.01)
     with Lock(data_dir) as lock:
-        async with connect(sim) as kimi:
+        async with connect(sim, options=store_limits(written_within_s=0.01)) as kimi:
             first = await unwritten_result(kimi, sim, lock)
             assert first.status == "completed"
             assert kept(data_dir) == [f"{first.run_id}.json"]

@@ -25,7 +25,7 @@ import pytest
 from kimi_mcp.core.types import Usage, user
 from kimi_mcp.runs.store.retention import DAY_S
 from kimi_mcp.simulator import Simulator
-from tests.runs.store.stores import begin, ended, opened, run_store
+from tests.runs.store.stores import begin, ended, opened, run_end, run_store
 from tests.server.processes import process_environment, server_process
 from tests.server.results import checked
 
@@ -50,7 +50,7 @@ async def fill(folder: Path, runs: int, days: float) -> None:
     outcome = ended("run_0", conversation_id="conv_0", usage=Usage(total_tokens=300), cost_usd=0.001, **texts)
     async with run_store(folder) as kept:
         await begin(kept, "run_0", started_at=now, conversation_id="conv_0", request={"turns": ["a word " * 100]})
-        await kept.end("run_0", outcome, turns=[user("a word " * 100)], counted_usd=0.001)
+        await kept.end(run_end(kept, outcome, turns=[user("a word " * 100)], counted_usd=0.001))
     with opened(folder) as file:
         columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
         scattered = f"n * 7919 % {runs}"  # ids are random, and do not follow the time

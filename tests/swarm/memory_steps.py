@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from kimi_mcp.runs.steps import JSON
+from kimi_mcp.runs.store.records import JSON
+from kimi_mcp.runs.store.steps import Steps
 
 
-class MemorySteps:
+class MemorySteps(Steps):
     """The steps of one run."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import JSON
+from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits

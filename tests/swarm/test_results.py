@@ -11,7 +11,7 @@ from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.outcome import structured, text
 from kimi_mcp.core.types import Completion, Usage
 from kimi_mcp.runs import Run
-from kimi_mcp.runs.steps import JSON
+from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.stats import StepResult, SwarmStats

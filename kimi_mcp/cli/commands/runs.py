@@ -91,6 +91,7 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
     Tool, start, duration, status, tokens and cost. The totals are those of all matching runs, shown or not.
     """
     from kimi_mcp.cli.commands.run_output import show_list
+    from kimi_mcp.runs.store import queries
     from kimi_mcp.runs.store.serializers import in_list
 
     now = time.time()
@@ -101,8 +102,8 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
         listed = await store.overview(None, status=state, since=since, most=most if as_json else most or MOST)
         if as_json:
             return listed, None, 0
-        digits = await store.unique_prefix_length([record.id for record in listed])
-        return listed, await store.totals(status=state, since=since), digits
+        digits = await store.read(queries.unique_prefix_length, [record.id for record in listed])
+        return listed, await store.read(queries.totals, now, status=state, since=since), digits
 
     listed, totals, digits = _from_store(read) or ([], None, 0)
     if as_json:
@@ -119,12 +120,13 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     open in a browser: who worked when, a lane an agent, with each task, reasoning and answer on a click.
     """
     from kimi_mcp.cli.commands.run_output import show_record
+    from kimi_mcp.runs.store import queries
     from kimi_mcp.runs.store.serializers import whole
 
     async def read(store: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
         record = await _find(store, run_id)
-        steps = await store.steps_of(record.id)
-        before, after = await store.neighbours(record.id)
+        steps = await store.steps(record.id).recorded()
+        before, after = await store.read(queries.neighbours, record.id)
         return record, steps, whole(record, steps, before=before, after=after)
 
     if (found := _from_store(read)) is None:
@@ -267,17 +269,20 @@ def _from_store(work: Callable[[RunStore], Awaitable[T]]) -> T | None:
 
 def _has_store(settings: Settings) -> bool:
     """Whether the store exists: opening it would create it."""
-    from kimi_mcp.runs.store.paths import FILE, folder_of
+    from kimi_mcp.runs.store.config import FILE, folder_of
 
     return settings.database_url is not None or (folder_of(settings) / FILE).exists()
 
 
 async def _find(store: RunStore, name: str) -> RunRecord:
     """A run by its id or by the beginning of its id; the ``run_`` may be left out."""
+    from kimi_mcp.runs.store import queries
+
     prefix = "run_" + name.strip().removeprefix("run_")
     if record := await store.find(prefix, None):
         return record
-    matches = [each for each in await store.ids_with_prefix(prefix, MOST_MATCHES) if each.startswith(prefix)]
+    found = await store.read(queries.ids_with_prefix, prefix, MOST_MATCHES)
+    matches = [each for each in found if each.startswith(prefix)]
     if len(matches) > 1:
         many = f"{len(matches)} or more" if len(matches) == MOST_MATCHES else str(len(matches))
         raise RunNotFound(

@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, Pro
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.runs.store import engine, errors, schema
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.threads import DatabaseThread, Operation, PendingOperation
 
 VACUUM_BYTES = 8 << 20

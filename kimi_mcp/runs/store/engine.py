@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE
 
 LOCKED_S = 5.0
 """Seconds to wait while another program locks the file, at most."""

@@ -13,7 +13,7 @@ from typing import Any
 from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.paths import FILE, folder_of
+from kimi_mcp.runs.store.config import FILE, folder_of
 
 LOCKED_S = 1.0
 """Seconds to wait while another program locks the file."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
-from sqlalchemy import Connection
 
 from kimi_mcp.core.json_values import UNREADABLE
-from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.store import errors, run_queries
 from kimi_mcp.runs.store.database import Database
+from kimi_mcp.runs.store.records import RunEnd
 from kimi_mcp.runs.store.serializers import as_text, outcome_as_json, outcome_from_json
 
 FOLDER = "journal.pending"
@@ -29,22 +28,6 @@ _TEXTS = ("status", "conversation_id", "answer", "reasoning")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingOutcome:
-    """How a run ended, as the database is to hold it."""
-
-    run_id: str
-    """The run's id."""
-    outcome: Outcome
-    """How it ended, with all its texts."""
-    ended_at: float
-    """Seconds since 1970."""
-    turns: str | None
-    """JSON: what it adds to its conversation; None where nothing."""
-    counted_usd: float
-    """What spending limits count for it, in US dollars."""
-
-
 class PendingOutcomes:
     """The files of one data folder (None: nothing is kept), and how they get into the database."""
 
@@ -52,10 +35,13 @@ class PendingOutcomes:
         self._folder = None if folder is None else folder / FOLDER
         self._database = database
 
-    async def keep(self, pending: PendingOutcome) -> bool:
-        """Keep an outcome until it is forgotten; False where that can't be done."""
+    async def keep(self, end: RunEnd) -> bool:
+        """Keep an outcome until it is forgotten; False where that can't be done.
+
+        Whoever finds the run unfinished after this server has died writes it.
+        """
         try:
-            await anyio.to_thread.run_sync(self._save, pending)
+            await anyio.to_thread.run_sync(self._save, end)
         except OSError:
             return False
         return True
@@ -69,13 +55,7 @@ class PendingOutcomes:
         found = await anyio.to_thread.run_sync(self._load, run_id)
         if found is None:
             return False
-
-        def write(connection: Connection) -> None:
-            run_queries.end(
-                connection, run_id, found.outcome, found.ended_at, turns=found.turns, counted_usd=found.counted_usd
-            )
-
-        await self._database.write(write)
+        await self._database.write(partial(run_queries.end, end=found))
         await self.forget(run_id)
         return True
 
@@ -87,17 +67,17 @@ class PendingOutcomes:
         """Whether a run's outcome is kept. Blocking."""
         return self._folder is not None and self._file(run_id).exists()
 
-    def _save(self, pending: PendingOutcome) -> None:
+    def _save(self, end: RunEnd) -> None:
         if self._folder is None:
             raise FileNotFoundError
-        content = {name: getattr(pending.outcome, name) for name in _TEXTS} | {
-            "outcome": json.loads(outcome_as_json(pending.outcome)),
-            "ended_at": pending.ended_at,
-            "turns": pending.turns,
-            "counted_usd": pending.counted_usd,
+        content = {name: getattr(end.outcome, name) for name in _TEXTS} | {
+            "outcome": json.loads(outcome_as_json(end.outcome)),
+            "ended_at": end.ended_at,
+            "turns": end.turns,
+            "counted_usd": end.counted_usd,
         }
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        file = self._file(pending.run_id)
+        file = self._file(end.run_id)
         unfinished = file.with_suffix(".new")
         with os.fdopen(
             os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
@@ -105,18 +85,17 @@ class PendingOutcomes:
             text.write(as_text(content))
         unfinished.replace(file)
 
-    def _load(self, run_id: str) -> PendingOutcome | None:
+    def _load(self, run_id: str) -> RunEnd | None:
         if self._folder is None:
             return None
         file = self._file(run_id)
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            return PendingOutcome(
+            columns = {name: content[name] for name in _TEXTS}
+            return RunEnd(
                 run_id=run_id,
-                outcome=outcome_from_json(
-                    json.dumps(content["outcome"]), run_id=run_id, **{name: content[name] for name in _TEXTS}
-                ),
-                **{name: content[name] for name in ("ended_at", "turns", "counted_usd")},
+                outcome=outcome_from_json(json.dumps(content["outcome"]), run_id=run_id, **columns),
+                **{name: content[name] for name in ("ended_at", "conversation_id", "turns", "counted_usd")},
             )
         except FileNotFoundError:
             return None

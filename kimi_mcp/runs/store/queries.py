@@ -6,7 +6,7 @@ I/O: in the caller's transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import Any, cast
 
@@ -14,14 +14,11 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
-    Float,
     Row,
     RowMapping,
     Select,
-    Text,
     bindparam,
     func,
-    insert,
     literal,
     null,
     or_,
@@ -35,9 +32,9 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import Conversation, RunRecord, StepRecord, Totals
-from kimi_mcp.runs.store.serializers import as_text, outcome_from_json, tokens, turns_from_json
-from kimi_mcp.runs.store.tables import conversations, pieces, runs, steps
+from kimi_mcp.runs.store.records import Conversation, RunRecord, Totals
+from kimi_mcp.runs.store.serializers import outcome_from_json, tokens, turns_from_json
+from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
 Found = Row[Any]
 """A row of ``runs``."""
@@ -85,12 +82,6 @@ def spent_since(connection: Connection, since: float, run_id: str | None = None,
 def find(connection: Connection, run_id: str) -> Found | None:
     """A run by its id."""
     return connection.execute(select(runs).where(runs.c.id == run_id)).first()
-
-
-def latest(connection: Connection, caller: str | None, most: int | None) -> list[Found]:
-    """The newest runs, of one caller or of all."""
-    newest = select(runs).order_by(runs.c.started_at.desc(), runs.c.id).limit(most)
-    return list(connection.execute(newest if caller is None else newest.where(runs.c.caller == caller)))
 
 
 def overview(
@@ -320,53 +311,3 @@ def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
             raise errors.gone() from None  # damaged: a conversation never goes on with less
         run_id = row.follows
     return tuple(turn for exchange in reversed(turns) for turn in exchange)
-
-
-# ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-# Executed hundreds of times a swarm: built once, which takes longer than to execute them.
-_THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
-_ROW = select(
-    bindparam("run", type_=Text),
-    bindparam("step", type_=Text),
-    bindparam("description", type_=Text),
-    bindparam("now", type_=Float),
-)
-_BEGIN = (
-    insert(steps)
-    .from_select(
-        ["run_id", "key", "description", "began_at"], _ROW.where(~select(steps.c.key).where(*_THE_STEP).exists())
-    )
-    .execution_options(preserve_rowcount=True)
-)
-_RESULT = select(steps.c.result).where(*_THE_STEP)
-_FINISH = update(steps).where(*_THE_STEP).values(result=bindparam("result"), ended_at=bindparam("now"))
-
-
-def begin_step(connection: Connection, run_id: str, key: str, description: Mapping[str, Any], now: float) -> str | None:
-    """Begin a step of a run; the JSON of its result where it was finished before."""
-    step = {"run": run_id, "step": key}
-    if connection.execute(_BEGIN, {**step, "description": as_text(description), "now": now}).rowcount == 1:
-        return None
-    return connection.execute(_RESULT, step).scalar()
-
-
-def finish_step(connection: Connection, run_id: str, key: str, result: Mapping[str, Any], now: float) -> None:
-    """Record the result of a step."""
-    connection.execute(_FINISH, {"run": run_id, "step": key, "result": as_text(result), "now": now})
-
-
-def steps_of(connection: Connection, run_id: str) -> list[StepRecord]:
-    """A run's steps, in the order in which they began."""
-    ordered = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.began_at, steps.c.key)
-    return [
-        StepRecord(
-            key=row.key,
-            description=json.loads(row.description),
-            result=None if row.result is None else json.loads(row.result),
-            began_at=row.began_at,
-            ended_at=row.ended_at,
-        )
-        for row in connection.execute(ordered)
-    ]

@@ -8,6 +8,9 @@ from typing import Any
 
 from kimi_mcp.core.outcome import Outcome
 
+JSON = Mapping[str, Any]
+"""An object of plain JSON values."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEntry:
@@ -60,6 +63,24 @@ class RunRecord(RunEntry):
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.outcome.status == "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a run ended, as the store is to hold it."""
+
+    run_id: str
+    """The run's id."""
+    outcome: Outcome
+    """How it ended, with all its texts; without a ``run_id`` where it was refused, and is no run."""
+    ended_at: float
+    """When it ended."""
+    conversation_id: str | None = None
+    """The conversation in which it has the turn."""
+    turns: str | None = None
+    """JSON: what it adds to its conversation; None where nothing."""
+    counted_usd: float | None = None
+    """What spending limits count for it, in US dollars; None: what they counted so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

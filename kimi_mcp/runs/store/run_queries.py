@@ -1,4 +1,4 @@
-"""What is written of a run through its life: begun, renewed, grown, ended. I/O: in the caller's transaction.
+"""What is written of a run through its life: begun, grown, ended. I/O: in the caller's transaction.
 
 It happens with every call and several times a second while one streams. So each statement is built once, here:
 building one costs more than SQLite takes to execute it.
@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, sel
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.runs.store.records import RunEntry, TextDelta
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, TextDelta
 from kimi_mcp.runs.store.serializers import as_piece, as_text, outcome_as_json, tokens
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
@@ -22,7 +22,6 @@ _HERE: BindParameter[Any] = bindparam("here")
 _INSERT = insert(runs)
 _UPDATE = update(runs).where(runs.c.id == _HERE)
 _UPDATE_RUNNING = _UPDATE.where(runs.c.status == "running")
-_CONVERSATION_OF = select(runs.c.conversation_id).where(runs.c.id == _HERE)
 _DELETE = delete(runs).where(runs.c.id == _HERE)
 _ADD_PIECES = insert(pieces)
 _DELETE_PIECES = delete(pieces).where(pieces.c.run_id == _HERE)
@@ -35,15 +34,24 @@ _DELETE_EMPTY = delete(conversations).where(
 )
 
 
-def begin(connection: Connection, entry: RunEntry, owner: str, counted_usd: float) -> None:
-    """Record a run, and its conversation where it starts one; a run that is there already is renewed.
+def record(connection: Connection, entry: RunEntry, owner: str, counted_usd: float) -> None:
+    """Record what is known of a run by now, and its conversation where it starts one.
 
     Who starts a conversation is the first who adds to it: a follow-up waits for that.
     """
-    if connection.execute(_CONVERSATION_OF, {"here": entry.id}).first() is not None:
-        renew(connection, entry, counted_usd)
-    else:
-        row = {
+    known = {
+        "conversation_id": entry.conversation_id,
+        "follows": entry.follows,
+        "resumable": int(entry.resumable),
+        "request": as_text(entry.request),
+        "model_asked": entry.outcome.model_asked,
+        "model_id": entry.model_id,
+        "provider": entry.outcome.provider,
+        "counted_usd": counted_usd,
+        "outcome": outcome_as_json(entry.outcome),
+    }
+    if not connection.execute(_UPDATE, {"here": entry.id} | known).rowcount:
+        first = {
             "id": entry.id,
             "caller": entry.caller,
             "host": entry.host,
@@ -56,30 +64,11 @@ def begin(connection: Connection, entry: RunEntry, owner: str, counted_usd: floa
             "cancel_asked": 0,
             "started_at": entry.started_at,
         }
-        connection.execute(_INSERT, row | _columns(entry, counted_usd))
+        connection.execute(_INSERT, first | known)
     conversation_id = entry.conversation_id
     if conversation_id is not None and connection.execute(_CONVERSATION, {"here": conversation_id}).first() is None:
-        first = {"writer": entry.id, "writer_owner": owner}
-        connection.execute(_START, {"id": conversation_id, "caller": entry.caller} | first)
-
-
-def renew(connection: Connection, entry: RunEntry, counted_usd: float) -> None:
-    """Record what more is known of a run by now."""
-    connection.execute(_UPDATE, {"here": entry.id} | _columns(entry, counted_usd))
-
-
-def _columns(entry: RunEntry, counted_usd: float) -> dict[str, Any]:
-    return {
-        "conversation_id": entry.conversation_id,
-        "follows": entry.follows,
-        "resumable": int(entry.resumable),
-        "request": as_text(entry.request),
-        "model_asked": entry.outcome.model_asked,
-        "model_id": entry.model_id,
-        "provider": entry.outcome.provider,
-        "counted_usd": counted_usd,
-        "outcome": outcome_as_json(entry.outcome),
-    }
+        writer = {"writer": entry.id, "writer_owner": owner}
+        connection.execute(_START, {"id": conversation_id, "caller": entry.caller} | writer)
 
 
 def append(connection: Connection, deltas: Sequence[TextDelta], changes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -104,53 +93,37 @@ def change(connection: Connection, run_id: str, values: Mapping[str, Any]) -> No
     connection.execute(_UPDATE, {"here": run_id, **values})
 
 
-def end(
-    connection: Connection,
-    run_id: str,
-    outcome: Outcome,
-    ended_at: float,
-    *,
-    turns: str | None = None,
-    counted_usd: float | None = None,
-) -> bool:
+def end(connection: Connection, end: RunEnd) -> bool:
     """Record how a run ended, and free its conversation; with ``turns`` it becomes the head of that.
 
-    ``counted_usd`` None: what limits counted for it so far stays. False where there is no such run, or it has ended.
+    A run that was refused before anything was sent is removed, and the conversation that it would have started. False
+    where there is no such run, or it has ended.
     """
-    row: dict[str, Any] = {
-        "here": run_id,
-        "status": outcome.status,
-        "ended_at": ended_at,
-        "turns": turns,
-        "took_s": outcome.timing.total_s,
-        "tokens": tokens(outcome.usage),
-        "cost_usd": outcome.cost_usd,
-        "outcome": outcome_as_json(outcome),
-        "answer": outcome.answer,
-        "reasoning": outcome.reasoning,
-    }
-    if counted_usd is not None:
-        row["counted_usd"] = counted_usd
-    if not connection.execute(_UPDATE_RUNNING, row).rowcount:
-        return False
-    connection.execute(_DELETE_PIECES, {"here": run_id})
-    if outcome.conversation_id is not None:
-        if turns is not None:
-            connection.execute(_SET_HEAD, {"here": outcome.conversation_id, "head": run_id})
-        leave_turn(connection, outcome.conversation_id, run_id)
-    return True
-
-
-def leave_turn(connection: Connection, conversation_id: str, run_id: str) -> None:
-    """Let the next one add to a conversation."""
-    connection.execute(_LEAVE_TURN, {"here": conversation_id, "by": run_id})
-
-
-def forget(connection: Connection, run_id: str) -> None:
-    """Remove a run that was refused before anything was sent, and the conversation that it would have started."""
-    here = {"here": run_id}
-    conversation_id = connection.execute(_CONVERSATION_OF, here).scalar()
-    connection.execute(_DELETE_PIECES, here)
-    connection.execute(_DELETE, here)
-    if conversation_id is not None:
-        connection.execute(_DELETE_EMPTY, {"here": conversation_id})
+    here, outcome = {"here": end.run_id}, end.outcome
+    if outcome.run_id is None:
+        result = connection.execute(_DELETE, here)
+    else:
+        row: dict[str, Any] = {
+            "status": outcome.status,
+            "ended_at": end.ended_at,
+            "turns": end.turns,
+            "took_s": outcome.timing.total_s,
+            "tokens": tokens(outcome.usage),
+            "cost_usd": outcome.cost_usd,
+            "outcome": outcome_as_json(outcome),
+            "answer": outcome.answer,
+            "reasoning": outcome.reasoning,
+        }
+        counted = {} if end.counted_usd is None else {"counted_usd": end.counted_usd}
+        result = connection.execute(_UPDATE_RUNNING, here | row | counted)
+    found = bool(result.rowcount)
+    if found:
+        connection.execute(_DELETE_PIECES, here)
+    if end.conversation_id is not None:
+        conversation = {"here": end.conversation_id}
+        if found and end.turns is not None:
+            connection.execute(_SET_HEAD, conversation | {"head": end.run_id})
+        connection.execute(_LEAVE_TURN, conversation | {"by": end.run_id})
+        if outcome.run_id is None:
+            connection.execute(_DELETE_EMPTY, conversation)
+    return found

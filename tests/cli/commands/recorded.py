@@ -18,6 +18,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import Status, TextPart, Turn, user
 from kimi_mcp.runs.store.records import RunEntry
 from kimi_mcp.runs.store.store import RunStore
+from tests.runs.store.stores import run_end
 from kimi_mcp.simulator import Simulator
 from tests.server.processes import raw_server_process
 from tests.server.stdio.peer import Peer
@@ -70,14 +71,14 @@ async def begin(store: RunStore, run_id: str, **fields: Any) -> None:
         "model_id": "kimi-k2.5",
         "outcome": Outcome(status="running", run_id=run_id, conversation_id=f"conv_{run_id}"),
     }
-    await store.begin(RunEntry(**entry | fields), counted_usd=0.0, day_limit_usd=None)
+    await store.record(RunEntry(**entry | fields), counted_usd=0.0, day_limit_usd=None)
 
 
 async def end(store: RunStore, run_id: str, status: Status = "completed", **fields: Any) -> None:
     """Let a run end; a completed one leaves turns in its conversation."""
     outcome = Outcome(status=status, run_id=run_id, **{"conversation_id": f"conv_{run_id}", **fields})
     turns = [user("What is 17 * 23?"), Turn(role="assistant", parts=(TextPart(text=outcome.answer),))]
-    await store.end(run_id, outcome, turns=turns if status == "completed" else None, counted_usd=0.0)
+    await store.end(run_end(store, outcome, turns=turns if status == "completed" else None))
 
 
 async def one(store: RunStore, run_id: str, status: Status = "completed", **fields: Any) -> None:

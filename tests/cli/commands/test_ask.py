@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kimi_mcp.cli.commands import app
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.simulator import Simulator, Step
 from tests.cli.commands.shell import kimi, kimi_process, started, to
 

@@ -157,7 +157,7 @@ async def test_a_journal_is_counted_and_left_as_it_is(sim: Simulator, data_dir: 
     await kimi("ask", "hi again", settings=to(sim))
     other = RunStore(data_dir)
     if open_elsewhere:
-        await other.latest(None, 1)
+        await other.overview(None, most=1)
     before = looked_at(data_dir)
     diagnosis = await examined(sim)
     assert {**looked_at(data_dir), f"{FILE}-shm": b""} == {**before, f"{FILE}-shm": b""}, "but for who reads just now"

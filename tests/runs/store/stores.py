@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ import anyio.to_thread
 
 from kimi_mcp.core.errors import AnswerCutOff, NotConfigured
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.runs.store.paths import FILE
-from kimi_mcp.runs.store.records import RunEntry, TextDelta
+from kimi_mcp.core.types import Turn
+from kimi_mcp.runs.store.config import FILE
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, TextDelta
+from kimi_mcp.runs.store.serializers import turns_as_json
 from kimi_mcp.runs.store.store import RunStore
 
 CALLER = "local"
+
+Turns = Sequence[Turn] | None
 
 
 @asynccontextmanager
@@ -57,13 +61,41 @@ def ended(run_id: str = "run_1", status: Any = "completed", **known: Any) -> Out
 
 async def begin(kept: RunStore, run_id: str = "run_1", **known: Any) -> None:
     """Begin a run that costs nothing; old ones are removed behind it."""
-    await kept.begin(entry(run_id, **known), counted_usd=0.0, day_limit_usd=None)
+    await kept.record(entry(run_id, **known), counted_usd=0.0, day_limit_usd=None)
     await kept.retention.settled()
 
 
-async def end(kept: RunStore, run_id: str = "run_1", status: Any = "completed", **known: Any) -> None:
-    """End it."""
-    await kept.end(run_id, ended(run_id, status, **known), turns=None, counted_usd=0.0)
+async def end(
+    kept: RunStore,
+    run_id: str = "run_1",
+    status: Any = "completed",
+    *,
+    turns: Sequence[Turn] | None = None,
+    **known: Any,
+) -> bool:
+    """End it; ``turns`` are what it adds to its conversation."""
+    return await kept.end(run_end(kept, ended(run_id, status, **known), turns=turns))
+
+
+def run_end(
+    kept: RunStore, outcome: Outcome, *, turns: Sequence[Turn] | None = None, counted_usd: float = 0.0
+) -> RunEnd:
+    """How a run ended, as a store is given it."""
+    assert outcome.run_id is not None
+    return RunEnd(
+        run_id=outcome.run_id,
+        outcome=outcome,
+        ended_at=kept.now(),
+        conversation_id=outcome.conversation_id,
+        turns=None if turns is None else turns_as_json(turns),
+        counted_usd=counted_usd,
+    )
+
+
+async def latest(kept: RunStore, caller: str | None = CALLER) -> list[RunRecord]:
+    """The newest runs first, whole."""
+    found = [await kept.find(record.id, caller) for record in await kept.overview(caller)]
+    return [record for record in found if record is not None]
 
 
 async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:

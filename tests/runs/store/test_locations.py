@@ -17,9 +17,9 @@ from sqlalchemy.exc import IntegrityError
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import schema, tables
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.inspection import inspect_store
-from kimi_mcp.runs.store.paths import FILE
-from tests.runs.store.stores import CALLER, begin, end, everything, run_store, wrong
+from tests.runs.store.stores import CALLER, begin, end, everything, latest, run_store, wrong
 
 DIALECTS: tuple[Dialect, ...] = (sqlite.dialect(), postgresql.dialect())
 """What the store is to be kept in today, and later."""
@@ -165,7 +165,7 @@ async def test_a_named_database_may_hold_other_things(tmp_path: Path) -> None:
         shared.executescript("CREATE TABLE notes (a TEXT); INSERT INTO notes VALUES ('mine')")
     async with run_store(tmp_path / "data", url=f"sqlite:///{file}") as kept:
         await begin(kept)
-        assert len(await kept.latest(CALLER)) == 1
+        assert len(await latest(kept)) == 1
     with closing(sqlite3.connect(file)) as shared:
         assert shared.execute("SELECT a FROM notes").fetchall() == [("mine",)]
 
@@ -222,7 +222,7 @@ async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
     monkeypatch.setattr(schema, "MIGRATIONS", (first,))
     async with run_store(tmp_path) as kept:
         await begin(kept)
-        assert len(await kept.latest(CALLER)) == 1
+        assert len(await latest(kept)) == 1
 
 
 @pytest.mark.parametrize(("dialect", "kept"), [*zip(DIALECTS, ("a\0b", "a\ufffdb"), strict=True)])

@@ -13,13 +13,15 @@ from typing import Any
 
 import anyio
 
+from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store.records import TextDelta
+from kimi_mcp.runs.store import queries
+from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
-from tests import queries
-from tests.runs.store.stores import CALLER, begin, end, ended, entry, opened, run_store
+from tests.queries import problems, watched
+from tests.runs.store.stores import CALLER, begin, end, ended, entry, opened, run_end, run_store
 
-NO_STATEMENTS = {"aclose", "steps", "save_outcome"}
+NO_STATEMENTS = {"aclose", "write"}
 """What asks nothing of the tables."""
 
 
@@ -38,8 +40,8 @@ def test_a_statement_that_goes_through_a_table_is_found(tmp_path: Path) -> None:
             "DELETE FROM steps WHERE key = 'x'",
             "DELETE FROM conversations WHERE NOT EXISTS (SELECT 1 FROM runs WHERE host = conversations.id)",
         ):
-            assert queries.problems(file, statement, ()), statement
-        assert not queries.problems(file, "SELECT * FROM runs ORDER BY started_at DESC LIMIT 1", ())
+            assert problems(file, statement, ()), statement
+        assert not problems(file, "SELECT * FROM runs ORDER BY started_at DESC LIMIT 1", ())
 
 
 async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_pat
         for number in range(8):
             await begin(gone, f"run_orphan_{number}", resumable=number % 2 == 0)
     async with run_store(tmp_path) as kept:
-        with queries.watched() as wrong:
+        with watched() as wrong:
             called = await everything_once(kept)
         assert wrong == []
     public = {
@@ -71,34 +73,35 @@ async def everything_once(kept: RunStore) -> set[str]:
     for number in range(4):
         run_id = f"run_{number}"
         follows = f"run_{number - 1}" if number else None
-        await call("begin", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
+        await call("record", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
         if number:
             await call("take_turn", "conv_1", run_id, lambda run_id: False)
-        await call("renew", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
+        await call("record", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
         grown = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
         changes = {run_id: {"counted_usd": 0.2, "outcome": ended(run_id), "lived_s": 1.0}}
         await call("append", grown, changes, lambda fault: None)
-        await call("begin_step", run_id, "a/1", {})
-        await call("finish_step", run_id, "a/1", {})
+        steps = await call("steps", run_id)
+        await steps.begin("a/1", {})
+        await steps.finish("a/1", {})
+        await steps.recorded()
         outcome = ended(run_id, conversation_id="conv_1")
-        await call("end", run_id, outcome, turns=[user("hi")], counted_usd=0.2)
-    await call("leave_turn", "conv_1", "run_3")
-    await call("begin", entry("run_refused", conversation_id="conv_2"), **limits)
+        await call("end", run_end(kept, outcome, turns=[user("hi")], counted_usd=0.2))
+    await call("record", entry("run_refused", conversation_id="conv_2"), **limits)
     await call("abandon", "run_refused", True)
     await call("request_cancel", "run_refused")
     await call("cancel_requests")
-    await call("forget", "run_refused")
+    refused = Outcome(status="failed")
+    await call("end", RunEnd(run_id="run_refused", outcome=refused, ended_at=1.0, conversation_id="conv_2"))
     record = await call("find", "run_orphan_0", CALLER)
     for caller in (CALLER, None):
         await call("overview", caller, most=5)
         await call("overview", caller, status="completed", since=1.0, most=5)
         await call("overview", caller, ended_before=1.0)
-        await call("latest", caller)
     for status, since in ((None, None), ("completed", None), (None, 1.0), ("failed", 1.0)):
-        await call("totals", status=status, since=since)
-    await call("ids_with_prefix", "run_", 10)
-    await call("unique_prefix_length", ["run_1", "run_2"])
-    await call("neighbours", "run_2")
+        await call("read", queries.totals, 1.0, status=status, since=since)
+    await call("read", queries.ids_with_prefix, "run_", 10)
+    await call("read", queries.unique_prefix_length, ["run_1", "run_2"])
+    await call("read", queries.neighbours, "run_2")
     await call("adopt", record)
     _, left, *_ = await call("orphans")
     await call("cancel_orphan", left, lambda record, steps: record.outcome)
@@ -106,7 +109,6 @@ async def everything_once(kept: RunStore) -> set[str]:
     await call("spent_today_usd")
     await call("conversation", "conv_1")
     await call("history", "run_3")
-    await call("steps_of", "run_3")
     await call("prune", -1)
     await kept.retention.settled()
     return called
@@ -114,7 +116,7 @@ async def everything_once(kept: RunStore) -> set[str]:
 
 async def test_a_store_in_memory_keeps_its_newest_runs_without_going_through_all() -> None:
     async with run_store(None) as kept:
-        with queries.watched() as wrong:
+        with watched() as wrong:
             await begin(kept)
             await end(kept)
         assert wrong == []

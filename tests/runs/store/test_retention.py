@@ -13,7 +13,7 @@ from kimi_mcp.core.types import user
 from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, SeenTime
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_store
+from tests.runs.store.stores import CALLER, begin, end, latest, opened, run_store
 
 
 class Clock:
@@ -27,7 +27,7 @@ class Clock:
 
 
 async def ids(kept: RunStore) -> set[str]:
-    return {record.id for record in await kept.latest(CALLER)}
+    return {record.id for record in await latest(kept)}
 
 
 async def call(kept: RunStore, clock: Clock, run_id: str) -> None:
@@ -39,7 +39,7 @@ async def call(kept: RunStore, clock: Clock, run_id: str) -> None:
 async def turn(kept: RunStore, run_id: str, conversation_id: str, follows: str | None) -> None:
     """A completed turn of a conversation."""
     await begin(kept, run_id, conversation_id=conversation_id, follows=follows)
-    await kept.end(run_id, ended(run_id, conversation_id=conversation_id), turns=[user(run_id)], counted_usd=0.0)
+    await end(kept, run_id, turns=[user(run_id)], conversation_id=conversation_id)
 
 
 async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
     clock = Clock()
     async with run_store(tmp_path, wall=clock) as kept:
         await begin(kept, "run_1", conversation_id="conv_1")
-        await kept.begin_step("run_1", "a/1", {"a": 1})
+        await kept.steps("run_1").begin("a/1", {"a": 1})
         kept.append([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, lambda fault: None)
         await end(kept, "run_1", "failed")
         clock.now += 31 * DAY_S
@@ -113,7 +113,7 @@ async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path) -> None:
         for run_id in ("run_1", "run_2", "run_3"):
             await begin(kept, run_id)
             for step in range(300 if run_id == "run_2" else 0):
-                await kept.begin_step(run_id, f"a/{step}", {})
+                await kept.steps(run_id).begin(f"a/{step}", {})
             await end(kept, run_id)
         clock.now += 31 * DAY_S
         assert await kept.prune() == ["run_1", "run_2", "run_3"]

@@ -8,9 +8,10 @@ import anyio
 import pytest
 
 from kimi_mcp.core.errors import BudgetExceeded
-from kimi_mcp.runs.store.records import TextDelta
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.stores import CALLER, begin, end, ended, entry, grow, opened, run_store
+from tests.runs.store.stores import CALLER, begin, end, entry, grow, latest, opened, run_store
 
 
 @pytest.fixture(params=["on disk", "in memory"])
@@ -23,20 +24,26 @@ async def test_a_run_that_was_refused_for_its_cost_spoils_nothing(folder: Path |
     async with run_store(folder) as kept:
         await begin(kept)
         with pytest.raises(BudgetExceeded):
-            await kept.begin(entry("run_2"), counted_usd=2.0, day_limit_usd=1.0)
+            await kept.record(entry("run_2"), counted_usd=2.0, day_limit_usd=1.0)
         found = await kept.find("run_1", CALLER)
         assert found is not None, "what was there before is still there"
         await end(kept)
         await begin(kept, "run_3")
-        assert [record.id for record in await kept.latest(CALLER)] == ["run_1", "run_3"]
+        assert [record.id for record in await latest(kept)] == ["run_1", "run_3"]
 
 
 async def test_a_run_that_is_begun_twice_is_one_run(folder: Path | None) -> None:
     async with run_store(folder) as kept:
         await begin(kept)
         await begin(kept, conversation_id="conv_1")
-        (record,) = await kept.latest(CALLER)
+        (record,) = await latest(kept)
         assert record.conversation_id == "conv_1"
+
+
+async def refuse(kept: RunStore, run_id: str, conversation_id: str) -> None:
+    """End a run that was refused before anything was sent."""
+    outcome = Outcome(status="failed")
+    await kept.end(RunEnd(run_id=run_id, outcome=outcome, ended_at=kept.now(), conversation_id=conversation_id))
 
 
 async def test_a_refused_run_takes_a_conversation_away_only_where_nobody_else_is_in_it(folder: Path | None) -> None:
@@ -44,10 +51,10 @@ async def test_a_refused_run_takes_a_conversation_away_only_where_nobody_else_is
         await begin(kept, "run_1", conversation_id="conv_1")
         await end(kept, "run_1", "failed")
         await begin(kept, "run_2", conversation_id="conv_1")
-        await kept.forget("run_2")
+        await refuse(kept, "run_2", "conv_1")
         assert await kept.conversation("conv_1") is not None, "run_1's result named it"
         await begin(kept, "run_3", conversation_id="conv_3")
-        await kept.forget("run_3")
+        await refuse(kept, "run_3", "conv_3")
         assert await kept.conversation("conv_3") is None
 
 
@@ -122,9 +129,9 @@ async def test_a_turn_that_was_waited_for_in_vain_is_nobodys(tmp_path: Path) -> 
 
 async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) -> None:
     async with run_store(folder) as kept:
-        assert await kept.end("run_9", ended("run_9"), turns=None, counted_usd=0.0) is False
+        assert await end(kept, "run_9") is False
         await begin(kept)
-        assert await kept.end("run_1", ended(), turns=None, counted_usd=0.0) is True
+        assert await end(kept) is True
 
 
 def test_a_journal_in_memory_has_no_folder(tmp_path: Path) -> None:

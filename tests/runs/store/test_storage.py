@@ -18,12 +18,12 @@ from sqlalchemy.exc import OperationalError
 from kimi_mcp.core.errors import NotConfigured, RunNotFound
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store import engine
+from kimi_mcp.runs.store import engine, queries
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.database import Database
-from kimi_mcp.runs.store.paths import FILE
 from kimi_mcp.runs.store.store import open_store
 from kimi_mcp.runs.store.threads import Operation
-from tests.runs.store.stores import CALLER, begin, end, ended, everything, grow, opened, run_store, wrong
+from tests.runs.store.stores import CALLER, begin, end, everything, grow, latest, opened, run_store, wrong
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
 
@@ -86,7 +86,7 @@ async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> Non
             for number in range(2, 30):
                 tasks.start_soon(begin, kept, f"run_{number}")
                 kept.append([], {"run_1": {"counted_usd": object()}}, bad.append)  # no number
-        assert len(await kept.latest(CALLER)) == 29
+        assert len(await latest(kept)) == 29
         assert len(bad) == 28
         assert all(isinstance(fault, NotConfigured) for fault in bad), bad
 
@@ -191,7 +191,7 @@ async def test_a_damaged_file_is_kept_aside_and_a_new_one_begun(tmp_path: Path, 
             await begin(kept, "run_new")
         assert "damaged" in wrong(refused.value)
         await begin(kept, "run_new")
-        assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
+        assert [record.id for record in await latest(kept)] == ["run_new"]
     (aside,) = [found for found in tmp_path.glob(f"{FILE}.damaged-*") if not found.name.endswith(("-wal", "-shm"))]
     assert aside.name in wrong(refused.value)
     assert aside.read_bytes() == bytes(damaged)
@@ -225,7 +225,7 @@ async def test_a_bit_of_the_schema_that_flipped_is_damage_like_any_other(
         with pytest.raises(NotConfigured, match="damaged"):
             await begin(kept, "run_new")
         await begin(kept, "run_new")
-        assert [record.id for record in await kept.latest(CALLER)] == ["run_new"]
+        assert [record.id for record in await latest(kept)] == ["run_new"]
     (aside,) = tmp_path.glob(f"{FILE}.damaged-*")
     assert aside.read_bytes()[100:] == bytes(damaged[100:]), "but for SQLite's own header"
 
@@ -236,16 +236,16 @@ async def test_a_run_of_which_a_part_is_damaged_hides_no_other(tmp_path: Path, c
     async with run_store(tmp_path) as kept:
         for run_id in ("run_1", "run_2"):
             await begin(kept, run_id)
-            await kept.end(run_id, ended(run_id), turns=[user("hi")], counted_usd=0.0)
+            await end(kept, run_id, turns=[user("hi")])
         with opened(tmp_path) as file:
             file.execute(f"UPDATE runs SET {column} = CAST(? AS TEXT) WHERE id = 'run_1'", [damaged])
         assert {record.id for record in await kept.overview(CALLER)} == {"run_1", "run_2"}
-        assert {record.id for record in await kept.latest(CALLER)} == {"run_1", "run_2"}
+        assert {record.id for record in await latest(kept)} == {"run_1", "run_2"}
         found = await kept.find("run_1", CALLER)
         assert found is not None
         assert found.outcome.status == "completed"
         assert column == "answer" or found.outcome.answer == "It is 391."
-        assert (await kept.totals()).runs == 2
+        assert (await kept.read(queries.totals, kept.now())).runs == 2
         if column == "turns" and damaged not in (b"[]", b"null"):
             with pytest.raises(RunNotFound):
                 await kept.history("run_1")
@@ -280,7 +280,7 @@ async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path:
     async with run_store(tmp_path) as one, run_store(tmp_path) as other:
         await begin(one, "run_1")
         await begin(other, "run_2")
-        assert len(await one.latest(CALLER)) == 2
+        assert len(await latest(one)) == 2
         with opened(tmp_path) as file:
             file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         content = (tmp_path / FILE).read_bytes()
@@ -289,9 +289,9 @@ async def test_two_servers_that_find_a_damaged_file_keep_it_aside_once(tmp_path:
             await begin(one, "run_3")
         await begin(one, "run_3")
         await begin(other, "run_4")
-        ids = {record.id for record in await other.latest(CALLER)}
+        ids = {record.id for record in await latest(other)}
         assert ids == {"run_3", "run_4"}, "both go on with the new one"
-        assert {record.id for record in await one.latest(CALLER)} == ids
+        assert {record.id for record in await latest(one)} == ids
     assert len(list(tmp_path.glob(f"{FILE}.damaged-*"))) - len(list(tmp_path.glob("*.damaged-*-[ws]*"))) == 1
 
 

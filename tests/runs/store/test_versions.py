@@ -13,8 +13,8 @@ from sqlalchemy import Connection, text
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.types import Adjustment, MediaPart, TextPart, Timing, ToolCall, Turn, Usage
-from kimi_mcp.runs.store import schema, tables
-from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_store, wrong
+from kimi_mcp.runs.store import queries, schema, tables
+from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_end, run_store, wrong
 
 
 async def test_a_newer_file_is_left_as_it_is(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_a_file_of_version_2_gets_what_it_lacks_and_is_counted_like_any_ot
     async with run_store(tmp_path) as kept:
         await begin(kept)
         await end(kept, usage=Usage(total_tokens=3), cost_usd=0.5, timing=Timing(total_s=2.0))
-        before = await kept.totals()
+        before = await kept.read(queries.totals, kept.now())
     made = indexes()
     with opened(tmp_path) as file:
         for name in ("runs_by_conversation", "runs_by_end", "conversations_by_writer", "runs_by_time"):
@@ -135,7 +135,7 @@ async def test_a_file_of_version_2_gets_what_it_lacks_and_is_counted_like_any_ot
         found = await kept.find("run_1", CALLER)
         assert found is not None
         assert found.outcome.answer == "It is 391."
-        assert await kept.totals() == before
+        assert await kept.read(queries.totals, kept.now()) == before
     assert indexes() == made
     with opened(tmp_path) as file:
         assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchone() == (str(tables.VERSION),)
@@ -172,7 +172,7 @@ async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without
     outcome = ended("run_1", "partial", usage=Usage(total_tokens=3), policy=(adjusted,), conversation_id="conv_1")
     async with run_store(tmp_path) as kept:
         await begin(kept, conversation_id="conv_1")
-        await kept.end("run_1", outcome, turns=[asked], counted_usd=0.0)
+        await kept.end(run_end(kept, outcome, turns=[asked]))
         with opened(tmp_path) as file:
             for column in ("outcome", "turns"):
                 (written,) = file.execute(f"SELECT {column} FROM runs").fetchone()

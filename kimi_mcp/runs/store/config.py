@@ -1,7 +1,8 @@
-"""Where the store is. Pure: it names a folder and touches none."""
+"""Where the store is, and its limits. Pure: it names a folder and touches none."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from kimi_mcp.core.errors import NotConfigured
@@ -9,6 +10,18 @@ from kimi_mcp.core.settings import Settings
 
 FILE = "journal.sqlite3"
 """The database's name in the data folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLimits:
+    """For how long the store is waited for, in seconds, and what it keeps."""
+
+    write_every_s: float = 0.5
+    """Between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
+    written_within_s: float = 0.5
+    """Until the outcome of a run is in the database; then it goes into a file beside it."""
+    runs_in_memory: int = 64
+    """Finished runs that stay readable where nothing is written to disk."""
 
 
 def folder_of(settings: Settings) -> Path:

@@ -1,0 +1,76 @@
+"""``Steps``: what makes a long run durable. I/O: the store's.
+
+Each upstream request and each tool call of a swarm is a step. It is begun before it is made and finished before its
+result is used. A finished step is never made again: beginning it anew, in this process or in the one that continues the
+run, returns the recorded result.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from kimi_mcp.runs.store.records import JSON, StepRecord
+from kimi_mcp.runs.store.serializers import as_text
+from kimi_mcp.runs.store.tables import steps
+
+if TYPE_CHECKING:
+    from kimi_mcp.runs.store.store import RunStore
+
+# Executed hundreds of times a swarm: built once, which takes longer than to execute them.
+_THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
+_RESULT = select(steps.c.result).where(*_THE_STEP)
+_BEGIN = insert(steps)
+_FINISH = update(steps).where(*_THE_STEP)
+_IN_ORDER = select(steps).where(steps.c.run_id == bindparam("run")).order_by(steps.c.began_at, steps.c.key)
+
+
+class Steps:
+    """The steps of one run."""
+
+    def __init__(self, store: RunStore, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+
+    async def begin(self, key: str, description: JSON) -> JSON | None:
+        """Begin a step; its result, where it was finished before.
+
+        ``key`` is unique within the run and independent of the clock, such as ``agent-3/step-2/tool-1``;
+        ``description`` is for people who look at the run: who makes it and what it asks for.
+        """
+        now = self._store.now()
+
+        def begin(connection: Connection) -> str | None:
+            found = connection.execute(_RESULT, {"run": self._run_id, "step": key}).first()
+            if found is None:
+                row = {"run_id": self._run_id, "key": key, "description": as_text(description), "began_at": now}
+                connection.execute(_BEGIN, row)
+            return None if found is None else found.result
+
+        result = await self._store.write(begin)
+        return None if result is None else json.loads(result)
+
+    async def finish(self, key: str, result: JSON) -> None:
+        """Record the result of a step; returns once it can't be lost any more."""
+        now = self._store.now()
+
+        def finish(connection: Connection) -> None:
+            row = {"run": self._run_id, "step": key, "result": as_text(result), "ended_at": now}
+            connection.execute(_FINISH, row)
+
+        await self._store.write(finish)
+
+    async def recorded(self) -> list[StepRecord]:
+        """All of them, in the order in which they began."""
+        found = await self._store.read(lambda connection: connection.execute(_IN_ORDER, {"run": self._run_id}).all())
+        return [
+            StepRecord(
+                key=row.key,
+                description=json.loads(row.description),
+                result=None if row.result is None else json.loads(row.result),
+                began_at=row.began_at,
+                ended_at=row.ended_at,
+            )
+            for row in found
+        ]

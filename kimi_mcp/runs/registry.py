@@ -172,11 +172,6 @@ class Runs:
         if run is None or run.recorded:
             await self.recorder.attempt(self.store.abandon(run_id, abandoned))
 
-    def leave_to_next_server(self, run: Run) -> None:
-        """The server ends before a run does that another one can continue."""
-        log.info("%s is left for the next server", run.id)
-        self.left_unfinished = True
-
     async def aclose(self) -> None:
         """Close the store, once no run is left; log whose outcome it does not have."""
         outcomes, unwritten = self.recorder.outcomes, self.unwritten

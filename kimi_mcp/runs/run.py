@@ -319,7 +319,8 @@ class Run:
             if self.outcome is None:
                 self.outcome = self._cut_off()
             if server_ends and self.task is not None and runs.store.is_persistent:
-                runs.leave_to_next_server(self)
+                log.info("%s is left for the next server", self.id)
+                runs.left_unfinished = True
             else:
                 with anyio.CancelScope(shield=True):
                     await runs.recorder.write_end(self)

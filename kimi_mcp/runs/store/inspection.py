@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, create_engine, func, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
 from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store import engine, errors, schema
 from kimi_mcp.runs.store.config import FILE, folder_of
+from kimi_mcp.runs.store.tables import about, runs
 
 LOCKED_S = 1.0
 """Seconds to wait while another program locks the file."""
@@ -23,6 +28,10 @@ CHECKED_BYTES = 256 << 20
 
 TIGHT_BYTES = 64 << 20
 """Free bytes on its disk below which a warning is due."""
+
+
+_FAULTS = (KimiError, SQLAlchemyError, errors.Malformed, sqlite3.Error, ValueError)
+"""What reading a database raises; ``ValueError``: a text in it is none any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +74,9 @@ def inspect_store(settings: Settings) -> StoreInspection:
     """Inspect the store that the settings name."""
     if settings.journal == "off":
         return StoreInspection(kept=False)
-    if settings.database_url is not None:
-        return _of_url(settings.database_url, folder_of(settings))
     folder = folder_of(settings)
+    if settings.database_url is not None:
+        return _of_url(settings.database_url, folder)
     file = folder / FILE
     try:
         if not file.exists():
@@ -75,36 +84,55 @@ def inspect_store(settings: Settings) -> StoreInspection:
         files = [file, *(file.with_name(file.name + ending) for ending in ("-wal", "-shm"))]
         size = sum(each.stat().st_size for each in files if each.exists())
         free = _free(folder)
-        unwritable = _unwritable(folder, file)
+        error = _unwritable(folder, file)
     except OSError as fault:
         return StoreInspection(folder=folder, there=True, error=errors.from_os_error(fault))
+    count = None
     try:
-        runs = _count(file, size)
-    except KimiError as error:
-        return StoreInspection(folder=folder, there=True, size=size, free=free, error=error)
-    return StoreInspection(folder=folder, there=True, size=size, runs=runs, free=free, error=unwritable)
+        opened = create_engine("sqlite://", poolclass=NullPool, creator=lambda: _opened(file))
+        with closing(opened.connect()) as connection:
+            count = _count(connection) or 0
+            if size <= CHECKED_BYTES and connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+                raise errors.Malformed
+    except _FAULTS as fault:
+        count, error = None, _as_error(fault)
+    return StoreInspection(folder=folder, there=True, size=size, runs=count, free=free, error=error)
 
 
-def _count(file: Path, size: int) -> int:
-    """How many runs a file holds. Raises ``NotConfigured`` for one that can't be used."""
-    from kimi_mcp.runs.store.tables import VERSION
-
-    if size == 0:
-        return 0
+def _of_url(url: str, folder: Path) -> StoreInspection:
+    """Inspect a database by its URL, of which nothing is shown: it may hold a password."""
     try:
-        with closing(_opened(file)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if "about" not in tables:
-                return 0
-            found = connection.execute("SELECT value FROM about WHERE name = 'version'").fetchone()
-            version = int(found[0]) if found else 0
-            if version > VERSION:
-                raise errors.newer(version, VERSION)
-            if size <= CHECKED_BYTES and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise _damaged()
-            return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
-    except (sqlite3.Error, ValueError) as fault:
-        raise _damaged() if errors.is_damage(fault) else errors.from_fault(fault) from None
+        opened = engine.engine_of(url)
+        if opened.dialect.name == "sqlite" and not Path(opened.url.database or "").exists():
+            return StoreInspection()  # connecting would create it
+        watchdog = engine.ConnectionWatchdog()
+        watchdog.watch(opened)
+        with watchdog.limit(engine.ANSWERS_WITHIN_S), closing(opened.connect()) as connection:
+            count = _count(connection)
+            if count is not None:
+                schema.check_folder(connection, folder)
+    except _FAULTS as fault:
+        return StoreInspection(error=_as_error(fault, by_url=True))
+    return StoreInspection(there=count is not None, runs=count)
+
+
+def _count(connection: Connection) -> int | None:
+    """How many runs a database holds; None where it has no tables. Raises what a call that opens it would."""
+    if not inspect(connection).has_table(about.name):
+        return None
+    schema.version_of(connection)
+    return connection.execute(select(func.count()).select_from(runs)).scalar_one()
+
+
+def _as_error(fault: Exception, *, by_url: bool = False) -> KimiError:
+    if isinstance(fault, KimiError):
+        return fault
+    if not errors.is_damage(fault):
+        return errors.from_fault(fault, by_url=by_url)
+    return NotConfigured(
+        "The store is damaged: the next call is refused, and keeps the file under another name beside a new one.",
+        fix="What it holds may be had back by sqlite3's `.recover`; copy it first.",
+    )
 
 
 def _opened(file: Path) -> sqlite3.Connection:
@@ -123,40 +151,6 @@ def _opened(file: Path) -> sqlite3.Connection:
 
 def _connected(file: Path, how: str) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=LOCKED_S)
-
-
-def _of_url(url: str, folder: Path) -> StoreInspection:
-    """Inspect a database by its URL, of which nothing is shown: it may hold a password."""
-    from sqlalchemy import func, inspect, select
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from kimi_mcp.runs.store import engine, schema
-    from kimi_mcp.runs.store.tables import about, runs
-
-    try:
-        opened = engine.engine_of(url)
-        if opened.dialect.name == "sqlite" and not Path(opened.url.database or "").exists():
-            return StoreInspection()  # connecting would create it
-        watchdog = engine.ConnectionWatchdog()
-        watchdog.watch(opened)
-        with watchdog.limit(engine.ANSWERS_WITHIN_S), closing(opened.connect()) as connection:
-            if not inspect(connection).has_table(about.name):
-                return StoreInspection()
-            schema.version_of(connection)
-            schema.check_folder(connection, folder)
-            count = connection.execute(select(func.count()).select_from(runs)).scalar_one()
-    except KimiError as error:
-        return StoreInspection(error=error)
-    except SQLAlchemyError as fault:
-        return StoreInspection(error=_damaged() if errors.is_damage(fault) else errors.from_fault(fault, by_url=True))
-    return StoreInspection(there=True, runs=count)
-
-
-def _damaged() -> NotConfigured:
-    return NotConfigured(
-        "The store is damaged: the next call is refused, and keeps the file under another name beside a new one.",
-        fix="What it holds may be had back by sqlite3's `.recover`; copy it first.",
-    )
 
 
 def _unwritable(folder: Path, file: Path | None = None) -> NotConfigured | None:

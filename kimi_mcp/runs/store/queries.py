@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from itertools import takewhile
+from dataclasses import fields
+from itertools import groupby, takewhile
 from typing import Any, cast
 
 from sqlalchemy import (
     BindParameter,
-    ColumnElement,
     Connection,
     Row,
     RowMapping,
     Select,
     bindparam,
     func,
-    literal,
-    null,
     or_,
     select,
     update,
@@ -49,7 +47,8 @@ _SAME_CALL = (  # executed with every call: built once
     .limit(1)
 )
 
-_TEXTS = ("turns", "answer", "reasoning")
+_IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
+"""All but the texts, which may be long where runs are many."""
 
 
 def check_budget(connection: Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
@@ -93,10 +92,8 @@ def overview(
     ended_before: float | None = None,
     most: int | None = None,
 ) -> list[Found]:
-    """The newest runs without their texts: those may be long, and runs many."""
-    texts: dict[str, ColumnElement[Any]] = {"request": literal("{}"), **dict.fromkeys(_TEXTS, null())}
-    columns = [texts[each.name].label(each.name) if each.name in texts else each for each in runs.c]
-    newest: Select[Any] = select(*columns).order_by(runs.c.started_at.desc(), runs.c.id)
+    """The newest runs without their texts."""
+    newest: Select[Any] = select(*_IN_LIST).order_by(runs.c.started_at.desc(), runs.c.id)
     if caller is not None:
         newest = newest.where(runs.c.caller == caller)
     if status is not None:
@@ -147,38 +144,25 @@ def totals(connection: Connection, now: float, *, status: str | None = None, sin
         fitting.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
     sums = select(
         func.count(),
-        func.coalesce(func.sum(runs.c.took_s), 0.0),
-        func.count(runs.c.tokens),
-        func.coalesce(func.sum(runs.c.tokens), 0),
         func.count(runs.c.cost_usd),
-        func.coalesce(func.sum(runs.c.cost_usd), 0.0),
+        func.coalesce(func.sum(runs.c.took_s), 0.0),
+        func.sum(runs.c.tokens),
+        func.sum(runs.c.cost_usd),
     ).where(*fitting, runs.c.took_s.is_not(None))
-    count, took, with_tokens, token_sum, with_cost, cost = connection.execute(sums).one()
+    count, with_cost, took, token_sum, cost = connection.execute(sums).one()
     unknown, running = count - with_cost, 0
     # Of those that run, and those that an older version wrote, only the outcome knows this.
-    for row in connection.execute(
-        select(runs.c.status, runs.c.started_at, runs.c.outcome).where(*fitting, runs.c.took_s.is_(None))
-    ):
-        try:
-            outcome = outcome_from_json(row.outcome, status=row.status)
-        except UNREADABLE:
-            outcome = Outcome(status=row.status)
-        is_running = row.status == "running"
+    for row in connection.execute(select(*_IN_LIST).where(*fitting, runs.c.took_s.is_(None))):
+        outcome, is_running = record(connection, row, texts=False).outcome, row.status == "running"
         count, running = count + 1, running + is_running
         took += now - row.started_at if is_running else outcome.timing.total_s
         if (known := tokens(outcome.usage)) is not None:
-            with_tokens, token_sum = with_tokens + 1, token_sum + known
+            token_sum = (token_sum or 0) + known
         if outcome.cost_usd is not None:
-            with_cost, cost = with_cost + 1, cost + outcome.cost_usd
-        unknown += outcome.cost_usd is None and not is_running
-    return Totals(
-        runs=count,
-        running=running,
-        took_s=float(took),
-        tokens=int(token_sum) if with_tokens else None,
-        cost_usd=float(cost) if with_cost else None,
-        cost_unknown=unknown,
-    )
+            cost = (cost or 0.0) + outcome.cost_usd
+        elif not is_running:
+            unknown += 1
+    return Totals(runs=count, running=running, took_s=took, tokens=token_sum, cost_usd=cost, cost_unknown=unknown)
 
 
 def unfinished(connection: Connection) -> list[Found]:
@@ -204,26 +188,20 @@ def adopt(connection: Connection, run_id: str, dead: str, owner: str) -> bool:
     return bool(connection.execute(taken.values(owner=owner)).rowcount)
 
 
-_SAME_NAMES = ("id", "caller", "host", "owner", "tool", "prompt_head", "call_key", "started_at", "ended_at", "lived_s")
-
-
 def record(connection: Connection, found: Found, *, texts: bool = True) -> RunRecord:
     """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
     row = found._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
-    answer, reasoning = row["answer"], row["reasoning"]
+    answer, reasoning = row.get("answer"), row.get("reasoning")
     if texts and row["status"] == "running":
         answer, reasoning = _arrived(connection, row["id"])
     try:
-        request = cast(dict[str, Any], json.loads(row["request"]))
+        request = cast(dict[str, Any], json.loads(row.get("request", "{}")))
     except ValueError:  # damaged
         request = {}
-    return RunRecord(
-        **{name: row[name] for name in (*_SAME_NAMES, "conversation_id", "follows", "model_id")},
-        request=request,
-        resumable=bool(row["resumable"]),
-        cancel_asked=bool(row["cancel_asked"]),
-        outcome=_outcome(row, answer or "", reasoning),
-    )
+    known: dict[str, Any] = {field.name: row[field.name] for field in fields(RunRecord) if field.name in row}
+    known |= {name: bool(row[name]) for name in ("resumable", "cancel_asked")}
+    known |= {"request": request, "outcome": _outcome(row, answer or "", reasoning)}
+    return RunRecord(**known)
 
 
 def _outcome(row: RowMapping, answer: str, reasoning: str | None) -> Outcome:
@@ -248,19 +226,18 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
     A piece that was written twice counts once, and behind a hole nothing counts.
     """
     ordered = select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
-    texts: dict[int, dict[str, list[str]]] = {}
-    length, current = 0, None
-    for piece in connection.execute(ordered):
-        if current != (current := (piece.request, piece.of)):
-            length = 0
-        text = texts.setdefault(piece.request, {}).setdefault(piece.of, [])
-        if piece.start <= length < piece.start + len(piece.text):
-            text.append(piece.text[length - piece.start :])
-            length = piece.start + len(piece.text)
+    texts: dict[tuple[int, str], str] = {}
+    for key, group in groupby(connection.execute(ordered), lambda piece: (piece.request, piece.of)):
+        length, parts = 0, list[str]()
+        for piece in group:
+            if piece.start <= length < piece.start + len(piece.text):
+                parts.append(piece.text[length - piece.start :])
+                length = piece.start + len(piece.text)
+        texts[key] = "".join(parts)
     if not texts:
         return "", None
-    latest = texts[max([number for number, text in texts.items() if "answer" in text] or texts)]
-    return "".join(latest.get("answer", ())), "".join(latest["reasoning"]) if "reasoning" in latest else None
+    latest = max([request for request, of in texts if of == "answer"] or [request for request, _ in texts])
+    return texts.get((latest, "answer"), ""), texts.get((latest, "reasoning"))
 
 
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, select, tuple_, update
 
 from kimi_mcp.core.background import contained
 from kimi_mcp.core.json_values import UNREADABLE, from_json, to_json
 from kimi_mcp.runs.store.database import Database
-from kimi_mcp.runs.store.tables import about, conversations, pieces, runs, steps
+from kimi_mcp.runs.store.schema import read_fact, write_fact
+from kimi_mcp.runs.store.tables import conversations, pieces, runs, steps
 
 DAY_S = 86_400.0
 """Seconds of a day; UTC days begin at its multiples."""
@@ -47,7 +48,6 @@ PAGES_AT_ONCE = 128
 """Free pages of the file that are given back to the disk at once."""
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
-_SEEN = about.c.name == "retention"
 _PAGE = (
     select(runs.c.id, runs.c.ended_at, runs.c.follows, runs.c.conversation_id, runs.c.status)
     .where(tuple_(runs.c.ended_at, runs.c.id) < tuple_(bindparam("ended_at"), bindparam("id")))
@@ -59,7 +59,7 @@ _WRITERS = select(conversations.c.head, conversations.c.writer_owner).where(
     conversations.c.id.in_(_IDS), conversations.c.writer.is_not(None)
 )
 _SOME_STEPS = select(steps.c.run_id, steps.c.key).where(steps.c.run_id.in_(_IDS)).limit(STEPS_AT_ONCE)
-_DELETE_STEP = delete(steps).where(steps.c.run_id == bindparam("here"), steps.c.key == bindparam("step"))
+_DELETE_STEPS = delete(steps).where(tuple_(steps.c.run_id, steps.c.key).in_(_SOME_STEPS))
 _DELETE_PIECES = delete(pieces).where(pieces.c.run_id.in_(_IDS))
 _DELETE_RUNS = delete(runs).where(runs.c.id.in_(_IDS))
 _LEAVE_TURNS = update(conversations).where(conversations.c.writer.in_(_IDS)).values(writer=None, writer_owner=None)
@@ -70,13 +70,8 @@ _EMPTY = select(conversations.c.id, conversations.c.writer, conversations.c.writ
 _DELETE_CONVERSATIONS = delete(conversations).where(conversations.c.id.in_(_IDS))
 
 
-class Position(NamedTuple):
-    """A place among the runs that have ended, which are gone through from the latest to the oldest."""
-
-    ended_at: float
-    """Seconds since 1970."""
-    id: str = ""
-    """The run's id: several may end at one time."""
+Position = tuple[float, str]
+"""A place among the runs that have ended, from the latest to the oldest: when one ended, and its id."""
 
 
 # ── the time that was seen to pass ────────────────────────────────────────────────────────────────────────────────
@@ -118,43 +113,29 @@ def look(connection: Connection, now: float, keep_s: float, server: str, alive: 
     """Look at the clock; the time before which runs are old. None: another server is removing them.
 
     A run is never old that is younger than the newest one by less than ``keep_s``. Where it returns a time, ``server``
-    is the one that removes from here on, until ``finished``.
+    is the one that removes from here on, until ``finish``.
     """
     times = [connection.execute(select(func.max(each))).scalar() for each in (runs.c.started_at, runs.c.ended_at)]
     newest = max(each or 0.0 for each in times)
-    seen = (_read_seen(connection) or _first_look(connection, now, server)).at(now)
+    try:
+        seen = from_json(SeenTime, json.loads(read_fact(connection, "retention") or ""))
+    except UNREADABLE:  # it is the first look: others were here when they began their latest run
+        others = select(runs.c.started_at).where(runs.c.owner != server).order_by(runs.c.started_at.desc()).limit(1)
+        seen = SeenTime(seen=min(now, connection.execute(others).scalar() or now))
+    seen = seen.at(now)
     old = min(seen.before(keep_s), newest - keep_s)
     is_others = seen.remover not in (None, server) and alive(seen.remover or "")
     gaps = tuple(gap for gap in seen.gaps if gap[1] > old)
-    _write_seen(connection, SeenTime(seen=now, gaps=gaps, remover=seen.remover if is_others else server))
+    seen = SeenTime(seen=now, gaps=gaps, remover=seen.remover if is_others else server)
+    write_fact(connection, "retention", json.dumps(to_json(seen)))
     return None if is_others else old
 
 
-def _first_look(connection: Connection, now: float, server: str) -> SeenTime:
-    """What was seen before the first look: others were here when they began their latest run."""
-    others = select(runs.c.started_at).where(runs.c.owner != server).order_by(runs.c.started_at.desc()).limit(1)
-    return SeenTime(seen=min(now, connection.execute(others).scalar() or now))
-
-
-def finished(connection: Connection, server: str) -> None:
+def finish(connection: Connection, server: str) -> None:
     """Record that a server has removed what was old."""
-    seen = _read_seen(connection)
-    if seen is not None and seen.remover == server:
-        _write_seen(connection, replace(seen, remover=None))
-
-
-def _read_seen(connection: Connection) -> SeenTime | None:
-    """What was recorded; None where nothing was, or nothing that can be read."""
-    try:
-        return from_json(SeenTime, json.loads(connection.execute(select(about.c.value).where(_SEEN)).scalar() or ""))
-    except UNREADABLE:
-        return None
-
-
-def _write_seen(connection: Connection, seen: SeenTime) -> None:
-    value = json.dumps(to_json(seen))
-    if not connection.execute(update(about).where(_SEEN).values(value=value)).rowcount:
-        connection.execute(insert(about).values(name="retention", value=value))
+    seen = from_json(SeenTime, json.loads(read_fact(connection, "retention") or ""))
+    if seen.remover == server:
+        write_fact(connection, "retention", json.dumps(to_json(replace(seen, remover=None))))
 
 
 # ── removal ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +146,7 @@ def keep_newest(connection: Connection, keep: int, alive: Callable[[str], bool])
     newest = select(runs.c.ended_at, runs.c.id).where(runs.c.ended_at.is_not(None))
     ordered = newest.order_by(runs.c.ended_at.desc(), runs.c.id.desc())
     row = connection.execute(ordered.offset(keep - 1).limit(1)).first()
-    position = None if row is None else Position(row.ended_at, row.id)
+    position = None if row is None else (row.ended_at, row.id)
     while position is not None:
         _, position = remove_some(connection, position, alive)
 
@@ -178,33 +159,27 @@ def remove_some(
     Those stay whose turns are still needed: what a kept run follows, and the head of a conversation that a server which
     is ``alive`` adds to. Later ones go first, so that what is left of a conversation is its beginning.
     """
-    page = list(connection.execute(_PAGE, position._asdict()))
-    following = None if len(page) < PAGE else Position(page[-1].ended_at, page[-1].id)
+    page = connection.execute(_PAGE, {"ended_at": position[0], "id": position[1]}).all()
+    following = None if len(page) < PAGE else (page[-1].ended_at, page[-1].id)
     old = _not_needed(connection, page, alive)
-    if not old:
-        return [], following
     ids = {"ids": [row.id for row in old]}
-    if some := [{"here": row.run_id, "step": row.key} for row in connection.execute(_SOME_STEPS, ids)]:
-        connection.execute(_DELETE_STEP, some)
-    if len(some) == STEPS_AT_ONCE:
+    if connection.execute(_DELETE_STEPS, ids).rowcount == STEPS_AT_ONCE:
         return [], position  # there may be more of them
     for statement in (_DELETE_PIECES, _DELETE_RUNS, _LEAVE_TURNS):  # a turn is held where a server died in it
         connection.execute(statement, ids)
-    _remove_empty(connection, {row.conversation_id for row in old} - {None}, alive)
+    empty = connection.execute(_EMPTY, {"ids": list({row.conversation_id for row in old} - {None})}).all()
+    abandoned = [row.id for row in empty if row.writer is None or not alive(row.writer_owner)]
+    connection.execute(_DELETE_CONVERSATIONS, {"ids": abandoned})
     return ids["ids"], following
 
 
 def _not_needed(connection: Connection, page: Sequence[Any], alive: Callable[[str], bool]) -> list[Any]:
     """Those of a page that nothing follows which stays."""
-    if not page:
-        return []
     followers: dict[str, set[str]] = {}
     for row in connection.execute(_FOLLOWERS, {"ids": [row.id for row in page]}):
         followers.setdefault(row.follows, set()).add(row.id)
-    in_use = {row.conversation_id for row in page} - {None}
-    writers = list(connection.execute(_WRITERS, {"ids": list(in_use)})) if in_use else []
-    living = {owner for owner in {row.writer_owner for row in writers} if alive(owner)}
-    needed = {row.head for row in writers if row.writer_owner in living}
+    writers = connection.execute(_WRITERS, {"ids": list({row.conversation_id for row in page} - {None})})
+    needed = {row.head for row in writers.all() if alive(row.writer_owner)}
     old: list[Any] = []
     gone: set[str] = set()
     for row in page:
@@ -212,14 +187,6 @@ def _not_needed(connection: Connection, page: Sequence[Any], alive: Callable[[st
             old.append(row)
             gone.add(row.id)
     return old
-
-
-def _remove_empty(connection: Connection, ids: Collection[str], alive: Callable[[str], bool]) -> None:
-    """Remove those conversations that have no run left, and that nobody adds to."""
-    empty = list(connection.execute(_EMPTY, {"ids": list(ids)})) if ids else []
-    gone = [row.id for row in empty if row.writer is None or not alive(row.writer_owner)]
-    if gone:
-        connection.execute(_DELETE_CONVERSATIONS, {"ids": gone})
 
 
 def shrink(connection: Connection) -> bool:
@@ -286,7 +253,7 @@ class Retention:
 
     async def _pass(self, before: float, pause_s: float) -> list[str]:
         removed: list[str] = []
-        position: Position | None = Position(before)
+        position: Position | None = (before, "")
         while (last := position) is not None:
             some, position = await self._database.write(partial(remove_some, position=last, alive=self._alive))
             removed += some
@@ -300,13 +267,12 @@ class Retention:
 
     async def look(self, now: float) -> float | None:
         """Look at the clock; the time before which runs are old. None: another server is removing them."""
-        return await self._database.write(
-            partial(look, now=now, keep_s=self._keep_s, server=self._server, alive=self._alive)
-        )
+        asked = partial(look, now=now, keep_s=self._keep_s, server=self._server, alive=self._alive)
+        return await self._database.write(asked)
 
     async def _remove_old(self, now: float) -> None:
         old = await self.look(now)  # what can't be removed is removed another time
         if old is not None:
             await self._pass(old, PAUSE_S)
             await self.shrink(PAUSE_S)
-            await self._database.write(partial(finished, server=self._server))
+            await self._database.write(partial(finish, server=self._server))

@@ -6,24 +6,34 @@ database would take each other's servers for dead, so a database remembers the f
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, bindparam, delete, insert, inspect, select
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store.pending import write_whole
 from kimi_mcp.runs.store.tables import MIGRATIONS, SCHEMA, VERSION, about
 
 ID_FILE = "journal.id"
 """The file in the data folder that holds its id."""
 
-_VERSION = select(about.c.value).where(about.c.name == "version")
-_VERSION_FOR_UPDATE = _VERSION.with_for_update()
-_FOLDER = select(about.c.value).where(about.c.name == "folder")
+_FACT = select(about.c.value).where(about.c.name == bindparam("fact"))
+_FACT_FOR_UPDATE = _FACT.with_for_update()
+
+
+def read_fact(connection: Connection, name: str, *, for_update: bool = False) -> str | None:
+    """A fact on the database itself; ``for_update`` keeps other writers out until the transaction ends."""
+    return connection.execute(_FACT_FOR_UPDATE if for_update else _FACT, {"fact": name}).scalar()
+
+
+def write_fact(connection: Connection, name: str, value: str) -> None:
+    """Write a fact on the database itself."""
+    connection.execute(delete(about).where(about.c.name == name))
+    connection.execute(insert(about).values(name=name, value=value))
 
 
 def version_of(connection: Connection, *, by_url: bool = False, for_update: bool = False) -> int:
@@ -32,7 +42,7 @@ def version_of(connection: Connection, *, by_url: bool = False, for_update: bool
     ``for_update`` keeps other writers out until the transaction ends. SQLite lets a single one write anyway.
     """
     try:
-        found = connection.execute(_VERSION_FOR_UPDATE if for_update else _VERSION).scalar()
+        found = read_fact(connection, "version", for_update=for_update)
         version = 0 if found is None else int(found)
     except (ProgrammingError, OperationalError, ValueError) as fault:
         if errors.is_disk_fault(fault):
@@ -64,8 +74,7 @@ def migrate(connection: Connection, *, by_url: bool) -> None:
         return
     for migration in MIGRATIONS[version:]:
         migration(connection)
-    connection.execute(about.delete().where(about.c.name == "version"))
-    connection.execute(about.insert().values(name="version", value=str(VERSION)))
+    write_fact(connection, "version", str(VERSION))
 
 
 def lacks_columns(connection: Connection) -> bool:
@@ -86,9 +95,9 @@ def _were_ours(tables: Iterable[str]) -> bool:
 
 def bind(connection: Connection, folder: Path) -> None:
     """Bind a database to a data folder, in a transaction that writes; ``NotConfigured`` where it has another one."""
-    bound_to = connection.execute(_FOLDER).scalar()
+    bound_to = read_fact(connection, "folder")
     if bound_to is None:
-        connection.execute(insert(about).values(name="folder", value=_create_id(folder)))
+        write_fact(connection, "folder", _create_id(folder))
     else:
         check_folder(connection, folder)
         if _read_id(folder) is None:
@@ -100,7 +109,7 @@ def check_folder(connection: Connection, folder: Path) -> None:
 
     A folder that has lost its id is still that of a database inside it.
     """
-    bound_to, found = connection.execute(_FOLDER).scalar(), _read_id(folder)
+    bound_to, found = read_fact(connection, "folder"), _read_id(folder)
     if bound_to not in (None, found) and not (found is None and _is_inside(connection, folder)):
         raise errors.other_folder()
 
@@ -123,10 +132,6 @@ def _create_id(folder: Path, lost: str | None = None) -> str:
     with FileLock(folder / f"{ID_FILE}.lock", mode=0o600):
         if (known := _read_id(folder)) is not None:
             return known
-        created, unfinished = lost or f"folder_{secrets.token_hex(8)}", folder / f"{ID_FILE}.new"
-        with os.fdopen(
-            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
-        ) as file:
-            file.write(created)
-        unfinished.replace(folder / ID_FILE)
+        created = lost or f"folder_{secrets.token_hex(8)}"
+        write_whole(folder / ID_FILE, created)
         return created

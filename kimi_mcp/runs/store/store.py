@@ -89,7 +89,7 @@ class RunStore:
             self._database, server=self.lock.id, alive=self.lock.is_alive, keep_days=keep_days, wall=wall
         )
         """Removes old runs in the background."""
-        self.pending = PendingOutcomes(folder, self._database)
+        self.pending = PendingOutcomes(folder)
         """Outcomes that the database does not take just now."""
 
     @property
@@ -197,7 +197,7 @@ class RunStore:
     async def orphans(self) -> list[RunRecord]:
         """Runs of dead servers that can be continued; all others of theirs are settled, and their locks removed."""
         dead = await anyio.to_thread.run_sync(self.lock.dead_servers)  # before their runs are read
-        kept = await self.pending.ids()
+        kept = await anyio.to_thread.run_sync(self.pending.ids)
 
         def read(connection: Connection) -> list[RunRecord]:
             return [self._record(connection, row) for row in queries.unfinished(connection)]
@@ -205,7 +205,8 @@ class RunStore:
         found = [await self._settled(record) for record in await self._database.read(read)]
         orphans = [record for record in found if record.orphaned]
         await anyio.to_thread.run_sync(self.lock.remove_files, dead - {record.owner for record in orphans})
-        await self.pending.forget(*(kept - {record.id for record in found if record.running}))
+        ended = kept - {record.id for record in found if record.running}
+        await anyio.to_thread.run_sync(self.pending.remove, *ended)
         return orphans
 
     async def adopt(self, record: RunRecord) -> bool:
@@ -245,7 +246,7 @@ class RunStore:
             return None if row is None else self._record(connection, row)
 
         found = await self._database.read(read)
-        if found is not None and found.orphaned and await self.pending.write(found.id):
+        if found is not None and found.orphaned and await self._write_pending(found.id):
             found = await self._database.read(read)
         return None if found is None or (found.orphaned and not found.resumable) else found
 
@@ -300,7 +301,7 @@ class RunStore:
 
         while not await self.write(queries.take_turn, conversation_id, run_id, self.lock.id, adds):
             if unwritten:
-                await self.pending.write(unwritten.pop())
+                await self._write_pending(unwritten.pop())
             else:
                 await anyio.sleep(TRY_TURN_EVERY_S)  # the other one may be in another process
 
@@ -313,9 +314,18 @@ class RunStore:
         timing = replace(record.outcome.timing, total_s=max(0.0, self.now() - record.started_at))
         return replace(record, outcome=replace(record.outcome, timing=timing))
 
+    async def _write_pending(self, run_id: str) -> bool:
+        """Write the outcome of a dead server's run that is kept in a file; whether there is one."""
+        end = await anyio.to_thread.run_sync(self.pending.load, run_id)
+        if end is None:
+            return False
+        await self.write(run_queries.end, end)
+        await anyio.to_thread.run_sync(self.pending.remove, run_id)
+        return True
+
     async def _settled(self, record: RunRecord) -> RunRecord:
         """A run of a dead server that can't be continued, with its end recorded."""
-        if record.orphaned and await self.pending.write(record.id):
+        if record.orphaned and await self._write_pending(record.id):
             return await self.find(record.id, None) or record
         if not record.orphaned or record.resumable:
             return record

@@ -22,6 +22,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.schema import CreateColumn
 
 
 class ForeignText(TypeDecorator[str]):
@@ -125,27 +126,24 @@ steps = Table(
 Migration = Callable[[Connection], None]
 
 
-def _first(connection: Connection) -> None:
+def _create(connection: Connection) -> None:
     SCHEMA.create_all(connection, checkfirst=True)
 
 
-def _second(connection: Connection) -> None:
-    if not any(column["name"] == runs.c.lived_s.name for column in inspect(connection).get_columns(runs.name)):
-        connection.execute(text("ALTER TABLE runs ADD COLUMN lived_s FLOAT NOT NULL DEFAULT 0"))
-
-
-def _third(connection: Connection) -> None:
-    there = {column["name"] for column in inspect(connection).get_columns(runs.name)}
-    for column, kind in (("took_s", "FLOAT"), ("tokens", "INTEGER"), ("cost_usd", "FLOAT")):
-        if column not in there:
-            connection.execute(text(f"ALTER TABLE runs ADD COLUMN {column} {kind}"))
-    connection.execute(text("DROP INDEX IF EXISTS runs_by_start"))
-    for table in (runs, conversations):
+def _complete(connection: Connection) -> None:
+    """Add what an older version lacks."""
+    for table in SCHEMA.sorted_tables:
+        known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                added = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
         for index in table.indexes:
             index.create(connection, checkfirst=True)
+    connection.execute(text("DROP INDEX IF EXISTS runs_by_start"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third)
+MIGRATIONS: tuple[Migration, ...] = (_create, _complete, _complete)
 """What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
 
 VERSION = len(MIGRATIONS)

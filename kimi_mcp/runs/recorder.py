@@ -76,35 +76,34 @@ class RunRecorder:
             counted = self._limits.counted_usd(run) if known is None else known
         await self.outcomes.write(run, counted)
 
-    def write_new_text(self, live: Mapping[str, Run]) -> None:
-        """Record what has arrived since the last time, once that is written: a slow disk piles nothing up."""
+    async def write_new_text(self, live: Mapping[str, Run]) -> None:
+        """Record what has arrived since the last time; one write at a time, so that a slow disk piles nothing up."""
         if self._is_writing:
             return
+        self._is_writing = True
         deltas: list[TextDelta] = []
         changes: dict[str, dict[str, Any]] = {}
-        for run in live.values():
-            if not run.recorded or run.outcome is not None:
-                continue
-            written = self._written.setdefault(run.id, _Written())
-            new, counted = written.new_text(run), self._limits.counted_usd(run)
-            state = run.attempts, counted
-            if new or state != written.state or run.task is not None:
-                written.state = state
-                deltas += new
-                outcome = replace(run.snapshot(), answer="", reasoning=None)
-                changes[run.id] = {"counted_usd": counted, "lived_s": run.active_s(), "outcome": outcome}
-
-        def done(fault: BaseException | None) -> None:
+        try:
+            for run in live.values():
+                if not run.recorded or run.outcome is not None:
+                    continue
+                written = self._written.setdefault(run.id, _Written())
+                new, counted = written.new_text(run), self._limits.counted_usd(run)
+                state = run.attempts, counted
+                if new or state != written.state or run.task is not None:
+                    written.state = state
+                    deltas += new
+                    outcome = replace(run.snapshot(), answer="", reasoning=None)
+                    changes[run.id] = {"counted_usd": counted, "lived_s": run.active_s(), "outcome": outcome}
+            if changes:
+                await self._store.append(deltas, changes)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, answers are given all the same
+            self._on_fault(fault)
+            for run_id in changes:  # it is written again with what comes next: a record has no holes
+                if (written := self._written.get(run_id)) is not None:
+                    written.reset([delta for delta in deltas if delta.run_id == run_id])
+        finally:
             self._is_writing = False
-            if fault is not None:
-                self._on_fault(fault)
-                for run_id in changes:  # it is written again with what comes next: a record has no holes
-                    if (written := self._written.get(run_id)) is not None:
-                        written.reset([delta for delta in deltas if delta.run_id == run_id])
-
-        if changes:
-            self._is_writing = True
-            self._store.append(deltas, changes, done)
 
     async def attempt(self, writing: Awaitable[object]) -> None:
         """Write something whose loss is no reason to lose an answer."""
@@ -116,8 +115,11 @@ class RunRecorder:
     def _on_fault(self, fault: BaseException) -> None:
         if not self.failure_logged:
             self.failure_logged = True
-            reason = fault.message if isinstance(fault, KimiError) else type(fault).__name__
-            log.warning("the store does not take what arrives, answers are given all the same: %s", reason)
+            message = "the store does not take what arrives, answers are given all the same: %s"
+            if isinstance(fault, KimiError):
+                log.warning(message, fault.message)
+            else:
+                log.warning(message, type(fault).__name__, exc_info=fault)
 
     def forget(self, run: Run) -> None:
         """It has ended: how far it was written does not matter any more."""

@@ -208,9 +208,9 @@ class Runs:
                 self._idle = anyio.Event()
                 continue  # nothing was live for a moment: this ends, unless another run began meanwhile
             rounds += 1
+            start_contained(self._tasks, "what arrives was not recorded", self.recorder.write_new_text, self._live)
             work: dict[str, Callable[[], Awaitable[object]]] = {
-                "what arrives could not be written down": self._write_new_text,
-                "spending could not be held against its limits": self._enforce_limits,
+                "spending could not be held against its limits": self._enforce_limits
             }
             is_shared = self.store.is_persistent and any(run.recorded for run in self._live.values())
             if rounds % READ_CANCELS_EVERY == 0 and is_shared:
@@ -221,9 +221,6 @@ class Runs:
                 else:
                     failed.add(failure)
         self._is_watching = False
-
-    async def _write_new_text(self) -> None:
-        self.recorder.write_new_text(self._live)
 
     async def _enforce_limits(self) -> None:
         await self.limits.enforce(self._live.values(), self.store)

@@ -13,7 +13,6 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.recorder import RunRecorder
-from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.config import FILE, StoreLimits
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.server.state import Timings
@@ -37,11 +36,11 @@ async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
 
 
 async def test_a_cancellation_that_the_store_does_not_take_ends_no_other_run(
-    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
     sim.play({**HELD_STEP, "times": "always"})
-    async with connect_messages(sim) as owner, connect_messages(sim) as host:
+    options = store_limits(locked_s=0.1)
+    async with connect_messages(sim, options=options) as owner, connect_messages(sim, options=options) as host:
         await owner.call("kimi_think", {"prompt": "theirs"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await owner.cancel(1, reason="Request timed out")

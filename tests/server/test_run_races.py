@@ -11,10 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.runs.store import engine
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import KimiClient, connect, connect_messages, wait_until
+from tests.server.clients import KimiClient, connect, connect_messages, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
 
 
@@ -163,12 +162,9 @@ def _held() -> tuple[int, int, int]:
     return threading.active_count(), files, len(asyncio.all_tasks())
 
 
-async def test_a_journal_that_fails_in_the_middle_costs_no_answer_and_no_server(
-    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
+async def test_a_journal_that_fails_in_the_middle_costs_no_answer_and_no_server(sim: Simulator, data_dir: Path) -> None:
     sim.play(HELD_STEP)
-    async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
+    async with connect(sim, options=store_limits(locked_s=0.1), KIMI_REPLY_WITHIN_S="0.05") as kimi:
         started = await kimi.think()
         await sim.until(lambda: sim.waiting_at("end") == 1)
         with opened(data_dir) as other:

@@ -15,12 +15,11 @@ import anyio
 import pytest
 
 from kimi_mcp.core.redaction import HIDDEN
-from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import everything, opened
 from tests.runs.store.test_storage import fill
-from tests.server.clients import KimiClient, connect, wait_until
+from tests.server.clients import KimiClient, connect, store_limits, wait_until
 from tests.server.keys import KEY, encoded_forms
 from tests.server.processes import raw_server_process
 from tests.server.requests import HELD_STEP, chats
@@ -133,12 +132,10 @@ async def _whole(kimi: KimiClient, run_id: str) -> str:
     return read
 
 
-async def test_what_could_not_be_written_for_a_while_leaves_no_hole(
-    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
+async def test_what_could_not_be_written_for_a_while_leaves_no_hole(sim: Simulator, data_dir: Path) -> None:
+    options = store_limits(locked_s=0.1)
     sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
-    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim) as other:
+    async with connect(sim, options=options, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim, options=options) as other:
         started = await kimi.instant("hi")
         await sim.until(lambda: sim.waiting_at("a") == 1)
         await _seen(other, started.run_id, lambda text: bool(text))

@@ -8,7 +8,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.runs.store import engine
 from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.pending import FOLDER
 from kimi_mcp.simulator import Simulator
@@ -18,6 +17,9 @@ from tests.server.keys import KEY
 from tests.server.processes import raw_server_process
 from tests.server.requests import HELD_STEP, body_of, chats
 from tests.server.results import Result
+
+IMPATIENT = store_limits(locked_s=0.1)
+"""A server in this process does not wait for locks as long as it does elsewhere."""
 
 WHOLE = ["one", "It is 391.", "two"]
 """What a follow-up sends."""
@@ -72,12 +74,6 @@ async def unwritten_result(kimi: KimiClient, sim: Simulator, lock: Lock) -> Resu
     return results[0]
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server in this process does not wait for locks as long as it does elsewhere."""
-    monkeypatch.setattr(engine, "LOCKED_S", 0.1)
-
-
 @pytest.mark.soak
 async def test_an_answer_whose_server_is_killed_before_it_was_written_is_gone_on_with(
     sim: Simulator, data_dir: Path
@@ -96,7 +92,7 @@ async def test_an_answer_whose_server_is_killed_before_it_was_written_is_gone_on
     assert first["status"] == "completed"
     assert kept(data_dir) == [f"{first['run_id']}.json"]
     assert KEY.encode() not in everything(data_dir)
-    async with connect(sim) as later:
+    async with connect(sim, options=IMPATIENT) as later:
         second = await later.instant("two", conversation_id=first["conversation_id"])
         assert second.status == "completed"
         assert sent(sim) == WHOLE
@@ -114,10 +110,10 @@ async def test_whoever_finds_a_run_whose_end_was_kept_writes_it(
     sim: Simulator, data_dir: Path, looks: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Lock(data_dir) as lock:
-        async with connect(sim) as kimi:
+        async with connect(sim, options=IMPATIENT) as kimi:
             first = await unwritten_result(kimi, sim, lock)
     assert first.run_id in caplog.text
-    async with connect(sim) as later:
+    async with connect(sim, options=IMPATIENT) as later:
         if looks == "kimi_run":
             assert (await later.run(first.run_id)).status == "completed"
         elif looks in ("a follow-up", "a branch"):
@@ -133,7 +129,7 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
     sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Lock(data_dir) as lock:
-        async with connect(sim) as kimi, connect(sim) as other:
+        async with connect(sim, options=IMPATIENT) as kimi, connect(sim, options=IMPATIENT) as other:
             first = await unwritten_result(kimi, sim, lock)
             assert first.status == "completed"
             conversation = first.structured["conversation_id"]
@@ -151,11 +147,10 @@ async def test_a_follow_up_is_refused_while_the_journal_is_locked_and_misses_not
 
 
 async def test_an_end_that_takes_long_to_write_is_not_called_lost(
-    sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine, "LOCKED_S", 30)
     with Lock(data_dir) as lock:
-        async with connect(sim, options=store_limits(written_within_s=0.01)) as kimi:
+        async with connect(sim, options=store_limits(locked_s=30, written_within_s=0.01)) as kimi:
             first = await unwritten_result(kimi, sim, lock)
             assert first.status == "completed"
             assert kept(data_dir) == [f"{first.run_id}.json"]
@@ -169,7 +164,7 @@ async def test_a_turn_that_can_be_written_nowhere_is_not_reported_as_one_of_its_
     sim: Simulator, data_dir: Path
 ) -> None:
     with Lock(data_dir) as lock:
-        async with connect(sim) as kimi:
+        async with connect(sim, options=IMPATIENT) as kimi:
             data_dir.mkdir()
             (data_dir / FOLDER).write_text("no folder")
             first = await unwritten_result(kimi, sim, lock)
@@ -182,12 +177,12 @@ async def test_a_turn_that_can_be_written_nowhere_is_not_reported_as_one_of_its_
 
 
 async def test_a_kept_end_that_can_not_be_read_is_kept_aside(sim: Simulator, data_dir: Path) -> None:
-    async with connect(sim) as kimi:
+    async with connect(sim, options=IMPATIENT) as kimi:
         first = await kimi.think("one")
     (data_dir / FOLDER).mkdir()
     (data_dir / FOLDER / f"{first.run_id}.json").write_text("{")
     with opened(data_dir) as file:
         file.execute("UPDATE runs SET status = 'running', owner = 'srv_dead'")
-    async with connect(sim) as later:
+    async with connect(sim, options=IMPATIENT) as later:
         assert (await later.run(first.run_id)).status == "failed"
     assert kept(data_dir) == [f"{first.run_id}.damaged"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,30 @@ FILE = "journal.sqlite3"
 class StoreLimits:
     """For how long the store is waited for, in seconds, and what it keeps."""
 
+    locked_s: float = 5.0
+    """While another program locks the file."""
+    locked_least_s: float = 1.0
+    """The same at least, however short the patience is: a busy machine is no locked file."""
+    answers_within_s: float = 5.0
+    """Until a database server has answered."""
+    patience_s: float = math.inf
+    """For which a caller may be kept waiting."""
     write_every_s: float = 0.5
     """Between two writes of what has arrived: what a server that is killed may lose at most, with the commit."""
     written_within_s: float = 0.5
     """Until the outcome of a run is in the database; then it goes into a file beside it."""
     runs_in_memory: int = 64
     """Finished runs that stay readable where nothing is written to disk."""
+
+    @property
+    def file_locked_s(self) -> float:
+        """While another program locks the file: half of the patience, as the one before a caller may wait as well."""
+        return min(self.locked_s, max(self.locked_least_s, self.patience_s / 2))
+
+    @property
+    def server_answers_within_s(self) -> float:
+        """Until a database server has answered."""
+        return min(self.answers_within_s, self.patience_s)
 
 
 def folder_of(settings: Settings) -> Path:

@@ -6,13 +6,17 @@ the next call opens it again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +26,13 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from kimi_mcp.core.errors import KimiError
-from kimi_mcp.runs.store import engine, errors, schema
-from kimi_mcp.runs.store.config import FILE
-from kimi_mcp.runs.store.threads import DatabaseThread, Operation, PendingOperation
+from kimi_mcp.runs.store import engine, errors
+from kimi_mcp.runs.store.config import FILE, StoreLimits
+from kimi_mcp.runs.store.schema import Schema, bind
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration
+
+MOST_AT_ONCE = 256
+"""Operations that share a transaction at most."""
 
 VACUUM_BYTES = 8 << 20
 """What a file of an older version holds at most that is rewritten as it is opened: a tenth of a second."""
@@ -32,14 +40,91 @@ VACUUM_BYTES = 8 << 20
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Operation = Callable[[Connection], T]
+"""What is done with a connection, inside a transaction; may be repeated where the transaction failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingOperation:
+    """An operation, and who waits for it."""
+
+    operation: Operation[Any]
+    """What to do."""
+    asked_at: float
+    """By the monotonic clock."""
+    result: Future[Any]
+    """Its result, or its fault."""
+
+
+class DatabaseThread:
+    """A thread with a connection of its own, that does operations in order; started by the first one.
+
+    What waits when it is free is done together: a hundred runs that grow cost one commit.
+    """
+
+    def __init__(self, name: str, execute: Callable[[DatabaseThread, list[PendingOperation]], None]) -> None:
+        self.connection: Connection | None = None
+        """Its own, once it is open."""
+        self.engine: Engine | None = None
+        """Where that came from."""
+        self._name, self._execute = name, execute
+        self._queue: queue.SimpleQueue[PendingOperation | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(self, operation: Operation[T]) -> T:
+        """The result of an operation, once it is done. A caller that is cancelled meanwhile stops nothing."""
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                raise errors.without_thread() from None
+            self._thread = thread
+        result: Future[T] = Future()
+        result.set_running_or_notify_cancel()  # from here on it can't be cancelled
+        self._queue.put(PendingOperation(operation=operation, asked_at=time.monotonic(), result=result))
+        return await asyncio.wrap_future(result)
+
+    def disconnect(self) -> None:
+        """Close the connection: the next operation opens a new one."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception:  # noqa: BLE001 - it is broken already
+                _log.debug("a broken connection could not be closed")
+
+    def end(self, until: float) -> None:
+        """End it after what waits is done; waits for that until then, by the monotonic clock. Blocking."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(timeout=max(0.0, until - time.monotonic()))
+
+    def _work(self) -> None:
+        is_last = False
+        while not is_last and (first := self._queue.get()) is not None:
+            together: list[PendingOperation | None] = [first]
+            while len(together) < MOST_AT_ONCE and not self._queue.empty():
+                together.append(self._queue.get())
+            pending = [each for each in together if each is not None]
+            is_last = len(pending) < len(together)
+            try:
+                self._execute(self, pending)
+            except BaseException as fault:  # noqa: BLE001 - whoever waits gets it, and the thread goes on
+                _log.warning("%s failed: %s", self._name, type(fault).__name__)
+                for each in pending:
+                    if not each.result.done():
+                        each.result.set_exception(errors.from_fault(fault))
+        self.disconnect()
 
 
 class Database:
     """One database, opened by the first who needs it.
 
     ``folder``: where the file is; None: everything is kept in memory. ``url``: another database than that file.
-    ``on_open`` runs in the transaction that opens it. ``patience_s``: how long a caller may be kept waiting. A
-    lock gets half of it, since the one before a caller may have to wait for that as well.
+    ``on_open`` runs in the transaction that opens it.
     """
 
     def __init__(
@@ -48,14 +133,16 @@ class Database:
         url: str | None = None,
         *,
         on_open: Operation[None],
-        patience_s: float = math.inf,
+        limits: StoreLimits | None = None,
+        migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
         self._folder, self._url, self._on_open = folder, url, on_open
         self._is_memory = folder is None and url is None
         self._own_file = None if folder is None or url is not None else folder / FILE
         self._watchdog = engine.ConnectionWatchdog() if engine.is_server(url) else None
-        self._answers_within_s = math.inf if self._watchdog is None else min(engine.ANSWERS_WITHIN_S, patience_s)
-        self._locked_s = min(engine.LOCKED_S, max(engine.LEAST_LOCKED_S, patience_s / 2))
+        self._limits = limits or StoreLimits()
+        self._answers_within_s = math.inf if self._watchdog is None else self._limits.server_answers_within_s
+        self._schema = Schema(migrations=migrations, by_url=url is not None)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._was_locked_at = -math.inf
@@ -78,16 +165,13 @@ class Database:
         except TimeoutError:
             raise errors.silent(by_url=True) from None
 
-    def post(self, operation: Operation[Any], done: Callable[[BaseException | None], None]) -> None:
-        """Write some time soon; ``done`` is then called in the loop, with the fault if there was one."""
-        self._writer.post(operation, done)
-
-    def close(self, within_s: float = engine.LOCKED_S) -> None:
+    def close(self, within_s: float | None = None) -> None:
         """End both threads after what waits is done, and close the file. Blocking.
 
-        What is not done in time is left to the threads, for as long as the process runs.
+        What is not done in time (None: as long as a locked file is waited for) is left to the threads, for as long as
+        the process runs.
         """
-        until = time.monotonic() + within_s
+        until = time.monotonic() + (self._limits.locked_s if within_s is None else within_s)
         for thread in {self._writer, self._reader}:
             thread.end(until)
         self._close_engine()
@@ -97,7 +181,7 @@ class Database:
     def _execute(self, thread: DatabaseThread, pending: list[PendingOperation]) -> None:
         """All in one transaction; one by one where that fails, so that a bad one spoils no other."""
         is_writer = thread is self._writer
-        version = partial(schema.version_of, for_update=is_writer)  # a newer kimi-mcp may have migrated meanwhile
+        version = partial(self._schema.version_of, for_update=is_writer)  # a newer kimi-mcp may have migrated meanwhile
         try:
             with nullcontext() if self._watchdog is None else self._watchdog.limit(self._answers_within_s):
                 operations = [version, *(one.operation for one in pending)]
@@ -106,13 +190,13 @@ class Database:
             if len(pending) == 1 or _is_database_fault(fault) or isinstance(fault, OSError):
                 error = self._as_error(fault, thread)
                 for one in pending:
-                    one.finish(fault=error)
+                    one.result.set_exception(error)
             else:
                 for one in pending:
                     self._execute(thread, [one])
             return
         for one, result in zip(pending, results, strict=True):
-            one.finish(result)
+            one.result.set_result(result)
 
     def _as_error(self, fault: Exception, thread: DatabaseThread) -> KimiError:
         if isinstance(fault, KimiError):
@@ -135,7 +219,7 @@ class Database:
             return False
         try:
             with self._engine.connect() as connection:
-                return schema.lacks_columns(connection)
+                return self._schema.lacks_columns(connection)
         except (SQLAlchemyError, UnicodeDecodeError) as found:
             return errors.is_damage(found) or not errors.is_disk_fault(found)
 
@@ -167,12 +251,12 @@ class Database:
         if self._folder is not None:
             engine.prepare_folder(self._folder, with_file=self._url is None)
         self._file = None if self._own_file is None else _identity(self._own_file)
-        opened = engine.open_engine(self._url, self._folder, self._locked_s)
+        opened = engine.open_engine(self._url, self._folder, self._limits)
         if self._watchdog is not None:
             self._watchdog.watch(opened)
         try:
             with opened.connect() as connection:
-                schema.version_found(connection, by_url=self._url is not None)  # before a foreign file is changed
+                self._schema.version_found(connection)  # before a foreign file is changed
                 if connection.dialect.name == "sqlite":
                     connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file
                     connection.exec_driver_sql("PRAGMA journal_mode = WAL")
@@ -188,9 +272,9 @@ class Database:
         return opened
 
     def _prepare(self, connection: Connection) -> None:
-        schema.migrate(connection, by_url=self._url is not None)
+        self._schema.migrate(connection)
         if self._url is not None and self._folder is not None:
-            schema.bind(connection, self._folder)
+            bind(connection, self._folder)
         self._on_open(connection)
 
     def _close_engine(self) -> None:

@@ -23,16 +23,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.config import FILE
-
-LOCKED_S = 5.0
-"""Seconds to wait while another program locks the file, at most."""
-
-LEAST_LOCKED_S = 1.0
-"""The same at least: a busy machine is no locked file."""
-
-ANSWERS_WITHIN_S = 5.0
-"""Seconds within which a database server must have answered."""
+from kimi_mcp.runs.store.config import FILE, StoreLimits
 
 _SHUT_DOWN_EVERY_S = 0.5
 
@@ -40,18 +31,15 @@ DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 """What to install for a driver, where that has another name."""
 
 
-def open_engine(url: str | None, folder: Path | None, locked_s: float = LOCKED_S) -> Engine:
-    """An engine for a URL, for the file in a folder, or for a database in memory; not connected yet.
-
-    ``locked_s``: how long SQLite waits while another program locks the file.
-    """
+def open_engine(url: str | None, folder: Path | None, limits: StoreLimits) -> Engine:
+    """An engine for a URL, for the file in a folder, or for a database in memory; not connected yet."""
     if url is None and folder is None:
         options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT", **options)
     elif url is None:
-        engine = engine_of(f"sqlite:///{folder}/{FILE}", locked_s)
+        engine = engine_of(f"sqlite:///{folder}/{FILE}", limits)
     else:
-        engine = engine_of(url, locked_s)
+        engine = engine_of(url, limits)
         database = engine.url.database or ""
         if engine.dialect.name == "sqlite" and not database.startswith("file:"):
             try:
@@ -63,7 +51,7 @@ def open_engine(url: str | None, folder: Path | None, locked_s: float = LOCKED_S
     return engine
 
 
-def engine_of(url: str, locked_s: float = LOCKED_S) -> Engine:
+def engine_of(url: str, limits: StoreLimits) -> Engine:
     """An engine for a URL; raises ``NotConfigured`` where that names no database, or its driver is missing."""
     driver = ""
     try:
@@ -73,7 +61,9 @@ def engine_of(url: str, locked_s: float = LOCKED_S) -> Engine:
             parsed,
             isolation_level="AUTOCOMMIT",  # transactions are begun explicitly: SQLite's have to be IMMEDIATE
             poolclass=NullPool,
-            connect_args={"timeout": locked_s, "check_same_thread": False} if is_sqlite else connect_arguments(parsed),
+            connect_args={"timeout": limits.file_locked_s, "check_same_thread": False}
+            if is_sqlite
+            else connect_arguments(parsed, limits),
         )
         if not engine.dialect.is_async and not (is_sqlite and parsed.database in (None, "", ":memory:")):
             return engine
@@ -130,15 +120,15 @@ def _as_text(raw: bytes) -> str:
     return str(raw, "utf-8", "replace")
 
 
-def connect_arguments(url: URL) -> dict[str, Any]:
+def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
     """Timeouts for a driver of PostgreSQL, which the URL may override; nothing for any other driver."""
     if url.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
-    most = int(ANSWERS_WITHIN_S * 1000)
+    most = int(limits.answers_within_s * 1000)
     timeouts = {"statement_timeout": most, "lock_timeout": most, "idle_in_transaction_session_timeout": 3 * most}
     options = [f"-c {name}={value}" for name, value in timeouts.items()]
     known: dict[str, Any] = {
-        "connect_timeout": int(ANSWERS_WITHIN_S),
+        "connect_timeout": int(limits.answers_within_s),
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

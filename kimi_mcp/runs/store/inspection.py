@@ -16,8 +16,9 @@ from sqlalchemy.pool import NullPool
 
 from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.runs.store import engine, errors, schema
-from kimi_mcp.runs.store.config import FILE, folder_of
+from kimi_mcp.runs.store import engine, errors
+from kimi_mcp.runs.store.config import FILE, StoreLimits, folder_of
+from kimi_mcp.runs.store.schema import Schema, check_folder
 from kimi_mcp.runs.store.tables import about, runs
 
 LOCKED_S = 1.0
@@ -70,13 +71,13 @@ class StoreInspection:
         }
 
 
-def inspect_store(settings: Settings) -> StoreInspection:
+def inspect_store(settings: Settings, limits: StoreLimits | None = None) -> StoreInspection:
     """Inspect the store that the settings name."""
     if settings.journal == "off":
         return StoreInspection(kept=False)
     folder = folder_of(settings)
     if settings.database_url is not None:
-        return _of_url(settings.database_url, folder)
+        return _of_url(settings.database_url, folder, limits or StoreLimits())
     file = folder / FILE
     try:
         if not file.exists():
@@ -99,28 +100,28 @@ def inspect_store(settings: Settings) -> StoreInspection:
     return StoreInspection(folder=folder, there=True, size=size, runs=count, free=free, error=error)
 
 
-def _of_url(url: str, folder: Path) -> StoreInspection:
+def _of_url(url: str, folder: Path, limits: StoreLimits) -> StoreInspection:
     """Inspect a database by its URL, of which nothing is shown: it may hold a password."""
     try:
-        opened = engine.engine_of(url)
+        opened = engine.engine_of(url, limits)
         if opened.dialect.name == "sqlite" and not Path(opened.url.database or "").exists():
             return StoreInspection()  # connecting would create it
         watchdog = engine.ConnectionWatchdog()
         watchdog.watch(opened)
-        with watchdog.limit(engine.ANSWERS_WITHIN_S), closing(opened.connect()) as connection:
-            count = _count(connection)
+        with watchdog.limit(limits.answers_within_s), closing(opened.connect()) as connection:
+            count = _count(connection, by_url=True)
             if count is not None:
-                schema.check_folder(connection, folder)
+                check_folder(connection, folder)
     except _FAULTS as fault:
         return StoreInspection(error=_as_error(fault, by_url=True))
     return StoreInspection(there=count is not None, runs=count)
 
 
-def _count(connection: Connection) -> int | None:
+def _count(connection: Connection, *, by_url: bool = False) -> int | None:
     """How many runs a database holds; None where it has no tables. Raises what a call that opens it would."""
     if not inspect(connection).has_table(about.name):
         return None
-    schema.version_of(connection)
+    Schema(by_url=by_url).version_of(connection)
     return connection.execute(select(func.count()).select_from(runs)).scalar_one()
 
 

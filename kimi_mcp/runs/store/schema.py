@@ -7,7 +7,8 @@ database would take each other's servers for dead, so a database remembers the f
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,7 +17,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.pending import write_whole
-from kimi_mcp.runs.store.tables import MIGRATIONS, SCHEMA, VERSION, about
+from kimi_mcp.runs.store.tables import MIGRATIONS, SCHEMA, Migration, about
 
 ID_FILE = "journal.id"
 """The file in the data folder that holds its id."""
@@ -36,56 +37,58 @@ def write_fact(connection: Connection, name: str, value: str) -> None:
     connection.execute(insert(about).values(name=name, value=value))
 
 
-def version_of(connection: Connection, *, by_url: bool = False, for_update: bool = False) -> int:
-    """The version of the tables; refuses another program's, and those of a newer version.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The tables as this version has them, in a database that the folder holds or, ``by_url``, that was named."""
 
-    ``for_update`` keeps other writers out until the transaction ends. SQLite lets a single one write anyway.
-    """
-    try:
-        found = read_fact(connection, "version", for_update=for_update)
-        version = 0 if found is None else int(found)
-    except (ProgrammingError, OperationalError, ValueError) as fault:
-        if errors.is_disk_fault(fault):
-            raise
-        if connection.dialect.name == "sqlite" and _were_ours(inspect(connection).get_table_names()):
-            raise errors.Malformed from None
-        raise errors.foreign(by_url=by_url) from None
-    if version > VERSION:
-        raise errors.newer(version, VERSION)
-    return version
+    migrations: Sequence[Migration] = MIGRATIONS
+    """What makes version 1 of nothing, version 2 of version 1, and so on."""
+    by_url: bool = False
+    """Whether KIMI_DATABASE_URL names the database, which may hold other things."""
 
+    def version_of(self, connection: Connection, *, for_update: bool = False) -> int:
+        """The version of the tables; refuses another program's, and those of a newer version.
 
-def version_found(connection: Connection, *, by_url: bool, for_update: bool = False) -> int:
-    """The version of the tables, 0 where there are none yet; refuses what is not ours."""
-    tables = set(inspect(connection).get_table_names())
-    if about.name in tables:
-        return version_of(connection, by_url=by_url, for_update=for_update)
-    if not by_url and _were_ours(tables):
-        raise errors.Malformed
-    if tables & set(SCHEMA.tables) if by_url else tables:  # a database that was named may hold other things
-        raise errors.foreign(by_url=by_url)
-    return 0
+        ``for_update`` keeps other writers out until the transaction ends. SQLite lets a single one write anyway.
+        """
+        try:
+            version = int(read_fact(connection, "version", for_update=for_update) or 0)
+        except (ProgrammingError, OperationalError, ValueError) as fault:
+            if errors.is_disk_fault(fault):
+                raise
+            if connection.dialect.name == "sqlite" and _were_ours(inspect(connection).get_table_names()):
+                raise errors.Malformed from None
+            raise errors.foreign(by_url=self.by_url) from None
+        if version > len(self.migrations):
+            raise errors.newer(version, len(self.migrations))
+        return version
 
+    def version_found(self, connection: Connection, *, for_update: bool = False) -> int:
+        """The version of the tables, 0 where there are none yet; refuses what is not ours."""
+        tables = set(inspect(connection).get_table_names())
+        if about.name in tables:
+            return self.version_of(connection, for_update=for_update)
+        if not self.by_url and _were_ours(tables):
+            raise errors.Malformed
+        if tables & set(SCHEMA.tables) if self.by_url else tables:
+            raise errors.foreign(by_url=self.by_url)
+        return 0
 
-def migrate(connection: Connection, *, by_url: bool) -> None:
-    """Bring the tables to this version."""
-    version = version_found(connection, by_url=by_url, for_update=True)
-    if version == VERSION:
-        return
-    for migration in MIGRATIONS[version:]:
-        migration(connection)
-    write_fact(connection, "version", str(VERSION))
+    def migrate(self, connection: Connection) -> None:
+        """Bring the tables to this version."""
+        missing = self.migrations[self.version_found(connection, for_update=True) :]
+        for migration in missing:
+            migration(connection)
+        if missing:
+            write_fact(connection, "version", str(len(self.migrations)))
 
-
-def lacks_columns(connection: Connection) -> bool:
-    """Whether the tables lack something that this version has."""
-    if version_of(connection) != VERSION:
-        return False
-    found = inspect(connection)
-    return any(
-        not {column.name for column in table.columns} <= {column["name"] for column in found.get_columns(table.name)}
-        for table in SCHEMA.sorted_tables
-    )
+    def lacks_columns(self, connection: Connection) -> bool:
+        """Whether the tables lack something that this version has."""
+        found, is_current = inspect(connection), self.version_of(connection) == len(self.migrations)
+        return is_current and any(
+            not {column.name for column in table.columns} <= {each["name"] for each in found.get_columns(table.name)}
+            for table in SCHEMA.sorted_tables
+        )
 
 
 def _were_ours(tables: Iterable[str]) -> bool:

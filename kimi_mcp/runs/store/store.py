@@ -9,7 +9,6 @@ Whoever imports this module imports SQLAlchemy, which takes a fifth of a second:
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,12 +27,12 @@ from kimi_mcp.core.types import Status, Turn
 from kimi_mcp.runs.store import queries, run_queries
 from kimi_mcp.runs.store.config import StoreLimits, folder_of
 from kimi_mcp.runs.store.database import Database
-from kimi_mcp.runs.store.engine import LOCKED_S
 from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.pending import PendingOutcomes
 from kimi_mcp.runs.store.records import Conversation, RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest
 from kimi_mcp.runs.store.steps import Steps
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,16 +51,14 @@ def open_store(settings: Settings, limits: StoreLimits | None = None) -> RunStor
         folder,
         url=settings.database_url if folder else None,
         keep_days=settings.runs_keep_days,
-        patience_s=settings.reply_within_s,
-        limits=limits,
+        limits=replace(limits or StoreLimits(), patience_s=settings.reply_within_s),
     )
 
 
 class RunStore:
     """The runs, conversations and steps of all servers that share a folder.
 
-    ``folder`` None keeps everything in memory, for as long as the process runs. ``patience_s``: how long who asks may
-    be kept waiting.
+    ``folder`` None keeps everything in memory, for as long as the process runs.
     """
 
     def __init__(
@@ -70,8 +67,8 @@ class RunStore:
         *,
         url: str | None = None,
         keep_days: int = 30,
-        patience_s: float = math.inf,
         limits: StoreLimits | None = None,
+        migrations: Sequence[Migration] = MIGRATIONS,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.limits = limits or StoreLimits()
@@ -84,7 +81,9 @@ class RunStore:
         self.now = wall
         """The time, in seconds since 1970."""
         self._keep_days = keep_days
-        self._database = Database(folder, url, on_open=lambda _: self.lock.acquire(), patience_s=patience_s)
+        self._database = Database(
+            folder, url, on_open=lambda _: self.lock.acquire(), limits=self.limits, migrations=migrations
+        )
         self.retention = Retention(
             self._database, server=self.lock.id, alive=self.lock.is_alive, keep_days=keep_days, wall=wall
         )
@@ -102,10 +101,11 @@ class RunStore:
             "and what they follow."
         )
 
-    async def aclose(self, *, unfinished: bool = False, within_s: float = LOCKED_S) -> None:
-        """Write what still waits, as far as that takes no longer than that, and close the database.
+    async def aclose(self, *, unfinished: bool = False, within_s: float | None = None) -> None:
+        """Write what still waits, and close the database.
 
-        ``unfinished``: runs are left that another server is to continue or to conclude.
+        ``within_s``: how long that may take; None: as long as a locked file is waited for. ``unfinished``: runs are
+        left that another server is to continue or to conclude.
         """
         await self.retention.aclose()
         await anyio.to_thread.run_sync(self._database.close, within_s)
@@ -142,17 +142,12 @@ class RunStore:
         if self.is_persistent:
             self.retention.look_soon()
 
-    def append(
-        self,
-        deltas: Sequence[TextDelta],
-        changes: Mapping[str, Mapping[str, Any]],
-        done: Callable[[BaseException | None], None],
-    ) -> None:
-        """Record what has arrived, some time soon; ``done`` is then called, with the fault if there was one.
+    async def append(self, deltas: Sequence[TextDelta], changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record what has arrived.
 
         ``changes``: by run what limits count for it (``counted_usd``), its ``outcome`` so far, ``lived_s``.
         """
-        self._database.post(partial(run_queries.append, deltas=deltas, changes=changes), done)
+        await self.write(run_queries.append, deltas, changes)
 
     async def end(self, end: RunEnd) -> bool:
         """Record how a run ended; False where there is no record of it any more."""

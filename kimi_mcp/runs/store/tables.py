@@ -145,6 +145,3 @@ def _complete(connection: Connection) -> None:
 
 MIGRATIONS: tuple[Migration, ...] = (_create, _complete, _complete)
 """What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
-
-VERSION = len(MIGRATIONS)
-"""The version that this code reads and writes."""

@@ -60,7 +60,7 @@ def test_a_run_whose_server_has_died_is_ended_here(data_dir: Path) -> None:
 def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_here(data_dir: Path) -> None:
     async def spend(store: RunStore) -> None:
         await begin(store, number(1), resumable=True)
-        store.append([], {number(1): {"counted_usd": 0.5}}, lambda fault: None)
+        await store.append([], {number(1): {"counted_usd": 0.5}})
 
     keeping(data_dir, spend)
     assert kimi("cancel", number(1)).exit_code == 0

@@ -100,11 +100,12 @@ async def latest(kept: RunStore, caller: str | None = CALLER) -> list[RunRecord]
 
 async def grow(kept: RunStore, run_id: str, *pieces: tuple[str, int, str]) -> list[BaseException]:
     """Let text arrive, each piece as (of, start, text); what went wrong, once all of it is written or lost."""
-    faults: list[BaseException | None] = []
     grown = [TextDelta(run_id=run_id, request=0, of=of, start=start, text=text) for of, start, text in pieces]
-    kept.append(grown, {}, faults.append)
-    await kept.abandon(run_id, False)  # behind it in the same queue
-    return [fault for fault in faults if fault is not None]
+    try:
+        await kept.append(grown, {})
+    except NotConfigured as fault:
+        return [fault]
+    return []
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.runs.store import schema, tables
+from kimi_mcp.runs.store import tables
 from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.runs.store.inspection import inspect_store
 from tests.runs.store.stores import CALLER, begin, end, everything, latest, run_store, wrong
@@ -209,7 +209,7 @@ async def test_writers_of_any_database_go_one_at_a_time_and_readers_wait_for_non
 
 
 async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     asked: list[int] = []
 
@@ -219,8 +219,7 @@ async def test_a_server_that_made_the_tables_at_the_same_moment_is_no_fault(
             raise IntegrityError("CREATE TABLE", {}, Exception("another one was faster"))
         tables.SCHEMA.create_all(connection)
 
-    monkeypatch.setattr(schema, "MIGRATIONS", (first,))
-    async with run_store(tmp_path) as kept:
+    async with run_store(tmp_path, migrations=[first]) as kept:
         await begin(kept)
         assert len(await latest(kept)) == 1
 

@@ -79,7 +79,7 @@ async def everything_once(kept: RunStore) -> set[str]:
         await call("record", entry(run_id, conversation_id="conv_1", follows=follows), **limits)
         grown = [TextDelta(run_id=run_id, request=0, of="answer", start=0, text="It")]
         changes = {run_id: {"counted_usd": 0.2, "outcome": ended(run_id), "lived_s": 1.0}}
-        await call("append", grown, changes, lambda fault: None)
+        await call("append", grown, changes)
         steps = await call("steps", run_id)
         await steps.begin("a/1", {})
         await steps.finish("a/1", {})

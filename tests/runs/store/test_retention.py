@@ -10,10 +10,9 @@ import pytest
 
 from kimi_mcp.core.errors import RunNotFound
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store.records import TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, SeenTime
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.stores import CALLER, begin, end, latest, opened, run_store
+from tests.runs.store.stores import CALLER, begin, end, grow, latest, opened, run_store
 
 
 class Clock:
@@ -98,7 +97,7 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
     async with run_store(tmp_path, wall=clock) as kept:
         await begin(kept, "run_1", conversation_id="conv_1")
         await kept.steps("run_1").begin("a/1", {"a": 1})
-        kept.append([TextDelta(run_id="run_1", request=0, of="answer", start=0, text="x")], {}, lambda fault: None)
+        await grow(kept, "run_1", ("answer", 0, "x"))
         await end(kept, "run_1", "failed")
         clock.now += 31 * DAY_S
         assert await kept.prune() == ["run_1"]

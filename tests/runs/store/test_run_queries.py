@@ -73,8 +73,7 @@ async def test_of_several_requests_the_latest_that_brought_an_answer_is_shown(fo
     async with run_store(folder) as kept:
         await begin(kept)
         for request, of, text in ((0, "answer", "first"), (1, "answer", "second"), (2, "reasoning", "Hm.")):
-            kept.append([TextDelta(run_id="run_1", request=request, of=of, start=0, text=text)], {}, lambda fault: None)
-        await kept.abandon("run_1", False)  # behind them in the same queue
+            await kept.append([TextDelta(run_id="run_1", request=request, of=of, start=0, text=text)], {})
         found = await kept.find("run_1", CALLER)
         assert found is not None
         assert found.outcome.answer == "second"

@@ -18,12 +18,13 @@ from sqlalchemy.exc import OperationalError
 from kimi_mcp.core.errors import NotConfigured, RunNotFound
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import user
-from kimi_mcp.runs.store import engine, queries
-from kimi_mcp.runs.store.config import FILE
-from kimi_mcp.runs.store.database import Database
+from kimi_mcp.runs.store import queries
+from kimi_mcp.runs.store.config import FILE, StoreLimits
+from kimi_mcp.runs.store.database import Database, Operation
 from kimi_mcp.runs.store.store import open_store
-from kimi_mcp.runs.store.threads import Operation
 from tests.runs.store.stores import CALLER, begin, end, everything, grow, latest, opened, run_store, wrong
+
+IMPATIENT = StoreLimits(locked_s=0.2)
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and mounts are POSIX's")
 
@@ -81,19 +82,25 @@ async def test_a_disk_that_is_full_from_the_start_is_named_as_one(tiny: Path) ->
 async def test_one_of_many_that_fails_spoils_nobody_elses(tmp_path: Path) -> None:
     async with run_store(tmp_path) as kept:
         await begin(kept)
-        bad: list[BaseException | None] = []
+        bad: list[BaseException] = []
+
+        async def spoiled() -> None:
+            try:
+                await kept.append([], {"run_1": {"counted_usd": object()}})  # no number
+            except NotConfigured as fault:
+                bad.append(fault)
+
         async with anyio.create_task_group() as tasks:
             for number in range(2, 30):
                 tasks.start_soon(begin, kept, f"run_{number}")
-                kept.append([], {"run_1": {"counted_usd": object()}}, bad.append)  # no number
+                tasks.start_soon(spoiled)
         assert len(await latest(kept)) == 29
         assert len(bad) == 28
         assert all(isinstance(fault, NotConfigured) for fault in bad), bad
 
 
-async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LOCKED_S", 0.2)
-    async with run_store(tmp_path) as kept:
+async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    async with run_store(tmp_path, limits=IMPATIENT) as kept:
         await begin(kept)
         with opened(tmp_path) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -106,15 +113,12 @@ async def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path, monkey
         await begin(kept, "run_2")
 
 
-async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "LOCKED_S", 0.2)
+async def test_a_file_that_is_locked_before_it_is_opened_is_named_too(tmp_path: Path) -> None:
     async with run_store(tmp_path) as kept:
         await begin(kept)
     with opened(tmp_path) as other:
         other.execute("BEGIN EXCLUSIVE")
-        async with run_store(tmp_path) as kept:
+        async with run_store(tmp_path, limits=IMPATIENT) as kept:
             with pytest.raises(NotConfigured) as refused:
                 await begin(kept, "run_2")
             assert "locked" in wrong(refused.value)
@@ -165,7 +169,7 @@ async def test_a_locked_file_is_waited_for_no_longer_than_half_the_hosts_patienc
     tmp_path: Path, patience_s: float, locked_s: float
 ) -> None:
     kept = open_store(Settings(data_dir=str(tmp_path), reply_within_s=patience_s))
-    for ask in (kept._database.read, kept._database.write):
+    for ask in (kept.read, kept.write):
         found = await ask(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
         assert found == locked_s * 1000
     await kept.aclose()

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.types import Adjustment, MediaPart, TextPart, Timing, ToolCall, Turn, Usage
-from kimi_mcp.runs.store import queries, schema, tables
+from kimi_mcp.runs.store import queries, tables
 from tests.runs.store.stores import CALLER, begin, end, ended, opened, run_end, run_store, wrong
 
 
@@ -46,7 +46,7 @@ async def test_a_file_that_becomes_newer_while_it_is_open_is_written_no_more(tmp
 
 
 async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     async with run_store(tmp_path) as kept:
         await begin(kept)
@@ -61,9 +61,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
         raise sqlite3.OperationalError("in the middle of it")
 
     for migration, held in ((fails, False), (second, True)):
-        monkeypatch.setattr(schema, "MIGRATIONS", (*tables.MIGRATIONS, migration))
-        monkeypatch.setattr(schema, "VERSION", tables.VERSION + 1)
-        async with run_store(tmp_path) as kept:
+        async with run_store(tmp_path, migrations=(*tables.MIGRATIONS, migration)) as kept:
             if not held:
                 with pytest.raises(NotConfigured):
                     await kept.find("run_1", CALLER)
@@ -73,17 +71,16 @@ async def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
                 assert found.outcome.answer == "It is 391."
         with opened(tmp_path) as file:
             assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchall() == [
-                (str(tables.VERSION + held),)
+                (str(len(tables.MIGRATIONS) + held),)
             ]
             columns = [row[1] for row in file.execute("PRAGMA table_info(runs)")]
             assert ("mood" in columns) is held, "wholly or not at all"
-    monkeypatch.undo()
     async with run_store(tmp_path) as kept:
         with pytest.raises(NotConfigured, match="newer"):
             await begin(kept, "run_2")
 
 
-async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path) -> None:
     async with run_store(tmp_path) as kept:
         await begin(kept)
     done: list[int] = []
@@ -92,9 +89,12 @@ async def test_two_servers_may_bring_it_up_to_date_at_once(tmp_path: Path, monke
         connection.execute(text("ALTER TABLE runs ADD COLUMN mood TEXT"))
         done.append(1)
 
-    monkeypatch.setattr(schema, "MIGRATIONS", (*tables.MIGRATIONS, second))
-    monkeypatch.setattr(schema, "VERSION", tables.VERSION + 1)
-    async with run_store(tmp_path) as one, run_store(tmp_path) as other, anyio.create_task_group() as tasks:
+    newer = (*tables.MIGRATIONS, second)
+    async with (
+        run_store(tmp_path, migrations=newer) as one,
+        run_store(tmp_path, migrations=newer) as other,
+        anyio.create_task_group() as tasks,
+    ):
         tasks.start_soon(begin, one, "run_2")
         tasks.start_soon(begin, other, "run_3")
     assert len(done) == 1
@@ -138,7 +138,9 @@ async def test_a_file_of_version_2_gets_what_it_lacks_and_is_counted_like_any_ot
         assert await kept.read(queries.totals, kept.now()) == before
     assert indexes() == made
     with opened(tmp_path) as file:
-        assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchone() == (str(tables.VERSION),)
+        assert file.execute("SELECT value FROM about WHERE name = 'version'").fetchone() == (
+            str(len(tables.MIGRATIONS)),
+        )
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ async def test_many_quick_calls_leave_no_thread_descriptor_or_task_behind(sim: S
         assert files <= before[1] + 2
         assert not kimi.runs.recorder._written
     await wait_until(
-        lambda: not {each.name for each in {*threading.enumerate()} - others} & {"journal-writer", "journal-reader"}
+        lambda: not {each.name for each in {*threading.enumerate()} - others} & {"store-writer", "store-reader"}
     )
 
 

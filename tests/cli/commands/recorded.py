@@ -18,8 +18,8 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import Status, TextPart, Turn, user
 from kimi_mcp.runs.store.records import RunEntry
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.stores import run_end
 from kimi_mcp.simulator import Simulator
+from tests.runs.store.stores import run_end
 from tests.server.processes import raw_server_process
 from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import written_down

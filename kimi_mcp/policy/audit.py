@@ -14,6 +14,7 @@ from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.profiles import Profile, ThinkingSwitch
 from kimi_mcp.core.types import SAMPLING, MediaPart, Mode, Part, Request, TextPart, ToolCall, Turn
 from kimi_mcp.policy.findings import load_rules
+from kimi_mcp.policy.schema_dialect import mapping
 
 _ROLES = ("system", "user", "assistant", "tool")
 _TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{2,63}")
@@ -33,7 +34,7 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
         raise _odd("`messages` is missing or empty")
     limits = (body.get("max_completion_tokens"), body.get("max_tokens"))
     limit = next((value for value in limits if value is not None), None)
-    schema = _mapping(_mapping(body.get("response_format")).get("json_schema")).get("schema")
+    schema = mapping(mapping(body.get("response_format")).get("json_schema")).get("schema")
     return Request(
         mode=_mode(body, profile),
         turns=tuple(_turn(message, index, profile) for index, message in enumerate(messages)),
@@ -42,7 +43,7 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
         effort=effort if isinstance(effort := body.get("reasoning_effort"), str) else None,
         tools=tuple(_function(tool, index) for index, tool in enumerate(_list(body, "tools", "the body"))),
         tool_choice=cast(Any, body.get("tool_choice")),
-        response_schema=_mapping(schema) if isinstance(schema, Mapping) else None,
+        response_schema=mapping(schema) if isinstance(schema, Mapping) else None,
         model_asked=model if isinstance(model := body.get("model"), str) else profile.model.id,
     )
 
@@ -51,11 +52,11 @@ def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
     """The mode the answer would come in: thinking is on unless the provider's own switch turns it off."""
     match profile.switch:
         case "thinking-object" | "reasoning-effort":  # models with efforts refuse the object, they don't ignore it
-            stops = _mapping(body.get("thinking")).get("type") == "disabled"
+            stops = mapping(body.get("thinking")).get("type") == "disabled"
         case "chat-template":
-            stops = _mapping(body.get("chat_template_kwargs")).get("thinking") is False
+            stops = mapping(body.get("chat_template_kwargs")).get("thinking") is False
         case "reasoning-object":
-            stops = _mapping(body.get("reasoning")).get("enabled") is False
+            stops = mapping(body.get("reasoning")).get("enabled") is False
         case "none":
             stops = False
     return "instant" if stops else "thinking"
@@ -88,13 +89,13 @@ def _parts(content: Any, place: str) -> tuple[Part, ...]:
 
 
 def _part(part: Any, place: str) -> Part:
-    part = _mapping(part)
+    part = mapping(part)
     match part.get("type"):
         case "text" if isinstance(text := part.get("text"), str):
             return TextPart(text=text)
         case "image_url" | "video_url" as kind:
             media = part.get(kind)
-            url = media if isinstance(media, str) else _mapping(media).get("url")
+            url = media if isinstance(media, str) else mapping(media).get("url")
             if isinstance(url, str):
                 return MediaPart(kind="image" if kind == "image_url" else "video", url=url)
         case _:
@@ -103,8 +104,8 @@ def _part(part: Any, place: str) -> Part:
 
 
 def _call(call: Any, place: str) -> ToolCall:
-    call = _mapping(call)
-    function = _mapping(call.get("function"))
+    call = mapping(call)
+    function = mapping(call.get("function"))
     fields = {"id": call.get("id", ""), "name": function.get("name"), "arguments": function.get("arguments", "")}
     if not all(isinstance(value, str) for value in fields.values()):
         raise _odd(f"a tool call of {place} lacks its id, name or arguments")
@@ -112,8 +113,8 @@ def _call(call: Any, place: str) -> ToolCall:
 
 
 def _function(tool: Any, index: int) -> Mapping[str, Any]:
-    tool = _mapping(tool)
-    function = _mapping(tool.get("function"))
+    tool = mapping(tool)
+    function = mapping(tool.get("function"))
     if tool.get("type") == "function" and not function:
         raise _odd(f"tools[{index}] has no function")
     return function or {"name": str(tool.get("type", "")), "parameters": {"type": "object"}}
@@ -135,10 +136,6 @@ def _list(holder: Mapping[str, Any], name: str, place: str) -> list[Any]:
     if not isinstance(value, list):
         raise _odd(f"`{name}` of {place} is no list")
     return cast(list[Any], value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 
 def _odd(what: str) -> InvalidArguments:
@@ -202,7 +199,7 @@ def _is_judged(name: str, value: Any, body: Mapping[str, Any], request: Request,
         case "response_format":
             return _response_format_judged(value, request, profile)
         case "thinking" if profile.switch == "reasoning-effort":
-            return _mapping(value).get("type") == "disabled"  # the rule always-thinks objects to this one alone
+            return mapping(value).get("type") == "disabled"  # the rule always-thinks objects to this one alone
         case "thinking":
             return value in ({"type": "enabled"}, {"type": "disabled"})
         case "reasoning_effort":
@@ -221,7 +218,7 @@ def _sampling_judged(name: str, value: Any, request: Request, profile: Profile) 
 
 
 def _switch_judged(value: Any, switch: str, effort: str, profile: Profile) -> bool:
-    fields = _mapping(value)
+    fields = mapping(value)
     known = isinstance(value, Mapping) and {switch, effort}.issuperset(fields)
     return known and isinstance(fields.get(switch, True), bool) and fields.get(effort) in (None, *profile.model.efforts)
 
@@ -231,7 +228,7 @@ def _tools_judged(value: Any, request: Request, profile: Profile) -> bool:
     return (
         profile.provider.moonshot_schemas
         and len(names) == len({str(name) for name in names}) <= _MOST_TOOLS
-        and all(_mapping(tool).get("type") == "function" for tool in value)
+        and all(mapping(tool).get("type") == "function" for tool in value)
         and all(isinstance(name, str) and _TOOL_NAME.fullmatch(name) for name in names)
     )
 
@@ -240,7 +237,7 @@ def _tool_choice_judged(value: Any, request: Request, profile: Profile) -> bool:
     if value in ("auto", "none"):
         return True
     tools = [function.get("name") for function in request.tools]
-    named = _mapping(_mapping(value).get("function")).get("name")
+    named = mapping(mapping(value).get("function")).get("name")
     if tools and (value == "required" or named in tools):
         return True
     taken = value == "required" and profile.model.forced_tool_choice_thinking
@@ -250,8 +247,8 @@ def _tool_choice_judged(value: Any, request: Request, profile: Profile) -> bool:
 def _response_format_judged(value: Any, request: Request, profile: Profile) -> bool:
     if value in ({"type": "text"}, {"type": "json_object"}):
         return True
-    named = _mapping(_mapping(value).get("json_schema")).get("name")
-    is_schema = _mapping(value).get("type") == "json_schema" and request.response_schema is not None
+    named = mapping(mapping(value).get("json_schema")).get("name")
+    is_schema = mapping(value).get("type") == "json_schema" and request.response_schema is not None
     return profile.provider.moonshot_schemas and is_schema and isinstance(named, str) and named != ""
 
 

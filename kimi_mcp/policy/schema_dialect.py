@@ -65,7 +65,7 @@ def _problems(schema: Any, path: str, root: Schema, depth: int) -> Iterator[str]
             yield f"{path}: type is beside anyOf"
     elif "type" not in schema:
         yield f"{path}: no type"
-    properties = _mapping(schema.get("properties"))
+    properties = mapping(schema.get("properties"))
     missing = [name for name in _names(schema.get("required")) if name not in properties]
     if missing and "$ref" not in schema:
         yield f"{path}: required names what is not in properties ({', '.join(missing[:3])})"
@@ -108,7 +108,7 @@ def rewritten(schema: Schema) -> dict[str, Any] | None:
 
 def _with_defs(schema: Schema) -> Schema:
     """The root with its older ``definitions`` called ``$defs``; what refers to them follows."""
-    older, newer = _mapping(schema.get("definitions")), _mapping(schema.get("$defs"))
+    older, newer = mapping(schema.get("definitions")), mapping(schema.get("$defs"))
     if not older or older.keys() & newer.keys():
         return schema
     return {**{key: schema[key] for key in schema if key != "definitions"}, "$defs": {**older, **newer}}
@@ -162,7 +162,7 @@ def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
         new["anyOf"] = branches
     if not new.keys() & {"$ref", "anyOf", "type"}:
         new |= _typed(new)
-    properties = _mapping(new.get("properties"))
+    properties = mapping(new.get("properties"))
     missing = [name for name in _names(new.get("required")) if name not in properties]
     if missing:
         if new.get("additionalProperties", True) is not True:
@@ -198,7 +198,7 @@ def _exclude_each_other(branches: list[Any]) -> bool:
     kinds = [
         "number" if kind == "integer" else kind
         for branch in branches
-        for kind in set(_types(_mapping(branch).get("type"))) or {"number", *_TYPES}
+        for kind in set(_types(mapping(branch).get("type"))) or {"number", *_TYPES}
     ]
     return len(kinds) == len(set(kinds))
 
@@ -263,7 +263,7 @@ def _target(reference: Any, root: Schema) -> Schema:
     found: Any = root
     reference = reference if "definitions" in root else cast(str, _newer(reference))
     for step in reference[1:].split("/")[1:]:
-        found = _mapping(found).get(step.replace("~1", "/").replace("~0", "~"))
+        found = mapping(found).get(step.replace("~1", "/").replace("~0", "~"))
     if not isinstance(found, Mapping):
         raise _Inexpressible
     return cast(Schema, found)
@@ -273,14 +273,15 @@ def _inner(schema: Schema) -> Iterator[tuple[str, str | int | None, Any]]:
     """Every schema right inside this one, with its keyword, and its name or index there."""
     for keyword, inner in schema.items():
         if keyword in _BY_NAME:
-            yield from ((keyword, name, each) for name, each in _mapping(inner).items())
+            yield from ((keyword, name, each) for name, each in mapping(inner).items())
         elif keyword in _LISTED and isinstance(inner, list):
             yield from ((keyword, index, each) for index, each in enumerate(cast(list[Any], inner)))
         elif keyword in _SINGLE and isinstance(inner, Mapping):
             yield keyword, None, inner
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value where it is an object, else an empty one."""
     return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 

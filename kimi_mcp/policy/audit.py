@@ -63,10 +63,9 @@ def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
 
 
 def _turn(message: Any, index: int, profile: Profile) -> Turn:
-    place = f"messages[{index}]"
-    if not isinstance(message, dict) or (role := cast(dict[str, Any], message).get("role")) not in _ROLES:
+    place, message = f"messages[{index}]", mapping(message)
+    if (role := message.get("role")) not in _ROLES:
         raise _odd(f"{place} has no role of {', '.join(_ROLES)}")
-    message = cast(dict[str, Any], message)
     reasoning = message.get(profile.provider.reasoning_send[0])
     answers = message.get("tool_call_id")
     return Turn(

@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 class Pipeline:
     """Answers calls.
 
-    For tests: ``day``, ``draw`` (0 to 1, the jitter of retries), ``deadlines`` that no setting names, ``media_limits``.
+    For tests: ``day``, ``draw`` (0 to 1, the jitter of retries), ``deadlines`` that no setting names, ``media_limits``,
+    ``facts``.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pipeline:
         draw: Callable[[], float] = random.random,
         deadlines: Deadlines | None = None,
         media_limits: MediaLimits | None = None,
+        facts: catalogue.Catalogue | None = None,
     ) -> None:
         self.settings = settings
         """Read from the environment when the server started."""
@@ -66,10 +68,11 @@ class Pipeline:
         )
         self.upstream = Upstream(deadlines=deadlines, max_concurrency=settings.max_concurrency, draw=draw)
         """Sends every request to a provider."""
-        self.router = Router(settings, self.upstream, day)
+        facts = facts or catalogue.load()
+        self.router = Router(settings, self.upstream, facts, day)
         """Resolves where requests go."""
         self._attachments = Attachments(self.upstream, media_limits or MediaLimits())
-        redaction.hide(*credentials.keys(settings, catalogue.load()).values())
+        redaction.hide(*credentials.keys(settings, facts).values())
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -58,13 +58,15 @@ class Route:
 class Router:
     """Resolves routes from the settings, the catalogue and what the provider serves."""
 
-    def __init__(self, settings: Settings, upstream: Upstream, day: Callable[[], date]) -> None:
-        self._settings, self._upstream, self._day = settings, upstream, day
+    def __init__(
+        self, settings: Settings, upstream: Upstream, facts: catalogue.Catalogue, day: Callable[[], date]
+    ) -> None:
+        self._settings, self._upstream, self._facts, self._day = settings, upstream, facts, day
         self._borrowing_logged = False
 
     def check_access(self, provider: str) -> None:
         """Raise the ``KimiError`` for which no request of this server can go to a provider."""
-        credentials.check(self._settings, catalogue.load())
+        credentials.check(self._settings, self._facts)
         self._access(provider, None)
 
     async def resolve(
@@ -75,7 +77,7 @@ class Router:
         ``preferred``: the model that ``auto`` takes first, by its catalogue id. Raises the ``KimiError`` for which no
         request can be made.
         """
-        facts, day = catalogue.load(), self._day()
+        facts, day = self._facts, self._day()
         credentials.check(self._settings, facts)
         run.model_asked = model or self._settings.model
         access, context = self._access(provider, run)
@@ -98,7 +100,7 @@ class Router:
 
     def _access(self, asked: str | None, run: Run | None) -> tuple[credentials.Access, policy.PolicyContext]:
         """URL and key of the provider that an argument or the settings name, once the policy admits it."""
-        settings, facts = self._settings, catalogue.load()
+        settings, facts = self._settings, self._facts
         default = credentials.chosen_provider(settings, facts)
         provider = credentials.named_provider(asked, facts) if asked else default
         if run is not None:

@@ -10,6 +10,8 @@ from kimi_mcp.core import errors
 from kimi_mcp.core.errors import KimiError
 from scripts.generate.markdown import as_code, table
 
+PACKAGE = Path(errors.__file__).parents[1]
+
 NEXT: Mapping[str, str] = {
     "invalid_arguments": "Change the argument that `fix` names.",
     "policy_refused": "`rule` names the rule, `fix` what to change.",
@@ -36,9 +38,9 @@ NEXT: Mapping[str, str] = {
 """What a caller can do about each code, in addition to the error's own ``fix``."""
 
 
-def error_codes() -> str:
-    """Every code that is raised today: when, and what to do; then the codes that nothing raises yet, if any."""
-    text = "\n".join(_code_in_use(Path(errors.__file__).parents[1]))
+def error_codes(package: Path = PACKAGE) -> str:
+    """Every code that a package raises today: when, and what to do; then the codes that nothing raises yet, if any."""
+    text = "\n".join(_code_in_use(package))
     raised: dict[str, list[type[KimiError]]] = {}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
     for leaf in (kind for kind in kinds if not kind.__subclasses__()):

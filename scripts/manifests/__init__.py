@@ -13,7 +13,7 @@ from pathlib import Path
 from scripts.manifests import documents, plugins
 from scripts.manifests.facts import PLUGIN, PUBLISHED, ROOT, ProjectFacts, read_facts
 
-__all__ = ["FOLDER", "SHELVES", "ManifestFolder", "files"]
+__all__ = ["FOLDER", "MANIFESTS", "ManifestFolder", "files"]
 
 FOLDER = "manifests"
 """Their folder in the checkout."""
@@ -42,7 +42,7 @@ def _host(id: str) -> Callable[[ProjectFacts], str]:
 
 _SKILL = f"skills/{documents.SKILL_NAME}/SKILL.md"
 
-SHELVES: tuple[ManifestFolder, ...] = (
+MANIFESTS: tuple[ManifestFolder, ...] = (
     ManifestFolder(
         folder="aims",
         reader="AIMS",
@@ -137,45 +137,42 @@ SHELVES: tuple[ManifestFolder, ...] = (
 
 _STARTS: Mapping[str, str] = {
     "none": "starts nothing",
-    "own": "brings the server along",
-    "package": "needs the published package"
-    + ("" if PUBLISHED else ": **don't use it before the package is published**"),
-    "command": "starts the published package" if PUBLISHED else "starts `kimi-mcp`, which must be on the PATH",
+    "own": "contains the server",
+    "package": "needs the published package: **don't use it before the package is published**",
+    "command": "starts `kimi-mcp`, which must be on the PATH",
 }
+_STARTS_PUBLISHED = {**_STARTS, "package": "needs the published package", "command": "starts the published package"}
 
 
-def files(root: Path = ROOT, skill_text: str | None = None) -> dict[str, str]:
-    """Every file under ``manifests/``, by its path in the checkout; ``skill_text`` is what ``skill.md`` will say."""
-    facts = read_facts(root, skill_text)
-    made = {f"{FOLDER}/{shelf.folder}/{name}": make(facts) for shelf in SHELVES for name, make in shelf.files.items()}
-    notes = {f"{FOLDER}/{shelf.folder}/README.md": _note(shelf) for shelf in SHELVES if _unpublished(shelf)}
-    return {f"{FOLDER}/README.md": _readme(), **made, **notes}
+def files(root: Path = ROOT, skill_text: str | None = None, *, published: bool = PUBLISHED) -> dict[str, str]:
+    """Every file under ``manifests/``, by its path in the checkout; ``skill_text`` is the next text of ``skill.md``."""
+    facts = read_facts(root, skill_text, published=published)
+    made = {f"{FOLDER}/{one.folder}/{name}": make(facts) for one in MANIFESTS for name, make in one.files.items()}
+    if not published:
+        needing = [manifest for manifest in MANIFESTS if manifest.start in ("package", "command")]
+        made |= {f"{FOLDER}/{manifest.folder}/README.md": _note(manifest) for manifest in needing}
+    return {f"{FOLDER}/README.md": _readme(published), **made}
 
 
-def _unpublished(shelf: ManifestFolder) -> bool:
-    return not PUBLISHED and shelf.start in ("package", "command")
-
-
-def _note(shelf: ManifestFolder) -> str:
+def _note(manifest: ManifestFolder) -> str:
     """The note beside a manifest while the package is not published."""
     what = (
         "It names the package `kimi-mcp` of PyPI. This project has not published it yet: a package of that name from "
         "elsewhere is not this one. Don't use or submit this file before."
-        if shelf.start == "package"
+        if manifest.start == "package"
         else "It starts the command `kimi-mcp`, because this project has published no package yet: a package of that "
         "name from elsewhere is not this one. Run `make demo` in the checkout, and either put `.venv/bin` on the PATH "
         "of the host or write the command's absolute path in place of its name."
     )
-    return f"# For {shelf.reader}\n\n{shelf.use}\n\n{what}\n"
+    return f"# For {manifest.reader}\n\n{manifest.use}\n\n{what}\n"
 
 
-def _readme() -> str:
-    rows = "\n".join(
-        f"| `{shelf.folder}` | {shelf.reader} | {shelf.use} | {_STARTS[shelf.start]} |" for shelf in SHELVES
-    )
-    published = (
+def _readme(published: bool) -> str:
+    starts = _STARTS_PUBLISHED if published else _STARTS
+    rows = "\n".join(f"| `{one.folder}` | {one.reader} | {one.use} | {starts[one.start]} |" for one in MANIFESTS)
+    status = (
         "The package is published; manifests that start a package start it."
-        if PUBLISHED
+        if published
         else "The package is **not published yet**. A note beside each manifest that needs it says so; the others "
         "start the command `kimi-mcp` that you installed from the checkout. `PUBLISHED` in "
         "`scripts/manifests/facts.py` switches all of them."
@@ -185,7 +182,7 @@ def _readme() -> str:
 Made by `python -m scripts.generate` from `pyproject.toml` and `skill.md`; edit those, not these. Most people need none
 of them: `kimi-mcp install HOST` writes the entry, with the command's absolute path.
 
-{published}
+{status}
 
 | folder | for | how | the server |
 |---|---|---|---|

@@ -65,6 +65,8 @@ class ProjectFacts:
     """Its tools."""
     prompts: tuple[Prompt, ...]
     """The prompts that it offers to people."""
+    published: bool
+    """Whether manifests start the published package."""
 
     @property
     def repository(self) -> str:
@@ -72,7 +74,7 @@ class ProjectFacts:
         return f"https://github.com/{OWNER}/{self.name}"
 
 
-def read_facts(root: Path = ROOT, skill_text: str | None = None) -> ProjectFacts:
+def read_facts(root: Path = ROOT, skill_text: str | None = None, *, published: bool = PUBLISHED) -> ProjectFacts:
     """The facts of a checkout; ``skill_text`` is the new text of its ``skill.md``."""
     import yaml
 
@@ -92,12 +94,13 @@ def read_facts(root: Path = ROOT, skill_text: str | None = None) -> ProjectFacts
         body=body.lstrip("\n"),
         tools=skill.tools,
         prompts=tuple(prompts(skill).values()),
+        published=published,
     )
 
 
 def started(facts: ProjectFacts) -> LaunchCommand:
     """How a manifest starts the server: the published package, or the command that is installed already."""
-    return LaunchCommand(command="uvx", args=(facts.name,)) if PUBLISHED else LaunchCommand(command=facts.name)
+    return LaunchCommand(command="uvx", args=(facts.name,)) if facts.published else LaunchCommand(command=facts.name)
 
 
 def asked() -> list[Variable]:

@@ -123,10 +123,10 @@ def test_no_block_asks_for_the_day() -> None:
         assert not re.search(r"\btoday\(|\bnow\(|\btime\.", file.read_text("utf-8")), file.name
 
 
-def test_the_errors_page_lists_reserved_codes_only_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_errors_page_lists_reserved_codes_only_where_there_are_some(tmp_path: Path) -> None:
     assert "Reserved" not in codes.error_codes()
-    monkeypatch.setattr(codes, "_code_in_use", lambda package: ["RunNotFound"])
-    named, _, reserved = codes.error_codes().partition("\n\nReserved, and raised by nothing yet: ")
+    (tmp_path / "code.py").write_text("raise RunNotFound", "utf-8")
+    named, _, reserved = codes.error_codes(tmp_path).partition("\n\nReserved, and raised by nothing yet: ")
     assert set(re.findall(r"(?m)^\| `(\w+)`", named)) == {"run_not_found"}
     assert set(re.findall("`(.+?)`", reserved)) == set(codes.NEXT) - {"run_not_found"}
 

@@ -21,6 +21,7 @@ from mcp.server import Server
 from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
+from kimi_mcp.catalogue import Catalogue
 from kimi_mcp.core.settings import read_settings
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.pipeline.pipeline import Pipeline
@@ -91,6 +92,7 @@ class ServerOptions:
     timings: Timings = field(default_factory=Timings)
     deadlines: Deadlines = field(default_factory=Deadlines)
     media_limits: MediaLimits = field(default_factory=MediaLimits)
+    facts: Catalogue | None = None
 
 
 def store_limits(**values: Any) -> ServerOptions:
@@ -116,6 +118,7 @@ def new_server(
         draw=lambda: 0.0,
         deadlines=options.deadlines,
         media_limits=options.media_limits,
+        facts=options.facts,
     )
     settings = read_settings(environment(sim, provider, **variables))
     return build_server(settings, timings=options.timings, pipeline=pipeline)

@@ -10,7 +10,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
-from tests.server.clients import connect
+from tests.server.clients import ServerOptions, connect
 from tests.server.keys import KEY
 from tests.server.processes import server_process
 from tests.server.requests import chats
@@ -153,15 +153,14 @@ async def test_an_argument_may_not_name_a_provider_that_the_operator_did_not_all
         assert (await kimi.think(provider="simulator")).status == "completed", "the chosen one may be named"
 
 
-async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key() -> None:
     facts = catalogue.load()
     async with Simulator(provider="moonshot") as moonshot, Simulator(provider="vllm") as engine:
         vllm = facts.providers["vllm"].model_copy(update={"base_url": engine.base_url})
         moved = replace(facts, providers={**facts.providers, "vllm": vllm})
-        monkeypatch.setattr("kimi_mcp.catalogue.load", lambda: moved)
-        async with connect(
-            moonshot, provider="moonshot", KIMI_API_KEY=KEY, KIMI_ALLOWED_PROVIDERS="openrouter, vLLM"
-        ) as kimi:
+        variables = {"KIMI_API_KEY": KEY, "KIMI_ALLOWED_PROVIDERS": "openrouter, vLLM"}
+        options = ServerOptions(facts=moved)
+        async with connect(moonshot, provider="moonshot", options=options, **variables) as kimi:
             result = await kimi.think(provider="vllm")
             assert (await kimi.think()).structured["provider"] == "moonshot"
         assert result.status == "completed", result.text

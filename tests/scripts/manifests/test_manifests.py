@@ -19,7 +19,7 @@ from kimi_mcp.core.version import __version__
 from kimi_mcp.server.prompts import prompts
 from kimi_mcp.skill.document import load_skill
 from scripts import generate, manifests
-from scripts.manifests import facts as facts_room
+from scripts.manifests import facts as project_facts
 from scripts.manifests import plugins
 from scripts.manifests.documents import AIMS_FIELDS, SKILL_NAME
 
@@ -84,7 +84,7 @@ def test_every_folder_stands_in_the_table() -> None:
 
 
 def test_nothing_fetches_a_package_that_is_not_ours() -> None:
-    assert facts_room.PUBLISHED is False, "when it is, this test and the two below change with it"
+    assert project_facts.PUBLISHED is False, "when it is, this test and the two below change with it"
     for name, text in FILES.items():
         if name != "manifests/mcp-registry/server.json":
             assert not re.search(r"\b(uvx|pipx|npx|pip install)\b", text), name
@@ -98,10 +98,8 @@ def test_what_needs_the_package_says_so_beside_itself() -> None:
             assert "not published" in FILES[f"{folder}/README.md"] or "no package yet" in FILES[f"{folder}/README.md"]
 
 
-def test_one_constant_makes_every_manifest_start_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts_room, "PUBLISHED", True)
-    monkeypatch.setattr(manifests, "PUBLISHED", True)
-    made = manifests.files()
+def test_one_constant_makes_every_manifest_start_the_package() -> None:
+    made = manifests.files(published=True)
     for name in (
         "claude-code/kimi/.mcp.json",
         "gemini-cli/gemini-extension.json",
@@ -178,7 +176,7 @@ def test_every_version_and_name_is_the_projects_own() -> None:
                 "claude-code/kimi/.claude-plugin/plugin.json")]  # fmt: skip
     assert set(versions) == {__version__}
     server = read("mcp-registry/server.json")
-    assert server["name"] == f"io.github.{facts_room.OWNER}/kimi-mcp"
+    assert server["name"] == f"io.github.{project_facts.OWNER}/kimi-mcp"
     assert len(server["description"]) <= 100
     assert f"mcp-name: {server['name']}" in (ROOT / "README.md").read_text("utf-8")
 
@@ -237,10 +235,10 @@ def test_a_description_that_is_too_long_for_a_skill_is_refused(monkeypatch: pyte
 
     from scripts.manifests.documents import agent_skill
 
-    facts = facts_room.read_facts()
+    facts = project_facts.read_facts()
     with pytest.raises(ValueError, match="shorten"):
         agent_skill(replace(facts, head={**facts.head, "description": "x" * 1100}))
 
 
 def test_what_hosts_ask_for_has_a_title() -> None:
-    assert set(facts_room.ASKED) <= plugins.TITLES.keys()
+    assert set(project_facts.ASKED) <= plugins.TITLES.keys()

@@ -8,14 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, journal, media, memory, routing, startup, streaming, swarm
+from benchmarks import calls, media, memory, routing, startup, store, streaming, swarm
 from benchmarks.report import Row, table
 
 BENCHMARKS = {
     "startup": startup,
     "streaming": streaming,
     "calls": calls,
-    "journal": journal,
+    "store": store,
     "memory": memory,
     "media": media,
     "swarm": swarm,
@@ -39,7 +39,7 @@ def main() -> None:
     print(table(rows))
     print(
         f"\nPython {sys.version.split()[0]}, {os.cpu_count()} cores, {time.monotonic() - start:.0f} s. Medians; each "
-        "ratio is the median of the rounds' own ratios. How each is measured stands on top of its file in benchmarks/."
+        "ratio is the median of the rounds' own ratios. The top of each file in benchmarks/ describes how it measures."
     )
 
 

@@ -1,6 +1,6 @@
 """CPU a small call at 64 in flight: an answer of 20 tokens that the source sends at once.
 
-Our server, the plain tool and the bare server (whose tool answers at once and asks nobody) take the same number of
+Our server, the plain tool and the bare server (whose tool answers at once without any request) take the same number of
 calls in turn, round by round; each figure is all CPU of that server's process, divided by the calls. One round before
 has warmed each of them up.
 """

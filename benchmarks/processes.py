@@ -69,7 +69,7 @@ class Process:
         self.output.close()
 
     def end(self) -> None:
-        """Tell it to end, for whoever does not listen to its stdin, and wait."""
+        """Terminate a program that does not read its stdin, and wait."""
         self._process.terminate()
         self.close()
 
@@ -145,7 +145,7 @@ class Source:
     """Where tokens come from."""
 
     base_url: str = "http://127.0.0.1:9/v1"
-    """Its URL; this one is nobody's, for who lists tools and asks nothing."""
+    """Its URL; by default nobody listens there: enough to list tools."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """What its readers need to know besides: whose certificates to trust."""
 

@@ -47,7 +47,7 @@ def measure(*, quick: bool) -> list[Row]:
 
 
 def packed() -> dict[str, str]:
-    """Texts that nobody writes: made of what routing looks for and of what nearly is that, the same ones each time."""
+    """Made-up texts, the same ones each time: words that routing matches, and others that nearly match."""
     phrases = list(_phrases())
     wide = [phrase for phrase in phrases if phrase[0] > "\u2fff"]
     spaced = [phrase for phrase in phrases if phrase.isascii()]

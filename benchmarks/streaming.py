@@ -4,7 +4,7 @@ Read in turn from the same source by a raw socket reader that only parses each l
 (32 calls of kimi_think over stdio: request, HTTP, events, result), and by the plain tool (32 calls likewise).
 Each figure is all CPU of that process, divided by the tokens. Small calls have been made before, as many at once, so no
 import and no connection counts. The same streams, half as long, then come by HTTPS, as a provider's do. The seconds
-tell whether a reader keeps up: by its clock the source needs tokens divided by rate, whoever reads.
+show whether a reader keeps up: by its clock the source needs tokens divided by rate, whoever reads.
 """
 
 from __future__ import annotations

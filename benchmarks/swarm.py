@@ -31,24 +31,24 @@ def measure(*, quick: bool) -> Iterator[Row]:
                 _swarm(runner, agents.prompt(AGENTS, STEPS, 0.05))
             yield from _wall(runner, rounds, 0.2, most=1.3)
             yield from _wall(runner, 1, 3.0, most=1.02)
-            yield from _wall(runner, rounds, 0.2, journal=True)
-            yield from _wall(runner, 1, 3.0, journal=True)
+            yield from _wall(runner, rounds, 0.2, recorded=True)
+            yield from _wall(runner, 1, 3.0, recorded=True)
             yield from _streaming(runner, 200 if quick else 1_000)
             yield from _steps(runner, rounds)
 
 
-def _swarm(runner: processes.Process, prompt: str, *, journal: bool = False) -> dict[str, Any]:
-    runner.input.write(json.dumps({"prompt": prompt, "journal": journal}).encode() + b"\n")
+def _swarm(runner: processes.Process, prompt: str, *, recorded: bool = False) -> dict[str, Any]:
+    runner.input.write(json.dumps({"prompt": prompt, "recorded": recorded}).encode() + b"\n")
     runner.input.flush()
     return json.loads(runner.output.readline())
 
 
 def _wall(
-    runner: processes.Process, rounds: int, seconds: float, *, most: float | None = None, journal: bool = False
+    runner: processes.Process, rounds: int, seconds: float, *, most: float | None = None, recorded: bool = False
 ) -> Iterator[Row]:
-    found = [_swarm(runner, agents.prompt(AGENTS, STEPS, seconds), journal=journal) for _ in range(rounds)]
+    found = [_swarm(runner, agents.prompt(AGENTS, STEPS, seconds), recorded=recorded) for _ in range(rounds)]
     walls, paths = [each["wall_s"] for each in found], [each["steps"] * seconds for each in found]
-    what = f"wall of 100 × 5 steps of {seconds:g} s" + (", each written down" if journal else "")
+    what = f"wall of 100 × 5 steps of {seconds:g} s" + (", each recorded" if recorded else "")
     yield row(what, walls, "critical path", paths, most)
 
 
@@ -63,6 +63,6 @@ def _steps(runner: processes.Process, rounds: int) -> Iterator[Row]:
     """CPU that the record of a step costs: the same swarm with and without a file behind it."""
     prompt, costs = agents.prompt(AGENTS, STEPS, 0.2), list[float]()
     for _ in range(rounds):
-        kept, passing = (_swarm(runner, prompt, journal=journal) for journal in (True, False))
+        kept, passing = (_swarm(runner, prompt, recorded=recorded) for recorded in (True, False))
         costs.append((kept["cpu_s"] - passing["cpu_s"]) * 1e3 / (AGENTS * (2 * STEPS - 1)))
     yield Row(what="CPU a durable step, ms", ours=median(costs), most=1.0)

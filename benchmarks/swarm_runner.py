@@ -1,7 +1,7 @@
 """Swarms in a process of their own, measured from within: the pipeline, real sockets, a tool that answers at once.
 
-``python -m benchmarks.swarm_runner URL FOLDER`` reads one JSON object a line (``prompt``, and ``journal``: whether each
-step is written down in FOLDER) and prints what each swarm took: wall seconds, CPU seconds of this process, and the
+``python -m benchmarks.swarm_runner URL FOLDER`` reads one JSON object a line (``prompt``, and ``recorded``: whether
+each step is recorded in FOLDER) and prints what each swarm took: wall seconds, CPU seconds of this process, and the
 megabytes by which its memory was larger at its peak than before. Launches are not staged: what is measured is what we
 add.
 """
@@ -95,7 +95,7 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
     peak, cpu, start = _Peak(), time.process_time(), time.perf_counter()
     call = SwarmCall(prompt=request["prompt"])
     limits = SwarmLimits(launch_interval_s=0)
-    steps = None if request["journal"] else MemorySteps()
+    steps = None if request["recorded"] else MemorySteps()
     runs.start(run, lambda run: run_swarm(call, run, pipeline, steps=steps, limits=limits, tools=_Tools))
     await run.done.wait()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -110,13 +110,13 @@ async def _one(request: Mapping[str, Any], pipeline: Pipeline, runs: Runs) -> di
 async def _serve(url: str, folder: str) -> None:
     settings = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": url, "KIMI_MAX_CONCURRENCY": str(PLACES)}
     pipeline = Pipeline(read_settings({**settings, "KIMI_BUDGET_USD_PER_SWARM": "1000"}))
-    journal = RunStore(Path(folder))
+    store = RunStore(Path(folder))
     async with anyio.create_task_group() as tasks:
-        runs = Runs(tasks, journal)
+        runs = Runs(tasks, store)
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):
             print(json.dumps(await _one(json.loads(line), pipeline, runs)), flush=True)
     await pipeline.aclose()
-    await journal.aclose()
+    await store.aclose()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Mode, Request, user
 from kimi_mcp.policy import PolicyContext
 from kimi_mcp.provider.encoding import encode
-from tests.keeping import matches_snapshot, stale
 from tests.provider.request_cases import CASES, VERBATIM
+from tests.snapshots import matches_snapshot, stale
 
 DAY = date(2026, 11, 23)
 FOLDER = Path(__file__).parent / "snapshots"

@@ -19,3 +19,13 @@ def body_of(request: ReceivedRequest) -> dict[str, Any]:
     """The request's body, which must be a JSON object."""
     assert request.body is not None
     return dict(request.body)
+
+
+def messages(sim: Simulator, at: int = -1) -> list[dict[str, Any]]:
+    """The messages of a chat request, by default the last one."""
+    return body_of(chats(sim)[at])["messages"]
+
+
+def message(role: str, content: str, **more: Any) -> dict[str, Any]:
+    """A message as it is sent."""
+    return {"role": role, "content": content, **more}

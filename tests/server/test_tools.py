@@ -14,7 +14,7 @@ from kimi_mcp.policy.schema_dialect import problems
 from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, input_schema, listed_tools, parse_arguments
 from kimi_mcp.simulator.schemas import schema_fault
 from kimi_mcp.skill.document import load_skill
-from tests.keeping import matches_snapshot, stale
+from tests.snapshots import matches_snapshot, stale
 
 FOLDER = Path(__file__).parent / "snapshots"
 THINK, RUN = TOOLS["kimi_think"], TOOLS["kimi_run"]

@@ -1,8 +1,8 @@
-"""What the journal costs a streamed token and a small call, beside the very same server without any.
+"""What the store costs a streamed token and a small call, beside the very same server without any.
 
 32 streams at once, 100 tokens a second each, one event a token, as in ``streaming``; then the small calls of ``calls``.
-Both servers take them in turn, round by round: ours on a data folder of its own, and ``unjournalled``, whose runs are
-never written down. Each figure is all CPU of that process, its journal's threads included, divided by the tokens. Last
+Both servers take them in turn, round by round: ours on a data folder of its own, and ``without_store``, whose runs are
+never recorded. Each figure is all CPU of that process, the threads of its store included, divided by the tokens. Last
 the seconds of such streams while another program holds the file's lock for a third of them: no token waits for it.
 """
 
@@ -21,14 +21,14 @@ from benchmarks.report import Row, row
 STREAMS = 32
 RATE = 100
 SMALL = tokens.prompt(20, 0)
-BESIDE = "the same, unjournalled"
+BESIDE = "the same, without a store"
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
     rounds, length, number = (2, 300, 320) if quick else (3, 1000, 640)
     with processes.token_source() as source:
         ours = processes.ours(source, at_once=2 * STREAMS)
-        without = processes.ours(source, at_once=2 * STREAMS, module="benchmarks.unjournalled")
+        without = processes.ours(source, at_once=2 * STREAMS, module="benchmarks.without_store")
         with processes.closing([ours, without]):
             for server in (ours, without):
                 server.connect()
@@ -40,8 +40,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
                     streamed[side].append(_cpu(server, tokens.prompt(length, RATE), STREAMS) * 1e6 / length)
                     small[side].append(_cpu(server, SMALL, number) * 1e3)
             free, locked = _seconds(ours, length), _locked(ours, length)
-    yield row("CPU a streamed token with a journal, µs", streamed[0], BESIDE, streamed[1], most=1.1)
-    yield row("CPU a small call with a journal, ms", small[0], BESIDE, small[1])
+    yield row("CPU a streamed token with a store, µs", streamed[0], BESIDE, streamed[1], most=1.1)
+    yield row("CPU a small call with a store, ms", small[0], BESIDE, small[1])
     yield row(f"seconds for {length:,} tokens, the file locked", [locked], "the same, not locked", [free], most=1.1)
 
 

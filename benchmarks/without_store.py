@@ -1,6 +1,6 @@
-"""``kimi-mcp serve`` without any journal: no record is ever begun, no database opened. Only to be measured beside ours.
+"""``kimi-mcp serve`` without any store: no record is ever begun, no database opened. Only to be measured beside ours.
 
-``KIMI_JOURNAL=off`` is no such thing: it keeps a database in memory. Here whatever would be written down is not.
+``KIMI_JOURNAL=off`` is no such thing: it keeps a database in memory. Here nothing is recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kimi_mcp.server.entry_point import serve
 
 
 async def _nothing(self: Runs | RunRecorder, *arguments: Any, **named: Any) -> None:
-    """Nobody had given up on any run; nothing is written down of one."""
+    """No host gave up on a run; no run is recorded."""
     del self, arguments, named
 
 

@@ -64,6 +64,20 @@ class KimiClient:
     async def run(self, run_id: str | None = None, action: str | None = None, **arguments: Any) -> Result:
         return await self.call("kimi_run", {"run_id": run_id, "action": action, **arguments})
 
+    async def ended(self, result: Result) -> Result:
+        """The result once its run has ended."""
+        while result.status == "running":
+            result = await self.run(result.run_id, wait_s=10)
+        return result
+
+    async def full_text(self, run_id: str, kind: str = "answer") -> str:
+        """All pages of a run's ``answer`` or ``reasoning``."""
+        text, offset = "", 0
+        while offset is not None:
+            page = (await self.run(run_id, kind, offset=offset)).structured["page"]
+            text, offset = text + page["text"], page["next_offset"]
+        return text
+
     async def only_run(self) -> str:
         """The id of the one run there is."""
         lines = (await self.run()).answer.splitlines()

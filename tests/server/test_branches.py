@@ -102,7 +102,7 @@ async def test_another_callers_conversations_and_runs_are_unknown(sim: Simulator
 async def test_a_run_that_has_not_ended_or_failed_can_not_be_followed(sim: Simulator) -> None:
     sim.play({"no_finish": True, "content": "Forty-tw"}, HELD_STEP)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
-        failed = await _whole(kimi, await kimi.think("one"))
+        failed = await kimi.ended(await kimi.think("one"))
         refused = await kimi.think("two", conversation_id=failed.run_id)
         assert refused.code == "invalid_arguments"
         assert "failed" in refused.error["message"]

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import KimiClient, connect, connect_messages, store_limits
+from tests.server.clients import connect, connect_messages, store_limits
 from tests.server.requests import HELD_STEP, body_of, chats, message, messages
 
 ODD = "Hm\r\n\t\x00\x0b 你好 🌍 \u2028\u2029\ufeff\ufffd e\u0301 \x7f\x85 </think> \\u0041 \"'\n "
@@ -209,14 +209,14 @@ async def test_a_follow_up_waits_for_the_first_answer_of_its_conversation(
 ) -> None:
     sim.play({"content": "one"}, {**HELD_STEP, "match": {"text": "first"}})
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.2", KIMI_JOURNAL=journal) as kimi:
-        zero = await _whole(kimi, await kimi.instant("zero"))
+        zero = await kimi.ended(await kimi.instant("zero"))
         branch = zero.run_id if starts == "behind another run" else None
         first = await kimi.think("first", conversation_id=branch)
         assert first.status == "running"
         second = await kimi.think("second", conversation_id=first.structured["conversation_id"])
         assert second.status == "running"
         sim.open_gate("end")
-        assert (await _whole(kimi, second)).status == "completed"
+        assert (await kimi.ended(second)).status == "completed"
     contents = [message["content"] for message in messages(sim)]
     assert contents == ([] if branch is None else ["zero", "one"]) + ["first", HELD_STEP["content"], "second"]
 
@@ -224,18 +224,12 @@ async def test_a_follow_up_waits_for_the_first_answer_of_its_conversation(
 async def test_a_cancelled_turn_leaves_nothing_behind(sim: Simulator) -> None:
     sim.play({"content": "23."}, HELD_STEP)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as kimi:
-        first = await _whole(kimi, await kimi.instant("one"))
+        first = await kimi.ended(await kimi.instant("one"))
         held = await kimi.think("two", conversation_id=first.structured["conversation_id"])
         await sim.until(lambda: sim.waiting_at("end") == 1)
         assert (await kimi.run(held.run_id, "cancel")).status == "cancelled"
-        await _whole(kimi, await kimi.instant("three", conversation_id=first.structured["conversation_id"]))
+        await kimi.ended(await kimi.instant("three", conversation_id=first.structured["conversation_id"]))
     assert [message["content"] for message in messages(sim)] == ["one", "23.", "three"]
-
-
-async def _whole(kimi: KimiClient, result: Any) -> Any:
-    while result.status == "running":
-        result = await kimi.run(result.run_id, wait_s=10)
-    return result
 
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}

@@ -12,7 +12,7 @@ import pytest
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import KimiClient, connect
+from tests.server.clients import connect
 from tests.server.processes import server_process
 from tests.server.results import checked
 
@@ -20,15 +20,6 @@ MEGABYTES = 5
 
 ANSWER = "".join(f"{number:07} 你好🌍 and so on\n" for number in range(MEGABYTES * 40_000))
 """Of about so many megabytes."""
-
-
-async def whole(kimi: KimiClient, run_id: str, of: str) -> str:
-    """All pages of a text."""
-    read, offset = "", 0
-    while offset is not None:
-        page = (await kimi.run(run_id, of, offset=offset)).structured["page"]
-        read, offset = read + page["text"], page["next_offset"]
-    return read
 
 
 @pytest.mark.parametrize(
@@ -47,7 +38,7 @@ async def test_a_long_answer_is_kept_whole_and_paged_by_any_server(sim: Simulato
         assert result.structured["reasoning"]["chars"] == len(reasoning)
         assert result.reasoning == shortened(reasoning, 2_000)
     async with connect(sim) as later:
-        assert await whole(later, result.run_id, "reasoning") == reasoning
+        assert await later.full_text(result.run_id, "reasoning") == reasoning
         page = (await later.run(result.run_id, "answer", offset=len(answer) - 50)).structured["page"]
         assert page["text"] == answer[-50:]
         assert page["next_offset"] is None

@@ -117,19 +117,11 @@ async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answ
         with anyio.fail_after(60):
             result = await kimi.run(started.run_id, wait_s=20)
         assert result.status in ("completed", "partial")
-        read = await _whole(kimi, started.run_id)
+        read = await kimi.full_text(started.run_id)
         assert answer.startswith(read)
         assert result.status == "partial" or read == answer
         (tiny / "ballast").unlink()
         assert (await kimi.instant("hi")).status in ("completed", "running"), "the next call works"
-
-
-async def _whole(kimi: KimiClient, run_id: str) -> str:
-    read, offset = "", 0
-    while offset is not None:
-        page = (await kimi.run(run_id, "answer", offset=offset)).structured["page"]
-        read, offset = read + page["text"], page["next_offset"]
-    return read
 
 
 async def test_what_could_not_be_written_for_a_while_leaves_no_hole(sim: Simulator, data_dir: Path) -> None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
-from benchmarks import processes
+from benchmarks import processes, tokens
 from benchmarks.report import Row, row
+
+PROMPT = tokens.prompt(20, 0)
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
     rounds = 5 if quick else 12
+    yield from _first_calls(rounds)
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
     for number in range(rounds + 1):
@@ -40,3 +44,24 @@ def _start(make: Callable[[], processes.Server]) -> tuple[float, float]:
     with processes.closing([server]):
         server.connect()
         return (time.perf_counter() - start) * 1e3, server.cpu_s() * 1e3
+
+
+def _first_calls(rounds: int) -> Iterator[Row]:
+    """A first call, 2 s after the tools were listed, beside 5 of the next twenty and 50 ms."""
+    first: list[float] = []
+    bounds: list[float] = []
+    with processes.token_source() as source:
+        for _ in range(rounds):
+            server = processes.ours(source)
+            with processes.closing([server]):
+                server.connect()
+                time.sleep(2)
+                first.append(_call_ms(server))
+                bounds.append(5 * median(_call_ms(server) for _ in range(20)) + 50)
+    yield row("a first call, ms", first, "5 later calls + 50 ms", bounds, most=1.0)
+
+
+def _call_ms(server: processes.Server) -> float:
+    start = time.perf_counter()
+    server.calls(PROMPT, 1, in_flight=1)
+    return (time.perf_counter() - start) * 1e3

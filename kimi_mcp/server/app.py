@@ -92,6 +92,7 @@ def build_server(
         state = ServerState(settings, tasks, timings or Timings(), pipeline, swarm_limits)
         try:
             async with tasks:
+                start_contained(tasks, "what calls need could not be opened yet", state.warm_up)
                 start_contained(tasks, "runs of a dead server could not be recovered", state.recover_runs)
                 yield state
                 tasks.cancel_scope.cancel()  # every run records what has arrived

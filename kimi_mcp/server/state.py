@@ -1,6 +1,7 @@
 """``ServerState``: what one server keeps, from its start to its end. I/O: the pipeline's and the store's.
 
-The pipeline and the runs are imported and opened by the first call, so that a host gets its tools at once.
+The pipeline and the runs are imported and opened after the start, or by a call that comes earlier, so that a host gets
+its tools at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,6 +21,7 @@ from mcp_types import RequestId
 from kimi_mcp.core.background import contained
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
+from kimi_mcp.server.client_quirks import LOCAL
 
 if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
@@ -40,6 +43,8 @@ class Timings:
     """For a host that offers roots to list them."""
     recover_after_s: float = 1.0
     """From the start until runs of a dead server are searched: the host's first requests come first."""
+    warm_up_after_s: float = 0.3
+    """From the start until what a first call needs is imported and opened, likewise."""
     store_s: float = 3.0
     """For the store at least, however soon its host wants a reply: the first call has to open it."""
     close_s: float = 0.5
@@ -113,6 +118,12 @@ class ServerState:
         if await anyio.to_thread.run_sync(self._has_orphans):
             await (await self.open_runs()).resume_all()
 
+    async def warm_up(self) -> None:
+        """Import and open what a first call needs, so that it waits for nothing."""
+        await anyio.sleep(self.timings.warm_up_after_s)
+        await anyio.to_thread.run_sync(_import_late_modules)
+        await (await self.open_runs()).latest(LOCAL)  # the first that needs the store opens it
+
     async def aclose(self) -> None:
         """Close the store, then the connections: what was paid for must be written, a connection may stay open."""
         if self.opened is not None:
@@ -138,6 +149,11 @@ class ServerState:
         from kimi_mcp.swarm import prepare_resume  # imported by the first run that needs it
 
         return prepare_resume(task, pipeline, self.swarm_limits)
+
+
+def _import_late_modules() -> None:
+    for name in ("kimi_mcp.provider.clients", "kimi_mcp.swarm"):
+        import_module(name)
 
 
 def _summarize(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:

@@ -103,7 +103,8 @@ FACTS_DAY = date(2026, 11, 23)
 class ServerOptions:
     """What a server in this process has that no environment variable names."""
 
-    timings: Timings = field(default_factory=Timings)
+    timings: Timings = field(default_factory=lambda: Timings(warm_up_after_s=3600))
+    """A test's own calls open the store, at their own time, unless it says otherwise."""
     deadlines: Deadlines = field(default_factory=Deadlines)
     media_limits: MediaLimits = field(default_factory=MediaLimits)
     facts: Catalogue | None = None

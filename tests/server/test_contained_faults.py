@@ -21,7 +21,7 @@ from tests.runs.store.stores import opened
 from tests.server.clients import ServerOptions, connect, connect_messages, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
 
-RECOVERING = ServerOptions(timings=Timings(recover_after_s=0))
+RECOVERING = ServerOptions(timings=Timings(warm_up_after_s=3600, recover_after_s=0))
 """A server that searches for runs of dead servers as soon as it starts."""
 
 

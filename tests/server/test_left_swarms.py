@@ -39,10 +39,10 @@ VERSION_3 = Path(__file__).parents[1] / "runs/store/version_3.sql"
 """A store as SQL."""
 
 
-served = partial(clients.connect, options=ServerOptions(timings=Timings(recover_after_s=0)))
+served = partial(clients.connect, options=ServerOptions(timings=Timings(warm_up_after_s=3600, recover_after_s=0)))
 """A server in this process that recovers runs as soon as it starts."""
 
-LATE = ServerOptions(timings=Timings(recover_after_s=600))
+LATE = ServerOptions(timings=Timings(warm_up_after_s=3600, recover_after_s=600))
 """For a server that recovers none within a test."""
 
 

@@ -366,7 +366,7 @@ async def test_a_host_that_answers_oddly_when_asked_for_its_roots_costs_no_call(
 async def test_a_host_that_never_names_its_roots_is_not_waited_for(
     sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = ServerOptions(timings=Timings(roots_s=0.05))
+    impatient = ServerOptions(timings=Timings(warm_up_after_s=3600, roots_s=0.05))
     write(folder, a_png=picture(1))
     monkeypatch.chdir(folder)
     monkeypatch.setitem(INITIALIZE, "params", ROOTS_HELLO)

@@ -338,7 +338,7 @@ async def test_a_cancellation_in_the_middle_of_the_bytes_ends_the_upload(sim: Si
 
 
 async def test_progress_tells_the_upload(sim: Simulator, mode: str, folder: Path) -> None:
-    often = replace(UPLOADING, timings=Timings(first_progress_s=0.05, progress_every_s=0.05))
+    often = replace(UPLOADING, timings=Timings(warm_up_after_s=3600, first_progress_s=0.05, progress_every_s=0.05))
     clip = _padded(3_000_000)
     write(folder, a_mp4=clip)
     sim.play(*HELD_UPLOAD)

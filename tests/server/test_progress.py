@@ -11,7 +11,7 @@ from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from tests.server.clients import ServerOptions, connect, connect_messages
 
-OFTEN = ServerOptions(timings=Timings(first_progress_s=0.15, progress_every_s=0.15))
+OFTEN = ServerOptions(timings=Timings(warm_up_after_s=3600, first_progress_s=0.15, progress_every_s=0.15))
 
 
 class Heard:

@@ -93,7 +93,7 @@ async def test_kimi_run_cancels_a_swarm_with_every_request(sim: Simulator, mode:
 
 
 async def test_progress_tells_how_the_agents_stand(sim: Simulator, mode: str) -> None:
-    often = ServerOptions(timings=Timings(first_progress_s=0.1, progress_every_s=0.1))
+    often = ServerOptions(timings=Timings(warm_up_after_s=3600, first_progress_s=0.1, progress_every_s=0.1))
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
     heard: list[str] = []
 

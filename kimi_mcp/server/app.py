@@ -195,6 +195,8 @@ async def _start_and_wait(
     host, key = _host(context), _call_key(tool, arguments, stamps)
     with state.store_within(deadline):
         run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
+    # A run is begun and recorded before its host hears of it, however long the first call took to open all.
+    deadline = max(deadline, anyio.current_time() + min(state.settings.reply_within_s, STORE_WITHIN_S))
     if run is None:
         run = Run(caller=LOCAL, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
         runs.start(run, work)

@@ -200,7 +200,7 @@ class Runs:
                 self._idle.set()
 
     async def _watch(self) -> None:
-        """While any run is live: record what arrives, enforce spending limits, read other servers' requests."""
+        """While any run is live: record what arrives, enforce limits, look after the lock, read others' requests."""
         rounds, failed = 0, set[str]()
         while self._live:
             with anyio.move_on_after(self.store.limits.write_every_s):
@@ -213,6 +213,8 @@ class Runs:
                 "spending could not be held against its limits": self._enforce_limits
             }
             is_shared = self.store.is_persistent and any(run.recorded for run in self._live.values())
+            if is_shared:
+                work["others may take this server for dead"] = self._keep_lock
             if rounds % READ_CANCELS_EVERY == 0 and is_shared:
                 work["cancellations by other servers could not be heard"] = self._read_cancel_requests
             for failure, each in work.items():  # one that fails keeps no other from its work
@@ -224,6 +226,9 @@ class Runs:
 
     async def _enforce_limits(self) -> None:
         await self.limits.enforce(self._live.values(), self.store)
+
+    async def _keep_lock(self) -> None:
+        await anyio.to_thread.run_sync(self.store.lock.acquire)  # somebody may have removed its file
 
     async def _read_cancel_requests(self) -> None:
         for run_id in await self.store.cancel_requests():

@@ -15,7 +15,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import latest, opened
-from tests.server.clients import connect
+from tests.server.clients import connect, wait_until
 from tests.server.processes import raw_server_process, server_process
 from tests.server.requests import HELD_STEP, body_of, chats
 from tests.server.results import checked
@@ -103,6 +103,22 @@ async def test_the_dead_are_known_at_once(sim: Simulator, mode: str) -> None:
                 assert result.structured["model"]["sent"] == "kimi-k2.5"
                 assert result.structured["usage"]["cost_usd"] is None
             assert (await kimi.run(run_id, "reasoning")).structured["page"]["text"] == HELD_STEP["reasoning"]
+
+
+async def test_a_living_server_whose_lock_file_somebody_removes_is_seen_to_live_again(
+    sim: Simulator, data_dir: Path
+) -> None:
+    sim.play(HELD_STEP)
+    async with connect(sim, KIMI_REPLY_WITHIN_S="0.2") as one, connect(sim) as other:
+        run_id = (await one.think()).run_id
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        locks = data_dir / "servers"
+        (lock,) = locks.glob("*.lock")
+        lock.unlink()
+        await wait_until(lock.exists)
+        assert (await other.run(run_id, "status")).status == "running"
+        sim.open_gate("end")
+        assert (await other.run(run_id, wait_s=30)).status == "completed"
 
 
 async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,19 +46,19 @@ class ServerLock:
         """This server's name, new with each start."""
         self._folder = None if folder is None else folder / FOLDER
         self._lock: FileLock | None = None
+        self._acquiring = threading.Lock()
 
     def acquire(self) -> None:
         """Take the lock; again where somebody removed its file. Blocking, for a worker thread.
 
         ``OSError`` where the folder can't be written.
         """
-        if self._folder is None:
-            return
-        while self._lock is None or not self._file(self.id).exists():
-            lock = self._locked()
-            if self._lock is not None:
-                self._lock.release()
-            self._lock = lock
+        with self._acquiring:
+            while self._folder is not None and (self._lock is None or not self._file(self.id).exists()):
+                lock = self._locked()
+                if self._lock is not None:
+                    self._lock.release()
+                self._lock = lock
 
     def _locked(self) -> FileLock:
         assert self._folder is not None

@@ -1,15 +1,17 @@
 """Values to and from JSON by their types: outcomes, turns, steps, usage. Pure, no I/O.
 
-What is recorded may come from another version: a field that is not known is left out, one that is missing gets its
-default, and anything else that does not fit raises ``ValueError``, ``TypeError`` or ``KeyError``.
+What is recorded may come from another version: a field that is not known is left out, one that is missing or has a word
+that is not known gets its default, and anything else that does not fit raises ``ValueError``, ``TypeError`` or
+``KeyError``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
@@ -29,4 +31,12 @@ def to_json(value: Any, *, without_defaults: bool = False) -> dict[str, Any]:
 
 def from_json(kind: type[T], value: object) -> T:
     """A dataclass from a JSON object."""
-    return _adapter(kind).validate_python(value)
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as fault:
+        places = [each["loc"] for each in fault.errors() if each["type"] == "literal_error"]
+        unknown = {place[0] for place in places if len(place) == 1}
+        if not unknown or not isinstance(value, Mapping):
+            raise
+        known = cast(Mapping[Any, Any], value)
+        return _adapter(kind).validate_python({name: known[name] for name in known if name not in unknown})

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -186,3 +187,18 @@ async def test_rows_with_fields_that_only_a_newer_version_knows_are_read_without
         assert found.outcome.error is not None
         assert found.outcome.error.code == "answer_cut_off"
         assert await kept.history("run_1") == (asked,)
+
+
+@pytest.mark.parametrize("field", ["mode", "finish_reason"])
+async def test_a_word_that_only_a_newer_version_knows_is_left_out_and_damages_nothing(
+    tmp_path: Path, field: Literal["mode", "finish_reason"]
+) -> None:
+    async with run_store(tmp_path) as kept:
+        await begin(kept)
+        await end(kept, mode="thinking", finish_reason="stop", model_asked="auto")
+        with opened(tmp_path) as file:
+            file.execute("UPDATE runs SET outcome = json_set(outcome, ?, 'of tomorrow')", [f"$.{field}"])
+        found = await kept.find("run_1", CALLER)
+    assert found is not None
+    words = {"mode": "thinking", "finish_reason": "stop"} | {field: None}
+    assert found.outcome == replace(ended(model_asked="auto"), **words)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from kimi_mcp.runs.store.paths import FILE
+from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
 from tests.server.clients import ServerOptions, connect

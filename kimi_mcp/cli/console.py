@@ -81,24 +81,18 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
     (r"(?:the )?`prompt`", "the prompt"),
 )
 
+_SPELLED_ALIKE = (
+    *("system", "video", "mode", "model", "provider", "max_tokens", "temperature"),
+    *("max_agents", "max_steps", "max_agent_steps", "max_cost_usd"),
+)
 OPTIONS = {
-    "system": "--system",
+    **{name: f"--{name.replace('_', '-')}" for name in _SPELLED_ALIKE},
     "files": "--file",
     "images": "--image",
-    "video": "--video",
-    "mode": "--mode",
-    "model": "--model",
-    "provider": "--provider",
-    "max_tokens": "--max-tokens",
-    "temperature": "--temperature",
     "response_schema": "--schema",
     "conversation_id": "--conversation",
     "items": "--item",
     "tools": "--use",
-    "max_agents": "--max-agents",
-    "max_steps": "--max-steps",
-    "max_agent_steps": "--max-agent-steps",
-    "max_cost_usd": "--max-cost-usd",
 }
 """The option of ``kimi-mcp ask`` for each argument of the tools."""
 
@@ -182,8 +176,12 @@ def change(field: str, asked: Any, sent: Any) -> str:
 
 def requests(outcome: Outcome) -> str:
     """How many requests a call took; a swarm sends many, and none of them is a second attempt."""
-    count = outcome.timing.attempts
-    return f"{count} {'request' if outcome.swarm is not None else 'attempt'}{'' if count == 1 else 's'}"
+    return counted(outcome.timing.attempts, "attempt" if outcome.swarm is None else "request")
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def shown(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from kimi_mcp import catalogue
+from kimi_mcp.cli.console import counted
 from kimi_mcp.core.profiles import SourcedRecord
 
 GB = 1_000_000_000
@@ -102,7 +103,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """Weights that fit, in an engine that runs them, with every command."""
+    """Weights in an engine that runs them, with every command."""
 
     weights: Weights
     option: EngineOption
@@ -163,7 +164,7 @@ def _lacks(needs: Needs, machine: Machine) -> list[str]:
         text
         for there, needed, text in (
             (ram, needs.ram_gb, f"{needs.ram_gb:,} GB of main memory"),
-            (gpus, needs.gpus, f"{needs.gpus} GPU{'s' if needs.gpus > 1 else ''}"),
+            (gpus, needs.gpus, counted(needs.gpus, "GPU")),
             (gpu, needs.gpu_gb, f"{needs.gpu_gb:,} GB of GPU memory"),
             (ram + gpu, needs.together_gb, f"{needs.together_gb:,} GB of both together"),
         )

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 
@@ -21,21 +20,8 @@ if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
 
 
-class AskTool(StrEnum):
-    """The tools that can be called from a shell."""
-
-    think = "think"
-    instant = "instant"
-    vision = "vision"
-    video = "video"
-    swarm = "swarm"
-
-
-class AskMode(StrEnum):
-    """How pictures and clips are looked at."""
-
-    thinking = "thinking"
-    instant = "instant"
+AskTool = Literal["think", "instant", "vision", "video", "swarm"]
+"""The tools that can be called from a shell."""
 
 
 def read_environment() -> Settings:
@@ -56,23 +42,22 @@ def chosen_tool(named: AskTool | None, given: Collection[str]) -> AskTool:
     from kimi_mcp.server.tools import TOOLS
 
     def takers(argument: str) -> list[AskTool]:
-        return [tool for tool in AskTool if argument in TOOLS[f"kimi_{tool}"].arguments.model_fields]
+        return [tool for tool in get_args(AskTool) if argument in TOOLS[f"kimi_{tool}"].arguments.model_fields]
 
     images, video = "images" in given, "video" in given
     if images and video:
         raise typer.BadParameter("a call takes pictures or a clip, not both.", param_hint="--image, --video")
-    swarm = any(takers(argument) == [AskTool.swarm] for argument in given)
-    implied = AskTool.vision if images else AskTool.video if video else AskTool.swarm if swarm else AskTool.think
-    tool = named or implied
+    swarm = any(takers(argument) == ["swarm"] for argument in given)
+    tool: AskTool = named or ("vision" if images else "video" if video else "swarm" if swarm else "think")
     for argument in given:
         if tool not in (takes := takers(argument)):
             instead = " Text is answered at once by --tool instant." if argument == "mode" else ""
             raise typer.BadParameter(
                 f"it belongs to --tool {' or '.join(takes)}, not to {tool}.{instead}", param_hint=OPTIONS[argument]
             )
-    if tool is AskTool.vision and not images:
+    if tool == "vision" and not images:
         raise typer.BadParameter("--tool vision needs a picture.", param_hint="--image")
-    if tool is AskTool.video and not video:
+    if tool == "video" and not video:
         raise typer.BadParameter("--tool video needs a clip.", param_hint="--video")
     return tool
 

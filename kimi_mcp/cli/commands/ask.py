@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.commands.arguments import AskMode, AskTool, chosen_tool, read_environment, with_typed_folders
+from kimi_mcp.cli.commands.arguments import AskTool, chosen_tool, read_environment, with_typed_folders
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
 from kimi_mcp.cli.console import as_json_text, complain, exit_status, is_terminal
 from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
+from kimi_mcp.core.types import Mode
 
 if TYPE_CHECKING:
     from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
@@ -55,7 +56,7 @@ def ask(
         list[str] | None,
         typer.Option(metavar="P", help="A text file to send along: path or quoted glob. May be given again."),
     ] = None,
-    mode: Annotated[AskMode | None, typer.Option(help="Of vision and video: thinking unless you say instant.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="Of vision and video: thinking unless you say instant.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt. None is sent by default.")] = None,
     model: Annotated[str | None, typer.Option(help="Such as kimi-k2.5. Leave out for the best.")] = None,
     provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
@@ -95,7 +96,7 @@ def ask(
         "images": image,
         "video": video,
         "files": file,
-        "mode": mode and mode.value,
+        "mode": mode,
         "system": system,
         "model": model,
         "provider": provider,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from kimi_mcp.cli.commands.arguments import read_environment
-from kimi_mcp.cli.console import Printer, print_json
+from kimi_mcp.cli.console import Printer, counted, print_json
 from kimi_mcp.core.errors import KimiError, NotConfigured, PolicyRefused
 
 if TYPE_CHECKING:
@@ -24,17 +23,11 @@ NAME_CHARS = 18
 """Characters of a name that a person is shown: ours are a hash, which nobody reads to its end."""
 
 
-class FileAction(StrEnum):
-    """What is done with the files."""
-
-    show = "list"
-    prune = "prune"
-
-
 def files(
     action: Annotated[
-        FileAction, typer.Argument(metavar="list|prune", help="list shows them, prune removes those of kimi-mcp.")
-    ] = FileAction.show,
+        Literal["list", "prune"],
+        typer.Argument(metavar="list|prune", help="list shows them, prune removes those of kimi-mcp."),
+    ] = "list",
     provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
     older_than_days: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Only what was uploaded more than N days ago.")
@@ -49,7 +42,7 @@ def files(
     import anyio
 
     endpoint = _endpoint(read_environment(), provider)
-    prune = action is FileAction.prune
+    prune = action == "prune"
     with Printer().waiting("asking the provider …"):
         listed, removed, error = anyio.run(_list_and_prune, endpoint, prune, older_than_days)
     if as_json:
@@ -148,13 +141,15 @@ def _show(provider: str, listed: Sequence[RemoteFile], removed: Sequence[RemoteF
     ours = sum(file.sha256 is not None for file in listed)
     if removed is not None:
         others = len(listed) - ours
-        kept = f" {_many(others)} of others {'stays' if others == 1 else 'stay'}." if others else ""
+        kept = f" {counted(others, 'file')} of others {'stays' if others == 1 else 'stay'}." if others else ""
         size = sum(file.size for file in removed)
-        page.line(f"Removed {_many(len(removed))} at {provider}, {size:,} bytes.{kept}")
+        page.line(f"Removed {counted(len(removed), 'file')} at {provider}, {size:,} bytes.{kept}")
     elif not listed:
         page.line(f"There is no file at {provider}.")
     elif page.folds:
-        page.line(f"{_many(len(listed))} at {provider}, {ours} of them ours: `kimi-mcp files prune` removes those.")
+        page.line(
+            f"{counted(len(listed), 'file')} at {provider}, {ours} of them ours: `kimi-mcp files prune` removes those."
+        )
 
 
 def _cells(file: RemoteFile, *, whole: bool) -> tuple[str, ...]:
@@ -181,7 +176,3 @@ def _when(file: RemoteFile) -> datetime:
         return datetime.fromtimestamp(file.created, UTC)
     except (OverflowError, OSError, ValueError):
         return datetime.fromtimestamp(0, UTC)
-
-
-def _many(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from kimi_mcp.cli.console import Printer, changed, requests, shown
+from kimi_mcp.cli.console import Printer, changed, counted, requests, shown
 from kimi_mcp.core.outcome import Outcome, standing
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
@@ -69,8 +69,8 @@ def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
         _table(page, [_cells(record, record.id[:length], page) for record in removed[:50]])
     if len(removed) > 50:
         page.line(f"and {len(removed) - 50} more", "quiet")
-    stays = f" {_many(kept)} as old {'stays' if kept == 1 else 'stay'}: a kept conversation goes back to it."
-    page.line(f"Removed {_many(len(removed))}.{stays if kept else ''}")
+    stays = f" {counted(kept, 'run')} as old {'stays' if kept == 1 else 'stay'}: a kept conversation goes back to it."
+    page.line(f"Removed {counted(len(removed), 'run')}.{stays if kept else ''}")
 
 
 def _cells(record: RunRecord, name: str, page: Printer) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
         count = "-" if of.tokens is None else str(of.tokens)
         return ("TOTAL", str(of.runs), "-", status, f"{of.took_s:.3f}", count, cost, "-")
     return (
-        f"head|{_many(of.runs)}",
+        f"head|{counted(of.runs, 'run')}",
         "",
         "",
         f"name|{of.running} running" if of.running else "",
@@ -299,7 +299,3 @@ def _count(count: int | None) -> str:
 
 def _cost(usd: float | None) -> str:
     return "-" if usd is None else dollars(usd)
-
-
-def _many(count: int) -> str:
-    return f"{count:,} run{'' if count == 1 else 's'}"

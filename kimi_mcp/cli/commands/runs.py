@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,6 +18,7 @@ from kimi_mcp.cli.commands.arguments import read_environment
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
 from kimi_mcp.cli.console import Printer, complain, is_terminal, print_json
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured, RunNotFound
+from kimi_mcp.core.types import Status
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
@@ -44,22 +44,12 @@ POLL_S = 0.25
 """Seconds between two reads of a run in another server."""
 
 
-class StatusFilter(StrEnum):
-    """The statuses of runs."""
-
-    completed = "completed"
-    running = "running"
-    partial = "partial"
-    failed = "failed"
-    cancelled = "cancelled"
-
-
 Which = Annotated[str, typer.Argument(metavar="ID", help="Its id, or enough of its beginning to identify it.")]
 Most = Annotated[
     int | None,
     typer.Option("--most", "-n", min=1, metavar="N", help="How many to show, the latest first. Left out: 20."),
 ]
-OfStatus = Annotated[StatusFilter | None, typer.Option(help="Only those of that status.")]
+OfStatus = Annotated[Status | None, typer.Option(help="Only those of that status.")]
 Today = Annotated[bool, typer.Option("--today", help="Only today's (UTC), which the day's spending limit counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 AsPage = Annotated[
@@ -96,14 +86,13 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
 
     now = time.time()
     since = now - now % DAY_S if today else None
-    state = None if status is None else status.value
 
     async def read(store: RunStore) -> tuple[list[RunRecord], Totals | None, int]:
-        listed = await store.overview(None, status=state, since=since, most=most if as_json else most or MOST)
+        listed = await store.overview(None, status=status, since=since, most=most if as_json else most or MOST)
         if as_json:
             return listed, None, 0
         digits = await store.read(queries.unique_prefix_length, [record.id for record in listed])
-        return listed, await store.read(queries.totals, now, status=state, since=since), digits
+        return listed, await store.read(queries.totals, now, status=status, since=since), digits
 
     listed, totals, digits = _from_store(read) or ([], None, 0)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.console import Printer, print_json
+from kimi_mcp.cli.console import Printer, counted, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.cli.selfhost import EngineOption, Fit, Machine, Weights
@@ -91,7 +91,7 @@ def _show(machine: Machine, found: list[Fit], lacking: list[Miss]) -> None:
     gpus = "GPUs unknown"
     if machine.gpus is not None and machine.gpu_gb is not None:
         memory = f" with {machine.gpu_gb:,.0f} GB" if machine.gpus else ""
-        gpus = f"{machine.gpus} GPU{'s' if machine.gpus != 1 else ''}{memory}"
+        gpus = counted(machine.gpus, "GPU") + memory
     page.heading("Machine", f"{ram}, {gpus}, {machine.cores} cores")
     for what, option, known in (
         ("Its main memory", "--ram-gb", machine.ram_gb is not None),

@@ -17,15 +17,12 @@ import anyio.to_thread
 
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import Catalogue, credentials
-from kimi_mcp.cli.console import Printer, in_a_shell
+from kimi_mcp.cli.console import Printer, counted, in_a_shell
 from kimi_mcp.core.errors import CatalogueError, KimiError
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.redaction import hide, scrub
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
-
-PYTHON = (3, 11)
-"""The oldest Python that works."""
 
 PACKAGES: Mapping[str, int] = {"mcp": 2, "openai": 3, "pydantic": 2}
 """The main dependencies, and the major version of each that is needed."""
@@ -169,7 +166,7 @@ def show(found: Diagnosis) -> None:
 
 
 def _check_program(found: Diagnosis) -> None:
-    """Whether Python and the packages are recent enough."""
+    """Whether the packages are recent enough; an older Python could not start this."""
     for name in PACKAGES:
         try:
             found.packages[name] = version(name)
@@ -178,9 +175,7 @@ def _check_program(found: Diagnosis) -> None:
     wrong = [name for name, major in PACKAGES.items() if found.packages[name].partition(".")[0] != str(major)]
     versions = ", ".join(f"{name} {number}" for name, number in found.packages.items())
     python = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < PYTHON:
-        found.add("program", "bad", f"Python {python} is too old.", "Use Python 3.11 or later.")
-    elif wrong:
+    if wrong:
         needed = ", ".join(f"{name} {PACKAGES[name]}.x" for name in wrong)
         found.add("program", "bad", f"Not the packages that are needed: {versions}.", f"Install {needed}.")
     else:
@@ -220,8 +215,7 @@ def _check_store(found: Diagnosis, settings: Settings) -> None:
         found.add("journal", "ok", f"The first call creates the store {where}.")
     else:
         size = f", {seen.size / 1e6:,.1f} MB" if seen.size else ""
-        runs = "1 run" if seen.runs == 1 else f"{seen.runs:,} runs"
-        found.add("journal", "ok", f"The store opens: {runs}{size}, {where}.")
+        found.add("journal", "ok", f"The store opens: {counted(seen.runs or 0, 'run')}{size}, {where}.")
     if seen.is_tight and seen.free is not None:
         message = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the store."
         found.add("journal", "warn", message, "Make room, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 from html import escape
 from math import ceil, floor, log10
 from pathlib import Path
 
-from kimi_mcp.cli.html.trace import Bar, Lane, Trace, trace
+from kimi_mcp.cli.console import counted
+from kimi_mcp.cli.html.trace import Bar, Lane, trace
+from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import clean
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
@@ -37,16 +38,15 @@ CUT_CHARS = 40_000
 
 def page(record: RunRecord, steps: Sequence[StepRecord]) -> str:
     """The page of a run, as HTML."""
-    lanes, seconds = (laid := trace(record, steps)).lanes, laid.seconds
-    tick = _tick(seconds)
-    outcome = record.outcome
-    title = f"{record.tool} · {outcome.status}"
+    laid, outcome = trace(record, steps), record.outcome
+    style = Path(__file__).with_name("page.css").read_text("utf-8")
+    lanes, seconds, tick = laid.lanes, laid.seconds, _tick(laid.seconds)
     started = datetime.fromtimestamp(record.started_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     body = [
         f"<h1>{_(record.tool)} <span class='state {_(outcome.status)}'>{_(outcome.status)}</span></h1>",
         f"<div class='id'>{_(record.id)} · {started}</div>",
         f"<div class='prompt'>{_(_prompt(record))}</div>",
-        _facts(laid),
+        _facts(outcome, seconds),
         f"<p class='why'>{_(outcome.error.message)} {_(outcome.error.fix)}</p>" if outcome.error else "",
         "<h2>Who worked when</h2>",
         _legend(lanes),
@@ -61,15 +61,10 @@ def page(record: RunRecord, steps: Sequence[StepRecord]) -> str:
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{_(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_(record.tool)} · {_(outcome.status)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"
     )
-
-
-@cache
-def _style() -> str:
-    return Path(__file__).with_name("page.css").read_text("utf-8")
 
 
 def _(text: object) -> str:
@@ -90,22 +85,20 @@ def _prompt(record: RunRecord) -> str:
     return prompt if isinstance(prompt, str) else record.prompt_head
 
 
-def _facts(laid: Trace) -> str:
-    outcome, swarm = laid.record.outcome, laid.record.outcome.swarm
+def _facts(outcome: Outcome, seconds: float) -> str:
     facts: list[tuple[str, str]] = [
         ("model", outcome.model_answered or outcome.model_sent or outcome.model_asked or "unknown"),
         ("provider", outcome.provider or "unknown"),
-        ("took", _seconds(laid.seconds)),
+        ("took", _seconds(seconds)),
     ]
-    if swarm:
+    if swarm := outcome.swarm:
         facts += [
             ("agents", str(len(swarm["agents"]))),
             ("main steps", str(swarm["steps"])),
             ("critical steps", str(swarm["critical_steps"])),
             ("speed-up", "unknown" if swarm["speedup"] is None else f"{swarm['speedup']:g} ×"),
         ]
-    tokens = outcome.usage.total_tokens if outcome.usage else None
-    facts += [("tokens", _count(tokens)), ("cost", _usd(outcome.cost_usd))]
+    facts += [("tokens", _count(outcome.usage and outcome.usage.total_tokens)), ("cost", _usd(outcome.cost_usd))]
     rows = "".join(f"<div><dt>{_(name)}</dt><dd>{_(value)}</dd></div>" for name, value in facts)
     return f"<dl class='facts'>{rows}</dl>"
 
@@ -135,9 +128,8 @@ def _axis(seconds: float, tick: float) -> str:
 
 def _lane(lane: Lane, seconds: float) -> str:
     critical = " critical" if lane.critical else ""
-    steps = f"{len(lane.requests)} step{'' if len(lane.requests) == 1 else 's'}"
     calls = sum(bar.kind == "tool" for bar in lane.bars)
-    steps += f" · {calls} tool call{'' if calls == 1 else 's'}" if calls else ""
+    steps = counted(len(lane.requests), "step") + (f" · {counted(calls, 'tool call')}" if calls else "")
     bars = "".join(_bar(bar, seconds) for bar in lane.bars)
     last = lane.requests[-1] if lane.requests else None
     texts = _texts(
@@ -176,18 +168,20 @@ def _bar(bar: Bar, seconds: float) -> str:
 
 
 def _step(bar: Bar) -> str:
-    facts = [_seconds(bar.end_s - bar.start_s)]
-    facts += [f"{bar.tokens:,} tokens"] if bar.tokens is not None else []
-    facts += [_usd(bar.cost_usd)] if bar.cost_usd is not None else []
-    facts += [f"calls {', '.join(bar.calls)}"] if bar.calls else []
-    facts += [bar.state] if bar.state != "done" else []
+    facts = (
+        _seconds(bar.end_s - bar.start_s),
+        bar.tokens is not None and f"{bar.tokens:,} tokens",
+        bar.cost_usd is not None and _usd(bar.cost_usd),
+        bar.calls and f"calls {', '.join(bar.calls)}",
+        bar.state != "done" and bar.state,
+    )
     texts = _texts(
         ("Why", bar.why),
         ("Arguments", bar.arguments),
         ("Reasoning", bar.reasoning),
         ("Result" if bar.kind == "tool" else "Answer", bar.result),
     )
-    spans = "".join(f"<span>{_(fact)}</span>" for fact in facts)
+    spans = "".join(f"<span>{_(fact)}</span>" for fact in facts if fact)
     return (
         f"<details id='{_(bar.key)}'><summary><b>{_(bar.label)}</b>{spans}</summary>"
         f"<div class='body'>{texts or '<h3>No result.</h3>'}</div></details>"

@@ -21,7 +21,6 @@ class Bar:
     """One step on its lane."""
 
     key: str
-    """The step's key, unique within the run."""
     kind: Literal["request", "tool"]
     """An upstream request, or a call of a tool."""
     label: str
@@ -29,19 +28,15 @@ class Bar:
     start_s: float
     """Seconds since the run began."""
     end_s: float
-    """Seconds since the run began; of an unfinished step the end of the run."""
+    """Of an unfinished step the end of the run."""
     state: Literal["done", "failed", "unfinished"]
     arguments: str = ""
-    """Of a tool."""
     reasoning: str
     result: str
     """The answer, or the tool's result."""
     calls: tuple[str, ...] = ()
-    """Names of the tools that the answer calls."""
     tokens: int | None
-    """Prompt and completion together; None: unknown."""
     cost_usd: float | None
-    """None: unknown."""
     why: str = ""
     """Why it failed, or which limit it reached."""
 
@@ -53,14 +48,12 @@ class Lane:
     id: str
     """``main``, ``agent-1`` and so on."""
     name: str
-    number: int | None = None
-    """Which of several tasks of agents of that name, from 1; None: there is only one."""
+    task_number: str = ""
+    """Which of several tasks of agents of that name, to follow the name; empty where there is one."""
     status: str
     system: str = ""
-    """Its system prompt."""
     task: str
     bars: tuple[Bar, ...]
-    """Its steps, in the order in which they began."""
     critical: bool
     """Whether it is on the critical path."""
 
@@ -68,11 +61,6 @@ class Lane:
     def label(self) -> str:
         """Its name, and which of its tasks this is."""
         return self.name + self.task_number
-
-    @property
-    def task_number(self) -> str:
-        """Which of its tasks this is, to follow the name; empty where it had one."""
-        return "" if self.number is None else f" · task {self.number}"
 
     @property
     def requests(self) -> tuple[Bar, ...]:
@@ -96,7 +84,6 @@ class Lane:
 class Trace:
     """A run as lanes."""
 
-    record: RunRecord
     lanes: tuple[Lane, ...]
     """The main agent first, then the others in the order of their ids."""
     seconds: float
@@ -109,7 +96,7 @@ def trace(record: RunRecord, steps: Sequence[StepRecord]) -> Trace:
     ended = record.ended_at or max(ends, default=record.started_at + record.outcome.timing.total_s)
     seconds = max(ended - record.started_at, 0.001)
     if not steps:
-        return Trace(record=record, lanes=(_single_lane(record, seconds),), seconds=seconds)
+        return Trace(lanes=(_single_lane(record, seconds),), seconds=seconds)
     grouped: dict[str, list[StepRecord]] = {}
     for step in sorted(steps, key=lambda step: _order(_agent(step))):
         grouped.setdefault(_agent(step), []).append(step)
@@ -121,7 +108,7 @@ def trace(record: RunRecord, steps: Sequence[StepRecord]) -> Trace:
         Lane(
             id=agent,
             name=names[at],
-            number=names[: at + 1].count(names[at]) if names.count(names[at]) > 1 else None,
+            task_number=f" · task {names[: at + 1].count(names[at])}" if names.count(names[at]) > 1 else "",
             status=statuses.get(agent, "running" if record.running else record.outcome.status),
             system=_first(own, "system"),
             task=_first(own, "task"),
@@ -130,7 +117,7 @@ def trace(record: RunRecord, steps: Sequence[StepRecord]) -> Trace:
         )
         for at, (agent, own) in enumerate(grouped.items())
     )
-    return Trace(record=record, lanes=lanes, seconds=seconds)
+    return Trace(lanes=lanes, seconds=seconds)
 
 
 def _agent(step: StepRecord) -> str:

@@ -1,6 +1,6 @@
 """``kimi-mcp install`` and ``uninstall``: an entry put into a host's own file, or taken out. I/O: that file.
 
-What differs between hosts is a row of ``hosts.toml`` (``hosts``). ``entry`` decides what is written, ``documents``
+What differs between hosts is a row of ``hosts.toml``. ``entry`` reads it and decides what is written, ``documents``
 changes a text of any format, ``files`` reads and writes.
 """
 
@@ -15,6 +15,7 @@ from kimi_mcp.cli.install import files
 from kimi_mcp.cli.install.documents import FORMATS, MISSING, InvalidJson, changed, listed, mapping, value_at
 from kimi_mcp.cli.install.entry import (
     DesiredEntry,
+    HostRow,
     LaunchCommand,
     desired_entry,
     input_id,
@@ -22,10 +23,12 @@ from kimi_mcp.cli.install.entry import (
     is_reference,
     is_secret,
     keys_in_use,
+    load_hosts,
+    place_of,
     started_as,
+    this_system,
     withheld,
 )
-from kimi_mcp.cli.install.hosts import HostRow, load_hosts, place_of, this_system
 from kimi_mcp.cli.install.jsonc import KeyPath
 from kimi_mcp.core.errors import NotConfigured
 

@@ -1,4 +1,4 @@
-"""What is written for a host: the command, its settings, and where its keys are. Pure, but for ``started_as``.
+"""Hosts, rows of the catalogue's ``hosts.toml``, and what is written for each: the command, its settings, its keys.
 
 A key's value goes into a host's file only where the host has no better place for it, and then only when a person gave
 it for that. Everywhere else the entry says where the host is to look.
@@ -8,18 +8,103 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.cli.install.documents import listed, mapping
-from kimi_mcp.cli.install.hosts import HostRow
 from kimi_mcp.core.errors import InvalidArguments, KimiError
-from kimi_mcp.core.profiles import Provider
+from kimi_mcp.core.profiles import Provider, SourcedRecord
 from kimi_mcp.core.settings import read_settings
+
+System = Literal["linux", "macos", "windows"]
+
+
+class Keys(BaseModel, frozen=True, extra="forbid"):
+    """How a key gets to the server that a host starts; the top of ``hosts.toml`` explains the ways."""
+
+    way: Literal["reference", "input", "named", "inherited", "plain"]
+    hint: str
+    """What a person does for it; ``NAME`` stands for the variable."""
+    form: str | None = None
+    """With ``reference`` and ``input``: what is written in place of the key."""
+    inputs: tuple[str, ...] = ()
+    """With ``input``: the path to the host's questions."""
+    input: Mapping[str, Any] | None = None
+    """With ``input``: one question."""
+
+
+class MovedFolder(BaseModel, frozen=True, extra="forbid"):
+    """A variable that names another folder, and the file within it."""
+
+    variable: str
+    file: str
+
+
+class HostRow(SourcedRecord, strict=False):
+    """One host."""
+
+    id: str
+    """Its name on the command line."""
+    name: str
+    """Its name for people."""
+    kind: Literal["json", "jsonc", "toml", "yaml"]
+    """The format of its file."""
+    places: Mapping[System, tuple[str, ...]]
+    """Where its file may be."""
+    servers: tuple[str, ...]
+    """The path to the entries within the file."""
+    entry: Mapping[str, Any]
+    """What is written, with fields to fill in."""
+    keys: Keys
+    next: str
+    """What a person does after installing."""
+    moved_by: MovedFolder | None = None
+    always_load: str | None = None
+    """The field of the entry that shows every tool to the host's model, instead of leaving them to a tool search."""
+
+    def deferred(self) -> HostRow:
+        """This host, its tools left to its tool search."""
+        return self.model_copy(update={"entry": {k: v for k, v in self.entry.items() if k != self.always_load}})
+
+
+@cache
+def load_hosts() -> Mapping[str, HostRow]:
+    """Every host by its id, in the order of the file."""
+    rows = tomllib.loads(Path(catalogue.__file__).with_name("hosts.toml").read_text("utf-8"))["hosts"]
+    return {row["id"]: HostRow(**row) for row in rows}
+
+
+def this_system() -> System:
+    """The system that this runs on; any other counts as Linux."""
+    return "macos" if sys.platform == "darwin" else "windows" if sys.platform == "win32" else "linux"
+
+
+def place_of(host: HostRow, system: System, home: Path, environment: Mapping[str, str]) -> Path:
+    """Where the host's file is, or would be: of several places the first that exists."""
+    if (moved := host.moved_by) and (folder := environment.get(moved.variable, "").strip()):
+        return Path(folder).expanduser() / moved.file
+    config = environment.get("XDG_CONFIG_HOME", "")  # a relative one is to be ignored, as its specification says
+    filled = {
+        "home": str(home),
+        "config": config if Path(config).is_absolute() else str(home / ".config"),
+        "appdata": environment.get("APPDATA") or str(home / "AppData" / "Roaming"),
+        "localappdata": environment.get("LOCALAPPDATA") or str(home / "AppData" / "Local"),
+    }
+    places = [Path(place.format_map(filled)) for place in host.places[system]]
+    existing = [place for place in places if place.exists()]
+    near = [place for place in places if place.parent.is_dir()]
+    return (existing or near or places)[0]
+
+
+# ── the entry ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 PROGRAM = "kimi-mcp"
 """The command's name; an entry that starts it is ours."""

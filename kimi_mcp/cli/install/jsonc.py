@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 KeyPath = Sequence[str | int]
 """The path to a value: names, and positions in lists; a position beyond the end of a list appends."""
 
-_BLANKS = frozenset(" \t\r\n")
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
+_BLANK = re.compile(r"[ \t\r\n]+|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_PLAIN = re.compile(r"true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _DEEPEST = 200
 _DECODER = json.JSONDecoder()
 
@@ -48,40 +46,44 @@ class Node:
 
 class _JsonReader:
     def __init__(self, text: str, *, comments: bool) -> None:
-        self.text, self.comments = text, comments
-        self.at: int = 0
+        self.text, self.comments, self.at = text, comments, 0
 
-    def blank(self) -> None:
-        while True:
-            while self.text[self.at : self.at + 1] in _BLANKS:
-                self.at += 1
-            comment = _COMMENT.match(self.text, self.at)
-            if comment is None:
-                return
-            if not self.comments:
+    def next_sign(self) -> str:
+        """The sign behind blanks and comments; empty at the end."""
+        while blank := _BLANK.match(self.text, self.at):
+            if blank[0][0] == "/" and not self.comments:
                 raise self.wrong("a comment, which this host does not allow")
-            self.at = comment.end()
+            self.at = blank.end()
+        return self.text[self.at : self.at + 1]
+
+    def take(self, sign: str) -> bool:
+        """Whether that sign is next; then it is passed."""
+        found = self.next_sign() == sign
+        self.at += found
+        return found
 
     def wrong(self, what: str) -> InvalidJson:
-        line = self.text.count("\n", 0, self.at) + 1
-        column = self.at - (self.text.rfind("\n", 0, self.at) + 1) + 1
-        return InvalidJson(f"{what}, line {line}, column {column}")
+        line, before = self.text.count("\n", 0, self.at) + 1, self.text.rfind("\n", 0, self.at)
+        return InvalidJson(f"{what}, line {line}, column {self.at - before}")
 
     def node(self, depth: int = 0) -> Node:
         """The value that begins here."""
         if depth > _DEEPEST:
             raise self.wrong("values within values without end")
-        node = Node(start=self.at, value_start=self.at)
-        sign = self.text[self.at : self.at + 1]
-        if sign and sign in "{[":
-            self.at += 1
-            self._inner(node, "}" if sign == "{" else "]", depth)
-            inner = node.inner
-            node.value = {each.name: each.value for each in inner} if sign == "{" else [each.value for each in inner]
+        node, sign = Node(start=self.at, value_start=self.at), self.next_sign()
+        if sign == "{":
+            self._members(node, "}", depth)
+            node.value = {each.name: each.value for each in node.inner}
+        elif sign == "[":
+            self._members(node, "]", depth)
+            node.value = [each.value for each in node.inner]
         elif sign == '"':
             node.value = self.string()
+        elif plain := _PLAIN.match(self.text, self.at):
+            self.at = plain.end()
+            node.value = json.loads(plain[0])
         else:
-            self._word(node)
+            raise self.wrong("something that is no value" if sign else "an end that comes too soon")
         node.end = self.at
         return node
 
@@ -93,59 +95,36 @@ class _JsonReader:
             raise self.wrong("a text that is not closed or holds a sign that has to be escaped") from None
         return text
 
-    def _word(self, node: Node) -> None:
-        for word, value in _WORDS.items():
-            if self.text.startswith(word, self.at):
-                self.at += len(word)
-                node.value = value
-                return
-        number = _NUMBER.match(self.text, self.at)
-        if number is None:
-            raise self.wrong("something that is no value" if self.at < len(self.text) else "an end that comes too soon")
-        self.at = number.end()
-        node.value = json.loads(number[0])
-
-    def _inner(self, node: Node, closing: str, depth: int) -> None:
-        while True:
-            self.blank()
-            if self.text.startswith(closing, self.at):
-                if node.inner and node.inner[-1].comma is not None and not self.comments:
-                    raise self.wrong("a comma too many")
-                self.at += 1
-                return
-            if node.inner and node.inner[-1].comma is None:
+    def _members(self, node: Node, closing: str, depth: int) -> None:
+        self.at += 1
+        comma: int | None = self.at
+        while not self.take(closing):
+            if comma is None:
                 raise self.wrong(f"no comma and no {closing} where one belongs")
-            self._one(node, closing, depth)
-
-    def _one(self, node: Node, closing: str, depth: int) -> None:
-        start, name = self.at, None
-        if closing == "}":
-            if not self.text.startswith('"', self.at):
-                raise self.wrong("something that is no name in quotation marks")
-            name = self.string()
-            self.blank()
-            if not self.text.startswith(":", self.at):
-                raise self.wrong("no colon where one belongs")
-            self.at += 1
-            self.blank()
-        inner = self.node(depth + 1)
-        inner.start, inner.name = start, name
-        self.blank()
-        if self.text.startswith(",", self.at):
-            inner.comma = self.at
-            self.at += 1
-        node.inner.append(inner)
+            start, name = self.at, None
+            if closing == "}":
+                if self.next_sign() != '"':
+                    raise self.wrong("something that is no name in quotation marks")
+                name = self.string()
+                if not self.take(":"):
+                    raise self.wrong("no colon where one belongs")
+                self.next_sign()
+            inner = self.node(depth + 1)
+            inner.start, inner.name = start, name
+            comma = inner.comma = self.at - 1 if self.take(",") else None
+            node.inner.append(inner)
+        if node.inner and comma is not None and not self.comments:
+            self.at -= 1
+            raise self.wrong("a comma too many")
 
 
 def read(text: str, *, comments: bool) -> Node | None:
     """The nodes of a text; None where there is nothing but blanks and comments. Raises ``InvalidJson``."""
     reader = _JsonReader(text, comments=comments)
-    reader.blank()
-    if reader.at == len(text):
+    if not reader.next_sign():
         return None
     node = reader.node()
-    reader.blank()
-    if reader.at < len(text):
+    if reader.next_sign():
         raise reader.wrong("more than one value")
     return node
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kimi_mcp.cli.commands import app
-from kimi_mcp.cli.commands.arguments import AskTool, chosen_tool
+from kimi_mcp.cli.commands.arguments import chosen_tool
 from kimi_mcp.simulator import Simulator
 from tests.cli.commands.shell import kimi, started, to
 
@@ -62,8 +62,8 @@ def test_options_that_belong_to_another_tool_are_wrong_usage(wrong: list[str]) -
 
 
 def test_an_option_of_swarms_alone_means_a_swarm() -> None:
-    assert chosen_tool(None, ["max_cost_usd"]) is AskTool.swarm
-    assert chosen_tool(None, ["model"]) is AskTool.think
+    assert chosen_tool(None, ["max_cost_usd"]) == "swarm"
+    assert chosen_tool(None, ["model"]) == "think"
 
 
 async def test_ctrl_c_closes_every_request_of_a_swarm(sim: Simulator) -> None:

@@ -187,7 +187,7 @@ async def test_prune_keeps_what_still_runs(sim: Simulator) -> None:
     sim.play(HELD)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
         run_id = (await server.think()).run_id
-        ended = await server.instant()
+        ended = await server.run((await server.instant()).run_id, wait_s=30)
         done = await process("runs", "prune", "--days", "0", "--json")
         assert [row["run_id"] for row in done.json] == [ended.run_id]
         sim.open_gate("end")

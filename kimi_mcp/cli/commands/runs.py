@@ -198,7 +198,8 @@ def prune(
     """Remove old runs, with their answers and reasoning.
 
     Runs stay that a kept conversation goes back to, and those that still run. Servers remove what is older than
-    KIMI_RUNS_KEEP_DAYS by themselves, a little at a time in the background.
+    KIMI_RUNS_KEEP_DAYS by themselves, a little at a time in the background. Days count from now or, as the clock may
+    be wrong, from the newest run where that is earlier; `--days 0` removes all.
     """
     from kimi_mcp.cli.commands.run_output import show_pruned
     from kimi_mcp.runs.store.serializers import in_list
@@ -209,7 +210,7 @@ def prune(
         typer.confirm(f"Remove every run {age}, with its answer and reasoning?", abort=True)
 
     async def clear(store: RunStore) -> tuple[list[RunRecord], int]:
-        old = await store.overview(None, ended_before=time.time() - keep * DAY_S)
+        old = await store.overview(None, ended_before=await store.old_before(keep))
         gone = set(await store.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 

@@ -115,20 +115,24 @@ def look(connection: Connection, now: float, keep_s: float, server: str, alive: 
     A run is never old that is younger than the newest one by less than ``keep_s``. Where it returns a time, ``server``
     is the one that removes from here on, until ``finish``.
     """
-    times = [connection.execute(select(func.max(each))).scalar() for each in (runs.c.started_at, runs.c.ended_at)]
-    newest = max(each or 0.0 for each in times)
     try:
         seen = from_json(SeenTime, json.loads(read_fact(connection, "retention") or ""))
     except UNREADABLE:  # it is the first look: others were here when they began their latest run
         others = select(runs.c.started_at).where(runs.c.owner != server).order_by(runs.c.started_at.desc()).limit(1)
         seen = SeenTime(seen=min(now, connection.execute(others).scalar() or now))
     seen = seen.at(now)
-    old = min(seen.before(keep_s), newest - keep_s)
+    old = min(seen.before(keep_s), newest(connection) - keep_s)
     is_others = seen.remover not in (None, server) and alive(seen.remover or "")
     gaps = tuple(gap for gap in seen.gaps if gap[1] > old)
     seen = SeenTime(seen=now, gaps=gaps, remover=seen.remover if is_others else server)
     write_fact(connection, "retention", json.dumps(to_json(seen)))
     return None if is_others else old
+
+
+def newest(connection: Connection) -> float:
+    """When the newest run began or ended, in seconds since 1970."""
+    times = [connection.execute(select(func.max(each))).scalar() for each in (runs.c.started_at, runs.c.ended_at)]
+    return max(each or 0.0 for each in times)
 
 
 def finish(connection: Connection, server: str) -> None:

@@ -30,7 +30,7 @@ from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.pending import PendingOutcomes
 from kimi_mcp.runs.store.records import Conversation, RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
-from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest
+from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest, newest
 from kimi_mcp.runs.store.steps import Steps
 from kimi_mcp.runs.store.tables import MIGRATIONS, Migration
 
@@ -264,10 +264,18 @@ class RunStore:
         """
         return await self.read(queries.spent_since, _midnight(self.now()), run_id, counted_usd)
 
+    async def old_before(self, keep_days: float | None = None) -> float:
+        """The time before which runs are older than that, in seconds since 1970.
+
+        Where any are kept, days count from the newest run at the latest: a clock may be wrong.
+        """
+        keep_s = (self._keep_days if keep_days is None else keep_days) * DAY_S
+        now = self.now()
+        return (now if keep_s <= 0 else min(now, await self.read(newest))) - keep_s
+
     async def prune(self, keep_days: float | None = None) -> list[str]:
         """Remove runs that ended longer ago; returns their ids. What a kept conversation needs stays."""
-        days = self._keep_days if keep_days is None else keep_days
-        removed = await self.retention.remove(self.now() - days * DAY_S)
+        removed = await self.retention.remove(await self.old_before(keep_days))
         await self.retention.shrink()
         return sorted(removed)
 

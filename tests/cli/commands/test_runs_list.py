@@ -187,6 +187,7 @@ async def test_prune_keeps_what_still_runs(sim: Simulator) -> None:
     sim.play(HELD)
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
         run_id = (await server.think()).run_id
+        await sim.until(lambda: sim.waiting_at("end") == 1)
         ended = await server.run((await server.instant()).run_id, wait_s=30)
         done = await process("runs", "prune", "--days", "0", "--json")
         assert [row["run_id"] for row in done.json] == [ended.run_id]

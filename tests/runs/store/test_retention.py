@@ -48,10 +48,10 @@ async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
         await end(kept, "run_1")
         await begin(kept, "run_2")
         clock.now += 2.9 * DAY_S
-        await begin(kept, "run_3")
-        await end(kept, "run_3", "failed")
         assert await kept.prune() == []
         clock.now += 0.2 * DAY_S
+        await begin(kept, "run_3")
+        await end(kept, "run_3", "failed")
         assert await kept.prune() == ["run_1"]
         assert await ids(kept) == {"run_2", "run_3"}, "what runs is not cleared away"
     for day in range(4):
@@ -88,7 +88,7 @@ async def test_what_a_kept_conversation_goes_back_to_stays(tmp_path: Path) -> No
         assert [each.text for each in await kept.history("run_3")] == ["run_1", "run_2", "run_3"]
         assert [each.text for each in await kept.history("run_b")] == ["run_x", "run_b"]
         clock.now += 2 * DAY_S
-        assert await kept.prune() == ["run_1", "run_2", "run_3", "run_b", "run_x"]
+        assert await kept.prune(0) == ["run_1", "run_2", "run_3", "run_b", "run_x"]
         assert await kept.conversation("conv_1") is None
 
 
@@ -100,7 +100,8 @@ async def test_what_is_cleared_away_leaves_nothing(tmp_path: Path) -> None:
         await grow(kept, "run_1", ("answer", 0, "x"))
         await end(kept, "run_1", "failed")
         clock.now += 31 * DAY_S
-        assert await kept.prune() == ["run_1"]
+        assert await kept.prune() == [], "it may be the clock that is wrong"
+        assert await kept.prune(0) == ["run_1"]
     with opened(tmp_path) as file:
         for table in ("runs", "pieces", "steps", "conversations"):
             assert file.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
@@ -115,7 +116,7 @@ async def test_a_run_of_hundreds_of_steps_goes_too(tmp_path: Path) -> None:
                 await kept.steps(run_id).begin(f"a/{step}", {})
             await end(kept, run_id)
         clock.now += 31 * DAY_S
-        assert await kept.prune() == ["run_1", "run_2", "run_3"]
+        assert await kept.prune(0) == ["run_1", "run_2", "run_3"]
     with opened(tmp_path) as file:
         assert file.execute("SELECT count(*) FROM steps").fetchone() == (0,)
 
@@ -132,7 +133,7 @@ async def test_a_conversation_of_two_thousand_turns_is_cleared_away_at_once(tmp_
             numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)"
             file.execute(f"{numbers} INSERT INTO runs SELECT {copied} FROM runs, numbers WHERE id = 'run_0'")
         clock.now += 31 * DAY_S
-        assert len(await kept.prune()) == 2_001
+        assert len(await kept.prune(0)) == 2_001
 
 
 async def test_what_somebody_adds_to_just_now_is_not_cleared_away(tmp_path: Path) -> None:
@@ -141,10 +142,10 @@ async def test_what_somebody_adds_to_just_now_is_not_cleared_away(tmp_path: Path
         await turn(kept, "run_1", "conv_1", None)
         await kept.take_turn("conv_1", "run_2", lambda run_id: True)
         clock.now += 4 * DAY_S
-        assert await kept.prune() == [], "its turn has come, though it is not written down yet"
+        assert await kept.prune(0) == [], "its turn has come, though it is not written down yet"
         await turn(kept, "run_2", "conv_1", "run_1")
         clock.now += 4 * DAY_S
-        assert await kept.prune() == ["run_1", "run_2"]
+        assert await kept.prune(0) == ["run_1", "run_2"]
 
 
 async def test_a_server_that_died_in_its_turn_keeps_nothing(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ def chosen(asked: str, provider: str, *served: str, listed: bool = True, by_sett
 
 
 @pytest.mark.parametrize("provider", FACTS.providers)
-def test_auto_prefers_k2_5_everywhere_and_keeps_the_others_in_reserve(provider: str) -> None:
+def test_auto_takes_the_first_of_the_providers_list_k2_5_where_it_serves_that_and_keeps_the_rest_in_reserve(
+    provider: str,
+) -> None:
+    listed = [row.model for row in FACTS.providers[provider].models]
     found = chosen("auto", provider)
-    assert found.profile.model.id == "kimi-k2.5"
     assert found.profile.provider.id == provider
-    assert "kimi-k2.5" not in {profile.model.id for profile in found.successors}
-    assert len(found.successors) == len(FACTS.providers[provider].models) - 1
+    assert [each.model.id for each in (found.profile, *found.successors)] == listed
+    assert "kimi-k2.5" not in listed[1:]
 
 
 @pytest.mark.parametrize(

@@ -129,28 +129,24 @@ def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_j
         page.line(f"Not judged: {', '.join(map(shown, not_judged))}.", "quiet")
 
 
-_BODY = "Save the JSON body that is sent to /chat/completions."
-
-
 def _read(file: str) -> Mapping[str, Any]:
     name = "stdin" if file == "-" else Path(file).name
+    fix = "Save the JSON body that is sent to /chat/completions."
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except (OSError, ValueError) as fault:
-        reason = getattr(fault, "strerror", None) or "it is no usable path"
-        raise InvalidArguments(f"{name} can't be read: {reason}.", fix="Name a file that you may read.") from None
-    try:
         body: Any = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InvalidArguments(f"{name} is no UTF-8 text.", fix="Save the body as UTF-8.") from None
     except json.JSONDecodeError as fault:
-        raise InvalidArguments(
-            f"{name} is no JSON: {fault.msg}, line {fault.lineno}, column {fault.colno}.", fix=_BODY
-        ) from None
+        where = f"line {fault.lineno}, column {fault.colno}"
+        raise InvalidArguments(f"{name} is no JSON: {fault.msg}, {where}.", fix=fix) from None
     except (ValueError, RecursionError):
-        raise InvalidArguments(f"{name} can't be read as JSON.", fix=_BODY) from None
+        raise InvalidArguments(f"{name} can't be read as JSON.", fix=fix) from None
+    except OSError as fault:
+        message = f"{name} can't be read: {fault.strerror}."
+        raise InvalidArguments(message, fix="Name a file that you may read.") from None
     if not isinstance(body, dict):
-        raise InvalidArguments(f"{name} holds JSON, but no object.", fix=_BODY)
+        raise InvalidArguments(f"{name} holds JSON, but no object.", fix=fix)
     return cast(dict[str, Any], body)
 
 

@@ -1,7 +1,7 @@
 """``kimi-mcp demo``: the server at work, as a host sees it, each step checked against what a simulator received.
 
 I/O: listens on loopback, starts a server process for each act, reads ``examples/``, prints. No key, no network; no
-setting of the environment reaches the server. ``scenes``, ``media`` and ``swarms`` have what happens.
+setting of the environment reaches the server. ``scenes`` and ``swarms`` have what happens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import anyio
 
 from kimi_mcp.cli.console import Printer
-from kimi_mcp.cli.demo import media, scenes, swarms
+from kimi_mcp.cli.demo import scenes, swarms
 from kimi_mcp.cli.demo.scenes import SCENE_S
 from kimi_mcp.cli.demo.stage import Stage
 from kimi_mcp.simulator import Simulator
@@ -72,10 +72,10 @@ TEXT = DemoAct(
 SWARMS = DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed))
 MEDIA = DemoAct(
     reads=True,
-    scenes=(media.picture, media.clip, media.converted, media.files, media.outside, media.uploaded),
+    scenes=(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.outside, scenes.uploaded),
 )
 NO_VIDEO = DemoAct(
-    provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(media.no_video,)
+    provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(scenes.no_video,)
 )
 STRICT = DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,))
 
@@ -89,7 +89,7 @@ async def play(acts: Sequence[DemoAct] = ACTS, examples: Path = EXAMPLES) -> boo
     page.line("kimi-mcp demo", "name")
     page.line("A simulator, the server and a host, on this machine alone: no key, no network.", "quiet")
     page.line("The simulator makes the answers from what it received; all else is real.", "quiet")
-    missing = [name for name in (media.SHOT, media.CLIP) if not (examples / name).is_file()]
+    missing = [name for name in (scenes.SHOT, scenes.CLIP) if not (examples / name).is_file()]
     held, numbers, failed = 0, itertools.count(1), list[str]()
     with tempfile.TemporaryDirectory(prefix="kimi-mcp-demo-") as folder, tempfile.TemporaryFile("w+") as errors:
         files = _files_folder(folder)

@@ -6,11 +6,12 @@ text of a model, a tool or a caller is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from math import ceil, floor, log10
 from pathlib import Path
+from typing import Any, cast
 
 from kimi_mcp.cli.console import counted
 from kimi_mcp.cli.html.trace import Bar, Lane, trace
@@ -38,6 +39,7 @@ CUT_CHARS = 40_000
 
 def page(record: RunRecord, steps: Sequence[StepRecord]) -> str:
     """The page of a run, as HTML."""
+    task = cast("Mapping[str, Any]", record.request.get("task") or {})
     laid, outcome = trace(record, steps), record.outcome
     style = Path(__file__).with_name("page.css").read_text("utf-8")
     lanes, seconds, tick = laid.lanes, laid.seconds, _tick(laid.seconds)
@@ -45,7 +47,7 @@ def page(record: RunRecord, steps: Sequence[StepRecord]) -> str:
     body = [
         f"<h1>{_(record.tool)} <span class='state {_(outcome.status)}'>{_(outcome.status)}</span></h1>",
         f"<div class='id'>{_(record.id)} · {started}</div>",
-        f"<div class='prompt'>{_(_prompt(record))}</div>",
+        f"<div class='prompt'>{_(task.get('prompt', record.prompt_head))}</div>",
         _facts(outcome, seconds),
         f"<p class='why'>{_(outcome.error.message)} {_(outcome.error.fix)}</p>" if outcome.error else "",
         "<h2>Who worked when</h2>",
@@ -77,12 +79,6 @@ def _text(text: str) -> str:
     if len(text) <= CUT_CHARS:
         return _(text)
     return f"{_(text[:CUT_CHARS])}\n[… {len(text):,} characters in all; kimi-mcp runs show has them]"
-
-
-def _prompt(record: RunRecord) -> str:
-    task = record.request.get("task")
-    prompt = task.get("prompt") if isinstance(task, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # JSON
-    return prompt if isinstance(prompt, str) else record.prompt_head
 
 
 def _facts(outcome: Outcome, seconds: float) -> str:

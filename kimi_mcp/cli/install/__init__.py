@@ -7,6 +7,7 @@ changes a text of any format, ``files`` reads and writes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -116,10 +117,10 @@ def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallRes
     existing = target.own_entry(now, name)
     if existing is None:
         return InstallResult(action="absent", file=old.path, shown=old.shown)
-    new = _restored(target, name, home)
+    text, before = _backup(target, home)
+    new = _restored(target, name, now, text, before)
     if new is None:
         new = target.changed(old.text, cut=[(*host.servers, name)])
-        before = _value_before(target, home)
         if host.keys.inputs:
             new = _without_unused_inputs(target, new, before)
         if FORMATS[host.kind].edit().is_bare(new, host.servers) and _made_for_us(target, new, before):
@@ -213,29 +214,28 @@ def _updates(
     return puts
 
 
-def _value_before(target: _Target, home: Path) -> Any:
-    """The value of the first backup; None where there is none that can be read."""
+def _backup(target: _Target, home: Path) -> tuple[str, Any]:
+    """The text of the first backup and its value; None is the value where there is none that can be read."""
     try:
         before = files.read(files.backup_of(target.old.path), home)
-        return None if before.state is None else FORMATS[target.host.kind].read(before.text)
+        return before.text, None if before.state is None else FORMATS[target.host.kind].read(before.text)
     except (NotConfigured, InvalidJson):
-        return None
+        return "", None
 
 
-def _restored(target: _Target, name: str, home: Path) -> str | None:
+def _restored(target: _Target, name: str, now: Any, text: str, before: Any) -> str | None:
     """The text of the first backup, where nothing but this entry was added since; None elsewhere."""
-    host, document = target.host, FORMATS[target.host.kind]
-    try:
-        before = files.read(files.backup_of(target.old.path), home)
-        now, then = document.read(target.old.text), document.read(before.text)
-        puts: list[tuple[KeyPath, Any]] = [((*host.servers, name), _entry_at(now, host, name))]
-        if host.keys.inputs:
-            asked, had = listed(_at(now, host.keys.inputs)), len(listed(_at(then, host.keys.inputs)))
-            puts += [((*host.keys.inputs, had + number), each) for number, each in enumerate(asked[had:])]
-        same = changed(document, before.text, put=puts) == target.old.text
-    except (NotConfigured, InvalidJson):
+    host = target.host
+    if before is None or _entry_at(before, host, name) is not None:
         return None
-    return before.text if same and before.state is not None and _entry_at(then, host, name) is None else None
+    puts: list[tuple[KeyPath, Any]] = [((*host.servers, name), _entry_at(now, host, name))]
+    if host.keys.inputs:
+        asked, had = listed(_at(now, host.keys.inputs)), len(listed(_at(before, host.keys.inputs)))
+        puts += [((*host.keys.inputs, had + number), each) for number, each in enumerate(asked[had:])]
+    with suppress(InvalidJson):
+        if changed(FORMATS[host.kind], text, put=puts) == target.old.text:
+            return text
+    return None
 
 
 def _made_for_us(target: _Target, text: str, before: Any) -> bool:

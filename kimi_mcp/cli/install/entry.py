@@ -41,13 +41,6 @@ class Keys(BaseModel, frozen=True, extra="forbid"):
     """With ``input``: one question."""
 
 
-class MovedFolder(BaseModel, frozen=True, extra="forbid"):
-    """A variable that names another folder, and the file within it."""
-
-    variable: str
-    file: str
-
-
 class HostRow(SourcedRecord, strict=False):
     """One host."""
 
@@ -66,7 +59,8 @@ class HostRow(SourcedRecord, strict=False):
     keys: Keys
     next: str
     """What a person does after installing."""
-    moved_by: MovedFolder | None = None
+    moved_by: Mapping[Literal["variable", "file"], str] = {}
+    """A variable that names another folder, and the file within it."""
     always_load: str | None = None
     """The field of the entry that shows every tool to the host's model, instead of leaving them to a tool search."""
 
@@ -89,8 +83,8 @@ def this_system() -> System:
 
 def place_of(host: HostRow, system: System, home: Path, environment: Mapping[str, str]) -> Path:
     """Where the host's file is, or would be: of several places the first that exists."""
-    if (moved := host.moved_by) and (folder := environment.get(moved.variable, "").strip()):
-        return Path(folder).expanduser() / moved.file
+    if (moved := host.moved_by) and (folder := environment.get(moved["variable"], "").strip()):
+        return Path(folder).expanduser() / moved["file"]
     config = environment.get("XDG_CONFIG_HOME", "")  # a relative one is to be ignored, as its specification says
     filled = {
         "home": str(home),

@@ -150,9 +150,12 @@ def _found(text: str, path: KeyPath) -> tuple[Node, Node, int]:
 def with_value(text: str, path: KeyPath, value: Any) -> str:
     """The text with ``value`` at ``path``; objects that are missing on the way, or null, are made."""
     root = read(text, comments=True)
-    line_end, unit = _style(text, root)
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    unit = (_indentation(text, root.inner[0].start) if root is not None and root.inner else "") or "  "
     if root is None:
-        return f"{_closed(text, line_end)}{_printed(_wrapped(path, value), unit, '', line_end)}{line_end}"
+        if text.strip() and not text.endswith("\n"):
+            text += line_end
+        return f"{text}{_printed(_wrapped(path, value), unit, '', line_end)}{line_end}"
     here, done = root, 0
     for done, step in enumerate(path):
         inner = _child(here, step)
@@ -240,18 +243,6 @@ def _wrapped(path: KeyPath, value: Any) -> Any:
 
 def _printed(value: Any, unit: str, indent: str, line_end: str) -> str:
     return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", line_end + indent)
-
-
-def _closed(text: str, line_end: str) -> str:
-    """A text of comments alone, ready for more."""
-    return text if not text.strip() or text.endswith("\n") else text + line_end
-
-
-def _style(text: str, root: Node | None) -> tuple[str, str]:
-    """The line ends of a text, and its indentation."""
-    line_end = "\r\n" if "\r\n" in text else "\n"
-    first = _indentation(text, root.inner[0].start) if root is not None and root.inner else ""
-    return line_end, first or "  "
 
 
 def _indentation(text: str, at: int) -> str:

@@ -342,7 +342,7 @@ async def test_a_failure_that_is_no_wrong_usage_ends_with_one(
     assert ended.status == 1, ended.out + ended.err
 
 
-async def test_which_of_several_pictures_is_wrong_is_said_by_its_number(sim: Simulator, tmp_path: Path) -> None:
+async def test_which_of_several_pictures_is_wrong_is_named_by_its_number(sim: Simulator, tmp_path: Path) -> None:
     wrong = tmp_path / "b.png"
     wrong.write_text("no picture")
     ended = await kimi("ask", "x", "--image", "data:image/png;base64,", "--image", str(wrong), settings=to(sim))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -69,7 +70,9 @@ class SpendingLimits:
         if limit is not None and spent > limit:
             exceeded.append(("KIMI_BUDGET_USD_PER_CALL", limit, spent))
         if self.day_usd is not None:
-            today = await self._spent_today_usd(store, run, spent)
+            today = 0.0  # where the store does not answer in time
+            with anyio.move_on_after(STORE_WITHIN_S, shield=True), suppress(KimiError):
+                today = await store.spent_today_usd(run.id, spent)  # a cancellation by now would lose the answer
             if today > self.day_usd:
                 exceeded.append(("KIMI_BUDGET_USD_PER_DAY", self.day_usd, today))
         warnings = (
@@ -84,15 +87,6 @@ class SpendingLimits:
             for field, limit, usd in exceeded
         )
         return replace(outcome, policy=(*outcome.policy, *warnings)) if exceeded else outcome
-
-    async def _spent_today_usd(self, store: RunStore, run: Run, spent: float) -> float:
-        """What the day's runs count once this one has cost ``spent``; 0 where the store does not answer in time."""
-        with anyio.move_on_after(STORE_WITHIN_S, shield=True):  # a cancellation by now would lose the answer
-            try:
-                return await store.spent_today_usd(run.id, spent)
-            except KimiError:
-                pass
-        return 0.0
 
     def watch(self, run: Run) -> None:
         """Stop a call at the chunk with which it costs more than it may, instead of at the next check."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 KEEP = 64
 """Runs that stay readable although the store has no record of them."""
 
@@ -45,13 +44,16 @@ class RunRecorder:
     """Records the runs of one process."""
 
     def __init__(self, store: RunStore, limits: SpendingLimits) -> None:
-        self.outcomes = OutcomeWriter(store, self._on_fault)
-        """How its runs ended, until the store has that."""
         self.failure_logged = False
         """Whether the log says that the store fails."""
         self._store, self._limits = store, limits
         self._written: dict[str, _Written] = {}
         self._is_writing = False
+        self._pending: dict[str, tuple[Run, RunEnd]] = {}
+        self._saved: set[str] = set()
+        self._unrecorded: deque[Run] = deque(maxlen=KEEP)
+        self._ending: dict[str, asyncio.Future[bool]] = {}
+        self._retrying: asyncio.Future[None] | None = None
 
     async def write(self, run: Run) -> None:
         """Record what is known of a run that is about to be sent, or that a caller waits for."""
@@ -67,14 +69,6 @@ class RunRecorder:
         was_recorded, run.recorded = run.recorded, True
         if run.abandoned and not was_recorded:
             await self._store.abandon(run.id, True)
-
-    async def write_end(self, run: Run) -> None:
-        """Record how a run ended; a store that fails neither delays nor loses an answer."""
-        counted = 0.0
-        if run.outcome is not None and run.may_be_recorded:
-            known = run.outcome.cost_usd
-            counted = self._limits.counted_usd(run) if known is None else known
-        await self.outcomes.write(run, counted)
 
     async def write_new_text(self, live: Mapping[str, Run]) -> None:
         """Record what has arrived since the last time; one write at a time, so that a slow disk piles nothing up."""
@@ -99,9 +93,8 @@ class RunRecorder:
                 await self._store.append(deltas, changes)
         except Exception as fault:  # noqa: BLE001 - whatever it is, answers are given all the same
             self._on_fault(fault)
-            for run_id in changes:  # it is written again with what comes next: a record has no holes
-                if (written := self._written.get(run_id)) is not None:
-                    written.reset([delta for delta in deltas if delta.run_id == run_id])
+            for run_id, written in self._written.items():  # it is written again with what comes next, without a hole
+                written.reset([delta for delta in deltas if delta.run_id == run_id])
         finally:
             self._is_writing = False
 
@@ -121,41 +114,25 @@ class RunRecorder:
             else:
                 log.warning(message, type(fault).__name__, exc_info=fault)
 
-    def forget(self, run: Run) -> None:
-        """It has ended: how far it was written does not matter any more."""
-        self._written.pop(run.id, None)
-
-
-class OutcomeWriter:
-    """The outcomes of one process's runs, until they are written. ``on_fault`` is called with what went wrong."""
-
-    def __init__(self, store: RunStore, on_fault: Callable[[BaseException], None]) -> None:
-        self._store, self._on_fault = store, on_fault
-        self._pending: dict[str, tuple[Run, RunEnd]] = {}
-        self._saved: set[str] = set()
-        self._unrecorded: deque[Run] = deque(maxlen=KEEP)
-        self._writing: dict[str, asyncio.Future[bool]] = {}
-        self._retrying: asyncio.Future[None] | None = None
+    # ── how they end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def unwritten(self) -> list[Run]:
         """Runs that have ended, and whose outcome is in memory and not in the store."""
         return [*(run for run, end in self._pending.values() if end.outcome.run_id is not None), *self._unrecorded]
 
-    def is_saved(self, run: Run) -> bool:
-        """Whether a run's outcome is in a file beside the store."""
-        return run.id in self._saved
-
     def is_pending(self, run_id: str) -> bool:
         """Whether a run's outcome is still to be written: what it adds to its conversation can't be read yet."""
         return run_id in self._pending
 
-    async def write(self, run: Run, counted_usd: float) -> None:
-        """Write how a run ended; a store that fails neither delays nor loses an answer."""
+    async def write_end(self, run: Run) -> None:
+        """Record how a run ended; a store that fails neither delays nor loses an answer."""
+        self._written.pop(run.id, None)
         outcome = run.outcome
         assert outcome is not None
         if not run.may_be_recorded and not run.holds_turn:
             return
+        counted = self._limits.counted_usd(run) if outcome.cost_usd is None else outcome.cost_usd
         turns = None
         if outcome.status == "completed" and run.turns:
             answer = Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning)
@@ -166,12 +143,12 @@ class OutcomeWriter:
             ended_at=self._store.now(),
             conversation_id=run.conversation_id if run.holds_turn else None,
             turns=turns,
-            counted_usd=counted_usd,
+            counted_usd=counted if run.may_be_recorded else 0.0,
         )
         self._pending[run.id] = run, end
         writing = asyncio.ensure_future(self._write(run, end))  # a caller that is cancelled does not cancel it
-        self._writing[run.id] = writing
-        writing.add_done_callback(lambda _: self._writing.pop(run.id))
+        self._ending[run.id] = writing
+        writing.add_done_callback(lambda _: self._ending.pop(run.id))
         await asyncio.wait([writing], timeout=self._store.limits.written_within_s)
         if writing.done() and writing.result():
             return
@@ -218,14 +195,21 @@ class OutcomeWriter:
         while self._pending:
             await anyio.sleep(after)
             after = min(2 * after, RETRY_EVERY_S)
-            pending = [each for run_id, each in self._pending.items() if run_id not in self._writing]
+            pending = [each for run_id, each in self._pending.items() if run_id not in self._ending]
             if any(await asyncio.gather(*(self._write(run, end) for run, end in pending))):
                 after = RETRY_AFTER_S  # it works again
 
     def close(self) -> None:
-        """Stop retrying: the process ends."""
+        """Stop retrying: the process ends. Logs whose outcome the store does not have."""
         if self._retrying is not None:
             self._retrying.cancel()
+        ended = {run.id for run in self.unwritten}
+        if (lost := sorted(ended - self._saved)) and self._store.is_persistent:
+            message = "the end of %s is not in the store (is it locked, or its disk full?): what came last may be lost"
+            log.warning(message, ", ".join(lost))
+        if saved := sorted(ended & self._saved):
+            message = "the end of %s is not in the store yet (is it locked?): it is kept beside it for the next server"
+            log.warning(message, ", ".join(saved))
 
 
 class _Written:

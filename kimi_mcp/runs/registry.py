@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from kimi_mcp.runs.store.config import StoreLimits
     from kimi_mcp.runs.store.records import RunEntry, RunRecord, StepRecord
     from kimi_mcp.runs.store.store import RunStore
-
-READ_CANCELS_EVERY = 2
-"""After how many writes of what has arrived the requests of other servers to cancel a run are read."""
 
 CLOSE_WITHIN_S = 0.25
 """Seconds that the store gets at the end for what still waits; each run's outcome had its time before."""
@@ -85,21 +82,16 @@ class Runs:
         """Whether any run of this process is running."""
         return bool(self._live)
 
-    @property
-    def unwritten(self) -> list[Run]:
-        """Runs that have ended, and whose outcome is not in the store."""
-        return self.recorder.outcomes.unwritten
-
     def is_live(self, run_id: str) -> bool:
         """Whether a run of this process is running, or its outcome still to be written."""
-        return run_id in self._live or self.recorder.outcomes.is_pending(run_id)
+        return run_id in self._live or self.recorder.is_pending(run_id)
 
     async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> RunView:
         """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
 
         A dead server's run is continued here, unless ``go_on`` is False: it is to be ended.
         """
-        for run in (self._live.get(run_id), *self.unwritten):
+        for run in (self._live.get(run_id), *self.recorder.unwritten):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run
         record = await self.store.find(run_id, caller)
@@ -149,7 +141,7 @@ class Runs:
     async def latest(self, caller: str, most: int = 10) -> list[RunEntry]:
         """A caller's newest runs, the newest first, in whichever server; each can be asked for by its id."""
         found: dict[str, RunEntry] = {record.id: record for record in await self.store.overview(caller, most=most)}
-        for run in (*self._live.values(), *self.unwritten):
+        for run in (*self._live.values(), *self.recorder.unwritten):
             if run.id in found and not run.announce():  # it was refused while the store was read
                 del found[run.id]
             elif run.caller == caller and run.is_known:
@@ -173,20 +165,10 @@ class Runs:
             await self.recorder.attempt(self.store.abandon(run_id, abandoned))
 
     async def aclose(self) -> None:
-        """Close the store, once no run is left; log whose outcome it does not have."""
-        outcomes, unwritten = self.recorder.outcomes, self.unwritten
-        outcomes.close()
-        if (lost := [run.id for run in unwritten if not outcomes.is_saved(run)]) and self.store.is_persistent:
-            log.warning(
-                "the end of %s is not in the store (is it locked, or its disk full?): what came last may be lost",
-                ", ".join(lost),
-            )
-        if saved := [run.id for run in unwritten if outcomes.is_saved(run)]:
-            log.warning(
-                "the end of %s is not in the store yet (is it locked?): it is kept beside it for the next server",
-                ", ".join(saved),
-            )
-        await self.store.aclose(unfinished=self.left_unfinished or bool(unwritten), within_s=CLOSE_WITHIN_S)
+        """Close the store, once no run is left."""
+        self.recorder.close()
+        unfinished = self.left_unfinished or bool(self.recorder.unwritten)
+        await self.store.aclose(unfinished=unfinished, within_s=CLOSE_WITHIN_S)
 
     # ── while they run ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,27 +177,23 @@ class Runs:
             await run.execute(work, self)
         finally:
             del self._live[run.id]
-            self.recorder.forget(run)
             if not self._live:
                 self._idle.set()
 
     async def _watch(self) -> None:
         """While any run is live: record what arrives, enforce limits, look after the lock, read others' requests."""
-        rounds, failed = 0, set[str]()
+        failed = set[str]()
         while self._live:
             with anyio.move_on_after(self.store.limits.write_every_s):
                 await self._idle.wait()
                 self._idle = anyio.Event()
                 continue  # nothing was live for a moment: this ends, unless another run began meanwhile
-            rounds += 1
             start_contained(self._tasks, "what arrives was not recorded", self.recorder.write_new_text, self._live)
             work: dict[str, Callable[[], Awaitable[object]]] = {
                 "spending could not be held against its limits": self._enforce_limits
             }
-            is_shared = self.store.is_persistent and any(run.recorded for run in self._live.values())
-            if is_shared:
+            if self.store.is_persistent and any(run.recorded for run in self._live.values()):
                 work["others may take this server for dead"] = self._keep_lock
-            if rounds % READ_CANCELS_EVERY == 0 and is_shared:
                 work["cancellations by other servers could not be heard"] = self._read_cancel_requests
             for failure, each in work.items():  # one that fails keeps no other from its work
                 if await contained(failure, each, again=failure in failed):

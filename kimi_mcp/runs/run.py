@@ -331,16 +331,13 @@ class Run:
             arrived = self.cut_off("failed", self._stopped)
             return replace(arrived, status="partial") if arrived.answer.strip() else arrived
         if self._scope.cancel_called:
-            return self.cut_off(
-                "cancelled", Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
-            )
-        return self.cut_off(
-            "failed",
-            AnswerCutOff(
-                "The server was stopped before the answer was whole; what had arrived is kept.",
-                fix="Call again if you still need the rest.",
-            ),
+            error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
+            return self.cut_off("cancelled", error)
+        error = AnswerCutOff(
+            "The server was stopped before the answer was whole; what had arrived is kept.",
+            fix="Call again if you still need the rest.",
         )
+        return self.cut_off("failed", error)
 
     def cut_off(self, status: Status, error: KimiError) -> Outcome:
         """The outcome of a run that an error ends; of many requests those that had finished count."""

@@ -12,12 +12,10 @@ from itertools import groupby, takewhile
 from typing import Any, cast
 
 from sqlalchemy import (
-    BindParameter,
     Connection,
     Row,
     RowMapping,
     Select,
-    bindparam,
     func,
     or_,
     select,
@@ -30,22 +28,12 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import Conversation, RunRecord, Totals
+from kimi_mcp.runs.store.records import RunRecord, Totals
 from kimi_mcp.runs.store.serializers import outcome_from_json, tokens, turns_from_json
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
 Found = Row[Any]
 """A row of ``runs``."""
-
-_HOST: BindParameter[str | None] = bindparam("host")
-_SAME_CALL = (  # executed with every call: built once
-    select(runs)
-    .where(runs.c.call_key == bindparam("key"), runs.c.abandoned == 1, runs.c.caller == bindparam("caller"))
-    .where(runs.c.host.is_not_distinct_from(_HOST))
-    .where(or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= bindparam("since"))))
-    .order_by(runs.c.started_at.desc(), runs.c.id)
-    .limit(1)
-)
 
 _IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
 """All but the texts, which may be long where runs are many."""
@@ -76,11 +64,6 @@ def spent_since(connection: Connection, since: float, run_id: str | None = None,
     own = select(runs.c.counted_usd).where(runs.c.id == run_id, runs.c.started_at >= since)
     before = None if run_id is None else connection.execute(own).scalar_one_or_none()
     return spent if before is None else spent - before + counted_usd
-
-
-def find(connection: Connection, run_id: str) -> Found | None:
-    """A run by its id."""
-    return connection.execute(select(runs).where(runs.c.id == run_id)).first()
 
 
 def overview(
@@ -165,15 +148,12 @@ def totals(connection: Connection, now: float, *, status: str | None = None, sin
     return Totals(runs=count, running=running, took_s=took, tokens=token_sum, cost_usd=cost, cost_unknown=unknown)
 
 
-def unfinished(connection: Connection) -> list[Found]:
-    """Every run without a recorded end."""
-    return list(connection.execute(select(runs).where(runs.c.status == "running")))
-
-
 def find_abandoned(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
     """The newest abandoned run of the same call that is running or was completed since then."""
-    asked = {"caller": caller, "host": host, "key": key, "since": since}
-    return connection.execute(_SAME_CALL, asked).first()
+    joinable = or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since))
+    same = select(runs).where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller, joinable)
+    newest = same.where(runs.c.host.is_not_distinct_from(host)).order_by(runs.c.started_at.desc(), runs.c.id)
+    return connection.execute(newest.limit(1)).first()
 
 
 def cancel_requests(connection: Connection, owner: str) -> list[str]:
@@ -243,10 +223,9 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def conversation(connection: Connection, conversation_id: str) -> Conversation | None:
-    """A conversation by its id."""
-    row = connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
-    return None if row is None else Conversation(id=row.id, caller=row.caller, head=row.head)
+def conversation(connection: Connection, conversation_id: str) -> Row[Any] | None:
+    """A conversation by its id: its ``caller``, and its ``head``, the run with its latest turns (None: none yet)."""
+    return connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
 
 
 def take_turn(
@@ -256,8 +235,7 @@ def take_turn(
 
     Raises ``RunNotFound`` where it is kept no longer.
     """
-    here = conversations.c.id == conversation_id
-    found = connection.execute(select(conversations).where(here)).first()
+    found = conversation(connection, conversation_id)
     if found is None:
         raise errors.gone()
     writer: str | None = found.writer
@@ -265,7 +243,7 @@ def take_turn(
     if others and alive(writer or "", found.writer_owner):
         return False
     still = conversations.c.writer.is_not_distinct_from(writer)  # where transactions may overlap, the first one has it
-    taken = update(conversations).where(here, still)
+    taken = update(conversations).where(conversations.c.id == conversation_id, still)
     return bool(connection.execute(taken.values(writer=run_id, writer_owner=owner)).rowcount)
 
 

@@ -100,18 +100,6 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
-    """A conversation as the store has it."""
-
-    id: str
-    """Its id."""
-    caller: str
-    """Whom it belongs to."""
-    head: str | None
-    """The run with its latest turns; None: there are none yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
     """A step of a run as the store has it."""
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, delete, func, literal, select, tuple_, update
 
 from kimi_mcp.core.background import contained
 from kimi_mcp.core.json_values import UNREADABLE, from_json, to_json
@@ -46,29 +46,6 @@ SPARE_PAGES = 256
 
 PAGES_AT_ONCE = 128
 """Free pages of the file that are given back to the disk at once."""
-
-_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
-_PAGE = (
-    select(runs.c.id, runs.c.ended_at, runs.c.follows, runs.c.conversation_id, runs.c.status)
-    .where(tuple_(runs.c.ended_at, runs.c.id) < tuple_(bindparam("ended_at"), bindparam("id")))
-    .order_by(runs.c.ended_at.desc(), runs.c.id.desc())
-    .limit(PAGE)
-)
-_FOLLOWERS = select(runs.c.id, runs.c.follows).where(runs.c.follows.in_(_IDS))
-_WRITERS = select(conversations.c.head, conversations.c.writer_owner).where(
-    conversations.c.id.in_(_IDS), conversations.c.writer.is_not(None)
-)
-_SOME_STEPS = select(steps.c.run_id, steps.c.key).where(steps.c.run_id.in_(_IDS)).limit(STEPS_AT_ONCE)
-_DELETE_STEPS = delete(steps).where(tuple_(steps.c.run_id, steps.c.key).in_(_SOME_STEPS))
-_DELETE_PIECES = delete(pieces).where(pieces.c.run_id.in_(_IDS))
-_DELETE_RUNS = delete(runs).where(runs.c.id.in_(_IDS))
-_LEAVE_TURNS = update(conversations).where(conversations.c.writer.in_(_IDS)).values(writer=None, writer_owner=None)
-_EMPTY = select(conversations.c.id, conversations.c.writer, conversations.c.writer_owner).where(
-    conversations.c.id.in_(_IDS),
-    ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists(),
-)
-_DELETE_CONVERSATIONS = delete(conversations).where(conversations.c.id.in_(_IDS))
-
 
 Position = tuple[float, str]
 """A place among the runs that have ended, from the latest to the oldest: when one ended, and its id."""
@@ -163,27 +140,46 @@ def remove_some(
     Those stay whose turns are still needed: what a kept run follows, and the head of a conversation that a server which
     is ``alive`` adds to. Later ones go first, so that what is left of a conversation is its beginning.
     """
-    page = connection.execute(_PAGE, {"ended_at": position[0], "id": position[1]}).all()
+    ended = tuple_(runs.c.ended_at, runs.c.id)
+    page = connection.execute(
+        select(runs.c.id, runs.c.ended_at, runs.c.conversation_id, runs.c.status)
+        .where(ended < tuple_(*map(literal, position)))
+        .order_by(runs.c.ended_at.desc(), runs.c.id.desc())
+        .limit(PAGE)
+    ).all()
     following = None if len(page) < PAGE else (page[-1].ended_at, page[-1].id)
     old = _not_needed(connection, page, alive)
-    ids = {"ids": [row.id for row in old]}
-    if connection.execute(_DELETE_STEPS, ids).rowcount == STEPS_AT_ONCE:
+    ids = [row.id for row in old]
+    some = select(steps.c.run_id, steps.c.key).where(steps.c.run_id.in_(ids)).limit(STEPS_AT_ONCE)
+    removed = connection.execute(delete(steps).where(tuple_(steps.c.run_id, steps.c.key).in_(some))).rowcount
+    if removed == STEPS_AT_ONCE:
         return [], position  # there may be more of them
-    for statement in (_DELETE_PIECES, _DELETE_RUNS, _LEAVE_TURNS):  # a turn is held where a server died in it
-        connection.execute(statement, ids)
-    empty = connection.execute(_EMPTY, {"ids": list({row.conversation_id for row in old} - {None})}).all()
-    abandoned = [row.id for row in empty if row.writer is None or not alive(row.writer_owner)]
-    connection.execute(_DELETE_CONVERSATIONS, {"ids": abandoned})
-    return ids["ids"], following
+    connection.execute(delete(pieces).where(pieces.c.run_id.in_(ids)))
+    connection.execute(delete(runs).where(runs.c.id.in_(ids)))
+    # A turn is held where a server died in it.
+    held = update(conversations).where(conversations.c.writer.in_(ids))
+    connection.execute(held.values(writer=None, writer_owner=None))
+    empty = connection.execute(
+        select(conversations).where(
+            conversations.c.id.in_({row.conversation_id for row in old} - {None}),
+            ~select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists(),
+        )
+    ).all()
+    unused = [row.id for row in empty if row.writer is None or not alive(row.writer_owner)]
+    connection.execute(delete(conversations).where(conversations.c.id.in_(unused)))
+    return ids, following
 
 
 def _not_needed(connection: Connection, page: Sequence[Any], alive: Callable[[str], bool]) -> list[Any]:
     """Those of a page that nothing follows which stays."""
     followers: dict[str, set[str]] = {}
-    for row in connection.execute(_FOLLOWERS, {"ids": [row.id for row in page]}):
+    following = select(runs.c.id, runs.c.follows).where(runs.c.follows.in_([row.id for row in page]))
+    for row in connection.execute(following):
         followers.setdefault(row.follows, set()).add(row.id)
-    writers = connection.execute(_WRITERS, {"ids": list({row.conversation_id for row in page} - {None})})
-    needed = {row.head for row in writers.all() if alive(row.writer_owner)}
+    in_turn = select(conversations.c.head, conversations.c.writer_owner).where(
+        conversations.c.id.in_({row.conversation_id for row in page} - {None}), conversations.c.writer.is_not(None)
+    )
+    needed = {row.head for row in connection.execute(in_turn).all() if alive(row.writer_owner)}
     old: list[Any] = []
     gone: set[str] = set()
     for row in page:

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, select
 
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError
 from kimi_mcp.core.outcome import Outcome
@@ -29,10 +29,10 @@ from kimi_mcp.runs.store.config import StoreLimits, folder_of
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.pending import PendingOutcomes
-from kimi_mcp.runs.store.records import Conversation, RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
 from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest, newest
 from kimi_mcp.runs.store.steps import Steps
-from kimi_mcp.runs.store.tables import MIGRATIONS, Migration
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -160,7 +160,7 @@ class RunStore:
         """A run by its id; None where that caller (None: anyone) has no such run."""
 
         def read(connection: Connection) -> RunRecord | None:
-            row = queries.find(connection, run_id)
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
             return None if row is None or caller not in (None, row.caller) else self._record(connection, row)
 
         found = await self._database.read(read)
@@ -195,7 +195,8 @@ class RunStore:
         kept = await anyio.to_thread.run_sync(self.pending.ids)
 
         def read(connection: Connection) -> list[RunRecord]:
-            return [self._record(connection, row) for row in queries.unfinished(connection)]
+            unfinished = connection.execute(select(runs).where(runs.c.status == "running")).all()
+            return [self._record(connection, row) for row in unfinished]
 
         found = [await self._settled(record) for record in await self._database.read(read)]
         orphans = [record for record in found if record.orphaned]
@@ -281,8 +282,8 @@ class RunStore:
 
     # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def conversation(self, conversation_id: str) -> Conversation | None:
-        """A conversation by its id."""
+    async def conversation(self, conversation_id: str) -> Row[Any] | None:
+        """A conversation by its id: its ``caller`` and its ``head``, the run with its latest turns."""
         return await self.read(queries.conversation, conversation_id)
 
     async def history(self, run_id: str | None) -> tuple[Turn, ...]:

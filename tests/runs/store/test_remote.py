@@ -87,7 +87,7 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
                 assert refused.code == "not_configured"
             assert len(chats(sim)) == 2
             server.thaw()
-            await wait_until(lambda: not kimi.runs.unwritten, within=20)
+            await wait_until(lambda: not kimi.runs.recorder.unwritten, within=20)
             third = await kimi.instant("three", conversation_id=conversation)
             while third.status == "running":
                 third = await kimi.run(third.run_id, wait_s=10)

@@ -235,7 +235,7 @@ def _steps(page: Printer, steps: Sequence[Mapping[str, Any]]) -> None:
     page.line()
     done = sum(step["result"] is not None for step in steps)
     page.heading("Steps", f"{done} of {len(steps)} finished")
-    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_purpose(step['told'])}") for step in steps]
+    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_purpose(step['description'])}") for step in steps]
     page.table(("STEP", "STATE", "TOOK", "WHAT"), rows, right=(2,), cut_last=True)
 
 

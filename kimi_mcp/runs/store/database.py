@@ -19,7 +19,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 from sqlalchemy import Connection, Engine
@@ -39,6 +39,7 @@ VACUUM_BYTES = 8 << 20
 
 _log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
 """What is done with a connection, inside a transaction; may be repeated where the transaction failed."""
@@ -150,13 +151,13 @@ class Database:
         self._writer = DatabaseThread("store-writer", self._execute)
         self._reader = self._writer if folder is None else DatabaseThread("store-reader", self._execute)
 
-    async def write(self, operation: Operation[T]) -> T:
-        """Do it in a transaction; returns once it is committed. A caller that is cancelled meanwhile stops nothing."""
-        return await self._run(self._writer, operation)
+    async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
+        """The result of a query that writes, once it is committed. A caller that is cancelled stops nothing."""
+        return await self._run(self._writer, lambda connection: query(connection, *args, **named))
 
-    async def read(self, operation: Operation[T]) -> T:
-        """Do it on what is committed."""
-        return await self._run(self._reader, operation)
+    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
+        """The result of a query, on what is committed."""
+        return await self._run(self._reader, lambda connection: query(connection, *args, **named))
 
     async def _run(self, thread: DatabaseThread, operation: Operation[T]) -> T:
         try:

@@ -82,14 +82,11 @@ class ServerLock:
         lock, self._lock = self._lock, None
         if lock is None:
             return
-        if unfinished:
+        if fcntl is None:  # Windows removes no file that is open
             lock.release()
-        elif fcntl is None:
-            lock.release()
+        if not unfinished:
             _remove(self._file(self.id))
-        else:
-            _remove(self._file(self.id))
-            lock.release()
+        lock.release()
 
     def is_alive(self, server: str) -> bool:
         """Whether that server still runs. Blocking, but never for long."""
@@ -102,7 +99,8 @@ class ServerLock:
 
     def dead_servers(self) -> set[str]:
         """Every server that ended and left its file: nobody has made sure yet that it left no work."""
-        return set() if self._folder is None else {name for name in _names(self._folder) if not self.is_alive(name)}
+        names = () if self._folder is None else (file.stem for file in _files(self._folder, _LOCK))
+        return {name for name in names if not self.is_alive(name)}
 
     def remove_files(self, servers: Iterable[str]) -> None:
         """Remove the files of servers that are dead and left no work, and of those that died as they started."""
@@ -110,11 +108,9 @@ class ServerLock:
             return
         for file in (*map(self._file, servers), *_files(self._folder, _STARTING)):
             with _probe(file) as held:
-                if held:
-                    continue
-                if fcntl is not None:
+                if not held and fcntl is not None:
                     _remove(file)
-            if fcntl is None:
+            if not held and fcntl is None:
                 _remove(file)
 
     def _file(self, server: str) -> Path:
@@ -180,11 +176,6 @@ def _files(folder: Path, suffix: str) -> list[Path]:
         return [file for file in folder.iterdir() if file.suffix == suffix]
     except OSError:
         return []
-
-
-def _names(folder: Path) -> list[str]:
-    """Every server that has a lock file, held or not."""
-    return [file.stem for file in _files(folder, _LOCK)]
 
 
 def _remove(file: Path) -> None:

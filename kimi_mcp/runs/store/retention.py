@@ -255,7 +255,7 @@ class Retention:
         removed: list[str] = []
         position: Position | None = (before, "")
         while (last := position) is not None:
-            some, position = await self._database.write(partial(remove_some, position=last, alive=self._alive))
+            some, position = await self._database.write(remove_some, last, self._alive)
             removed += some
             await anyio.sleep(pause_s if some and position is not None else 0)
         return removed
@@ -267,12 +267,11 @@ class Retention:
 
     async def look(self, now: float) -> float | None:
         """Look at the clock; the time before which runs are old. None: another server is removing them."""
-        asked = partial(look, now=now, keep_s=self._keep_s, server=self._server, alive=self._alive)
-        return await self._database.write(asked)
+        return await self._database.write(look, now, self._keep_s, self._server, self._alive)
 
     async def _remove_old(self, now: float) -> None:
         old = await self.look(now)  # what can't be removed is removed another time
         if old is not None:
             await self._pass(old, PAUSE_S)
             await self.shrink(PAUSE_S)
-            await self._database.write(partial(finish, server=self._server))
+            await self._database.write(finish, self._server)

@@ -104,7 +104,7 @@ def whole(
         "steps": [
             {
                 "key": step.key,
-                "told": dict(step.description),
+                "description": dict(step.description),
                 "result": step.result,
                 "began_at": moment(step.began_at),
                 "ended_at": moment(step.ended_at),

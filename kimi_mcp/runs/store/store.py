@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -33,9 +33,6 @@ from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, StepRecord,
 from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest, newest
 from kimi_mcp.runs.store.steps import Steps
 from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 REJOIN_WITHIN_S = 3_600.0
 """Seconds after its end within which an abandoned run's answer is given to the same call made again."""
@@ -84,6 +81,8 @@ class RunStore:
         self._database = Database(
             folder, url, on_open=lambda _: self.lock.acquire(), limits=self.limits, migrations=migrations
         )
+        self.read, self.write = self._database.read, self._database.write
+        """The result of a query: on what is committed; once what it wrote is."""
         self.retention = Retention(
             self._database, server=self.lock.id, alive=self.lock.is_alive, keep_days=keep_days, wall=wall
         )
@@ -111,14 +110,6 @@ class RunStore:
         await anyio.to_thread.run_sync(self._database.close, within_s)
         await anyio.to_thread.run_sync(partial(self.lock.release, unfinished=unfinished))
 
-    async def read(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
-        """The result of a query, on what is committed."""
-        return await self._database.read(lambda connection: query(connection, *args, **named))
-
-    async def write(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **named: P.kwargs) -> T:
-        """The result of a query that writes; returns once that is on disk."""
-        return await self._database.write(lambda connection: query(connection, *args, **named))
-
     def steps(self, run_id: str) -> Steps:
         """The steps of a run."""
         return Steps(self, run_id)
@@ -138,7 +129,7 @@ class RunStore:
                 queries.check_budget(connection, entry.id, counted_usd, day_limit_usd, since)
             run_queries.record(connection, entry, self.lock.id, counted_usd)
 
-        await self._database.write(record)
+        await self.write(record)
         if self.is_persistent:
             self.retention.look_soon()
 
@@ -163,7 +154,7 @@ class RunStore:
             row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
             return None if row is None or caller not in (None, row.caller) else self._record(connection, row)
 
-        found = await self._database.read(read)
+        found = await self.read(read)
         return None if found is None else await self._settled(found)
 
     async def overview(
@@ -187,7 +178,7 @@ class RunStore:
             )
             return [self._record(connection, row, texts=False) for row in rows]
 
-        return await self._database.read(read)
+        return await self.read(read)
 
     async def orphans(self) -> list[RunRecord]:
         """Runs of dead servers that can be continued; all others of theirs are settled, and their locks removed."""
@@ -198,7 +189,7 @@ class RunStore:
             unfinished = connection.execute(select(runs).where(runs.c.status == "running")).all()
             return [self._record(connection, row) for row in unfinished]
 
-        found = [await self._settled(record) for record in await self._database.read(read)]
+        found = [await self._settled(record) for record in await self.read(read)]
         orphans = [record for record in found if record.orphaned]
         await anyio.to_thread.run_sync(self.lock.remove_files, dead - {record.owner for record in orphans})
         ended = kept - {record.id for record in found if record.running}
@@ -241,9 +232,9 @@ class RunStore:
             row = queries.find_abandoned(connection, caller, host, key, since)
             return None if row is None else self._record(connection, row)
 
-        found = await self._database.read(read)
+        found = await self.read(read)
         if found is not None and found.orphaned and await self._write_pending(found.id):
-            found = await self._database.read(read)
+            found = await self.read(read)
         return None if found is None or (found.orphaned and not found.resumable) else found
 
     async def abandon(self, run_id: str, abandoned: bool) -> None:

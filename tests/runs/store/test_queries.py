@@ -21,7 +21,7 @@ from kimi_mcp.runs.store.store import RunStore
 from tests.queries import problems, watched
 from tests.runs.store.stores import CALLER, begin, end, ended, entry, opened, run_end, run_store
 
-NO_STATEMENTS = {"aclose", "write"}
+NO_STATEMENTS = {"aclose"}
 """What asks nothing of the tables."""
 
 
@@ -57,7 +57,7 @@ async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_pat
         for name, member in inspect.getmembers(RunStore, inspect.isfunction)
         if not name.startswith("_") and name not in NO_STATEMENTS
     }
-    assert called == public, "every one of them is called here"
+    assert called - {"read"} == public, "every one of them is called here"
 
 
 async def everything_once(kept: RunStore) -> set[str]:

@@ -131,7 +131,11 @@ def test_steps_are_shown_with_what_was_reported_of_them(data_dir: Path) -> None:
 
     keeping(data_dir, fill)
     first, second = run_json("show", number(1))["steps"]
-    assert (first["key"], first["description"]["task"], first["result"]) == ("main/1", "make a plan", {"answer": "two tasks"})
+    assert (first["key"], first["description"]["task"], first["result"]) == (
+        "main/1",
+        "make a plan",
+        {"answer": "two tasks"},
+    )
     assert (second["result"], second["ended_at"]) == (None, None)
     shown = kimi("show", number(1)).stdout
     assert "1 of 2 finished" in shown

@@ -192,7 +192,7 @@ class Internal(KimiError, code="internal"):
     """A mistake in this program. The details are in the log, never in the result."""
 
 
-def fault_of_ours() -> Internal:
+def internal_error() -> Internal:
     """The error for a mistake in this program."""
     return Internal(
         "The server made a mistake; nothing of what you sent is at fault.",

@@ -170,7 +170,7 @@ class Forms:
 
     def begun(self, letters: bytes) -> int:
         """How many letters at the end may begin a form."""
-        return max((begun(letters, form) for form in self.spelled), default=0)
+        return max((prefix_at_end(letters, form) for form in self.spelled), default=0)
 
     def spans(self, view: View) -> Iterator[tuple[int, int]]:
         """The span of each secret in the original text. The cost grows with the text's length alone."""
@@ -199,9 +199,9 @@ class Forms:
         letters, most = view.letters[: len(places)], 0
         if places and size - places[-1] <= WIDEST_GAP:
             for form in self.spelled:
-                length = begun(letters, form)
+                length = prefix_at_end(letters, form)
                 while length > most and not view.together(len(places) - length, len(places)):
-                    length = begun(letters[1 - length :], form) if length > 1 else 0
+                    length = prefix_at_end(letters[1 - length :], form) if length > 1 else 0
                 most = max(most, length)
         first = places[-most] if most else len(view.text) - 1
         return view.span(first, first)[0 if most else 1]
@@ -250,7 +250,7 @@ def _meant(escape: str) -> str:
     return chr(code) if code < 0x110000 else escape
 
 
-def begun(text: bytes | str, form: bytes | str) -> int:
+def prefix_at_end(text: bytes | str, form: bytes | str) -> int:
     """How many characters at the end of ``text`` begin ``form`` without being all of it."""
     text = cast(str, text)  # the same for both
     form = cast(str, form)

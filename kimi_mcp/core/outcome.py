@@ -18,7 +18,7 @@ from kimi_mcp.core.pricing import rounded
 from kimi_mcp.core.redaction import clean, clean_values, scrub_cut, scrub_growing, scrub_values
 from kimi_mcp.core.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
 
-WHOLE = 1 << 62
+ALL_CHARS = 1 << 62
 """Characters of reasoning, where nothing of it is to be cut."""
 
 
@@ -152,14 +152,14 @@ def _failure(outcome: Outcome) -> str:
 
 def _running(outcome: Outcome) -> str:
     arrived = f"{outcome.answer}\n\n" if outcome.answer else ""
-    agents = f" ({standing(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
+    agents = f" ({agent_counts(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
     return (
         f"{arrived}[still running after {outcome.timing.total_s:.0f} s{agents}; it goes on and is paid for once. "
         f'Fetch it with kimi_run(run_id="{outcome.run_id}", action="wait")]'
     )
 
 
-def standing(statuses: Iterable[str]) -> str:
+def agent_counts(statuses: Iterable[str]) -> str:
     """``12 agents: 3 running, 8 done, 1 failed``; nothing where there is none."""
     counts = Counter("done" if status in ("completed", "partial") else status for status in statuses)
     parts = ", ".join(f"{counts[word]} {word}" for word in ("running", "done", "failed", "cancelled") if counts[word])
@@ -189,7 +189,7 @@ def _page_text(outcome: Outcome, page: ResultPage) -> str:
     return "\n\n".join(part for part in (page.text, "\n".join(lines)) if part)
 
 
-def cut(outcome: Outcome, most: int) -> Outcome:
+def cut_answer(outcome: Outcome, most: int) -> Outcome:
     """The outcome with an answer that hosts take: a longer one ends visibly, and says how to read on."""
     if len(outcome.answer) <= most or outcome.run_id is None:
         return outcome

@@ -20,9 +20,9 @@ from kimi_mcp.core.key_spellings import (
     WIDEST_LETTER,
     Forms,
     bare,
-    begun,
     encodings,
     is_marked,
+    prefix_at_end,
     spellings,
     views,
     without_half,
@@ -57,7 +57,7 @@ SHORTEST_NUMBER: Final = 5
 SHORTEST_ROW: Final = 3
 """Letters that follow one another."""
 
-LOOKED_AT_ONCE: Final = 65_536
+CHARS_AT_ONCE: Final = 65_536
 """Characters of a text that are looked at closely at once: each takes some 200 bytes meanwhile."""
 
 
@@ -160,7 +160,7 @@ class Secrets:
         return len(text) - cut
 
     def _begun(self, text: str) -> int:
-        most = max((begun(text[1 - len(form) :], form) for form in self._exact), default=0)
+        most = max((prefix_at_end(text[1 - len(form) :], form) for form in self._exact), default=0)
         forms, tail = self._forms, text[-LONGEST_OPEN:]
         if not forms.spelled:
             return most
@@ -179,7 +179,7 @@ class Secrets:
                 yield at, at + len(form)
                 at = text.find(form, at + 1)
         forms = self._forms
-        step = max(LOOKED_AT_ONCE, 3 * forms.overlap)
+        step = max(CHARS_AT_ONCE, 3 * forms.overlap)
         for start in range(0, len(text) if forms.spelled else 0, step):
             part = text[start : start + step + forms.overlap]
             spans = (span for view in views(part) for span in forms.spans(view))
@@ -196,7 +196,7 @@ hide, scrub, scrub_cut = SECRETS.add, SECRETS.scrub, SECRETS.scrub_cut
 scrub_growing, open_end = SECRETS.scrub_growing, SECRETS.open_end
 
 
-class Growing:
+class GrowingText:
     """A text that grows, as it may be shown so far: what may be half a secret is held back until it is none."""
 
     __slots__ = ("_clean", "_seen")

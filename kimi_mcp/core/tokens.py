@@ -44,7 +44,7 @@ def text_tokens(text: str) -> int:
     return tokens_in(text_bytes(text))
 
 
-def likely_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
+def estimated_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
     """About how many tokens a request sends: texts, reasoning, tool calls, pictures, and definitions of tools."""
     size = sum(text_bytes(text) for turn in turns for text in _sent(turn))
     size += sum(text_bytes(json.dumps(tool, ensure_ascii=False)) for tool in tools)
@@ -52,7 +52,7 @@ def likely_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()
     return tokens_in(size) + IMAGE_TOKENS * pictures
 
 
-def ample(tokens: int) -> int:
+def with_margin(tokens: int) -> int:
     """An estimate with its margin: rather too many tokens than too few."""
     return -int(-tokens * MARGIN // 1)
 
@@ -62,7 +62,7 @@ def chars_in(tokens: int) -> int:
     return int(tokens * BYTES_A_TOKEN / MARGIN)
 
 
-def least_tokens(turns: Sequence[Turn]) -> int:
+def minimum_tokens(turns: Sequence[Turn]) -> int:
     """A number of tokens that the turns certainly have at least: no estimate, but what a refusal can rest on."""
     texts = (part.text for turn in turns for part in turn.parts if isinstance(part, TextPart))
     return sum(len(text) - text.count(" ") for text in texts) // CHARS_A_TOKEN_AT_MOST

@@ -19,11 +19,11 @@ import anyio.to_thread
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import redaction
-from kimi_mcp.core.errors import KimiError, ModelNotServed, RequestRejected, UpstreamBroken, fault_of_ours
+from kimi_mcp.core.errors import KimiError, ModelNotServed, RequestRejected, UpstreamBroken, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.tokens import likely_tokens
+from kimi_mcp.core.tokens import estimated_tokens
 from kimi_mcp.core.types import Completion, Request, system, user
 from kimi_mcp.pipeline import conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
@@ -93,7 +93,7 @@ class Pipeline:
             return run.cut_off("failed", error.with_traceback(None))
         except Exception:
             log.exception("a call failed because of a bug in kimi-mcp")
-            return run.cut_off("failed", fault_of_ours())
+            return run.cut_off("failed", internal_error())
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 
@@ -149,7 +149,7 @@ class Pipeline:
             return None
         asked = (system(call.system or ""), user(call.prompt))
         answer = max(call.max_tokens or 0, policy.least_output(call.mode, profile))
-        most = max(profile.model.context_tokens - answer - likely_tokens(asked), 0)
+        most = max(profile.model.context_tokens - answer - estimated_tokens(asked), 0)
 
         def read() -> str:
             from kimi_mcp.media.text_files import as_context, gather_texts
@@ -177,7 +177,7 @@ class Pipeline:
                 inlined=loaded.inlined,
                 on_attempt=request_state.attempted,
                 on_wait=request_state.waits,
-                tokens=likely_tokens(loaded.plan.turns, loaded.plan.tools) + loaded.plan.max_tokens,
+                tokens=estimated_tokens(loaded.plan.turns, loaded.plan.tools) + loaded.plan.max_tokens,
                 yields=yields,
             )
 

@@ -17,7 +17,7 @@ from kimi_mcp.core.errors import ContextTooLong
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.tokens import least_tokens
+from kimi_mcp.core.tokens import minimum_tokens
 from kimi_mcp.core.types import Request
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.runs import Run
@@ -125,7 +125,7 @@ class Router:
 
 def _check_length(plan: Plan) -> None:
     """Refuse what is certainly beyond the model's context, before it is paid for."""
-    least, most = least_tokens(plan.turns), plan.profile.model.context_tokens
+    least, most = minimum_tokens(plan.turns), plan.profile.model.context_tokens
     if least <= most:
         return
     continued = any(turn.role == "assistant" for turn in plan.turns)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
-from kimi_mcp.core.tokens import ample, likely_tokens
+from kimi_mcp.core.tokens import estimated_tokens, with_margin
 from kimi_mcp.core.types import Adjustment, Completion, Mode, Request
 from kimi_mcp.policy.checks import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
 from kimi_mcp.policy.findings import OUTSIDE_THE_TABLE, Finding, PolicyContext, Rule, load_rules
@@ -127,7 +127,7 @@ def _default_output(plan: Plan) -> int:
     """The limit where the caller left it open: the model's own default, or what a long prompt leaves of the context."""
     profile = plan.profile
     wanted = min(profile.model.default_output_tokens or DEFAULT_OUTPUT_TOKENS, profile.output_ceiling)
-    left = profile.model.context_tokens - ample(likely_tokens(plan.turns, plan.tools))
+    left = profile.model.context_tokens - with_margin(estimated_tokens(plan.turns, plan.tools))
     return max(min(wanted, left), least_output(plan.mode, profile))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.tokens import ample, likely_tokens
+from kimi_mcp.core.tokens import estimated_tokens, with_margin
 from kimi_mcp.provider.decoding import StreamAccumulator
 
 
@@ -38,7 +38,7 @@ class RequestState:
             return 0
         if self._counted is None or self._counted[0] is not self.plan:
             # Once: a long prompt takes a while.
-            self._counted = (self.plan, ample(likely_tokens(self.plan.turns, self.plan.tools)))
+            self._counted = (self.plan, with_margin(estimated_tokens(self.plan.turns, self.plan.tools)))
         return self._counted[1]
 
     def begin(self, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, fault_of_ours
+from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.pricing import counted_usd
@@ -298,7 +298,7 @@ class Run:
         finally:
             if self.outcome is None:
                 run_id = self.id if self.is_known else None
-                self.outcome = Outcome(status="failed", run_id=run_id, error=fault_of_ours())
+                self.outcome = Outcome(status="failed", run_id=run_id, error=internal_error())
             self._attempts_before = self.attempts
             self.request_state, self.kept, self.progress = RequestState(), None, None  # the outcome has it all
             self.done.set()
@@ -311,7 +311,7 @@ class Run:
                 self.outcome = await runs.limits.with_warnings(self, outcome, runs.store)
         except Exception:
             log.exception("a run failed by a fault of our own")
-            self.outcome = self.cut_off("failed", fault_of_ours())
+            self.outcome = self.cut_off("failed", internal_error())
         finally:
             if self.outcome is None and self.concluded is not None:
                 self.outcome = replace(self.concluded, timing=self.timing())

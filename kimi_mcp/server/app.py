@@ -37,7 +37,7 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from kimi_mcp.core.background import start_contained
-from kimi_mcp.core.errors import InvalidArguments, KimiError, fault_of_ours
+from kimi_mcp.core.errors import InvalidArguments, KimiError, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
@@ -131,7 +131,7 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = Outcome(status="failed", error=error)
     except Exception:
         log.exception("a call failed because of a bug in kimi-mcp")
-        outcome = Outcome(status="failed", error=fault_of_ours())
+        outcome = Outcome(status="failed", error=internal_error())
     links = results.takes_links(context.protocol_version, _host(context))
     reasoning_chars = context.lifespan_context.settings.reasoning_inline_chars
     return results.result(outcome, reasoning_chars=reasoning_chars, links=links)

@@ -27,7 +27,7 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from kimi_mcp.core.errors import KimiError, RunNotFound
-from kimi_mcp.core.outcome import WHOLE, Outcome, structured
+from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
 from kimi_mcp.core.redaction import clean, clean_values
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.state import ServerState
@@ -148,7 +148,7 @@ async def _reasoning(state: ServerState, run_id: str) -> str:
 
 @_resource(RUN, "run", "A run", "The structured result of a run so far, with the whole answer and reasoning.")
 async def _run(state: ServerState, run_id: str) -> str:
-    return _json(structured(await _outcome(state, run_id), reasoning_chars=WHOLE))
+    return _json(structured(await _outcome(state, run_id), reasoning_chars=ALL_CHARS))
 
 
 async def _outcome(state: ServerState, run_id: str) -> Outcome:

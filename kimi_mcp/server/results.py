@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, ContentBlock, Icon, ResourceLink, TextCont
 from mcp_types import Tool as ListedTool
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.core.outcome import Outcome, ResultPage, cut, reasoning_uri, structured, text
+from kimi_mcp.core.outcome import Outcome, ResultPage, cut_answer, reasoning_uri, structured, text
 from kimi_mcp.server import client_quirks
 from kimi_mcp.server.tools import OUTPUT_SCHEMA, Tool, input_schema
 
@@ -78,7 +78,7 @@ def takes_links(protocol: str, host: str | None) -> bool:
 
 def result(outcome: Outcome, *, reasoning_chars: int, links: bool) -> CallToolResult:
     """A tool's result. A reasoning that is cut inline is linked to, where ``links`` says that the host takes that."""
-    outcome = cut(outcome, MOST_ANSWER_CHARS)
+    outcome = cut_answer(outcome, MOST_ANSWER_CHARS)
     content: list[ContentBlock] = [TextContent(text=text(outcome))]
     if links and len(outcome.reasoning or "") > reasoning_chars and outcome.run_id is not None:
         content.append(_link(outcome, outcome.run_id))

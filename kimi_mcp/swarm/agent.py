@@ -16,7 +16,7 @@ import anyio
 
 from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
 from kimi_mcp.core.outcome import shortened
-from kimi_mcp.core.tokens import ample, chars_in, likely_tokens
+from kimi_mcp.core.tokens import chars_in, estimated_tokens, with_margin
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm import prompts
@@ -184,7 +184,7 @@ def conclude(agent: Agent, result: StepResult, provider: str) -> None:
 
 def estimate_tokens(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> int:
     """The tokens of turns and definitions of tools, rather too many than too few."""
-    return ample(likely_tokens(turns, tools))
+    return with_margin(estimated_tokens(turns, tools))
 
 
 def fit_turns(turns: Sequence[Turn], max_tokens: int) -> tuple[Turn, ...]:

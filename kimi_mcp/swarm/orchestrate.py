@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from kimi_mcp import policy
-from kimi_mcp.core.errors import KimiError, NotConfigured, fault_of_ours
+from kimi_mcp.core.errors import KimiError, NotConfigured, internal_error
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
@@ -223,7 +223,7 @@ async def _run_subagent(
         agent.end("failed", error=error, answer=agent.arrived)
     except Exception:
         log.exception("a sub-agent failed because of a bug in kimi-mcp")
-        agent.end("failed", error=fault_of_ours(), answer=agent.arrived)
+        agent.end("failed", error=internal_error(), answer=agent.arrived)
 
 
 def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.json_values import from_json, to_json
-from kimi_mcp.core.outcome import Outcome, shortened, standing
+from kimi_mcp.core.outcome import Outcome, agent_counts, shortened
 from kimi_mcp.core.pricing import counted_usd, dollars, rounded
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.types import Adjustment, Completion, Status, Usage
@@ -243,7 +243,7 @@ class SwarmStats:
     def phase(self) -> str:
         """Its progress in a line: agents by their state, steps, tokens, cost."""
         main = f"main agent {self.main.request_state.doing()}" if self.main.request_state else "main agent"
-        parts = [standing(agent.status for agent in self.agents) or main]
+        parts = [agent_counts(agent.status for agent in self.agents) or main]
         steps = sum(agent.steps for agent in self.everyone)
         parts.append(f"{steps} step{'' if steps == 1 else 's'}")
         tokens = sum(agent.tokens for agent in self.everyone) + sum(state.accumulator.tokens for state in self._running)

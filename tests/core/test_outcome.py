@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, InvalidArguments, PolicyRefused, RateLimited
-from kimi_mcp.core.outcome import Outcome, ResultPage, cut, shortened, structured, text
+from kimi_mcp.core.outcome import Outcome, ResultPage, cut_answer, shortened, structured, text
 from kimi_mcp.core.types import Adjustment, Timing, Usage
 
 KEYS = [
@@ -202,11 +202,11 @@ def test_a_page_says_where_the_next_one_begins() -> None:
 
 
 def test_an_answer_beyond_what_hosts_take_is_cut_visibly_and_says_how_to_read_on() -> None:
-    long = cut(Outcome(status="completed", run_id="run_1", answer="abcdef"), 4)
+    long = cut_answer(Outcome(status="completed", run_id="run_1", answer="abcdef"), 4)
     assert long.answer.startswith("abcd\n\n[cut here, of 6 characters in all: ")
     assert 'kimi_run(run_id="run_1", action="answer", offset=4)' in long.answer
     whole = Outcome(status="completed", run_id="run_1", answer="abcd")
-    assert cut(whole, 4) is whole
+    assert cut_answer(whole, 4) is whole
 
 
 def test_a_page_of_a_failed_run_says_that_it_failed() -> None:

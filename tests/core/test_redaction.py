@@ -16,7 +16,7 @@ from kimi_mcp.core.key_spellings import WIDEST_GAP
 from kimi_mcp.core.redaction import (
     HIDDEN,
     SECRETS,
-    Growing,
+    GrowingText,
     Secrets,
     clean,
     escaped_json,
@@ -255,7 +255,7 @@ def registry() -> Secrets:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
 def test_a_growing_text_shows_no_part_of_a_secret_and_ends_as_the_whole_would(registry: Secrets, size: int) -> None:
     text = f"{GROWN} The short-one too.{' ' * (WIDEST_GAP + 1)}"
-    whole, growing, shown = registry.scrub(text), Growing(), ""
+    whole, growing, shown = registry.scrub(text), GrowingText(), ""
     for end in range(0, len(text) + size, size):
         shown = growing.clean(text[:end])
         assert whole.startswith(shown)

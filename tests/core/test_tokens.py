@@ -4,16 +4,24 @@ import json
 
 import pytest
 
-from kimi_mcp.core.tokens import ample, chars_in, least_tokens, likely_tokens, text_bytes, text_tokens, tokens_in
+from kimi_mcp.core.tokens import (
+    chars_in,
+    estimated_tokens,
+    minimum_tokens,
+    text_bytes,
+    text_tokens,
+    tokens_in,
+    with_margin,
+)
 from kimi_mcp.core.types import MediaPart, TextPart, ToolCall, Turn, system, user
 from kimi_mcp.provider.decoding import StreamAccumulator
 
 
 def test_a_number_of_tokens_is_promised_only_where_it_is_certain() -> None:
-    assert least_tokens((user(""),)) == 0
-    assert least_tokens((user("a" * 1_600), Turn(role="user"))) == 100
-    assert least_tokens((system("a" * 160), user("a" * 160))) == 20
-    assert least_tokens((user(" " * 1_000_000),)) == 0
+    assert minimum_tokens((user(""),)) == 0
+    assert minimum_tokens((user("a" * 1_600), Turn(role="user"))) == 100
+    assert minimum_tokens((system("a" * 160), user("a" * 160))) == 20
+    assert minimum_tokens((user(" " * 1_000_000),)) == 0
 
 
 @pytest.mark.parametrize(
@@ -25,7 +33,7 @@ def test_a_text_has_a_token_for_each_four_bytes_of_it_wherever_it_stands(text: s
     call = ToolCall(id="c", name="", arguments=text)
     assert text_tokens(text) == tokens_in(text_bytes(text)) == tokens
     for turn in (user(text), Turn(role="assistant", reasoning=text), Turn(role="assistant", tool_calls=(call,))):
-        assert likely_tokens((turn,)) == tokens
+        assert estimated_tokens((turn,)) == tokens
     if text.isprintable() and text:
         accumulator = StreamAccumulator()
         accumulator.feed(json.dumps({"choices": [{"delta": {"content": text}}]}, ensure_ascii=False).encode())
@@ -37,13 +45,13 @@ def test_a_request_is_the_sum_of_all_that_is_sent() -> None:
     clip = MediaPart(kind="video", url="ms://clip")
     asked = Turn(role="user", parts=(picture, picture, clip, TextPart(text="a" * 400)))
     tool = {"name": "search", "description": "d" * 400}
-    assert likely_tokens((system("b" * 400), asked)) == 2 * 1_024 + 200
-    assert likely_tokens((user("a" * 400),), (tool,)) == 100 + tokens_in(len(json.dumps(tool)))
+    assert estimated_tokens((system("b" * 400), asked)) == 2 * 1_024 + 200
+    assert estimated_tokens((user("a" * 400),), (tool,)) == 100 + tokens_in(len(json.dumps(tool)))
 
 
 def test_a_margin_makes_it_rather_too_many() -> None:
-    assert [ample(tokens) for tokens in (0, 1, 3, 300)] == [0, 2, 4, 400]
+    assert [with_margin(tokens) for tokens in (0, 1, 3, 300)] == [0, 2, 4, 400]
     text = 'if (a[i] != b[i]) { return {"x": 1}; }'
-    assert ample(text_tokens(text)) >= 13
+    assert with_margin(text_tokens(text)) >= 13
     for tokens in (1, 100, 262_144):
-        assert ample(text_tokens("a" * chars_in(tokens))) <= tokens + 1
+        assert with_margin(text_tokens("a" * chars_in(tokens))) <= tokens + 1

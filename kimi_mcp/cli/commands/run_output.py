@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from kimi_mcp.cli.console import Printer, changed, counted, requests, shown
-from kimi_mcp.core.outcome import Outcome, standing
+from kimi_mcp.core.outcome import Outcome, agent_counts
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.runs.store.records import RunRecord
@@ -258,7 +258,7 @@ def _purpose(info: Mapping[str, Any]) -> str:
 def arrived(outcome: Outcome) -> str:
     """What had arrived of an answer, in a sentence."""
     if outcome.swarm and (agents := outcome.swarm["agents"]):
-        return f"It had {standing(agent['status'] for agent in agents)}; `runs show` has their results."
+        return f"It had {agent_counts(agent['status'] for agent in agents)}; `runs show` has their results."
     if outcome.answer:
         return f"{len(outcome.answer):,} characters of its answer had arrived."
     thought = len(outcome.reasoning or "")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests
-from kimi_mcp.core.redaction import Growing, clean
+from kimi_mcp.core.redaction import GrowingText, clean
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
@@ -76,7 +76,7 @@ class LiveWatch:
 
     def _begin(self) -> None:
         self._reasoning = self._answer = ""
-        self._clean_reasoning, self._clean_answer = Growing(), Growing()
+        self._clean_reasoning, self._clean_answer = GrowingText(), GrowingText()
 
     def update(self, run: Run) -> None:
         """Print what has arrived since the last update."""

@@ -364,10 +364,10 @@ async def _end_of(runs: Runs, name: str) -> Outcome:
 
 def _print_result(outcome: Outcome, *, as_json: bool) -> None:
     from kimi_mcp.cli.commands.run_progress import print_notes
-    from kimi_mcp.core.outcome import WHOLE, structured
+    from kimi_mcp.core.outcome import ALL_CHARS, structured
 
     if as_json:
-        print_json(structured(outcome, reasoning_chars=WHOLE))
+        print_json(structured(outcome, reasoning_chars=ALL_CHARS))
         return
     if outcome.answer:
         Printer(indent=0).text(outcome.answer)

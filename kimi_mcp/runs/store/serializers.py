@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from kimi_mcp.core.json_values import from_json, to_json
-from kimi_mcp.core.outcome import WHOLE, Outcome, structured
+from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
 from kimi_mcp.core.redaction import scrub, scrub_values
 from kimi_mcp.core.types import MediaPart, Part, Turn, Usage
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
@@ -90,7 +90,7 @@ def whole(
 
     ``before`` are the runs whose turns come before its own, the oldest first; ``after`` those that follow it directly.
     """
-    return structured(record.outcome, reasoning_chars=WHOLE) | {
+    return structured(record.outcome, reasoning_chars=ALL_CHARS) | {
         "tool": record.tool,
         "host": record.host,
         "caller": record.caller,

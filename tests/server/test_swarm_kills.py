@@ -46,8 +46,8 @@ PAID = ("/fibers", "/chat/completions")
 AT_ONCE = 1 if ASKED else 3
 """Swarms that live at once."""
 
-LASTS_S = 3.0 if ASKED else 1.2
-"""Seconds within which a kill comes."""
+SLOWEST_S = 0.75 if ASKED else 0.3
+"""Seconds that a request of an agent takes at most."""
 
 COMMITS = (1, STEPS // 2) if ASKED else (12, 25)
 """Among which commits one is drawn; a few, and they are in the middle of the swarm."""
@@ -58,9 +58,9 @@ RESUMED_WITHIN_S = 5.0 if ASKED else 20.0
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """When a server dies: so many seconds after it was asked, or around a commit."""
+    """When a server dies: once so many requests were sent, or around a commit."""
 
-    seconds: float | None = None
+    requests: int = STEPS
     commit: tuple[str, str] | None = None
 
 
@@ -69,7 +69,8 @@ def deaths(draw: random.Random) -> Iterator[Death]:
     for number in range(int(ASKED) if ASKED else 2):
         yield Death(commit=(("before", "after")[number % 2], str(draw.randrange(*COMMITS))))
         if ASKED or number:
-            yield Death(seconds=draw.uniform(0, LASTS_S))
+            # Beyond the first request of each agent, so that some steps are finished.
+            yield Death(requests=draw.randrange(AGENTS + 2, STEPS))
 
 
 def play(sim: Simulator, draw: random.Random) -> None:
@@ -79,7 +80,7 @@ def play(sim: Simulator, draw: random.Random) -> None:
         for turn in range(SEARCHES + 1):
             query = {"query": f"{number:02} {turn}"}
             calls = {"tool_calls": [calling("moonshot__web_search", query, turn=turn)]} if turn < SEARCHES else {}
-            delay = draw.uniform(0.01, LASTS_S / 4)
+            delay = draw.uniform(0.01, SLOWEST_S)
             sim.play(reply({"text": task, "turns": turn}, delay=delay, content=f"Of {number:02}.", **calls))
 
 
@@ -126,9 +127,8 @@ async def killed(sim: Simulator, folder: Path, death: Death) -> None:
         await peer.initialize()
         items = [f"item {number:02}" for number in range(AGENTS)]
         await peer.call("kimi_swarm", prompt="Look at {{item}}.", items=items)
-        await wait_until(lambda: bool(sim.requests) or peer.process.returncode is not None, within=20)
-        with anyio.move_on_after(2 * LASTS_S if death.seconds is None else death.seconds):
-            await peer.process.wait()  # what is written at the same time shares a commit: there may be fewer of them
+        # What is written at the same time shares a commit: there may be fewer of them.
+        await wait_until(lambda: len(sim.requests) >= death.requests or peer.process.returncode is not None, within=60)
         if peer.process.returncode is None:
             peer.process.kill()
         await peer.process.wait()

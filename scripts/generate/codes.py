@@ -43,17 +43,18 @@ def error_codes(package: Path = PACKAGE) -> str:
     text = "\n".join(_code_in_use(package))
     raised: dict[str, list[type[KimiError]]] = {}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KimiError)]
-    for leaf in (kind for kind in kinds if not kind.__subclasses__()):
-        if re.search(rf"\b{leaf.__name__}\b", text):
-            raised.setdefault(leaf.code, []).append(leaf)
+    for kind in kinds:
+        abstract = kind.code == KimiError.code and kind is not errors.Internal
+        if not abstract and re.search(rf"\b{kind.__name__}\b", text):
+            raised.setdefault(kind.code, []).append(kind)
     rows = [
         (
             f"`{code}`",
-            " Or: ".join(str(leaf.__doc__).replace("``", "`") for leaf in leaves),
-            "yes" if leaves[0].retryable else "no",
+            " Or: ".join(str(kind.__doc__).replace("``", "`") for kind in kinds),
+            " Or: ".join(dict.fromkeys("yes" if kind.retryable else "no" for kind in kinds)),
             NEXT[code],
         )
-        for code, leaves in raised.items()
+        for code, kinds in raised.items()
     ]
     head = ("code", "when", "may work later unchanged", "what to do")
     later = as_code(code for code in NEXT if code not in raised)

@@ -14,6 +14,7 @@ import pytest
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
+from kimi_mcp.core import errors
 from kimi_mcp.core.outcome import Outcome, structured, text
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import Request, user
@@ -129,6 +130,13 @@ def test_the_errors_page_lists_reserved_codes_only_where_there_are_some(tmp_path
     named, _, reserved = codes.error_codes(tmp_path).partition("\n\nReserved, and raised by nothing yet: ")
     assert set(re.findall(r"(?m)^\| `(\w+)`", named)) == {"run_not_found"}
     assert set(re.findall("`(.+?)`", reserved)) == set(codes.NEXT) - {"run_not_found"}
+
+
+def test_the_errors_page_has_the_sentence_of_every_error_that_is_raised() -> None:
+    (row,) = re.findall(r"(?m)^\| `path_refused` .*", codes.error_codes())
+    assert str(errors.PathRefused.__doc__) in row
+    assert str(errors.TooManyFiles.__doc__) in row
+    assert "| no Or: yes |" in row
 
 
 def test_no_cell_breaks_its_table() -> None:

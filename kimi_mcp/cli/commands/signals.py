@@ -60,12 +60,15 @@ class ExitSignals:
 
 @contextmanager
 def handled_signals() -> Generator[ExitSignals]:
-    """Within it SIGTERM and SIGHUP interrupt as Ctrl-C does; one that is ignored stays so."""
+    """Within it SIGTERM and SIGHUP interrupt as Ctrl-C does; one of them that is ignored stays so."""
     received = ExitSignals()
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
         ours = []  # other threads receive no signals
+    background = bool(ours) and signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as a script starts what ends in &
+    if background:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the event loop takes over no other one
     for number in ours:
         signal.signal(number, received.handle)
     try:
@@ -73,6 +76,8 @@ def handled_signals() -> Generator[ExitSignals]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+        if background:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def exit_at_once(status: int) -> NoReturn:

@@ -153,3 +153,16 @@ async def test_a_signal_that_is_ignored_stays_so(sim: Simulator) -> None:
             process.send_signal(signal.SIGHUP)
             sim.open_gate("end")
             assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+async def test_what_a_script_starts_in_the_background_ends_by_a_signal(sim: Simulator, how: signal.Signals) -> None:
+    """A shell without job control has SIGINT ignored there."""
+    sim.play({"gate": "end", "gate_at": "finish", "content": "It is 391."})
+    shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "kimi_mcp", "ask", "What is 17 * 23?"]
+    async with await anyio.open_process(shell, env=os.environ | to(sim), stdin=subprocess.DEVNULL) as process:
+        with anyio.fail_after(20):
+            await sim.until(lambda: sim.waiting_at("end") == 1)
+            status, _ = await leaves(process, how)
+    assert status == 128 + how
+    assert (await row())["error"] == "answer_cut_off"

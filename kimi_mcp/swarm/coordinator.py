@@ -84,7 +84,7 @@ class Coordinator:
 
 
 def _definition(tool: str) -> Mapping[str, Any]:
-    """A tool as it stands under ``tools[].function`` on the wire."""
+    """A tool in the form of ``tools[].function`` on the wire."""
     arguments = ARGUMENTS[tool]
     return {
         "name": tool,

@@ -1,4 +1,4 @@
-"""Swarms with tools of a real MCP server, and one whose server was killed: it goes on and asks nothing twice."""
+"""Swarms with tools of a real MCP server, and one whose server was killed: it is resumed and repeats nothing."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ async def test_a_model_that_obeys_hostile_output_reaches_nothing_outside_its_lis
         "the echo, and nothing else"
     )
     last = max((body_of(request)["messages"] for request in chats(sim)), key=len)
-    told = [message["content"] for message in last if message["role"] == "tool"]
-    assert evil in told[0]
-    assert "Untrusted data from outside" in told[0]
-    assert [text[:28] for text in told[1:]] == ["There is no tool of the name"] * len(wanted)
+    results = [message["content"] for message in last if message["role"] == "tool"]
+    assert evil in results[0]
+    assert "Untrusted data from outside" in results[0]
+    assert [text[:28] for text in results[1:]] == ["There is no tool of the name"] * len(wanted)
 
 
-async def test_patterns_that_name_nothing_are_refused_before_anything_is_asked(sim: Simulator, tmp_path: Path) -> None:
+async def test_patterns_that_name_nothing_are_refused_before_anything_is_sent(sim: Simulator, tmp_path: Path) -> None:
     async with connect(sim, KIMI_SWARM_MCP=file_of_servers(tmp_path)) as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": ["nothing-of-that-name"]})
     assert result.code == "invalid_arguments"
     assert not chats(sim)
 
 
-async def test_a_file_that_is_not_there_is_said_to_be(sim: Simulator, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_there_is_named(sim: Simulator, tmp_path: Path) -> None:
     async with connect(sim, KIMI_SWARM_MCP=str(tmp_path / "none.json")) as kimi:
         result = await kimi.call("kimi_swarm", TELL)
     assert result.code == "not_configured"
@@ -82,45 +82,45 @@ async def test_a_file_that_is_not_there_is_said_to_be(sim: Simulator, tmp_path: 
 
 
 async def written_down(run_id: str, steps: int) -> None:
-    """Return once so many steps of a run are in the store with what they brought."""
-    journal = RunStore(Path(os.environ["KIMI_DATA_DIR"]))
+    """Return once so many steps of a run are in the store with their results."""
+    store = RunStore(Path(os.environ["KIMI_DATA_DIR"]))
     try:
         with anyio.fail_after(60):
-            while sum(step.result is not None for step in await journal.steps(run_id).recorded()) < steps:
+            while sum(step.result is not None for step in await store.steps(run_id).recorded()) < steps:
                 await anyio.sleep(0.01)
     finally:
-        await journal.aclose()
+        await store.aclose()
 
 
-async def test_a_swarm_can_be_gone_on_with_from_its_very_beginning(sim: Simulator) -> None:
-    """Its id may be told before it is known what will be asked of whom: it is written down as one that goes on."""
+async def test_a_swarm_can_be_resumed_from_its_very_beginning(sim: Simulator) -> None:
+    """Its id may be returned before its provider is known: it is recorded as one that can be resumed."""
     sim.play({"match": {"path": "/v1/models"}, "gate": "models"})
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as kimi:
-        said = await kimi.call("kimi_swarm", TELL)
-        assert said.status == "running"
-        record = await kimi.runs.store.find(said.run_id, None)
+        started = await kimi.call("kimi_swarm", TELL)
+        assert started.status == "running"
+        record = await kimi.runs.store.find(started.run_id, None)
         assert record is not None
         assert record.resumable
         sim.open_gate("models")
-        assert (await kimi.run(said.run_id, "wait", wait_s=10)).status == "completed"
+        assert (await kimi.run(started.run_id, "wait", wait_s=10)).status == "completed"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
-async def test_a_swarm_whose_server_was_killed_is_gone_on_with_and_asks_nothing_twice(sim: Simulator) -> None:
+async def test_a_swarm_whose_server_was_killed_is_resumed_and_repeats_nothing(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})
     async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.5", KIMI_DATA_DIR=os.environ["KIMI_DATA_DIR"]) as peer:
         await peer.request(INITIALIZE)
         await peer.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         call = {"name": "kimi_swarm", "arguments": TELL}
         reply = await peer.request({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
-        said = reply["result"]["structuredContent"]
-        assert said["status"] == "running", said
-        await written_down(said["run_id"], 2)
+        started = reply["result"]["structuredContent"]
+        assert started["status"] == "running", started
+        await written_down(started["run_id"], 2)
         peer.process.send_signal(signal.SIGKILL)
         await peer.process.wait()
     async with connect(sim) as kimi:
         with anyio.fail_after(60):
-            result = await kimi.run(said["run_id"], "wait", wait_s=9)
+            result = await kimi.run(started["run_id"], "wait", wait_s=9)
     assert result.status == "completed", result.text
     assert [agent["status"] for agent in result.structured["swarm"]["agents"]] == ["completed"] * 3
-    assert len(chats(sim)) == 3 + 1 + 1, "Oslo is asked once more, the others are not; one synthesis"
+    assert len(chats(sim)) == 3 + 1 + 1, "Oslo is requested once more, the others are not; one synthesis"

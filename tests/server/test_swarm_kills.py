@@ -1,4 +1,4 @@
-"""Swarms whose servers are killed at random points and right around commits: the next server asks no step twice.
+"""Swarms whose servers are killed at random points and right around commits: the next server repeats no finished step.
 
 ``TEST_SWARM_KILLS=50`` (any number) kills that many servers of swarms of 50 agents at random points, and as many again
 around commits; a start then counts against its five seconds. ``TEST_SEED`` repeats a run.
@@ -32,8 +32,8 @@ from tests.swarm.scenarios import calling, messages, reply, task_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")]
 
-ASKED = os.environ.get("TEST_SWARM_KILLS")
-AGENTS = 50 if ASKED else 8
+KILLS = os.environ.get("TEST_SWARM_KILLS")
+AGENTS = 50 if KILLS else 8
 SEARCHES = 2
 """Turns of each agent that call a tool; one more brings its answer."""
 
@@ -43,16 +43,16 @@ STEPS = AGENTS * (2 * SEARCHES + 1) + 1
 PAID = ("/fibers", "/chat/completions")
 """How the paths of a swarm's steps end."""
 
-AT_ONCE = 1 if ASKED else 3
-"""Swarms that live at once."""
+AT_ONCE = 1 if KILLS else 3
+"""Swarms that run at once."""
 
-SLOWEST_S = 0.75 if ASKED else 0.3
+SLOWEST_S = 0.75 if KILLS else 0.3
 """Seconds that a request of an agent takes at most."""
 
-COMMITS = (1, STEPS // 2) if ASKED else (12, 25)
+COMMITS = (1, STEPS // 2) if KILLS else (12, 25)
 """Among which commits one is drawn; a few, and they are in the middle of the swarm."""
 
-RESUMED_WITHIN_S = 5.0 if ASKED else 20.0
+RESUMED_WITHIN_S = 5.0 if KILLS else 20.0
 """Seconds from a server's first answer to its first request; in a normal run the machine may be busy."""
 
 
@@ -66,9 +66,9 @@ class Death:
 
 def deaths(draw: random.Random) -> Iterator[Death]:
     """At random points, and around commits."""
-    for number in range(int(ASKED) if ASKED else 2):
+    for number in range(int(KILLS) if KILLS else 2):
         yield Death(commit=(("before", "after")[number % 2], str(draw.randrange(*COMMITS))))
-        if ASKED or number:
+        if KILLS or number:
             # Beyond the first request of each agent, so that some steps are finished.
             yield Death(requests=draw.randrange(AGENTS + 2, STEPS))
 
@@ -86,11 +86,11 @@ def play(sim: Simulator, draw: random.Random) -> None:
 
 def server(sim: Simulator, folder: Path, *dies: str) -> AbstractAsyncContextManager[Peer]:
     """A real server on that data folder."""
-    told = {"KIMI_REPLY_WITHIN_S": "0.05", "KIMI_MAX_CONCURRENCY": "64", "KIMI_BUDGET_USD_PER_SWARM": "1000"}
-    return raw_server_process(sim, "tests.server.mortal", *dies, KIMI_DATA_DIR=str(folder), **told)
+    variables = {"KIMI_REPLY_WITHIN_S": "0.05", "KIMI_MAX_CONCURRENCY": "64", "KIMI_BUDGET_USD_PER_SWARM": "1000"}
+    return raw_server_process(sim, "tests.server.mortal", *dies, KIMI_DATA_DIR=str(folder), **variables)
 
 
-def asked(sim: Simulator) -> Counter[str]:
+def received(sim: Simulator) -> Counter[str]:
     """How often each step reached the provider, by its key in the record."""
     found = Counter[str]()
     for request in chats(sim):
@@ -134,8 +134,8 @@ async def killed(sim: Simulator, folder: Path, death: Death) -> None:
         await peer.process.wait()
 
 
-async def gone_on_with(sim: Simulator, folder: Path) -> float:
-    """Let a server start that nobody asks for anything, until the swarm is at its end; when it first asked, seconds."""
+async def resumed_to_the_end(sim: Simulator, folder: Path) -> float:
+    """Start a server without a request until the swarm has ended; the seconds until it sent its first one."""
     before, first = len(sim.requests), 0.0
     async with server(sim, folder) as peer:
         await peer.initialize()
@@ -147,7 +147,7 @@ async def gone_on_with(sim: Simulator, folder: Path) -> float:
     return first
 
 
-async def test_a_swarm_that_is_killed_anywhere_goes_on_and_asks_nothing_twice(
+async def test_a_swarm_that_is_killed_anywhere_is_resumed_and_repeats_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("TEST_SEED", random.randrange(1_000_000)))
@@ -159,18 +159,18 @@ async def test_a_swarm_that_is_killed_anywhere_goes_on_and_asks_nothing_twice(
         async with room, Simulator(provider="simulator") as sim:
             play(sim, own)
             await killed(sim, folder, death)
-            before = asked(sim)
+            before = received(sim)
             if not (folder / FILE).exists() or not runs(folder):
-                assert not before, f"nothing is asked before it is written down: {why}"
+                assert not before, f"nothing is requested before it is recorded: {why}"
                 return
             left = steps(folder)
-            first = await gone_on_with(sim, folder)
-            after = asked(sim)
+            first = await resumed_to_the_end(sim, folder)
+            after = received(sim)
             ((status, outcome),) = runs(folder)
         finished = {key for key, done in left.items() if done}
         running = Counter(key.partition("/")[0] for key in left if key not in finished)
         again = {key: times for key, times in after.items() if times > 1}
-        assert not finished & again.keys(), f"what is finished is not asked again: {why}"
+        assert not finished & again.keys(), f"what is finished is not requested again: {why}"
         assert all(times == 2 for times in again.values()), why
         assert set(running.values()) <= {1}, f"an agent has one step under way: {why}"
         assert again.keys() <= left.keys() - finished, f"at most one repeated request a running agent: {why}"
@@ -186,7 +186,7 @@ async def test_a_swarm_that_is_killed_anywhere_goes_on_and_asks_nothing_twice(
     assert any(finished for finished, _, _ in seen), f"some were killed in the middle (seed {seed})"
     resumed = max(first for _, _, first in seen)
     with capsys.disabled():
-        if ASKED:
+        if KILLS:
             print(f"\n{len(seen)} swarms of {AGENTS} killed, with {min(seen)[0]} to {max(seen)[0]} of {STEPS} steps "
                   f"finished; {sum(again for _, again, _ in seen)} requests repeated, resumed within {resumed:.1f} s "
                   f"(seed {seed})")  # fmt: skip

@@ -1,7 +1,7 @@
-"""How these tests let swarms work: the real pipeline, a simulator on a socket, and tools made of real values.
+"""How these tests run swarms: the real pipeline, a simulator on a socket, and tools made of real values.
 
 A scenario is written so that the same request is always answered alike (``turns``, ``times: always``): a swarm that is
-killed and taken up again meets the same world.
+killed and resumed meets the same world.
 """
 
 from __future__ import annotations
@@ -121,14 +121,14 @@ async def pipeline_for(sim: Simulator, provider: str = "simulator", **variables:
 async def pipeline_and_runs(
     sim: Simulator, provider: str = "simulator", **variables: str
 ) -> AsyncIterator[tuple[Pipeline, Runs]]:
-    """The pipeline, and where runs live; what is left of them ends with it."""
-    journal = RunStore(None)
+    """The pipeline, and the runs; those that are left end with it."""
+    store = RunStore(None)
     try:
         async with pipeline_for(sim, provider, **variables) as pipeline, anyio.create_task_group() as tasks:
-            yield pipeline, Runs(tasks, journal)
+            yield pipeline, Runs(tasks, store)
             tasks.cancel_scope.cancel()
     finally:
-        await journal.aclose()
+        await store.aclose()
 
 
 def no_tools() -> AbstractAsyncContextManager[SwarmTools]:
@@ -214,7 +214,7 @@ def searching(task: str, *queries: str) -> list[dict[str, Any]]:
     return [*turns, reply({"text": task, "turns": len(queries)}, content=f"I know of {task}.")]
 
 
-# ── what was asked ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what was received ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def chats(sim: Simulator, part: str = "") -> list[ReceivedRequest]:

@@ -31,7 +31,7 @@ CONCLUDE = "Write your final message now"
 
 
 def play(sim: Simulator, *steps: dict[str, Any]) -> None:
-    """One sub-agent with that task, and what it says."""
+    """One sub-agent with that task, and its answer."""
     sim.play(leading(("reader", A)), *steps)
 
 
@@ -139,7 +139,7 @@ async def test_a_tool_whose_arguments_never_fit_is_closed(sim: Simulator) -> Non
     assert tools.calls == []
 
 
-async def test_a_turn_that_lost_its_reasoning_is_asked_for_again_and_its_tools_do_not_run(sim: Simulator) -> None:
+async def test_a_turn_that_lost_its_reasoning_is_requested_again_and_its_tools_do_not_run(sim: Simulator) -> None:
     lost = {"match": {"text": A}, "tool_calls": [calling("search", {"query": "lost"})], "lose_reasoning": True}
     play(sim, lost, *searching(A, "found"))
     tools = Tools()
@@ -172,7 +172,7 @@ async def test_at_its_last_step_an_agent_must_conclude_and_does(sim: Simulator) 
     assert body(sim)["tools"], "the prompt's beginning stays the same, for the provider's cache"
     assert last(sim)[-1]["role"] == "system"
     assert "the last of your 3 steps" in last(sim)[-1]["content"]
-    assert [m["content"] for m in last(sim) if m["role"] == "user"] == [A], "the task stays the last user message"
+    assert [m["content"] for m in last(sim) if m["role"] == "user"] == [A], "the task remains the last user message"
     assert "So far: a, b." in json.dumps(messages(chats(sim)[-1])), "the main agent gets what there is"
 
 
@@ -184,7 +184,7 @@ async def test_an_agent_that_goes_on_calling_though_it_had_to_conclude_has_faile
     assert (agent["status"], agent["steps"], agent["tool_calls"]) == ("failed", 3, 2)
 
 
-async def test_an_answer_that_was_cut_is_asked_for_with_twice_the_room(sim: Simulator) -> None:
+async def test_an_answer_that_was_cut_is_requested_with_twice_the_tokens(sim: Simulator) -> None:
     play(sim, {"match": {"text": A}, "length_in_reasoning": True}, reply({"text": A}, content="Done."))
     outcome = await swarm(sim)
     limits = [request.body["max_completion_tokens"] for request in chats(sim, A) if request.body]
@@ -249,7 +249,7 @@ async def test_a_full_context_gives_up_old_tool_results_and_goes_on(sim: Simulat
     assert all(turn["reasoning_content"] for turn in turns), "the turns themselves stay as they were"
 
 
-async def test_a_provider_that_counts_more_tokens_than_we_do_is_asked_again_with_less(sim: Simulator) -> None:
+async def test_a_provider_that_counts_more_tokens_than_we_do_gets_a_shorter_request(sim: Simulator) -> None:
     too_long = {"status": 400, "error_message": "Your request exceeded model token limit: 262144 (requested: 300000)"}
     results = dict.fromkeys("abc", "x" * 200_000)
     play(sim, *searching(A, *"abc")[:3], {"match": {"text": A, "turns": 3}, **too_long}, reply({"text": A}))
@@ -286,11 +286,11 @@ async def test_what_a_tool_returns_is_no_instruction(sim: Simulator) -> None:
     assert json.dumps(last(sim)).count("There is no tool of the name") == 3
 
 
-async def test_every_step_asks_for_tokens_that_we_sized(sim: Simulator) -> None:
+async def test_every_step_requests_the_tokens_of_the_limit(sim: Simulator) -> None:
     play(sim, *searching(A, "a"))
     await swarm(sim, tools=Tools())
     limits = {request.body["max_completion_tokens"] for request in chats(sim) if request.body}
-    assert limits == {16_000}, "rate limits count what is asked for"
+    assert limits == {16_000}, "rate limits count what is requested"
 
 
 @pytest.mark.parametrize("provider", ["vllm", "openrouter"])

@@ -1,4 +1,4 @@
-"""The main agent: it makes sub-agents, gives out tasks, and writes the answer from what they say."""
+"""The main agent: it makes sub-agents, gives out tasks, and writes the answer from their messages."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_no_more_tasks_are_given_out_than_max_agents_allows(sim: Simulator
     assert [("all of its 3 tasks" in each["content"]) for each in answered(sim)] == [False] * 4 + [True] * 2
 
 
-async def test_a_failed_sub_agent_is_reported_as_such_and_the_others_results_stand(sim: Simulator) -> None:
+async def test_a_failed_sub_agent_is_reported_as_such_and_the_others_results_remain(sim: Simulator) -> None:
     sim.play(leading(*TWO), reply({"text": "Look at A."}, status=401), reply({"text": "Look at B."}, content="B."))
     outcome = await swarm(sim)
     assert outcome.status == "completed"
@@ -191,7 +191,7 @@ async def test_without_tools_it_works_and_says_so(sim: Simulator) -> None:
     assert "You have no tools" in messages(chats(sim, "Look at A.")[0])[0]["content"]
 
 
-async def test_what_the_toolbox_warns_of_stands_in_the_result(sim: Simulator) -> None:
+async def test_the_warnings_of_the_tools_are_in_the_result(sim: Simulator) -> None:
     outcome = await swarm(sim, tools=Tools(warnings=("The server maps did not start.",)))
     assert [(entry.rule, entry.action, entry.why) for entry in outcome.policy] == [
         ("swarm-tools", "warned", "The server maps did not start.")

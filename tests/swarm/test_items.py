@@ -26,9 +26,9 @@ def refused(prompt: str, *items: str, **more: Any) -> InvalidArguments:
 async def test_each_item_gets_a_sub_agent_and_one_synthesis_follows(sim: Simulator) -> None:
     outcome = await swarm(sim, TELL, items=CITIES)
     assert outcome.status == "completed"
-    asked = [task_of(request) for request in chats(sim)]
-    assert sorted(asked[:3]) == sorted(f"Tell me about {city}, and only about {city}." for city in CITIES)
-    assert len(asked) == 4, "no main agent gives out the work"
+    sent = [task_of(request) for request in chats(sim)]
+    assert sorted(sent[:3]) == sorted(f"Tell me about {city}, and only about {city}." for city in CITIES)
+    assert len(sent) == 4, "no main agent gives out the work"
     assert len(chats(sim, SYNTHESIS)) == 1
     assert [agent["name"] for agent in agents(outcome)] == list(CITIES)
     assert outcome.swarm is not None

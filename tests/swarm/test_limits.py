@@ -59,7 +59,7 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
     granted: list[bool] = []
     held = 0.0
 
-    async def ask() -> None:
+    async def request() -> None:
         nonlocal most, held
         permission = await ledger.request_permission(0.3, then=0.0, reserved=0.0)
         granted.append(permission.granted)
@@ -74,7 +74,7 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
-                tasks.start_soon(ask)
+                tasks.start_soon(request)
     assert most <= 1.0
     assert ledger.usd <= 1.0
     assert granted.count(True) >= 7, "what was held and not spent is there for others"

@@ -1,4 +1,4 @@
-"""A swarm that is replayed from its record takes the same way and asks nothing twice, wherever it was killed."""
+"""A swarm that is replayed from its record repeats every decision and no request, wherever it was killed."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ async def killed_at(sim: Simulator, event: int, results: Mapping[str, Any], tool
     return steps
 
 
-async def test_a_replayed_swarm_asks_nothing_and_tells_the_same(sim: Simulator) -> None:
+async def test_a_replayed_swarm_requests_nothing_and_reports_the_same(sim: Simulator) -> None:
     play(sim)
     steps, tools = MemorySteps(), Tools()
     first = await swarm(sim, steps=steps, tools=tools)
-    asked, called = len(chats(sim)), len(tools.calls)
+    requests, called = len(chats(sim)), len(tools.calls)
     again = await swarm(sim, steps=steps, tools=tools)
-    assert len(chats(sim)) == asked
+    assert len(chats(sim)) == requests
     assert len(tools.calls) == called
     assert facts(again) == facts(first)
     assert again.swarm == first.swarm, "speed-up and usage come from the record too"
@@ -99,7 +99,7 @@ async def test_step_keys_are_stable_and_say_which_step_it_is(sim: Simulator) -> 
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.soak)])
-async def test_killed_at_any_event_it_goes_on_from_there_and_asks_nothing_twice(sim: Simulator, every: int) -> None:
+async def test_killed_at_any_event_it_continues_from_there_and_repeats_nothing(sim: Simulator, every: int) -> None:
     play(sim)
     whole, tools = MemorySteps(), Tools()
     unkilled = await swarm(sim, steps=whole, tools=tools)
@@ -169,13 +169,13 @@ async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_wa
     play(sim)
     steps, run = MemorySteps(), Run(caller="a test", tool="kimi_swarm", prompt="p")
     first = await swarm(sim, steps=steps, tools=Tools(), run=run)
-    asked = len(chats(sim))
+    requests = len(chats(sim))
     assert run.task is not None
     begun = SwarmCall.from_json(json.loads(json.dumps(run.task)))
     for key in ("agent-1/step-3/tool-1", "agent-1/step-4"):
         del steps.results[key]
     again = await swarm(sim, steps=steps, tools=Tools(definitions=()), known_definitions=begun.known_definitions)
-    assert len(chats(sim)) == asked + 1, "the one step that was not on record"
+    assert len(chats(sim)) == requests + 1, "the one step that was not on record"
     assert "search did not run" in steps.results["agent-1/step-3/tool-1"]["text"]
     assert statuses(again) == statuses(first)
     assert [agent["tool_calls"] for agent in agents(again)] == [2, 2, 0, 1]
@@ -183,14 +183,14 @@ async def test_a_swarm_that_is_taken_up_where_its_tools_are_not_goes_the_same_wa
 
 
 async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None:
-    """What was asked of an agent stands in the record: another budget at the replay changes nothing of it."""
+    """The requests of an agent are in the record: another budget at the replay changes none."""
     play(sim)
     steps, tight = MemorySteps(), {"KIMI_BUDGET_USD_PER_SWARM": "0.12"}
     first = await swarm(sim, steps=steps, tools=Tools(), variables=tight)
     assert first.status == "partial"
-    asked = len(chats(sim))
+    requests = len(chats(sim))
     again = await swarm(sim, steps=steps, tools=Tools(), variables={"KIMI_BUDGET_USD_PER_SWARM": "100"})
-    assert len(chats(sim)) == asked
+    assert len(chats(sim)) == requests
     assert facts(again) == facts(first)
 
 
@@ -208,13 +208,13 @@ async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None
     ],
     ids=str,
 )
-def test_a_task_that_is_not_what_it_says_is_another_version_s(changed: dict[str, object]) -> None:
+def test_a_task_with_wrong_types_is_of_another_version(changed: dict[str, object]) -> None:
     task = SwarmCall(prompt="Hi.", items=("a", "b"), tools=("look",), known_servers=("odd",)).as_json()
     assert SwarmCall.from_json(json.loads(json.dumps(task))).items == ("a", "b")
     with pytest.raises(NotConfigured, match="another version"):
         SwarmCall.from_json({**task, **changed})
 
 
-def test_a_task_that_lacks_what_every_swarm_has_is_another_version_s() -> None:
+def test_a_task_that_lacks_what_every_swarm_has_is_of_another_version() -> None:
     with pytest.raises(NotConfigured, match="another version"):
         SwarmCall.from_json({"prompt": "Hi."})

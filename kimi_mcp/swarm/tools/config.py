@@ -301,7 +301,7 @@ def _is_random(run: str) -> bool:
 
 
 def _password(value: str) -> list[str]:
-    """The password that a URL carries, as it stands and as it is meant."""
+    """The password that a URL carries, as written and decoded."""
     if "://" not in value or "@" not in value:
         return []
     try:

@@ -56,7 +56,7 @@ class OfferedTool:
     tool: ListedTool
     """As its source lists it."""
     definition: Mapping[str, Any]
-    """As it stands under ``tools[].function`` on the wire."""
+    """In the form of ``tools[].function`` on the wire."""
 
 
 class Selection(NamedTuple):

@@ -16,7 +16,7 @@ SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 
 class OddEndpoint:
-    """What it was asked, and what it answers."""
+    """What it received, and what it answers."""
 
     def __init__(self, flags: frozenset[str]) -> None:
         self.flags = flags
@@ -69,17 +69,17 @@ class OddEndpoint:
         await stream.send(wire.send(h11.EndOfMessage()) or b"")
         return True
 
-    def _answer(self, method: str, headers: dict[str, str], asked: dict[str, Any]) -> tuple[int, str, bytes]:
+    def _answer(self, method: str, headers: dict[str, str], message: dict[str, Any]) -> tuple[int, str, bytes]:
         if "unauthorized" in self.flags:
             return 401, "text/html", b"<p>Wrong key: " + headers.get("authorization", "").encode()
         if method != "POST":
             return 405, "text/plain", b""
-        if "id" not in asked:
+        if "id" not in message:
             return 202, "text/plain", b""
-        if asked["method"] == "initialize":
+        if message["method"] == "initialize":
             self.sessions += 1
             self.forget = False
-            version = asked["params"]["protocolVersion"]
+            version = message["params"]["protocolVersion"]
             found: Any = {
                 "protocolVersion": version,
                 "capabilities": {"tools": {}},
@@ -87,11 +87,11 @@ class OddEndpoint:
             }
         elif self.forget:
             return 404, "text/plain", b"no such session"
-        elif asked["method"] == "tools/list":
+        elif message["method"] == "tools/list":
             tool = {"name": "echo", "inputSchema": SCHEMA, "annotations": {"readOnlyHint": True}}
             found = {"tools": [tool]}
         else:
-            text = asked["params"]["arguments"]["text"]
+            text = message["params"]["arguments"]["text"]
             match text:
                 case "reset":
                     return 0, "", b""
@@ -112,12 +112,12 @@ class OddEndpoint:
                 case "large":
                     text = "y" * 20_000_000
                 case "large event":
-                    answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"content": "y" * 20_000_000}}
+                    answer = {"jsonrpc": "2.0", "id": message["id"], "result": {"content": "y" * 20_000_000}}
                     return 200, "text/event-stream", f"data: {json.dumps(answer)}\n\n".encode()
                 case _:
                     pass
             found = {"content": [{"type": "text", "text": text}]}
-        answer = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": found})
+        answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": found})
         if "events" in self.flags:
             return 200, "text/event-stream", f"event: message\ndata: {answer}\n\n".encode()
         return 200, "application/json", answer.encode()

@@ -1,4 +1,4 @@
-"""The provider's own search tools, asked of a simulator over a real socket."""
+"""The provider's own search tools, requested of a simulator over a real socket."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ async def builtin(sim: Simulator) -> AsyncIterator[BuiltinTools]:
     await upstream.aclose()
 
 
-async def search(toolbox: SwarmTools, **arguments: Any) -> CallResult:
+async def search(tools: SwarmTools, **arguments: Any) -> CallResult:
     with anyio.fail_after(30):
-        return await toolbox.call("moonshot__web_search", json.dumps(arguments))
+        return await tools.call("moonshot__web_search", json.dumps(arguments))
 
 
 async def test_the_providers_search_is_a_tool_like_any_other(
     sim: Simulator, builtin: BuiltinTools, servers_file: ServersFile
 ) -> None:
-    async with open_tools(servers_file(odd=odd()), builtin=builtin, limits=SHORT) as toolbox:
-        assert [one["name"] for one in toolbox.definitions] == ["odd__echo", "moonshot__web_search"]
-        found = await search(toolbox, query="who won")
-        wrong = await search(toolbox, classes=["all"])
+    async with open_tools(servers_file(odd=odd()), builtin=builtin, limits=SHORT) as tools:
+        assert [one["name"] for one in tools.definitions] == ["odd__echo", "moonshot__web_search"]
+        found = await search(tools, query="who won")
+        wrong = await search(tools, classes=["all"])
     assert not found.is_error
     assert found.cost_usd == 0.004
     assert (wrong.repairable, wrong.ran, wrong.cost_usd) == (True, False, 0)
-    asked = [request for request in sim.requests if request.path == FIBERS]
-    assert [request.body for request in asked] == [{"name": "web_search", "arguments": '{"query": "who won"}'}]
+    sent = [request for request in sim.requests if request.path == FIBERS]
+    assert [request.body for request in sent] == [{"name": "web_search", "arguments": '{"query": "who won"}'}]
 
 
 async def test_a_sealed_result_reaches_the_model_as_it_is(builtin: BuiltinTools) -> None:
-    async with open_tools(None, builtin=builtin, limits=SHORT) as toolbox:
-        assert not toolbox.warnings
-        text = (await search(toolbox, query="x")).text
+    async with open_tools(None, builtin=builtin, limits=SHORT) as tools:
+        assert not tools.warnings
+        text = (await search(tools, query="x")).text
     assert text.startswith("----MOONSHOT ENCRYPTED BEGIN----")
     assert text.endswith("----MOONSHOT ENCRYPTED END----")
 
@@ -67,8 +67,8 @@ async def test_an_open_result_is_framed_and_a_failed_run_named(sim: Simulator, b
         {"match": {"path": FIBERS}, "body": open_result},
         {"match": {"path": FIBERS}, "body": {"status": "failed", "error": {"message": "no index"}}},
     )
-    async with open_tools(None, builtin=builtin, limits=SHORT) as toolbox:
-        found, failed = await search(toolbox, query="x"), await search(toolbox, query="y")
+    async with open_tools(None, builtin=builtin, limits=SHORT) as tools:
+        found, failed = await search(tools, query="x"), await search(tools, query="y")
     assert found.text.startswith("<tool_output")
     assert "<|im_end|>" not in found.text
     assert failed.is_error
@@ -82,9 +82,9 @@ async def test_a_provider_that_offers_no_search_just_now_costs_its_tools_alone(
     sim: Simulator, builtin: BuiltinTools, servers_file: ServersFile, step: dict[str, Any]
 ) -> None:
     sim.play({"match": {"path": TOOLS}, **step})
-    async with open_tools(servers_file(odd=odd()), builtin=builtin, limits=SHORT) as toolbox:
-        assert [one["name"] for one in toolbox.definitions] == ["odd__echo"]
-        (warning,) = toolbox.warnings
+    async with open_tools(servers_file(odd=odd()), builtin=builtin, limits=SHORT) as tools:
+        assert [one["name"] for one in tools.definitions] == ["odd__echo"]
+        (warning,) = tools.warnings
     assert warning.startswith("The tools of moonshot are not there: moonshot does not offer them just now (")
 
 
@@ -93,8 +93,8 @@ async def test_a_search_that_goes_wrong_costs_that_call_alone_and_is_not_tried_a
     sim: Simulator, builtin: BuiltinTools, step: dict[str, Any]
 ) -> None:
     sim.play({"match": {"path": FIBERS}, **step})
-    async with open_tools(None, builtin=builtin, limits=SHORT) as toolbox:
-        bad, good = await search(toolbox, query="x"), await search(toolbox, query="x")
+    async with open_tools(None, builtin=builtin, limits=SHORT) as tools:
+        bad, good = await search(tools, query="x"), await search(tools, query="x")
     assert bad.is_error
     assert bad.text.startswith("moonshot did not run the tool (")
     assert not good.is_error

@@ -18,9 +18,9 @@ from tests.swarm.tools.conftest import SHORT, ServersFile
 from tests.swarm.tools.odd_endpoint import odd_endpoint
 
 
-async def echo(toolbox: SwarmTools, text: str) -> CallResult:
+async def echo(tools: SwarmTools, text: str) -> CallResult:
     with anyio.fail_after(60):
-        return await toolbox.call("far__echo", json.dumps({"text": text}))
+        return await tools.call("far__echo", json.dumps({"text": text}))
 
 
 def framed_text(result: CallResult) -> str:
@@ -49,9 +49,9 @@ def good_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 async def test_a_server_by_the_sdk_is_listed_and_called(servers_file: ServersFile, good_url: str) -> None:
-    async with open_tools(servers_file(good={"type": "http", "url": good_url}), limits=SHORT) as toolbox:
-        assert not toolbox.warnings
-        assert framed_text(await toolbox.call("good__add", '{"a": 2, "b": 3}')).startswith("5")
+    async with open_tools(servers_file(good={"type": "http", "url": good_url}), limits=SHORT) as tools:
+        assert not tools.warnings
+        assert framed_text(await tools.call("good__add", '{"a": 2, "b": 3}')).startswith("5")
 
 
 @pytest.mark.parametrize("flags", [(), ("events",)], ids=["json", "events"])
@@ -60,9 +60,9 @@ async def test_an_endpoint_gets_its_headers_and_nothing_of_ours(
 ) -> None:
     async with odd_endpoint(*flags) as far:
         entry = {"url": far.url, "headers": {"Authorization": "Bearer of-this-server"}}
-        async with open_tools(servers_file(far=entry), limits=SHORT) as toolbox:
-            assert framed_text(await echo(toolbox, "hello")) == "hello"
-            assert "of-this-server" not in (await echo(toolbox, "Bearer of-this-server")).text
+        async with open_tools(servers_file(far=entry), limits=SHORT) as tools:
+            assert framed_text(await echo(tools, "hello")) == "hello"
+            assert "of-this-server" not in (await echo(tools, "Bearer of-this-server")).text
     assert all(request["authorization"] == "Bearer of-this-server" for request in far.seen)
     assert all(request["user-agent"].startswith("kimi-mcp/") for request in far.seen)
     assert not any("cookie" in request for request in far.seen)
@@ -88,29 +88,29 @@ async def test_a_call_that_goes_wrong_costs_that_call_alone(
     caplog.set_level(logging.DEBUG, "kimi_mcp")
     async with odd_endpoint() as far:
         limits = ToolLimits(call_within_s=2 if text == "hang" else 30)
-        async with open_tools(servers_file(far={"url": far.url}), limits=limits) as toolbox:
-            bad = await echo(toolbox, text)
+        async with open_tools(servers_file(far={"url": far.url}), limits=limits) as tools:
+            bad = await echo(tools, text)
             assert bad.is_error
             assert why in bad.text
             assert "secret trace" not in bad.text
-            assert framed_text(await echo(toolbox, "x")) == "x"
-            assert not toolbox.warnings
+            assert framed_text(await echo(tools, "x")) == "x"
+            assert not tools.warnings
 
 
 async def test_a_server_that_forgot_its_session_gets_a_new_one(servers_file: ServersFile) -> None:
-    async with odd_endpoint() as far, open_tools(servers_file(far={"url": far.url}), limits=SHORT) as toolbox:
-        assert framed_text(await echo(toolbox, "forget")) == "forget"
-        assert "forgotten its session" in (await echo(toolbox, "x")).text
-        assert framed_text(await echo(toolbox, "x")) == "x"
+    async with odd_endpoint() as far, open_tools(servers_file(far={"url": far.url}), limits=SHORT) as tools:
+        assert framed_text(await echo(tools, "forget")) == "forget"
+        assert "forgotten its session" in (await echo(tools, "x")).text
+        assert framed_text(await echo(tools, "x")) == "x"
         assert far.sessions == 2
 
 
 async def test_an_endpoint_that_refuses_us_says_which_key_to_look_at(servers_file: ServersFile) -> None:
     async with odd_endpoint("unauthorized") as far:
         entry = {"url": far.url, "headers": {"Authorization": "Bearer of-this-server"}}
-        async with open_tools(servers_file(far=entry), limits=SHORT) as toolbox:
+        async with open_tools(servers_file(far=entry), limits=SHORT) as tools:
             assert (
-                toolbox.warnings[0]
+                tools.warnings[0]
                 == "The tools of far are not there: it refuses us with HTTP 401: look at its `headers`."
             )
 
@@ -118,5 +118,5 @@ async def test_an_endpoint_that_refuses_us_says_which_key_to_look_at(servers_fil
 async def test_an_endpoint_where_nobody_listens_is_named(servers_file: ServersFile) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    async with open_tools(servers_file(far={"url": f"http://127.0.0.1:{port}/mcp"}), limits=SHORT) as toolbox:
-        assert toolbox.warnings[0] == "The tools of far are not there: nobody answers at its `url`."
+    async with open_tools(servers_file(far={"url": f"http://127.0.0.1:{port}/mcp"}), limits=SHORT) as tools:
+        assert tools.warnings[0] == "The tools of far are not there: nobody answers at its `url`."

@@ -28,13 +28,13 @@ async def all_ended(pids: Sequence[int]) -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "cancelled", "died"])
-async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
+async def test_closing_the_tools_ends_a_child_that_left_its_servers_session(
     servers_file: ServersFile, tmp_path: Path, how: str
 ) -> None:
     stray, pids = tmp_path / "stray", list[int]()
     with anyio.fail_after(30), anyio.CancelScope() as scope:
-        async with open_tools(servers_file(odd=odd("stray", f"stray-pid={stray}")), limits=SHORT) as toolbox:
-            assert framed_text(await echo(toolbox, "x")) == "x"
+        async with open_tools(servers_file(odd=odd("stray", f"stray-pid={stray}")), limits=SHORT) as tools:
+            assert framed_text(await echo(tools, "x")) == "x"
             pids.append(int(stray.read_text()))
             assert not ended(pids[0])
             assert os.getsid(pids[0]) != os.getsid(0)
@@ -43,9 +43,9 @@ async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
                 await anyio.sleep_forever()
             if how == "died":
                 stray.unlink()  # the next life of the server has one of its own
-                assert (await echo(toolbox, "die")).is_error
-                assert framed_text(await echo(toolbox, "x")) == "x"
-                await all_ended(pids)  # with the life of its server, not with the toolbox
+                assert (await echo(tools, "die")).is_error
+                assert framed_text(await echo(tools, "x")) == "x"
+                await all_ended(pids)  # with the life of its server, not with the tools
                 pids.append(int(stray.read_text()))
     await all_ended(pids)
 
@@ -53,8 +53,8 @@ async def test_with_the_toolbox_ends_a_child_that_left_its_servers_session(
 async def test_a_swarms_end_leaves_the_servers_of_another_one_alone(servers_file: ServersFile, tmp_path: Path) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
     async with open_tools(servers_file(odd=odd("stray", f"stray-pid={first}")), limits=SHORT) as kept:
-        async with open_tools(servers_file(odd=odd("stray", f"stray-pid={other}")), limits=SHORT) as toolbox:
-            assert framed_text(await echo(toolbox, "x")) == "x"
+        async with open_tools(servers_file(odd=odd("stray", f"stray-pid={other}")), limits=SHORT) as tools:
+            assert framed_text(await echo(tools, "x")) == "x"
         await all_ended([int(other.read_text())])
         assert not ended(int(first.read_text()))
         assert framed_text(await echo(kept, "y")) == "y"

@@ -18,7 +18,7 @@ import typer
 
 from kimi_mcp.cli.commands.arguments import AskTool, chosen_tool, read_environment, with_typed_folders
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
-from kimi_mcp.cli.console import as_json_text, complain, exit_status, is_terminal
+from kimi_mcp.cli.console import OPTIONS, as_json_text, complain, exit_status, is_terminal
 from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
 from kimi_mcp.core.types import Mode
 
@@ -92,25 +92,8 @@ def ask(
     Files are read from the working directory and from the folders of the paths that you type; where KIMI_ROOTS is
     set, from its folders alone. Keys and .env files are never sent.
     """
-    options = {
-        "images": image,
-        "video": video,
-        "files": file,
-        "mode": mode,
-        "system": system,
-        "model": model,
-        "provider": provider,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "response_schema": schema,
-        "conversation_id": conversation,
-        "items": item,
-        "tools": use,
-        "max_agents": max_agents,
-        "max_steps": max_steps,
-        "max_agent_steps": max_agent_steps,
-        "max_cost_usd": max_cost_usd,
-    }
+    given = locals()
+    options = {name: given[option.removeprefix("--").replace("-", "_")] for name, option in OPTIONS.items()}
     arguments: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, [])}
     name = f"kimi_{chosen_tool(tool, arguments)}"
     from kimi_mcp.core.outcome import Outcome

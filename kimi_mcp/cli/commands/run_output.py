@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from kimi_mcp.cli.console import Printer, changed, counted, requests, shown
+from kimi_mcp.cli.console import Printer, changed, counted, in_a_shell, requests, shown
 from kimi_mcp.core.outcome import Outcome, agent_counts
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
@@ -75,36 +75,30 @@ def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
 
 def _cells(record: RunRecord, name: str, page: Printer) -> tuple[str, ...]:
     outcome, folds = record.outcome, page.folds
-    count = tokens(outcome.usage)
     return (
         f"name|{name}",
         _started(record.started_at) if folds else moment(record.started_at) or "",
         f"quiet|{record.tool.removeprefix('kimi_') if folds else record.tool}",
         f"{KINDS[outcome.status]}|{outcome.status}",
-        _took(seconds(record)) if folds else f"{seconds(record):.3f}",
-        _count(count) if folds else "-" if count is None else str(count),
-        _cost(outcome.cost_usd) if folds else "-" if outcome.cost_usd is None else f"{outcome.cost_usd:.6f}",
+        *_figures(seconds(record), tokens(outcome.usage), outcome.cost_usd, page),
         f"quiet|{scrub(record.prompt_head)}",
     )
 
 
 def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
     """The last row; a sum that no run contributes to is unknown."""
+    figures = _figures(of.took_s, of.tokens, of.cost_usd, page)
     if not page.folds:
-        status = f"{of.running}-running" if of.running else "-"
-        cost = "-" if of.cost_usd is None else f"{of.cost_usd:.6f}"
-        count = "-" if of.tokens is None else str(of.tokens)
-        return ("TOTAL", str(of.runs), "-", status, f"{of.took_s:.3f}", count, cost, "-")
-    return (
-        f"head|{counted(of.runs, 'run')}",
-        "",
-        "",
-        f"name|{of.running} running" if of.running else "",
-        f"head|{_took(of.took_s)}",
-        f"head|{_count(of.tokens)}",
-        f"head|{_cost(of.cost_usd)}",
-        "",
-    )
+        return ("TOTAL", str(of.runs), "-", f"{of.running}-running" if of.running else "-", *figures, "-")
+    running = f"name|{of.running} running" if of.running else ""
+    return (f"head|{counted(of.runs, 'run')}", "", "", running, *(f"head|{figure}" for figure in figures), "")
+
+
+def _figures(took_s: float, count: int | None, usd: float | None, page: Printer) -> tuple[str, str, str]:
+    """Duration, tokens and cost, short for a person; a dash where one is unknown."""
+    if page.folds:
+        return _took(took_s), _count(count), "-" if usd is None else dollars(usd)
+    return f"{took_s:.3f}", "-" if count is None else str(count), "-" if usd is None else f"{usd:.6f}"
 
 
 def _table(page: Printer, rows: Sequence[Sequence[str]]) -> None:
@@ -124,8 +118,8 @@ def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
     for adjustment in outcome.policy:
         page.row("policy", changed(adjustment), adjustment.action)
     if outcome.error is not None:
-        page.row("error", f"{outcome.error.code}: {outcome.error.message}", "bad", label_kind="bad")
-        page.row("", outcome.error.fix)
+        page.row("error", f"{outcome.error.code}: {in_a_shell(outcome.error.message)}", "bad", label_kind="bad")
+        page.row("", in_a_shell(outcome.error.fix))
     _request(page, record.request)
     _section(page, "Reasoning", outcome.reasoning)
     _section(page, "Answer", outcome.answer)
@@ -295,7 +289,3 @@ def _count(count: int | None) -> str:
         if count >= size * 10:
             return f"{count / size:.1f}{unit}"
     return f"{count:,}"
-
-
-def _cost(usd: float | None) -> str:
-    return "-" if usd is None else dollars(usd)

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from kimi_mcp.cli.console import in_a_shell
+from kimi_mcp.core.types import Adjustment
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator
 from tests.cli.commands.recorded import CUT, HELD, begin, half_done, keeping, kimi, number, one, run_json
@@ -118,6 +119,13 @@ def test_of_a_run_that_has_ended_the_result_is_printed(data_dir: Path) -> None:
     result = run_json("resume", number(1))
     assert list(result) == list(RESULT_KEYS)
     assert result["reasoning"]["text"] == "Hm. " * 2000
+
+
+def test_what_the_policy_did_to_a_run_is_reported_beside_its_result_in_the_words_of_a_shell(data_dir: Path) -> None:
+    note = Adjustment(rule="x", action="adjusted", field="max_tokens", asked=1, sent=2, why="`max_tokens` is low.")
+    keeping(data_dir, lambda store: one(store, number(1), answer="It is 391.", policy=(note,)))
+    done = kimi("resume", number(1))
+    assert (done.stdout, done.stderr) == ("It is 391.\n", "x: --max-tokens 1 → 2. --max-tokens is low.\n")
 
 
 def test_a_run_that_failed_is_reported_with_its_fix(data_dir: Path) -> None:

@@ -129,11 +129,13 @@ class Model(FileRecord):
     released: OrUnknown[date] = Field(alias="about.released")
     """Day of its release."""
     can_stop_thinking: bool = Field(alias="thinking.can_stop")
-    """Whether instant mode exists. K2.7 and K3 always think."""
+    """Whether instant mode exists."""
     efforts: Items[Text] = Field(alias="thinking.efforts")
     """Values that ``reasoning_effort`` takes, least first; empty: the model has no such parameter."""
-    default_effort: Text | None = Field(default=None, alias="thinking.default_effort")
-    """The effort of a request that names none; None where there are no efforts."""
+    default_effort: Annotated[Text | None, *_read_as({"none": None})] = Field(
+        default=None, alias="thinking.default_effort"
+    )
+    """The effort of a request that names none; None (``"none"`` in the file) where there are no efforts."""
     forced_tool_choice_thinking: bool = Field(alias="thinking.forced_tool_choice")
     """Whether ``tool_choice: required`` (or a named function) is accepted while thinking."""
     thinking_sampling: OrUnknown[Sampling] = Field(alias="sampling.thinking")

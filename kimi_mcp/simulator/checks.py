@@ -101,7 +101,7 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
     sampling = _sampling(fields, dialect, thinking)
     tools, forced = _tools(fields, dialect, model, thinking)
     schema, json_answer = _response_format(fields, dialect)
-    received = read_messages(as_array(fields.get("messages")) or [], dialect, thinking=thinking, media=media)
+    received = read_messages(as_array(fields.get("messages")) or [], dialect, model, thinking=thinking, media=media)
     requested = _limit(fields, dialect)
     prompt_tokens = received.tokens + (tokens.count(str(fields.get("tools"))) if tools else 0)
     needed = prompt_tokens + (requested or 0)

@@ -25,17 +25,19 @@ class SimulatedModel:
     name: str
     """Its name in Moonshot's family, such as `kimi-k2.6`."""
     always_thinks: bool = False
-    """Thinking can't be switched off (K2.7, K3)."""
+    """Thinking can't be switched off."""
     keeps: bool = False
     """Takes `thinking.keep: null|"all"` (K2.6; platform docs, third-party OpenAPI copy)."""
     efforts: tuple[str, ...] = ()
-    """Levels of a top-level `reasoning_effort`; such a model takes no `thinking` object (K3)."""
+    """Levels of a top-level `reasoning_effort`; such a model takes no `thinking` object."""
     forced_tools: bool = False
-    """`tool_choice: "required"` is allowed while thinking (K3)."""
+    """`tool_choice: "required"` is allowed while thinking."""
     context: int = 262_144
     """Tokens of prompt and answer together."""
     default_max_tokens: int = 32_768
     """Tokens of an answer where the request names no limit."""
+    media: tuple[str, ...] = ("image", "video")
+    """What it sees, where the provider takes it."""
 
 
 _K25 = SimulatedModel(name="kimi-k2.5")
@@ -69,7 +71,7 @@ class Served:
     """The id of that other model."""
 
     def live(self, day: date) -> bool:
-        """Whether the provider serves it on that day."""
+        """Whether the provider answers its id on that day."""
         return (self.since is None or self.since <= day) and (self.until is None or day <= self.until)
 
 
@@ -92,6 +94,7 @@ class Dialect:
     lists_retired: bool = False
     """`/models` still names retired models."""
     video: bool = True
+    """Takes video for models that see it."""
     video_status: int = 400
     """Status for video where it can't be taken."""
     max_tokens_limit: int | None = None
@@ -105,10 +108,15 @@ class Dialect:
         """The row of that id, live or not."""
         return next((row for row in self.serves if row.id == model_id), None)
 
+    def takes(self, kind: str, model: SimulatedModel) -> bool:
+        """Whether that kind of media may be sent to that model."""
+        return kind in model.media and (self.video or kind != "video")
+
 
 _K26_ENDS = date(2026, 12, 31)  # third party
 
-# models.dev PR 6101 (K2.5's end), diillson/chatcli#1344 (GET /v1/models on 2026-09-02), models.dev (K3.1, third party)
+# models.dev PR 6101 (K2.5 was discontinued on 2026-08-31), diillson/chatcli#1344 (GET /v1/models on 2026-09-02),
+# models.dev (K3.1, third party)
 _FAMILY = (
     Served(id="kimi-k2.6", model=_K26, until=_K26_ENDS),
     Served(id="kimi-k2.7-code", model=_K27, until=_K26_ENDS),
@@ -119,7 +127,7 @@ _FAMILY = (
 )
 _MOONSHOT = Dialect(
     name="moonshot",
-    serves=(Served(id="kimi-k2.5", model=_K25, until=date(2026, 8, 31)), *_FAMILY),
+    serves=(Served(id="kimi-k2.5", model=_K25, until=date(2026, 8, 30)), *_FAMILY),
     moonshot=True,
     switches=("thinking",),
     extra_fields=frozenset({"reasoning_effort", "prompt_cache_key", "safety_identifier"}),
@@ -160,7 +168,8 @@ _SGLANG = replace(
     reasoning_field="reasoning_content",
     video_status=400,
 )
-# NVIDIA/NemoClaw#2120 (K2.5), models.dev#3146 (K2.6), NVIDIA/NemoClaw#11902 (410 while /models still lists them).
+# NVIDIA/NemoClaw#2120 (K2.5), models.dev#3144 (K2.6: "no longer be supported after 07/07/2026"),
+# NVIDIA/NemoClaw#11902 (410 while /models still lists them).
 _NIM = Dialect(
     name="nim",
     serves=(
@@ -214,28 +223,29 @@ _OPENROUTER = Dialect(
     reports_reasoning_tokens=True,
     extra_fields=_HOSTED_FIELDS | {"include_reasoning", "provider", "models", "transforms", "usage"},
 )
-# Together stopped K2.5 on 2026-05-21 and removed K2.6 on 2026-08-19 (theopenco/llmgateway#3452); documents video.
-# models.dev providers/togetherai lists K2.7 Code and K3. The sources name three switches:
+# Together stopped K2.5 on 2026-05-21 and removed K2.6 on 2026-08-19 (theopenco/llmgateway#3452). models.dev
+# providers/togetherai lists K2.7 Code and K3, and video for K2.6 alone; its staff says that K2.7 Code takes pictures
+# (Nutlope/napkins#19). The sources name three switches:
 # `reasoning: {enabled}` (docs.together.ai/docs/inference/chat/reasoning, for K2.5 and K2.6 by name),
 # `chat_template_kwargs: {thinking}` ("alternative", togethercomputer/skills reasoning-models.md) and
 # `thinking: {type}` (what AIMS's gateway sends there). Which one wins over another is not written anywhere.
 _TOGETHER = Dialect(
     name="together",
     serves=(
-        Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 5, 20)),
+        Served(id="moonshotai/Kimi-K2.5", model=replace(_K25, media=("image",)), until=date(2026, 5, 20)),
         Served(id="moonshotai/Kimi-K2.6", model=_K26, until=date(2026, 8, 18)),
-        *_WEIGHTS[2:],
+        *(replace(row, model=replace(row.model, media=("image",))) for row in _WEIGHTS[2:]),
     ),
     switches=("reasoning", "chat_template_kwargs", "thinking"),
     reasoning_field="reasoning",
     extra_fields=_HOSTED_FIELDS,
 )
-# Fireworks announced K2.5's end for June 2026; models.dev providers/fireworks-ai lists kimi-k2p6 and kimi-k2p7-code;
-# K3 assumed by its naming.
+# Fireworks has answered K2.5 with errors since 2026-06-16 (pollinations/pollinations#11880); models.dev
+# providers/fireworks-ai lists kimi-k2p6 and kimi-k2p7-code; K3 assumed by its naming.
 _FIREWORKS = Dialect(
     name="fireworks",
     serves=(
-        Served(id="accounts/fireworks/models/kimi-k2p5", model=_K25, until=date(2026, 6, 30)),
+        Served(id="accounts/fireworks/models/kimi-k2p5", model=_K25, until=date(2026, 6, 15)),
         Served(id="accounts/fireworks/models/kimi-k2p6", model=_K26),
         Served(id="accounts/fireworks/models/kimi-k2p7-code", model=_K27),
         Served(id="accounts/fireworks/models/kimi-k3", model=_K3),

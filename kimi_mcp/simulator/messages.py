@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kimi_mcp.simulator import tokens
-from kimi_mcp.simulator.dialects import Dialect
+from kimi_mcp.simulator.dialects import Dialect, SimulatedModel
 from kimi_mcp.simulator.faults import RequestSummary
 from kimi_mcp.simulator.media import FORMATS, ReceivedMedium, sniff
 from kimi_mcp.simulator.refusals import Refused, invalid
@@ -64,8 +64,8 @@ class Messages:
 
 
 class _MessageReader:
-    def __init__(self, dialect: Dialect, thinking: bool, find_file: MediaLookup) -> None:
-        self.dialect, self.thinking, self.find_file = dialect, thinking, find_file
+    def __init__(self, dialect: Dialect, model: SimulatedModel, thinking: bool, find_file: MediaLookup) -> None:
+        self.dialect, self.model, self.thinking, self.find_file = dialect, model, thinking, find_file
         self.media: list[StoredMedium] = []
         self.media_tokens = 0
         self.reasoning: list[tuple[int, str]] = []
@@ -106,10 +106,10 @@ class _MessageReader:
 
     def _medium(self, kind: str, url: str) -> StoredMedium:
         dialect = self.dialect
-        if kind == "video" and not dialect.video:
-            if dialect.video_status == 500:  # vllm#42491
+        if not dialect.takes(kind, self.model):
+            if kind == "video" and dialect.video_status == 500:  # vllm#42491
                 raise Refused(500, "InternalServerError", "Internal server error")
-            invalid("Invalid request: video input is not supported by this model")
+            invalid(f"Invalid request: {kind} input is not supported by this model")
         if url.startswith("data:"):
             return _data_url(kind, url)
         if dialect.moonshot and url.startswith("ms://"):
@@ -173,11 +173,13 @@ class _MessageReader:
             )
 
 
-def read_messages(messages: list[object], dialect: Dialect, *, thinking: bool, media: MediaLookup) -> Messages:
+def read_messages(
+    messages: list[object], dialect: Dialect, model: SimulatedModel, *, thinking: bool, media: MediaLookup
+) -> Messages:
     """Read the messages in their order; raises Refused at the first that the provider would not take."""
     if not messages:
         invalid("Invalid request: messages must not be empty")
-    reader = _MessageReader(dialect, thinking, media)
+    reader = _MessageReader(dialect, model, thinking, media)
     systems: list[str] = []
     prompt, tool_text = "", None
     transcript: list[str] = []

@@ -222,8 +222,8 @@ class Response:
             if dialect.moonshot:
                 entry |= {
                     "context_length": row.model.context,
-                    "supports_image_in": True,
-                    "supports_video_in": dialect.video,
+                    "supports_image_in": dialect.takes("image", row.model),
+                    "supports_video_in": dialect.takes("video", row.model),
                     "supports_reasoning": True,
                 }
             elif not dialect.needs_key:
@@ -242,9 +242,9 @@ class Response:
         if "model" not in fields or "messages" not in fields:
             invalid("Invalid request: 'model' and 'messages' are required")
         state = self._state
-        served_model(str(fields["model"]), state.dialect, state.day)
+        model = served_model(str(fields["model"]), state.dialect, state.day).model
         messages = as_array(fields["messages"]) or []
-        read = read_messages(messages, state.dialect, thinking=False, media=state.files.medium)
+        read = read_messages(messages, state.dialect, model, thinking=False, media=state.files.medium)
         return {"data": {"total_tokens": read.tokens}}
 
     async def _files(self, file: re.Match[str] | None, step: Step) -> None:

@@ -235,6 +235,12 @@ WRONG: list[tuple[str, str, str, str]] = [
         "models/kimi-k3.toml: thinking.default_effort is 'ultra'; allowed: low, high, max",
     ),
     (
+        K3,
+        'default_effort = "max"',
+        'default_effort = "none"',
+        "models/kimi-k3.toml: thinking.default_effort is missing; allowed: low, high, max",
+    ),
+    (
         K25,
         "efforts = []",
         'efforts = ["low"]',

@@ -389,7 +389,7 @@ async def test_an_upload_and_the_list_of_models_can_fail_too(sim: Simulator) -> 
             await client.models.list()
         with pytest.raises(openai.RateLimitError):
             await client.files.create(file=("a.txt", b"x" * 300_000), purpose="batch")
-        assert len((await client.models.list()).data) == 6
+        assert (await client.models.list()).data
 
 
 async def test_a_model_may_ignore_the_limit(sim: Simulator) -> None:

@@ -117,7 +117,8 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: anyio.abc.ByteStream, pace: PacedStream, stale_s: float) -> None:
         self._stream = stream
         self._stale_s = stale_s
-        self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - anyio, not Django
+        self._fd: int = stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
+        self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - the same
         self._chunks = Chunks()
         self._head: bytes | None = None  # of a request, until its body comes; None: the next write begins one
         self._unread = b""  # what came while the request was still being sent, or more than was asked for
@@ -214,13 +215,12 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         return data if self._tls is None else _with_waiting_records(self._tls, data)
 
     def _readable(self) -> bool:
-        fd = self._stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
-        if fd < 0:
+        if self._fd < 0:
             return True
         if sys.platform == "win32":
-            return bool(select.select([fd], [], [], 0)[0])
+            return bool(select.select([self._fd], [], [], 0)[0])
         poll = select.poll()
-        poll.register(fd, select.POLLIN)
+        poll.register(self._fd, select.POLLIN)
         return bool(poll.poll(0))
 
     @property
@@ -235,6 +235,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         """Close the connection at once."""
+        self._fd = -1
         await self._stream.aclose()
 
     async def start_tls(

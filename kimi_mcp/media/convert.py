@@ -80,7 +80,8 @@ def _converted(data: bytes, found: MediaInfo, png_pixels: int) -> Converted:
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = PIXELS_MAX  # Pillow fails beyond twice as much; we do beyond it
-    _silence()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: catch_warnings restores filters
+    _silence_libtiff()
     decoder = DECODERS[found.mime]
     if decoder == "HEIF":
         _register_heif(found)
@@ -105,27 +106,17 @@ def _converted(data: bytes, found: MediaInfo, png_pixels: int) -> Converted:
 def _pages(opened: Image) -> int:
     """The number of pages of a TIFF, each held to Pillow's limit; 1 of anything else."""
     pages = 1
-    while opened.format == "TIFF" and pages < PAGES_MAX:
-        try:
+    with suppress(EOFError):
+        while opened.format == "TIFF" and pages < PAGES_MAX:
             opened.seek(pages)
-        except EOFError:
-            opened.seek(0)
-            break
-        pages += 1
+            pages += 1
+    opened.seek(0)
     return pages
-
-
-def _silence() -> None:
-    """Keep decoders from printing: our own error reports what is wrong with a picture.
-
-    Pillow warns. libtiff writes to descriptor 2, past every log, unless its handlers are removed.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: catch_warnings restores filters
-    _silence_libtiff()
 
 
 @cache
 def _silence_libtiff() -> None:
+    """Keep libtiff from writing to descriptor 2, past every log: our own error reports what is wrong."""
     import ctypes
 
     from PIL import Image
@@ -151,16 +142,11 @@ def _register_heif(found: MediaInfo) -> None:
 
 
 def _as_png(picture: Image, mime: str, png_pixels: int) -> bool:
-    if picture.mode in ("1", "P") or _shows_transparency(picture):
-        return True
-    return mime in _LOSSLESS and picture.width * picture.height <= png_pixels
-
-
-def _shows_transparency(picture: Image) -> bool:
-    if picture.mode not in ("LA", "RGBA", "PA"):
-        return False
-    lowest, _ = picture.getchannel("A").getextrema()
-    return isinstance(lowest, int) and lowest < 255
+    if picture.mode in ("LA", "RGBA", "PA"):
+        lowest, _ = picture.getchannel("A").getextrema()
+        if isinstance(lowest, int) and lowest < 255:
+            return True
+    return picture.mode in ("1", "P") or (mime in _LOSSLESS and picture.width * picture.height <= png_pixels)
 
 
 def _eight_bits(picture: Image) -> Image:
@@ -188,13 +174,9 @@ def _in_srgb(picture: Image, profile: Any) -> Image:
     if isinstance(profile, bytes) and profile and picture.mode in ("RGB", "RGBA", "CMYK"):
         colours: Any = ImageCms  # without types
         target = picture.mode if picture.mode == "RGBA" else "RGB"
-        try:
+        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile: the colours as they are are the best guess
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = colours.profileToProfile(picture, own, colours.createProfile("sRGB"), outputMode=target)
-        except (ImageCms.PyCMSError, OSError):
-            converted = None  # a broken profile: the colours as they are are the best guess
-        if converted is not None:
-            return converted
+            return colours.profileToProfile(picture, own, colours.createProfile("sRGB"), outputMode=target) or picture
     return picture.convert("RGB") if picture.mode == "CMYK" else picture
 
 

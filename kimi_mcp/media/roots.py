@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, Literal
@@ -160,7 +161,8 @@ def find_roots(
     environment = os.environ if environment is None else environment
     home = _absolute_or_none(environment.get("USERPROFILE" if WINDOWS else "HOME"))
     if working is None:
-        working = _working_directory()
+        with suppress(OSError):
+            working = os.getcwd()  # noqa: PTH109  a plain string, like everything here
     if named is not None and named.strip():
         texts = (_home_expanded(text.strip(), home) for text in named.split(os.pathsep) if text.strip())
         folders = [_root(os.path.join(working or os.sep, text)) for text in texts]  # noqa: PTH118  as in `resolve`
@@ -168,14 +170,12 @@ def find_roots(
     if offered:
         paths = [path for uri in offered if (path := path_of_uri(uri))]
         folders = [root for path in paths if not _broad((root := _root(path)).path, home)]
-        why = f"{VARIABLE} is not set, and what the host offers as roots is `/`, a home folder or a system folder"
-        if not paths:
-            why = f"{VARIABLE} is not set, and the host offers roots that are no local folders"
+        what = "what the host offers as roots is `/`, a home folder or a system folder"
+        why = f"{VARIABLE} is not set, and {what if paths else 'the host offers roots that are no local folders'}"
         return _roots(folders, "host", working, home, why)
     if working is None:
         return _roots([], "nobody", None, home, f"{VARIABLE} is not set, and there is no working directory")
-    root = _root(working, environment.get("PWD"))
-    folders = [] if _broad(root.path, home) else [root]
+    folders = [root for root in (_root(working, environment.get("PWD")),) if not _broad(root.path, home)]
     why = (
         f"{VARIABLE} is not set, the host offers no roots, and the working directory is `/`, a home or a system folder"
     )
@@ -217,17 +217,9 @@ def _root(named: str, also: str | None = None) -> Root:
 
 
 def _resolved(path: str) -> str:
-    try:
+    with suppress(OSError, ValueError):
         return os.path.realpath(path)  # a missing folder keeps its name
-    except (OSError, ValueError):
-        return path
-
-
-def _working_directory() -> str | None:
-    try:
-        return os.getcwd()  # noqa: PTH109  a plain string, like everything here
-    except OSError:
-        return None
+    return path
 
 
 def _absolute_or_none(path: str | None) -> str | None:
@@ -248,11 +240,9 @@ def _home_expanded(path: str, home: str | None) -> str:
 
 
 def _can_be_encoded(path: str) -> bool:
-    try:
-        os.fsencode(path)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(os.fsencode(path))
+    return False
 
 
 def _inside(path: str, folders: Sequence[Root]) -> ResolvedPath | None:
@@ -286,7 +276,6 @@ def _home_by_account() -> str | None:
         return None
     import pwd  # only on POSIX
 
-    try:
+    with suppress(KeyError, OSError):
         return _absolute_or_none(pwd.getpwuid(os.getuid()).pw_dir)
-    except (KeyError, OSError):
-        return None
+    return None

@@ -30,8 +30,6 @@ from kimi_mcp.media.secret_files import (
 _CHUNK_BYTES: Final = 256 * 1024
 """Bytes that are searched for a key at once."""
 
-_HAS_PREAD: Final = hasattr(os, "pread")
-
 
 class OpenFile(AbstractContextManager["OpenFile"]):
     """A regular file within the roots, open for reading; a context manager that closes it."""
@@ -89,8 +87,6 @@ class OpenFile(AbstractContextManager["OpenFile"]):
 
     def _read(self, offset: int, count: int) -> bytes:
         try:
-            if _HAS_PREAD:
-                return os.pread(self._file.fileno(), count, offset)
             with self._lock:
                 self._file.seek(offset)
                 return self._file.read(count) or b""

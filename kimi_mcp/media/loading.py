@@ -93,18 +93,16 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
     Raises ``MediaRejected`` for base64 without the head of a data URI.
     """
     source = source.strip()
-    named = _SCHEME.match(source)
-    scheme = named[1].lower() if named else ""
-    if scheme == "file" and (path := path_of_uri(source)) is not None:
-        return MediaPart(kind=kind, url=f"path:{path}")
-    if named is None and _BARE_BASE64.match(source):
+    if named := _SCHEME.match(source):
+        scheme = named[1].lower()
+        path = path_of_uri(source) if scheme == "file" else None
+        return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}" if path is None else f"path:{path}")
+    if _BARE_BASE64.match(source):
         raise MediaRejected(
             f"A {_NOUNS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
             fix=f"Put {_DATA_URI_HEADS[kind]} before it, with the type that it has.",
         )
-    if named is None:
-        return MediaPart(kind=kind, url=f"path:{source}")
-    return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}")
+    return MediaPart(kind=kind, url=f"path:{source}")
 
 
 async def load(part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack, fetch: Fetch | None = None) -> Medium:
@@ -180,7 +178,7 @@ def _decoded(uri: str) -> Medium:
 
     info = inspect_bytes(data)
     require_label(info, mime, source="the data URI")
-    return Medium(info=info, read_at=lambda at, length: data[at : at + length])
+    return Medium(info=info, read_at=_slices(data))
 
 
 def _from_base64(text: str) -> bytes:
@@ -203,13 +201,11 @@ def _sendable(medium: Medium) -> Medium:
             fix="Export it as png or jpeg.",
         )
     made = convert(medium.read_at(0, medium.size), found)
-    data = made.data
-    return Medium(
-        info=made.info,
-        read_at=lambda at, length: data[at : at + length],
-        converted_from=found.mime,
-        pages=made.pages,
-    )
+    return Medium(info=made.info, read_at=_slices(made.data), converted_from=found.mime, pages=made.pages)
+
+
+def _slices(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda at, length: data[at : at + length]
 
 
 NOT_THERE = "-"

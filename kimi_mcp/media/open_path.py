@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, Literal
@@ -47,7 +47,7 @@ _KINDS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DirectoryEntry:
     """One name in a folder."""
 
@@ -106,7 +106,7 @@ def _folder(path: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generator
                 below = os.open(name, wanted, dir_fd=descriptor)
             except OSError as error:
                 if error.errno in _NO_DESCRIPTORS:
-                    raise _error(ResolvedPath(root=path.root, parts=path.parts), error) from None
+                    raise _error(path, error) from None
                 if index < within:
                     raise PathRefused(
                         "The root folder is not there any more, or its place was taken by a link.",
@@ -148,33 +148,29 @@ def _entries(path: ResolvedPath, folder: int | str, most: int) -> list[Directory
 
 
 def _entry(entry: os.DirEntry[str]) -> DirectoryEntry:
-    kind: Literal["file", "folder", "other"] = "other"
     hidden = entry.name.startswith(".")
-    try:
+    with suppress(OSError):  # gone meanwhile, or unreadable
         if sys.platform == "win32":
             seen = entry.stat(follow_symlinks=False)
             hidden = hidden or bool(seen.st_file_attributes & stat.FILE_ATTRIBUTE_HIDDEN)
             if seen.st_reparse_tag & _NAME_SURROGATE:
-                return DirectoryEntry(name=entry.name, kind=kind, hidden=hidden)
+                return DirectoryEntry(entry.name, "other", hidden)
         if entry.is_dir(follow_symlinks=False):
-            kind = "folder"
-        elif entry.is_file(follow_symlinks=False):
-            kind = "file"
-    except OSError:
-        pass  # gone meanwhile, or unreadable
-    return DirectoryEntry(name=entry.name, kind=kind, hidden=hidden)
+            return DirectoryEntry(entry.name, "folder", hidden)
+        if entry.is_file(follow_symlinks=False):
+            return DirectoryEntry(entry.name, "file", hidden)
+    return DirectoryEntry(entry.name, "other", hidden)
 
 
 def _checked(path: ResolvedPath, descriptor: int) -> int:
     """The descriptor, if it is of a regular file and not on a pseudo file system; else it is closed and refused."""
-    try:
+    with ExitStack() as closing:
+        closing.callback(os.close, descriptor)
         found = os.fstat(descriptor)
         _check_regular(path, found)
         if found.st_dev in _pseudo_devices():
             raise refused(path, _PSEUDO)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        closing.pop_all()
     return descriptor
 
 
@@ -195,10 +191,8 @@ def _error(path: ResolvedPath, error: OSError, folder: int | None = None) -> Pat
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
         linked = error.errno != errno.ENOTDIR
         if folder is not None:
-            try:
+            with suppress(OSError):  # swapped meanwhile: the first error counts
                 linked = stat.S_ISLNK(os.stat(path.parts[-1], dir_fd=folder, follow_symlinks=False).st_mode)
-            except OSError:
-                pass  # swapped meanwhile: the first error counts
         if linked:
             fix = "Name the file by its own path; KIMI_ROOTS has to hold the folder that the link leads to."
             return refused(path, "is a link, and links are never followed", fix=fix)
@@ -266,15 +260,12 @@ def _open_by_path(path: ResolvedPath) -> int:
     except OSError as error:
         raise _error(path, error) from None
     _checked(path, descriptor)
-    try:
+    with ExitStack() as closing:
+        closing.callback(os.close, descriptor)
         again = _check_path(path)
-        resolved = os.path.realpath(full, strict=True)
-        if os.path.normcase(resolved) == os.path.normcase(full) and os.path.samestat(again, os.fstat(descriptor)):
-            return descriptor
-    except PathRefused:
-        os.close(descriptor)
-        raise
-    except OSError:
-        pass  # changed meanwhile
-    os.close(descriptor)
-    raise refused(path, "changed while it was opened, or has another name")
+        with suppress(OSError):  # it changed meanwhile
+            resolved = os.path.realpath(full, strict=True)
+            if os.path.normcase(resolved) == os.path.normcase(full) and os.path.samestat(again, os.fstat(descriptor)):
+                closing.pop_all()
+                return descriptor
+        raise refused(path, "changed while it was opened, or has another name")

@@ -357,7 +357,7 @@ def test_a_wrong_label_is_never_quoted_at_length() -> None:
 
 
 def test_every_format_has_one_name() -> None:
-    labels = [label for one in FORMATS.values() for label in one.other_types | {one.mime}]
+    labels = [label for mime, one in FORMATS.items() for label in one.other_types | {mime}]
     assert len(set(labels)) == len(labels) - 1  # image/heif may be either of two
     assert Path(CLIPS).is_dir()
 

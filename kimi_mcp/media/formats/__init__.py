@@ -81,10 +81,10 @@ def require_label(found: MediaInfo, label: str, *, source: str) -> None:
     """
     claimed = label.partition(";")[0].strip().lower()
     form = FORMATS[found.mime]
-    if claimed in GENERIC_TYPES or claimed == form.mime or claimed in form.other_types:
+    if claimed in GENERIC_TYPES or claimed == found.mime or claimed in form.other_types:
         return
     shown = claimed if len(claimed) <= 60 and claimed.isascii() and claimed.isprintable() else "something else"
     raise MediaRejected(
-        f"The {form.name} is mislabelled: found {form.mime}, expected {shown} as {source} says.",
-        fix=f"Label it {form.mime}, or give the file that was meant.",
+        f"The {form.name} is mislabelled: found {found.mime}, expected {shown} as {source} says.",
+        fix=f"Label it {found.mime}, or give the file that was meant.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.core.types import MediaKind
@@ -32,12 +33,9 @@ ReadAt = Callable[[int, int], bytes]
 """(offset, length) → the bytes there; fewer only where the file ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """A format, recognised by its content."""
 
-    mime: str
-    """Its type as Moonshot's vision guide writes it in a data URL (``video/mov``, not ``video/quicktime``)."""
     name: str
     """Its name in messages."""
     other_types: frozenset[str]
@@ -45,7 +43,7 @@ class Format:
 
 
 FORMATS = {
-    mime: Format(mime, name, frozenset(other_types.split()))
+    mime: Format(name, frozenset(other_types.split()))
     for mime, name, other_types in (
         ("image/png", "PNG picture", "image/x-png image/apng"),
         ("image/jpeg", "JPEG picture", "image/jpg image/pjpeg image/jfif"),
@@ -65,7 +63,8 @@ FORMATS = {
         ("video/wmv", "WMV clip", "video/x-ms-wmv video/x-ms-asf"),
     )
 }
-"""Every format that is read, by its type."""
+"""Every format that is read, by its type as Moonshot's vision guide writes it in a data URL (``video/mov``, not
+``video/quicktime``)."""
 
 GENERIC_TYPES = frozenset(
     {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download"}

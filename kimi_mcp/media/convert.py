@@ -1,9 +1,7 @@
 """Converts stills that no model takes into png or jpeg, by Pillow. Computes only; Pillow is imported on first use.
 
-``convert`` blocks: call it in a worker thread. A process of its own would survive a crash of a decoder, but costs each
-call 300 ms and a second copy of the picture. Instead, only the decoder of the detected format may run, the size in the
-header is checked before a row is decoded, and only the first page is decoded: some seconds and some hundred megabytes
-at most, since a thread can't be stopped.
+``convert`` blocks: call it in a worker thread. A thread can't be stopped: only the decoder of the detected format may
+run, the size in the header is checked before a row is decoded, and only the first page is decoded.
 
 The result is the first frame or page, rotated by its EXIF, in sRGB, eight bits a channel, without metadata (place,
 camera, thumbnails): PNG for bilevel, palette and transparent pictures and for lossless sources up to ``PNG_PIXELS``,

@@ -1,13 +1,9 @@
 """Fetches a picture or a clip from an https URL. Does I/O: names, sockets, a temporary file; imported on first use.
 
 - Each hop is checked before anything is sent (``addresses``): its name is resolved once, every address must be public,
-  and the connection goes to one of these very addresses, while TLS and the Host header keep the name. So a name that
-  resolves differently later changes nothing.
-- At most ``HOPS_MAX`` redirects are followed, each checked like the first URL.
-- No cookies, login or referrer are sent. No proxy is used: it would resolve the name itself, unchecked. Who can only
-  reach the network by a proxy passes a path instead.
+  and the connection goes to one of these very addresses, while TLS and the Host header keep the name.
+- No cookies, login or referrer are sent. No proxy is used: it would resolve the name itself, unchecked.
 - Any port is allowed: it must speak TLS with a certificate for the name.
-- The body is uncompressed, up to a cap and a deadline for everything; ``formats`` judges it by content.
 
 Foreign exceptions end here. No message shows more of a URL than its host: path and query may hold a token.
 """

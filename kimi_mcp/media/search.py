@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -34,20 +34,13 @@ Skipped = Counter[str]
 """How many files matched a glob and were left out, by reason."""
 
 
-@dataclass(slots=True, kw_only=True)
 class SearchLimits:
-    """What one call may still visit; shared by its patterns."""
+    """What one call may still visit, and when its search has to end; shared by its patterns."""
 
-    visits: int = MOST_VISITED
-    """Names left."""
-    clock: Callable[[], float] = time.monotonic
-    """Seconds."""
-    until: float = 0.0
-    """By ``clock``, when the search has to end; set at the start."""
-
-    def __post_init__(self) -> None:
-        """Start the clock."""
-        self.until = self.until or self.clock() + SEARCH_S
+    def __init__(self, *, visits: int = MOST_VISITED, clock: Callable[[], float] = time.monotonic) -> None:
+        self.visits = visits
+        """Names left."""
+        self._clock, self._until = clock, clock() + SEARCH_S
 
     def visit(self, names: int = 1) -> None:
         """Count visited names. Raises ``InvalidArguments`` if they are too many, or it takes too long."""
@@ -58,7 +51,7 @@ class SearchLimits:
 
     def check_time(self) -> None:
         """Raise ``InvalidArguments`` if the search takes too long."""
-        if self.clock() > self.until:
+        if self._clock() > self._until:
             raise _beyond(f"could not be followed within {SEARCH_S:.0f} seconds")
 
 

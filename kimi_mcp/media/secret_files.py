@@ -59,17 +59,12 @@ _KEY_LIKE: Final = re.compile(
 _KEY_FOLDERS: Final = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".password-store", ".gcloud"})
 """Folders from which nothing is read."""
 
-_KEY_PATHS: Final = (
-    (".kube", "config"),
-    (".docker", "config.json"),
-    (".config", "gcloud"),
-    (".config", "gh"),
-    (".git", "config"),
-    (".gradle", "gradle.properties"),
-    (".m2", "settings.xml"),
-    ("etc", "shadow"),
-    ("etc", "gshadow"),
-    ("run", "secrets"),
+_KEY_PATH: Final = re.compile(
+    r"""
+      \.kube/config | \.docker/config\.json | \.config/(?:gcloud|gh) | \.git/config | \.gradle/gradle\.properties
+    | \.m2/settings\.xml | etc/(?:shadow|gshadow) | run/secrets
+    """,
+    re.VERBOSE,
 )
 """Names that are keys only in that folder; ``.git/config`` holds the tokens of CI checkouts."""
 
@@ -104,7 +99,11 @@ def key_like(parts: Sequence[str]) -> bool:
 
 def _is_key_file(names: tuple[str, ...]) -> bool:
     last = names[-1]
-    if _KEY_LIKE.fullmatch(last) or last in _KEY_FOLDERS or any(pair in _KEY_PATHS for pair in pairwise(names)):
+    if (
+        _KEY_LIKE.fullmatch(last)
+        or last in _KEY_FOLDERS
+        or any(map(_KEY_PATH.fullmatch, map("/".join, pairwise(names))))
+    ):
         return True
     return any(names[-len(place) :] == place for place in _host_files())
 

@@ -81,15 +81,10 @@ class _Collected:
                 f"{self._most_tokens:,} that fit beside prompt and answer. The largest: {named}.",
                 fix="Leave some of them out of `files`, or pass the parts that matter.",
             )
-        names = Counter(path.name for path, _ in self._texts)
-        return tuple(
-            TextFile(path=path.name if names[path.name] == 1 else f"{_root_name(path)}/{path.name}", text=text)
-            for path, text in self._texts
-        )
-
-
-def _root_name(path: ResolvedPath) -> str:
-    return PurePath(path.root.path).name
+        times = Counter(path.name for path, _ in self._texts)
+        folders = (f"{PurePath(path.root.path).name}/" if times[path.name] > 1 else "" for path, _ in self._texts)
+        found = zip(folders, self._texts, strict=True)
+        return tuple(TextFile(path=folder + path.name, text=text) for folder, (path, text) in found)
 
 
 class _NotText(Exception):

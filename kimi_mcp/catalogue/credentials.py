@@ -32,8 +32,6 @@ class Access:
     """Where the key came from; None: there is none."""
     borrowed: bool = False
     """Whether the key is another provider's variable, used because ``KIMI_PROVIDER`` says so (HF_TOKEN at nim)."""
-    chosen: bool = True
-    """Whether the operator's settings chose it, rather than the ``provider`` argument."""
 
 
 def key_variables(catalogue: Catalogue) -> Mapping[str, str]:
@@ -50,7 +48,8 @@ def variables(catalogue: Catalogue) -> tuple[Variable, ...]:
     rows: list[Variable] = []
     for row in VARIABLES:
         if row.name == "KIMI_PROVIDER":
-            row = replace(row, meaning=f"Who answers: {_either(tuple(catalogue.providers))}.")
+            *others, last = catalogue.providers
+            row = replace(row, meaning=f"Who answers: {', '.join(others)} or {last}.")
         if row.name == "KIMI_POLICY":  # keys come right before it
             rows.append(Variable(name=OWN_KEY, meaning="Key for whatever provider is chosen.", secret=True))
             rows += [_key_variable(name, provider) for name, provider in key_variables(catalogue).items()]
@@ -64,10 +63,6 @@ def _key_variable(name: str, provider: str) -> Variable:
         "KIMI_PROVIDER names the provider."
     )
     return Variable(name=name, meaning=meaning, secret=True)
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def keys(settings: Settings, catalogue: Catalogue) -> Mapping[str, str]:
@@ -183,7 +178,6 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
         key=key,
         key_variable=variable,
         borrowed=variable in borrowed,
-        chosen=is_chosen,
     )
 
 
@@ -203,10 +197,9 @@ def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_
 def _host(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        host, port = parts.hostname, parts.port
+        host, _ = parts.hostname, parts.port  # a port that is none raises, too
     except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    del port
+        parts, host = urlsplit(""), None
     if (
         parts.scheme not in ("http", "https")
         or not host

@@ -9,6 +9,7 @@ from typing import Any
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue.credentials import key_variables, variables
 from kimi_mcp.cli import install, selfhost
+from kimi_mcp.cli.console import counted
 from kimi_mcp.core.profiles import Model, Profile, ServedModel
 from kimi_mcp.core.settings import OWN_KEY
 from kimi_mcp.core.types import Mode
@@ -125,17 +126,16 @@ def serving() -> str:
 
 
 def moonshot() -> str:
-    """The models that a key of Moonshot's own API can use, in the order of ``auto``, with modes and prices."""
+    """The models that a key of Moonshot's own API could use when they were last checked, in the order of ``auto``."""
     facts = catalogue.load()
-    listed = (facts.profile("moonshot", row.model) for row in facts.providers["moonshot"].models)
+    checked = max(row.checked for row in facts.providers["moonshot"].models)
     rows = [
         (
             f"`{profile.serving.model}`{_until(profile.serving)}",
             ", ".join((*profile.modes, *(kind for kind in ("image", "video") if profile.takes(kind)))),
             f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}" if (price := profile.price) else "not known",
         )
-        for profile in listed
-        if profile is not None
+        for profile in facts.profiles("moonshot", checked)
     ]
     return table(("model", "modes and media", "USD per M tokens: in / cached / out"), rows)
 
@@ -268,7 +268,7 @@ def weights() -> str:
 
 def _needs(needs: selfhost.Needs) -> str:
     parts = (
-        (needs.gpus > 1, f"{needs.gpus} GPUs"),
+        (needs.gpus, counted(needs.gpus, "GPU")),
         (needs.gpu_gb, f"{needs.gpu_gb:,} GB of GPU memory"),
         (needs.ram_gb, f"{needs.ram_gb:,} GB of main memory"),
         (needs.together_gb, f"{needs.together_gb:,} GB of both together"),

@@ -20,7 +20,7 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import Request, user
 from kimi_mcp.server.tools import OUTPUT_SCHEMA
 from scripts import generate
-from scripts.generate import PLACES, ROOT, codes, main, renewed
+from scripts.generate import PLACES, ROOT, blocks, codes, main, renewed
 from scripts.generate.markdown import table
 from scripts.manifests.facts import OWNER
 
@@ -137,6 +137,15 @@ def test_the_errors_page_has_the_sentence_of_every_error_that_is_raised() -> Non
     assert str(errors.PathRefused.__doc__) in row
     assert str(errors.TooManyFiles.__doc__) in row
     assert "| no Or: yes |" in row
+
+
+def test_what_moonshot_no_longer_serves_is_not_listed_as_what_its_key_gets() -> None:
+    assert "kimi-k2.5" not in blocks.moonshot()
+    assert "kimi-k2.6" in blocks.moonshot()
+
+
+def test_weights_need_the_gpu_that_the_table_names() -> None:
+    assert "1 GPU, 48 GB of GPU memory, 600 GB of main memory" in blocks.weights()
 
 
 def test_no_cell_breaks_its_table() -> None:

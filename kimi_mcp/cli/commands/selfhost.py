@@ -105,7 +105,7 @@ def _show(machine: Machine, found: list[Fit], lacking: list[Miss]) -> None:
     if lacking:
         page.heading("What does not fit" if found else "Nothing fits")
     for weights, option, lacks in lacking:
-        page.mark("bad", f"{weights.name} ({weights.size_gb} GB) in {option.engine}: needs {' and '.join(lacks)}")
+        page.mark("bad", f"{weights.name} ({weights.size_gb} GB) in {option.engine}: needs {', '.join(lacks)}")
     if not found:
         page.line()
         page.mark(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -122,15 +123,8 @@ async def _remove(upstream: Upstream, endpoint: Endpoint, file: RemoteFile) -> K
 
 
 def _as_json(file: RemoteFile) -> dict[str, Any]:
-    return {
-        "id": file.id,
-        "name": file.name,
-        "size": file.size,
-        "purpose": file.purpose,
-        "created": _when(file).isoformat() if file.created else None,
-        "ours": file.sha256 is not None,
-        "sha256": file.sha256,
-    }
+    created = _when(file).isoformat() if file.created else None
+    return {**asdict(file), "created": created, "ours": file.sha256 is not None, "sha256": file.sha256}
 
 
 def _show(provider: str, listed: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:

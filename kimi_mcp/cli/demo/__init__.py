@@ -53,33 +53,22 @@ class DemoAct:
     """Whether its sub-agents have the tools of the demo's library."""
 
 
-TEXT = DemoAct(
-    scenes=(
-        scenes.introduction,
-        scenes.thinking,
-        scenes.instant,
-        scenes.adjusted,
-        scenes.structured,
-        scenes.refused,
-        scenes.cut_off,
-        scenes.retried,
-        scenes.impatient,
-        scenes.cancelled,
-        scenes.continued,
-        scenes.server_killed,
-    )
+ACTS = (
+    DemoAct(
+        scenes=(
+            *(scenes.introduction, scenes.thinking, scenes.instant, scenes.adjusted, scenes.structured),
+            *(scenes.refused, scenes.cut_off, scenes.retried, scenes.impatient, scenes.cancelled, scenes.continued),
+            scenes.server_killed,
+        )
+    ),
+    DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed)),
+    DemoAct(
+        reads=True,
+        scenes=(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.outside, scenes.uploaded),
+    ),
+    DemoAct(provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(scenes.no_video,)),
+    DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
 )
-SWARMS = DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed))
-MEDIA = DemoAct(
-    reads=True,
-    scenes=(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.outside, scenes.uploaded),
-)
-NO_VIDEO = DemoAct(
-    provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(scenes.no_video,)
-)
-STRICT = DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,))
-
-ACTS = (TEXT, SWARMS, MEDIA, NO_VIDEO, STRICT)
 """The whole demo."""
 
 

@@ -19,19 +19,11 @@ from kimi_mcp.catalogue.credentials import (
 from kimi_mcp.core.errors import InvalidArguments, KimiError, NotConfigured
 from kimi_mcp.core.settings import read_settings
 
-OWN: dict[str, tuple[str, str]] = {
-    "moonshot": ("MOONSHOT_API_KEY", "https://api.moonshot.ai/v1"),
-    "moonshot-cn": ("MOONSHOT_API_KEY", "https://api.moonshot.cn/v1"),
-    "nim": ("NVIDIA_API_KEY", "https://integrate.api.nvidia.com/v1"),
-    "huggingface": ("HF_TOKEN", "https://router.huggingface.co/v1"),
-    "openrouter": ("OPENROUTER_API_KEY", "https://openrouter.ai/api/v1"),
-    "together": ("TOGETHER_API_KEY", "https://api.together.xyz/v1"),
-    "fireworks": ("FIREWORKS_API_KEY", "https://api.fireworks.ai/inference/v1"),
-    "novita": ("NOVITA_API_KEY", "https://api.novita.ai/openai"),
-}
-"""The key variable and the base URL of each hosted provider, from the contract and the facts."""
+FACTS = catalogue.load().providers
+OWN = {name: (row.key_variables[0], row.base_url) for name, row in FACTS.items() if row.needs_key}
+"""The key variable and the base URL of each hosted provider."""
 
-ENGINES = ("vllm", "sglang", "ktransformers", "simulator")
+ENGINES = [name for name, row in FACTS.items() if not row.needs_key]
 ALL_KEYS = {variable: f"sk-{variable.lower()}" for variable in {row[0] for row in OWN.values()} | {"KIMI_API_KEY"}}
 PROVIDER_KEYS = {variable: key for variable, key in ALL_KEYS.items() if variable != "KIMI_API_KEY"}
 
@@ -112,8 +104,8 @@ def test_a_provider_gets_its_own_key_and_no_other(provider: str) -> None:
     assert (chosen.key_variable, chosen.key) == (OWN[provider][0], PROVIDER_KEYS[OWN[provider][0]])
     assert not chosen.borrowed
     others = {variable: key for variable, key in PROVIDER_KEYS.items() if variable != OWN[provider][0]}
-    if provider == "nim":
-        others.pop("HF_TOKEN")
+    for borrowed in FACTS[provider].borrowed_key_variables:
+        others.pop(borrowed)
     error = refusal(KIMI_PROVIDER=provider, **others)
     assert error.code == "not_configured"
     assert OWN[provider][0] in error.fix

@@ -1,4 +1,4 @@
-"""Bodies on the wire: one snapshot for each provider × case, and the contract's rules."""
+"""Bodies on the wire: one snapshot for each provider with every case, and the contract's rules."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from tests.snapshots import matches_snapshot, stale
 
 DAY = date(2026, 11, 23)
 FOLDER = Path(__file__).parent / "snapshots"
-PROVIDERS = (
-    *("moonshot", "moonshot-cn", "nim", "huggingface", "openrouter", "together", "fireworks", "novita"),
-    *("vllm", "sglang", "ktransformers", "simulator"),
-)
+PROVIDERS = catalogue.load().providers
 MODES: tuple[Mode, ...] = ("thinking", "instant")
-SELF_HOSTED = ("vllm", "sglang", "ktransformers")
 MOONSHOTS = ("moonshot", "moonshot-cn", "simulator")
+SELF_HOSTED = [(row.id, served.model) for row in PROVIDERS.values() if row.self_hosted for served in row.models]
+"""Every model at an engine."""
 FIXED = {"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"}
 
 
@@ -52,15 +50,14 @@ def body(provider: str, request: Request, model: str | None = None) -> dict[str,
     return json.loads(json.dumps(encoded, allow_nan=False))
 
 
-@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_the_body_is_the_one_that_was_read_and_accepted(provider: str, case: str) -> None:
-    found = encode(plan(provider, CASES[case]))
-    matches_snapshot(found, FOLDER / f"{provider}-{case}.json", "tests/provider/test_encoding.py")
+def test_the_bodies_are_those_that_were_read_and_accepted(provider: str) -> None:
+    found = {name: encode(plan(provider, case)) for name, case in CASES.items()}
+    matches_snapshot(found, FOLDER / f"{provider}.json", "tests/provider/test_encoding.py")
 
 
-def test_no_snapshot_is_without_its_case() -> None:
-    assert not stale(FOLDER, {f"{provider}-{case}.json" for provider in PROVIDERS for case in CASES})
+def test_no_snapshot_is_without_its_provider() -> None:
+    assert not stale(FOLDER, {f"{provider}.json" for provider in PROVIDERS})
 
 
 def test_a_mismatch_prints_the_command_that_accepts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,40 +100,32 @@ def test_moonshot_is_sent_none_of_the_fixed_values(provider: str) -> None:
         assert not FIXED & set(body(provider, CASES["temperature-asked"], model))
 
 
-@pytest.mark.parametrize("provider", SELF_HOSTED)
-@pytest.mark.parametrize("model", ["kimi-k2.5", "kimi-k2.6"])
+@pytest.mark.parametrize(("provider", "model"), SELF_HOSTED)
 def test_a_self_hosted_engine_is_always_sent_temperature_and_top_p(provider: str, model: str) -> None:
     for name, case in CASES.items():
         found = body(provider, case, model)
-        assert found["temperature"] == (1.0 if case.mode == "thinking" else 0.6), name
+        thinks = case.mode == "thinking" or not at(provider, model).can_stop_thinking
+        assert found["temperature"] == (1.0 if thinks else 0.6), name
         assert found["top_p"] == 0.95, name
 
 
-@pytest.mark.parametrize("provider", SELF_HOSTED)
-@pytest.mark.parametrize("model", ["kimi-k3", "kimi-k2.7-code"])
-def test_a_self_hosted_model_that_always_thinks_is_sent_the_thinking_values(provider: str, model: str) -> None:
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_only_providers_of_moonshots_switch_get_a_thinking_object(provider: str) -> None:
+    for mode in MODES:
+        found = body(provider, Request(mode=mode, turns=(user("Hi"),)))
+        assert "thinking" not in found or PROVIDERS[provider].switch == "thinking-object"
+        if provider in MOONSHOTS:
+            assert found["thinking"] == {"type": "enabled" if mode == "thinking" else "disabled"}
+
+
+@pytest.mark.parametrize(("provider", "model"), SELF_HOSTED)
+def test_engines_are_switched_by_their_chat_template(provider: str, model: str) -> None:
     for mode in MODES:
         found = body(provider, Request(mode=mode, turns=(user("Hi"),)), model)
-        assert (found["temperature"], found["top_p"]) == (1.0, 0.95)
-        assert found.get("chat_template_kwargs", {}).get("thinking") is not False
-
-
-def test_only_moonshots_dialect_gets_a_thinking_object() -> None:
-    for provider in PROVIDERS:
-        for mode, kind in zip(MODES, ("enabled", "disabled"), strict=True):
-            found = body(provider, Request(mode=mode, turns=(user("Hi"),)))
-            if provider in MOONSHOTS:
-                assert found["thinking"] == {"type": kind}
-            elif provider != "novita":  # it takes Moonshot's object, as its own row's source tried out
-                assert "thinking" not in found, provider
-
-
-@pytest.mark.parametrize("provider", SELF_HOSTED)
-@pytest.mark.parametrize("model", ["kimi-k2.5", "kimi-k2.6"])
-def test_engines_are_switched_by_their_chat_template(provider: str, model: str) -> None:
-    for mode, thinking in zip(MODES, (True, False), strict=True):
-        found = body(provider, Request(mode=mode, turns=(user("Hi"),)), model)
-        assert found["chat_template_kwargs"] == {"thinking": thinking}
+        if at(provider, model).can_stop_thinking:
+            assert found["chat_template_kwargs"] == {"thinking": mode == "thinking"}
+        else:
+            assert found.get("chat_template_kwargs", {}).get("thinking") is not False
 
 
 @pytest.mark.parametrize("model", ["kimi-k3", "kimi-k3.1-pro"])
@@ -164,17 +153,9 @@ def test_no_system_prompt_is_sent_unless_asked_for(provider: str) -> None:
         assert sent == asked, name
 
 
-@pytest.mark.parametrize(
-    ("provider", "names"),
-    [
-        ("moonshot", {"reasoning_content"}),
-        ("simulator", {"reasoning_content"}),
-        ("sglang", {"reasoning_content"}),
-        ("ktransformers", {"reasoning_content"}),
-        ("vllm", {"reasoning", "reasoning_content"}),
-    ],
-)
-def test_reasoning_goes_back_exactly_under_the_providers_names(provider: str, names: set[str]) -> None:
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_reasoning_goes_back_exactly_under_the_providers_names(provider: str) -> None:
+    names = set(PROVIDERS[provider].reasoning_send)
     first, _, second, third = (
         message for message in body(provider, CASES["history"])["messages"] if message["role"] != "user"
     )

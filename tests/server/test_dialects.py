@@ -6,56 +6,23 @@ from typing import Any
 
 import pytest
 
+from kimi_mcp import catalogue
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.dialects import FACTS_DAY
 from tests.server.clients import connect
 from tests.server.keys import KEY
 from tests.server.requests import body_of, chats
 
-KEY_OF = {
-    "moonshot": "MOONSHOT_API_KEY",
-    "moonshot-cn": "MOONSHOT_API_KEY",
-    "nim": "NVIDIA_API_KEY",
-    "huggingface": "HF_TOKEN",
-    "openrouter": "OPENROUTER_API_KEY",
-    "together": "TOGETHER_API_KEY",
-    "fireworks": "FIREWORKS_API_KEY",
-    "novita": "NOVITA_API_KEY",
-    "vllm": None,
-    "sglang": None,
-    "ktransformers": None,
-    "simulator": None,
-}
-"""Every provider, and the variable of its key."""
+FACTS = catalogue.load()
+AUTO = {name: FACTS.profiles(name, FACTS_DAY)[0] for name in FACTS.providers}
+"""What ``auto`` takes at every provider on the day of the facts."""
 
-AUTO = {
-    "moonshot": "kimi-k2.6",
-    "moonshot-cn": "kimi-k2.6",
-    "nim": "moonshotai/kimi-k3",
-    "huggingface": "moonshotai/Kimi-K2.6",
-    "openrouter": "moonshotai/kimi-k2.6",
-    "together": "moonshotai/Kimi-K3",
-    "fireworks": "accounts/fireworks/models/kimi-k2p6",
-    "novita": "moonshotai/kimi-k2.5",
-    "vllm": "moonshotai/Kimi-K2.5",
-    "sglang": "moonshotai/Kimi-K2.5",
-    "ktransformers": "moonshotai/Kimi-K2.5",
-    "simulator": "kimi-k2.5",
+SWITCH: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "thinking-object": ({"thinking": {"type": "enabled"}}, {"thinking": {"type": "disabled"}}),
+    "chat-template": ({"chat_template_kwargs": {"thinking": True}}, {"chat_template_kwargs": {"thinking": False}}),
+    "reasoning-object": ({"reasoning": {"enabled": True}}, {"reasoning": {"enabled": False}}),
 }
-"""What ``auto`` takes on the day of the facts."""
-
-SWITCH: dict[str, dict[str, dict[str, Any]]] = {
-    "moonshot": {"thinking": {"thinking": {"type": "enabled"}}, "instant": {"thinking": {"type": "disabled"}}},
-    "vllm": {
-        "thinking": {"chat_template_kwargs": {"thinking": True}},
-        "instant": {"chat_template_kwargs": {"thinking": False}},
-    },
-    "openrouter": {"thinking": {"reasoning": {"enabled": True}}, "instant": {"reasoning": {"enabled": False}}},
-    "huggingface": {"thinking": {}, "instant": {}},
-}
-SWITCH |= dict.fromkeys(("moonshot-cn", "simulator", "novita"), SWITCH["moonshot"])
-SWITCH |= dict.fromkeys(("sglang", "ktransformers", "fireworks"), SWITCH["vllm"])
-SWITCH |= dict.fromkeys(("nim", "together"), SWITCH["huggingface"])
-"""What each provider receives about thinking; nothing where no switch is documented, or the model always thinks."""
+"""What the body says about thinking and about instant mode, by the provider's switch."""
 
 SWITCHES = {"thinking", "chat_template_kwargs", "reasoning", "reasoning_effort", "enable_thinking"}
 """Every field that switches thinking somewhere."""
@@ -67,13 +34,12 @@ def switches_of(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(provider: str) -> dict[str, str]:
-    variable = KEY_OF[provider]
-    return {} if variable is None else {variable: KEY}
+    return dict.fromkeys(FACTS.providers[provider].key_variables, KEY)
 
 
-@pytest.mark.parametrize("provider", KEY_OF)
+@pytest.mark.parametrize("provider", AUTO)
 async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mode: str) -> None:
-    key = KEY if KEY_OF[provider] else None
+    auto, key = AUTO[provider], KEY if FACTS.providers[provider].needs_key else None
     async with (
         Simulator(provider=provider, require_key=key) as sim,
         connect(sim, mode, provider=provider, **environment(provider)) as kimi,
@@ -82,16 +48,20 @@ async def test_a_thinking_call_is_taken_and_its_reasoning_read(provider: str, mo
         (request,) = chats(sim)
     assert result.status == "completed", result.text
     assert result.structured["provider"] == provider
-    assert result.structured["model"] == {"asked": "auto", "sent": AUTO[provider], "answered": AUTO[provider]}
+    assert result.structured["model"] == {
+        "asked": "auto",
+        "sent": auto.serving.wire_id,
+        "answered": auto.serving.wire_id,
+    }
     assert "thinking mode" in result.reasoning
     assert body_of(request)["messages"] == [{"role": "user", "content": "What is 17 * 23?"}]
     assert request.headers.get("authorization") == (f"Bearer {KEY}" if key else None)
-    assert switches_of(body_of(request)) == SWITCH[provider]["thinking"], "its own switch and no other"
-    moonshots = provider in ("moonshot", "moonshot-cn", "simulator")
-    assert ("temperature" in body_of(request)) is not moonshots, "who is not Moonshot receives the fixed values"
+    switched = SWITCH[auto.switch][0] if auto.can_stop_thinking else {}
+    assert switches_of(body_of(request)) == switched, "its own switch and no other"
+    assert ("temperature" in body_of(request)) is FACTS.providers[provider].sends_sampling
 
 
-@pytest.mark.parametrize("provider", [name for name in KEY_OF if SWITCH[name]["instant"]])
+@pytest.mark.parametrize("provider", [name for name, auto in AUTO.items() if auto.can_stop_thinking])
 async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -> None:
     async with (
         Simulator(provider=provider) as sim,
@@ -103,7 +73,7 @@ async def test_an_instant_call_is_taken_and_brings_no_reasoning(provider: str) -
     assert result.structured["mode"] == "instant"
     assert result.structured["reasoning"] is None
     assert "instant mode" in result.answer
-    assert switches_of(body_of(request)) == SWITCH[provider]["instant"]
+    assert switches_of(body_of(request)) == SWITCH[AUTO[provider].switch][1]
     if "temperature" in body_of(request):
         assert body_of(request)["temperature"] == 0.6
         assert body_of(request)["top_p"] == 0.95
@@ -130,7 +100,7 @@ async def test_auto_takes_the_successor_of_a_retired_model_and_says_so(provider:
     (entry,) = result.structured["policy"]
     assert entry["rule"] == "model-served"
     assert entry["action"] == "adjusted"
-    assert entry["sent"] in ("kimi-k2.6", AUTO[provider])
+    assert entry["sent"] in (AUTO[provider].model.id, AUTO[provider].serving.wire_id)
     assert "[model-served: " in result.text
 
 

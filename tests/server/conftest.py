@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -28,3 +29,11 @@ async def sim() -> AsyncIterator[Simulator]:
     with anyio.fail_after(120):
         async with Simulator(provider="simulator") as simulator:
             yield simulator
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder to serve as the only root."""
+    made = tmp_path / "work"
+    made.mkdir()
+    return made

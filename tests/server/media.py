@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.media.specimens import CLIPS, drawing, saved
+from tests.server.clients import KimiClient
 from tests.server.requests import body_of, chats
+from tests.server.results import Result
 
 CLIP = (CLIPS / "clip.mp4").read_bytes()
+VIDEOS = {path.name: path.read_bytes() for path in CLIPS.iterdir() if path.suffix not in (".mkv", ".ts", ".m4a")}
 
 
 def picture(number: int, form: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
     """A picture whose bytes no other number has."""
     return saved(form, drawing(size=size or (60 + number, 40)))
+
+
+def noise(side: int) -> Image.Image:
+    """A picture that no format makes smaller, and always the same."""
+    return Image.frombytes("RGB", (side, side), random.Random(side).randbytes(side * side * 3))
+
+
+def padded_clip(size: int) -> bytes:
+    """A clip of so many bytes: a free box behind it."""
+    box = size - len(CLIP)
+    return CLIP + box.to_bytes(4, "big") + b"free" + bytes(box - 8)
 
 
 def write(folder: Path, **files: bytes | str) -> list[str]:
@@ -70,8 +87,18 @@ def uploads(sim: Simulator) -> list[ReceivedRequest]:
     return [one for one in sim.requests if (one.method, one.path) == ("POST", "/v1/files")]
 
 
-def said_to(sim: Simulator) -> str:
-    """Everything that the provider was told, but for the media themselves."""
+async def look(kimi: KimiClient, *images: str, prompt: str = "What is it?", **arguments: Any) -> Result:
+    """Ask about pictures."""
+    return await kimi.call("kimi_vision", {"prompt": prompt, "images": list(images), **arguments})
+
+
+async def watch(kimi: KimiClient, video: str, prompt: str = "What happens?", **arguments: Any) -> Result:
+    """Ask about a clip."""
+    return await kimi.call("kimi_video", {"prompt": prompt, "video": video, **arguments})
+
+
+def text_sent(sim: Simulator) -> str:
+    """Everything that the provider received, but for the media themselves."""
     return "\n".join(f"{one.method} {one.path} {dict(one.headers)} {_without_data(one.body)}" for one in sim.requests)
 
 

@@ -91,10 +91,10 @@ async def test_a_drive_that_hangs_holds_up_neither_others_nor_whoever_leaves(
                 await wait_until(hangs.is_set)
                 other = await kimi.instant("hi")
                 assert (await kimi.run(other.run_id, "wait", wait_s=60)).status == "completed"
-                told = await kimi.think("about it", files=["a.txt"])
-                assert told.status == "running", "its host hears in time"
+                started = await kimi.think("about it", files=["a.txt"])
+                assert started.status == "running", "its host hears in time"
                 if leaves == "is cancelled":
-                    assert (await kimi.run(told.run_id, "cancel")).status == "cancelled"
+                    assert (await kimi.run(started.run_id, "cancel")).status == "cancelled"
                     tasks.cancel_scope.cancel()
     finally:
         go_on.set()

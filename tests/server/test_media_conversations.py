@@ -134,7 +134,7 @@ async def test_a_medium_is_kept_by_place_hash_and_size(sim: Simulator, folder: P
         await look(kimi, name)
     with opened(data_dir) as file:
         for column in ("request", "turns"):
-            (told,) = file.execute(f"SELECT {column} FROM runs").fetchone()
-            assert f'"size":{len(content)}' in told
-            assert '"sha256":"' in told
+            (stored,) = file.execute(f"SELECT {column} FROM runs").fetchone()
+            assert f'"size":{len(content)}' in stored
+            assert '"sha256":"' in stored
     assert content[-100:] not in everything(data_dir)

@@ -1,9 +1,8 @@
-"""Media that are too large for a body: uploaded once for each content and account, told, cancelled, sent anew."""
+"""Media that are too large for a body: uploaded once for each content and account, reported, cancelled, sent anew."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,25 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from kimi_mcp.media.files import OpenFile
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.server import clients
-from tests.server.clients import KimiClient, ServerOptions
-from tests.server.media import CLIP, contents, data_uri, hashes, hashes_in, picture, uploads, urls, write
+from tests.server.clients import ServerOptions
+from tests.server.media import (
+    CLIP,
+    contents,
+    data_uri,
+    hashes,
+    hashes_in,
+    look,
+    padded_clip,
+    picture,
+    uploads,
+    urls,
+    watch,
+    write,
+)
 from tests.server.requests import body_of, chats
 from tests.server.results import Result
 
@@ -30,23 +41,10 @@ UPLOADING = ServerOptions(media_limits=MediaLimits(inline=200))
 
 INLINING = ServerOptions(media_limits=MediaLimits(inline=1 << 30))
 
-served, line = partial(clients.connect, options=UPLOADING), partial(clients.connect_messages, options=UPLOADING)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The one root."""
-    made = tmp_path / "work"
-    made.mkdir()
-    return made
-
-
-async def look(kimi: KimiClient, *images: str, **arguments: Any) -> Result:
-    return await kimi.call("kimi_vision", {"prompt": "What is it?", "images": list(images), **arguments})
-
-
-async def watch(kimi: KimiClient, video: str, **arguments: Any) -> Result:
-    return await kimi.call("kimi_video", {"prompt": "What happens?", "video": video, **arguments})
+connect, connect_messages = (
+    partial(clients.connect, options=UPLOADING),
+    partial(clients.connect_messages, options=UPLOADING),
+)
 
 
 def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[ReceivedRequest]:
@@ -66,7 +64,7 @@ async def test_what_is_large_is_uploaded_once_and_used_again_in_later_calls(
 ) -> None:
     shot = picture(1)
     write(folder, a_png=shot, same_png=shot, a_mp4=CLIP)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         results = [await look(kimi, "a.png"), await look(kimi, "same.png", "a.png"), await watch(kimi, "a.mp4")]
         results += [await look(kimi, data_uri(shot)), await watch(kimi, "a.mp4")]
     assert [result.status for result in results] == ["completed"] * 5, [result.text for result in results]
@@ -83,7 +81,7 @@ async def test_what_is_large_is_uploaded_once_and_used_again_in_later_calls(
 async def test_a_second_server_finds_what_the_first_one_uploaded(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
     for _ in range(2):
-        async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
             assert (await watch(kimi, "a.mp4")).status == "completed"
     assert len(uploads(sim)) == 1
     assert [contents(sim, each) for each in chats(sim)] == [[CLIP], [CLIP]]
@@ -92,7 +90,7 @@ async def test_a_second_server_finds_what_the_first_one_uploaded(sim: Simulator,
 async def test_what_others_left_at_the_provider_is_not_taken_for_ours(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
     sim.play({"match": {"path": "/v1/files"}, "body": {"data": [{"id": "theirs", "filename": "clip.mp4"}, 7, {}]}})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         assert (await watch(kimi, "a.mp4")).status == "completed"
     assert len(uploads(sim)) == 1
     assert contents(sim) == [CLIP]
@@ -104,7 +102,7 @@ async def test_a_provider_that_does_not_tell_what_it_has_is_no_hindrance(
 ) -> None:
     write(folder, a_mp4=CLIP)
     sim.play({"match": {"path": "/v1/files"}, **step})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         result = await watch(kimi, "a.mp4")
     assert result.status == "completed", result.text
     assert contents(sim) == [CLIP]
@@ -113,7 +111,7 @@ async def test_a_provider_that_does_not_tell_what_it_has_is_no_hindrance(
 async def test_two_calls_at_once_upload_the_same_clip_once(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
     results: list[Result] = []
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
 
         async def one() -> None:
             results.append(await watch(kimi, "a.mp4"))
@@ -128,9 +126,9 @@ async def test_two_calls_at_once_upload_the_same_clip_once(sim: Simulator, folde
 
 async def test_the_accounts_are_kept_apart(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
-    async with Simulator(provider="simulator") as other, served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with Simulator(provider="simulator") as other, connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         assert (await watch(kimi, "a.mp4")).status == "completed"
-        async with served(other, KIMI_ROOTS=str(folder)) as elsewhere:
+        async with connect(other, KIMI_ROOTS=str(folder)) as elsewhere:
             assert (await watch(elsewhere, "a.mp4")).status == "completed"
         assert len(uploads(other)) == len(uploads(sim)) == 1
 
@@ -139,7 +137,7 @@ async def test_requests_for_files_carry_the_key_and_ask_for_no_compression(folde
     write(folder, a_mp4=CLIP)
     key = "sk-Qx7pLm3Zr9Wv2Tn8Kd5Hs4Jf6Bg1Yc0Ea"
     async with Simulator("moonshot", require_key=key) as moonshot:
-        async with served(moonshot, provider="moonshot", MOONSHOT_API_KEY=key, KIMI_ROOTS=str(folder)) as kimi:
+        async with connect(moonshot, provider="moonshot", MOONSHOT_API_KEY=key, KIMI_ROOTS=str(folder)) as kimi:
             result = await watch(kimi, "a.mp4")
         assert result.status == "completed", result.text
         assert len(asked(moonshot, "GET")) == len(uploads(moonshot)) == 1
@@ -157,7 +155,7 @@ async def test_what_has_vanished_is_uploaded_anew_and_the_call_is_answered(
 ) -> None:
     shot = picture(1)
     write(folder, a_mp4=CLIP, a_png=shot, b_png=picture(2))
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         await look(kimi, "a.png", "b.png")
         first, second = (url.removeprefix("ms://") for url in urls(chats(sim)[0]))
         sim.files.delete(first)
@@ -175,7 +173,7 @@ async def test_what_has_vanished_is_uploaded_anew_and_the_call_is_answered(
 async def test_a_refusal_for_another_reason_uploads_nothing_anew(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
     sim.play({"status": 400, "error_message": "Invalid request: the video is too long"})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         result = await watch(kimi, "a.mp4")
     assert "the video is too long" in result.error["message"]
     assert len(uploads(sim)) == len(chats(sim)) == 1
@@ -183,7 +181,7 @@ async def test_a_refusal_for_another_reason_uploads_nothing_anew(sim: Simulator,
 
 async def test_the_providers_own_words_stand_where_its_list_cannot_be_had(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         assert (await watch(kimi, "a.mp4")).status == "completed"
         sim.play({"status": 400, "error_message": "Invalid request: the video is too long"})
         sim.play({"match": {"path": "/v1/files"}, "status": 500})
@@ -196,7 +194,7 @@ async def test_what_vanishes_again_and_again_ends_in_a_refusal(sim: Simulator, f
     gone = {"status": 400, "error_message": "Invalid request: file simfile-000001 not found", "times": "always"}
     sim.play(gone, {"match": {"path": "/v1/files"}}, {"match": {"path": "/v1/files"}})
     sim.play({"match": {"path": "/v1/files"}, "body": {"data": []}, "times": "always"})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         with anyio.fail_after(60):
             result = await watch(kimi, "a.mp4")
     assert result.status == "failed"
@@ -211,7 +209,7 @@ async def test_a_full_account_says_so_and_how_to_make_room(sim: Simulator, mode:
     store = sim.files
     store._files.update({f"old-{number}": store for number in range(MOST_FILES)})  # pyright: ignore[reportArgumentType, reportCallIssue]
     sim.play({"match": {"path": "/v1/files"}, "body": {"object": "list", "data": []}})
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await watch(kimi, "a.mp4")
     store._files.clear()
     assert result.status == "failed"
@@ -238,7 +236,7 @@ async def test_an_upload_that_the_provider_refuses_is_a_clear_error(
 ) -> None:
     write(folder, a_mp4=CLIP)
     sim.play({"match": {"path": "/v1/files"}, "body": {"data": []}}, {"match": {"path": "/v1/files"}, **step})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         result = await watch(kimi, "a.mp4")
         assert result.code == code, result.text
         assert words in result.error["message"]
@@ -250,11 +248,11 @@ async def test_an_upload_that_the_provider_refuses_is_a_clear_error(
 async def test_a_provider_that_hangs_up_in_the_middle_of_a_large_upload_is_a_clear_error(
     sim: Simulator, folder: Path
 ) -> None:
-    clip = _padded(8_000_000)
+    clip = padded_clip(8_000_000)
     write(folder, a_mp4=clip)
     files = {"match": {"path": "/v1/files"}, "unchecked": True}
     sim.play({**files, "body": {"data": []}}, {**files, "status": 413})
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
         with anyio.fail_after(60):
             result = await watch(kimi, "a.mp4")
             assert result.code == "invalid_arguments", result.text
@@ -270,13 +268,13 @@ async def test_a_medium_too_large_for_a_provider_without_uploads_is_rejected(mod
     too_small, enough = up_to(len(picture(1)) - 1), up_to(len(picture(1)))
     root = str(folder)
     async with Simulator("vllm") as engine:
-        async with served(engine, mode, provider="vllm", options=too_small, KIMI_ROOTS=root) as kimi:
+        async with connect(engine, mode, provider="vllm", options=too_small, KIMI_ROOTS=root) as kimi:
             result = await look(kimi, "a.png")
         assert result.code == "media_rejected", result.text
         assert "vllm" in result.error["message"]
         assert f"{len(picture(1)):,}" in result.error["message"]
         assert "provider" in result.error["fix"]
-        async with served(engine, mode, provider="vllm", options=enough, KIMI_ROOTS=root) as kimi:
+        async with connect(engine, mode, provider="vllm", options=enough, KIMI_ROOTS=root) as kimi:
             assert (await look(kimi, "a.png")).status == "completed"
         assert contents(engine) == [picture(1)]
         assert uploads(engine) == []
@@ -288,7 +286,7 @@ async def test_a_medium_above_what_any_provider_takes_is_rejected_before_it_is_r
     with (folder / "huge.mp4").open("wb") as file:
         file.write(CLIP)
         file.truncate(10_000_000_000)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         with anyio.fail_after(60):
             result = await watch(kimi, "huge.mp4")
     assert result.code == "media_rejected"
@@ -309,7 +307,7 @@ async def test_a_users_cancellation_ends_an_upload_within_a_second_and_closes_it
 ) -> None:
     write(folder, a_mp4=CLIP)
     sim.play(*HELD_UPLOAD)
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, kimi, "a.mp4")
             await sim.until(lambda: sim.waiting_at("upload") == 1)
@@ -322,9 +320,9 @@ async def test_a_users_cancellation_ends_an_upload_within_a_second_and_closes_it
 
 
 async def test_a_cancellation_in_the_middle_of_the_bytes_ends_the_upload(sim: Simulator, folder: Path) -> None:
-    clip = _padded(60_000_000)
+    clip = padded_clip(60_000_000)
     write(folder, a_mp4=clip)
-    async with line(sim, KIMI_ROOTS=str(folder)) as host:
+    async with connect_messages(sim, KIMI_ROOTS=str(folder)) as host:
         await host.call("kimi_video", {"prompt": "What happens?", "video": "a.mp4"}, 1)
         with anyio.fail_after(60):
             while sum(one.raw for one in uploads(sim)) < 1_000_000:
@@ -337,29 +335,29 @@ async def test_a_cancellation_in_the_middle_of_the_bytes_ends_the_upload(sim: Si
     assert names(sim) == []
 
 
-async def test_progress_tells_the_upload(sim: Simulator, mode: str, folder: Path) -> None:
+async def test_progress_reports_the_upload(sim: Simulator, mode: str, folder: Path) -> None:
     often = replace(UPLOADING, timings=Timings(warm_up_after_s=3600, first_progress_s=0.05, progress_every_s=0.05))
-    clip = _padded(3_000_000)
+    clip = padded_clip(3_000_000)
     write(folder, a_mp4=clip)
     sim.play(*HELD_UPLOAD)
-    told: list[str] = []
+    messages: list[str] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         del progress, total
-        told.append(message or "")
-        if "upload" in told[-1]:
+        messages.append(message or "")
+        if "upload" in messages[-1]:
             sim.open_gate("upload")
 
-    async with served(sim, mode, options=often, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, options=often, KIMI_ROOTS=str(folder)) as kimi:
         with anyio.fail_after(60):
             result = await kimi.call(
                 "kimi_video", {"prompt": "What happens?", "video": "a.mp4"}, progress_callback=on_progress
             )
     assert result.status == "completed", result.text
-    assert any("upload (" in one and "of 3 MB" in one for one in told), told
+    assert any("upload (" in one and "of 3 MB" in one for one in messages), messages
 
 
-async def test_an_upload_outlives_a_host_whose_clock_ran_out(sim: Simulator, folder: Path) -> None:
+async def test_an_upload_outlasts_a_host_whose_clock_ran_out(sim: Simulator, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
     sim.play(*HELD_UPLOAD)
     async with clients.connect_messages(sim, options=UPLOADING, KIMI_ROOTS=str(folder)) as host:
@@ -375,101 +373,11 @@ async def test_an_upload_outlives_a_host_whose_clock_ran_out(sim: Simulator, fol
     assert hashes_in(result["answer"]) == hashes([CLIP])
 
 
-# ── a file that changes under our hands ───────────────────────────────────────────────────────────────────────────
-
-
-def _on_read(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], object]) -> None:
-    """Do something once, just before the first read behind an offset that comes after that many bytes were read."""
-    whole, read = OpenFile.read_at, [0]
-
-    def counted(self: OpenFile, offset: int, count: int) -> bytes:
-        if 0 <= read[0] < at and read[0] + count >= at:
-            read[0] = -1
-            act()
-        elif read[0] >= 0:
-            read[0] += count
-        return whole(self, offset, count)
-
-    monkeypatch.setattr(OpenFile, "read_at", counted)
-
-
-def _padded(size: int) -> bytes:
-    """A clip of so many bytes: a free box behind it."""
-    box = size - len(CLIP)
-    return CLIP + box.to_bytes(4, "big") + b"free" + bytes(box - 8)
-
-
-async def test_a_file_that_shrinks_while_it_is_inlined_is_refused_as_a_path(
-    sim: Simulator, mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = _padded(1_000_000)
-    write(folder, a_mp4=clip)
-    _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
-    async with served(sim, mode, options=INLINING, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(60):
-            result = await watch(kimi, "a.mp4")
-        assert result.code == "path_refused", result.text
-        assert "`a.mp4`" in result.error["message"]
-        assert "shorter" in result.error["message"]
-        assert [one for one in chats(sim) if one.status == 200] == []
-        monkeypatch.undo()
-        write(folder, b_png=picture(1))
-        assert (await look(kimi, "b.png")).status == "completed", "the next call works"
-
-
-@pytest.mark.parametrize("at", [1_200_000, 2_500_000], ids=["while it is sent", "near its end"])
-async def test_a_file_that_shrinks_while_it_is_uploaded_is_refused_as_a_path(
-    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    clip = _padded(1_500_000)
-    write(folder, a_mp4=clip)
-    _on_read(monkeypatch, at, lambda: (folder / "a.mp4").write_bytes(clip[:400_000]))
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(60):
-            result = await watch(kimi, "a.mp4")
-        assert result.code == "path_refused", result.text
-        assert "`a.mp4`" in result.error["message"]
-    assert chats(sim) == []
-    assert names(sim) == []
-
-
-async def test_a_file_that_is_rewritten_while_it_is_uploaded_is_never_taken_for_what_it_was(
-    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = _padded(1_500_000)
-    other = clip[:-100] + b"x" * 100
-    write(folder, a_mp4=clip, kept_mp4=clip)
-    with monkeypatch.context() as patched:
-        _on_read(patched, 2_000_000, lambda: (folder / "a.mp4").write_bytes(other))
-        async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-            with anyio.fail_after(60):
-                await watch(kimi, "a.mp4")
-    async with served(sim, KIMI_ROOTS=str(folder)) as kimi:
-        kept = await watch(kimi, "kept.mp4")
-    assert kept.status == "completed", kept.text
-    assert hashes_in(kept.answer) == hashes([clip]), "its name tells its content"
-    for file in sim.files.all():
-        assert file.filename == f"kimi-mcp-{file.medium.sha256}.mp4"
-
-
-async def test_a_file_that_grows_is_sent_as_it_was_when_it_was_judged(
-    sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = _padded(1_000_000)
-    write(folder, a_mp4=clip)
-    _on_read(monkeypatch, 500_000, lambda: (folder / "a.mp4").write_bytes(clip + b"more"))
-    async with served(sim, options=INLINING, KIMI_ROOTS=str(folder)) as kimi:
-        with anyio.fail_after(60):
-            result = await watch(kimi, "a.mp4")
-    assert result.status == "completed", result.text
-    assert contents(sim) == [clip]
-
-
 async def test_an_id_of_the_provider_is_passed_on_as_it_is_and_a_foreign_one_is_answered_for(
     sim: Simulator, mode: str, folder: Path
 ) -> None:
     write(folder, a_png=picture(1))
-    async with served(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         await look(kimi, "a.png")
         (url,) = urls(chats(sim)[0])
         assert (await look(kimi, url)).status == "completed"
@@ -481,7 +389,7 @@ async def test_an_id_of_the_provider_is_passed_on_as_it_is_and_a_foreign_one_is_
 
 
 async def test_an_id_is_refused_by_a_provider_that_has_no_files(mode: str) -> None:
-    async with Simulator("vllm") as engine, served(engine, mode, provider="vllm") as kimi:
+    async with Simulator("vllm") as engine, connect(engine, mode, provider="vllm") as kimi:
         result = await look(kimi, "ms://file-1")
     assert result.code == "media_rejected", result.text
     assert "ms://" in result.error["message"]

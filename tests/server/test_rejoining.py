@@ -176,7 +176,7 @@ def folder(tmp_path: Path) -> Path:
     """A root with the files that those calls name."""
     folder = tmp_path / "project"
     folder.mkdir()
-    write(folder, a_txt="INITIALIZE", b_md="# Ho", a_png=picture(1), b_png=picture(2), clip_mp4=CLIP)
+    write(folder, a_txt="HELLO", b_md="# Ho", a_png=picture(1), b_png=picture(2), clip_mp4=CLIP)
     (folder / "[id].tsx").write_text("g()")
     return folder
 

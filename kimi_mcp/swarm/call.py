@@ -87,7 +87,7 @@ def check_items(call: SwarmCall) -> SwarmCall:
         raise InvalidArguments(
             f"`items` has {len(items)} {'entry' if len(items) == 1 else 'entries'}; a swarm takes {FEWEST_ITEMS} to "
             f"{MOST_ITEMS}.",
-            fix="Ask kimi_think for a single one." if len(items) == 1 else "Split `items` among several calls.",
+            fix="Use kimi_think for a single one." if len(items) == 1 else "Split `items` among several calls.",
         )
     if ITEM_PLACEHOLDER not in call.prompt:
         raise InvalidArguments(

@@ -44,7 +44,6 @@ class Weights(SourcedRecord, strict=False):
 
     id: str
     name: str
-    """For people."""
     model: str
     """The model's catalogue id."""
     repo: str
@@ -62,7 +61,6 @@ class Needs(BaseModel, frozen=True, extra="forbid"):
     """What weights need at least in an engine, GB; of several alternatives one is enough."""
 
     weights: str
-    """The weights' id."""
     ram_gb: int = 0
     gpu_gb: int = 0
     """Memory of all GPUs."""
@@ -78,13 +76,10 @@ class EngineOption(SourcedRecord, strict=False):
     weights: tuple[str, ...]
     """Ids of weights, the best first."""
     provider: str
-    """The catalogue's provider for it."""
     base_url: str
     """Where it listens; left out in the file: at the provider's base URL."""
     install: tuple[str, ...]
-    """Commands."""
     launch: str
-    """The command, with fields to fill in."""
     note: str
     needs: tuple[Needs, ...]
 

@@ -41,7 +41,6 @@ class ToolReply:
     text: str
     """The text that a host shows."""
     result: Mapping[str, Any]
-    """The structured result."""
     is_error: bool
 
     @property
@@ -72,7 +71,6 @@ class Stage:
     folder: Path
     """A folder of the demo's own, in which scenes put files."""
     examples: Path
-    """The folder of the picture and the clip."""
     environment: Mapping[str, str]
     """The environment of the server; another server with the same one belongs to the same host."""
     failed: list[str] = field(default_factory=list[str])

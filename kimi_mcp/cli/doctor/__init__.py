@@ -56,7 +56,6 @@ class Diagnosis:
     """All that was found. It never holds a key, nor a part of one."""
 
     packages: dict[str, str] = field(default_factory=dict[str, str])
-    """Versions of the main dependencies."""
     variables: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     """Every variable that is read, and its state; never its value."""
     provider: str | None = None
@@ -66,7 +65,6 @@ class Diagnosis:
     key_variable: str | None = None
     """The variable whose key a call would carry."""
     allowed_providers: list[str] = field(default_factory=list[str])
-    """Providers that a call may name."""
     served: list[str] | None = None
     """Models that the provider lists; None: unknown."""
     model: str | None = None
@@ -74,7 +72,6 @@ class Diagnosis:
     journal: dict[str, Any] | None = None
     """Where runs are kept, and the state of that store."""
     probes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """The results of the tiny calls."""
     checks: list[Check] = field(default_factory=list[Check])
     """Every finding, in the order in which they were made."""
 

@@ -22,7 +22,6 @@ class Bar:
 
     key: str
     kind: Literal["request", "tool"]
-    """An upstream request, or a call of a tool."""
     label: str
     """``step 2``, or the tool's name."""
     start_s: float
@@ -33,7 +32,6 @@ class Bar:
     arguments: str = ""
     reasoning: str
     result: str
-    """The answer, or the tool's result."""
     calls: tuple[str, ...] = ()
     tokens: int | None
     cost_usd: float | None

@@ -24,7 +24,6 @@ class DocumentFormat:
     """One format."""
 
     name: str
-    """For people."""
     read: Callable[[str], Any]
     """The text's value; an empty mapping where it is empty. Raises ``InvalidJson``."""
     editor: str

@@ -32,7 +32,6 @@ class Keys(BaseModel, frozen=True, extra="forbid"):
 
     way: Literal["reference", "input", "named", "inherited", "plain"]
     hint: str
-    """What a person does for it; ``NAME`` stands for the variable."""
     form: str | None = None
     """With ``reference`` and ``input``: what is written in place of the key."""
     inputs: tuple[str, ...] = ()
@@ -42,27 +41,18 @@ class Keys(BaseModel, frozen=True, extra="forbid"):
 
 
 class HostRow(SourcedRecord, strict=False):
-    """One host."""
+    """One host; the top of ``hosts.toml`` explains the fields."""
 
     id: str
-    """Its name on the command line."""
     name: str
-    """Its name for people."""
     kind: Literal["json", "jsonc", "toml", "yaml"]
-    """The format of its file."""
     places: Mapping[System, tuple[str, ...]]
-    """Where its file may be."""
     servers: tuple[str, ...]
-    """The path to the entries within the file."""
     entry: Mapping[str, Any]
-    """What is written, with fields to fill in."""
     keys: Keys
     next: str
-    """What a person does after installing."""
     moved_by: Mapping[Literal["variable", "file"], str] = {}
-    """A variable that names another folder, and the file within it."""
     always_load: str | None = None
-    """The field of the entry that shows every tool to the host's model, instead of leaving them to a tool search."""
 
     def deferred(self) -> HostRow:
         """This host, its tools left to its tool search."""

@@ -37,7 +37,6 @@ class Node:
     """Behind its last character."""
     value: Any = None
     name: str | None = None
-    """Its name in an object."""
     comma: int | None = None
     """Position of the comma behind it; None: there is none."""
     inner: list[Node] = field(default_factory=list["Node"])

@@ -12,55 +12,12 @@ from kimi_mcp.catalogue import credentials
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.settings import Settings, read_settings
 from kimi_mcp.runs.store.config import StoreLimits
+from tests import contract
 
 FACTS = catalogue.load()
 VARIABLES = credentials.variables(FACTS)
 
-CONTRACT = {
-    "KIMI_PROVIDER",
-    "KIMI_BASE_URL",
-    "KIMI_MODEL",
-    "KIMI_ALLOWED_PROVIDERS",
-    "KIMI_API_KEY",
-    "MOONSHOT_API_KEY",
-    "NVIDIA_API_KEY",
-    "HF_TOKEN",
-    "OPENROUTER_API_KEY",
-    "TOGETHER_API_KEY",
-    "FIREWORKS_API_KEY",
-    "NOVITA_API_KEY",
-    "KIMI_POLICY",
-    "KIMI_ROOTS",
-    "KIMI_DATA_DIR",
-    "KIMI_DATABASE_URL",
-    "KIMI_JOURNAL",
-    "KIMI_RUNS_KEEP_DAYS",
-    "KIMI_REPLY_WITHIN_S",
-    "KIMI_FIRST_TOKEN_TIMEOUT_S",
-    "KIMI_IDLE_TIMEOUT_S",
-    "KIMI_TOTAL_TIMEOUT_S",
-    "KIMI_REASONING_INLINE_CHARS",
-    "KIMI_MAX_CONCURRENCY",
-    "KIMI_BUDGET_USD_PER_CALL",
-    "KIMI_BUDGET_USD_PER_DAY",
-    "KIMI_BUDGET_USD_PER_SWARM",
-    "KIMI_SWARM_MCP",
-    "KIMI_LOG_LEVEL",
-}
-"""Every variable of the contract; some are read by rooms that are still to come."""
-
-CONTRACT_KEYS = (
-    ("MOONSHOT_API_KEY", "moonshot"),
-    ("NVIDIA_API_KEY", "nim"),
-    ("HF_TOKEN", "huggingface"),
-    ("OPENROUTER_API_KEY", "openrouter"),
-    ("TOGETHER_API_KEY", "together"),
-    ("FIREWORKS_API_KEY", "fireworks"),
-    ("NOVITA_API_KEY", "novita"),
-)
-"""Keys in the order in which they choose a provider; keys of providers that were added since may come between."""
-
-KEYS = {name for name in CONTRACT if name.endswith("_API_KEY")} | {"HF_TOKEN"}
+KEYS = {"KIMI_API_KEY", *credentials.key_variables(FACTS)}
 
 DEFAULTS = {
     "provider": None,
@@ -106,15 +63,14 @@ BAD = [
 ]  # fmt: skip
 
 
-def test_only_variables_of_the_contract_are_read() -> None:
+def test_the_variables_of_the_contract_are_read_and_no_others() -> None:
     names = [variable.name for variable in VARIABLES]
     assert len(names) == len(set(names))
-    assert set(names) <= CONTRACT | set(credentials.key_variables(FACTS))
-    assert set(names) >= KEYS
+    assert set(names) == set(contract.SETTINGS)
 
 
 def test_a_key_is_secret_and_nothing_else_is() -> None:
-    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS | set(credentials.key_variables(FACTS))
+    assert {variable.name for variable in VARIABLES if variable.secret} == KEYS
 
 
 def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:
@@ -124,13 +80,14 @@ def test_every_variable_has_its_sentence_and_its_default_in_words() -> None:
 
 
 def test_keys_choose_a_provider_in_the_order_of_the_contract() -> None:
-    order = list(credentials.key_variables(FACTS).items())
-    assert tuple(pair for pair in order if pair in CONTRACT_KEYS) == CONTRACT_KEYS
+    keys = credentials.key_variables(FACTS)
+    assert [name for name in contract.SETTINGS if name in keys] == list(keys)
 
 
 def test_a_provider_of_the_catalogue_is_named_where_the_setting_is_explained() -> None:
     (row,) = (variable for variable in VARIABLES if variable.name == "KIMI_PROVIDER")
-    assert all(re.search(rf"\b{name}\b", row.meaning) for name in FACTS.providers)
+    for text in (row.meaning, contract.SETTINGS["KIMI_PROVIDER"]):
+        assert [name for name in re.findall(r"[\w-]+", text) if name in FACTS.providers] == list(FACTS.providers)
 
 
 def test_nothing_set_means_the_contracts_defaults() -> None:
@@ -151,7 +108,7 @@ def test_a_good_value_is_read(name: str, text: str, field: str, value: Any) -> N
 
 @pytest.mark.parametrize("text", ["", " ", "\n", "${X}", "${KIMI_POLICY}", "${env:X}", "x${Y:-z}"])
 def test_what_is_empty_or_was_never_expanded_counts_as_unset(text: str) -> None:
-    assert read_settings(dict.fromkeys(CONTRACT, text)) == Settings()
+    assert read_settings(dict.fromkeys(contract.SETTINGS, text)) == Settings()
 
 
 @pytest.mark.parametrize(("name", "text"), BAD, ids=lambda text: repr(text[:30]))
@@ -185,7 +142,7 @@ def test_a_key_is_kept_but_never_shown() -> None:
 def test_no_environment_raises() -> None:
     odd = ["\x00", "\ud800", "💥", "{}", "%s", "'", "~nobody", "-" * 10_000, "1_000", "１６", "0x10", "true", "None"]
     for text in odd:
-        read_settings(dict.fromkeys(CONTRACT, text))
+        read_settings(dict.fromkeys(contract.SETTINGS, text))
 
 
 def test_what_is_kept_without_a_journal_is_explained_with_the_setting() -> None:

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from kimi_mcp import policy
 from kimi_mcp.policy import Finding
-from tests.policy.asking import K25, K26, TODAY, asking, planned, refused, rules_of, world
-
-CONTRACT = {
-    "temperature-fixed": "adjust",
-    "top-p-fixed": "adjust",
-    "sampling-fixed": "adjust",
-    "video-provider": "refuse",
-    "reasoning-returned": "warn",
-    "reasoning-replayed": "refuse",
-    "thinking-budget": "adjust",
-    "instant-multistep": "warn",
-    "always-thinks": "adjust",
-    "media-token": "warn",
-    "media-inline": "adjust",
-    "media-converted": "adjust",
-    "model-served": "refuse",
-    "model-answered": "warn",
-    "provider-allowed": "refuse",
-    "tool-choice-thinking": "adjust",
-    "schema-dialect": "adjust",
-    "answer-repaired": "warn",
-    "run-rejoined": "warn",
-    "system-default": "warn",
-    "swarm-steps": "adjust",
-    "swarm-tools": "warn",
-    "budget-overrun": "warn",
-    "endpoint-allowed": "refuse",
-}
-"""The contract's table, its ids and what it does; ``swarm-tools`` and ``budget-overrun`` are younger."""
+from tests import contract
+from tests.policy.asking import K25, K26, asking, planned, refused, rules_of, world
 
 
 def test_the_rules_are_those_of_the_contract() -> None:
-    assert {name: rule.action for name, rule in policy.load_rules().items()} == CONTRACT
+    assert {name: rule.action for name, rule in policy.load_rules().items()} == contract.RULES
 
 
 def test_every_rule_says_what_it_guards_and_where_it_comes_from() -> None:
     for rule in policy.load_rules().values():
         row = rule.as_json()
         assert all(row[name] for name in ("guards", "message", "fix", "source"))
-        assert rule.date <= TODAY
+        assert rule.date <= datetime.now(UTC).date()
 
 
 # ── admission ─────────────────────────────────────────────────────────────────────────────────────────────────────────

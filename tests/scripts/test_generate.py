@@ -23,6 +23,7 @@ from scripts import generate
 from scripts.generate import PLACES, ROOT, blocks, codes, main, renewed
 from scripts.generate.markdown import table
 from scripts.manifests.facts import OWNER
+from tests import contract
 
 README = (ROOT / "README.md").read_text("utf-8")
 DOCUMENTS = [
@@ -122,6 +123,10 @@ def test_the_command_runs_as_the_check_says() -> None:
 def test_no_block_asks_for_the_day() -> None:
     for file in Path(generate.__file__).parent.glob("*.py"):
         assert not re.search(r"\btoday\(|\bnow\(|\btime\.", file.read_text("utf-8")), file.name
+
+
+def test_the_codes_are_those_of_the_contract() -> None:
+    assert set(contract.CODES) == set(codes.NEXT)
 
 
 def test_the_errors_page_lists_reserved_codes_only_where_there_are_some(tmp_path: Path) -> None:

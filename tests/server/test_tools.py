@@ -10,34 +10,17 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from kimi_mcp.core.errors import InvalidArguments
+from kimi_mcp.core.outcome import Outcome, structured
 from kimi_mcp.policy.schema_dialect import problems
-from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, input_schema, listed_tools, parse_arguments
+from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, input_schema, parse_arguments
 from kimi_mcp.simulator.schemas import schema_fault
-from kimi_mcp.skill.document import load_skill
+from tests import contract
 from tests.snapshots import matches_snapshot, stale
 
 FOLDER = Path(__file__).parent / "snapshots"
 THINK, RUN = TOOLS["kimi_think"], TOOLS["kimi_run"]
 
-CONTRACT = {
-    "kimi_think": {
-        "prompt", "system", "files", "conversation_id", "response_schema", "max_tokens", "temperature", "model",
-        "provider",
-    },
-    "kimi_run": {"run_id", "action", "wait_s", "offset"},
-}  # fmt: skip
-CONTRACT["kimi_instant"] = CONTRACT["kimi_think"]
-CONTRACT["kimi_vision"] = CONTRACT["kimi_think"] - {"files"} | {"images", "mode"}
-CONTRACT["kimi_video"] = CONTRACT["kimi_think"] - {"files"} | {"video", "mode"}
-CONTRACT["kimi_swarm"] = {
-    "prompt", "items", "max_agents", "max_steps", "max_agent_steps", "max_cost_usd", "tools", "model", "provider",
-}  # fmt: skip
 REQUIRED = {"kimi_vision": ["prompt", "images"], "kimi_video": ["prompt", "video"], "kimi_run": []}
-
-RESULT = [
-    "status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode",
-    "finish_reason", "usage", "policy", "timing", "error", "swarm", "page",
-]  # fmt: skip
 
 
 def read(tool: Any, **arguments: Any) -> Any:
@@ -71,7 +54,8 @@ def test_no_snapshot_outlasts_its_tool() -> None:
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_tools_arguments_are_those_of_the_contract(name: str) -> None:
     schema = input_schema(TOOLS[name].arguments)
-    assert set(schema["properties"]) <= CONTRACT[name]
+    known = {each for tool in TOOLS.values() for each in tool.arguments.model_fields}
+    assert set(schema["properties"]) - {"prompt"} == contract.ARGUMENTS[name] & known
     assert schema["required"] == REQUIRED.get(name, ["prompt"])
     assert schema["additionalProperties"] is False
 
@@ -89,22 +73,9 @@ def test_a_tools_schema_keeps_to_moonshots_dialect(name: str) -> None:
         assert not {"anyOf", "$ref", "title"} & set(row)
 
 
-def test_all_of_the_list_stays_under_twelve_kilobytes() -> None:
-    listed = [
-        {
-            "name": tool.name,
-            "title": listed.title,
-            "description": listed.description,
-            "inputSchema": input_schema(tool.arguments),
-            "outputSchema": OUTPUT_SCHEMA,
-        }
-        for tool, listed in listed_tools(load_skill())
-    ]
-    assert len(json.dumps(listed).encode()) < 12_000 - 1_000, "annotations and meta come on top"
-
-
 def test_the_output_schema_names_the_fields_of_the_contract_and_requires_none() -> None:
-    assert list(OUTPUT_SCHEMA["properties"]) == RESULT
+    assert list(OUTPUT_SCHEMA["properties"]) == contract.RESULT
+    assert list(structured(Outcome(status="completed"), reasoning_chars=0)) == contract.RESULT
     assert "required" not in json.dumps(OUTPUT_SCHEMA)
     Draft202012Validator.check_schema(OUTPUT_SCHEMA)
 

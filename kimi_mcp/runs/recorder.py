@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,7 @@ from kimi_mcp.core.redaction import open_end
 from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.run import Run
-from kimi_mcp.runs.store.records import RunEnd, RunEntry, TextDelta
-from kimi_mcp.runs.store.serializers import turn_as_json, turns_as_json
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, TextDelta, turn_as_json, turns_as_json
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.store.store import RunStore
@@ -92,20 +91,14 @@ class RunRecorder:
             if changes:
                 await self._store.append(deltas, changes)
         except Exception as fault:  # noqa: BLE001 - whatever it is, answers are given all the same
-            self._on_fault(fault)
+            self.on_fault(fault)
             for run_id, written in self._written.items():  # it is written again with what comes next, without a hole
                 written.reset([delta for delta in deltas if delta.run_id == run_id])
         finally:
             self._is_writing = False
 
-    async def attempt(self, writing: Awaitable[object]) -> None:
-        """Write something whose loss is no reason to lose an answer."""
-        try:
-            await writing
-        except KimiError as fault:
-            self._on_fault(fault)
-
-    def _on_fault(self, fault: BaseException) -> None:
+    def on_fault(self, fault: BaseException) -> None:
+        """Log what keeps a record from being written, once: that is no reason to lose an answer."""
         if not self.failure_logged:
             self.failure_logged = True
             message = "the store does not take what arrives, answers are given all the same: %s"
@@ -169,7 +162,7 @@ class RunRecorder:
             is_recorded = await self._store.end(end)
         except Exception as fault:  # noqa: BLE001 - whatever it is, it is retried, and ends neither run nor server
             if run.may_be_recorded:  # else its caller knows, and only its turn is to be freed
-                self._on_fault(fault)
+                self.on_fault(fault)
             return False
         if not is_recorded and run.may_be_recorded and end.outcome.run_id is not None:
             self._unrecorded.append(run)  # the store has no record of it any more

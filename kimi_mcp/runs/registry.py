@@ -162,7 +162,10 @@ class Runs:
         if run is not None:
             run.abandoned = abandoned
         if run is None or run.recorded:
-            await self.recorder.attempt(self.store.abandon(run_id, abandoned))
+            try:
+                await self.store.abandon(run_id, abandoned)
+            except KimiError as fault:
+                self.recorder.on_fault(fault)
 
     async def aclose(self) -> None:
         """Close the store, once no run is left."""

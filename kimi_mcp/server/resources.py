@@ -111,7 +111,7 @@ async def _skill(state: ServerState, value: str) -> str:
     "The latest calls: tool, time, status, the beginning of the prompt, tokens, cost.",
 )
 async def _runs(state: ServerState, value: str) -> str:
-    from kimi_mcp.runs.store.serializers import in_list
+    from kimi_mcp.runs.store.records import in_list
 
     runs = await state.open_runs()
     recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MAX_RUNS)}

@@ -14,8 +14,7 @@ from kimi_mcp.cli.console import Printer, changed, counted, in_a_shell, requests
 from kimi_mcp.core.outcome import Outcome, agent_counts
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.runs.store.records import RunRecord
-from kimi_mcp.runs.store.serializers import moment, seconds, tokens
+from kimi_mcp.runs.store.records import RunRecord, moment, seconds, tokens
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.store.records import Totals
@@ -109,7 +108,7 @@ def _table(page: Printer, rows: Sequence[Sequence[str]]) -> None:
 
 
 def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
-    """All of one run; ``details`` is its JSON, from ``serializers.whole``."""
+    """All of one run; ``details`` is its JSON, from ``records.whole``."""
     page = Printer(label=14)
     outcome = record.outcome
     page.heading(record.id, f"{record.tool}, {outcome.status}")

@@ -82,7 +82,7 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
     """
     from kimi_mcp.cli.commands.run_output import show_list
     from kimi_mcp.runs.store import queries
-    from kimi_mcp.runs.store.serializers import in_list
+    from kimi_mcp.runs.store.records import in_list
 
     now = time.time()
     since = now - now % DAY_S if today else None
@@ -110,7 +110,7 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
     """
     from kimi_mcp.cli.commands.run_output import show_record
     from kimi_mcp.runs.store import queries
-    from kimi_mcp.runs.store.serializers import whole
+    from kimi_mcp.runs.store.records import whole
 
     async def read(store: RunStore) -> tuple[RunRecord, Sequence[StepRecord], Any]:
         record = await _find(store, run_id)
@@ -202,7 +202,7 @@ def prune(
     be wrong, from the newest run where that is earlier; `--days 0` removes all.
     """
     from kimi_mcp.cli.commands.run_output import show_pruned
-    from kimi_mcp.runs.store.serializers import in_list
+    from kimi_mcp.runs.store.records import in_list
 
     keep = _settings().runs_keep_days if days is None else days
     if not yes and is_terminal(sys.stdout) and sys.stdin.isatty():

@@ -32,16 +32,6 @@ class StoreLimits:
     runs_in_memory: int = 64
     """Finished runs that stay readable where nothing is written to disk."""
 
-    @property
-    def file_locked_s(self) -> float:
-        """While another program locks the file: half of the patience, as the one before a caller may wait as well."""
-        return min(self.locked_s, max(self.locked_least_s, self.patience_s / 2))
-
-    @property
-    def server_answers_within_s(self) -> float:
-        """Until a database server has answered."""
-        return min(self.answers_within_s, self.patience_s)
-
 
 def folder_of(settings: Settings) -> Path:
     """The data folder that the settings name; raises ``NotConfigured`` for one in the home of an unknown user."""

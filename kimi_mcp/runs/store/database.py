@@ -28,8 +28,7 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, Pro
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.runs.store import engine, errors
 from kimi_mcp.runs.store.config import FILE, StoreLimits
-from kimi_mcp.runs.store.schema import Schema, bind
-from kimi_mcp.runs.store.tables import MIGRATIONS, Migration
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, Schema, bind
 
 MOST_AT_ONCE = 256
 """Operations that share a transaction at most."""
@@ -140,9 +139,11 @@ class Database:
         self._folder, self._url, self._on_open = folder, url, on_open
         self._is_memory = folder is None and url is None
         self._own_file = None if folder is None or url is not None else folder / FILE
-        self._watchdog = engine.ConnectionWatchdog() if engine.is_server(url) else None
+        is_server = url is not None and not url.startswith("sqlite")
+        self._watchdog = engine.ConnectionWatchdog() if is_server else None
         self._limits = limits or StoreLimits()
-        self._answers_within_s = math.inf if self._watchdog is None else self._limits.server_answers_within_s
+        answers_within_s = min(self._limits.answers_within_s, self._limits.patience_s)
+        self._answers_within_s = answers_within_s if is_server else math.inf
         self._schema = Schema(migrations=migrations, by_url=url is not None)
         self._engine: Engine | None = None
         self._opening = threading.Lock()

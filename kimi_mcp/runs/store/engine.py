@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -54,6 +55,9 @@ def open_engine(url: str | None, folder: Path | None, limits: StoreLimits) -> En
 def engine_of(url: str, limits: StoreLimits) -> Engine:
     """An engine for a URL; raises ``NotConfigured`` where that names no database, or its driver is missing."""
     driver = ""
+    # Half of the patience: whoever comes before a caller may have to wait as well.
+    locked_s = min(limits.locked_s, max(limits.locked_least_s, limits.patience_s / 2))
+    sqlite_arguments: dict[str, Any] = {"timeout": locked_s, "check_same_thread": False}
     try:
         parsed = make_url(url)
         driver, is_sqlite = parsed.get_driver_name(), parsed.get_backend_name() == "sqlite"
@@ -61,9 +65,7 @@ def engine_of(url: str, limits: StoreLimits) -> Engine:
             parsed,
             isolation_level="AUTOCOMMIT",  # transactions are begun explicitly: SQLite's have to be IMMEDIATE
             poolclass=NullPool,
-            connect_args={"timeout": limits.file_locked_s, "check_same_thread": False}
-            if is_sqlite
-            else connect_arguments(parsed, limits),
+            connect_args=sqlite_arguments if is_sqlite else connect_arguments(parsed, limits),
         )
         if not engine.dialect.is_async and not (is_sqlite and parsed.database in (None, "", ":memory:")):
             return engine
@@ -80,11 +82,6 @@ def engine_of(url: str, limits: StoreLimits) -> Engine:
         fix="Unset it to keep the store in KIMI_DATA_DIR, or name one such as sqlite:////folder/journal.sqlite3 "
         "(PostgreSQL: postgresql+psycopg://…).",
     )
-
-
-def is_server(url: str | None) -> bool:
-    """Whether a URL names a database server; True for one that names nothing, which opening it reports."""
-    return url is not None and not url.startswith("sqlite")
 
 
 def prepare_folder(folder: Path, *, with_file: bool) -> None:
@@ -107,14 +104,9 @@ def _create_file(file: Path) -> None:
 
 def _configure_sqlite(connection: Any, record: object) -> None:
     del record
-    connection.text_factory = _as_text
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")  # one damaged run hides no other
     for pragma in ("synchronous = NORMAL", "journal_size_limit = 16777216", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _as_text(raw: bytes) -> str:
-    """A text, even where a bit of it flipped: one damaged run hides no other."""
-    return str(raw, "utf-8", "replace")
 
 
 def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import engine, errors
 from kimi_mcp.runs.store.config import FILE, StoreLimits, folder_of
-from kimi_mcp.runs.store.schema import Schema, check_folder
-from kimi_mcp.runs.store.tables import about, runs
+from kimi_mcp.runs.store.tables import Schema, about, check_folder, runs
 
 LOCKED_S = 1.0
 """Seconds to wait while another program locks the file."""
@@ -139,19 +138,19 @@ def _as_error(fault: Exception, *, by_url: bool = False) -> KimiError:
 def _opened(file: Path) -> sqlite3.Connection:
     """A connection that can't write, and makes no file beside this one where nobody has it open."""
     in_use = file.with_name(file.name + "-wal").exists()
-    connection = _connected(file, "mode=ro" if in_use else "immutable=1")
+
+    def connect(how: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=LOCKED_S)
+
+    connection = connect("mode=ro" if in_use else "immutable=1")
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         connection.close()
         if os.access(file.parent, os.W_OK):
             raise
-        return _connected(file, "immutable=1")  # SQLite may not put its other files there: what they hold is missed
+        return connect("immutable=1")  # SQLite may not put its other files there: what they hold is missed
     return connection
-
-
-def _connected(file: Path, how: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=LOCKED_S)
 
 
 def _unwritable(folder: Path, file: Path | None = None) -> NotConfigured | None:
@@ -171,7 +170,4 @@ def _free(folder: Path) -> int | None:
 
 def _nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
-    for place in (folder, *folder.absolute().parents):
-        if place.exists():
-            return place
-    return folder
+    return next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import RunEnd
-from kimi_mcp.runs.store.serializers import as_text, outcome_as_json, outcome_from_json
+from kimi_mcp.runs.store.records import RunEnd, as_text, outcome_as_json, outcome_from_json
 
 FOLDER = "journal.pending"
 """Where the files are, inside the data folder."""

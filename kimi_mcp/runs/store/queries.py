@@ -11,16 +11,7 @@ from dataclasses import fields
 from itertools import groupby, takewhile
 from typing import Any, cast
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    RowMapping,
-    Select,
-    func,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from kimi_mcp.core.errors import BudgetExceeded, Internal
 from kimi_mcp.core.json_values import UNREADABLE
@@ -28,23 +19,22 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import RunRecord, Totals
-from kimi_mcp.runs.store.serializers import outcome_from_json, tokens, turns_from_json
+from kimi_mcp.runs.store.records import RunRecord, Totals, outcome_from_json, tokens, turns_from_json
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
-Found = Row[Any]
+Found = sa.Row[Any]
 """A row of ``runs``."""
 
 _IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
 """All but the texts, which may be long where runs are many."""
 
 
-def check_budget(connection: Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
+def check_budget(connection: sa.Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
     """Raise ``BudgetExceeded`` where a run's next request would exceed the limit of what is spent since then.
 
     ``counted_usd``: what the run counts with that request; what it counted before is spent already.
     """
-    spent, counted = spent_since(connection, since), select(runs.c.counted_usd).where(runs.c.id == run_id)
+    spent, counted = spent_since(connection, since), sa.select(runs.c.counted_usd).where(runs.c.id == run_id)
     following = counted_usd - (connection.execute(counted).scalar() or 0.0)
     if spent + following > most_usd:
         raise BudgetExceeded(
@@ -54,20 +44,20 @@ def check_budget(connection: Connection, run_id: str, counted_usd: float, most_u
         )
 
 
-def spent_since(connection: Connection, since: float, run_id: str | None = None, counted_usd: float = 0.0) -> float:
+def spent_since(connection: sa.Connection, since: float, run_id: str | None = None, counted_usd: float = 0.0) -> float:
     """US dollars that limits count for all runs since then, running ones included.
 
     The run ``run_id``, if it is one of them, is taken to count ``counted_usd``.
     """
-    total = select(func.coalesce(func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
+    total = sa.select(sa.func.coalesce(sa.func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
     spent = float(connection.execute(total).scalar_one())
-    own = select(runs.c.counted_usd).where(runs.c.id == run_id, runs.c.started_at >= since)
+    own = sa.select(runs.c.counted_usd).where(runs.c.id == run_id, runs.c.started_at >= since)
     before = None if run_id is None else connection.execute(own).scalar_one_or_none()
     return spent if before is None else spent - before + counted_usd
 
 
 def overview(
-    connection: Connection,
+    connection: sa.Connection,
     caller: str | None,
     *,
     status: str | None = None,
@@ -76,7 +66,7 @@ def overview(
     most: int | None = None,
 ) -> list[Found]:
     """The newest runs without their texts."""
-    newest: Select[Any] = select(*_IN_LIST).order_by(runs.c.started_at.desc(), runs.c.id)
+    newest: sa.Select[Any] = sa.select(*_IN_LIST).order_by(runs.c.started_at.desc(), runs.c.id)
     if caller is not None:
         newest = newest.where(runs.c.caller == caller)
     if status is not None:
@@ -88,18 +78,18 @@ def overview(
     return list(connection.execute(newest.limit(most)))
 
 
-def ids_with_prefix(connection: Connection, prefix: str, most: int) -> list[str]:
+def ids_with_prefix(connection: sa.Connection, prefix: str, most: int) -> list[str]:
     """Ids that begin so."""
-    fitting = select(runs.c.id).where(runs.c.id >= prefix, runs.c.id <= f"{prefix}zzzz").order_by(runs.c.id)
+    fitting = sa.select(runs.c.id).where(runs.c.id >= prefix, runs.c.id <= f"{prefix}zzzz").order_by(runs.c.id)
     return list(connection.execute(fitting.limit(most)).scalars())
 
 
-def unique_prefix_length(connection: Connection, ids: Iterable[str]) -> int:
+def unique_prefix_length(connection: sa.Connection, ids: Iterable[str]) -> int:
     """How many characters tell each of these ids apart from those of all runs."""
     most = 0
     for run_id in ids:
-        earlier = select(func.max(runs.c.id)).where(runs.c.id < run_id)
-        later = select(func.min(runs.c.id)).where(runs.c.id > run_id)
+        earlier = sa.select(sa.func.max(runs.c.id)).where(runs.c.id < run_id)
+        later = sa.select(sa.func.min(runs.c.id)).where(runs.c.id > run_id)
         for query in (earlier, later):
             neighbour = connection.execute(query).scalar() or ""
             alike = takewhile(lambda pair: pair[0] == pair[1], zip(run_id, neighbour, strict=False))
@@ -107,17 +97,17 @@ def unique_prefix_length(connection: Connection, ids: Iterable[str]) -> int:
     return most
 
 
-def neighbours(connection: Connection, run_id: str) -> tuple[list[str], list[str]]:
+def neighbours(connection: sa.Connection, run_id: str) -> tuple[list[str], list[str]]:
     """The runs whose turns come before a run's own, the oldest first, and those that follow it directly."""
     before: list[str] = []
     earlier = run_id
-    while earlier := connection.execute(select(runs.c.follows).where(runs.c.id == earlier)).scalar() or "":
+    while earlier := connection.execute(sa.select(runs.c.follows).where(runs.c.id == earlier)).scalar() or "":
         before.append(earlier)
-    after = select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at)
+    after = sa.select(runs.c.id).where(runs.c.follows == run_id).order_by(runs.c.started_at)
     return before[::-1], list(connection.execute(after).scalars())
 
 
-def totals(connection: Connection, now: float, *, status: str | None = None, since: float | None = None) -> Totals:
+def totals(connection: sa.Connection, now: float, *, status: str | None = None, since: float | None = None) -> Totals:
     """The totals of all runs, or of those with a status or that began since then; read from an index alone.
 
     Runs are many and long: of a hundred thousand that is a sixtieth of half a gigabyte.
@@ -125,17 +115,17 @@ def totals(connection: Connection, now: float, *, status: str | None = None, sin
     fitting = [runs.c.started_at >= (0.0 if since is None else since)]
     if status is not None:
         fitting.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
-    sums = select(
-        func.count(),
-        func.count(runs.c.cost_usd),
-        func.coalesce(func.sum(runs.c.took_s), 0.0),
-        func.sum(runs.c.tokens),
-        func.sum(runs.c.cost_usd),
+    sums = sa.select(
+        sa.func.count(),
+        sa.func.count(runs.c.cost_usd),
+        sa.func.coalesce(sa.func.sum(runs.c.took_s), 0.0),
+        sa.func.sum(runs.c.tokens),
+        sa.func.sum(runs.c.cost_usd),
     ).where(*fitting, runs.c.took_s.is_not(None))
     count, with_cost, took, token_sum, cost = connection.execute(sums).one()
     unknown, running = count - with_cost, 0
     # Of those that run, and those that an older version wrote, only the outcome knows this.
-    for row in connection.execute(select(*_IN_LIST).where(*fitting, runs.c.took_s.is_(None))):
+    for row in connection.execute(sa.select(*_IN_LIST).where(*fitting, runs.c.took_s.is_(None))):
         outcome, is_running = record(connection, row, texts=False).outcome, row.status == "running"
         count, running = count + 1, running + is_running
         took += now - row.started_at if is_running else outcome.timing.total_s
@@ -148,27 +138,27 @@ def totals(connection: Connection, now: float, *, status: str | None = None, sin
     return Totals(runs=count, running=running, took_s=took, tokens=token_sum, cost_usd=cost, cost_unknown=unknown)
 
 
-def find_abandoned(connection: Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
+def find_abandoned(connection: sa.Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
     """The newest abandoned run of the same call that is running or was completed since then."""
-    joinable = or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since))
-    same = select(runs).where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller, joinable)
+    joinable = sa.or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since))
+    same = sa.select(runs).where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller, joinable)
     newest = same.where(runs.c.host.is_not_distinct_from(host)).order_by(runs.c.started_at.desc(), runs.c.id)
     return connection.execute(newest.limit(1)).first()
 
 
-def cancel_requests(connection: Connection, owner: str) -> list[str]:
+def cancel_requests(connection: sa.Connection, owner: str) -> list[str]:
     """Which of a server's runs another server asked to cancel."""
-    wanted = select(runs.c.id).where(runs.c.status == "running", runs.c.owner == owner, runs.c.cancel_asked == 1)
+    wanted = sa.select(runs.c.id).where(runs.c.status == "running", runs.c.owner == owner, runs.c.cancel_asked == 1)
     return list(connection.execute(wanted).scalars())
 
 
-def adopt(connection: Connection, run_id: str, dead: str, owner: str) -> bool:
+def adopt(connection: sa.Connection, run_id: str, dead: str, owner: str) -> bool:
     """Take over a dead server's run; False where somebody else was faster."""
-    taken = update(runs).where(runs.c.id == run_id, runs.c.owner == dead, runs.c.status == "running")
+    taken = sa.update(runs).where(runs.c.id == run_id, runs.c.owner == dead, runs.c.status == "running")
     return bool(connection.execute(taken.values(owner=owner)).rowcount)
 
 
-def record(connection: Connection, found: Found, *, texts: bool = True) -> RunRecord:
+def record(connection: sa.Connection, found: Found, *, texts: bool = True) -> RunRecord:
     """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
     row = found._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
     answer, reasoning = row.get("answer"), row.get("reasoning")
@@ -184,7 +174,7 @@ def record(connection: Connection, found: Found, *, texts: bool = True) -> RunRe
     return RunRecord(**known)
 
 
-def _outcome(row: RowMapping, answer: str, reasoning: str | None) -> Outcome:
+def _outcome(row: sa.RowMapping, answer: str, reasoning: str | None) -> Outcome:
     """A run's outcome; where a damaged disk changed its JSON, what else is known of it."""
     known: dict[str, Any] = {
         "run_id": row["id"],
@@ -200,12 +190,12 @@ def _outcome(row: RowMapping, answer: str, reasoning: str | None) -> Outcome:
         return Outcome(**known, model_asked=row["model_asked"], provider=row["provider"], error=damaged)
 
 
-def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
+def _arrived(connection: sa.Connection, run_id: str) -> tuple[str, str | None]:
     """Answer and reasoning of the latest request that brought an answer, else of the latest one.
 
     A piece that was written twice counts once, and behind a hole nothing counts.
     """
-    ordered = select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
+    ordered = sa.select(pieces).where(pieces.c.run_id == run_id).order_by(pieces.c.request, pieces.c.of, pieces.c.start)
     texts: dict[tuple[int, str], str] = {}
     for key, group in groupby(connection.execute(ordered), lambda piece: (piece.request, piece.of)):
         length, parts = 0, list[str]()
@@ -223,13 +213,13 @@ def _arrived(connection: Connection, run_id: str) -> tuple[str, str | None]:
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def conversation(connection: Connection, conversation_id: str) -> Row[Any] | None:
+def conversation(connection: sa.Connection, conversation_id: str) -> sa.Row[Any] | None:
     """A conversation by its id: its ``caller``, and its ``head``, the run with its latest turns (None: none yet)."""
-    return connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
+    return connection.execute(sa.select(conversations).where(conversations.c.id == conversation_id)).first()
 
 
 def take_turn(
-    connection: Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
+    connection: sa.Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
 ) -> bool:
     """Become the one who adds to a conversation; False as long as another run that is ``alive`` does.
 
@@ -239,25 +229,20 @@ def take_turn(
     if found is None:
         raise errors.gone()
     writer: str | None = found.writer
-    others = writer is not None and writer != run_id and not _has_ended(connection, writer)
-    if others and alive(writer or "", found.writer_owner):
-        return False
+    if writer is not None and writer != run_id:
+        status = connection.execute(sa.select(runs.c.status).where(runs.c.id == writer)).scalar()
+        if status in (None, "running") and alive(writer, found.writer_owner):  # else its end is recorded
+            return False
     still = conversations.c.writer.is_not_distinct_from(writer)  # where transactions may overlap, the first one has it
-    taken = update(conversations).where(conversations.c.id == conversation_id, still)
+    taken = sa.update(conversations).where(conversations.c.id == conversation_id, still)
     return bool(connection.execute(taken.values(writer=run_id, writer_owner=owner)).rowcount)
 
 
-def _has_ended(connection: Connection, run_id: str) -> bool:
-    """Whether a run's end is recorded, and with it what it added."""
-    status = connection.execute(select(runs.c.status).where(runs.c.id == run_id)).scalar()
-    return status not in (None, "running")
-
-
-def history(connection: Connection, run_id: str | None) -> tuple[Turn, ...]:
+def history(connection: sa.Connection, run_id: str | None) -> tuple[Turn, ...]:
     """The turns of a run and of all that it follows, the oldest first; raises ``RunNotFound`` where one is gone."""
     turns: list[tuple[Turn, ...]] = []
     while run_id is not None:
-        row = connection.execute(select(runs.c.turns, runs.c.follows).where(runs.c.id == run_id)).first()
+        row = connection.execute(sa.select(runs.c.turns, runs.c.follows).where(runs.c.id == run_id)).first()
         if row is None:
             raise errors.gone()
         try:

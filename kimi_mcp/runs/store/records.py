@@ -1,12 +1,21 @@
-"""What the store holds, as values: runs, conversations, steps, totals. Pure, no I/O. Times are seconds since 1970."""
+"""What the store holds, as values and as JSON: as it is written, and as it is shown. No I/O, but the clock.
+
+Times are seconds since 1970.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, cast
 
-from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.json_values import from_json, to_json
+from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
+from kimi_mcp.core.redaction import scrub, scrub_values
+from kimi_mcp.core.types import MediaPart, Part, Turn, Usage
 
 JSON = Mapping[str, Any]
 """An object of plain JSON values."""
@@ -131,3 +140,129 @@ class Totals:
     """US dollars; None where they are known of none."""
     cost_unknown: int
     """How many have ended whose cost is not known."""
+
+
+# ── as the store writes them ──────────────────────────────────────────────────────────────────────────────────────
+
+_OWN_COLUMNS = ("run_id", "conversation_id", "status", "answer", "reasoning")
+
+
+def as_text(value: Any) -> str:
+    """JSON text without any key in it."""
+    return json.dumps(scrub_values(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def as_piece(text: str) -> str:
+    """A piece of a text without any key in it, as long as it was, since others begin behind it."""
+    clean = scrub(text)
+    return text if clean is text else clean[: len(text)].ljust(len(text), "*")
+
+
+def outcome_as_json(outcome: Outcome) -> str:
+    """All of an outcome but its page and what has columns of its own: the texts, ids and status."""
+    return as_text({name: value for name, value in to_json(outcome).items() if name not in (*_OWN_COLUMNS, "page")})
+
+
+def outcome_from_json(text: str, **columns: Any) -> Outcome:
+    """A recorded outcome, with what has columns of its own; raises ``json_values.UNREADABLE``."""
+    return from_json(Outcome, json.loads(text) | columns)
+
+
+def turn_as_json(turn: Turn) -> dict[str, Any]:
+    """A turn as JSON, whole and exact but for media: of a data URI the head alone, since it may have megabytes."""
+    return to_json(replace(turn, parts=tuple(map(_without_data, turn.parts))), without_defaults=True)
+
+
+def _without_data(part: Part) -> Part:
+    if isinstance(part, MediaPart) and part.url.startswith("data:"):
+        return replace(part, url=part.url[: part.url.find(",") + 1])
+    return part
+
+
+def turns_as_json(turns: Iterable[Turn]) -> str:
+    """Turns as JSON text."""
+    return as_text([turn_as_json(turn) for turn in turns])
+
+
+def turns_from_json(text: str) -> tuple[Turn, ...]:
+    """Recorded turns; raises ``json_values.UNREADABLE``."""
+    return tuple(from_json(Turn, row) for row in cast(list[Any], json.loads(text)))
+
+
+# ── as they are shown ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_list(record: RunRecord) -> dict[str, Any]:
+    """A run among others: all but its texts, its request and its policy."""
+    outcome = record.outcome
+    result = structured(outcome, reasoning_chars=0)
+    return {
+        "run_id": record.id,
+        "tool": record.tool,
+        "status": outcome.status,
+        "prompt": record.prompt_head,
+        **_times(record),
+        "conversation_id": record.conversation_id,
+        "follows": record.follows,
+        "host": record.host,
+        **{name: result[name] for name in ("model", "provider", "mode", "finish_reason", "usage")},
+        "error": outcome.error and outcome.error.code,
+    }
+
+
+def whole(
+    record: RunRecord, steps: Sequence[StepRecord], *, before: Sequence[str], after: Sequence[str]
+) -> dict[str, Any]:
+    """All of a run: the contract's structured result with nothing cut, then what else is known.
+
+    ``before`` are the runs whose turns come before its own, the oldest first; ``after`` those that follow it directly.
+    """
+    return structured(record.outcome, reasoning_chars=ALL_CHARS) | {
+        "tool": record.tool,
+        "host": record.host,
+        "caller": record.caller,
+        "server": record.owner,
+        **_times(record),
+        "left_behind": record.orphaned,
+        "resumable": record.resumable,
+        "model_id": record.model_id,
+        "request": dict(record.request),
+        "conversation": {"before": list(before), "after": list(after)},
+        "steps": [
+            {
+                "key": step.key,
+                "description": dict(step.description),
+                "result": step.result,
+                "began_at": moment(step.began_at),
+                "ended_at": moment(step.ended_at),
+            }
+            for step in steps
+        ],
+    }
+
+
+def _times(record: RunRecord) -> dict[str, Any]:
+    return {
+        "started_at": moment(record.started_at),
+        "ended_at": moment(record.ended_at),
+        "seconds": round(seconds(record), 3),
+    }
+
+
+def moment(at: float | None) -> str | None:
+    """A time in ISO 8601, UTC."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def seconds(record: RunRecord) -> float:
+    """How long a run took, or takes by now."""
+    return time.time() - record.started_at if record.running else record.outcome.timing.total_s
+
+
+def tokens(usage: Usage | None) -> int | None:
+    """All tokens of a run; None where they are not known."""
+    if usage is None or usage.total_tokens is not None:
+        return usage and usage.total_tokens
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    return usage.prompt_tokens + usage.completion_tokens

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, delete, func, literal, select, tuple_, update
 from kimi_mcp.core.background import contained
 from kimi_mcp.core.json_values import UNREADABLE, from_json, to_json
 from kimi_mcp.runs.store.database import Database
-from kimi_mcp.runs.store.schema import read_fact, write_fact
-from kimi_mcp.runs.store.tables import conversations, pieces, runs, steps
+from kimi_mcp.runs.store.locks import ServerLock
+from kimi_mcp.runs.store.tables import conversations, pieces, read_fact, runs, steps, write_fact
 
 DAY_S = 86_400.0
 """Seconds of a day; UTC days begin at its multiples."""
@@ -205,21 +205,10 @@ def shrink(connection: Connection) -> bool:
 
 
 class Retention:
-    """Removes old runs behind a server's calls, where no other server does so.
+    """Removes old runs behind a server's calls, where no other server does so; ``lock`` is this server's."""
 
-    ``server`` is this one's name, and ``alive`` knows the others.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        server: str,
-        alive: Callable[[str], bool],
-        keep_days: int,
-        wall: Callable[[], float],
-    ) -> None:
-        self._database, self._server, self._alive = database, server, alive
+    def __init__(self, database: Database, lock: ServerLock, *, keep_days: int, wall: Callable[[], float]) -> None:
+        self._database, self._lock = database, lock
         self._keep_s, self._wall = keep_days * DAY_S, wall
         self._looked_at: float | None = None
         self._task: asyncio.Task[bool] | None = None
@@ -255,7 +244,7 @@ class Retention:
         removed: list[str] = []
         position: Position | None = (before, "")
         while (last := position) is not None:
-            some, position = await self._database.write(remove_some, last, self._alive)
+            some, position = await self._database.write(remove_some, last, self._lock.is_alive)
             removed += some
             await anyio.sleep(pause_s if some and position is not None else 0)
         return removed
@@ -267,11 +256,11 @@ class Retention:
 
     async def look(self, now: float) -> float | None:
         """Look at the clock; the time before which runs are old. None: another server is removing them."""
-        return await self._database.write(look, now, self._keep_s, self._server, self._alive)
+        return await self._database.write(look, now, self._keep_s, self._lock.id, self._lock.is_alive)
 
     async def _remove_old(self, now: float) -> None:
         old = await self.look(now)  # what can't be removed is removed another time
         if old is not None:
             await self._pass(old, PAUSE_S)
             await self.shrink(PAUSE_S)
-            await self._database.write(finish, self._server)
+            await self._database.write(finish, self._lock.id)

@@ -13,8 +13,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, sel
 
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.redaction import scrub
-from kimi_mcp.runs.store.records import RunEnd, RunEntry, TextDelta
-from kimi_mcp.runs.store.serializers import as_piece, as_text, outcome_as_json, tokens
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, TextDelta, as_piece, as_text, outcome_as_json, tokens
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
 _HERE: BindParameter[Any] = bindparam("here")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from kimi_mcp.runs.store.records import JSON, StepRecord
-from kimi_mcp.runs.store.serializers import as_text
+from kimi_mcp.runs.store.records import JSON, StepRecord, as_text
 from kimi_mcp.runs.store.tables import steps
 
 if TYPE_CHECKING:

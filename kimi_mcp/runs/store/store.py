@@ -1,10 +1,8 @@
 """``RunStore``: runs, conversations and steps, kept on disk as they grow. I/O, in threads of its own.
 
-Several servers share one. A run is recorded before anything is paid for, and what arrives of it within a second; a
-server that dies loses that second and nothing else. Everything here raises ``NotConfigured`` where the database can't
-be read or written; the next call tries again.
-
-Whoever imports this module imports SQLAlchemy, which takes a fifth of a second: do it in a thread.
+A run is recorded before anything is paid for, and what arrives of it within a second; a server that dies loses that
+second and nothing else. Everything here raises ``NotConfigured`` where the database can't be read or written; the next
+call tries again. Importing this module imports SQLAlchemy, which takes a fifth of a second: do it in a thread.
 """
 
 from __future__ import annotations
@@ -83,9 +81,7 @@ class RunStore:
         )
         self.read, self.write = self._database.read, self._database.write
         """The result of a query: on what is committed; once what it wrote is."""
-        self.retention = Retention(
-            self._database, server=self.lock.id, alive=self.lock.is_alive, keep_days=keep_days, wall=wall
-        )
+        self.retention = Retention(self._database, self.lock, keep_days=keep_days, wall=wall)
         """Removes old runs in the background."""
         self.pending = PendingOutcomes(folder)
         """Outcomes that the database does not take just now."""

@@ -1,147 +1,268 @@
-"""The store's tables, and how those of an older version are migrated. Pure: it executes nothing by itself.
+"""The store's tables, their versions, and the data folder that a database belongs to. I/O: in the caller's transaction.
 
 One schema for SQLite and PostgreSQL: text, numbers and JSON as text, no type or statement that only one of them has.
+
+Which servers are alive, and which outcomes are still to be written, is recorded in the data folder. Two folders on one
+database would take each other's servers for dead, so a database remembers the first one and refuses every other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Dialect,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    TypeDecorator,
-    inspect,
-    text,
-)
+import sqlalchemy as sa
+from filelock import FileLock
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.schema import CreateColumn
 
+from kimi_mcp.runs.store import errors
+from kimi_mcp.runs.store.pending import write_whole
 
-class ForeignText(TypeDecorator[str]):
+ID_FILE = "journal.id"
+"""The file in the data folder that holds its id."""
+
+
+class ForeignText(sa.TypeDecorator[str]):
     """A text that others wrote. PostgreSQL can't hold the character NUL: there another one stands in its place.
 
     What is replayed is JSON, which escapes it, and stays exact everywhere.
     """
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
         """The text as it is written down, as long as it was."""
         return value if value is None or dialect.name == "sqlite" else value.replace("\0", "\ufffd")
 
 
-SCHEMA = MetaData()
+SCHEMA = sa.MetaData()
 """Every table."""
 
-about = Table("about", SCHEMA, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+about = sa.Table(
+    "about", SCHEMA, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
 """Facts on the file itself: its ``version``."""
 
-runs = Table(
+runs = sa.Table(
     "runs",
     SCHEMA,
-    Column("id", Text, primary_key=True),
-    Column("caller", Text, nullable=False),  # whom it belongs to
-    Column("host", ForeignText),  # the program that asked, by its own name
-    Column("owner", Text, nullable=False),  # the server it runs in
-    Column("tool", Text, nullable=False),
-    Column("status", Text, nullable=False),  # the contract's words
-    Column("prompt_head", ForeignText, nullable=False),
-    Column("call_key", Text),  # the hash of tool and arguments: the same call has the same one
-    Column("abandoned", Integer, nullable=False, default=0),  # 1: its host gave up on it
-    Column("resumable", Integer, nullable=False, default=0),  # 1: another server may go on with it
-    Column("cancel_asked", Integer, nullable=False, default=0),  # 1: another server asked to cancel it
-    Column("started_at", Float, nullable=False),  # seconds since 1970
-    Column("ended_at", Float),
-    Column("lived_s", Float, nullable=False, server_default="0"),  # seconds in all its servers, so far
-    Column("conversation_id", Text),
-    Column("follows", Text),  # the run whose turns come before its own
-    Column("request", Text, nullable=False),  # JSON: what was sent, media by hash and size
-    Column("turns", Text),  # JSON: what it adds to its conversation; null unless it was completed
-    Column("model_asked", Text),
-    Column("model_id", Text),  # the catalogue's id of the model that was sent
-    Column("provider", Text),
-    Column("counted_usd", Float, nullable=False, default=0.0),  # what spending limits count for it, so far
-    Column("took_s", Float),  # seconds; null as long as it runs, and where an older version wrote it
-    Column("tokens", Integer),  # null where they are not known
-    Column("cost_usd", Float),  # the same
-    Column("outcome", Text),  # JSON: all of the outcome but its texts; null as long as it runs
-    Column("answer", ForeignText),  # as it was when the run ended; until then see ``pieces``
-    Column("reasoning", ForeignText),
-    Index("runs_by_caller", "caller", "started_at"),
-    Index("runs_by_status", "status", "owner"),
-    Index("runs_by_call", "call_key", "abandoned", "started_at"),
-    Index("runs_by_time", "started_at", "status", "took_s", "tokens", "cost_usd"),  # all that totals need
-    Index("runs_by_predecessor", "follows"),
-    Index("runs_by_conversation", "conversation_id"),
-    Index("runs_by_end", "ended_at", "id"),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("caller", sa.Text, nullable=False),  # whom it belongs to
+    sa.Column("host", ForeignText),  # the program that asked, by its own name
+    sa.Column("owner", sa.Text, nullable=False),  # the server it runs in
+    sa.Column("tool", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),  # the contract's words
+    sa.Column("prompt_head", ForeignText, nullable=False),
+    sa.Column("call_key", sa.Text),  # the hash of tool and arguments: the same call has the same one
+    sa.Column("abandoned", sa.Integer, nullable=False, default=0),  # 1: its host gave up on it
+    sa.Column("resumable", sa.Integer, nullable=False, default=0),  # 1: another server may go on with it
+    sa.Column("cancel_asked", sa.Integer, nullable=False, default=0),  # 1: another server asked to cancel it
+    sa.Column("started_at", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("ended_at", sa.Float),
+    sa.Column("lived_s", sa.Float, nullable=False, server_default="0"),  # seconds in all its servers, so far
+    sa.Column("conversation_id", sa.Text),
+    sa.Column("follows", sa.Text),  # the run whose turns come before its own
+    sa.Column("request", sa.Text, nullable=False),  # JSON: what was sent, media by hash and size
+    sa.Column("turns", sa.Text),  # JSON: what it adds to its conversation; null unless it was completed
+    sa.Column("model_asked", sa.Text),
+    sa.Column("model_id", sa.Text),  # the catalogue's id of the model that was sent
+    sa.Column("provider", sa.Text),
+    sa.Column("counted_usd", sa.Float, nullable=False, default=0.0),  # what spending limits count for it, so far
+    sa.Column("took_s", sa.Float),  # seconds; null as long as it runs, and where an older version wrote it
+    sa.Column("tokens", sa.Integer),  # null where they are not known
+    sa.Column("cost_usd", sa.Float),  # the same
+    sa.Column("outcome", sa.Text),  # JSON: all of the outcome but its texts; null as long as it runs
+    sa.Column("answer", ForeignText),  # as it was when the run ended; until then see ``pieces``
+    sa.Column("reasoning", ForeignText),
+    sa.Index("runs_by_caller", "caller", "started_at"),
+    sa.Index("runs_by_status", "status", "owner"),
+    sa.Index("runs_by_call", "call_key", "abandoned", "started_at"),
+    sa.Index("runs_by_time", "started_at", "status", "took_s", "tokens", "cost_usd"),  # all that totals need
+    sa.Index("runs_by_predecessor", "follows"),
+    sa.Index("runs_by_conversation", "conversation_id"),
+    sa.Index("runs_by_end", "ended_at", "id"),
 )
 """One row a run."""
 
-pieces = Table(
+pieces = sa.Table(
     "pieces",
     SCHEMA,
-    Column("run_id", Text, nullable=False),
-    Column("request", Integer, nullable=False),  # which request of the run, from 0
-    Column("of", Text, nullable=False),  # "answer" or "reasoning"
-    Column("start", Integer, nullable=False),  # where it begins, in code points
-    Column("text", ForeignText, nullable=False),
-    PrimaryKeyConstraint("run_id", "request", "of", "start"),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("request", sa.Integer, nullable=False),  # which request of the run, from 0
+    sa.Column("of", sa.Text, nullable=False),  # "answer" or "reasoning"
+    sa.Column("start", sa.Integer, nullable=False),  # where it begins, in code points
+    sa.Column("text", ForeignText, nullable=False),
+    sa.PrimaryKeyConstraint("run_id", "request", "of", "start"),
 )
 """What has arrived of runs that are under way."""
 
-conversations = Table(
+conversations = sa.Table(
     "conversations",
     SCHEMA,
-    Column("id", Text, primary_key=True),
-    Column("caller", Text, nullable=False),
-    Column("head", Text),  # the run with its latest turns
-    Column("writer", Text),  # the run that is adding to it
-    Column("writer_owner", Text),  # the server of that run
-    Index("conversations_by_writer", "writer"),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("head", sa.Text),  # the run with its latest turns
+    sa.Column("writer", sa.Text),  # the run that is adding to it
+    sa.Column("writer_owner", sa.Text),  # the server of that run
+    sa.Index("conversations_by_writer", "writer"),
 )
 """One row a conversation; its turns are those of its runs, from the head backwards."""
 
-steps = Table(
+steps = sa.Table(
     "steps",
     SCHEMA,
-    Column("run_id", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("told", Text, key="description", nullable=False),  # JSON: who makes it, and what it asks for
-    Column("result", Text),  # JSON; null: begun and not finished
-    Column("began_at", Float, nullable=False),
-    Column("ended_at", Float),
-    PrimaryKeyConstraint("run_id", "key"),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("told", sa.Text, key="description", nullable=False),  # JSON: who makes it, and what it asks for
+    sa.Column("result", sa.Text),  # JSON; null: begun and not finished
+    sa.Column("began_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.PrimaryKeyConstraint("run_id", "key"),
 )
 """One row a step of a longer work."""
 
-Migration = Callable[[Connection], None]
+Migration = Callable[[sa.Connection], None]
 
 
-def _create(connection: Connection) -> None:
+def _create(connection: sa.Connection) -> None:
     SCHEMA.create_all(connection, checkfirst=True)
 
 
-def _complete(connection: Connection) -> None:
+def _complete(connection: sa.Connection) -> None:
     """Add what an older version lacks."""
     for table in SCHEMA.sorted_tables:
-        known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        known = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
         for column in table.columns:
             if column.name not in known:
                 added = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
+                connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
         for index in table.indexes:
             index.create(connection, checkfirst=True)
-    connection.execute(text("DROP INDEX IF EXISTS runs_by_start"))
+    connection.execute(sa.text("DROP INDEX IF EXISTS runs_by_start"))
 
 
 MIGRATIONS: tuple[Migration, ...] = (_create, _complete, _complete)
 """What makes version 1 of nothing, version 2 of version 1, and so on. Old entries are never changed once released."""
+
+# ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FACT = sa.select(about.c.value).where(about.c.name == sa.bindparam("fact"))
+_FACT_FOR_UPDATE = _FACT.with_for_update()
+
+
+def read_fact(connection: sa.Connection, name: str, *, for_update: bool = False) -> str | None:
+    """A fact on the database itself; ``for_update`` keeps other writers out until the transaction ends."""
+    return connection.execute(_FACT_FOR_UPDATE if for_update else _FACT, {"fact": name}).scalar()
+
+
+def write_fact(connection: sa.Connection, name: str, value: str) -> None:
+    """Write a fact on the database itself."""
+    connection.execute(sa.delete(about).where(about.c.name == name))
+    connection.execute(sa.insert(about).values(name=name, value=value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The tables as this version has them, in a database that the folder holds or, ``by_url``, that was named."""
+
+    migrations: Sequence[Migration] = MIGRATIONS
+    """What makes version 1 of nothing, version 2 of version 1, and so on."""
+    by_url: bool = False
+    """Whether KIMI_DATABASE_URL names the database, which may hold other things."""
+
+    def version_of(self, connection: sa.Connection, *, for_update: bool = False) -> int:
+        """The version of the tables; refuses another program's, and those of a newer version.
+
+        ``for_update`` keeps other writers out until the transaction ends. SQLite lets a single one write anyway.
+        """
+        try:
+            version = int(read_fact(connection, "version", for_update=for_update) or 0)
+        except (ProgrammingError, OperationalError, ValueError) as fault:
+            if errors.is_disk_fault(fault):
+                raise
+            if connection.dialect.name == "sqlite" and _were_ours(sa.inspect(connection).get_table_names()):
+                raise errors.Malformed from None
+            raise errors.foreign(by_url=self.by_url) from None
+        if version > len(self.migrations):
+            raise errors.newer(version, len(self.migrations))
+        return version
+
+    def version_found(self, connection: sa.Connection, *, for_update: bool = False) -> int:
+        """The version of the tables, 0 where there are none yet; refuses what is not ours."""
+        tables = set(sa.inspect(connection).get_table_names())
+        if about.name in tables:
+            return self.version_of(connection, for_update=for_update)
+        if not self.by_url and _were_ours(tables):
+            raise errors.Malformed
+        if tables & set(SCHEMA.tables) if self.by_url else tables:
+            raise errors.foreign(by_url=self.by_url)
+        return 0
+
+    def migrate(self, connection: sa.Connection) -> None:
+        """Bring the tables to this version."""
+        missing = self.migrations[self.version_found(connection, for_update=True) :]
+        for migration in missing:
+            migration(connection)
+        if missing:
+            write_fact(connection, "version", str(len(self.migrations)))
+
+    def lacks_columns(self, connection: sa.Connection) -> bool:
+        """Whether the tables lack something that this version has."""
+        found, is_current = sa.inspect(connection), self.version_of(connection) == len(self.migrations)
+        return is_current and any(
+            not {column.name for column in table.columns} <= {each["name"] for each in found.get_columns(table.name)}
+            for table in SCHEMA.sorted_tables
+        )
+
+
+def _were_ours(tables: Iterable[str]) -> bool:
+    """Whether a file was ours by the names of its tables, though some of them have changed."""
+    return len(set(tables) & set(SCHEMA.tables)) > len(SCHEMA.tables) / 2
+
+
+def bind(connection: sa.Connection, folder: Path) -> None:
+    """Bind a database to a data folder, in a transaction that writes; ``NotConfigured`` where it has another one."""
+    bound_to = read_fact(connection, "folder")
+    if bound_to is None:
+        write_fact(connection, "folder", _create_id(folder))
+    else:
+        check_folder(connection, folder)
+        if _read_id(folder) is None:
+            _create_id(folder, bound_to)
+
+
+def check_folder(connection: sa.Connection, folder: Path) -> None:
+    """Raise ``NotConfigured`` where a database is bound to another data folder; writes nothing.
+
+    A folder that has lost its id is still that of a database inside it.
+    """
+    bound_to, found = read_fact(connection, "folder"), _read_id(folder)
+    if bound_to not in (None, found) and not (found is None and _is_inside(connection, folder)):
+        raise errors.other_folder()
+
+
+def _is_inside(connection: sa.Connection, folder: Path) -> bool:
+    """Whether a database is a file in that folder."""
+    file = connection.engine.url.database
+    return connection.dialect.name == "sqlite" and bool(file) and Path(file).resolve().parent == folder.resolve()
+
+
+def _read_id(folder: Path) -> str | None:
+    try:
+        return (folder / ID_FILE).read_text(encoding="ascii").strip() or None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _create_id(folder: Path, lost: str | None = None) -> str:
+    """The folder's id, written where it has none; several servers may do so at once."""
+    with FileLock(folder / f"{ID_FILE}.lock", mode=0o600):
+        if (known := _read_id(folder)) is not None:
+            return known
+        created = lost or f"folder_{secrets.token_hex(8)}"
+        write_whole(folder / ID_FILE, created)
+        return created

@@ -15,8 +15,7 @@ from kimi_mcp.core.errors import AnswerCutOff, NotConfigured
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.types import Turn
 from kimi_mcp.runs.store.config import FILE
-from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, TextDelta
-from kimi_mcp.runs.store.serializers import turns_as_json
+from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, TextDelta, turns_as_json
 from kimi_mcp.runs.store.store import RunStore
 
 CALLER = "local"

@@ -8,32 +8,14 @@ text or a path outside the roots: keys are taken out where an error is made.
 ::
 
     KimiError
-    ├── CallRefused                nothing was sent, nothing was paid for
-    │   ├── InvalidArguments       invalid_arguments
-    │   ├── PolicyRefused          policy_refused        (names its rule)
-    │   ├── NotConfigured          not_configured
-    │   ├── CatalogueError         not_configured        (names the file and the key)
-    │   ├── PathRefused            path_refused
-    │   │   └── TooManyFiles       path_refused          (retryable)
-    │   ├── UrlRefused             url_refused
-    │   ├── MediaRejected          media_rejected
-    │   ├── BudgetExceeded         budget_exceeded
-    │   └── RunNotFound            run_not_found
-    ├── UpstreamFailed             the provider answered with an error, or not at all
-    │   ├── AuthFailed             auth_failed
-    │   ├── QuotaExhausted         quota_exhausted
-    │   ├── RateLimited            rate_limited          (retryable)
-    │   ├── Overloaded             overloaded            (retryable)
-    │   ├── ModelNotServed         model_not_served
-    │   ├── ContextTooLong         context_too_long
-    │   ├── ContentFiltered        content_filtered
-    │   ├── RequestRejected        invalid_arguments     (the provider refused the request)
-    │   ├── UpstreamTimeout        upstream_timeout      (retryable)
-    │   ├── UpstreamBroken         upstream_broken       (retryable)
-    │   ├── UpstreamUnreachable    upstream_unreachable  (retryable)
-    │   └── AnswerCutOff           answer_cut_off
-    ├── Cancelled                  cancelled
-    └── Internal                   internal
+    ├── CallRefused     nothing was sent, nothing was paid for: InvalidArguments, PolicyRefused, NotConfigured,
+    │                   CatalogueError, PathRefused (TooManyFiles), UrlRefused, MediaRejected, BudgetExceeded,
+    │                   RunNotFound
+    ├── UpstreamFailed  the provider answered with an error, or not at all: AuthFailed, QuotaExhausted, RateLimited,
+    │                   Overloaded, ModelNotServed, ContextTooLong, ContentFiltered, RequestRejected,
+    │                   UpstreamTimeout, UpstreamBroken, UpstreamUnreachable, AnswerCutOff
+    ├── Cancelled
+    └── Internal
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class RequestState:
     def begin(self, plan: Plan) -> None:
         """Set the plan, or a changed one."""
         self.plan = plan
-        self.waits_for = "a free place"
+        self.waits_for = "a slot"
 
     def attempted(self, _number: int) -> None:
         """Count an attempt."""
@@ -58,6 +58,8 @@ class RequestState:
 
     def doing(self) -> str:
         """What it is doing, in two or three words."""
+        if self.plan is None:
+            return "preparing the request"
         if self.waits_for is not None:
             return f"waiting for {self.waits_for}"
         return "answering" if self.accumulator.has_answer else "thinking"

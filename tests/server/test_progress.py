@@ -90,7 +90,7 @@ async def test_progress_says_why_nothing_comes(sim: Simulator) -> None:
         await heard.until("waiting for another attempt in 1 s, after overloaded")
         await heard.until("attempt 2")
         tasks.start_soon(ask, queued)
-        await queued.until("waiting for a free place")
+        await queued.until("waiting for a slot")
         sim.open_gate("end")
 
 

@@ -6,6 +6,7 @@ structured result. What has arrived is read from the run, some twenty times a se
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -68,7 +69,7 @@ def ask(
     ] = None,
     conversation: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Go on with it: an earlier call's conversation, or a run to branch off."),
+        typer.Option(metavar="ID", help="Continue it: an earlier call's conversation, or a run to branch off."),
     ] = None,
     item: Annotated[
         list[str] | None,
@@ -165,6 +166,7 @@ async def _run(
     from kimi_mcp.runs import Run, open_runs
     from kimi_mcp.server.client_quirks import LOCAL
 
+    importlib.import_module("kimi_mcp.provider.clients")  # takes a second at times, which is no part of the call
     pipeline, runs, outcome = Pipeline(settings), None, None
     try:
         async with anyio.create_task_group() as tasks:
@@ -228,7 +230,7 @@ def _report_interruption(outcome: Outcome, runs: Runs | None) -> None:
     if runs is not None and runs.left_unfinished and runs.store.is_persistent:
         complain(
             "The swarm was stopped before its end; the results of its steps are kept.",
-            f"Go on with `kimi-mcp runs resume {outcome.run_id}`.",
+            f"Continue with `kimi-mcp runs resume {outcome.run_id}`.",
         )
     elif outcome.error is not None:
         complain(outcome.error.message, outcome.error.fix)

@@ -96,12 +96,12 @@ def _totals(of: Totals, page: Printer) -> tuple[str, ...]:
 def _figures(took_s: float, count: int | None, usd: float | None, page: Printer) -> tuple[str, str, str]:
     """Duration, tokens and cost, short for a person; a dash where one is unknown."""
     if page.folds:
-        return _took(took_s), _count(count), "-" if usd is None else dollars(usd)
+        return _took(took_s), _count(count), "-" if usd is None else dollars(usd).replace("under ", "<")
     return f"{took_s:.3f}", "-" if count is None else str(count), "-" if usd is None else f"{usd:.6f}"
 
 
 def _table(page: Printer, rows: Sequence[Sequence[str]]) -> None:
-    page.table(HEAD, rows, right=(4, 5, 6), optional=(7, 2, 5, 1), cut_last=True)
+    page.table(HEAD, rows, right=(4, 5, 6), optional=(2, 5, 1, 4, 6), cut_last=True)
 
 
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests
 from kimi_mcp.core.redaction import GrowingText, clean
+from kimi_mcp.runs.store.serializers import tokens
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
@@ -106,8 +107,9 @@ class LiveWatch:
         print_notes(outcome)
         if outcome.timing.attempts:
             self._err.line(_summary(outcome), "quiet")
-        if outcome.status == "completed" and outcome.conversation_id is not None:
-            self._err.text(f"Go on with --conversation {outcome.conversation_id}")
+        following = outcome.run_id if outcome.swarm else outcome.conversation_id
+        if outcome.status == "completed" and following is not None:
+            self._err.text(f"Continue with --conversation {following}")
 
     def _print(self, reasoning: str, answer: str) -> None:
         new_reasoning, new_answer = _rest(reasoning, self._reasoning), _rest(answer, self._answer)
@@ -147,8 +149,8 @@ def _rest(whole: str, printed: str) -> str:
 def _summary(outcome: Outcome) -> str:
     usage, timing = outcome.usage, outcome.timing
     parts = [f"{outcome.model_answered or outcome.model_sent} at {outcome.provider}", str(outcome.mode)]
-    tokens = usage.completion_tokens if usage is not None else None
-    took = f"{timing.total_s:.1f} s" if tokens is None else f"{tokens:,} tokens in {timing.total_s:.1f} s"
+    count = tokens(usage)
+    took = f"{timing.total_s:.1f} s" if count is None else f"{count:,} tokens in {timing.total_s:.1f} s"
     parts.append(took if timing.first_token_s is None else f"{took}, the first after {timing.first_token_s:.1f} s")
     if timing.attempts > 1:
         parts.append(requests(outcome))

@@ -142,7 +142,7 @@ def _write_page(file: Path, record: RunRecord, steps: Sequence[StepRecord]) -> N
 
 
 def resume(run_id: Which, as_json: AsJson = False) -> None:
-    """Go on with a run that was cut off.
+    """Continue a run that was cut off.
 
     A swarm goes on behind its last finished step, and its result is printed; what it has paid for is not asked again.
     Of a run that has ended the result is printed. One that runs in another server is waited for.
@@ -334,7 +334,7 @@ async def _resumed(settings: Settings, name: str, signals: ExitSignals) -> Outco
                 await runs.store.aclose(unfinished=not ended)
         if signals.exiting:
             complain(
-                "The run has not ended; its results so far are kept.", f"Go on with `kimi-mcp runs resume {name}`."
+                "The run has not ended; its results so far are kept.", f"Continue with `kimi-mcp runs resume {name}`."
             )
             exit_at_once(signals.status)
     return ended[0]

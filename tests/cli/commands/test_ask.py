@@ -174,6 +174,9 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
             assert await process.wait() == 0
     finally:
         terminal.close()
+    (row,) = (await kimi("runs", "--json")).json
+    assert f"{row['usage']['total_tokens']:,} tokens in " in terminal.seen
+    assert "waiting for the provider" not in terminal.seen, "it waits for nobody before the request is there"
     assert "waiting for " in terminal.seen
     assert "temperature-fixed: --temperature 0.3 → left out" in terminal.seen
     assert "\x1b[2J" not in terminal.seen, "an answer does not act on the terminal"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -184,6 +185,14 @@ async def test_a_number_that_is_refused_is_reported_without_needless_digits(
     option: str, number: str, allowed: str
 ) -> None:
     assert (await kimi("ask", "x", option, number)).err.startswith(f"kimi-mcp: {option} must be {allowed}.\n")
+
+
+def test_a_swarm_in_a_terminal_says_how_to_continue(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kimi_mcp.cli.commands.run_progress import LiveWatch
+
+    monkeypatch.setattr(sys, "stderr", terminal)
+    LiveWatch().end(Outcome(status="completed", run_id="run_1", answer="Done.", swarm={"agents": []}))
+    assert "Continue with --conversation run_1" in terminal.seen()
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -58,6 +60,25 @@ async def test_what_was_asked_from_a_shell_is_listed_with_its_tokens_and_cost(si
     assert f"{row['usage']['cost_usd']:.6f}" in line
     assert total.split()[:2] == ["TOTAL", "1"]
     assert f"{row['usage']['cost_usd']:.6f}" in total
+
+
+def test_a_cheap_run_leaves_room_for_its_prompt_in_a_narrow_terminal(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kimi_mcp.cli.commands.runs import list_runs
+
+    async def fill(store: RunStore) -> None:
+        await one(store, number(1), usage=Usage(total_tokens=1_234_567), cost_usd=0.00001, timing=Timing(total_s=2.0))
+
+    keeping(data_dir, fill)
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    for name, value in {"COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", screen)
+    list_runs()
+    assert "What is" in screen.getvalue()
+    assert "<0.0001 USD" in screen.getvalue()
 
 
 def test_the_totals_are_those_of_every_run_shown_or_not(data_dir: Path) -> None:

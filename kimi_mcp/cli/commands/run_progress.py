@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests
 from kimi_mcp.core.redaction import GrowingText, clean
-from kimi_mcp.runs.store.serializers import tokens
+from kimi_mcp.runs.store.records import tokens
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome

@@ -7,8 +7,8 @@ windows of 64 kB and a bounded number of steps; it raises ``MediaRejected`` and 
   ``MediaInfo.length``.
 - Sizes are checked first, in every frame that has a header of its own.
 - A transport stream and Matroska are refused with the fix: Moonshot's list names neither.
-- heic, avif, bmp, tiff, mpeg, wmv and flv are recognised by signature alone: Pillow converts the pictures, and such
-  clips may be cut off anywhere. A stream of unknown size extends to the end of the file; a clip in fragments is whole
+- heic, avif, bmp, tiff and mpeg are recognised by signature alone: Pillow converts the pictures, and mpeg has no
+  length. A stream of unknown size extends to the end of the file; an FLV is whole after each tag, a clip in fragments
   after each one.
 """
 
@@ -42,6 +42,8 @@ _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
     **{mime: partial(clips.boxed, mime=mime) for mime in ("video/mp4", "video/mov", "video/3gpp")},
     "video/avi": clips.avi,
     "video/webm": clips.webm,
+    "video/wmv": clips.wmv,
+    "video/x-flv": clips.flv,
 }
 """Of other formats the signature alone counts."""
 

@@ -1,7 +1,7 @@
 """Checks that clips are whole, as far as their headers say. Pure, no I/O.
 
 Sources: ISO/IEC 14496-12 (boxes of mp4, mov, 3gpp), Apple's QuickTime File Format, Microsoft's AVI RIFF reference and
-OpenDML 1.02, RFC 8794 and the WebM container guidelines.
+OpenDML 1.02, Adobe's FLV 10.1, RFC 8794 and the WebM container guidelines, Microsoft's ASF 1.2.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kimi_mcp.media.formats.media_info import (
     MediaInfo,
     check_dimensions,
     damaged,
+    no_video_track,
 )
 
 _TOP = frozenset(
@@ -25,6 +26,9 @@ _TOP = frozenset(
 """Top-level boxes. One that exceeds the file means that it was truncated; anything else is data appended to it."""
 _STREAMED = (0, 0xFFFF_FFFF)
 """Sizes in the header of a stream."""
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
+_ASF_HEADER_READ = 65_536
 _EBML_DOC_TYPE, _EBML_SEGMENT = b"\x42\x82", b"\x18\x53\x80\x67"
 
 
@@ -40,9 +44,7 @@ def boxed(source: ByteSource, mime: str) -> MediaInfo:
     if not tracks:
         raise damaged(name, "its table of contents names no track")
     if not videos:
-        raise MediaRejected(
-            f"The {name} shows nothing: found sound alone, expected a video track.", fix="Give a clip with pictures."
-        )
+        raise no_video_track(name)
     for track in videos:
         header = _first(source, track, b"tkhd", name)
         if header and header.end - header.start >= 84:
@@ -119,6 +121,15 @@ def avi(source: ByteSource) -> MediaInfo:
     return MediaInfo(kind="video", mime="video/avi", length=min(at, source.size))
 
 
+def flv(source: ByteSource) -> MediaInfo:
+    """An FLV: its last four bytes say how long its last tag is."""
+    back = int.from_bytes(source.at(source.size - 4, 4), "big")
+    last = source.at(source.size - 4 - back, 11)
+    if back < 11 or len(last) < 11 or last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:4], "big") + 11 != back:
+        raise source.truncated("FLV clip", "a whole tag at the end")
+    return MediaInfo(kind="video", mime="video/x-flv", length=source.size)
+
+
 def webm(source: ByteSource) -> MediaInfo:
     """A WebM to the end of its segment. Matroska is refused."""
     name = "WebM clip"
@@ -150,3 +161,16 @@ def _element(source: ByteSource, at: int) -> tuple[bytes, int | None, int | None
     size = int.from_bytes(head[wide : wide + long], "big") & unknown
     start = at + wide + long
     return head[:wide], start, None if size == unknown else start + size
+
+
+def wmv(source: ByteSource) -> MediaInfo:
+    """A WMV: its header object and the data object behind it."""
+    name = "WMV clip"
+    header = int.from_bytes(source.at(16, 8), "little")
+    data = source.at(header, 24)
+    end = header + int.from_bytes(data[16:], "little") if len(data) == 24 else header + 50
+    if header < 30 or data[:16] != _ASF_DATA or end > source.size:
+        raise source.truncated(name, f"at least {end:,}")
+    if _ASF_VIDEO not in source.at(0, min(header, _ASF_HEADER_READ)):
+        raise no_video_track(name)
+    return MediaInfo(kind="video", mime="video/wmv", length=source.size)

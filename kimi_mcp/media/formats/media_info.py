@@ -134,6 +134,13 @@ def damaged(name: str, why: str) -> MediaRejected:
     return MediaRejected(f"The {name} can't be read: {why}.", fix=WHOLE_FILE)
 
 
+def no_video_track(name: str) -> MediaRejected:
+    """The error for a clip without a video track."""
+    return MediaRejected(
+        f"The {name} shows nothing: found sound alone, expected a video track.", fix="Give a clip with pictures."
+    )
+
+
 def check_dimensions(name: str, width: int, height: int) -> None:
     """Raise ``MediaRejected`` for a size that no decoder should allocate."""
     if width <= 0 or height <= 0:

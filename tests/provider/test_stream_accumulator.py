@@ -11,24 +11,7 @@ import pytest
 from kimi_mcp.core.types import Completion, ToolCall, Usage
 from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
 from kimi_mcp.provider.error_mapping import ProviderError
-
-STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-
-
-def chunk(delta: Any, **more: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}], **more}
-
-
-def fed(*events: Any) -> StreamAccumulator:
-    accumulator = StreamAccumulator()
-    for event in events:
-        accumulator.feed(event if isinstance(event, bytes) else json.dumps(event).encode())
-    return accumulator
-
-
-def folded(*events: Any) -> Completion:
-    return fed(*events).completion()
-
+from tests.provider.folding import ONE, STOP, call, calling, chunk, fed, folded
 
 # ── reasoning and answer ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,111 +191,6 @@ def test_the_last_word_on_usage_counts_and_a_total_is_worked_out() -> None:
                                    {"prompt_tokens": -1}, {"prompt_tokens": None}], ids=str)  # fmt: skip
 def test_odd_usage_is_no_usage(usage: Any) -> None:
     assert folded({"usage": usage}).usage is None
-
-
-# ── tool calls ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def call(name: str | None = None, arguments: str | None = None, **more: Any) -> dict[str, Any]:
-    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
-    return {**more, "function": function}
-
-
-def calling(*calls: dict[str, Any]) -> dict[str, Any]:
-    return chunk({"tool_calls": list(calls)})
-
-
-ONE = ToolCall(id="functions.a:0", name="a", arguments='{"x": 1}')
-TWO = ToolCall(id="functions.b:1", name="b", arguments='{"y": 2}')
-
-
-@pytest.mark.parametrize(
-    "events",
-    [
-        pytest.param(
-            [
-                calling(call("a", "", index=0, id=ONE.id)),
-                calling(call(None, '{"x"', index=0)),
-                calling(call("b", '{"y"', index=1, id=TWO.id)),
-                calling(call(None, ": 1}", index=0), call(None, ": 2}", index=1)),
-            ],
-            id="by index, mixed",
-        ),
-        pytest.param(
-            [calling(call("a", '{"x": 1}', id=ONE.id)), calling(call("b", '{"y": 2}', id=TWO.id))],
-            id="without an index, one chunk each",
-        ),
-        pytest.param(
-            [calling(call("a", '{"x": 1}', id=ONE.id), call("b", '{"y": 2}', id=TWO.id))],
-            id="without an index, in one list",
-        ),
-        pytest.param(
-            [
-                calling(call("a", '{"x"', index=0, id=ONE.id)),
-                calling(call(None, ": 1}", index=0)),
-                calling(call("b", '{"y"', index=0, id=TWO.id)),
-                calling(call(None, ": 2}", index=0)),
-            ],
-            id="several ids on one index",
-        ),
-        pytest.param(
-            [
-                calling(call("a", '{"x"', index=0, id=ONE.id)),
-                calling(call(None, ": 1}", index=0, id=ONE.id)),
-                calling(call("b", '{"y": 2}', index=1, id=TWO.id)),
-            ],
-            id="the id again with every piece",
-        ),
-        pytest.param(
-            [
-                calling(call("a", None, index=0), call("b", None, index=1)),
-                calling(call(None, '{"x": 1}', index=0, id=ONE.id), call(None, '{"y": 2}', index=1, id=TWO.id)),
-            ],
-            id="the id after the name",
-        ),
-        pytest.param(
-            [{"choices": [{"message": {"tool_calls": [
-                call("a", '{"x": 1}', id=ONE.id, type="function"), call("b", '{"y": 2}', id=TWO.id)]}}]}],
-            id="whole",
-        ),
-    ],
-)  # fmt: skip
-def test_tool_calls_are_put_together_however_they_come(events: list[Any]) -> None:
-    found = folded(*events)
-    assert found.tool_calls == (ONE, TWO)
-    assert found.malformed_calls == 0
-
-
-def test_a_call_without_arguments_has_an_empty_object() -> None:
-    assert folded(calling(call("a", index=0, id="x"))).tool_calls == (ToolCall(id="x", name="a", arguments="{}"),)
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        call("a", '{"x": ', index=1, id="y"),
-        call("a", "[1]", index=1, id="y"),
-        call("a", "null", index=1, id="y"),
-        call(None, "{}", index=1, id="y"),
-        call("", "{}", index=1, id="y"),
-        call("a", "{}", index=1),
-        call("a", "{}", index=1, id=""),
-        call("a", "{}", index=1, id=None),
-        call("b", "{}", index=1, id=ONE.id),
-    ],
-    ids=str,
-)
-def test_half_a_call_one_without_id_or_name_or_with_anothers_id_is_malformed(broken: dict[str, Any]) -> None:
-    found = folded(calling(call("a", '{"x": 1}', index=0, id=ONE.id)), calling(broken))
-    assert found.tool_calls == (ONE,)
-    assert found.malformed_calls == 1
-
-
-@pytest.mark.parametrize(
-    "calls", [None, [], {}, "x", [None], [5], [{}], [{"function": None}], [{"index": "0"}]], ids=str
-)
-def test_odd_tool_calls_are_never_whole_ones(calls: Any) -> None:
-    assert folded(chunk({"tool_calls": calls})).tool_calls == ()
 
 
 # ── errors and bytes ──────────────────────────────────────────────────────────────────────────────────────────────

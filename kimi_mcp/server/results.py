@@ -63,7 +63,7 @@ def listed(tool: Tool, row: SkillTool, *, always_loaded: bool) -> ListedTool:
         input_schema=input_schema(tool.arguments),
         output_schema=OUTPUT_SCHEMA,
         annotations=ToolAnnotations(
-            read_only_hint=tool.mode is not None,
+            read_only_hint=tool.read_only,
             destructive_hint=False,
             open_world_hint=tool.mode is not None,
         ),

@@ -146,6 +146,8 @@ class Tool:
     arguments: type[Arguments]
     mode: Mode | None
     """The mode of its calls; None: it calls no model."""
+    read_only: bool = True
+    """Whether it changes nothing that the caller knows of, which hosts run without asking."""
 
 
 TOOLS: Mapping[str, Tool] = {
@@ -156,7 +158,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool("kimi_vision", VisionArguments, "thinking"),
         Tool("kimi_video", VideoArguments, "thinking"),
         Tool("kimi_swarm", SwarmArguments, "thinking"),
-        Tool("kimi_run", RunArguments, None),
+        Tool("kimi_run", RunArguments, None, read_only=False),
     )
 }
 """Every tool, by its name."""
@@ -250,16 +252,12 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 OUTPUT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "status": {"type": "string", "enum": ["completed", "running", "partial", "failed", "cancelled"]},
-        **{name: {} for name in ("run_id", "conversation_id")},
-        "answer": {"type": "string"},
-        **{name: {} for name in ("parsed", "reasoning")},
-        "model": {"type": "object"},
-        **{name: {} for name in ("provider", "mode", "finish_reason")},
-        "usage": {"type": "object"},
-        "policy": {"type": "array"},
-        "timing": {"type": "object"},
-        **{name: {} for name in ("error", "swarm", "page")},
+        name: {}
+        for name in (
+            *("status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode"),
+            *("finish_reason", "usage", "policy", "timing", "error", "swarm", "page"),
+        )
     },
 }
-"""The fields of a result; it requires none, since some hosts hold even an error against it."""
+"""The fields of a result, as short as can be: every tool repeats it. It requires none, since some hosts hold even an
+error against it."""

@@ -3,62 +3,7 @@
 A scenario is a list of steps, in Python `Step` values or mappings, in a file JSON (`[{…}]` or `{"steps": [{…}]}`) or
 TOML (`[[steps]]`). Each chat request that the strict checks let pass plays the first step that is not used up and
 whose `match` fits; where none fits it is answered normally. A refused request uses no step up. An unknown key, or a
-value of the wrong type, is an error that names it. No key is required:
-
-    match            {"model": id, "text": part of the last user message, "system": part of the system message,
-                      "tool": part of the tool results since the last assistant turn ("" where there are any),
-                      "turns": number of assistant turns so far, such as 0,
-                      "path": "/v1/models"}: without `path` only chat requests are meant
-    times            how many requests it serves (1), or "always"
-    unchecked        true: played before the strict checks, key included
-
-  instead of an answer
-    status           HTTP status (200); from 400 on the body is an error
-    error_type, error_message      of that error (default: the documented type of that status)
-    body             text or JSON in place of everything
-    html             true or text: an HTML page (status 200 by default)
-    headers          {name: value} on top
-    retry_after      number or text of the Retry-After header: 3600, "soon"
-    retry_after_date seconds from now, sent as an HTTP date
-    echo_key         true: the error's message repeats the caller's key
-
-  cutting the connection
-    truncate_at      bytes after which the response ends with a clean EOF
-    reset_at         … with an RST          stall_at   … nothing more comes, until the client goes
-    over             "body" (default; before chunk framing) or "raw": the whole response with its headers
-    framing          "chunked" (default for streams), "length" (default otherwise), "close": ended by EOF alone
-
-  time
-    delay            seconds before the first byte
-    tokens_per_second   pace of the answer's tokens (default: as fast as it goes)
-    token_every      one token an event, every that many seconds
-    event_tokens     tokens in an event (4)
-    comments_every   nothing but `: keep-alive` lines, every that many seconds, until the client goes
-    comments_before  that many comment lines before the first event
-    gate             name: holds until `Simulator.open_gate(name)`
-    gate_at          where: "start" (default, before the headers), "head" (before the first event), "reasoning",
-                     "content" (after the first event of that kind), "finish" (before finish_reason), or N: after
-                     N events
-
-  what the stream carries
-    at               where the next three go: as `gate_at` ("content")
-    bad_json         true: a chunk that is no JSON         invalid_utf8     true: a chunk that is no UTF-8
-    error_event      {"type", "message"}: an error object, after which the stream ends
-    length_in_reasoning   true: finish_reason length before any content
-    lose_reasoning   true: thinks, and sends none of it   reasoning_field  another name for the field
-    answer_model     the model that the answer names       empty_choices    true: no choice in any chunk
-    finish_reason    for example "content_filter"          no_finish        true: ends without a finish_reason
-    no_done          true: no `data: [DONE]`
-    usage            "choice", "top", "both", "every" (in each chunk) or "missing" (default: the dialect's way)
-    tool_call_ids    "duplicate" or "missing"              half_arguments   true: the last call's arguments are cut
-    together         true: reasoning and content in the same chunks      content_first   true: content, then reasoning
-    split            N: pieces of N bytes, each sent alone; "utf8": cut inside every multi-byte character
-
-  a scripted model
-    reasoning, content             sent instead of the derived text
-    reasoning_tokens, content_tokens    lengthens (or cuts) it to that many tokens
-    ignore_limit     true: the request's token limit does not cut it
-    tool_calls       [{"name", "arguments": object or text, "id"?}]
+value of the wrong type, is an error that names it. No key is required; `Step`, `Match` and `ScriptedCall` list them.
 """
 
 from __future__ import annotations
@@ -112,11 +57,11 @@ class Match(_Record):
     """Which requests a step is for; what is None fits everything."""
 
     model: str | None = None
-    text: str | None = None
-    system: str | None = None
-    tool: str | None = None
-    turns: int | None = None
-    path: str | None = None
+    text: str | None = None  # part of the last user message
+    system: str | None = None  # part of the system message
+    tool: str | None = None  # part of the tool results since the last assistant turn; "": there are any
+    turns: int | None = None  # number of assistant turns so far
+    path: str | None = None  # such as "/v1/models"; None: only chat requests are meant
 
     def fits(self, request: RequestSummary) -> bool:
         """Whether the step is for a request."""
@@ -143,61 +88,66 @@ class ScriptedCall(_Record):
 
 
 class Step(_Record):
-    """One step of a scenario; the module's docstring describes each key."""
+    """One step of a scenario."""
 
     match: Match = Match()
-    times: Annotated[int, Field(ge=1)] | Literal["always"] = 1
-    unchecked: bool = False
+    times: Annotated[int, Field(ge=1)] | Literal["always"] = 1  # how many requests it serves
+    unchecked: bool = False  # played before the strict checks, key included
 
-    status: Count | None = None
-    error_type: str | None = None
+    # Instead of an answer (routes.py)
+    status: Count | None = None  # from 400 on the body is an error
+    error_type: str | None = None  # of that error; None: the documented type of the status
     error_message: str | None = None
-    body: str | JsonObject | list[object] | None = None
-    html: bool | str = False
-    headers: Mapping[str, str] = {}
-    retry_after: float | int | str | None = None
-    retry_after_date: Seconds | None = None
-    echo_key: bool = False
+    body: str | JsonObject | list[object] | None = None  # in place of everything
+    html: bool | str = False  # an HTML page, of status 200 by default
+    headers: Mapping[str, str] = {}  # on top
+    retry_after: float | int | str | None = None  # the Retry-After header: 3600, "soon"
+    retry_after_date: Seconds | None = None  # from now, sent as an HTTP date
+    echo_key: bool = False  # the error's message repeats the caller's key
 
-    truncate_at: Count | None = None
-    reset_at: Count | None = None
-    stall_at: Count | None = None
-    over: Literal["body", "raw"] = "body"
-    framing: Literal["chunked", "length", "close"] | None = None
+    # Cutting the connection (http.py)
+    truncate_at: Count | None = None  # bytes after which the response ends with a clean EOF
+    reset_at: Count | None = None  # ... with an RST
+    stall_at: Count | None = None  # ... nothing more comes, until the client goes
+    over: Literal["body", "raw"] = "body"  # bytes before chunk framing, or of the whole response with its headers
+    framing: Literal["chunked", "length", "close"] | None = None  # None: chunked for streams; close: ended by EOF
 
-    delay: Seconds = 0
-    tokens_per_second: Seconds | None = None
-    token_every: Seconds | None = None
-    event_tokens: Count = 4
-    comments_every: Seconds | None = None
-    comments_before: Count = 0
-    gate: str | None = None
-    gate_at: Place | Count = "start"
+    # Time (playback.py)
+    delay: Seconds = 0  # before the first byte
+    tokens_per_second: Seconds | None = None  # None: as fast as it goes
+    token_every: Seconds | None = None  # one token an event
+    event_tokens: Count = 4  # tokens in an event
+    comments_every: Seconds | None = None  # nothing but `: keep-alive` lines, until the client goes
+    comments_before: Count = 0  # comment lines before the first event
+    gate: str | None = None  # holds until `Simulator.open_gate` of that name
+    gate_at: Place | Count = "start"  # before the headers; head: before the first event; N: after N events
 
-    at: Place | Count = "content"
-    bad_json: bool = False
-    invalid_utf8: bool = False
-    error_event: Mapping[str, object] | None = None
-    length_in_reasoning: bool = False
-    lose_reasoning: bool = False
-    reasoning_field: str | None = None
-    answer_model: str | None = None
-    empty_choices: bool = False
-    finish_reason: str | None = None
-    no_finish: bool = False
-    no_done: bool = False
-    usage: Literal["choice", "top", "both", "every", "missing"] | None = None
+    # What the stream carries (sse.py)
+    at: Place | Count = "content"  # where the next three go: as `gate_at`; content: after its first event
+    bad_json: bool = False  # a chunk that is no JSON
+    invalid_utf8: bool = False  # a chunk that is no UTF-8
+    error_event: Mapping[str, object] | None = None  # an error object, after which the stream ends
+    length_in_reasoning: bool = False  # finish_reason length before any content
+    lose_reasoning: bool = False  # thinks, and sends none of it
+    reasoning_field: str | None = None  # another name for the field
+    answer_model: str | None = None  # the model that the answer names
+    empty_choices: bool = False  # no choice in any chunk
+    finish_reason: str | None = None  # for example "content_filter"
+    no_finish: bool = False  # ends without a finish_reason
+    no_done: bool = False  # no `data: [DONE]`
+    usage: Literal["choice", "top", "both", "every", "missing"] | None = None  # None: the dialect's way
     tool_call_ids: Literal["duplicate", "missing"] | None = None
-    half_arguments: bool = False
-    together: bool = False
-    content_first: bool = False
-    split: Annotated[int, Field(ge=1)] | Literal["utf8"] | None = None
+    half_arguments: bool = False  # the last call's arguments are cut
+    together: bool = False  # reasoning and content in the same chunks
+    content_first: bool = False  # content, then reasoning
+    split: Annotated[int, Field(ge=1)] | Literal["utf8"] | None = None  # pieces of N bytes, or cut inside characters
 
-    reasoning: str | None = None
+    # A scripted model (answers.py)
+    reasoning: str | None = None  # sent instead of the derived text
     content: str | None = None
-    reasoning_tokens: Count | None = None
+    reasoning_tokens: Count | None = None  # lengthens (or cuts) it to that many tokens
     content_tokens: Count | None = None
-    ignore_limit: bool = False
+    ignore_limit: bool = False  # the request's token limit does not cut it
     tool_calls: Annotated[tuple[ScriptedCall, ...], Field(strict=False)] = ()
 
     @property

@@ -34,13 +34,15 @@ async def test_the_server_says_who_it_is(mode: str) -> None:
 async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str) -> None:
     async with connect(None, mode) as kimi:
         listed = await kimi.client.list_tools()
-    assert len(listed.model_dump_json(by_alias=True, exclude_none=True).encode()) < 12_000
+    size = len(listed.model_dump_json(by_alias=True, exclude_none=True).encode())
+    assert size < 12_000, "shorten descriptions: hosts pay for the list in every conversation"
     assert [tool.name for tool in listed.tools] == list(TOOLS)
     for tool in listed.tools:
         assert tool.title
         assert tool.description
         assert tool.annotations is not None
         assert tool.annotations.destructive_hint is False
+        assert tool.annotations.read_only_hint is TOOLS[tool.name].read_only
         assert tool.meta is not None
         assert tool.meta["anthropic/maxResultSizeChars"] == 500_000
         assert tool.input_schema["additionalProperties"] is False

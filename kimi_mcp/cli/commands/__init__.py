@@ -117,8 +117,8 @@ def route(
 ) -> None:
     """Show which tool a sentence means, and why.
 
-    The score is the one by which AIMS would choose the skill; 0 means that the sentence does not name it. Asks no
-    provider. Only the first 4,000 characters are read.
+    The score is the one by which AIMS, a host that chooses skills by their trigger words, would choose this one;
+    0 means that the sentence does not name it. Asks no provider. Only the first 4,000 characters are read.
     """
     from kimi_mcp.skill.routing import route as route_text
 

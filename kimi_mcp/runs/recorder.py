@@ -1,8 +1,8 @@
 """``RunRecorder``: what is recorded of a process's runs as they begin, grow and end. I/O: the store's.
 
-What can't be written costs the record, never the answer: that stays readable in memory, and is written once the store
-works again. A run is reported as ended once its outcome is in the store or, where that takes too long, in a file beside
-it. It is then retried until it is in the store, and until then no other run adds to its conversation.
+What can't be written costs the record, never the answer. A run is reported as ended once its outcome is in the store
+or, where that takes too long, in a file beside it. It is then retried until it is in the store, and until then no other
+run adds to its conversation.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -192,11 +193,11 @@ class Runs:
                 self._idle = anyio.Event()
                 continue  # nothing was live for a moment: this ends, unless another run began meanwhile
             start_contained(self._tasks, "what arrives was not recorded", self.recorder.write_new_text, self._live)
-            work: dict[str, Callable[[], Awaitable[object]]] = {
-                "spending could not be held against its limits": self._enforce_limits
-            }
+            enforce = partial(self.limits.enforce, self._live.values(), self.store)
+            work: dict[str, Callable[[], Awaitable[Any]]] = {"spending could not be held against its limits": enforce}
             if self.store.is_persistent and any(run.recorded for run in self._live.values()):
-                work["others may take this server for dead"] = self._keep_lock
+                acquire = partial(anyio.to_thread.run_sync, self.store.lock.acquire)  # its file may have been removed
+                work["others may take this server for dead"] = acquire
                 work["cancellations by other servers could not be heard"] = self._read_cancel_requests
             for failure, each in work.items():  # one that fails keeps no other from its work
                 if await contained(failure, each, again=failure in failed):
@@ -204,12 +205,6 @@ class Runs:
                 else:
                     failed.add(failure)
         self._is_watching = False
-
-    async def _enforce_limits(self) -> None:
-        await self.limits.enforce(self._live.values(), self.store)
-
-    async def _keep_lock(self) -> None:
-        await anyio.to_thread.run_sync(self.store.lock.acquire)  # somebody may have removed its file
 
     async def _read_cancel_requests(self) -> None:
         for run_id in await self.store.cancel_requests():

@@ -137,7 +137,6 @@ class Database:
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
         self._folder, self._url, self._on_open = folder, url, on_open
-        self._is_memory = folder is None and url is None
         self._own_file = None if folder is None or url is not None else folder / FILE
         is_server = url is not None and not url.startswith("sqlite")
         self._watchdog = engine.ConnectionWatchdog() if is_server else None
@@ -170,8 +169,7 @@ class Database:
     def close(self, within_s: float | None = None) -> None:
         """End both threads after what waits is done, and close the file. Blocking.
 
-        What is not done in time (None: as long as a locked file is waited for) is left to the threads, for as long as
-        the process runs.
+        What is not done in time (None: as long as a locked file is waited for) is left to the threads.
         """
         until = time.monotonic() + (self._limits.locked_s if within_s is None else within_s)
         for thread in {self._writer, self._reader}:
@@ -203,7 +201,7 @@ class Database:
     def _as_error(self, fault: Exception, thread: DatabaseThread) -> KimiError:
         if isinstance(fault, KimiError):
             return fault  # raised by the operation: the connection is fine
-        if not self._is_memory:
+        if self._folder is not None or self._url is not None:  # else all there is would be lost
             thread.disconnect()
         if self._own_file is not None and (errors.is_damage(fault) or self._lacks_columns(fault)):
             return errors.damaged(self._set_aside())
@@ -330,10 +328,7 @@ def _transaction(connection: Connection, operations: list[Operation[Any]], *, wr
 
 
 def _enable_shrinking(connection: Connection) -> None:
-    """Let a file of an older version give free pages back: it is rewritten, where that takes no time.
-
-    Where another program locks it, the next who opens it does so.
-    """
+    """Let a file of an older version give free pages back: it is rewritten, unless that takes time or it is locked."""
     if connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() != 0:
         return
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

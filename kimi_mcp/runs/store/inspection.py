@@ -29,7 +29,6 @@ CHECKED_BYTES = 256 << 20
 TIGHT_BYTES = 64 << 20
 """Free bytes on its disk below which a warning is due."""
 
-
 _FAULTS = (KimiError, SQLAlchemyError, errors.Malformed, sqlite3.Error, ValueError)
 """What reading a database raises; ``ValueError``: a text in it is none any more."""
 

@@ -22,9 +22,6 @@ from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.records import RunRecord, Totals, outcome_from_json, tokens, turns_from_json
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
-Found = sa.Row[Any]
-"""A row of ``runs``."""
-
 _IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
 """All but the texts, which may be long where runs are many."""
 
@@ -64,7 +61,7 @@ def overview(
     since: float | None = None,
     ended_before: float | None = None,
     most: int | None = None,
-) -> list[Found]:
+) -> list[sa.Row[Any]]:
     """The newest runs without their texts."""
     newest: sa.Select[Any] = sa.select(*_IN_LIST).order_by(runs.c.started_at.desc(), runs.c.id)
     if caller is not None:
@@ -138,7 +135,7 @@ def totals(connection: sa.Connection, now: float, *, status: str | None = None, 
     return Totals(runs=count, running=running, took_s=took, tokens=token_sum, cost_usd=cost, cost_unknown=unknown)
 
 
-def find_abandoned(connection: sa.Connection, caller: str, host: str | None, key: str, since: float) -> Found | None:
+def abandoned(connection: sa.Connection, caller: str, host: str | None, key: str, since: float) -> sa.Row[Any] | None:
     """The newest abandoned run of the same call that is running or was completed since then."""
     joinable = sa.or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since))
     same = sa.select(runs).where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller, joinable)
@@ -158,7 +155,7 @@ def adopt(connection: sa.Connection, run_id: str, dead: str, owner: str) -> bool
     return bool(connection.execute(taken.values(owner=owner)).rowcount)
 
 
-def record(connection: sa.Connection, found: Found, *, texts: bool = True) -> RunRecord:
+def record(connection: sa.Connection, found: sa.Row[Any], *, texts: bool = True) -> RunRecord:
     """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
     row = found._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
     answer, reasoning = row.get("answer"), row.get("reasoning")

@@ -142,8 +142,6 @@ class Totals:
     """How many have ended whose cost is not known."""
 
 
-# ── as the store writes them ──────────────────────────────────────────────────────────────────────────────────────
-
 _OWN_COLUMNS = ("run_id", "conversation_id", "status", "answer", "reasoning")
 
 
@@ -187,9 +185,6 @@ def turns_as_json(turns: Iterable[Turn]) -> str:
 def turns_from_json(text: str) -> tuple[Turn, ...]:
     """Recorded turns; raises ``json_values.UNREADABLE``."""
     return tuple(from_json(Turn, row) for row in cast(list[Any], json.loads(text)))
-
-
-# ── as they are shown ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def in_list(record: RunRecord) -> dict[str, Any]:

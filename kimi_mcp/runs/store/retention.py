@@ -231,7 +231,7 @@ class Retention:
         """Leave the rest to the next server."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+        await self.settled()
 
     async def remove(self, before: float) -> list[str]:
         """Remove everything that ended before then and is not needed, in small steps; the ids of what was removed."""

@@ -1,7 +1,7 @@
 """What is written of a run through its life: begun, grown, ended. I/O: in the caller's transaction.
 
-It happens with every call and several times a second while one streams. So each statement is built once, here:
-building one costs more than SQLite takes to execute it.
+It happens several times a second while a call streams. So each statement is built once, which takes longer than to
+execute it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """``Steps``: what makes a long run durable. I/O: the store's.
 
-Each upstream request and each tool call of a swarm is a step. It is begun before it is made and finished before its
-result is used. A finished step is never made again: beginning it anew, in this process or in the one that continues the
-run, returns the recorded result.
+Each request and each tool call of a swarm is a step: begun before it is made, finished before its result is used, and
+never made again once it is finished. Beginning it anew, in this process or another, returns the recorded result.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ class RunStore:
         since = self.now() - REJOIN_WITHIN_S
 
         def read(connection: Connection) -> RunRecord | None:
-            row = queries.find_abandoned(connection, caller, host, key, since)
+            row = queries.abandoned(connection, caller, host, key, since)
             return None if row is None else self._record(connection, row)
 
         found = await self.read(read)
@@ -296,7 +296,7 @@ class RunStore:
             else:
                 await anyio.sleep(TRY_TURN_EVERY_S)  # the other one may be in another process
 
-    def _record(self, connection: Connection, row: queries.Found, *, texts: bool = True) -> RunRecord:
+    def _record(self, connection: Connection, row: Row[Any], *, texts: bool = True) -> RunRecord:
         record = queries.record(connection, row, texts=texts)
         if not record.running:
             return record

@@ -64,8 +64,10 @@ async def run_agent(agent: Agent, task: AgentTask, tools: Coordinator | ToolExec
     while agent.status == "running":
         key = f"{agent.id}/step-{agent.requested + 1}"
         result = await runner.request(agent, key, conversation.about(agent), conversation.next_request(agent))
-        completion, may_go_on = result.completion, result.limit is None and agent.steps < task.steps
-        calls = bool(completion.tool_calls or completion.malformed_calls) and bool(tools.definitions)
+        completion, reasoning = result.completion, result.completion.reasoning
+        may_go_on = result.limit is None and agent.steps < task.steps
+        calls = (completion.tool_calls or completion.malformed_calls) and tools.definitions
+        lost_reasoning = reasoning is None or (reasoning != "" and not reasoning.strip())  # rule ``reasoning-replayed``
         if isinstance(result.error, ContextTooLong) and may_go_on and conversation.shrink():
             continue
         if result.error is not None:
@@ -74,9 +76,8 @@ async def run_agent(agent: Agent, task: AgentTask, tools: Coordinator | ToolExec
             continue  # the cut turn is left out, and requested again
         elif not calls or result.limit is not None or completion.finish_reason in ("length", "content_filter"):
             conclude(agent, result, runner.profile.provider.id)
-        elif completion.tool_calls and completion.reasoning != "" and not (completion.reasoning or "").strip():
-            # By rule ``reasoning-replayed`` the turn can't be sent back, so none of its calls is run. Empty it could.
-            conversation.lost_reasoning += 1
+        elif completion.tool_calls and lost_reasoning:
+            conversation.lost_reasoning += 1  # the turn can't be sent back, so none of its calls is run
         else:
             conversation.lost_reasoning = 0
             await conversation.use_tools(agent, key, completion)

@@ -187,12 +187,10 @@ class SwarmConcurrency:
         """Halve the capacity after a rate limit, once for all requests that began in the same generation."""
         if generation == self.generation:
             self.generation += 1
-            self._resize(max(1.0, self.capacity / 2))
+            self.capacity = max(1.0, self.capacity / 2)
+            self.slots.total_tokens = int(self.capacity)
 
     def succeeded(self) -> None:
         """Allow one more request at once, after as many successes as may run now."""
-        self._resize(min(self._most, self.capacity + 1 / self.capacity))
-
-    def _resize(self, capacity: float) -> None:
-        self.capacity = capacity
-        self.slots.total_tokens = int(capacity)
+        self.capacity = min(self._most, self.capacity + 1 / self.capacity)
+        self.slots.total_tokens = int(self.capacity)

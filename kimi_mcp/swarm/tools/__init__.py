@@ -26,6 +26,7 @@ CLOSE_WITHIN_S = 3.0
 """Seconds that all servers together may take to end; then they are killed."""
 
 _log = logging.getLogger(__name__)
+_unfit = partial(CallResult.refused, repairable=True)
 
 
 class SwarmTools:
@@ -178,10 +179,6 @@ def parse_arguments(text: str, schema: Mapping[str, Any], *, most_chars: int) ->
     place = f"`{_quotable(fault.place, 200)}`" if fault.place else "the whole"
     rule = f"{fault.rule}: {_quotable(json.dumps(fault.wanted, ensure_ascii=False), 300)}"
     return _unfit(f"The arguments don't fit the tool's schema: {place} breaks the rule `{rule}`. Fix and call again.")
-
-
-def _unfit(why: str) -> CallResult:
-    return CallResult.refused(why, repairable=True)
 
 
 def _quotable(text: str, most: int) -> str:

@@ -79,8 +79,8 @@ def read_servers(path: str, environment: Mapping[str, str]) -> tuple[ServerConfi
     entries = _parsed(path).get("mcpServers")
     if not isinstance(entries, dict):
         _refuse("has no object `mcpServers`", 'Make it {"mcpServers": {"NAME": {"command": "…", "args": []}}}.')
-    found = (_server(name, entry, environment) for name, entry in cast(dict[str, Any], entries).items())
-    servers = tuple(server for server in found if server is not None)
+    listed = cast(dict[str, Any], entries).items()
+    servers = tuple(filter(None, (_server(name, entry, environment) for name, entry in listed)))
     if len(servers) > MAX_SERVERS:
         _refuse(f"lists {len(servers)} servers", f'List at most {MAX_SERVERS}, or set "disabled": true in some.')
     return servers

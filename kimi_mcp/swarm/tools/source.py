@@ -158,8 +158,8 @@ class BuiltinTools(ToolSource):
     They are offered wherever the catalogue lists them, with their price: the provider sees the conversation anyway.
     """
 
-    def __init__(self, upstream: Upstream, endpoint: Endpoint, limits: ToolLimits | None = None) -> None:
-        super().__init__(endpoint.provider.formulas[0].partition("/")[0], limits or ToolLimits())
+    def __init__(self, upstream: Upstream, endpoint: Endpoint, limits: ToolLimits = ToolLimits()) -> None:
+        super().__init__(endpoint.provider.formulas[0].partition("/")[0], limits)
         self._upstream, self._endpoint = upstream, endpoint
         self._formulas: dict[str, str] = {}
 

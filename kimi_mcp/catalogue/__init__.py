@@ -28,7 +28,7 @@ class CatalogueRow(CatalogueRecord):
     wire_id: str
     """The provider's own id for the model."""
     state: str
-    """``served``, ``until <day>``, ``ended <day>`` (the first day without it), ``found gone <day>`` (it ended on that
+    """``served``, ``until <day>``, ``ended <day>`` (the first day without it), ``gone by <day>`` (it ended on that
     day or before), or ``unknown``: an engine that the user runs serves what it was started with."""
     modes: tuple[Mode, ...]
     """The available modes."""
@@ -166,7 +166,7 @@ def _state(profile: Profile, day: date) -> str:
     if until is not None and until <= day:
         return f"ended {until.isoformat()}"
     if found_gone is not None and found_gone <= day:
-        return f"found gone {found_gone.isoformat()}"
+        return f"gone by {found_gone.isoformat()}"
     if until is not None:
         return f"until {until.isoformat()}"
     return "unknown" if profile.provider.self_hosted else "served"

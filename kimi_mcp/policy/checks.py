@@ -138,7 +138,7 @@ def _fixed_sampling(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
             note="" if is_sent else f"It is left out of the request{means}.",
             model=profile.model.id,
             mode=plan.mode,
-            allowed=f"{name} {wanted:g} alone" if wanted is not None else f"no {name} that was ever published",
+            allowed=f"only {name} {wanted:g}" if wanted is not None else f"no {name} that was ever published",
             wanted="nothing" if wanted is None else f"{wanted:g}",
             changes={"sampling": {**sampling}},
         )

@@ -64,7 +64,7 @@ class SwarmCall:
                 return TypeAdapter(cls).validate_python(dict(task))
         raise NotConfigured(
             "This run was begun by another version of kimi-mcp, and its server has died.",
-            fix="Update kimi-mcp to go on with it; or end it with `kimi-mcp runs cancel` and call again.",
+            fix="Update kimi-mcp to continue it; or end it with `kimi-mcp runs cancel` and call again.",
         )
 
     @property

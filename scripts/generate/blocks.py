@@ -114,7 +114,7 @@ def providers() -> str:
 def _until(row: ServedModel) -> str:
     if row.until:
         return f" (until {row.until.isoformat()})"
-    return f" (found gone {row.found_gone.isoformat()})" if row.found_gone else ""
+    return f" (gone by {row.found_gone.isoformat()})" if row.found_gone else ""
 
 
 def serving() -> str:

@@ -88,7 +88,7 @@ def test_near_names_are_offered_the_likeliest_first(catalogue: Catalogue) -> Non
         ("moonshot", "kimi-k2.6", TODAY, "until 2027-01-01"),
         ("moonshot", "kimi-k2.6", date(2027, 1, 1), "ended 2027-01-01"),
         ("moonshot", "kimi-k3", TODAY, "served"),
-        ("huggingface", "kimi-k2.5", TODAY, "found gone 2026-11-23"),
+        ("huggingface", "kimi-k2.5", TODAY, "gone by 2026-11-23"),
         ("huggingface", "kimi-k2.5", date(2026, 11, 22), "served"),
         ("simulator", "kimi-k2.5", TODAY, "served"),
         ("vllm", "kimi-k2.5", TODAY, "unknown"),

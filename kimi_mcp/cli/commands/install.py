@@ -91,7 +91,7 @@ def uninstall(
     if done.action == "absent":
         page.mark("ok", f"{row.name} has no server called {name}: nothing to take out.")
     else:
-        page.mark("ok", f"{name} is gone from {row.name}.")
+        page.mark("ok", f"{name} was removed from {row.name}.")
     page.row("file", done.shown)
     if done.backup:
         page.row("backup", done.backup.name, "quiet")
@@ -186,7 +186,7 @@ def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequen
         page.line(f"Taken from this shell: {', '.join(taken)}. --env NAME=VALUE overrides it.", "quiet")
     for variable in withheld(host, given):
         page.line(_key_hint(host, variable, given), "quiet")
-    page.line(f"This belongs into {shown(file, Path.home())}. {host.next}", "quiet")
+    page.line(f"Put this into {shown(file, Path.home())}. {host.next}", "quiet")
 
 
 def _show_installed(
@@ -194,7 +194,7 @@ def _show_installed(
 ) -> None:
     page = Printer(label=8)
     if done.action == "unchanged":
-        page.mark("ok", f"{host.name} has {name} already, just so: nothing to change.")
+        page.mark("ok", f"{host.name} has {name} already: nothing to change.")
     else:
         page.mark("ok", f"{host.name} has {name} now.")
     page.row("file", done.shown + (", which is new" if done.new_file else ""))
@@ -216,9 +216,9 @@ def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[
     """What a person does now."""
     steps: list[str] = []
     for variable in done.keys:
-        steps.append(_key_hint(host, variable, given))
         if host.keys.way == "plain" and variable not in done.in_clear:
             steps.append(f"No key was written. `kimi-mcp install {host.id} --env {variable}=YOUR_KEY` puts it there.")
+        steps.append(_key_hint(host, variable, given))
     return [*steps, host.next]
 
 

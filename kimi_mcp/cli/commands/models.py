@@ -124,7 +124,7 @@ def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sour
 def _cells(row: CatalogueRow) -> tuple[str, str, str, str]:
     return (
         row.model,
-        row.state.replace("found gone", "gone by"),  # to fit 80 columns
+        row.state,
         "both" if len(row.modes) > 1 else " ".join(row.modes),
         _tokens(row.context_tokens),
     )

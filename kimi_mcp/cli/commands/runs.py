@@ -353,7 +353,7 @@ async def _end_of(runs: Runs, name: str) -> Outcome:
         record = await _find(runs.store, record.id)
         if record.orphaned:
             raise NotConfigured(
-                f"Nothing here can go on with a run of {record.tool} whose server has died.",
+                f"Nothing here can continue a run of {record.tool} whose server has died.",
                 fix="Update kimi-mcp to the version that it was begun with; or end it with "
                 f"`kimi-mcp runs cancel {record.id}` and call again.",
             )

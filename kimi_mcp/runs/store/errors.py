@@ -10,7 +10,7 @@ import sqlite3
 
 from kimi_mcp.core.errors import NotConfigured, RunNotFound
 
-_OFF = "or set KIMI_JOURNAL=off to go on without a journal"
+_OFF = "or set KIMI_JOURNAL=off to continue without a journal"
 
 _MESSAGES: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_FULL: ("The disk that holds the store is full.", "Make room on it"),

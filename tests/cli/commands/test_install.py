@@ -121,6 +121,7 @@ async def test_print_writes_nothing_and_prints_the_file_alone(tmp_path: Path) ->
 
 async def test_a_key_that_the_desktop_file_lacks_is_asked_for_by_the_command_that_adds_it(tmp_path: Path) -> None:
     ended = await run("install", "claude-desktop", home=tmp_path)
+    assert "contains the key" not in ended.out, "there is none"
     assert "kimi-mcp install claude-desktop --env MOONSHOT_API_KEY=" in ended.out
     await run("install", "claude-desktop", "--env", f"MOONSHOT_API_KEY={KEY}", home=tmp_path)
     assert entry("claude-desktop", tmp_path)["env"] == {"MOONSHOT_API_KEY": KEY}

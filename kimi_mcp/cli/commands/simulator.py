@@ -61,9 +61,7 @@ def _announce(provider: str, base_url: str) -> None:
     variables = [f"KIMI_PROVIDER={provider}", f"KIMI_BASE_URL={base_url}"]
     if row is not None and row.needs_key:
         variables.append("KIMI_API_KEY=any-will-do")
-    page.line(
-        f"{'' if provider == 'simulator' or row is None else f'It imitates {row.name}. '}Point kimi-mcp at it, in another terminal:",
-        "quiet",
-    )
+    of = "" if row is None or provider == "simulator" else f" of {row.name}"
+    page.line(f"Simulator{of}. Point kimi-mcp at it, in another terminal:", "quiet")
     page.command("", f"  {' '.join(variables)} kimi-mcp ask Hello")
     page.line("Ctrl-C ends it.", "quiet")

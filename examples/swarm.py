@@ -75,6 +75,7 @@ def library() -> None:
 
 
 def main(page: str) -> None:
+    sys.stderr.write("A swarm of four agents works for about twenty seconds …\n")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         (folder / "faults.json").write_text(json.dumps(scenario()), "utf-8")

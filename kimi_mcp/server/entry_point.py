@@ -39,8 +39,8 @@ def serve() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the transport takes it: no traceback of an import
     if sys.stdin is not None and sys.stdin.isatty():
         print(
-            "kimi-mcp serves the Model Context Protocol on stdin and stdout: a host starts it. Press Ctrl-D to end. "
-            "Try `kimi-mcp ask`, `kimi-mcp demo` or `kimi-mcp --help`.",
+            "kimi-mcp serves the Model Context Protocol on stdin and stdout: a host starts it.\n"
+            "Press Ctrl-D to end. Try `kimi-mcp ask`, `kimi-mcp demo` or `kimi-mcp --help`.",
             file=sys.stderr,
         )
     early = EarlyConnection(*claim())

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from kimi_mcp.cli.commands.ask import ask
 from kimi_mcp.cli.commands.files import files
@@ -29,8 +30,21 @@ from kimi_mcp.core.version import __version__
 
 __all__ = ["app"]
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Reports wrong usage as any other error: a sentence, folded in a terminal, and what to do."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as fault:
+            place = getattr(fault, "ctx", None) or ctx
+            complain(fault.format_message().replace("Value error, ", ""), f"See `{place.command_path} --help`.")
+            raise typer.Exit(fault.exit_code) from None
+
+
 app = typer.Typer(
     name="kimi-mcp",
+    cls=_Commands,
     help="Moonshot's Kimi models for other agents. Without a command it is the MCP server on stdio.",
     add_completion=False,
     pretty_exceptions_enable=False,

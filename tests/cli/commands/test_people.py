@@ -195,6 +195,17 @@ def test_a_swarm_in_a_terminal_says_how_to_continue(terminal: Terminal, monkeypa
     assert "Continue with --conversation run_1" in terminal.seen()
 
 
+def test_wrong_usage_is_a_sentence_that_is_folded(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    shown = CliRunner().invoke(app, ["ask", "--tool", "foo", "hi"])
+    assert (shown.exit_code, "Value error" in shown.stderr, "'foo' is not one of" in shown.stderr) == (2, False, True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with pytest.raises(SystemExit):
+        app(["ask", "--mode", "thinking", "--item", "a", "--tool", "think", "hi"])
+    assert max(map(len, terminal.seen().splitlines())) <= 80
+
+
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

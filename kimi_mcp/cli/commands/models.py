@@ -12,9 +12,8 @@ from kimi_mcp.cli.console import Printer, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue, CatalogueRow
-    from kimi_mcp.core.profiles import Price
 
-KINDS: Mapping[str, str] = {"served": "ok", "until": "warn"}
+STYLES: Mapping[str, str] = {"served": "ok", "until": "warn"}
 """The style of a state by its first word; of any other it is ``unknown``."""
 
 EXTRAS = (("DATE", 92), ("OUTPUT", 100), ("MEDIA", 110))
@@ -40,8 +39,7 @@ def models(
     from kimi_mcp.pipeline.route import today
 
     facts = catalogue.load()
-    _check(facts, provider, model)
-    rows = [row for row in facts.rows(today()) if _matches(row, provider, model)]
+    rows = _matching(facts, facts.rows(today()), provider, model)
     if as_json:
         print_json([row.as_json() for row in rows])
         return
@@ -49,66 +47,69 @@ def models(
     if page.folds:
         _show(page, facts, rows, sources=sources)
     else:
-        _print_table(rows)
+        cells = [_cells(row) for row in rows]
+        Printer(indent=0).table(tuple(cells[0]), [tuple(row.values()) for row in cells], right=(5, 6))
 
 
-def _check(facts: Catalogue, provider: str | None, model: str | None) -> None:
-    """Raise ``BadParameter``, with the nearest names, where a name is unknown."""
+def _matching(
+    facts: Catalogue, rows: Sequence[CatalogueRow], provider: str | None, model: str | None
+) -> Sequence[CatalogueRow]:
+    """The rows of that provider and model; raises ``BadParameter``, with the nearest names, where one is unknown."""
     if provider is not None and provider.lower() not in facts.providers:
         near = facts.nearest(provider, facts.providers) or tuple(facts.providers)
         raise typer.BadParameter(f"there is no {provider}; there is {', '.join(near)}.", param_hint="--provider")
-    shown = [provider.lower()] if provider else list(facts.providers)
-    if model is not None and not any(facts.profile(name, model) for name in shown):
-        served = [row for name in shown for row in facts.providers[name].models]
-        near = facts.nearest(model, dict.fromkeys(name for row in served for name in (row.model, row.wire_id)))
-        near = near or tuple(facts.models)
-        where = f" at {provider}" if provider else ""
-        raise typer.BadParameter(f"there is no {model}{where}; there is {', '.join(near)}.", param_hint="--model")
+    served = [row for row in rows if provider is None or row.provider == provider.lower()]
+    if model is None:
+        return served
+    if found := [row for row in served if model.lower() in (row.model.lower(), row.wire_id.lower())]:
+        return found
+    near = facts.nearest(model, dict.fromkeys(name for row in served for name in (row.model, row.wire_id)))
+    where = f" at {provider}" if provider else ""
+    names = ", ".join(near or facts.models)
+    raise typer.BadParameter(f"there is no {model}{where}; there is {names}.", param_hint="--model")
 
 
-def _matches(row: CatalogueRow, provider: str | None, model: str | None) -> bool:
-    return (provider is None or row.provider == provider.lower()) and (
-        model is None or model.lower() in (row.model.lower(), row.wire_id.lower())
-    )
+def _cells(row: CatalogueRow) -> dict[str, str]:
+    price = row.price
+    return {
+        "PROVIDER": row.provider,
+        "MODEL": row.model,
+        "WIRE_ID": row.wire_id,
+        "STATE": row.state,
+        "MODES": ",".join(row.modes),
+        "CONTEXT": str(row.context_tokens),
+        "OUTPUT": str(row.output_tokens),
+        PRICE: f"{price.input:.2f}/{price.cached:.2f}/{price.output:.2f}" if price else "unknown",
+        "MEDIA": ",".join(row.media) or "-",
+        "DATE": row.checked.isoformat(),
+        "SOURCE": row.source,
+    }
 
 
-def _print_table(rows: Sequence[CatalogueRow]) -> None:
-    head = ("PROVIDER", "MODEL", "WIRE_ID", "STATE", "MODES", "CONTEXT", "OUTPUT", PRICE, "MEDIA", "DATE", "SOURCE")
-    cells = [
-        (
-            row.provider,
-            row.model,
-            row.wire_id,
-            row.state,
-            ",".join(row.modes),
-            str(row.context_tokens),
-            str(row.output_tokens),
-            _price(row.price),
-            ",".join(row.media) or "-",
-            row.checked.isoformat(),
-            row.source,
-        )
-        for row in rows
-    ]
-    Printer(indent=0).table(head, cells, right=(5, 6))
+def _short_cells(row: CatalogueRow) -> dict[str, str]:
+    """The cells as a person reads them: they fit 80 columns, without the ``EXTRAS``."""
+    return {
+        **_cells(row),
+        "MODES": "both" if len(row.modes) > 1 else " ".join(row.modes),
+        "CONTEXT": _tokens(row.context_tokens),
+        "OUTPUT": f"out {_tokens(row.output_tokens):<5}",
+        "MEDIA": " ".join(row.media),
+    }
 
 
 def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sources: bool) -> None:
     extras = [name for name, width in EXTRAS if page.width >= width and not sources]
-    widths = [max(len(cells[place]) for cells in map(_cells, rows)) for place in range(4)]
-    for provider, served in groupby(rows, key=lambda row: row.provider):
-        about = facts.providers[provider]
-        page.heading(provider, f"{about.name} · {about.base_url}")
-        for row in served:
-            kind = KINDS.get(row.state.split()[0], "unknown")
-            cells = [cell.ljust(width) for cell, width in zip(_cells(row), widths, strict=True)]
-            kinds = ("name" if kind != "unknown" else "", kind, "", "")
-            more = {"DATE": row.checked.isoformat(), "OUTPUT": f"out {_tokens(row.output_tokens):<5}",
-                    "MEDIA": " ".join(row.media)}  # fmt: skip
+    table = [_short_cells(row) for row in rows]
+    widths = {name: max(len(cells[name]) for cells in table) for name in ("MODEL", "STATE", "MODES", "CONTEXT")}
+    widths[PRICE] = 16 if extras else 0
+    for provider, served in groupby(zip(rows, table, strict=True), key=lambda pair: pair[0].provider):
+        page.heading(provider, f"{facts.providers[provider].name} · {facts.providers[provider].base_url}")
+        for row, cells in served:
+            style = STYLES.get(row.state.split()[0], "unknown")
+            styles = {"MODEL": "name" if style != "unknown" else "", "STATE": style}
             page.columns(
-                *zip(cells, kinds, strict=True),
-                (_price(row.price).ljust(16 if extras else 0), ""),
-                *((more[name], "quiet") for name in extras),
+                *((cells[name].ljust(width), styles.get(name, "")) for name, width in widths.items()),
+                *((cells[name], "quiet") for name in extras),
             )
             if sources:
                 media = f"{' and '.join(row.media) or 'no media'} · {_tokens(row.output_tokens)} of output at most"
@@ -121,24 +122,9 @@ def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sour
     )
 
 
-def _cells(row: CatalogueRow) -> tuple[str, str, str, str]:
-    return (
-        row.model,
-        row.state,
-        "both" if len(row.modes) > 1 else " ".join(row.modes),
-        _tokens(row.context_tokens),
-    )
-
-
 def _tokens(count: int) -> str:
     """262,144 is shown as 256K."""
     for size, unit in ((1 << 20, "M"), (1 << 10, "K")):
         if count >= size and count % size == 0:
             return f"{count // size}{unit}"
     return f"{count:,}"
-
-
-def _price(price: Price | None) -> str:
-    if price is None:
-        return "unknown"
-    return f"{price.input:.2f}/{price.cached:.2f}/{price.output:.2f}"

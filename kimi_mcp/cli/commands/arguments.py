@@ -1,4 +1,4 @@
-"""What a command line names: which tool its options mean, and the folders of the files that were typed. I/O: the cwd.
+"""What a command line names: the tool that its options mean, its files, and their folders. I/O: reads files.
 
 A host's model may read within the roots alone. Whoever types a path into a shell could read it anyway, so the folder of
 a typed path counts as a root for that one call; where KIMI_ROOTS is set, it alone counts.
@@ -6,15 +6,18 @@ a typed path counts as a root for that one call; where KIMI_ROOTS is set, it alo
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import typer
 
 from kimi_mcp.cli.console import OPTIONS
+from kimi_mcp.core.errors import InvalidArguments
 
 if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
@@ -35,6 +38,36 @@ def read_environment() -> Settings:
     json_logs.configure(settings.log_level)
     redaction.hide(*credentials.keys(settings, catalogue.load()).values())
     return settings
+
+
+def read_text(file: str) -> str:
+    """The UTF-8 text of a file, of stdin for ``-``; raises ``InvalidArguments``."""
+    try:
+        return (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidArguments(f"{_name(file)} is no UTF-8 text.", fix="Give plain UTF-8 text.") from None
+    except OSError as fault:
+        message = f"{_name(file)} can't be read: {fault.strerror}."
+        raise InvalidArguments(message, fix="Name a file that you may read.") from None
+
+
+def read_json_object(file: str, fix: str) -> dict[str, Any]:
+    """The JSON object in a file, in stdin for ``-``; raises ``InvalidArguments``, with ``fix`` where it is none."""
+    text, name = read_text(file), _name(file)
+    try:
+        value: Any = json.loads(text)
+    except json.JSONDecodeError as fault:
+        where = f"line {fault.lineno}, column {fault.colno}"
+        raise InvalidArguments(f"{name} is no JSON: {fault.msg}, {where}.", fix=fix) from None
+    except (ValueError, RecursionError):
+        raise InvalidArguments(f"{name} can't be read as JSON.", fix=fix) from None
+    if not isinstance(value, dict):
+        raise InvalidArguments(f"{name} holds JSON, but no object.", fix=fix)
+    return cast("dict[str, Any]", value)
+
+
+def _name(file: str) -> str:
+    return "stdin" if file == "-" else Path(file).name
 
 
 def chosen_tool(named: AskTool | None, given: Collection[str]) -> AskTool:

@@ -7,7 +7,6 @@ structured result. What has arrived is read from the run, some twenty times a se
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,10 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kimi_mcp.cli.commands.arguments import AskTool, chosen_tool, read_environment, with_typed_folders
+from kimi_mcp.cli.commands.arguments import (
+    AskTool,
+    chosen_tool,
+    read_environment,
+    read_json_object,
+    read_text,
+    with_typed_folders,
+)
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
 from kimi_mcp.cli.console import OPTIONS, as_json_text, complain, exit_status, is_terminal
-from kimi_mcp.core.errors import Cancelled, InvalidArguments, KimiError
+from kimi_mcp.core.errors import Cancelled, KimiError
 from kimi_mcp.core.types import Mode
 
 if TYPE_CHECKING:
@@ -100,9 +106,11 @@ def ask(
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import read_settings
 
-    prompt = arguments["prompt"] = _read_stdin() if prompt == "-" else prompt
+    prompt = arguments["prompt"] = read_text("-") if prompt == "-" else prompt
     if schema is not None:
-        arguments["response_schema"] = _read_schema(schema)
+        arguments["response_schema"] = read_json_object(
+            str(schema), 'Put a JSON schema into it, such as {"type": "object", "properties": {}}.'
+        )
     settings = with_typed_folders(read_settings(os.environ), [*(image or ()), *([video] if video else ())], file or ())
     watch = _watch_for(settings, as_json=as_json)
     try:
@@ -234,24 +242,3 @@ def _report_interruption(outcome: Outcome, runs: Runs | None) -> None:
         )
     elif outcome.error is not None:
         complain(outcome.error.message, outcome.error.fix)
-
-
-def _read_stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidArguments("stdin is no UTF-8 text.", fix="Pipe plain UTF-8 text into it.") from None
-
-
-def _read_schema(path: Path | None) -> Any:
-    if path is None:
-        return None
-    try:
-        schema: Any = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        schema = None
-    if not isinstance(schema, dict):
-        raise InvalidArguments(
-            f"{path.name} holds no JSON schema.", fix='Put one into it, such as {"type": "object", "properties": {}}.'
-        )
-    return schema  # pyright: ignore[reportUnknownVariableType]  # checked when the call is made

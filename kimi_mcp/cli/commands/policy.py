@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kimi_mcp.cli.commands.arguments import read_json_object
 from kimi_mcp.cli.console import Printer, change, print_json, shown
 from kimi_mcp.core.errors import InvalidArguments, KimiError
 
@@ -81,7 +79,7 @@ def check(
     from kimi_mcp.pipeline.route import today
     from kimi_mcp.policy import audit
 
-    body = _read(file)
+    body = read_json_object(file, "Save the JSON body that is sent to /chat/completions.")
     facts = catalogue.load()
     profile = _profile(body, facts, provider, model)
     request = audit.read_body(body, profile)
@@ -127,27 +125,6 @@ def _show(profile: Profile, request: Request, findings: Sequence[Finding], not_j
             page.row("  fix", finding.fix)
     if not_judged:
         page.line(f"Not judged: {', '.join(map(shown, not_judged))}.", "quiet")
-
-
-def _read(file: str) -> Mapping[str, Any]:
-    name = "stdin" if file == "-" else Path(file).name
-    fix = "Save the JSON body that is sent to /chat/completions."
-    try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        body: Any = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise InvalidArguments(f"{name} is no UTF-8 text.", fix="Save the body as UTF-8.") from None
-    except json.JSONDecodeError as fault:
-        where = f"line {fault.lineno}, column {fault.colno}"
-        raise InvalidArguments(f"{name} is no JSON: {fault.msg}, {where}.", fix=fix) from None
-    except (ValueError, RecursionError):
-        raise InvalidArguments(f"{name} can't be read as JSON.", fix=fix) from None
-    except OSError as fault:
-        message = f"{name} can't be read: {fault.strerror}."
-        raise InvalidArguments(message, fix="Name a file that you may read.") from None
-    if not isinstance(body, dict):
-        raise InvalidArguments(f"{name} holds JSON, but no object.", fix=fix)
-    return cast(dict[str, Any], body)
 
 
 def _profile(body: Mapping[str, Any], facts: Catalogue, provider: str | None, model: str | None) -> Profile:

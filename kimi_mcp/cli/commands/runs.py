@@ -94,7 +94,7 @@ def list_runs(most: Most = None, status: OfStatus = None, today: Today = False, 
         digits = await store.read(queries.unique_prefix_length, [record.id for record in listed])
         return listed, await store.read(queries.totals, now, status=status, since=since), digits
 
-    listed, totals, digits = _from_store(read) or ([], None, 0)
+    listed, totals, digits = _from_store(read, missing=([], None, 0))
     if as_json:
         print_json([in_list(record) for record in listed])
     else:
@@ -118,9 +118,7 @@ def show(run_id: Which, as_json: AsJson = False, html: AsPage = None) -> None:
         before, after = await store.read(queries.neighbours, record.id)
         return record, steps, whole(record, steps, before=before, after=after)
 
-    if (found := _from_store(read)) is None:
-        raise _unknown()
-    record, steps, details = found
+    record, steps, details = _from_store(read)
     if html is not None:
         _write_page(html, record, steps)
     elif as_json:
@@ -169,9 +167,7 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
         record = await _find(store, run_id)
         return await _cancelled(store, record), record.running
 
-    if (found := _from_store(end)) is None:
-        raise _unknown()
-    record, was_running = found
+    record, was_running = _from_store(end)
     outcome = record.outcome
     if as_json:
         _print_result(outcome, as_json=True)
@@ -214,7 +210,7 @@ def prune(
         gone = set(await store.prune(keep))
         return [record for record in old if record.id in gone], len(old) - len(gone)
 
-    removed, kept = _from_store(clear) or ([], 0)
+    removed, kept = _from_store(clear, missing=([], 0))
     if as_json:
         print_json([in_list(record) for record in removed])
     else:
@@ -238,8 +234,8 @@ def _settings() -> Settings:
     return settings
 
 
-def _from_store(work: Callable[[RunStore], Awaitable[T]]) -> T | None:
-    """What ``work`` finds in the store; None where there is no store yet."""
+def _from_store(work: Callable[[RunStore], Awaitable[T]], missing: T | None = None) -> T:
+    """What ``work`` finds; ``missing``, or an error, where there is no store: opening it would create one."""
     import anyio
 
     from kimi_mcp.runs.store.store import open_store
@@ -254,11 +250,14 @@ def _from_store(work: Callable[[RunStore], Awaitable[T]]) -> T | None:
             with anyio.CancelScope(shield=True):
                 await store.aclose()
 
-    return anyio.run(within) if _has_store(settings) else None
+    if _has_store(settings):
+        return anyio.run(within)
+    if missing is None:
+        raise _unknown()
+    return missing
 
 
 def _has_store(settings: Settings) -> bool:
-    """Whether the store exists: opening it would create it."""
     from kimi_mcp.runs.store.config import FILE, folder_of
 
     return settings.database_url is not None or (folder_of(settings) / FILE).exists()

@@ -115,7 +115,7 @@ async def test_a_schema_that_is_none_is_reported_to_be(sim: Simulator, tmp_path:
     schema.write_text("[1")
     ended = await kimi("ask", "Hello", "--schema", str(schema), settings=to(sim))
     assert ended.status == 2
-    assert "schema.json holds no JSON schema" in ended.err
+    assert "schema.json is no JSON: " in ended.err
     assert str(tmp_path) not in ended.err
 
 

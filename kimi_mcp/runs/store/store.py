@@ -108,7 +108,7 @@ class RunStore:
 
     def steps(self, run_id: str) -> Steps:
         """The steps of a run."""
-        return Steps(self, run_id)
+        return Steps(self._database, self.now, run_id)
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -6,7 +6,7 @@ changes a text of any format, ``files`` reads and writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from kimi_mcp.cli.install.entry import (
     LaunchCommand,
     desired_entry,
     input_id,
+    is_key,
     is_ours,
     is_reference,
     is_secret,
@@ -86,7 +87,8 @@ def install(
 ) -> InstallResult:
     """Put an entry in, or update the one of that name. Raises ``NotConfigured``; then nothing has changed.
 
-    Of an existing entry, the command is renewed and ``env`` is added; the rest stays. The keys that calls would carry,
+    Of an existing entry, the command is renewed and ``env`` is added; the rest stays, but for references to keys of
+    providers that are no longer asked. The keys that calls would carry,
     by ``environment``, are provided in the host's own way. A host that is ``deferred`` leaves our tools to its search.
     """
     target = _Target(host, files.read(file, home))
@@ -100,10 +102,16 @@ def install(
     moves = not env.keys().isdisjoint(("KIMI_PROVIDER", "KIMI_BASE_URL", "KIMI_ALLOWED_PROVIDERS"))
     keys = keys_in_use(had | dict(env), environment) if existing is None or moves else []
     want = desired_entry(host, name, started, env, [key for key in keys if key not in had])
+    # A reference to the key of a provider that is no longer asked goes; a key itself is its person's to remove.
+    stale = {key for key, value in had.items() if moves and is_key(key) and is_reference(value)} - {*keys, *env}
     old = target.old
     field = host.always_load
     cut = [(*host.servers, name, field)] if field and field not in host.entry and field in (existing or {}) else []
-    new = target.changed(old.text, put=_puts(host, name, want, now, env), cut=cut)
+    env_path = (*host.servers, name, target.fields["env"])
+    cut += [(*env_path, key) for key in stale if existing is not None and key in target.env_of(existing)]
+    new = target.changed(old.text, put=_puts(host, name, want, now, env, stale), cut=cut)
+    if stale and host.keys.inputs:
+        new = _without_unused_inputs(target, new, _backup(target, home)[1])
     done = InstallResult(action="unchanged", file=old.path, shown=old.shown, keys=want.keys, in_clear=want.in_clear)
     if new == old.text:
         return done
@@ -182,12 +190,12 @@ def _entry_at(value: Any, host: HostRow, name: str) -> Any:
 
 
 def _puts(
-    host: HostRow, name: str, want: DesiredEntry, now: Any, given: Mapping[str, str]
+    host: HostRow, name: str, want: DesiredEntry, now: Any, given: Mapping[str, str], stale: Collection[str] = ()
 ) -> list[tuple[KeyPath, Any]]:
     """Every value that the file is to have, with its path."""
     path, existing = (*host.servers, name), _entry_at(now, host, name)
     puts: list[tuple[KeyPath, Any]]
-    puts = [(path, dict(want.entry))] if existing is None else _updates(host, path, existing, want, given)
+    puts = [(path, dict(want.entry))] if existing is None else _updates(host, path, existing, want, given, stale)
     asked = listed(_at(now, host.keys.inputs)) if host.keys.inputs else []
     known = [mapping(each).get("id") for each in asked]
     new = [each for each in want.inputs if each["id"] not in known]
@@ -195,7 +203,12 @@ def _puts(
 
 
 def _updates(
-    host: HostRow, path: tuple[str, ...], existing: Mapping[str, Any], want: DesiredEntry, given: Mapping[str, str]
+    host: HostRow,
+    path: tuple[str, ...],
+    existing: Mapping[str, Any],
+    want: DesiredEntry,
+    given: Mapping[str, str],
+    stale: Collection[str],
 ) -> list[tuple[KeyPath, Any]]:
     """What an existing entry lacks: the command as it is today, settings, names of keys. No more."""
     fields, entry = want.fields, want.entry
@@ -208,9 +221,11 @@ def _updates(
         puts += new if env else [(field, values)]
     if (field := host.always_load) and field in entry and field not in existing:
         puts.append(((*path, field), entry[field]))
-    if (field := fields.get("keys")) and (names := entry.get(field)):
-        had = listed(existing.get(field))
-        puts.append(((*path, field), [*had, *(each for each in names if each not in had)]))
+    if field := fields.get("keys"):
+        had, names = listed(existing.get(field)), entry.get(field, [])
+        now = [*(each for each in had if each not in stale), *(each for each in names if each not in had)]
+        if now != had:
+            puts.append(((*path, field), now))
     return puts
 
 

@@ -210,3 +210,19 @@ def test_each_host_has_its_own_hint_where_the_key_is(id: str, hint: str, file: P
     entry = servers(HOSTS[id], file)["kimi"]
     named = entry.get("env_keys") or entry.get("env_vars") or list(entry["env"].values())
     assert named == [hint]
+
+
+@each_host
+def test_another_provider_takes_the_place_of_the_old_one_s_key(host: HostRow, file: Path) -> None:
+    put(host, file)
+    put(host, file, {"KIMI_PROVIDER": "openrouter"}, OPENROUTER_API_KEY=KEY)
+    text = file.read_text("utf-8")
+    assert "MOONSHOT_API_KEY" not in text
+    assert "moonshot-api-key" not in text, "nor does a host ask for it"
+    assert ("OPENROUTER_API_KEY" in text) == (host.keys.way in ("reference", "input", "named"))
+
+
+def test_a_key_in_clear_text_stays_for_its_person_to_remove(file: Path) -> None:
+    put(HOSTS["claude-desktop"], file, {"MOONSHOT_API_KEY": KEY})
+    put(HOSTS["claude-desktop"], file, {"KIMI_PROVIDER": "simulator"})
+    assert servers(HOSTS["claude-desktop"], file)["kimi"]["env"]["MOONSHOT_API_KEY"] == KEY

@@ -11,7 +11,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from operator import attrgetter
 from typing import Any, cast
@@ -37,6 +37,9 @@ from kimi_mcp.provider.connections import (
 )
 from kimi_mcp.provider.endpoint import ApiRequest, StreamedBody
 from kimi_mcp.provider.failures import Deadlines, FailureKind
+
+POOL = 12
+"""Requests at once in one pool: before and after each request, httpcore2 looks at every connection of its pool."""
 
 ERROR_BODY = 65_536
 """Bytes of an error's body that are read."""
@@ -149,34 +152,59 @@ async def _streamed(body: StreamedBody, on_sent: Callable[[int], None]) -> Async
         on_sent(sent)
 
 
-class Transport(httpx2.AsyncHTTPTransport):
-    """httpx2's transport, over connections of ours. A connection with anything left over is closed.
+class _Pool(httpx2.AsyncHTTPTransport):
+    """httpx2's transport, over a pool whose connections are ours."""
 
-    Of an error's body it reads the beginning, and no redirect leaves it.
-    """
-
-    def __init__(self, base_url: str, deadlines: Deadlines) -> None:
+    def __init__(self, trusted: ssl.SSLContext | None, proxy: str | None, deadlines: Deadlines) -> None:
         # Not super().__init__(): it takes no network backend.
-        proxy = proxy_for(base_url)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context() if base_url.startswith("https:") else None,
+            ssl_context=trusted,
             proxy=None if proxy is None else _proxy(proxy),
             max_connections=None,  # our own limiter counts the requests
             keepalive_expiry=deadlines.keep_idle_s,
             network_backend=PacedBackend(deadlines.stale_s),
         )
+        self.under_way = 0
+        """Requests whose response is not closed."""
+
+    @property
+    def connections(self) -> list[httpcore2.AsyncConnectionInterface]:
+        """What is open."""
+        return [connection for connection in self._pool.connections if not connection.is_closed()]
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """Requests to one endpoint, over connections of ours. A connection with anything left over is closed.
+
+    Of an error's body it reads the beginning, and no redirect leaves it.
+    """
+
+    def __init__(self, base_url: str, deadlines: Deadlines) -> None:
+        trusted = httpx2.create_ssl_context() if base_url.startswith("https:") else None
+        self._open_pool = partial(_Pool, trusted, proxy_for(base_url), deadlines)
+        self._pools: list[_Pool] = []
         self.closed = False
         """Whether everything was closed: what is still open goes with its response."""
 
     @property
     def connections(self) -> list[httpcore2.AsyncConnectionInterface]:
         """What is open."""
-        return self._pool.connections
+        return [connection for pool in self._pools for connection in pool.connections]
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request."""
-        response = await super().handle_async_request(request)
-        response.stream = _Body(response, self)
+        """Send one request, by the first pool that has room, so that few at once use few connections."""
+        unused = [each for pool in self._pools if not pool.under_way for each in pool.connections]
+        await _close([connection for connection in unused if connection.has_expired()])
+        pool = next((pool for pool in self._pools if pool.under_way < POOL), None)
+        if pool is None:
+            self._pools.append(pool := self._open_pool())
+        pool.under_way += 1
+        try:
+            response = await pool.handle_async_request(request)
+        except BaseException:
+            pool.under_way -= 1
+            raise
+        response.stream = _Body(response, pool, self)
         if response.is_success:
             return response
         headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _NOT_OF_AN_ERROR]
@@ -184,30 +212,35 @@ class Transport(httpx2.AsyncHTTPTransport):
 
     async def close_idle(self) -> None:
         """Close the connections that wait for a request."""
-        with anyio.CancelScope(shield=True):
-            for connection in self.connections:
-                if connection.is_idle():
-                    await connection.aclose()
+        await _close([connection for connection in self.connections if connection.is_idle()])
 
     async def aclose(self) -> None:
         """Close every connection."""
         self.closed = True
-        await super().aclose()
+        for pool in self._pools:
+            await pool.aclose()
+
+
+async def _close(connections: list[httpcore2.AsyncConnectionInterface]) -> None:
+    with anyio.CancelScope(shield=True):
+        for connection in connections:
+            await connection.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):
     """The body of a response. Its connection is closed with it where it can't be used again."""
 
-    def __init__(self, response: httpx2.Response, transport: Transport) -> None:
+    def __init__(self, response: httpx2.Response, pool: _Pool, transport: Transport) -> None:
         self._stream = cast(httpx2.AsyncByteStream, response.stream)
         self._connection: httpcore2.AsyncNetworkStream = response.extensions["network_stream"]
-        self._transport = transport
+        self._pool, self._transport = pool, transport
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)
 
     async def aclose(self) -> None:
         """Give the connection back where the body was read to its end and nothing came behind it, else close it."""
+        self._pool.under_way -= 1
         if self._transport.closed or _left_over(self._stream):
             await self._connection.aclose()  # which httpcore2 finds, and drops it
         await self._stream.aclose()

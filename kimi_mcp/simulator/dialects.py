@@ -12,7 +12,7 @@ from datetime import date
 from typing import Literal
 
 FACTS_DAY = date(2026, 11, 23)
-"""The day the published sources were read; what is served is judged as of this day unless another day is given."""
+"""The day of the latest fact; what is served is judged as of this day unless another day is given."""
 
 Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinking"]
 """The top-level field of a request that switches thinking."""

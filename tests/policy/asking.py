@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,17 +14,10 @@ from kimi_mcp.core.types import Completion, Request, ToolCall, Turn, user
 from kimi_mcp.policy import Finding, PolicyContext
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.checks import Chat, read_chat
-from kimi_mcp.simulator.dialects import DIALECTS, Dialect, Served
+from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
 
-TODAY = date(2026, 11, 23)
+TODAY = FACTS_DAY
 PROMPT = "Why is the sky blue?"
-
-OWN_WIRE_IDS = {
-    "kimi-k2.6": "moonshotai/Kimi-K2.6",
-    "kimi-k3": "moonshotai/Kimi-K3",
-    "kimi-k2.7-code": "moonshotai/Kimi-K2.7-Code",
-}
-"""What the engines call models that the simulator's rows for engines leave out."""
 
 JUDGED = ("moonshot", "moonshot-cn", "simulator", "nim", "vllm", "sglang", "ktransformers")
 """Providers whose dialect the simulator plays from published facts."""
@@ -107,19 +99,7 @@ def judged(plan: Plan, day: date | None = None) -> Chat:
 
 def understood(body: dict[str, Any], profile: Profile, day: date | None = None) -> Chat:
     """What the simulator understands of a body that is sent to that profile; raises its refusal."""
-    dialect = _with_model(DIALECTS[profile.provider.id], profile)
-    return read_chat(body, dialect, day or a_day_of(profile), lambda _: None)
-
-
-def _with_model(dialect: Dialect, profile: Profile) -> Dialect:
-    """Engines serve whatever weights they are given; the simulator's own rows name K2.5 alone."""
-    if dialect.find(profile.serving.wire_id) is not None or not profile.provider.self_hosted:
-        return dialect
-    family = {row.id: row.model for row in DIALECTS["simulator"].serves}
-    assert OWN_WIRE_IDS[profile.model.id] == profile.serving.wire_id
-    return replace(
-        dialect, serves=(*dialect.serves, Served(id=profile.serving.wire_id, model=family[profile.model.id]))
-    )
+    return read_chat(body, DIALECTS[profile.provider.id], day or a_day_of(profile), lambda _: None)
 
 
 def only(plan: Plan) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Mode, Request, user
 from kimi_mcp.policy import PolicyContext
 from kimi_mcp.provider.encoding import encode
+from kimi_mcp.simulator.dialects import FACTS_DAY
 from tests.provider.request_cases import CASES, VERBATIM
 from tests.snapshots import matches_snapshot, stale
 
-DAY = date(2026, 11, 23)
 FOLDER = Path(__file__).parent / "snapshots"
 PROVIDERS = catalogue.load().providers
 MODES: tuple[Mode, ...] = ("thinking", "instant")
@@ -38,7 +37,7 @@ def plan(provider: str, request: Request, model: str | None = None) -> Plan:
     rows = [row.model for row in catalogue.load().providers[provider].models]
     first, *others = [at(provider, name) for name in ([model] if model else rows)]
     world = PolicyContext(
-        day=DAY, base_url=first.provider.base_url, allowed_providers=(provider,), successors=tuple(others)
+        day=FACTS_DAY, base_url=first.provider.base_url, allowed_providers=(provider,), successors=tuple(others)
     )
     decision = policy.decide(request, first, world)
     assert isinstance(decision, Plan), decision

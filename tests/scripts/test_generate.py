@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from kimi_mcp.core.outcome import Outcome, structured, text
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import Request, user
 from kimi_mcp.server.tools import OUTPUT_SCHEMA
+from kimi_mcp.simulator.dialects import FACTS_DAY
 from scripts import generate
 from scripts.generate import PLACES, ROOT, blocks, codes, main, renewed
 from scripts.generate.markdown import table
@@ -208,7 +208,7 @@ def test_the_line_that_the_readme_shows_is_what_the_policy_says() -> None:
     profile = catalogue.load().profile("simulator", "kimi-k2.5")
     assert profile is not None
     gathered = policy.PolicyContext(
-        day=date(2026, 11, 23), base_url=profile.provider.base_url, allowed_providers=(profile.provider.id,)
+        day=FACTS_DAY, base_url=profile.provider.base_url, allowed_providers=(profile.provider.id,)
     )
     request = Request(mode="thinking", turns=(user("?"),), sampling={"temperature": 0.3})
     plan = policy.decide(request, profile, gathered)

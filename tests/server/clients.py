@@ -10,7 +10,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from functools import partial
 from typing import Any
 
@@ -31,6 +30,7 @@ from kimi_mcp.runs.store.config import StoreLimits
 from kimi_mcp.server.app import build_server
 from kimi_mcp.server.state import ServerState, Timings
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.dialects import FACTS_DAY
 from tests.server.results import Result, checked
 from tests.server.stdio.peer import INITIALIZE
 
@@ -93,10 +93,6 @@ def environment(sim: Simulator | None, provider: str | None, **variables: str) -
     if provider is not None:
         found["KIMI_PROVIDER"] = provider
     return found | variables
-
-
-FACTS_DAY = date(2026, 11, 23)
-"""The day of the simulator's facts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-from datetime import date
 from typing import Any
 
 import anyio
@@ -14,7 +13,7 @@ import pytest
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.simulator.answers import compose
 from kimi_mcp.simulator.checks import read_chat
-from kimi_mcp.simulator.dialects import DIALECTS, Dialect
+from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY, Dialect
 from kimi_mcp.simulator.faults import DEFAULT_STEP
 from kimi_mcp.simulator.refusals import Refused
 from tests.simulator.requests import (
@@ -168,7 +167,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def outcome(body: Any, dialect: Dialect) -> int:
     try:
-        chat = read_chat(body, dialect, date(2026, 11, 23), lambda _: None)
+        chat = read_chat(body, dialect, FACTS_DAY, lambda _: None)
     except Refused as refused:
         return refused.status
     compose(chat, DEFAULT_STEP)

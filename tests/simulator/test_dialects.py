@@ -71,6 +71,7 @@ def test_catalogue_and_simulator_agree_on_every_row() -> None:
             profile, row = catalogue.load().profile(provider.id, serving.model), dialect.find(serving.wire_id)
             assert profile is not None
             assert row is not None
+            assert (row.since or FACTS_DAY) <= FACTS_DAY, "FACTS_DAY is the day of the latest fact"
             model, known = profile.model, row.model
             ended = None if row.until is None else row.until + timedelta(days=1)
             for fact, found, other in (
@@ -100,7 +101,7 @@ async def test_every_dialect_answers_under_its_own_field_and_switch(provider: st
     with anyio.fail_after(5):
         async with Simulator(provider=provider) as sim:
             listed = await models(sim)
-            model = next(row.id for row in dialect.serves if row.live(date(2026, 11, 23)))
+            model = next(row.id for row in dialect.serves if row.live(FACTS_DAY))
             assert model in listed
             thought = deltas(await streamed(sim, asked(model)))
             assert any(dialect.reasoning_field in delta for delta in thought)
@@ -117,7 +118,7 @@ async def test_every_dialect_answers_under_its_own_field_and_switch(provider: st
 @pytest.mark.parametrize("provider", DIALECTS)
 async def test_a_switch_that_no_source_documents_is_an_unknown_field(provider: str) -> None:
     dialect = DIALECTS[provider]
-    model = next(row.id for row in dialect.serves if row.live(date(2026, 11, 23)))
+    model = next(row.id for row in dialect.serves if row.live(FACTS_DAY))
     async with Simulator(provider=provider) as sim:
         for switch in set(OFF) - set(dialect.switches):
             status, _, message = await refusal(sim, asked(model, **{switch: OFF[switch]}))

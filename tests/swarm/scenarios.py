@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import date
 from typing import Any, Self
 
 import anyio
@@ -21,6 +20,7 @@ from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.store.steps import Steps
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import ReceivedRequest, Simulator
+from kimi_mcp.simulator.dialects import FACTS_DAY
 from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.tools import CallResult, SwarmTools, ToolLimits
@@ -110,7 +110,7 @@ class Tools(SwarmTools):
 async def pipeline_for(sim: Simulator, provider: str = "simulator", **variables: str) -> AsyncIterator[Pipeline]:
     """The pipeline in front of the simulator, on the day of its facts, with no pause between two attempts."""
     settings = {"KIMI_PROVIDER": provider, "KIMI_BASE_URL": sim.base_url, "KIMI_MAX_CONCURRENCY": "64"}
-    pipeline = Pipeline(read_settings(settings | variables), day=lambda: date(2026, 11, 23), draw=lambda: 0.0)
+    pipeline = Pipeline(read_settings(settings | variables), day=lambda: FACTS_DAY, draw=lambda: 0.0)
     try:
         yield pipeline
     finally:

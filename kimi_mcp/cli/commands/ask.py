@@ -24,7 +24,7 @@ from kimi_mcp.cli.commands.arguments import (
     read_text,
     with_typed_folders,
 )
-from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
+from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals, opened_runs
 from kimi_mcp.cli.console import OPTIONS, as_json_text, complain, exit_status, is_terminal
 from kimi_mcp.core.errors import Cancelled, KimiError
 from kimi_mcp.core.types import Mode
@@ -34,15 +34,12 @@ if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import Settings
     from kimi_mcp.pipeline.pipeline import Pipeline
-    from kimi_mcp.runs import Run, Runs
+    from kimi_mcp.runs import Run
 
     Work = Callable[[Pipeline, Run], Awaitable[Outcome]]
 
 TICK_S = 0.05
 """Seconds between two updates."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as of any command."""
 
 
 def ask(
@@ -103,6 +100,8 @@ def ask(
     options = {name: given[option.removeprefix("--").replace("-", "_")] for name, option in OPTIONS.items()}
     arguments: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, [])}
     name = f"kimi_{chosen_tool(tool, arguments)}"
+    import anyio
+
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import read_settings
 
@@ -120,10 +119,9 @@ def ask(
         outcome = Outcome(status="failed", error=error)
         watch.end(outcome)
     else:
-        outcome = _followed(name, prompt, work, settings, watch)
+        with handled_signals() as signals:
+            outcome = anyio.run(_run, name, prompt, work, settings, watch, signals)
     if outcome.error is not None:
-        if _was_cancelled(outcome):
-            raise typer.Exit(INTERRUPTED)
         complain(outcome.error.message, outcome.error.fix)
         raise typer.Exit(1 if outcome.timing.attempts else exit_status(outcome.error))
 
@@ -145,66 +143,45 @@ def _work(name: str, arguments: dict[str, Any]) -> Work:
     return lambda pipeline, run: pipeline.run(call, run)
 
 
-def _followed(name: str, prompt: str, work: Work, settings: Settings, watch: LiveWatch | QuietWatch) -> Outcome:
-    """The call's outcome, followed to its end; after Ctrl-C what had arrived is its outcome."""
-    import anyio
-
-    ended: list[Outcome] = []
-    with handled_signals() as signals:
-        try:
-            anyio.run(_run, name, prompt, work, settings, watch, ended.append, signals)
-        except KeyboardInterrupt:
-            if not ended:
-                raise
-    return ended[0]
-
-
 async def _run(
-    name: str,
-    prompt: str,
-    work: Work,
-    settings: Settings,
-    watch: LiveWatch | QuietWatch,
-    ended: Callable[[Outcome], None],
-    signals: ExitSignals,
-) -> None:
+    name: str, prompt: str, work: Work, settings: Settings, watch: LiveWatch | QuietWatch, signals: ExitSignals
+) -> Outcome:
+    """The outcome of the call, followed to its end; once interrupted, what had arrived is printed, and this exits."""
     import anyio
 
-    from kimi_mcp.pipeline.pipeline import Pipeline
-    from kimi_mcp.runs import Run, open_runs
+    from kimi_mcp.runs import Run
     from kimi_mcp.server.client_quirks import LOCAL
 
     importlib.import_module("kimi_mcp.provider.clients")  # takes a second at times, which is no part of the call
-    pipeline, runs, outcome = Pipeline(settings), None, None
-    try:
-        async with anyio.create_task_group() as tasks:
-            runs = open_runs(tasks, settings)
-            run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
-            runs.start(run, lambda run: work(pipeline, run))
-            try:
-                with signals.interruptible():
-                    await _follow(run, watch)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    if signals.signal is None:
-                        await run.cancel()  # of no effect on a run that has ended
-                    else:
-                        tasks.cancel_scope.cancel()  # the run is not cancelled: the process ends, as a server's does
-                        await run.wait()
-                outcome = run.snapshot()
-                if runs.left_unfinished:
-                    outcome = replace(outcome, status="running", error=None)  # it can be resumed
-                watch.end(outcome)
-                ended(outcome)
-    finally:
-        with anyio.move_on_after(1, shield=True):
-            await pipeline.aclose()
-            if runs is not None:
-                await runs.aclose()
-        if outcome is not None and signals.signal is not None:
-            _report_interruption(outcome, runs)
-        if outcome is not None and (signals.signal is not None or _was_cancelled(outcome)):
-            exit_at_once(signals.status)
+    async with opened_runs(settings) as (tasks, pipeline, runs):
+        run = Run(caller=LOCAL, tool=name, prompt=prompt, host="kimi-mcp ask")
+        runs.start(run, lambda run: work(pipeline, run))
+        try:
+            with signals.interruptible():
+                await _follow(run, watch)
+        finally:
+            with anyio.CancelScope(shield=True):
+                if signals.signal is None:
+                    await run.cancel()  # of no effect on a run that has ended
+                else:
+                    tasks.cancel_scope.cancel()  # the run is not cancelled: the process ends, as a server's does
+                    await run.wait()
+            outcome = run.snapshot()
+            if runs.left_unfinished:
+                outcome = replace(outcome, status="running", error=None)  # it can be resumed
+            watch.end(outcome)
+    if signals.signal is not None:
+        if runs.left_unfinished and runs.store.is_persistent:
+            complain(
+                "The swarm was stopped before its end; the results of its steps are kept.",
+                f"Continue with `kimi-mcp runs resume {outcome.run_id}`.",
+            )
+        elif outcome.error is not None:
+            complain(outcome.error.message, outcome.error.fix)
+    # A swarm that is cancelled is partial if any of its agents had finished.
+    if signals.signal is not None or (outcome.error is not None and outcome.error.code == Cancelled.code):
+        exit_at_once(signals.status)
+    return outcome
 
 
 async def _follow(run: Run, watch: LiveWatch | QuietWatch) -> None:
@@ -227,18 +204,3 @@ def _watch_for(settings: Settings, *, as_json: bool) -> LiveWatch | QuietWatch:
     if is_terminal(sys.stdout):
         return LiveWatch()
     return QuietWatch(lambda outcome: clean(outcome.answer, "host"), notes=True)  # all else goes to stderr
-
-
-def _was_cancelled(outcome: Outcome) -> bool:
-    """Whether it was cancelled; a swarm is partial then if any of its agents had finished."""
-    return outcome.error is not None and outcome.error.code == Cancelled.code
-
-
-def _report_interruption(outcome: Outcome, runs: Runs | None) -> None:
-    if runs is not None and runs.left_unfinished and runs.store.is_persistent:
-        complain(
-            "The swarm was stopped before its end; the results of its steps are kept.",
-            f"Continue with `kimi-mcp runs resume {outcome.run_id}`.",
-        )
-    elif outcome.error is not None:
-        complain(outcome.error.message, outcome.error.fix)

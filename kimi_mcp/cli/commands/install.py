@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_DONE = {
+    "written": "{host} has {name} now.",
+    "unchanged": "{host} has {name} already: nothing to change.",
+    "removed": "{name} was removed from {host}.",
+    "absent": "{host} has no server called {name}: nothing to take out.",
+}
 
 HostArgument = Annotated[
     str,
@@ -64,10 +71,7 @@ def install(
         _point_to(row, file, given, taken)
         return
     done = put_in(row, name, started, given, environment=os.environ, file=file, home=Path.home())
-    if as_json:
-        print_json(_as_json(row, name, done, given))
-    else:
-        _show_installed(row, name, done, given, taken)
+    _print_result(row, name, done, given, taken, as_json=as_json)
 
 
 def uninstall(
@@ -84,19 +88,7 @@ def uninstall(
 
     row, file = _host(host, name)
     done = take_out(row, name, file=file, home=Path.home())
-    if as_json:
-        print_json(_as_json(row, name, done, {}))
-        return
-    page = Printer(label=8)
-    if done.action == "absent":
-        page.mark("ok", f"{row.name} has no server called {name}: nothing to take out.")
-    else:
-        page.mark("ok", f"{name} was removed from {row.name}.")
-    page.row("file", done.shown)
-    if done.backup:
-        page.row("backup", done.backup.name, "quiet")
-        for variable in done.in_clear:
-            page.mark("warn", f"The value of {variable} is still in that copy; delete it when all is well.")
+    _print_result(row, name, done, {}, (), as_json=as_json)
 
 
 def _host(name: str, server: str) -> tuple[HostRow, Path]:
@@ -163,17 +155,41 @@ def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     return {**exported, **given}, list(exported)
 
 
-def _as_json(host: HostRow, name: str, done: InstallResult, given: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "host": host.id,
-        "name": name,
-        "action": done.action,
-        "file": str(done.file),
-        "backup": done.backup and str(done.backup),
-        "keys": list(done.keys),
-        "keys_in_clear": list(done.in_clear),
-        "next": _next(host, done, given) if done.action in ("written", "unchanged") else [],
-    }
+def _print_result(
+    host: HostRow, name: str, done: InstallResult, given: Mapping[str, str], taken: Sequence[str], *, as_json: bool
+) -> None:
+    removing = done.action in ("removed", "absent")
+    following = [] if removing else _next(host, done, given)
+    if as_json:
+        print_json(
+            {
+                "host": host.id,
+                "name": name,
+                "action": done.action,
+                "file": str(done.file),
+                "backup": done.backup and str(done.backup),
+                "keys": list(done.keys),
+                "keys_in_clear": list(done.in_clear),
+                "next": following,
+            }
+        )
+        return
+    page = Printer(label=8)
+    page.mark("ok", _DONE[done.action].format(host=host.name, name=name))
+    page.row("file", done.shown + (", which is new" if done.new_file else ""))
+    if host.always_load and not removing:
+        shown = "its model always has them; --defer leaves them to its tool search"
+        searched = "its model has to search for them"
+        page.row("tools", shown if host.always_load in host.entry else searched, "quiet")
+    if taken:
+        page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
+    if done.backup:
+        page.row("backup", done.backup.name, "quiet")
+    where = "still in that copy; delete it when all is well" if removing else "in that file in clear text"
+    for variable in done.in_clear:
+        page.mark("warn", f"The value of {variable} is {where}.")
+    for number, step in enumerate(following):
+        page.row("next" if number == 0 else "", step)
 
 
 def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequence[str]) -> None:
@@ -187,29 +203,6 @@ def _point_to(host: HostRow, file: Path, given: Mapping[str, str], taken: Sequen
     for variable in withheld(host, given):
         page.line(_key_hint(host, variable, given), "quiet")
     page.line(f"Put this into {shown(file, Path.home())}. {host.next}", "quiet")
-
-
-def _show_installed(
-    host: HostRow, name: str, done: InstallResult, given: Mapping[str, str], taken: Sequence[str]
-) -> None:
-    page = Printer(label=8)
-    if done.action == "unchanged":
-        page.mark("ok", f"{host.name} has {name} already: nothing to change.")
-    else:
-        page.mark("ok", f"{host.name} has {name} now.")
-    page.row("file", done.shown + (", which is new" if done.new_file else ""))
-    if host.always_load in host.entry:
-        page.row("tools", "its model always has them; --defer leaves them to its tool search", "quiet")
-    elif host.always_load:
-        page.row("tools", "its model has to search for them", "quiet")
-    if taken:
-        page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
-    if done.backup:
-        page.row("backup", done.backup.name, "quiet")
-    for variable in done.in_clear:
-        page.mark("warn", f"The value of {variable} is in that file in clear text.")
-    for number, step in enumerate(_next(host, done, given)):
-        page.row("next" if number == 0 else "", step)
 
 
 def _next(host: HostRow, done: InstallResult, given: Mapping[str, str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from kimi_mcp.cli.commands.arguments import read_environment
-from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals
+from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals, opened_runs
 from kimi_mcp.cli.console import Printer, complain, is_terminal, print_json
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured, RunNotFound
 from kimi_mcp.core.types import Status
@@ -310,33 +310,18 @@ async def _cancelled(store: RunStore, record: RunRecord) -> RunRecord:
 
 
 async def _resumed(settings: Settings, name: str, signals: ExitSignals) -> Outcome:
-    import anyio
-
-    from kimi_mcp.pipeline.pipeline import Pipeline
-    from kimi_mcp.runs import open_runs
-    from kimi_mcp.swarm import prepare_resume, recovered_outcome
-
     if not _has_store(settings):
         raise _unknown()
-    ended: list[Outcome] = []
-    pipeline, runs = Pipeline(settings), None
-    try:
-        with Printer(sys.stderr).waiting("until it has ended …"):
-            async with anyio.create_task_group() as tasks:
-                runs = open_runs(tasks, settings, lambda task: prepare_resume(task, pipeline), recovered_outcome)
-                with signals.interruptible():
-                    ended.append(await _end_of(runs, name))
-    finally:
-        with anyio.move_on_after(1, shield=True):
-            await pipeline.aclose()
-            if runs is not None:
-                await runs.store.aclose(unfinished=not ended)
-        if signals.exiting:
-            complain(
-                "The run has not ended; its results so far are kept.", f"Continue with `kimi-mcp runs resume {name}`."
-            )
-            exit_at_once(signals.status)
-    return ended[0]
+    with Printer(sys.stderr).waiting("until it has ended …"):
+        async with opened_runs(settings, resuming=True) as (tasks, _, runs):
+            with signals.interruptible():
+                outcome = await _end_of(runs, name)
+            if signals.exiting:
+                tasks.cancel_scope.cancel()  # without a cancellation of the run, which stays resumable
+    if signals.exiting:
+        complain("The run has not ended; its results so far are kept.", f"Continue with `kimi-mcp runs resume {name}`.")
+        exit_at_once(signals.status)
+    return outcome
 
 
 async def _end_of(runs: Runs, name: str) -> Outcome:

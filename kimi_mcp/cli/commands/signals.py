@@ -1,4 +1,4 @@
-"""What ends a command early: Ctrl-C, or a signal to its process. Handles signals, exits.
+"""A command that makes calls, and what ends it early: Ctrl-C, or a signal. Handles signals, opens the store, exits.
 
 SIGTERM and SIGHUP end a command as Ctrl-C does: what it has started is ended first, such as tool servers in sessions of
 their own, and what has arrived is recorded. But they cancel nothing: what can be resumed stays so.
@@ -11,10 +11,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from kimi_mcp.core.settings import Settings
+    from kimi_mcp.pipeline.pipeline import Pipeline
+    from kimi_mcp.runs import Runs
 
 EXIT_WITHIN_S = 5.0
 """Seconds after which an interrupted command exits, whatever hangs."""
@@ -36,7 +43,7 @@ class ExitSignals:
 
     @contextmanager
     def interruptible(self) -> Generator[None]:
-        """The first signal interrupts the block; from then on no other does, and ``EXIT_WITHIN_S`` counts."""
+        """The first signal ends the block; from then on no other is heeded, and ``EXIT_WITHIN_S`` counts."""
         import anyio
 
         try:
@@ -48,7 +55,6 @@ class ExitSignals:
             watchdog = threading.Timer(EXIT_WITHIN_S, os._exit, [self.status])
             watchdog.daemon = True
             watchdog.start()
-            raise
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Interrupt what runs as Ctrl-C does, at the first signal."""
@@ -78,6 +84,33 @@ def handled_signals() -> Generator[ExitSignals]:
             signal.signal(number, signal.SIG_DFL)
         if background:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@asynccontextmanager
+async def opened_runs(
+    settings: Settings, *, resuming: bool = False
+) -> AsyncGenerator[tuple[TaskGroup, Pipeline, Runs]]:
+    """What a command needs to make calls, or to resume them; it is closed within a second, whatever hangs."""
+    import anyio
+
+    from kimi_mcp.pipeline.pipeline import Pipeline
+    from kimi_mcp.runs import open_runs
+
+    pipeline, runs = Pipeline(settings), None
+    try:
+        async with anyio.create_task_group() as tasks:
+            if resuming:
+                from kimi_mcp.swarm import prepare_resume, recovered_outcome
+
+                runs = open_runs(tasks, settings, lambda task: prepare_resume(task, pipeline), recovered_outcome)
+            else:
+                runs = open_runs(tasks, settings)
+            yield tasks, pipeline, runs
+    finally:
+        with anyio.move_on_after(1, shield=True):
+            await pipeline.aclose()
+            if runs is not None:
+                await runs.aclose()
 
 
 def exit_at_once(status: int) -> NoReturn:

@@ -66,7 +66,7 @@ BAD = [
 def test_the_variables_of_the_contract_are_read_and_no_others() -> None:
     names = [variable.name for variable in VARIABLES]
     assert len(names) == len(set(names))
-    assert set(names) == set(contract.SETTINGS)
+    assert set(names) == set(contract.SETTINGS), "docs/contract.md names each of them"
 
 
 def test_a_key_is_secret_and_nothing_else_is() -> None:

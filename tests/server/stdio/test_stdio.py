@@ -115,12 +115,12 @@ async def test_what_is_printed_or_raised_is_logged_without_its_foreign_text(star
             await peer.call("task", 1)
             await peer.call("fail", 2)
             replies = [await peer.receive(), await peer.receive()]
-            assert "secret" not in str(replies)
+            assert "own secret" not in str(replies)
             assert [reply["error"]["code"] for reply in replies if "error" in reply] == [-32603]
             await peer.send(b"{")
             await peer.close_stdin()
             events = await peer.log_lines()
-            assert "secret" not in str(events)
+            assert "own secret" not in str(events)
             assert [event["exception"]["type"] for event in events if "exception" in event] == ["RuntimeError"] * 2
             assert ["refused" in event["message"] for event in events].count(True) == 1
             assert await peer.exit_status() == 0

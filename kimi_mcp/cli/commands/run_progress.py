@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,32 +14,25 @@ if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.runs import Run
 
-_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_FRAMES_A_SECOND = 10
-
 
 class Progress:
     """One line on stderr that shows a waiting person what goes on; nothing in a pipe."""
 
     def __init__(self) -> None:
-        self._enabled = is_terminal(sys.stderr)
-        self._shown = False
+        self._status = console(sys.stderr).status("") if is_terminal(sys.stderr) else None
 
     def show(self, run: Run) -> None:
-        """Write the line over the one before."""
-        if self._enabled:
-            frame = _FRAMES[int(run.seconds() * _FRAMES_A_SECOND) % len(_FRAMES)]
-            columns = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\x1b[2K{frame} {clean(run.phase(), 'terminal')}"[: columns + 5])
-            sys.stderr.flush()
-            self._shown = True
+        """Show the phase of the run, in place of what was shown before."""
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(clean(run.phase(), "terminal")))
+            self._status.start()
 
     def clear(self) -> None:
         """Remove the line."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-            self._shown = False
+        if self._status is not None:
+            self._status.stop()
 
 
 class QuietWatch:

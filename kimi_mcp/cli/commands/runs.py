@@ -328,21 +328,18 @@ async def _end_of(runs: Runs, name: str) -> Outcome:
     """The outcome of a run that is resumed here, or goes on elsewhere."""
     import anyio
 
-    record = await _find(runs.store, name)
-    while record.running:
-        run = await runs.resume(record)
-        if run is not None:
+    while (record := await _find(runs.store, name)).running:
+        name = record.id
+        if run := await runs.resume(record):
             await run.wait()
             return await run.current_outcome()
-        record = await _find(runs.store, record.id)
-        if record.orphaned:
+        if (await _find(runs.store, name)).orphaned:
             raise NotConfigured(
                 f"Nothing here can continue a run of {record.tool} whose server has died.",
                 fix="Update kimi-mcp to the version that it was begun with; or end it with "
                 f"`kimi-mcp runs cancel {record.id}` and call again.",
             )
         await anyio.sleep(POLL_S)
-        record = await _find(runs.store, record.id)
     return record.outcome
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -94,8 +95,7 @@ async def _list_and_prune(
     """The files that are old enough, those of them that were removed, and what stopped the removal."""
     from kimi_mcp.provider import Upstream
 
-    upstream = Upstream()
-    try:
+    async with aclosing(Upstream()) as upstream:
         listed = [file for file in await upstream.list_files(endpoint) if is_older(file, days, time.time())]
         removed: list[RemoteFile] = []
         for file in listed if prune else ():
@@ -105,8 +105,6 @@ async def _list_and_prune(
                 return listed, removed, error
             removed.append(file)
         return listed, removed, None
-    finally:
-        await upstream.aclose()
 
 
 async def _remove(upstream: Upstream, endpoint: Endpoint, file: RemoteFile) -> KimiError | None:
@@ -114,11 +112,10 @@ async def _remove(upstream: Upstream, endpoint: Endpoint, file: RemoteFile) -> K
     try:
         await upstream.remove_file(endpoint, file.id)
     except KimiError as error:
-        try:
-            others = await upstream.list_files(endpoint)
-        except KimiError:
-            return error
-        return error if file.id in {other.id for other in others} else None
+        with suppress(KimiError):
+            if file.id not in {other.id for other in await upstream.list_files(endpoint)}:
+                return None
+        return error
     return None
 
 

@@ -37,9 +37,6 @@ _TASK: Mapping[str, str | None] = {
 }
 """Labels of parts of a swarm's task, where they differ from their names; None: internal, not shown."""
 
-LOCAL = datetime.now().astimezone().tzinfo
-"""The time zone of this shell."""
-
 HEAD = ("ID", "STARTED", "TOOL", "STATUS", "TOOK", "TOKENS", "COST", "PROMPT")
 
 
@@ -52,8 +49,7 @@ def show_list(listed: Sequence[RunRecord], totals: Totals | None, digits: int, *
     if not listed or totals is None:
         page.line("No run was recorded yet." if every else "No run matches.")
         return
-    length = max(digits, len("run_") + SHORTEST) if page.folds else None
-    _table(page, [*(_cells(record, record.id[:length], page) for record in listed), _totals(totals, page)])
+    _table(page, listed, digits, _totals(totals, page))
     if len(listed) < totals.runs:
         page.line(f"The latest {len(listed)} of {totals.runs}; the totals are of all. --most N shows more.", "quiet")
     if totals.cost_unknown and page.folds:
@@ -64,18 +60,23 @@ def show_pruned(removed: Sequence[RunRecord], kept: int) -> None:
     """What was removed."""
     page = Printer(indent=0)
     if removed:
-        length = len("run_") + SHORTEST if page.folds else None
-        _table(page, [_cells(record, record.id[:length], page) for record in removed[:50]])
+        _table(page, removed[:50])
     if len(removed) > 50:
         page.line(f"and {len(removed) - 50} more", "quiet")
     stays = f" {counted(kept, 'run')} as old {'stays' if kept == 1 else 'stay'}: a kept conversation goes back to it."
     page.line(f"Removed {counted(len(removed), 'run')}.{stays if kept else ''}")
 
 
-def _cells(record: RunRecord, name: str, page: Printer) -> tuple[str, ...]:
+def _table(page: Printer, records: Sequence[RunRecord], digits: int = 0, *more: Sequence[str]) -> None:
+    length = max(digits, len("run_") + SHORTEST) if page.folds else None
+    rows = [*(_cells(record, length, page) for record in records), *more]
+    page.table(HEAD, rows, right=(4, 5, 6), optional=(2, 5, 1, 4, 6), cut_last=True)
+
+
+def _cells(record: RunRecord, length: int | None, page: Printer) -> tuple[str, ...]:
     outcome, folds = record.outcome, page.folds
     return (
-        f"name|{name}",
+        f"name|{record.id[:length]}",
         _started(record.started_at) if folds else moment(record.started_at) or "",
         f"quiet|{record.tool.removeprefix('kimi_') if folds else record.tool}",
         f"{KINDS[outcome.status]}|{outcome.status}",
@@ -98,10 +99,6 @@ def _figures(took_s: float, count: int | None, usd: float | None, page: Printer)
     if page.folds:
         return _took(took_s), _count(count), "-" if usd is None else dollars(usd).replace("under ", "<")
     return f"{took_s:.3f}", "-" if count is None else str(count), "-" if usd is None else f"{usd:.6f}"
-
-
-def _table(page: Printer, rows: Sequence[Sequence[str]]) -> None:
-    page.table(HEAD, rows, right=(4, 5, 6), optional=(2, 5, 1, 4, 6), cut_last=True)
 
 
 # ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,7 +128,7 @@ def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
 
 def _about(page: Printer, record: RunRecord) -> None:
     outcome = record.outcome
-    started = datetime.fromtimestamp(record.started_at, LOCAL).strftime("%Y-%m-%d %H:%M:%S %Z")
+    started = _local(record.started_at).strftime("%Y-%m-%d %H:%M:%S %Z")
     page.row("started", f"{started}, called by {record.host or 'a host without a name'}")
     timing = outcome.timing
     first = "" if timing.first_token_s is None else f", the first token after {_took(timing.first_token_s)}"
@@ -142,12 +139,9 @@ def _about(page: Printer, record: RunRecord) -> None:
     else:
         page.row("took", f"{_took(seconds(record))}{first}{attempts}")
     sent = outcome.model_sent or record.model_id or "no model"
-    others = [
-        f"{word} {name}"
-        for word, name in (("asked", outcome.model_asked), ("answered", outcome.model_answered))
-        if name not in (None, sent)
-    ]
-    page.row("model", f"{sent} at {outcome.provider or 'no provider'}{''.join(f', {one}' for one in others)}")
+    others = (("asked", outcome.model_asked), ("answered", outcome.model_answered))
+    named = "".join(f", {word} {name}" for word, name in others if name not in (None, sent))
+    page.row("model", f"{sent} at {outcome.provider or 'no provider'}{named}")
     page.row("mode", f"{outcome.mode or 'not decided'}{_parameters(record.request)}")
     if outcome.finish_reason:
         page.row("finish reason", outcome.finish_reason)
@@ -159,9 +153,8 @@ def _parameters(request: Mapping[str, Any]) -> str:
     """The parameters of a request, for the end of a line."""
     sampling = cast("Mapping[str, Any]", request.get("said") or {})
     named: dict[str, Any] = {"max_tokens": request.get("max_tokens"), **sampling, "effort": request.get("effort")}
-    parts = [f"{name} {shown(value)}" for name, value in named.items() if value is not None]
-    schema = ["with a response_schema"] if request.get("response_schema") is not None else []
-    return "".join(f", {part}" for part in (*parts, *schema))
+    parts = "".join(f", {name} {shown(value)}" for name, value in named.items() if value is not None)
+    return parts if request.get("response_schema") is None else f"{parts}, with a response_schema"
 
 
 def _usage(outcome: Outcome) -> str:
@@ -228,15 +221,14 @@ def _steps(page: Printer, steps: Sequence[Mapping[str, Any]]) -> None:
     page.line()
     done = sum(step["result"] is not None for step in steps)
     page.heading("Steps", f"{done} of {len(steps)} finished")
-    rows = [(f"name|{step['key']}", *_step_times(step), f"quiet|{_purpose(step['description'])}") for step in steps]
+    rows: list[tuple[str, ...]] = []
+    for step in steps:
+        state, took = "warn|begun", ""
+        if ended_at := step["ended_at"]:
+            duration = datetime.fromisoformat(ended_at) - datetime.fromisoformat(step["began_at"])
+            state, took = "ok|finished", _took(duration.total_seconds())
+        rows.append((f"name|{step['key']}", state, took, f"quiet|{_purpose(step['description'])}"))
     page.table(("STEP", "STATE", "TOOK", "WHAT"), rows, right=(2,), cut_last=True)
-
-
-def _step_times(step: Mapping[str, Any]) -> tuple[str, str]:
-    if step["ended_at"] is None:
-        return "warn|begun", ""
-    took = datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["began_at"])
-    return "ok|finished", _took(took / timedelta(seconds=1))
 
 
 def _purpose(info: Mapping[str, Any]) -> str:
@@ -261,9 +253,13 @@ def arrived(outcome: Outcome) -> str:
 # ── numbers for people ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _local(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC).astimezone()
+
+
 def _started(at: float) -> str:
     """The time of today, the day of this year, else the month."""
-    then, now = datetime.fromtimestamp(at, LOCAL), datetime.now(UTC).astimezone(LOCAL)
+    then, now = _local(at), datetime.now().astimezone()
     if then.date() == now.date():
         return then.strftime("%H:%M")
     return then.strftime("%b %d" if now - then < timedelta(days=300) else "%Y-%m")

@@ -6,10 +6,9 @@ needs, it imports when it runs.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable
+import traceback
 from contextlib import nullcontext
 from typing import Annotated, Any, cast
 
@@ -33,13 +32,33 @@ __all__ = ["app"]
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Reports wrong usage as any other error: a sentence, folded in a terminal, and what to do."""
+        """Reports every failure as a sentence and its fix on stderr, with the exit status of that."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except (typer.Exit, typer.Abort):
+            raise
         except typer.TyperException as fault:
             place = getattr(fault, "ctx", None) or ctx
             complain(fault.format_message().replace("Value error, ", ""), f"See `{place.command_path} --help`.")
             raise typer.Exit(fault.exit_code) from None
+        except Exception as fault:
+            # A task group wraps the one exception that it ends by.
+            while len(inner := cast("tuple[Exception, ...]", getattr(fault, "exceptions", ()))) == 1:
+                fault = inner[0]
+            if isinstance(fault, BrokenPipeError):
+                raise fault from None  # typer exits quietly: nobody reads on
+            if isinstance(fault, KimiError):
+                complain(fault.message, fault.fix)
+                raise typer.Exit(exit_status(fault)) from None
+            *_, (frame, line) = traceback.walk_tb(fault.__traceback__)
+            place = f"{frame.f_globals.get('__name__', '?')}, line {line}"
+            complain(
+                f"A bug of kimi-mcp: {type(fault).__name__} in {place}.",
+                "Please report it with the command that you gave.",
+            )
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(
@@ -151,51 +170,17 @@ def route(
     page.row("points", ", ".join(f"{tool} {number:g}" for tool, number in points), "quiet")
 
 
-def _reporting(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose every failure is a sentence and its fix on stderr, with the exit status of that."""
-
-    @functools.wraps(command)
-    def reporting(*args: Any, **named: Any) -> None:
-        try:
-            command(*args, **named)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
-        except Exception as fault:
-            # A task group wraps the one exception that it ends by.
-            while len(inner := cast("tuple[Exception, ...]", getattr(fault, "exceptions", ()))) == 1:
-                fault = inner[0]
-            if isinstance(fault, BrokenPipeError):
-                raise fault from None  # typer exits quietly: nobody reads on
-            if isinstance(fault, KimiError):
-                complain(fault.message, fault.fix)
-                raise typer.Exit(exit_status(fault)) from None
-            complain(f"A bug of kimi-mcp: {_where(fault)}.", "Please report it with the command that you gave.")
-            raise typer.Exit(1) from None
-
-    return reporting
-
-
-def _where(fault: Exception) -> str:
-    at = fault.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    place = "" if at is None else f" in {at.tb_frame.f_globals.get('__name__', '?')}, line {at.tb_lineno}"
-    return type(fault).__name__ + place
-
-
 for _command in (serve, demo, ask, simulator, doctor, models, route, files, install, uninstall, selfhost):
-    app.command()(_reporting(_command))
+    app.command()(_command)
 
 _policy = typer.Typer(invoke_without_command=True)
-_policy.callback()(_reporting(rules))
-_policy.command()(_reporting(check))
+_policy.callback()(rules)
+_policy.command()(check)
 app.add_typer(_policy, name="policy")
 
 _runs = typer.Typer(invoke_without_command=True)
-_runs.callback()(_reporting(runs))
-_runs.command("list")(_reporting(list_runs))
+_runs.callback()(runs)
+_runs.command("list")(list_runs)
 for _command in (show, resume, cancel, prune):
-    _runs.command()(_reporting(_command))
+    _runs.command()(_command)
 app.add_typer(_runs, name="runs")

@@ -6,6 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
 from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests
 from kimi_mcp.core.redaction import GrowingText, clean
 from kimi_mcp.runs.store.records import tokens
@@ -19,20 +23,22 @@ class Progress:
     """One line on stderr that shows a waiting person what goes on; nothing in a pipe."""
 
     def __init__(self) -> None:
-        self._status = console(sys.stderr).status("") if is_terminal(sys.stderr) else None
+        self._spinner = Spinner("dots", style="green")
+        self._live: Live | None = None
+        if is_terminal(sys.stderr):
+            self._live = Live(self._spinner, console=console(sys.stderr), auto_refresh=False, transient=True)
 
     def show(self, run: Run) -> None:
         """Show the phase of the run, in place of what was shown before."""
-        if self._status is not None:
-            from rich.text import Text
-
-            self._status.update(Text(clean(run.phase(), "terminal")))
-            self._status.start()
+        if self._live is not None:
+            self._spinner.update(text=Text(clean(run.phase(), "terminal")))
+            self._live.start()
+            self._live.refresh()
 
     def clear(self) -> None:
         """Remove the line."""
-        if self._status is not None:
-            self._status.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
 class QuietWatch:

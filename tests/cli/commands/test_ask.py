@@ -177,9 +177,25 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
     (row,) = (await kimi("runs", "--json")).json
     assert f"{row['usage']['total_tokens']:,} tokens in " in terminal.seen
     assert "waiting for the provider" not in terminal.seen, "it waits for nobody before the request is there"
-    assert "waiting for " in terminal.seen
     assert "temperature-fixed: --temperature 0.3 → left out" in terminal.seen
     assert "\x1b[2J" not in terminal.seen, "an answer does not act on the terminal"
+
+
+@posix
+async def test_a_terminal_sees_what_is_waited_for(sim: Simulator) -> None:
+    sim.play(Step(gate="headers", content="At last."))
+    terminal = Terminal()
+    settings = to(sim, TERM="xterm-256color", COLUMNS="160")
+    try:
+        streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
+        async with started("ask", "Hello", settings=settings, **streams) as process:
+            os.close(terminal.theirs)
+            await terminal.until("waiting for ")
+            sim.open_gate("headers")
+            await terminal.until("At last.")
+            assert await process.wait() == 0
+    finally:
+        terminal.close()
 
 
 @posix

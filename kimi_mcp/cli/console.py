@@ -105,14 +105,10 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def as_json_text(value: Any) -> str:
-    """A JSON value without keys, and with control characters escaped."""
-    return escaped_json(json.dumps(scrub_values(value), indent=2, ensure_ascii=False))
-
-
 def print_json(value: Any) -> None:
-    """Print :func:`as_json_text`."""
-    sys.stdout.write(f"{as_json_text(value)}\n")
+    """Print a JSON value without keys, and with control characters escaped."""
+    text = escaped_json(json.dumps(scrub_values(value), indent=2, ensure_ascii=False))
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

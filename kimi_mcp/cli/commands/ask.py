@@ -25,7 +25,7 @@ from kimi_mcp.cli.commands.arguments import (
     with_typed_folders,
 )
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals, opened_runs
-from kimi_mcp.cli.console import OPTIONS, as_json_text, complain, exit_status, is_terminal
+from kimi_mcp.cli.console import OPTIONS, complain, exit_status, is_terminal
 from kimi_mcp.core.errors import Cancelled, KimiError
 from kimi_mcp.core.types import Mode
 
@@ -102,6 +102,7 @@ def ask(
     name = f"kimi_{chosen_tool(tool, arguments)}"
     import anyio
 
+    from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import read_settings
 
@@ -111,7 +112,9 @@ def ask(
             str(schema), 'Put a JSON schema into it, such as {"type": "object", "properties": {}}.'
         )
     settings = with_typed_folders(read_settings(os.environ), [*(image or ()), *([video] if video else ())], file or ())
-    watch = _watch_for(settings, as_json=as_json)
+    watch = QuietWatch(settings.reasoning_inline_chars if as_json else None)
+    if is_terminal(sys.stdout) and not as_json:
+        watch = LiveWatch()
     try:
         read_environment()
         work = _work(name, arguments)
@@ -191,16 +194,3 @@ async def _follow(run: Run, watch: LiveWatch | QuietWatch) -> None:
         watch.update(run)
         with anyio.move_on_after(TICK_S):
             await run.done.wait()
-
-
-def _watch_for(settings: Settings, *, as_json: bool) -> LiveWatch | QuietWatch:
-    from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
-    from kimi_mcp.core.outcome import structured
-    from kimi_mcp.core.redaction import clean
-
-    if as_json:
-        limit = settings.reasoning_inline_chars
-        return QuietWatch(lambda outcome: as_json_text(structured(outcome, reasoning_chars=limit)))
-    if is_terminal(sys.stdout):
-        return LiveWatch()
-    return QuietWatch(lambda outcome: clean(outcome.answer, "host"), notes=True)  # all else goes to stderr

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, requests
+from kimi_mcp.cli.console import STYLES, Printer, changed, console, is_terminal, print_json, requests
+from kimi_mcp.core.outcome import Outcome, structured
 from kimi_mcp.core.redaction import GrowingText, clean
 from kimi_mcp.runs.store.records import tokens
 
 if TYPE_CHECKING:
-    from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.runs import Run
 
 
@@ -44,10 +43,9 @@ class Progress:
 class QuietWatch:
     """Prints once, at the end: for pipes."""
 
-    def __init__(self, render: Callable[[Outcome], str], *, notes: bool = False) -> None:
-        """``notes``: whether what the policy did is printed on stderr."""
-        self._render = render
-        self._notes = notes
+    def __init__(self, reasoning_chars: int | None) -> None:
+        """``reasoning_chars``: as of :func:`print_result`."""
+        self._reasoning_chars = reasoning_chars
         self._progress = Progress()
 
     def update(self, run: Run) -> None:
@@ -57,10 +55,7 @@ class QuietWatch:
     def end(self, outcome: Outcome) -> None:
         """Print the outcome."""
         self._progress.clear()
-        if text := self._render(outcome):
-            print(text, flush=True)
-        if self._notes:
-            print_notes(outcome)
+        print_result(outcome, self._reasoning_chars)
 
 
 class LiveWatch:
@@ -131,6 +126,16 @@ class LiveWatch:
         if self._line_open:
             self._out.print()
             self._line_open = False
+
+
+def print_result(outcome: Outcome, reasoning_chars: int | None) -> None:
+    """Print the answer, and on stderr what the policy did; or all as JSON, with that many characters of reasoning."""
+    if reasoning_chars is not None:
+        print_json(structured(outcome, reasoning_chars=reasoning_chars))
+        return
+    if answer := clean(outcome.answer, "terminal" if is_terminal(sys.stdout) else "host"):
+        print(answer, flush=True)
+    print_notes(outcome)
 
 
 def print_notes(outcome: Outcome) -> None:

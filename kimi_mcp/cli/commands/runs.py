@@ -147,10 +147,13 @@ def resume(run_id: Which, as_json: AsJson = False) -> None:
     """
     import anyio
 
+    from kimi_mcp.cli.commands.run_progress import print_result
+    from kimi_mcp.core.outcome import ALL_CHARS
+
     settings = _settings()
     with handled_signals() as signals:
         outcome = anyio.run(_resumed, settings, run_id, signals)
-    _print_result(outcome, as_json=as_json)
+    print_result(outcome, ALL_CHARS if as_json else None)
     if outcome.error is not None:
         complain(f"The run is {outcome.status}: {outcome.error.message}", outcome.error.fix)
         raise typer.Exit(1)
@@ -162,6 +165,7 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
     That server closes the upstream request; what has arrived is kept.
     """
     from kimi_mcp.cli.commands.run_output import arrived
+    from kimi_mcp.core.outcome import ALL_CHARS, structured
 
     async def end(store: RunStore) -> tuple[RunRecord, bool]:
         record = await _find(store, run_id)
@@ -170,7 +174,7 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
     record, was_running = _from_store(end)
     outcome = record.outcome
     if as_json:
-        _print_result(outcome, as_json=True)
+        print_json(structured(outcome, reasoning_chars=ALL_CHARS))
     elif not was_running:
         Printer().line(f"{record.id} had ended already: it is {outcome.status}. Nothing was changed.")
     elif not record.running:
@@ -341,15 +345,3 @@ async def _end_of(runs: Runs, name: str) -> Outcome:
             )
         await anyio.sleep(POLL_S)
     return record.outcome
-
-
-def _print_result(outcome: Outcome, *, as_json: bool) -> None:
-    from kimi_mcp.cli.commands.run_progress import print_notes
-    from kimi_mcp.core.outcome import ALL_CHARS, structured
-
-    if as_json:
-        print_json(structured(outcome, reasoning_chars=ALL_CHARS))
-        return
-    if outcome.answer:
-        Printer(indent=0).text(outcome.answer)
-    print_notes(outcome)

@@ -93,12 +93,10 @@ def _show(machine: Machine, found: list[Fit], lacking: list[Miss]) -> None:
         memory = f" with {machine.gpu_gb:,.0f} GB" if machine.gpus else ""
         gpus = counted(machine.gpus, "GPU") + memory
     page.heading("Machine", f"{ram}, {gpus}, {machine.cores} cores")
-    for what, option, known in (
-        ("Its main memory", "--ram-gb", machine.ram_gb is not None),
-        ("Its GPUs", "--vram-gb and --gpus", machine.gpu_gb is not None),
-    ):
-        if not known:
-            page.mark("unknown", f"{what} can't be read from here; they count as none.", fix=f"Give {option}.")
+    if machine.ram_gb is None:
+        page.mark("unknown", "Its main memory can't be read from here; it counts as none.", fix="Give --ram-gb.")
+    if machine.gpu_gb is None:
+        page.mark("unknown", "Its GPUs can't be read from here; they count as none.", fix="Give --vram-gb and --gpus.")
     page.line()
     for fit in found:
         _show_fit(page, fit)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,6 +59,9 @@ class Catalogue:
     providers: Mapping[str, Provider]
     """Providers by their id, in the order in which the first one with a key is chosen."""
 
+    def __hash__(self) -> int:
+        return id(self)
+
     def profile(self, provider_id: str, model: str) -> Profile | None:
         """One model at one provider; None where the provider does not list it.
 
@@ -98,27 +101,32 @@ class Catalogue:
 
     def video_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider takes video for which model on that day, as pairs of ids."""
-        return self._offers(day, lambda profile: profile.takes("video"))
+        return _offers(self, day, video=True)
 
     def instant_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider answers without thinking with which model on that day, as pairs of ids."""
-        return self._offers(day, lambda profile: profile.can_stop_thinking)
-
-    def _offers(self, day: date, fits: Callable[[Profile], bool]) -> tuple[tuple[str, str], ...]:
-        found = (each for each in self._profiles() if fits(each) and each.serving.served_on(day))
-        return tuple((profile.provider.id, profile.model.id) for profile in found)
+        return _offers(self, day, video=False)
 
     def rows(self, day: date) -> tuple[CatalogueRow, ...]:
         """Every model at every provider on that day."""
-        return tuple(_row(profile, day) for profile in self._profiles())
+        return tuple(_row(profile, day) for profile in self.every_profile())
 
-    def _profiles(self) -> Iterator[Profile]:
+    def every_profile(self) -> Iterator[Profile]:
+        """Every model at every provider, on any day."""
         for provider in self.providers.values():
             for serving in provider.models:
                 yield self._profile(provider, serving)
 
     def _profile(self, provider: Provider, serving: ServedModel) -> Profile:
         return Profile(model=self.models[serving.model], provider=provider, serving=serving)
+
+
+@lru_cache(maxsize=8)
+def _offers(facts: Catalogue, day: date, *, video: bool) -> tuple[tuple[str, str], ...]:
+    """Kept, since every call asks for them."""
+    served = (each for each in facts.every_profile() if each.serving.served_on(day))
+    fitting = (each for each in served if (each.takes("video") if video else each.can_stop_thinking))
+    return tuple((profile.provider.id, profile.model.id) for profile in fitting)
 
 
 def load(folder: Path | None = None) -> Catalogue:

@@ -121,7 +121,7 @@ class Secrets:
 
     def scrub(self, text: str) -> str:
         """``text`` with every secret in every spelling replaced by ``HIDDEN``; the same object where there is none."""
-        spans = sorted(self._spans(text))
+        spans = sorted(self._spans(text)) if len(text) >= SHORTEST else []
         if not spans:
             return text
         pieces: list[str] = []

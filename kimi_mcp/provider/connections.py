@@ -118,6 +118,9 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         self._stream = stream
         self._stale_s = stale_s
         self._fd: int = stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
+        if sys.platform != "win32":
+            self._poll = select.poll()  # made once: httpcore2 asks every idle connection before each request
+            self._poll.register(self._fd, select.POLLIN)
         self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - the same
         self._chunks = Chunks()
         self._head: bytes | None = None  # of a request, until its body comes; None: the next write begins one
@@ -219,9 +222,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
             return True
         if sys.platform == "win32":
             return bool(select.select([self._fd], [], [], 0)[0])
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._poll.poll(0))
 
     @property
     def _stale(self) -> bool:
@@ -263,7 +264,6 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """What httpcore2 asks about the connection."""
         if info == "is_readable":
-            # Asked of every idle connection before each request: whether the other end has closed it.
             return bool(self._unread) or self._readable()
         return self._tls if info == "ssl_object" else None
 

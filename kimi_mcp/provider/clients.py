@@ -193,8 +193,10 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request, by the first pool that has room, so that few at once use few connections."""
-        unused = [each for pool in self._pools if not pool.under_way for each in pool.connections]
-        await _close([connection for connection in unused if connection.has_expired()])
+        unused = [pool.connections for pool in self._pools if not pool.under_way]
+        for connections in unused:  # asking each connection before every request would cost more than the request
+            if connections and connections[0].has_expired():
+                await _close([connection for connection in connections if connection.has_expired()])
         pool = next((pool for pool in self._pools if pool.under_way < POOL), None)
         if pool is None:
             self._pools.append(pool := self._open_pool())

@@ -135,12 +135,21 @@ def totals(connection: sa.Connection, now: float, *, status: str | None = None, 
     return Totals(runs=count, running=running, took_s=took, tokens=token_sum, cost_usd=cost, cost_unknown=unknown)
 
 
+# Executed with every call: built once, which takes longer than to execute it.
+_JOINABLE = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= sa.bindparam("since")))
+_HOST: sa.BindParameter[str | None] = sa.bindparam("host")
+_ABANDONED = (
+    sa.select(runs)
+    .where(runs.c.call_key == sa.bindparam("key"), runs.c.abandoned == 1, runs.c.caller == sa.bindparam("caller"))
+    .where(runs.c.host.is_not_distinct_from(_HOST), _JOINABLE)
+    .order_by(runs.c.started_at.desc(), runs.c.id)
+    .limit(1)
+)
+
+
 def abandoned(connection: sa.Connection, caller: str, host: str | None, key: str, since: float) -> sa.Row[Any] | None:
     """The newest abandoned run of the same call that is running or was completed since then."""
-    joinable = sa.or_(runs.c.status == "running", (runs.c.status == "completed") & (runs.c.ended_at >= since))
-    same = sa.select(runs).where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller, joinable)
-    newest = same.where(runs.c.host.is_not_distinct_from(host)).order_by(runs.c.started_at.desc(), runs.c.id)
-    return connection.execute(newest.limit(1)).first()
+    return connection.execute(_ABANDONED, {"caller": caller, "host": host, "key": key, "since": since}).first()
 
 
 def cancel_requests(connection: sa.Connection, owner: str) -> list[str]:

@@ -67,6 +67,9 @@ log = logging.getLogger(__name__)
 _HASH_CHARS = 65_536
 """Characters that are hashed at once."""
 
+_ANSWERED = 64
+"""Replies whose runs are known by their requests' ids."""
+
 Context = ServerRequestContext[ServerState, Any]
 
 
@@ -202,8 +205,12 @@ async def _start_and_wait(
         runs.start(run, work)
     request_id = coerce_request_id(context.request_id or 0)
     state.waiting[request_id] = run
+    state.answered.pop(request_id, None)
     await _wait(context, run, deadline)
-    state.waiting.pop(request_id, None)
+    if state.waiting.pop(request_id, None) is not None:
+        state.answered[request_id] = run.id
+        while len(state.answered) > _ANSWERED:
+            del state.answered[next(iter(state.answered))]
     outcome = await run.current_outcome()
     if rejoined is not None:
         with anyio.move_on_at(deadline + STORE_WITHIN_S):  # written all the same: at worst its answer is given again
@@ -305,11 +312,15 @@ async def _handle_cancellation(ctx: Context, call_next: CallNext) -> HandlerResu
     if ctx.method == "notifications/cancelled":
         state = ctx.lifespan_context
         request_id = cancelled_request_id_from_params(ctx.params)
-        run = None if request_id is None else state.waiting.pop(coerce_request_id(request_id), None)
-        if run is not None:
-            host_timed_out = client_quirks.timed_out((ctx.params or {}).get("reason"))
-            stop = partial(_abandon, state, run.id) if host_timed_out else run.cancel
-            start_contained(state.tasks, "a cancellation could not be passed on", stop)
+        key = None if request_id is None else coerce_request_id(request_id)
+        host_timed_out = client_quirks.timed_out((ctx.params or {}).get("reason"))
+        run = None if key is None else state.waiting.pop(key, None)
+        run_id = run.id if run is not None else None if key is None else state.answered.pop(key, None)
+        failure = "a cancellation could not be passed on"
+        if host_timed_out and run_id is not None:
+            start_contained(state.tasks, failure, _abandon, state, run_id)
+        elif run is not None:
+            start_contained(state.tasks, failure, run.cancel)
     return await call_next(ctx)
 
 

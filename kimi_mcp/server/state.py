@@ -80,6 +80,8 @@ class ServerState:
         """The limits that no setting and no call names; None: the defaults."""
         self.waiting: dict[RequestId, RunView] = {}
         """The run that each open request waits for; a cancelled request's entry stays until its reason is known."""
+        self.answered: dict[RequestId, str] = {}
+        """The runs that go on after the latest replies: their hosts may have given up as the reply was under way."""
         self.opened: tuple[Pipeline, Runs] | None = None
         """None before the first call."""
         self._make_pipeline = pipeline

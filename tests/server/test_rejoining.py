@@ -145,6 +145,32 @@ async def test_a_call_again_at_once_joins_although_it_comes_with_the_cancellatio
     assert len(chats(sim)) == 1
 
 
+async def test_a_call_again_joins_although_its_host_gave_up_as_the_reply_was_under_way(sim: Simulator) -> None:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect_messages(sim, KIMI_REPLY_WITHIN_S="0.05") as host:
+        await host.call("kimi_think", AGAIN, 1)
+        assert (await host.receive())["result"]["structuredContent"]["status"] == "running"
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        await host.cancel(1, reason="Request timed out")
+        await host.call("kimi_think", AGAIN, 2)
+        again = (await host.receive())["result"]["structuredContent"]
+        sim.open_gate("end")
+    assert [entry["rule"] for entry in again["policy"]] == ["run-rejoined"]
+    assert len(chats(sim)) == 1
+
+
+async def test_a_stop_that_comes_after_the_reply_cancels_nothing(sim: Simulator) -> None:
+    sim.play({**HELD_STEP, "times": "always"})
+    async with connect_messages(sim, KIMI_REPLY_WITHIN_S="0.05") as host:
+        await host.call("kimi_think", AGAIN, 1)
+        run_id = (await host.receive())["result"]["structuredContent"]["run_id"]
+        await host.cancel(1, reason="the user pressed stop")
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        sim.open_gate("end")
+        await host.call("kimi_run", {"run_id": run_id, "wait_s": 60}, 2)
+        assert (await host.receive())["result"]["structuredContent"]["status"] == "completed"
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"prompt": "What is 17 * 24?"}, {"system": "Be brief."}, {"max_tokens": 20_000}, {"model": "kimi-k2.6"}],

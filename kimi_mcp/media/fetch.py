@@ -21,8 +21,8 @@ from typing import cast
 import anyio
 import anyio.to_thread
 import httpcore2
-import httpx2
 
+from kimi_mcp.core.certificates import trusted_certificates
 from kimi_mcp.core.errors import KimiError, MediaRejected, UrlRefused, caused_by
 from kimi_mcp.core.version import __version__
 from kimi_mcp.media.addresses import Address, Target, read_redirect, read_url, require_public, unresolved
@@ -135,12 +135,12 @@ async def fetch(
     ``cap_bytes``: the largest body; ``deadline_s``: seconds for all of it, redirects included. The others replace the
     system's resolver, sockets and certificates (those of SSL_CERT_FILE, where it is set) in tests. Raises
     ``UrlRefused`` where the URL may not be fetched or nothing comes from it, ``MediaRejected`` where the body is too
-    large, cut off or compressed.
+    large, cut off or compressed, ``NotConfigured`` where the certificates can't be read.
     """
     target, body = read_url(url), FetchedBody(cap_bytes)
     try:
         with anyio.move_on_after(deadline_s):
-            trust = trust or httpx2.create_ssl_context()
+            trust = trust or await anyio.to_thread.run_sync(trusted_certificates, abandon_on_cancel=True)
             for _ in range(HOPS_MAX + 1):
                 addresses = await _addresses(target, resolve or _resolve)
                 redirect = await _request(target, addresses, body, connect or _connect, trust)

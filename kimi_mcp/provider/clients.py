@@ -25,6 +25,7 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, Omit
 from openai._models import FinalRequestOptions
 
+from kimi_mcp.core.certificates import trusted_certificates
 from kimi_mcp.core.errors import caused_by
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.version import __version__
@@ -180,7 +181,7 @@ class Transport(httpx2.AsyncBaseTransport):
     """
 
     def __init__(self, base_url: str, deadlines: Deadlines) -> None:
-        trusted = httpx2.create_ssl_context() if base_url.startswith("https:") else None
+        trusted = trusted_certificates() if base_url.startswith("https:") else None
         self._open_pool = partial(_Pool, trusted, proxy_for(base_url), deadlines)
         self._pools: list[_Pool] = []
         self.closed = False

@@ -240,8 +240,9 @@ class JsonRequests:
         endpoint.check()
         async with self._opening:
             if endpoint.account not in self._clients:
-                open_client = anyio.to_thread.run_sync(_open_client, endpoint, self._deadlines)
-                self._clients[endpoint.account] = await open_client
+                self._clients[endpoint.account] = await anyio.to_thread.run_sync(
+                    _open_client, endpoint, self._deadlines, abandon_on_cancel=True
+                )
             return self._clients[endpoint.account]
 
 
@@ -255,7 +256,7 @@ class _ModelList:
 
 
 def _open_client(endpoint: Endpoint, deadlines: Deadlines) -> Client:
-    """For a thread: importing openai takes up to half a second."""
+    """For a thread: importing openai takes up to half a second, and certificates are read from disk."""
     from kimi_mcp.provider.clients import Client
 
     return Client(endpoint.base_url, endpoint.key, deadlines)

@@ -7,7 +7,7 @@ its tools at once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -19,8 +19,10 @@ from anyio.abc import TaskGroup
 from mcp_types import RequestId
 
 from kimi_mcp.core.background import contained
+from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
+from kimi_mcp.server import client_quirks
 from kimi_mcp.server.client_quirks import LOCAL
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class ServerState:
     async def warm_up(self) -> None:
         """Import and open what a first call needs, so that it waits for nothing."""
         await anyio.sleep(self.timings.warm_up_after_s)
-        await anyio.to_thread.run_sync(_import_late_modules)
+        await anyio.to_thread.run_sync(_import_late_modules, abandon_on_cancel=True)
         await (await self.open_runs()).latest(LOCAL)  # the first that needs the store opens it
 
     async def aclose(self) -> None:
@@ -154,8 +156,17 @@ class ServerState:
 
 
 def _import_late_modules() -> None:
-    for name in ("kimi_mcp.provider.clients", "kimi_mcp.swarm"):
+    for name in ("kimi_mcp.provider.clients", "kimi_mcp.media.fetch", "kimi_mcp.swarm"):
         import_module(name)
+    from kimi_mcp.core.certificates import trusted_certificates
+    from kimi_mcp.policy import load_rules
+    from kimi_mcp.swarm.prompts import system_prompt
+
+    load_rules()
+    client_quirks.has("refuses_links", None)
+    system_prompt("agent", ())
+    with suppress(KimiError):  # the call that needs them says so
+        trusted_certificates()
 
 
 def _summarize(record: RunRecord, steps: Sequence[StepRecord]) -> Outcome:

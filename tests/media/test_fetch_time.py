@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import anyio
 import pytest
 
-from kimi_mcp.core.errors import UrlRefused
+from kimi_mcp.core.errors import NotConfigured, UrlRefused
 from kimi_mcp.media.fetch import IN_MEMORY, fetch
 from tests.media.sites import PUBLIC, URL, Authority, get, refused, says, site
 
@@ -108,3 +109,39 @@ async def test_the_systems_certificates_are_trusted_by_default(authority: Author
     async with site(authority, shot=says(b"x")) as here:
         with pytest.raises(UrlRefused, match="certificate"):
             await fetch(URL, cap_bytes=9, deadline_s=5, resolve=here.resolve, connect=here.connect)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+async def test_other_tasks_go_on_while_the_certificates_are_read(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(pipe := tmp_path / "certificates.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(pipe))
+
+    async def fill() -> None:
+        while True:
+            try:
+                end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)  # once somebody reads
+                break
+            except OSError:
+                await anyio.sleep(0.001)
+        os.write(end, b"garbage")
+        os.close(end)
+
+    async with site(authority, shot=says(b"x")) as here, anyio.create_task_group() as tasks:
+        tasks.start_soon(fill)
+        with pytest.raises(NotConfigured) as caught:
+            await fetch(URL, cap_bytes=9, deadline_s=60, resolve=here.resolve, connect=here.connect)
+        assert "SSL_CERT_FILE" in caught.value.message
+        assert "SSL_CERT_FILE" in caught.value.fix
+
+
+async def test_certificates_are_read_once(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "root.pem").write_text(authority.root)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    async with site(authority, shot=says(b"x")) as here:
+        (await fetch(URL, cap_bytes=9, deadline_s=60, resolve=here.resolve, connect=here.connect)).close()
+        file.unlink()
+        (await fetch(URL, cap_bytes=9, deadline_s=60, resolve=here.resolve, connect=here.connect)).close()

@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.provider.clients import proxy_for
-from tests.provider.asking import KEY, ask, upstream
+from tests.provider.asking import KEY, ask, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import response, saying
 from tests.provider.test_streams import TRANSCRIPT
@@ -81,3 +82,21 @@ async def test_an_answer_over_tls_does_not_fall_behind_though_each_token_is_a_re
     assert asked.error is None
     assert asked.accumulator.answer == "x" * 60
     assert took < 2  # paced by records it would be six seconds
+
+
+@pytest.mark.parametrize("content", [None, "", "garbage"])
+async def test_certificates_that_cannot_be_read_are_named_by_their_variable(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "certificates.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with anyio.fail_after(60):
+        asked = await ask(upstream(), "https://127.0.0.1:9/v1")
+        with pytest.raises(NotConfigured) as listed:
+            await upstream().list_models(endpoint("https://127.0.0.1:9/v1"))
+    assert isinstance(asked.error, NotConfigured)
+    for error in (asked.error, listed.value):
+        assert "SSL_CERT_FILE" in error.message
+        assert "SSL_CERT_FILE" in error.fix

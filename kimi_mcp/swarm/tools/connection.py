@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
+from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.config import ServerConfig, printable_name
 from kimi_mcp.swarm.tools.http_client import http_streams
@@ -245,6 +246,8 @@ class McpServer(ToolSource):
         from pydantic import ValidationError
 
         status = self._http_status
+        if isinstance(fault, NotConfigured):
+            return "SSL_CERT_FILE or SSL_CERT_DIR names no certificates that can be read"
         if isinstance(fault, ValidationError):
             return "its answers do not keep to MCP"
         if status is None:

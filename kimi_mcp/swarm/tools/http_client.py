@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from kimi_mcp.core.certificates import trusted_certificates
 from kimi_mcp.core.version import __version__
 from kimi_mcp.swarm.tools.stdio_client import FREE_BYTES, MAX_MESSAGE_BYTES, SLOWDOWN_S
 
@@ -36,7 +37,7 @@ async def http_streams(
     from mcp.client.streamable_http import streamable_http_client
 
     # In a thread: reading the trusted certificates, and the proxies of some systems, takes a while.
-    transport = await anyio.to_thread.run_sync(_BoundedTransport, url, on_response)
+    transport = await anyio.to_thread.run_sync(_BoundedTransport, url, on_response, abandon_on_cancel=True)
     async with (
         httpx2.AsyncClient(
             transport=transport,
@@ -57,7 +58,7 @@ class _BoundedTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, url: str, on_response: Callable[[int | None], None]) -> None:
         from kimi_mcp.provider.clients import proxy_for
 
-        super().__init__(proxy=proxy_for(url))
+        super().__init__(verify=trusted_certificates(), proxy=proxy_for(url))
         self._on_response = on_response
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

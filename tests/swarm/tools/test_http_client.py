@@ -120,3 +120,12 @@ async def test_an_endpoint_where_nobody_listens_is_named(servers_file: ServersFi
         port = free.getsockname()[1]
     async with open_tools(servers_file(far={"url": f"http://127.0.0.1:{port}/mcp"}), limits=SHORT) as tools:
         assert tools.warnings[0] == "The tools of far are not there: nobody answers at its `url`."
+
+
+async def test_certificates_that_cannot_be_read_are_named_and_not_the_url(
+    servers_file: ServersFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    async with open_tools(servers_file(far={"url": "https://127.0.0.1:9/mcp"}), limits=SHORT) as tools:
+        assert "SSL_CERT_FILE" in tools.warnings[0]
+        assert "`url`" not in tools.warnings[0]

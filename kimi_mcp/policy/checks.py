@@ -316,7 +316,7 @@ def _text_signs(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
         if seen := sign.search(text):
             words = " ".join(seen[0].split())
             shown = words if len(words) <= 60 else words[:57] + "…"
-            yield Finding.of(rule, field=rule.options["field"], asked=shown, sign=shown)
+            yield Finding.of(rule, field=rule.options["field"], asked=shown, note=rule.fix, sign=shown)
             return
 
 

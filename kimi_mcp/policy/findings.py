@@ -119,7 +119,7 @@ class Finding:
     fix: str
     """What the caller can change."""
     note: str = ""
-    """An additional sentence where the plan was adjusted; empty: none."""
+    """An additional sentence where the call is not refused; empty: none."""
     left_open: bool = False
     """Whether the caller left it open, so that even ``strict`` chooses."""
     changes: Mapping[str, Any] | None = None

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kimi_mcp.cli.console import in_a_shell
 from kimi_mcp.core.types import user
 from kimi_mcp.policy.findings import signs
 from tests.policy.asking import asking, planned, profile
@@ -62,6 +63,8 @@ def test_the_warning_quotes_the_sign_and_names_the_tool() -> None:
     (entry,) = planned(asking(mode="instant", turns=(user("Please think step by step: 2 + 2?"),)), K25).adjustments
     assert "step by step" in entry.asked
     assert "step by step" in entry.why
+    assert "kimi_think" in entry.why
+    assert "--tool think" in in_a_shell(entry.why)
 
 
 def test_a_wish_at_the_end_of_a_long_document_is_seen() -> None:

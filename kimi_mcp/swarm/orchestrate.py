@@ -129,7 +129,10 @@ async def _swarm(
             stats=stats,
             before=before,
         )
-        await (_run_items if call.items else _run_main)(call, runner, tools)
+        try:
+            await (_run_items if call.items else _run_main)(call, runner, tools)
+        finally:
+            runner.close()
         run.progress = stats
         stats.report(_tool_warnings(call, tools))  # what went wrong with them meanwhile
         usd = runner.ledger.usd

@@ -1,13 +1,16 @@
 """``StepRunner``: makes the requests of a swarm's agents, each a durable step. I/O through the pipeline.
 
 A finished step is read from the record, whatever the limits are by now. Any other one needs the ledger's permission and
-a slot, goes through the pipeline like every call, and is recorded before its result is used.
+a slot, goes through the pipeline like every call, and is recorded before its result is used. A result that the store
+does not take is paid for all the same: it is counted, used, and recorded before any other step begins.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
     from kimi_mcp.runs.store.steps import Steps
 
 RETRY_DELAYS_S = (3.0, 10.0)
-"""Seconds before a request is repeated that was refused for its rate."""
+"""Seconds before a request is repeated that was refused for its rate, or a step begun that the store did not take."""
+
+WRITE_EVERY_S = 5.0
+"""Seconds between two attempts to record what the store did not take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,13 @@ class StepRunner:
         self.step_tokens = min(self.ledger.limits.step_tokens, self.profile.output_ceiling)
         """Reasoning and answer that a step is allowed at first."""
         self._highest_price = catalogue.load().highest_price
+        self._unwritten: dict[str, JSON] = {}
+        self._writing: asyncio.Future[None] | None = None
+
+    def close(self) -> None:
+        """Try no more to record what the store did not take: the swarm is over, and its outcome has it."""
+        if self._writing is not None:
+            self._writing.cancel()
 
     def share(self, parts: int) -> int:
         """How many characters each of so many results may have, for all of them to fit into one request."""
@@ -84,13 +97,41 @@ class StepRunner:
         self, key: str, about: JSON, make: Callable[[], Awaitable[JSON]], replayed: Callable[[JSON], None] | None = None
     ) -> JSON:
         """A step's result: made now and recorded before it is used, or from the record, then passed to ``replayed``."""
-        recorded = await self.steps.begin(key, about)
+        recorded = await self._begin(key, about)
         if recorded is None:
             recorded = await make()
-            await self.steps.finish(key, recorded)
+            try:
+                await self.steps.finish(key, recorded)
+            except KimiError:
+                self._unwritten[key] = recorded
+                if self._writing is None or self._writing.done():
+                    self._writing = asyncio.ensure_future(self._keep_writing())
         elif replayed is not None:
             replayed(recorded)
         return recorded
+
+    async def _begin(self, key: str, about: JSON) -> JSON | None:
+        """Begin a step once all results are recorded: a resumed swarm has no step without those before it."""
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                await self._write()
+                return await self.steps.begin(key, about)
+            except KimiError:
+                await self.concurrency.sleep(delay_s)
+        await self._write()
+        return await self.steps.begin(key, about)
+
+    async def _write(self) -> None:
+        """Record the results that the store did not take; twice does no harm."""
+        for key, result in list(self._unwritten.items()):
+            await self.steps.finish(key, result)
+            self._unwritten.pop(key, None)
+
+    async def _keep_writing(self) -> None:
+        while self._unwritten:
+            await self.concurrency.sleep(WRITE_EVERY_S)
+            with suppress(KimiError):
+                await self._write()
 
     async def request(self, agent: Agent, key: str, about: JSON, request: StepRequest) -> StepResult:
         """Make one request of an agent, and count it."""

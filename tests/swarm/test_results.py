@@ -18,6 +18,7 @@ from kimi_mcp.swarm.stats import StepResult, SwarmStats
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
     LEADS,
+    SYNTHESIS,
     Tools,
     agents,
     chats,
@@ -258,26 +259,32 @@ class Forgetful(MemorySteps):
             raise NotConfigured("The store is locked.", fix="Close what holds it open.")
 
 
-@pytest.mark.parametrize("call", ["begin", "finish"])
-async def test_where_the_record_takes_no_more_of_the_main_agent_what_the_others_found_is_kept(
-    sim: Simulator, call: str
-) -> None:
+async def test_where_the_record_takes_no_more_of_the_main_agent_what_the_others_found_is_kept(sim: Simulator) -> None:
     sim.play(reply({"text": "about A"}, content="A is round."), reply({"text": "about B"}, content="B is not."))
     sim.play(reply({"system": "Several agents"}, content="One of two."))
-    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("main", call))
+    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("main", "begin"))
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("partial", "not_configured")
     assert "A is round." in outcome.answer
     assert "B is not." in outcome.answer
-    assert ("One of two." in outcome.answer) is (call == "finish"), "it is paid for"
+    assert not chats(sim, "Several agents"), "a step that can't be begun in the record is not paid for"
 
 
-async def test_an_answer_that_the_record_does_not_take_is_not_lost(sim: Simulator) -> None:
+async def test_a_last_answer_that_the_record_does_not_take_is_the_swarms_answer(sim: Simulator) -> None:
+    sim.play(reply({"text": "about A"}, content="A is round."), reply({"system": SYNTHESIS}, content="One."))
+    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A",), steps=Forgetful("main", "finish"))
+    assert (outcome.status, outcome.answer) == ("completed", "One.")
+
+
+async def test_an_answer_that_the_record_never_takes_is_counted_and_nothing_more_is_paid_for(sim: Simulator) -> None:
     sim.play(reply({"text": "about A"}, content="A is round."), reply({"text": "about B"}, content="B is not."))
-    sim.play(reply({"system": "Several agents"}, status=401))
     outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("agent-1", "finish"))
-    assert statuses(outcome) == ["failed", "completed"]
-    assert "A is round." in outcome.answer, "it is paid for"
+    assert statuses(outcome) == ["completed", "completed"]
+    assert [agent["steps"] for agent in agents(outcome)] == [1, 1]
+    assert outcome.timing.attempts == len(chats(sim)) == 2
+    assert outcome.cost_usd is not None
+    assert outcome.status == "partial", "a synthesis could not be resumed without them"
+    assert "A is round." in outcome.answer
 
 
 async def test_a_tool_call_that_the_record_does_not_take_is_reported_in_the_records_words(sim: Simulator) -> None:

@@ -165,7 +165,9 @@ class RunRecorder:
                 self.on_fault(fault)
             return False
         if not is_recorded and run.may_be_recorded and end.outcome.run_id is not None:
-            self._unrecorded.append(run)  # the store has no record of it any more
+            self._unrecorded.append(run)  # the store has no record of it any more, or one that another server ended
+            if end.turns is not None and run.outcome is not None:
+                run.outcome = replace(run.outcome, conversation_id=None)  # its turn is not there
         self._pending.pop(run.id, None)
         if run.id in self._saved:
             self._saved.discard(run.id)

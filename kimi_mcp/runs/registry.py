@@ -194,10 +194,13 @@ class Runs:
                 continue  # nothing was live for a moment: this ends, unless another run began meanwhile
             start_contained(self._tasks, "what arrives was not recorded", self.recorder.write_new_text, self._live)
             enforce = partial(self.limits.enforce, self._live.values(), self.store)
-            work: dict[str, Callable[[], Awaitable[Any]]] = {"spending could not be held against its limits": enforce}
-            if self.store.is_persistent and any(run.recorded for run in self._live.values()):
-                acquire = partial(anyio.to_thread.run_sync, self.store.lock.acquire)  # its file may have been removed
+            work: dict[str, Callable[[], Awaitable[Any]]] = {}
+            is_shared = self.store.is_persistent and any(run.recorded for run in self._live.values())
+            if is_shared:  # the lock first: its file may have been removed, and others miss it for a short while only
+                acquire = partial(anyio.to_thread.run_sync, self.store.lock.acquire)
                 work["others may take this server for dead"] = acquire
+            work["spending could not be held against its limits"] = enforce
+            if is_shared:
                 work["cancellations by other servers could not be heard"] = self._read_cancel_requests
             for failure, each in work.items():  # one that fails keeps no other from its work
                 if await contained(failure, each, again=failure in failed):

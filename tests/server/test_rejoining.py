@@ -272,7 +272,8 @@ async def test_a_run_that_failed_or_whose_server_died_is_asked_anew(sim: Simulat
         anew = await kimi.think(**AGAIN)
         assert anew.status == "completed"
         assert anew.rules == []
-        with opened(data_dir) as file:  # as if a server had been killed that its host had given up on
+        (data_dir / "servers" / "srv_dead.lock").touch()  # as if a server had been killed that its host had given up on
+        with opened(data_dir) as file:
             file.execute("UPDATE runs SET status = 'running', owner = 'srv_dead', abandoned = 1")
         assert (await kimi.think(**AGAIN)).rules == []
     assert len(chats(sim)) == 3

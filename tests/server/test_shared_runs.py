@@ -15,7 +15,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import latest, opened
-from tests.server.clients import connect, wait_until
+from tests.server.clients import connect, store_limits, wait_until
 from tests.server.processes import raw_server_process, server_process
 from tests.server.requests import HELD_STEP, body_of, chats
 from tests.server.results import checked
@@ -119,6 +119,29 @@ async def test_a_living_server_whose_lock_file_somebody_removes_is_seen_to_live_
         assert (await other.run(run_id, "status")).status == "running"
         sim.open_gate("end")
         assert (await other.run(run_id, wait_s=30)).status == "completed"
+
+
+async def test_a_living_server_whose_lock_file_is_missing_for_a_moment_keeps_its_call(
+    sim: Simulator, data_dir: Path
+) -> None:
+    sim.play(HELD_STEP)
+    slow = store_limits(write_every_s=60)  # the file stays missing while the other one looks
+    async with connect(sim, options=slow, KIMI_REPLY_WITHIN_S="0.2") as one, connect(sim, options=slow) as other:
+        run_id = (await one.think("one")).run_id
+        await sim.until(lambda: sim.waiting_at("end") == 1)
+        for lock in (data_dir / "servers").glob("*.lock"):
+            lock.unlink()
+        assert (await other.run(run_id, "status")).status == "running"
+        sim.open_gate("end")
+        ended = await one.run(run_id, wait_s=30)
+        assert ended.status == "completed"
+        sim.play()
+        await other.instant("two", conversation_id=ended.structured["conversation_id"])
+        assert [message["content"] for message in body_of(chats(sim)[-1])["messages"]] == [
+            "one",
+            HELD_STEP["content"],
+            "two",
+        ]
 
 
 async def test_who_waits_for_a_run_hears_of_its_servers_death(sim: Simulator) -> None:

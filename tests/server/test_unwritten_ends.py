@@ -181,8 +181,31 @@ async def test_a_kept_end_that_can_not_be_read_is_kept_aside(sim: Simulator, dat
         first = await kimi.think("one")
     (data_dir / FOLDER).mkdir()
     (data_dir / FOLDER / f"{first.run_id}.json").write_text("{")
+    (data_dir / "servers" / "srv_dead.lock").touch()
     with opened(data_dir) as file:
         file.execute("UPDATE runs SET status = 'running', owner = 'srv_dead'")
     async with connect(sim, options=IMPATIENT) as later:
         assert (await later.run(first.run_id)).status == "failed"
     assert kept(data_dir) == [f"{first.run_id}.damaged"]
+
+
+async def test_a_turn_that_another_server_ended_otherwise_is_not_reported_as_one_of_its_conversation(
+    sim: Simulator, data_dir: Path
+) -> None:
+    sim.play(HELD_STEP)
+    results: list[Result] = []
+    async with connect(sim) as kimi:
+
+        async def ask() -> None:
+            results.append(await kimi.think("one"))
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await sim.until(lambda: sim.waiting_at("end") == 1)
+                with opened(data_dir) as file:  # as if another one had taken this one for dead
+                    file.execute("UPDATE runs SET status = 'failed', ended_at = 1, owner = 'srv_other'")
+                sim.open_gate("end")
+        (first,) = results
+        assert (first.status, first.answer) == ("completed", HELD_STEP["content"])
+        assert first.structured["conversation_id"] is None

@@ -5,7 +5,8 @@ The rules that keep a living server from ever looking dead:
 - A lock file gets its name (``<id>.lock``) once it is locked, so that nobody finds it free while its server starts.
 - Who looks takes a shared lock, so that two who look at the same moment don't take each other for the server.
 - A file is removed only under a lock of it.
-- Nothing that was seen is remembered, and a file that can't be looked at may well be held.
+- A file that can't be looked at may well be held. One that is missing may have been removed by somebody: its server,
+  which makes it again, is dead only once it stays missing. Nothing else that was seen is remembered.
 
 Windows renames and removes no file that is open, and knows no shared lock here: there the file is locked under its
 name, the system itself keeps it from being removed, and who looks takes the lock for a moment.
@@ -16,7 +17,8 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +35,9 @@ FOLDER = "servers"
 LOCKED_WITHIN_S = 2.0
 """Seconds for which others may hold the lock of a server that starts: they only look whether it is dead."""
 
+MISSING_S = 2.0
+"""Seconds for which a lock file is missing until its server counts as dead; a living one makes it again before."""
+
 _LOCK = ".lock"
 _STARTING = ".starting"
 """How the file ends until it is locked."""
@@ -41,12 +46,16 @@ _STARTING = ".starting"
 class ServerLock:
     """This server among those that share a data folder; without one (None) it is alone."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(
+        self, folder: Path | None, *, missing_s: float = MISSING_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.id = f"srv_{secrets.token_hex(8)}"
         """This server's name, new with each start."""
         self._folder = None if folder is None else folder / FOLDER
         self._lock: FileLock | None = None
         self._acquiring = threading.Lock()
+        self._missing_s, self._clock = missing_s, clock
+        self._missing_since: dict[str, float] = {}
 
     def acquire(self) -> None:
         """Take the lock; again where somebody removed its file. Blocking, for a worker thread.
@@ -95,6 +104,10 @@ class ServerLock:
         if self._folder is None:
             return False
         with _probe(self._file(server)) as held:
+            if held is None:
+                now = self._clock()
+                return now - self._missing_since.setdefault(server, now) <= self._missing_s
+            self._missing_since.pop(server, None)
             return held
 
     def dead_servers(self) -> set[str]:
@@ -124,10 +137,10 @@ def has_dead_servers(folder: Path) -> bool:
 
 
 @contextmanager
-def _probe(file: Path) -> Generator[bool]:
+def _probe(file: Path) -> Generator[bool | None]:
     """Whether a lock file is held by its server; while this is open nobody else can take the lock of one that is not.
 
-    One that is not there is held by nobody.
+    None: it is not there.
     """
     if fcntl is None:
         with _probe_on_windows(file) as held:
@@ -136,7 +149,8 @@ def _probe(file: Path) -> Generator[bool]:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as fault:
-        yield not isinstance(fault, FileNotFoundError)  # another user's, or no descriptor is left: who knows?
+        is_missing = isinstance(fault, FileNotFoundError)
+        yield None if is_missing else True  # another user's, or no descriptor is left: who knows?
         return
     try:
         try:
@@ -150,9 +164,9 @@ def _probe(file: Path) -> Generator[bool]:
 
 
 @contextmanager
-def _probe_on_windows(file: Path) -> Generator[bool]:
+def _probe_on_windows(file: Path) -> Generator[bool | None]:
     if not file.exists():
-        yield False
+        yield None
         return
     lock = _lock(file)
     try:

@@ -71,7 +71,7 @@ class RunStore:
         """Whether anything is written to disk."""
         self.is_remote = url is not None
         """Whether it is a database that was named: one that does not answer may still do what it received."""
-        self.lock = ServerLock(folder)
+        self.lock = ServerLock(folder, missing_s=4 * self.limits.write_every_s)
         """This server, among those that share the folder."""
         self.now = wall
         """The time, in seconds since 1970."""

@@ -24,13 +24,13 @@ Turns = Sequence[Turn] | None
 
 
 @asynccontextmanager
-async def run_store(folder: Path | None, **more: Any) -> AsyncIterator[RunStore]:
-    """A journal, as one server has it."""
+async def run_store(folder: Path | None, *, killed: bool = False, **more: Any) -> AsyncIterator[RunStore]:
+    """A journal, as one server has it; who was ``killed`` leaves the file of its lock."""
     kept = RunStore(folder, **more)
     try:
         yield kept
     finally:
-        await kept.aclose()
+        await kept.aclose(unfinished=killed)
 
 
 def entry(run_id: str = "run_1", **known: Any) -> RunEntry:

@@ -45,7 +45,7 @@ def test_a_statement_that_goes_through_a_table_is_found(tmp_path: Path) -> None:
 
 
 async def test_no_statement_of_the_store_goes_through_a_table_that_grows(tmp_path: Path) -> None:
-    async with run_store(tmp_path) as gone:
+    async with run_store(tmp_path, killed=True) as gone:
         for number in range(8):
             await begin(gone, f"run_orphan_{number}", resumable=number % 2 == 0)
     async with run_store(tmp_path) as kept:

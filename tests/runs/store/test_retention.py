@@ -43,7 +43,7 @@ async def turn(kept: RunStore, run_id: str, conversation_id: str, follows: str |
 
 async def test_runs_are_kept_for_so_many_days(tmp_path: Path) -> None:
     clock = Clock()
-    async with run_store(tmp_path, keep_days=3, wall=clock) as kept:
+    async with run_store(tmp_path, killed=True, keep_days=3, wall=clock) as kept:
         await begin(kept, "run_1")
         await end(kept, "run_1")
         await begin(kept, "run_2")
@@ -150,7 +150,7 @@ async def test_what_somebody_adds_to_just_now_is_not_cleared_away(tmp_path: Path
 
 async def test_a_server_that_died_in_its_turn_keeps_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    async with run_store(tmp_path, keep_days=3, wall=clock) as dead:
+    async with run_store(tmp_path, killed=True, keep_days=3, wall=clock) as dead:
         await turn(dead, "run_1", "conv_1", None)
         await dead.take_turn("conv_1", "run_2", lambda run_id: True)
     for day in range(5):
@@ -232,7 +232,7 @@ def test_of_a_stretch_in_which_nobody_looked_one_day_counts() -> None:
 
 async def test_one_server_removes_at_a_time_and_another_goes_on_where_it_died(tmp_path: Path) -> None:
     clock = Clock()
-    async with run_store(tmp_path, keep_days=3, wall=clock) as one:
+    async with run_store(tmp_path, killed=True, keep_days=3, wall=clock) as one:
         await call(one, clock, "run_0")
         for _ in range(4):
             clock.now += DAY_S

@@ -107,7 +107,7 @@ async def test_a_run_that_ended_while_it_was_looked_at_is_not_called_dead(tmp_pa
             """It ends well, and its server with it, between the look at the row and the look at the lock."""
             with opened(tmp_path) as file:
                 file.execute("UPDATE runs SET status = 'completed', answer = 'It is 391.', ended_at = 1000001")
-            owner.lock.release()
+            owner.lock.release(unfinished=True)
             return alive(server)
 
         looking.lock.is_alive = late

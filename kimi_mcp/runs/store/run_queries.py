@@ -21,6 +21,9 @@ _HERE: BindParameter[Any] = bindparam("here")
 _INSERT = insert(runs)
 _UPDATE = update(runs).where(runs.c.id == _HERE)
 _UPDATE_RUNNING = _UPDATE.where(runs.c.status == "running")
+_SAME_END = select(runs.c.id).where(
+    runs.c.id == _HERE, runs.c.status == bindparam("status"), runs.c.ended_at == bindparam("ended_at")
+)
 _DELETE = delete(runs).where(runs.c.id == _HERE)
 _ADD_PIECES = insert(pieces)
 _DELETE_PIECES = delete(pieces).where(pieces.c.run_id == _HERE)
@@ -96,7 +99,8 @@ def end(connection: Connection, end: RunEnd) -> bool:
     """Record how a run ended, and free its conversation; with ``turns`` it becomes the head of that.
 
     A run that was refused before anything was sent is removed, and the conversation that it would have started. False
-    where there is no such run, or it has ended.
+    where there is no such run, or it has ended otherwise; True where this very end is there already, since the answer
+    to its commit may have been lost.
     """
     here, outcome = {"here": end.run_id}, end.outcome
     if outcome.run_id is None:
@@ -118,6 +122,8 @@ def end(connection: Connection, end: RunEnd) -> bool:
     found = bool(result.rowcount)
     if found:
         connection.execute(_DELETE_PIECES, here)
+    elif connection.execute(_SAME_END, here | {"status": outcome.status, "ended_at": end.ended_at}).first():
+        return True
     if end.conversation_id is not None:
         conversation = {"here": end.conversation_id}
         if found and end.turns is not None:

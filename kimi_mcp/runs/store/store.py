@@ -137,7 +137,7 @@ class RunStore:
         await self.write(run_queries.append, deltas, changes)
 
     async def end(self, end: RunEnd) -> bool:
-        """Record how a run ended; False where there is no record of it any more."""
+        """Record how a run ended; False where there is no record of it any more, or of another end."""
         found = await self.write(run_queries.end, end)
         if not self.is_persistent:
             await self.write(keep_newest, self.limits.runs_in_memory, self.lock.is_alive)

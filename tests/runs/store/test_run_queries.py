@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -11,7 +12,7 @@ from kimi_mcp.core.errors import BudgetExceeded
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
-from tests.runs.store.stores import CALLER, begin, end, entry, grow, latest, opened, run_store
+from tests.runs.store.stores import CALLER, begin, end, ended, entry, grow, latest, opened, run_end, run_store
 
 
 @pytest.fixture(params=["on disk", "in memory"])
@@ -131,6 +132,17 @@ async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) ->
         assert await end(kept, "run_9") is False
         await begin(kept)
         assert await end(kept) is True
+
+
+async def test_an_end_that_is_written_again_is_told_from_another_one(folder: Path | None) -> None:
+    async with run_store(folder) as kept:
+        await begin(kept)
+        first = run_end(kept, ended())
+        assert await kept.end(first)
+        assert await kept.end(first), "the answer to the first commit was lost: it is there whole"
+        assert not await kept.end(replace(first, outcome=ended(status="failed")))
+        assert not await kept.end(replace(first, ended_at=first.ended_at + 1))
+        assert not await kept.end(run_end(kept, ended("run_gone")))
 
 
 def test_a_journal_in_memory_has_no_folder(tmp_path: Path) -> None:

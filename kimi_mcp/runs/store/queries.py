@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import groupby, takewhile
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import sqlalchemy as sa
 
@@ -17,7 +17,7 @@ from kimi_mcp.core.errors import BudgetExceeded, Internal
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
-from kimi_mcp.core.types import Turn
+from kimi_mcp.core.types import Status, Turn
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.records import RunRecord, Totals, outcome_from_json, tokens, turns_from_json
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
@@ -182,18 +182,24 @@ def record(connection: sa.Connection, found: sa.Row[Any], *, texts: bool = True)
 
 def _outcome(row: sa.RowMapping, answer: str, reasoning: str | None) -> Outcome:
     """A run's outcome; where a damaged disk changed its JSON, what else is known of it."""
+    status: str = row["status"]
+    is_known = status in get_args(Status)
     known: dict[str, Any] = {
         "run_id": row["id"],
         "conversation_id": row["conversation_id"],
-        "status": row["status"],
+        "status": status if is_known else "failed",
         "answer": answer,
         "reasoning": reasoning,
     }
     try:
-        return outcome_from_json(row["outcome"], **known)
+        outcome = outcome_from_json(row["outcome"], **known)
     except UNREADABLE:
         damaged = Internal("A part of what was written down of this run is damaged.", fix="Look at the disk.")
         return Outcome(**known, model_asked=row["model_asked"], provider=row["provider"], error=damaged)
+    if is_known:
+        return outcome
+    newer = Internal(f"A newer version recorded this run as {status!r}.", fix="Look at it with that version.")
+    return replace(outcome, error=outcome.error or newer)
 
 
 def _arrived(connection: sa.Connection, run_id: str) -> tuple[str, str | None]:

@@ -163,7 +163,7 @@ def outcome_as_json(outcome: Outcome) -> str:
 
 def outcome_from_json(text: str, **columns: Any) -> Outcome:
     """A recorded outcome, with what has columns of its own; raises ``json_values.UNREADABLE``."""
-    return from_json(Outcome, json.loads(text) | columns)
+    return from_json(Outcome, json.loads(text) | columns, lists=True)
 
 
 def turn_as_json(turn: Turn) -> dict[str, Any]:

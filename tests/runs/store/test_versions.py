@@ -202,3 +202,38 @@ async def test_a_word_that_only_a_newer_version_knows_is_left_out_and_damages_no
     assert found is not None
     words = {"mode": "thinking", "finish_reason": "stop"} | {field: None}
     assert found.outcome == replace(ended(model_asked="auto"), **words)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_a_run_with_a_status_that_only_a_newer_version_knows_is_shown_as_failed_with_all_that_it_has(
+    tmp_path: Path, has_ended: bool
+) -> None:
+    async with run_store(tmp_path) as kept:
+        await begin(kept)
+        await end(kept, model_asked="auto")
+        with opened(tmp_path) as file:
+            file.execute("UPDATE runs SET status = 'of tomorrow'")
+            if not has_ended:
+                file.execute("UPDATE runs SET ended_at = NULL")
+        found = await kept.find("run_1", CALLER)
+        (listed,) = await kept.overview(None)
+    assert found is not None
+    error = found.outcome.error
+    assert error is not None
+    assert "newer" in error.message
+    assert replace(found.outcome, error=None) == replace(ended(model_asked="auto"), status="failed")
+    assert listed.outcome.status == "failed"
+
+
+async def test_a_word_inside_a_list_that_only_a_newer_version_knows_costs_that_entry_alone(tmp_path: Path) -> None:
+    one = Adjustment(rule="effort-known", action="adjusted", field="effort", asked="x", sent=None, why="So.")
+    policy = tuple(replace(one, field=field) for field in ("a", "b", "c", "d"))
+    async with run_store(tmp_path) as kept:
+        await begin(kept)
+        await end(kept, policy=policy, usage=Usage(total_tokens=3))
+        with opened(tmp_path) as file:
+            for number in (0, 2):
+                file.execute("UPDATE runs SET outcome = json_set(outcome, ?, 'x')", [f"$.policy[{number}].action"])
+        found = await kept.find("run_1", CALLER)
+    assert found is not None
+    assert found.outcome == ended(policy=(policy[1], policy[3]), usage=Usage(total_tokens=3))

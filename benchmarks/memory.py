@@ -6,10 +6,14 @@ there by then, and finished runs are kept up to a fixed number, so anything that
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from benchmarks import processes, tokens
 from benchmarks.report import Row
+
+SETTLED_S = 5.0
+"""Seconds after which a server has imported and opened all that its calls need."""
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -19,6 +23,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         server = processes.ours(source)
         with processes.closing([server]):
             server.connect()
+            time.sleep(SETTLED_S)
             yield Row(what="memory at rest, MB", ours=server.memory_mb())
             done = 0
             for mark in marks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,34 +10,10 @@ import anyio.lowlevel
 import pytest
 
 from kimi_mcp.media.files import OpenFile
-from kimi_mcp.pipeline.attachments import MediaLimits
-from kimi_mcp.simulator import ReceivedRequest, Simulator
-from tests.server import clients
-from tests.server.clients import ServerOptions
+from kimi_mcp.simulator import Simulator
 from tests.server.media import contents, hashes, hashes_in, look, padded_clip, picture, watch, write
 from tests.server.requests import chats
-
-MOST_FILES = 1_000
-
-UPLOADING = ServerOptions(media_limits=MediaLimits(inline=200))
-"""Everything above 200 bytes is uploaded."""
-
-INLINING = ServerOptions(media_limits=MediaLimits(inline=1 << 30))
-
-connect, connect_messages = (
-    partial(clients.connect, options=UPLOADING),
-    partial(clients.connect_messages, options=UPLOADING),
-)
-
-
-def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[ReceivedRequest]:
-    return [one for one in sim.requests if one.method == method and one.path.startswith(path)]
-
-
-def names(sim: Simulator) -> list[tuple[str, str]]:
-    """Name and purpose of what lies at the provider."""
-    return [(file.filename, file.purpose) for file in sim.files.all()]
-
+from tests.server.uploading import INLINING, connect, names
 
 # ── a file that changes under our hands ───────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.server.state import Timings
-from kimi_mcp.simulator import ReceivedRequest, Simulator
+from kimi_mcp.simulator import Simulator
 from tests.server import clients
 from tests.server.clients import ServerOptions
 from tests.server.media import (
@@ -33,28 +32,7 @@ from tests.server.media import (
 )
 from tests.server.requests import body_of, chats
 from tests.server.results import Result
-
-MOST_FILES = 1_000
-
-UPLOADING = ServerOptions(media_limits=MediaLimits(inline=200))
-"""Everything above 200 bytes is uploaded."""
-
-INLINING = ServerOptions(media_limits=MediaLimits(inline=1 << 30))
-
-connect, connect_messages = (
-    partial(clients.connect, options=UPLOADING),
-    partial(clients.connect_messages, options=UPLOADING),
-)
-
-
-def asked(sim: Simulator, method: str, path: str = "/v1/files") -> list[ReceivedRequest]:
-    return [one for one in sim.requests if one.method == method and one.path.startswith(path)]
-
-
-def names(sim: Simulator) -> list[tuple[str, str]]:
-    """Name and purpose of what lies at the provider."""
-    return [(file.filename, file.purpose) for file in sim.files.all()]
-
+from tests.server.uploading import MOST_FILES, UPLOADING, asked, connect, connect_messages, names
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -125,8 +125,8 @@ class Catalogue:
 def _offers(facts: Catalogue, day: date, *, video: bool) -> tuple[tuple[str, str], ...]:
     """Kept, since every call asks for them."""
     served = (each for each in facts.every_profile() if each.serving.served_on(day))
-    fitting = (each for each in served if (each.takes("video") if video else each.can_stop_thinking))
-    return tuple((profile.provider.id, profile.model.id) for profile in fitting)
+    offered = (each for each in served if (each.takes("video") if video else each.can_stop_thinking))
+    return tuple((profile.provider.id, profile.model.id) for profile in offered)
 
 
 def load(folder: Path | None = None) -> Catalogue:

@@ -40,10 +40,8 @@ def from_json(kind: type[T], value: object, *, lists: bool = False) -> T:
         if not (unknown or entries) or not isinstance(value, Mapping):
             raise
         known = cast(Mapping[Any, Any], value)
-        fitting = {name: known[name] for name in known if name not in unknown}
+        kept = {name: known[name] for name in known if name not in unknown}
         for name in {name for name, _ in entries}:
-            if isinstance(fitting[name], list):
-                fitting[name] = [
-                    each for at, each in enumerate(cast(list[Any], fitting[name])) if (name, at) not in entries
-                ]
-        return _adapter(kind).validate_python(fitting)
+            if isinstance(kept[name], list):
+                kept[name] = [each for at, each in enumerate(cast(list[Any], kept[name])) if (name, at) not in entries]
+        return _adapter(kind).validate_python(kept)

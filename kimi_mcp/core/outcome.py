@@ -24,7 +24,7 @@ ALL_CHARS = 1 << 62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultPage:
-    """A stretch of an answer or of a reasoning, as ``kimi_run`` hands it out."""
+    """A stretch of an answer or of a reasoning, as ``kimi_run`` returns it."""
 
     of: str
     """``answer`` or ``reasoning``."""
@@ -220,8 +220,8 @@ def shortened(whole: str, limit: int) -> str:
     if len(whole) <= limit:
         return whole
     gap = f"\n[… {len(whole)} characters in all …]\n"
-    room = limit - len(gap)
-    if room < 2:
+    available = limit - len(gap)
+    if available < 2:
         return whole[:limit]
-    head = room - room // 3
-    return whole[:head] + gap + whole[len(whole) - room // 3 :]
+    head = available - available // 3
+    return whole[:head] + gap + whole[len(whole) - available // 3 :]

@@ -103,8 +103,8 @@ class FetchedBody(AbstractContextManager["FetchedBody"]):
                 self.file.write(piece)
         except OSError:
             raise MediaRejected(
-                f"What {self.host} sent finds no room on disk: found {self.size:,} bytes so far.",
-                fix="Make room in the folder for temporary files (TMPDIR), or give a smaller file.",
+                f"What {self.host} sent does not fit on the disk: found {self.size:,} bytes so far.",
+                fix="Free space in the folder for temporary files (TMPDIR), or give a smaller file.",
             ) from None
 
     def _too_large(self, found: str) -> MediaRejected:

@@ -37,8 +37,8 @@ def shortfall(plan: Plan, completion: Completion) -> KimiError | None:
     match completion.finish_reason:
         case "length":
             prompt = completion.usage.prompt_tokens if completion.usage else None
-            room = plan.profile.model.context_tokens - (prompt or 0)
-            enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, room)
+            available = plan.profile.model.context_tokens - (prompt or 0)
+            enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, available)
             where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
             return AnswerCutOff(
                 f"The answer used up its {plan.max_tokens:,} tokens {where}.",

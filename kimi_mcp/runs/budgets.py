@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kimi_mcp.runs.run import Run
     from kimi_mcp.runs.store.store import RunStore
 
-STORE_WITHIN_S = 0.5
+SPENT_WITHIN_S = 0.5
 """Seconds that a complete answer waits for what was spent today."""
 
 
@@ -71,7 +71,7 @@ class SpendingLimits:
             exceeded.append(("KIMI_BUDGET_USD_PER_CALL", limit, spent))
         if self.day_usd is not None:
             today = 0.0  # where the store does not answer in time
-            with anyio.move_on_after(STORE_WITHIN_S, shield=True), suppress(KimiError):
+            with anyio.move_on_after(SPENT_WITHIN_S, shield=True), suppress(KimiError):
                 today = await store.spent_today_usd(run.id, spent)  # a cancellation by now would lose the answer
             if today > self.day_usd:
                 exceeded.append(("KIMI_BUDGET_USD_PER_DAY", self.day_usd, today))

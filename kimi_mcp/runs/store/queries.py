@@ -77,8 +77,8 @@ def overview(
 
 def ids_with_prefix(connection: sa.Connection, prefix: str, most: int) -> list[str]:
     """Ids that begin so."""
-    fitting = sa.select(runs.c.id).where(runs.c.id >= prefix, runs.c.id <= f"{prefix}zzzz").order_by(runs.c.id)
-    return list(connection.execute(fitting.limit(most)).scalars())
+    wanted = sa.select(runs.c.id).where(runs.c.id >= prefix, runs.c.id <= f"{prefix}zzzz").order_by(runs.c.id)
+    return list(connection.execute(wanted.limit(most)).scalars())
 
 
 def unique_prefix_length(connection: sa.Connection, ids: Iterable[str]) -> int:
@@ -109,20 +109,20 @@ def totals(connection: sa.Connection, now: float, *, status: str | None = None, 
 
     Runs are many and long: of a hundred thousand that is a sixtieth of half a gigabyte.
     """
-    fitting = [runs.c.started_at >= (0.0 if since is None else since)]
+    wanted = [runs.c.started_at >= (0.0 if since is None else since)]
     if status is not None:
-        fitting.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
+        wanted.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
     sums = sa.select(
         sa.func.count(),
         sa.func.count(runs.c.cost_usd),
         sa.func.coalesce(sa.func.sum(runs.c.took_s), 0.0),
         sa.func.sum(runs.c.tokens),
         sa.func.sum(runs.c.cost_usd),
-    ).where(*fitting, runs.c.took_s.is_not(None))
+    ).where(*wanted, runs.c.took_s.is_not(None))
     count, with_cost, took, token_sum, cost = connection.execute(sums).one()
     unknown, running = count - with_cost, 0
     # Of those that run, and those that an older version wrote, only the outcome knows this.
-    for row in connection.execute(sa.select(*_IN_LIST).where(*fitting, runs.c.took_s.is_(None))):
+    for row in connection.execute(sa.select(*_IN_LIST).where(*wanted, runs.c.took_s.is_(None))):
         outcome, is_running = record(connection, row, texts=False).outcome, row.status == "running"
         count, running = count + 1, running + is_running
         took += now - row.started_at if is_running else outcome.timing.total_s

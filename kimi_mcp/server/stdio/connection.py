@@ -71,7 +71,7 @@ async def serve_stdio(
 ) -> None:
     """Serve one client on stdin and stdout, in both protocol eras, until either side ends it.
 
-    Claims descriptors 0 and 1 for good, unless they come with what an ``EarlyConnection`` hands over, and SIGINT and
+    Claims descriptors 0 and 1 for good, unless they come with what an ``EarlyConnection`` passes on, and SIGINT and
     SIGTERM; call :func:`leave` when it returns or raises. Raises what ``server.run`` raised, if it failed.
     """
     if handover is None:

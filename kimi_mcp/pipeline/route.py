@@ -64,10 +64,9 @@ class Router:
         self._settings, self._upstream, self._facts, self._day = settings, upstream, facts, day
         self._borrowing_logged = False
 
-    def check_access(self, provider: str) -> None:
-        """Raise the ``KimiError`` for which no request of this server can go to a provider."""
-        credentials.check(self._settings, self._facts)
-        self._access(provider, None)
+    def endpoint(self, provider: str | None) -> Endpoint:
+        """Where requests to a provider go, by default the settings' own; raises why none can."""
+        return self._resolved(provider, None)[0]
 
     async def resolve(
         self, run: Run, *, model: str | None, provider: str | None, preferred: str | None = None
@@ -78,15 +77,13 @@ class Router:
         request can be made.
         """
         facts, day = self._facts, self._day()
-        credentials.check(self._settings, facts)
         run.model_asked = model or self._settings.model
-        access, context = self._access(provider, run)
-        endpoint = Endpoint(provider=access.provider, base_url=access.base_url, key=access.key)
+        endpoint, context = self._resolved(provider, run)
         served = None
-        if run.model_asked == selection.AUTO or access.provider.self_hosted:  # else it can't change the choice
+        if run.model_asked == selection.AUTO or endpoint.provider.self_hosted:  # else it can't change the choice
             served = await self._upstream.served_models(endpoint)
         choice = selection.choose(
-            run.model_asked, access.provider, facts, served=served, by_setting=model is None, preferred=preferred
+            run.model_asked, endpoint.provider, facts, served=served, by_setting=model is None, preferred=preferred
         )
         context = replace(
             context,
@@ -98,9 +95,10 @@ class Router:
         )
         return Route(model_asked=run.model_asked, profile=choice.profile, context=context, endpoint=endpoint)
 
-    def _access(self, asked: str | None, run: Run | None) -> tuple[credentials.Access, policy.PolicyContext]:
+    def _resolved(self, asked: str | None, run: Run | None) -> tuple[Endpoint, policy.PolicyContext]:
         """URL and key of the provider that an argument or the settings name, once the policy admits it."""
         settings, facts = self._settings, self._facts
+        credentials.check(settings, facts)
         default = credentials.chosen_provider(settings, facts)
         provider = credentials.named_provider(asked, facts) if asked else default
         if run is not None:
@@ -120,7 +118,7 @@ class Router:
         if access.borrowed and not self._borrowing_logged:
             self._borrowing_logged = True
             log.warning("%s is used as the key of %s, because KIMI_PROVIDER says so", access.key_variable, provider.id)
-        return access, context
+        return Endpoint(provider=provider, base_url=access.base_url, key=access.key), context
 
 
 def _check_length(plan: Plan) -> None:

@@ -219,51 +219,53 @@ class RecordedRun:
     """A run in another server, or one that has ended, as the store has it."""
 
     def __init__(self, runs: Runs, record: RunRecord) -> None:
-        self._runs, self._record = runs, record
+        self._runs = runs
+        self.record = record
+        """As it was last read."""
 
     @property
     def id(self) -> str:
         """Its id."""
-        return self._record.id
+        return self.record.id
 
     async def wait(self) -> None:
         """Wait until it has ended, in its server or by the death of that."""
-        while self._record.running:
+        while self.record.running:
             await self._read()
-            if self._record.orphaned and (run := await self._runs.resume(self._record)):
+            if self.record.orphaned and (run := await self._runs.resume(self.record)):
                 await run.wait()  # its server died meanwhile: it goes on here
-            elif self._record.running:
+            elif self.record.running:
                 await anyio.sleep(READ_EVERY_S)
 
     async def current_outcome(self) -> Outcome:
         """How it stands, with what was recorded; as it was before, where the store is slow."""
-        if self._record.running:
+        if self.record.running:
             with anyio.move_on_after(STORE_WITHIN_S):
                 await self._read()
-        return self._record.outcome
+        return self.record.outcome
 
     async def cancel(self) -> None:
         """Ask its server to cancel it; where that is dead it ends here.
 
         Returns once it has ended, or after ``CANCEL_WITHIN_S``: its server hangs.
         """
-        if self._record.orphaned:
-            self._record = await self._runs.cancel_orphan(self._record)
-        if self._record.running:
+        if self.record.orphaned:
+            self.record = await self._runs.cancel_orphan(self.record)
+        if self.record.running:
             await self._runs.store.request_cancel(self.id)
         with anyio.move_on_after(CANCEL_WITHIN_S):
             await self.wait()
 
     def phase(self) -> str:
         """What is known of it, in a line."""
-        return f"running in another server · {time.time() - self._record.started_at:.0f} s"
+        return f"running in another server · {time.time() - self.record.started_at:.0f} s"
 
     async def _read(self) -> None:
         found = await self._runs.store.find(self.id, None)
         if found is None:  # it was refused before anything was sent, or it was removed
             gone = RunNotFound("That run is kept no longer.", fix="Call again if you still need its answer.")
-            found = replace(self._record, outcome=replace(self._record.outcome, status="failed", error=gone))
-        self._record = found
+            found = replace(self.record, outcome=replace(self.record.outcome, status="failed", error=gone))
+        self.record = found
 
 
 RunView = Run | RecordedRun

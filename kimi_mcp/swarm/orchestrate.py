@@ -76,7 +76,7 @@ def prepare_resume(
     """
     call = SwarmCall.from_json(task)
     if call.first_provider is not None:
-        pipeline.router.check_access(call.first_provider)
+        pipeline.router.endpoint(call.first_provider)
     if call.tools != ():
         check_servers(pipeline.settings.swarm_mcp, os.environ, call.known_servers)
     return lambda run: run_swarm(call, run, pipeline, limits=limits)

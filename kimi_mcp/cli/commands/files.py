@@ -13,7 +13,7 @@ import typer
 
 from kimi_mcp.cli.commands.arguments import read_environment
 from kimi_mcp.cli.console import Printer, counted, print_json
-from kimi_mcp.core.errors import KimiError, NotConfigured, PolicyRefused
+from kimi_mcp.core.errors import KimiError, NotConfigured
 
 if TYPE_CHECKING:
     from kimi_mcp.core.settings import Settings
@@ -62,31 +62,19 @@ def is_older(file: RemoteFile, days: int | None, now: float) -> bool:
 
 def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     """The provider, chosen as for a call; raises where it is not allowed, or keeps no files."""
-    from kimi_mcp import catalogue, policy
-    from kimi_mcp.catalogue import credentials
-    from kimi_mcp.pipeline.route import today
-    from kimi_mcp.provider import Endpoint
+    from kimi_mcp import catalogue
+    from kimi_mcp.pipeline.route import Router, today
+    from kimi_mcp.provider import Upstream
 
     facts = catalogue.load()
-    credentials.check(settings, facts)
-    default = credentials.chosen_provider(settings, facts)
-    provider = credentials.named_provider(named, facts) if named else default
-    context = policy.PolicyContext(
-        day=today(),
-        base_url=(settings.base_url if provider is default else None) or provider.base_url,
-        allowed_providers=tuple(dict.fromkeys((default.id, *settings.allowed_providers))),
-        provider_asked=named and provider.id,
-    )
-    if refusal := policy.admit(context):
-        raise PolicyRefused(refusal.message, fix=refusal.fix, rule=refusal.rule)
-    if not provider.takes_uploads:
+    endpoint = Router(settings, Upstream(), facts, today).endpoint(named)
+    if not endpoint.provider.takes_uploads:
         keep = ", ".join(each.id for each in facts.providers.values() if each.takes_uploads)
         raise NotConfigured(
-            f"{provider.id} takes no uploads: there is nothing of kimi-mcp.",
+            f"{endpoint.provider.id} takes no uploads: there is nothing of kimi-mcp.",
             fix=f"Choose a provider that keeps files, with KIMI_PROVIDER or --provider: {keep}.",
         )
-    access = credentials.access_to(provider, settings, default)
-    return Endpoint(provider=provider, base_url=access.base_url, key=access.key)
+    return endpoint
 
 
 async def _list_and_prune(

@@ -37,9 +37,6 @@ MOST = 20
 MOST_MATCHES = 100
 """Runs that are looked up at most whose id begins as given."""
 
-CANCEL_WITHIN_S = 10.0
-"""Seconds that a run in another server has to end after its cancellation was requested."""
-
 POLL_S = 0.25
 """Seconds between two reads of a run in another server."""
 
@@ -164,12 +161,20 @@ def cancel(run_id: Which, as_json: AsJson = False) -> None:
 
     That server closes the upstream request; what has arrived is kept.
     """
+    import anyio
+
     from kimi_mcp.cli.commands.run_output import arrived
     from kimi_mcp.core.outcome import ALL_CHARS, structured
+    from kimi_mcp.runs.registry import CANCEL_WITHIN_S, RecordedRun, Runs
+    from kimi_mcp.swarm import recovered_outcome
 
     async def end(store: RunStore) -> tuple[RunRecord, bool]:
-        record = await _find(store, run_id)
-        return await _cancelled(store, record), record.running
+        found = record = await _find(store, run_id)
+        async with anyio.create_task_group() as tasks:
+            run = RecordedRun(Runs(tasks, store, recover=recovered_outcome), found)
+            await run.cancel()
+            record = run.record
+        return record, found.running
 
     record, was_running = _from_store(end)
     outcome = record.outcome
@@ -293,24 +298,6 @@ def _unknown() -> RunNotFound:
         "No run of that id was recorded here.",
         fix="`kimi-mcp runs` lists them. KIMI_DATA_DIR must be the one of the server that it ran in.",
     )
-
-
-async def _cancelled(store: RunStore, record: RunRecord) -> RunRecord:
-    """Request the run's cancellation and wait for it; it still runs where its server did not react in time."""
-    import anyio
-
-    if record.running:
-        await store.request_cancel(record.id)  # of a dead server's too: another one may resume it at this moment
-    with anyio.move_on_after(CANCEL_WITHIN_S):
-        while record.running:
-            if record.orphaned:  # its server has died, perhaps just now
-                from kimi_mcp.swarm import recovered_outcome
-
-                record = await store.cancel_orphan(record, recovered_outcome)
-            else:
-                await anyio.sleep(POLL_S)
-                record = await store.find(record.id, None) or record
-    return record
 
 
 async def _resumed(settings: Settings, name: str, signals: ExitSignals) -> Outcome:

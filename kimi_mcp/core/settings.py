@@ -213,6 +213,8 @@ class Settings:
     """The same variables where the value can't be a key; an error if it is for a key: ``credentials.unreadable``."""
     unreadable: tuple[NotConfigured, ...] = ()
     """One error for each variable of the table whose value can't be read."""
+    explicit: frozenset[str] = field(default=frozenset(), compare=False)
+    """Variables of the table that are set."""
 
 
 _FIELD_OF = {each.metadata["variable"].name: each.name for each in fields(Settings) if each.metadata}
@@ -240,4 +242,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             unreadable.append(
                 NotConfigured(f"{variable.name} can't be read.", fix=f"Set {variable.name} to {allowed}, or unset it.")
             )
-    return Settings(**values, possible_keys=keys, impossible_keys=frozenset(impossible), unreadable=tuple(unreadable))
+    return Settings(
+        **values,
+        possible_keys=keys,
+        impossible_keys=frozenset(impossible),
+        unreadable=tuple(unreadable),
+        explicit=frozenset(given.keys() & _FIELD_OF.keys()),
+    )

@@ -137,7 +137,7 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         outcome = Outcome(status="failed", error=internal_error())
     links = results.takes_links(context.protocol_version, _host(context))
     reasoning_chars = context.lifespan_context.settings.reasoning_inline_chars
-    return results.result(outcome, reasoning_chars=reasoning_chars, links=links)
+    return results.result(outcome, reasoning_chars=reasoning_chars, host=_host(context), links=links)
 
 
 async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome:
@@ -199,7 +199,7 @@ async def _start_and_wait(
     with state.store_within(deadline):
         run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
     # A run is begun and recorded before its host hears of it, however long the first call took to open all.
-    deadline = max(deadline, anyio.current_time() + min(state.settings.reply_within_s, STORE_WITHIN_S))
+    deadline = max(deadline, anyio.current_time() + min(_patience(context), STORE_WITHIN_S))
     if run is None:
         run = Run(caller=LOCAL, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
         runs.start(run, work)
@@ -259,7 +259,14 @@ def _deadline(context: Context) -> float:
     requested = (context.meta or {}).get("progress_token") is not None
     if requested and client_quirks.has("waits_for_progress", _host(context)):
         return inf
-    return anyio.current_time() + context.lifespan_context.settings.reply_within_s
+    return anyio.current_time() + _patience(context)
+
+
+def _patience(context: Context) -> float:
+    """Seconds within which a call is answered: as it is set, by default less where the host gives a call less."""
+    settings, timings = context.lifespan_context.settings, context.lifespan_context.timings
+    limit = None if "KIMI_REPLY_WITHIN_S" in settings.explicit else client_quirks.call_timeout_s(_host(context))
+    return settings.reply_within_s if limit is None else min(settings.reply_within_s, limit - timings.reply_earlier_s)
 
 
 async def _run(context: Context, arguments: RunArguments) -> Outcome:
@@ -269,7 +276,7 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
             f"`action` {arguments.action} needs a `run_id`.", fix="Call kimi_run without arguments to see your runs."
         )
     now = anyio.current_time()
-    deadline = now + state.settings.reply_within_s
+    deadline = now + _patience(context)
     runs = await state.open_runs()
     with state.store_within(deadline):
         if arguments.run_id is None:

@@ -22,5 +22,15 @@ def timed_out(reason: object) -> bool:
 
 
 def has(quirk: str, client: str | None) -> bool:
-    """Whether a host has a quirk: ``waits_for_progress`` or ``refuses_links``, as the file says."""
+    """Whether a host has a quirk that the file describes: ``waits_for_progress``, ``refuses_links`` and so on."""
     return any(row["client"] == client for row in _rows()[quirk])
+
+
+def call_timeout_s(client: str | None) -> float | None:
+    """Seconds that a host gives a call by default, whatever progress comes; None: it is not known for that."""
+    return next((float(row["seconds"]) for row in _rows()["call_timeout"] if row.get("client") == client), None)
+
+
+def unrecognised_call_timeouts() -> tuple[dict[str, Any], ...]:
+    """The hosts with such a timeout whose name does not identify them: ``who``, ``seconds``, and their ``setting``."""
+    return tuple(row for row in _rows()["call_timeout"] if "client" not in row)

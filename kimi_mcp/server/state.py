@@ -41,6 +41,8 @@ class Timings:
     """Until progress is first reported: earlier reports disconnect some hosts (seen of Claude Desktop, 2026)."""
     progress_every_s: float = 3.0
     """Between two reports of progress."""
+    reply_earlier_s: float = 1.0
+    """How long before its host's own timeout a call is answered with its run."""
     roots_s: float = 3.0
     """For a host that offers roots to list them."""
     recover_after_s: float = 1.0

@@ -1,18 +1,23 @@
 """The tools: for each name its arguments, the call that they make, and how hosts see it. Pure, no I/O.
 
 The request models are the one source of the schemas: an argument that they don't have is refused with the names that
-exist, an explicit null counts as absent. A tool is one row of ``TOOLS`` and one entry of ``skill.md``.
+exist; an explicit null, or an empty optional one, counts as absent. A tool is one row of ``TOOLS`` and one entry of
+``skill.md``.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.json_schema import can_be_written, check_schema
@@ -176,9 +181,14 @@ def listed_tools(skill: Skill) -> tuple[tuple[Tool, SkillTool], ...]:
     return tuple((TOOLS[tool.name], tool) for tool in skill.tools)
 
 
-def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Arguments:
-    """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed."""
+def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None, *, by_client: bool = True) -> Arguments:
+    """A tool's arguments, validated. Raises ``InvalidArguments`` that names the argument and what is allowed.
+
+    ``by_client``: whether a client may have filled in every field, and sent objects and lists as JSON text.
+    """
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
+    if by_client:
+        given = _given(tool.arguments, given)
     for name in tool.arguments.model_fields.keys() & given.keys():
         if isinstance(given[name], str | list) and not can_be_written(given[name]):
             raise InvalidArguments(f"`{name}` holds half a surrogate pair.", fix=f"Make `{name}` text that is UTF-8.")
@@ -188,6 +198,38 @@ def parse_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> Argument
         faults = cast(list[dict[str, Any]], error.errors(include_url=False, include_input=False))
         misspelt = [fault for fault in faults if fault["type"] == "extra_forbidden"]
         raise _invalid(tool, (misspelt or faults)[0]) from None
+
+
+def _given(model: type[Arguments], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without those that stand for absent, as clients send that fill in every field.
+
+    An object or a list that arrives as JSON text is read.
+    """
+    given: dict[str, Any] = {}
+    for name, value in arguments.items():
+        field = model.model_fields.get(name)
+        if field is not None and isinstance(value, str) and (kind := _structured(model).get(name)) is not None:
+            with suppress(ValueError, RecursionError):
+                read: Any = json.loads(value)
+                value = read if type(read) is kind else value
+        if field is None or field.is_required() or not _is_empty(field, value):
+            given[name] = value
+    return given
+
+
+def _is_empty(field: FieldInfo, value: Any) -> bool:
+    if isinstance(value, str | list | dict):
+        return not value
+    above_0 = any(getattr(bound, "ge", 0) > 0 or hasattr(bound, "gt") for bound in field.metadata)
+    return above_0 and type(value) in (int, float) and value == 0
+
+
+@cache
+def _structured(model: type[Arguments]) -> Mapping[str, type[list[Any]] | type[dict[str, Any]]]:
+    """The arguments that are lists or objects."""
+    kinds = {"array": list, "object": dict}
+    rows = input_schema(model)["properties"].items()
+    return {name: kinds[row["type"]] for name, row in rows if row.get("type") in kinds}
 
 
 def _invalid(tool: Tool, fault: dict[str, Any]) -> InvalidArguments:
@@ -255,7 +297,7 @@ OUTPUT_SCHEMA: dict[str, Any] = {
         name: {}
         for name in (
             *("status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode"),
-            *("finish_reason", "usage", "policy", "timing", "error", "swarm", "page"),
+            *("finish_reason", "usage", "policy", "timing", "error", "swarm", "next_step", "page"),
         )
     },
 }

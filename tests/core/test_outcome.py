@@ -13,7 +13,7 @@ from kimi_mcp.core.types import Adjustment, Timing, Usage
 
 KEYS = [
     "status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode",
-    "finish_reason", "usage", "policy", "timing", "error", "swarm", "page",
+    "finish_reason", "usage", "policy", "timing", "error", "swarm", "next_step", "page",
 ]  # fmt: skip
 USAGE_KEYS = {
     "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens", "cost_usd",

@@ -29,6 +29,7 @@ RESULT_KEYS = {
     "timing": dict,
     "error": (dict, type(None)),
     "swarm": (dict, type(None)),
+    "next_step": (str, type(None)),
     "page": (dict, type(None)),
 }
 """The contract's keys of a structured result, and what each of them may be."""

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.outcome import Outcome, structured
 from kimi_mcp.policy.schema_dialect import problems
-from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, input_schema, parse_arguments
+from kimi_mcp.server.tools import OUTPUT_SCHEMA, TOOLS, RunArguments, input_schema, parse_arguments
 from kimi_mcp.simulator.schemas import schema_fault
 from tests import contract
 from tests.snapshots import matches_snapshot, stale
@@ -106,6 +106,35 @@ def test_an_explicit_null_counts_as_absent() -> None:
     assert parse_arguments(THINK, {"prompt": "why?", "unknown": None}) == parse_arguments(THINK, {"prompt": "why?"})
 
 
+def test_an_empty_optional_argument_counts_as_absent() -> None:
+    texts = dict.fromkeys(("system", "conversation_id", "model", "provider"), "")
+    empty = {**texts, "files": [], "response_schema": {}, "max_tokens": 0}
+    assert parse_arguments(THINK, {**empty, "prompt": "why?"}) == parse_arguments(THINK, {"prompt": "why?"})
+    numbers = dict.fromkeys(("max_agents", "max_steps", "max_agent_steps", "max_cost_usd"), 0)
+    swarm = TOOLS["kimi_swarm"]
+    assert parse_arguments(swarm, {**numbers, "items": [], "prompt": "x"}) == parse_arguments(swarm, {"prompt": "x"})
+    assert parse_arguments(RUN, {"run_id": "", "action": ""}) == parse_arguments(RUN, None)
+
+
+def test_a_0_that_is_a_value_is_kept() -> None:
+    assert read(THINK, prompt="why?", temperature=0).temperature == 0
+    waits = parse_arguments(RUN, {"wait_s": 0})
+    assert isinstance(waits, RunArguments)
+    assert waits.wait_s == 0
+
+
+def test_an_empty_required_list_is_refused() -> None:
+    with pytest.raises(InvalidArguments, match="`images` is empty"):
+        parse_arguments(TOOLS["kimi_vision"], {"prompt": "what?", "images": []})
+
+
+def test_a_list_or_an_object_that_arrives_as_json_text_is_read() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    call = read(THINK, prompt="[1]", response_schema=json.dumps(schema), files='["a.txt"]', model="[]")
+    assert (call.prompt, call.response_schema, call.files, call.model) == ("[1]", schema, ("a.txt",), "[]")
+    assert read(THINK, prompt="why?", files="[]").files == ()
+
+
 @pytest.mark.parametrize("arguments", [None, {}, {"prompt": None}])
 def test_a_missing_prompt_is_asked_for(arguments: dict[str, Any] | None) -> None:
     with pytest.raises(InvalidArguments) as raised:
@@ -144,11 +173,11 @@ def test_a_misspelt_prompt_is_reported_as_misspelt_and_not_as_missing() -> None:
 WRONG: list[tuple[str, Any]] = [
     *(("prompt", value) for value in (5, True, ["why?"], {"text": "why?"}, b"why?")),
     *(("system", value) for value in (5, False, ["x"])),
-    *(("response_schema", value) for value in ("{}", [], 5, True, {"type": "objekt"}, {"description": "\ud83d"})),
-    *(("max_tokens", value) for value in ("1", "20000", 1.5, True, 0, -1, float("nan"), [1])),
+    *(("response_schema", value) for value in ("{", "[]", [1], 5, True, {"type": "objekt"}, {"description": "\ud83d"})),
+    *(("max_tokens", value) for value in ("1", "20000", 1.5, True, -1, float("nan"), [1])),
     *(("temperature", value) for value in ("1", True, -0.1, 2.1, float("nan"), float("inf"), 10**400, [1])),
-    *(("model", value) for value in (5, "", ["kimi-k2.5"], True)),
-    *(("provider", value) for value in (5, "", ["nim"], True)),
+    *(("model", value) for value in (5, ["kimi-k2.5"], True)),
+    *(("provider", value) for value in (5, ["nim"], True)),
     *((name, "half a pair \ud83d") for name in ("prompt", "system", "model", "provider")),
 ]
 
@@ -163,7 +192,7 @@ def test_nothing_is_coerced_and_the_argument_is_named(name: str, value: Any) -> 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("run_id", 5), ("action", "stop"), ("action", ""), ("action", 5), ("wait_s", "5"), ("wait_s", -1),
+        ("run_id", 5), ("action", "stop"), ("action", 5), ("wait_s", "5"), ("wait_s", -1),
         ("wait_s", 601), ("wait_s", True),
         ("wait_s", float("nan")), ("offset", -1), ("offset", 1.5), ("offset", "0"), ("offset", True),
     ],

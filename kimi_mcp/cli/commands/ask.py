@@ -134,7 +134,7 @@ def _work(name: str, arguments: dict[str, Any]) -> Work:
     from kimi_mcp.server.tools import TOOLS, ChatArguments, SwarmArguments, parse_arguments
 
     tool = TOOLS[name]
-    parsed = parse_arguments(tool, arguments)
+    parsed = parse_arguments(tool, arguments, by_client=False)
     if isinstance(parsed, SwarmArguments):
         from kimi_mcp.swarm import run_swarm
 

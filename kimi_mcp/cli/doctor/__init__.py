@@ -113,6 +113,7 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
         return found
     hide(*credentials.keys(settings, facts).values())
     _check_variables(found, environment, settings, facts)
+    _check_patience(found, settings)
     await anyio.to_thread.run_sync(_check_store, found, settings)
     try:
         provider = credentials.chosen_provider(settings, facts)
@@ -193,6 +194,21 @@ def _check_variables(found: Diagnosis, environment: Mapping[str, str], settings:
             message = f"{row.name} still reads ${{…}}: it counts as unset."
             fix = "The host that starts kimi-mcp expands no variables: write the value itself into its config."
             found.add("settings", "warn", message, fix)
+
+
+def _check_patience(found: Diagnosis, settings: Settings) -> None:
+    """Until when a call is answered, and the hosts that give up before."""
+    from kimi_mcp.server import client_quirks
+
+    limit = settings.reply_within_s
+    message = f"A call is answered, or becomes a run to fetch, within {limit:g} s."
+    for row in client_quirks.unrecognised_call_timeouts():
+        if limit >= row["seconds"]:
+            message += (
+                f" {row['who']} gives a call {row['seconds']} s unless {row['setting']} is set, and can't be told "
+                f"apart: for it set that, or KIMI_REPLY_WITHIN_S={row['seconds'] - 1}."
+            )
+    found.add("patience", "ok", message)
 
 
 def _check_store(found: Diagnosis, settings: Settings) -> None:

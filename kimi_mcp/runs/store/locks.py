@@ -110,6 +110,13 @@ class ServerLock:
             self._missing_since.pop(server, None)
             return held
 
+    def holds_lock(self, server: str) -> bool:
+        """Whether its file is there and may be held; for those whom it does no harm to take a living one for dead."""
+        if self._folder is None:
+            return server == self.id
+        with _probe(self._file(server)) as held:
+            return bool(held)
+
     def dead_servers(self) -> set[str]:
         """Every server that ended and left its file: nobody has made sure yet that it left no work."""
         names = () if self._folder is None else (file.stem for file in _files(self._folder, _LOCK))

@@ -256,7 +256,7 @@ class Retention:
 
     async def look(self, now: float) -> float | None:
         """Look at the clock; the time before which runs are old. None: another server is removing them."""
-        return await self._database.write(look, now, self._keep_s, self._lock.id, self._lock.is_alive)
+        return await self._database.write(look, now, self._keep_s, self._lock.id, self._lock.holds_lock)
 
     async def _remove_old(self, now: float) -> None:
         old = await self.look(now)  # what can't be removed is removed another time

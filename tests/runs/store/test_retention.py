@@ -230,9 +230,10 @@ def test_of_a_stretch_in_which_nobody_looked_one_day_counts() -> None:
     assert days.at(0.5 * DAY_S).gaps == ()
 
 
-async def test_one_server_removes_at_a_time_and_another_goes_on_where_it_died(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [True, False])
+async def test_one_server_removes_at_a_time_and_another_goes_on_where_it_ended(tmp_path: Path, killed: bool) -> None:
     clock = Clock()
-    async with run_store(tmp_path, killed=True, keep_days=3, wall=clock) as one:
+    async with run_store(tmp_path, killed=killed, keep_days=3, wall=clock) as one:
         await call(one, clock, "run_0")
         for _ in range(4):
             clock.now += DAY_S

@@ -2,7 +2,8 @@
 
 A finished step is read from the record, whatever the limits are by now. Any other one needs the ledger's permission and
 a slot, goes through the pipeline like every call, and is recorded before its result is used. A result that the store
-does not take is paid for all the same: it is counted, used, and recorded before any other step begins.
+does not take at once is paid for all the same, also where the swarm is stopped meanwhile: it is counted, used, and
+recorded before any other step begins.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import anyio
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 RETRY_DELAYS_S = (3.0, 10.0)
 """Seconds before a request is repeated that was refused for its rate, or a step begun that the store did not take."""
+
+WRITTEN_WITHIN_S = 0.5
+"""Seconds until a result is recorded; after that it is used, and goes on being recorded."""
 
 WRITE_EVERY_S = 5.0
 """Seconds between two attempts to record what the store did not take."""
@@ -100,9 +106,11 @@ class StepRunner:
         recorded = await self._begin(key, about)
         if recorded is None:
             recorded = await make()
-            try:
+            is_written = False
+            with suppress(KimiError), anyio.move_on_after(WRITTEN_WITHIN_S, shield=True):
                 await self.steps.finish(key, recorded)
-            except KimiError:
+                is_written = True
+            if not is_written:
                 self._unwritten[key] = recorded
                 if self._writing is None or self._writing.done():
                     self._writing = asyncio.ensure_future(self._keep_writing())

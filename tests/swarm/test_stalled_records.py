@@ -5,6 +5,8 @@ from __future__ import annotations
 import anyio
 
 from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.runs import Run
 from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
@@ -85,3 +87,36 @@ async def test_a_result_is_recorded_as_soon_as_the_record_takes_it_while_other_a
     assert statuses(outcome) == ["completed", "completed"]
     assert steps.tries == 2
     assert steps.results.keys() == steps.descriptions.keys()
+
+
+class Silent(MemorySteps):
+    """A record that never says whether it took a result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finishing = anyio.Event()
+
+    async def finish(self, key: str, result: JSON) -> None:
+        self.finishing.set()
+        await anyio.sleep_forever()
+
+
+async def test_an_answer_that_is_being_recorded_as_its_swarm_is_cancelled_is_kept(sim: Simulator) -> None:
+    steps = Silent()
+    sim.play(reply({"text": "about A"}, content="A is round."), reply({"text": "about B"}, gate="never"))
+    run = Run(caller="a test", tool="kimi_swarm", prompt="p")
+    outcomes: list[Outcome] = []
+
+    async def ask() -> None:
+        outcomes.append(await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=steps, run=run))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await steps.finishing.wait()
+            await sim.until(lambda: sim.waiting_at("never") == 1)
+            run.cancel_soon()
+    (outcome,) = outcomes
+    assert (outcome.status, statuses(outcome)) == ("partial", ["completed", "cancelled"])
+    assert "A is round." in outcome.answer
+    assert outcome.cost_usd

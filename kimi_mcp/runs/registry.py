@@ -66,6 +66,7 @@ class Runs:
         self.recorder = RunRecorder(store, self.limits)
         """Records them."""
         self._live: dict[str, Run] = {}
+        self._abandoning = anyio.Lock()
         self._is_watching = False
         self._idle = anyio.Event()
 
@@ -151,6 +152,8 @@ class Runs:
 
     async def rejoin(self, *, caller: str, host: str | None, key: str) -> RunView | None:
         """The run of the same call that its host gave up on, running or completed a short while ago."""
+        async with self._abandoning:
+            pass  # first it is recorded on what a host has just given up
         for run in self._live.values():
             if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
                 return run
@@ -159,14 +162,15 @@ class Runs:
 
     async def abandon(self, run_id: str, abandoned: bool = True) -> None:
         """Its host gave up on it, or (False) waits for it again."""
-        run = self._live.get(run_id)
-        if run is not None:
-            run.abandoned = abandoned
-        if run is None or run.recorded:
-            try:
-                await self.store.abandon(run_id, abandoned)
-            except KimiError as fault:
-                self.recorder.on_fault(fault)
+        async with self._abandoning:
+            run = self._live.get(run_id)
+            if run is not None:
+                run.abandoned = abandoned
+            if run is None or run.recorded:
+                try:
+                    await self.store.abandon(run_id, abandoned)
+                except KimiError as fault:
+                    self.recorder.on_fault(fault)
 
     async def aclose(self) -> None:
         """Close the store, once no run is left."""

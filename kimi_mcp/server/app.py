@@ -207,15 +207,15 @@ async def _start_and_wait(
     state.waiting[request_id] = run
     state.answered.pop(request_id, None)
     await _wait(context, run, deadline)
-    if state.waiting.pop(request_id, None) is not None:
-        state.answered[request_id] = run.id
-        while len(state.answered) > _ANSWERED:
-            del state.answered[next(iter(state.answered))]
     outcome = await run.current_outcome()
     if rejoined is not None:
         with anyio.move_on_at(deadline + STORE_WITHIN_S):  # written all the same: at worst its answer is given again
             await runs.abandon(run.id, False)
         outcome = replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
+    if state.waiting.pop(request_id, None) is not None:
+        state.answered[request_id] = run.id
+        while len(state.answered) > _ANSWERED:
+            del state.answered[next(iter(state.answered))]
     return outcome
 
 

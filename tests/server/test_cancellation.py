@@ -16,9 +16,10 @@ from mcp.shared.exceptions import MCPError
 
 from kimi_mcp.server import client_quirks
 from kimi_mcp.simulator import Simulator
-from tests.server.clients import KimiClient, connect, connect_messages, wait_until
+from tests.server.clients import KimiClient, connect, connect_messages, store_limits, wait_until
 from tests.server.requests import chats
 from tests.server.test_rejoining import gives_up
+from tests.server.test_unwritten_ends import Lock
 
 TEXT = {"reasoning": "Hm, let me see.", "content": "It is 391."}
 HELD = {"gate": "end", "gate_at": "finish", **TEXT}
@@ -183,6 +184,23 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
                 await anyio.sleep(0.01)
         assert host.state.waiting == {}
     assert sim.open_streams == 0
+
+
+async def test_a_user_who_cancels_while_the_reply_waits_for_the_store_ends_the_run(
+    sim: Simulator, data_dir: Path
+) -> None:
+    options = store_limits(locked_s=60, locked_least_s=60)
+    async with connect_messages(sim, options=options, KIMI_REPLY_WITHIN_S="0.05") as host:
+        await host.result("kimi_run", {})
+        with Lock(data_dir) as lock:
+            lock.take()
+            await host.call("kimi_think", {"prompt": "hi"}, 1)
+            await wait_until(lambda: any(run.is_known for run in host.runs._live.values()))
+            await host.cancel(1)
+            assert (await host.result("kimi_run", {}))["answer"]
+        await wait_until(lambda: not host.runs.is_busy)
+        assert host.state.waiting == {}
+    assert chats(sim) == []
 
 
 @pytest.mark.parametrize("wave", [10, pytest.param(100, marks=pytest.mark.soak)], ids=["hundred", "thousand"])

@@ -13,9 +13,10 @@ from mcp_types import CancelledNotification, CancelledNotificationParams
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
-from tests.server.clients import KimiClient, connect, connect_messages, wait_until
+from tests.server.clients import KimiClient, connect, connect_messages, store_limits, wait_until
 from tests.server.media import CLIP, picture, write
 from tests.server.requests import HELD_STEP, chats
+from tests.server.test_unwritten_ends import Lock
 
 AGAIN = {"prompt": "What is 17 * 23?"}
 
@@ -156,6 +157,22 @@ async def test_a_call_again_joins_although_its_host_gave_up_as_the_reply_was_und
         again = (await host.receive())["result"]["structuredContent"]
         sim.open_gate("end")
     assert [entry["rule"] for entry in again["policy"]] == ["run-rejoined"]
+    assert len(chats(sim)) == 1
+
+
+async def test_a_call_again_at_once_gets_the_answer_whose_reply_its_host_did_not_wait_for(
+    sim: Simulator, data_dir: Path
+) -> None:
+    async with connect_messages(sim, options=store_limits(locked_s=60, locked_least_s=60)) as host:
+        first = await host.result("kimi_think", AGAIN, 1)
+        with Lock(data_dir) as lock:
+            lock.take()  # what the host gave up on is not recorded yet when it calls again
+            await host.cancel(1, reason="Request timed out")
+            await host.call("kimi_think", AGAIN, 2)
+            await host.result("kimi_run", {})
+        again = (await host.receive())["result"]["structuredContent"]
+    assert [entry["rule"] for entry in again["policy"]] == ["run-rejoined"]
+    assert again["run_id"] == first["run_id"]
     assert len(chats(sim)) == 1
 
 

@@ -34,7 +34,7 @@ test: .venv/.dev
 	@echo "Running the tests"
 	@.venv/bin/python -m pytest -q -m "not soak" -n $(WORKERS) --dist worksteal
 
-soak: .venv/.dev
+soak: .venv/.dev .venv/.agents
 	@echo "Running the soak tests"
 	@.venv/bin/python -m pytest -q -m soak
 
@@ -82,6 +82,16 @@ clean:
 	@echo "Installing the documentation tools into .venv"
 	@$(PIP) install --require-hashes -r requirements/docs.txt
 	@touch $@
+
+# Environments for soak tests of agent frameworks, whose dependencies are not ours. Where they can't be downloaded, those
+# tests are skipped.
+.venv/.agents: .venv/.python requirements/agents.txt requirements/agents-sdk1.txt
+	@echo "Installing the agent frameworks of the soak tests into .venv/agents and .venv/agents-sdk1"
+	@for name in agents agents-sdk1; do \
+	    .venv/bin/python -m venv --clear .venv/$$name && \
+	    .venv/$$name/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+	        -r requirements/$$name.txt || exit 1; \
+	done && touch $@ || echo "They can't be had: their tests are skipped."
 
 # First the packages of the lock, with their hashes checked; then the checkout itself, which downloads nothing.
 # pip takes a package for complete even if its installation was interrupted. In that case .venv/.unfinished remains,
@@ -140,4 +150,6 @@ lock: .venv/.python
 	"$$uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14" && \
 	$(COMPILE) pyproject.toml --group build -o requirements/runtime.txt && \
 	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt && \
-	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
+	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt && \
+	$(COMPILE) --group agents -o requirements/agents.txt && \
+	$(COMPILE) --group agents-sdk1 -o requirements/agents-sdk1.txt

@@ -16,7 +16,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCKS = [ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt", "docs.txt")]
+LOCKS = [
+    ROOT / "requirements" / name for name in ("runtime.txt", "dev.txt", "docs.txt", "agents.txt", "agents-sdk1.txt")
+]
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>\S+)( ; .+?)?( --hash=sha256:[0-9a-f]{64})+")
 PACKAGES = ("__init__", "cli", "core", "pipeline", "policy", "provider", "runs", "server", "simulator")
@@ -47,7 +49,7 @@ def name_of(requirement: str) -> str:
 
 def direct_dependencies() -> list[str]:
     groups = PYPROJECT["dependency-groups"]
-    named = [*PYPROJECT["project"]["dependencies"], *groups["build"], *groups["dev"], *groups["docs"]]
+    named = [*PYPROJECT["project"]["dependencies"], *(entry for group in groups.values() for entry in group)]
     return sorted({name_of(entry) for entry in named if isinstance(entry, str)})
 
 
@@ -68,23 +70,23 @@ def test_a_lock_names_no_address_and_no_option(lock: Path) -> None:
 
 
 def test_dev_holds_all_of_runtime_in_the_same_versions() -> None:
-    runtime, dev, _ = (pins(lock) for lock in LOCKS)
+    runtime, dev, *_ = (pins(lock) for lock in LOCKS)
     assert runtime.items() <= dev.items()
 
 
 def test_what_pyproject_asks_for_is_locked() -> None:
-    runtime, dev, docs = (pins(lock) for lock in LOCKS)
+    runtime, dev, *others = (pins(lock) for lock in LOCKS)
     assert {name_of(entry) for entry in PYPROJECT["project"]["dependencies"]} <= runtime.keys()
     assert {name_of(entry) for entry in PYPROJECT["dependency-groups"]["build"]} <= runtime.keys()
-    assert set(direct_dependencies()) <= dev.keys() | docs.keys()
+    assert set(direct_dependencies()) <= set(dev).union(*others)
 
 
 # --------------------------------------------------------------------------------------------------- reasons
 
 
 def test_every_dependency_has_its_reason() -> None:
-    rows = re.findall(r"(?m)^\| `([^`]+)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    reasons = {name_of(name): reason for name, reason in rows}
+    rows = re.findall(r"(?m)^\| (`.+?`) \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    reasons = {name_of(name): reason for names, reason in rows for name in re.findall(r"`([^`]+)`", names)}
     missing = [name for name in direct_dependencies() if len(reasons.get(name, "")) < 20]
     assert not missing, "rows for the table of dependencies in CONTRIBUTING.md"
 

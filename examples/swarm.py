@@ -61,7 +61,8 @@ def scenario() -> list[dict[str, Any]]:
 
 def library() -> None:
     """The demo's library, in no hurry."""
-    from kimi_mcp.cli.demo import library as shelves
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from scripts.demo import library as shelves
 
     at_once = shelves.answer
 

@@ -10,6 +10,8 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -24,7 +26,7 @@ from kimi_mcp.cli.commands.runs import cancel, list_runs, prune, resume, runs, s
 from kimi_mcp.cli.commands.selfhost import selfhost
 from kimi_mcp.cli.commands.simulator import simulator
 from kimi_mcp.cli.console import Printer, complain, exit_status, never_fail_to_encode, print_json
-from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.version import __version__
 
 __all__ = ["app"]
@@ -103,13 +105,19 @@ def demo() -> None:
     """Show every tool at work, without a key.
 
     Starts a simulator, and the server as a host would; calls every tool on real inputs, and checks each step. Needs
-    no key and no network, and ignores the settings of your environment. Exit status: 0 only when every step held.
+    no key and no network, and ignores the settings of your environment, but needs a checkout of the repository. Exit
+    status: 0 only when every step held.
     """
     import anyio
 
-    from kimi_mcp.cli.demo import play
-
-    if not anyio.run(play):
+    checkout = Path(__file__).resolve().parents[3]
+    if not (checkout / "scripts" / "demo").is_dir():
+        raise NotConfigured(
+            "The demo is part of the repository, not of the installed package.",
+            fix="Run `make demo` in a checkout of it.",
+        )
+    sys.path.insert(0, str(checkout))
+    if not anyio.run(import_module("scripts.demo").play):
         raise typer.Exit(1)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kimi_mcp.cli.demo import ACTS, play
+import kimi_mcp
 from kimi_mcp.server.tools import TOOLS
+from scripts.demo import ACTS
 from tests.cli.commands.shell import kimi_process
 
 
@@ -27,11 +32,16 @@ async def test_every_step_of_the_demo_holds_whatever_is_configured() -> None:
     assert "sk-of-the-user" not in ended.out
 
 
-async def test_without_its_picture_and_its_clip_the_demo_says_so_and_fails(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert not await play(acts=[act for act in ACTS if act.reads], examples=tmp_path)
-    printed = capsys.readouterr().out
-    assert "There is no examples/shot.png and no examples/clip.mp4" in printed
-    assert "make demo" in printed
-    assert str(tmp_path) not in printed
+def test_an_installed_package_says_that_the_demo_needs_a_checkout(tmp_path: Path) -> None:
+    shutil.copytree(Path(kimi_mcp.__file__).parent, tmp_path / "kimi_mcp", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-m", "kimi_mcp", "demo"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Run `make demo` in a checkout" in done.stderr

@@ -20,10 +20,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import anyio
 
 from kimi_mcp.cli.console import Printer
-from kimi_mcp.cli.demo import scenes, swarms
-from kimi_mcp.cli.demo.scenes import SCENE_S
-from kimi_mcp.cli.demo.stage import Stage
 from kimi_mcp.simulator import Simulator
+from scripts.demo import scenes, swarms
+from scripts.demo.scenes import SCENE_S
+from scripts.demo.stage import Stage
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -32,8 +32,8 @@ Scene = Callable[[Stage], Awaitable[None]]
 """Its docstring is its heading."""
 
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-"""The picture and the clip; a checkout has them, a wheel does not."""
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+"""The picture and the clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,27 +72,23 @@ ACTS = (
 """The whole demo."""
 
 
-async def play(acts: Sequence[DemoAct] = ACTS, examples: Path = EXAMPLES) -> bool:
+async def play(acts: Sequence[DemoAct] = ACTS) -> bool:
     """Play every scene; returns whether every check held."""
     page, began = Printer(label=11, indent=3), time.monotonic()
     page.line("kimi-mcp demo", "name")
     page.line("A simulator, the server and a host, on this machine alone: no key, no network.", "quiet")
     page.line("The simulator makes the answers from what it received; all else is real.", "quiet")
-    missing = [name for name in (scenes.SHOT, scenes.CLIP) if not (examples / name).is_file()]
     held, numbers, failed = 0, itertools.count(1), list[str]()
     with tempfile.TemporaryDirectory(prefix="kimi-mcp-demo-") as folder, tempfile.TemporaryFile("w+") as errors:
         files = _files_folder(folder)
         for act in acts:
-            if act.reads and missing:
-                failed += [_heading(scene) for scene in act.scenes]
-                continue
             async with AsyncExitStack() as stack:
                 sim = await stack.enter_async_context(Simulator(provider=act.provider))
-                environment = _environment(act, sim, folder, files, examples)
+                environment = _environment(act, sim, folder, files)
                 with page.waiting("starting the server …"):
                     client = await stack.enter_async_context(_host(environment, act.mode, errors))
                 stage = Stage(
-                    sim=sim, client=client, page=page, folder=files, examples=examples, environment=environment
+                    sim=sim, client=client, page=page, folder=files, examples=EXAMPLES, environment=environment
                 )
                 for scene in act.scenes:
                     await _play_one(stage, scene, next(numbers))
@@ -100,10 +96,6 @@ async def play(acts: Sequence[DemoAct] = ACTS, examples: Path = EXAMPLES) -> boo
         errors.seek(0)
         log = errors.read().splitlines()
     page.line()
-    if missing:
-        message = f"There is no examples/{' and no examples/'.join(missing)} beside the package: no picture and no clip"
-        page.mark("bad", f"{message} is shown.", fix="Run the demo from a checkout of the repository: `make demo`.")
-        page.line()
     if failed:
         page.mark("bad", f"{len(failed)} of {held + len(failed)} steps did not hold:")
         for statement in failed:
@@ -126,11 +118,11 @@ def _heading(scene: Scene) -> str:
     return (scene.__doc__ or "").strip()
 
 
-def _environment(act: DemoAct, sim: Simulator, folder: str, files: Path, examples: Path) -> dict[str, str]:
+def _environment(act: DemoAct, sim: Simulator, folder: str, files: Path) -> dict[str, str]:
     """The server's whole environment: the act's settings, and where Python finds the package."""
     variables = {"KIMI_PROVIDER": act.provider, "KIMI_BASE_URL": sim.base_url, "KIMI_DATA_DIR": folder, **act.settings}
     if act.reads:
-        variables["KIMI_ROOTS"] = os.pathsep.join((str(examples), str(files)))
+        variables["KIMI_ROOTS"] = os.pathsep.join((str(EXAMPLES), str(files)))
     if act.tools:
         variables["KIMI_SWARM_MCP"] = swarms.tool_servers(files)
     if path := os.environ.get("PYTHONPATH"):

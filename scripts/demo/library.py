@@ -1,6 +1,6 @@
 """A small MCP server for the demo's sub-agents, with one tool that looks a city up. I/O: JSON lines on stdio.
 
-``python -m kimi_mcp.cli.demo.library``. Written by hand and without our own code, as a foreign server would be.
+Written by hand and without our own code, as a foreign server would be.
 """
 
 from __future__ import annotations

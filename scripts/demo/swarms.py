@@ -12,9 +12,10 @@ from typing import Any
 
 import anyio
 
-from kimi_mcp.cli.demo.library import SHELVES
-from kimi_mcp.cli.demo.stage import Stage, ToolReply
 from kimi_mcp.simulator import Match, ScriptedCall, Step
+from scripts.demo import library
+from scripts.demo.library import SHELVES
+from scripts.demo.stage import Stage, ToolReply
 
 TASK = "Compare Rome, Oslo and Lima by their people."
 ITEM_PROMPT = "What is known of {{item}}?"
@@ -24,8 +25,8 @@ TOOL = "library__look_up"
 def tool_servers(folder: Path) -> str:
     """Write an ``mcpServers`` file with the demo's library, and return its path."""
     file = folder / "mcp.json"
-    library = {"command": sys.executable, "args": ["-m", "kimi_mcp.cli.demo.library"]}
-    file.write_text(json.dumps({"mcpServers": {"library": library}}), "utf-8")
+    server = {"command": sys.executable, "args": [library.__file__]}
+    file.write_text(json.dumps({"mcpServers": {"library": server}}), "utf-8")
     return str(file)
 
 

@@ -19,9 +19,9 @@ from typing import Any, cast
 
 import anyio
 
-from kimi_mcp.cli.demo.stage import Stage, ToolReply
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Step
+from scripts.demo.stage import Stage, ToolReply
 
 SCENE_S = 20.0
 """Seconds after which a scene counts as failed; each takes a fraction of a second."""
@@ -30,7 +30,7 @@ PATIENCE_S = 0.4
 """Seconds that the impatient host of the demo waits."""
 
 SHOT, CLIP = "shot.png", "clip.mp4"
-"""The examples that the scenes need; a checkout has them, a wheel does not."""
+"""The examples that the scenes need."""
 
 _ARRIVED = re.compile(r"(\d+) bytes, sha256 ([0-9a-f]+)")
 

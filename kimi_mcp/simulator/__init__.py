@@ -4,8 +4,8 @@
 """
 
 from kimi_mcp.simulator.faults import Match, ScenarioError, ScriptedCall, Step, StepLike, load_scenario
+from kimi_mcp.simulator.http import ReceivedRequest
 from kimi_mcp.simulator.server import Simulator, SimulatorError, serve_simulator
-from kimi_mcp.simulator.state import ReceivedRequest
 
 __all__ = [
     "Match",

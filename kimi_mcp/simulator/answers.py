@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.checks import Chat
 from kimi_mcp.simulator.faults import ScriptedCall, Step
-from kimi_mcp.simulator.messages import StoredMedium
+from kimi_mcp.simulator.media import ReceivedMedium
 from kimi_mcp.simulator.schemas import instance
 
 HEAD_CHARS = 200
@@ -52,14 +52,11 @@ def _mode(chat: Chat) -> str:
     return f"thinking mode, effort {chat.effort}" if chat.effort else "thinking mode"
 
 
-def _medium(stored: StoredMedium) -> str:
-    medium = stored.medium
-    if medium is None:
-        return f"a file of {stored.size} bytes"
-    if stored.url is not None:
-        return f"{medium.kind} by link (an engine would fetch it itself): {stored.url}"
+def _medium(medium: ReceivedMedium) -> str:
+    if medium.url is not None:
+        return f"{medium.kind} by link (an engine would fetch it itself): {medium.url}"
     size = f" {medium.width}×{medium.height}" if medium.width and medium.height else ""
-    return f"{medium.kind} {medium.format}{size} {stored.size} bytes, sha256 {stored.sha256[:DIGEST_DIGITS]}"
+    return f"{medium.kind} {medium.format}{size} {medium.size} bytes, sha256 {medium.sha256[:DIGEST_DIGITS]}"
 
 
 def _reasoning(chat: Chat) -> str:

@@ -45,7 +45,6 @@ _OPTIONAL_FIELDS = frozenset(
 )
 """Checked fields that only some dialects take."""
 
-_SAMPLING = ("temperature", "top_p", "n", "presence_penalty", "frequency_penalty")
 _RANGES = {
     "temperature": (0, 2),
     "top_p": (0, 1),
@@ -53,14 +52,13 @@ _RANGES = {
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
 }
+"""Sampling values, and what engines take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
     """A request as the provider understood it."""
 
-    model_id: str
-    """The id in the request."""
     answering: Served
     """The row of the model that answers: another one where the provider redirects."""
     thinking: bool
@@ -109,7 +107,6 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
         invalid(f"Invalid request: Your request exceeded model token limit: {model.context} (requested: {needed})")
     options = as_object(fields.get("stream_options")) or {}
     return Chat(
-        model_id=str(fields["model"]),
         answering=served,
         thinking=thinking,
         effort=effort,
@@ -207,7 +204,7 @@ def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel
 
 
 def _sampling(fields: JsonObject, dialect: Dialect, thinking: bool) -> dict[str, float | int]:
-    sampling = {name: value for name in _SAMPLING if (value := as_number(fields.get(name))) is not None}
+    sampling = {name: value for name in _RANGES if (value := as_number(fields.get(name))) is not None}
     for name, value in sampling.items():
         low, high = _RANGES[name]
         if dialect.moonshot:

@@ -5,7 +5,6 @@ Purposes and limits: Moonshot files API (file-extract, image, video, batch; 100 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,8 +13,7 @@ from dataclasses import dataclass
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
-from kimi_mcp.simulator.media import sniff
-from kimi_mcp.simulator.messages import StoredMedium
+from kimi_mcp.simulator.media import ReceivedMedium, sniff
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject
 
@@ -38,7 +36,7 @@ class StoredFile:
     purpose: str
     created: int
     data: File
-    medium: StoredMedium
+    medium: ReceivedMedium
 
     @property
     def content(self) -> bytes:
@@ -114,9 +112,8 @@ class FileStore:
         if file.size == 0:
             invalid("Invalid request: the file is empty")
         file.file_object.seek(0)
-        data = file.file_object.read()
-        medium = sniff(data)
-        if purpose in ("image", "video") and (medium is None or medium.kind != purpose):
+        medium = sniff(file.file_object.read(), purpose)
+        if purpose in ("image", "video") and medium.kind != purpose:
             invalid(f"Invalid request: the file is not a supported {purpose}")
         if file.size > _MAX_MEMORY_BYTES:
             file.flush_to_disk()
@@ -126,12 +123,10 @@ class FileStore:
             purpose=purpose,
             created=int(time.time()),
             data=file,
-            medium=StoredMedium(
-                medium=medium, size=file.size, sha256=hashlib.sha256(data).hexdigest(), purpose=purpose
-            ),
+            medium=medium,
         )
 
-    def medium(self, file_id: str) -> StoredMedium | None:
+    def medium(self, file_id: str) -> ReceivedMedium | None:
         """The medium behind an `ms://` id."""
         found = self._files.get(file_id)
         return found.medium if found else None
@@ -147,10 +142,11 @@ class FileStore:
             raise Refused(404, "resource_not_found_error", f"Not found the file {file_id}")
         return found
 
-    def delete(self, file_id: str) -> None:
-        """Remove a file; raises Refused with 404."""
+    def delete(self, file_id: str) -> JsonObject:
+        """Remove a file, and what the files API answers; raises Refused with 404."""
         self.get(file_id).data.close()
         del self._files[file_id]
+        return {"deleted": True, "id": file_id, "object": "file"}
 
     def close(self) -> None:
         """Remove every file."""

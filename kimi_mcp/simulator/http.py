@@ -14,6 +14,7 @@ import anyio.lowlevel
 import h11
 
 from kimi_mcp.simulator.refusals import Refused
+from kimi_mcp.simulator.shapes import JsonObject, as_object
 
 Cut = Literal["truncate", "reset", "stall"]
 """How a response is cut off."""
@@ -53,14 +54,14 @@ class Connection:
         """Whether the client closed its side."""
         return self._reader.at_eof() or self._reader.exception() is not None
 
-    async def next_request(self) -> HttpRequest | None:
+    async def next_request(self) -> ReceivedRequest | None:
         """The next request, or None when the client has gone; raises h11.RemoteProtocolError."""
         unread = self._parser.trailing_data[0]
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=65_536)
         if unread:
             self._parser.receive_data(unread)
         event = await self.next_event()
-        return HttpRequest(event, self) if isinstance(event, h11.Request) else None
+        return ReceivedRequest(event, self) if isinstance(event, h11.Request) else None
 
     async def next_event(self) -> h11.Event:
         """The next part of a request; raises h11.RemoteProtocolError."""
@@ -125,7 +126,7 @@ class Connection:
         self._writer.transport.abort()
 
 
-class HttpRequest:
+class ReceivedRequest:
     """One request: its head, its body as it arrives, and how its response ended."""
 
     def __init__(self, head: h11.Request, connection: Connection) -> None:
@@ -133,23 +134,32 @@ class HttpRequest:
         target = head.target.decode("latin-1")
         self.path, _, self.query = target.partition("?")
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
+        """Names in lower case."""
         self.http_version = head.http_version.decode("ascii")
         self.keeps_alive = self.http_version == "1.1" and "close" not in self.headers.get("connection", "").lower()
-        self.received_bytes = 0
+        self.raw = 0
+        """Bytes of the body that have arrived."""
         self.complete = False
-        self.body: object = None
-        """Its parsed JSON, or its bytes where it is none; None before it was read."""
+        self.content: object = None
+        """The parsed JSON of the body, or its bytes where it is none; None before it was read."""
         self.at = 0.0
+        """Seconds of the event loop's monotonic clock."""
         self.outcome: RequestOutcome = "open"
         self.status: int | None = None
+        """Of the response; None before its head."""
         self._connection = connection
+
+    @property
+    def body(self) -> JsonObject | None:
+        """The parsed JSON object, where the body is one."""
+        return as_object(self.content)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body's pieces; raises ClientGone."""
         while not self.complete:
             event = await self._connection.next_event()
             if isinstance(event, h11.Data):
-                self.received_bytes += len(event.data)
+                self.raw += len(event.data)
                 yield bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 self.complete = True
@@ -163,9 +173,9 @@ class HttpRequest:
         if size <= limit:
             async for piece in self.chunks():
                 pieces.append(piece)
-                if self.received_bytes > limit:
+                if self.raw > limit:
                     break
-        if max(size, self.received_bytes) > limit:
+        if max(size, self.raw) > limit:
             raise Refused(413, "invalid_request_error", "Invalid request: the request body is too large")
         return b"".join(pieces)
 

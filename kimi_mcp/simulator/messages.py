@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,22 +23,7 @@ _MAX_IMAGE_TOKENS = 4096
 _VIDEO_TOKENS = 1500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMedium:
-    """A medium that has arrived: in a data URL, or before as a file."""
-
-    medium: ReceivedMedium | None
-    """By its header; None for a file that is no medium."""
-    size: int
-    """Bytes."""
-    sha256: str
-    purpose: str | None = None
-    """Of an uploaded file."""
-    url: str | None = None
-    """Of a link that an engine would fetch by itself."""
-
-
-MediaLookup = Callable[[str], StoredMedium | None]
+MediaLookup = Callable[[str], ReceivedMedium | None]
 """Finds the medium behind an `ms://` id."""
 
 
@@ -55,7 +39,7 @@ class Messages:
     """Text of the last user message."""
     last_tool_text: str | None
     """Text of the tool messages after the last assistant turn."""
-    media: tuple[StoredMedium, ...]
+    media: tuple[ReceivedMedium, ...]
     reasoning: tuple[tuple[int, str], ...]
     """Index and reasoning of each assistant message that has one in the field that is read."""
     transcript: str
@@ -66,7 +50,7 @@ class Messages:
 class _MessageReader:
     def __init__(self, dialect: Dialect, model: SimulatedModel, thinking: bool, find_file: MediaLookup) -> None:
         self.dialect, self.model, self.thinking, self.find_file = dialect, model, thinking, find_file
-        self.media: list[StoredMedium] = []
+        self.media: list[ReceivedMedium] = []
         self.media_tokens = 0
         self.reasoning: list[tuple[int, str]] = []
         self.open_calls: list[str] = []
@@ -104,7 +88,7 @@ class _MessageReader:
         self.media_tokens += _media_tokens(found)
         return ""
 
-    def _medium(self, kind: str, url: str) -> StoredMedium:
+    def _medium(self, kind: str, url: str) -> ReceivedMedium:
         dialect = self.dialect
         if not dialect.takes(kind, self.model):
             if kind == "video" and dialect.video_status == 500:  # vllm#42491
@@ -117,13 +101,13 @@ class _MessageReader:
         if dialect.moonshot or not url.startswith(("http://", "https://")):
             invalid(f"Invalid request: unsupported {kind} url: {url[:200]}")  # OpenHands/software-agent-sdk#3219
         # An engine would fetch this from inside its own network (vllm#57157); the simulator only reports it.
-        return StoredMedium(medium=ReceivedMedium(kind=kind, format="link"), size=0, sha256="", url=url)
+        return ReceivedMedium(kind=kind, format="link", url=url)
 
-    def _file(self, kind: str, file_id: str) -> StoredMedium:
+    def _file(self, kind: str, file_id: str) -> ReceivedMedium:
         found = self.find_file(file_id)
         if found is None:
             invalid(f"Invalid request: file {file_id} not found")
-        if found.purpose != kind or found.medium is None or found.medium.kind != kind:
+        if found.purpose != kind or found.kind != kind:
             invalid(f"Invalid request: file {file_id} has purpose '{found.purpose}', not '{kind}'")
         return found
 
@@ -221,7 +205,7 @@ def read_messages(
     )
 
 
-def _data_url(kind: str, url: str) -> StoredMedium:
+def _data_url(kind: str, url: str) -> ReceivedMedium:
     head, comma, payload = url.partition(",")
     claimed, _, encoding = head.removeprefix("data:").partition(";")
     if not comma or encoding != "base64":
@@ -234,14 +218,13 @@ def _data_url(kind: str, url: str) -> StoredMedium:
     except (binascii.Error, ValueError):
         invalid(f"Invalid request: {kind} data url is not valid base64")
     found = sniff(data)
-    if found is None or found.kind != kind or {"mpg": "mpeg"}.get(form, form) != found.format:
+    if found.kind != kind or {"mpg": "mpeg"}.get(form, form) != found.format:
         invalid(f"Invalid request: the data is not {claimed}")
-    return StoredMedium(medium=found, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return found
 
 
-def _media_tokens(stored: StoredMedium) -> int:
-    medium = stored.medium
-    if medium is None or medium.kind == "video":
+def _media_tokens(medium: ReceivedMedium) -> int:
+    if medium.kind == "video":
         return _VIDEO_TOKENS
     pixels = (medium.width or 0) * (medium.height or 0)
     return max(1, min(_MAX_IMAGE_TOKENS, int(pixels * _IMAGE_TOKENS_PER_PIXEL)))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
@@ -22,11 +23,11 @@ from kimi_mcp.simulator.answers import compose
 from kimi_mcp.simulator.checks import Chat, read_chat, served_model
 from kimi_mcp.simulator.faults import CHAT_PATH, DEFAULT_STEP, Step
 from kimi_mcp.simulator.formulas import declaration, fiber, parse_path
-from kimi_mcp.simulator.http import ClientGone, Connection, HttpRequest, ResponseWriter
+from kimi_mcp.simulator.http import ClientGone, Connection, ReceivedRequest, ResponseWriter
 from kimi_mcp.simulator.messages import read_messages, summarize
 from kimi_mcp.simulator.playback import play_body, play_stream
 from kimi_mcp.simulator.refusals import Refused, invalid
-from kimi_mcp.simulator.shapes import JsonObject, as_array, as_object
+from kimi_mcp.simulator.shapes import JsonObject, as_array
 from kimi_mcp.simulator.sse import Envelope, encode, events, whole_answer
 from kimi_mcp.simulator.state import SimulatorState
 
@@ -53,7 +54,7 @@ _LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "199", "x-rateli
 class Response:
     """One request on its way to its response."""
 
-    def __init__(self, state: SimulatorState, connection: Connection, request: HttpRequest) -> None:
+    def __init__(self, state: SimulatorState, connection: Connection, request: ReceivedRequest) -> None:
         self._state = state
         self._connection = connection
         self._request = request
@@ -99,22 +100,13 @@ class Response:
         scope.cancel()
 
     async def _route(self) -> None:
-        path = self._request.path
-        moonshot = self._state.dialect.moonshot
-        formula = parse_path(path) if moonshot else None
-        file = re.fullmatch(FILES + "/([^/]+)(/content)?", path) if moonshot else None
-        methods: Mapping[str, tuple[str, ...]] = {CHAT_PATH: ("POST",), MODELS: ("GET",)}
-        if moonshot:
-            methods = {**methods, FILES: ("GET", "POST"), TOKENS: ("POST",), BALANCE: ("GET",)}
-        if formula:
-            methods = {**methods, path: ("GET",) if formula[1] == "tools" else ("POST",)}
-        if file:
-            methods = {**methods, path: ("GET",) if file[2] else ("GET", "DELETE")}
-        if path not in methods:
+        method, path = self._request.method, self._request.path
+        answers = self._answers()
+        upload = self._state.dialect.moonshot and (method, path) == ("POST", FILES)
+        if (method, path) not in answers and not upload and (method, path) != ("POST", CHAT_PATH):
+            if path in (CHAT_PATH, *(known for _, known in answers)):
+                raise Refused(405, "invalid_request_error", f"Method {method} is not allowed here")
             raise Refused(404, "resource_not_found_error", "The requested resource was not found")
-        if self._request.method not in methods[path]:
-            raise Refused(405, "invalid_request_error", f"Method {self._request.method} is not allowed here")
-        upload = path == FILES and self._request.method == "POST"
         if upload:
             self._record()
         else:
@@ -122,37 +114,43 @@ class Response:
         step = self._next_step(unchecked=True)
         if step is None:
             self._authorize()
-        if step and _replaces_answer(step):
-            await self._send_instead(step)
-            return
-        if path == CHAT_PATH:
+        if path == CHAT_PATH and (step is None or not _replaces_answer(step)):
             await self._chat(step)
             return
         step = step or self._next_step(unchecked=False) or DEFAULT_STEP
         if _replaces_answer(step):
-            await self._send_instead(step)
-        elif path == MODELS:
-            await self._send(self._models(), step)
-        elif path == TOKENS:
-            await self._send(self._estimate(), step)
-        elif formula:
-            await self._send(self._formula(*formula), step)
-        elif path == BALANCE:
-            money = {"available_balance": 49.58, "voucher_balance": 46.58, "cash_balance": 3.0}
-            await self._send({"code": 0, "data": money, "scode": "0x0", "status": True}, step)
+            await self._send_body(*_body_instead(step, self._key()), step)
         elif upload:
             kind = self._request.headers.get("content-type", "")
             stored = await self._state.files.upload(kind, self._request.chunks())
             await self._send(stored.to_json(), step)
         else:
-            await self._files(file, step)
+            await self._send(answers[method, path](), step)
+
+    def _answers(self) -> Mapping[tuple[str, str], Callable[[], JsonObject | bytes]]:
+        """What answers each method and path, but for chats and uploads."""
+        answers: dict[tuple[str, str], Callable[[], JsonObject | bytes]] = {("GET", MODELS): self._models}
+        if not self._state.dialect.moonshot:
+            return answers
+        answers |= {("GET", FILES): self._list_files, ("POST", TOKENS): self._estimate, ("GET", BALANCE): _balance}
+        path, files = self._request.path, self._state.files
+        if formula := parse_path(path):
+            uri, what = formula
+            answers[("GET" if what == "tools" else "POST"), path] = partial(self._formula, uri, what)
+        elif file := re.fullmatch(FILES + "/([^/]+)(/content)?", path):
+            if file[2]:
+                answers["GET", path] = lambda: files.get(file[1]).content
+            else:
+                answers["GET", path] = lambda: files.get(file[1]).to_json()
+                answers["DELETE", path] = partial(files.delete, file[1])
+        return answers
 
     async def _read_body(self) -> None:
         """Read and record the body: its JSON where it is some, else its bytes."""
         try:
             data = await self._request.read(self._state.max_body)
-            self._request.body = data
-            self._request.body = json.loads(data, parse_constant=_no_constant)
+            self._request.content = data
+            self._request.content = json.loads(data, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             pass
         finally:
@@ -174,7 +172,7 @@ class Response:
         return self._state.scenario.take(summarize(self._request.path, self._request.body), unchecked=unchecked)
 
     async def _chat(self, step: Step | None) -> None:
-        body = self._request.body
+        body = self._request.content
         if step is None:
             kind = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
@@ -184,7 +182,7 @@ class Response:
         chat = read_chat(body, self._state.dialect, self._state.day, self._state.files.medium)
         step = step or self._next_step(unchecked=False) or DEFAULT_STEP
         if _replaces_answer(step):
-            await self._send_instead(step)
+            await self._send_body(*_body_instead(step, self._key()), step)
         else:
             await self._answer(chat, step)
 
@@ -235,10 +233,10 @@ class Response:
         if what == "tools":
             return declaration(uri)
         self._state.fibers += 1
-        return fiber(uri, self._request.body, self._state.fibers)
+        return fiber(uri, self._request.content, self._state.fibers)
 
     def _estimate(self) -> JsonObject:
-        fields = as_object(self._request.body) or {}
+        fields = self._request.body or {}
         if "model" not in fields or "messages" not in fields:
             invalid("Invalid request: 'model' and 'messages' are required")
         state = self._state
@@ -247,26 +245,15 @@ class Response:
         read = read_messages(messages, state.dialect, model, thinking=False, media=state.files.medium)
         return {"data": {"total_tokens": read.tokens}}
 
-    async def _files(self, file: re.Match[str] | None, step: Step) -> None:
-        store = self._state.files
-        if file is None:
-            after = dict(parse_qsl(self._request.query)).get("after")
-            listed = [one.to_json() for one in store.all() if after is None or one.id > after]
-            await self._send({"object": "list", "data": listed, "has_more": False}, step)
-        elif file[2]:
-            headers = {"content-type": "application/octet-stream"}
-            await self._send_body(200, headers, store.get(file[1]).content, step)
-        elif self._request.method == "DELETE":
-            store.delete(file[1])
-            await self._send({"deleted": True, "id": file[1], "object": "file"}, step)
-        else:
-            await self._send(store.get(file[1]).to_json(), step)
+    def _list_files(self) -> JsonObject:
+        after = dict(parse_qsl(self._request.query)).get("after")
+        listed = [one.to_json() for one in self._state.files.all() if after is None or one.id > after]
+        return {"object": "list", "data": listed, "has_more": False}
 
-    async def _send(self, value: JsonObject, step: Step) -> None:
-        await self._send_body(step.status or 200, JSON_HEADERS, encode(value).encode(), step)
-
-    async def _send_instead(self, step: Step) -> None:
-        await self._send_body(*_body_instead(step, self._key()), step)
+    async def _send(self, value: JsonObject | bytes, step: Step) -> None:
+        is_file = isinstance(value, bytes)
+        headers = {"content-type": "application/octet-stream"} if is_file else JSON_HEADERS
+        await self._send_body(step.status or 200, headers, value if is_file else encode(value).encode(), step)
 
     async def _send_body(self, status: int, headers: Mapping[str, str], data: bytes, step: Step) -> None:
         await play_body(self._open_writer(step), step, status, {**headers, **_retry_after(step)}, data, self._state)
@@ -276,6 +263,11 @@ class Response:
         headers = {**JSON_HEADERS, **({"allow": "GET, POST, DELETE"} if refused.status == 405 else {})}
         data = encode(refused.body(moonshot=self._state.dialect.moonshot)).encode()
         await self._send_body(refused.status, headers, data, DEFAULT_STEP)
+
+
+def _balance() -> JsonObject:
+    money = {"available_balance": 49.58, "voucher_balance": 46.58, "cash_balance": 3.0}
+    return {"code": 0, "data": money, "scode": "0x0", "status": True}
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -17,10 +17,9 @@ import h11
 
 from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
 from kimi_mcp.simulator.faults import CHAT_PATH, StepLike, load_scenario
-from kimi_mcp.simulator.files import FileStore
-from kimi_mcp.simulator.http import ClientGone, Connection, CutOff, HttpRequest, ResponseWriter
+from kimi_mcp.simulator.http import ClientGone, Connection, CutOff, ReceivedRequest, ResponseWriter
 from kimi_mcp.simulator.routes import JSON_HEADERS, Response
-from kimi_mcp.simulator.state import EventObserver, ReceivedRequest, SimulatorState
+from kimi_mcp.simulator.state import EventObserver, SimulatorState
 
 MAX_BODY_BYTES = 100 * 1024 * 1024
 """Largest request body (Moonshot vision guide: 100 MB)."""
@@ -34,7 +33,7 @@ class SimulatorError(Exception):
     """The simulator can't start; the message is one sentence for the person who tried."""
 
 
-class Simulator:
+class Simulator(SimulatorState):
     """A strict stand-in for one provider's API, on a real socket of this machine.
 
     `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it takes for
@@ -57,7 +56,7 @@ class Simulator:
     ) -> None:
         if provider not in DIALECTS:
             raise SimulatorError(f"there is no provider {provider!r}; known are {', '.join(DIALECTS)}")
-        self._state = SimulatorState(
+        super().__init__(
             DIALECTS[provider],
             now.date() if isinstance(now, datetime) else now or FACTS_DAY,
             faults or (),
@@ -103,7 +102,7 @@ class Simulator:
         finally:
             for connection in self._connections:
                 connection.close()
-            self._state.files.close()
+            self.files.close()
 
     def stop_listening(self) -> None:
         """Refuse new connections from now on; open ones go on."""
@@ -117,45 +116,17 @@ class Simulator:
         return f"http://{host}:{self._port}/v1"
 
     @property
-    def requests(self) -> list[ReceivedRequest]:
-        """Every request since the start or the last reset, in order of arrival, as it is now."""
-        return [ReceivedRequest.of(one) for one in self._state.requests]
-
-    @property
-    def files(self) -> FileStore:
-        """The uploaded files."""
-        return self._state.files
-
-    @property
     def open_streams(self) -> int:
         """Chat requests whose response is not over."""
-        return sum(
-            one.outcome == "open" and (one.method, one.path) == ("POST", CHAT_PATH) for one in self._state.requests
-        )
+        return sum(one.outcome == "open" and (one.method, one.path) == ("POST", CHAT_PATH) for one in self.requests)
 
     def play(self, *steps: StepLike) -> None:
         """Append steps to the scenario."""
-        self._state.scenario.add(*steps)
-
-    def open_gate(self, name: str) -> None:
-        """Let through every response that waits, or will wait, at that gate."""
-        self._state.open_gate(name)
-
-    def waiting_at(self, name: str) -> int:
-        """How many responses are held at that gate now."""
-        return self._state.waiting_at(name)
-
-    async def until(self, condition: Callable[[], bool], within: float = 30) -> None:
-        """Return once the condition holds, checked after each change; raises TimeoutError."""
-        await self._state.until(condition, within)
+        self.scenario.add(*steps)
 
     async def client_gone(self, n: int = 1, within: float = 30) -> None:
         """Return once n requests were ended by their client; raises TimeoutError."""
-        await self.until(lambda: sum(one.outcome == "client_gone" for one in self._state.requests) >= n, within)
-
-    def reset(self) -> None:
-        """Forget requests, scenario, gates and the prompt cache; uploaded files stay."""
-        self._state.reset()
+        await self.until(lambda: sum(one.outcome == "client_gone" for one in self.requests) >= n, within)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._tasks is None or self._tasks.cancel_scope.cancel_called:
@@ -187,10 +158,10 @@ class Simulator:
             self._connections.discard(connection)
             connection.close()
 
-    async def _respond(self, connection: Connection, request: HttpRequest) -> bool:
+    async def _respond(self, connection: Connection, request: ReceivedRequest) -> bool:
         """Answer one request; whether the connection carries another."""
         cut: CutOff | None = None
-        response = Response(self._state, connection, request)
+        response = Response(self, connection, request)
         async with anyio.create_task_group() as tasks:
             try:
                 await response.respond(tasks)
@@ -208,7 +179,7 @@ class Simulator:
                     request.outcome = "client_gone"
                 elif cut or complete:
                     request.outcome = "cut" if cut else "answered"
-                self._state.notify()
+                self.notify()
             tasks.cancel_scope.cancel()
         if cut and cut.how == "reset":
             connection.reset()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import date
 
 import anyio
@@ -12,45 +11,11 @@ import anyio
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import Scenario, Step, StepLike
 from kimi_mcp.simulator.files import FileStore
-from kimi_mcp.simulator.http import HttpRequest, RequestOutcome
-from kimi_mcp.simulator.shapes import JsonObject, as_object
+from kimi_mcp.simulator.http import ReceivedRequest
 from kimi_mcp.simulator.tokens import PromptCache
 
 EventObserver = Callable[[Step, bytes], None]
 """Is called with each event of a stream right before it is sent, and with the step that is played."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedRequest:
-    """A request that arrived, as it was when it was looked up."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: JsonObject | None
-    """The parsed JSON object, where it was one."""
-    raw: int
-    """Bytes of the body."""
-    at: float
-    """Seconds of the event loop's monotonic clock."""
-    outcome: RequestOutcome
-    status: int | None
-    """Of the response; None before its head."""
-
-    @classmethod
-    def of(cls, request: HttpRequest) -> ReceivedRequest:
-        """The request as it is now."""
-        return cls(
-            method=request.method,
-            path=request.path,
-            headers=request.headers,
-            body=as_object(request.body),
-            raw=request.received_bytes,
-            at=request.at,
-            outcome=request.outcome,
-            status=request.status,
-        )
 
 
 class SimulatorState:
@@ -74,18 +39,24 @@ class SimulatorState:
         self.on_event = on_event
         self.scenario = Scenario(faults)
         self.files = FileStore()
+        """The uploaded files."""
         self.cache = PromptCache()
-        self.requests: deque[HttpRequest] = deque(maxlen=remember)
         self.answers = 0
         self.fibers = 0
+        self._requests: deque[ReceivedRequest] = deque(maxlen=remember)
         self._changed = anyio.Event()
         self._open_gates: set[str] = set()
         self._waiting: dict[str, int] = {}
 
-    def add(self, request: HttpRequest) -> None:
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """Every request since the start or the last reset, in order of arrival; each changes until it has ended."""
+        return list(self._requests)
+
+    def add(self, request: ReceivedRequest) -> None:
         """Record a request."""
         request.at = anyio.current_time()
-        self.requests.append(request)
+        self._requests.append(request)
         self.notify()
 
     def notify(self) -> None:
@@ -93,8 +64,8 @@ class SimulatorState:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def until(self, condition: Callable[[], bool], within: float) -> None:
-        """Return once the condition holds; raises TimeoutError."""
+    async def until(self, condition: Callable[[], bool], within: float = 30) -> None:
+        """Return once the condition holds, checked after each change; raises TimeoutError."""
         with anyio.fail_after(within):
             while not condition():
                 await self._changed.wait()
@@ -120,8 +91,8 @@ class SimulatorState:
             self.notify()
 
     def reset(self) -> None:
-        """Forget requests, scenario, gates and the prompt cache; responses under way go on."""
-        self.requests.clear()
+        """Forget requests, scenario, gates and the prompt cache; files stay, and responses under way go on."""
+        self._requests.clear()
         self.scenario.clear()
         self.cache.clear()
         self._open_gates.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from PIL import Image
 
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.simulator.files import FileStore
@@ -19,17 +21,22 @@ from tests.simulator.requests import KEY, THINK, answer, data_url, mp4, png, pos
 
 pytestmark = pytest.mark.anyio
 
-JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffc00011080020004003011100021100031100ffd9")
-GIF = b"GIF89a" + struct.pack("<HH", 7, 5) + b"\0" * 8
-WEBP = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + b"\x0f\0\0" + b"\x07\0\0"
+
+def image(form: str, width: int, height: int) -> bytes:
+    """A real image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, form)
+    return buffer.getvalue()
+
+
 AVIH = struct.pack("<IIII", 40_000, 0, 0, 0) + struct.pack("<I", 50) + bytes(12) + struct.pack("<II", 320, 240)
 AVI = b"RIFF\0\0\0\0AVI LIST\0\0\0\0hdrlavih" + struct.pack("<I", 56) + AVIH
 
 BYTES: dict[str, tuple[bytes, str]] = {
     "image/png": (png(), "image png 3×2"),
-    "image/jpeg": (JPEG, "image jpeg 64×32"),
-    "image/gif": (GIF, "image gif 7×5"),
-    "image/webp": (WEBP, "image webp 16×8"),
+    "image/jpeg": (image("JPEG", 64, 32), "image jpeg 64×32"),
+    "image/gif": (image("GIF", 7, 5), "image gif 7×5"),
+    "image/webp": (image("WEBP", 16, 8), "image webp 16×8"),
     "video/mp4": (mp4(), "video mp4"),
     "video/mov": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "video mov"),
     "video/3gpp": (b"\0\0\0\x14ftyp3gp4\0\0\0\0isom", "video 3gpp"),

@@ -84,7 +84,7 @@ def _converted(data: bytes, found: MediaInfo, png_pixels: int) -> Converted:
     if decoder == "HEIF":
         _register_heif(found)
     with Image.open(io.BytesIO(data), formats=[decoder]) as opened:
-        check_dimensions(found.name, *opened.size)
+        check_dimensions(found.mime, *opened.size)
         pages = _pages(opened)
         opened.load()
         profile: Any = opened.info.get("icc_profile")

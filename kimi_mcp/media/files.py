@@ -3,43 +3,31 @@
 A file is opened without following links and without blocking (see ``open_path``), then judged and read through that one
 descriptor. Nothing is read beyond the size it had when it was opened, so a file that grows can't exceed a limit.
 
-Hard links are read like any file: nothing distinguishes them, and whoever can make one can read the file already.
+Hard links are read like any file: nothing distinguishes them, and whoever can make one can read the file already. An
+open file is for one thread at a time.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import threading
 from contextlib import AbstractContextManager
-from typing import Final
+from functools import partial
 
 from kimi_mcp.core.errors import MediaRejected, PathRefused
 from kimi_mcp.media.open_path import open_descriptor, refused, shown
 from kimi_mcp.media.roots import ResolvedPath
-from kimi_mcp.media.secret_files import (
-    HEAD_BYTES,
-    LONGEST_KEY_START,
-    SCANNED_BYTES,
-    key_in,
-    key_like,
-    key_within,
-    may_hold_keys,
-)
-
-_CHUNK_BYTES: Final = 256 * 1024
-"""Bytes that are searched for a key at once."""
+from kimi_mcp.media.secret_files import HEAD_BYTES, holds_key, key_like
 
 
 class OpenFile(AbstractContextManager["OpenFile"]):
     """A regular file within the roots, open for reading; a context manager that closes it."""
 
-    __slots__ = ("_file", "_found", "_lock", "_path", "head", "name", "size")
+    __slots__ = ("_file", "_found", "_path", "head", "name", "size")
 
     def __init__(self, path: ResolvedPath, descriptor: int) -> None:
         self._file = io.FileIO(descriptor, "rb")  # closes even when nobody does
         self._found = os.fstat(descriptor)
-        self._lock = threading.Lock()
         self._path = path
         self.name: str = path.name
         """Relative to its root, with slashes."""
@@ -79,32 +67,16 @@ class OpenFile(AbstractContextManager["OpenFile"]):
         """
         found, wanted = b"", max(min(count, self.size - offset), 0)
         while len(found) < wanted:
-            piece = self._read(offset + len(found), wanted - len(found))
+            try:
+                self._file.seek(offset + len(found))
+                piece = self._file.read(wanted - len(found))
+            except OSError:
+                fix = "Look whether the file can be read at all."
+                raise refused(self._path, "can't be read to its end", fix=fix) from None
             if not piece:
                 raise refused(self._path, "became shorter while it was read", fix="Call again once it is written.")
             found = found + piece if found else piece
         return found
-
-    def _read(self, offset: int, count: int) -> bytes:
-        try:
-            with self._lock:
-                self._file.seek(offset)
-                return self._file.read(count) or b""
-        except OSError:
-            raise refused(
-                self._path, "can't be read to its end", fix="Look whether the file can be read at all."
-            ) from None
-
-    def check_keys(self) -> None:
-        """Read ``head``, and refuse a private key; :func:`open_file` has done so.
-
-        Text is searched up to ``SCANNED_BYTES``; of anything else the head alone is judged.
-        """
-        self.head = self.read_at(0, HEAD_BYTES)
-        step = _CHUNK_BYTES - 2 * LONGEST_KEY_START  # an even overlap: UTF-16 stays whole
-        offsets = range(0, min(self.size, SCANNED_BYTES), step) if may_hold_keys(self.head) else ()
-        if key_in(self.head) or any(key_within(self.read_at(one, _CHUNK_BYTES), self.head) for one in offsets):
-            raise _secret(self._path)
 
     def close(self) -> None:
         """Close the descriptor; once is enough, more does no harm."""
@@ -124,7 +96,9 @@ def open_file(path: ResolvedPath) -> OpenFile:
         raise _secret(path)
     opened = OpenFile(path, open_descriptor(path))
     try:
-        opened.check_keys()
+        opened.head = opened.read_at(0, HEAD_BYTES)
+        if holds_key(opened.head, partial(opened.read_at, 0)):
+            raise _secret(path)
     except BaseException:
         opened.close()
         raise

@@ -13,6 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from io import FileIO
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -238,11 +239,8 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
 
 def _stamp(roots: Roots, path: str) -> str:
     try:
-        descriptor = open_descriptor(roots.resolve(path))
+        with FileIO(open_descriptor(roots.resolve(path))) as file:
+            found = os.fstat(file.fileno())
     except KimiError:
         return NOT_THERE
-    try:
-        found = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
     return f"{found.st_dev}.{found.st_ino}.{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}"

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePath
 from typing import Final, Literal
 
@@ -37,13 +38,20 @@ _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 _PSEUDO: Final = "belongs to the system's own view of processes and devices"
 
+_REGULAR_FILE: Final = "Name a regular file within the roots."
+"""The fix for anything else."""
+
 _KINDS: Final = (
-    (stat.S_ISLNK, "a link, and links are never followed"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
+    (
+        stat.S_ISLNK,
+        "a link, and links are never followed",
+        "Name the file that the link leads to; KIMI_ROOTS has to hold its folder.",
+    ),
+    (stat.S_ISDIR, "a folder", "Name a file in it; in `files` a glob such as `folder/*` takes all of them."),
+    (stat.S_ISFIFO, "a pipe", _REGULAR_FILE),
+    (stat.S_ISSOCK, "a socket", _REGULAR_FILE),
+    (stat.S_ISCHR, "a device", _REGULAR_FILE),
+    (stat.S_ISBLK, "a device", _REGULAR_FILE),
 )
 
 
@@ -65,7 +73,7 @@ def shown(name: str, *, longest: int = _LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
-def refused(path: ResolvedPath, why: str, *, fix: str = "Name a regular file within the roots.") -> PathRefused:
+def refused(path: ResolvedPath, why: str, *, fix: str = _REGULAR_FILE) -> PathRefused:
     """The error for a path, which is named relative to its root."""
     return PathRefused(f"`{shown(path.name)}` {why}.", fix=fix)
 
@@ -127,23 +135,17 @@ def _folder(path: ResolvedPath, parts: tuple[str, ...], flags: int) -> Generator
 def list_folder(path: ResolvedPath, *, most: int) -> list[DirectoryEntry]:
     """The names in a folder, sorted; stops after ``most`` + 1 of them. Raises ``PathRefused``."""
     _check_not_pseudo(path)
-    if not path.root.by_descriptor:
-        _check_path(path)
-        return _entries(path, str(path.full), most)
-    with _folder(path, path.parts, _LIST) as folder:
-        return _entries(path, folder, most)
-
-
-def _entries(path: ResolvedPath, folder: int | str, most: int) -> list[DirectoryEntry]:
-    found: list[DirectoryEntry] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                found.append(_entry(entry))
-                if len(found) > most:
-                    break
-    except OSError as error:
-        raise _error(path, error) from None
+    with ExitStack() as closing:
+        folder: int | str = str(path.full)
+        if path.root.by_descriptor:
+            folder = closing.enter_context(_folder(path, path.parts, _LIST))
+        else:
+            _check_path(path)
+        try:
+            with os.scandir(folder) as entries:
+                found = [_entry(entry) for entry in islice(entries, most + 1)]
+        except OSError as error:
+            raise _error(path, error) from None
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -175,15 +177,11 @@ def _checked(path: ResolvedPath, descriptor: int) -> int:
 
 
 def _check_regular(path: ResolvedPath, found: os.stat_result) -> None:
-    if stat.S_ISREG(found.st_mode):
-        return
-    kind = next((words for is_kind, words in _KINDS if is_kind(found.st_mode)), "no regular file")
-    fix = "Name a regular file within the roots."
-    if stat.S_ISLNK(found.st_mode):
-        fix = "Name the file that the link leads to; KIMI_ROOTS has to hold its folder."
-    elif stat.S_ISDIR(found.st_mode):
-        fix = "Name a file in it; in `files` a glob such as `folder/*` takes all of them."
-    raise refused(path, f"is {kind}", fix=fix)
+    for is_kind, words, fix in _KINDS:
+        if is_kind(found.st_mode):
+            raise refused(path, f"is {words}", fix=fix)
+    if not stat.S_ISREG(found.st_mode):
+        raise refused(path, "is no regular file")
 
 
 def _error(path: ResolvedPath, error: OSError, folder: int | None = None) -> PathRefused:

@@ -54,9 +54,6 @@ _BROAD_ON_WINDOWS: Final = re.compile(
 )
 """The same on Windows, in lower case and with slashes."""
 
-RootsSource = Literal["KIMI_ROOTS", "host", "working directory", "nobody"]
-"""Where the roots come from."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
@@ -96,14 +93,14 @@ class Roots:
 
     folders: tuple[Root, ...]
     """In the order named; empty: nothing may be read."""
-    source: RootsSource
+    source: Literal["KIMI_ROOTS", "host", "working directory"]
     """Where they come from."""
     working: str | None
     """The working directory, absolute; None: it was removed."""
     home: str | None
     """The home folder, for a leading ``~/``."""
     why_none: str = ""
-    """Why ``folders`` is empty: a clause without a path."""
+    """Why ``folders`` is empty, where it is: a clause without a path."""
 
     def resolve(self, path: str) -> ResolvedPath:
         """Resolve ``path`` by name, without opening anything.
@@ -163,23 +160,27 @@ def find_roots(
     if working is None:
         with suppress(OSError):
             working = os.getcwd()  # noqa: PTH109  a plain string, like everything here
+    folders: list[Root] = []
     if named is not None and named.strip():
+        source, why_none = "KIMI_ROOTS", f"{VARIABLE} names none"
         texts = (_home_expanded(text.strip(), home) for text in named.split(os.pathsep) if text.strip())
         folders = [_root(os.path.join(working or os.sep, text)) for text in texts]  # noqa: PTH118  as in `resolve`
-        return _roots(folders, "KIMI_ROOTS", working, home, f"{VARIABLE} names none")
-    if offered:
+    elif offered:
         paths = [path for uri in offered if (path := path_of_uri(uri))]
         folders = [root for path in paths if not _broad((root := _root(path)).path, home)]
         what = "what the host offers as roots is `/`, a home folder or a system folder"
-        why = f"{VARIABLE} is not set, and {what if paths else 'the host offers roots that are no local folders'}"
-        return _roots(folders, "host", working, home, why)
-    if working is None:
-        return _roots([], "nobody", None, home, f"{VARIABLE} is not set, and there is no working directory")
-    folders = [root for root in (_root(working, environment.get("PWD")),) if not _broad(root.path, home)]
-    why = (
-        f"{VARIABLE} is not set, the host offers no roots, and the working directory is `/`, a home or a system folder"
-    )
-    return _roots(folders, "working directory", working, home, why)
+        what = what if paths else "the host offers roots that are no local folders"
+        source, why_none = "host", f"{VARIABLE} is not set, and {what}"
+    elif working is None:
+        source, why_none = "working directory", f"{VARIABLE} is not set, and there is no working directory"
+    else:
+        folders = [root for root in (_root(working, environment.get("PWD")),) if not _broad(root.path, home)]
+        what = "the host offers no roots, and the working directory is `/`, a home or a system folder"
+        source, why_none = "working directory", f"{VARIABLE} is not set, {what}"
+    distinct: dict[str, Root] = {}
+    for root in folders:
+        distinct.setdefault(os.path.normcase(root.path), root)
+    return Roots(folders=tuple(distinct.values()), source=source, working=working, home=home, why_none=why_none)
 
 
 def path_of_uri(uri: str) -> str | None:
@@ -196,15 +197,6 @@ def path_of_uri(uri: str) -> str | None:
             return None
         path = path[1:].replace("/", "\\")
     return path if PurePath(path).is_absolute() else None
-
-
-def _roots(folders: Sequence[Root], source: RootsSource, working: str | None, home: str | None, why_none: str) -> Roots:
-    distinct: dict[str, Root] = {}
-    for root in folders:
-        distinct.setdefault(os.path.normcase(root.path), root)
-    if not distinct:
-        return Roots(folders=(), source="nobody", working=working, home=home, why_none=why_none)
-    return Roots(folders=tuple(distinct.values()), source=source, working=working, home=home)
 
 
 def _root(named: str, also: str | None = None) -> Root:

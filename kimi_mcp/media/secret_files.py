@@ -10,20 +10,17 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 HEAD_BYTES: Final = 8192
-"""Bytes of a head for :func:`key_in`."""
+"""Bytes by which :func:`holds_key` judges what a file is."""
 
 SCANNED_BYTES: Final = 4 * 1024 * 1024
 """Bytes of a text file that are searched for a private key: more than any model's context holds."""
-
-LONGEST_KEY_START: Final = 1024
-"""Bytes that :data:`_KEY_BLOCK` needs at most; pieces of a file overlap by as many."""
 
 _HARMLESS: Final = re.compile(r".*\.(?:example|sample|template|dist|pub)")
 """Names of files meant to be shown; they override everything below."""
@@ -108,33 +105,27 @@ def _is_key_file(names: tuple[str, ...]) -> bool:
     return any(names[-len(place) :] == place for place in _host_files())
 
 
-def key_in(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` (up to ``HEAD_BYTES``) is a private key.
+def holds_key(head: bytes, read: Callable[[int], bytes]) -> bool:
+    """Whether a file is or holds a private key. UTF-16 is understood.
 
-    A file that only mentions such a header, as source code does, is none: it has to begin with it, or with another
-    PEM block (a certificate) before a key. UTF-16 is understood.
+    ``head``: its first ``HEAD_BYTES``; ``read`` returns so many bytes of its beginning. A header alone is a key where
+    a file begins with it, or with another PEM block (a certificate). Source code mentions such headers: elsewhere in
+    a text, which is searched up to ``SCANNED_BYTES``, its content has to follow. Other files are judged by the head.
     """
     text = _narrow(head).lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith((b"-----BEGIN ", b"Bag Attributes")):
-        return bool(_PEM_KEY.search(text))
-    if text.startswith(b"# created: "):
-        return b"AGE-SECRET-KEY-1" in text
-    if text.startswith(b"{"):
-        return b'"private_key"' in text and b'"service_account"' in text
-    return text.startswith(_OTHER_KEYS)
-
-
-def may_hold_keys(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is text, so that :func:`key_within` applies to all of it."""
-    return b"\0" not in _narrow(head)
-
-
-def key_within(piece: bytes, head: bytes) -> bool:
-    """Whether a piece of a file that begins with ``head`` holds a private key with its content."""
-    mark = head[:2]
-    if mark in _UTF16 and not piece.startswith(mark):
-        piece = mark + piece
-    return bool(_KEY_BLOCK.search(_narrow(piece)))
+        begins = bool(_PEM_KEY.search(text))
+    elif text.startswith(b"# created: "):
+        begins = b"AGE-SECRET-KEY-1" in text
+    elif text.startswith(b"{"):
+        begins = b'"private_key"' in text and b'"service_account"' in text
+    else:
+        begins = text.startswith(_OTHER_KEYS)
+    if begins or b"\0" in text:
+        return begins
+    whole = _narrow(read(SCANNED_BYTES))
+    # Looked for first because that is fast: a long search by the expression would hold up every other thread.
+    return any(sign in whole for sign in (b"PRIVATE KEY", b"AGE-SECRET-KEY-1")) and bool(_KEY_BLOCK.search(whole))
 
 
 @cache

@@ -26,12 +26,6 @@ from kimi_mcp.media.secret_files import HEAD_BYTES
 LARGEST_NAMED: Final = 5
 """Files that an error about too much context names."""
 
-_MARKS: Final = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFile:
@@ -62,7 +56,7 @@ class _Collected:
                 return
             encoding = _encoding(file)
             heading = text_tokens(_heading(path.name)) + 2
-            estimated = tokens_in(file.size if encoding == "utf-8" else file.size // 2)
+            estimated = tokens_in(file.size // 2 if encoding == "utf-16" else file.size)
             if self._tokens + heading + estimated <= self._most_tokens:
                 text = _decoded(file, encoding)
                 estimated = text_tokens(text)
@@ -82,9 +76,10 @@ class _Collected:
                 fix="Leave some of them out of `files`, or pass the parts that matter.",
             )
         times = Counter(path.name for path, _ in self._texts)
-        folders = (f"{PurePath(path.root.path).name}/" if times[path.name] > 1 else "" for path, _ in self._texts)
-        found = zip(folders, self._texts, strict=True)
-        return tuple(TextFile(path=folder + path.name, text=text) for folder, (path, text) in found)
+        return tuple(
+            TextFile(path=(f"{PurePath(path.root.path).name}/" if times[path.name] > 1 else "") + path.name, text=text)
+            for path, text in self._texts
+        )
 
 
 class _NotText(Exception):
@@ -176,13 +171,12 @@ def _add_matching(name: str, found: Iterator[ResolvedPath], skipped: Skipped, co
 
 def _encoding(file: OpenFile) -> str:
     """The encoding of a text, by its beginning; raises ``_NotText``."""
-    for mark, encoding in _MARKS:
-        if file.head.startswith(mark):
-            return encoding
+    if file.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
     try:
         if b"\0" not in file.head and not file.head.startswith(b"%PDF-"):
             codecs.getincrementaldecoder("utf-8")().decode(file.head)  # the last character may be incomplete
-            return "utf-8"
+            return "utf-8-sig"
     except UnicodeDecodeError:
         pass
     raise _NotText(file)
@@ -195,4 +189,4 @@ def _decoded(file: OpenFile, encoding: str) -> str:
         raise _NotText(file) from None
     if "\0" in text[:HEAD_BYTES]:
         raise _NotText(file)
-    return text.removeprefix("\ufeff")
+    return text

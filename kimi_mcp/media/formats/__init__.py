@@ -15,11 +15,9 @@ windows of 64 kB and a bounded number of steps; it raises ``MediaRejected`` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final
 
 from kimi_mcp.core.errors import MediaRejected
-from kimi_mcp.core.types import MediaKind
 from kimi_mcp.media.formats import clips, stills
 from kimi_mcp.media.formats.magic import describe, sniff
 from kimi_mcp.media.formats.media_info import (
@@ -39,7 +37,9 @@ _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
     "image/jpeg": stills.jpeg,
     "image/gif": stills.gif,
     "image/webp": stills.webp,
-    **{mime: partial(clips.boxed, mime=mime) for mime in ("video/mp4", "video/mov", "video/3gpp")},
+    "video/mp4": clips.boxed,
+    "video/mov": clips.boxed,
+    "video/3gpp": clips.boxed,
     "video/avi": clips.avi,
     "video/webm": clips.webm,
     "video/wmv": clips.wmv,
@@ -57,9 +57,9 @@ def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
     source = ByteSource(head, size, read_at)
     start = source.at(0, 4_096)
     if mime := sniff(start):
+        source.mime = mime
         reader = _READERS.get(mime)
-        kind: MediaKind = "image" if mime.startswith("image/") else "video"
-        return reader(source) if reader else MediaInfo(kind=kind, mime=mime, length=size)
+        return reader(source) if reader else source.info(size)
     if not start:
         raise MediaRejected(
             "The file is empty: found 0 bytes, expected a picture or a clip.", fix="Give a file that is not empty."

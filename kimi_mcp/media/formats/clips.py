@@ -11,14 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kimi_mcp.core.errors import MediaRejected
-from kimi_mcp.media.formats.media_info import (
-    FORMATS,
-    ByteSource,
-    MediaInfo,
-    check_dimensions,
-    damaged,
-    no_video_track,
-)
+from kimi_mcp.media.formats.media_info import ByteSource, MediaInfo, check_dimensions
 
 _TOP = frozenset(
     b"ftyp moov mdat free skip wide moof mfra sidx ssix styp meta uuid udta pdin pnot prft emsg idat imda".split()
@@ -32,30 +25,29 @@ _ASF_HEADER_READ = 65_536
 _EBML_DOC_TYPE, _EBML_SEGMENT = b"\x42\x82", b"\x18\x53\x80\x67"
 
 
-def boxed(source: ByteSource, mime: str) -> MediaInfo:
+def boxed(source: ByteSource) -> MediaInfo:
     """An mp4, mov or 3gpp: its boxes are complete, and it has a video track within the limits."""
-    name = FORMATS[mime].name
-    top, length = _top(source, name)
+    top, length = _top(source)
     if missing := [part for part in (b"moov", b"mdat") if part not in top]:
         what = "the table of contents (moov)" if missing[0] == b"moov" else "the pictures (mdat)"
-        raise source.truncated(name, f"both moov and mdat, but it is without {what}")
-    tracks = [box for box in _inside(source, top[b"moov"], name) if box.name == b"trak"]
-    videos = [track for track in tracks if _handler(source, track, name) == b"vide"]
+        raise source.truncated(f"both moov and mdat, but it is without {what}")
+    tracks = [box for box in _inside(source, top[b"moov"]) if box.name == b"trak"]
+    videos = [track for track in tracks if _handler(source, track) == b"vide"]
     if not tracks:
-        raise damaged(name, "its table of contents names no track")
+        raise source.damaged("its table of contents names no track")
     if not videos:
-        raise no_video_track(name)
+        raise source.no_video_track()
     for track in videos:
-        header = _first(source, track, b"tkhd", name)
+        header = _first(source, track, b"tkhd")
         if header and header.end - header.start >= 84:
             width, height = struct.unpack(">II", source.at(header.end - 8, 8))
             if width >> 16 and height >> 16:
-                check_dimensions(name, width >> 16, height >> 16)
-    return MediaInfo(kind="video", mime=mime, length=length)
+                check_dimensions(source.mime, width >> 16, height >> 16)
+    return source.info(length)
 
 
-def _handler(source: ByteSource, track: _Box, name: str) -> bytes:
-    handler = _first(source, _first(source, track, b"mdia", name), b"hdlr", name)
+def _handler(source: ByteSource, track: _Box) -> bytes:
+    handler = _first(source, _first(source, track, b"mdia"), b"hdlr")
     return source.at(handler.start + 8, 4) if handler else b""
 
 
@@ -80,45 +72,45 @@ def _box(source: ByteSource, at: int, end: int) -> _Box | None:
     return _Box(name=name, start=start, end=at + size) if at + size >= start else None
 
 
-def _top(source: ByteSource, name: str) -> tuple[dict[bytes, _Box], int]:
+def _top(source: ByteSource) -> tuple[dict[bytes, _Box], int]:
     """The top-level boxes (the first of each name) and the end of the last one."""
     found: dict[bytes, _Box] = {}
     at = 0
     while (box := _box(source, at, source.size)) is not None:
-        source.step(name)
+        source.step()
         if box.end > source.size:
             if box.name in _TOP:
-                raise source.truncated(name, f"{box.end:,}")
+                raise source.truncated(f"{box.end:,}")
             break
         found.setdefault(box.name, box)
         at = box.end
     return found, at
 
 
-def _inside(source: ByteSource, box: _Box | None, name: str) -> Iterator[_Box]:
+def _inside(source: ByteSource, box: _Box | None) -> Iterator[_Box]:
     """The boxes within a box, up to the first malformed one."""
     at = box.start if box else 0
     while box and (one := _box(source, at, box.end)) is not None and one.end <= box.end:
-        source.step(name)
+        source.step()
         yield one
         at = one.end
 
 
-def _first(source: ByteSource, box: _Box | None, kind: bytes, name: str) -> _Box | None:
-    return next((one for one in _inside(source, box, name) if one.name == kind), None)
+def _first(source: ByteSource, box: _Box | None, kind: bytes) -> _Box | None:
+    return next((one for one in _inside(source, box) if one.name == kind), None)
 
 
 def avi(source: ByteSource) -> MediaInfo:
     """An AVI of one or several RIFF chunks (OpenDML)."""
-    name, at = "AVI clip", 0
+    at = 0
     while (head := source.at(at, 12))[:4] == b"RIFF" and head[8:] in (b"AVI ", b"AVIX"):
-        source.step(name)
+        source.step()
         size = int.from_bytes(head[4:8], "little")
         end = source.size if size in _STREAMED else at + 8 + size
         if end > source.size:
-            raise source.truncated(name, f"{end:,} by its RIFF header")
+            raise source.truncated(f"{end:,} by its RIFF header")
         at = end + (end & 1)
-    return MediaInfo(kind="video", mime="video/avi", length=min(at, source.size))
+    return source.info(min(at, source.size))
 
 
 def flv(source: ByteSource) -> MediaInfo:
@@ -126,16 +118,15 @@ def flv(source: ByteSource) -> MediaInfo:
     back = int.from_bytes(source.at(source.size - 4, 4), "big")
     last = source.at(source.size - 4 - back, 11)
     if back < 11 or len(last) < 11 or last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:4], "big") + 11 != back:
-        raise source.truncated("FLV clip", "a whole tag at the end")
-    return MediaInfo(kind="video", mime="video/x-flv", length=source.size)
+        raise source.truncated("a whole tag at the end")
+    return source.info(source.size)
 
 
 def webm(source: ByteSource) -> MediaInfo:
     """A WebM to the end of its segment. Matroska is refused."""
-    name = "WebM clip"
     _, header, segment = _element(source, 0)
     if header is None or segment is None or segment > min(source.size, 4_096):
-        raise source.truncated(name, "a whole EBML header")
+        raise source.truncated("a whole EBML header")
     kind = source.at(header, segment - header).partition(_EBML_DOC_TYPE)[2]
     if kind[1:].rstrip(b"\0")[:4] != b"webm":
         raise MediaRejected(
@@ -144,10 +135,10 @@ def webm(source: ByteSource) -> MediaInfo:
         )
     label, start, end = _element(source, segment)
     if label != _EBML_SEGMENT or start is None:
-        raise source.truncated(name, "a segment behind its header")
+        raise source.truncated("a segment behind its header")
     if end is not None and end > source.size:
-        raise source.truncated(name, f"{end:,}")
-    return MediaInfo(kind="video", mime="video/webm", length=source.size if end is None else end)
+        raise source.truncated(f"{end:,}")
+    return source.info(source.size if end is None else end)
 
 
 def _element(source: ByteSource, at: int) -> tuple[bytes, int | None, int | None]:
@@ -165,12 +156,11 @@ def _element(source: ByteSource, at: int) -> tuple[bytes, int | None, int | None
 
 def wmv(source: ByteSource) -> MediaInfo:
     """A WMV: its header object and the data object behind it."""
-    name = "WMV clip"
     header = int.from_bytes(source.at(16, 8), "little")
     data = source.at(header, 24)
     end = header + int.from_bytes(data[16:], "little") if len(data) == 24 else header + 50
     if header < 30 or data[:16] != _ASF_DATA or end > source.size:
-        raise source.truncated(name, f"at least {end:,}")
+        raise source.truncated(f"at least {end:,}")
     if _ASF_VIDEO not in source.at(0, min(header, _ASF_HEADER_READ)):
-        raise no_video_track(name)
-    return MediaInfo(kind="video", mime="video/wmv", length=source.size)
+        raise source.no_video_track()
+    return source.info(source.size)

@@ -76,16 +76,19 @@ GENERIC_TYPES = frozenset(
 class MediaInfo:
     """Facts from the content of a picture or a clip."""
 
-    kind: MediaKind
-    """A picture or a clip."""
     mime: str
     """Its type, one of ``FORMATS``."""
+    length: int
+    """Bytes up to the end of the medium; what follows in the file is never sent."""
     width: int | None = None
     """Pixels of a picture as stored, before any rotation; None for a clip, and for what is converted by Pillow."""
     height: int | None = None
     """The same."""
-    length: int
-    """Bytes up to the end of the medium; what follows in the file is never sent."""
+
+    @property
+    def kind(self) -> MediaKind:
+        """A picture or a clip."""
+        return "image" if self.mime.startswith("image/") else "video"
 
     @property
     def name(self) -> str:
@@ -98,7 +101,9 @@ class ByteSource:
 
     def __init__(self, head: bytes, size: int, read_at: ReadAt) -> None:
         self.size = size
-        self.head = head[:size]
+        self.mime = ""
+        """Its type, one of ``FORMATS``, once that is known."""
+        self._head = head[:size]
         self._read_at = read_at
         self._window = b""
         self._start = 0
@@ -109,42 +114,45 @@ class ByteSource:
         end = min(offset + length, self.size)
         if offset < 0 or end <= offset:
             return b""
-        if end <= len(self.head):
-            return self.head[offset:end]
+        if end <= len(self._head):
+            return self._head[offset:end]
         if offset < self._start or end > self._start + len(self._window):
             self._start = offset
             self._window = bytes(self._read_at(offset, min(max(WINDOW, end - offset), self.size - offset)))
         return self._window[offset - self._start : end - self._start]
 
-    def step(self, name: str) -> None:
+    def step(self) -> None:
         """Count one more chunk, box or block; raises ``MediaRejected`` beyond ``STEPS_MAX``."""
         self._steps += 1
         if self._steps > STEPS_MAX:
-            raise damaged(name, f"it is made of more than {STEPS_MAX:,} pieces")
+            raise self.damaged(f"it is made of more than {STEPS_MAX:,} pieces")
 
-    def truncated(self, name: str, expected: str) -> MediaRejected:
+    def info(self, length: int, width: int | None = None, height: int | None = None) -> MediaInfo:
+        """What was found: where the medium ends, and its size."""
+        return MediaInfo(mime=self.mime, length=length, width=width, height=height)
+
+    def truncated(self, expected: str) -> MediaRejected:
         """The error for a file that ends too early."""
+        message = f"The {FORMATS[self.mime].name} is truncated: found {self.size:,} bytes, expected {expected}."
+        return MediaRejected(message, fix=WHOLE_FILE)
+
+    def damaged(self, why: str) -> MediaRejected:
+        """The error for a malformed file."""
+        return MediaRejected(f"The {FORMATS[self.mime].name} can't be read: {why}.", fix=WHOLE_FILE)
+
+    def no_video_track(self) -> MediaRejected:
+        """The error for a clip without a video track."""
         return MediaRejected(
-            f"The {name} is truncated: found {self.size:,} bytes, expected {expected}.", fix=WHOLE_FILE
+            f"The {FORMATS[self.mime].name} shows nothing: found sound alone, expected a video track.",
+            fix="Give a clip with pictures.",
         )
 
 
-def damaged(name: str, why: str) -> MediaRejected:
-    """The error for a malformed file."""
-    return MediaRejected(f"The {name} can't be read: {why}.", fix=WHOLE_FILE)
-
-
-def no_video_track(name: str) -> MediaRejected:
-    """The error for a clip without a video track."""
-    return MediaRejected(
-        f"The {name} shows nothing: found sound alone, expected a video track.", fix="Give a clip with pictures."
-    )
-
-
-def check_dimensions(name: str, width: int, height: int) -> None:
+def check_dimensions(mime: str, width: int, height: int) -> None:
     """Raise ``MediaRejected`` for a size that no decoder should allocate."""
+    name = FORMATS[mime].name
     if width <= 0 or height <= 0:
-        raise damaged(name, f"its header says {width:,} × {height:,} pixels")
+        raise MediaRejected(f"The {name} can't be read: its header says {width:,} × {height:,} pixels.", fix=WHOLE_FILE)
     if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:
         raise MediaRejected(
             f"The {name} is too large: found {width:,} × {height:,} pixels in its header, expected at most "

@@ -45,11 +45,8 @@ MAX_RUNS = 50
 Reader = Callable[[ServerState, str], Awaitable[str]]
 """Returns a resource's text; its second argument is the value in the address, empty where there is none."""
 
-RESOURCES: dict[str, tuple[Resource, Reader]] = {}
-"""The resources with a fixed address, by it."""
-
-TEMPLATES: dict[str, tuple[ResourceTemplate, Reader]] = {}
-"""The resources with a value in their address, by the address's template; the first that matches counts."""
+RESOURCES: dict[str, tuple[Resource | ResourceTemplate, Reader]] = {}
+"""Every resource, by its address, or by the template of addresses with a value; the first that matches counts."""
 
 
 def _resource(
@@ -59,10 +56,9 @@ def _resource(
 
     def add(reader: Reader) -> Reader:
         texts: dict[str, Any] = {"name": name, "title": title, "description": description, "mime_type": mime_type}
-        if "{" in address:
-            TEMPLATES[address] = ResourceTemplate(uri_template=address, **texts), reader
-        else:
-            RESOURCES[address] = Resource(uri=address, **texts), reader
+        is_template = "{" in address
+        resource = ResourceTemplate(uri_template=address, **texts) if is_template else Resource(uri=address, **texts)
+        RESOURCES[address] = resource, reader
         return reader
 
     return add
@@ -161,12 +157,13 @@ def _json(value: Any) -> str:
 
 async def list_resources(context: Any, params: PaginatedRequestParams | None) -> ListResourcesResult:
     """Answers ``resources/list``."""
-    return ListResourcesResult(resources=[resource for resource, _ in RESOURCES.values()])
+    return ListResourcesResult(resources=[each for each, _ in RESOURCES.values() if isinstance(each, Resource)])
 
 
 async def list_templates(context: Any, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
     """Answers ``resources/templates/list``."""
-    return ListResourceTemplatesResult(resource_templates=[template for template, _ in TEMPLATES.values()])
+    templates = [each for each, _ in RESOURCES.values() if isinstance(each, ResourceTemplate)]
+    return ListResourceTemplatesResult(resource_templates=templates)
 
 
 async def read_resource(context: Any, params: ReadResourceRequestParams) -> ReadResourceResult:
@@ -174,8 +171,7 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
     uri = str(params.uri)
     found = _find(uri)
     if found is None:
-        existing = ", ".join((*RESOURCES, *TEMPLATES))
-        raise _not_found(context, uri, f"There is no such resource; there are {existing}.")
+        raise _not_found(context, uri, f"There is no such resource; there are {', '.join(RESOURCES)}.")
     resource, reader, value = found
     try:
         with context.lifespan_context.store_within():
@@ -189,12 +185,10 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
 
 def _find(uri: str) -> tuple[Resource | ResourceTemplate, Reader, str] | None:
     """The resource of an address, its reader, and the decoded value in the address."""
-    if found := RESOURCES.get(uri):
-        return *found, ""
-    for address, (template, reader) in TEMPLATES.items():
-        before, _, after = re.split(r"(\{\w+\})", address)
-        if uri.startswith(before) and uri.endswith(after) and len(uri) > len(before) + len(after):
-            return template, reader, unquote(uri[len(before) : len(uri) - len(after)], errors="replace")
+    for address, (resource, reader) in RESOURCES.items():
+        pattern = "(.+)".join(map(re.escape, re.split(r"\{\w+\}", address)))
+        if match := re.fullmatch(pattern, uri, re.DOTALL):
+            return resource, reader, unquote("".join(match.groups()), errors="replace")
     return None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.server.prompts import MAX_VALUES, Prompt, completions, matches, prompts
-from kimi_mcp.server.resources import TEMPLATES
+from kimi_mcp.server.resources import RESOURCES
 from kimi_mcp.server.tools import TOOLS, parse_arguments
 from kimi_mcp.skill.document import Skill, SkillTool, load_skill
 
@@ -114,7 +114,7 @@ def test_what_begins_so_comes_before_what_only_holds_it() -> None:
 
 def test_every_argument_that_completes_has_values() -> None:
     table = completions(EVERY)
-    assert {name for name, _ in table if name not in EVERY} <= set(TEMPLATES)
+    assert {name for name, _ in table if name not in EVERY} <= set(RESOURCES)
     for prompt in EVERY.values():
         with_values = {argument for name, argument in table if name == prompt.name and table[name, argument]}
         assert with_values == {each.name for each in prompt.arguments if each.completes}

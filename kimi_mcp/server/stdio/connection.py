@@ -46,7 +46,7 @@ from mcp_types import (
 )
 
 from kimi_mcp.core import json_logs
-from kimi_mcp.server.stdio.early import EarlyReplies, Handover, claim
+from kimi_mcp.server.stdio.early import Handover, claim
 from kimi_mcp.server.stdio.framing import Framer, ReceivedLine, RejectedLine, TransportLimits, encode
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def serve_stdio(
     """
     if handover is None:
         source, sink = claim()
-        handover = Handover(source=source, sink=sink, replies=EarlyReplies())
+        handover = Handover(source=source, sink=sink)
     asyncio.get_running_loop().set_exception_handler(json_logs.loop_exception)
     await _Connection(server, handover, limits or TransportLimits()).run()
 
@@ -101,7 +101,7 @@ class _Connection:
         self._source, self._sink = handover.source, handover.sink
         self._limits = limits
         self._open_requests: set[RequestId] = set()
-        self._answered_early = set(handover.answered)
+        self._answered_early = set(handover.replies.answered)
         self._unwanted: set[RequestId] = set()
         """Requests whose answers are dropped: the host has them."""
         self._era_is_settled = False

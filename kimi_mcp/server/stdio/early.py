@@ -16,10 +16,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, NoReturn, TextIO, cast
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, NoReturn, TextIO, cast
 
 if sys.platform != "win32":
     import fcntl
@@ -36,6 +36,55 @@ _ENVELOPE: Final = "io.modelcontextprotocol/"
 _BROKEN: Final = "kimi-mcp could not start: its installation is broken. Install it again; its log says what is missing."
 
 
+class _Object(NamedTuple):
+    """The shape of a JSON object whose members can't be of a wrong type."""
+
+    required: Mapping[str, _Shape] = {}
+    optional: Mapping[str, _Shape] = {}
+    others: _Shape | None = None
+    """Of every other member; None: there may be none."""
+
+
+_Shape = tuple[type, ...] | _Object
+
+_CLIENT: Final = _Object(
+    {"name": (str,), "version": (str,)}, {"title": (str,), "description": (str,), "websiteUrl": (str,)}
+)
+_OBJECTS: Final = _Object(others=(dict,))
+_CAPABILITIES: Final = _Object(
+    optional={
+        "roots": _Object(optional={"listChanged": (bool,)}),
+        **dict.fromkeys(("sampling", "elicitation", "experimental", "extensions"), _OBJECTS),
+    }
+)
+_INITIALIZE: Final = _Object({"protocolVersion": (str,), "capabilities": _CAPABILITIES, "clientInfo": _CLIENT})
+_PROGRESS: Final = _Object(optional={"_meta": _Object(optional={"progressToken": (int, str)})})
+_NEWEST: Final = _Object(
+    {
+        "_meta": _Object(
+            {
+                f"{_ENVELOPE}protocolVersion": (str,),
+                f"{_ENVELOPE}clientInfo": _CLIENT,
+                f"{_ENVELOPE}clientCapabilities": _CAPABILITIES,
+            }
+        )
+    }
+)
+
+
+def _fits(value: object, shape: _Shape) -> bool:
+    """Whether a JSON value has a shape."""
+    if not isinstance(shape, _Object):
+        return type(value) in shape
+    if type(value) is not dict or not shape.required.keys() <= value.keys():
+        return False
+    members = {**shape.optional, **shape.required}
+    return all(
+        (wanted := members.get(name, shape.others)) is not None and _fits(member, wanted)
+        for name, member in cast(Json, value).items()
+    )
+
+
 class EarlyReplies:
     """Which requests are answered without the SDK, and with what. No I/O but reading its file.
 
@@ -43,6 +92,8 @@ class EarlyReplies:
     """
 
     def __init__(self) -> None:
+        self.answered: set[str | int] = set()
+        """Ids of the requests that were answered; the first of each id is meant."""
         self._replies: Mapping[str, Mapping[str, str]] = json.loads(
             Path(__file__).with_name("early_replies.json").read_text("utf-8")
         )
@@ -62,26 +113,28 @@ class EarlyReplies:
         if type(message) is not dict:
             self._sure = self._sure and not line.strip()
             return None
-        return self.answer(cast(Json, message))
+        return self._answer(cast(Json, message))
 
-    def answer(self, message: Json) -> bytes | None:
-        """The reply to a message, likewise."""
+    def _answer(self, message: Json) -> bytes | None:
+        well_formed = message.get("jsonrpc") == "2.0" and type(message.get("method")) is str
         if "id" not in message or "method" not in message:
-            self._sure = self._sure and _is_notification(message)
+            self._sure = self._sure and well_formed
             return None
         key = _plain_id(message["id"])
-        well_formed = message.keys() <= {"jsonrpc", "id", "method", "params"} and message.get("jsonrpc") == "2.0"
-        if key is None or key in self._ids or not well_formed or type(message["method"]) is not str:
+        if key is None or key in self._ids or not well_formed or message.keys() - {"jsonrpc", "id", "method", "params"}:
             self._sure = False
         if not self._sure:
             return None
         self._ids.add(cast(str, key))
         result = self._result(message["method"], message.get("params"))
-        return None if result is None else f'{{"jsonrpc":"2.0","id":{key},"result":{result}}}\n'.encode()
+        if result is None:
+            return None
+        self.answered.add(message["id"])
+        return f'{{"jsonrpc":"2.0","id":{key},"result":{result}}}\n'.encode()
 
     def discovery(self, params: object) -> str | None:
         """The result of ``server/discover`` as JSON; None where the SDK has to answer."""
-        return self._newest_result("server/discover", params) if _has_envelope(params) else None
+        return self._newest_result("server/discover", params)
 
     def _result(self, method: str, params: object) -> str | None:
         """The result as JSON."""
@@ -92,41 +145,30 @@ class EarlyReplies:
         if self._era is None:
             self._era = "newest" if newest else "older"
         if self._era == "newest":
-            return self._newest_result(method, params) if newest else None
+            return self._newest_result(method, params)
         if method == "initialize":
-            if not first or not _is_plain_initialize(params):
+            if not first or not _fits(params, _INITIALIZE):
                 self._sure = False  # whether the handshake succeeds is the SDK's to say
                 return None
             versions = self._replies["initialize"]
             wanted = cast(Json, params)["protocolVersion"]
             self._version = version = wanted if wanted in versions else max(versions)
             return versions[version]
-        if method == "ping" and _has_at_most_a_progress_token(params):
+        plain = params is None or _fits(params, _PROGRESS)
+        if method == "ping" and plain:
             return "{}"
-        if method == "tools/list" and self._version is not None and _has_at_most_a_progress_token(params):
+        if method == "tools/list" and plain and self._version is not None:
             return self._replies["tools/list"][self._version]
         return None
 
     def _newest_result(self, method: str, params: object) -> str | None:
-        if method not in ("server/discover", "tools/list"):
+        if method not in ("server/discover", "tools/list") or not _fits(params, _NEWEST):
             return None
-        fields = {name.removeprefix(_ENVELOPE): value for name, value in cast(Json, params)["_meta"].items()}
-        plain = (
-            cast(Json, params).keys() == {"_meta"}
-            and fields.keys() == {"protocolVersion", "clientInfo", "clientCapabilities"}
-            and type(fields["protocolVersion"]) is str
-            and _is_plain_client(fields["clientInfo"])
-            and _are_plain_capabilities(fields["clientCapabilities"])
-        )
-        return self._replies[method].get(fields["protocolVersion"]) if plain else None
+        return self._replies[method].get(cast(Json, params)["_meta"][f"{_ENVELOPE}protocolVersion"])
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _is_notification(message: Json) -> bool:
-    return "id" not in message and message.get("jsonrpc") == "2.0" and type(message.get("method")) is str
 
 
 def _plain_id(value: object) -> str | None:
@@ -141,55 +183,7 @@ def _has_envelope(params: object) -> bool:
     return type(meta) is dict and f"{_ENVELOPE}protocolVersion" in meta
 
 
-def _has_at_most_a_progress_token(params: object) -> bool:
-    if params is None or params == {}:
-        return True
-    if type(params) is not dict or params.keys() != {"_meta"} or type(meta := cast(Json, params)["_meta"]) is not dict:
-        return False
-    return meta.keys() <= {"progressToken"} and all(type(token) in (int, str) for token in cast(Json, meta).values())
-
-
-def _is_plain_initialize(params: object) -> bool:
-    if type(params) is not dict or params.keys() != {"protocolVersion", "capabilities", "clientInfo"}:
-        return False
-    fields = cast(Json, params)
-    version = fields["protocolVersion"]
-    return (
-        type(version) is str
-        and _is_plain_client(fields["clientInfo"])
-        and _are_plain_capabilities(fields["capabilities"])
-    )
-
-
-def _is_plain_client(client: object) -> bool:
-    if type(client) is not dict or not {"name", "version"} <= client.keys():
-        return False
-    texts = {"name", "version", "title", "description", "websiteUrl"}
-    return client.keys() <= texts and all(type(text) is str for text in cast(Json, client).values())
-
-
-def _are_plain_capabilities(capabilities: object) -> bool:
-    """Whether nothing in them can be of a wrong type."""
-    if type(capabilities) is not dict:
-        return False
-    for name, value in cast(Json, capabilities).items():
-        if type(value) is not dict:
-            return False
-        match name:
-            case "roots":
-                plain = value.keys() <= {"listChanged"} and all(
-                    type(flag) is bool for flag in cast(Json, value).values()
-                )
-            case "sampling" | "elicitation" | "experimental" | "extensions":
-                plain = all(type(part) is dict for part in cast(Json, value).values())
-            case _:
-                plain = False
-        if not plain:
-            return False
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Handover:
     """What the SDK's transport takes over."""
 
@@ -197,11 +191,9 @@ class Handover:
     """The descriptor of stdin."""
     sink: int | None
     """The descriptor of stdout."""
-    replies: EarlyReplies
+    replies: EarlyReplies = field(default_factory=EarlyReplies)
     received: bytes = b""
     """All that was read."""
-    answered: frozenset[str | int] = frozenset()
-    """Ids of the requests in it that were answered; the first of each id is meant."""
     unwritten: bytes = b""
     """The rest of a reply whose reader was slow."""
 
@@ -210,20 +202,17 @@ class EarlyConnection:
     """Reads and answers in a thread, from ``start`` to ``stop``."""
 
     def __init__(self, source: int | None, sink: int | None) -> None:
-        self._source, self._sink = source, sink
-        self._replies = EarlyReplies()
-        self._received = bytearray()
-        self._answered: set[str | int] = set()
-        self._unwritten = b""
+        self._handover = Handover(source=source, sink=sink)
         self._thread: threading.Thread | None = None
         self._wake: tuple[int, int] = (-1, -1)
 
     def start(self) -> None:
         """Begin, where descriptors can be polled."""
-        if not hasattr(select, "poll") or self._source is None or self._sink is None:
+        source, sink = self._handover.source, self._handover.sink
+        if not hasattr(select, "poll") or source is None or sink is None:
             return
         self._wake = os.pipe()
-        self._thread = threading.Thread(target=self._serve, args=(self._source, self._sink), daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(source, sink), daemon=True)
         self._thread.start()
 
     def stop(self) -> Handover:
@@ -234,18 +223,11 @@ class EarlyConnection:
             for descriptor in self._wake:
                 os.close(descriptor)
             self._thread = None
-        return Handover(
-            source=self._source,
-            sink=self._sink,
-            replies=self._replies,
-            received=bytes(self._received),
-            answered=frozenset(self._answered),
-            unwritten=self._unwritten,
-        )
+        return self._handover
 
     def _serve(self, source: int, sink: int) -> None:
-        start = 0
-        while len(self._received) < _MOST_BYTES and not self._unwritten and self._ready(source, select.POLLIN):
+        start, state = 0, self._handover
+        while len(state.received) < _MOST_BYTES and not state.unwritten and self._ready(source, select.POLLIN):
             try:
                 chunk = os.read(source, _CHUNK_BYTES)
             except BlockingIOError:  # another process made it non-blocking, and took what was there
@@ -254,23 +236,22 @@ class EarlyConnection:
                 return
             if not chunk:
                 return
-            self._received += chunk
-            while (end := self._received.find(b"\n", start)) >= 0:
-                line, start = bytes(self._received[start:end]), end + 1
-                if (reply := self._replies.answer_line(line)) is not None:
-                    self._answered.add(json.loads(line)["id"])
-                    self._unwritten += reply
+            state.received += chunk
+            while (end := state.received.find(b"\n", start)) >= 0:
+                line, start = state.received[start:end], end + 1
+                state.unwritten += state.replies.answer_line(line) or b""
             self._write(sink)
 
     def _write(self, sink: int) -> None:
         """Write what is to be written; the rest stays where the host does not read, or nobody does."""
-        while self._unwritten and self._ready(sink, select.POLLOUT):
+        state = self._handover
+        while state.unwritten and self._ready(sink, select.POLLOUT):
             with suppress(BlockingIOError):
                 try:
-                    written = os.write(sink, self._unwritten[: select.PIPE_BUF])
+                    written = os.write(sink, state.unwritten[: select.PIPE_BUF])
                 except BrokenPipeError:
                     return
-                self._unwritten = self._unwritten[written:]
+                state.unwritten = state.unwritten[written:]
 
     def _ready(self, descriptor: int, event: int) -> bool:
         """Wait for a descriptor; False once ``stop`` was called."""
@@ -291,7 +272,7 @@ def refuse_all(handover: Handover) -> None:
         sink.write(handover.unwritten)
         sink.flush()
         *lines, rest = handover.received.split(b"\n")
-        answered = set(handover.answered)
+        answered = set(handover.replies.answered)
         for line in chain(lines, _lines(rest, source)):
             if (key := _id_of(line)) in answered:
                 answered.discard(key)

@@ -52,17 +52,14 @@ def variables(catalogue: Catalogue) -> tuple[Variable, ...]:
             row = replace(row, meaning=f"Who answers: {', '.join(others)} or {last}.")
         if row.name == "KIMI_POLICY":  # keys come right before it
             rows.append(Variable(name=OWN_KEY, meaning="Key for whatever provider is chosen.", secret=True))
-            rows += [_key_variable(name, provider) for name, provider in key_variables(catalogue).items()]
+            for name, provider in key_variables(catalogue).items():
+                meaning = (
+                    f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only where "
+                    "KIMI_PROVIDER names the provider."
+                )
+                rows.append(Variable(name=name, meaning=meaning, secret=True))
         rows.append(row)
     return tuple(rows)
-
-
-def _key_variable(name: str, provider: str) -> Variable:
-    meaning = (
-        f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only where "
-        "KIMI_PROVIDER names the provider."
-    )
-    return Variable(name=name, meaning=meaning, secret=True)
 
 
 def keys(settings: Settings, catalogue: Catalogue) -> Mapping[str, str]:
@@ -79,17 +76,15 @@ def _key_names(catalogue: Catalogue) -> tuple[str, ...]:
 
 def unreadable(settings: Settings, catalogue: Catalogue) -> tuple[NotConfigured, ...]:
     """One error for each variable whose value can't be read, keys among them."""
-    names = [name for name in _key_names(catalogue) if name in settings.impossible_keys]
-    return (
-        *settings.unreadable,
-        *(
-            NotConfigured(
-                f"{name} holds characters that no key has.",
-                fix=f"Set {name} to the key alone: printable ASCII without spaces or line ends.",
-            )
-            for name in names
-        ),
-    )
+    unusable_keys = [
+        NotConfigured(
+            f"{name} holds characters that no key has.",
+            fix=f"Set {name} to the key alone: printable ASCII without spaces or line ends.",
+        )
+        for name in _key_names(catalogue)
+        if name in settings.impossible_keys
+    ]
+    return (*settings.unreadable, *unusable_keys)
 
 
 def check(settings: Settings, catalogue: Catalogue) -> None:
@@ -156,29 +151,22 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     Raises ``NotConfigured`` where the provider wants a key and none may go there, or where the URL can't be used.
     """
     is_chosen = provider.id == chosen.id
-    base_url = (settings.base_url if is_chosen else None) or provider.base_url
-    base_url = base_url.rstrip("/")
+    base_url = ((settings.base_url if is_chosen else None) or provider.base_url).rstrip("/")
     host = _host(base_url)
     named = settings.provider == provider.id
-    own_host = host in provider.hosts
-    own = _candidates(provider, settings, is_chosen=is_chosen, may_go=own_host or named)
+    may_go = named or host in provider.hosts
+    own = _candidates(provider, settings, is_chosen=is_chosen, may_go=may_go)
     borrowed = provider.borrowed_key_variables if named else ()
     variable = next((name for name in (*own, *borrowed) if name in settings.possible_keys), None)
     key = None if variable is None else settings.possible_keys[variable]
     if key is None and provider.needs_key:
-        raise _no_key(provider, settings, is_chosen=is_chosen, may_go=own_host or named)
+        raise _no_key(provider, settings, is_chosen=is_chosen, may_go=may_go)
     if key is not None and urlsplit(base_url).scheme != "https" and not _is_loopback(host):
         raise NotConfigured(
             f"{variable} would travel in clear: the base URL of {provider.id} is plain http and not on this machine.",
             fix="Set KIMI_BASE_URL to an https URL, or unset the key where the engine wants none.",
         )
-    return Access(
-        provider=provider,
-        base_url=base_url,
-        key=key,
-        key_variable=variable,
-        borrowed=variable in borrowed,
-    )
+    return Access(provider=provider, base_url=base_url, key=key, key_variable=variable, borrowed=variable in borrowed)
 
 
 def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_go: bool) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -331,37 +331,33 @@ Meaning = TypeVar("Meaning")
 
 
 class Phrases(Generic[Meaning]):
-    """Phrases, and what each means."""
+    """Phrases, and what each means. One is compiled when a text first holds a word of each of its slots."""
 
     def __init__(self, rows: Iterable[tuple[str, Meaning]]) -> None:
-        self._by_first: dict[str, list[_Phrase[Meaning]]] = {}
-        for text, meaning in rows:
-            phrase = _Phrase(text, meaning)
-            for word in phrase.slots[0]:
-                self._by_first.setdefault(word, []).append(phrase)
+        self._rows = list(rows)
+        self._slots = [
+            [_needed(slot) for slot in phrase.split() if slot != ".." and not slot.endswith("?")]
+            for phrase, _ in self._rows
+        ]
+        self._by_first: dict[str, list[int]] = {}
+        for number, (first, *_) in enumerate(self._slots):
+            for word in first:
+                self._by_first.setdefault(word, []).append(number)
 
     def find(self, text: str) -> list[tuple[int, int, Meaning]]:
         """Every place in a text in small letters where a phrase is found: start, end, meaning."""
-        near = {phrase: None for word, phrases in self._by_first.items() if word in text for phrase in phrases}
+        near = dict.fromkeys(each for word, numbers in self._by_first.items() if word in text for each in numbers)
         return [
-            (*match.span(), phrase.meaning)
-            for phrase in near
-            if all(any(word in text for word in slot) for slot in phrase.slots)
-            for match in phrase.regex.finditer(text)
+            (*match.span(), self._rows[number][1])
+            for number in near
+            if all(any(word in text for word in slot) for slot in self._slots[number])
+            for match in _compiled(self._rows[number][0]).finditer(text)
         ]
 
 
-class _Phrase(Generic[Meaning]):
-    """One phrase: a regular expression, compiled when a text first holds a word of each of its slots."""
-
-    def __init__(self, text: str, meaning: Meaning) -> None:
-        self.meaning = meaning
-        self.slots = [_needed(slot) for slot in text.split() if slot != ".." and not slot.endswith("?")]
-        self._text = text
-
-    @cached_property
-    def regex(self) -> re.Pattern[str]:
-        return re.compile(pattern(self._text))
+@cache
+def _compiled(phrase: str) -> re.Pattern[str]:
+    return re.compile(pattern(phrase))
 
 
 def pattern(phrase: str) -> str:

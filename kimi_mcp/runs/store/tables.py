@@ -182,9 +182,10 @@ class Schema:
         try:
             version = int(read_fact(connection, "version", for_update=for_update) or 0)
         except (ProgrammingError, OperationalError, ValueError) as fault:
-            if errors.is_disk_fault(fault):
-                raise
-            if connection.dialect.name == "sqlite" and _were_ours(sa.inspect(connection).get_table_names()):
+            is_sqlite = connection.dialect.name == "sqlite"
+            if errors.is_disk_fault(fault) or (isinstance(fault, OperationalError) and not is_sqlite):
+                raise  # a server's connection broke, or its lock was waited for too long
+            if is_sqlite and _were_ours(sa.inspect(connection).get_table_names()):
                 raise errors.Malformed from None
             raise errors.foreign(by_url=self.by_url) from None
         if version > len(self.migrations):

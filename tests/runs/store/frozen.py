@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 import socket
 import socketserver
 import sqlite3
@@ -73,6 +74,8 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.statements = math.inf
+        """How many it still answers before it ends every connection."""
         self._answers = threading.Event()
         self.thaw = self._answers.set
         self.freeze = self._answers.clear
@@ -82,6 +85,9 @@ class Server:
         try:
             while way.recv(1):
                 self._answers.wait()
+                self.statements -= 1
+                if self.statements < 0:
+                    return
                 way.sendall(b"!")
         except OSError:
             pass

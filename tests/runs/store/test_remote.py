@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,21 @@ async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_
             server.freeze()
             with pytest.raises(NotConfigured):
                 await kept.append([], {"run_1": {"counted_usd": 1.0}})
+
+
+@pytest.mark.parametrize("statements", [0, 1, 2])
+async def test_a_database_whose_connection_breaks_is_not_taken_for_another_programs(
+    tmp_path: Path, statements: int
+) -> None:
+    with database_server(tmp_path) as server, anyio.fail_after(30):
+        async with run_store(tmp_path / "data", url=server.url) as kept:
+            await begin(kept)
+            for ask in (partial(kept.find, "run_1", CALLER), partial(begin, kept, "run_2")):
+                server.statements = statements
+                with pytest.raises(NotConfigured, match="does not answer as it should"):
+                    await ask()
+                server.statements = math.inf
+                await ask()
 
 
 async def test_a_frozen_database_is_reported_by_an_inspection(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What works beside the calls of a server: its failure is logged, and no caller's end stops it. No I/O of its own.
 
-A task group cancels all of its tasks where one fails. The server's holds every run, so nothing is started in it that
-may fail: one store that can't be read would end them all.
+A task group cancels all of its tasks where one fails, and the server's holds every run: nothing is started in it that
+may fail.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ def start_contained(
 
 
 async def contained(failure: str, work: Callable[[], Awaitable[object]], *, again: bool = False) -> bool:
-    """Do some work; whether it succeeded. A failure is logged, a cancellation passes.
-
-    ``again``: it failed the time before as well, and the log says so already.
-    """
+    """Do some work; whether it succeeded. A failure is logged, at debug level ``again``; a cancellation passes."""
     try:
         await work()
     except KimiError as fault:

@@ -1,9 +1,8 @@
 """How much of anything a provider may send: one table of limits, each with its reason. Pure, no I/O.
 
-An answer is written by a stranger. Whatever passes one of these limits ends the request with an error that names it,
-and what had arrived until then is kept. They are far above what any model writes and far below what would hurt this
-process: a hostile answer costs at most about 100 MB and no long pause of the event loop
-(``tests/soak/test_hostile_upstreams.py``). Headers are bounded by h11 (100 KiB), time by ``upstream.Deadlines``.
+Whatever passes one of these limits ends the request with an error that names it; what had arrived is kept. A hostile
+answer costs at most about 100 MB and no long pause of the event loop (``tests/soak/test_hostile_upstreams.py``).
+Headers are bounded by h11 (100 KiB), time by ``provider.Deadlines``.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ LARGEST_ARGUMENTS = MIB
 default output are about 600,000."""
 
 MOST_CHOICES = 128
-"""Choices in one event: one is asked for, and it is not always the first of the list."""
+"""Choices in one event: one is requested, and it is not always the first of the list."""
 
 MOST_TOKENS = 1_000_000_000
 """Tokens in one field of ``usage``: a thousand times the longest context. More is no count, and read as unknown."""

@@ -10,10 +10,7 @@ from kimi_mcp.core.errors import NotConfigured
 
 
 def trusted_certificates() -> ssl.SSLContext:
-    """The context of every connection by https. For a thread: the first time takes a while.
-
-    Raises ``NotConfigured`` where they can't be read.
-    """
+    """The context of every connection by https; ``NotConfigured`` where they can't be read. Slow the first time."""
     return _read(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 

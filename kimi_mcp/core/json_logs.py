@@ -1,8 +1,7 @@
 """Log lines: one event, one JSON object, one line on stderr, whatever it carries. I/O: writes descriptor 2.
 
-No line carries a registered secret (see ``redaction.py``), a control character, or the text of a foreign exception:
-of an exception it has the class and the place in the code. Warnings and uncaught exceptions become such lines too.
-Nothing here raises, and a host that does not read our stderr costs lines, not time.
+No line carries a secret, a control character, or the text of a foreign exception: of that it has the class and the
+place in the code. Nothing here raises, and a host that does not read our stderr costs lines, not time.
 """
 
 from __future__ import annotations
@@ -171,25 +170,19 @@ def _clean(text: str, limit: int) -> str:
 
 def _exception(failure: BaseException) -> dict[str, Any]:
     """The class, the frames it passed through (innermost last), and the classes of its causes."""
-    behind: list[str] = []
-    seen = {id(failure)}
-    around = _causes(failure)
-    while around and len(behind) < _MAX_CAUSES:
-        cause = around.pop(0)
-        if id(cause) not in seen:
-            seen.add(id(cause))
-            behind.append(f"{_class_of(cause)} at {(_frames(cause.__traceback__) or ['?'])[-1]}")
-            around += _causes(cause)
+    found = [failure]
+    for each in found:  # which grows by what is behind each
+        inner = (
+            cast("BaseExceptionGroup[BaseException]", each).exceptions if isinstance(each, BaseExceptionGroup) else ()
+        )
+        cause = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        known = set(map(id, found))
+        found += [one for one in (*inner[:_MAX_CAUSES], cause) if one is not None and id(one) not in known]
+        if len(found) > _MAX_CAUSES:
+            break
     exception: dict[str, Any] = {"type": _class_of(failure), "frames": _frames(failure.__traceback__)}
-    return {**exception, "behind": behind} if behind else exception
-
-
-def _causes(failure: BaseException) -> list[BaseException]:
-    inner: list[BaseException] = []
-    if isinstance(failure, BaseExceptionGroup):
-        inner += cast("BaseExceptionGroup[BaseException]", failure).exceptions[:_MAX_CAUSES]
-    cause = failure.__cause__ or (None if failure.__suppress_context__ else failure.__context__)
-    return [*inner, cause] if cause is not None else inner
+    causes = [f"{_class_of(one)} at {(_frames(one.__traceback__) or ['?'])[-1]}" for one in found[1 : _MAX_CAUSES + 1]]
+    return {**exception, "behind": causes} if causes else exception
 
 
 def _class_of(failure: BaseException) -> str:

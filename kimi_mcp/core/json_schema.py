@@ -1,9 +1,7 @@
 """Validates a value, or an answer, against a JSON schema in bounded time, whoever wrote the two. Pure, no I/O.
 
-A schema may come from a caller or from a stranger's tool server. So nothing that it refers to is ever fetched, a limit
-on the keywords that are checked ends the search, and patterns are matched in linear time. A pattern that can't be
-matched so leaves the result undecided where nothing else is wrong.
-``jsonschema`` is imported on first use: most calls need none of this.
+Nothing that a schema refers to is ever fetched, a limit on the keywords that are checked ends the search, and patterns
+are matched in linear time. ``jsonschema`` is imported on first use: most calls need none of this.
 """
 
 from __future__ import annotations
@@ -275,7 +273,7 @@ def read_answer(answer: str, schema: Mapping[str, Any]) -> tuple[Any, str | None
     A code fence around the whole answer is looked through; nothing else is guessed. Raises ``Undecided``.
     """
     try:
-        value = json.loads(_inside(answer), parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(_inside(answer), parse_constant=refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         return None, "it is not JSON"
     if not can_be_written(value):
@@ -296,13 +294,14 @@ def _inside(answer: str) -> str:
     return rest.removesuffix(_FENCE) if fenced else answer
 
 
-def _refuse_constant(word: str) -> NoReturn:
+def refuse_constant(word: str) -> NoReturn:
+    """Raise ``ValueError`` for NaN and the infinities, which are no JSON."""
     raise ValueError(word)
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
-    return value if math.isfinite(value) else _refuse_constant(digits)
+    return value if math.isfinite(value) else refuse_constant(digits)
 
 
 def can_be_written(value: Any) -> bool:

@@ -1,8 +1,7 @@
 r"""How a secret may be spelled, and where a spelling is found in a text. Pure, no I/O.
 
-A secret and a text are compared by their letters and digits alone, in any case and width, so that nothing between
-them hides a secret: line breaks, blanks, dashes, invisible characters. Characters that are written as several
-(``%73``, ``\u0073``, ``&#115;``) are read as what they mean, several times over if need be.
+A secret and a text are compared by their letters and digits alone, in any case and width. Characters that are written
+as several (``%73``, ``\u0073``, ``&#115;``) are read as what they mean, several times over if need be.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """``Outcome``: the state or the result of a run, as structured content and as text. Pure, no I/O.
 
-Some hosts show the model only the structure, some only the text: each is complete on its own, failures too.
-An outcome holds no secret, and its two forms no control character (``redaction.clean``); turns that
-are replayed are made of the outcome itself, whose texts are otherwise exactly what has arrived.
+An outcome holds no secret, and its two forms no control character (``redaction.clean``).
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ class Outcome:
     answer: str = ""
     """The text, exactly what has arrived."""
     parsed: Any = None
-    """The parsed answer, where a ``response_schema`` asked for one and it fits."""
+    """The parsed answer, where it fits the ``response_schema`` of the call."""
     reasoning: str | None = None
     """The whole reasoning, exactly what has arrived; None where there is none."""
     model_asked: str | None = None
@@ -61,7 +59,7 @@ class Outcome:
     provider: str | None = None
     """The provider's id."""
     mode: Mode | None = None
-    """The mode it was asked in."""
+    """Its mode."""
     finish_reason: FinishReason | None = None
     """Why the provider ended it."""
     usage: Usage | None = None
@@ -77,7 +75,7 @@ class Outcome:
     swarm: Mapping[str, Any] | None = None
     """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
     page: ResultPage | None = None
-    """The stretch that ``kimi_run`` was asked for."""
+    """The stretch that ``kimi_run`` returns."""
 
     def __post_init__(self) -> None:
         """Take out every secret: whichever door an outcome leaves by, it was made without any."""
@@ -99,13 +97,9 @@ def _without_secrets(adjustment: Adjustment) -> Adjustment:
 
 def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
     """The result's ``structuredContent``: the same keys for every tool, on success and on failure."""
-    return clean_values(_structured(outcome, reasoning_chars), "host")
-
-
-def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
     value, usage = to_json(outcome), to_json(outcome.usage or Usage())
     timing, cost = value["timing"], outcome.cost_usd
-    return {
+    result = {
         **{name: value[name] for name in ("status", "run_id", "conversation_id", "answer", "parsed")},
         "reasoning": _reasoning(outcome, reasoning_chars),
         "model": {"asked": outcome.model_asked, "sent": outcome.model_sent, "answered": outcome.model_answered},
@@ -117,6 +111,7 @@ def _structured(outcome: Outcome, reasoning_chars: int) -> dict[str, Any]:
         "next_step": _next_step(outcome),
         "page": value["page"],
     }
+    return clean_values(result, "host")
 
 
 def _next_step(outcome: Outcome) -> str | None:

@@ -1,7 +1,4 @@
-"""``Plan``: what will be sent, after the policy has decided. Pure, no I/O.
-
-``policy.decide`` makes it, ``provider.encoding`` turns it into a body, ``policy.judge`` checks the answer against it.
-"""
+"""``Plan``: what will be sent, after the policy has decided. Pure, no I/O."""
 
 from __future__ import annotations
 

@@ -19,10 +19,7 @@ def cost_usd(usage: Usage | None, price: Price | None) -> float | None:
 
 
 def rounded(usd: float) -> float:
-    """An amount without the digits that binary fractions leave behind: to the hundred millionth of a US dollar.
-
-    The cheapest token of the catalogue costs a ten millionth.
-    """
+    """An amount to the hundred millionth of a US dollar; the cheapest token of the catalogue costs a ten millionth."""
     return round(usd, 8)
 
 

@@ -1,8 +1,7 @@
 """The catalogue's records: what a model is, how a provider serves it, and ``Profile``, the two together. Pure, no I/O.
 
-``Model`` and ``Provider`` are also the form of the catalogue's TOML files: a field's alias is its place in the file
-(``thinking.can_stop`` is ``can_stop`` in the table ``[thinking]``). Nothing is coerced and no key is ignored. A fact
-that is not published is ``"unknown"`` in the file and None here, and nothing is sent on a guess.
+``Model`` and ``Provider`` are also the form of the catalogue's TOML files: a field's alias is its place in the file. A
+fact that is not published is ``"unknown"`` there and None here, and nothing is sent on a guess.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ PATTERNS: Mapping[str, str] = {
     _VARIABLE: "the name of an environment variable",
     _FORMULA: "a formula's URI such as moonshot/web-search:latest",
 }
-"""What each pattern asks for, in words."""
+"""What each pattern allows, in words."""
 
 Variable = Annotated[str, Field(pattern=_VARIABLE)]
 

@@ -1,9 +1,5 @@
 """What must never be read by others, and how it is taken out of a text before that leaves. Pure, no I/O.
 
-Secrets: a key is found in every spelling in which it is likely to be echoed (:class:`Secrets` lists them), and
-``HIDDEN`` replaces it. Characters that act on whoever shows them, instead of being read: :func:`clean` takes these and
-the secrets out of a text, whichever door it leaves by: to a host, a terminal, the log, or a model.
-
 Nobody has to remember to call this for secrets: ``Outcome`` and ``KimiError`` are made without any.
 """
 
@@ -87,13 +83,11 @@ def _in_a_row(word: str) -> bool:
 class Secrets:
     """A set of secrets and the spellings in which they are recognised.
 
-    A secret is compared by its letters and digits alone, in any case and width: so it is found with anything else
-    between them, such as line breaks or invisible characters. Searched for are the secret itself, the secret
-    backwards, and in hex, base64 (of UTF-16 too) and base32 at any alignment; unchanged, and with any of their
-    characters escaped for a URL, for JSON or source code, or for HTML, several times if need be. A short
-    secret may be ordinary words: it is found by its exact encodings alone. What is a secret, ``is_secret`` says.
-
-    Adding and scrubbing may happen in different threads: the tuples of forms are replaced, never changed.
+    A secret is found whatever is between its letters and digits, in any case and width: itself, backwards, in hex, in
+    base64 (of UTF-16 too) and base32 at any alignment; and with any of their characters escaped for a URL, for JSON or
+    source code, or for HTML, several times if need be. A short secret may be ordinary words: it is found by its exact
+    encodings alone. Adding and scrubbing may happen in different threads: the tuples of forms are replaced, never
+    changed.
     """
 
     __slots__ = ("_exact", "_forms")

@@ -1,11 +1,7 @@
 """The settings, each with its environment variable. Pure: the environment is passed in as a mapping.
 
-The variables of providers' own keys are in the catalogue; ``kimi_mcp.catalogue.credentials`` joins the two. A server
-reads its settings before it loads the catalogue, so every variable that no field has is kept as a possible key.
-
-A value that still reads ``${…}`` counts as unset, and so does an empty one: hosts that expand no variables pass them
-on literally. A value that can't be read is kept as an error, not raised: the server must start and list its tools
-whatever the environment holds; the first call then reports it as ``not_configured``.
+A value that still reads ``${…}`` counts as unset, and so does an empty one. A value that can't be read is kept as an
+error, not raised: the server must start and list its tools whatever the environment holds.
 """
 
 from __future__ import annotations

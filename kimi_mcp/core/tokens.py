@@ -1,8 +1,4 @@
-"""Estimates of tokens, without a tokenizer: one estimate for all. Pure, no I/O.
-
-It is used for prompts, files, arriving answers, a swarm's context and its budget. The provider counts
-exactly, and has the last word.
-"""
+"""Estimates of tokens, without a tokenizer: one estimate for all. The provider counts exactly. Pure, no I/O."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """Values that the packages hand to each other. Pure, no I/O.
 
-All are frozen, slotted and keyword-only; tokens are counted as the provider counts them, times are seconds, prices
-are US dollars per million tokens.
+All are frozen, slotted and keyword-only; times are seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 Mode = Literal["thinking", "instant"]
@@ -57,7 +56,7 @@ Part = TextPart | MediaPart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A call of a tool that the model asks for."""
+    """A call of a tool that the model requests."""
 
     id: str
     """As the provider gave it (Kimi's look like ``functions.name:0``); given back unchanged."""
@@ -105,14 +104,10 @@ def system(text: str) -> Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a caller wants from one upstream request, before the policy has decided.
-
-    Made from a tool's arguments, or read back from a saved chat-completions body (``kimi-mcp policy check``): one
-    form, so that one policy judges both.
-    """
+    """What is wanted from one upstream request, before the policy has decided."""
 
     mode: Mode
-    """The mode asked for."""
+    """The requested mode."""
     turns: tuple[Turn, ...]
     """The whole conversation in order; a system turn only where the caller wants one."""
     sampling: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -120,7 +115,7 @@ class Request:
     max_tokens: int | None = None
     """Upper bound of reasoning plus answer, in tokens; None: left open."""
     effort: str | None = None
-    """The reasoning effort asked for (``low``, ``high``, ``max``); None: left open."""
+    """The requested reasoning effort (``low``, ``high``, ``max``); None: left open."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """Function definitions, as under ``tools[].function`` on the wire."""
     tool_choice: str | Mapping[str, Any] | None = None
@@ -144,7 +139,7 @@ class Adjustment:
     field: str
     """The argument or wire field it is about."""
     asked: Any
-    """What was asked for, as JSON; None where nothing was."""
+    """What was requested, as JSON; None where nothing was."""
     sent: Any
     """What was sent instead, as JSON; None where nothing was."""
     why: str
@@ -165,6 +160,14 @@ class Usage:
     """Tokens of the prompt that came from the provider's cache."""
     total_tokens: int | None = None
     """Prompt and completion together."""
+
+
+def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
+    """The tokens of two requests together; a number that one of them lacks is unknown."""
+    if first is None or second is None:
+        return None
+    pairs = {each.name: (getattr(first, each.name), getattr(second, each.name)) for each in fields(Usage)}
+    return Usage(**{name: None if None in pair else sum(pair) for name, pair in pairs.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,4 @@
-"""Loads the media of a plan: opened, converted where needed, then inlined or uploaded. Does I/O.
-
-A small medium goes into the body as base64; a larger one is uploaded, where the provider takes uploads, and referred to
-as ``ms://…``. What was uploaded before is known from the provider's own list, by content and account.
-"""
+"""Loads the media of a plan: opened, converted where needed, then inlined or uploaded. Does I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from kimi_mcp.core.errors import CallRefused, MediaRejected, PathRefused, Policy
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import MediaPart, Part, Turn
 from kimi_mcp.provider import Endpoint, Upload, Upstream
-from kimi_mcp.provider.inline_media import InlineMedium
+from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:  # most calls have no media: the first that has some imports what reads them

@@ -1,4 +1,4 @@
-"""``Call``: what one tool call asks for. No I/O."""
+"""``Call``: the arguments of one tool call. No I/O."""
 
 from __future__ import annotations
 

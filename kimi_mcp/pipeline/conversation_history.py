@@ -1,8 +1,4 @@
-"""The conversation before a call, and whose turn it is to continue it. I/O: the store's.
-
-A conversation stores no turns of its own: they are those of its runs, from its latest completed one backwards. So
-nothing is stored twice, a run that was cut leaves nothing behind, and a branch only follows another run.
-"""
+"""The conversation before a call, and whose turn it is to continue it. I/O: the store's."""
 
 from __future__ import annotations
 
@@ -33,9 +29,9 @@ class ConversationHistory:
     provider: str | None = None
     """The provider of the last answer."""
 
-    def with_asked(self, asked: Sequence[Turn]) -> tuple[Turn, ...]:
+    def with_turns(self, added: Sequence[Turn]) -> tuple[Turn, ...]:
         """The whole conversation with a call's turns at its end; of several system prompts the latest counts, first."""
-        turns = (*self.turns, *asked)
+        turns = (*self.turns, *added)
         latest = next((turn for turn in reversed(turns) if turn.role == "system"), None)
         others = tuple(turn for turn in turns if turn.role != "system")
         return others if latest is None else (latest, *others)

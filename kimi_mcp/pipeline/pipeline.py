@@ -1,8 +1,4 @@
-"""``Pipeline``: the one path of every call, from its arguments to its outcome. Does I/O.
-
-Calls of tools, the shell's ``ask`` and the steps of a swarm all go this way: history, route, plan, media, request,
-outcome. Errors become outcomes here, with what the call cost and what had arrived.
-"""
+"""``Pipeline``: the one path of every call, from its arguments to its outcome. Does I/O."""
 
 from __future__ import annotations
 
@@ -19,16 +15,26 @@ import anyio.to_thread
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import redaction
-from kimi_mcp.core.errors import KimiError, ModelNotServed, RequestRejected, UpstreamBroken, internal_error
+from kimi_mcp.core.errors import (
+    AnswerCutOff,
+    ContentFiltered,
+    KimiError,
+    ModelNotServed,
+    RequestRejected,
+    UpstreamBroken,
+    internal_error,
+)
+from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.pricing import cost_usd
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
-from kimi_mcp.core.types import Completion, Request, system, user
+from kimi_mcp.core.types import Completion, Request, TextPart, Turn, add_usage, system, user
 from kimi_mcp.pipeline import conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
 from kimi_mcp.pipeline.call import Call
-from kimi_mcp.pipeline.completion_result import add_usage, cost_of, outcome_of, repair_plan, shortfall, with_parsed
 from kimi_mcp.pipeline.route import Route, Router, today
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.provider.encoding import encode
@@ -128,7 +134,7 @@ class Pipeline:
         )
         endpoint = route.endpoint
         run.turns = call.turns(await self._file_texts(call, route.profile))
-        plan = route.decide(call.request(route.model_asked, history.with_asked(run.turns)))
+        plan = route.decide(call.request(route.model_asked, history.with_turns(run.turns)))
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
         roots = partial(self._roots, call)
@@ -139,17 +145,17 @@ class Pipeline:
                 run.turns = (*run.turns[:-1], loaded.recorded_turns[-1])
                 await run.begin(loaded.plan)
             completion = await self._send(loaded, run.request_state, endpoint)
-            if plan.response_schema is None or shortfall(plan, completion):
-                return outcome_of(loaded.plan, completion, run)
+            if plan.response_schema is None or _shortfall(plan, completion):
+                return _outcome_of(loaded.plan, completion, run)
             return await self._parse_or_repair(loaded, plan.response_schema, completion, run, endpoint)
 
     async def _file_texts(self, call: Call, profile: Profile) -> str | None:
         """The files that the call names, as one text; None where it names none."""
         if not call.files:
             return None
-        asked = (system(call.system or ""), user(call.prompt))
+        prompt = (system(call.system or ""), user(call.prompt))
         answer = max(call.max_tokens or 0, policy.least_output(call.mode, profile))
-        most = max(profile.model.context_tokens - answer - estimated_tokens(asked), 0)
+        most = max(profile.model.context_tokens - answer - estimated_tokens(prompt), 0)
 
         def read() -> str:
             from kimi_mcp.media.text_files import as_context, gather_texts
@@ -159,7 +165,7 @@ class Pipeline:
         return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
 
     def _roots(self, call: Call) -> Roots:
-        """The folders that this call may read from. Blocking: a worker thread asks for them."""
+        """The folders that this call may read from. Blocking."""
         from kimi_mcp.media.roots import find_roots
 
         return find_roots(self.settings.roots, call.offered_roots)
@@ -177,7 +183,7 @@ class Pipeline:
                 inlined=loaded.inlined,
                 on_attempt=request_state.attempted,
                 on_wait=request_state.waits,
-                tokens=estimated_tokens(loaded.plan.turns, loaded.plan.tools) + loaded.plan.max_tokens,
+                tokens=request_state.prompt_tokens + loaded.plan.max_tokens,
                 yields=yields,
             )
 
@@ -199,10 +205,10 @@ class Pipeline:
     ) -> Outcome:
         """The outcome of an answer that must fit a schema: as it is, or after one repair, which is always reported."""
         plan = loaded.plan
-        outcome, misfit = with_parsed(outcome_of(plan, first, run), schema)
+        outcome, misfit = _with_parsed(_outcome_of(plan, first, run), schema)
         if misfit is None:
             return outcome
-        repair = repair_plan(plan, first, misfit)
+        repair = _repair_plan(plan, first, misfit)
         try:
             await run.begin_again(repair, outcome)
             second = await self._send(replace(loaded, plan=repair), run.request_state, endpoint)
@@ -211,13 +217,13 @@ class Pipeline:
             cost = None if run.request_state.accumulator.pieces else outcome.cost_usd  # of half an answer it is unknown
             return replace(kept, cost_usd=cost)
         usage = add_usage(first.usage, second.usage)
-        costs = cost_of(plan, first), cost_of(repair, second)
+        costs = _cost_of(plan, first), _cost_of(repair, second)
         cost = None if None in costs else sum(filter(None, costs))
-        outcome = replace(outcome_of(repair, replace(second, usage=usage), run), cost_usd=cost)
+        outcome = replace(_outcome_of(repair, replace(second, usage=usage), run), cost_usd=cost)
         if outcome.status == "failed":  # the second answer is empty: the first one stays
-            kept = outcome_of(repair, replace(first, usage=usage), run)
+            kept = _outcome_of(repair, replace(first, usage=usage), run)
             return replace(kept, status="partial", error=outcome.error, cost_usd=cost)
-        outcome, misfit = with_parsed(outcome, schema)
+        outcome, misfit = _with_parsed(outcome, schema)
         if misfit is None or outcome.error is not None:
             return outcome
         error = UpstreamBroken(
@@ -225,3 +231,72 @@ class Pipeline:
             fix="Simplify `response_schema`, or name its fields in the prompt.",
         )
         return replace(outcome, status="partial", error=error)
+
+
+# ── finished answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _outcome_of(plan: Plan, completion: Completion, run: Run) -> Outcome:
+    """The outcome of a run by its finished answer."""
+    error = _shortfall(plan, completion)
+    status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
+    return replace(
+        run.snapshot(status, error),
+        cost_usd=_cost_of(plan, completion),
+        answer=completion.answer,
+        reasoning=completion.reasoning,
+        model_answered=completion.model,
+        finish_reason=completion.finish_reason,
+        usage=completion.usage,
+        policy=(*plan.adjustments, *policy.judge(plan, completion)),
+    )
+
+
+def _shortfall(plan: Plan, completion: Completion) -> KimiError | None:
+    """What a finished answer lacks; None: it is complete."""
+    match completion.finish_reason:
+        case "length":
+            prompt = completion.usage.prompt_tokens if completion.usage else None
+            available = plan.profile.model.context_tokens - (prompt or 0)
+            enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, available)
+            where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
+            return AnswerCutOff(
+                f"The answer used up its {plan.max_tokens:,} tokens {where}.",
+                fix=f"Raise `max_tokens` to {enough}."
+                if enough > plan.max_tokens
+                else "Ask for less at once: `max_tokens` is at the model's limit.",
+            )
+        case "content_filter":
+            return ContentFiltered(
+                f"The content filter of {plan.profile.provider.id} stopped the answer.",
+                fix="Change `prompt`, or name another `provider`.",
+            )
+        case _ if not completion.answer.strip():
+            return AnswerCutOff(
+                f"{plan.profile.provider.id} ended its turn without an answer.",
+                fix="Call again; if it happens often, use kimi_instant or raise `max_tokens`.",
+            )
+        case _:
+            return None
+
+
+def _with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, str | None]:
+    """The outcome with its answer parsed, and why the answer does not fit the schema (None: it fits)."""
+    try:
+        value, misfit = read_answer(outcome.answer, schema)
+    except Undecided as undecided:
+        return replace(outcome, status="partial", error=outcome.error or undecided.as_error()), None
+    return replace(outcome, parsed=value), misfit
+
+
+def _repair_plan(plan: Plan, first: Completion, misfit: str) -> Plan:
+    """The plan that requests an answer once more, with the first one and its reasoning before it."""
+    note = policy.reported("answer-repaired", field="response_schema", fault=misfit)
+    answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
+    request = user(f"That does not fit the JSON schema: {misfit}. Answer again with the JSON value alone.")
+    return replace(plan, turns=(*plan.turns, answered, request), adjustments=(*plan.adjustments, note))
+
+
+def _cost_of(plan: Plan, completion: Completion) -> float | None:
+    """US dollars that an answer cost, by the price of the model that gave it; None where anything is unknown."""
+    return cost_usd(completion.usage, plan.profile.price_of(completion.model))

@@ -1,7 +1,4 @@
-"""Resolves where the requests of a run go: provider, key and model. I/O: it may request the provider's list of models.
-
-``Route.decide`` then lets the policy make a plan of each request.
-"""
+"""Resolves where a run's requests go: provider, key, model. I/O: it may request the provider's list of models."""
 
 from __future__ import annotations
 
@@ -95,19 +92,19 @@ class Router:
         )
         return Route(model_asked=run.model_asked, profile=choice.profile, context=context, endpoint=endpoint)
 
-    def _resolved(self, asked: str | None, run: Run | None) -> tuple[Endpoint, policy.PolicyContext]:
+    def _resolved(self, named: str | None, run: Run | None) -> tuple[Endpoint, policy.PolicyContext]:
         """URL and key of the provider that an argument or the settings name, once the policy admits it."""
         settings, facts = self._settings, self._facts
         credentials.check(settings, facts)
         default = credentials.chosen_provider(settings, facts)
-        provider = credentials.named_provider(asked, facts) if asked else default
+        provider = credentials.named_provider(named, facts) if named else default
         if run is not None:
             run.provider = provider.id
         context = policy.PolicyContext(
             day=self._day(),
             base_url=(settings.base_url if provider is default else None) or provider.base_url,
             allowed_providers=credentials.allowed_providers(settings, facts, default),
-            provider_asked=asked and provider.id,
+            provider_asked=named and provider.id,
             strict=settings.policy == "strict",
             reads_media=True,
             own_record=True,

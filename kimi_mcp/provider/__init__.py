@@ -1,9 +1,4 @@
-"""Requests to providers: streamed, retried, timed, and failing only with our own errors. Does I/O.
-
-The only package that sends requests to a provider and imports openai (on first use). ``calls`` has the retry loop,
-``attempt`` one request and its stream, ``json_requests`` the rest of the API, ``clients`` and ``connections`` the
-sockets.
-"""
+"""Requests to providers: streamed, retried, timed, and failing only with our own errors. Does I/O."""
 
 from kimi_mcp.provider.calls import Upstream
 from kimi_mcp.provider.endpoint import Endpoint

@@ -1,7 +1,6 @@
 """One chat request and its streamed response: deadlines, pacing, and what went wrong. Does I/O.
 
-Nothing here raises: an attempt succeeds or returns an ``AttemptFailure``. Nothing after the finish reason can spoil an
-answer; the rest is waited for briefly, because usage may follow.
+Nothing after the finish reason can spoil an answer; the rest is waited for briefly, because usage may follow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""``Upstream``: sends requests to providers and feeds a streamed answer to an accumulator. Does I/O.
-
-The one retry loop. Nothing is retried once a token has arrived, and only our own exceptions leave.
-"""
+"""``Upstream``: sends requests to providers and feeds streamed answers to accumulators, by one retry loop. Does I/O."""
 
 from __future__ import annotations
 
@@ -18,9 +15,8 @@ import anyio
 from kimi_mcp.core.errors import KimiError, RateLimited, RequestRejected
 from kimi_mcp.provider.attempt import attempt_once
 from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.endpoint import Endpoint
+from kimi_mcp.provider.endpoint import Endpoint, InlineMedium, spliced
 from kimi_mcp.provider.failures import Deadlines
-from kimi_mcp.provider.inline_media import InlineMedium, spliced
 from kimi_mcp.provider.json_requests import JsonRequests
 from kimi_mcp.provider.retry import BASE_S, MOST_ATTEMPTS, AccountLimits, RetryBudget, backoff
 
@@ -66,12 +62,10 @@ class Upstream(JsonRequests):
     ) -> int:
         """Send a chat-completions body and feed the answer to the accumulator; returns the number of requests.
 
-        ``inlined``: the media whose placeholders are in the body, in their order.
-        Returns when the answer has ended, with or without a finish reason (see ``accumulator.finished``), and raises a
-        leaf of ``KimiError`` where it failed; what arrived until then is in the accumulator. ``on_attempt`` gets the
-        number of each request just before it is sent. ``tokens`` is what the request sends and asks for, as rate limits
-        count it. One that ``yields`` is one of many: it waits until it fits the account's limits, and leaves a slot
-        for those that don't.
+        ``inlined``: the media whose placeholders are in the body, in their order. ``tokens``: what the request sends
+        and may receive, as rate limits count it. ``yields``: it is one of many, waits until it fits the account's
+        limits, and leaves a slot for others. Returns when the answer has ended, with or without a finish reason, and
+        raises a leaf of ``KimiError`` where it failed; what arrived until then is in the accumulator.
         """
         endpoint.check()
         content = spliced(_encoded(body), inlined or {})

@@ -1,8 +1,7 @@
 """The client of an endpoint: openai's, over connections of our own. Does I/O; imported on first use.
 
-Redirects are not followed, cookies are not kept, and of the environment only the usual proxy variables (HTTPS_PROXY,
-HTTP_PROXY, ALL_PROXY, NO_PROXY) and SSL_CERT_FILE count. No proxy is used for a loopback address: no variable may send
-its key elsewhere.
+Of the environment only the usual proxy variables and SSL_CERT_FILE count, and no proxy is used for a loopback address:
+no variable may send its key elsewhere.
 """
 
 from __future__ import annotations
@@ -175,10 +174,7 @@ class _Pool(httpx2.AsyncHTTPTransport):
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Requests to one endpoint, over connections of ours. A connection with anything left over is closed.
-
-    Of an error's body it reads the beginning, and no redirect leaves it.
-    """
+    """Requests to one endpoint, over connections of ours; no redirect leaves it."""
 
     def __init__(self, base_url: str, deadlines: Deadlines) -> None:
         trusted = trusted_certificates() if base_url.startswith("https:") else None

@@ -1,11 +1,8 @@
 """The connections to the providers: paced reads, and writes that listen. Does I/O; imported on first use.
 
-Nobody watches tokens one by one, and a read costs far more than the token in it: while an answer is streaming, a
-``PacedStream`` lets the kernel gather for a while between two reads. Whoever reads the answer says when that holds
-(``live``): not before the first token and not at the end; and it never holds while reads come back large.
-
-A refusal is heard while a large body is still being sent: httpcore2 reads an answer only after all of it, or after a
-write that failed, so the write fails.
+A read costs far more than the token in it: while an answer is streaming, a ``PacedStream`` lets the kernel gather for a
+while between two reads. A refusal is noticed while a large body is still being sent: httpcore2 reads an answer only
+after all of it, or after a write that failed, so the write fails.
 """
 
 from __future__ import annotations
@@ -99,7 +96,7 @@ class PacedStream(anyio.abc.ByteStream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """What anyio tells about the socket."""
+        """Anyio's attributes of the socket."""
         return cast(Mapping[Any, Callable[[], Any]], self._inner.extra_attributes)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -119,12 +116,12 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         self._stale_s = stale_s
         self._fd: int = stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610 - anyio, not Django
         if sys.platform != "win32":
-            self._poll = select.poll()  # made once: httpcore2 asks every idle connection before each request
+            self._poll = select.poll()  # made once: httpcore2 checks every idle connection before each request
             self._poll.register(self._fd, select.POLLIN)
         self._tls = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - the same
         self._chunks = Chunks()
         self._head: bytes | None = None  # of a request, until its body comes; None: the next write begins one
-        self._unread = b""  # what came while the request was still being sent, or more than was asked for
+        self._unread = b""  # what came while the request was still being sent, or more than was requested
         self._listening = False
         self._refused = False
         self._requests = 0
@@ -262,7 +259,7 @@ class ProviderConnection(httpcore2.AsyncNetworkStream):
         return ProviderConnection(secure, self.pace, self._stale_s)
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore2 asks about the connection."""
+        """What httpcore2 wants to know of the connection."""
         if info == "is_readable":
             return bool(self._unread) or self._readable()
         return self._tls if info == "ssl_object" else None
@@ -383,7 +380,7 @@ class PacedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """A connection by TCP; no socket options are ever asked for."""
+        """A connection by TCP; no socket options are ever given."""
         try:
             with anyio.fail_after(timeout):
                 stream = await anyio.connect_tcp(host, port, local_host=local_address)

@@ -1,7 +1,4 @@
-"""Decodes the events of a stream, or a whole answer, into a completion. Pure, no I/O.
-
-Accepts every provider's spelling of a field, in any order.
-"""
+"""Decodes the events of a stream, or a whole answer, into a completion, by any provider's spelling. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -143,7 +140,7 @@ class StreamAccumulator:
         if len(choices) > bounds.MOST_CHOICES:
             raise bounds.OutOfBounds(f"more than {bounds.MOST_CHOICES:,} choices")
         found = (cast(Object, choice) for choice in choices if isinstance(choice, dict))
-        # n is 1: nothing but the first choice was asked for
+        # n is 1: nothing but the first choice was requested
         choice = next((choice for choice in found if not choice.get("index")), None)
         if choice is None:
             return False

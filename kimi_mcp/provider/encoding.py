@@ -1,7 +1,4 @@
-"""Encodes a plan as the body of a chat-completions request. Pure, no I/O.
-
-Bodies differ by fields of the Profile, never by a provider's or a model's name.
-"""
+"""Encodes a plan as the body of a chat-completions request, by the fields of its profile. Pure, no I/O."""
 
 from __future__ import annotations
 

@@ -1,14 +1,19 @@
-"""What is sent, and where: a provider's URL and key, one HTTP request, a body in pieces. Pure, no I/O."""
+"""What is sent, and where: a provider's URL and key, one HTTP request, a body in pieces with its media. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import base64
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.core.profiles import Provider
+
+WINDOW = 786_432
+"""Bytes that are read and encoded at once; a multiple of three, so that base64 needs no padding in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,58 @@ class StreamedBody:
     """Bytes."""
     pieces: Callable[[], Iterator[bytes]]
     """The body from its beginning; called once for each attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineMedium:
+    """A medium that goes into the body."""
+
+    mime: str
+    """MIME type."""
+    size: int
+    """Bytes, before they are encoded."""
+    read_at: Callable[[int, int], bytes]
+    """(offset, length) → the bytes there."""
+    placeholder: str = field(default_factory=lambda: f"inline:{secrets.token_hex(16)}")
+    """Its URL in the body: random, so that no text can hold it by chance or by design."""
+
+    @property
+    def head(self) -> bytes:
+        """The data URL up to the base64."""
+        return f"data:{self.mime};base64,".encode()
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole data URL."""
+        return len(self.head) + 4 * ((self.size + 2) // 3)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The data URL in pieces."""
+        yield self.head
+        for offset in range(0, self.size, WINDOW):
+            yield base64.b64encode(self.read_at(offset, min(WINDOW, self.size - offset)))
+
+
+def spliced(body: bytes, inlined: Mapping[str, InlineMedium]) -> bytes | StreamedBody:
+    """A JSON body with each medium in place of its placeholder; ``inlined`` is in the order of the body."""
+    if not inlined:
+        return body
+    parts: list[bytes | InlineMedium] = []
+    for medium in inlined.values():
+        before, found, body = body.partition(medium.placeholder.encode())
+        assert found, "media are in the body in the order in which they are given"
+        parts += [before, medium]
+    parts.append(body)
+    length = sum(part.length if isinstance(part, InlineMedium) else len(part) for part in parts)
+
+    def pieces() -> Iterator[bytes]:
+        for part in parts:
+            if isinstance(part, InlineMedium):
+                yield from part.pieces()
+            else:
+                yield part
+
+    return StreamedBody(length=length, pieces=pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,4 @@
-"""Parses a provider's error and maps it to one of ours: one table of status, type and message. Pure, no I/O.
-
-The first row that matches counts. The provider's message is never quoted where a key is refused: such bodies echo keys.
-"""
+"""Parses a provider's error and maps it to one of ours: one table of status, type and message. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ _KEY_LIKE = re.compile(r"\b(?:sk|nvapi|hf|fw|tgp|key)[-_][\w*.…-]{6,}|\bBearer
 """Anybody's key, whole or masked."""
 
 _PIECE = re.compile(r"(?:[^\s*….]|\.(?!\.))+")
-"""A word, or what stands before or behind the mask in one: a key may be cut off at its end."""
+"""A word, or what is before or behind the mask in one: a key may be cut off at its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +80,7 @@ class ErrorRow:
     retry: bool = False
     """Whether another attempt makes sense."""
     quotes: bool = False
-    """Whether the provider's message is quoted."""
+    """Whether the provider's message is quoted: never where a key is refused, since such bodies echo keys."""
 
 
 def _on(*statuses: int | None, kinds: str = "", words: str = "") -> Condition:

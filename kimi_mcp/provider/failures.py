@@ -21,7 +21,7 @@ class AttemptFailure:
     retry: bool = False
     """Whether another attempt makes sense."""
     wait_s: float | None = None
-    """Seconds that the provider asks to wait; None: it does not ask."""
+    """Seconds to wait, where the provider names them."""
     limit: NamedLimit | None = None
     """The account's limit that the provider names, if any."""
 

@@ -1,10 +1,7 @@
 """Requests whose response is one JSON document: models, files, and the provider's own tools. Does I/O.
 
-A file's name at the provider holds its hash (``kimi-mcp-<sha256>.<ending>``), so the provider's own list records what
-was uploaded before: by content, for each account, and still true after someone removed a file there.
-
-A provider's own tools are functions of its "formulas", a run of one is a "fiber": ``GET /formulas/{uri}/tools``,
-``POST /formulas/{uri}/fibers`` (platform.kimi.ai docs/guide/use-official-tools, 2026-11-24).
+A provider's own tools are functions of its "formulas", a run of one is a "fiber" (platform.kimi.ai
+docs/guide/use-official-tools, 2026-11-24).
 """
 
 from __future__ import annotations
@@ -162,10 +159,7 @@ class JsonRequests:
         await self._request(endpoint, request, self._deadlines.files_s)
 
     async def upload(self, endpoint: Endpoint, file: Upload) -> str:
-        """Upload a file in pieces, within the total deadline; returns its id.
-
-        The deadline of the first token holds between any two pieces that the provider accepts.
-        """
+        """Upload a file in pieces; returns its id. The first token's deadline holds between two pieces."""
         boundary = f"kimi-mcp-{secrets.token_hex(16)}"
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{file.kind}\r\n'

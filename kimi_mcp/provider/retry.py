@@ -1,9 +1,4 @@
-"""When a request may be sent, and when once more: back-off, Retry-After, retry budget, an account's limits. Pure.
-
-A request is retried only before the first token, at most ``MOST_ATTEMPTS`` are sent per call, with full jitter; a
-provider's Retry-After is honoured up to ``LONGEST_WAIT_S``, and in a long outage there are hardly more requests than
-calls.
-"""
+"""When a request may be sent, and when once more: back-off, Retry-After, retry budget, an account's limits. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +47,7 @@ def backoff(attempt: int, draw: Callable[[], float]) -> float:
 
 
 def requested_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that a provider asks to wait, if it does.
+    """Seconds to wait, where a provider names them.
 
     ``headers`` have lower-case names, ``now`` is the wall clock. ``retry-after-ms`` precedes ``retry-after`` (seconds
     or an HTTP date), and that ``x-ratelimit-reset`` (seconds, or a time since 1970 in seconds or milliseconds), which
@@ -160,15 +155,15 @@ class AccountLimits:
 
     @property
     def last_minute(self) -> tuple[int, int]:
-        """Requests of the last minute, and the tokens that they sent and asked for."""
+        """Requests of the last minute, and their tokens, sent and requested."""
         return self._sent.count()
 
     def sent(self, tokens: int) -> None:
-        """Count a request that sends and asks for so many tokens."""
+        """Count a request of so many tokens, sent and requested."""
         self._sent.add(tokens)
 
     def refused(self, limit: NamedLimit | None, wait_s: float | None) -> None:
-        """Record a refusal for the rate: the limit it named, and the seconds it asked to wait."""
+        """Record a refusal for the rate: the limit it named, and the seconds to wait."""
         self._refused_at = self._clock()
         if wait_s and wait_s <= LONGEST_WAIT_S:  # longer waits are errors
             self._opens_at = max(self._opens_at, self._refused_at + wait_s)

@@ -1,8 +1,7 @@
 """``RunRecorder``: what is recorded of a process's runs as they begin, grow and end. I/O: the store's.
 
-What can't be written costs the record, never the answer. A run is reported as ended once its outcome is in the store
-or, where that takes too long, in a file beside it. It is then retried until it is in the store, and until then no other
-run adds to its conversation.
+What can't be written costs the record, never the answer. An outcome that the store does not take in time goes into a
+file beside it, and is retried until it is in the store; until then no other run adds to its conversation.
 """
 
 from __future__ import annotations
@@ -261,7 +260,7 @@ def run_entry(run: Run) -> RunEntry:
 
 
 def _request_as_json(run: Run) -> Mapping[str, Any]:
-    """What is sent, for whoever looks at the run later: the call's own turns and parameters."""
+    """What is sent: the call's own turns and parameters."""
     if run.task is not None:
         return {"task": dict(run.task)}
     plan = run.plan
@@ -270,7 +269,7 @@ def _request_as_json(run: Run) -> Mapping[str, Any]:
     return {
         "turns": [turn_as_json(turn) for turn in run.turns or plan.turns],
         "max_tokens": plan.max_tokens,
-        "said": dict(plan.sampling),
+        "sampling": dict(plan.sampling),
         "effort": plan.effort,
         "response_schema": plan.response_schema,
     }

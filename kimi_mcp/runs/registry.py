@@ -30,7 +30,7 @@ CLOSE_WITHIN_S = 0.25
 """Seconds that the store gets at the end for what still waits; each run's outcome had its time before."""
 
 CANCEL_WITHIN_S = 10.0
-"""Seconds within which a run in another server must have ended after it was asked to."""
+"""Seconds within which a run in another server must have ended once its cancellation is requested."""
 
 READ_EVERY_S = 0.25
 """Seconds between two reads of a run in another server."""
@@ -108,9 +108,9 @@ class Runs:
     async def resume(self, record: RunRecord) -> Run | None:
         """Continue a dead server's run; None where it can't be, or another server does.
 
-        One whose server was asked to cancel it, and died before it did, ends here instead.
+        One whose server died before it carried out a cancellation ends here instead.
         """
-        if record.orphaned and record.cancel_asked:
+        if record.orphaned and record.cancel_requested:
             await self.cancel_orphan(record)
             return None
         task = record.request.get("task")
@@ -141,7 +141,7 @@ class Runs:
         return await carried_out(self.store.cancel_orphan(record, self._recover))
 
     async def latest(self, caller: str, most: int = 10) -> list[RunEntry]:
-        """A caller's newest runs, the newest first, in whichever server; each can be asked for by its id."""
+        """A caller's newest runs, the newest first, in whichever server; each can be found by its id."""
         found: dict[str, RunEntry] = {record.id: record for record in await self.store.overview(caller, most=most)}
         for run in (*self._live.values(), *self.recorder.unwritten):
             if run.id in found and not run.announce():  # it was refused while the store was read
@@ -205,7 +205,7 @@ class Runs:
                 work["others may take this server for dead"] = acquire
             work["spending could not be held against its limits"] = enforce
             if is_shared:
-                work["cancellations by other servers could not be heard"] = self._read_cancel_requests
+                work["cancellations by other servers could not be read"] = self._read_cancel_requests
             for failure, each in work.items():  # one that fails keeps no other from its work
                 if await contained(failure, each, again=failure in failed):
                     failed.discard(failure)
@@ -242,17 +242,14 @@ class RecordedRun:
                 await anyio.sleep(READ_EVERY_S)
 
     async def current_outcome(self) -> Outcome:
-        """How it stands, with what was recorded; as it was before, where the store is slow."""
+        """Its outcome, as far as it is recorded; as it was before, where the store is slow."""
         if self.record.running:
             with anyio.move_on_after(STORE_WITHIN_S):
                 await self._read()
         return self.record.outcome
 
     async def cancel(self) -> None:
-        """Ask its server to cancel it; where that is dead it ends here.
-
-        Returns once it has ended, or after ``CANCEL_WITHIN_S``: its server hangs.
-        """
+        """Request its cancellation, or end it where its server is dead; waits for that, at most ``CANCEL_WITHIN_S``."""
         if self.record.orphaned:
             self.record = await self._runs.cancel_orphan(self.record)
         if self.record.running:
@@ -273,7 +270,7 @@ class RecordedRun:
 
 
 RunView = Run | RecordedRun
-"""A run as whoever waits for it sees it, in whichever server it is."""
+"""A run in any server."""
 
 
 def open_runs(

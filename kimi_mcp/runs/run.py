@@ -1,7 +1,4 @@
-"""``Run``: one call while it runs, and what it reports to whoever waits for it. No I/O of its own.
-
-It grows as its answer does. It is recorded before anything is paid for, and when a caller gets its id.
-"""
+"""``Run``: one call while it runs, and what it reports to those who wait for it. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.pricing import counted_usd
 from kimi_mcp.core.profiles import Price
 from kimi_mcp.core.redaction import clean
+from kimi_mcp.core.tokens import with_margin
 from kimi_mcp.core.types import Mode, Status, Timing, Turn
 from kimi_mcp.provider.request_state import RequestState
 
@@ -73,7 +71,7 @@ class Run:
         self.caller = caller
         """Who may read it."""
         self.host = host
-        """The program that asked, by its own name; None: it gave none."""
+        """The program that called, by its own name; None: it gave none."""
         self.call_key = call_key
         """The hash of tool and arguments; None: it is never joined."""
         self.tool = tool
@@ -85,7 +83,7 @@ class Run:
         self.follows: str | None = None
         """The run whose turns come before its own."""
         self.turns: tuple[Turn, ...] = ()
-        """What it asks, as its conversation will hold it; the answer comes after them."""
+        """What it adds to its conversation; the answer comes after them."""
         self.request_state = RequestState(self.first_token_came)
         """The request that is running."""
         self.requests = 0
@@ -101,7 +99,7 @@ class Run:
         self.provider: str | None = None
         """The provider's id."""
         self.mode: Mode | None = None
-        """The mode it is asked in."""
+        """Its mode."""
         self.holds_turn = False
         """Whether it has its turn in its conversation."""
         self.abandoned = False
@@ -117,11 +115,11 @@ class Run:
         self.recorded = False
         """Whether the store has it."""
         self.may_be_recorded = False
-        """Whether the store was asked to take it: it may have it though nobody waited for that."""
+        """Whether a write of it was begun: the store may have it though nobody waited for that."""
         self._runs: Runs | None = None
         self._recording = anyio.Lock()
         self._scope = anyio.CancelScope()
-        self._asked_at = self._began_at = time.monotonic()
+        self._created_at = self._began_at = time.monotonic()
         self._active_before_s = 0.0
         self._attempts_before = 0
         self._first_token_s: float | None = None
@@ -136,7 +134,7 @@ class Run:
         run.id, run.started_at, run.task = record.id, record.started_at, task
         run.recorded = run.may_be_recorded = run._is_announced = True
         run.conversation_id, run.follows = record.conversation_id, record.follows
-        run._asked_at -= max(0.0, time.time() - record.started_at)
+        run._created_at -= max(0.0, time.time() - record.started_at)
         run._active_before_s = record.lived_s
         return run
 
@@ -157,11 +155,11 @@ class Run:
 
     @property
     def is_known(self) -> bool:
-        """Whether a caller may ask for it: something was sent, or its id was given out. A refused call is no run."""
+        """Whether a caller may find it: something was sent, or its id was given out. A refused call is no run."""
         return bool(self.attempts or self._is_announced)
 
     def announce(self) -> bool:
-        """From here on a caller may ask for it by its id; False where it was refused, and is no run."""
+        """From here on a caller may find it by its id; False where it was refused, and is no run."""
         if self.outcome is None:
             self._is_announced = True
         return self.is_known
@@ -172,10 +170,7 @@ class Run:
         return self.request_state.plan
 
     async def begin(self, plan: Plan) -> None:
-        """Begin a request that the policy has decided: it is recorded first, as from here on it may cost.
-
-        Raises ``NotConfigured`` where it can't be recorded, and ``BudgetExceeded``.
-        """
+        """Begin a request, recorded first. Raises ``NotConfigured`` where that fails, and ``BudgetExceeded``."""
         self.request_state.begin(plan)
         self.mode, self.provider = plan.mode, plan.profile.provider.id
         await self.record()
@@ -187,10 +182,7 @@ class Run:
                 await self._runs.recorder.write(self)
 
     async def begin_again(self, plan: Plan, kept: Outcome) -> None:
-        """Begin another request for the same answer, which the last adjustment of its plan reports.
-
-        ``kept``: the outcome of the request before.
-        """
+        """Begin another request for the same answer; ``kept``: the outcome of the one before."""
         self._counted_before = self.counted_usd(None if self._runs is None else self._runs.limits.fallback_price())
         self.kept, self._attempts_before = kept, self.attempts
         self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
@@ -216,10 +208,7 @@ class Run:
         await self.done.wait()
 
     async def current_outcome(self) -> Outcome:
-        """How it stands; from here on a caller may ask for it by its id, so it is recorded.
-
-        The caller has waited already: a slow store is not waited for, the run can still be found here.
-        """
+        """Its outcome so far; recorded, as a caller may find it by its id from here on, unless the store is slow."""
         self.announce()
         if self.outcome is None and not self.recorded:
             with anyio.move_on_after(STORE_WITHIN_S):
@@ -227,8 +216,8 @@ class Run:
         return self.snapshot()
 
     def seconds(self) -> float:
-        """Since it was asked for."""
-        return time.monotonic() - self._asked_at
+        """Seconds since it was created."""
+        return time.monotonic() - self._created_at
 
     def active_s(self) -> float:
         """Seconds that it ran, here and in its servers before."""
@@ -257,7 +246,7 @@ class Run:
             return self._counted_before
         request = self.request_state
         never_sent = self.outcome is not None and not request.attempts
-        prompt_tokens = 0 if never_sent else request.prompt_tokens
+        prompt_tokens = 0 if never_sent else with_margin(request.prompt_tokens)
         return self._counted_before + counted_usd(prompt_tokens, request.accumulator.tokens, price)
 
     def snapshot(self, status: Status = "running", error: KimiError | None = None) -> Outcome:

@@ -1,9 +1,4 @@
-"""``run_agent``: the loop of one agent, main agent or sub-agent. No I/O of its own: step runner and tools do it.
-
-Request a turn, run the tools that it calls, add their results, request the next one, until there is an answer. The
-provider takes back every turn of the conversation: a turn that called tools is sent with its exact reasoning or not at
-all, a call that could not be parsed is left out, and each call that stays has its result.
-"""
+"""``run_agent``: the loop of one agent, main agent or sub-agent. No I/O of its own: step runner and tools do it."""
 
 from __future__ import annotations
 
@@ -216,10 +211,7 @@ def fit_turns(turns: Sequence[Turn], max_tokens: int) -> tuple[Turn, ...]:
 
 
 class ToolExecutor:
-    """The tools of one sub-agent. I/O through the tools and the record.
-
-    Each call is a durable step, and so is one that is refused: its result is a sentence.
-    """
+    """The tools of one sub-agent; each call is a durable step, refused ones too. I/O: the tools and the record."""
 
     def __init__(self, tools: SwarmTools, runner: StepRunner) -> None:
         self.definitions = tools.definitions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -51,13 +51,9 @@ class SwarmCall:
     first_model: str | None = None
     """The same of the model, which ``auto`` takes first."""
 
-    def as_json(self) -> dict[str, Any]:
-        """What another server needs to resume it; ``from_json`` reads it back."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, task: Mapping[str, Any]) -> SwarmCall:
-        """The recorded call; raises ``NotConfigured`` for one of another version."""
+        """The recorded call, from what ``asdict`` made of it; raises ``NotConfigured`` for one of another version."""
         known = {each.name for each in fields(cls)}
         if task.keys() <= known and {"prompt", "items", "tools"} <= task.keys():
             with suppress(ValidationError):
@@ -91,7 +87,7 @@ def check_items(call: SwarmCall) -> SwarmCall:
         )
     if ITEM_PLACEHOLDER not in call.prompt:
         raise InvalidArguments(
-            f"`prompt` has no {ITEM_PLACEHOLDER}, so every sub-agent would be asked the same.",
+            f"`prompt` has no {ITEM_PLACEHOLDER}, so every sub-agent would get the same prompt.",
             fix=f"Write {ITEM_PLACEHOLDER} into `prompt` where the item belongs, or leave `items` out.",
         )
     seen: dict[str, int] = {}

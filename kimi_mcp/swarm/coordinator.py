@@ -1,8 +1,4 @@
-"""``Coordinator``: the main agent's two tools, which create sub-agents and assign tasks. No I/O of its own.
-
-The tools are the paper's (arXiv 2602.02276, appendix): ``create_subagent(name, system_prompt)`` and
-``assign_task(agent, prompt)``. All tasks of a turn run at the same time, and each returns one message.
-"""
+"""``Coordinator``: the main agent's tools ``create_subagent`` and ``assign_task`` (arXiv 2602.02276, appendix)."""
 
 from __future__ import annotations
 

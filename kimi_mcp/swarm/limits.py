@@ -1,8 +1,7 @@
 """What a swarm may use, the ledger that grants each request, and how many run at once. Waits for requests; no I/O.
 
-A limit takes effect in two steps. Before it is reached an agent goes on; then it may make one last request, to conclude
-with what it has; and where not even that fits, none. What a request may cost at most is held while it runs, so that
-many agents at once don't spend the same dollar.
+Before a limit is reached an agent goes on; then it may make one last request, to conclude with what it has; and where
+not even that fits, none.
 """
 
 from __future__ import annotations
@@ -74,16 +73,6 @@ class SwarmLimits:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permission:
-    """The ledger's answer to a request."""
-
-    limit: Limit | None = None
-    """The limit for which it is the last; None: the agent goes on afterwards."""
-    granted: bool = True
-    """Whether it may be sent at all."""
-
-
 class BudgetLedger:
     """What has been used so far, replayed or new; ``elapsed_s``: the seconds before, in servers that died."""
 
@@ -105,8 +94,8 @@ class BudgetLedger:
 
     async def request_permission(
         self, usd: float, *, then: float, reserved: float, limit: Limit | None = None, begins: bool = False
-    ) -> Permission:
-        """Whether a request may be sent, and whether it must be the agent's last.
+    ) -> tuple[bool, Limit | None]:
+        """Whether a request may be sent, and the limit for which it must be the agent's last, if it must.
 
         ``usd``: what it may cost at most; ``then``: what one that concludes would cost after it; ``reserved``: what
         must be left for another agent; ``limit``: one of the agent's own that it has reached; ``begins``: the agent has
@@ -117,12 +106,12 @@ class BudgetLedger:
             left = self._left_usd(reserved)
             need = usd if limit else usd + then
             if (begins and limit in SWARM_WIDE) or (limit and need > left):
-                return Permission(limit=limit, granted=False)
+                return False, limit
             if need > left:
                 limit = "usd"
             elif need <= left - sum(self._held_usd):
                 self._held_usd.append(usd)
-                return Permission(limit=limit)
+                return True, limit
             else:
                 await self._changed.wait()
 

@@ -1,7 +1,4 @@
-"""``run_swarm``: a whole swarm, from its call to its outcome. I/O through the pipeline, the tools, the record.
-
-With items there is one sub-agent an item and one synthesis; without, a main agent creates sub-agents and assigns tasks.
-"""
+"""``run_swarm``: a whole swarm, from its call to its outcome. I/O through the pipeline, the tools, the record."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +33,7 @@ from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.steps import Steps
+    from kimi_mcp.runs.store.store import Steps
 
 RESERVED_TOKENS = 32_000
 """The assumed prompt of the main agent's last request, whose cost the sub-agents must leave."""
@@ -62,7 +59,7 @@ async def run_swarm(
     ``limits``: those that neither the call nor the settings set. ``steps``: its record, from whose finished steps it
     continues; None: that of the run. ``concurrency``, ``tools``: None: as the settings and the call ask for.
     """
-    run.task = call.as_json()  # before anything of it is recorded: from here on another server can resume it
+    run.task = asdict(call)  # before anything of it is recorded: from here on another server can resume it
     work = _swarm(call, run, pipeline, limits or SwarmLimits(), steps, concurrency, tools)
     return await pipeline.outcome(run, work)
 
@@ -94,24 +91,24 @@ async def _swarm(
     question, stats, before = call.prompt, SwarmStats(), None
     if call.items:  # a conversation may continue from the swarm
         items = "\n".join(f"- {item}" for item in call.items)
-        question = prompts.render("synthesis.asked", prompt=call.prompt, items=items)
+        question = prompts.render("synthesis.question", prompt=call.prompt, items=items)
     run.mode, run.turns = "thinking", (user(question),)
     if call.first_provider is not None:  # it is resumed: what it has used is known from the start
         run.progress = before = recovered_stats(call, await run.store.steps(run.id).recorded())
     provider = call.provider or call.first_provider
     route = await pipeline.router.resolve(run, model=call.model, provider=provider, preferred=call.first_model)
-    asked = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
-    first = Request(mode="thinking", turns=(user(call.prompt),), limits=asked, model_asked=route.model_asked)
+    requested = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
+    first = Request(mode="thinking", turns=(user(call.prompt),), limits=requested, model_asked=route.model_asked)
     plan = route.decide(first)  # refuses what is not possible, before anything is started or paid for
     stats.report(plan.adjustments)
     run.progress = before or stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
-    run.task = begun.as_json()
+    run.task = asdict(begun)
     await run.begin(plan)
     async with tools_of() if tools_of else _open_tools(call, pipeline, route) as tools:
         if call.known_definitions is None:
             known = {"known_tools": tools.fingerprints, "known_definitions": tools.definitions}
-            run.task = replace(begun, **known, known_servers=tools.servers).as_json()
+            run.task = asdict(replace(begun, **known, known_servers=tools.servers))
         else:  # it offers the tools that its agents know, whatever there is by now: a replay decides the same
             tools.definitions = call.known_definitions
         await run.record()  # before any of them is called

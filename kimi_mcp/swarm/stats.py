@@ -1,7 +1,6 @@
 """``SwarmStats``: the agents of a swarm, their steps' results, and what they have used. Pure, no I/O.
 
-A running swarm's progress (``runs.run.RunProgress``) and its result's ``swarm`` block are made of it. Times come from
-the steps' own records, so that a resumed swarm reports the same as one that never stopped.
+Times come from the steps' own records: a resumed swarm reports the same as one that never stopped.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from kimi_mcp.core.json_values import from_json, to_json
 from kimi_mcp.core.outcome import Outcome, agent_counts, shortened
 from kimi_mcp.core.pricing import counted_usd, dollars, rounded
 from kimi_mcp.core.profiles import Price
-from kimi_mcp.core.types import Adjustment, Completion, Status, Usage
-from kimi_mcp.pipeline.completion_result import add_usage
+from kimi_mcp.core.tokens import with_margin
+from kimi_mcp.core.types import Adjustment, Completion, Status, Usage, add_usage
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm.limits import Limit
@@ -237,7 +236,7 @@ class SwarmStats:
         counted = sum(agent.counted_usd for agent in self.everyone)
         for state in self._running:
             price = (state.plan.profile.price or highest_price) if state.plan and state.attempts else None
-            counted += counted_usd(state.prompt_tokens, state.accumulator.tokens, price) if price else 0.0
+            counted += counted_usd(with_margin(state.prompt_tokens), state.accumulator.tokens, price) if price else 0.0
         return counted
 
     def phase(self) -> str:

@@ -1,9 +1,7 @@
 """``StepRunner``: makes the requests of a swarm's agents, each a durable step. I/O through the pipeline.
 
-A finished step is read from the record, whatever the limits are by now. Any other one needs the ledger's permission and
-a slot, goes through the pipeline like every call, and is recorded before its result is used. A result that the store
-does not take at once is paid for all the same, also where the swarm is stopped meanwhile: it is counted, used, and
-recorded before any other step begins.
+A result that the store does not take at once is paid for all the same, also where the swarm is stopped meanwhile: it
+is counted, used, and recorded before any other step begins.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from kimi_mcp.swarm.limits import BudgetLedger, Limit, SwarmConcurrency
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 
 if TYPE_CHECKING:
-    from kimi_mcp.runs.store.steps import Steps
+    from kimi_mcp.runs.store.store import Steps
 
 RETRY_DELAYS_S = (3.0, 10.0)
 """Seconds before a request is repeated that was refused for its rate, or a step begun that the store did not take."""
@@ -170,21 +168,21 @@ class StepRunner:
         if wanted.launches and not self.ledger.used_up(most + then, reserved=reserved):
             # Before the permission: meanwhile other agents may spend the last of the budget.
             await self.concurrency.wait_for_launch()
-        permission = await self.ledger.request_permission(
+        is_granted, limit = await self.ledger.request_permission(
             most, then=then, reserved=reserved, limit=wanted.limit, begins=wanted.launches
         )
-        if not permission.granted:
-            return self._refused(permission.limit or "usd")
+        if not is_granted:
+            return self._refused(limit or "usd")
         held.append(most)
-        if permission.limit != wanted.limit:
-            request = wanted.build(permission.limit)
+        if limit != wanted.limit:
+            request = wanted.build(limit)
         result = await self._send(agent, request, wanted, began, most)
         for delay_s in RETRY_DELAYS_S:
             if not isinstance(result.error, RateLimited | Overloaded):
                 break
             await self.concurrency.sleep(delay_s)
             result = await self._send(agent, request, wanted, began, most, attempts=result.attempts)
-        return result if result.limit else replace(result, limit=permission.limit)
+        return result if result.limit else replace(result, limit=limit)
 
     def _refused(self, limit: Limit) -> StepResult:
         return StepResult(completion=Completion(), error=self.ledger.limits.error(limit), limit=limit)

@@ -11,7 +11,7 @@ import httpcore2
 from kimi_mcp.catalogue import load
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.provider.decoding import StreamAccumulator
-from kimi_mcp.provider.inline_media import InlineMedium
+from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.simulator import Simulator
 
 KEY = "sk-Qx7pLm3Zr9Wv2Tn8Kd5Hs4Jf6Bg1Yc0Ea"

@@ -13,7 +13,7 @@ import pytest
 
 from kimi_mcp.provider import Deadlines, Upstream
 from kimi_mcp.provider.connections import LARGE_READ, PacedStream
-from kimi_mcp.provider.inline_media import InlineMedium
+from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.simulator import Simulator
 from tests.provider.asking import OPEN, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.provider.loopback import response, saying

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.errors import PathRefused
-from kimi_mcp.provider.inline_media import WINDOW, InlineMedium, StreamedBody, spliced
+from kimi_mcp.provider.endpoint import WINDOW, InlineMedium, StreamedBody, spliced
 
 SIZES = [0, 1, 2, 3, 4, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 2, 2 * WINDOW, 3 * WINDOW - 2]
 

@@ -17,7 +17,7 @@ import pytest
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider import Upload
-from kimi_mcp.provider.inline_media import InlineMedium
+from kimi_mcp.provider.endpoint import InlineMedium
 from tests.provider.asking import Asked, ask, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import Handler, kept_open, request_of, serving

@@ -38,20 +38,20 @@ CONCLUDE = "Write your final message now"
 async def test_an_agent_goes_on_as_long_as_it_could_still_conclude_afterwards() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
     permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
-    assert (permission.granted, permission.limit) == (True, None)
+    assert permission == (True, None)
     ledger.release(0.4)
     ledger.usd += 0.3
     permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
-    assert (permission.granted, permission.limit) == (True, "usd"), "this is its last one"
+    assert permission == (True, "usd"), "this is its last one"
     ledger.release(0.4)
     ledger.usd += 0.3
     permission = await ledger.request_permission(0.4, then=0.4, reserved=0.1)
-    assert (permission.granted, permission.limit) == (False, "usd")
+    assert permission == (False, "usd")
 
 
 async def test_an_agent_that_has_not_begun_is_not_begun_for_nothing() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=1.0))
-    assert not (await ledger.request_permission(0.6, then=0.6, reserved=0.0, begins=True)).granted
+    assert not (await ledger.request_permission(0.6, then=0.6, reserved=0.0, begins=True))[0]
 
 
 async def test_requests_at_once_never_spend_the_same_dollar() -> None:
@@ -61,9 +61,9 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
 
     async def request() -> None:
         nonlocal most, held
-        permission = await ledger.request_permission(0.3, then=0.0, reserved=0.0)
-        granted.append(permission.granted)
-        if permission.granted:
+        is_granted, _ = await ledger.request_permission(0.3, then=0.0, reserved=0.0)
+        granted.append(is_granted)
+        if is_granted:
             held += 0.3
             most = max(most, held + ledger.usd)
             await anyio.lowlevel.checkpoint()
@@ -83,7 +83,7 @@ async def test_requests_at_once_never_spend_the_same_dollar() -> None:
 async def test_without_a_limit_on_money_nobody_waits() -> None:
     ledger = BudgetLedger(SwarmLimits(usd=None))
     for _ in range(100):
-        assert (await ledger.request_permission(1e6, then=1e6, reserved=0.0)).limit is None
+        assert await ledger.request_permission(1e6, then=1e6, reserved=0.0) == (True, None)
 
 
 # ── money ─────────────────────────────────────────────────────────────────────────────────────────────────────────

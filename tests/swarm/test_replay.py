@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -209,7 +210,7 @@ async def test_the_limits_decide_a_step_once_and_for_all(sim: Simulator) -> None
     ids=str,
 )
 def test_a_task_with_wrong_types_is_of_another_version(changed: dict[str, object]) -> None:
-    task = SwarmCall(prompt="Hi.", items=("a", "b"), tools=("look",), known_servers=("odd",)).as_json()
+    task = asdict(SwarmCall(prompt="Hi.", items=("a", "b"), tools=("look",), known_servers=("odd",)))
     assert SwarmCall.from_json(json.loads(json.dumps(task))).items == ("a", "b")
     with pytest.raises(NotConfigured, match="another version"):
         SwarmCall.from_json({**task, **changed})

@@ -151,7 +151,7 @@ def _about(page: Printer, record: RunRecord) -> None:
 
 def _parameters(request: Mapping[str, Any]) -> str:
     """The parameters of a request, for the end of a line."""
-    sampling = cast("Mapping[str, Any]", request.get("said") or {})
+    sampling = cast("Mapping[str, Any]", request.get("sampling") or request.get("said") or {})  # by an earlier version
     named: dict[str, Any] = {"max_tokens": request.get("max_tokens"), **sampling, "effort": request.get("effort")}
     parts = "".join(f", {name} {shown(value)}" for name, value in named.items() if value is not None)
     return parts if request.get("response_schema") is None else f"{parts}, with a response_schema"

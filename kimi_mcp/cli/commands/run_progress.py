@@ -76,10 +76,10 @@ class LiveWatch:
         """Print what has arrived since the last update."""
         if run.outcome is not None:
             return  # its pieces are gone; ``end`` has them all
-        if run.request_state.waits_for is not None:
+        accumulator = run.request_state.accumulator
+        if not accumulator.pieces:
             self._progress.show(run)
             return
-        accumulator = run.request_state.accumulator
         if self._accumulator is not None and accumulator is not self._accumulator:
             self._close_line()
             self._begin()

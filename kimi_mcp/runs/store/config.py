@@ -42,6 +42,6 @@ def folder_of(settings: Settings) -> Path:
         return folder.expanduser()
     except RuntimeError:
         raise NotConfigured(
-            "The data folder lies in the home of a user who is not known here.",
+            "The data folder is in the home of a user who is not known here.",
             fix="Set KIMI_DATA_DIR to a folder that begins with / or with ~/, or set KIMI_JOURNAL=off.",
         ) from None

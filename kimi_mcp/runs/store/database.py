@@ -1,8 +1,4 @@
-"""The store's database: opened, migrated, read, written, and set aside where it is damaged. I/O, in two threads.
-
-One thread writes and one reads, and several servers share the database. A fault of it becomes one of our errors here;
-the next call opens it again.
-"""
+"""The store's database: opened, migrated, read, written, and set aside where it is damaged. I/O, in two threads."""
 
 from __future__ import annotations
 
@@ -50,17 +46,14 @@ class PendingOperation:
 
     operation: Operation[Any]
     """What to do."""
-    asked_at: float
+    queued_at: float
     """By the monotonic clock."""
     result: Future[Any]
     """Its result, or its fault."""
 
 
 class DatabaseThread:
-    """A thread with a connection of its own, that does operations in order; started by the first one.
-
-    What waits when it is free is done together: a hundred runs that grow cost one commit.
-    """
+    """Does operations in order on a connection of its own, all that wait in one transaction; started by the first."""
 
     def __init__(self, name: str, execute: Callable[[DatabaseThread, list[PendingOperation]], None]) -> None:
         self.connection: Connection | None = None
@@ -82,7 +75,7 @@ class DatabaseThread:
             self._thread = thread
         result: Future[T] = Future()
         result.set_running_or_notify_cancel()  # from here on it can't be cancelled
-        self._queue.put(PendingOperation(operation=operation, asked_at=time.monotonic(), result=result))
+        self._queue.put(PendingOperation(operation=operation, queued_at=time.monotonic(), result=result))
         return await asyncio.wrap_future(result)
 
     def disconnect(self) -> None:
@@ -185,7 +178,7 @@ class Database:
         try:
             with nullcontext() if self._watchdog is None else self._watchdog.limit(self._answers_within_s):
                 operations = [version, *(one.operation for one in pending)]
-                results = _transaction(self._connection(thread, pending[0].asked_at), operations, writes=is_writer)[1:]
+                results = _transaction(self._connection(thread, pending[0].queued_at), operations, writes=is_writer)[1:]
         except Exception as fault:  # noqa: BLE001 - handed to everyone who waits
             if len(pending) == 1 or _is_database_fault(fault) or isinstance(fault, OSError):
                 error = self._as_error(fault, thread)
@@ -223,7 +216,7 @@ class Database:
         except (SQLAlchemyError, UnicodeDecodeError) as found:
             return errors.is_damage(found) or not errors.is_disk_fault(found)
 
-    def _connection(self, thread: DatabaseThread, asked_at: float) -> Connection:
+    def _connection(self, thread: DatabaseThread, queued_at: float) -> Connection:
         with self._opening:
             file = self._own_file
             if self._engine is not None and file is not None and _identity(file) != self._file:
@@ -231,14 +224,14 @@ class Database:
             if thread.engine is not self._engine:
                 thread.disconnect()
             if self._engine is None:
-                self._engine = self._open_once(asked_at)
+                self._engine = self._open_once(queued_at)
             if thread.connection is None:
                 thread.engine, thread.connection = self._engine, self._engine.connect()
         return thread.connection
 
-    def _open_once(self, asked_at: float) -> Engine:
-        """Open it; where it was locked for somebody else since this was asked, that was this one's attempt too."""
-        if asked_at <= self._was_locked_at:
+    def _open_once(self, queued_at: float) -> Engine:
+        """Open it; where it was locked for somebody else since this was queued, that was this one's attempt too."""
+        if queued_at <= self._was_locked_at:
             raise errors.Locked
         try:
             return self._open()

@@ -1,8 +1,4 @@
-"""Engines for the store: SQLite in the data folder or in memory, or what KIMI_DATABASE_URL names. I/O: files, sockets.
-
-A database server's own timeouts bound a statement that is slow or waits for a lock. A server that is frozen keeps none
-of them, and its system still confirms what is sent: then the connection is shut down from here.
-"""
+"""Engines for the store: SQLite in the data folder or in memory, or what KIMI_DATABASE_URL names. Does I/O."""
 
 from __future__ import annotations
 
@@ -129,7 +125,7 @@ def connect_arguments(url: URL, limits: StoreLimits) -> dict[str, Any]:
 
 
 class ConnectionWatchdog:
-    """Shuts down the connections of a thread that waits too long for a database server."""
+    """Shuts down the connections of a thread that waits too long: a frozen server keeps none of its own timeouts."""
 
     def __init__(self) -> None:
         self._local = threading.local()

@@ -1,7 +1,4 @@
-"""What can be wrong with the store's file, or missing in it, as our errors. Pure, no I/O.
-
-Each says what to change; none names a path, since a result may carry it.
-"""
+"""What can be wrong with the store's file, or missing in it, as our errors; none names a path. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -140,7 +137,7 @@ def gone() -> RunNotFound:
     """The error for a conversation of which a part is missing: it is never continued without that."""
     return RunNotFound(
         "An earlier part of that conversation is kept no longer.",
-        fix="Start a new one and tell it in `prompt` what it needs; KIMI_RUNS_KEEP_DAYS says how long runs are kept, "
+        fix="Start a new one, and put what it needs into `prompt`; KIMI_RUNS_KEEP_DAYS says how long runs are kept, "
         "unless KIMI_JOURNAL is off.",
     )
 

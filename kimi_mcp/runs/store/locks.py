@@ -30,7 +30,7 @@ except ImportError:  # Windows
     fcntl = None
 
 FOLDER = "servers"
-"""Where the locks lie, inside the data folder."""
+"""Where the locks are, inside the data folder."""
 
 LOCKED_WITHIN_S = 2.0
 """Seconds for which others may hold the lock of a server that starts: they only look whether it is dead."""
@@ -58,10 +58,7 @@ class ServerLock:
         self._missing_since: dict[str, float] = {}
 
     def acquire(self) -> None:
-        """Take the lock; again where somebody removed its file. Blocking, for a worker thread.
-
-        ``OSError`` where the folder can't be written.
-        """
+        """Take the lock; again where somebody removed its file. Blocking. ``OSError``: the folder can't be written."""
         with self._acquiring:
             while self._folder is not None and (self._lock is None or not self._file(self.id).exists()):
                 lock = self._locked()
@@ -139,16 +136,13 @@ class ServerLock:
 
 
 def has_dead_servers(folder: Path) -> bool:
-    """Whether a server of that data folder ended without finishing its work; asks no database. Blocking."""
+    """Whether a server of that data folder ended without finishing its work. Blocking."""
     return bool(ServerLock(folder).dead_servers())
 
 
 @contextmanager
 def _probe(file: Path) -> Generator[bool | None]:
-    """Whether a lock file is held by its server; while this is open nobody else can take the lock of one that is not.
-
-    None: it is not there.
-    """
+    """Whether a lock file is held by its server (None: it is not there); meanwhile nobody else can take a free one."""
     if fcntl is None:
         with _probe_on_windows(file) as held:
             yield held

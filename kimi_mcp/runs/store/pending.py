@@ -1,8 +1,4 @@
-"""Outcomes that the database does not take just now, each kept as a file in the data folder until it does. I/O: those.
-
-A run is reported as ended only once its outcome is in the database or in such a file. So a server that is killed while
-the database is locked loses nothing: whoever finds its run unfinished writes the outcome from the file. Blocking.
-"""
+"""Outcomes that the database does not take just now, each kept as a file in the data folder until it does. Blocking."""
 
 from __future__ import annotations
 

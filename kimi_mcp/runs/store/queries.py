@@ -1,13 +1,10 @@
-"""Queries of the store's tables; what is written of a run through its life is in ``run_queries``.
-
-I/O: in the caller's transaction.
-"""
+"""What is read from the store's tables, and written to them. I/O: in the caller's transaction."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from itertools import groupby, takewhile
 from typing import Any, cast, get_args
 
@@ -17,9 +14,22 @@ from kimi_mcp.core.errors import BudgetExceeded, Internal
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.redaction import scrub
 from kimi_mcp.core.types import Status, Turn
 from kimi_mcp.runs.store import errors
-from kimi_mcp.runs.store.records import RunRecord, Totals, outcome_from_json, tokens, turns_from_json
+from kimi_mcp.runs.store.records import (
+    RunEnd,
+    RunEntry,
+    RunRecord,
+    TextDelta,
+    Totals,
+    as_piece,
+    as_text,
+    outcome_as_json,
+    outcome_from_json,
+    tokens,
+    turns_from_json,
+)
 from kimi_mcp.runs.store.tables import conversations, pieces, runs
 
 _IN_LIST = [column for column in runs.c if column.name not in ("request", "turns", "answer", "reasoning")]
@@ -42,10 +52,7 @@ def check_budget(connection: sa.Connection, run_id: str, counted_usd: float, mos
 
 
 def spent_since(connection: sa.Connection, since: float, run_id: str | None = None, counted_usd: float = 0.0) -> float:
-    """US dollars that limits count for all runs since then, running ones included.
-
-    The run ``run_id``, if it is one of them, is taken to count ``counted_usd``.
-    """
+    """US dollars that limits count for all runs since then; ``run_id``, if it is among them, counts ``counted_usd``."""
     total = sa.select(sa.func.coalesce(sa.func.sum(runs.c.counted_usd), 0.0)).where(runs.c.started_at >= since)
     spent = float(connection.execute(total).scalar_one())
     own = sa.select(runs.c.counted_usd).where(runs.c.id == run_id, runs.c.started_at >= since)
@@ -82,7 +89,7 @@ def ids_with_prefix(connection: sa.Connection, prefix: str, most: int) -> list[s
 
 
 def unique_prefix_length(connection: sa.Connection, ids: Iterable[str]) -> int:
-    """How many characters tell each of these ids apart from those of all runs."""
+    """How many characters distinguish each of these ids from those of all runs."""
     most = 0
     for run_id in ids:
         earlier = sa.select(sa.func.max(runs.c.id)).where(runs.c.id < run_id)
@@ -105,10 +112,7 @@ def neighbours(connection: sa.Connection, run_id: str) -> tuple[list[str], list[
 
 
 def totals(connection: sa.Connection, now: float, *, status: str | None = None, since: float | None = None) -> Totals:
-    """The totals of all runs, or of those with a status or that began since then; read from an index alone.
-
-    Runs are many and long: of a hundred thousand that is a sixtieth of half a gigabyte.
-    """
+    """The totals of all runs, or of those with a status or that began since then; read from an index alone."""
     wanted = [runs.c.started_at >= (0.0 if since is None else since)]
     if status is not None:
         wanted.append(runs.c.status + "" == status)  # an expression: its index holds less than is needed
@@ -135,35 +139,6 @@ def totals(connection: sa.Connection, now: float, *, status: str | None = None, 
     return Totals(runs=count, running=running, took_s=took, tokens=token_sum, cost_usd=cost, cost_unknown=unknown)
 
 
-# Executed with every call: built once, which takes longer than to execute it.
-_JOINABLE = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= sa.bindparam("since")))
-_HOST: sa.BindParameter[str | None] = sa.bindparam("host")
-_ABANDONED = (
-    sa.select(runs)
-    .where(runs.c.call_key == sa.bindparam("key"), runs.c.abandoned == 1, runs.c.caller == sa.bindparam("caller"))
-    .where(runs.c.host.is_not_distinct_from(_HOST), _JOINABLE)
-    .order_by(runs.c.started_at.desc(), runs.c.id)
-    .limit(1)
-)
-
-
-def abandoned(connection: sa.Connection, caller: str, host: str | None, key: str, since: float) -> sa.Row[Any] | None:
-    """The newest abandoned run of the same call that is running or was completed since then."""
-    return connection.execute(_ABANDONED, {"caller": caller, "host": host, "key": key, "since": since}).first()
-
-
-def cancel_requests(connection: sa.Connection, owner: str) -> list[str]:
-    """Which of a server's runs another server asked to cancel."""
-    wanted = sa.select(runs.c.id).where(runs.c.status == "running", runs.c.owner == owner, runs.c.cancel_asked == 1)
-    return list(connection.execute(wanted).scalars())
-
-
-def adopt(connection: sa.Connection, run_id: str, dead: str, owner: str) -> bool:
-    """Take over a dead server's run; False where somebody else was faster."""
-    taken = sa.update(runs).where(runs.c.id == run_id, runs.c.owner == dead, runs.c.status == "running")
-    return bool(connection.execute(taken.values(owner=owner)).rowcount)
-
-
 def record(connection: sa.Connection, found: sa.Row[Any], *, texts: bool = True) -> RunRecord:
     """A run with all that has arrived of it; without ``texts``, of a row of ``overview``."""
     row = found._mapping  # pyright: ignore[reportPrivateUsage]  # SQLAlchemy's public name for it
@@ -175,7 +150,7 @@ def record(connection: sa.Connection, found: sa.Row[Any], *, texts: bool = True)
     except ValueError:  # damaged
         request = {}
     known: dict[str, Any] = {field.name: row[field.name] for field in fields(RunRecord) if field.name in row}
-    known |= {name: bool(row[name]) for name in ("resumable", "cancel_asked")}
+    known |= {name: bool(row[name]) for name in ("resumable", "cancel_requested")}
     known |= {"request": request, "outcome": _outcome(row, answer or "", reasoning)}
     return RunRecord(**known)
 
@@ -222,6 +197,103 @@ def _arrived(connection: sa.Connection, run_id: str) -> tuple[str, str | None]:
     return texts.get((latest, "answer"), ""), texts.get((latest, "reasoning"))
 
 
+# ── a run's life ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Executed several times a second while a call streams: built once, which takes longer than to execute them.
+_HERE: sa.BindParameter[Any] = sa.bindparam("here")
+
+_INSERT = sa.insert(runs)
+_UPDATE = sa.update(runs).where(runs.c.id == _HERE)
+_UPDATE_RUNNING = _UPDATE.where(runs.c.status == "running")
+_SAME_END = sa.select(runs.c.id).where(
+    runs.c.id == _HERE, runs.c.status == sa.bindparam("status"), runs.c.ended_at == sa.bindparam("ended_at")
+)
+_DELETE = sa.delete(runs).where(runs.c.id == _HERE)
+_ADD_PIECES = sa.insert(pieces)
+_DELETE_PIECES = sa.delete(pieces).where(pieces.c.run_id == _HERE)
+_CONVERSATION = sa.select(conversations.c.id).where(conversations.c.id == _HERE)
+_START = sa.insert(conversations)
+_SET_HEAD = sa.update(conversations).where(conversations.c.id == _HERE)
+_LEAVE_TURN = _SET_HEAD.where(conversations.c.writer == sa.bindparam("by")).values(writer=None, writer_owner=None)
+_DELETE_EMPTY = sa.delete(conversations).where(
+    conversations.c.id == _HERE, ~sa.select(runs.c.id).where(runs.c.conversation_id == conversations.c.id).exists()
+)
+
+
+def write(connection: sa.Connection, entry: RunEntry, owner: str, counted_usd: float) -> None:
+    """Write what is known of a run by now. Of a conversation that it starts it has the turn: a follow-up waits."""
+    known = {name: getattr(entry, name) for name in ("conversation_id", "follows", "model_id")} | {
+        "resumable": int(entry.resumable),
+        "request": as_text(entry.request),
+        "model_asked": entry.outcome.model_asked,
+        "provider": entry.outcome.provider,
+        "counted_usd": counted_usd,
+        "outcome": outcome_as_json(entry.outcome),
+    }
+    if not connection.execute(_UPDATE, {"here": entry.id} | known).rowcount:
+        first = {name: getattr(entry, name) for name in ("id", "caller", "host", "tool", "call_key", "started_at")}
+        first |= {"owner": owner, "status": "running", "prompt_head": scrub(entry.prompt_head)}
+        connection.execute(_INSERT, first | known)
+    conversation_id = entry.conversation_id
+    if conversation_id is not None and connection.execute(_CONVERSATION, {"here": conversation_id}).first() is None:
+        writer = {"writer": entry.id, "writer_owner": owner}
+        connection.execute(_START, {"id": conversation_id, "caller": entry.caller} | writer)
+
+
+def append(connection: sa.Connection, deltas: Sequence[TextDelta], changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add what has arrived of several runs; ``changes`` are columns of those that still run, by run."""
+    if deltas:
+        connection.execute(_ADD_PIECES, [asdict(one) | {"text": as_piece(one.text)} for one in deltas])
+    for run_id, columns in changes.items():
+        if isinstance(outcome := columns.get("outcome"), Outcome):
+            columns = {**columns, "outcome": outcome_as_json(outcome)}
+        connection.execute(_UPDATE_RUNNING, {"here": run_id, **columns})
+
+
+def change(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a run."""
+    connection.execute(_UPDATE, {"here": run_id, **values})
+
+
+def end(connection: sa.Connection, end: RunEnd) -> bool:
+    """Record how a run ended, and free its conversation; with ``turns`` it becomes the head of that.
+
+    A run that was refused before anything was sent is removed, and the conversation that it would have started. False
+    where there is no such run, or it has ended otherwise; True where this very end is there already, since the answer
+    to its commit may have been lost.
+    """
+    here, outcome = {"here": end.run_id}, end.outcome
+    if outcome.run_id is None:
+        result = connection.execute(_DELETE, here)
+    else:
+        row: dict[str, Any] = {
+            "status": outcome.status,
+            "ended_at": end.ended_at,
+            "turns": end.turns,
+            "took_s": outcome.timing.total_s,
+            "tokens": tokens(outcome.usage),
+            "cost_usd": outcome.cost_usd,
+            "outcome": outcome_as_json(outcome),
+            "answer": outcome.answer,
+            "reasoning": outcome.reasoning,
+        }
+        counted = {} if end.counted_usd is None else {"counted_usd": end.counted_usd}
+        result = connection.execute(_UPDATE_RUNNING, here | row | counted)
+    found = bool(result.rowcount)
+    if found:
+        connection.execute(_DELETE_PIECES, here)
+    elif connection.execute(_SAME_END, here | {"status": outcome.status, "ended_at": end.ended_at}).first():
+        return True
+    if end.conversation_id is not None:
+        conversation = {"here": end.conversation_id}
+        if found and end.turns is not None:
+            connection.execute(_SET_HEAD, conversation | {"head": end.run_id})
+        connection.execute(_LEAVE_TURN, conversation | {"by": end.run_id})
+        if outcome.run_id is None:
+            connection.execute(_DELETE_EMPTY, conversation)
+    return found
+
+
 # ── conversations ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -233,10 +305,7 @@ def conversation(connection: sa.Connection, conversation_id: str) -> sa.Row[Any]
 def take_turn(
     connection: sa.Connection, conversation_id: str, run_id: str, owner: str, alive: Callable[[str, str], bool]
 ) -> bool:
-    """Become the one who adds to a conversation; False as long as another run that is ``alive`` does.
-
-    Raises ``RunNotFound`` where it is kept no longer.
-    """
+    """Become the one who adds to a conversation; False while another run that is ``alive`` does."""
     found = conversation(connection, conversation_id)
     if found is None:
         raise errors.gone()

@@ -1,7 +1,4 @@
-"""What the store holds, as values and as JSON: as it is written, and as it is shown. No I/O, but the clock.
-
-Times are seconds since 1970.
-"""
+"""What the store holds, as values and as JSON; times are seconds since 1970. No I/O, but the clock."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ class RunEntry:
     caller: str
     """Whom it belongs to."""
     host: str | None
-    """The program that asked, by its own name; None: it gave none."""
+    """The program that called, by its own name; None: it gave none."""
     tool: str
     """The tool that was called."""
     prompt_head: str
@@ -38,7 +35,7 @@ class RunEntry:
     call_key: str | None = None
     """The hash of tool and arguments."""
     started_at: float
-    """When it was asked for."""
+    """When it was created."""
     conversation_id: str | None
     """The conversation it adds to."""
     follows: str | None
@@ -63,8 +60,8 @@ class RunRecord(RunEntry):
     """None as long as it runs."""
     lived_s: float = 0.0
     """Seconds that it ran, in all its servers together; recorded only where another one may continue it."""
-    cancel_asked: bool = False
-    """Whether its server was asked to cancel it."""
+    cancel_requested: bool = False
+    """Whether another server requested its cancellation."""
     orphaned: bool = False
     """Whether its server is dead, and no outcome is recorded."""
 
@@ -115,7 +112,7 @@ class StepRecord:
     key: str
     """Which step it is, unique within the run."""
     description: Mapping[str, Any]
-    """Who makes it, and what it asks for."""
+    """Who makes it, and what it requests."""
     result: Mapping[str, Any] | None
     """Its result; None: not finished."""
     began_at: float

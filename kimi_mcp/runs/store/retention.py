@@ -1,9 +1,4 @@
-"""How long runs are kept: which are old by the time that was seen to pass, and their removal in small steps. I/O.
-
-Nothing here waits for anybody and nobody waits for it: each step is a short transaction of its own, with a pause after
-it in which other servers write. A machine's clock may jump, so a run's age is not the difference of two times: of a
-stretch in which nobody looked at the clock, one day counts.
-"""
+"""How long runs are kept: which are old by the time that was seen to pass, and their removal in small steps. I/O."""
 
 from __future__ import annotations
 
@@ -233,20 +228,16 @@ class Retention:
             self._task.cancel()
         await self.settled()
 
-    async def remove(self, before: float) -> list[str]:
+    async def remove(self, before: float, pause_s: float = SHORT_PAUSE_S) -> list[str]:
         """Remove everything that ended before then and is not needed, in small steps; the ids of what was removed."""
         removed: list[str] = []
-        while some := await self._pass(before, SHORT_PAUSE_S):
-            removed += some  # where a clock was put back, what follows a run may have ended before it
-        return removed
-
-    async def _pass(self, before: float, pause_s: float) -> list[str]:
-        removed: list[str] = []
-        position: Position | None = (before, "")
-        while (last := position) is not None:
-            some, position = await self._database.write(remove_some, last, self._lock.is_alive)
-            removed += some
-            await anyio.sleep(pause_s if some and position is not None else 0)
+        known = -1
+        while known < len(removed):  # again: where a clock was put back, what follows a run may have ended before it
+            known, position = len(removed), (before, "")
+            while position is not None:
+                some, position = await self._database.write(remove_some, position, self._lock.is_alive)
+                removed += some
+                await anyio.sleep(pause_s if some and position is not None else 0)
         return removed
 
     async def shrink(self, pause_s: float = SHORT_PAUSE_S) -> None:
@@ -261,6 +252,6 @@ class Retention:
     async def _remove_old(self, now: float) -> None:
         old = await self.look(now)  # what can't be removed is removed another time
         if old is not None:
-            await self._pass(old, PAUSE_S)
+            await self.remove(old, PAUSE_S)
             await self.shrink(PAUSE_S)
             await self._database.write(finish, self._lock.id)

@@ -1,12 +1,12 @@
 """``RunStore``: runs, conversations and steps, kept on disk as they grow. I/O, in threads of its own.
 
-A run is recorded before anything is paid for, and what arrives of it within a second; a server that dies loses that
-second and nothing else. Everything here raises ``NotConfigured`` where the database can't be read or written; the next
-call tries again. Importing this module imports SQLAlchemy, which takes a fifth of a second: do it in a thread.
+Everything here raises ``NotConfigured`` where the database can't be read or written; the next call tries again.
+Importing this module imports SQLAlchemy, which takes a fifth of a second: do it in a thread.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,21 +16,20 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Status, Turn
-from kimi_mcp.runs.store import queries, run_queries
+from kimi_mcp.runs.store import queries
 from kimi_mcp.runs.store.config import StoreLimits, folder_of
 from kimi_mcp.runs.store.database import Database
 from kimi_mcp.runs.store.locks import ServerLock
 from kimi_mcp.runs.store.pending import PendingOutcomes
-from kimi_mcp.runs.store.records import RunEnd, RunEntry, RunRecord, StepRecord, TextDelta
+from kimi_mcp.runs.store.records import JSON, RunEnd, RunEntry, RunRecord, StepRecord, TextDelta, as_text
 from kimi_mcp.runs.store.retention import DAY_S, Retention, keep_newest, newest
-from kimi_mcp.runs.store.steps import Steps
-from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, runs, steps
 
 REJOIN_WITHIN_S = 3_600.0
 """Seconds after its end within which an abandoned run's answer is given to the same call made again."""
@@ -51,10 +50,7 @@ def open_store(settings: Settings, limits: StoreLimits | None = None) -> RunStor
 
 
 class RunStore:
-    """The runs, conversations and steps of all servers that share a folder.
-
-    ``folder`` None keeps everything in memory, for as long as the process runs.
-    """
+    """The runs, conversations and steps of all servers that share a folder; None: everything is kept in memory."""
 
     def __init__(
         self,
@@ -88,7 +84,7 @@ class RunStore:
 
     @property
     def retention_note(self) -> str:
-        """How long runs are kept, in a sentence for whoever asks for one that is gone."""
+        """How long runs are kept, in a sentence about one that is gone."""
         if self.is_persistent:
             return f"Runs are kept for {self._keep_days} days (KIMI_RUNS_KEEP_DAYS)."
         return (
@@ -108,7 +104,7 @@ class RunStore:
 
     def steps(self, run_id: str) -> Steps:
         """The steps of a run."""
-        return Steps(self._database, self.now, run_id)
+        return Steps(self, run_id)
 
     # ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,22 +119,19 @@ class RunStore:
             if day_limit_usd is not None:
                 since = _midnight(self.now())
                 queries.check_budget(connection, entry.id, counted_usd, day_limit_usd, since)
-            run_queries.record(connection, entry, self.lock.id, counted_usd)
+            queries.write(connection, entry, self.lock.id, counted_usd)
 
         await self.write(record)
         if self.is_persistent:
             self.retention.look_soon()
 
     async def append(self, deltas: Sequence[TextDelta], changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Record what has arrived.
-
-        ``changes``: by run what limits count for it (``counted_usd``), its ``outcome`` so far, ``lived_s``.
-        """
-        await self.write(run_queries.append, deltas, changes)
+        """Record what has arrived; ``changes``: ``counted_usd``, ``outcome`` so far and ``lived_s``, by run."""
+        await self.write(queries.append, deltas, changes)
 
     async def end(self, end: RunEnd) -> bool:
         """Record how a run ended; False where there is no record of it any more, or of another end."""
-        found = await self.write(run_queries.end, end)
+        found = await self.write(queries.end, end)
         if not self.is_persistent:
             await self.write(keep_newest, self.limits.runs_in_memory, self.lock.is_alive)
         return found
@@ -194,7 +187,8 @@ class RunStore:
 
     async def adopt(self, record: RunRecord) -> bool:
         """Take over a dead server's run; False where another server was faster."""
-        return await self.write(queries.adopt, record.id, record.owner, self.lock.id)
+        found = update(runs).where(runs.c.id == record.id, runs.c.owner == record.owner, runs.c.status == "running")
+        return await self.write(lambda connection: connection.execute(found.values(owner=self.lock.id)).rowcount > 0)
 
     async def _settle(self, record: RunRecord, outcome: Outcome) -> RunRecord:
         """Record how an orphaned run ended; where its server has just done so, as it did.
@@ -202,7 +196,7 @@ class RunStore:
         What limits count for it stays: that was spent.
         """
         end = RunEnd(run_id=record.id, outcome=outcome, ended_at=self.now(), conversation_id=record.conversation_id)
-        if not await self.write(run_queries.end, end):
+        if not await self.write(queries.end, end):
             return await self.find(record.id, None) or record
         return replace(record, outcome=outcome, orphaned=False, ended_at=end.ended_at)
 
@@ -223,9 +217,17 @@ class RunStore:
     async def find_abandoned(self, *, caller: str, host: str | None, key: str) -> RunRecord | None:
         """The newest run of the same call that its host gave up on, where it can still be joined."""
         since = self.now() - REJOIN_WITHIN_S
+        joinable = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= since))
+        newest = (
+            select(runs)
+            .where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller)
+            .where(runs.c.host.is_not_distinct_from(host), joinable)
+            .order_by(runs.c.started_at.desc(), runs.c.id)
+            .limit(1)
+        )
 
         def read(connection: Connection) -> RunRecord | None:
-            row = queries.abandoned(connection, caller, host, key, since)
+            row = connection.execute(newest).first()
             return None if row is None else self._record(connection, row)
 
         found = await self.read(read)
@@ -235,21 +237,21 @@ class RunStore:
 
     async def abandon(self, run_id: str, abandoned: bool) -> None:
         """Record that its host gave up on a run, or waits for it again."""
-        await self.write(run_queries.change, run_id, {"abandoned": int(abandoned)})
+        await self.write(queries.change, run_id, {"abandoned": int(abandoned)})
 
     async def request_cancel(self, run_id: str) -> None:
-        """Ask the server of a run to cancel it."""
-        await self.write(run_queries.change, run_id, {"cancel_asked": 1})
+        """Request a run's cancellation by its server."""
+        await self.write(queries.change, run_id, {"cancel_requested": 1})
 
     async def cancel_requests(self) -> list[str]:
-        """Which of this server's runs another server asked to cancel."""
-        return await self.read(queries.cancel_requests, self.lock.id)
+        """The runs of this server whose cancellation another server requested."""
+        requested = select(runs.c.id).where(
+            runs.c.status == "running", runs.c.owner == self.lock.id, runs.c.cancel_requested == 1
+        )
+        return list(await self.read(lambda connection: connection.execute(requested).scalars().all()))
 
     async def spent_today_usd(self, run_id: str | None = None, counted_usd: float = 0.0) -> float:
-        """US dollars that limits count for today's runs (UTC), of all servers of the folder.
-
-        The run ``run_id``, if it is one of them, is taken to count ``counted_usd`` by now.
-        """
+        """US dollars that limits count for today's runs (UTC); ``run_id``, if among them, counts ``counted_usd``."""
         return await self.read(queries.spent_since, _midnight(self.now()), run_id, counted_usd)
 
     async def old_before(self, keep_days: float | None = None) -> float:
@@ -310,7 +312,7 @@ class RunStore:
         end = await anyio.to_thread.run_sync(self.pending.load, run_id)
         if end is None:
             return False
-        await self.write(run_queries.end, end)
+        await self.write(queries.end, end)
         await anyio.to_thread.run_sync(self.pending.remove, run_id)
         return True
 
@@ -329,3 +331,57 @@ class RunStore:
 
 def _midnight(now: float) -> float:
     return now - now % DAY_S
+
+
+# Executed hundreds of times a swarm: built once, which takes longer than to execute them.
+_THE_STEP = (steps.c.run_id == bindparam("run"), steps.c.key == bindparam("step"))
+_RESULT = select(steps.c.result).where(*_THE_STEP)
+_BEGIN = insert(steps)
+_FINISH = update(steps).where(*_THE_STEP)
+
+
+class Steps:
+    """The steps of one run: each request and each tool call of a swarm.
+
+    A step is begun before it is made, finished before its result is used, and never made again once it is finished.
+    Beginning it anew, in this process or another, returns the recorded result.
+    """
+
+    def __init__(self, store: RunStore, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+
+    async def begin(self, key: str, description: JSON) -> JSON | None:
+        """Begin a step; its result, where it was finished before.
+
+        ``key`` is unique within the run and independent of the clock, such as ``agent-3/step-2/tool-1``;
+        ``description`` is for people who look at the run: who makes it and what it requests.
+        """
+        row = {"run_id": self._run_id, "key": key, "description": as_text(description), "began_at": self._store.now()}
+
+        def begin(connection: Connection) -> str | None:
+            found = connection.execute(_RESULT, {"run": self._run_id, "step": key}).first()
+            if found is None:
+                connection.execute(_BEGIN, row)
+            return None if found is None else found.result
+
+        result = await self._store.write(begin)
+        return None if result is None else json.loads(result)
+
+    async def finish(self, key: str, result: JSON) -> None:
+        """Record the result of a step; returns once it can't be lost any more."""
+        row = {"run": self._run_id, "step": key, "result": as_text(result), "ended_at": self._store.now()}
+        await self._store.write(lambda connection: connection.execute(_FINISH, row).rowcount)
+
+    async def recorded(self) -> list[StepRecord]:
+        """All of them, in the order in which they began."""
+        ordered = select(steps).where(steps.c.run_id == self._run_id).order_by(steps.c.began_at, steps.c.key)
+        return [
+            StepRecord(
+                key=row.key,
+                description=json.loads(row.description),
+                result=None if row.result is None else json.loads(row.result),
+                began_at=row.began_at,
+                ended_at=row.ended_at,
+            )
+            for row in await self._store.read(lambda connection: connection.execute(ordered).all())
+        ]

@@ -1,9 +1,6 @@
 """The store's tables, their versions, and the data folder that a database belongs to. I/O: in the caller's transaction.
 
 One schema for SQLite and PostgreSQL: text, numbers and JSON as text, no type or statement that only one of them has.
-
-Which servers are alive, and which outcomes are still to be written, is recorded in the data folder. Two folders on one
-database would take each other's servers for dead, so a database remembers the first one and refuses every other.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ ID_FILE = "journal.id"
 
 
 class ForeignText(sa.TypeDecorator[str]):
-    """A text that others wrote. PostgreSQL can't hold the character NUL: there another one stands in its place.
+    """A text that others wrote. PostgreSQL can't hold the character NUL: there it is replaced.
 
     What is replayed is JSON, which escapes it, and stays exact everywhere.
     """
@@ -52,7 +49,7 @@ runs = sa.Table(
     SCHEMA,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("caller", sa.Text, nullable=False),  # whom it belongs to
-    sa.Column("host", ForeignText),  # the program that asked, by its own name
+    sa.Column("host", ForeignText),  # the program that called, by its own name
     sa.Column("owner", sa.Text, nullable=False),  # the server it runs in
     sa.Column("tool", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),  # the contract's words
@@ -60,7 +57,7 @@ runs = sa.Table(
     sa.Column("call_key", sa.Text),  # the hash of tool and arguments: the same call has the same one
     sa.Column("abandoned", sa.Integer, nullable=False, default=0),  # 1: its host gave up on it
     sa.Column("resumable", sa.Integer, nullable=False, default=0),  # 1: another server may go on with it
-    sa.Column("cancel_asked", sa.Integer, nullable=False, default=0),  # 1: another server asked to cancel it
+    sa.Column("cancel_asked", sa.Integer, key="cancel_requested", nullable=False, default=0),  # 1: by another server
     sa.Column("started_at", sa.Float, nullable=False),  # seconds since 1970
     sa.Column("ended_at", sa.Float),
     sa.Column("lived_s", sa.Float, nullable=False, server_default="0"),  # seconds in all its servers, so far
@@ -117,7 +114,7 @@ steps = sa.Table(
     SCHEMA,
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
-    sa.Column("told", sa.Text, key="description", nullable=False),  # JSON: who makes it, and what it asks for
+    sa.Column("told", sa.Text, key="description", nullable=False),  # JSON: who makes it, and what it requests
     sa.Column("result", sa.Text),  # JSON; null: begun and not finished
     sa.Column("began_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
@@ -237,7 +234,7 @@ def bind(connection: sa.Connection, folder: Path) -> None:
 
 
 def check_folder(connection: sa.Connection, folder: Path) -> None:
-    """Raise ``NotConfigured`` where a database is bound to another data folder; writes nothing.
+    """Raise ``NotConfigured`` where a database is bound to another data folder: its servers would look dead here.
 
     A folder that has lost its id is still that of a database inside it.
     """

@@ -8,12 +8,12 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 
-from kimi_mcp.core.json_schema import Undecided, can_be_written, misfit
+from kimi_mcp.core.json_schema import Undecided, can_be_written, misfit, refuse_constant
 from kimi_mcp.core.redaction import clean, hide
 from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, printable_name, read_servers
 from kimi_mcp.swarm.tools.connection import McpServer
@@ -67,10 +67,7 @@ class SwarmTools:
         ]
 
     async def call(self, name: str, arguments: str) -> CallResult:
-        """Run a tool with arguments as a model wrote them, JSON text. Raises nothing but a cancellation.
-
-        Only what is offered ever runs.
-        """
+        """Run a tool with arguments as a model wrote them, JSON text. Raises nothing but a cancellation."""
         offered = self._tools.get(name)
         if offered is None:
             if name in (names := self.names):
@@ -99,13 +96,10 @@ async def open_tools(
 ) -> AsyncGenerator[SwarmTools]:
     """Start every server of the file; the tools that sub-agents may use. Whatever was started is ended with it.
 
-    ``file``: ``KIMI_SWARM_MCP``; None: there are no servers. ``patterns``: the caller's ``tools``.
-    ``moonshot_schemas``: whether the provider wants its own dialect; schemas are rewritten here, once. ``builtin``: the
-    provider's own tools. ``recorded``: the fingerprints of the tools that the swarm began with; one that has changed
-    since does not run, nor does a new one.
-
-    Raises ``NotConfigured`` for a file that can't be used and ``InvalidArguments`` for patterns that match nothing.
-    A server that fails costs its own tools alone.
+    ``file``: ``KIMI_SWARM_MCP``, if it is set. ``patterns``: the caller's ``tools``. ``builtin``: the provider's own
+    tools. ``recorded``: the fingerprints of the tools that the swarm began with; one that has changed since does not
+    run, nor does a new one. Raises ``NotConfigured`` for a file that can't be used, ``InvalidArguments`` for patterns
+    that match nothing. A server that fails costs its own tools alone.
     """
     limits = limits or ToolLimits()
     servers = await anyio.to_thread.run_sync(read_servers, file, os.environ) if file is not None else ()
@@ -158,7 +152,7 @@ def parse_arguments(text: str, schema: Mapping[str, Any], *, most_chars: int) ->
     if len(text) > most_chars:
         return _unfit(f"The arguments are longer than {most_chars:,} characters.")
     try:
-        value: Any = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}
+        value: Any = json.loads(text, parse_constant=refuse_constant) if text.strip() else {}
     except (ValueError, RecursionError):
         return _unfit("The arguments are not JSON. Send them once more, as one JSON object.")
     if not isinstance(value, dict):
@@ -185,7 +179,3 @@ def _quotable(text: str, most: int) -> str:
     """A part of a schema or of arguments, as a sentence of ours can quote it."""
     plain = clean(text, "model").replace("`", "'").replace("\n", " ")
     return plain if len(plain) <= most else plain[:most] + "…"
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(word)  # NaN and the infinities are no JSON

@@ -1,10 +1,8 @@
 """The file of ``KIMI_SWARM_MCP``: which MCP servers there are and which tools may run. I/O: reads that one file.
 
-Its form is the one that hosts use: ``mcpServers``, with ``command``, ``args``, ``env`` and ``cwd`` for a process,
-``url`` and ``headers`` for streamable HTTP, ``type`` or ``transport``, ``disabled``, and ``${VAR}`` or
-``${VAR:-otherwise}`` for a variable of the operator's environment; other hosts' keys are ignored. ``allow`` is ours:
-patterns of the tools that may run though nothing marks them as read-only. What is wrong raises ``NotConfigured`` with
-the key and the fix; no value is ever repeated.
+Its form is the ``mcpServers`` of hosts, whose other keys are ignored, with ``${VAR}`` or ``${VAR:-otherwise}`` for a
+variable of the operator's environment; ``allow`` is ours. What is wrong raises ``NotConfigured`` with the key and the
+fix; no value is ever repeated.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,17 +101,13 @@ def printable_name(name: str) -> str:
 
 
 def _parsed(path: str) -> dict[str, Any]:
-    name_a_file = f"Set {VARIABLE} to the path of an `mcpServers` JSON file."
     try:
         file = Path(path).expanduser()
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            _refuse("is not a file", name_a_file)
-        if found.st_size > MAX_FILE_BYTES:
+        if not file.is_file():
+            _refuse("names no file that is there", f"Set {VARIABLE} to the path of an `mcpServers` JSON file.")
+        if file.stat().st_size > MAX_FILE_BYTES:
             _refuse("names a file of more than 1 MB", "Name the file that lists the MCP servers, and nothing else.")
         document = json.loads(file.read_bytes()[:MAX_FILE_BYTES].decode("utf-8-sig"), object_pairs_hook=_unique)
-    except FileNotFoundError:
-        _refuse("names a file that is not there", name_a_file)
     except RecursionError:
         _refuse("names a file that is nested too deeply", "Keep to the form of `mcpServers`.")
     except (OSError, RuntimeError):
@@ -240,7 +233,7 @@ def _check_transport(entry: _Entry, key: str, given: Any, needed: str) -> None:
         raise entry.fault(key, "is no transport that is known", f'Set `{key}` to "stdio" or "http", or leave it out.')
     if transport == "sse":
         fix = f'Give the URL of its streamable HTTP endpoint and set `{key}` to "http", or set "disabled": true.'
-        raise entry.fault(key, "asks for the SSE transport, which MCP has replaced", fix)
+        raise entry.fault(key, "names the SSE transport, which MCP has replaced", fix)
     if transport != needed:
         fix = "stdio needs `command`, http needs `url`: change either."
         raise entry.fault(key, "does not go with the rest of the entry", fix)

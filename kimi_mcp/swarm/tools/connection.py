@@ -1,7 +1,7 @@
 """One MCP server from its start to its end: listed, called, watched, restarted once. Does I/O.
 
-Whatever a server does or fails to do costs its own tools and nothing else. Faults are described in our own words: no
-text of a server or a library is passed on, except the error that a tool itself answers with.
+Faults are described in our own words: no text of a server or a library is passed on, except the error that a tool
+itself answers with.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A tool server behind a URL: streamable HTTP as MCP streams, bounded, each failure that of one request. Does I/O.
 
-The SDK's client speaks the protocol over a transport of ours: no redirect is followed off the server, no cookie
-is kept, nothing compressed is unpacked, and this machine is never reached through a proxy.
+No redirect is followed, no cookie is kept, nothing compressed is unpacked, and this machine is never reached through a
+proxy.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ CONNECT_S: Final = 10.0
 async def http_streams(
     url: str, headers: Mapping[str, str], *, on_response: Callable[[int | None], None]
 ) -> AsyncGenerator[TransportStreams]:
-    """The streams of an MCP session with an endpoint.
-
-    ``on_response`` gets the status of each response; None: nobody answered.
-    """
+    """The streams of an MCP session; ``on_response`` gets the status of each response, None: nobody answered."""
     from mcp.client.streamable_http import streamable_http_client
 
     # In a thread: reading the trusted certificates, and the proxies of some systems, takes a while.

@@ -1,8 +1,4 @@
-"""Which of the tools that sources list are offered, under which names and descriptions. Pure, no I/O.
-
-Three filters, one after the other: what may run (marked as read-only, or allowed by the file's entry), what the caller
-requested, and what a request can hold. What the last one drops is warned of.
-"""
+"""Which of the tools that sources list are offered, under which names and descriptions. Pure, no I/O."""
 
 from __future__ import annotations
 

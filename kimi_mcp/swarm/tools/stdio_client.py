@@ -1,9 +1,6 @@
 """A tool server as a child process: its pipes as MCP streams, its stderr in our log, its end for certain. Does I/O.
 
-The SDK's own client reads a line without any bound, in time that grows with its square, and leaves running what a
-server started outside its process group. Here a line has a limit, a server that floods is read slowly, and with the
-server ends its process group and, on Linux, what has left that (``ProcessMark``). Only on Windows the SDK's client is
-used, which has a job object; there the limits don't hold, and stderr is not logged.
+On Windows the SDK's client is used, which has a job object; there the limits don't hold, and stderr is not logged.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class RunRecorder:
             run.may_be_recorded = before or self._store.is_remote  # else nothing of it was written
             raise
         was_recorded, run.recorded = run.recorded, True
+        run.recorded_or_done.set()
         if run.abandoned and not was_recorded:
             await self._store.abandon(run.id, True)
 

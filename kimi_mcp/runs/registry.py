@@ -232,6 +232,14 @@ class RecordedRun:
         """Its id."""
         return self.record.id
 
+    @property
+    def started_at(self) -> float:
+        """When it was asked for, in seconds since 1970."""
+        return self.record.started_at
+
+    async def begun(self) -> None:
+        """It is recorded."""
+
     async def wait(self) -> None:
         """Wait until it has ended, in its server or by the death of that."""
         while self.record.running:

@@ -114,6 +114,8 @@ class Run:
         """Seconds since 1970."""
         self.recorded = False
         """Whether the store has it."""
+        self.recorded_or_done = anyio.Event()
+        """Set once it is recorded, or has ended without that."""
         self.may_be_recorded = False
         """Whether a write of it was begun: the store may have it though nobody waited for that."""
         self._runs: Runs | None = None
@@ -133,6 +135,7 @@ class Run:
         run = cls(caller=record.caller, tool=record.tool, prompt=record.prompt_head, host=record.host)
         run.id, run.started_at, run.task = record.id, record.started_at, task
         run.recorded = run.may_be_recorded = run._is_announced = True
+        run.recorded_or_done.set()
         run.conversation_id, run.follows = record.conversation_id, record.follows
         run._created_at -= max(0.0, time.time() - record.started_at)
         run._active_before_s = record.lived_s
@@ -202,6 +205,10 @@ class Run:
         if not self.request_state.accumulator.finished:
             self._stopped = error
             self._scope.cancel()
+
+    async def begun(self) -> None:
+        """Wait until it is recorded, or has ended before that: it was refused."""
+        await self.recorded_or_done.wait()
 
     async def wait(self) -> None:
         """Wait until it has ended."""
@@ -290,6 +297,7 @@ class Run:
                 self.outcome = Outcome(status="failed", run_id=run_id, error=internal_error())
             self._attempts_before = self.attempts
             self.request_state, self.kept, self.progress = RequestState(), None, None  # the outcome has it all
+            self.recorded_or_done.set()
             self.done.set()
 
     async def _execute(self, work: RunFunction, runs: Runs) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,11 +28,11 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import (
     CallToolRequestParams,
-    CallToolResult,
     ListRootsRequest,
     ListRootsResult,
     ListToolsResult,
     PaginatedRequestParams,
+    ServerCapabilities,
 )
 from pydantic import ValidationError
 
@@ -41,7 +41,7 @@ from kimi_mcp.core.errors import InvalidArguments, KimiError, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
-from kimi_mcp.server import client_quirks, resources, results
+from kimi_mcp.server import client_quirks, resources, results, tasks
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.prompts import PromptHandlers
 from kimi_mcp.server.state import ServerState, Timings, make_pipeline
@@ -72,6 +72,9 @@ _ANSWERED = 64
 
 Context = ServerRequestContext[ServerState, Any]
 
+Task = dict[str, Any]
+"""The answer to a call that goes on as a task."""
+
 
 def build_server(
     settings: Settings,
@@ -91,14 +94,14 @@ def build_server(
 
     @asynccontextmanager
     async def lifespan(server: Server[ServerState]) -> AsyncGenerator[ServerState]:
-        tasks = anyio.create_task_group()
-        state = ServerState(settings, tasks, timings or Timings(), pipeline, swarm_limits)
+        running = anyio.create_task_group()
+        state = ServerState(settings, running, timings or Timings(), pipeline, swarm_limits)
         try:
-            async with tasks:
-                start_contained(tasks, "what calls need could not be opened yet", state.warm_up)
-                start_contained(tasks, "runs of a dead server could not be recovered", state.recover_runs)
+            async with running:
+                start_contained(running, "what calls need could not be opened yet", state.warm_up)
+                start_contained(running, "runs of a dead server could not be recovered", state.recover_runs)
                 yield state
-                tasks.cancel_scope.cancel()  # every run records what has arrived
+                running.cancel_scope.cancel()  # every run records what has arrived
         finally:
             await state.aclose()
 
@@ -106,7 +109,7 @@ def build_server(
         return ListToolsResult(tools=tools)
 
     prompts = PromptHandlers(skill)
-    server = Server[ServerState](
+    server = _KimiServer(
         "kimi-mcp",
         version=__version__,
         title="Kimi",
@@ -115,7 +118,6 @@ def build_server(
         icons=[results.icon()],
         lifespan=lifespan,
         on_list_tools=list_tools,
-        on_call_tool=_call_tool,
         on_list_resources=resources.list_resources,
         on_list_resource_templates=resources.list_templates,
         on_read_resource=resources.read_resource,
@@ -123,11 +125,28 @@ def build_server(
         on_get_prompt=prompts.get_prompt,
         on_completion=prompts.complete,
     )
+    server.add_request_handler("tools/call", CallToolRequestParams, _call_tool)
+    for extension in (tasks,):
+        server.extensions[extension.EXTENSION] = {}
+        for method, (params_type, handler) in extension.METHODS.items():
+            server.add_request_handler(method, params_type, handler)
     server.middleware += [_handle_cancellation, _wrap_invalid_arguments]
     return server
 
 
-async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
+class _KimiServer(Server[ServerState]):
+    def get_capabilities(self, *args: Any, **options: Any) -> ServerCapabilities:
+        """What it declares; the SDK takes a server that can be listened to for one whose lists and resources change."""
+        capabilities = super().get_capabilities(*args, **options)
+        for each in (capabilities.tools, capabilities.prompts, capabilities.resources):
+            if each is not None:
+                each.list_changed = False
+        if capabilities.resources is not None:
+            capabilities.resources.subscribe = False
+        return capabilities
+
+
+async def _call_tool(context: Context, params: CallToolRequestParams) -> HandlerResult:
     try:
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
@@ -135,12 +154,10 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
     except Exception:
         log.exception("a call failed because of a bug in kimi-mcp")
         outcome = Outcome(status="failed", error=internal_error())
-    links = results.takes_links(context.protocol_version, _host(context))
-    reasoning_chars = context.lifespan_context.settings.reasoning_inline_chars
-    return results.result(outcome, reasoning_chars=reasoning_chars, host=_host(context), links=links)
+    return results.for_host(context, outcome) if isinstance(outcome, Outcome) else outcome
 
 
-async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome:
+async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | None) -> Outcome | Task:
     tool = TOOLS.get(name)
     if tool is None:
         raise InvalidArguments("There is no tool of that name.", fix=f"Call one of {', '.join(TOOLS)}.")
@@ -155,9 +172,9 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
             raise TypeError(f"{name} takes {type(other).__name__}, which has no handler")
 
 
-async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outcome:
+async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outcome | Task:
     assert tool.mode is not None
-    deadline = _deadline(context)
+    deadline = _deadline(context, tool)
     state, call = context.lifespan_context, arguments.call(tool.mode)
     if call.names_files and state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
@@ -168,10 +185,10 @@ async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outco
     return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), deadline, stamps)
 
 
-async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Outcome:
+async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Outcome | Task:
     from kimi_mcp.swarm import run_swarm
 
-    deadline, call, state = _deadline(context), arguments.call(), context.lifespan_context
+    deadline, call, state = _deadline(context, tool), arguments.call(), context.lifespan_context
     pipeline, _ = await state.open()
     work = partial(run_swarm, call, pipeline=pipeline, limits=state.swarm_limits)
     return await _start_and_wait(context, tool, arguments, work, deadline)
@@ -184,18 +201,17 @@ async def _start_and_wait(
     work: RunFunction,
     deadline: float,
     stamps: Sequence[str] = (),
-) -> Outcome:
+) -> Outcome | Task:
     """Start a run, or rejoin the run of the same call, and wait for it as long as its host waits.
 
     ``stamps`` identify the current content of the files that the call names.
     """
-    from kimi_mcp.policy import reported
     from kimi_mcp.runs import Run
     from kimi_mcp.runs.run import STORE_WITHIN_S
 
     state = context.lifespan_context
     runs = await state.open_runs()
-    host, key = _host(context), _call_key(tool, arguments, stamps)
+    host, key = client_quirks.host_of(context), _call_key(tool, arguments, stamps)
     with state.store_within(deadline):
         run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
     # A run is begun and recorded before its host hears of it, however long the first call took to open all.
@@ -206,16 +222,19 @@ async def _start_and_wait(
     request_id = coerce_request_id(context.request_id or 0)
     state.waiting[request_id] = run
     state.answered.pop(request_id, None)
-    await _wait(context, run, deadline)
+    becomes_task = tool.becomes_task if tasks.declared(context) else "never"
+    await _wait(context, run, deadline, run.begun if becomes_task == "at once" else run.wait)
     outcome = await run.current_outcome()
     if rejoined is not None:
         with anyio.move_on_at(deadline + STORE_WITHIN_S):  # written all the same: at worst its answer is given again
             await runs.abandon(run.id, False)
-        outcome = replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
+        outcome = results.rejoined(outcome)
     if state.waiting.pop(request_id, None) is not None:
         state.answered[request_id] = run.id
         while len(state.answered) > _ANSWERED:
             del state.answered[next(iter(state.answered))]
+    if outcome.status == "running" and becomes_task != "never":
+        return tasks.created(context, run, outcome, rejoined=rejoined is not None)
     return outcome
 
 
@@ -229,12 +248,6 @@ def _call_key(tool: Tool, arguments: Arguments, stamps: Sequence[str] = ()) -> s
             for at in range(0, len(text), _HASH_CHARS):
                 digest.update(text[at : at + _HASH_CHARS].encode())
     return digest.hexdigest()
-
-
-def _host(context: Context) -> str | None:
-    """The name that the host gives itself."""
-    client = context.session.client_params
-    return None if client is None else client.client_info.name
 
 
 async def _offered_roots(context: Context) -> tuple[str, ...] | None:
@@ -251,21 +264,25 @@ async def _offered_roots(context: Context) -> tuple[str, ...] | None:
     return None
 
 
-def _deadline(context: Context) -> float:
+def _deadline(context: Context, tool: Tool) -> float:
     """When a call that arrives now is answered at the latest, by anyio's clock.
 
     Never, where its host asked for progress and is known to wait as long as that comes.
     """
+    now = anyio.current_time()
+    if tool.becomes_task == "late" and tasks.declared(context):
+        return now + min(context.lifespan_context.timings.task_after_s, _patience(context))
     requested = (context.meta or {}).get("progress_token") is not None
-    if requested and client_quirks.has("waits_for_progress", _host(context)):
+    if requested and client_quirks.has("waits_for_progress", client_quirks.host_of(context)):
         return inf
-    return anyio.current_time() + _patience(context)
+    return now + _patience(context)
 
 
 def _patience(context: Context) -> float:
     """Seconds within which a call is answered: as it is set, by default less where the host gives a call less."""
     settings, timings = context.lifespan_context.settings, context.lifespan_context.timings
-    limit = None if "KIMI_REPLY_WITHIN_S" in settings.explicit else client_quirks.call_timeout_s(_host(context))
+    host = client_quirks.host_of(context)
+    limit = None if "KIMI_REPLY_WITHIN_S" in settings.explicit else client_quirks.call_timeout_s(host)
     return settings.reply_within_s if limit is None else min(settings.reply_within_s, limit - timings.reply_earlier_s)
 
 
@@ -284,7 +301,7 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
         run = await runs.find(arguments.run_id, LOCAL, go_on=arguments.action != "cancel")
     match arguments.action:
         case "wait":
-            await _wait(context, run, deadline if arguments.wait_s is None else now + arguments.wait_s)
+            await _wait(context, run, deadline if arguments.wait_s is None else now + arguments.wait_s, run.wait)
         case "cancel":
             with anyio.move_on_at(deadline):
                 await run.cancel()
@@ -295,8 +312,8 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
     return await run.current_outcome()
 
 
-async def _wait(context: Context, run: RunView, deadline: float) -> None:
-    """Wait until the run has ended or the deadline is over, and report progress.
+async def _wait(context: Context, run: RunView, deadline: float, until: Callable[[], Awaitable[None]]) -> None:
+    """Wait ``until`` the run has ended or begun, or the deadline is over, and report progress.
 
     ``deadline``: by anyio's clock, set when the call arrived.
     """
@@ -305,7 +322,7 @@ async def _wait(context: Context, run: RunView, deadline: float) -> None:
     report_at, ended = start + timings.first_progress_s, False
     while True:
         with anyio.move_on_at(min(report_at, deadline)):
-            await run.wait()
+            await until()
             ended = True
         now = anyio.current_time()
         if ended or now >= deadline:

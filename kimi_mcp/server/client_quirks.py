@@ -16,6 +16,12 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
     return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
+def host_of(context: Any) -> str | None:
+    """The name that the host of a request gives itself."""
+    client = context.session.client_params
+    return None if client is None else client.client_info.name
+
+
 def timed_out(reason: object) -> bool:
     """Whether the reason of a cancellation is the host's own timeout, rather than its user."""
     return isinstance(reason, str) and any(row["phrase"] in reason.lower() for row in _rows()["gave_up"])

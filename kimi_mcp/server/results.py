@@ -76,6 +76,19 @@ def takes_links(protocol: str, host: str | None) -> bool:
     return protocol >= LINKS_SINCE and not client_quirks.has("refuses_links", host)
 
 
+def rejoined(outcome: Outcome) -> Outcome:
+    """The outcome of a run that another call has joined."""
+    from kimi_mcp.policy import reported
+
+    return replace(outcome, policy=(*outcome.policy, reported("run-rejoined", field="prompt")))
+
+
+def for_host(context: Any, outcome: Outcome) -> CallToolResult:
+    """A tool's result, as the host of a request takes it."""
+    host, chars = client_quirks.host_of(context), context.lifespan_context.settings.reasoning_inline_chars
+    return result(outcome, reasoning_chars=chars, host=host, links=takes_links(context.protocol_version, host))
+
+
 def result(outcome: Outcome, *, reasoning_chars: int, host: str | None, links: bool) -> CallToolResult:
     """A tool's result. A reasoning that is cut inline is linked to, where ``links`` says that the host takes that."""
     whole, outcome = outcome, cut_answer(outcome, MOST_ANSWER_CHARS)

@@ -43,6 +43,10 @@ class Timings:
     """Between two reports of progress."""
     reply_earlier_s: float = 1.0
     """How long before its host's own timeout a call is answered with its run."""
+    task_after_s: float = 10.0
+    """Until a call of a client that takes tasks becomes one, for a tool whose calls may do so."""
+    poll_every_s: float = 2.0
+    """Between two looks of a client at a task, as it is advised."""
     roots_s: float = 3.0
     """For a host that offers roots to list them."""
     recover_after_s: float = 1.0
@@ -86,6 +90,8 @@ class ServerState:
         """The run that each open request waits for; a cancelled request's entry stays until its reason is known."""
         self.answered: dict[RequestId, str] = {}
         """The runs that go on after the latest replies: their hosts may have given up as the reply was under way."""
+        self.rejoined: set[str] = set()
+        """The runs that a call joined whose answer is still to be fetched as a task."""
         self.opened: tuple[Pipeline, Runs] | None = None
         """None before the first call."""
         self._make_pipeline = pipeline

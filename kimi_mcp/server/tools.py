@@ -153,16 +153,18 @@ class Tool:
     """The mode of its calls; None: it calls no model."""
     read_only: bool = True
     """Whether it changes nothing that the caller knows of, which hosts run without asking."""
+    becomes_task: Literal["never", "late", "at once"] = "never"
+    """When its call goes on as a task, for a client that takes tasks: once it takes long, or as soon as it is begun."""
 
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool("kimi_think", TextArguments, "thinking"),
+        Tool("kimi_think", TextArguments, "thinking", becomes_task="late"),
         Tool("kimi_instant", TextArguments, "instant"),
-        Tool("kimi_vision", VisionArguments, "thinking"),
-        Tool("kimi_video", VideoArguments, "thinking"),
-        Tool("kimi_swarm", SwarmArguments, "thinking"),
+        Tool("kimi_vision", VisionArguments, "thinking", becomes_task="late"),
+        Tool("kimi_video", VideoArguments, "thinking", becomes_task="late"),
+        Tool("kimi_swarm", SwarmArguments, "thinking", becomes_task="at once"),
         Tool("kimi_run", RunArguments, None, read_only=False),
     )
 }

@@ -5,12 +5,14 @@ The provider is a simulator on a socket; every result is checked against the con
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -227,6 +229,81 @@ class MessageClient:
         reply = await self.receive()
         assert reply["id"] == request_id, reply
         return reply["result"]["structuredContent"]
+
+
+def enveloped(params: Mapping[str, Any], *extensions: str) -> dict[str, Any]:
+    """The parameters of a request of the newest era, whose client knows those extensions."""
+    fields = {
+        "protocolVersion": "2026-07-28",
+        "clientInfo": {"name": "a host", "version": "1"},
+        "clientCapabilities": {"extensions": {name: {} for name in extensions}},
+    }
+    return {**params, "_meta": {f"io.modelcontextprotocol/{name}": value for name, value in fields.items()}}
+
+
+class NewestClient:
+    """The bare messages of the newest era: each request says for itself which extensions its client knows."""
+
+    def __init__(self, streams: Any, states: list[ServerState], *extensions: str) -> None:
+        self._read, self._write = streams
+        self._states = states
+        self._extensions, self._ids = extensions, count()
+        self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.notifications = asyncio.Queue[dict[str, Any]]()
+
+    @property
+    def runs(self) -> Runs:
+        """The server's runs, once there was a call."""
+        opened = self._states[0].opened
+        assert opened is not None
+        return opened[1]
+
+    async def read(self) -> None:
+        """Pass on what the server sends, until it is gone."""
+        async for received in self._read:
+            message = json.loads(received.message.model_dump_json(by_alias=True, exclude_unset=True))
+            if "id" in message:
+                self._open.pop(message["id"]).set_result(message)
+            else:
+                self.notifications.put_nowait(message)
+
+    async def send(self, method: str, params: Mapping[str, Any], *extensions: str) -> tuple[int, Any]:
+        """Write a request; its id, and what its answer is awaited by."""
+        number, answer = next(self._ids), asyncio.get_running_loop().create_future()
+        self._open[number] = answer
+        params = enveloped(params, *(extensions or self._extensions))
+        await self._write.send(SessionMessage(JSONRPCRequest(jsonrpc="2.0", id=number, method=method, params=params)))
+        return number, answer
+
+    async def ask(self, method: str, *extensions: str, **params: Any) -> dict[str, Any]:
+        """The answer to a request: what it says as ``result`` or as ``error``."""
+        _, answer = await self.send(method, params, *extensions)
+        message = await answer
+        return message["error"] if "error" in message else message["result"]
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of a call, or the task that it became."""
+        return await self.ask("tools/call", name=tool, arguments=dict(arguments))
+
+    async def cancel(self, request_id: int, reason: str = "the user pressed escape") -> None:
+        """Send that a request is cancelled."""
+        params = {"requestId": request_id, "reason": reason}
+        message = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=params)
+        await self._write.send(SessionMessage(message))
+
+
+@asynccontextmanager
+async def connect_newest(
+    sim: Simulator | None, *extensions: str, options: Options = None, **variables: str
+) -> AsyncIterator[NewestClient]:
+    """A server in this process, and a client of the newest era that knows those extensions."""
+    server, states = _server(sim, "simulator", options, **variables)
+    async with InMemoryTransport(server) as streams:
+        client = NewestClient(streams, states, *extensions)
+        async with anyio.create_task_group() as reading:
+            reading.start_soon(client.read)
+            yield client
+            reading.cancel_scope.cancel()
 
 
 @asynccontextmanager

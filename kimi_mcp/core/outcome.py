@@ -12,7 +12,7 @@ from typing import Any
 
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.json_values import to_json
-from kimi_mcp.core.pricing import rounded
+from kimi_mcp.core.profiles import rounded
 from kimi_mcp.core.redaction import clean, clean_values, scrub_cut, scrub_growing, scrub_values
 from kimi_mcp.core.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
 

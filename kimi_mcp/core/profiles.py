@@ -1,4 +1,4 @@
-"""The catalogue's records: what a model is, how a provider serves it, and ``Profile``, the two together. Pure, no I/O.
+"""The catalogue's records: what a model is, how a provider serves it, ``Profile``, the two together, and prices. Pure.
 
 ``Model`` and ``Provider`` are also the form of the catalogue's TOML files: a field's alias is its place in the file. A
 fact that is not published is ``"unknown"`` there and None here, and nothing is sent on a guess.
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from kimi_mcp.core.types import MediaKind, Mode, SamplingName
+from kimi_mcp.core.types import MediaKind, Mode, SamplingName, Usage
 
 ThinkingSwitch = Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
 """How a request switches thinking: Moonshot's ``thinking: {type}``, an engine's ``chat_template_kwargs: {thinking}``,
@@ -289,3 +289,38 @@ def same_model(one: str, other: str) -> bool:
 def _bare(model: str) -> str:
     unrouted = model.rsplit("/", 1)[-1].lower().partition(":")[0]
     return re.sub(r"([-@](?:20)?\d{6}|[-@]20\d\d-\d\d-\d\d|-\d{4})$", "", unrouted)
+
+
+# ── what tokens cost ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+MILLION = 1_000_000
+"""Prices are for so many tokens."""
+
+
+def cost_usd(usage: Usage | None, price: Price | None) -> float | None:
+    """US dollars of a request: cached input at its own price, reasoning as output; None where anything is unknown."""
+    if usage is None or price is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
+    fresh = usage.prompt_tokens - cached
+    return rounded((fresh * price.input + cached * price.cached + usage.completion_tokens * price.output) / MILLION)
+
+
+def rounded(usd: float) -> float:
+    """An amount to the hundred millionth of a US dollar; the cheapest token of the catalogue costs a ten millionth."""
+    return round(usd, 8)
+
+
+def dollars(usd: float | None, *, estimated: bool = False) -> str:
+    """An amount for people, the same everywhere; ``unknown`` where it is None. One that is ``estimated`` says so."""
+    if usd is None:
+        return "unknown"
+    if 0 < usd < 0.0001:
+        return "under 0.0001 USD"
+    about = "about " if estimated else ""
+    return f"{about}{usd:,.2f} USD" if usd >= 1 or usd == 0 else f"{about}{usd:.4f} USD"
+
+
+def counted_usd(prompt_tokens: int, completion_tokens: int, price: Price) -> float:
+    """US dollars that a limit counts for so many tokens, none of them cached."""
+    return (prompt_tokens * price.input + completion_tokens * price.output) / MILLION

@@ -27,8 +27,7 @@ from kimi_mcp.core.errors import (
 from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.pricing import cost_usd
-from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, Turn, add_usage, system, user
@@ -208,7 +207,10 @@ class Pipeline:
         outcome, misfit = _with_parsed(_outcome_of(plan, first, run), schema)
         if misfit is None:
             return outcome
-        repair = _repair_plan(plan, first, misfit)
+        note = policy.reported("answer-repaired", field="response_schema", fault=misfit)
+        answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
+        again = user(f"That does not fit the JSON schema: {misfit}. Answer again with the JSON value alone.")
+        repair = replace(plan, turns=(*plan.turns, answered, again), adjustments=(*plan.adjustments, note))
         try:
             await run.begin_again(repair, outcome)
             second = await self._send(replace(loaded, plan=repair), run.request_state, endpoint)
@@ -287,14 +289,6 @@ def _with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, 
     except Undecided as undecided:
         return replace(outcome, status="partial", error=outcome.error or undecided.as_error()), None
     return replace(outcome, parsed=value), misfit
-
-
-def _repair_plan(plan: Plan, first: Completion, misfit: str) -> Plan:
-    """The plan that requests an answer once more, with the first one and its reasoning before it."""
-    note = policy.reported("answer-repaired", field="response_schema", fault=misfit)
-    answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
-    request = user(f"That does not fit the JSON schema: {misfit}. Answer again with the JSON value alone.")
-    return replace(plan, turns=(*plan.turns, answered, request), adjustments=(*plan.adjustments, note))
 
 
 def _cost_of(plan: Plan, completion: Completion) -> float | None:

@@ -8,8 +8,11 @@ from typing import Literal
 from kimi_mcp.core.errors import Internal, KimiError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from kimi_mcp.provider.endpoint import Endpoint
 
-NamedLimit = tuple[Literal["requests", "tokens", "at-once"], int]
-"""What an account's limit counts (requests a minute, tokens a minute, concurrent requests), and its value."""
+Counted = Literal["requests", "tokens", "at-once"]
+"""What an account's limit counts: requests a minute, tokens a minute, concurrent requests."""
+
+NamedLimit = tuple[Counted, int]
+"""What an account's limit counts, and its value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

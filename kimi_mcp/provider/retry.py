@@ -10,7 +10,7 @@ from math import inf
 
 import anyio
 
-from kimi_mcp.provider.failures import NamedLimit
+from kimi_mcp.provider.failures import Counted, NamedLimit
 
 MOST_ATTEMPTS = 5
 """Requests that one call may send: at most 7.5 s of waiting between five."""
@@ -39,6 +39,7 @@ _EPOCH_MS = 1_000_000_000_000
 
 _NAMED = re.compile(r"\bmax(?:imum)?(?: organization)? (RPM|TPM|concurrency):?\s{0,3}(\d{1,12})", re.IGNORECASE)
 _OTHERWISE = re.compile(r"\b(RPM|TPM|concurrency) rate limit\b.{0,80}?\blimit:?\s{0,3}(\d{1,12})", re.IGNORECASE)
+_COUNTED: Mapping[str, Counted] = {"rpm": "requests", "tpm": "tokens", "concurrency": "at-once"}
 
 
 def backoff(attempt: int, draw: Callable[[], float]) -> float:
@@ -128,13 +129,7 @@ def limit_in(message: str) -> NamedLimit | None:
     found = _NAMED.search(message) or _OTHERWISE.search(message)
     if found is None or not (most := int(found[2])):
         return None
-    match found[1].lower():
-        case "rpm":
-            return "requests", most
-        case "tpm":
-            return "tokens", most
-        case _:
-            return "at-once", most
+    return _COUNTED[found[1].lower()], most
 
 
 class AccountLimits:

@@ -12,8 +12,7 @@ import anyio
 
 from kimi_mcp import policy
 from kimi_mcp.core.errors import BudgetExceeded, KimiError
-from kimi_mcp.core.pricing import counted_usd, dollars
-from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.profiles import Price, counted_usd, dollars
 
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome

@@ -14,7 +14,7 @@ from typing import Literal
 import anyio
 
 from kimi_mcp.core.errors import BudgetExceeded
-from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.profiles import dollars
 from kimi_mcp.swarm import prompts
 
 Limit = Literal["steps", "agent_steps", "tool_calls", "tokens", "seconds", "usd", "context", "reasoning"]

@@ -16,7 +16,7 @@ from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, NotConfigured, internal_error
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import Adjustment, Request, user
 from kimi_mcp.pipeline.pipeline import Pipeline

@@ -12,8 +12,7 @@ from typing import Any
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.json_values import from_json, to_json
 from kimi_mcp.core.outcome import Outcome, agent_counts, shortened
-from kimi_mcp.core.pricing import counted_usd, dollars, rounded
-from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.profiles import Price, counted_usd, dollars, rounded
 from kimi_mcp.core.tokens import with_margin
 from kimi_mcp.core.types import Adjustment, Completion, Status, Usage, add_usage
 from kimi_mcp.provider.request_state import RequestState

@@ -17,8 +17,7 @@ import anyio
 
 from kimi_mcp import catalogue, policy
 from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited
-from kimi_mcp.core.pricing import cost_usd
-from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.tokens import chars_in
 from kimi_mcp.core.types import Completion, Request, Usage
 from kimi_mcp.pipeline.pipeline import Pipeline

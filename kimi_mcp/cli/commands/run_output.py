@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kimi_mcp.cli.console import Printer, changed, counted, in_a_shell, requests, shown
 from kimi_mcp.core.outcome import Outcome, agent_counts
-from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.runs.store.records import RunRecord, moment, seconds, tokens
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from kimi_mcp.cli.console import counted
 from kimi_mcp.cli.html.trace import Bar, Lane, trace
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.redaction import clean
 from kimi_mcp.runs.store.records import RunRecord, StepRecord
 

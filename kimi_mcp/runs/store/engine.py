@@ -33,17 +33,14 @@ def open_engine(url: str | None, folder: Path | None, limits: StoreLimits) -> En
     if url is None and folder is None:
         options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT", **options)
-    elif url is None:
-        engine = engine_of(f"sqlite:///{folder}/{FILE}", limits)
     else:
-        engine = engine_of(url, limits)
-        database = engine.url.database or ""
-        if engine.dialect.name == "sqlite" and not database.startswith("file:"):
+        engine = engine_of(url or f"sqlite:///{folder}/{FILE}", limits)
+    if engine.dialect.name == "sqlite":
+        if url is not None and not (engine.url.database or "").startswith("file:"):
             try:
-                _create_file(Path(database))
+                _create_file(Path(engine.url.database or ""))
             except OSError as fault:
                 raise errors.from_os_error(fault, by_url=True) from None
-    if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
     return engine
 

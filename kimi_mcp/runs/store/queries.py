@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from kimi_mcp.core.errors import BudgetExceeded, Internal
 from kimi_mcp.core.json_values import UNREADABLE
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.core.types import Status, Turn
 from kimi_mcp.runs.store import errors

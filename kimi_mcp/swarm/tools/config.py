@@ -28,11 +28,8 @@ MAX_FILE_BYTES = 1024 * 1024
 MAX_SERVERS = 64
 """Servers that are not disabled."""
 
-_TRANSPORTS: Mapping[str, str] = {
-    **dict.fromkeys(("stdio", "local"), "stdio"),
-    **dict.fromkeys(("http", "streamable-http", "streamable_http", "streamablehttp", "remote"), "http"),
-    "sse": "sse",
-}
+_STDIO_TYPES = ("stdio", "local")
+_HTTP_TYPES = ("http", "streamable-http", "streamable_http", "streamablehttp", "remote")
 """What hosts write under ``type`` or ``transport``, in small letters."""
 
 _URL_KEYS = ("url", "httpUrl", "serverUrl")
@@ -220,23 +217,13 @@ def _server(name: str, values: Any, environment: Mapping[str, str]) -> ServerCon
         fix = "Give it a `command` to start, or the `url` of a streamable HTTP endpoint."
         raise entry.fault("", f"has {both}", fix)
     for key in ("type", "transport"):
-        if given.get(key) is not None:
-            _check_transport(entry, key, given[key], "http" if url_key else "stdio")
+        transport = given.get(key)
+        if transport is not None and str(transport).lower() not in (_HTTP_TYPES if url_key else _STDIO_TYPES):
+            fix = f'Set `{key}` to "stdio" or "http", or leave it out: stdio needs `command`, http needs `url`.'
+            raise entry.fault(key, "is no transport for the rest of the entry (SSE is not supported)", fix)
     how = _process(entry) if url_key is None else _endpoint(entry, url_key)
     allow, secrets = tuple(entry.values["allow"]), tuple(dict.fromkeys(entry.secrets))
     return ServerConfig(name=name, allow=allow, secrets=secrets, **how)
-
-
-def _check_transport(entry: _Entry, key: str, given: Any, needed: str) -> None:
-    transport = _TRANSPORTS.get(given.lower()) if isinstance(given, str) else None
-    if transport is None:
-        raise entry.fault(key, "is no transport that is known", f'Set `{key}` to "stdio" or "http", or leave it out.')
-    if transport == "sse":
-        fix = f'Give the URL of its streamable HTTP endpoint and set `{key}` to "http", or set "disabled": true.'
-        raise entry.fault(key, "names the SSE transport, which MCP has replaced", fix)
-    if transport != needed:
-        fix = "stdio needs `command`, http needs `url`: change either."
-        raise entry.fault(key, "does not go with the rest of the entry", fix)
 
 
 def _process(entry: _Entry) -> dict[str, Any]:

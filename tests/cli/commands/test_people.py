@@ -16,8 +16,7 @@ from kimi_mcp.cli.commands import app
 from kimi_mcp.cli.console import OPTIONS, Printer, in_a_shell, requests
 from kimi_mcp.core import errors
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.pricing import cost_usd, dollars, rounded
-from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.profiles import Price, cost_usd, dollars, rounded
 from kimi_mcp.core.types import Timing, Usage
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
@@ -236,7 +235,7 @@ def test_nobody_formats_money_but_the_one_function() -> None:
         (path.relative_to(PACKAGE).as_posix(), line.strip())
         for path in (*PACKAGE.rglob("*.py"), PACKAGE / "policy" / "rules.toml")
         for line in path.read_text("utf-8").splitlines()
-        if re.search(r"\} USD\b|\$\{[a-z_.]+:|about \{dollars", line) and path.name != "pricing.py"
+        if re.search(r"\} USD\b|\$\{[a-z_.]+:|about \{dollars", line) and path.name != "profiles.py"
     ]
     assert others == []
 

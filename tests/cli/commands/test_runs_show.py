@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from kimi_mcp.cli.console import in_a_shell
-from kimi_mcp.core.pricing import dollars
+from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.types import Adjustment
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kimi_mcp.core.pricing import cost_usd
-from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.profiles import Price, cost_usd
 from kimi_mcp.core.types import Usage
 
 PRICE = Price(input=0.60, cached=0.10, output=3.00)

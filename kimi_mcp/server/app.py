@@ -41,7 +41,7 @@ from kimi_mcp.core.errors import InvalidArguments, KimiError, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
-from kimi_mcp.server import client_quirks, resources, results, tasks
+from kimi_mcp.server import client_quirks, resources, results, skills, tasks
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.prompts import PromptHandlers
 from kimi_mcp.server.state import ServerState, Timings, make_pipeline
@@ -126,7 +126,7 @@ def build_server(
         on_completion=prompts.complete,
     )
     server.add_request_handler("tools/call", CallToolRequestParams, _call_tool)
-    for extension in (tasks,):
+    for extension in (tasks, skills):
         server.extensions[extension.EXTENSION] = {}
         for method, (params_type, handler) in extension.METHODS.items():
             server.add_request_handler(method, params_type, handler)

@@ -29,9 +29,10 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
 from kimi_mcp.core.redaction import clean, clean_values
+from kimi_mcp.server import skills
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.state import ServerState
-from kimi_mcp.skill.document import load_skill
+from kimi_mcp.skill.document import load_agent_skill, load_skill
 
 RUN, RUN_REASONING = "kimi://runs/{id}", "kimi://runs/{id}/reasoning"
 """Templates of a run's addresses."""
@@ -98,6 +99,17 @@ async def _policy(state: ServerState, value: str) -> str:
 )
 async def _skill(state: ServerState, value: str) -> str:
     return load_skill().text
+
+
+@_resource(
+    skills.URI,
+    load_agent_skill().head["name"],
+    "How to use Kimi, as an Agent Skill",
+    load_agent_skill().head["description"],
+    "text/markdown",
+)
+async def _agent_skill(state: ServerState, value: str) -> str:
+    return load_agent_skill().text
 
 
 @_resource(

@@ -1,4 +1,4 @@
-"""``skill.md``, the source of the tools' names, texts and triggers. Reads that one file of the package.
+"""``skill.md``, the source of the tools' names, texts and triggers. Reads it, and the Agent Skill made from it.
 
 The server registers exactly the tools that its frontmatter lists; ``tools.py`` holds what each of them does. A tool
 that only one of the two knows is an error at start.
@@ -6,11 +6,16 @@ that only one of the two knows is an error at start.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_validator
+
+AGENT_SKILL = "kimi-k2-5"
+"""The name of the Agent Skill, and of its folder: only letters, digits and hyphens."""
 
 Words = Annotated[tuple[str, ...], Strict(False)]  # YAML has lists only
 
@@ -107,16 +112,51 @@ class Skill(BaseModel):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSkill:
+    """The document as an Agent Skill of one file, which ``python -m scripts.generate`` makes."""
+
+    text: str
+    """The whole of that file."""
+    head: Mapping[str, Any]
+    """Its frontmatter."""
+
+
 def skill_path() -> Path:
     """The document's path: in the installed package, or beside it in a checkout."""
-    packaged = Path(__file__).with_name("skill.md")
-    return packaged if packaged.is_file() else Path(__file__).parents[2] / "skill.md"
+    return _path("skill.md", "skill.md")
+
+
+def _path(packaged: str, in_checkout: str) -> Path:
+    path = Path(__file__).parent / packaged
+    return path if path.is_file() else Path(__file__).parents[2] / in_checkout
+
+
+@cache
+def load_agent_skill() -> AgentSkill:
+    """The Agent Skill, read once. Raises ``SkillError``."""
+    text, head = _read(_path(f"agent-skill/{AGENT_SKILL}/SKILL.md", f"manifests/skills/{AGENT_SKILL}/SKILL.md"))
+    return AgentSkill(text=text, head=head)
 
 
 @cache
 def load_skill(path: Path | None = None) -> Skill:
     """The document, read once. Raises ``SkillError``."""
     path = path or skill_path()
+    whole, head = _read(path)
+    try:
+        skill = Skill.model_validate({**head, "text": whole})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise SkillError(f"The frontmatter of {path.name} lacks {place!r}, or has it in another form.") from None
+    if skill.default_tool not in {tool.name for tool in skill.tools}:
+        raise SkillError(f"The default_tool of {path.name} is none of its tools.")
+    return skill
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """A document's whole text, and its frontmatter."""
     try:
         whole = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -133,12 +173,4 @@ def load_skill(path: Path | None = None) -> Skill:
         raise SkillError(f"The frontmatter of {path.name} is no YAML.") from None
     if not isinstance(head, dict):
         raise SkillError(f"The frontmatter of {path.name} is no mapping.")
-    try:
-        skill = Skill.model_validate({**cast(dict[str, Any], head), "text": whole})
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise SkillError(f"The frontmatter of {path.name} lacks {place!r}, or has it in another form.") from None
-    if skill.default_tool not in {tool.name for tool in skill.tools}:
-        raise SkillError(f"The default_tool of {path.name} is none of its tools.")
-    return skill
+    return whole, cast(dict[str, Any], head)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kimi_mcp.skill.document import AGENT_SKILL
 from scripts.manifests import documents, plugins
 from scripts.manifests.facts import PLUGIN, PUBLISHED, ROOT, ProjectFacts, read_facts
 
@@ -40,7 +41,7 @@ def _host(id: str) -> Callable[[ProjectFacts], str]:
     return lambda facts: plugins.host_snippet(facts, id)
 
 
-_SKILL = f"skills/{documents.SKILL_NAME}/SKILL.md"
+_SKILL = f"skills/{AGENT_SKILL}/SKILL.md"
 
 MANIFESTS: tuple[ManifestFolder, ...] = (
     ManifestFolder(
@@ -129,7 +130,7 @@ MANIFESTS: tuple[ManifestFolder, ...] = (
         folder="skills",
         reader="hosts that read Agent Skills",
         use="Copy the folder in it to where the host keeps skills.",
-        files={f"{documents.SKILL_NAME}/SKILL.md": documents.agent_skill},
+        files={f"{AGENT_SKILL}/SKILL.md": documents.agent_skill},
         start="none",
     ),
 )

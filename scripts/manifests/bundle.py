@@ -10,6 +10,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from kimi_mcp.skill.document import AGENT_SKILL
+from scripts.manifests.documents import agent_skill
 from scripts.manifests.facts import ROOT, ProjectFacts, read_facts
 from scripts.manifests.plugins import mcpb
 
@@ -39,6 +41,7 @@ def contents(root: Path = ROOT) -> dict[str, bytes]:
         **{name: text.encode() for name, text in made.items()},
         "LICENSE": (root / "LICENSE").read_bytes(),
         "kimi_mcp/skill/skill.md": (root / "skill.md").read_bytes(),
+        f"kimi_mcp/skill/agent-skill/{AGENT_SKILL}/SKILL.md": agent_skill(facts).encode(),
         **code,
     }
 

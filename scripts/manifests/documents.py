@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kimi_mcp.skill.document import AGENT_SKILL
 from scripts.manifests.facts import PLUGIN, ProjectFacts
 
 AIMS_FIELDS = (
@@ -24,9 +25,6 @@ AIMS_FIELDS = (
 
 AIMS_FILE = "kimi-k2.5.skill.md"
 """The file name that AIMS looks for."""
-
-SKILL_NAME = "kimi-k2-5"
-"""The name of the Agent Skill and of its folder: only letters, digits and hyphens."""
 
 MOST_DESCRIPTION = 1024
 """Characters that an Agent Skill's description may have."""
@@ -68,7 +66,7 @@ def agent_skill(facts: ProjectFacts) -> str:
     if len(description) > MOST_DESCRIPTION:
         raise ValueError(f"The description of the Agent Skill has {len(description)} characters; shorten skill.md's.")
     head = {
-        "name": SKILL_NAME,
+        "name": AGENT_SKILL,
         "description": description,
         "license": facts.license,
         "compatibility": f"Needs the MCP server {facts.name} in the host, and a key of one of its providers or an "

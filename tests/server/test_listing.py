@@ -104,7 +104,8 @@ async def test_resources_are_listed_and_read(mode: str) -> None:
             (contents,) = (await kimi.client.read_resource(str(resource.uri))).contents
             assert contents.mime_type == resource.mime_type
             texts[str(resource.uri)] = getattr(contents, "text", "")
-    assert list(texts) == ["kimi://catalogue", "kimi://policy", "kimi://skill", "kimi://runs"]
+    skills = ["kimi://skill", "skill://kimi-k2-5/SKILL.md"]
+    assert list(texts) == ["kimi://catalogue", "kimi://policy", *skills, "kimi://runs"]
     rows = json.loads(texts["kimi://catalogue"])
     assert {"provider": "vllm", "model": "kimi-k2.5"}.items() <= next(
         row for row in rows if row["provider"] == "vllm" and row["model"] == "kimi-k2.5"

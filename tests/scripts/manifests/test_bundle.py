@@ -60,7 +60,8 @@ def test_it_holds_our_code_and_data_and_nothing_of_a_machine(unpacked: Path) -> 
         if path.suffix in {".py", ".toml"} or path.name == "py.typed"
     }
     assert ours <= held
-    assert {"manifest.json", "pyproject.toml", "server.py", "LICENSE", "kimi_mcp/skill/skill.md"} <= held
+    skills = {"kimi_mcp/skill/skill.md", "kimi_mcp/skill/agent-skill/kimi-k2-5/SKILL.md"}
+    assert {"manifest.json", "pyproject.toml", "server.py", "LICENSE", *skills} <= held
     assert not [name for name in held if "__pycache__" in name or name.startswith(("tests", ".", "docs"))]
 
 

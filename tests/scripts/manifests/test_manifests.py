@@ -17,11 +17,11 @@ from kimi_mcp import catalogue
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core.version import __version__
 from kimi_mcp.server.prompts import prompts
-from kimi_mcp.skill.document import load_skill
+from kimi_mcp.skill.document import AGENT_SKILL, load_skill
 from scripts import generate, manifests
 from scripts.manifests import facts as project_facts
 from scripts.manifests import plugins
-from scripts.manifests.documents import AIMS_FIELDS, SKILL_NAME
+from scripts.manifests.documents import AIMS_FIELDS
 
 ROOT = generate.ROOT
 FOLDER = ROOT / "manifests"
@@ -153,10 +153,10 @@ def test_the_aims_entries_have_every_field_that_its_lists_want() -> None:
 
 
 def test_the_agent_skill_keeps_to_the_closed_set_of_fields() -> None:
-    head, body = frontmatter(f"skills/{SKILL_NAME}/SKILL.md")
+    head, body = frontmatter(f"skills/{AGENT_SKILL}/SKILL.md")
     assert set(head) <= {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", head["name"])
-    assert head["name"] == SKILL_NAME
+    assert head["name"] == AGENT_SKILL
     assert len(head["description"]) <= 1024
     assert all(isinstance(value, str) for value in head["metadata"].values())
     assert body.strip() == load_skill().text.split("---\n", 2)[2].strip()

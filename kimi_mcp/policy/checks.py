@@ -18,7 +18,8 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile, Provider, same_model
 from kimi_mcp.core.types import Completion, MediaPart
 from kimi_mcp.policy.findings import Finding, Findings, PolicyContext, Rule, signs
-from kimi_mcp.policy.schema_dialect import parameters_fault, problems, rewritten, rewritten_parameters
+from kimi_mcp.policy.schema_dialect import parameters_fault, problems
+from kimi_mcp.policy.schema_rewriting import rewritten, rewritten_parameters
 
 READ_CHARS = 4_000
 """How much of either end of a prompt is read for signs, in code points."""

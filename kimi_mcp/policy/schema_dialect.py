@@ -1,283 +1,349 @@
-"""Moonshot's dialect of JSON schema: what it refuses, and the same schema within it. Pure, no I/O.
+"""Moonshot's dialect of JSON schema: what its validator refuses, and why. Pure, no I/O.
 
-Its four rules (MoonshotAI/kimi-help-center, tool use; 2026-11-23): every property has a type; no ``type`` is beside
-``anyOf``; nothing is beside ``$ref``, which leads into the root's ``$defs``; whatever is ``required``
-is among the ``properties``.
-``problems`` names each breach with its path; ``rewritten`` gives the same schema within the dialect, or None.
+The rules and bounds are those of MoonshotAI/walle at level strict (196bb0c, 2026-06-29), whose verdicts a test holds.
+What it does not know (``oneOf``, ``allOf``, ``not``, ``const``, ``format`` and the like) it neither refuses nor looks
+into. It refused a description beside ``$ref`` until 2026-06-09 (kimi-cli#2061, kimi-cli#1903) and has taken it since
+(opencodex#2673, 2026-08-26). That every property needs a type, as the help center has it, is no rule of it: Moonshot
+takes ``{}`` (oh-my-pi#5918, 2026-07-23). A tool's parameters are those of an object, whose type is at the root: both
+``type`` beside ``anyOf`` and ``anyOf`` alone were refused there (Codewhale#4613, vercel/ai#18921).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from copy import copy
-from typing import Any, cast
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
 
 Schema = Mapping[str, Any]
 
-_TYPES = ("string", "number", "boolean", "object", "array", "null")
+MAX_BYTES: Final = 120_000
+"""Of a whole schema as compact JSON, in which ``<``, ``>`` and ``&`` take six bytes each."""
+MAX_DEPTH: Final = 30
+"""Of objects within objects, by ``properties`` and by ``$ref``."""
+MAX_PROPERTIES: Final = 3_000
+"""Of all objects together."""
+MAX_ENUM: Final = 1_000
+MAX_ANY_OF: Final = 500
 
-_TYPE_OF_KEYWORD: Mapping[str, str] = {
-    "properties": "object",
-    "additionalProperties": "object",
-    "items": "array",
-    "minItems": "array",
-    "maxItems": "array",
-    "pattern": "string",
-    "minLength": "string",
-    "maxLength": "string",
-    "format": "string",
-    "minimum": "number",
-    "maximum": "number",
-    "multipleOf": "number",
-}
-"""Keywords that apply to one type alone, and so imply it."""
-
-_BY_NAME = ("properties", "$defs", "definitions", "patternProperties")
-_SINGLE = ("items", "additionalProperties")
-_LISTED = ("anyOf", "prefixItems")
-"""Keywords that hold schemas: by their names, one alone, in a list."""
-
-MAX_DEPTH = 64
-"""Schemas nested deeper than this are neither searched nor rewritten."""
+TYPES: Final = ("string", "number", "integer", "boolean", "object", "array", "null")
+ANNOTATIONS: Final = frozenset({"title", "description"})
+"""What may stand beside anything."""
+RESERVED: Final = frozenset({"$defs", "$ref", "anyOf", "required", "additionalProperties"})
+"""What no property may be called."""
+_AT_ROOT: Final = frozenset({"$defs", "$id"})
 
 
-def problems(schema: Schema) -> Iterator[str]:
+def problems(schema: Any) -> Iterator[str]:
     """Every breach of the dialect, as ``path: what is wrong``, the root's path being ``#``."""
-    yield from _problems(schema, "#", schema, 0)
-
-
-def _problems(schema: Any, path: str, root: Schema, depth: int) -> Iterator[str]:
     if not isinstance(schema, Mapping):
-        yield f"{path}: not an object"
+        yield "#: not an object"
         return
-    schema = cast(Schema, schema)
-    if depth > MAX_DEPTH:
-        yield f"{path}: nested deeper than {MAX_DEPTH}"
-        return
-    if "$ref" in schema:
-        if set(schema) - _allowed_beside_ref(depth):
-            yield f"{path}: something is beside $ref"
-        if not _leads_somewhere(schema["$ref"], root):
-            yield f"{path}: $ref leads to nothing in $defs"
-    elif isinstance(schema.get("anyOf"), list):
-        if "type" in schema:
-            yield f"{path}: type is beside anyOf"
-    elif "type" not in schema:
-        yield f"{path}: no type"
-    properties = mapping(schema.get("properties"))
-    missing = [name for name in _names(schema.get("required")) if name not in properties]
-    if missing and "$ref" not in schema:
-        yield f"{path}: required names what is not in properties ({', '.join(missing[:3])})"
-    if "$ref" in properties:
-        yield f"{path}: a property is called $ref"
-    for keyword, key, inner in _inner(schema):
-        step = keyword if key is None else f"{keyword}/{key}"
-        yield from _problems(inner, f"{path}/{step}", root, depth + 1)
-
-
-def _allowed_beside_ref(depth: int) -> set[str]:
-    return {"$ref"} if depth else {"$ref", "$defs", "definitions"}
-
-
-def _leads_somewhere(reference: Any, root: Schema) -> bool:
-    if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
-        return False
-    seen: set[str] = set()
-    while isinstance(reference, str) and reference not in seen:
-        seen.add(reference)
-        try:
-            target = _target(reference, root)
-        except _Inexpressible:
-            return False
-        if "$ref" not in target:
-            return True
-        reference = target["$ref"]
-    return False  # round and round, and never to a schema
-
-
-def rewritten(schema: Schema) -> dict[str, Any] | None:
-    """The same schema within the dialect, accepting exactly what it accepts; None where the dialect has none."""
     try:
-        renamed = _with_defs(schema)
-        made = _rewritten(renamed, renamed, 0)
-    except _Inexpressible:
-        return None
-    return None if next(problems(made), None) else made
-
-
-def _with_defs(schema: Schema) -> Schema:
-    """The root with its older ``definitions`` called ``$defs``; what refers to them follows."""
-    older, newer = mapping(schema.get("definitions")), mapping(schema.get("$defs"))
-    if not older or older.keys() & newer.keys():
-        return schema
-    return {**{key: schema[key] for key in schema if key != "definitions"}, "$defs": {**older, **newer}}
-
-
-def _newer(reference: Any) -> Any:
-    """A reference into ``definitions`` as one into ``$defs``."""
-    return re.sub(r"^#/definitions/", "#/$defs/", reference) if isinstance(reference, str) else reference
+        if (size := _size(cast(Schema, schema))) > MAX_BYTES:
+            yield f"#: {size:,} bytes, and the most is {MAX_BYTES:,}"
+        else:
+            yield from _Judge(cast(Schema, schema)).problems()
+    except RecursionError:
+        yield "#: nested too deeply to be read"
+    except ValueError:
+        yield "#: it holds a number that JSON can't say"
 
 
 def parameters_fault(parameters: Any) -> str | None:
     """What the dialect refuses in a tool's parameters, which are always those of an object; None: it takes them."""
     fault = next(problems(parameters), None)
-    if fault is None and not parameters.keys() & {"$ref", "anyOf"} and parameters.get("type") != "object":
+    if fault is None and parameters.get("type") != "object":
         return "#: the type of a tool's parameters is not object"
     return fault
 
 
-def rewritten_parameters(parameters: Any) -> dict[str, Any] | None:
-    """A tool's parameters within the dialect, accepting exactly what they accept; None where the dialect has none."""
-    made = rewritten(cast(Schema, parameters)) if isinstance(parameters, Mapping) else None
-    return None if made is None or parameters_fault(made) else made
+def _size(schema: Schema) -> int:
+    written = json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    escaped = 5 * sum(map(written.count, "<>&")) + 3 * sum(map(written.count, "\u2028\u2029"))
+    return len(written.encode("utf-8", "surrogatepass")) + escaped
 
 
-class _Inexpressible(Exception):
-    """This schema has no equal within the dialect."""
+class _Judge:
+    """One schema, with what its references lead to."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._properties = 0
+        self._references: list[tuple[str, str]] = []
+        self._depths: dict[str, int] = {}
+        self._ends: dict[str, bool] = {}
+
+    def problems(self) -> Iterator[str]:
+        is_sound = True
+        for problem in self._within(self._root, "#", 0, lost=False):
+            is_sound = False
+            yield problem
+        if self._properties > MAX_PROPERTIES:
+            yield f"#: {self._properties:,} properties in all, and the most is {MAX_PROPERTIES:,}"
+        elif is_sound:
+            broken = [path for path, reference in self._references if self._target(reference) is None]
+            yield from (f"{path}: $ref leads to nothing in $defs" for path in broken)
+            if not broken:
+                yield from self._placed(self._root, (), check_end=not self._comes_to_an_end(self._root, set()))
+
+    def _within(self, schema: Schema, path: str, depth: int, *, lost: bool) -> Iterator[str]:
+        """What is wrong in a schema and below it. ``lost``: a name on its path has braces, which loses walle's way."""
+        if depth > MAX_DEPTH:
+            yield f"{path}: more than {MAX_DEPTH} objects within each other"
+            return
+        for fault in faults(schema, self._root, is_root=path == "#", lost=lost):
+            yield f"{path}: {fault}"
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            self._references.append((path, reference))
+            if depth + self._depth_behind(reference) > MAX_DEPTH:
+                yield f"{path}: more than {MAX_DEPTH} objects within each other behind $ref"
+        for keyword, key, inner in inspected(schema):
+            within_properties = keyword == "properties"
+            self._properties += within_properties
+            step = keyword if key is None else f"{keyword}/{key}"
+            astray = isinstance(key, str) and "{" in key and "}" in key
+            yield from self._within(inner, f"{path}/{step}", depth + within_properties, lost=lost or astray)
+
+    # ── references ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _target(self, reference: str) -> Schema | None:
+        """What a reference leads to, as walle finds it: by plain names, through objects alone."""
+        found: Any = self._root
+        for step in [] if reference == "#" else reference.removeprefix("#/").split("/"):
+            found = mapping(found).get(step)
+        return cast(Schema, found) if isinstance(found, Mapping) else None
+
+    def _depth_behind(self, reference: str) -> int:
+        """Objects within each other behind a reference; what it comes back to counts once."""
+        if reference not in self._depths:
+            self._depths[reference] = 0  # "#" stays so: the root has been counted
+            if reference != "#":
+                self._depths[reference] = self._depth(self._target(reference) or {})
+        return self._depths[reference]
+
+    def _depth(self, schema: Schema) -> int:
+        reference = schema.get("$ref")
+        deepest = self._depth_behind(reference) if isinstance(reference, str) else 0
+        if isinstance(schema.get("properties"), Mapping):
+            deepest = max(deepest, 1)
+        for keyword, _, inner in inspected(schema):
+            if keyword in ("properties", "anyOf", "additionalProperties"):
+                deepest = max(deepest, self._depth(inner) + (keyword == "properties"))
+        return deepest
+
+    def _placed(self, node: Schema, path: tuple[str, ...], *, check_end: bool) -> Iterator[str]:
+        """What is wrong with references by where they are; walle looks into every object but ``$defs``."""
+        if "$ref" in node:
+            yield from (f"{'/'.join(('#', *path))}: {fault}" for fault in self._reference_faults(node, path, check_end))
+        for key, inner in node.items():
+            if key == "anyOf" and isinstance(inner, list):
+                for index, branch in enumerate(cast(list[Any], inner)):
+                    if isinstance(branch, Mapping):
+                        yield from self._placed(cast(Schema, branch), (*path, f"anyOf/{index}"), check_end=check_end)
+            elif isinstance(inner, Mapping) and key != "$defs":
+                may_be_absent = key == "additionalProperties" or (key == "properties" and node.get("required") == [])
+                yield from self._placed(cast(Schema, inner), (*path, key), check_end=check_end and not may_be_absent)
+
+    def _reference_faults(self, node: Schema, path: tuple[str, ...], check_end: bool) -> Iterator[str]:
+        reference = node["$ref"]
+        is_local = isinstance(reference, str) and (reference == "#" or reference.startswith("#/$defs/"))
+        target = self._target(reference) if is_local else None
+        if target is None:
+            yield "$ref leads to nothing in $defs"
+            return
+        seen = {reference}
+        while not target.keys() - {"$ref"} - ANNOTATIONS and isinstance(onward := target.get("$ref"), str):
+            if onward in seen or (further := self._target(onward)) is None:
+                break
+            seen.add(onward)
+            target = further
+        beside = node.keys() - {"$ref"}
+        if conflicts := (beside & target.keys()) - ANNOTATIONS:
+            yield f"{_few(conflicts)} is beside $ref and in what it leads to"
+        if ("type" in beside and "anyOf" in target) or ("type" in target and "anyOf" in beside):
+            yield "type and anyOf meet by $ref"
+        for branch in _list(target.get("anyOf")):
+            if conflicts := (beside & mapping(branch).keys()) - ANNOTATIONS - {"anyOf"}:
+                yield f"{_few(conflicts)} is beside $ref and in the anyOf that it leads to"
+        where, last = path[-2:-1], "".join(path[-1:])
+        if where not in ((), ("properties",)) and last not in ("additionalProperties", "items") and last[:5] != "anyOf":
+            yield "$ref is where none is allowed"
+        if check_end and not self._has_an_end(reference, set()):
+            yield "what $ref leads to never comes to an end"
+
+    def _comes_to_an_end(self, schema: Schema, seen: set[str]) -> bool:
+        """Whether walle sees a finite value of it: one required property with an end is enough."""
+        kinds = _types(schema.get("type"))
+        if set(kinds) - {"object", "array"} or not schema:
+            return True
+        if kinds[-1:] == ["array"] and (not schema.get("items") or self._comes_to_an_end(schema["items"], seen)):
+            return True
+        if kinds[-1:] == ["object"]:
+            properties, required = mapping(schema.get("properties")), _list(schema.get("required"))
+            if not required or not properties:
+                return True
+            if any(self._comes_to_an_end(properties[name], seen) for name in properties if name in required):
+                return True
+        if any(self._comes_to_an_end(branch, seen) for branch in _list(schema.get("anyOf"))):
+            return True
+        reference = schema.get("$ref")
+        return isinstance(reference, str) and self._has_an_end(reference, seen)
+
+    def _has_an_end(self, reference: str, seen: set[str]) -> bool:
+        if reference not in self._ends and reference not in seen:
+            is_outermost = not seen
+            seen.add(reference)
+            if self._comes_to_an_end(self._target(reference) or {}, seen):
+                self._ends[reference] = True
+            elif is_outermost:
+                self._ends |= dict.fromkeys(seen, False)
+        return self._ends.get(reference, False)
 
 
-def _rewritten(schema: Any, root: Schema, depth: int) -> dict[str, Any]:
-    if schema is True:
-        return _anything()
-    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
-        raise _Inexpressible
-    new = dict(cast(Schema, schema))
-    if "$ref" in new and "definitions" not in root:
-        new["$ref"] = _newer(new["$ref"])
-    if not new.keys() & {"type", "anyOf", "$ref"}:
-        _merge_combined(new)
-    if "$ref" in new and set(new) - _allowed_beside_ref(depth):
-        reference = new.pop("$ref")
-        if "anyOf" in new or ("type" in new and new["type"] != _target(reference, root).get("type")):
-            raise _Inexpressible
-        new.pop("type", None)
-        new["anyOf"] = [{"$ref": reference}]
-    if "anyOf" in new and "type" in new:
-        if not isinstance(new["anyOf"], list):
-            raise _Inexpressible
-        branches = _narrowed(cast(list[Any], new["anyOf"]), _types(new.pop("type")), root)
-        if not branches:
-            raise _Inexpressible
-        new["anyOf"] = branches
-    if not new.keys() & {"$ref", "anyOf", "type"}:
-        new |= _typed(new)
-    properties = mapping(new.get("properties"))
-    missing = [name for name in _names(new.get("required")) if name not in properties]
-    if missing:
-        if new.get("additionalProperties", True) is not True:
-            raise _Inexpressible
-        new["properties"] = {**properties, **{name: _anything() for name in missing}}
-    made = {**new}
-    for keyword, key, inner in _inner(new):
-        if key is None:
-            made[keyword] = _rewritten(inner, root, depth + 1)
-        else:
-            if made[keyword] is new[keyword]:
-                made[keyword] = copy(new[keyword])
-            made[keyword][key] = _rewritten(inner, root, depth + 1)
-    return made
+# ── one schema by itself ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _merge_combined(new: dict[str, Any]) -> None:
-    """Say an untyped ``oneOf`` or ``allOf`` as the ``anyOf`` that accepts the same, where there is one."""
-    for keyword in ("oneOf", "allOf"):
-        if keyword not in new:
-            continue
-        branches = new.pop(keyword)
-        if "anyOf" in new or not isinstance(branches, list) or not branches:
-            raise _Inexpressible
-        branches = cast(list[Any], branches)
-        if len(branches) > 1 and (keyword == "allOf" or not _exclude_each_other(branches)):
-            raise _Inexpressible
-        new["anyOf"] = branches
+def faults(schema: Schema, root: Schema, *, is_root: bool, lost: bool = False) -> Iterator[str]:
+    """What is wrong with a schema by itself: not with those inside it, nor with what ``$ref`` leads to."""
+    if "type" in schema and (fault := _type_fault(schema, is_root)):
+        yield fault
+        return
+    for keyword, check in _CHECKS.items():
+        if keyword in schema and (fault := check(schema[keyword], schema, root)):
+            yield fault
+            return
+    needs_a_way = [keyword for keyword in ("enum", "anyOf", "required") if schema.get(keyword)]
+    if lost and (needs_a_way or schema.get("$ref", "#") != "#"):
+        yield f"{_few(needs_a_way or ['$ref'])} is below a name with braces"
+    beside = schema.keys() - {"anyOf"} - ANNOTATIONS
+    for branch in _list(schema.get("anyOf")):
+        if conflicts := beside & branch.keys():
+            yield f"{_few(conflicts)} is beside anyOf and in it"
 
 
-def _exclude_each_other(branches: list[Any]) -> bool:
-    """Whether no value can be of two branches' types."""
-    kinds = [
-        "number" if kind == "integer" else kind
-        for branch in branches
-        for kind in set(_types(mapping(branch).get("type"))) or {"number", *_TYPES}
-    ]
-    return len(kinds) == len(set(kinds))
+def _type_fault(schema: Schema, is_root: bool) -> str | None:
+    kinds = _types(schema["type"])
+    if beside := schema.keys() & {"anyOf", "$ref"}:
+        return f"type is beside {_few(beside)}"
+    if not kinds or not set(kinds) <= set(TYPES):
+        return "type is none of the dialect's"
+    takes_all = len(kinds) == 2 and schema.get("enum") is not None and not {"object", "array"} & set(kinds)
+    beside = schema.keys() - {"type"} - ANNOTATIONS - (_AT_ROOT if is_root else frozenset[str]())
+    return f"{_few(beside)} is beside several types" if len(kinds) > 1 and beside and not takes_all else None
 
 
-def _typed(schema: Schema) -> dict[str, Any]:
-    """The type that an untyped schema means: by its values, by its keywords, else any."""
-    if "enum" in schema or "const" in schema:
-        values: Any = schema.get("enum", [schema.get("const")])
-        if not isinstance(values, list) or not values:
-            raise _Inexpressible
-        kinds = sorted({_type_of(value) for value in cast(list[Any], values)})
-        return {"type": kinds[0] if len(kinds) == 1 else kinds}
-    meant = {kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in schema}
-    if len(meant) == 1:
-        return {"type": meant.pop()}
-    if meant or "allOf" in schema or "not" in schema:
-        raise _Inexpressible
-    return _anything()
+def _properties(value: Any, schema: Schema, root: Schema) -> str | None:
+    if not isinstance(value, Mapping):
+        return "properties is no object"
+    if taken := RESERVED & cast(Schema, value).keys():
+        return f"a property is called {_few(taken)}"
+    odd = [name for name, inner in cast(Schema, value).items() if not isinstance(inner, Mapping)]
+    return f"the schema of {_few(odd)} is no object" if odd else None
 
 
-def _anything() -> dict[str, Any]:
-    return {"anyOf": [{"type": kind} for kind in _TYPES]}
+def _required(value: Any, schema: Schema, root: Schema) -> str | None:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in cast(list[Any], value)):
+        return "required is no list of names"
+    missing = set(cast(list[str], value)) - mapping(schema.get("properties")).keys()
+    return f"required names what is not in properties ({_few(missing)})" if missing else None
 
 
-def _type_of(value: Any) -> str:
-    kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
-    return kinds.get(cast(type[Any], type(value)), "object")
+def _enum(value: Any, schema: Schema, root: Schema) -> str | None:
+    if not isinstance(value, list) or not 0 < len(cast(list[Any], value)) <= MAX_ENUM:
+        return f"enum is no list of 1 to {MAX_ENUM:,} values"
+    kinds = _types(schema.get("type"))
+    if not kinds:
+        return "enum has no type beside it"
+    if len(kinds) > 2 or (len(kinds) == 2 and ("null" not in kinds or set(kinds) <= {"null", "object", "array"})):
+        return "enum is beside types other than one and null"
+    if not all(_is_taken(each, kinds) for each in cast(list[Any], value)):
+        return "a value of enum is of another type"
+    return None
 
 
-def _narrowed(branches: list[Any], kinds: tuple[str, ...], root: Schema) -> list[Any]:
-    """The branches of an ``anyOf`` with its parent's type repeated in each; those that contradict it are dropped."""
-    narrowed: list[Any] = []
-    for branch in branches:
-        if not isinstance(branch, Mapping):
-            raise _Inexpressible
-        branch = cast(Schema, branch)
-        if "$ref" in branch:
-            meant = _types(_target(branch["$ref"], root).get("type"))
-            if not meant or not all(_within(kind, kinds) for kind in meant):
-                raise _Inexpressible
-            narrowed.append(branch)
-            continue
-        if "anyOf" in branch:
-            raise _Inexpressible
-        own = _types(branch.get("type", list(kinds)))
-        both = [kind for kind in own if _within(kind, kinds)]
-        both += [kind for kind in kinds if kind not in both and _within(kind, own)]
-        if both:
-            narrowed.append({**branch, "type": both[0] if len(both) == 1 else both})
-    return narrowed
+def _is_taken(value: Any, kinds: Sequence[str]) -> bool:
+    """Whether a value of ``enum`` is of one of the types. A number that is asked first refuses all others."""
+    first = next((kind for kind in kinds if kind in ("number", "integer") or is_of(value, kind)), None)
+    return first is not None and is_of(value, first)
 
 
-def _within(kind: str, kinds: tuple[str, ...]) -> bool:
-    """Whether every value of that type is of one of those; a whole number is a number too."""
-    return kind in kinds or (kind == "integer" and "number" in kinds)
+def is_of(value: Any, kind: str) -> bool:
+    """Whether a value is of that type."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "integer":
+        return is_number and value == value // 1
+    python: Mapping[str, Any] = {"string": str, "boolean": bool, "array": list, "object": Mapping, "null": type(None)}
+    return is_number if kind == "number" else isinstance(value, python[kind])
 
 
-def _target(reference: Any, root: Schema) -> Schema:
-    """What a local reference points at."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        raise _Inexpressible
-    found: Any = root
-    reference = reference if "definitions" in root else cast(str, _newer(reference))
-    for step in reference[1:].split("/")[1:]:
-        found = mapping(found).get(step.replace("~1", "/").replace("~0", "~"))
-    if not isinstance(found, Mapping):
-        raise _Inexpressible
-    return cast(Schema, found)
+def _ref(value: Any, schema: Schema, root: Schema) -> str | None:
+    if value == "#" or (isinstance(value, str) and value.startswith("#/$defs/") and value != "#/$defs/"):
+        return None if value == "#" or "$defs" in root else "$ref leads to nothing in $defs"
+    return "$ref does not begin with #/$defs/"
 
 
-def _inner(schema: Schema) -> Iterator[tuple[str, str | int | None, Any]]:
-    """Every schema right inside this one, with its keyword, and its name or index there."""
-    for keyword, inner in schema.items():
-        if keyword in _BY_NAME:
-            yield from ((keyword, name, each) for name, each in mapping(inner).items())
-        elif keyword in _LISTED and isinstance(inner, list):
-            yield from ((keyword, index, each) for index, each in enumerate(cast(list[Any], inner)))
-        elif keyword in _SINGLE and isinstance(inner, Mapping):
-            yield keyword, None, inner
+def _any_of(value: Any, schema: Schema, root: Schema) -> str | None:
+    branches = _list(value)
+    if not 0 < len(branches) <= MAX_ANY_OF or not all(isinstance(branch, Mapping) for branch in branches):
+        return f"anyOf is no list of 1 to {MAX_ANY_OF} schemas"
+    return None
+
+
+def _defs(value: Any, schema: Schema, root: Schema) -> str | None:
+    if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in cast(Schema, value).values()):
+        return "$defs is no object of schemas"
+    if "" in value or has_slash(value):
+        return "a name in $defs is empty or has a slash"
+    return None
+
+
+def type_fault(schema: Schema) -> str | None:
+    """What is wrong with the types and choices of a schema."""
+    fault = _type_fault(schema, is_root=False) if "type" in schema else None
+    return _enum(schema["enum"], schema, schema) if fault is None and "enum" in schema else fault
+
+
+def has_slash(value: Any) -> bool:
+    """Whether a key at any depth has a slash, which walle takes for a step of ``$ref``."""
+    below = [inner for key, inner in cast(Schema, value).items() if "/" not in key]
+    flat = [*below, *(one for inner in below if isinstance(inner, list) for one in cast(list[Any], inner))]
+    return len(below) < len(value) or any(has_slash(inner) for inner in flat if isinstance(inner, Mapping))
+
+
+def _is(*kinds: type) -> Callable[[Any, Schema, Schema], str | None]:
+    names = {str: "text", bool: "true or false", Mapping: "a schema", type(None): "absent"}
+    allowed = " or ".join(names[kind] for kind in kinds)
+    return lambda value, schema, root: None if isinstance(value, kinds) else f"a keyword is not {allowed}"
+
+
+_CHECKS: Mapping[str, Callable[[Any, Schema, Schema], str | None]] = {
+    "$defs": _defs,
+    "$id": _is(str, type(None)),
+    "$ref": _ref,
+    "additionalProperties": _is(bool, Mapping),
+    "anyOf": _any_of,
+    "description": _is(str),
+    "enum": _enum,
+    "items": _is(Mapping),
+    "pattern": _is(str, type(None)),
+    "properties": _properties,
+    "required": _required,
+}
+
+
+def inspected(schema: Schema) -> Iterator[tuple[str, str | int | None, Schema]]:
+    """Every schema right inside this one that walle judges, with its keyword, and its name or index there."""
+    for keyword in ("$defs", "properties"):
+        for name, inner in mapping(schema.get(keyword)).items():
+            if isinstance(inner, Mapping):
+                yield keyword, name, cast(Schema, inner)
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(inner := schema.get(keyword), Mapping):
+            yield keyword, None, cast(Schema, inner)
+    for index, inner in enumerate(_list(schema.get("anyOf"))):
+        if isinstance(inner, Mapping):
+            yield "anyOf", index, cast(Schema, inner)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -285,11 +351,13 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 
-def _names(value: Any) -> list[str]:
-    return [name for name in cast(list[Any], value) if isinstance(name, str)] if isinstance(value, list) else []
+def _list(value: Any) -> list[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else []
 
 
-def _types(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(_names(value))
+def _types(value: Any) -> list[str]:
+    return [kind if isinstance(kind, str) else "" for kind in ([value] if isinstance(value, str) else _list(value))]
+
+
+def _few(names: Any) -> str:
+    return ", ".join(sorted(names)[:3])

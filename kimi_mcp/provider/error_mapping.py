@@ -205,7 +205,7 @@ ROWS: tuple[ErrorRow, ...] = (
     ),
     _rejected(
         r"schema|response_format", "{provider} refused the schema of the answer or of a tool.",
-        "Simplify `response_schema`: every property typed, no `type` beside `anyOf`, nothing beside `$ref`.",
+        "Simplify `response_schema`: no `type` beside `anyOf` or `$ref`, a `type` beside `enum`.",
     ),
     ErrorRow(
         (_refused(r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)"),),

@@ -285,7 +285,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for branch in row.pop("anyOf", ()):
         if branch != {"type": "null"}:
             row |= branch
-    row = {key: value for key, value in row.items() if key not in ("title", "pattern", "additionalProperties")}
+    row = {key: value for key, value in row.items() if key not in ("title", "pattern")}
     if row.get("default", ...) is None:
         del row["default"]
     if row.get("type") == "array":

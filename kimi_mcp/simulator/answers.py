@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.checks import Chat
 from kimi_mcp.simulator.faults import ScriptedCall, Step
+from kimi_mcp.simulator.instances import instance
 from kimi_mcp.simulator.media import ReceivedMedium
-from kimi_mcp.simulator.schemas import instance
 
 HEAD_CHARS = 200
 """Characters of the prompt that an answer repeats."""

@@ -290,6 +290,7 @@ def _parameters(function: JsonObject, dialect: Dialect) -> JsonObject:
                 "Invalid request: tools.function.parameters is not a valid moonshot flavored json schema, "
                 f"details: <{fault}>"
             )
+        # Whether anyOf alone is taken there, sources disagree: MoonshotAI/kimi-code#2661, Hmbown/Codewhale#4613.
         if not {"anyOf", "$ref"} & set(schema) and schema.get("type") != "object":
             invalid('Invalid request: tools.function.parameters.type is required and must be "object"')
     return schema
@@ -327,7 +328,7 @@ def _response_format(fields: JsonObject, dialect: Dialect) -> tuple[JsonObject |
     fault = schema_fault(schema) if dialect.moonshot else None
     if fault:
         invalid(
-            "Invalid request: response_format.json_schema.schema is not a valid moonshot flavored json schema, "
-            f"details: <{fault}>"
+            "Invalid request: response_format.json_schema is not a valid moonshot flavored json schema, "
+            f"details: <{fault}>"  # murtaza-nasir/maestro#34
         )
     return schema, True

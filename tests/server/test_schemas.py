@@ -172,12 +172,21 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_sent(sim: Sim
 
 
 async def test_a_schema_outside_of_moonshots_dialect_is_rewritten_and_reported(sim: Simulator) -> None:
-    schema = {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+    schema = {"type": "object", "properties": {"city": {"type": ["string", "null"], "default": None}}}
     async with connect(sim) as kimi:
         result = await kimi.instant("Which city?", response_schema=schema)
     assert result.status == "completed", result.text
     assert result.rules == ["schema-dialect"]
     assert isinstance(result.structured["parsed"], dict)
+
+
+async def test_a_schema_larger_than_moonshot_takes_is_refused_before_it_is_sent(sim: Simulator) -> None:
+    schema = {"type": "object", "description": "x" * 120_000}
+    async with connect(sim) as kimi:
+        result = await kimi.instant("Which city?", response_schema=schema)
+    assert (result.status, result.error["rule"]) == ("failed", "schema-dialect")
+    assert "120,000" in result.error["message"] + result.error["fix"]
+    assert chats(sim) == []
 
 
 @pytest.mark.parametrize("schema", [{"$ref": "#/$defs/none"}, {"$ref": "https://example.org/schema.json"}])

@@ -132,7 +132,7 @@ CASES = {
         fields={"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
         message="Invalid request: $web_search is incompatible with thinking enabled",
     ),
-    "schema-untyped": schema(properties(task={"description": "x"}), "At path 'properties.task': type is not defined"),
+    "schema-untyped": schema(properties(task={"enum": ["x"]}), "At path 'properties.task': type is not defined"),
     "schema-any-of-root": schema({"type": "object", "anyOf": [properties()]}, f"At path 'root': {ANY_OF}"),
     "schema-any-of": schema(
         properties(skill={"type": "string", "anyOf": [{"type": "string"}]}), f"At path 'properties.skill': {ANY_OF}"
@@ -142,8 +142,9 @@ CASES = {
         f"At path 'properties.all.items': {ANY_OF}",
     ),
     "schema-ref": schema(
-        {**properties(a={"$ref": "#/$defs/a", "description": "x"}), "$defs": {"a": {"type": "string"}}},
-        "At path 'properties.a': conflicting keywords found after $ref expansion: description",
+        {**properties(a={"$ref": "#/$defs/a", "type": "string"}), "$defs": {"a": {"type": "string"}}},
+        "At path 'properties.a': when using $ref, type should be defined in the referenced schema instead of the "
+        "parent schema",
     ),
     "schema-foreign-ref": schema(
         properties(a={"$ref": "other.json"}), "At path 'properties.a.$ref': references must start with #/$defs/"
@@ -153,14 +154,19 @@ CASES = {
         "At path 'properties.a.$ref': references must start with #/$defs/",
     ),
     "schema-missing-ref": schema(
-        properties(a={"$ref": "#/$defs/a"}), "At path 'properties.a.$ref': #/$defs/a is not defined"
+        properties(a={"$ref": "#/$defs/a"}), "At path 'properties.a.$ref': $defs not found for reference: #/$defs/a"
     ),
     "schema-ref-property": schema(
-        properties(**{"$ref": {"type": "string"}}), "At path 'properties.$ref': $ref must be a string"
+        properties(**{"$ref": {"type": "string"}}),
+        "At path 'properties': property name '$ref' is reserved for JSON Schema keywords",
     ),
     "schema-required": schema(
         {**properties(a={"type": "string"}), "required": ["b"]},
-        "At path 'root': required property 'b' is not defined in properties",
+        "At path 'required': required property 'b' is not defined in properties",
+    ),
+    "schema-size": schema(
+        properties(a={"type": "string", "description": "x" * 120_000}),
+        "At path 'root': schema exceeds maximum allowed size",
     ),
     "schema-root": Case(
         fields={"tools": [tool({"type": "string"})]},
@@ -231,9 +237,9 @@ CASES = {
         base=seeing("image", "ms://nothing"), fields={}, message="Invalid request: file nothing not found"
     ),
     "schema-of-answer": Case(
-        fields={"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": properties(a={})}}},
-        message="Invalid request: response_format.json_schema.schema is not a valid moonshot flavored json schema, "
-        "details: <At path 'properties.a': type is not defined>",
+        fields={"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": properties(a=True)}}},
+        message="Invalid request: response_format.json_schema is not a valid moonshot flavored json schema, "
+        "details: <At path 'properties': property schema for 'a' must be an object>",
     ),
 }
 

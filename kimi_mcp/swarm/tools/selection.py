@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, cast
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.json_schema import schema_fault
 from kimi_mcp.core.redaction import clean
-from kimi_mcp.policy.schema_dialect import parameters_fault, rewritten_parameters
+from kimi_mcp.policy.schema_dialect import parameters_fault
+from kimi_mcp.policy.schema_rewriting import rewritten_parameters
 from kimi_mcp.swarm.tools.config import VARIABLE, printable_name
 from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
 

@@ -1,4 +1,1 @@
-"""Values and rules that every package shares: types, errors, settings, redaction, logging.
-
-No I/O but that of logging.
-"""
+"""Values and rules that every package shares: types, errors, settings, redaction, logging."""

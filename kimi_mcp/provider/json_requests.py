@@ -109,7 +109,8 @@ class JsonRequests:
         self._slots = anyio.Semaphore(max_concurrency, fast_acquire=True)
         self._opening = anyio.Lock(fast_acquire=True)
         self._clients: dict[tuple[str, str | None], Client] = {}
-        self._lists: dict[tuple[str, str | None], _ModelList] = {}
+        self._listing = anyio.Lock()
+        self._lists: dict[tuple[str, str | None], tuple[float, frozenset[str] | None]] = {}
 
     async def aclose(self) -> None:
         """Close every socket. A later request opens new ones."""
@@ -120,16 +121,17 @@ class JsonRequests:
         """The ids that ``GET /models`` lists, cached; None where they can't be had. Never raises."""
         if not endpoint.provider.lists_models:
             return None
-        listed = self._lists.setdefault(endpoint.account, _ModelList())
-        async with listed.lock:
-            if self._clock() >= listed.until:
+        async with self._listing:
+            until, models = self._lists.get(endpoint.account, (-inf, None))
+            if self._clock() >= until:
                 try:
-                    listed.models = await self.list_models(endpoint)
+                    models = await self.list_models(endpoint)
+                    until = self._clock() + LIST_KEPT_S
                 except KimiError as error:
                     _log.info("no list of models: %s", error.code)
-                    listed.models = None
-                listed.until = self._clock() + (NO_LIST_KEPT_S if listed.models is None else LIST_KEPT_S)
-            return listed.models
+                    models, until = None, self._clock() + NO_LIST_KEPT_S
+                self._lists[endpoint.account] = until, models
+            return models
 
     async def list_models(self, endpoint: Endpoint) -> frozenset[str]:
         """The ids that ``GET /models`` lists now."""
@@ -238,15 +240,6 @@ class JsonRequests:
                     _open_client, endpoint, self._deadlines, abandon_on_cancel=True
                 )
             return self._clients[endpoint.account]
-
-
-class _ModelList:
-    """A cached list of models."""
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.models: frozenset[str] | None = None
-        self.until = -inf
 
 
 def _open_client(endpoint: Endpoint, deadlines: Deadlines) -> Client:

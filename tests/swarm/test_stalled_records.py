@@ -15,7 +15,7 @@ from tests.swarm.scenarios import SYNTHESIS, Tools, chats, reply, searching, sta
 
 
 class Stalled(MemorySteps):
-    """A record that takes no result until it is told to."""
+    """A record that takes no result until it may."""
 
     def __init__(self) -> None:
         super().__init__()

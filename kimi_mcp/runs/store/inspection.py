@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,14 @@ def inspect_store(settings: Settings, limits: StoreLimits | None = None) -> Stor
         return _of_url(settings.database_url, folder, limits or StoreLimits())
     file = folder / FILE
     try:
-        if not file.exists():
-            return StoreInspection(folder=folder, free=_free(folder), error=_unwritable(folder))
+        is_there = file.exists()
         files = [file, *(file.with_name(file.name + ending) for ending in ("-wal", "-shm"))]
         size = sum(each.stat().st_size for each in files if each.exists())
-        free = _free(folder)
-        error = _unwritable(folder, file)
+        free, error = _look_around(folder, file if is_there else None)
     except OSError as fault:
         return StoreInspection(folder=folder, there=True, error=errors.from_os_error(fault))
+    if not is_there:
+        return StoreInspection(folder=folder, free=free, error=error)
     count = None
     try:
         opened = create_engine("sqlite://", poolclass=NullPool, creator=lambda: _opened(file))
@@ -152,21 +152,13 @@ def _opened(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _unwritable(folder: Path, file: Path | None = None) -> NotConfigured | None:
-    """The error for a place where no store could be written; None where one could."""
-    there = _nearest(folder)
+def _look_around(folder: Path, file: Path | None) -> tuple[int | None, NotConfigured | None]:
+    """The free bytes on the disk of a folder, which may not be there yet; and why no store could be written there."""
+    there = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
+    free: int | None = None
+    with suppress(OSError):
+        free = shutil.disk_usage(there).free
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK) and (file is None or os.access(file, os.W_OK)):
-        return None
-    return errors.from_os_error(PermissionError(13, "") if there.is_dir() else NotADirectoryError(20, ""))
-
-
-def _free(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(_nearest(folder)).free
-    except OSError:
-        return None
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
+        return free, None
+    fault = PermissionError(13, "") if there.is_dir() else NotADirectoryError(20, "")
+    return free, errors.from_os_error(fault)

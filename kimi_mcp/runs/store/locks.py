@@ -32,29 +32,32 @@ except ImportError:  # Windows
 FOLDER = "servers"
 """Where the locks are, inside the data folder."""
 
-LOCKED_WITHIN_S = 2.0
-"""Seconds for which others may hold the lock of a server that starts: they only look whether it is dead."""
-
-MISSING_S = 2.0
-"""Seconds for which a lock file is missing until its server counts as dead; a living one makes it again before."""
-
 _LOCK = ".lock"
 _STARTING = ".starting"
 """How the file ends until it is locked."""
 
 
 class ServerLock:
-    """This server among those that share a data folder; without one (None) it is alone."""
+    """This server among those that share a data folder; without one (None) it is alone.
+
+    ``missing_s``: seconds for which a lock file is missing until its server counts as dead; a living one makes it again
+    before. ``locked_within_s``: seconds for which others may hold the lock of a server that starts: they only look.
+    """
 
     def __init__(
-        self, folder: Path | None, *, missing_s: float = MISSING_S, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path | None,
+        *,
+        missing_s: float = 2.0,
+        locked_within_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = f"srv_{secrets.token_hex(8)}"
         """This server's name, new with each start."""
         self._folder = None if folder is None else folder / FOLDER
         self._lock: FileLock | None = None
         self._acquiring = threading.Lock()
-        self._missing_s, self._clock = missing_s, clock
+        self._missing_s, self._locked_within_s, self._clock = missing_s, locked_within_s, clock
         self._missing_since: dict[str, float] = {}
 
     def acquire(self) -> None:
@@ -72,7 +75,7 @@ class ServerLock:
         file = self._file(self.id)
         starting = file if fcntl is None else file.with_suffix(_STARTING)
         lock = _lock(starting)
-        lock.acquire(timeout=LOCKED_WITHIN_S)
+        lock.acquire(timeout=self._locked_within_s)
         try:
             if starting != file:
                 starting.replace(file)

@@ -50,7 +50,7 @@ class McpServer(ToolSource):
 
     async def serve(self) -> None:
         """Start the server, and once more if it dies; keep it until it is to stop."""
-        for _ in range(1 + self.limits.restarts):
+        for _ in range(2):
             self.fault = None
             try:
                 await self._connect()

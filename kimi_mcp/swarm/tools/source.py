@@ -43,8 +43,6 @@ class ToolLimits:
     """Code points of a tool's own name."""
     relistings: int = 20
     """Times that a server may announce that its tools changed; after that all of them are disabled."""
-    restarts: int = 1
-    """How often a server that died is started again."""
     drain_s: float = 0.5
     """Seconds after a server's end in which its last answers are read."""
 

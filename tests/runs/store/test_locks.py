@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from filelock import Timeout, _unix
 
-from kimi_mcp.runs.store import locks
 from kimi_mcp.runs.store.locks import ServerLock, _probe, has_dead_servers
 
 HOLDS = """
@@ -57,7 +56,7 @@ def test_a_server_that_was_killed_is_dead_at_once(tmp_path: Path) -> None:
 def test_a_server_is_never_seen_without_its_lock_while_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
+    one, looking = ServerLock(tmp_path, locked_within_s=0), ServerLock(tmp_path)
     seen: list[object] = []
     take_lock = _unix.lock_fd_nonblocking
 
@@ -69,7 +68,6 @@ def test_a_server_is_never_seen_without_its_lock_while_it_starts(
 
     with monkeypatch.context() as patched:
         patched.setattr(_unix, "lock_fd_nonblocking", late)
-        patched.setattr(locks, "LOCKED_WITHIN_S", 0)
         with pytest.raises(Timeout):
             one.acquire()
         assert looking.dead_servers() == set()

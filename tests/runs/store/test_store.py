@@ -134,7 +134,7 @@ async def test_a_run_whose_end_has_nowhere_to_go_says_so(folder: Path | None) ->
         assert await end(kept) is True
 
 
-async def test_an_end_that_is_written_again_is_told_from_another_one(folder: Path | None) -> None:
+async def test_an_end_that_is_written_again_is_distinguished_from_another_one(folder: Path | None) -> None:
     async with run_store(folder) as kept:
         await begin(kept)
         first = run_end(kept, ended())

@@ -127,6 +127,36 @@ MANIFESTS: tuple[ManifestFolder, ...] = (
         files={"config.yaml": _host("goose")},
     ),
     ManifestFolder(
+        folder="opencode",
+        reader="opencode",
+        use="Put it into `~/.config/opencode/opencode.jsonc`.",
+        files={"opencode.jsonc": _host("opencode")},
+    ),
+    ManifestFolder(
+        folder="qwen-code",
+        reader="Qwen Code",
+        use="Put it into `~/.qwen/settings.json`.",
+        files={"settings.json": _host("qwen-code")},
+    ),
+    ManifestFolder(
+        folder="copilot",
+        reader="GitHub Copilot CLI",
+        use="Put it into `~/.copilot/mcp-config.json`.",
+        files={"mcp-config.json": _host("copilot")},
+    ),
+    ManifestFolder(
+        folder="cline",
+        reader="Cline",
+        use="Put it into `~/.cline/data/settings/cline_mcp_settings.json`.",
+        files={"cline_mcp_settings.json": _host("cline")},
+    ),
+    ManifestFolder(
+        folder="kilo",
+        reader="Kilo Code",
+        use="Put it into `~/.config/kilo/kilo.jsonc`.",
+        files={"kilo.jsonc": _host("kilo")},
+    ),
+    ManifestFolder(
         folder="skills",
         reader="hosts that read Agent Skills",
         use="Copy the folder in it to where the host keeps skills.",

@@ -30,7 +30,8 @@ HostArgument = Annotated[
     str,
     typer.Argument(
         metavar="HOST",
-        help="claude-desktop, claude-code, cursor, vscode, codex, gemini, kimi-code, zed or goose.",
+        help="claude-desktop, claude-code, cursor, vscode, codex, gemini, kimi-code, zed, goose, opencode, qwen-code, "
+        "copilot, cline or kilo.",
     ),
 ]
 NameOption = Annotated[str, typer.Option("--name", help="The server's name in that host.")]
@@ -47,7 +48,7 @@ def install(
         typer.Option("--env", metavar="K=V", help="A setting for the server, such as KIMI_PROVIDER=vllm. Repeatable."),
     ] = None,
     defer: Annotated[
-        bool, typer.Option("--defer", help="Leave the tools to the host's tool search (Claude Code alone has one).")
+        bool, typer.Option("--defer", help="Leave the tools to the host's tool search (Claude Code's, Qwen Code's).")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -181,6 +182,8 @@ def _print_result(
         shown = "its model always has them; --defer leaves them to its tool search"
         searched = "its model has to search for them"
         page.row("tools", shown if host.always_load in host.entry else searched, "quiet")
+    if host.waits and not removing:
+        page.row("waits", host.waits, "quiet")
     if taken:
         page.row("takes", f"{', '.join(taken)}, as exported here; --env NAME=VALUE overrides it", "quiet")
     if done.backup:

@@ -87,9 +87,9 @@ def install(
 ) -> InstallResult:
     """Put an entry in, or update the one of that name. Raises ``NotConfigured``; then nothing has changed.
 
-    Of an existing entry, the command is renewed and ``env`` is added; the rest stays, but for references to keys of
-    providers that are no longer asked. The keys that calls would carry,
-    by ``environment``, are provided in the host's own way. A host that is ``deferred`` leaves our tools to its search.
+    Of an existing entry, the command is renewed, ``env`` and the host's own fields are added; the rest stays, but for
+    references to keys of providers that are no longer asked. The keys that calls would carry, by ``environment``, are
+    provided in the host's own way. A host that is ``deferred`` leaves our tools to its search.
     """
     target = _Target(host, files.read(file, home))
     now = target.value()
@@ -195,7 +195,7 @@ def _puts(
     """Every value that the file is to have, with its path."""
     path, existing = (*host.servers, name), _entry_at(now, host, name)
     puts: list[tuple[KeyPath, Any]]
-    puts = [(path, dict(want.entry))] if existing is None else _updates(host, path, existing, want, given, stale)
+    puts = [(path, dict(want.entry))] if existing is None else _updates(path, existing, want, given, stale)
     asked = listed(_at(now, host.keys.inputs)) if host.keys.inputs else []
     known = [mapping(each).get("id") for each in asked]
     new = [each for each in want.inputs if each["id"] not in known]
@@ -203,24 +203,23 @@ def _puts(
 
 
 def _updates(
-    host: HostRow,
     path: tuple[str, ...],
     existing: Mapping[str, Any],
     want: DesiredEntry,
     given: Mapping[str, str],
     stale: Collection[str],
 ) -> list[tuple[KeyPath, Any]]:
-    """What an existing entry lacks: the command as it is today, settings, names of keys. No more."""
+    """What an existing entry lacks: the command as it is today, settings, names of keys, the host's own fields."""
     fields, entry = want.fields, want.entry
-    puts: list[tuple[KeyPath, Any]] = [((*path, fields["command"]), entry[fields["command"]])]
-    if (args := entry.get(fields["args"], [])) or existing.get(fields["args"]):
-        puts.append(((*path, fields["args"]), args))
+    started = [(field, entry.get(field, [])) for kind in ("command", "args", "argv") if (field := fields.get(kind))]
+    puts: list[tuple[KeyPath, Any]]
+    puts = [((*path, field), value) for field, value in started if value or existing.get(field)]
+    own = [field for field in entry if field not in fields.values() and field not in existing]
+    puts += [((*path, field), entry[field]) for field in own]
     if values := entry.get(fields["env"]):
         env, field = mapping(existing.get(fields["env"])), (*path, fields["env"])
         new = [((*field, key), value) for key, value in values.items() if key in given or key not in env]
         puts += new if env else [(field, values)]
-    if (field := host.always_load) and field in entry and field not in existing:
-        puts.append(((*path, field), entry[field]))
     if field := fields.get("keys"):
         had, names = listed(existing.get(field)), entry.get(field, [])
         now = [*(each for each in had if each not in stale), *(each for each in names if each not in had)]

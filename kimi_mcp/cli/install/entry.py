@@ -53,6 +53,7 @@ class HostRow(SourcedRecord, strict=False):
     next: str
     moved_by: Mapping[Literal["variable", "file"], str] = {}
     always_load: str | None = None
+    waits: str | None = None
 
     def deferred(self) -> HostRow:
         """This host, its tools left to its tool search."""
@@ -115,7 +116,8 @@ class DesiredEntry:
     entry: Mapping[str, Any]
     """The entry, its fields in order."""
     fields: Mapping[str, str]
-    """Which field holds the ``command``, the ``args``, the settings (``env``) and the names of ``keys``."""
+    """Which field holds the ``command``, the ``args`` or both (``argv``), the settings (``env``), the names of
+    ``keys``."""
     inputs: tuple[Mapping[str, Any], ...]
     """Questions that the host is to ask."""
     keys: tuple[str, ...]
@@ -242,6 +244,7 @@ def desired_entry(
         "name": name,
         "command": started.command,
         "args": list(started.args),
+        "argv": [started.command, *started.args],
         "env": values,
         "keys": named if host.keys.way == "named" else [],
     }
@@ -275,6 +278,9 @@ def input_id(variable: str) -> str:
 def is_ours(entry: Any, fields: Mapping[str, str]) -> bool:
     """Whether an entry of a host's file starts kimi-mcp."""
     found = mapping(entry)
-    command, args = found.get(fields["command"]), listed(found.get(fields["args"]))
+    if "argv" in fields:
+        command, *args = listed(found.get(fields["argv"])) or [""]
+    else:
+        command, args = found.get(fields["command"]), listed(found.get(fields["args"]))
     stem = re.split(r"[/\\]", command)[-1].removesuffix(".exe") if isinstance(command, str) else ""
     return stem == PROGRAM or any(word in (PROGRAM, MODULE) for word in args)

@@ -58,10 +58,16 @@ async def test_what_was_installed_starts_and_lists_its_tools_from_any_folder(id:
     ended = await run("install", id, "--env", "KIMI_PROVIDER=simulator", home=home)
     assert ended.status == 0, ended.err
     written = entry(id, home)
+    program, *args = (
+        written["command"]
+        if isinstance(written.get("command"), list)
+        else (written.get("command") or written["cmd"], *written.get("args", []))
+    )
+    (env,) = (written[name] for name in ("env", "envs", "environment") if name in written)
     command = StdioServerParameters(
-        command=written.get("command") or written["cmd"],
-        args=written.get("args", []),
-        env=(written.get("env") or written.get("envs")) | {"KIMI_DATA_DIR": str(tmp_path / "data")},
+        command=program,
+        args=args,
+        env=env | {"KIMI_DATA_DIR": str(tmp_path / "data")},
         cwd=os.sep,
     )
     with anyio.fail_after(30):

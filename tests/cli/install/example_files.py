@@ -55,4 +55,5 @@ def written(file: Path) -> tuple[int, ...]:
 
 
 def command_of(entry: Any) -> str:
-    return entry.get("command") or entry["cmd"]
+    command = entry.get("command") or entry["cmd"]
+    return command[0] if isinstance(command, list) else command

@@ -1,4 +1,4 @@
-"""Claude Code hides tools behind a search: what ``install`` and ``install --defer`` write about it."""
+"""Two hosts hide tools behind a search: what ``install`` and ``install --defer`` write about it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 
-from kimi_mcp.cli.install import InstallResult, LaunchCommand, install, load_hosts, uninstall
+from kimi_mcp.cli.install import HostRow, InstallResult, LaunchCommand, install, load_hosts, uninstall
 
-HOST = load_hosts()["claude-code"]
+HOSTS = load_hosts()
+FIELDS = {"claude-code": "alwaysLoad", "qwen-code": "alwaysLoadTools"}
+
+each_host = pytest.mark.parametrize(("host", "field"), [(HOSTS[id], field) for id, field in FIELDS.items()], ids=FIELDS)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / ".claude.json"
+    return tmp_path / "settings.json"
 
 
-def put(file: Path, *, defer: bool = False) -> InstallResult:
-    host = HOST.deferred() if defer else HOST
+def put(host: HostRow, file: Path, *, defer: bool = False) -> InstallResult:
+    host = host.deferred() if defer else host
     return install(
         host, "kimi", LaunchCommand(command="/bin/kimi-mcp"), {}, environment={}, file=file, home=file.parent
     )
@@ -29,32 +32,38 @@ def entry(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text())["mcpServers"]["kimi"]
 
 
-def test_the_entry_shows_every_tool_to_the_model_unless_it_is_deferred(file: Path, tmp_path: Path) -> None:
-    put(file)
-    put(other := tmp_path / "other.json", defer=True)
-    assert entry(file)["alwaysLoad"] is True
-    assert entry(file) == entry(other) | {"alwaysLoad": True}
-    assert "alwaysLoad" not in entry(other)
+@each_host
+def test_the_entry_shows_every_tool_to_the_model_unless_it_is_deferred(
+    host: HostRow, field: str, file: Path, tmp_path: Path
+) -> None:
+    put(host, file)
+    put(host, other := tmp_path / "other.json", defer=True)
+    assert entry(file)[field] is True
+    assert entry(file) == entry(other) | {field: True}
+    assert field not in entry(other)
 
 
-def test_an_entry_of_before_gets_the_field_and_defer_takes_it_out_again(file: Path) -> None:
-    put(file, defer=True)
-    assert put(file).action == "written"
-    assert entry(file)["alwaysLoad"] is True
-    assert put(file).action == "unchanged"
-    assert put(file, defer=True).action == "written"
-    assert "alwaysLoad" not in entry(file)
+@each_host
+def test_an_entry_of_before_gets_the_field_and_defer_takes_it_out_again(host: HostRow, field: str, file: Path) -> None:
+    put(host, file, defer=True)
+    assert put(host, file).action == "written"
+    assert entry(file)[field] is True
+    assert put(host, file).action == "unchanged"
+    assert put(host, file, defer=True).action == "written"
+    assert field not in entry(file)
 
 
-def test_what_a_user_wrote_there_stays(file: Path) -> None:
-    put(file)
+@each_host
+def test_what_a_user_wrote_there_stays(host: HostRow, field: str, file: Path) -> None:
+    put(host, file)
     file.write_text(file.read_text().replace("true", "false"))
-    assert put(file).action == "unchanged"
-    assert entry(file)["alwaysLoad"] is False
+    assert put(host, file).action == "unchanged"
+    assert entry(file)[field] is False
 
 
-def test_uninstall_takes_the_whole_entry_out(file: Path) -> None:
+@each_host
+def test_uninstall_takes_the_whole_entry_out(host: HostRow, field: str, file: Path) -> None:
     file.write_text("{}")
-    put(file)
-    uninstall(HOST, "kimi", file=file, home=file.parent)
+    put(host, file)
+    uninstall(host, "kimi", file=file, home=file.parent)
     assert file.read_text() == "{}"

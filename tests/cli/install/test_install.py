@@ -167,7 +167,8 @@ def test_the_old_command_gives_way_and_what_a_person_added_stays(host: HostRow, 
     entry = servers(host, file)["kimi"]
     field = "cmd" if "cmd" in entry else "command"
     way = (*host.servers, "kimi")
-    puts = [((*way, field), "/old/kimi-mcp"), ((*way, "note"), "mine")]
+    old = ["/old/kimi-mcp"] if isinstance(entry[field], list) else "/old/kimi-mcp"
+    puts = [((*way, field), old), ((*way, "note"), "mine")]
     file.write_text(changed(FORMATS[host.kind], file.read_text("utf-8"), put=puts), "utf-8")
     assert put(host, file).action == "written"
     assert servers(host, file)["kimi"] == entry | {"note": "mine"}
@@ -185,3 +186,13 @@ def test_goose_reads_every_field_that_it_wants(file: Path) -> None:
     assert entry["name"] == "kimi"
     assert entry["enabled"] is True
     assert (entry["type"], entry["args"], entry["envs"], entry["timeout"]) == ("stdio", [], {}, 300)
+
+
+@each_host
+def test_an_entry_of_before_gets_what_the_host_has_come_to_need(host: HostRow, file: Path) -> None:
+    put(host, file)
+    whole = servers(host, file)["kimi"]
+    for field in [name for name, value in host.entry.items() if value is True]:
+        file.write_text(changed(FORMATS[host.kind], file.read_text("utf-8"), cut=[(*host.servers, "kimi", field)]))
+    put(host, file)
+    assert servers(host, file)["kimi"] == whole

@@ -40,6 +40,14 @@ HOME = Path("/home/me")
         ("zed", "windows", {"APPDATA": "/r"}, "/r/Zed/settings.json"),
         ("goose", "linux", {}, "/home/me/.config/goose/config.yaml"),
         ("goose", "windows", {"APPDATA": "/r"}, "/r/Block/goose/config/config.yaml"),
+        ("opencode", "macos", {}, "/home/me/.config/opencode/opencode.jsonc"),
+        ("opencode", "linux", {"XDG_CONFIG_HOME": "/x"}, "/x/opencode/opencode.jsonc"),
+        ("qwen-code", "linux", {}, "/home/me/.qwen/settings.json"),
+        ("qwen-code", "linux", {"QWEN_HOME": "/q"}, "/q/settings.json"),
+        ("copilot", "windows", {}, "/home/me/.copilot/mcp-config.json"),
+        ("copilot", "linux", {"COPILOT_HOME": "/c"}, "/c/mcp-config.json"),
+        ("cline", "linux", {}, "/home/me/.cline/data/settings/cline_mcp_settings.json"),
+        ("kilo", "linux", {}, "/home/me/.config/kilo/kilo.jsonc"),
     ],
 )  # fmt: skip
 def test_a_host_s_file_lies_where_the_host_looks(id: str, system: Any, environment: dict[str, str], place: str) -> None:

@@ -64,7 +64,7 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
     ),
     (r"`run_id` as `conversation_id`", "id to --conversation"),
     (r"(?:the other tool )?\(`kimi_(\w+)` or `kimi_(\w+)`\)", r"--tool \1 or --tool \2"),
-    (r"`?\bkimi_(think|instant|vision|video|swarm)\b`?", r"--tool \1"),
+    (r"`?\bkimi_(?!run\b|mcp\b)([a-z]+)\b`?", r"--tool \1"),
     (r"`?\bkimi_run\b`?", "`kimi-mcp runs`"),
     (
         r"The operator of this server allows (.+?) as provider, not (.+?)\.",

@@ -48,7 +48,7 @@ from kimi_mcp.server.state import ServerState, Timings, make_pipeline
 from kimi_mcp.server.tools import (
     TOOLS,
     Arguments,
-    ChatArguments,
+    PromptArguments,
     RunArguments,
     SwarmArguments,
     Tool,
@@ -162,7 +162,7 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
     if tool is None:
         raise InvalidArguments("There is no tool of that name.", fix=f"Call one of {', '.join(TOOLS)}.")
     match parse_arguments(tool, arguments):
-        case ChatArguments() as chat if tool.mode is not None:
+        case PromptArguments() as chat if tool.mode is not None:
             return await _chat(context, tool, chat)
         case SwarmArguments() as swarm:
             return await _swarm(context, tool, swarm)
@@ -172,7 +172,7 @@ async def _outcome(context: Context, name: str, arguments: Mapping[str, Any] | N
             raise TypeError(f"{name} takes {type(other).__name__}, which has no handler")
 
 
-async def _chat(context: Context, tool: Tool, arguments: ChatArguments) -> Outcome | Task:
+async def _chat(context: Context, tool: Tool, arguments: PromptArguments) -> Outcome | Task:
     assert tool.mode is not None
     deadline = _deadline(context, tool)
     state, call = context.lifespan_context, arguments.call(tool.mode)
@@ -197,7 +197,7 @@ async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Out
 async def _start_and_wait(
     context: Context,
     tool: Tool,
-    arguments: ChatArguments | SwarmArguments,
+    arguments: PromptArguments | SwarmArguments,
     work: RunFunction,
     deadline: float,
     stamps: Sequence[str] = (),

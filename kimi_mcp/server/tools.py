@@ -56,10 +56,22 @@ class Arguments(BaseModel):
         return {name: tuple(cast(list[Any], each)) if isinstance(each, list) else each for name, each in given.items()}
 
 
-class ChatArguments(Arguments):
-    """Arguments of every tool that calls a model once."""
+class PromptArguments(Arguments):
+    """Arguments of every tool that calls a model once: a tool of these needs no handler of its own."""
 
     prompt: Annotated[NonBlank, Field(description="What to ask; sent verbatim.")]
+
+    def call(self, mode: Mode) -> Call:
+        """The call for the pipeline; ``mode`` is the tool's."""
+        from kimi_mcp.pipeline.call import Call
+
+        values: dict[str, Any] = {"mode": mode, **self._values()}
+        return Call(**values)
+
+
+class ChatArguments(PromptArguments):
+    """Arguments of the tools that answer a question."""
+
     system: Annotated[str | None, Field(description="None by default.")] = None
     response_schema: Annotated[dict[str, Any] | None, Field(description="JSON schema of the answer; see `parsed`.")] = (
         None
@@ -73,13 +85,10 @@ class ChatArguments(Arguments):
     ] = None
 
     def call(self, mode: Mode) -> Call:
-        """The call for the pipeline; ``mode`` is the tool's. Raises ``InvalidArguments`` for a schema that is none."""
-        from kimi_mcp.pipeline.call import Call
-
+        """The call, as above; raises ``InvalidArguments`` for a schema that is none."""
         if self.response_schema is not None:
             check_schema(self.response_schema)
-        values: dict[str, Any] = {"mode": mode, **self._values()}
-        return Call(**values)
+        return super().call(mode)
 
 
 class TextArguments(ChatArguments):

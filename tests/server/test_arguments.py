@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
 from tests.server.clients import ERAS, connect
 from tests.server.processes import server_process
@@ -64,7 +65,7 @@ async def test_an_unknown_tool_is_answered_with_the_names_there_are(sim: Simulat
     async with connect(sim, mode) as kimi:
         result = await kimi.call("kimi_thnik", {"prompt": "hi"})
     assert result.code == "invalid_arguments"
-    assert "kimi_think, kimi_instant, kimi_vision, kimi_video, kimi_swarm, kimi_run" in result.error["fix"]
+    assert ", ".join(TOOLS) in result.error["fix"]
 
 
 async def test_an_explicit_null_counts_as_absent(sim: Simulator, mode: str) -> None:

@@ -131,7 +131,7 @@ def ask(
 
 def _work(name: str, arguments: dict[str, Any]) -> Work:
     """What is to be done, once its arguments were validated."""
-    from kimi_mcp.server.tools import TOOLS, ChatArguments, SwarmArguments, parse_arguments
+    from kimi_mcp.server.tools import TOOLS, PromptArguments, SwarmArguments, parse_arguments
 
     tool = TOOLS[name]
     parsed = parse_arguments(tool, arguments, by_client=False)
@@ -140,7 +140,7 @@ def _work(name: str, arguments: dict[str, Any]) -> Work:
 
         swarm = parsed.call()
         return lambda pipeline, run: run_swarm(swarm, run, pipeline)
-    assert isinstance(parsed, ChatArguments)
+    assert isinstance(parsed, PromptArguments)
     assert tool.mode is not None
     call = parsed.call(tool.mode)
     return lambda pipeline, run: pipeline.run(call, run)

@@ -6,7 +6,7 @@ import base64
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from kimi_mcp.cli.commands import app
 from kimi_mcp.cli.commands.arguments import AskTool, chosen_tool, with_typed_folders
 from kimi_mcp.core.settings import Settings
+from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
+from tests import contract
 from tests.cli.commands.shell import kimi, started, to
 from tests.server.media import hanging_resolver
 
@@ -115,6 +117,12 @@ def test_options_that_contradict_each_other_are_wrong_usage(options: list[str], 
     ended = CliRunner().invoke(app, ["ask", "What?", *options])
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert named in ended.stderr
+
+
+def test_every_tool_that_calls_a_model_can_be_called_from_a_shell_as_the_contract_says() -> None:
+    tools = get_args(AskTool)
+    assert [f"kimi_{tool}" for tool in tools] == [name for name, tool in TOOLS.items() if tool.mode]
+    assert f"--tool {'|'.join(tools)}]" in contract.TEXT.replace("\\|", "|")
 
 
 @pytest.mark.parametrize(("given", "tool"), [(["images"], "vision"), (["video"], "video"), ([], "think")])

@@ -290,13 +290,13 @@ def input_schema(arguments: type[Arguments]) -> dict[str, Any]:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A property without its title, and without the null that stands for absent."""
+    """A property without its title, and without the null that stands for absent, as an empty value does too."""
     for branch in row.pop("anyOf", ()):
         if branch != {"type": "null"}:
             row |= branch
     row = {key: value for key, value in row.items() if key not in ("title", "pattern")}
     if row.get("default", ...) is None:
-        del row["default"]
+        row = {key: value for key, value in row.items() if key not in ("default", "minLength", "minItems")}
     if row.get("type") == "array":
         row["items"] = _flat(dict(row["items"]))
     return row

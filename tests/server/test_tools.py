@@ -112,6 +112,13 @@ def test_an_empty_optional_argument_counts_as_absent() -> None:
     assert parse_arguments(RUN, {"run_id": "", "action": ""}) == parse_arguments(RUN, None)
 
 
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_schema_forbids_no_empty_value_that_counts_as_absent(name: str) -> None:
+    schema = input_schema(TOOLS[name].arguments)
+    optional = schema["properties"].keys() - set(schema["required"])
+    assert not [each for each in optional if {"minLength", "minItems"} & schema["properties"][each].keys()]
+
+
 def test_a_0_that_is_a_value_is_kept() -> None:
     assert read(THINK, prompt="why?", temperature=0).temperature == 0
     waits = parse_arguments(RUN, {"wait_s": 0})

@@ -114,13 +114,15 @@ class Response:
         step = self._next_step(unchecked=True)
         if step is None:
             self._authorize()
-        if path == CHAT_PATH and (step is None or not _replaces_answer(step)):
+        if step and await self._send_instead(step):
+            return
+        if path == CHAT_PATH:
             await self._chat(step)
             return
         step = step or self._next_step(unchecked=False) or DEFAULT_STEP
-        if _replaces_answer(step):
-            await self._send_body(*_body_instead(step, self._key()), step)
-        elif upload:
+        if await self._send_instead(step):
+            return
+        if upload:
             kind = self._request.headers.get("content-type", "")
             stored = await self._state.files.upload(kind, self._request.chunks())
             await self._send(stored.to_json(), step)
@@ -181,9 +183,7 @@ class Response:
                 invalid("Invalid request: the body is not valid JSON")
         chat = read_chat(body, self._state.dialect, self._state.day, self._state.files.medium)
         step = step or self._next_step(unchecked=False) or DEFAULT_STEP
-        if _replaces_answer(step):
-            await self._send_body(*_body_instead(step, self._key()), step)
-        else:
+        if not await self._send_instead(step):
             await self._answer(chat, step)
 
     async def _answer(self, chat: Chat, step: Step) -> None:
@@ -255,6 +255,12 @@ class Response:
         headers = {"content-type": "application/octet-stream"} if is_file else JSON_HEADERS
         await self._send_body(step.status or 200, headers, value if is_file else encode(value).encode(), step)
 
+    async def _send_instead(self, step: Step) -> bool:
+        """Send what the step has in place of an answer; returns whether it has anything."""
+        if response := _body_instead(step, self._key()):
+            await self._send_body(*response, step)
+        return response is not None
+
     async def _send_body(self, status: int, headers: Mapping[str, str], data: bytes, step: Step) -> None:
         await play_body(self._open_writer(step), step, status, {**headers, **_retry_after(step)}, data, self._state)
 
@@ -274,20 +280,16 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _replaces_answer(step: Step) -> bool:
-    """Whether the step sends something else than an answer."""
-    return bool(step.html) or step.body is not None or (step.status or 200) >= 400
-
-
-def _body_instead(step: Step, key: str) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and body of such a response."""
+def _body_instead(step: Step, key: str) -> tuple[int, Mapping[str, str], bytes] | None:
+    """Status, headers and body of what the step has in place of an answer; None: nothing."""
     if step.html:
         page = step.html if isinstance(step.html, str) else _PAGE
         return step.status or 200, {"content-type": "text/html; charset=utf-8"}, page.encode()
     if step.body is not None:
         text = step.body if isinstance(step.body, str) else encode(step.body)
         return step.status or 200, JSON_HEADERS, text.encode("utf-8", "surrogatepass")
-    status = step.status or 400
+    if (status := step.status or 200) < 400:
+        return None
     default = "unexpected_output" if status >= 500 else "error", f"Status {status}"
     kind, message = _DEFAULT_ERRORS.get(status, default)
     message = (step.error_message or message) + (f": {key}" if step.echo_key else "")

@@ -190,8 +190,11 @@ def test_a_page_has_lines_that_fit_an_editor(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_page_names_no_file_of_the_checkout_that_is_not_there(path: Path) -> None:
-    named = re.findall(r"`((?:kimi_mcp|tests|scripts|docs|benchmarks|requirements)/[\w./-]*)`", path.read_text("utf-8"))
+    text = path.read_text("utf-8")
+    named = re.findall(r"`((?:kimi_mcp|tests|scripts|docs|benchmarks|requirements)/[\w./-]*)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
+    modules = {file.name for top in ("kimi_mcp", "tests", "scripts") for file in (ROOT / top).rglob("*.py")}
+    assert set(re.findall(r"`(\w+\.py)`", text)) <= modules
 
 
 def test_every_rule_that_a_page_names_is_one() -> None:

@@ -39,7 +39,6 @@ LARGEST_BLOCK: Final = 32
 
 _NO_LETTERS: Final = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 _IS_LETTER: Final = bytes(byte < 128 and chr(byte).isalnum() for byte in range(256))
-_GAP: Final = bytes(WIDEST_GAP)
 _LOWER: Final = bytes(range(256)).lower()
 
 _ESCAPED: Final = re.compile(
@@ -85,20 +84,12 @@ class View:
     @cached_property
     def places(self) -> array[int]:
         """Which character of ``text`` each of ``letters`` is."""
-        return array("L", itertools.compress(range(len(self.text)), self._chosen))
-
-    @cached_property
-    def _chosen(self) -> bytes:
-        """A 1 for each character that is among ``letters``, else a 0."""
-        return self.text.encode("ascii", "replace").translate(_IS_LETTER)
-
-    @cached_property
-    def _torn(self) -> bool:
-        return _GAP in self._chosen
+        are_letters = self.text.encode("ascii", "replace").translate(_IS_LETTER)
+        return array("L", itertools.compress(range(len(self.text)), are_letters))
 
     def together(self, first: int, end: int) -> bool:
         """Whether those of ``letters`` are so close together that they may be one secret."""
-        places = self.places[first:end] if self._torn else ()
+        places = self.places[first:end]
         return max(map(operator.sub, places[1:], places), default=0) <= WIDEST_GAP
 
     def span(self, first: int, last: int) -> tuple[int, int]:

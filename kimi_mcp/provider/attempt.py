@@ -15,10 +15,10 @@ import anyio.lowlevel
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
-from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
+from kimi_mcp.provider.decoding import ErrorEvent, StreamAccumulator
 from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
 from kimi_mcp.provider.error_mapping import read_error, response_failure
-from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, FailureKind, failure, timed_out
+from kimi_mcp.provider.failures import AttemptFailure, Deadline, Deadlines, Unreadable, failure, timed_out
 from kimi_mcp.provider.retry import requested_wait
 
 if TYPE_CHECKING:
@@ -244,28 +244,21 @@ class Payloads:
         self._data.append(value)
 
 
-class Unreadable(Exception):
-    """The body of a 200 is not what was requested."""
-
-    def __init__(self, kind: FailureKind) -> None:
-        super().__init__(kind)
-        self.kind: FailureKind = kind
-
-
 def failure_of(error: Exception, endpoint: Endpoint, wall: Callable[[], float]) -> AttemptFailure:
     """Map an exception of an attempt to a failure of ours."""
-    from kimi_mcp.provider.clients import ErrorResponse, connection_failure
+    from openai import APIStatusError
+
+    from kimi_mcp.provider.clients import connection_failure
 
     match error:
         case KimiError():  # a file that went away while it was sent
             return AttemptFailure(error=error)
-        case ErrorResponse():
-            wait_s = requested_wait(error.headers, wall())
-            return response_failure(read_error(error.body), endpoint, status=error.status, wait_s=wait_s)
+        case APIStatusError():
+            wait_s = requested_wait(error.response.headers, wall())
+            found = read_error(error.response.content)
+            return response_failure(found, endpoint, status=error.status_code, wait_s=wait_s)
         case ErrorEvent():
             return response_failure(error.error, endpoint, status=error.error.status)
-        case BadEvent():
-            return failure("json", endpoint)
         case bounds.OutOfBounds():
             return failure("large", endpoint, what=error.what)
         case Unreadable():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import cached_property, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from operator import attrgetter
@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 import httpcore2
 import httpx2
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, Omit
+from openai import APIConnectionError, AsyncOpenAI, AsyncStream, Omit
 from openai._models import FinalRequestOptions
 
 from kimi_mcp.core.certificates import trusted_certificates
@@ -43,16 +43,6 @@ POOL = 12
 
 ERROR_BODY = 65_536
 """Bytes of an error's body that are read."""
-
-
-class ErrorResponse(Exception):
-    """A response whose status is not 2xx."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__(status)
-        self.status = status
-        self.headers = headers
-        self.body = body
 
 
 class ProviderResponse:
@@ -106,7 +96,7 @@ class Client:
     async def send(self, request: ApiRequest) -> ProviderResponse:
         """Send a request; returns the response once its headers are there. The caller closes it.
 
-        Raises ``ErrorResponse``; openai's and httpx2's errors pass. If an idle connection turns out to be dead, the
+        Raises openai's and httpx2's errors. If an idle connection turns out to be dead, the
         others are closed too, and the request is sent once more on a new one.
         """
         try:
@@ -129,13 +119,7 @@ class Client:
         options = FinalRequestOptions.construct(
             method=request.method.lower(), url=request.path, headers=headers, content=content
         )
-        try:
-            response = await self._openai.request(
-                httpx2.Response, options, stream=True, stream_cls=cast(Any, AsyncStream)
-            )
-        except APIStatusError as error:
-            found = error.response
-            raise ErrorResponse(found.status_code, dict(found.headers), found.content) from None
+        response = await self._openai.request(httpx2.Response, options, stream=True, stream_cls=cast(Any, AsyncStream))
         return ProviderResponse(cast(httpx2.Response, response))
 
     async def aclose(self) -> None:

@@ -14,6 +14,7 @@ from kimi_mcp.core import bounds
 from kimi_mcp.core.tokens import text_bytes, tokens_in
 from kimi_mcp.core.types import Completion, FinishReason, ToolCall, Usage
 from kimi_mcp.provider.error_mapping import ProviderError, error_in
+from kimi_mcp.provider.failures import Unreadable
 
 Object = dict[str, Any]
 List = list[Any]
@@ -35,10 +36,6 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
 }
 """Providers' finish reasons, and ours. Any other word is none: the stream is broken."""
-
-
-class BadEvent(Exception):
-    """An event that can't be parsed."""
 
 
 class ErrorEvent(Exception):
@@ -123,7 +120,7 @@ class StreamAccumulator:
     def feed(self, payload: bytes) -> bool:
         """Take one ``data:`` payload, or the whole body of an answer that was not streamed.
 
-        True if it held a piece of reasoning, answer or tool call. Raises ``BadEvent``, ``ErrorEvent``, and
+        True if it held a piece of reasoning, answer or tool call. Raises ``Unreadable``, ``ErrorEvent``, and
         ``bounds.OutOfBounds`` where the answer outgrows any real one; the excess is not taken.
         """
         event = self._read(payload)
@@ -178,10 +175,10 @@ class StreamAccumulator:
             try:
                 event = json.loads(payload.decode("utf-8", "replace"), parse_int=_int)
             except (ValueError, RecursionError):
-                raise BadEvent from None
+                raise Unreadable("json") from None
             self._escaped = True
         if not isinstance(event, dict):
-            raise BadEvent
+            raise Unreadable("json")
         return cast(Object, event)
 
     def _take(self, delta: Object) -> bool:

@@ -66,6 +66,15 @@ FailureKind = Literal[
 ]  # fmt: skip
 """What went wrong without a status: below HTTP, or with the body of a 200."""
 
+
+class Unreadable(Exception):
+    """The body of a 200 is not what was requested."""
+
+    def __init__(self, kind: FailureKind) -> None:
+        super().__init__(kind)
+        self.kind: FailureKind = kind
+
+
 _AGAIN = "Try again; if it stays, choose another provider with KIMI_PROVIDER."
 _WHERE = "Look at KIMI_BASE_URL ({host}): is it the base URL of the API, such as https://api.moonshot.ai/v1?"
 _NETWORK = "Look at the network of this machine, at HTTPS_PROXY and NO_PROXY, and at KIMI_BASE_URL ({host})."

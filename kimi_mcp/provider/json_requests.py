@@ -22,9 +22,9 @@ import anyio.to_thread
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.types import MediaKind
-from kimi_mcp.provider.attempt import Unreadable, failure_of
+from kimi_mcp.provider.attempt import failure_of
 from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
-from kimi_mcp.provider.failures import Deadlines, failure, timed_out
+from kimi_mcp.provider.failures import Deadlines, Unreadable, failure, timed_out
 
 if TYPE_CHECKING:
     from kimi_mcp.provider.clients import Client

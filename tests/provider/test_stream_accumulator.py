@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.types import Completion, ToolCall, Usage
-from kimi_mcp.provider.decoding import BadEvent, ErrorEvent, StreamAccumulator
+from kimi_mcp.provider.decoding import ErrorEvent, StreamAccumulator
 from kimi_mcp.provider.error_mapping import ProviderError
+from kimi_mcp.provider.failures import Unreadable
 from tests.provider.folding import ONE, STOP, call, calling, chunk, fed, folded
 
 # ── reasoning and answer ──────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +229,7 @@ def test_an_error_inside_the_stream_is_raised_and_what_arrived_is_kept(
 )
 def test_what_is_no_event_is_a_bad_event(payload: bytes) -> None:
     accumulator = fed(chunk({"content": "so far"}))
-    with pytest.raises(BadEvent):
+    with pytest.raises(Unreadable, match="json"):
         accumulator.feed(payload)
     assert accumulator.answer == "so far"
 

@@ -9,7 +9,8 @@ import pytest
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.types import Completion, Usage
-from kimi_mcp.provider.decoding import BadEvent, StreamAccumulator
+from kimi_mcp.provider.decoding import StreamAccumulator
+from kimi_mcp.provider.failures import Unreadable
 
 
 def chunk(delta: Any, finish: str | None = None, **more: Any) -> bytes:
@@ -170,5 +171,5 @@ def test_a_number_of_tokens_that_is_none_is_unknown_and_the_answer_stays(number:
 
 def test_json_that_is_nested_for_ever_is_no_event() -> None:
     for event in (b"[" * 500_000, b'{"a":' * 100_000, b'{"error":' * 100_000):
-        with pytest.raises(BadEvent):
+        with pytest.raises(Unreadable, match="json"):
             StreamAccumulator().feed(event)

@@ -49,7 +49,7 @@ class _Collected:
     def add(self, path: ResolvedPath) -> None:
         """Read a file, unless it was read before; one that can't fit is only counted.
 
-        Raises ``_NotText``, and ``PathRefused`` as :func:`open_file` does.
+        Raises as ``_not_text`` says where it is no text, and ``PathRefused`` as :func:`open_file` does.
         """
         with open_file(path) as file:
             if file.identity in self._seen:
@@ -82,29 +82,6 @@ class _Collected:
         )
 
 
-class _NotText(Exception):
-    """Not UTF-8, nor UTF-16 with a byte order mark."""
-
-    def __init__(self, file: OpenFile) -> None:
-        super().__init__()
-        self.name, self.head = shown(file.name), file.head
-
-    def error(self) -> CallRefused:
-        """The error for a file that was named, with the tool that accepts it."""
-        if mime := sniff(self.head):
-            is_picture = mime.startswith("image/")
-            what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
-            return MediaRejected(f"`{self.name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
-        if found := foreign_type(self.head):
-            return InvalidArguments(
-                f"`{self.name}` is {found[0]}, not text.", fix="Pass its text as a text file; no tool reads it."
-            )
-        return InvalidArguments(
-            f"`{self.name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",
-            fix="Save it as UTF-8; binary files are not taken.",
-        )
-
-
 def gather_texts(
     patterns: Sequence[str], roots: Roots, *, most_tokens: int, limits: SearchLimits | None = None
 ) -> tuple[TextFile, ...]:
@@ -121,10 +98,7 @@ def gather_texts(
         path = roots.resolve(pattern)
         try:
             collected.add(path)
-        except _NotText as error:
-            if not has_magic(pattern):
-                raise error.error() from None
-        except PathRefused:
+        except CallRefused:
             if not has_magic(pattern):
                 raise
         else:
@@ -157,10 +131,10 @@ def _add_matching(name: str, found: Iterator[ResolvedPath], skipped: Skipped, co
         try:
             collected.add(path)
             taken += 1
-        except _NotText:
-            skipped["not text"] += 1
         except PathRefused:
             skipped["refused"] += 1
+        except CallRefused:
+            skipped["not text"] += 1
     if not taken:
         left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise InvalidArguments(
@@ -170,7 +144,7 @@ def _add_matching(name: str, found: Iterator[ResolvedPath], skipped: Skipped, co
 
 
 def _encoding(file: OpenFile) -> str:
-    """The encoding of a text, by its beginning; raises ``_NotText``."""
+    """The encoding of a text, by its beginning."""
     if file.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     try:
@@ -179,14 +153,30 @@ def _encoding(file: OpenFile) -> str:
             return "utf-8-sig"
     except UnicodeDecodeError:
         pass
-    raise _NotText(file)
+    raise _not_text(file)
 
 
 def _decoded(file: OpenFile, encoding: str) -> str:
     try:
         text = file.read_all(file.size).decode(encoding)
     except UnicodeDecodeError:
-        raise _NotText(file) from None
+        raise _not_text(file) from None
     if "\0" in text[:HEAD_BYTES]:
-        raise _NotText(file)
+        raise _not_text(file)
     return text
+
+
+def _not_text(file: OpenFile) -> CallRefused:
+    """The error for what is neither UTF-8 nor UTF-16 with a byte order mark, with the tool that takes it."""
+    name = shown(file.name)
+    if mime := sniff(file.head):
+        is_picture = mime.startswith("image/")
+        what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
+        return MediaRejected(f"`{name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
+    if found := foreign_type(file.head):
+        fix = "Pass its text as a text file; no tool reads it."
+        return InvalidArguments(f"`{name}` is {found[0]}, not text.", fix=fix)
+    return InvalidArguments(
+        f"`{name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",
+        fix="Save it as UTF-8; binary files are not taken.",
+    )

@@ -11,7 +11,6 @@ import re
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,19 +109,13 @@ class Prompt:
 
 def prompts(skill: Skill) -> Mapping[str, Prompt]:
     """The prompts whose tool the skill lists, by name."""
-    listed = {tool.name for tool in skill.tools}
-    return {prompt.name: prompt for prompt in _load() if prompt.tool in listed}
-
-
-@cache
-def _load() -> tuple[Prompt, ...]:
-    rows: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-    return tuple(
-        Prompt(
-            name=name, arguments=[Argument(name=each, **row) for each, row in table.pop("arguments").items()], **table
-        )
-        for name, table in rows.items()
-    )
+    tables: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+    made: dict[str, Prompt] = {}
+    for name, table in tables.items():
+        if table["tool"] in {tool.name for tool in skill.tools}:
+            arguments = [Argument(name=each, **row) for each, row in table["arguments"].items()]
+            made[name] = Prompt(**{**table, "name": name, "arguments": arguments})
+    return made
 
 
 def _fill(template: Any, values: Mapping[str, str | None]) -> Any:

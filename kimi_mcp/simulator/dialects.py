@@ -162,12 +162,7 @@ _VLLM = Dialect(
     extra_fields=_ENGINE_FIELDS,
 )
 # SGLang: `reasoning_content`; video not merged (sglang#37632).
-_SGLANG = replace(
-    _VLLM,
-    name="sglang",
-    reasoning_field="reasoning_content",
-    video_status=400,
-)
+_SGLANG = replace(_VLLM, name="sglang", reasoning_field="reasoning_content", video_status=400)
 # NVIDIA/NemoClaw#2120 (K2.5), models.dev#3144 (K2.6: "no longer be supported after 07/07/2026"),
 # NVIDIA/NemoClaw#11902 (410 while /models still lists them).
 _NIM = Dialect(
@@ -196,10 +191,7 @@ _NIM = Dialect(
 # (models.dev providers/huggingface Kimi-K2.6.toml, 2026-06-13); each host behind the router has its own.
 _HUGGINGFACE = Dialect(
     name="huggingface",
-    serves=(
-        Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 11, 22)),
-        *_WEIGHTS[1:],
-    ),
+    serves=(Served(id="moonshotai/Kimi-K2.5", model=_K25, until=date(2026, 11, 22)), *_WEIGHTS[1:]),
     switches=(),
     video=False,
     extra_fields=_HOSTED_FIELDS,
@@ -213,10 +205,7 @@ _GATEWAY_MODELS = (
 # is its own, whatever the host behind it takes: `reasoning: {enabled}` (openrouter.ai/docs, reasoning tokens).
 _OPENROUTER = Dialect(
     name="openrouter",
-    serves=(
-        Served(id="moonshotai/kimi-k2.5", model=_K25, until=date(2026, 9, 6)),
-        *_GATEWAY_MODELS,
-    ),
+    serves=(Served(id="moonshotai/kimi-k2.5", model=_K25, until=date(2026, 9, 6)), *_GATEWAY_MODELS),
     switches=("reasoning",),
     reasoning_field="reasoning",
     video=False,

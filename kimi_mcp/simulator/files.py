@@ -66,9 +66,6 @@ class FileStore:
         self._files: dict[str, StoredFile] = {}
         self._next = 1
 
-    def __len__(self) -> int:
-        return len(self._files)
-
     async def upload(self, content_type: str, chunks: AsyncIterator[bytes]) -> StoredFile:
         """Store the file of a multipart form; raises Refused."""
         kind, options = parse_options_header(content_type)

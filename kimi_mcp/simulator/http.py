@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
-from http import HTTPStatus
+from http.client import responses
 from typing import Literal
 
 import anyio
@@ -216,11 +216,8 @@ class ResponseWriter:
         elif self._framing == "chunked":
             lines["transfer-encoding"] = "chunked"
         lines["connection"] = "keep-alive" if self.keep_alive else "close"
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = "Client Closed Request" if status == 499 else "Unknown"
-        head = f"HTTP/1.1 {status} {phrase}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        head = f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         await self._send(head.encode("latin-1", "replace") + b"\r\n")
         _, cut = self._clip(b"", "body")
         if cut:

@@ -20,15 +20,7 @@ from typing import Final
 from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats import clips, stills
 from kimi_mcp.media.formats.magic import describe, sniff
-from kimi_mcp.media.formats.media_info import (
-    FORMATS,
-    GENERIC_TYPES,
-    PIXELS_MAX,
-    TAKEN,
-    ByteSource,
-    MediaInfo,
-    ReadAt,
-)
+from kimi_mcp.media.formats.media_info import FORMATS, GENERIC_TYPES, PIXELS_MAX, TAKEN, ByteSource, MediaInfo, ReadAt
 
 __all__ = ["FORMATS", "PIXELS_MAX", "MediaInfo", "inspect", "inspect_bytes", "require_label"]
 

@@ -1,41 +1,17 @@
-"""The table of file signatures: the type of a file, and the fix for what can't be sent. Pure, no I/O."""
+"""The type of a file by its signature, and the fix for what can't be sent. Pure, no I/O."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+from kimi_mcp.media.formats.media_info import FORMATS
+
 _AS_PICTURE: Final = "Export it as png or jpeg."
 _AS_CLIP: Final = "Turn it into mp4, for example: ffmpeg -i clip.{} clip.mp4."
 _AS_TEXT: Final = "Give its text in the prompt, or in `files` of kimi_think."
 _UNPACK: Final = "Unpack it, and give the file that is in it."
 _OTHER: Final = "Give a picture or a clip in one of these formats."
-
-_READABLE: Final = tuple(
-    (re.compile(pattern, re.DOTALL), mime)
-    for pattern, mime in (
-        (rb"\x89PNG\r\n\x1a\n", "image/png"),
-        (rb"\xff\xd8\xff", "image/jpeg"),
-        (rb"GIF8[79]a", "image/gif"),
-        (rb"RIFF....WEBP", "image/webp"),
-        (rb"....ftyp(?:hei[cxms]|hev[cx])", "image/heic"),
-        (rb"....ftypavi[fs]", "image/avif"),
-        # A general still picture says by a later brand how it is coded.
-        (rb"....ftyp(?:mif1|msf1|miaf).{4}(?:.{4}){0,12}?(?:hei[cxms]|hev[cx])", "image/heic"),
-        (rb"....ftyp(?:mif1|msf1|miaf).{4}(?:.{4}){0,12}?avi[fs]", "image/avif"),
-        (rb"(?:II[*+]\x00|MM\x00[*+])", "image/tiff"),
-        (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", "image/bmp"),  # two letters are no proof
-        (rb"....ftypqt  |[\x00\x01]...(?:moov|mdat|free|skip|wide|pnot)", "video/mov"),
-        (rb"....ftyp3g", "video/3gpp"),
-        (rb"....ftyp(?!mif1|msf1|miaf|jpx |jp2 |crx )", "video/mp4"),
-        (rb"RIFF....AVI ", "video/avi"),
-        (rb"\x1aE\xdf\xa3", "video/webm"),
-        (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "video/wmv"),
-        (rb"FLV\x01", "video/x-flv"),
-        (rb"\x00\x00\x01[\xba\xb3]", "video/mpeg"),
-    )
-)
-"""Signatures of the formats that are accepted."""
 
 _FOREIGN: Final = tuple(
     (re.compile(pattern, re.DOTALL), name, fix)
@@ -74,7 +50,7 @@ _FOREIGN: Final = tuple(
 
 def sniff(head: bytes) -> str | None:
     """The media type of a picture or clip that begins with ``head``, if it is one."""
-    return next((mime for pattern, mime in _READABLE if pattern.match(head)), None)
+    return next((mime for mime, form in FORMATS.items() if form.signature.match(head)), None)
 
 
 def foreign_type(head: bytes) -> tuple[str, str] | None:

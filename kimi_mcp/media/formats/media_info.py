@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,31 +41,57 @@ class Format(NamedTuple):
     """Its name in messages."""
     other_types: frozenset[str]
     """Other valid labels of servers and data URIs."""
+    signature: re.Pattern[bytes]
+    """How its files begin."""
 
+
+_STILLS_OF_ANY_CODING = rb"....ftyp(?:mif1|msf1|miaf).{4}(?:.{4}){0,12}?"
+"""They say by a later brand how they are coded."""
 
 FORMATS = {
-    mime: Format(name, frozenset(other_types.split()))
-    for mime, name, other_types in (
-        ("image/png", "PNG picture", "image/x-png image/apng"),
-        ("image/jpeg", "JPEG picture", "image/jpg image/pjpeg image/jfif"),
-        ("image/webp", "WebP picture", ""),
-        ("image/gif", "GIF picture", ""),
-        ("image/heic", "HEIC picture", "image/heif image/heic-sequence image/heif-sequence"),
-        ("image/avif", "AVIF picture", "image/avif-sequence image/heif"),
-        ("image/bmp", "BMP picture", "image/x-bmp image/x-ms-bmp"),
-        ("image/tiff", "TIFF picture", "image/tif image/x-tiff"),
-        ("video/mp4", "MP4 clip", "video/x-m4v application/mp4"),
-        ("video/mov", "QuickTime clip", "video/quicktime"),
-        ("video/3gpp", "3GPP clip", "video/3gp video/3gpp2"),
-        ("video/mpeg", "MPEG clip", "video/mpg video/x-mpeg video/mp2p"),
-        ("video/avi", "AVI clip", "video/x-msvideo video/msvideo video/vnd.avi"),
-        ("video/x-flv", "FLV clip", "video/flv"),
-        ("video/webm", "WebM clip", ""),
-        ("video/wmv", "WMV clip", "video/x-ms-wmv video/x-ms-asf"),
+    mime: Format(name, frozenset(other_types.split()), re.compile(signature, re.DOTALL))
+    for mime, name, other_types, signature in (
+        ("image/png", "PNG picture", "image/x-png image/apng", rb"\x89PNG\r\n\x1a\n"),
+        ("image/jpeg", "JPEG picture", "image/jpg image/pjpeg image/jfif", rb"\xff\xd8\xff"),
+        ("image/webp", "WebP picture", "", rb"RIFF....WEBP"),
+        ("image/gif", "GIF picture", "", rb"GIF8[79]a"),
+        (
+            "image/heic",
+            "HEIC picture",
+            "image/heif image/heic-sequence image/heif-sequence",
+            rb"(?:....ftyp|" + _STILLS_OF_ANY_CODING + rb")(?:hei[cxms]|hev[cx])",
+        ),
+        (
+            "image/avif",
+            "AVIF picture",
+            "image/avif-sequence image/heif",
+            rb"(?:....ftyp|" + _STILLS_OF_ANY_CODING + rb")avi[fs]",
+        ),
+        # Two letters are no proof.
+        ("image/bmp", "BMP picture", "image/x-bmp image/x-ms-bmp", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00{3}"),
+        ("image/tiff", "TIFF picture", "image/tif image/x-tiff", rb"II[*+]\x00|MM\x00[*+]"),
+        (
+            "video/mov",
+            "QuickTime clip",
+            "video/quicktime",
+            rb"....ftypqt  |[\x00\x01]...(?:moov|mdat|free|skip|wide|pnot)",
+        ),
+        ("video/3gpp", "3GPP clip", "video/3gp video/3gpp2", rb"....ftyp3g"),
+        ("video/mp4", "MP4 clip", "video/x-m4v application/mp4", rb"....ftyp(?!mif1|msf1|miaf|jpx |jp2 |crx )"),
+        ("video/mpeg", "MPEG clip", "video/mpg video/x-mpeg video/mp2p", rb"\x00\x00\x01[\xba\xb3]"),
+        ("video/avi", "AVI clip", "video/x-msvideo video/msvideo video/vnd.avi", rb"RIFF....AVI "),
+        ("video/x-flv", "FLV clip", "video/flv", rb"FLV\x01"),
+        ("video/webm", "WebM clip", "", rb"\x1aE\xdf\xa3"),
+        (
+            "video/wmv",
+            "WMV clip",
+            "video/x-ms-wmv video/x-ms-asf",
+            rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
+        ),
     )
 }
 """Every format that is read, by its type as Moonshot's vision guide writes it in a data URL (``video/mov``, not
-``video/quicktime``)."""
+``video/quicktime``); the first whose signature a file has is its own."""
 
 GENERIC_TYPES = frozenset(
     {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download"}

@@ -33,7 +33,7 @@ class Answer:
     """None in instant mode."""
     content: str
     tool_calls: tuple[ScriptedCall, ...]
-    finish_reason: str
+    finish_reason: str | None
     completion_tokens: int
     reasoning_tokens: int
 
@@ -151,7 +151,7 @@ def _limited(chat: Chat, step: Step, reasoning: str | None, content: str, calls:
         reasoning=None if reasoning is None else "".join(thought),
         content="".join(written),
         tool_calls=calls,
-        finish_reason=finish,
+        finish_reason=None if step.no_finish else step.finish_reason or finish,
         completion_tokens=len(thought) + len(written) + called,
         reasoning_tokens=len(thought),
     )

@@ -16,7 +16,6 @@ from typing import NoReturn
 from urllib.parse import parse_qsl
 
 import h11
-from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from kimi_mcp.simulator.answers import compose
@@ -54,18 +53,19 @@ _LIMITS = {"x-ratelimit-limit": "200", "x-ratelimit-remaining": "199", "x-rateli
 class Response:
     """One request on its way to its response."""
 
-    def __init__(self, state: SimulatorState, connection: Connection, request: ReceivedRequest) -> None:
+    def __init__(
+        self, state: SimulatorState, connection: Connection, request: ReceivedRequest, tasks: TaskGroup
+    ) -> None:
         self._state = state
         self._connection = connection
         self._request = request
-        self._tasks: TaskGroup | None = None
+        self._tasks = tasks
         self._recorded = False
         self.writer: ResponseWriter | None = None
         self.client_gone = False
 
-    async def respond(self, tasks: TaskGroup) -> None:
+    async def respond(self) -> None:
         """Read the request, check it, answer it; raises CutOff and ClientGone. Cancels tasks when the client goes."""
-        self._tasks = tasks
         try:
             await self._route()
         except Refused as refused:
@@ -83,8 +83,7 @@ class Response:
         """The response's writer; from here on a client that leaves ends it."""
         if self._connection.gone:
             raise ClientGone
-        assert self._tasks is not None
-        self._tasks.start_soon(self._watch, self._tasks.cancel_scope)
+        self._tasks.start_soon(self._watch)
         self.writer = ResponseWriter(
             self._connection,
             keep_alive=self._request.keeps_alive and self._request.complete,
@@ -94,10 +93,10 @@ class Response:
         )
         return self.writer
 
-    async def _watch(self, scope: CancelScope) -> None:
+    async def _watch(self) -> None:
         await self._connection.wait_until_gone()
         self.client_gone = True
-        scope.cancel()
+        self._tasks.cancel_scope.cancel()
 
     async def _route(self) -> None:
         method, path = self._request.method, self._request.path

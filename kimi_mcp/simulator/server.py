@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import anyio
 import anyio.abc
 import h11
+from anyio import AsyncContextManagerMixin
 
 from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
 from kimi_mcp.simulator.faults import CHAT_PATH, StepLike, load_scenario
@@ -33,7 +34,7 @@ class SimulatorError(Exception):
     """The simulator can't start; the message is one sentence for the person who tried."""
 
 
-class Simulator(SimulatorState):
+class Simulator(SimulatorState, AsyncContextManagerMixin):
     """A strict stand-in for one provider's API, on a real socket of this machine.
 
     `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it takes for
@@ -44,7 +45,7 @@ class Simulator(SimulatorState):
     def __init__(
         self,
         provider: str = "moonshot",
-        faults: Sequence[StepLike] | None = None,
+        faults: Sequence[StepLike] = (),
         port: int = 0,
         require_key: str | None = None,
         now: date | None = None,
@@ -58,8 +59,8 @@ class Simulator(SimulatorState):
             raise SimulatorError(f"there is no provider {provider!r}; known are {', '.join(DIALECTS)}")
         super().__init__(
             DIALECTS[provider],
-            now.date() if isinstance(now, datetime) else now or FACTS_DAY,
-            faults or (),
+            now or FACTS_DAY,
+            faults,
             require_key=require_key,
             max_body=max_body,
             remember=remember,
@@ -71,7 +72,8 @@ class Simulator(SimulatorState):
         self._tasks: anyio.abc.TaskGroup | None = None
         self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> Self:
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
             self._server = await asyncio.start_server(
@@ -83,26 +85,23 @@ class Simulator(SimulatorState):
                 f"the simulator can't listen on {self._host}:{self._port} ({reason}); choose another --port"
             ) from None
         self._port = self._server.sockets[0].getsockname()[1]
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        await self._server.start_serving()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        assert self._tasks is not None
-        self.stop_listening()
-        self._tasks.cancel_scope.cancel()
+        failure: Exception | None = None
         try:
-            if isinstance(error, Exception):  # the block's own error leaves as it is, not inside a group
-                await self._tasks.__aexit__(None, None, None)
-                return None
-            return await self._tasks.__aexit__(kind, error, trace)
+            async with anyio.create_task_group() as self._tasks:
+                await self._server.start_serving()
+                try:
+                    yield self
+                except Exception as error:  # noqa: BLE001 - raised again as it is, not inside a group
+                    failure = error
+                finally:
+                    self.stop_listening()
+                    self._tasks.cancel_scope.cancel()
         finally:
             for connection in self._connections:
                 connection.close()
             self.files.close()
+        if failure is not None:
+            raise failure
 
     def stop_listening(self) -> None:
         """Refuse new connections from now on; open ones go on."""
@@ -161,10 +160,11 @@ class Simulator(SimulatorState):
     async def _respond(self, connection: Connection, request: ReceivedRequest) -> bool:
         """Answer one request; whether the connection carries another."""
         cut: CutOff | None = None
-        response = Response(self, connection, request)
-        async with anyio.create_task_group() as tasks:
+        tasks = anyio.create_task_group()
+        response = Response(self, connection, request, tasks)
+        async with tasks:
             try:
-                await response.respond(tasks)
+                await response.respond()
             except CutOff as found:
                 cut = found
                 if cut.how == "stall":

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.answers import Answer
@@ -92,11 +93,6 @@ def tool_call_objects(answer: Answer, step: Step) -> list[JsonObject]:
     return made
 
 
-def finish_reason(answer: Answer, step: Step) -> str | None:
-    """Why the answer ends."""
-    return None if step.no_finish else step.finish_reason or answer.finish_reason
-
-
 def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> JsonObject:
     """The body of a response that is not streamed."""
     message: JsonObject = {"role": "assistant", "content": answer.content}
@@ -106,7 +102,7 @@ def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Ste
     if calls:
         message["tool_calls"] = calls
         message["content"] = answer.content or None
-    choice: JsonObject = {"index": 0, "message": message, "finish_reason": finish_reason(answer, step)}
+    choice: JsonObject = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
     body: JsonObject = {
         "id": envelope.id,
         "object": "chat.completion",
@@ -123,37 +119,40 @@ def whole_answer(answer: Answer, envelope: Envelope, dialect: Dialect, step: Ste
 
 
 class _Chunks:
-    """Builds the chunks of one stream; head and tail of the JSON are made once."""
+    """Builds the chunks of one stream."""
 
     def __init__(self, answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> None:
         self.answer, self.envelope, self.dialect, self.step = answer, envelope, dialect, step
-        self.start = (
-            f'data: {{"id":{encode(envelope.id)},"object":"chat.completion.chunk","created":{envelope.created},'
-            f'"model":{encode(envelope.model)},"choices":'
-        )
         self.usage = usage_object(answer, envelope, dialect)
-        usage = self.usage if step.usage == "every" else None
-        self.end = "}\n\n" if usage is None else f',"usage":{encode(usage)}}}\n\n'
 
-    def delta(self, delta: str, count: int = 0) -> Event:
-        """A chunk whose delta is that JSON."""
-        if self.step.empty_choices:
-            return Event(f"{self.start}[]{self.end}".encode(), count)
-        text = f'{self.start}[{{"index":0,"delta":{delta},"finish_reason":null}}]{self.end}'
-        return Event(text.encode(), count)
+    def chunk(self, *choices: JsonObject, count: int = 0, usage: bool = False) -> Event:
+        """A chunk with these choices, and with the usage where it carries that; ``count``: its tokens."""
+        body: JsonObject = {
+            "id": self.envelope.id,
+            "object": "chat.completion.chunk",
+            "created": self.envelope.created,
+            "model": self.envelope.model,
+            "choices": [] if self.step.empty_choices else choices,
+        }
+        if usage or self.step.usage == "every":
+            body["usage"] = self.usage
+        return Event(f"data: {encode(body)}\n\n".encode(), count)
+
+    def delta(self, delta: JsonObject, count: int = 0) -> Event:
+        """A chunk with that delta."""
+        return self.chunk({"index": 0, "delta": delta, "finish_reason": None}, count=count)
 
     def finish(self) -> Event:
         """The chunk with the finish reason, and Moonshot's usage inside the choice."""
-        choice: JsonObject = {"index": 0, "delta": {}, "finish_reason": finish_reason(self.answer, self.step)}
+        choice: JsonObject = {"index": 0, "delta": {}, "finish_reason": self.answer.finish_reason}
         if self.step.usage in ("choice", "both") or (self.step.usage is None and self.dialect.moonshot):
             choice["usage"] = self.usage
-        return Event(f"{self.start}{encode([] if self.step.empty_choices else [choice])}{self.end}".encode())
+        return self.chunk(choice)
 
     def last_usage(self) -> Event | None:
         """The chunk without choices that carries the usage, where the request wants it."""
-        if self.step.usage in ("top", "both") or (self.step.usage is None and self.envelope.include_usage):
-            return Event(f'{self.start}[],"usage":{encode(self.usage)}}}\n\n'.encode())
-        return None
+        wanted = self.step.usage in ("top", "both") or (self.step.usage is None and self.envelope.include_usage)
+        return self.chunk(usage=True) if wanted else None
 
 
 def _pieces(text: str, size: int) -> Iterator[tuple[str, int]]:
@@ -167,28 +166,25 @@ def _answer_chunks(chunks: _Chunks) -> Iterator[tuple[str, Event]]:
     """The chunks that carry the answer, each with the kind of what it carries."""
     answer, step = chunks.answer, chunks.step
     size = 1 if step.token_every else max(1, step.event_tokens)
-    field = encode(step.reasoning_field or chunks.dialect.reasoning_field)
+    field = step.reasoning_field or chunks.dialect.reasoning_field
     thought = [] if step.lose_reasoning else list(_pieces(answer.reasoning or "", size))
     written = list(_pieces(answer.content, size))
     if step.together:
-        for index in range(max(len(thought), len(written))):
-            (left, first), (right, second) = (one[index] if index < len(one) else ("", 0) for one in (thought, written))
-            delta = ",".join(
-                part for part in (left and f"{field}:{encode(left)}", right and f'"content":{encode(right)}') if part
-            )
-            yield "content" if right else "reasoning", chunks.delta(f"{{{delta}}}", first + second)
+        for (left, first), (right, second) in zip_longest(thought, written, fillvalue=("", 0)):
+            delta: JsonObject = {name: text for name, text in ((field, left), ("content", right)) if text}
+            yield "content" if right else "reasoning", chunks.delta(delta, first + second)
     else:
-        reasoning = [("reasoning", chunks.delta(f"{{{field}:{encode(text)}}}", count)) for text, count in thought]
-        content = [("content", chunks.delta(f'{{"content":{encode(text)}}}', count)) for text, count in written]
+        reasoning = [("reasoning", chunks.delta({field: text}, count)) for text, count in thought]
+        content = [("content", chunks.delta({"content": text}, count)) for text, count in written]
         yield from content + reasoning if step.content_first else reasoning + content
     for call in tool_call_objects(answer, step):
         function = as_object(call["function"]) or {}
         arguments = str(function["arguments"])
         opening = {**call, "function": {"name": function["name"], "arguments": ""}}
-        yield "tool", chunks.delta(encode({"tool_calls": [opening]}), 1)
+        yield "tool", chunks.delta({"tool_calls": [opening]}, 1)
         for text, count in _pieces(arguments, max(1, size // 4)):
-            part = {"tool_calls": [{"index": call["index"], "function": {"arguments": text}}]}
-            yield "tool", chunks.delta(encode(part), count)
+            part: JsonObject = {"index": call["index"], "function": {"arguments": text}}
+            yield "tool", chunks.delta({"tool_calls": [part]}, count)
 
 
 def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> list[Event]:
@@ -196,7 +192,7 @@ def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> 
     chunks = _Chunks(answer, envelope, dialect, step)
     made: list[Event] = [Event(COMMENT)] * step.comments_before
     places: dict[str, int] = {"start": 0, "head": 0}
-    made.append(chunks.delta('{"role":"assistant","content":""}'))
+    made.append(chunks.delta({"role": "assistant", "content": ""}))
     for kind, event in _answer_chunks(chunks):
         made.append(event)
         places.setdefault(kind, len(made))
@@ -218,9 +214,10 @@ def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> 
 def _disturbed(made: list[Event], chunks: _Chunks, step: Step, at: int, gate_at: int) -> list[Event]:
     inserted: list[Event] = []
     if step.bad_json:
-        inserted.append(Event(f'{chunks.start}[{{"index":0,"delta":{{"content":"cut\n\n'.encode()))
+        whole = chunks.delta({"content": "cut"}).data
+        inserted.append(Event(whole[: whole.rindex(b"cut") + 3] + b"\n\n"))
     if step.invalid_utf8:
-        broken = chunks.delta('{"content":"?"}')
+        broken = chunks.delta({"content": "?"})
         inserted.append(Event(broken.data.replace(b'"?"', b'"\xc3\x28"')))
     ends = step.error_event is not None
     if ends:

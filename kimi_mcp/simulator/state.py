@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import date
 
@@ -46,7 +46,7 @@ class SimulatorState:
         self._requests: deque[ReceivedRequest] = deque(maxlen=remember)
         self._changed = anyio.Event()
         self._open_gates: set[str] = set()
-        self._waiting: dict[str, int] = {}
+        self._waiting = Counter[str]()
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -77,11 +77,11 @@ class SimulatorState:
 
     def waiting_at(self, name: str) -> int:
         """How many responses are held at the gate."""
-        return self._waiting.get(name, 0)
+        return self._waiting[name]
 
     async def pass_gate(self, name: str) -> None:
         """Return once the gate is open."""
-        self._waiting[name] = self._waiting.get(name, 0) + 1
+        self._waiting[name] += 1
         self.notify()
         try:
             while name not in self._open_gates:

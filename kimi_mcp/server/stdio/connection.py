@@ -178,7 +178,9 @@ class _Connection:
     async def _pass_on(self, received: ReceivedLine, rejections: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
         metadata = None
         if isinstance(received, JSONRPCRequest):
-            if (result := self._discovery(received)) is not None:
+            # A probe belongs to no era: the SDK would take it for the beginning of the newest one.
+            is_probe = received.method == "server/discover" and not self._era_is_settled
+            if is_probe and (result := self._handover.replies.discovery(received.params)) is not None:
                 reply = JSONRPCResponse(jsonrpc="2.0", id=received.id, result=json.loads(result))
                 await rejections.send(_OwnReply(reply))
                 return
@@ -200,12 +202,6 @@ class _Connection:
             await rejections.send(_OwnReply(received.reply()))
         else:
             await self._to_server.send(SessionMessage(received, metadata))
-
-    def _discovery(self, request: JSONRPCRequest) -> str | None:
-        """The answer to a probe that belongs to no era: the SDK would take it for the beginning of the newest one."""
-        if request.method != "server/discover" or self._era_is_settled:
-            return None
-        return self._handover.replies.discovery(request.params)
 
     def _close_request(self, key: RequestId) -> None:
         self._open_requests.discard(key)

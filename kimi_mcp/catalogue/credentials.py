@@ -96,7 +96,7 @@ def check(settings: Settings, catalogue: Catalogue) -> None:
 def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
     """The provider that the settings choose.
 
-    Raises ``NotConfigured`` where they choose none, or one that is not in the catalogue, or by a URL that is none.
+    Raises ``NotConfigured`` where they choose none, one that is not in the catalogue, or a URL that can't be used.
     """
     if settings.provider is not None:
         provider = catalogue.providers.get(settings.provider)
@@ -185,7 +185,7 @@ def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_
 def _host(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        host, _ = parts.hostname, parts.port  # a port that is none raises, too
+        host, _ = parts.hostname, parts.port  # a port that is no number raises, too
     except ValueError:
         parts, host = urlsplit(""), None
     if (

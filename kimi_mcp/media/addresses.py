@@ -91,7 +91,7 @@ class Target:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet, and in nobody's private network."""
+    """Whether an address is on the public internet, and in no private network."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))

@@ -23,29 +23,21 @@ from kimi_mcp.media.secret_files import HEAD_BYTES, holds_key, key_like
 class OpenFile(AbstractContextManager["OpenFile"]):
     """A regular file within the roots, open for reading; a context manager that closes it."""
 
-    __slots__ = ("_file", "_found", "_path", "head", "name", "size")
+    __slots__ = ("_file", "_path", "head", "identity", "name", "size", "stamp")
 
     def __init__(self, path: ResolvedPath, descriptor: int) -> None:
         self._file = io.FileIO(descriptor, "rb")  # closes even when nobody does
-        self._found = os.fstat(descriptor)
         self._path = path
+        found = os.fstat(descriptor)
         self.name: str = path.name
         """Relative to its root, with slashes."""
-        self.size: int = self._found.st_size
+        self.size: int = found.st_size
         """Bytes, when it was opened; no more are ever read."""
+        self.identity = found.st_dev, found.st_ino
+        """Device and inode: the same for every name of one file."""
+        self.stamp = stamp_of(found)
         self.head: bytes = b""
         """The first 8 KiB, to judge the content by."""
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode: the same for every name of one file."""
-        return self._found.st_dev, self._found.st_ino
-
-    @property
-    def stamp(self) -> tuple[int, ...]:
-        """Device, inode, size and times: the same as long as the file has the same content."""
-        found = self._found
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def check_size(self, limit: int) -> None:
         """Raise ``MediaRejected`` if the file is larger than ``limit`` bytes; reads nothing."""
@@ -54,11 +46,6 @@ class OpenFile(AbstractContextManager["OpenFile"]):
                 f"`{shown(self.name)}` has {self.size:,} bytes; at most {limit:,} are taken here.",
                 fix="Name a smaller file, or make this one smaller.",
             )
-
-    def read_all(self, limit: int) -> bytes:
-        """The whole content; raises as :meth:`check_size` and :meth:`read_at` do."""
-        self.check_size(limit)
-        return self.read_at(0, self.size)
 
     def read_at(self, offset: int, count: int) -> bytes:
         """The ``count`` bytes at an offset, fewer only at the end that the file had when it was opened.
@@ -84,6 +71,11 @@ class OpenFile(AbstractContextManager["OpenFile"]):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    """Device, inode, size and times: the same as long as the file has the same content."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def open_file(path: ResolvedPath) -> OpenFile:

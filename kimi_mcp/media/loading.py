@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused
 from kimi_mcp.core.types import MediaKind, MediaPart
-from kimi_mcp.media.files import open_file
+from kimi_mcp.media.files import open_file, stamp_of
 from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.open_path import open_descriptor
@@ -54,7 +54,7 @@ _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"
 
 
 Fetch = Callable[..., Awaitable["FetchedBody"]]
-"""``media.fetch.fetch``, or what stands in for it in tests."""
+"""``media.fetch.fetch``, or its replacement in tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +240,6 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
 def _stamp(roots: Roots, path: str) -> str:
     try:
         with FileIO(open_descriptor(roots.resolve(path))) as file:
-            found = os.fstat(file.fileno())
+            return ".".join(map(str, stamp_of(os.fstat(file.fileno()))))
     except KimiError:
         return NOT_THERE
-    return f"{found.st_dev}.{found.st_ino}.{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}"

@@ -1,7 +1,7 @@
 """Opens files and lists folders below a root without following links or blocking. I/O: reads no content.
 
 Each name is opened relative to the descriptor of its folder, with ``O_NOFOLLOW``: what was checked is what is opened,
-however the tree changes meanwhile. The path to the root, resolved at the start, is walked likewise from ``/`` on.
+however the tree changes meanwhile. The path to the root, resolved at the start, is walked in the same way, from ``/``.
 Without such calls (Windows) each name is checked, the file opened, and compared with its path: ``_open_by_path``.
 """
 
@@ -202,7 +202,7 @@ def _error(path: ResolvedPath, error: OSError, folder: int | None = None) -> Pat
     if error.errno in _NO_DESCRIPTORS:
         return TooManyFiles(
             f"`{shown(path.name)}` can't be opened: this server has as many files open as it may.",
-            fix="Call again once others have ended; whoever runs the server can raise its limit (`ulimit -n`).",
+            fix="Call again once others have ended; the operator can raise the limit of the server (`ulimit -n`).",
         )
     return refused(path, "can't be opened", fix="Look whether the file can be read at all.")
 
@@ -248,8 +248,8 @@ def _check_path(path: ResolvedPath) -> os.stat_result:
 def _open_by_path(path: ResolvedPath) -> int:
     """Check, open, check again: before and after, the open file must be the one of the path without links.
 
-    Weaker than descriptors: whoever swaps a folder twice between two checks could win. Short names (``ENV~1``) and
-    other aliases show up as a resolved path that differs.
+    Weaker than descriptors: an attacker who swaps a folder twice between two checks could win. Short names (``ENV~1``)
+    and other aliases show up as a resolved path that differs.
     """
     _check_regular(path, _check_path(path))
     full = str(path.full)

@@ -125,7 +125,7 @@ class Roots:
         path = _home_expanded(path, self.home)
         found = _inside(_normal(os.path.join(self._base(), path)), self.folders)  # noqa: PTH118  pathlib keeps `..`
         if found is None:
-            raise PathRefused("The path lies outside the folders that tools may read from.", fix=self._fix())
+            raise PathRefused("The path is outside the folders that tools may read from.", fix=self._fix())
         return found
 
     def _base(self) -> str:
@@ -139,7 +139,7 @@ class Roots:
             "KIMI_ROOTS": f"add its folder to {VARIABLE}",
             "host": f"offer its folder as a root in the host, or set {VARIABLE}",
         }.get(self.source, f"set {VARIABLE} to the folders that tools may read from")
-        return f"Name a file within the roots; whoever runs the server can also {advice}."
+        return f"Name a file within the roots; the operator can also {advice}."
 
 
 def find_roots(

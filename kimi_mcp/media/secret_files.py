@@ -78,8 +78,8 @@ _KEY_BLOCK: Final = re.compile(
     """,
     re.VERBOSE,
 )
-"""A private key with its content, wherever it stands, quoted or indented. A bare header, as code and documentation
-mention it, is none, nor is one whose content is left out."""
+"""A private key with its content, anywhere in a text, quoted or indented. A header alone, as in code and documentation,
+or one whose content is left out does not count."""
 
 
 def key_like(parts: Sequence[str]) -> bool:

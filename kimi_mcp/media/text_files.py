@@ -158,7 +158,7 @@ def _encoding(file: OpenFile) -> str:
 
 def _decoded(file: OpenFile, encoding: str) -> str:
     try:
-        text = file.read_all(file.size).decode(encoding)
+        text = file.read_at(0, file.size).decode(encoding)
     except UnicodeDecodeError:
         raise _not_text(file) from None
     if "\0" in text[:HEAD_BYTES]:

@@ -62,8 +62,11 @@ def fiber(uri: str, body: object, number: int) -> JsonObject:
     if wanted["name"] not in names:
         invalid("Invalid request: the formula has no such function")
     made: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
-    query = _query(str(wanted["arguments"]))
-    if query is None:
+    try:
+        query = (as_object(json.loads(str(wanted["arguments"]))) or {}).get("query")
+    except (ValueError, RecursionError):
+        query = None
+    if not isinstance(query, str) or not query:
         return {**made, "status": "failed", "error": {"message": "query is required"}}
     sealed = base64.b64encode(hashlib.sha256(query.encode("utf-8", "replace")).digest() * 4).decode()
     context: JsonObject = {"input": wanted["arguments"], "encrypted_output": f"{SEALED_BEGIN}{sealed}{SEALED_END}"}
@@ -75,11 +78,3 @@ def _of(uri: str) -> list[JsonObject]:
     if tools is None:
         raise Refused(404, "resource_not_found_error", f"Not found the formula {uri}")
     return tools
-
-
-def _query(arguments: str) -> str | None:
-    try:
-        query = (as_object(json.loads(arguments)) or {}).get("query")
-    except (ValueError, RecursionError):
-        return None
-    return query if isinstance(query, str) and query else None

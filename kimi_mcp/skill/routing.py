@@ -266,7 +266,7 @@ class Need(NamedTuple):
     points: float
     """So many points."""
     gives_way_to: float
-    """A tool with so many times its points is chosen all the same."""
+    """A tool with so many times its points is chosen instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

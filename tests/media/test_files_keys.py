@@ -23,7 +23,7 @@ def write(root: Path, name: str, content: bytes) -> Path:
 def read(root: Path, name: str, way: str = "by descriptor") -> bytes:
     roots = opened(find_roots(str(root), working=str(root)), way)
     with open_file(roots.resolve(name)) as file:
-        return file.read_all(1000)
+        return file.read_at(0, 1000)
 
 
 def refusal(root: Path, name: str, way: str = "by descriptor") -> str:

@@ -219,7 +219,7 @@ class _Connection:
                     self._unwanted.discard(key)
                     continue
             if peer_is_gone:
-                continue  # received all the same, so that no sender waits
+                continue  # received anyway, so that no sender waits
             try:
                 line = encode(_without_exception_text(message))
             except Exception as failure:  # noqa: BLE001 - one message is lost, not the connection
@@ -304,7 +304,7 @@ async def read_chunk(fd: int | None) -> bytes:
 
 
 async def write_all(fd: int | None, line: bytes) -> None:
-    """Write all of ``line``, waiting while the peer does not read; ``OSError`` where nobody can read any more."""
+    """Write all of ``line``, waiting while the peer does not read; ``OSError`` where the peer is gone."""
     if fd is None:
         raise BrokenPipeError
     rest = memoryview(line)

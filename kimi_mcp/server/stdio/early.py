@@ -105,7 +105,7 @@ class EarlyReplies:
         self._ids: set[str] = set()
 
     def answer_line(self, line: bytes) -> bytes | None:
-        """The reply to a line, newline included; None where the SDK has to answer, or nobody."""
+        """The reply to a line, newline included; None where the SDK has to answer, or no reply is due."""
         try:
             message = json.loads(line, parse_constant=_refuse)
         except (ValueError, RecursionError):
@@ -243,7 +243,7 @@ class EarlyConnection:
             self._write(sink)
 
     def _write(self, sink: int) -> None:
-        """Write what is to be written; the rest stays where the host does not read, or nobody does."""
+        """Write what is to be written; the rest is kept where the host does not read, or is gone."""
         state = self._handover
         while state.unwritten and self._ready(sink, select.POLLOUT):
             with suppress(BlockingIOError):

@@ -131,17 +131,15 @@ def _offers(facts: Catalogue, day: date, *, video: bool) -> tuple[tuple[str, str
 
 def load(folder: Path | None = None) -> Catalogue:
     """The catalogue of a folder with ``models`` and ``providers``; without one the package's own, read only once."""
-    return _packaged() if folder is None else _read(folder)
+    if folder is None:
+        return _packaged()
+    models, providers = read(folder)
+    return Catalogue(models=models, providers=providers)
 
 
 @cache
 def _packaged() -> Catalogue:
-    return _read(Path(__file__).parent)
-
-
-def _read(folder: Path) -> Catalogue:
-    models, providers = read(folder)
-    return Catalogue(models=models, providers=providers)
+    return load(Path(__file__).parent)
 
 
 def _named(name: str, rows: tuple[ServedModel, ...]) -> ServedModel | None:

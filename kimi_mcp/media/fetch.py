@@ -237,7 +237,7 @@ def _require_body(host: str, status: int, headers: dict[bytes, bytes]) -> None:
     coding = headers.get(b"content-encoding", b"identity").strip().lower()
     if coding not in (b"", b"identity"):
         raise MediaRejected(
-            f"{host} sends the file compressed, though that was not requested: found a content encoding, expected none.",
+            f"{host} sends the file compressed without a request for that: found a content encoding, expected none.",
             fix="Download the file, and give its path.",
         )
 

@@ -122,24 +122,22 @@ class Roots:
                 f"No folder may be read: {self.why_none}.",
                 fix=f"Set {VARIABLE} to the folders that tools may read from, separated as in PATH.",
             )
-        path = _home_expanded(path, self.home)
-        found = _inside(_normal(os.path.join(self._base(), path)), self.folders)  # noqa: PTH118  pathlib keeps `..`
-        if found is None:
-            raise PathRefused("The path is outside the folders that tools may read from.", fix=self._fix())
-        return found
-
-    def _base(self) -> str:
-        """The folder to which relative paths are relative."""
+        base = self.folders[0].path
         if self.working is not None and _inside(_normal(self.working), self.folders):
-            return self.working
-        return self.folders[0].path
-
-    def _fix(self) -> str:
-        advice = {
-            "KIMI_ROOTS": f"add its folder to {VARIABLE}",
-            "host": f"offer its folder as a root in the host, or set {VARIABLE}",
-        }.get(self.source, f"set {VARIABLE} to the folders that tools may read from")
-        return f"Name a file within the roots; the operator can also {advice}."
+            base = self.working
+        path = os.path.join(base, _home_expanded(path, self.home))  # noqa: PTH118  pathlib keeps `..`
+        found = _inside(_normal(path), self.folders)
+        if found is None:
+            advice = {
+                "KIMI_ROOTS": f"add its folder to {VARIABLE}",
+                "host": f"offer its folder as a root in the host, or set {VARIABLE}",
+                "working directory": f"set {VARIABLE} to the folders that tools may read from",
+            }[self.source]
+            raise PathRefused(
+                "The path is outside the folders that tools may read from.",
+                fix=f"Name a file within the roots; the operator can also {advice}.",
+            )
+        return found
 
 
 def find_roots(

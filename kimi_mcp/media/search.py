@@ -7,11 +7,12 @@ there. A search lists each folder once, whatever the number of patterns.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Final
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PathRefused
@@ -144,7 +145,9 @@ class Search:
         if path.root not in self._above:
             at = PurePath(path.root.path)
             folders = (at, *at.parents)
-            top = next((number for number, folder in enumerate(folders) if _has_git(folder)), 0)
+            # In a worktree `.git` is a file. A folder that may not be looked into has none: pathlib would raise.
+            has_git = [os.path.exists(folder / ".git") for folder in folders]  # noqa: PTH110
+            top = has_git.index(True) if True in has_git else 0
             self._above[path.root] = [replace(path.root, path=str(folder)) for folder in folders[1 : top + 1]]
         for root in self._above[path.root]:
             yield ResolvedPath(root=root, parts=()), path.full.parts[len(PurePath(root.path).parts) :]
@@ -156,11 +159,3 @@ class Search:
         except KimiError:
             return ()  # missing, or a link, which git does not follow either
         return ignore_rules(text, between=self.limits.check_time)
-
-
-def _has_git(folder: PurePath) -> bool:
-    """Whether a folder is the top of a repository; in a worktree ``.git`` is a file."""
-    try:
-        return Path(folder, ".git").exists()
-    except OSError:
-        return False

@@ -223,10 +223,6 @@ class Scenario:
         made = [read_step(step, number) for number, step in enumerate(steps, len(self._steps) + 1)]
         self._steps += [(step, math.inf if step.times == "always" else step.times) for step in made]
 
-    def clear(self) -> None:
-        """Forget every step."""
-        self._steps.clear()
-
     def take(self, request: RequestSummary, *, unchecked: bool) -> Step | None:
         """The step for a request, used up by one; None where no step is for it."""
         for index, (step, times) in enumerate(self._steps):

@@ -93,7 +93,6 @@ class SimulatorState:
     def reset(self) -> None:
         """Forget requests, scenario, gates and the prompt cache; files stay, and responses under way go on."""
         self._requests.clear()
-        self.scenario.clear()
-        self.cache.clear()
+        self.scenario, self.cache = Scenario(), PromptCache()
         self._open_gates.clear()
         self.notify()

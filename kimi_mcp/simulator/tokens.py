@@ -60,7 +60,3 @@ class PromptCache:
             del earlier[:-MAX_PROMPTS]
         found = count(prompt[:longest])
         return found if found >= MIN_CACHED_TOKENS else 0
-
-    def clear(self) -> None:
-        """Forget every prompt."""
-        self._prompts.clear()

@@ -109,7 +109,22 @@ class Catalogue:
 
     def rows(self, day: date) -> tuple[CatalogueRow, ...]:
         """Every model at every provider on that day."""
-        return tuple(_row(profile, day) for profile in self.every_profile())
+        return tuple(
+            CatalogueRow(
+                provider=profile.provider.id,
+                model=profile.serving.model,
+                wire_id=profile.serving.wire_id,
+                state=_state(profile, day),
+                modes=profile.modes,
+                context_tokens=profile.model.context_tokens,
+                output_tokens=profile.output_ceiling,
+                price=profile.price,
+                media=tuple(kind for kind in get_args(MediaKind) if profile.takes(kind)),
+                source=profile.serving.source,
+                checked=profile.serving.checked,
+            )
+            for profile in self.every_profile()
+        )
 
     def every_profile(self) -> Iterator[Profile]:
         """Every model at every provider, on any day."""
@@ -148,23 +163,6 @@ def _named(name: str, rows: tuple[ServedModel, ...]) -> ServedModel | None:
             return row
     small = name.casefold()
     return next((row for row in rows if small in (row.model.casefold(), row.wire_id.casefold())), None)
-
-
-def _row(profile: Profile, day: date) -> CatalogueRow:
-    serving = profile.serving
-    return CatalogueRow(
-        provider=profile.provider.id,
-        model=serving.model,
-        wire_id=serving.wire_id,
-        state=_state(profile, day),
-        modes=profile.modes,
-        context_tokens=profile.model.context_tokens,
-        output_tokens=profile.output_ceiling,
-        price=serving.price,
-        media=tuple(kind for kind in get_args(MediaKind) if profile.takes(kind)),
-        source=serving.source,
-        checked=serving.checked,
-    )
 
 
 def _state(profile: Profile, day: date) -> str:

@@ -84,25 +84,20 @@ or one whose content is left out does not count."""
 
 def key_like(parts: Sequence[str]) -> bool:
     """Whether a path, given as its names from the outermost on, is a key or password file by its name."""
-    names = [_plain(part) for part in parts]
-    if not names:
+    if not parts:
         return False
-    *folders, last = names
+    *folders, last = (_plain(part) for part in parts)
     originals = _originals(last)
     if any(_HARMLESS.fullmatch(name) for name in originals):
         return False
-    return not _KEY_FOLDERS.isdisjoint(folders) or any(_is_key_file((*folders, name)) for name in originals)
-
-
-def _is_key_file(names: tuple[str, ...]) -> bool:
-    last = names[-1]
-    if (
-        _KEY_LIKE.fullmatch(last)
-        or last in _KEY_FOLDERS
-        or any(map(_KEY_PATH.fullmatch, map("/".join, pairwise(names))))
-    ):
+    if not _KEY_FOLDERS.isdisjoint((*folders, *originals)) or any(map(_KEY_LIKE.fullmatch, originals)):
         return True
-    return any(names[-len(place) :] == place for place in _host_files())
+    paths = [(*folders, name) for name in originals]
+    return any(
+        any(map(_KEY_PATH.fullmatch, map("/".join, pairwise(names))))
+        or any(names[-len(place) :] == place for place in _host_files())
+        for names in paths
+    )
 
 
 def holds_key(head: bytes, read: Callable[[int], bytes]) -> bool:

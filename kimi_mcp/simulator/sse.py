@@ -149,11 +149,6 @@ class _Chunks:
             choice["usage"] = self.usage
         return self.chunk(choice)
 
-    def last_usage(self) -> Event | None:
-        """The chunk without choices that carries the usage, where the request wants it."""
-        wanted = self.step.usage in ("top", "both") or (self.step.usage is None and self.envelope.include_usage)
-        return self.chunk(usage=True) if wanted else None
-
 
 def _pieces(text: str, size: int) -> Iterator[tuple[str, int]]:
     found = tokens.pieces(text)
@@ -199,9 +194,8 @@ def events(answer: Answer, envelope: Envelope, dialect: Dialect, step: Step) -> 
     places["finish"] = len(made)
     if not step.no_finish:
         made.append(chunks.finish())
-    last = chunks.last_usage()
-    if last:
-        made.append(last)
+    if step.usage in ("top", "both") or (step.usage is None and envelope.include_usage):
+        made.append(chunks.chunk(usage=True))
     if not step.no_done:
         made.append(Event(DONE))
 

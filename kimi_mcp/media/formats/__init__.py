@@ -20,7 +20,7 @@ from typing import Final
 from kimi_mcp.core.errors import MediaRejected
 from kimi_mcp.media.formats import clips, stills
 from kimi_mcp.media.formats.magic import describe, sniff
-from kimi_mcp.media.formats.media_info import FORMATS, GENERIC_TYPES, PIXELS_MAX, TAKEN, ByteSource, MediaInfo, ReadAt
+from kimi_mcp.media.formats.media_info import FORMATS, GENERIC_TYPES, PIXELS_MAX, ByteSource, MediaInfo, ReadAt
 
 __all__ = ["FORMATS", "PIXELS_MAX", "MediaInfo", "inspect", "inspect_bytes", "require_label"]
 
@@ -57,7 +57,11 @@ def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
             "The file is empty: found 0 bytes, expected a picture or a clip.", fix="Give a file that is not empty."
         )
     what, fix = describe(start)
-    raise MediaRejected(f"This is no picture or clip that can be sent: found {what}, expected {TAKEN}.", fix=fix)
+    raise MediaRejected(
+        f"This is no picture or clip that can be sent: found {what}, expected png, jpeg, webp, gif, heic, avif, bmp or "
+        "tiff for a picture; mp4, mov, mpeg, avi, flv, webm, wmv or 3gp for a clip.",
+        fix=fix,
+    )
 
 
 def inspect_bytes(data: bytes) -> MediaInfo:

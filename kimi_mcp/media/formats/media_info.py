@@ -25,11 +25,6 @@ WINDOW = 65_536
 WHOLE_FILE = "Give the whole file: export it, or download it, once more."
 """The fix for what is truncated or damaged."""
 
-TAKEN = (
-    "png, jpeg, webp, gif, heic, avif, bmp or tiff for a picture; mp4, mov, mpeg, avi, flv, webm, wmv or 3gp for a clip"
-)
-"""Every format that is read, for messages."""
-
 ReadAt = Callable[[int, int], bytes]
 """(offset, length) → the bytes there; fewer only where the file ends."""
 

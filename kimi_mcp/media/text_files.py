@@ -110,18 +110,16 @@ def gather_texts(
 
 def as_context(files: Iterable[TextFile]) -> str:
     """The files as one text, verbatim: each with its path as heading, in a fence that its content can't close."""
-    return "\n".join(_block(file) for file in files)
+    blocks: list[str] = []
+    for file in files:
+        fence = "`" * (max(map(len, re.findall(r"`{3,}", file.text)), default=2) + 1)
+        end = "" if file.text.endswith("\n") or not file.text else "\n"
+        blocks.append(f"{_heading(file.path)}{fence}\n{file.text}{end}{fence}\n")
+    return "\n".join(blocks)
 
 
 def _heading(path: str) -> str:
     return f"## {shown(path, longest=LONGEST_PATH)}\n\n"
-
-
-def _block(file: TextFile) -> str:
-    longest = max(map(len, re.findall(r"`{3,}", file.text)), default=2)
-    fence = "`" * (longest + 1)
-    end = "" if file.text.endswith("\n") or not file.text else "\n"
-    return f"{_heading(file.path)}{fence}\n{file.text}{end}{fence}\n"
 
 
 def _add_matching(name: str, found: Iterator[ResolvedPath], skipped: Skipped, collected: _Collected) -> None:

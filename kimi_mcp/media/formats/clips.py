@@ -17,11 +17,8 @@ _TOP = frozenset(
     b"ftyp moov mdat free skip wide moof mfra sidx ssix styp meta uuid udta pdin pnot prft emsg idat imda".split()
 )
 """Top-level boxes. One that exceeds the file means that it was truncated; anything else is data appended to it."""
-_STREAMED = (0, 0xFFFF_FFFF)
-"""Sizes in the header of a stream."""
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
-_ASF_HEADER_READ = 65_536
 _EBML_DOC_TYPE, _EBML_SEGMENT = b"\x42\x82", b"\x18\x53\x80\x67"
 
 
@@ -106,7 +103,7 @@ def avi(source: ByteSource) -> MediaInfo:
     while (head := source.at(at, 12))[:4] == b"RIFF" and head[8:] in (b"AVI ", b"AVIX"):
         source.step()
         size = int.from_bytes(head[4:8], "little")
-        end = source.size if size in _STREAMED else at + 8 + size
+        end = source.size if size in (0, 0xFFFF_FFFF) else at + 8 + size  # a stream has no size
         if end > source.size:
             raise source.truncated(f"{end:,} by its RIFF header")
         at = end + (end & 1)
@@ -161,6 +158,6 @@ def wmv(source: ByteSource) -> MediaInfo:
     end = header + int.from_bytes(data[16:], "little") if len(data) == 24 else header + 50
     if header < 30 or data[:16] != _ASF_DATA or end > source.size:
         raise source.truncated(f"at least {end:,}")
-    if _ASF_VIDEO not in source.at(0, min(header, _ASF_HEADER_READ)):
+    if _ASF_VIDEO not in source.at(0, min(header, 65_536)):
         raise source.no_video_track()
     return source.info(source.size)

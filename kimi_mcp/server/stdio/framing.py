@@ -109,19 +109,16 @@ class Framer:
 
     def feed(self, chunk: bytes) -> Iterator[ReceivedLine]:
         """The messages that ``chunk`` completes, in order."""
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            received = self._complete(chunk[start:end])
-            start = end + 1
-            if received is not None:
+        *lines, rest = chunk.split(b"\n")
+        for line in lines:
+            if (received := self._complete(line)) is not None:
                 yield received
-        if start < len(chunk):
-            self._keep(chunk[start:] if start else chunk)
+        if rest:
+            self._keep(rest)
 
     def end(self) -> Iterator[ReceivedLine]:
         """The last line, where the stream ended without a newline."""
-        received = self._complete(b"")
-        if received is not None:
+        if (received := self._complete(b"")) is not None:
             yield received
 
     def _keep(self, piece: bytes) -> None:
@@ -135,7 +132,7 @@ class Framer:
             self._pending = bytearray()
 
     def _complete(self, piece: bytes) -> ReceivedLine | None:
-        line: bytes | bytearray = piece
+        line = piece
         if self._head is not None or self._pending or len(piece) > self._limits.max_message_bytes:
             self._keep(piece)
             if self._head is not None:
@@ -148,10 +145,10 @@ class Framer:
             return None
         return self._decode(line)
 
-    def _decode(self, line: bytes | bytearray) -> ReceivedLine:
+    def _decode(self, line: bytes) -> ReceivedLine:
         wrong = _wrong_shape(line, self._limits)
         if wrong is not None:
-            return self._refuse(_id_at_ends(bytes(line[:_ENDS]), bytes(line[-_ENDS:])), wrong)
+            return self._refuse(_id_at_ends(line[:_ENDS], line[-_ENDS:]), wrong)
         try:
             value = from_json(line, allow_inf_nan=False)
         except ValueError:
@@ -212,7 +209,7 @@ class Framer:
         return RejectedLine(id=self._known_id(request_id), code=INVALID_REQUEST, message=message)
 
 
-def _wrong_shape(line: bytes | bytearray, limits: TransportLimits) -> str | None:
+def _wrong_shape(line: bytes, limits: TransportLimits) -> str | None:
     """Why the line must not be parsed: too deep or too many values. Linear, flat in memory, no recursion."""
     brackets = sum(map(line.count, (b"[", b"]", b"{", b"}")))
     if brackets <= limits.max_depth and brackets + line.count(b",") <= limits.max_values:
@@ -251,7 +248,7 @@ def _scalar(text: bytes) -> object:
         return None
 
 
-def _repaired(line: bytes | bytearray) -> Any:
+def _repaired(line: bytes) -> Any:
     """The JSON value of a line without a byte order mark, with U+FFFD for invalid UTF-8 and for lone surrogates."""
     if len(line) > _REPAIRABLE_BYTES:
         raise ValueError("too long to be repaired")

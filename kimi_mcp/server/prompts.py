@@ -113,8 +113,8 @@ def prompts(skill: Skill) -> Mapping[str, Prompt]:
     made: dict[str, Prompt] = {}
     for name, table in tables.items():
         if table["tool"] in {tool.name for tool in skill.tools}:
-            arguments = [Argument(name=each, **row) for each, row in table["arguments"].items()]
-            made[name] = Prompt(**{**table, "name": name, "arguments": arguments})
+            arguments = [Argument(name=each, **row) for each, row in table.pop("arguments").items()]
+            made[name] = Prompt(name=name, arguments=arguments, **table)
     return made
 
 

@@ -42,6 +42,8 @@ def _whole(value: Any) -> Any:
 
 
 NonBlank = Annotated[str, Field(min_length=1, pattern=r"\S")]
+ModelId = Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; best by default.")]
+ProviderId = Annotated[str | None, Field(min_length=1, description="One the operator allows.")]
 WHOLE = BeforeValidator(_whole)
 
 
@@ -78,10 +80,10 @@ class ChatArguments(PromptArguments):
     )
     max_tokens: Annotated[int | None, Field(ge=1, description="Tokens, reasoning included."), WHOLE] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")] = None
-    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
-    provider: Annotated[str | None, Field(min_length=1, description="One the operator allows.")] = None
+    model: ModelId = None
+    provider: ProviderId = None
     conversation_id: Annotated[
-        str | None, Field(min_length=1, description="To go on: an earlier result's, or a run_id to branch off.")
+        str | None, Field(min_length=1, description="An earlier result's, or a run_id to branch off.")
     ] = None
 
     def call(self, mode: Mode) -> Call:
@@ -95,7 +97,7 @@ class TextArguments(ChatArguments):
     """Arguments of ``kimi_think`` and ``kimi_instant``."""
 
     files: Annotated[
-        list[NonBlank] | None, Field(min_length=1, description="Text files to send along, as paths or globs.")
+        list[NonBlank] | None, Field(min_length=1, description="Text files to send along: paths or globs.")
     ] = None
 
 
@@ -130,8 +132,8 @@ class SwarmArguments(Arguments):
         list[NonBlank] | None,
         Field(description="Patterns of the tools that sub-agents get; read-only ones by default."),
     ] = None
-    model: Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; the best by default.")] = None
-    provider: Annotated[str | None, Field(min_length=1, description="One the operator allows.")] = None
+    model: ModelId = None
+    provider: ProviderId = None
 
     def call(self) -> SwarmCall:
         """The call for the swarm; raises ``InvalidArguments`` for items that make no sense."""

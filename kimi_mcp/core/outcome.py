@@ -78,7 +78,7 @@ class Outcome:
     """The stretch that ``kimi_run`` returns."""
 
     def __post_init__(self) -> None:
-        """Take out every secret: whichever door an outcome leaves by, it was made without any."""
+        """Take out every secret: an outcome is made without any, so none can leave with it."""
         clean: dict[str, Any] = {name: scrub_values(getattr(self, name)) for name in _FOREIGN}
         clean["policy"] = tuple(map(_without_secrets, self.policy))
         ended = scrub_growing if self.status == "running" else scrub_cut

@@ -208,16 +208,16 @@ class GrowingText:
         return self._clean
 
 
-# ── every door ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── all that leaves ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-Door = Literal["host", "terminal", "log", "model"]
+Destination = Literal["host", "terminal", "log", "model"]
 """Where a text leaves to."""
 
 _ACTS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f"
 """C0 but for tab and line feed, DEL, C1, what separates lines, reorders or hides text, halves of surrogate pairs."""
 
-_UNSAFE: Final[Mapping[Door, re.Pattern[str]]] = {
+_UNSAFE: Final[Mapping[Destination, re.Pattern[str]]] = {
     # Offsets count these characters. The marks and isolates that Arabic and Hebrew text is written with stay: they
     # change the direction of what is between them, and end with it.
     "host": re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]"),
@@ -227,18 +227,18 @@ _UNSAFE: Final[Mapping[Door, re.Pattern[str]]] = {
 }
 
 
-def clean(text: str, door: Door) -> str:
+def clean(text: str, destination: Destination) -> str:
     """A text as it may leave: without any secret, and without what acts on whoever shows it.
 
     For a host it is visible (``U+FFFD``), and no offset moves; for a terminal it is left out; in the log it is spelled
     out, so that a text is one line; for a model it is visible, and a control token of its template is parted.
     """
-    return _UNSAFE[door].sub(_SAFE[door], scrub(text))
+    return _UNSAFE[destination].sub(_SAFE[destination], scrub(text))
 
 
-def clean_values(value: Any, door: Door) -> Any:
+def clean_values(value: Any, destination: Destination) -> Any:
     """A JSON value of which every text, however deep, is cleaned."""
-    return scrub_values(value, lambda text: clean(text, door))
+    return scrub_values(value, lambda text: clean(text, destination))
 
 
 def scrub_values(value: Any, change: Callable[[str], str] = scrub) -> Any:
@@ -268,7 +268,7 @@ def _visible(found: re.Match[str]) -> str:
     return "\n" if found[0][0] == "\r" else "\ufffd"
 
 
-_SAFE: Final[Mapping[Door, Callable[[re.Match[str]], str]]] = {
+_SAFE: Final[Mapping[Destination, Callable[[re.Match[str]], str]]] = {
     "host": _visible,
     "terminal": lambda _: "",
     "log": lambda found: found[0].encode("unicode_escape").decode(),

@@ -118,12 +118,12 @@ class Runs:
             return None
         task = cast("Mapping[str, Any]", task)
         work = await anyio.to_thread.run_sync(self._resume, task)
-        return await carried_out(self._take_up(record, task, work))  # else it would be ours, and nobody would run it
+        return await carried_out(self._adopt(record, task, work))  # else it would be ours, and nobody would run it
 
-    async def _take_up(self, record: RunRecord, task: Mapping[str, Any], work: RunFunction) -> Run | None:
+    async def _adopt(self, record: RunRecord, task: Mapping[str, Any], work: RunFunction) -> Run | None:
         if not await self.store.adopt(record):
             return None
-        log.info("%s is taken up where its server left it", record.id)
+        log.info("%s is continued where its server left it", record.id)
         return self.start(Run.resumed(record, task), work)
 
     async def resume_all(self) -> None:

@@ -199,7 +199,18 @@ def _arrived(connection: sa.Connection, run_id: str) -> tuple[str, str | None]:
 
 # ── a run's life ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Executed several times a second while a call streams: built once, which takes longer than to execute them.
+# Executed with every call, or several times a second while it streams: built once, as that takes longer.
+_JOINABLE = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= sa.bindparam("since")))
+_HOST: sa.BindParameter[str | None] = sa.bindparam("host")
+NEWEST_ABANDONED = (
+    sa.select(runs)
+    .where(runs.c.call_key == sa.bindparam("key"), runs.c.abandoned == 1, runs.c.caller == sa.bindparam("caller"))
+    .where(runs.c.host.is_not_distinct_from(_HOST), _JOINABLE)
+    .order_by(runs.c.started_at.desc(), runs.c.id)
+    .limit(1)
+)
+"""The newest abandoned run of the same call that is running or was completed since then."""
+
 _HERE: sa.BindParameter[Any] = sa.bindparam("here")
 
 _INSERT = sa.insert(runs)

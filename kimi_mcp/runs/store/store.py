@@ -216,18 +216,10 @@ class RunStore:
 
     async def find_abandoned(self, *, caller: str, host: str | None, key: str) -> RunRecord | None:
         """The newest run of the same call that its host gave up on, where it can still be joined."""
-        since = self.now() - REJOIN_WITHIN_S
-        joinable = (runs.c.status == "running") | ((runs.c.status == "completed") & (runs.c.ended_at >= since))
-        newest = (
-            select(runs)
-            .where(runs.c.call_key == key, runs.c.abandoned == 1, runs.c.caller == caller)
-            .where(runs.c.host.is_not_distinct_from(host), joinable)
-            .order_by(runs.c.started_at.desc(), runs.c.id)
-            .limit(1)
-        )
+        known = {"caller": caller, "host": host, "key": key, "since": self.now() - REJOIN_WITHIN_S}
 
         def read(connection: Connection) -> RunRecord | None:
-            row = connection.execute(newest).first()
+            row = connection.execute(queries.NEWEST_ABANDONED, known).first()
             return None if row is None else self._record(connection, row)
 
         found = await self.read(read)

@@ -131,17 +131,7 @@ NPM = Npm()
 def run(
     program: Program, *arguments: str | Path, home: Path, path: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end: as somebody whose home holds what the test put there, and with no network.
-
-    It finds this environment's ``kimi-mcp``, or instead what lies in the folder ``path``.
-    """
-    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-    environment |= {"PATH": os.pathsep.join((str(path or Path(sys.executable).parent), os.defpath))}
-    environment |= {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home / "appdata"), "NO_COLOR": "1"}
-    environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-    environment |= {"KIMI_DISABLE_TELEMETRY": "1", "KIMI_CODE_NO_AUTO_UPDATE": "1"}
-    # Gemini CLI starts no server in a folder that nobody vouched for.
-    environment |= {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
+    """Run a program to its end, in ``environment_of`` its home."""
     return subprocess.run(
         [NPM.path_of(program), *arguments],
         stdin=subprocess.DEVNULL,
@@ -150,8 +140,23 @@ def run(
         check=False,
         timeout=120,
         cwd=home,
-        env=_with_node(environment) | more,
+        env=environment_of(home, path) | more,
     )
+
+
+def environment_of(home: Path, path: Path | None = None) -> dict[str, str]:
+    """Of somebody whose home holds what the test put there, and with no network.
+
+    A program finds this environment's ``kimi-mcp``, or instead what lies in the folder ``path``.
+    """
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= {"PATH": os.pathsep.join((str(path or Path(sys.executable).parent), os.defpath))}
+    environment |= {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home / "appdata"), "NO_COLOR": "1"}
+    environment |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    environment |= {"KIMI_DISABLE_TELEMETRY": "1", "KIMI_CODE_NO_AUTO_UPDATE": "1"}
+    # Gemini CLI starts no server in a folder that nobody vouched for.
+    environment |= {"GEMINI_CLI_TRUST_WORKSPACE": "true"}
+    return _with_node(environment)
 
 
 def _with_node(environment: dict[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from kimi_mcp.policy.schema_dialect import (
     ANNOTATIONS,
     MAX_ANY_OF,
+    MAX_BYTES,
     MAX_DEPTH,
     MAX_ENUM,
     RESERVED,
@@ -25,6 +26,7 @@ from kimi_mcp.policy.schema_dialect import (
     mapping,
     parameters_fault,
     problems,
+    size_of,
     type_fault,
 )
 
@@ -78,8 +80,10 @@ def rewritten_parameters(parameters: Any) -> dict[str, Any] | None:
 def _made(schema: Schema, *, of_tool: bool = False) -> dict[str, Any] | None:
     for in_finite_arrays in (False, True):
         try:
+            if size_of(schema) > MAX_BYTES:
+                return None
             made = _Rewriter(schema, in_finite_arrays).whole(of_tool)
-        except (_Inexpressible, RecursionError):
+        except (_Inexpressible, RecursionError, ValueError):
             return None
         if (parameters_fault(made) if of_tool else next(problems(made), None)) is None:
             return made
@@ -94,6 +98,7 @@ class _Rewriter:
         self._in_finite_arrays = in_finite_arrays
         self._reads_on = "unevaluatedProperties" in repr(root)
         self._names: dict[str, str] = {}
+        self._loose: dict[str, bool] = {}
         self._kept: dict[str, dict[str, Any]] = {"$defs": {}, "definitions": {}}
         """What references lead to; in ``definitions`` what ``$defs`` can't hold."""
 
@@ -175,7 +180,9 @@ class _Rewriter:
 
     def _is_loose(self, reference: str, target: Schema) -> bool:
         """Whether ``$defs`` can't hold it."""
-        return reference != "#" and has_slash({"": target})
+        if reference not in self._loose:
+            self._loose[reference] = reference != "#" and has_slash({"": target})
+        return self._loose[reference]
 
     def _is_implied(self, kinds: list[str], target: Schema) -> bool:
         meant = _types(target.get("type"))

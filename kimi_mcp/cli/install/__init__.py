@@ -132,7 +132,7 @@ def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallRes
         if host.keys.inputs:
             new = _without_unused_inputs(target, new, before)
         if FORMATS[host.kind].edit().is_bare(new, host.servers) and _made_for_us(target, new, before):
-            new = target.changed(new, cut=[host.servers])
+            new = _taken_out(target, new, host.servers, before)
     values = target.env_of(existing).items()
     in_clear = tuple(variable for variable, value in values if is_secret(variable) and not is_reference(value))
     return InstallResult(
@@ -264,6 +264,13 @@ def _made_for_us(target: _Target, text: str, before: Any) -> bool:
     return _at(before, servers) is None
 
 
+def _taken_out(target: _Target, text: str, path: KeyPath, before: Any) -> str:
+    """The text without what is at a path; null where it was that before we came."""
+    if value_at(before, path) is None:
+        return target.changed(text, put=[(path, None)])
+    return target.changed(text, cut=[path])
+
+
 def _without_unused_inputs(target: _Target, text: str, before: Any) -> str:
     """Without our questions that no entry refers to any more; and without their list, if it was not there before."""
     path = target.host.keys.inputs
@@ -271,5 +278,5 @@ def _without_unused_inputs(target: _Target, text: str, before: Any) -> str:
     ids = [str(mapping(each).get("id", "")) for each in asked]
     unused = [at for at, id in enumerate(ids) if id.startswith(input_id("")) and f"${{input:{id}}}" not in text]
     if unused and len(unused) == len(asked) and _at(before, path) is None:
-        return target.changed(text, cut=[path])
+        return _taken_out(target, text, path, before)
     return target.changed(text, cut=[(*path, at) for at in reversed(unused)])

@@ -167,6 +167,24 @@ def test_a_list_of_questions_goes_only_where_it_was_made_for_ours(old: Any, file
     assert json.loads(file.read_text("utf-8")) == old
 
 
+@pytest.mark.parametrize(
+    ("id", "old"),
+    [
+        ("cursor", '{\n  "mcpServers": null,\n  "z": 1\n}\n'),
+        ("vscode", '{\n  "servers": null,\n  "inputs": null,\n  "z": 1\n}\n'),
+        ("goose", "extensions: null\nz: 1\n"),
+    ],
+)
+def test_a_null_in_the_place_for_servers_comes_back_though_the_file_was_changed_meanwhile(
+    id: str, old: str, file: Path
+) -> None:
+    file.write_text(old, "utf-8")
+    put(HOSTS[id], file)
+    file.write_text(file.read_text("utf-8").replace("1\n", "2\n"), "utf-8")
+    take(HOSTS[id], file)
+    assert file.read_text("utf-8") == old.replace("1\n", "2\n")
+
+
 @pytest.mark.parametrize("nothing", ["", " ~", " null", " {}"])
 def test_a_comment_behind_a_place_for_servers_that_says_nothing_stays(nothing: str, file: Path) -> None:
     file.write_text(f"z: 1\nextensions:{nothing} # mine\n", "utf-8")

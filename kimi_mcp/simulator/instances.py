@@ -30,31 +30,45 @@ def _instance(schema: JsonObject, root: JsonObject, words: str, name: str, depth
         branches = [found for one in as_array(schema.get(combined)) or [] if (found := as_object(one)) is not None]
         if branches:
             return _instance(_shallowest(branches, depth), root, words, name, depth + 1)
-    merged = dict(schema)
-    for part in as_array(schema.get("allOf")) or []:
-        inner = as_object(part) or {}
-        properties = (as_object(merged.get("properties")) or {}) | (as_object(inner.get("properties")) or {})
-        required = [*(as_array(merged.get("required")) or []), *(as_array(inner.get("required")) or [])]
-        merged = {**merged, **inner, "properties": properties, "required": required}
-    kind = merged.get("type")
+    parts = as_array(schema.get("allOf"))
+    if parts:
+        return _instance(_merged(schema, parts, root), root, words, name, depth + 1)
+    kind = schema.get("type")
     kinds = as_array(kind)
     if kinds is not None:
         kind = next((one for one in kinds if one != "null"), "null")
-    if kind == "object" or (kind is None and "properties" in merged):
-        return _object(merged, root, words, depth)
+    if kind == "object" or (kind is None and "properties" in schema):
+        return _object(schema, root, words, depth)
     if kind == "array":
-        least = as_integer(merged.get("minItems")) or 0
-        most = as_integer(merged.get("maxItems"))
+        least = as_integer(schema.get("minItems")) or 0
+        most = as_integer(schema.get("maxItems"))
         wanted = min(max(least, 1 if depth < _MAX_DEPTH and most != 0 else 0), _MAX_LENGTH)
-        inner = as_object(merged.get("items")) or {"type": "string"}
+        inner = as_object(schema.get("items")) or {"type": "string"}
         return [_instance(inner, root, words, name, depth + 1) for _ in range(wanted)]
     if kind in ("integer", "number"):
-        return _number(merged, whole=kind == "integer")
+        return _number(schema, whole=kind == "integer")
     if kind == "boolean":
         return True
     if kind == "null":
         return None
-    return _string(merged, words, name)
+    return _string(schema, words, name)
+
+
+def _merged(schema: JsonObject, parts: list[object], root: JsonObject) -> JsonObject:
+    """A schema with what its `allOf` says, of each union there the first branch."""
+    merged = {name: inner for name, inner in schema.items() if name != "allOf"}
+    left = [as_object(part) or {} for part in reversed(parts)]
+    for _ in range(_MAX_LENGTH):
+        if not left:
+            break
+        inner = dict(left.pop())
+        if (ref := as_text(inner.pop("$ref", None))) is not None:
+            left.append(resolve(ref, root) or {})
+        left += [as_object(one) or {} for one in (as_array(inner.pop("anyOf", None)) or [])[:1]]
+        properties = (as_object(merged.get("properties")) or {}) | (as_object(inner.get("properties")) or {})
+        required = [*(as_array(merged.get("required")) or []), *(as_array(inner.get("required")) or [])]
+        merged = {**merged, **inner, "properties": properties, "required": required}
+    return merged
 
 
 def _shallowest(branches: list[JsonObject], depth: int) -> JsonObject:

@@ -57,6 +57,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             }
         },
     },
+    "allOf": {
+        "type": "object",
+        "properties": {
+            "a": {"type": "string", "allOf": [{"enum": ["x", "y"]}]},
+            "b": {"allOf": [{"$ref": "#/definitions/b"}]},
+        },
+        "required": ["a"],
+        "allOf": [{"anyOf": [{"required": ["b"]}, {"required": ["c"]}]}],
+        "definitions": {"b": {"type": "object", "properties": {"d/e": {"type": "integer"}}, "required": ["d/e"]}},
+    },
 }
 
 

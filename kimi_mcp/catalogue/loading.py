@@ -51,11 +51,9 @@ _ALLOWED: Mapping[str, str] = {
 def read(folder: Path) -> tuple[Mapping[str, Model], Mapping[str, Provider]]:
     """The records of every file in the folder's ``models`` and ``providers``; providers in their own order."""
     models = dict(sorted(_records(folder, "models", Model).items()))
-    records = _records(folder, "providers", Provider)
-    for provider in records.values():
-        _check_rows(provider, models)
-    providers = {each.id: each for each in sorted(records.values(), key=lambda each: (each.order, each.id))}
-    _check_hosts(providers.values())
+    records = _records(folder, "providers", Provider).values()
+    providers = {each.id: each for each in sorted(records, key=lambda each: (each.order, each.id))}
+    _check_providers(providers.values(), models)
     return MappingProxyType(models), MappingProxyType(providers)
 
 
@@ -236,26 +234,24 @@ def _hint(name: str, allowed: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
 
 
-def _check_rows(provider: Provider, models: Mapping[str, Model]) -> None:
-    """Each row names a model that has a file, and a wire id that no other row has."""
-    seen: set[str] = set()
-    for number, row in enumerate(provider.models, start=1):
-        where = f"providers/{provider.id}.toml: {ROWS}[{number}]"
-        if row.model not in models:
-            hint = _hint(row.model, list(models))
-            raise CatalogueError(f"{where}.model is {row.model!r}, and models has no such file; {hint}")
-        if row.wire_id in seen:
-            raise CatalogueError(f"{where}.wire_id is {row.wire_id!r}, which an earlier row has already")
-        seen.add(row.wire_id)
+def _check_providers(providers: Iterable[Provider], models: Mapping[str, Model]) -> None:
+    """Each row names a model that has a file, and a wire id that no other row of its provider has.
 
-
-def _check_hosts(providers: Iterable[Provider]) -> None:
-    """A host belongs to one provider only: its key goes there."""
+    A host belongs to one provider only: its key goes there.
+    """
     owners: dict[str, str] = {}
     for provider in providers:
+        name, seen = f"providers/{provider.id}.toml", set[str]()
+        for number, row in enumerate(provider.models, start=1):
+            where = f"{name}: {ROWS}[{number}]"
+            if row.model not in models:
+                hint = _hint(row.model, list(models))
+                raise CatalogueError(f"{where}.model is {row.model!r}, and models has no such file; {hint}")
+            if row.wire_id in seen:
+                raise CatalogueError(f"{where}.wire_id is {row.wire_id!r}, which an earlier row has already")
+            seen.add(row.wire_id)
         for host in provider.hosts:
             if (owner := owners.setdefault(host, provider.id)) != provider.id:
                 raise CatalogueError(
-                    f"providers/{provider.id}.toml: about.hosts has {host!r}, "
-                    f"which belongs to providers/{owner}.toml already"
+                    f"{name}: about.hosts has {host!r}, which belongs to providers/{owner}.toml already"
                 )

@@ -112,7 +112,11 @@ class Roots:
         """
         if not path:
             raise InvalidArguments("The path is empty.", fix="Name a file within the roots.")
-        if "\0" in path or len(path) > LONGEST_PATH or not _can_be_encoded(path):
+        try:
+            is_name = len(path) <= LONGEST_PATH and b"\0" not in os.fsencode(path)
+        except ValueError:
+            is_name = False
+        if not is_name:
             raise PathRefused(
                 "The path is no file name: it is too long, or holds NUL or half a character.",
                 fix="Name a file within the roots.",
@@ -227,12 +231,6 @@ def _home_expanded(path: str, home: str | None) -> str:
     if home is not None and (path == "~" or path.startswith(("~/", "~" + os.sep))):
         return home + os.sep + path[2:]
     return path
-
-
-def _can_be_encoded(path: str) -> bool:
-    with suppress(ValueError):
-        return bool(os.fsencode(path))
-    return False
 
 
 def _inside(path: str, folders: Sequence[Root]) -> ResolvedPath | None:

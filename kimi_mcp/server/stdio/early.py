@@ -106,16 +106,10 @@ class EarlyReplies:
 
     def answer_line(self, line: bytes) -> bytes | None:
         """The reply to a line, newline included; None where the SDK has to answer, or no reply is due."""
-        try:
-            message = json.loads(line, parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            message = None
-        if type(message) is not dict:
+        message = _message_of(line)
+        if message is None:
             self._sure = self._sure and not line.strip()
             return None
-        return self._answer(cast(Json, message))
-
-    def _answer(self, message: Json) -> bytes | None:
         well_formed = message.get("jsonrpc") == "2.0" and type(message.get("method")) is str
         if "id" not in message or "method" not in message:
             self._sure = self._sure and well_formed
@@ -167,8 +161,17 @@ class EarlyReplies:
         return self._replies[method].get(cast(Json, params)["_meta"][f"{_ENVELOPE}protocolVersion"])
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+def _message_of(line: bytes) -> Json | None:
+    """The JSON object in a line; None where it holds none."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    with suppress(ValueError, RecursionError):
+        message = json.loads(line, parse_constant=refuse)
+        if type(message) is dict:
+            return cast(Json, message)
+    return None
 
 
 def _plain_id(value: object) -> str | None:
@@ -274,9 +277,13 @@ def refuse_all(handover: Handover) -> None:
         *lines, rest = handover.received.split(b"\n")
         answered = set(handover.replies.answered)
         for line in chain(lines, _lines(rest, source)):
-            if (key := _id_of(line)) in answered:
+            message = _message_of(line) or {}
+            key = message.get("id")
+            if "method" not in message or type(key) not in (int, str):
+                continue
+            if key in answered:
                 answered.discard(key)
-            elif key is not None:
+            else:
                 error = {"code": -32603, "message": _BROKEN}
                 sink.write(json.dumps({"jsonrpc": "2.0", "id": key, "error": error}).encode() + b"\n")
                 sink.flush()
@@ -285,15 +292,6 @@ def refuse_all(handover: Handover) -> None:
 def _lines(rest: bytes, source: BinaryIO) -> Iterator[bytes]:
     yield rest + source.readline()
     yield from source
-
-
-def _id_of(line: bytes) -> str | int | None:
-    """The id of a request; None for everything else."""
-    with suppress(ValueError, RecursionError):
-        message = json.loads(line)
-        if type(message) is dict and "method" in message and type(key := cast(Json, message).get("id")) in (int, str):
-            return key
-    return None
 
 
 # ── standard streams ──────────────────────────────────────────────────────────────────────────────────────────────

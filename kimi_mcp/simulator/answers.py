@@ -60,12 +60,12 @@ def _medium(medium: ReceivedMedium) -> str:
 
 
 def _reasoning(chat: Chat) -> str:
-    got = chat.received
+    got, texts = chat.received, chat.texts
     earlier = ", ".join(f"{index}: {_digest(text)}" for index, text in got.reasoning)
     lines = [
         f"[simulator] I am {chat.answering.model.name} in {_mode(chat)}.",
         (
-            f"The prompt has {_described(got.prompt)}; system: {_described(got.system)}; turns: {got.turns}; "
+            f"The prompt has {_described(texts.text)}; system: {_described(texts.system or None)}; turns: {got.turns}; "
             f"reasoning received in turns: [{earlier}]."
         ),
     ]
@@ -73,16 +73,16 @@ def _reasoning(chat: Chat) -> str:
         lines.append(f"Tools offered: {', '.join(chat.tools)}.")
     if got.media:
         lines.append("I look at " + "; ".join(_medium(one) for one in got.media) + ".")
-    if got.last_tool_text is not None:
-        lines.append(f"The tools answered with {_described(got.last_tool_text)}.")
+    if texts.tool is not None:
+        lines.append(f"The tools answered with {_described(texts.tool)}.")
     lines.append("Nothing here was thought by a model: I repeat what arrived, then I answer.")
     return "\n".join(lines)
 
 
 def _content(chat: Chat) -> str:
     """The answer's text: JSON where the request wants it."""
-    got = chat.received
-    head = got.prompt[:HEAD_CHARS] + ("…" if len(got.prompt) > HEAD_CHARS else "")
+    got, texts = chat.received, chat.texts
+    head = texts.text[:HEAD_CHARS] + ("…" if len(texts.text) > HEAD_CHARS else "")
     if chat.schema is not None:
         return json.dumps(instance(chat.schema, head), ensure_ascii=False)
     if chat.json_answer:
@@ -94,14 +94,14 @@ def _content(chat: Chat) -> str:
         f"[simulator] {chat.answering.model.name} in {_mode(chat)} was asked: {head}",
         (
             f"Received: {sampling}, token limit {limit}; {got.turns} turn{'s' if got.turns != 1 else ''}; "
-            f"prompt of {_described(got.prompt)}."
+            f"prompt of {_described(texts.text)}."
         ),
     ]
-    if got.system is not None:
-        lines.append(f"System prompt: {got.system[:HEAD_CHARS]}")
+    if texts.system:
+        lines.append(f"System prompt: {texts.system[:HEAD_CHARS]}")
     lines += [f"Media: {_medium(one)}." for one in got.media]
-    if got.last_tool_text is not None:
-        lines.append(f"Tool result: {got.last_tool_text[:HEAD_CHARS]}")
+    if texts.tool is not None:
+        lines.append(f"Tool result: {texts.tool[:HEAD_CHARS]}")
     return "\n".join(lines)
 
 
@@ -115,7 +115,7 @@ def compose(chat: Chat, step: Step) -> Answer:
         for index, call in enumerate(step.tool_calls)
     )
     if not calls and chat.forced_tool is not None and step.content is None:
-        made = instance(chat.tools[chat.forced_tool] or {"type": "object"}, chat.received.prompt[:HEAD_CHARS])
+        made = instance(chat.tools[chat.forced_tool] or {"type": "object"}, chat.texts.text[:HEAD_CHARS])
         call_id = f"functions.{chat.forced_tool}:0"  # MoonshotAI/Kimi-K2.5 README
         calls = (ScriptedCall(name=chat.forced_tool, arguments=json.dumps(made, ensure_ascii=False), id=call_id),)
     content = step.content

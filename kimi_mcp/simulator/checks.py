@@ -12,7 +12,8 @@ from datetime import date
 
 from kimi_mcp.simulator import tokens
 from kimi_mcp.simulator.dialects import Dialect, Served, SimulatedModel, Switch
-from kimi_mcp.simulator.messages import MediaLookup, Messages, read_messages
+from kimi_mcp.simulator.faults import CHAT_PATH, RequestSummary
+from kimi_mcp.simulator.messages import MediaLookup, Messages, read_messages, summarize
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.schemas import TOOL_NAME, schema_fault
 from kimi_mcp.simulator.shapes import JsonObject, as_array, as_integer, as_number, as_object, as_text, type_name
@@ -74,6 +75,8 @@ class Chat:
     """The sampling values of the request."""
     received: Messages
     """Its messages."""
+    texts: RequestSummary
+    """Their texts."""
     tools: Mapping[str, JsonObject]
     """Parameter schemas by the tool's name."""
     forced_tool: str | None
@@ -116,6 +119,7 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
         requested_limit=requested,
         sampling=sampling,
         received=received,
+        texts=summarize(CHAT_PATH, fields),
         tools=tools,
         forced_tool=forced,
         schema=schema,

@@ -35,7 +35,7 @@ class ScenarioError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSummary:
-    """What a step's match compares, taken from a request before anything is checked."""
+    """A request's texts, which a step's match compares; taken from it before anything is checked."""
 
     path: str
     model: str = ""

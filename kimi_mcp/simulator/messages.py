@@ -33,12 +33,6 @@ class Messages:
 
     turns: int
     """Number of messages."""
-    system: str | None
-    """Text of the system messages, joined."""
-    prompt: str
-    """Text of the last user message."""
-    last_tool_text: str | None
-    """Text of the tool messages after the last assistant turn."""
     media: tuple[ReceivedMedium, ...]
     reasoning: tuple[tuple[int, str], ...]
     """Index and reasoning of each assistant message that has one in the field that is read."""
@@ -164,8 +158,6 @@ def read_messages(
     if not messages:
         invalid("Invalid request: messages must not be empty")
     reader = _MessageReader(dialect, model, thinking, media)
-    systems: list[str] = []
-    prompt, tool_text = "", None
     transcript: list[str] = []
     for index, entry in enumerate(messages):
         message = as_object(entry) or {}
@@ -179,25 +171,16 @@ def read_messages(
             invalid("Invalid request: partial is only allowed on the last message, with role 'assistant'")
         if role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
             invalid(f"Invalid request: the message at position {index} with role '{role}' must not be empty")
-        if role == "system":
-            systems.append(text)
-        elif role == "user":
-            prompt, tool_text = text, None
-        elif role == "tool":
+        if role == "tool":
             reader.tool(message)
-            tool_text = text if tool_text is None else f"{tool_text}\n{text}"
-        elif message.get("partial") is not True:
+        elif role == "assistant" and message.get("partial") is not True:
             reader.assistant(message, index, text)
-            tool_text = None
         read = as_text(message.get(dialect.reasoning_field)) or ""
         transcript.append(f"{role[0]}\x1f{read}{text}{message.get('tool_calls') or ''}\x1e")
     reader.check_all_answered()
     joined = "".join(transcript)
     return Messages(
         turns=len(messages),
-        system="\n".join(systems) if systems else None,
-        prompt=prompt,
-        last_tool_text=tool_text,
         media=tuple(reader.media),
         reasoning=tuple(reader.reasoning),
         transcript=joined,
@@ -230,9 +213,9 @@ def _media_tokens(medium: ReceivedMedium) -> int:
     return max(1, min(_MAX_IMAGE_TOKENS, int(pixels * _IMAGE_TOKENS_PER_PIXEL)))
 
 
-def summarize(path: str, body: object) -> RequestSummary:
-    """What a scenario's match compares, of a body that may be anything."""
-    fields = as_object(body) or {}
+def summarize(path: str, body: JsonObject | None) -> RequestSummary:
+    """The texts of a request whose body was not checked."""
+    fields = body or {}
     user, tool, systems, turns = "", None, list[str](), 0
     for entry in as_array(fields.get("messages")) or []:
         message = as_object(entry) or {}

@@ -118,8 +118,8 @@ def test_the_simulator_takes_every_plan_and_understands_what_was_meant(at: Profi
         assert chat.thinking == (plan.mode == "thinking")
         assert chat.requested_limit == plan.max_tokens
         assert chat.stream
-        assert chat.received.prompt == PROMPT
-        assert chat.received.system == (request.turns[0].text if len(request.turns) == 2 else None)
+        assert chat.texts.text == PROMPT
+        assert chat.texts.system == (request.turns[0].text if len(request.turns) == 2 else "")
         assert set(chat.tools) == {tool["name"] for tool in request.tools}
     assert taken > len(SWEEP) / 2
 
@@ -169,8 +169,7 @@ def test_the_simulator_takes_a_schema_or_the_plan_asks_for_it_in_words(at: Profi
     if "json_schema" in at.provider.response_format:
         assert chat.schema is not None
     else:
-        assert chat.received.system is not None
-        assert '"properties"' in chat.received.system
+        assert '"properties"' in chat.texts.system
 
 
 # ── whatever comes in ─────────────────────────────────────────────────────────────────────────────────────────────

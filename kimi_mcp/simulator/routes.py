@@ -27,7 +27,7 @@ from kimi_mcp.simulator.messages import read_messages, summarize
 from kimi_mcp.simulator.playback import play_body, play_stream
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject, as_array
-from kimi_mcp.simulator.sse import Envelope, encode, events, whole_answer
+from kimi_mcp.simulator.sse import SimulatedReply, encode
 from kimi_mcp.simulator.state import SimulatorState
 
 MODELS, FILES = "/v1/models", "/v1/files"
@@ -190,20 +190,22 @@ class Response:
         answer = compose(chat, step)
         state.answers += 1
         cached = state.cache.cached_tokens((self._key(), chat.answering.id, chat.cache_key), chat.received.transcript)
-        envelope = Envelope(
+        reply = SimulatedReply(
             id=f"chatcmpl-simulator-{state.answers:06d}",
             created=int(time.time()),
             model=step.answer_model or chat.answering.id,
+            answer=answer,
+            dialect=state.dialect,
+            step=step,
             prompt_tokens=chat.prompt_tokens,
             cached_tokens=min(cached, chat.prompt_tokens),
             include_usage=chat.include_usage,
         )
         headers = {**(_LIMITS if state.dialect.moonshot else {}), **_retry_after(step)}
         if chat.stream:
-            made = events(answer, envelope, state.dialect, step)
-            await play_stream(self._open_writer(step), step, made, state, headers)
+            await play_stream(self._open_writer(step), step, reply.events(), state, headers)
             return
-        data = encode(whole_answer(answer, envelope, state.dialect, step)).encode()
+        data = encode(reply.whole()).encode()
         data = data.replace(b'"content":"', b'"content":"\xc3\x28', 1) if step.invalid_utf8 else data
         data = data[: len(data) // 2] if step.bad_json else data
         writer, headers = self._open_writer(step), {**JSON_HEADERS, **headers}

@@ -9,6 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, get_args
@@ -66,11 +67,9 @@ def _records(folder: Path, kind: str, record: type[R]) -> dict[str, R]:
     records: dict[str, R] = {}
     for stem in sorted(files, key=lambda stem: len(lines[stem])):  # a mistake is reported for its own file
         _check_tables(f"{kind}/{stem}.toml", files[stem], record)
-        merged: Table = {}
-        for ancestor in lines[stem]:
-            merged = _merge(merged, files[ancestor])
+        values = reduce(_merge, (_by_alias(files[ancestor]) for ancestor in lines[stem]))
         try:
-            records[stem] = record.model_validate(_by_alias(stem, merged))
+            records[stem] = record.model_validate({"id": stem, **values})
         except ValidationError as error:
             sentences = [_sentence(found, record) for found in error.errors(include_url=False)]
             raise CatalogueError(f"{kind}/{stem}.toml: " + "; also ".join(dict.fromkeys(sentences))) from error
@@ -142,34 +141,28 @@ def _row_model(where: str, row: Table, earlier: list[str]) -> str:
     return model
 
 
-def _merge(below: Table, above: Table) -> Table:
-    """Tables merge key by key; rows of ``[[models]]`` merge by their model, new ones come last."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            merged[key] = {**cast("Table", old), **cast("Table", value)}
-        elif key == ROWS and isinstance(old, list) and isinstance(value, list):
-            rows = {row["model"]: row for row in cast("list[Table]", old)}
-            for row in cast("list[Table]", value):
-                rows[row["model"]] = {**rows.get(row["model"], {}), **row}
-            merged[key] = list(rows.values())
-        elif key != INHERITS:
-            merged[key] = value
-    return merged
-
-
-def _by_alias(stem: str, tables: Table) -> Table:
+def _by_alias(tables: Table) -> Table:
     """The values of a file by the aliases of its record, such as ``about.name``."""
     facts: Table = {}
-    values: Table = {"id": stem, "facts": facts}
+    values: Table = {"facts": facts}
     for name, table in tables.items():
         if isinstance(table, dict):
             facts[name] = {key: table[key] for key in ("source", "date")}
             values |= {f"{name}.{key}": value for key, value in cast("Table", table).items() if key not in facts[name]}
-        else:
+        elif name != INHERITS:
             values[name] = table
     return values
+
+
+def _merge(below: Table, above: Table) -> Table:
+    """The values of a file over those that it inherits; rows of ``[[models]]`` merge by their model, new ones last."""
+    merged = {**below, **above, "facts": {**below["facts"], **above["facts"]}}
+    if ROWS in below and ROWS in above:
+        rows = {row["model"]: row for row in below[ROWS]}
+        for row in above[ROWS]:
+            rows[row["model"]] = {**rows.get(row["model"], {}), **row}
+        merged[ROWS] = list(rows.values())
+    return merged
 
 
 def _sentence(error: ErrorDetails, record: type[BaseModel]) -> str:

@@ -6,8 +6,8 @@ that declares the extension gets one; ``kimi_run`` is for all others.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
@@ -78,7 +78,9 @@ def created(context: Any, run: RunView, outcome: Outcome, *, rejoined: bool) -> 
 
 
 async def _get(context: Any, params: TaskParams) -> dict[str, Any]:
-    return await _current(context, await _find(context, params.task_id))
+    run = await _find(context, params.task_id)
+    with _protocol_errors():
+        return await _current(context, run)
 
 
 async def _update(context: Any, params: UpdateParams) -> dict[str, Any]:
@@ -89,7 +91,7 @@ async def _update(context: Any, params: UpdateParams) -> dict[str, Any]:
 
 async def _cancel(context: Any, params: TaskParams) -> dict[str, Any]:
     run = await _find(context, params.task_id, go_on=False)
-    with anyio.move_on_after(context.lifespan_context.settings.reply_within_s):
+    with _protocol_errors(), anyio.move_on_after(context.lifespan_context.settings.reply_within_s):
         await run.cancel()
     return {}
 
@@ -137,9 +139,14 @@ async def _find(context: Any, task_id: str, *, go_on: bool = True) -> RunView:
         message = f"Only a client that declares {EXTENSION} can use tasks; kimi_run is for all others."
         raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, message, needed)
     state = context.lifespan_context
+    with _protocol_errors(), state.store_within():
+        return await (await state.open_runs()).find(task_id, LOCAL, go_on=go_on)
+
+
+@contextmanager
+def _protocol_errors() -> Generator[None]:
     try:
-        with state.store_within():
-            return await (await state.open_runs()).find(task_id, LOCAL, go_on=go_on)
+        yield
     except RunNotFound as error:
         raise MCPError(INVALID_PARAMS, f"There is no task of that id: {error.message} {error.fix}") from None
     except KimiError as error:

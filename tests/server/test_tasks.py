@@ -2,74 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import pytest
-from mcp import Client
-from mcp.client import ClaimContext, ClientExtension, ResultClaim
-from mcp.client._memory import InMemoryTransport
-from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, Request, Result
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
-from kimi_mcp.runs.store.config import StoreLimits
-from kimi_mcp.server.state import Timings
-from kimi_mcp.server.tasks import EXTENSION, TaskParams
+from kimi_mcp.core.errors import NotConfigured
+from kimi_mcp.runs.store.store import RunStore
+from kimi_mcp.server.tasks import EXTENSION
 from kimi_mcp.simulator import Simulator
-from tests.server.clients import (
-    NewestClient,
-    ServerOptions,
-    connect,
-    connect_messages,
-    connect_newest,
-    enveloped,
-    new_server,
-    wait_until,
-)
+from tests.server.clients import connect, connect_messages, connect_newest
 from tests.server.media import CLIP, data_uri, picture
-from tests.server.processes import raw_server_process
-from tests.server.requests import HELD_STEP, chats
-from tests.server.results import checked
+from tests.server.requests import HELD_STEP
 from tests.server.stdio.peer import INITIALIZE
+from tests.server.tasks import AT_ONCE, HOLDS_OSLO, bare, client_of, ended, ended_after, tasks_of
 from tests.server.test_swarm import TELL
-
-HOLDS_OSLO = {"match": {"text": "Tell me about Oslo."}, "gate": "oslo"}
-
-
-def options(**timings: Any) -> ServerOptions:
-    """Of a server with such timings."""
-    return ServerOptions(timings=Timings(warm_up_after_s=3600, store=StoreLimits(written_within_s=10), **timings))
-
-
-AT_ONCE = options(task_after_s=0, progress_every_s=0.05)
-"""Whatever may become a task does so as soon as it is recorded."""
-
-client_of = partial(connect_newest, options=AT_ONCE)
-
-
-@asynccontextmanager
-async def tasks_of(sim: Simulator, **variables: str) -> AsyncIterator[NewestClient]:
-    """A client that takes tasks."""
-    async with client_of(sim, EXTENSION, **variables) as client:
-        yield client
-
-
-async def ended(client: NewestClient, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task once it has ended."""
-    with anyio.fail_after(60):
-        while (task := await client.ask("tasks/get", taskId=task["taskId"]))["status"] == "working":
-            await anyio.sleep(0.01)
-    return dict(task)
-
-
-def bare(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result without what is about its message."""
-    return {name: value for name, value in result.items() if name != "_meta"}
 
 
 async def test_a_swarm_answers_as_a_task_at_once(sim: Simulator) -> None:
@@ -137,12 +86,6 @@ async def test_the_result_of_a_task_is_that_of_the_plain_call(sim: Simulator) ->
     assert done["result"] == bare(plain)
     assert [block["type"] for block in plain["content"]] == ["text", "resource_link"]
     assert plain["structuredContent"]["policy"]
-
-
-async def ended_after(sim: Simulator, client: NewestClient, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task once it has ended, which the gate kept it from."""
-    sim.open_gate("end")
-    return await ended(client, task)
 
 
 async def test_a_call_that_fails_is_a_completed_task(sim: Simulator) -> None:
@@ -277,164 +220,17 @@ async def test_methods_of_older_tasks_do_not_exist(sim: Simulator, method: str) 
         assert (await client.ask(method))["code"] == -32601
 
 
-# ── listening ─────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(("method", "waits_for"), [("tasks/get", "find"), ("tasks/cancel", "request_cancel")])
+async def test_a_store_that_fails_is_an_error_that_says_what_to_do(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, method: str, waits_for: str
+) -> None:
+    async def fails(*arguments: Any, **more: Any) -> None:
+        raise NotConfigured("The store is full.", fix="Free some space.")
 
-
-async def test_who_listens_to_a_task_hears_how_it_goes_and_ends(sim: Simulator) -> None:
     sim.play(HELD_STEP)
-    async with tasks_of(sim) as client:
-        task = await client.call("kimi_think", {"prompt": "hi"})
-        wanted = {"taskIds": [task["taskId"], "run_unknown"], "toolsListChanged": True}
-        number, _ = await client.send("subscriptions/listen", {"notifications": wanted})
-        heard = [await client.notifications.get() for _ in range(3)]
-        sim.open_gate("end")
-        while heard[-1]["params"]["status"] == "working":
-            heard.append(await client.notifications.get())
-        done = await client.ask("tasks/get", taskId=task["taskId"])
-    assert heard[0]["method"] == "notifications/subscriptions/acknowledged"
-    assert heard[0]["params"]["notifications"] == {"taskIds": [task["taskId"]]}
-    assert {each["method"] for each in heard[1:]} == {"notifications/tasks"}
-    assert [each["params"]["status"] for each in heard[1:3]] == ["working", "working"]
-    assert {each["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] for each in heard} == {number}
-    told = bare(heard[-1]["params"])
-    assert told == {name: value for name, value in bare(done).items() if name != "resultType"}
-
-
-async def test_who_stops_listening_hears_nothing_more_and_the_task_goes_on(sim: Simulator) -> None:
-    sim.play(HELD_STEP)
-    async with tasks_of(sim) as client:
-        task = await client.call("kimi_think", {"prompt": "hi"})
-        number, _ = await client.send("subscriptions/listen", {"notifications": {"taskIds": [task["taskId"]]}})
-        await client.notifications.get()
-        await client.cancel(number)
-        await client.ask("tasks/get", taskId=task["taskId"])
-        while not client.notifications.empty():
-            client.notifications.get_nowait()
-        assert (await ended_after(sim, client, task))["status"] == "completed"
-        assert client.notifications.empty()
-
-
-async def test_what_can_not_be_listened_to_is_not_agreed_to(sim: Simulator) -> None:
-    async with client_of(sim) as client:
-        await client.send("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
-        assert (await client.notifications.get())["params"]["notifications"] == {}
-        assert (await client.ask("subscriptions/listen", notifications={"taskIds": 7}))["code"] == -32602
-
-
-# ── longer than its server, and elsewhere ─────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_task_outlives_its_server_as_its_run_does(sim: Simulator) -> None:
-    sim.play(HOLDS_OSLO, {"match": {"text": "17 * 23"}, **HELD_STEP})
-    async with tasks_of(sim) as client:
-        swarm = await client.call("kimi_swarm", TELL)
-        think = await client.call("kimi_think", {"prompt": "What is 17 * 23?"})
-        await sim.until(lambda: sim.waiting_at("oslo") == 1 and sim.waiting_at("end") == 1)
-    async with tasks_of(sim) as client:
-        resumed = await ended(client, swarm)
-        cut_off = await ended(client, think)
-    assert resumed["createdAt"] == swarm["createdAt"]
-    assert resumed["result"]["structuredContent"]["status"] == "completed"
-    assert cut_off["status"] == "completed"
-    assert cut_off["result"]["structuredContent"]["error"]["code"] == "answer_cut_off"
-
-
-@pytest.mark.soak
-async def test_a_task_outlives_a_server_that_is_killed(sim: Simulator) -> None:
-    def message(method: str, **params: Any) -> dict[str, Any]:
-        return {"jsonrpc": "2.0", "id": 1, "method": method, "params": enveloped(params, EXTENSION)}
-
-    sim.play(HOLDS_OSLO)
-    async with raw_server_process(sim) as peer:
-        task = (await peer.request(message("tools/call", name="kimi_swarm", arguments=TELL)))["result"]
-        assert task["resultType"] == "task"
-        await sim.until(lambda: sim.waiting_at("oslo") == 1)
-        peer.process.kill()
-        await peer.process.wait()
-    sim.open_gate("oslo")
-    async with raw_server_process(sim) as peer:
-        look = message("tasks/get", taskId=task["taskId"])
-        with anyio.fail_after(60):
-            while (task := (await peer.request(look))["result"])["status"] == "working":
-                await anyio.sleep(0.05)
-    assert task["status"] == "completed"
-    assert task["result"]["structuredContent"]["status"] == "completed"
-
-
-async def test_a_call_that_joins_a_run_as_a_task_says_so_in_its_result(sim: Simulator) -> None:
-    sim.play(HELD_STEP)
-    async with tasks_of(sim) as client:
-        number, answer = await client.send("tools/call", {"name": "kimi_think", "arguments": {"prompt": "hi"}})
-        first = (await answer)["result"]
-        await client.cancel(number, "Request timed out")
-        await wait_until(lambda: all(run.abandoned for run in client.runs._live.values()))
-        task = await client.call("kimi_think", {"prompt": "hi"})
-        assert task["taskId"] == first["taskId"]
-        done = await ended_after(sim, client, task)
-    assert [entry["rule"] for entry in done["result"]["structuredContent"]["policy"]] == ["run-rejoined"]
-
-
-async def test_a_task_of_another_server_is_seen_and_cancelled(sim: Simulator) -> None:
-    sim.play(HELD_STEP, HELD_STEP)
-    async with tasks_of(sim) as one, tasks_of(sim) as other:
-        task = await one.call("kimi_think", {"prompt": "one"})
-        assert (await other.ask("tasks/get", taskId=task["taskId"]))["status"] == "working"
-        await other.ask("tasks/cancel", taskId=task["taskId"])
-        await sim.client_gone()
-        assert (await ended(other, task))["status"] == "cancelled"
-        task = await one.call("kimi_think", {"prompt": "two"})
-        done = await ended_after(sim, other, task)
-        assert done == await ended(one, task), "both see the same, to the last field"
-
-
-# ── the official client ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-class TaskResult(Result):
-    result_type: Literal["task"]
-    task_id: str
-    poll_interval_ms: int
-
-
-class TaskState(Result):
-    status: str
-    result: CallToolResult | None = None
-
-
-class Tasks(ClientExtension):
-    """Fetches the result of a task, as a host does."""
-
-    identifier = EXTENSION
-
-    def __init__(self) -> None:
-        self.polled = 0
-
-    def claims(self) -> list[ResultClaim[TaskResult]]:
-        return [ResultClaim(result_type="task", model=TaskResult, resolve=self._resolve)]
-
-    async def _resolve(self, task: TaskResult, context: ClaimContext) -> CallToolResult:
-        request = Request[TaskParams, str](method="tasks/get", params=TaskParams(task_id=task.task_id))
-        while True:
-            self.polled += 1
-            state = await context.session.send_request(request, TaskState)
-            if state.result is not None:
-                return state.result
-            await anyio.sleep(task.poll_interval_ms / 1000)
-
-
-async def test_the_official_client_gets_the_result_through_a_task(sim: Simulator) -> None:
-    extension = Tasks()
-    server = new_server(sim, options=options(poll_every_s=0.01))
-    async with Client(InMemoryTransport(server), extensions=[extension]) as client:
-        result = checked(await client.call_tool("kimi_swarm", TELL))
-    assert result.status == "completed"
-    assert extension.polled >= 1
-
-
-async def test_the_official_client_that_knows_no_tasks_gets_a_plain_error_for_one(sim: Simulator, mode: str) -> None:
-    request = Request[TaskParams, str](method="tasks/get", params=TaskParams(task_id="run_0"))
-    async with connect(sim, mode) as kimi:
-        with pytest.raises(MCPError) as caught:
-            await kimi.client.session.send_request(request, TaskState)
-    assert caught.value.code == -32021
-    assert len(chats(sim)) == 0
+    async with tasks_of(sim) as owner, tasks_of(sim) as client:
+        task = await owner.call("kimi_think", {"prompt": "hi"})
+        monkeypatch.setattr(RunStore, waits_for, fails)
+        error = await client.ask(method, taskId=task["taskId"])
+    assert error["code"] == -32603
+    assert error["message"] == "The store is full. Free some space."

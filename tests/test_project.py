@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,7 +100,7 @@ def test_decisions_are_numbered_without_gaps_and_listed() -> None:
     assert re.findall(r"\]\((\d{4}-[^)]+)\)", index) == pages
 
 
-# --------------------------------------------------------------------------------------------------- rooms
+# ------------------------------------------------------------------------------------------------ packages
 
 
 def lint_imports(cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -112,7 +114,7 @@ def test_imports_go_downward_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "line", "contract"),
+    ("package", "line", "contract"),
     [
         ("policy", "from kimi_mcp import pipeline", "Imports go downward only"),
         ("core", "def f(): import kimi_mcp.runs", "Imports go downward only"),
@@ -130,12 +132,12 @@ def test_imports_go_downward_only() -> None:
         "no-level",
     ],
 )
-def test_a_wrong_import_breaks_its_contract(room: str, line: str, contract: str, tmp_path: Path) -> None:
-    package = tmp_path / "kimi_mcp"
-    package.mkdir()
+def test_a_wrong_import_breaks_its_contract(package: str, line: str, contract: str, tmp_path: Path) -> None:
+    folder = tmp_path / "kimi_mcp"
+    folder.mkdir()
     for name in PACKAGES:
-        (package / f"{name}.py").touch()
-    (package / f"{room}.py").write_text(line + "\n", encoding="utf-8")
+        (folder / f"{name}.py").touch()
+    (folder / f"{package}.py").write_text(line + "\n", encoding="utf-8")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
 
     outcome = lint_imports(tmp_path)
@@ -146,7 +148,7 @@ def test_a_wrong_import_breaks_its_contract(room: str, line: str, contract: str,
 
 
 @pytest.mark.parametrize(
-    ("room", "line"),
+    ("file", "line"),
     [
         ("kimi_mcp/server/tools.py", "from mcp.server import Server"),
         ("kimi_mcp/pipeline/pipeline.py", "import mcp.server.lowlevel"),
@@ -155,9 +157,9 @@ def test_a_wrong_import_breaks_its_contract(room: str, line: str, contract: str,
         ("kimi_mcp/media/fetch.py", "import httpx"),
     ],
 )
-def test_a_banned_import_is_seen(room: str, line: str) -> None:
+def test_a_banned_import_is_seen(file: str, line: str) -> None:
     outcome = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--select=TID251", "--output-format=json", "--stdin-filename", room],
+        [sys.executable, "-m", "ruff", "check", "--select=TID251", "--output-format=json", "--stdin-filename", file],
         cwd=ROOT,
         input=line,
         capture_output=True,
@@ -166,6 +168,24 @@ def test_a_banned_import_is_seen(room: str, line: str) -> None:
         timeout=60,
     )
     assert [found["code"] for found in json.loads(outcome.stdout)] == ["TID251"]
+
+
+def types_of(module: ast.Module) -> Iterator[str]:
+    """The names of its classes, and of its aliases."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+    for node in module.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from (each.id for each in targets if isinstance(each, ast.Name) and re.match("_?[A-Z].*[a-z]", each.id))
+
+
+def test_no_two_types_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "kimi_mcp").rglob("*.py"):
+        for name in types_of(ast.parse(path.read_text("utf-8"))):
+            places.setdefault(name.lstrip("_"), []).append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 # --------------------------------------------------------------------------------------------------- wheel

@@ -227,7 +227,7 @@ def _ram(cgroup_limit: Path) -> int | None:
 def _windows_ram() -> int | None:
     import ctypes
 
-    class Status(ctypes.Structure):
+    class MemoryStatus(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),
             ("load", ctypes.c_ulong),
@@ -235,7 +235,7 @@ def _windows_ram() -> int | None:
             ("others", ctypes.c_ulonglong * 6),
         )
 
-    status = Status()
+    status = MemoryStatus()
     status.length = ctypes.sizeof(status)
     kernel = getattr(ctypes, "windll").kernel32  # noqa: B009 -- the name exists on Windows alone
     return int(status.total) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else None

@@ -57,7 +57,7 @@ PATTERNS: Mapping[str, str] = {
 }
 """What each pattern allows, in words."""
 
-Variable = Annotated[str, Field(pattern=_VARIABLE)]
+VariableName = Annotated[str, Field(pattern=_VARIABLE)]
 
 
 class CatalogueRecord(BaseModel):
@@ -181,9 +181,9 @@ class Provider(FileRecord):
     """Whether it is an engine that the user runs."""
     needs_key: bool = Field(alias="key.needed")
     """Whether requests without a key are refused."""
-    key_variables: Items[Variable] = Field(alias="key.variables")
+    key_variables: Items[VariableName] = Field(alias="key.variables")
     """Environment variables that may hold its key, first one first."""
-    borrowed_key_variables: Items[Variable] = Field(alias="key.borrowed")
+    borrowed_key_variables: Items[VariableName] = Field(alias="key.borrowed")
     """Variables of another provider's key that are used only where ``KIMI_PROVIDER`` names this provider."""
     switch: ThinkingSwitch = Field(alias="dialect.switch")
     """How thinking is switched for models that can stop."""

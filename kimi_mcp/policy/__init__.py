@@ -32,7 +32,7 @@ __all__ = [
     "tools_fit",
 ]
 
-Check = TypeVar("Check")
+T = TypeVar("T")
 
 DEFAULT_OUTPUT_TOKENS = 32_768
 """Sent where neither the caller nor the catalogue has a limit (Moonshot's default for K2.5, K2.6: kimi-help-center)."""
@@ -88,7 +88,7 @@ def reported(rule_id: str, *, field: str, asked: Any = None, sent: Any = None, *
     return Finding.of(rule, field=field, asked=asked, sent=sent, **places).as_adjustment()
 
 
-def _with_functions(kinds: Mapping[str, Check]) -> Iterator[tuple[Rule, Check]]:
+def _with_functions(kinds: Mapping[str, T]) -> Iterator[tuple[Rule, T]]:
     """The rules of these kinds, each with its function, in the table's order."""
     rules = load_rules().values()
     return ((rule, find) for kind, find in kinds.items() for rule in rules if rule.kind == kind)

@@ -8,7 +8,7 @@ import anyio
 
 from kimi_mcp import policy
 from kimi_mcp.catalogue import Catalogue, selection
-from kimi_mcp.cli.doctor import Diagnosis
+from kimi_mcp.cli.doctor.diagnosis import Diagnosis
 from kimi_mcp.core.errors import AuthFailed, KimiError, ModelNotServed, RequestRejected
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan

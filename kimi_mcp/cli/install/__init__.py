@@ -91,7 +91,7 @@ def install(
     references to keys of providers that are no longer asked. The keys that calls would carry, by ``environment``, are
     provided in the host's own way. A host that is ``deferred`` leaves our tools to its search.
     """
-    target = _Target(host, files.read(file, home))
+    target = _HostFile(host, files.read(file, home))
     now = target.value()
     existing = target.own_entry(now, name)
     had: dict[str, str] = {}
@@ -120,7 +120,7 @@ def install(
 
 def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallResult:
     """Take an entry out, with what was put in for it alone. Raises ``NotConfigured``; then nothing has changed."""
-    target = _Target(host, files.read(file, home))
+    target = _HostFile(host, files.read(file, home))
     old, now = target.old, target.value()
     existing = target.own_entry(now, name)
     if existing is None:
@@ -140,7 +140,7 @@ def uninstall(host: HostRow, name: str, *, file: Path, home: Path) -> InstallRes
     )
 
 
-class _Target:
+class _HostFile:
     """A host's file as it was read; what is wrong with it is a ``NotConfigured``."""
 
     def __init__(self, host: HostRow, old: files.FileText) -> None:
@@ -228,7 +228,7 @@ def _updates(
     return puts
 
 
-def _backup(target: _Target, home: Path) -> tuple[str, Any]:
+def _backup(target: _HostFile, home: Path) -> tuple[str, Any]:
     """The text of the first backup and its value; None is the value where there is none that can be read."""
     try:
         before = files.read(files.backup_of(target.old.path), home)
@@ -237,7 +237,7 @@ def _backup(target: _Target, home: Path) -> tuple[str, Any]:
         return "", None
 
 
-def _restored(target: _Target, name: str, now: Any, text: str, before: Any) -> str | None:
+def _restored(target: _HostFile, name: str, now: Any, text: str, before: Any) -> str | None:
     """The text of the first backup, where nothing but this entry was added since; None elsewhere."""
     host = target.host
     if before is None or _entry_at(before, host, name) is not None:
@@ -252,7 +252,7 @@ def _restored(target: _Target, name: str, now: Any, text: str, before: Any) -> s
     return None
 
 
-def _made_for_us(target: _Target, text: str, before: Any) -> bool:
+def _made_for_us(target: _HostFile, text: str, before: Any) -> bool:
     """Whether the mapping of servers, empty now, did not exist before we came.
 
     It is removed only where the backup has none, or where without a backup nothing else is in the file: whoever put it
@@ -264,14 +264,14 @@ def _made_for_us(target: _Target, text: str, before: Any) -> bool:
     return _at(before, servers) is None
 
 
-def _taken_out(target: _Target, text: str, path: KeyPath, before: Any) -> str:
+def _taken_out(target: _HostFile, text: str, path: KeyPath, before: Any) -> str:
     """The text without what is at a path; null where it was that before we came."""
     if value_at(before, path) is None:
         return target.changed(text, put=[(path, None)])
     return target.changed(text, cut=[path])
 
 
-def _without_unused_inputs(target: _Target, text: str, before: Any) -> str:
+def _without_unused_inputs(target: _HostFile, text: str, before: Any) -> str:
     """Without our questions that no entry refers to any more; and without their list, if it was not there before."""
     path = target.host.keys.inputs
     asked = listed(_at(FORMATS[target.host.kind].read(text), path))

@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, Pro
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.runs.store import engine, errors
 from kimi_mcp.runs.store.config import FILE, StoreLimits
-from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, Schema, bind
+from kimi_mcp.runs.store.tables import MIGRATIONS, Migration, TableSchema, bind
 
 MOST_AT_ONCE = 256
 """Operations that share a transaction at most."""
@@ -136,7 +136,7 @@ class Database:
         self._limits = limits or StoreLimits()
         answers_within_s = min(self._limits.answers_within_s, self._limits.patience_s)
         self._answers_within_s = answers_within_s if is_server else math.inf
-        self._schema = Schema(migrations=migrations, by_url=url is not None)
+        self._schema = TableSchema(migrations=migrations, by_url=url is not None)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._was_locked_at = -math.inf

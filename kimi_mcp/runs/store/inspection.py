@@ -18,7 +18,7 @@ from kimi_mcp.core.errors import KimiError, NotConfigured
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.store import engine, errors
 from kimi_mcp.runs.store.config import FILE, StoreLimits, folder_of
-from kimi_mcp.runs.store.tables import Schema, about, check_folder, runs
+from kimi_mcp.runs.store.tables import TableSchema, about, check_folder, runs
 
 LOCKED_S = 1.0
 """Seconds to wait while another program locks the file."""
@@ -119,7 +119,7 @@ def _count(connection: Connection, *, by_url: bool = False) -> int | None:
     """How many runs a database holds; None where it has no tables. Raises what a call that opens it would."""
     if not inspect(connection).has_table(about.name):
         return None
-    Schema(by_url=by_url).version_of(connection)
+    TableSchema(by_url=by_url).version_of(connection)
     return connection.execute(select(func.count()).select_from(runs)).scalar_one()
 
 

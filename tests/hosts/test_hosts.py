@@ -162,11 +162,15 @@ async def run_host(host: Host, script: Script, sim: Simulator, folder: Path, *op
     return model.turns, ended.stdout
 
 
+def settings(sim: Simulator) -> dict[str, str]:
+    """What the server needs for the calls."""
+    return {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": sim.base_url, "KIMI_ROOTS": str(EXAMPLES)}
+
+
 def install(host: str, home: Path, sim: Simulator, *options: str) -> None:
     """As a person would."""
     home.mkdir(parents=True, exist_ok=True)
-    settings = {"KIMI_PROVIDER": "simulator", "KIMI_BASE_URL": sim.base_url, "KIMI_ROOTS": str(EXAMPLES)}
-    given = [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
+    given = [word for name, value in settings(sim).items() for word in ("--env", f"{name}={value}")]
     subprocess.run(
         [Path(sys.executable).with_name("kimi-mcp"), "install", host, *given, *options],
         env={"HOME": str(home)},

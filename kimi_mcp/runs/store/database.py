@@ -309,7 +309,14 @@ def _identity(file: Path) -> tuple[int, int] | None:
 def _transaction(connection: Connection, operations: list[Operation[Any]], *, writes: bool) -> list[Any]:
     """Do all of it, or nothing. In SQLite a reader waits for no writer."""
     is_immediate = writes and connection.dialect.name == "sqlite"
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_immediate else "BEGIN")
+    begin = "BEGIN IMMEDIATE" if is_immediate else "BEGIN"
+    try:
+        connection.exec_driver_sql(begin)
+    except OperationalError as fault:
+        if not fault.connection_invalidated:
+            raise
+        connection.rollback()  # a server that was restarted has ended it: nothing was asked of it yet
+        connection.exec_driver_sql(begin)  # on a new one
     try:
         results = [operation(connection) for operation in operations]
         connection.exec_driver_sql("COMMIT")

@@ -12,7 +12,7 @@ import socketserver
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class FrozenDialect(SQLiteDialect_pysqlite):
     driver = "frozen"
     supports_statement_cache = True
 
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        del connection, cursor
+        return "gone" in str(e)
+
     def create_connect_args(self, url: URL) -> Any:
         return [f"/{url.database}"], {"port": url.port}
 
@@ -76,12 +80,20 @@ class Server:
         self.url = url
         self.statements = math.inf
         """How many it still answers before it ends every connection."""
+        self._ways: list[socket.socket] = []
         self._answers = threading.Event()
         self.thaw = self._answers.set
         self.freeze = self._answers.clear
         self.thaw()
 
+    def restart(self) -> None:
+        """End all connections there are."""
+        while self._ways:
+            with suppress(OSError):  # its client was faster
+                self._ways.pop().shutdown(socket.SHUT_RDWR)
+
     def answer(self, way: socket.socket) -> None:
+        self._ways.append(way)
         try:
             while way.recv(1):
                 self._answers.wait()

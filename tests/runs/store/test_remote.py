@@ -74,6 +74,16 @@ async def test_a_database_whose_connection_breaks_is_not_taken_for_another_progr
                 await ask()
 
 
+async def test_after_a_restart_of_the_database_server_no_call_fails(tmp_path: Path) -> None:
+    with database_server(tmp_path) as server, anyio.fail_after(30):
+        async with run_store(tmp_path / "data", url=server.url) as kept:
+            await begin(kept, "run_1")
+            assert await kept.find("run_1", CALLER) is not None
+            server.restart()
+            assert await kept.find("run_1", CALLER) is not None
+            await begin(kept, "run_2")
+
+
 async def test_a_frozen_database_is_reported_by_an_inspection(tmp_path: Path) -> None:
     with database_server(tmp_path) as server:
         server.freeze()

@@ -71,7 +71,7 @@ class Outcome:
     timing: Timing = field(default_factory=Timing)
     """How long it took."""
     error: KimiError | None = None
-    """Why it is not whole."""
+    """Why it is incomplete."""
     swarm: Mapping[str, Any] | None = None
     """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
     page: ResultPage | None = None

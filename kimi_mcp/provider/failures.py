@@ -119,7 +119,7 @@ _TIMEOUTS: dict[Deadline, tuple[str, str]] = {
     ),
     "idle": ("{provider} fell silent in the middle of its answer, for {idle_s:g} s.", "KIMI_IDLE_TIMEOUT_S"),
     "total": (
-        "The answer of {provider} was not whole after {total_s:g} s, all attempts included.", "KIMI_TOTAL_TIMEOUT_S",
+        "The answer of {provider} was incomplete after {total_s:g} s, all attempts included.", "KIMI_TOTAL_TIMEOUT_S",
     ),
     "upload": (
         "{provider} took nothing more of the file, or did not answer to it, for {first_token_s:g} s.",

@@ -32,7 +32,7 @@ class StepResult:
     completion: Completion
     """What arrived, whole or cut; empty where nothing did."""
     error: KimiError | None = None
-    """Why it is not whole; None: it ended with a finish reason."""
+    """Why it is incomplete; None: it ended with a finish reason."""
     limit: Limit | None = None
     """The limit for which it was the agent's last; None: the agent goes on."""
     attempts: int = 0

@@ -61,12 +61,12 @@ def test_nothing_is_started_among_a_servers_runs_but_what_is_contained() -> None
     sources = [
         Path(app.__file__),
         Path(state.__file__),
-        *(file for room in (runs, store) for file in room_of(room).glob("*.py")),
+        *(file for package in (runs, store) for file in folder_of(package).glob("*.py")),
     ]
     assert len(sources) > 10
     assert [file.name for file in sources if ".start_soon(" in file.read_text(encoding="utf-8")] == []
 
 
-def room_of(room: ModuleType) -> Path:
-    assert room.__file__ is not None
-    return Path(room.__file__).parent
+def folder_of(package: ModuleType) -> Path:
+    assert package.__file__ is not None
+    return Path(package.__file__).parent

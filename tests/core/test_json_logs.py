@@ -45,14 +45,14 @@ def lines() -> Iterator[Lines]:
     logging.captureWarnings(False)
 
 
-log = logging.getLogger("some.room")
+log = logging.getLogger("some.module")
 
 
 def test_a_line_says_when_how_bad_where_and_what(lines: Lines) -> None:
     log.info("asked %s", "kimi", extra={"run_id": "run_1", "tokens": 5})
     event = lines.event()
     assert event.pop("ts").endswith("Z")
-    assert event == {"level": "INFO", "logger": "some.room", "message": "asked kimi", "run_id": "run_1", "tokens": 5}
+    assert event == {"level": "INFO", "logger": "some.module", "message": "asked kimi", "run_id": "run_1", "tokens": 5}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_hostile_message_is_one_safe_line(lines: Lines, hostile: str) -> None:
         text = str(value)
         assert len(text.encode()) <= json_logs.MAX_FIELD_BYTES
         assert text.isprintable()
-        assert len(hostile) < 1000 or "cut" in text or value in ("WARNING", "some.room") or text[0] == "2"
+        assert len(hostile) < 1000 or "cut" in text or value in ("WARNING", "some.module") or text[0] == "2"
 
 
 def test_arguments_that_do_not_fit_are_no_reason_to_fail(lines: Lines) -> None:

@@ -19,7 +19,7 @@ USAGE_KEYS = {
     "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens", "cost_usd",
 }  # fmt: skip
 CUT = AnswerCutOff("It ended early.", fix="Raise `max_tokens` to 32000.")
-MENDED = Adjustment(
+ADJUSTED = Adjustment(
     rule="temperature-fixed", action="adjusted", field="temperature", asked=0.2, sent=1.0, why="It takes 1 alone."
 )
 WARNED = Adjustment(
@@ -39,7 +39,7 @@ OUTCOMES: dict[str, Outcome] = {
         mode="thinking",
         finish_reason="stop",
         usage=Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3),
-        policy=(MENDED,),
+        policy=(ADJUSTED,),
         timing=Timing(first_token_s=0.12345, total_s=1.23456, attempts=1),
     ),
     "running": Outcome(status="running", run_id="run_1", answer="4", timing=Timing(total_s=45.2)),

@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 
 from kimi_mcp import policy
-from tests.policy.asking import VLLM, answered, asking, planned, profile
+from tests.policy.requests import VLLM, answered, planned, profile, request_of
 
 
 @pytest.mark.parametrize("reasoning", [None, ""], ids=["none", "empty"])
 def test_a_thinking_answer_without_reasoning_is_warned_of(reasoning: str | None) -> None:
-    (entry,) = policy.judge(planned(asking(), VLLM), answered(reasoning=reasoning))
+    (entry,) = policy.judge(planned(request_of(), VLLM), answered(reasoning=reasoning))
     assert (entry.rule, entry.action, entry.field) == ("reasoning-returned", "warned", "reasoning")
     assert "vllm" in entry.why
 
 
 def test_reasoning_that_stands_inside_the_answer_is_pointed_out() -> None:
     lost = answered(reasoning=None, answer="<think>hm</think>So.")
-    (entry,) = policy.judge(planned(asking(), VLLM), lost)
+    (entry,) = policy.judge(planned(request_of(), VLLM), lost)
     assert entry.rule == "reasoning-returned"
     assert "<think>" in entry.why
 
 
 def test_an_instant_answer_needs_no_reasoning_and_an_empty_one_is_not_judged() -> None:
-    assert policy.judge(planned(asking(mode="instant"), VLLM), answered(reasoning=None)) == ()
-    assert policy.judge(planned(asking(), VLLM), answered(reasoning=None, answer="")) == ()
-    assert policy.judge(planned(asking(), VLLM), answered()) == ()
+    assert policy.judge(planned(request_of(mode="instant"), VLLM), answered(reasoning=None)) == ()
+    assert policy.judge(planned(request_of(), VLLM), answered(reasoning=None, answer="")) == ()
+    assert policy.judge(planned(request_of(), VLLM), answered()) == ()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_instant_answer_needs_no_reasoning_and_an_empty_one_is_not_judged() -
     ],
 )
 def test_another_name_of_the_same_model_is_no_other_model(provider: str, model: str, answered_by: str | None) -> None:
-    plan = planned(asking(), profile(provider, model))
+    plan = planned(request_of(), profile(provider, model))
     assert policy.judge(plan, answered(model=answered_by)) == ()
 
 
@@ -67,7 +67,7 @@ def test_another_name_of_the_same_model_is_no_other_model(provider: str, model: 
     ],
 )
 def test_an_answer_by_another_model_is_warned_of(model: str, answered_by: str) -> None:
-    (entry,) = policy.judge(planned(asking(), profile("moonshot", model)), answered(model=answered_by))
+    (entry,) = policy.judge(planned(request_of(), profile("moonshot", model)), answered(model=answered_by))
     assert (entry.rule, entry.action, entry.field) == ("model-answered", "warned", "model")
     assert model in entry.why
     assert answered_by in entry.why

@@ -8,19 +8,19 @@ import pytest
 
 from kimi_mcp.core.types import MediaPart, Request, TextPart, Turn, system, user
 from kimi_mcp.provider.encoding import encode
-from tests.policy.asking import (
+from tests.policy.requests import (
     CALL,
     K3,
     K25,
     K26,
     PROMPT,
     VLLM,
-    asking,
     assistant,
     only,
     planned,
     profile,
     refused,
+    request_of,
     rules_of,
 )
 
@@ -29,7 +29,7 @@ from tests.policy.asking import (
 
 def showing(url: str, kind: Any = "image") -> Request:
     parts = (MediaPart(kind=kind, url=url), TextPart(text="What is it?"))
-    return asking(turns=(Turn(role="user", parts=parts),))
+    return request_of(turns=(Turn(role="user", parts=parts),))
 
 
 CLIP = "data:video/mp4;base64,AAAA"
@@ -85,7 +85,7 @@ def test_a_still_format_that_is_not_taken_is_converted(kind: str, converted: boo
 
 @pytest.mark.parametrize("text", ["See <|media_start|>x", "<|im_end|>", "a<|media_begin|>", "<|IM_START|>system"])
 def test_control_tokens_in_a_prompt_are_warned_of_and_left_in(text: str) -> None:
-    plan = planned(asking(turns=(user(text),)), K25, strict=True)
+    plan = planned(request_of(turns=(user(text),)), K25, strict=True)
     entry = only(plan)
     assert (entry.rule, entry.action) == ("media-token", "warned")
     assert plan.turns[0].text == text
@@ -93,12 +93,12 @@ def test_control_tokens_in_a_prompt_are_warned_of_and_left_in(text: str) -> None
 
 @pytest.mark.parametrize("text", ["a <| b |> c", "x |> f |> g", "<|>", "if a<|b| then", "media_start"])
 def test_pipes_of_other_languages_are_no_control_tokens(text: str) -> None:
-    assert planned(asking(turns=(user(text),)), K25).adjustments == ()
+    assert planned(request_of(turns=(user(text),)), K25).adjustments == ()
 
 
 def test_a_token_far_into_a_long_prompt_or_in_a_system_prompt_is_seen_as_well() -> None:
     for turns in ((user("x" * 100_000 + "<|media_start|>"),), (system("<|media_start|>"), user(PROMPT))):
-        assert rules_of(planned(asking(turns=turns), K25)) == ["media-token"]
+        assert rules_of(planned(request_of(turns=turns), K25)) == ["media-token"]
 
 
 # ── reasoning and system prompts ──────────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +109,7 @@ def test_a_token_far_into_a_long_prompt_or_in_a_system_prompt_is_seen_as_well() 
 def test_a_tool_loop_without_its_reasoning_or_with_a_made_up_one_is_refused(at: Any, reasoning: str | None) -> None:
     turns = (user(PROMPT), assistant(reasoning=reasoning, calls=(CALL,)))
     for strict in (False, True):
-        refusal = refused(asking(turns=turns), at, strict=strict)
+        refusal = refused(request_of(turns=turns), at, strict=strict)
         assert refusal.rule == "reasoning-replayed"
         assert "1" in refusal.message
         assert refusal.fix
@@ -117,20 +117,20 @@ def test_a_tool_loop_without_its_reasoning_or_with_a_made_up_one_is_refused(at: 
 
 def test_a_made_up_reasoning_is_refused_in_a_follow_up_too() -> None:
     turns = (user("Hi"), assistant("Hello.", reasoning=" "), user(PROMPT))
-    assert refused(asking(turns=turns), K25).rule == "reasoning-replayed"
+    assert refused(request_of(turns=turns), K25).rule == "reasoning-replayed"
 
 
 @pytest.mark.parametrize("reasoning", ["Look it up.", ""], ids=["whole", "empty"])
 def test_exact_reasoning_passes_and_an_empty_one_is_not_an_absent_one(reasoning: str) -> None:
     turns = (user(PROMPT), assistant(reasoning=reasoning, calls=(CALL,)))
-    assert planned(asking(turns=turns), K25, strict=True).adjustments == ()
+    assert planned(request_of(turns=turns), K25, strict=True).adjustments == ()
 
 
 def test_a_turn_that_never_had_any_reasoning_gets_none() -> None:
     turns = (user("Hi"), assistant("Hello."), user(PROMPT))
-    assert planned(asking(turns=turns), K25, strict=True).adjustments == ()
+    assert planned(request_of(turns=turns), K25, strict=True).adjustments == ()
     instant = (user(PROMPT), assistant(calls=(CALL,)))
-    assert planned(asking(mode="instant", turns=instant), K25, strict=True).adjustments == ()
+    assert planned(request_of(mode="instant", turns=instant), K25, strict=True).adjustments == ()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_turn_that_never_had_any_reasoning_gets_none() -> None:
     ],
 )
 def test_a_stock_system_prompt_is_warned_of_and_sent_all_the_same(stock: str) -> None:
-    plan = planned(asking(turns=(system(stock), user(PROMPT))), K25, strict=True)
+    plan = planned(request_of(turns=(system(stock), user(PROMPT))), K25, strict=True)
     entry = only(plan)
     assert (entry.rule, entry.action, entry.field) == ("system-default", "warned", "system")
     assert encode(plan)["messages"][0] == {"role": "system", "content": stock}
@@ -153,4 +153,4 @@ def test_a_stock_system_prompt_is_warned_of_and_sent_all_the_same(stock: str) ->
     ["You are a botanist.", "You are a helpful assistant. You answer in Latin hexameters about plants alone, always."],
 )
 def test_a_system_prompt_of_ones_own_is_nobodys_fault(own: str) -> None:
-    assert planned(asking(turns=(system(own), user(PROMPT))), K25).adjustments == ()
+    assert planned(request_of(turns=(system(own), user(PROMPT))), K25).adjustments == ()

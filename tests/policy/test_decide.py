@@ -14,17 +14,17 @@ from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.types import Request, Turn, system, user
 from kimi_mcp.policy import Finding
 from kimi_mcp.provider.encoding import encode
-from tests.policy.asking import (
+from tests.policy.requests import (
     CALL,
     JUDGED,
     PROMPT,
     WEATHER,
-    asking,
     assistant,
     every_profile,
     judged,
     profile,
     refused,
+    request_of,
     world,
 )
 
@@ -54,7 +54,7 @@ def sweep(turns: tuple[tuple[Turn, ...], ...] = TURNS) -> Iterator[Request]:
     for number, (mode, sampling, tooled, limit) in enumerate(
         itertools.product(("thinking", "instant"), SAMPLINGS, TOOLED, LIMITS)
     ):
-        yield asking(mode=mode, sampling=sampling, max_tokens=limit, turns=turns[number % len(turns)], **tooled)
+        yield request_of(mode=mode, sampling=sampling, max_tokens=limit, turns=turns[number % len(turns)], **tooled)
 
 
 SWEEP = list(sweep())
@@ -153,7 +153,7 @@ HISTORIES: dict[str, tuple[Turn, ...]] = {
 @pytest.mark.parametrize("at", PLAYED, ids=PLAYED_NAMES)
 def test_the_simulator_reads_back_the_exact_reasoning_of_a_history(at: Profile, history: tuple[Turn, ...]) -> None:
     for mode in ("thinking", "instant"):
-        plan = policy.decide(asking(mode=mode, turns=history, tools=(WEATHER,)), at, world(at))
+        plan = policy.decide(request_of(mode=mode, turns=history, tools=(WEATHER,)), at, world(at))
         assert isinstance(plan, Plan)
         chat = judged(plan)
         wanted = [(index, turn.reasoning) for index, turn in enumerate(history) if turn.reasoning is not None]
@@ -163,7 +163,7 @@ def test_the_simulator_reads_back_the_exact_reasoning_of_a_history(at: Profile, 
 @pytest.mark.parametrize("at", PLAYED, ids=PLAYED_NAMES)
 def test_the_simulator_takes_a_schema_or_the_plan_asks_for_it_in_words(at: Profile) -> None:
     loose = {"properties": {"name": {"description": "who"}, "age": {"anyOf": [{"minimum": 0}], "type": "integer"}}}
-    plan = policy.decide(asking(response_schema=loose), at, world(at))
+    plan = policy.decide(request_of(response_schema=loose), at, world(at))
     assert isinstance(plan, Plan)
     chat = judged(plan)
     if "json_schema" in at.provider.response_format:
@@ -175,23 +175,23 @@ def test_the_simulator_takes_a_schema_or_the_plan_asks_for_it_in_words(at: Profi
 # ── whatever comes in ─────────────────────────────────────────────────────────────────────────────────────────────
 
 ODD: dict[str, Request] = {
-    "a tool without parameters": asking(tools=({"name": "ping_all"},)),
-    "a tool whose parameters are null": asking(tools=({"name": "ping_all", "parameters": None},)),
-    "a tool whose parameters are no schema": asking(tools=({"name": "ping_all", "parameters": [1]},)),
-    "a tool of nothing": asking(tools=({},)),
-    "the same tool twice": asking(tools=(WEATHER, WEATHER)),
-    "a not-a-number": asking(sampling={"temperature": float("nan")}),
-    "an endless temperature": asking(sampling={"temperature": float("inf")}),
-    "an empty schema": asking(response_schema={}),
-    "a schema that refers to itself": asking(response_schema={"$ref": "#"}),
-    "a schema of odd values": asking(response_schema={"type": 5, "properties": [1], "required": "x", "anyOf": {}}),
-    "a schema that refers nowhere": asking(response_schema={"$ref": "#/$defs/nothing"}),
-    "a schema whose reference is no text": asking(response_schema={"$ref": 5, "type": "object"}),
-    "no text at all": asking(turns=(user(""),)),
-    "half a surrogate pair": asking(turns=(user("\ud83d"),), mode="instant"),
-    "a choice that is no choice": asking(tool_choice=5, tools=(WEATHER,)),
-    "an effort nobody knows": asking(effort="huge"),
-    "braces in what is quoted": asking(turns=(user("think about {x} step by step {0} {}"),), mode="instant"),
+    "a tool without parameters": request_of(tools=({"name": "ping_all"},)),
+    "a tool whose parameters are null": request_of(tools=({"name": "ping_all", "parameters": None},)),
+    "a tool whose parameters are no schema": request_of(tools=({"name": "ping_all", "parameters": [1]},)),
+    "a tool of nothing": request_of(tools=({},)),
+    "the same tool twice": request_of(tools=(WEATHER, WEATHER)),
+    "a not-a-number": request_of(sampling={"temperature": float("nan")}),
+    "an endless temperature": request_of(sampling={"temperature": float("inf")}),
+    "an empty schema": request_of(response_schema={}),
+    "a schema that refers to itself": request_of(response_schema={"$ref": "#"}),
+    "a schema of odd values": request_of(response_schema={"type": 5, "properties": [1], "required": "x", "anyOf": {}}),
+    "a schema that refers nowhere": request_of(response_schema={"$ref": "#/$defs/nothing"}),
+    "a schema whose reference is no text": request_of(response_schema={"$ref": 5, "type": "object"}),
+    "no text at all": request_of(turns=(user(""),)),
+    "half a surrogate pair": request_of(turns=(user("\ud83d"),), mode="instant"),
+    "a choice that is no choice": request_of(tool_choice=5, tools=(WEATHER,)),
+    "an effort nobody knows": request_of(effort="huge"),
+    "braces in what is quoted": request_of(turns=(user("think about {x} step by step {0} {}"),), mode="instant"),
 }
 
 
@@ -208,12 +208,12 @@ def test_odd_requests_raise_nothing_anywhere(request_: Request, strict: bool) ->
 @pytest.mark.parametrize("url", ["http://[::1", "", "not a url", "https://", "http://[bad]/v1", "//x", "\x00"])
 def test_a_base_url_that_is_none_raises_nothing(url: str) -> None:
     at = profile("moonshot", "kimi-k2.6")
-    assert isinstance(policy.decide(asking(), at, world(at, base_url=url)), Plan | Finding)
+    assert isinstance(policy.decide(request_of(), at, world(at, base_url=url)), Plan | Finding)
 
 
 def test_a_tool_without_parameters_is_kept_where_the_simulator_takes_it() -> None:
     at = profile("moonshot", "kimi-k2.6")
-    plan = policy.decide(asking(tools=({"name": "ping_all"},)), at, world(at))
+    plan = policy.decide(request_of(tools=({"name": "ping_all"},)), at, world(at))
     assert isinstance(plan, Plan)
     assert set(judged(plan).tools) == {"ping_all"}
 
@@ -238,7 +238,7 @@ def test_whatever_tool_schema_comes_in_the_body_is_one_that_the_simulator_takes(
     at = profile("moonshot", "kimi-k2.6")
     tools = ({"name": "look_up", "parameters": parameters}, WEATHER)
     for mode in ("thinking", "instant"):
-        plan = policy.decide(asking(mode=mode, tools=tools), at, world(at))
+        plan = policy.decide(request_of(mode=mode, tools=tools), at, world(at))
         assert isinstance(plan, Plan)
         assert "get_weather" in judged(plan).tools
 
@@ -251,13 +251,13 @@ def test_a_tool_that_is_left_out_is_not_the_one_that_must_be_called(choice: Any)
         "parameters": {"type": "object", "properties": {"x": {"$ref": "https://x.example"}}},
     }
     for tools in ((impossible,), (impossible, WEATHER)):
-        decision = policy.decide(asking(mode="instant", tools=tools, tool_choice=choice), at, world(at))
+        decision = policy.decide(request_of(mode="instant", tools=tools, tool_choice=choice), at, world(at))
         if isinstance(decision, Plan):
             assert "look_up" not in judged(decision).tools
 
 
 def test_a_bound_above_the_models_own_is_refused_with_the_number_that_is_allowed() -> None:
-    refusal = refused(asking(max_tokens=65_537), profile("nim", "kimi-k3"))
+    refusal = refused(request_of(max_tokens=65_537), profile("nim", "kimi-k3"))
     error = refusal.as_error()
     assert (error.rule, error.code) == (None, "invalid_arguments")
     assert "max_tokens" in refusal.fix
@@ -272,7 +272,7 @@ def test_a_bound_that_the_caller_left_open_is_the_documented_default() -> None:
         ("nim", "kimi-k3", 65_536),
     ):
         at = profile(provider, model)
-        plan = policy.decide(asking(), at, world(at))
+        plan = policy.decide(request_of(), at, world(at))
         assert isinstance(plan, Plan)
         assert plan.max_tokens == tokens
         assert plan.adjustments == ()

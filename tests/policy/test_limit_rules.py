@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.policy.asking import K3, K25, K26, K27, VLLM, WEATHER, asking, only, planned, refused, rules_of
+from tests.policy.requests import K3, K25, K26, K27, VLLM, WEATHER, only, planned, refused, request_of, rules_of
 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -29,7 +29,7 @@ from tests.policy.asking import K3, K25, K26, K27, VLLM, WEATHER, asking, only, 
 def test_a_sampling_value_of_another_mode_is_adjusted_and_refused_under_strict(
     at: Any, rule: str, field: str, asked: float, mode: Any, sent: float
 ) -> None:
-    request = asking(mode=mode, sampling={field: asked})
+    request = request_of(mode=mode, sampling={field: asked})
     entry = only(planned(request, at))
     assert (entry.rule, entry.action, entry.field) == (rule, "adjusted", field)
     on_the_wire = sent if at.provider.sends_sampling else None
@@ -49,15 +49,15 @@ def test_a_sampling_value_of_another_mode_is_adjusted_and_refused_under_strict(
 def test_the_modes_own_values_are_nobodys_fault(at: Any, strict: bool) -> None:
     for mode, temperature in (("thinking", 1.0), ("thinking", 1), ("instant", 0.6)):
         own = {"temperature": temperature, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0}
-        assert planned(asking(mode=mode, sampling=own), at, strict=strict).adjustments == ()
+        assert planned(request_of(mode=mode, sampling=own), at, strict=strict).adjustments == ()
 
 
 @pytest.mark.parametrize("at", [K27, K3], ids=["k2.7", "k3"])
 def test_models_that_always_think_take_the_thinking_values_alone(at: Any) -> None:
-    entry = only(planned(asking(sampling={"temperature": 0.3}), at))
+    entry = only(planned(request_of(sampling={"temperature": 0.3}), at))
     assert (entry.rule, entry.sent) == ("temperature-fixed", None)
     assert "left out" in entry.why
-    assert refused(asking(sampling={"temperature": 0.3}), at, strict=True).rule == "temperature-fixed"
+    assert refused(request_of(sampling={"temperature": 0.3}), at, strict=True).rule == "temperature-fixed"
 
 
 # ── budgets and steps ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -65,21 +65,21 @@ def test_models_that_always_think_take_the_thinking_values_alone(at: Any) -> Non
 
 @pytest.mark.parametrize(("asked", "raised"), [(1, True), (15_999, True), (16_000, False), (200_000, False)])
 def test_a_budget_below_sixteen_thousand_is_raised_while_thinking(asked: int, raised: bool) -> None:
-    plan = planned(asking(max_tokens=asked), K25)
+    plan = planned(request_of(max_tokens=asked), K25)
     if not raised:
         assert (plan.max_tokens, plan.adjustments) == (asked, ())
         return
     entry = only(plan)
     assert plan.max_tokens == 16_000
     assert (entry.rule, entry.field, entry.asked, entry.sent) == ("thinking-budget", "max_tokens", asked, 16_000)
-    refusal = refused(asking(max_tokens=asked), K25, strict=True)
+    refusal = refused(request_of(max_tokens=asked), K25, strict=True)
     assert refusal.rule == "thinking-budget"
     assert "`max_tokens`" in refusal.fix
     assert "16000" in refusal.fix
 
 
 def test_an_instant_answer_may_be_as_short_as_one_likes() -> None:
-    plan = planned(asking(mode="instant", max_tokens=1), K25, strict=True)
+    plan = planned(request_of(mode="instant", max_tokens=1), K25, strict=True)
     assert (plan.max_tokens, plan.adjustments) == (1, ())
 
 
@@ -100,12 +100,12 @@ def test_an_instant_answer_may_be_as_short_as_one_likes() -> None:
 def test_a_swarm_takes_no_more_steps_than_the_paper_did(
     limits: dict[str, int], sent: dict[str, int], fields: list[str]
 ) -> None:
-    plan = planned(asking(limits=limits), K26)
+    plan = planned(request_of(limits=limits), K26)
     assert plan.limits == sent
     assert [entry.field for entry in plan.adjustments] == fields
     assert set(rules_of(plan)) <= {"swarm-steps"}
     if fields:
-        refusal = refused(asking(limits=limits), K26, strict=True)
+        refusal = refused(request_of(limits=limits), K26, strict=True)
         assert refusal.rule == "swarm-steps"
         assert f"`{fields[0]}`" in refusal.fix
 
@@ -119,7 +119,7 @@ NAMED = {"type": "function", "function": {"name": "get_weather"}}
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
 @pytest.mark.parametrize("at", [K25, K26, K27], ids=["k2.5", "k2.6", "k2.7"])
 def test_a_forced_tool_choice_becomes_auto_while_thinking(at: Any, choice: Any) -> None:
-    request = asking(tools=(WEATHER,), tool_choice=choice)
+    request = request_of(tools=(WEATHER,), tool_choice=choice)
     plan = planned(request, at)
     entry = only(plan)
     assert plan.tool_choice == "auto"
@@ -131,20 +131,20 @@ def test_a_forced_tool_choice_becomes_auto_while_thinking(at: Any, choice: Any) 
 
 @pytest.mark.parametrize("choice", [None, "auto", "none"])
 def test_a_free_tool_choice_is_left_alone(choice: str | None) -> None:
-    plan = planned(asking(tools=(WEATHER,), tool_choice=choice), K25, strict=True)
+    plan = planned(request_of(tools=(WEATHER,), tool_choice=choice), K25, strict=True)
     assert (plan.tool_choice, plan.adjustments) == (choice, ())
 
 
 def test_a_forced_tool_choice_is_fine_without_thinking_and_at_k3() -> None:
     for choice in ("required", NAMED):
-        plan = planned(asking(mode="instant", tools=(WEATHER,), tool_choice=choice), K25, strict=True)
+        plan = planned(request_of(mode="instant", tools=(WEATHER,), tool_choice=choice), K25, strict=True)
         assert (plan.tool_choice, plan.adjustments) == (choice, ())
-    plan = planned(asking(tools=(WEATHER,), tool_choice="required"), K3, strict=True)
+    plan = planned(request_of(tools=(WEATHER,), tool_choice="required"), K3, strict=True)
     assert (plan.tool_choice, plan.adjustments) == ("required", ())
 
 
 def test_k3_takes_required_but_no_function_by_its_name() -> None:
-    entry = only(planned(asking(tools=(WEATHER,), tool_choice=NAMED), K3))
+    entry = only(planned(request_of(tools=(WEATHER,), tool_choice=NAMED), K3))
     assert (entry.rule, entry.sent) == ("tool-choice-thinking", "auto")
     assert "required" in entry.why
 
@@ -154,26 +154,26 @@ BROKEN = {"type": "object", "properties": {"city": {"description": "no type"}}, 
 
 def test_a_tools_schema_is_rewritten_for_moonshots_dialect_and_for_no_other() -> None:
     tool = {"name": "look_up", "parameters": BROKEN}
-    plan = planned(asking(tools=(tool,)), K26)
+    plan = planned(request_of(tools=(tool,)), K26)
     entry = only(plan)
     assert (entry.rule, entry.action, entry.field) == ("schema-dialect", "adjusted", "tools[0]")
     assert entry.asked == "look_up"
     assert set(plan.tools[0]["parameters"]["properties"]) == {"city", "day"}
-    assert refused(asking(tools=(tool,)), K26, strict=True).rule == "schema-dialect"
-    assert planned(asking(tools=(tool,)), VLLM, strict=True).adjustments == ()
+    assert refused(request_of(tools=(tool,)), K26, strict=True).rule == "schema-dialect"
+    assert planned(request_of(tools=(tool,)), VLLM, strict=True).adjustments == ()
 
 
 def test_a_tool_whose_schema_can_not_be_rewritten_is_left_out_and_the_others_stay() -> None:
     impossible = {"name": "look_up", "parameters": {"$ref": "https://schemas.example/x", "type": "object"}}
-    plan = planned(asking(tools=(impossible, WEATHER)), K26)
+    plan = planned(request_of(tools=(impossible, WEATHER)), K26)
     assert [tool["name"] for tool in plan.tools] == ["get_weather"]
     assert only(plan).sent == "left out"
 
 
 def test_a_response_schema_is_rewritten_or_refused_but_never_dropped() -> None:
-    plan = planned(asking(response_schema=BROKEN), K26)
+    plan = planned(request_of(response_schema=BROKEN), K26)
     assert plan.response_schema is not None
     assert only(plan).field == "response_schema"
-    refusal = refused(asking(response_schema={"$ref": "https://schemas.example/x"}), K26)
+    refusal = refused(request_of(response_schema={"$ref": "https://schemas.example/x"}), K26)
     assert refusal.rule == "schema-dialect"
     assert "$ref" in refusal.message

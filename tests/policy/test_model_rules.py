@@ -10,7 +10,7 @@ import pytest
 
 from kimi_mcp import catalogue
 from kimi_mcp.provider.encoding import encode
-from tests.policy.asking import K3, K26, K27, TODAY, VLLM, asking, only, planned, profile, refused, rules_of
+from tests.policy.requests import K3, K26, K27, TODAY, VLLM, only, planned, profile, refused, request_of, rules_of
 
 
 def others(provider: str) -> tuple[Any, ...]:
@@ -21,7 +21,7 @@ def others(provider: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("strict", [False, True])
 def test_auto_takes_the_successor_of_the_retired_k2_5_and_says_so_even_under_strict(strict: bool) -> None:
     retired = profile("moonshot", "kimi-k2.5")
-    plan = planned(asking(), retired, day=TODAY, successors=others("moonshot"), strict=strict)
+    plan = planned(request_of(), retired, day=TODAY, successors=others("moonshot"), strict=strict)
     entry = only(plan)
     assert plan.profile.model.id == "kimi-k2.6"
     assert (entry.rule, entry.action, entry.field) == ("model-served", "adjusted", "model")
@@ -31,7 +31,9 @@ def test_auto_takes_the_successor_of_the_retired_k2_5_and_says_so_even_under_str
 
 
 def test_auto_takes_k2_5_as_long_as_it_is_served() -> None:
-    served = planned(asking(), profile("moonshot", "kimi-k2.5"), day=date(2026, 8, 1), successors=others("moonshot"))
+    served = planned(
+        request_of(), profile("moonshot", "kimi-k2.5"), day=date(2026, 8, 1), successors=others("moonshot")
+    )
     assert served.profile.model.id == "kimi-k2.5"
     assert served.adjustments == ()
 
@@ -48,14 +50,16 @@ def test_auto_takes_k2_5_as_long_as_it_is_served() -> None:
     ],
 )
 def test_auto_goes_down_the_providers_list_to_what_it_serves_that_day(provider: str, day: date, successor: str) -> None:
-    plan = planned(asking(), profile(provider, "kimi-k2.5"), day=day, successors=others(provider))
+    plan = planned(request_of(), profile(provider, "kimi-k2.5"), day=day, successors=others(provider))
     assert plan.profile.model.id == successor
     assert rules_of(plan) == ["model-served"]
 
 
 def test_a_retired_model_asked_for_by_name_is_refused_whatever_the_policy() -> None:
     for strict in (False, True):
-        refusal = refused(asking(model_asked="kimi-k2.5"), profile("moonshot", "kimi-k2.5"), day=TODAY, strict=strict)
+        refusal = refused(
+            request_of(model_asked="kimi-k2.5"), profile("moonshot", "kimi-k2.5"), day=TODAY, strict=strict
+        )
         assert (refusal.rule, refusal.as_error().code) == ("model-served", "policy_refused")
         assert "kimi-k2.5" in refusal.message
         assert "2026-08-31" in refusal.message
@@ -64,14 +68,14 @@ def test_a_retired_model_asked_for_by_name_is_refused_whatever_the_policy() -> N
 
 def test_the_providers_own_list_counts_as_well_as_the_date() -> None:
     listed = frozenset({"kimi-k3"})
-    plan = planned(asking(), K26, served=listed, successors=(K27, K3))
+    plan = planned(request_of(), K26, served=listed, successors=(K27, K3))
     assert plan.profile.model.id == "kimi-k3"
-    assert refused(asking(model_asked="kimi-k2.6"), K26, served=listed).rule == "model-served"
-    assert planned(asking(), K26, served=frozenset({"kimi-k2.6"})).adjustments == ()
+    assert refused(request_of(model_asked="kimi-k2.6"), K26, served=listed).rule == "model-served"
+    assert planned(request_of(), K26, served=frozenset({"kimi-k2.6"})).adjustments == ()
 
 
 def test_where_nothing_known_is_served_the_refusal_names_the_setting() -> None:
-    refusal = refused(asking(), K26, served=frozenset({"gpt-oss"}), successors=(K3,))
+    refusal = refused(request_of(), K26, served=frozenset({"gpt-oss"}), successors=(K3,))
     assert refusal.rule == "model-served"
     assert "gpt-oss" in refusal.message
     assert "KIMI_MODEL" in refusal.fix
@@ -79,38 +83,38 @@ def test_where_nothing_known_is_served_the_refusal_names_the_setting() -> None:
 
 def test_an_engines_own_name_is_taken_and_reported() -> None:
     at = replace(VLLM, serving=VLLM.serving.model_copy(update={"wire_id": "my-own"}))
-    entry = only(planned(asking(model_asked="my-own"), at, served=frozenset({"my-own"}), stands_in=True))
+    entry = only(planned(request_of(model_asked="my-own"), at, served=frozenset({"my-own"}), stands_in=True))
     assert (entry.rule, entry.action, entry.asked, entry.sent) == ("model-served", "warned", "my-own", "my-own")
 
 
 def test_instant_at_a_model_that_always_thinks_becomes_its_least_effort() -> None:
-    plan = planned(asking(mode="instant"), K3)
+    plan = planned(request_of(mode="instant"), K3)
     entry = only(plan)
     assert (plan.mode, plan.effort) == ("thinking", "low")
     assert (entry.rule, entry.action, entry.field) == ("always-thinks", "adjusted", "mode")
     assert (entry.asked, entry.sent) == ("instant", "thinking")
     assert encode(plan)["reasoning_effort"] == "low"
 
-    plan = planned(asking(mode="instant"), K27)
+    plan = planned(request_of(mode="instant"), K27)
     assert (plan.mode, plan.effort) == ("thinking", None)
     assert rules_of(plan) == ["always-thinks"]
 
 
 @pytest.mark.parametrize("at", [K27, K3], ids=["k2.7", "k3"])
 def test_instant_at_a_model_that_always_thinks_is_refused_under_strict(at: Any) -> None:
-    refusal = refused(asking(mode="instant"), at, strict=True)
+    refusal = refused(request_of(mode="instant"), at, strict=True)
     assert refusal.rule == "always-thinks"
     assert "kimi_think" in refusal.fix
 
 
 def test_a_provider_without_a_switch_is_the_one_named_and_the_fix_can_work() -> None:
     at = profile("huggingface", "kimi-k2.6")
-    refusal = refused(asking(mode="instant"), at, strict=True, instant_offers=(("moonshot", "kimi-k2.6"),))
+    refusal = refused(request_of(mode="instant"), at, strict=True, instant_offers=(("moonshot", "kimi-k2.6"),))
     assert refusal.rule == "always-thinks"
     assert refusal.message.startswith("huggingface has no switch for thinking")
     assert refusal.fix == "Use kimi_think."
     offered = refused(
-        asking(mode="instant"),
+        request_of(mode="instant"),
         at,
         strict=True,
         instant_offers=(("moonshot", "kimi-k2.6"),),
@@ -120,23 +124,23 @@ def test_a_provider_without_a_switch_is_the_one_named_and_the_fix_can_work() -> 
 
 
 def test_an_effort_that_was_asked_for_stays_beside_the_adjustment() -> None:
-    assert planned(asking(mode="instant", effort="high"), K3).effort == "high"
+    assert planned(request_of(mode="instant", effort="high"), K3).effort == "high"
 
 
 def test_a_model_that_can_stop_is_asked_for_an_instant_answer_without_a_word() -> None:
-    assert planned(asking(mode="instant"), K26).adjustments == ()
-    assert planned(asking(mode="thinking"), K3).adjustments == ()
+    assert planned(request_of(mode="instant"), K26).adjustments == ()
+    assert planned(request_of(mode="thinking"), K3).adjustments == ()
 
 
 def test_the_budget_of_thinking_holds_for_what_was_turned_into_thinking() -> None:
-    plan = planned(asking(mode="instant", max_tokens=500, sampling={"temperature": 0.6}), K3)
+    plan = planned(request_of(mode="instant", max_tokens=500, sampling={"temperature": 0.6}), K3)
     assert rules_of(plan) == ["always-thinks", "temperature-fixed", "thinking-budget"]
     assert plan.max_tokens == 16_000
 
 
 def test_the_successors_own_rules_hold_for_what_auto_chose() -> None:
     plan = planned(
-        asking(mode="instant", max_tokens=500),
+        request_of(mode="instant", max_tokens=500),
         profile("nim", "kimi-k2.5"),
         day=TODAY,
         successors=others("nim"),

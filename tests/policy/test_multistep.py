@@ -9,7 +9,7 @@ import pytest
 from kimi_mcp.cli.console import in_a_shell
 from kimi_mcp.core.types import user
 from kimi_mcp.policy.findings import signs
-from tests.policy.asking import asking, planned, profile
+from tests.policy.requests import planned, profile, request_of
 from tests.policy.sentences import INSTANT, LATER_INSTANT, LATER_MULTISTEP, MULTISTEP
 from tests.skill.routing.scoring import FOLDER, sentences
 
@@ -20,7 +20,7 @@ BLIND = [json.loads(line) for line in (FOLDER / "multistep" / "blind.jsonl").rea
 
 
 def warned(prompt: str, mode: str = "instant") -> bool:
-    entries = planned(asking(mode=mode, turns=(user(prompt),)), K25).adjustments
+    entries = planned(request_of(mode=mode, turns=(user(prompt),)), K25).adjustments
     assert all((entry.rule, entry.action) == ("instant-multistep", "warned") for entry in entries)
     return bool(entries)
 
@@ -60,7 +60,7 @@ def test_thinking_mode_is_never_warned() -> None:
 
 
 def test_the_warning_quotes_the_sign_and_names_the_tool() -> None:
-    (entry,) = planned(asking(mode="instant", turns=(user("Please think step by step: 2 + 2?"),)), K25).adjustments
+    (entry,) = planned(request_of(mode="instant", turns=(user("Please think step by step: 2 + 2?"),)), K25).adjustments
     assert "step by step" in entry.asked
     assert "step by step" in entry.why
     assert "kimi_think" in entry.why
@@ -86,7 +86,7 @@ def test_what_is_only_quoted_is_not_asked_for() -> None:
 def test_no_prompt_makes_the_search_explode(piece: str, end: str) -> None:
     text = (piece * 100_000)[:100_000]
     warned_text = text + "." if end == "head" else "." + text
-    planned(asking(mode="instant", turns=(user(warned_text),)), K25)
+    planned(request_of(mode="instant", turns=(user(warned_text),)), K25)
 
 
 def test_no_sign_repeats_without_a_bound() -> None:

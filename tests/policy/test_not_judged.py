@@ -16,7 +16,7 @@ from kimi_mcp.policy import Finding
 from kimi_mcp.policy.audit import not_judged, read_body
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.refusals import Refused
-from tests.policy.asking import JUDGED, TODAY, every_profile, profile, understood, world
+from tests.policy.requests import JUDGED, TODAY, every_profile, profile, understood, world
 from tests.provider.request_cases import CASES
 
 USER = {"role": "user", "content": "Why is the sky blue?"}

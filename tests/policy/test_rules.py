@@ -9,7 +9,7 @@ import pytest
 from kimi_mcp import policy
 from kimi_mcp.policy import Finding
 from tests import contract
-from tests.policy.asking import K25, K26, asking, planned, refused, rules_of, world
+from tests.policy.requests import K25, K26, planned, refused, request_of, rules_of, world
 
 
 def test_the_rules_are_those_of_the_contract() -> None:
@@ -35,7 +35,7 @@ def test_the_subscription_endpoint_is_refused_before_anything_else(url: str) -> 
         assert isinstance(refusal, Finding)
         assert refusal.rule == "endpoint-allowed"
         assert "KIMI_BASE_URL" in refusal.fix
-        assert refused(asking(sampling={"temperature": 0}), K26, base_url=url) == refusal
+        assert refused(request_of(sampling={"temperature": 0}), K26, base_url=url) == refusal
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_provider_that_the_operator_did_not_allow_is_refused() -> None:
 
 
 def test_check_lists_every_objection_where_decide_stops_at_the_first() -> None:
-    request = asking(sampling={"temperature": 0.1, "top_p": 0.5, "n": 3}, max_tokens=10, tool_choice="required")
+    request = request_of(sampling={"temperature": 0.1, "top_p": 0.5, "n": 3}, max_tokens=10, tool_choice="required")
     found = [finding.rule for finding in policy.check(request, K25, world(K25))]
     assert found == ["temperature-fixed", "top-p-fixed", "sampling-fixed", "thinking-budget", "tool-choice-thinking"]
     assert rules_of(planned(request, K25)) == found
@@ -73,6 +73,6 @@ def test_check_lists_every_objection_where_decide_stops_at_the_first() -> None:
 
 
 def test_check_counts_a_limit_that_has_no_rule_as_well() -> None:
-    found = policy.check(asking(max_tokens=10**9), K25, world(K25))
+    found = policy.check(request_of(max_tokens=10**9), K25, world(K25))
     assert [finding.rule for finding in found] == ["invalid_arguments"]
     assert found[0].as_json()["action"] == "refuse"

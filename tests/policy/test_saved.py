@@ -13,7 +13,7 @@ from kimi_mcp.core.profiles import Profile
 from kimi_mcp.policy import Finding
 from kimi_mcp.policy.audit import read_body
 from kimi_mcp.provider.encoding import encode
-from tests.policy.asking import every_profile, profile, world
+from tests.policy.requests import every_profile, profile, world
 from tests.provider.request_cases import CASES
 
 SAYS: list[dict[str, Any]] = [{"role": "user", "content": "Why is the sky blue?"}]

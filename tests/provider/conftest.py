@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import KEY, close_all
+from tests.provider.requests import KEY, close_all
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.retry import AccountLimits, limit_in
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import BODY, SHORT, Clock, ask, endpoint, upstream
+from tests.provider.requests import BODY, SHORT, Clock, ask, endpoint, upstream
 
 MINUTE = 60.0
 

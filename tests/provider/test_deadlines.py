@@ -15,8 +15,8 @@ from kimi_mcp.provider import Deadlines, Upstream
 from kimi_mcp.provider.connections import LARGE_READ, PacedStream
 from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import OPEN, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.provider.loopback import response, saying
+from tests.provider.requests import OPEN, SHORT, CallOutcome, Clock, ask, connections, endpoint, upstream
 
 SOON = Deadlines(first_token_s=0.3, idle_s=0.3, total_s=30)
 
@@ -125,7 +125,7 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
             await up.stream(
                 endpoint(sim.base_url),
                 {"model": "kimi-k2.6", "messages": [{"role": "user", "content": f"<{number % 4}>"}], "stream": True},
-                Asked().accumulator,
+                CallOutcome().accumulator,
             )
 
     with anyio.fail_after(25):
@@ -182,10 +182,10 @@ async def test_no_more_requests_than_allowed_are_out_at_once_and_who_waits_is_se
     sim.play(*({**SHORT, "gate": f"g{n}", "match": {"text": f"<{n}>"}} for n in range(count)))
     up = upstream(max_concurrency=3, deadlines=Deadlines(first_token_s=2, idle_s=2, total_s=2))
     order: list[int] = []
-    done: list[Asked] = []
+    done: list[CallOutcome] = []
 
     async def one(number: int) -> None:
-        asked = Asked()
+        asked = CallOutcome()
         body = {"model": "kimi-k2.6", "messages": [{"role": "user", "content": f"<{number}>"}], "stream": True}
         await up.stream(endpoint(sim.base_url), body, asked.accumulator, on_attempt=lambda _: order.append(number))
         done.append(asked)
@@ -207,7 +207,7 @@ async def test_waiting_for_a_slot_counts_against_no_deadline_and_can_be_cancelle
     sim.play({"gate": "held", **SHORT}, {**SHORT, "times": "always"})
     clock = Clock()
     up = upstream(clock, max_concurrency=1, deadlines=Deadlines(first_token_s=5, idle_s=5, total_s=5))
-    results: list[Asked] = []
+    results: list[CallOutcome] = []
 
     async def one() -> None:
         results.append(await ask(up, sim))

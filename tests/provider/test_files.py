@@ -14,8 +14,8 @@ from kimi_mcp.core.errors import KimiError, PathRefused
 from kimi_mcp.provider import Deadlines, RemoteFile, Upload, Upstream
 from kimi_mcp.simulator import Simulator
 from tests.media.specimens import CLIPS, saved
-from tests.provider.asking import KEY, close_all, endpoint, upstream
 from tests.provider.loopback import response, saying
+from tests.provider.requests import KEY, close_all, endpoint, upstream
 
 CLIP = (CLIPS / "clip.mp4").read_bytes()
 FILES = {"match": {"path": "/v1/files"}}

@@ -18,9 +18,9 @@ import pytest
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import KEY, SHORT, Asked, Clock, ask, connections, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import kept_open, request_of, serving
+from tests.provider.requests import KEY, SHORT, CallOutcome, Clock, ask, connections, endpoint, upstream
 from tests.provider.test_files import upload
 
 
@@ -121,7 +121,7 @@ async def test_requests_at_once_close_what_nobody_needed_for_long_together(
     up = await used_by_thirty(sim)
     before = connections(up)
     nobody_asks_for_long(monkeypatch)
-    answers: list[Asked] = []
+    answers: list[CallOutcome] = []
 
     async def one() -> None:
         answers.append(await ask(up, sim))
@@ -229,7 +229,7 @@ async def test_after_a_restart_of_the_provider_no_call_fails_and_none_counts_as_
     provider, clock = Restarted(), Clock()
     provider.together = 16
     async with serving(provider.handle) as url:
-        up, results = upstream(clock), list[Asked]()
+        up, results = upstream(clock), list[CallOutcome]()
 
         async def one() -> None:
             results.append(await ask(up, url))

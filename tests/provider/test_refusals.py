@@ -15,8 +15,8 @@ from kimi_mcp.core.redaction import hide
 from kimi_mcp.provider.decoding import StreamAccumulator
 from kimi_mcp.provider.error_mapping import ProviderError, quote, read_error, response_failure
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
 from tests.provider.loopback import response, saying
+from tests.provider.requests import BODY, KEY, SHORT, ask, close_all, endpoint, upstream
 
 INVALID = "invalid_request_error"
 

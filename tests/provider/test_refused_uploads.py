@@ -18,9 +18,9 @@ import pytest
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.provider import Upload
 from kimi_mcp.provider.endpoint import InlineMedium
-from tests.provider.asking import Asked, ask, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import Handler, kept_open, request_of, serving
+from tests.provider.requests import CallOutcome, ask, endpoint, upstream
 from tests.provider.test_kept_connections import HONEST
 
 SIZE = 30_000_000
@@ -42,7 +42,7 @@ def clip(chunks: Callable[[], Iterator[bytes]]) -> Upload:
     return Upload(sha256="0" * 64, mime="video/mp4", kind="video", size=SIZE, chunks=chunks)
 
 
-async def send(url: str, what: str) -> Asked:
+async def send(url: str, what: str) -> CallOutcome:
     """A body that no socket's buffers hold: media read while they are sent, a long text, a file."""
     if what == "a text":
         return await ask(upstream(), url, prompt="x" * SIZE)
@@ -52,7 +52,7 @@ async def send(url: str, what: str) -> Asked:
     file = Upload(
         sha256="0" * 64, mime="video/mp4", kind="video", size=SIZE, chunks=lambda: iter([bytes(SIZE // 30)] * 30)
     )
-    asked = Asked()
+    asked = CallOutcome()
     asked.attempts.append(1)
     try:
         await upstream().upload(endpoint(url), file)

@@ -11,8 +11,8 @@ import pytest
 from kimi_mcp.provider import MOST_ATTEMPTS, Deadlines
 from kimi_mcp.provider.retry import RetryBudget, backoff, requested_wait
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import SHORT, Clock, ask, upstream
 from tests.provider.loopback import response, saying
+from tests.provider.requests import SHORT, Clock, ask, upstream
 
 ONCE = [
     {"status": 400},

@@ -12,14 +12,14 @@ from kimi_mcp.core.types import Completion, ToolCall, Usage
 from kimi_mcp.provider.decoding import ErrorEvent, StreamAccumulator
 from kimi_mcp.provider.error_mapping import ProviderError
 from kimi_mcp.provider.failures import Unreadable
-from tests.provider.folding import ONE, STOP, call, calling, chunk, fed, folded
+from tests.provider.events import ONE, STOP, accumulated, call, calling, chunk, fed
 
 # ── reasoning and answer ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_reasoning_is_read_under_every_known_name(name: str) -> None:
-    found = folded(chunk({name: "Let "}), chunk({name: "me."}), chunk({"content": "Hi"}), STOP)
+    found = accumulated(chunk({name: "Let "}), chunk({name: "me."}), chunk({"content": "Hi"}), STOP)
     assert (found.reasoning, found.reasoning_field, found.answer) == ("Let me.", name, "Hi")
     assert found.finish_reason == "stop"
 
@@ -28,37 +28,37 @@ def test_reasoning_is_read_under_every_known_name(name: str) -> None:
 def test_reasoning_and_answer_may_come_in_one_chunk_and_in_any_order(name: str) -> None:
     pieces = [{name: "a", "content": "A"}, {"content": "B"}, {name: "b"}, {"content": "C", name: ""}]
     for order in itertools.permutations(pieces):
-        found = folded(*map(chunk, order))
+        found = accumulated(*map(chunk, order))
         assert found.reasoning == "".join(piece.get(name, "") for piece in order)
         assert found.answer == "".join(piece.get("content", "") for piece in order)
 
 
 def test_the_same_piece_under_two_names_counts_once() -> None:
     both = [chunk({"reasoning": piece, "reasoning_content": piece}) for piece in ("Let ", "me ", "see.")]
-    assert folded(*both).reasoning == "Let me see."
+    assert accumulated(*both).reasoning == "Let me see."
 
 
 @pytest.mark.parametrize(("first", "then"), [("reasoning", "reasoning_content"), ("reasoning_content", "reasoning")])
 def test_a_name_that_changes_on_the_way_loses_nothing(first: str, then: str) -> None:
-    found = folded(chunk({first: "a"}), chunk({then: "b"}), chunk({first: "c", then: "c"}))
+    found = accumulated(chunk({first: "a"}), chunk({then: "b"}), chunk({first: "c", then: "c"}))
     assert (found.reasoning, found.reasoning_field) == ("abc", first)
 
 
 @pytest.mark.parametrize("empty", ["", None])
 def test_an_empty_piece_under_the_first_name_hides_nothing(empty: str | None) -> None:
-    found = folded(chunk({"reasoning_content": empty, "reasoning": "real"}))
+    found = accumulated(chunk({"reasoning_content": empty, "reasoning": "real"}))
     assert (found.reasoning, found.reasoning_field) == ("real", "reasoning")
 
 
 def test_an_empty_reasoning_is_not_an_absent_one() -> None:
-    assert folded(chunk({"content": "Hi"})).reasoning is None
-    assert folded(chunk({"content": "Hi", "reasoning": None})).reasoning is None
-    assert folded(chunk({"reasoning_content": ""}), chunk({"content": "Hi"})).reasoning == ""
+    assert accumulated(chunk({"content": "Hi"})).reasoning is None
+    assert accumulated(chunk({"content": "Hi", "reasoning": None})).reasoning is None
+    assert accumulated(chunk({"reasoning_content": ""}), chunk({"content": "Hi"})).reasoning == ""
 
 
 def test_a_content_of_parts_is_its_text() -> None:
     parts = [{"type": "text", "text": "Hel"}, {"type": "image_url"}, "odd", {"type": "text", "text": "lo"}, {"text": 5}]
-    assert folded(chunk({"content": parts}), chunk({"content": " there"})).answer == "Hello there"
+    assert accumulated(chunk({"content": parts}), chunk({"content": " there"})).answer == "Hello there"
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_a_reset_forgets_everything() -> None:
 def test_choices_that_nobody_asked_for_are_passed_over() -> None:
     other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "length"}]}
     both = {"choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "B"}}]}
-    found = folded(chunk({"content": "A"}), other, both, STOP)
+    found = accumulated(chunk({"content": "A"}), other, both, STOP)
     assert (found.answer, found.finish_reason) == ("AB", "stop")
 
 
 def test_a_choice_without_an_index_is_the_first() -> None:
-    assert folded({"choices": [{"delta": {"content": "A"}}]}).answer == "A"
+    assert accumulated({"choices": [{"delta": {"content": "A"}}]}).answer == "A"
 
 
 @pytest.mark.parametrize("choices", [None, [], {}, "x", [None], [5], [[]], 0])
 def test_odd_choices_carry_nothing(choices: Any) -> None:
-    assert folded({"choices": choices}) == Completion()
+    assert accumulated({"choices": choices}) == Completion()
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,14 @@ def test_any_other_word_is_no_end(word: Any) -> None:
 
 def test_null_fields_hurt_nothing() -> None:
     null = {"id": None, "model": None, "usage": None, "error": None, "object": None}
-    found = folded({**chunk({"content": "A", "tool_calls": None, "reasoning": None, "function_call": None}), **null})
+    found = accumulated(
+        {**chunk({"content": "A", "tool_calls": None, "reasoning": None, "function_call": None}), **null}
+    )
     assert found == Completion(answer="A")
 
 
 def test_the_first_model_that_is_named_is_the_one_that_answered() -> None:
-    found = folded(chunk({}, model=""), chunk({}, model=5), chunk({}, model="kimi-k3"), chunk({}, model="other"))
+    found = accumulated(chunk({}, model=""), chunk({}, model=5), chunk({}, model="kimi-k3"), chunk({}, model="other"))
     assert found.model == "kimi-k3"
 
 
@@ -165,33 +167,33 @@ COUNTS = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
 def test_usage_may_stand_at_top_level_or_in_the_first_choice_or_come_late_without_choices() -> None:
     in_choice = {"choices": [{"index": 0, "delta": {}, "usage": COUNTS}]}
     for event in ({**STOP, "usage": COUNTS}, in_choice, {"choices": [], "usage": COUNTS}, {"usage": COUNTS}):
-        assert folded(STOP, event).usage == Usage(prompt_tokens=10, completion_tokens=20, total_tokens=30)
+        assert accumulated(STOP, event).usage == Usage(prompt_tokens=10, completion_tokens=20, total_tokens=30)
 
 
 @pytest.mark.parametrize("place", [{"cached_tokens": 7}, {"prompt_tokens_details": {"cached_tokens": 7}}], ids=str)
 def test_cached_tokens_are_found_where_they_may_stand(place: dict[str, Any]) -> None:
-    usage = folded({"usage": {**COUNTS, **place}}).usage
+    usage = accumulated({"usage": {**COUNTS, **place}}).usage
     assert usage is not None
     assert usage.cached_tokens == 7
 
 
 def test_reasoning_tokens_are_unknown_unless_they_are_reported() -> None:
-    reported = folded({"usage": {**COUNTS, "completion_tokens_details": {"reasoning_tokens": 0}}}).usage
-    missing = folded(chunk({"reasoning": "a b c"}), {"usage": {**COUNTS, "completion_tokens_details": None}}).usage
+    reported = accumulated({"usage": {**COUNTS, "completion_tokens_details": {"reasoning_tokens": 0}}}).usage
+    missing = accumulated(chunk({"reasoning": "a b c"}), {"usage": {**COUNTS, "completion_tokens_details": None}}).usage
     assert reported is not None
     assert missing is not None
     assert (reported.reasoning_tokens, missing.reasoning_tokens) == (0, None)
 
 
 def test_the_last_word_on_usage_counts_and_a_total_is_worked_out() -> None:
-    found = folded({"usage": {"prompt_tokens": 10, "completion_tokens": 1}}, {"usage": {"completion_tokens": 5}})
+    found = accumulated({"usage": {"prompt_tokens": 10, "completion_tokens": 1}}, {"usage": {"completion_tokens": 5}})
     assert found.usage == Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
 
 
 @pytest.mark.parametrize("usage", [{}, None, [], "x", 5, {"prompt_tokens": "10"}, {"prompt_tokens": True},
                                    {"prompt_tokens": -1}, {"prompt_tokens": None}], ids=str)  # fmt: skip
 def test_odd_usage_is_no_usage(usage: Any) -> None:
-    assert folded({"usage": usage}).usage is None
+    assert accumulated({"usage": usage}).usage is None
 
 
 # ── errors and bytes ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,18 +247,18 @@ def test_a_surrogate_pair_that_was_split_between_chunks_is_joined() -> None:
 
 
 def test_half_a_surrogate_pair_and_bytes_that_are_no_utf8_cost_only_themselves() -> None:
-    found = folded(
+    found = accumulated(
         rb'{"choices":[{"delta":{"content":"a\ud83e"}}]}', b'{"choices":[{"delta":{"content":"\xc3(b"}}]}', STOP
     )
     assert found.answer == "a\ufffd\ufffd(b"
     assert found.finish_reason == "stop"
-    assert folded(rb'{"choices":[{"delta":{"content":"\udd8a\ud83e"}}]}').answer == "\ufffd\ufffd"
+    assert accumulated(rb'{"choices":[{"delta":{"content":"\udd8a\ud83e"}}]}').answer == "\ufffd\ufffd"
 
 
 def test_nothing_that_is_handed_on_holds_half_a_surrogate_pair() -> None:
     odd = rb'{"model":"m\ud83e","choices":[{"delta":{"content":"\ud83e","reasoning":"\ud83e","tool_calls":[%s]}}]}'
     piece = rb'{"index":0,"id":"i\ud83e","function":{"name":"n\ud83e","arguments":"{\"x\": \"\ud83e\"}"}}'
-    found = folded(odd % piece)
+    found = accumulated(odd % piece)
     handed = [found.answer, found.reasoning or "", found.model or ""]
     handed += [text for one in found.tool_calls for text in (one.id, one.name, one.arguments)]
     for text in handed:
@@ -267,7 +269,7 @@ def test_a_split_pair_inside_the_arguments_of_a_call_is_joined() -> None:
     event = rb'{"choices":[{"delta":{"tool_calls":[{"index":0,%s}]}}]}'
     first = event % rb'"id":"i","function":{"name":"n","arguments":"{\"x\": \"\ud83e"}'
     then = event % rb'"function":{"arguments":"\udd8a\"}"}'
-    assert folded(first, then).tool_calls == (ToolCall(id="i", name="n", arguments='{"x": "🦊"}'),)
+    assert accumulated(first, then).tool_calls == (ToolCall(id="i", name="n", arguments='{"x": "🦊"}'),)
 
 
 def test_a_whole_answer_folds_into_the_same_as_the_stream() -> None:
@@ -302,8 +304,8 @@ def test_a_whole_answer_folds_into_the_same_as_the_stream() -> None:
         {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
         {"choices": [], "usage": {**COUNTS, "cached_tokens": 3}},
     ]
-    assert folded(whole) == folded(*streamed)
-    assert folded(whole).reasoning_field == "reasoning_content"
+    assert accumulated(whole) == accumulated(*streamed)
+    assert accumulated(whole).reasoning_field == "reasoning_content"
 
 
 def test_a_very_long_answer_of_tiny_pieces_is_read_again_and_again_without_growing_slow() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kimi_mcp.core.types import ToolCall
-from tests.provider.folding import ONE, call, calling, chunk, folded
+from tests.provider.events import ONE, accumulated, call, calling, chunk
 
 # ── tool calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,13 +67,13 @@ TWO = ToolCall(id="functions.b:1", name="b", arguments='{"y": 2}')
     ],
 )  # fmt: skip
 def test_tool_calls_are_put_together_however_they_come(events: list[Any]) -> None:
-    found = folded(*events)
+    found = accumulated(*events)
     assert found.tool_calls == (ONE, TWO)
     assert found.malformed_calls == 0
 
 
 def test_a_call_without_arguments_has_an_empty_object() -> None:
-    assert folded(calling(call("a", index=0, id="x"))).tool_calls == (ToolCall(id="x", name="a", arguments="{}"),)
+    assert accumulated(calling(call("a", index=0, id="x"))).tool_calls == (ToolCall(id="x", name="a", arguments="{}"),)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
     ids=str,
 )
 def test_half_a_call_one_without_id_or_name_or_with_anothers_id_is_malformed(broken: dict[str, Any]) -> None:
-    found = folded(calling(call("a", '{"x": 1}', index=0, id=ONE.id)), calling(broken))
+    found = accumulated(calling(call("a", '{"x": 1}', index=0, id=ONE.id)), calling(broken))
     assert found.tool_calls == (ONE,)
     assert found.malformed_calls == 1
 
@@ -101,4 +101,4 @@ def test_half_a_call_one_without_id_or_name_or_with_anothers_id_is_malformed(bro
     "calls", [None, [], {}, "x", [None], [5], [{}], [{"function": None}], [{"index": "0"}]], ids=str
 )
 def test_odd_tool_calls_are_never_whole_ones(calls: Any) -> None:
-    assert folded(chunk({"tool_calls": calls})).tool_calls == ()
+    assert accumulated(chunk({"tool_calls": calls})).tool_calls == ()

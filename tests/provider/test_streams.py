@@ -12,8 +12,8 @@ from kimi_mcp.core import bounds
 from kimi_mcp.provider import Deadlines
 from kimi_mcp.provider.attempt import Payloads
 from kimi_mcp.simulator import Simulator
-from tests.provider.asking import SHORT, Asked, ask, close_all, connections, upstream
 from tests.provider.loopback import response, saying
+from tests.provider.requests import SHORT, CallOutcome, ask, close_all, connections, upstream
 
 
 def chunk(finish: str | None = None, **delta: Any) -> str:
@@ -198,7 +198,7 @@ async def test_a_cut_at_any_byte_is_never_a_silent_success(reset: bool, framing:
         "close": head + b"\r\n" + TRANSCRIPT,
     }[framing]
     spoken = whole.index(b'"stop"') + len(b'"stop"')
-    asked: dict[int, Asked] = {}
+    asked: dict[int, CallOutcome] = {}
     async with saying(whole, cuts=True, reset=reset) as server:
         up = upstream(max_concurrency=100)
 
@@ -217,7 +217,7 @@ async def test_a_cut_at_any_byte_is_never_a_silent_success(reset: bool, framing:
             assert at > spoken, at
             assert (one_asked.accumulator.reasoning, one_asked.accumulator.answer) == ("Hm", "é"), at
         else:
-            assert one_asked.accumulator.reasoning == "Hm"  # something came, and the caller sees that it is not whole
+            assert one_asked.accumulator.reasoning == "Hm"  # something came, and the caller sees that it is incomplete
     if not reset:  # a reset may overtake what was sent before it
         assert [at for at in asked if asked[at].accumulator.finished] == [at for at in asked if at >= spoken + 5]
         assert every > 1 or len(asked) == len(whole) + 1

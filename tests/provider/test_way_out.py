@@ -12,9 +12,9 @@ import pytest
 
 from kimi_mcp.core.errors import NotConfigured
 from kimi_mcp.provider.clients import proxy_for
-from tests.provider.asking import KEY, ask, endpoint, upstream
 from tests.provider.certificates import certificate
 from tests.provider.loopback import response, saying
+from tests.provider.requests import KEY, ask, endpoint, upstream
 from tests.provider.test_streams import TRANSCRIPT
 
 

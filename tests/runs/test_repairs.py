@@ -10,7 +10,7 @@ from kimi_mcp.core.errors import BudgetExceeded, Cancelled, KimiError
 from kimi_mcp.core.types import Status, Usage
 from kimi_mcp.policy import reported
 from kimi_mcp.runs import Run
-from tests.policy.asking import asking, planned, profile
+from tests.policy.requests import planned, profile, request_of
 
 FIRST = Usage(prompt_tokens=5, completion_tokens=1_250, total_tokens=1_255)
 
@@ -27,7 +27,7 @@ async def test_a_repair_that_was_never_sent_is_not_reported_and_the_first_answer
     status: Status, error: KimiError | None
 ) -> None:
     run = Run(caller="a test", tool="kimi_think", prompt="p")
-    plan = planned(asking(), profile("simulator", "kimi-k2.5"))
+    plan = planned(request_of(), profile("simulator", "kimi-k2.5"))
     await run.begin(plan)
     run.request_state.attempted(1)
     first = replace(run.snapshot("completed"), answer="It is 1.", usage=FIRST, cost_usd=0.004)

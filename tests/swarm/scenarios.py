@@ -27,7 +27,7 @@ from kimi_mcp.swarm.tools.selection import OfferedTool
 from kimi_mcp.swarm.tools.source import ListedTool, ToolSource
 from tests.swarm.memory_steps import MemorySteps
 
-LEADS = "You lead a swarm"
+MAIN_AGENT = "You lead a swarm"
 """How a main agent's system prompt begins."""
 
 SYNTHESIS = "Several agents have worked"
@@ -196,7 +196,7 @@ def leading(*tasks: tuple[str, str], turn: int = 0) -> dict[str, Any]:
         calling("assign_task", {"agent": name, "prompt": task}, 50 + number, turn)
         for number, (name, task) in enumerate(tasks)
     ]
-    return reply({"system": LEADS, "turns": turn}, tool_calls=calls)
+    return reply({"system": MAIN_AGENT, "turns": turn}, tool_calls=calls)
 
 
 def reply(match: Mapping[str, Any], **what: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kimi_mcp.policy.schema_dialect import parameters_fault
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.limits import SwarmLimits
 from tests.swarm.scenarios import (
-    LEADS,
+    MAIN_AGENT,
     Tools,
     agents,
     calling,
@@ -325,7 +325,7 @@ async def test_whether_the_tools_fit_the_dialect_is_checked_once_a_swarm(sim: Si
         leading(("reader", "Look at A."), ("reader", "Look at B.")),
         *searching("Look at A.", "a1", "a2"),
         *searching("Look at B.", "b1"),
-        reply({"system": LEADS, "turns": 1}, content="All in all."),
+        reply({"system": MAIN_AGENT, "turns": 1}, content="All in all."),
     )
     outcome = await swarm(sim, tools=Tools(definitions=(search,)))
     assert [agent["steps"] for agent in agents(outcome)] == [3, 2]

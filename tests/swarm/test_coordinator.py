@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mcp.simulator import Simulator
 from tests.swarm.scenarios import (
-    LEADS,
+    MAIN_AGENT,
     Tools,
     agents,
     calling,
@@ -27,7 +27,7 @@ TWO = (("reader", "Look at A."), ("reader", "Look at B."))
 
 def answered(sim: Simulator, turns: int = 1) -> list[dict[str, str]]:
     """The tool messages that the main agent got before its answer."""
-    last = next(request for request in reversed(chats(sim, LEADS)))
+    last = next(request for request in reversed(chats(sim, MAIN_AGENT)))
     found = [message for message in messages(last) if message["role"] == "tool"]
     assert turns == sum(message["role"] == "assistant" for message in messages(last))
     return found
@@ -124,7 +124,7 @@ async def test_a_sub_agent_can_be_given_tasks_in_later_turns(sim: Simulator) -> 
 async def test_a_call_that_makes_no_sense_starts_nobody_and_gets_the_reason(
     sim: Simulator, call: dict[str, object], why: str
 ) -> None:
-    sim.play(reply({"system": LEADS, "turns": 0}, tool_calls=[call]))
+    sim.play(reply({"system": MAIN_AGENT, "turns": 0}, tool_calls=[call]))
     outcome = await swarm(sim)
     assert outcome.status == "completed"
     assert agents(outcome) == []
@@ -134,7 +134,7 @@ async def test_a_call_that_makes_no_sense_starts_nobody_and_gets_the_reason(
 
 async def test_a_name_is_given_once(sim: Simulator) -> None:
     make = [calling("create_subagent", {"name": "a", "system_prompt": prompt}, n) for n, prompt in enumerate("xy")]
-    sim.play(reply({"system": LEADS, "turns": 0}, tool_calls=make))
+    sim.play(reply({"system": MAIN_AGENT, "turns": 0}, tool_calls=make))
     await swarm(sim)
     first, second = answered(sim)
     assert "a is there" in first["content"]
@@ -170,7 +170,7 @@ async def test_tools_are_named_to_the_main_agent_and_offered_to_sub_agents_alone
     sim.play(leading(*TWO), *searching("Look at A.", "a"))
     tools = Tools()
     outcome = await swarm(sim, tools=tools)
-    assert "these tools: search." in messages(chats(sim, LEADS)[0])[0]["content"]
+    assert "these tools: search." in messages(chats(sim, MAIN_AGENT)[0])[0]["content"]
     for request in chats(sim, "Look at "):
         assert request.body is not None
         (offered,) = json.loads(json.dumps(request.body["tools"]))
@@ -187,7 +187,7 @@ async def test_without_tools_it_works_and_says_so(sim: Simulator) -> None:
     assert outcome.status == "completed"
     assert [entry.rule for entry in outcome.policy] == ["swarm-tools"]
     assert "no tools" in outcome.policy[0].why
-    assert "Sub-agents have no tools" in messages(chats(sim, LEADS)[0])[0]["content"]
+    assert "Sub-agents have no tools" in messages(chats(sim, MAIN_AGENT)[0])[0]["content"]
     assert "You have no tools" in messages(chats(sim, "Look at A.")[0])[0]["content"]
 
 

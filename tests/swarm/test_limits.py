@@ -11,7 +11,7 @@ from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.limits import BudgetLedger, SwarmConcurrency, SwarmLimits
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
-    LEADS,
+    MAIN_AGENT,
     Tools,
     agents,
     calling,
@@ -108,7 +108,9 @@ async def test_the_smaller_of_argument_and_setting_holds_and_is_the_one_that_is_
 
 
 async def test_at_the_end_of_its_budget_a_swarm_concludes_with_what_it_has(sim: Simulator) -> None:
-    sim.play(leading(*A), reply({"system": LEADS, "turns": 1}, content="What I have."), *searching("Look at A.", "a"))
+    sim.play(
+        leading(*A), reply({"system": MAIN_AGENT, "turns": 1}, content="What I have."), *searching("Look at A.", "a")
+    )
     outcome = await swarm(sim, tools=Tools(), max_cost_usd=0.13)
     assert outcome.status == "partial"
     assert outcome.answer == "What I have."
@@ -122,8 +124,8 @@ async def test_at_the_end_of_its_budget_a_swarm_concludes_with_what_it_has(sim: 
     assert (outcome.swarm["steps"], outcome.swarm["critical_steps"]) == (2, 2)
 
 
-class Telling(MemorySteps):
-    """A record that tells how many requests of sub-agents it has, and may be slow with the first one."""
+class CountingSteps(MemorySteps):
+    """A record that counts how many requests of sub-agents it has, and may be slow with the first one."""
 
     def __init__(self, *, most: int = 0, slow: bool = False) -> None:
         super().__init__()
@@ -144,7 +146,7 @@ EXPENSIVE = {"answer_model": "kimi-k3", "content_tokens": 8_000}
 
 
 async def test_no_agent_begins_once_the_money_is_gone(sim: Simulator) -> None:
-    steps = Telling(most=2)
+    steps = CountingSteps(most=2)
 
     async def sleep(seconds: float) -> None:
         await steps.full.wait()
@@ -175,7 +177,7 @@ async def test_no_agent_that_waits_for_a_slot_begins_once_the_money_is_gone(sim:
 
 
 async def test_what_a_request_was_granted_is_held_until_it_is_counted(sim: Simulator) -> None:
-    steps = Telling(slow=True)
+    steps = CountingSteps(slow=True)
     run = Run(caller="a test", tool="kimi_swarm", prompt="p")
     call = SwarmCall(prompt="Tell me of {{item}}.", items=("A", "B"), max_cost_usd=0.15)
     sim.play(reply({"text": "Tell me"}, content="It is round."))
@@ -209,7 +211,7 @@ async def test_an_agent_whose_turn_comes_when_the_time_is_over_does_not_begin(si
 
 
 async def test_a_swarm_that_costs_more_than_its_budget_says_so(sim: Simulator) -> None:
-    sim.play(reply({"system": LEADS}, **EXPENSIVE))
+    sim.play(reply({"system": MAIN_AGENT}, **EXPENSIVE))
     outcome = await swarm(sim, max_cost_usd=0.1, tools=Tools())
     assert outcome.cost_usd is not None
     assert outcome.cost_usd > 0.1
@@ -252,7 +254,7 @@ async def test_the_main_agent_concludes_at_its_last_step(sim: Simulator) -> None
     assert outcome.error is not None
     assert (outcome.error.code, "max_steps" in outcome.error.fix) == ("budget_exceeded", True)
     assert len(agents(outcome)) == 2
-    last = chats(sim, LEADS)[-1]
+    last = chats(sim, MAIN_AGENT)[-1]
     assert last.body is not None
     assert last.body["tool_choice"] == "none"
     assert "the last of your 3 steps" in messages(last)[-1]["content"]
@@ -273,7 +275,7 @@ async def test_more_steps_are_refused_under_strict_before_anything_is_paid_for(s
 
 
 async def test_no_agent_ever_makes_more_steps_than_it_may(sim: Simulator) -> None:
-    endless = [reply({"system": LEADS, "turns": turn}, tool_calls=[calling("assign_task", {}, turn=turn)])
+    endless = [reply({"system": MAIN_AGENT, "turns": turn}, tool_calls=[calling("assign_task", {}, turn=turn)])
                for turn in range(40)]  # fmt: skip
     sim.play(*endless)
     outcome = await swarm(sim)

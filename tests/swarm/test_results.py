@@ -17,7 +17,7 @@ from kimi_mcp.swarm import SwarmCall, run_swarm
 from kimi_mcp.swarm.stats import StepResult, SwarmStats
 from tests.swarm.memory_steps import MemorySteps
 from tests.swarm.scenarios import (
-    LEADS,
+    MAIN_AGENT,
     SYNTHESIS,
     Tools,
     agents,
@@ -104,7 +104,7 @@ async def test_tokens_that_nobody_counted_are_null(sim: Simulator) -> None:
 
 
 async def test_the_model_that_answered_is_the_one_that_is_paid(sim: Simulator) -> None:
-    sim.play(reply({"system": LEADS}, answer_model="kimi-k3"))
+    sim.play(reply({"system": MAIN_AGENT}, answer_model="kimi-k3"))
     outcome = await swarm(sim)
     assert outcome.usage is not None
     by_hand = (outcome.usage.prompt_tokens or 0) * 3.00 + (outcome.usage.completion_tokens or 0) * 15.00
@@ -183,7 +183,7 @@ async def test_a_toolbox_that_fails_costs_that_agent_alone(sim: Simulator) -> No
 
 
 async def test_the_main_agents_failure_is_the_swarms(sim: Simulator) -> None:
-    sim.play(reply({"system": LEADS}, status=401))
+    sim.play(reply({"system": MAIN_AGENT}, status=401))
     outcome = await swarm(sim)
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("failed", "auth_failed")
@@ -193,7 +193,7 @@ async def test_where_the_main_agent_fails_at_the_end_what_the_others_found_is_ke
     sim.play(
         leading(*TASKS),
         reply({"text": "Look at A."}, content="A is round."),
-        reply({"system": LEADS}, status=401),
+        reply({"system": MAIN_AGENT}, status=401),
     )
     outcome = await swarm(sim)
     assert outcome.status == "partial"
@@ -211,7 +211,7 @@ async def test_a_swarm_that_is_stopped_while_its_tools_end_has_its_whole_answer(
             await anyio.sleep_forever()
 
     tools = Slow()
-    sim.play(leading(*TASKS), reply({"system": LEADS}, content="A and B."))
+    sim.play(leading(*TASKS), reply({"system": MAIN_AGENT}, content="A and B."))
     async with pipeline_and_runs(sim) as (pipeline, runs):
         run = Run(caller="a test", tool="kimi_swarm", prompt="p")
         runs.start(run, lambda run: run_swarm(SwarmCall(prompt="p"), run, pipeline, concurrency=quick(), tools=tools))
@@ -290,7 +290,7 @@ async def test_an_answer_that_the_record_never_takes_is_counted_and_nothing_more
 async def test_a_tool_call_that_the_record_does_not_take_is_reported_in_the_records_words(sim: Simulator) -> None:
     sim.play(leading(*TASKS), *searching("Look at A.", "a"))
     await swarm(sim, tools=Tools(), steps=Forgetful("agent-1/step-1/tool", "begin"))
-    last = messages(chats(sim, LEADS)[-1])
+    last = messages(chats(sim, MAIN_AGENT)[-1])
     assert "agent-1 (reader) failed. not_configured: The store is locked." in str(last)
 
 

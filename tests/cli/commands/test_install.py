@@ -163,7 +163,7 @@ async def test_a_provider_that_is_none_is_reported_before_anything_is_written(tm
     assert not list(tmp_path.rglob("*"))
 
 
-async def test_a_broken_file_ends_with_1_one_sentence_and_the_mend(tmp_path: Path) -> None:
+async def test_a_broken_file_ends_with_1_one_sentence_and_the_fix(tmp_path: Path) -> None:
     (tmp_path / ".claude.json").write_text('{"mcpServers": {', "utf-8")
     ended = await run("install", "claude-code", home=tmp_path)
     assert ended.status == 1

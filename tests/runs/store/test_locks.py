@@ -17,9 +17,9 @@ HOLDS = """
 import sys
 from pathlib import Path
 from kimi_mcp.runs.store.locks import ServerLock
-presence = ServerLock(Path(sys.argv[1]))
-presence.acquire()
-print(presence.id, flush=True)
+lock = ServerLock(Path(sys.argv[1]))
+lock.acquire()
+print(lock.id, flush=True)
 sys.stdin.read()
 """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from kimi_mcp.core.types import user
 from kimi_mcp.skill.document import Skill, load_skill
 from kimi_mcp.skill.routing import Routing, route
-from tests.policy.asking import asking, planned, profile
+from tests.policy.requests import planned, profile, request_of
 
 FOLDER = Path(__file__).with_name("sentences")
 
@@ -85,7 +85,7 @@ GROUPS: Mapping[str, Callable[[Sentence], str]] = {
 
 def warned(sentence: Sentence) -> bool:
     """Whether the policy warns where the sentence is asked of instant mode."""
-    plan = planned(asking(mode="instant", turns=(user(sentence.text),)), profile("simulator", "kimi-k2.5"))
+    plan = planned(request_of(mode="instant", turns=(user(sentence.text),)), profile("simulator", "kimi-k2.5"))
     return any(entry.rule == "instant-multistep" for entry in plan.adjustments)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of this room share: an endpoint, a body that every check lets pass, and a clock that only waits."""
+"""What the tests of this package share: an endpoint, a body that every check lets pass, and a clock that only waits."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def connections(up: Upstream) -> list[httpcore2.AsyncConnectionInterface]:
     return client.transport.connections
 
 
-class Asked:
+class CallOutcome:
     """One call, as its caller sees it."""
 
     def __init__(self) -> None:
@@ -98,9 +98,9 @@ async def ask(
     key: str | None = KEY,
     provider: str = "moonshot",
     inline: InlineMedium | None = None,
-) -> Asked:
+) -> CallOutcome:
     """Make one call, with a picture where one is given, and keep whatever comes of it."""
-    asked = Asked()
+    asked = CallOutcome()
     base_url = sim if isinstance(sim, str) else sim.base_url
     try:
         asked.sent = await up.stream(

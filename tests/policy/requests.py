@@ -63,7 +63,7 @@ def world(profile: Profile, **changes: Any) -> PolicyContext:
     return PolicyContext(**values)
 
 
-def asking(**changes: Any) -> Request:
+def request_of(**changes: Any) -> Request:
     return Request(**{"mode": "thinking", "turns": (user(PROMPT),), **changes})
 
 

@@ -25,7 +25,7 @@ def fed(*events: Any) -> StreamAccumulator:
     return accumulator
 
 
-def folded(*events: Any) -> Completion:
+def accumulated(*events: Any) -> Completion:
     return fed(*events).completion()
 
 

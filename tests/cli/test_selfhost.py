@@ -30,12 +30,13 @@ def found(there: Machine) -> list[tuple[str, str]]:
     ("there", "first", "count"),
     [
         (machine(256, 24), ("llama.cpp", "ud-tq1-0"), 1),
-        (machine(240, 40), ("llama.cpp", "ud-tq1-0"), 1),
+        (machine(216, 24), ("llama.cpp", "ud-tq1-0"), 1),
         (machine(375), ("llama.cpp", "ud-q2-k-xl"), 1),
         (machine(399, 24), ("llama.cpp", "ud-q2-k-xl"), 2),
         (machine(600, 48, 2), ("KTransformers", "int4"), 4),
-        (machine(200, 1128, 8), ("vLLM", "int4"), 5),
-        (EVERYTHING, ("vLLM", "int4"), 6),
+        (machine(64, 714, 4), ("vLLM", "int4"), 5),
+        (machine(200, 1128, 8), ("vLLM", "int4"), 6),
+        (EVERYTHING, ("vLLM", "int4"), 7),
     ],
 )
 def test_the_best_that_fits_comes_first(there: Machine, first: tuple[str, str], count: int) -> None:
@@ -48,11 +49,11 @@ def test_the_best_that_fits_comes_first(there: Machine, first: tuple[str, str], 
     [
         NOTHING,
         machine(),
-        machine(255, 24),
+        machine(215, 24),
         machine(256, 23),
         machine(256),
         machine(374),
-        machine(64, 180),
+        machine(64, 175),
         machine(100, 120, 4),
     ],
 )
@@ -63,17 +64,23 @@ def test_what_is_a_little_too_small_does_not_fit(there: Machine) -> None:
 
 def test_engines_come_in_the_order_that_they_are_preferred_in() -> None:
     engines = [fit.option.engine for fit in fits(EVERYTHING)]
-    assert list(dict.fromkeys(engines)) == ["vLLM", "SGLang", "KTransformers", "llama.cpp"]
+    assert list(dict.fromkeys(engines)) == ["vLLM", "SGLang", "KTransformers", "llama.cpp", "vLLM on Blackwell"]
 
 
 def test_weights_that_are_in_doubt_come_last_and_say_why() -> None:
-    doubts = [fit.weights.doubt for fit in fits(EVERYTHING)]
-    assert doubts[-1] is not None
-    assert not any(doubts[:-1])
+    doubts = [fit.weights.doubt is not None for fit in fits(EVERYTHING)]
+    assert doubts == sorted(doubts)
+    assert doubts.count(True) == 2
+
+
+def test_vllm_needs_the_memory_that_its_recipe_names_on_however_many_gpus() -> None:
+    (launch,) = (fit.launch for fit in fits(machine(64, 768, 4)) if fit.option.engine == "vLLM")
+    assert " -tp 4 " in launch
+    assert "vLLM" not in [engine for engine, _ in found(machine(64, 713, 8))]
 
 
 def test_four_gpus_are_not_eight_whatever_their_memory() -> None:
-    assert "vLLM" not in [engine for engine, _ in found(replace(EVERYTHING, gpus=4))]
+    assert "SGLang" not in [engine for engine, _ in found(replace(EVERYTHING, gpus=4))]
 
 
 # ------------------------------------------------------------------------------------------------- commands

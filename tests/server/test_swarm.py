@@ -58,7 +58,7 @@ async def test_sub_agents_search_with_the_providers_own_tools(sim: Simulator, mo
         result = await kimi.call("kimi_swarm", TELL)
     assert result.status == "completed"
     assert [agent["tool_calls"] for agent in result.structured["swarm"]["agents"]] == [0, 1, 0]
-    assert result.structured["usage"]["cost_usd"] > 0.004, "a search has its price"
+    assert result.structured["usage"]["cost_usd"] > 0.005, "a search has its price"
 
 
 async def test_a_swarm_that_takes_long_returns_a_handle_like_any_other_call(sim: Simulator, mode: str) -> None:

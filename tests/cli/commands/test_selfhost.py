@@ -14,7 +14,13 @@ async def test_given_figures_are_read_instead_of_this_machine() -> None:
     (fit,) = ended.json["fits"]
     assert (fit["engine"], fit["repo"]) == ("llama.cpp", "unsloth/Kimi-K2.5-GGUF")
     assert fit["settings"]["KIMI_BASE_URL"] == "http://127.0.0.1:8080/v1"
-    assert {row["engine"] for row in ended.json["lacks"]} == {"vLLM", "SGLang", "KTransformers", "llama.cpp"}
+    assert {row["engine"] for row in ended.json["lacks"]} == {
+        "vLLM",
+        "SGLang",
+        "KTransformers",
+        "llama.cpp",
+        "vLLM on Blackwell",
+    }
 
 
 async def test_a_person_gets_every_command_and_what_to_set() -> None:

@@ -47,7 +47,7 @@ async def test_the_providers_search_is_a_tool_like_any_other(
         found = await search(tools, query="who won")
         wrong = await search(tools, classes=["all"])
     assert not found.is_error
-    assert found.cost_usd == 0.004
+    assert found.cost_usd == 0.005
     assert (wrong.repairable, wrong.ran, wrong.cost_usd) == (True, False, 0)
     sent = [request for request in sim.requests if request.path == FIBERS]
     assert [request.body for request in sent] == [{"name": "web_search", "arguments": '{"query": "who won"}'}]

@@ -211,8 +211,6 @@ class Provider(FileRecord):
     """Whether ``/v1/files`` takes media, which are then named as ``ms://…``."""
     lists_models: TrueOrUnknown = Field(alias="features.lists_models")
     """Whether ``GET /models`` lists what is served today."""
-    caches_by_key: TrueOrUnknown = Field(alias="features.caches_by_key")
-    """Whether it knows ``prompt_cache_key``."""
     streams_usage: TrueOrUnknown = Field(alias="features.streams_usage")
     """Whether it knows ``stream_options: {include_usage}``."""
     formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")

@@ -183,7 +183,6 @@ def test_moonshots_own_dialect(catalogue: Catalogue, provider: str) -> None:
     assert not row.sends_sampling
     assert row.moonshot_schemas
     assert row.takes_uploads
-    assert row.caches_by_key
     assert row.lists_models
 
 

@@ -21,10 +21,9 @@ import anyio.to_thread
 
 from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused
 from kimi_mcp.core.types import MediaKind, MediaPart
-from kimi_mcp.media.files import open_file, stamp_of
+from kimi_mcp.media.files import open_descriptor, open_file, stamp_of
 from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
 from kimi_mcp.media.globs import has_magic
-from kimi_mcp.media.open_path import open_descriptor
 from kimi_mcp.media.roots import Roots, path_of_uri
 from kimi_mcp.media.search import Search, SearchLimits, Skipped
 

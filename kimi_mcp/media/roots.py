@@ -64,7 +64,7 @@ class Root:
     names: tuple[str, ...]
     """Absolute spellings that callers may use: ``path``, and the folder as it was named."""
     by_descriptor: bool = BY_DESCRIPTOR
-    """How names below it are opened: see ``open_path``."""
+    """How names below it are opened: see ``files``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Searches the roots for files by glob; finds nothing hidden, git-ignored or behind a link. I/O, bounded.
 
-Folders are listed through ``open_path``, so no link is followed; the ``.gitignore`` files and ``.git/info/exclude`` are
+Folders are listed through ``files``, so no link is followed; the ``.gitignore`` files and ``.git/info/exclude`` are
 read the same way. Where a root lies within a repository, the rules above it count too, as for git: nothing else is read
 there. A search lists each folder once, whatever the number of patterns.
 """
@@ -16,9 +16,8 @@ from pathlib import PurePath
 from typing import Final
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError, PathRefused
-from kimi_mcp.media.files import open_file
+from kimi_mcp.media.files import DirectoryEntry, list_folder, open_file
 from kimi_mcp.media.globs import DEEPEST, Glob, IgnoreRule, braces_expanded, ignore_rules, verdict
-from kimi_mcp.media.open_path import DirectoryEntry, list_folder
 from kimi_mcp.media.roots import ResolvedPath, Root, Roots
 from kimi_mcp.media.secret_files import key_like
 

@@ -15,10 +15,9 @@ from typing import Final
 
 from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, MediaRejected, PathRefused
 from kimi_mcp.core.tokens import text_tokens, tokens_in
-from kimi_mcp.media.files import OpenFile, open_file
-from kimi_mcp.media.formats.magic import foreign_type, sniff
+from kimi_mcp.media.files import OpenFile, open_file, shown
+from kimi_mcp.media.formats import foreign_type, sniff
 from kimi_mcp.media.globs import has_magic
-from kimi_mcp.media.open_path import shown
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
 from kimi_mcp.media.search import Search, SearchLimits, Skipped
 from kimi_mcp.media.secret_files import HEAD_BYTES

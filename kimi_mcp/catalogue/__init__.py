@@ -138,7 +138,7 @@ class Catalogue:
 
 @lru_cache(maxsize=8)
 def _offers(facts: Catalogue, day: date, *, video: bool) -> tuple[tuple[str, str], ...]:
-    """Kept, since every call asks for them."""
+    """Cached: every call needs them."""
     served = (each for each in facts.every_profile() if each.serving.served_on(day))
     offered = (each for each in served if (each.takes("video") if video else each.can_stop_thinking))
     return tuple((profile.provider.id, profile.model.id) for profile in offered)

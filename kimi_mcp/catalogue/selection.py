@@ -14,10 +14,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a call is for, before the policy has asked whether it is served."""
+    """What a call is for, before the policy checks whether it is served."""
 
     profile: Profile
-    """The model asked for; under ``auto`` the provider's most preferred."""
+    """The requested model; under ``auto`` the provider's most preferred."""
     successors: tuple[Profile, ...] = ()
     """Under ``auto`` the provider's other models, in order of preference."""
     stands_in: bool = False
@@ -25,7 +25,7 @@ class Choice:
 
 
 def choose(
-    asked: str,
+    requested: str,
     provider: Provider,
     catalogue: Catalogue,
     *,
@@ -42,7 +42,7 @@ def choose(
     setting) with the nearest names.
     """
     known = tuple(profile for row in provider.models if (profile := catalogue.profile(provider.id, row.model)))
-    if asked.lower() == AUTO:
+    if requested.lower() == AUTO:
         first, *others = known = tuple(sorted(known, key=lambda profile: profile.model.id != preferred))
         if not provider.self_hosted or not served or any(profile.serving.wire_id in served for profile in known):
             return Choice(profile=first, successors=tuple(others))
@@ -53,15 +53,15 @@ def choose(
         if len(served) == 1:
             return _under_its_own_name(next(iter(served)), known)
         return Choice(profile=first, successors=tuple(others))
-    if profile := catalogue.profile(provider.id, asked):
+    if profile := catalogue.profile(provider.id, requested):
         if provider.self_hosted and served and profile.serving.wire_id not in served:
             return _aliases(served, known).get(profile.model.id, Choice(profile=profile))
         return Choice(profile=profile)
-    if provider.self_hosted and (asked in served if served else by_setting and served is None):
-        return _under_its_own_name(asked, known)  # what the operator says is believed where the engine says nothing
-    if routed := catalogue.profile(provider.id, asked.partition(":")[0]):
-        return Choice(profile=_renamed(routed, asked))  # such as …:free
-    raise _unknown_model(provider, catalogue, asked, by_setting)
+    if provider.self_hosted and (requested in served if served else by_setting and served is None):
+        return _under_its_own_name(requested, known)  # the setting counts where the engine lists nothing
+    if routed := catalogue.profile(provider.id, requested.partition(":")[0]):
+        return Choice(profile=_renamed(routed, requested))  # such as …:free
+    raise _unknown_model(provider, catalogue, requested, by_setting)
 
 
 def _aliases(served: frozenset[str], known: tuple[Profile, ...]) -> dict[str, Choice]:
@@ -82,11 +82,11 @@ def _renamed(profile: Profile, wire_id: str) -> Profile:
     return replace(profile, serving=profile.serving.model_copy(update={"wire_id": wire_id}))
 
 
-def _unknown_model(provider: Provider, catalogue: Catalogue, asked: str, by_setting: bool) -> KimiError:
+def _unknown_model(provider: Provider, catalogue: Catalogue, requested: str, by_setting: bool) -> KimiError:
     names = tuple(dict.fromkeys(name for row in provider.models for name in (row.model, row.wire_id)))
-    near = catalogue.nearest(asked, names)
+    near = catalogue.nearest(requested, names)
     ids = ", ".join(row.model for row in provider.models)
-    elsewhere = ", ".join(other.id for other in catalogue.providers.values() if catalogue.profile(other.id, asked))
+    elsewhere = ", ".join(other.id for other in catalogue.providers.values() if catalogue.profile(other.id, requested))
     variable = "KIMI_MODEL" if by_setting else "`model`"
     message = f"{variable} names a model that {provider.id} does not list."
     fix = (

@@ -3,7 +3,7 @@
 - Each hop is checked before anything is sent (``addresses``): its name is resolved once, every address must be public,
   and the connection goes to one of these very addresses, while TLS and the Host header keep the name.
 - No cookies, login or referrer are sent. No proxy is used: it would resolve the name itself, unchecked.
-- Any port is allowed: it must speak TLS with a certificate for the name.
+- Any port is allowed: it must use TLS with a certificate for the name.
 
 Foreign exceptions end here. No message shows more of a URL than its host: path and query may hold a token.
 """

@@ -54,14 +54,14 @@ class UpdateParams(TaskParams):
 
 
 class TaskNotification(BaseModel):
-    """What a subscriber hears of a task: all that ``tasks/get`` says."""
+    """What a subscriber receives about a task: all that ``tasks/get`` says."""
 
     method: Literal["notifications/tasks"] = "notifications/tasks"
     params: dict[str, Any]
 
 
 def declared(context: Any) -> bool:
-    """Whether the request's client takes tasks. Each request says so anew; the older era has no such extension."""
+    """Whether the request's client takes tasks. Each request declares it; the older era has no such extension."""
     capabilities = context.session.client_capabilities
     extensions = None if capabilities is None else capabilities.extensions
     return context.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in (extensions or ())
@@ -70,7 +70,7 @@ def declared(context: Any) -> bool:
 def created(context: Any, run: RunView, outcome: Outcome, *, rejoined: bool) -> dict[str, Any]:
     """The answer to a call that goes on as a task; its run must be one that ``tasks/get`` finds.
 
-    ``rejoined``: it is the run of an earlier call, which the result will say.
+    ``rejoined``: it is the run of an earlier call, which the result reports.
     """
     if rejoined:
         context.lifespan_context.rejoined.add(run.id)
@@ -97,12 +97,12 @@ async def _cancel(context: Any, params: TaskParams) -> dict[str, Any]:
 
 
 async def _listen(context: Any, params: SubscriptionsListenRequestParams) -> None:
-    """Tell the client how its tasks stand until it cancels the request; nothing else can be listened to."""
-    asked: Any = (params.notifications.model_extra or {}).get("taskIds", ())
-    if not isinstance(asked, list | tuple) or not all(isinstance(each, str) for each in cast(list[Any], asked)):
+    """Report the status of its tasks to the client until it cancels the request. No other subscription exists."""
+    requested: Any = (params.notifications.model_extra or {}).get("taskIds", ())
+    if not isinstance(requested, list | tuple) or not all(isinstance(each, str) for each in cast(list[Any], requested)):
         raise MCPError(INVALID_PARAMS, "`taskIds` must be a list of ids.")
     runs: list[RunView] = []
-    for task_id in dict.fromkeys(cast(list[str], asked)):
+    for task_id in dict.fromkeys(cast(list[str], requested)):
         try:
             runs.append(await _find(context, task_id))
         except MCPError as error:
@@ -116,11 +116,11 @@ async def _listen(context: Any, params: SubscriptionsListenRequestParams) -> Non
     await context.session.send_notification(acknowledged, related_request_id=context.request_id)
     async with anyio.create_task_group() as listening:
         for run in runs:
-            listening.start_soon(_tell, context, run, meta)
+            listening.start_soon(_report, context, run, meta)
         await anyio.sleep_forever()
 
 
-async def _tell(context: Any, run: RunView, meta: dict[str, Any]) -> None:
+async def _report(context: Any, run: RunView, meta: dict[str, Any]) -> None:
     with suppress(KimiError):  # the store fails: the client can still ask
         while True:
             task = await _current(context, run)
@@ -154,7 +154,7 @@ def _protocol_errors() -> Generator[None]:
 
 
 async def _current(context: Any, run: RunView) -> dict[str, Any]:
-    """How a task stands, with the result of the call once there is one."""
+    """The status of a task, with the result of the call once there is one."""
     outcome = await run.current_outcome()
     task = _task(context, run, outcome)
     if task["status"] == "completed":

@@ -1,6 +1,6 @@
 """The answers of the simulator: visibly a simulator's, and derived from the request. Pure, no I/O.
 
-So that a test, or a person watching, can tell that the right thing arrived.
+So that a test, or a person watching, can see that the right request arrived.
 """
 
 from __future__ import annotations

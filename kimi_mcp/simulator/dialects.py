@@ -280,4 +280,4 @@ DIALECTS: Mapping[str, Dialect] = {
         ),
     )
 }
-"""Every dialect by its provider's name. `simulator` speaks Moonshot's and serves the whole family, K2.5 included."""
+"""Every dialect by its provider's name. `simulator` has Moonshot's and serves the whole family, K2.5 included."""

@@ -1,4 +1,4 @@
-"""Owns the values that the simulator answers with where a schema is asked for. Pure, no I/O."""
+"""Owns the values that the simulator answers with where a schema is requested. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kimi_mcp.simulator.shapes import JsonObject, as_array, as_integer, as_numbe
 
 _MAX_DEPTH = 12
 _MAX_LENGTH = 1000
-"""Items of an array, or characters of a string, that are made at most, whatever a schema asks for."""
+"""Items of an array, or characters of a string, that are made at most, whatever a schema requires."""
 
 
 def instance(schema: JsonObject, words: str) -> object:

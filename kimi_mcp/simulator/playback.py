@@ -13,7 +13,7 @@ from kimi_mcp.simulator.sse import COMMENT, Event, split_bytes
 from kimi_mcp.simulator.state import SimulatorState
 
 _BATCH = 64
-"""Events in one TCP write where nothing asks for a pace."""
+"""Events in one TCP write where no pace is set."""
 
 STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 

@@ -153,7 +153,7 @@ def _signs_in(text: str, vocabulary: Vocabulary) -> Iterator[_Evidence]:
     matter = len(text)
     for start, (end, sign) in sorted(longest.items()):
         if start >= matter:
-            break  # what a text is about asks for nothing
+            break  # what a text is about is no request
         if sign.opening and sign.points >= vocabulary.matter_from and (colon := _COLON.search(text, end)):
             matter = colon.start()
         if (sign.tool, sign.phrase) in counted:

@@ -127,7 +127,6 @@ async def test_files_leave_room_for_the_answer_that_was_asked_for(sim: Simulator
         (["*.nothing"], "invalid_arguments", "*.nothing"),
         (["sub"], "path_refused", "folder/*"),
         ([""], "invalid_arguments", "files"),
-        ([], "invalid_arguments", "files"),
         ("a.md", "invalid_arguments", "files"),
         (["a\0.md"], "path_refused", "NUL"),
         (["x" * 5_000], "path_refused", "too long"),
@@ -145,7 +144,8 @@ async def test_a_file_that_is_no_text_is_refused_with_what_takes_it(
     assert chats(sim) == []
 
 
-async def test_files_of_null_are_none(sim: Simulator, mode: str) -> None:
+@pytest.mark.parametrize("files", [None, []])
+async def test_files_of_null_and_no_files_count_as_absent(sim: Simulator, mode: str, files: list[str] | None) -> None:
     async with connect(sim, mode) as kimi:
-        assert (await kimi.think("What is 17 * 23?", files=None)).status == "completed"
+        assert (await kimi.think("What is 17 * 23?", files=files)).status == "completed"
     assert messages(sim) == [{"role": "user", "content": "What is 17 * 23?"}]

@@ -42,12 +42,12 @@ async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> Non
     assert result.structured["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
 
 
-async def test_a_swarm_without_tools_says_so(sim: Simulator, mode: str) -> None:
-    async with connect(sim, mode) as kimi:
+async def test_a_swarm_without_tools_says_so(mode: str) -> None:
+    async with Simulator(provider="vllm") as sim, connect(sim, mode, provider="vllm") as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": []})
     assert result.status == "completed"
     assert result.rules == ["swarm-tools"]
-    assert "Sub-agents have no tools" in result.text
+    assert "Sub-agents have no tools: KIMI_SWARM_MCP names no file." in result.text
     assert "tools" not in body_of(chats(sim)[0])
 
 

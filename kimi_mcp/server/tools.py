@@ -130,7 +130,7 @@ class SwarmArguments(Arguments):
     ] = None
     tools: Annotated[
         list[NonBlank] | None,
-        Field(description="Patterns of the tools that sub-agents get; read-only ones by default."),
+        Field(description='Patterns of the tools that sub-agents get; read-only ones by default, ["none"] for none.'),
     ] = None
     model: ModelId = None
     provider: ProviderId = None
@@ -139,7 +139,10 @@ class SwarmArguments(Arguments):
         """The call for the swarm; raises ``InvalidArguments`` for items that make no sense."""
         from kimi_mcp.swarm.call import SwarmCall, check_items
 
-        return check_items(SwarmCall(**self._values()))
+        values = self._values()
+        if values.get("tools") == ("none",):
+            values["tools"] = ()  # an empty list stands for absent, as of clients that fill in every field
+        return check_items(SwarmCall(**values))
 
 
 class RunArguments(Arguments):

@@ -51,6 +51,14 @@ async def test_a_swarm_without_tools_says_so(mode: str) -> None:
     assert "tools" not in body_of(chats(sim)[0])
 
 
+async def test_a_swarm_gets_no_tools_where_its_caller_wants_none(sim: Simulator, mode: str) -> None:
+    async with connect(sim, mode) as kimi:
+        result = await kimi.call("kimi_swarm", {**TELL, "tools": ["none"]})
+    assert result.status == "completed"
+    assert result.rules == ["swarm-tools"]
+    assert "tools" not in body_of(chats(sim)[0])
+
+
 async def test_sub_agents_search_with_the_providers_own_tools(sim: Simulator, mode: str) -> None:
     call = {"name": "moonshot__web_search", "arguments": {"query": "Oslo in winter"}}
     sim.play({"match": {"text": "Tell me about Oslo.", "turns": 0}, "tool_calls": [call]})

@@ -57,7 +57,9 @@ class ServerLock:
         self._folder = None if folder is None else folder / FOLDER
         self._lock: FileLock | None = None
         self._acquiring = threading.Lock()
-        self._missing_s, self._locked_within_s, self._clock = missing_s, locked_within_s, clock
+        self.missing_s = missing_s
+        """Seconds for which a lock file is missing until its server counts as dead."""
+        self._locked_within_s, self._clock = locked_within_s, clock
         self._missing_since: dict[str, float] = {}
 
     def acquire(self) -> None:
@@ -106,9 +108,15 @@ class ServerLock:
         with _probe(self._file(server)) as held:
             if held is None:
                 now = self._clock()
-                return now - self._missing_since.setdefault(server, now) <= self._missing_s
+                return now - self._missing_since.setdefault(server, now) <= self.missing_s
             self._missing_since.pop(server, None)
             return held
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a server's file was missing, and not for so long yet that it is dead for certain."""
+        now = self._clock()
+        return any(now - since <= self.missing_s for since in list(self._missing_since.values()))
 
     def holds_lock(self, server: str) -> bool:
         """Whether its file is there and may be held; for those whom it does no harm to take a living one for dead."""

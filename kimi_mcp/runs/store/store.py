@@ -160,6 +160,9 @@ class RunStore:
         ``status``, ``since`` and ``ended_before`` (seconds since 1970) leave others out.
         """
         await self.orphans()
+        if self.lock.in_doubt:
+            await anyio.sleep(self.lock.missing_s)
+            await self.orphans()
 
         def read(connection: Connection) -> list[RunRecord]:
             rows = queries.overview(

@@ -10,6 +10,7 @@ import pytest
 
 from kimi_mcp.core.errors import BudgetExceeded
 from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.runs.store.config import StoreLimits
 from kimi_mcp.runs.store.records import RunEnd, TextDelta
 from kimi_mcp.runs.store.store import RunStore
 from tests.runs.store.stores import CALLER, begin, end, ended, entry, grow, latest, opened, run_end, run_store
@@ -97,6 +98,14 @@ async def test_text_that_was_written_twice_is_shown_once(folder: Path | None) ->
         found = await kept.find("run_1", CALLER)
         assert found is not None
         assert found.outcome.answer == "It is 391, says the model."
+
+
+async def test_a_list_waits_until_a_missing_lock_file_means_that_its_server_is_dead(tmp_path: Path) -> None:
+    async with run_store(tmp_path) as gone:  # which leaves no file
+        await begin(gone)
+    async with run_store(tmp_path, limits=StoreLimits(write_every_s=0.01)) as kept:
+        (listed,) = await kept.overview(CALLER)
+    assert listed.outcome.status == "failed"
 
 
 async def test_a_run_that_ended_while_it_was_looked_at_is_not_called_dead(tmp_path: Path) -> None:

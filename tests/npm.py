@@ -41,6 +41,8 @@ KIMI = Program(name="kimi", package="@moonshot-ai/kimi-code@2.1.0")
 OPENCODE = Program(name="opencode", package="opencode-ai@1.18.33")
 QWEN = Program(name="qwen", package="@qwen-code/qwen-code@0.24.4")
 COPILOT = Program(name="copilot", package="@github/copilot@1.0.102")
+CLINE = Program(name="cline", package="cline@3.0.65")
+KILO = Program(name="kilo", package="@kilocode/cli@7.7.7")
 INSPECTOR = Program(name="mcp-inspector", package="@modelcontextprotocol/inspector@2.12.0")
 SDK1 = Program(package="@modelcontextprotocol/sdk@1.32.2")
 SDK2 = Program(package="@modelcontextprotocol/client@2.4.0")
@@ -72,11 +74,15 @@ class Npm:
 
         Where it can't be had, the test is skipped.
         """
-        if program not in self.found:
-            self.found[program] = self._sought(program)
-        if isinstance(found := self.found[program], str):
+        if isinstance(found := self.find(program), str):
             pytest.skip(f"{program.package} can't be had from npm: {found}")
         return found
+
+    def find(self, program: Program) -> Path | str:
+        """The same; in place of a skip, why it can't be had."""
+        if program not in self.found:
+            self.found[program] = self._sought(program)
+        return self.found[program]
 
     def newest(self, package: str) -> str:
         """The newest version of a package. Raises ``RuntimeError`` where npm does not say."""

@@ -1,7 +1,6 @@
 """Hosts with what ``install`` writes, against the simulator and a scripted model: what their models are offered.
 
-And what they get. One run of each: its model calls every tool, makes a mistake, and ends. Not among them are Cline,
-whose background process outlives a run, and Kilo Code, which stands on opencode's code and takes a minute to start.
+And what they get. One run of each: its model calls every tool, makes a mistake, and ends.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
 from scripts.manifests.facts import ROOT
 from tests.hosts.scripted_model import Script, Turn, Use, scripted_model
-from tests.npm import CLAUDE, CODEX, COPILOT, GEMINI, KIMI, OPENCODE, QWEN, Program, run
+from tests.npm import CLAUDE, CLINE, CODEX, COPILOT, GEMINI, KILO, KIMI, OPENCODE, QWEN, Program, run
 
 pytestmark = pytest.mark.soak
 
@@ -66,7 +65,15 @@ def gemini_settings(url: str) -> Mapping[str, str]:
 def opencode_config(url: str) -> Mapping[str, str]:
     options = {"baseURL": f"{url}/v1", "apiKey": "a-key"}
     provider = {"npm": "@ai-sdk/openai-compatible", "options": options, "models": {"scripted": {"tool_call": True}}}
-    return {".config/opencode/opencode.json": json.dumps({"provider": {"scripted": provider}})}
+    config = json.dumps({"provider": {"scripted": provider}})
+    return {".config/opencode/opencode.json": config, ".config/kilo/kilo.json": config}
+
+
+def cline_settings(url: str) -> Mapping[str, str]:
+    settings = {"provider": "openai-compatible", "apiKey": "a-key", "model": "scripted", "baseUrl": f"{url}/v1"}
+    provider = {"settings": settings, "updatedAt": "2026-11-29T00:00:00.000Z", "tokenSource": "manual"}
+    known = {"version": 1, "lastUsedProvider": "openai-compatible", "providers": {"openai-compatible": provider}}
+    return {".cline/data/settings/providers.json": json.dumps(known)}
 
 
 def kimi_config(url: str) -> Mapping[str, str]:
@@ -123,6 +130,14 @@ HOSTS = (
             "COPILOT_MODEL": "scripted",
         },
     ),
+    Host(
+        id="cline",
+        program=CLINE,
+        arguments=("--auto-approve", "true"),
+        environment=lambda url: {"CLINE_SESSION_BACKEND_MODE": "local"},  # else a process of it outlives the run
+        files=cline_settings,
+    ),
+    Host(id="kilo", program=KILO, arguments=("run", "--auto", "--model", "scripted/scripted"), files=opencode_config),
 )
 
 

@@ -160,8 +160,8 @@ class RunStore:
         ``status``, ``since`` and ``ended_before`` (seconds since 1970) leave others out.
         """
         await self.orphans()
-        if self.lock.in_doubt:
-            await anyio.sleep(self.lock.missing_s)
+        while self.lock.in_doubt:  # looks that are far apart may all miss a file that comes and goes
+            await anyio.sleep(self.lock.missing_s / 20)
             await self.orphans()
 
         def read(connection: Connection) -> list[RunRecord]:

@@ -88,10 +88,7 @@ class Misfit:
 
 
 def schema_fault(schema: Any) -> str | None:
-    """What makes it no JSON schema, as ``place breaks the rule …``; None: it is one.
-
-    Its own ``$schema`` names the draft; 2020-12 where it names none.
-    """
+    """What makes it no JSON schema of its draft (2020-12 if it names none), as ``place breaks …``; None: it is one."""
     from jsonschema import SchemaError
 
     try:

@@ -15,7 +15,7 @@ import unicodedata
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Final, cast
 from urllib.parse import quote, quote_plus
 
@@ -68,6 +68,9 @@ _HALF_ESCAPED: Final = re.compile(
     re.IGNORECASE,
 )
 """What may become one."""
+
+
+_in_usual_width = partial(unicodedata.normalize, "NFKC")
 
 
 class View:
@@ -210,10 +213,6 @@ def bare(text: str) -> bytes:
 
 def _letters(text: str) -> bytes:
     return text.encode("ascii", "ignore").translate(_LOWER, _NO_LETTERS)
-
-
-def _in_usual_width(character: str) -> str:
-    return unicodedata.normalize("NFKC", character)
 
 
 def is_marked(text: str) -> bool:

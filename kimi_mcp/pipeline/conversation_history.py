@@ -12,9 +12,6 @@ from kimi_mcp.runs import Run
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.records import RunRecord
 
-RUN_PREFIX = "run_"
-"""How the id of a run begins, which a call may give as its conversation."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationHistory:
@@ -46,7 +43,7 @@ async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
     if conversation_id is None:
         run.conversation_id, run.holds_turn = _new_id(), True
         return ConversationHistory()
-    if conversation_id.startswith(RUN_PREFIX):
+    if conversation_id.startswith("run_"):
         record = _completed(await run.store.find(conversation_id, run.caller), run)
         run.conversation_id, run.follows, run.holds_turn = _new_id(), record.id, True
         history = await _up_to(record, run)

@@ -54,10 +54,7 @@ class _GrowingCall:
 
 
 class StreamAccumulator:
-    """Collects events into a completion, the chunks of a stream and a whole answer alike.
-
-    ``answer`` and ``reasoning`` can be read at any time. After the finish reason only usage is added.
-    """
+    """Collects events into a completion; ``answer`` and ``reasoning`` can be read at any time."""
 
     def __init__(self, on_first: Callable[[], None] | None = None) -> None:
         self._on_first = on_first

@@ -103,10 +103,7 @@ class _LastMinute:
 
 
 class RetryBudget:
-    """Limits one provider's retries to a tenth of the calls of the last minute, but grants ten in any case.
-
-    While everything fails, a call would cost five requests; this keeps it at 1.1.
-    """
+    """Limits one provider's retries to a tenth of the calls of the last minute, but grants ten in any case."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._calls, self._retries = _LastMinute(clock), _LastMinute(clock)

@@ -89,10 +89,7 @@ class Runs:
         return run_id in self._live or self.recorder.is_pending(run_id)
 
     async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> RunView:
-        """A run by its id, for the caller it belongs to (None: for the operator); ``RunNotFound`` otherwise.
-
-        A dead server's run is continued here, unless ``go_on`` is False: it is to be ended.
-        """
+        """A run by its id, of that caller (None: of any); a dead server's is continued here if it may ``go_on``."""
         for run in (self._live.get(run_id), *self.recorder.unwritten):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run

@@ -67,10 +67,7 @@ async def run_swarm(
 def prepare_resume(
     task: Mapping[str, Any], pipeline: Pipeline, limits: SwarmLimits | None = None
 ) -> Callable[[Run], Awaitable[Outcome]]:
-    """The function that resumes a swarm whose server has died, from its recorded task. Blocking: reads the tools' file.
-
-    Raises ``NotConfigured`` for a task of another version, and what keeps this server from its provider or its tools.
-    """
+    """The function that resumes a dead server's swarm from its task. Raises what prevents that. Blocking."""
     call = SwarmCall.from_json(task)
     if call.first_provider is not None:
         pipeline.router.endpoint(call.first_provider)

@@ -11,10 +11,9 @@ from kimi_mcp.catalogue import Catalogue, selection
 from kimi_mcp.cli.doctor.diagnosis import Diagnosis
 from kimi_mcp.core.errors import AuthFailed, KimiError, ModelNotServed, RequestRejected
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile, Provider
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.types import Mode, Request, user
+from kimi_mcp.core.types import Mode, Plan, Request, user
 from kimi_mcp.pipeline.call import Call
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import today

@@ -160,10 +160,7 @@ class Database:
             raise errors.silent(by_url=True) from None
 
     def close(self, within_s: float | None = None) -> None:
-        """End both threads after what waits is done, and close the file. Blocking.
-
-        What is not done in time (None: as long as a locked file is waited for) is left to the threads.
-        """
+        """End both threads after what waits is done, within that time (None: as for a locked file). Blocking."""
         until = time.monotonic() + (self._limits.locked_s if within_s is None else within_s)
         for thread in {self._writer, self._reader}:
             thread.end(until)
@@ -276,10 +273,7 @@ class Database:
             opened.dispose()
 
     def _set_aside(self) -> str | None:
-        """Rename a damaged file, so that the next call begins a new one; returns the new name.
-
-        None: it can't be renamed, or another server has done so, and what is there now is another file.
-        """
+        """Rename a damaged file, so that the next call begins a new one; its new name, None where that fails."""
         with self._opening:
             self._close_engine()
             file = self._own_file

@@ -8,8 +8,7 @@ The rules that keep a living server from ever looking dead:
 - A file that can't be looked at may well be held. One that is missing may have been removed by somebody: its server,
   which makes it again, is dead only once it stays missing. Nothing else that was seen is remembered.
 
-Windows renames and removes no file that is open, and knows no shared lock here: there the file is locked under its
-name, the system itself keeps it from being removed, and who looks takes the lock for a moment.
+Windows renames and removes no file that is open: there it is locked under its name, and who looks takes the lock.
 """
 
 from __future__ import annotations

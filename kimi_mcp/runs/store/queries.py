@@ -37,10 +37,7 @@ _IN_LIST = [column for column in runs.c if column.name not in ("request", "turns
 
 
 def check_budget(connection: sa.Connection, run_id: str, counted_usd: float, most_usd: float, since: float) -> None:
-    """Raise ``BudgetExceeded`` where a run's next request would exceed the limit of what is spent since then.
-
-    ``counted_usd``: what the run counts with that request; what it counted before is spent already.
-    """
+    """Raise ``BudgetExceeded`` where a run's next request would exceed the limit; ``counted_usd`` includes it."""
     spent, counted = spent_since(connection, since), sa.select(runs.c.counted_usd).where(runs.c.id == run_id)
     following = counted_usd - (connection.execute(counted).scalar() or 0.0)
     if spent + following > most_usd:

@@ -155,10 +155,7 @@ class RunStore:
         ended_before: float | None = None,
         most: int | None = None,
     ) -> list[RunRecord]:
-        """The newest runs first, for a list: without request, answer and reasoning.
-
-        ``status``, ``since`` and ``ended_before`` (seconds since 1970) leave others out.
-        """
+        """The newest runs first, for a list: without request, answer and reasoning; times in seconds since 1970."""
         await self.orphans()
         while self.lock.in_doubt:  # looks that are far apart may all miss a file that comes and goes
             await anyio.sleep(self.lock.missing_s / 20)
@@ -250,10 +247,7 @@ class RunStore:
         return await self.read(queries.spent_since, _midnight(self.now()), run_id, counted_usd)
 
     async def old_before(self, keep_days: float | None = None) -> float:
-        """The time before which runs are older than that, in seconds since 1970.
-
-        Where any are kept, days count from the newest run at the latest: a clock may be wrong.
-        """
+        """The time before which runs are too old, in seconds since 1970; counted from the newest run at the latest."""
         keep_s = (self._keep_days if keep_days is None else keep_days) * DAY_S
         now = self.now()
         return (now if keep_s <= 0 else min(now, await self.read(newest))) - keep_s

@@ -23,10 +23,7 @@ ID_FILE = "journal.id"
 
 
 class ForeignText(sa.TypeDecorator[str]):
-    """A text that others wrote. PostgreSQL can't hold the character NUL: there it is replaced.
-
-    What is replayed is JSON, which escapes it, and stays exact everywhere.
-    """
+    """A text that others wrote, without NUL in PostgreSQL, which can't hold it; what is replayed is exact JSON."""
 
     impl = sa.Text
     cache_ok = True
@@ -172,10 +169,7 @@ class TableSchema:
     """Whether KIMI_DATABASE_URL names the database, which may hold other things."""
 
     def version_of(self, connection: sa.Connection, *, for_update: bool = False) -> int:
-        """The version of the tables; refuses another program's, and those of a newer version.
-
-        ``for_update`` keeps other writers out until the transaction ends. SQLite lets a single one write anyway.
-        """
+        """The version of the tables; refuses another program's, and newer ones. ``for_update`` keeps writers out."""
         try:
             version = int(read_fact(connection, "version", for_update=for_update) or 0)
         except (ProgrammingError, OperationalError, ValueError) as fault:

@@ -136,10 +136,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _named(selected: Sequence[_Candidate]) -> list[tuple[str, _Candidate]]:
-    """Each tool with its name on the wire: ``server__tool``, with some digits of a hash where that is not enough.
-
-    A name depends on its own server and tool alone, unless two would have the same: then both carry their hash.
-    """
+    """Each tool with its name on the wire: ``server__tool``, with a hash where that is no name or not unique."""
     plain: list[str] = []
     for one in selected:
         joined = f"{one.source.name}__{one.tool.name}"

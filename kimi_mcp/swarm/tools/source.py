@@ -151,10 +151,7 @@ class ToolSource(ABC):
 
 
 class BuiltinTools(ToolSource):
-    """The provider's own search tools, named after the owner of its formulas. I/O through ``upstream`` alone.
-
-    They are offered wherever the catalogue lists them, with their price: the provider sees the conversation anyway.
-    """
+    """The provider's own search tools, named after the owner of its formulas. I/O through ``upstream`` alone."""
 
     def __init__(self, upstream: Upstream, endpoint: Endpoint, limits: ToolLimits = ToolLimits()) -> None:
         super().__init__(endpoint.provider.formulas[0].partition("/")[0], limits)
@@ -228,10 +225,7 @@ def frame_output(tool: str, text: str, *, most: int, failed: bool) -> str:
 
 
 def render_blocks(blocks: Iterable[Any], structured: Any, *, most: int) -> str:
-    """The blocks of a result as one text: texts as they are, all else described; rendered until there is enough.
-
-    ``structured`` is added where no text block has the same value.
-    """
+    """The blocks of a result as one text, until there is enough; and ``structured`` where no text has its value."""
     texts: list[str] = []
     length = 0
     for block in blocks:

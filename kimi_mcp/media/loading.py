@@ -25,7 +25,7 @@ from kimi_mcp.media.files import open_descriptor, open_file, stamp_of
 from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.roots import Roots, path_of_uri
-from kimi_mcp.media.search import Search, SearchLimits, Skipped
+from kimi_mcp.media.search import Search
 
 if TYPE_CHECKING:
     from kimi_mcp.media.fetch import FetchedBody
@@ -220,12 +220,12 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
     ``media`` sources, of which those that are no paths have no stamp. Never raises: what is wrong with a name is
     reported when the file is read.
     """
-    search, found = Search(roots, SearchLimits()), list[str]()
+    search, found = Search(roots), list[str]()
     for pattern in texts:
         found.append(_stamp(roots, pattern))
         if has_magic(pattern):
             try:
-                found += [f"{path.name}:{_stamp(roots, str(path.full))}" for path in search.find(pattern, Skipped())]
+                found += [f"{path.name}:{_stamp(roots, str(path.full))}" for path in search.find(pattern)]
             except KimiError:
                 found.append(NOT_THERE)
     for kind, source in media:

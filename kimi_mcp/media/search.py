@@ -1,7 +1,7 @@
 """Searches the roots for files by glob; finds nothing hidden, git-ignored or behind a link. I/O, bounded.
 
 Folders are listed through ``files``, so no link is followed; the ``.gitignore`` files and ``.git/info/exclude`` are
-read the same way. Where a root lies within a repository, the rules above it count too, as for git: nothing else is read
+read the same way. Where a root is inside a repository, the rules above it count too, as for git: nothing else is read
 there. A search lists each folder once, whatever the number of patterns.
 """
 
@@ -30,100 +30,85 @@ SEARCH_S: Final = 10.0
 MOST_IGNORE_BYTES: Final = 256 * 1024
 """Bytes of a .gitignore that are read."""
 
-Skipped = Counter[str]
-"""How many files matched a glob and were left out, by reason."""
-
-
-class SearchLimits:
-    """What one call may still visit, and when its search has to end; shared by its patterns."""
-
-    def __init__(self, *, visits: int = MOST_VISITED, clock: Callable[[], float] = time.monotonic) -> None:
-        self.visits = visits
-        """Names left."""
-        self._clock, self._until = clock, clock() + SEARCH_S
-
-    def visit(self, names: int = 1) -> None:
-        """Count visited names. Raises ``InvalidArguments`` if they are too many, or it takes too long."""
-        self.visits -= names
-        if self.visits < 0:
-            raise _beyond(f"lead through more than {MOST_VISITED:,} names")
-        self.check_time()
-
-    def check_time(self) -> None:
-        """Raise ``InvalidArguments`` if the search takes too long."""
-        if self._clock() > self._until:
-            raise _beyond(f"could not be followed within {SEARCH_S:.0f} seconds")
-
-
-def _beyond(what: str) -> InvalidArguments:
-    return InvalidArguments(
-        f"The globs in `files` {what}.",
-        fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
-    )
-
 
 class Search:
-    """The search of one call through all roots; caches listings and ignore rules."""
+    """The search of one call through all roots, within its limits; caches listings and ignore rules."""
 
-    def __init__(self, roots: Roots, limits: SearchLimits) -> None:
-        self.limits = limits
-        self._roots = roots
+    def __init__(
+        self, roots: Roots, *, visits: int = MOST_VISITED, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.skipped = Counter[str]()
+        """How many files matched the latest glob and were left out, by reason."""
+        self._roots, self._visits = roots, visits
+        self._clock, self._until = clock, clock() + SEARCH_S
         self._listings: dict[ResolvedPath, list[DirectoryEntry]] = {}
         self._rules: dict[ResolvedPath, tuple[IgnoreRule, ...]] = {}
         self._above: dict[Root, list[Root]] = {}
 
-    def find(self, pattern: str, skipped: Skipped) -> Iterator[ResolvedPath]:
+    def visit(self, names: int = 1) -> None:
+        """Count visited names. Raises ``InvalidArguments`` if they are too many, or the search takes too long."""
+        self._visits -= names
+        if self._visits < 0:
+            raise _beyond(f"lead through more than {MOST_VISITED:,} names")
+        self._check_time()
+
+    def _check_time(self) -> None:
+        if self._clock() > self._until:
+            raise _beyond(f"could not be followed within {SEARCH_S:.0f} seconds")
+
+    def find(self, pattern: str) -> Iterator[ResolvedPath]:
         """The files that a glob matches, for each expansion of its braces, sorted folder by folder.
 
         Raises ``InvalidArguments`` at the limits, and as ``Roots.resolve`` does.
         """
+        self.skipped.clear()
         for expanded in braces_expanded(pattern):
             path = self._roots.resolve(expanded)
             glob = Glob.of(path.parts)
             start = [replace(path, parts=glob.start[:depth]) for depth in range(len(glob.start) + 1)]
             if any(self._ignored(folder, is_folder=True) for folder in start[1:]):
-                skipped["git-ignored"] += 1
+                self.skipped["git-ignored"] += 1
             else:
-                yield from self._below(start[-1], glob, skipped)
+                yield from self._below(start[-1], glob)
 
-    def _below(self, folder: ResolvedPath, glob: Glob, skipped: Skipped) -> Iterator[ResolvedPath]:
+    def _below(self, folder: ResolvedPath, glob: Glob) -> Iterator[ResolvedPath]:
         for entry in self._listing(folder):
             path = replace(folder, parts=(*folder.parts, entry.name))
             matches = glob.matches(path.name)
             if entry.kind == "folder":
                 if glob.leads_to(path.name) and len(path.parts) < DEEPEST:
                     if self._ignored(path, is_folder=True):
-                        skipped["git-ignored"] += 1
+                        self.skipped["git-ignored"] += 1
                     else:
-                        yield from self._below(path, glob, skipped)
+                        yield from self._below(path, glob)
             elif entry.hidden and not (matches and entry.name.startswith(".")):
                 if glob.matches("/".join((*folder.parts, entry.name.lstrip(".")))):
-                    skipped["hidden"] += 1
+                    self.skipped["hidden"] += 1
             elif not matches:
                 continue
             elif entry.kind == "other":
-                skipped["links or special files"] += 1
+                self.skipped["links or special files"] += 1
             elif key_like(path.full.parts):
-                skipped["key-like"] += 1
+                self.skipped["key-like"] += 1
             elif self._ignored(path, is_folder=False):
-                skipped["git-ignored"] += 1
+                self.skipped["git-ignored"] += 1
             else:
                 yield path
 
     def _listing(self, folder: ResolvedPath) -> list[DirectoryEntry]:
-        self.limits.check_time()
+        self._check_time()
         if folder not in self._listings:
             try:
-                entries = list_folder(folder, most=self.limits.visits)
+                entries = list_folder(folder, most=self._visits)
             except PathRefused:
                 entries = []
-            self.limits.visit(len(entries))
+            self.visit(len(entries))
             self._listings[folder] = entries
         return self._listings[folder]
 
     def _ignored(self, path: ResolvedPath, *, is_folder: bool) -> bool:
         """Whether git would ignore it: the innermost folder with a matching rule decides."""
-        self.limits.check_time()
+        self._check_time()
         for folder, names in self._folders_of(path):
             if folder not in self._rules:
                 # The weaker first: of two lines that match, the later one decides.
@@ -157,4 +142,11 @@ class Search:
                 text = file.read_at(0, MOST_IGNORE_BYTES).decode("utf-8-sig", "surrogateescape")
         except KimiError:
             return ()  # missing, or a link, which git does not follow either
-        return ignore_rules(text, between=self.limits.check_time)
+        return ignore_rules(text, between=self._check_time)
+
+
+def _beyond(what: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"The globs in `files` {what}.",
+        fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
@@ -19,7 +19,7 @@ from kimi_mcp.media.files import OpenFile, open_file, shown
 from kimi_mcp.media.formats import foreign_type, sniff
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
-from kimi_mcp.media.search import Search, SearchLimits, Skipped
+from kimi_mcp.media.search import Search
 from kimi_mcp.media.secret_files import HEAD_BYTES
 
 LARGEST_NAMED: Final = 5
@@ -82,7 +82,7 @@ class _Collected:
 
 
 def gather_texts(
-    patterns: Sequence[str], roots: Roots, *, most_tokens: int, limits: SearchLimits | None = None
+    patterns: Sequence[str], roots: Roots, *, most_tokens: int, search: Search | None = None
 ) -> tuple[TextFile, ...]:
     """The text files of names and globs (``src/**/*.py``), each once, in the order named.
 
@@ -90,10 +90,10 @@ def gather_texts(
     does for a file that is named, ``MediaRejected`` (a picture, a clip) or ``InvalidArguments`` (other content) where
     it is no text, ``InvalidArguments`` for a glob without a match or beyond the limits, and ``ContextTooLong``.
     """
-    search = Search(roots, limits or SearchLimits())
+    search = search or Search(roots)
     collected = _Collected(most_tokens)
     for pattern in patterns:
-        search.limits.visit()
+        search.visit()
         path = roots.resolve(pattern)
         try:
             collected.add(path)
@@ -102,8 +102,7 @@ def gather_texts(
                 raise
         else:
             continue  # a glob may be the very name of a file, such as `pages/[id].tsx`
-        skipped = Skipped()
-        _add_matching(path.name, search.find(pattern, skipped), skipped, collected)
+        _add_matching(search, pattern, path.name, collected)
     return collected.files()
 
 
@@ -121,19 +120,19 @@ def _heading(path: str) -> str:
     return f"## {shown(path, longest=LONGEST_PATH)}\n\n"
 
 
-def _add_matching(name: str, found: Iterator[ResolvedPath], skipped: Skipped, collected: _Collected) -> None:
-    """Add what a glob matches; ``skipped`` counts what it leaves out. Raises ``InvalidArguments`` for nothing."""
+def _add_matching(search: Search, pattern: str, name: str, collected: _Collected) -> None:
+    """Add what a glob, called ``name`` in messages, matches. Raises ``InvalidArguments`` if that is nothing."""
     taken = 0
-    for path in found:
+    for path in search.find(pattern):
         try:
             collected.add(path)
             taken += 1
         except PathRefused:
-            skipped["refused"] += 1
+            search.skipped["refused"] += 1
         except CallRefused:
-            skipped["not text"] += 1
+            search.skipped["not text"] += 1
     if not taken:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        left_out = ", ".join(f"{count} {reason}" for reason, count in search.skipped.items())
         raise InvalidArguments(
             f"`{shown(name)}` in `files` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
             fix="Correct the glob (`**` matches any folders); a file that globs leave out can be named itself.",

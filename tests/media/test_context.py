@@ -12,7 +12,7 @@ import pytest
 
 from kimi_mcp.core.errors import ContextTooLong, InvalidArguments, KimiError, MediaRejected, PathRefused
 from kimi_mcp.media.roots import find_roots
-from kimi_mcp.media.search import SearchLimits
+from kimi_mcp.media.search import Search
 from kimi_mcp.media.text_files import TextFile, as_context, gather_texts
 from tests.media.ways import WAYS, opened
 
@@ -34,9 +34,9 @@ def way() -> str:
 
 @pytest.fixture
 def gather(root: Path, way: str) -> Gather:
-    def gather(*patterns: str, most_tokens: int = 100_000, limits: SearchLimits | None = None) -> dict[str, str]:
+    def gather(*patterns: str, most_tokens: int = 100_000, **limits: Any) -> dict[str, str]:
         roots = opened(find_roots(str(root), working=str(root)), way)
-        files = gather_texts(patterns, roots, most_tokens=most_tokens, limits=limits)
+        files = gather_texts(patterns, roots, most_tokens=most_tokens, search=Search(roots, **limits))
         return {file.path: file.text for file in files}
 
     return gather
@@ -279,14 +279,12 @@ def test_what_just_fits_is_taken(root: Path, gather: Gather) -> None:
 
 def test_a_search_stops_at_its_bounds(root: Path, gather: Gather) -> None:
     write(root, *(f"d{n % 7}/{n}.txt" for n in range(60)))
-    assert len(gather("**/*.txt", "**/*.txt", "d1/*.txt", limits=SearchLimits(visits=80))) == 60, (
-        "folders are listed once"
-    )
+    assert len(gather("**/*.txt", "**/*.txt", "d1/*.txt", visits=80)) == 60, "folders are listed once"
     with pytest.raises(InvalidArguments, match=r"lead through more than 20,000 names"):
-        gather("**/*.txt", limits=SearchLimits(visits=40))
+        gather("**/*.txt", visits=40)
     ticks = iter(range(1000))
     with pytest.raises(InvalidArguments, match="could not be followed within 10 seconds"):
-        gather("**/*.txt", limits=SearchLimits(clock=lambda: float(next(ticks))))
+        gather("**/*.txt", clock=lambda: float(next(ticks)))
 
 
 @pytest.mark.parametrize("way", ["by path"])

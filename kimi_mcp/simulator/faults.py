@@ -9,9 +9,8 @@ value of the wrong type, is an error that names it. No key is required; `Step`, 
 from __future__ import annotations
 
 import json
-import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -208,28 +207,3 @@ def load_scenario(path: Path) -> list[Step]:
         return [read_step(cast(JsonObject, step), number) for number, step in enumerate(steps, 1)]
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
-
-
-class Scenario:
-    """The steps that are still to be played."""
-
-    def __init__(self, steps: Iterable[StepLike] = ()) -> None:
-        self._steps: list[tuple[Step, float]] = []
-        """Each with the number of requests it still serves."""
-        self.add(*steps)
-
-    def add(self, *steps: StepLike) -> None:
-        """Append steps."""
-        made = [read_step(step, number) for number, step in enumerate(steps, len(self._steps) + 1)]
-        self._steps += [(step, math.inf if step.times == "always" else step.times) for step in made]
-
-    def take(self, request: RequestSummary, *, unchecked: bool) -> Step | None:
-        """The step for a request, used up by one; None where no step is for it."""
-        for index, (step, times) in enumerate(self._steps):
-            if step.unchecked == unchecked and step.match.fits(request):
-                if times == 1:
-                    del self._steps[index]
-                else:
-                    self._steps[index] = (step, times - 1)
-                return step
-        return None

@@ -170,7 +170,7 @@ class Response:
             raise Refused(401, "incorrect_api_key_error", f"Incorrect API key provided: {key}")
 
     def _next_step(self, *, unchecked: bool) -> Step | None:
-        return self._state.scenario.take(summarize(self._request.path, self._request.body), unchecked=unchecked)
+        return self._state.take_step(summarize(self._request.path, self._request.body), unchecked=unchecked)
 
     async def _chat(self, step: Step | None) -> None:
         body = self._request.content

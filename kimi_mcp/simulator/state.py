@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import date
@@ -9,7 +10,7 @@ from datetime import date
 import anyio
 
 from kimi_mcp.simulator.dialects import Dialect
-from kimi_mcp.simulator.faults import Scenario, Step, StepLike
+from kimi_mcp.simulator.faults import RequestSummary, Step, StepLike, read_step
 from kimi_mcp.simulator.files import FileStore
 from kimi_mcp.simulator.http import ReceivedRequest
 from kimi_mcp.simulator.tokens import PromptCache
@@ -37,16 +38,18 @@ class SimulatorState:
         self.require_key = require_key
         self.max_body = max_body
         self.on_event = on_event
-        self.scenario = Scenario(faults)
         self.files = FileStore()
         """The uploaded files."""
         self.cache = PromptCache()
         self.answers = 0
         self.fibers = 0
+        self._steps: list[tuple[Step, float]] = []
+        """Each with the number of requests it still serves."""
         self._requests: deque[ReceivedRequest] = deque(maxlen=remember)
         self._changed = anyio.Event()
         self._open_gates: set[str] = set()
         self._waiting = Counter[str]()
+        self.play(*faults)
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -58,6 +61,22 @@ class SimulatorState:
         request.at = anyio.current_time()
         self._requests.append(request)
         self.notify()
+
+    def play(self, *steps: StepLike) -> None:
+        """Append steps to the scenario; raises ScenarioError."""
+        made = [read_step(step, number) for number, step in enumerate(steps, len(self._steps) + 1)]
+        self._steps += [(step, math.inf if step.times == "always" else step.times) for step in made]
+
+    def take_step(self, request: RequestSummary, *, unchecked: bool) -> Step | None:
+        """The scenario's step for a request, used up by one; None where no step is for it."""
+        for index, (step, times) in enumerate(self._steps):
+            if step.unchecked == unchecked and step.match.fits(request):
+                if times == 1:
+                    del self._steps[index]
+                else:
+                    self._steps[index] = (step, times - 1)
+                return step
+        return None
 
     def notify(self) -> None:
         """Wake everyone who waits for a change."""
@@ -93,6 +112,7 @@ class SimulatorState:
     def reset(self) -> None:
         """Forget requests, scenario, gates and the prompt cache; files stay, and responses under way go on."""
         self._requests.clear()
-        self.scenario, self.cache = Scenario(), PromptCache()
+        self._steps.clear()
+        self.cache = PromptCache()
         self._open_gates.clear()
         self.notify()

@@ -41,9 +41,8 @@ from kimi_mcp.core.errors import InvalidArguments, KimiError, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
-from kimi_mcp.server import client_quirks, resources, results, skills, tasks
+from kimi_mcp.server import client_quirks, prompts, resources, results, skills, tasks
 from kimi_mcp.server.client_quirks import LOCAL
-from kimi_mcp.server.prompts import PromptHandlers
 from kimi_mcp.server.state import ServerState, Timings, make_pipeline
 from kimi_mcp.server.tools import (
     TOOLS,
@@ -108,7 +107,6 @@ def build_server(
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools)
 
-    prompts = PromptHandlers(skill)
     server = _KimiServer(
         "kimi-mcp",
         version=__version__,

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ from kimi_mcp.core.redaction import clean
 from kimi_mcp.server.client_quirks import LOCAL
 from kimi_mcp.server.resources import RUN, RUN_REASONING
 from kimi_mcp.server.state import ServerState
-from kimi_mcp.skill.document import Skill
+from kimi_mcp.skill.document import Skill, load_skill
 
 MAX_RUN_IDS = 1_000
 """Run ids that completion offers at most, the newest."""
@@ -107,8 +108,9 @@ class Prompt:
         return f"Call the tool {self.tool} once, with exactly these arguments:\n\n```json\n{call}\n```\n\n{self.then}"
 
 
+@cache
 def prompts(skill: Skill) -> Mapping[str, Prompt]:
-    """The prompts whose tool the skill lists, by name."""
+    """The prompts whose tool the skill lists, by name; read once."""
     tables: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
     made: dict[str, Prompt] = {}
     for name, table in tables.items():
@@ -179,36 +181,32 @@ def matches(values: Sequence[str], typed: str) -> list[str]:
     return sorted(found, key=lambda value: not value.casefold().startswith(typed))
 
 
-class PromptHandlers:
-    """The MCP handlers of prompts and completion, for one skill."""
+async def list_prompts(context: Any, params: PaginatedRequestParams | None) -> ListPromptsResult:
+    """Answers ``prompts/list``."""
+    return ListPromptsResult(prompts=[prompt.listed() for prompt in prompts(load_skill()).values()])
 
-    def __init__(self, skill: Skill) -> None:
-        self._prompts = prompts(skill)
-        self._completions = completions(self._prompts)
 
-    async def list_prompts(self, context: Any, params: PaginatedRequestParams | None) -> ListPromptsResult:
-        """Answers ``prompts/list``."""
-        return ListPromptsResult(prompts=[prompt.listed() for prompt in self._prompts.values()])
+async def get_prompt(context: Any, params: GetPromptRequestParams) -> GetPromptResult:
+    """Answers ``prompts/get``."""
+    offered = prompts(load_skill())
+    prompt = offered.get(params.name)
+    if prompt is None:
+        raise MCPError(INVALID_PARAMS, f"There is no such prompt; there are {', '.join(offered)}.")
+    try:
+        text = prompt.text(params.arguments)
+    except InvalidArguments as error:
+        raise MCPError(INVALID_PARAMS, f"{error.message} {error.fix}") from None
+    message = PromptMessage(role="user", content=TextContent(text=text))
+    return GetPromptResult(description=prompt.description, messages=[message])
 
-    async def get_prompt(self, context: Any, params: GetPromptRequestParams) -> GetPromptResult:
-        """Answers ``prompts/get``."""
-        prompt = self._prompts.get(params.name)
-        if prompt is None:
-            raise MCPError(INVALID_PARAMS, f"There is no such prompt; there are {', '.join(self._prompts)}.")
-        try:
-            text = prompt.text(params.arguments)
-        except InvalidArguments as error:
-            raise MCPError(INVALID_PARAMS, f"{error.message} {error.fix}") from None
-        message = PromptMessage(role="user", content=TextContent(text=text))
-        return GetPromptResult(description=prompt.description, messages=[message])
 
-    async def complete(self, context: Any, params: CompleteRequestParams) -> CompleteResult:
-        """Answers ``completion/complete``. Hosts request every argument: some have no values."""
-        ref = params.ref
-        name = ref.uri if isinstance(ref, ResourceTemplateReference) else ref.name
-        values = self._completions.get((name, params.argument.name), ())
-        if callable(values):
-            values = await values(context.lifespan_context)
-        found = matches(values, params.argument.value)
-        more = len(found) > MAX_VALUES
-        return CompleteResult(completion=Completion(values=found[:MAX_VALUES], total=len(found), has_more=more))
+async def complete(context: Any, params: CompleteRequestParams) -> CompleteResult:
+    """Answers ``completion/complete``. Hosts request every argument: some have no values."""
+    ref = params.ref
+    name = ref.uri if isinstance(ref, ResourceTemplateReference) else ref.name
+    values = completions(prompts(load_skill())).get((name, params.argument.name), ())
+    if callable(values):
+        values = await values(context.lifespan_context)
+    found = matches(values, params.argument.value)
+    more = len(found) > MAX_VALUES
+    return CompleteResult(completion=Completion(values=found[:MAX_VALUES], total=len(found), has_more=more))

@@ -65,32 +65,28 @@ class Runs:
         self._tasks, self._resume, self._recover = tasks, resume, recover
         self.recorder = RunRecorder(store, self.limits)
         """Records them."""
-        self._live: dict[str, Run] = {}
+        self.live: dict[str, Run] = {}
+        """Those of this process that run, by their id."""
         self._abandoning = anyio.Lock()
         self._is_watching = False
         self._idle = anyio.Event()
 
     def start(self, run: Run, work: RunFunction) -> Run:
         """Let a run execute in the server's task group."""
-        self._live[run.id] = run
+        self.live[run.id] = run
         start_contained(self._tasks, "a run ended by a fault of our own", self._execute, run, work)
         if not self._is_watching:
             self._is_watching, self._idle = True, anyio.Event()
             start_contained(self._tasks, "the runs are not looked at any more", self._watch)
         return run
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether any run of this process is running."""
-        return bool(self._live)
-
     def is_live(self, run_id: str) -> bool:
         """Whether a run of this process is running, or its outcome still to be written."""
-        return run_id in self._live or self.recorder.is_pending(run_id)
+        return run_id in self.live or self.recorder.is_pending(run_id)
 
     async def find(self, run_id: str, caller: str | None, *, go_on: bool = True) -> RunView:
         """A run by its id, of that caller (None: of any); a dead server's is continued here if it may ``go_on``."""
-        for run in (self._live.get(run_id), *self.recorder.unwritten):
+        for run in (self.live.get(run_id), *self.recorder.unwritten):
             if run is not None and run.id == run_id and caller in (None, run.caller):
                 return run
         record = await self.store.find(run_id, caller)
@@ -140,7 +136,7 @@ class Runs:
     async def latest(self, caller: str, most: int = 10) -> list[RunEntry]:
         """A caller's newest runs, the newest first, in whichever server; each can be found by its id."""
         found: dict[str, RunEntry] = {record.id: record for record in await self.store.overview(caller, most=most)}
-        for run in (*self._live.values(), *self.recorder.unwritten):
+        for run in (*self.live.values(), *self.recorder.unwritten):
             if run.id in found and not run.announce():  # it was refused while the store was read
                 del found[run.id]
             elif run.caller == caller and run.is_known:
@@ -151,7 +147,7 @@ class Runs:
         """The run of the same call that its host gave up on, running or completed a short while ago."""
         async with self._abandoning:
             pass  # first it is recorded on what a host has just given up
-        for run in self._live.values():
+        for run in self.live.values():
             if run.abandoned and (run.caller, run.host, run.call_key) == (caller, host, key):
                 return run
         record = await self.store.find_abandoned(caller=caller, host=host, key=key)
@@ -160,7 +156,7 @@ class Runs:
     async def abandon(self, run_id: str, abandoned: bool = True) -> None:
         """Its host gave up on it, or (False) waits for it again."""
         async with self._abandoning:
-            run = self._live.get(run_id)
+            run = self.live.get(run_id)
             if run is not None:
                 run.abandoned = abandoned
             if run is None or run.recorded:
@@ -181,22 +177,22 @@ class Runs:
         try:
             await run.execute(work, self)
         finally:
-            del self._live[run.id]
-            if not self._live:
+            del self.live[run.id]
+            if not self.live:
                 self._idle.set()
 
     async def _watch(self) -> None:
         """While any run is live: record what arrives, enforce limits, look after the lock, read others' requests."""
         failed = set[str]()
-        while self._live:
+        while self.live:
             with anyio.move_on_after(self.store.limits.write_every_s):
                 await self._idle.wait()
                 self._idle = anyio.Event()
                 continue  # nothing was live for a moment: this ends, unless another run began meanwhile
-            start_contained(self._tasks, "what arrives was not recorded", self.recorder.write_new_text, self._live)
-            enforce = partial(self.limits.enforce, self._live.values(), self.store)
+            start_contained(self._tasks, "what arrives was not recorded", self.recorder.write_new_text, self.live)
+            enforce = partial(self.limits.enforce, self.live.values(), self.store)
             work: dict[str, Callable[[], Awaitable[Any]]] = {}
-            is_shared = self.store.is_persistent and any(run.recorded for run in self._live.values())
+            is_shared = self.store.is_persistent and any(run.recorded for run in self.live.values())
             if is_shared:  # the lock first: its file may have been removed, and others miss it for a short while only
                 acquire = partial(anyio.to_thread.run_sync, self.store.lock.acquire)
                 work["others may take this server for dead"] = acquire
@@ -212,7 +208,7 @@ class Runs:
 
     async def _read_cancel_requests(self) -> None:
         for run_id in await self.store.cancel_requests():
-            if run := self._live.get(run_id):
+            if run := self.live.get(run_id):
                 run.cancel_soon()
 
 

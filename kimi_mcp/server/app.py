@@ -209,7 +209,7 @@ async def _start_and_wait(
 
     state = context.lifespan_context
     runs = await state.open_runs()
-    host, key = client_quirks.host_of(context), _call_key(tool, arguments, stamps)
+    host, key = client_quirks.host_of(context), call_key(tool, arguments, stamps)
     with state.store_within(deadline):
         run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
     # A run is begun and recorded before its host hears of it, however long the first call took to open all.
@@ -236,7 +236,7 @@ async def _start_and_wait(
     return outcome
 
 
-def _call_key(tool: Tool, arguments: Arguments, stamps: Sequence[str] = ()) -> str:
+def call_key(tool: Tool, arguments: Arguments, stamps: Sequence[str] = ()) -> str:
     """Equal for equal calls. Hashes a long value piece by piece: a data URI may have many megabytes."""
     digest = sha256(tool.name.encode())
     for name, value in (*arguments, ("stamps", list(stamps))):

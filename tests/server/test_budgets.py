@@ -321,7 +321,7 @@ async def test_refused_and_cut_calls_count_for_what_they_cost(sim: Simulator, da
         cancelled = await kimi.run(started.run_id, "cancel")
         assert cancelled.structured["usage"]["cost_usd"] is None
         await kimi.think("again")
-        await wait_until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.live)
     with opened(data_dir) as file:
         counted = dict(file.execute("SELECT status, counted_usd FROM runs").fetchall())
     assert counted["cancelled"] > 0.0005, "its prompt was sent"

@@ -180,7 +180,7 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
             await host.cancel(number)
         await host.result("kimi_run", {})
         with anyio.fail_after(60):
-            while host.state.opened is None or host.runs.is_busy:
+            while host.state.opened is None or host.runs.live:
                 await anyio.sleep(0.01)
         assert host.state.waiting == {}
     assert sim.open_streams == 0
@@ -195,10 +195,10 @@ async def test_a_user_who_cancels_while_the_reply_waits_for_the_store_ends_the_r
         with Lock(data_dir) as lock:
             lock.take()
             await host.call("kimi_think", {"prompt": "hi"}, 1)
-            await wait_until(lambda: any(run.is_known for run in host.runs._live.values()))
+            await wait_until(lambda: any(run.is_known for run in host.runs.live.values()))
             await host.cancel(1)
             assert (await host.result("kimi_run", {}))["answer"]
-        await wait_until(lambda: not host.runs.is_busy)
+        await wait_until(lambda: not host.runs.live)
         assert host.state.waiting == {}
     assert chats(sim) == []
 
@@ -225,7 +225,7 @@ async def test_a_number_of_cancellations_leaves_nothing_behind(sim: Simulator, w
             await cancel_all(wave)
         await cancel_all(wave * 2)  # half of them never got a place
         with anyio.fail_after(60):
-            while len(asyncio.all_tasks()) > tasks_before or kimi.state.waiting or kimi.runs.is_busy:
+            while len(asyncio.all_tasks()) > tasks_before or kimi.state.waiting or kimi.runs.live:
                 await anyio.sleep(0.01)
         gc.collect()
         assert _open_files() <= files_before + 2

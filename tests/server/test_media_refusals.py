@@ -14,7 +14,7 @@ from kimi_mcp.core.types import MediaPart, TextPart, Turn
 from kimi_mcp.media.fetch import FetchedBody, fetch
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.runs.store.records import turn_as_json
-from kimi_mcp.server.app import _call_key
+from kimi_mcp.server.app import call_key
 from kimi_mcp.server.tools import TOOLS, VisionArguments
 from kimi_mcp.simulator import Simulator
 from tests.media.sites import Authority, says, site
@@ -138,7 +138,7 @@ def test_recognising_the_same_call_again_copies_no_picture() -> None:
     ask = VisionArguments(prompt="What is it?", images=[uri])
     tracemalloc.start()
     try:
-        key = _call_key(TOOLS["kimi_vision"], ask)
+        key = call_key(TOOLS["kimi_vision"], ask)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
@@ -151,8 +151,8 @@ def test_recognising_the_same_call_again_copies_no_picture() -> None:
             VisionArguments(prompt="What is it?", images=[uri], max_tokens=20_000),
         ),
     )
-    assert _call_key(TOOLS["kimi_vision"], same) == key
-    assert len({key, *(_call_key(TOOLS["kimi_vision"], other) for other in others)}) == 5
+    assert call_key(TOOLS["kimi_vision"], same) == key
+    assert len({key, *(call_key(TOOLS["kimi_vision"], other) for other in others)}) == 5
 
 
 async def test_the_content_of_a_data_uri_is_never_written_down(sim: Simulator, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.server.state import Timings
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.files import FileStore
 from tests.server import clients
 from tests.server.clients import ServerOptions
 from tests.server.media import (
@@ -32,7 +33,7 @@ from tests.server.media import (
 )
 from tests.server.requests import body_of, chats
 from tests.server.results import Result
-from tests.server.uploading import MOST_FILES, UPLOADING, asked, connect, connect_messages, names
+from tests.server.uploading import UPLOADING, asked, connect, connect_messages, names
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,15 +185,13 @@ async def test_what_vanishes_again_and_again_ends_in_a_refusal(sim: Simulator, f
 
 async def test_a_full_account_says_so_and_how_to_make_room(sim: Simulator, mode: str, folder: Path) -> None:
     write(folder, a_mp4=CLIP)
-    store = sim.files
-    store._files.update({f"old-{number}": store for number in range(MOST_FILES)})  # pyright: ignore[reportArgumentType, reportCallIssue]
+    sim.files = FileStore(max_files=0)
     sim.play({"match": {"path": "/v1/files"}, "body": {"object": "list", "data": []}})
     async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
         result = await watch(kimi, "a.mp4")
-    store._files.clear()
     assert result.status == "failed"
     assert result.code == "quota_exhausted", result.text
-    assert "1000 files" in result.error["message"]
+    assert "at most 0 files" in result.error["message"]
     assert "kimi-mcp files prune" in result.error["fix"]
     assert chats(sim) == []
 

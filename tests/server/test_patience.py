@@ -84,7 +84,7 @@ async def test_a_call_that_joins_a_run_is_not_kept_waiting_until_that_is_written
         await gives_up(sim, kimi)
         if ends == "ends":
             sim.open_gate("end")
-            await wait_until(lambda: not kimi.runs.is_busy)
+            await wait_until(lambda: not kimi.runs.live)
         monkeypatch.setattr(RunStore, "abandon", never)
         with anyio.fail_after(60):
             joined = await kimi.think(**AGAIN)

@@ -33,7 +33,7 @@ async def gives_up(
         (request_id,) = kimi.state.waiting.keys() - before
         timed_out = CancelledNotificationParams(request_id=request_id, reason="timed out after 1.0s")
         await kimi.client.session.send_notification(CancelledNotification(params=timed_out))
-        await wait_until(lambda: all(run.abandoned for run in kimi.runs._live.values()))
+        await wait_until(lambda: all(run.abandoned for run in kimi.runs.live.values()))
         tasks.cancel_scope.cancel()
 
 
@@ -109,7 +109,7 @@ async def test_the_same_call_gets_the_answer_that_came_when_nobody_waited_even_a
     async with connect(sim, mode) as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await wait_until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.live)
     async with connect(sim, mode) as later:
         joined = await later.think(**AGAIN)
         assert joined.status == "completed"
@@ -285,7 +285,7 @@ async def test_a_run_that_failed_or_whose_server_died_is_asked_anew(sim: Simulat
     async with connect(sim) as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await wait_until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.live)
         anew = await kimi.think(**AGAIN)
         assert anew.status == "completed"
         assert anew.rules == []
@@ -301,7 +301,7 @@ async def test_an_answer_that_is_too_old_is_asked_anew(sim: Simulator, data_dir:
     async with connect(sim) as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await wait_until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.live)
         with opened(data_dir) as file:
             file.execute("UPDATE runs SET ended_at = ended_at - 3601")
         assert (await kimi.think(**AGAIN)).rules == []
@@ -339,7 +339,7 @@ async def test_a_user_who_cancels_a_joined_run_ends_it(sim: Simulator, where: st
             await wait_until(lambda: len(kimi.state.waiting) == 1)
             tasks.cancel_scope.cancel()
         await sim.client_gone()
-        await wait_until(lambda: not one.runs.is_busy)
+        await wait_until(lambda: not one.runs.live)
         (run,) = await one.runs.latest(LOCAL)
         assert run.outcome.status == "cancelled"
         anew = await kimi.think(**AGAIN)
@@ -373,7 +373,7 @@ async def test_without_a_journal_the_same_call_joins_too(sim: Simulator) -> None
     async with connect(sim, KIMI_JOURNAL="off") as kimi:
         await gives_up(sim, kimi)
         sim.open_gate("end")
-        await wait_until(lambda: not kimi.runs.is_busy)
+        await wait_until(lambda: not kimi.runs.live)
         assert (await kimi.think(**AGAIN)).rules == ["run-rejoined"]
         assert (await kimi.think(**AGAIN)).rules == []
     assert len(chats(sim)) == 2

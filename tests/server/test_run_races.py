@@ -33,10 +33,10 @@ async def test_a_run_that_is_cancelled_while_it_is_written_down_does_not_run_for
             other.execute("BEGIN IMMEDIATE")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kimi.think)
-                await wait_until(lambda: kimi.runs.is_busy)
-                await wait_until(lambda: any(run._recording.locked() for run in kimi.runs._live.values()))
+                await wait_until(lambda: kimi.runs.live)
+                await wait_until(lambda: any(run._recording.locked() for run in kimi.runs.live.values()))
                 tasks.cancel_scope.cancel()
-            await wait_until(lambda: not kimi.runs.is_busy)
+            await wait_until(lambda: not kimi.runs.live)
             other.execute("ROLLBACK")
         await kimi.runs.store.abandon("nobody", False)  # behind it in the writer's order
         assert "running" not in statuses(data_dir)
@@ -59,12 +59,12 @@ async def test_a_caller_that_leaves_while_its_run_is_written_down_spoils_nothing
             other.execute("BEGIN IMMEDIATE")
             await host.call("kimi_instant", {"prompt": "hi"}, 1)
             await engine.until(lambda: engine.waiting_at("models") == 1)
-            await wait_until(lambda: any(run._recording.locked() for run in host.runs._live.values()))
+            await wait_until(lambda: any(run._recording.locked() for run in host.runs.live.values()))
             await host.cancel(1, reason="Request timed out")
-            await wait_until(lambda: not any(run._recording.locked() for run in host.runs._live.values()))
+            await wait_until(lambda: not any(run._recording.locked() for run in host.runs.live.values()))
             other.execute("ROLLBACK")
         engine.open_gate("models")
-        await wait_until(lambda: not host.runs.is_busy)
+        await wait_until(lambda: not host.runs.live)
         assert statuses(data_dir) == ["completed"]
         assert len(chats(engine)) == 1
 
@@ -89,7 +89,7 @@ async def test_a_call_that_is_cancelled_while_the_first_one_opens_the_journal_is
             await host.call("kimi_instant", {"prompt": "hi"}, number)
             await host.cancel(number, reason="the user pressed escape")
         assert (await host.result("kimi_instant", {"prompt": "hi"}))["status"] == "completed"
-        await wait_until(lambda: not host.runs.is_busy)
+        await wait_until(lambda: not host.runs.live)
         assert host.state.waiting == {}
 
 
@@ -205,9 +205,9 @@ async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim
             file.execute("BEGIN IMMEDIATE")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: one.instant("two", conversation_id=conversation))
-                await wait_until(lambda: any(run.conversation_id for run in one.runs._live.values()))
+                await wait_until(lambda: any(run.conversation_id for run in one.runs.live.values()))
                 tasks.cancel_scope.cancel()
-            await wait_until(lambda: not one.runs.is_busy)
+            await wait_until(lambda: not one.runs.live)
             file.execute("ROLLBACK")
         await one.runs.store.abandon("nobody", False)  # behind it in the writer's order
         with opened(data_dir) as file:
@@ -222,11 +222,11 @@ async def test_a_run_that_was_listed_before_it_was_sent_can_be_read_once_it_is_c
         await host.call("kimi_instant", {"prompt": "first"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)
         await host.call("kimi_instant", {"prompt": "second"}, 2)
-        await wait_until(lambda: any(run.recorded and not run.attempts for run in host.runs._live.values()))
+        await wait_until(lambda: any(run.recorded and not run.attempts for run in host.runs.live.values()))
         listed = str((await host.result("kimi_run", {}, "list"))["answer"])
         (waiting,) = (row.split()[0] for row in listed.splitlines() if row.endswith("second"))
         await host.cancel(2)
-        await wait_until(lambda: len(host.runs._live) == 1)
+        await wait_until(lambda: len(host.runs.live) == 1)
         read = await host.result("kimi_run", {"run_id": waiting, "action": "status"}, "read")
         assert (read["status"], read["run_id"]) == ("cancelled", waiting)
         sim.open_gate("end")

@@ -135,7 +135,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(sim: Simulat
         with opened(data_dir) as file:
             file.execute("BEGIN IMMEDIATE")
             sim.open_gate("a")
-            await wait_until(lambda: kimi.runs.recorder.failure_logged or not kimi.runs.is_busy)
+            await wait_until(lambda: kimi.runs.recorder.failure_logged or not kimi.runs.live)
             file.execute("ROLLBACK")
         await kimi.run(started.run_id, wait_s=10)
         assert (await kimi.instant("another")).status == "completed"

@@ -221,7 +221,7 @@ async def test_three_hundred_calls_leave_nothing_in_memory(sim: Simulator) -> No
     async with connect(sim) as kimi:
         for _ in range(300):
             assert (await kimi.instant("hi")).status == "completed"
-        assert not kimi.runs.is_busy
+        assert not kimi.runs.live
         assert kimi.state.waiting == {}
 
 

@@ -92,7 +92,7 @@ async def test_one_whose_user_cancels_the_call_keeps_them_on_record(sim: Simulat
         while sum(agent["status"] == "completed" for agent in agents) < 2:
             agents = (await host.result("kimi_run", {"run_id": run_id, "action": "status"}))["swarm"]["agents"]
         await host.cancel(1)
-        await wait_until(lambda: not host.runs.is_busy)
+        await wait_until(lambda: not host.runs.live)
         kept = await host.result("kimi_run", {"run_id": run_id})
     assert (kept["status"], kept["error"]["code"]) == ("partial", "cancelled")
     assert "agent-3 (Lima), completed:" in kept["answer"]

@@ -65,7 +65,7 @@ async def test_a_call_that_joins_a_run_as_a_task_says_so_in_its_result(sim: Simu
         number, answer = await client.send("tools/call", {"name": "kimi_think", "arguments": {"prompt": "hi"}})
         first = (await answer)["result"]
         await client.cancel(number, "Request timed out")
-        await wait_until(lambda: all(run.abandoned for run in client.runs._live.values()))
+        await wait_until(lambda: all(run.abandoned for run in client.runs.live.values()))
         task = await client.call("kimi_think", {"prompt": "hi"})
         assert task["taskId"] == first["taskId"]
         done = await ended_after(sim, client, task)

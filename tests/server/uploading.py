@@ -9,8 +9,6 @@ from kimi_mcp.simulator import ReceivedRequest, Simulator
 from tests.server import clients
 from tests.server.clients import ServerOptions
 
-MOST_FILES = 1_000
-
 UPLOADING = ServerOptions(media_limits=MediaLimits(inline=200))
 """Everything above 200 bytes is uploaded."""
 

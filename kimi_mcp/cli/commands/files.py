@@ -50,7 +50,7 @@ def files(
     if as_json:
         print_json([_as_json(file) for file in (removed if prune else listed)])
     else:
-        _show(endpoint.provider.id, listed, removed if prune else None)
+        show_files(endpoint.provider.id, listed, removed if prune else None)
     if error is not None:
         raise error
 
@@ -112,7 +112,8 @@ def _as_json(file: RemoteFile) -> dict[str, Any]:
     return {**asdict(file), "created": created, "ours": file.sha256 is not None, "sha256": file.sha256}
 
 
-def _show(provider: str, listed: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:
+def show_files(provider: str, listed: Sequence[RemoteFile], removed: Sequence[RemoteFile] | None) -> None:
+    """Print the files at a provider, or those that were removed."""
     page = Printer(indent=0)
     if shown := listed if removed is None else removed:
         rows = [_cells(file, whole=not page.folds) for file in shown]

@@ -104,7 +104,7 @@ class ServerLock:
             return True
         if self._folder is None:
             return False
-        with _probe(self._file(server)) as held:
+        with probe(self._file(server)) as held:
             if held is None:
                 now = self._clock()
                 return now - self._missing_since.setdefault(server, now) <= self.missing_s
@@ -121,7 +121,7 @@ class ServerLock:
         """Whether its file is there and may be held; for those whom it does no harm to take a living one for dead."""
         if self._folder is None:
             return server == self.id
-        with _probe(self._file(server)) as held:
+        with probe(self._file(server)) as held:
             return bool(held)
 
     def dead_servers(self) -> set[str]:
@@ -134,7 +134,7 @@ class ServerLock:
         if self._folder is None:
             return
         for file in (*map(self._file, servers), *_files(self._folder, _STARTING)):
-            with _probe(file) as held:
+            with probe(file) as held:
                 if not held and fcntl is not None:
                     _remove(file)
             if not held and fcntl is None:
@@ -151,7 +151,7 @@ def has_dead_servers(folder: Path) -> bool:
 
 
 @contextmanager
-def _probe(file: Path) -> Generator[bool | None]:
+def probe(file: Path) -> Generator[bool | None]:
     """Whether a lock file is held by its server (None: it is not there); meanwhile nobody else can take a free one."""
     if fcntl is None:
         with _probe_on_windows(file) as held:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from kimi_mcp.cli.commands.files import _show, is_older
+from kimi_mcp.cli.commands.files import is_older, show_files
 from kimi_mcp.provider import RemoteFile
 from kimi_mcp.simulator import Match, Simulator, Step
 from tests.cli.commands.shell import kimi, to
@@ -124,7 +124,7 @@ def test_a_file_without_a_date_is_never_older() -> None:
 
 
 def test_a_foreign_name_breaks_no_line(capsys: pytest.CaptureFixture[str]) -> None:
-    _show("simulator", [remote(name="ok|two\nlines\x1b[2J", identity="quiet|a b")], None)
+    show_files("simulator", [remote(name="ok|two\nlines\x1b[2J", identity="quiet|a b")], None)
     head, line = capsys.readouterr().out.splitlines()
     assert head.startswith("ID")
     assert "ok|two lines[2J" in line

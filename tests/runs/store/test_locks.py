@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout, _unix
 
-from kimi_mcp.runs.store.locks import ServerLock, _probe, has_dead_servers
+from kimi_mcp.runs.store.locks import ServerLock, has_dead_servers, probe
 
 HOLDS = """
 import sys
@@ -82,7 +82,7 @@ def test_who_looks_at_the_dead_is_not_taken_for_them(tmp_path: Path) -> None:
     one, looking = ServerLock(tmp_path), ServerLock(tmp_path)
     one.acquire()
     one.release(unfinished=True)
-    with _probe(tmp_path / "servers" / f"{one.id}.lock") as held:
+    with probe(tmp_path / "servers" / f"{one.id}.lock") as held:
         assert not held
         assert not looking.is_alive(one.id)
         assert has_dead_servers(tmp_path)

@@ -19,7 +19,9 @@ CLAUDE_CODE = next(host for host in HOSTS if host.id == "claude-code")
     ("wanted", "found"),
     [("translate", "kimi_instant"), ("screenshot", "kimi_vision"), ("deep research", "kimi_swarm")],
 )
-async def test_tools_left_to_a_search_are_found_by_a_trigger(tmp_path: Path, wanted: str, found: str) -> None:
+async def test_tools_left_to_a_search_are_found_by_a_trigger(
+    sim: Simulator, tmp_path: Path, wanted: str, found: str
+) -> None:
     """And ``kimi_think`` needs no search: it is in the prompt as soon as the server is connected."""
 
     def script(turn: Turn) -> str | Use:
@@ -31,8 +33,7 @@ async def test_tools_left_to_a_search_are_found_by_a_trigger(tmp_path: Path, wan
             case _:
                 return turn.results[-1]
 
-    async with Simulator(provider="simulator") as sim:
-        sim.play({"content": "Nobody knows."})
-        turns, printed = await run_host(CLAUDE_CODE, script, sim, tmp_path, "--defer")
+    sim.play({"content": "Nobody knows."})
+    turns, printed = await run_host(CLAUDE_CODE, script, sim, tmp_path, "--defer")
     assert found in turns[1].results[0]
     assert "Nobody knows." in printed

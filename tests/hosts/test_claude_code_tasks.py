@@ -69,20 +69,19 @@ def in_terminal(home: Path, model: ScriptedModel) -> Iterator[None]:
         os.close(screen)
 
 
-async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(tmp_path: Path) -> None:
+async def test_its_model_goes_on_while_a_swarm_runs_and_gets_the_whole_result(sim: Simulator, tmp_path: Path) -> None:
     def script(turn: Turn) -> str | Use:
         return "I wait." if turn.results else Use(tool=SWARM, arguments=TELL)
 
-    async with Simulator(provider="simulator") as sim:
-        sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
-        install("claude-code", tmp_path, sim)
-        with scripted_model(script) as model, in_terminal(tmp_path, model):
-            await wait_until(lambda: len(model.turns) >= 2, WITHIN_S)
-            (begun,) = model.turns[1].results
-            assert "task run_" in begun, begun
-            await sim.until(lambda: sim.waiting_at("oslo") == 1)
-            sim.open_gate("oslo")
-            await wait_until(lambda: "task-notification" in json.dumps(model.turns[-1].body["messages"]), WITHIN_S)
-            told = json.dumps(model.turns[-1].body["messages"])
+    sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "oslo"})
+    install("claude-code", tmp_path, sim)
+    with scripted_model(script) as model, in_terminal(tmp_path, model):
+        await wait_until(lambda: len(model.turns) >= 2, WITHIN_S)
+        (begun,) = model.turns[1].results
+        assert "task run_" in begun, begun
+        await sim.until(lambda: sim.waiting_at("oslo") == 1)
+        sim.open_gate("oslo")
+        await wait_until(lambda: "task-notification" in json.dumps(model.turns[-1].body["messages"]), WITHIN_S)
+        told = json.dumps(model.turns[-1].body["messages"])
     for expected in ("critical_steps", *TELL["items"]):
         assert expected in told

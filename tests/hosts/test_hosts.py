@@ -148,9 +148,10 @@ def script(turn: Turn) -> str | Use:
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.id)
-async def test_a_host_s_model_is_offered_every_tool_and_gets_every_answer_and_error(host: Host, tmp_path: Path) -> None:
-    async with Simulator(provider="simulator") as sim:
-        turns, printed = await run_host(host, script, sim, tmp_path)
+async def test_a_host_s_model_is_offered_every_tool_and_gets_every_answer_and_error(
+    host: Host, sim: Simulator, tmp_path: Path
+) -> None:
+    turns, printed = await run_host(host, script, sim, tmp_path)
     check(turns)
     assert "That is all." in printed
 

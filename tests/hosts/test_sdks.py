@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.soak
 
 CLIENTS = Path(__file__).with_name("clients")
 SERVER = Path(sys.executable).with_name("kimi-mcp")
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    async with Simulator(provider="simulator") as simulator:
-        yield simulator
 
 
 async def ended(program: Program, *arguments: str | Path, home: Path, sim: Simulator) -> str:

@@ -48,7 +48,8 @@ def install(
         typer.Option("--env", metavar="K=V", help="A setting for the server, such as KIMI_PROVIDER=vllm. Repeatable."),
     ] = None,
     defer: Annotated[
-        bool, typer.Option("--defer", help="Leave the tools to the host's tool search (Claude Code's, Qwen Code's).")
+        bool,
+        typer.Option("--defer", help="Leave the tools to the host's search (Claude Code, Qwen Code, Copilot)."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Two hosts hide tools behind a search: what ``install`` and ``install --defer`` write about it."""
+"""Three hosts hide tools behind a search: what ``install`` and ``install --defer`` write about it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from kimi_mcp.cli.install import HostRow, InstallResult, LaunchCommand, install, load_hosts, uninstall
 
 HOSTS = load_hosts()
-FIELDS = {"claude-code": "alwaysLoad", "qwen-code": "alwaysLoadTools"}
+FIELDS = {"claude-code": "alwaysLoad", "qwen-code": "alwaysLoadTools", "copilot": "deferTools"}
 
 each_host = pytest.mark.parametrize(("host", "field"), [(HOSTS[id], field) for id, field in FIELDS.items()], ids=FIELDS)
 
@@ -38,8 +38,8 @@ def test_the_entry_shows_every_tool_to_the_model_unless_it_is_deferred(
 ) -> None:
     put(host, file)
     put(host, other := tmp_path / "other.json", defer=True)
-    assert entry(file)[field] is True
-    assert entry(file) == entry(other) | {field: True}
+    assert entry(file)[field] == host.entry[field]
+    assert entry(file) == entry(other) | {field: host.entry[field]}
     assert field not in entry(other)
 
 
@@ -47,7 +47,7 @@ def test_the_entry_shows_every_tool_to_the_model_unless_it_is_deferred(
 def test_an_entry_of_before_gets_the_field_and_defer_takes_it_out_again(host: HostRow, field: str, file: Path) -> None:
     put(host, file, defer=True)
     assert put(host, file).action == "written"
-    assert entry(file)[field] is True
+    assert entry(file)[field] == host.entry[field]
     assert put(host, file).action == "unchanged"
     assert put(host, file, defer=True).action == "written"
     assert field not in entry(file)
@@ -56,9 +56,9 @@ def test_an_entry_of_before_gets_the_field_and_defer_takes_it_out_again(host: Ho
 @each_host
 def test_what_a_user_wrote_there_stays(host: HostRow, field: str, file: Path) -> None:
     put(host, file)
-    file.write_text(file.read_text().replace("true", "false"))
+    file.write_text(file.read_text().replace(json.dumps(host.entry[field]), '"mine"'))
     assert put(host, file).action == "unchanged"
-    assert entry(file)[field] is False
+    assert entry(file)[field] == "mine"
 
 
 @each_host

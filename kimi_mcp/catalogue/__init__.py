@@ -70,8 +70,11 @@ class Catalogue:
         provider = self.providers.get(provider_id)
         if provider is None:
             return None
-        serving = _named(model, provider.models)
-        return None if serving is None else self._profile(provider, serving)
+        for alike in (str, str.casefold):
+            for row in provider.models:
+                if alike(model) in (alike(row.model), alike(row.wire_id)):
+                    return self._profile(provider, row)
+        return None
 
     def profiles(self, provider_id: str, day: date) -> tuple[Profile, ...]:
         """What a provider serves on that day, the preferred first: what ``auto`` goes through."""
@@ -155,14 +158,6 @@ def load(folder: Path | None = None) -> Catalogue:
 @cache
 def _packaged() -> Catalogue:
     return load(Path(__file__).parent)
-
-
-def _named(name: str, rows: tuple[ServedModel, ...]) -> ServedModel | None:
-    for row in rows:
-        if name in (row.model, row.wire_id):
-            return row
-    small = name.casefold()
-    return next((row for row in rows if small in (row.model.casefold(), row.wire_id.casefold())), None)
 
 
 def _state(profile: Profile, day: date) -> str:

@@ -155,7 +155,12 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     host = _host(base_url)
     named = settings.provider == provider.id
     may_go = named or host in provider.hosts
-    own = _candidates(provider, settings, is_chosen=is_chosen, may_go=may_go)
+    own = provider.key_variables if may_go else ()
+    if is_chosen:
+        # KIMI_API_KEY is meant for this server alone and goes first, unless it was another key that chose the provider:
+        # then it is unknown whose KIMI_API_KEY is.
+        by_setting = settings.provider is not None or settings.base_url is not None
+        own = (OWN_KEY, *own) if by_setting else (*own, OWN_KEY)
     borrowed = provider.borrowed_key_variables if named else ()
     variable = next((name for name in (*own, *borrowed) if name in settings.possible_keys), None)
     key = None if variable is None else settings.possible_keys[variable]
@@ -167,19 +172,6 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
             fix="Set KIMI_BASE_URL to an https URL, or unset the key where the engine wants none.",
         )
     return Access(provider=provider, base_url=base_url, key=key, key_variable=variable, borrowed=variable in borrowed)
-
-
-def _candidates(provider: Provider, settings: Settings, *, is_chosen: bool, may_go: bool) -> tuple[str, ...]:
-    """The variables that may hold the key, in order.
-
-    KIMI_API_KEY is meant for this server alone and goes first, unless it was another key that chose the provider:
-    then it is unknown whose KIMI_API_KEY is.
-    """
-    own = provider.key_variables if may_go else ()
-    if not is_chosen:
-        return own
-    is_named = settings.provider is not None or settings.base_url is not None
-    return (OWN_KEY, *own) if is_named else (*own, OWN_KEY)
 
 
 def _host(base_url: str) -> str:

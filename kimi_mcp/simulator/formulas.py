@@ -13,8 +13,6 @@ import json
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject, as_object
 
-FORMULAS = "/v1/formulas/"
-
 SEALED_BEGIN, SEALED_END = "----MOONSHOT ENCRYPTED BEGIN----", "----MOONSHOT ENCRYPTED END----"
 
 _WEB_SEARCH: JsonObject = {
@@ -38,14 +36,6 @@ _WEB_SEARCH: JsonObject = {
 }
 
 _TOOLS: dict[str, list[JsonObject]] = {"moonshot/web-search:latest": [_WEB_SEARCH]}
-
-
-def parse_path(path: str) -> tuple[str, str] | None:
-    """The formula that a path names, and what of it: ``tools`` or ``fibers``; None: it names neither."""
-    if not path.startswith(FORMULAS):
-        return None
-    uri, _, what = path.removeprefix(FORMULAS).rpartition("/")
-    return (uri, what) if uri and what in ("tools", "fibers") else None
 
 
 def declaration(uri: str) -> JsonObject:

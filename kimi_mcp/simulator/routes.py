@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from kimi_mcp.simulator.answers import compose
 from kimi_mcp.simulator.checks import Chat, read_chat, served_model
 from kimi_mcp.simulator.faults import CHAT_PATH, DEFAULT_STEP, Step
-from kimi_mcp.simulator.formulas import declaration, fiber, parse_path
+from kimi_mcp.simulator.formulas import declaration, fiber
 from kimi_mcp.simulator.http import ClientGone, Connection, ReceivedRequest, ResponseWriter
 from kimi_mcp.simulator.messages import read_messages, summarize
 from kimi_mcp.simulator.playback import play_body, play_stream
@@ -30,7 +30,7 @@ from kimi_mcp.simulator.shapes import JsonObject, as_array
 from kimi_mcp.simulator.sse import SimulatedReply, encode
 from kimi_mcp.simulator.state import SimulatorState
 
-MODELS, FILES = "/v1/models", "/v1/files"
+MODELS, FILES, FORMULAS = "/v1/models", "/v1/files", "/v1/formulas"
 TOKENS, BALANCE = "/v1/tokenizers/estimate-token-count", "/v1/users/me/balance"
 
 JSON_HEADERS = {"content-type": "application/json; charset=utf-8"}
@@ -135,8 +135,8 @@ class Response:
             return answers
         answers |= {("GET", FILES): self._list_files, ("POST", TOKENS): self._estimate, ("GET", BALANCE): _balance}
         path, files = self._request.path, self._state.files
-        if formula := parse_path(path):
-            uri, what = formula
+        if formula := re.fullmatch(FORMULAS + "/(.+)/(tools|fibers)", path):
+            uri, what = formula.groups()
             answers[("GET" if what == "tools" else "POST"), path] = partial(self._formula, uri, what)
         elif file := re.fullmatch(FILES + "/([^/]+)(/content)?", path):
             if file[2]:

@@ -122,12 +122,8 @@ class AgentSkill:
     """Its frontmatter."""
 
 
-def skill_path() -> Path:
-    """The document's path: in the installed package, or beside it in a checkout."""
-    return _path("skill.md", "skill.md")
-
-
 def _path(packaged: str, in_checkout: str) -> Path:
+    """The path of a document: in the installed package, or in a checkout."""
     path = Path(__file__).parent / packaged
     return path if path.is_file() else Path(__file__).parents[2] / in_checkout
 
@@ -142,7 +138,7 @@ def load_agent_skill() -> AgentSkill:
 @cache
 def load_skill(path: Path | None = None) -> Skill:
     """The document, read once. Raises ``SkillError``."""
-    path = path or skill_path()
+    path = path or _path("skill.md", "skill.md")
     whole, head = _read(path)
     try:
         skill = Skill.model_validate({**head, "text": whole})

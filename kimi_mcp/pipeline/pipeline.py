@@ -193,7 +193,7 @@ class Pipeline:
             await stream()
         if not request_state.accumulator.finished:
             raise UpstreamBroken(
-                f"{endpoint.provider.id} ended the stream without saying that the answer is whole.",
+                f"{endpoint.provider.id} ended the stream without saying that the answer is complete.",
                 fix="Call again; if it happens often, look for a proxy between here and the provider.",
             )
         return request_state.accumulator.completion()

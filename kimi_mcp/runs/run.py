@@ -199,7 +199,7 @@ class Run:
         self._scope.cancel()
 
     def stop(self, error: KimiError) -> None:
-        """End it with an error; what has arrived is its answer. One whose answer is whole is about to end anyway."""
+        """End it with an error; what has arrived is its answer. One whose answer is complete is about to end anyway."""
         if not self.request_state.accumulator.finished:
             self._stopped = error
             self._scope.cancel()
@@ -329,7 +329,7 @@ class Run:
             error = Cancelled("The run was cancelled.", fix="Call again if you still want the answer.")
             return self.cut_off("cancelled", error)
         error = AnswerCutOff(
-            "The server was stopped before the answer was whole; what had arrived is kept.",
+            "The server was stopped before the answer was complete; what had arrived is kept.",
             fix="Call again if you still need the rest.",
         )
         return self.cut_off("failed", error)

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import anyio
 
 from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, NotConfigured, internal_error
-from kimi_mcp.core.json_values import UNREADABLE
+from kimi_mcp.core.json_values import UNREADABLE, to_json
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.settings import Settings
@@ -59,7 +59,7 @@ async def run_swarm(
     ``limits``: those that neither the call nor the settings set. ``steps``: its record, from whose finished steps it
     continues; None: that of the run. ``concurrency``, ``tools``: None: as the settings and the call ask for.
     """
-    run.task = asdict(call)  # before anything of it is recorded: from here on another server can resume it
+    run.task = to_json(call)  # before anything of it is recorded: from here on another server can resume it
     work = _swarm(call, run, pipeline, limits or SwarmLimits(), steps, concurrency, tools)
     return await pipeline.outcome(run, work)
 
@@ -100,12 +100,12 @@ async def _swarm(
     stats.report(plan.adjustments)
     run.progress = before or stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
-    run.task = asdict(begun)
+    run.task = to_json(begun)
     await run.begin(plan)
     async with tools_of() if tools_of else _open_tools(call, pipeline, route) as tools:
         if call.known_definitions is None:
             known = {"known_tools": tools.fingerprints, "known_definitions": tools.definitions}
-            run.task = asdict(replace(begun, **known, known_servers=tools.servers))
+            run.task = to_json(replace(begun, **known, known_servers=tools.servers))
         else:  # it offers the tools that its agents know, whatever there is by now: a replay decides the same
             tools.definitions = call.known_definitions
         await run.record()  # before any of them is called

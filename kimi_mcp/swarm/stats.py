@@ -6,7 +6,7 @@ Times come from the steps' own records: a resumed swarm reports the same as one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_mcp.core.errors import KimiError
@@ -150,7 +150,7 @@ class Agent:
             **{name: getattr(self, name) for name in ("id", "name", "status")},
             "steps": self.steps_sent,
             "tool_calls": self.tool_calls,
-            "usage": {**asdict(self.usage or Usage()), "cost_usd": cost},
+            "usage": {**to_json(self.usage or Usage()), "cost_usd": cost},
         }
 
     def report(self, most_chars: int) -> str:

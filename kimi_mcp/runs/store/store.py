@@ -312,7 +312,7 @@ class RunStore:
         if not record.orphaned or record.resumable:
             return record
         error: KimiError = AnswerCutOff(
-            "The server that ran this call was stopped before the answer was whole; what had arrived is kept.",
+            "The server that ran this call was stopped before the answer was complete; what had arrived is kept.",
             fix="Call again if you still need the rest.",
         )
         return await self._settle(record, replace(record.outcome, status="failed", error=error))

@@ -136,7 +136,7 @@ async def test_a_call_that_is_terminated_keeps_what_had_arrived(sim: Simulator) 
         await sim.until(lambda: sim.waiting_at("end") == 1)
         status, printed = await leaves(process, signal.SIGTERM)
     assert status == 143
-    assert "stopped before the answer was whole" in printed
+    assert "stopped before the answer was complete" in printed
     run = await row()
     assert (run["status"], run["error"]) == ("failed", "answer_cut_off")
 

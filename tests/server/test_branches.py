@@ -75,7 +75,7 @@ async def test_a_run_whose_turns_are_not_there_is_never_followed_silently(sim: S
     assert len(chats(sim)) == 1
 
 
-@pytest.mark.parametrize("identity", ["conv_0123456789", "run_0123456789", "nonsense", "", "kimi://runs/x"])
+@pytest.mark.parametrize("identity", ["conv_0123456789", "run_0123456789", "nonsense", " ", "kimi://runs/x"])
 async def test_an_unknown_conversation_is_not_found(sim: Simulator, mode: str, identity: str) -> None:
     async with connect(sim, mode) as kimi:
         refused = await kimi.think(conversation_id=identity)

@@ -72,24 +72,11 @@ class Router:
         ``preferred``: the model that ``auto`` takes first, by its catalogue id. Raises the ``KimiError`` for which no
         request can be made.
         """
-        facts, day = self._facts, self._day()
         run.model_asked = model or self._settings.model
         endpoint, context = self._resolved(provider, run)
-        served = None
-        if run.model_asked == selection.AUTO or endpoint.provider.self_hosted:  # else it can't change the choice
-            served = await self._upstream.served_models(endpoint)
-        choice = selection.choose(
-            run.model_asked, endpoint.provider, facts, served=served, by_setting=model is None, preferred=preferred
-        )
-        context = replace(
-            context,
-            served=served,
-            successors=choice.successors,
-            stands_in=choice.stands_in,
-            video_offers=facts.video_offers(day),
-            instant_offers=facts.instant_offers(day),
-        )
-        return Route(model_asked=run.model_asked, profile=choice.profile, context=context, endpoint=endpoint)
+        if list_matters(run.model_asked, endpoint):
+            context = replace(context, served=await self._upstream.served_models(endpoint))
+        return route_to(run.model_asked, endpoint, context, self._facts, by_setting=model is None, preferred=preferred)
 
     def _resolved(self, named: str | None, run: Run | None) -> tuple[Endpoint, policy.PolicyContext]:
         """URL and key of the provider that an argument or the settings name, once the policy admits it."""
@@ -115,6 +102,34 @@ class Router:
             self._borrowing_logged = True
             log.warning("%s is used as the key of %s, because KIMI_PROVIDER says so", access.key_variable, provider.id)
         return Endpoint(provider=provider, base_url=access.base_url, key=access.key), context
+
+
+def list_matters(asked: str, endpoint: Endpoint) -> bool:
+    """Whether the provider's list of models can change what a name means."""
+    return asked == selection.AUTO or endpoint.provider.self_hosted
+
+
+def route_to(
+    asked: str,
+    endpoint: Endpoint,
+    context: policy.PolicyContext,
+    facts: catalogue.Catalogue,
+    *,
+    by_setting: bool,
+    preferred: str | None = None,
+) -> Route:
+    """The route to the model that a name means at a provider; ``context`` has what that serves, if it is known."""
+    choice = selection.choose(
+        asked, endpoint.provider, facts, served=context.served, by_setting=by_setting, preferred=preferred
+    )
+    context = replace(
+        context,
+        successors=choice.successors,
+        stands_in=choice.stands_in,
+        video_offers=facts.video_offers(context.day),
+        instant_offers=facts.instant_offers(context.day),
+    )
+    return Route(model_asked=asked, profile=choice.profile, context=context, endpoint=endpoint)
 
 
 def _check_length(plan: Plan) -> None:

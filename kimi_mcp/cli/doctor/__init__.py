@@ -67,11 +67,12 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
         fix = f"Set KIMI_BASE_URL to {CONSOLES[host]}, or unset it."
         found.add("url", "bad", f"KIMI_BASE_URL is {host}, the web console, not the API.", fix)
         return found
-    if refusal := admit(policy_context(found, settings, facts, provider)):
+    if refusal := admit(policy_context(found, settings, provider)):
         found.add("policy", "bad", refusal.message, refusal.fix)
         return found
-    reached = await check_provider(found, Endpoint(provider=provider, base_url=access.base_url, key=access.key), facts)
-    profile = check_model(found, settings, facts, provider)
+    endpoint = Endpoint(provider=provider, base_url=access.base_url, key=access.key)
+    reached = await check_provider(found, endpoint, facts)
+    profile = check_model(found, settings, facts, endpoint)
     if probe and reached and profile is not None and not credentials.unreadable(settings, facts):
         await probe_modes(found, settings, profile)
     return found

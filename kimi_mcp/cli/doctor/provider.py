@@ -13,10 +13,10 @@ from kimi_mcp.core.errors import AuthFailed, KimiError, ModelNotServed, RequestR
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.profiles import Profile, Provider
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.types import Mode, Plan, Request, user
+from kimi_mcp.core.types import Mode, Request, user
 from kimi_mcp.pipeline.call import Call
 from kimi_mcp.pipeline.pipeline import Pipeline
-from kimi_mcp.pipeline.route import today
+from kimi_mcp.pipeline.route import list_matters, route_to, today
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.store.store import RunStore
@@ -26,15 +26,13 @@ QUESTION = "What is 2 + 3? Answer with the number alone."
 """What ``--probe`` asks, and what the model is chosen for."""
 
 
-def policy_context(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> policy.PolicyContext:
+def policy_context(found: Diagnosis, settings: Settings, provider: Provider) -> policy.PolicyContext:
     """What the policy has to know for a call of today."""
     return policy.PolicyContext(
         day=today(),
         base_url=found.base_url or provider.base_url,
         allowed_providers=tuple(found.allowed_providers),
         strict=settings.policy == "strict",
-        served=frozenset(found.served) if found.served is not None else None,
-        video_offers=facts.video_offers(today()),
     )
 
 
@@ -67,24 +65,18 @@ async def check_provider(found: Diagnosis, endpoint: Endpoint, facts: Catalogue)
     return True
 
 
-def check_model(found: Diagnosis, settings: Settings, facts: Catalogue, provider: Provider) -> Profile | None:
+def check_model(found: Diagnosis, settings: Settings, facts: Catalogue, endpoint: Endpoint) -> Profile | None:
     """What a call that names no model would get, decided as for such a call."""
-    by_setting = settings.model != selection.AUTO
-    context = policy_context(found, settings, facts, provider)
-    if not provider.lists_models or (by_setting and not provider.self_hosted):
-        context = replace(context, served=None)
+    provider, context = endpoint.provider, policy_context(found, settings, endpoint.provider)
+    if found.served is not None and provider.lists_models and list_matters(settings.model, endpoint):
+        context = replace(context, served=frozenset(found.served))
     try:
-        chosen = selection.choose(settings.model, provider, facts, served=context.served, by_setting=True)
+        route = route_to(settings.model, endpoint, context, facts, by_setting=True)
+        decided = route.decide(Request(mode="thinking", turns=(user(QUESTION),), model_asked=settings.model))
     except KimiError as error:
         found.add_error("model", error)
         return None
-    context = replace(context, successors=chosen.successors, stands_in=chosen.stands_in)
-    request = Request(mode="thinking", turns=(user(QUESTION),), model_asked=settings.model)
-    decided = policy.decide(request, chosen.profile, context)
-    if not isinstance(decided, Plan):
-        found.add("model", "bad", decided.message, decided.fix)
-        return None
-    profile = decided.profile
+    profile, by_setting = decided.profile, settings.model != selection.AUTO
     found.model, until = profile.model.id, profile.serving.until
     why = " ".join(entry.why for entry in decided.adjustments) or "it is the first of the provider's list"
     why = "KIMI_MODEL names it" if by_setting else why.rstrip(".")

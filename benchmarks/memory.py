@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import processes, tokens
-from benchmarks.report import Row
+from benchmarks.report import Row, row
 
 SETTLED_S = 5.0
 """Seconds after which a server has imported and opened all that its calls need."""
@@ -21,10 +21,13 @@ def measure(*, quick: bool) -> Iterator[Row]:
     held: dict[int, float] = {}
     with processes.token_source() as source:
         server = processes.ours(source)
-        with processes.closing([server]):
+        bare = processes.bare()
+        with processes.closing([server, bare]):
             server.connect()
+            bare.connect()
             time.sleep(SETTLED_S)
-            yield Row(what="memory at rest, MB", ours=server.memory_mb())
+            at_rest = [server.memory_mb()]
+            yield row("memory at rest, MB", at_rest, "bare SDK server", [bare.memory_mb()], 1.7)
             done = 0
             for mark in marks:
                 server.calls(tokens.prompt(20, 0), mark - done, in_flight=16)

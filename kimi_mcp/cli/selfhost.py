@@ -131,7 +131,7 @@ def load() -> tuple[Mapping[str, Weights], tuple[EngineOption, ...]]:
     weights = [Weights(**row) for row in rows["weights"]]
     providers = catalogue.load().providers
     options = [
-        EngineOption.model_validate({"base_url": providers[row["provider"]].base_url, **row}) for row in rows["ways"]
+        EngineOption.model_validate({"base_url": providers[row["provider"]].base_url, **row}) for row in rows["engines"]
     ]
     return {each.id: each for each in weights}, tuple(options)
 

@@ -28,7 +28,7 @@ System = Literal["linux", "macos", "windows"]
 
 
 class Keys(BaseModel, frozen=True, extra="forbid"):
-    """How a key gets to the server that a host starts; the top of ``hosts.toml`` explains the ways."""
+    """How a key gets to the server that a host starts; the top of ``hosts.toml`` explains each way."""
 
     way: Literal["reference", "input", "named", "inherited", "plain"]
     hint: str

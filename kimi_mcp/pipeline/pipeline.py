@@ -254,29 +254,33 @@ def _outcome_of(plan: Plan, completion: Completion, run: Run) -> Outcome:
 
 
 def _shortfall(plan: Plan, completion: Completion) -> KimiError | None:
-    """What a finished answer lacks; None: it is complete."""
+    prompt = completion.usage.prompt_tokens if completion.usage else None
+    available = plan.profile.model.context_tokens - (prompt or 0)
+    enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, available)
+    where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
+    used_up = AnswerCutOff(
+        f"The answer used up its {plan.max_tokens:,} tokens {where}.",
+        fix=f"Raise `max_tokens` to {enough}."
+        if enough > plan.max_tokens
+        else "Ask for less at once: `max_tokens` is at the model's limit.",
+    )
+    again = "Call again; if it happens often, use kimi_instant or raise `max_tokens`."
+    return shortfall(completion, plan.profile.provider.id, used_up=used_up, again=again)
+
+
+def shortfall(completion: Completion, provider: str, *, used_up: AnswerCutOff, again: str) -> KimiError | None:
+    """What a finished answer lacks; None: it is complete.
+
+    ``used_up``: the error of an answer that its limit of tokens has cut; ``again``: the fix where there is no answer.
+    """
     match completion.finish_reason:
         case "length":
-            prompt = completion.usage.prompt_tokens if completion.usage else None
-            available = plan.profile.model.context_tokens - (prompt or 0)
-            enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, available)
-            where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
-            return AnswerCutOff(
-                f"The answer used up its {plan.max_tokens:,} tokens {where}.",
-                fix=f"Raise `max_tokens` to {enough}."
-                if enough > plan.max_tokens
-                else "Ask for less at once: `max_tokens` is at the model's limit.",
-            )
+            return used_up
         case "content_filter":
-            return ContentFiltered(
-                f"The content filter of {plan.profile.provider.id} stopped the answer.",
-                fix="Change `prompt`, or name another `provider`.",
-            )
+            fix = "Change `prompt`, or name another `provider`."
+            return ContentFiltered(f"The content filter of {provider} stopped the answer.", fix=fix)
         case _ if not completion.answer.strip():
-            return AnswerCutOff(
-                f"{plan.profile.provider.id} ended its turn without an answer.",
-                fix="Call again; if it happens often, use kimi_instant or raise `max_tokens`.",
-            )
+            return AnswerCutOff(f"{provider} ended its turn without an answer.", fix=again)
         case _:
             return None
 

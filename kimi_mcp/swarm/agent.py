@@ -9,10 +9,11 @@ from typing import Any
 
 import anyio
 
-from kimi_mcp.core.errors import AnswerCutOff, ContentFiltered, ContextTooLong, KimiError
+from kimi_mcp.core.errors import AnswerCutOff, ContextTooLong
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.core.tokens import chars_in, estimated_tokens, with_margin
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
+from kimi_mcp.pipeline.pipeline import shortfall
 from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.coordinator import Coordinator
@@ -162,16 +163,10 @@ class _Conversation:
 
 def conclude(agent: Agent, result: StepResult, provider: str) -> None:
     """End an agent by the result of its last request; ``provider`` is named where the answer is incomplete."""
-    answer, finish_reason = result.completion.answer, result.completion.finish_reason
-    error: KimiError | None = None
-    if finish_reason == "content_filter":
-        message = f"The content filter of {provider} stopped the answer."
-        error = ContentFiltered(message, fix="Change `prompt`, or name another `provider`.")
-    elif finish_reason == "length":
-        error = AnswerCutOff("The answer used up its tokens.", fix="Ask for less at once.")
-    elif not answer.strip():
-        message = f"{provider} ended its turn without an answer."
-        error = AnswerCutOff(message, fix="Call again, or split the work into smaller parts.")
+    used_up = AnswerCutOff("The answer used up its tokens.", fix="Ask for less at once.")
+    again = "Call again, or split the work into smaller parts."
+    error = shortfall(result.completion, provider, used_up=used_up, again=again)
+    answer = result.completion.answer
     if error is None and result.limit is None:
         agent.end("completed", answer=answer)
     else:

@@ -187,8 +187,9 @@ async def test_a_cancellation_that_comes_with_the_call_itself_ends_it(sim: Simul
 
 
 async def test_a_user_who_cancels_while_the_reply_waits_for_the_store_ends_the_run(
-    sim: Simulator, data_dir: Path
+    sim: Simulator, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kimi_mcp.runs.run.STORE_WITHIN_S", 60.0)
     options = store_limits(locked_s=60, locked_least_s=60)
     async with connect_messages(sim, options=options, KIMI_REPLY_WITHIN_S="0.05") as host:
         await host.result("kimi_run", {})

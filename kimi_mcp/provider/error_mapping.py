@@ -1,29 +1,20 @@
-"""Parses a provider's error and maps it to one of ours: one table of status, type and message. Pure, no I/O."""
+"""Parses a provider's error and maps it to one of ours, by the rows of ``errors.toml``."""
 
 from __future__ import annotations
 
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from kimi_mcp.core.bounds import LONGEST_MESSAGE, LONGEST_NAME
-from kimi_mcp.core.errors import (
-    AuthFailed,
-    ContentFiltered,
-    ContextTooLong,
-    ModelNotServed,
-    Overloaded,
-    QuotaExhausted,
-    RateLimited,
-    RequestRejected,
-    UpstreamBroken,
-    UpstreamFailed,
-)
+from kimi_mcp.core.errors import RateLimited, UpstreamFailed
 from kimi_mcp.core.redaction import HIDDEN, clean, scrub_cut
 from kimi_mcp.provider.endpoint import Endpoint, either
-from kimi_mcp.provider.failures import AttemptFailure
+from kimi_mcp.provider.failures import AttemptFailure, error_table
 from kimi_mcp.provider.retry import LONGEST_WAIT_S, limit_in
 
 LONGEST_QUOTE = 300
@@ -52,7 +43,7 @@ class ProviderError:
 class Condition:
     """Matches an error response; what is empty matches any."""
 
-    statuses: tuple[int | None, ...] = ()
+    statuses: frozenset[int | None] = frozenset()
     """HTTP statuses; None is an error inside a stream."""
     kinds: str = ""
     """Pattern searched in ``error.type`` and ``error.code``."""
@@ -72,7 +63,7 @@ class Condition:
 class ErrorRow:
     """One kind of error response. ``message`` and ``fix`` may name {provider}, {keys}, {host} and {status}."""
 
-    conditions: tuple[Condition, ...]
+    when: tuple[Condition, ...]
     """The row counts if one of them matches."""
     error: type[UpstreamFailed]
     message: str
@@ -83,195 +74,36 @@ class ErrorRow:
     """Whether the provider's message is quoted: never where a key is refused, since such bodies echo keys."""
 
 
-def _on(*statuses: int | None, kinds: str = "", words: str = "") -> Condition:
-    return Condition(statuses, kinds, words)
-
-
-def _refused(words: str, kinds: str = "") -> Condition:
-    return _on(400, 413, 422, None, kinds=kinds, words=words)
-
-
-def _rejected(words: str, message: str, fix: str) -> ErrorRow:
-    return ErrorRow((_refused(words),), RequestRejected, message, fix, quotes=True)
-
-
-_KEYS = (
-    "Set {keys} to a key of {provider} itself. Keys belong to one platform: a key made for api.moonshot.ai is refused "
-    "by api.moonshot.cn and the other way round. The request went to {host}: KIMI_PROVIDER and KIMI_BASE_URL say where."
-)
-_TOP_UP = "Top up the account of {provider} or raise its quota, or choose another provider with KIMI_PROVIDER."
-_SLOWER = (
-    "Wait a little, lower KIMI_MAX_CONCURRENCY or `max_tokens` (the limit counts what was asked for), or raise the "
-    "account's tier at {provider}."
-)
-_LATER = "Try again in a little while, or choose another provider with KIMI_PROVIDER; topping up does not help."
-_AGAIN = "Try again; if it stays, choose another provider with KIMI_PROVIDER."
-_SHORTER = "Send less: a shorter prompt, fewer or smaller files, a new conversation, or a smaller `max_tokens`."
-_OTHER_MODEL = (
-    "Set KIMI_MODEL (or the argument `model`) to a model that {provider} serves, or leave it at `auto`; `kimi-mcp "
-    "doctor` lists what is served. If every model is missing, KIMI_BASE_URL ({host}) is not the API's base URL."
-)
-
-_NO_QUOTA = "The account at {provider} is out of balance or quota."
-_TOO_FAST = "The account's rate limit at {provider} is reached."
-_FAILED = "{provider} failed with an error of its own ({status})."
-_FILTERED = "The content filter of {provider} stopped the request."
-_REWORD = "Reword the prompt, or leave out the file, picture or clip that the filter may take offence at."
-
 QUOTED = frozenset[int | None]((None, 400, 404, 410, 413, 422, 429, *range(500, 600)))
 """Statuses of which a message may be quoted at all."""
 
-ROWS: tuple[ErrorRow, ...] = (
-    ErrorRow(
-        (_on(*range(300, 400)),), UpstreamBroken,
-        "{provider} answered with a redirect ({status}), which is not followed: the key would go along.",
-        "Set KIMI_BASE_URL to the address that the API really has; {host} only points elsewhere.",
-    ),
-    ErrorRow(
-        (_on(kinds=r"invalid_authentication|incorrect_api_key|invalid_api_key|authentication_?error"), _on(401)),
-        AuthFailed, "{provider} does not accept the key.", _KEYS,
-    ),
-    ErrorRow((_on(400, 403, None, kinds=r"content_filter|content_policy"),), ContentFiltered, _FILTERED, _REWORD),
-    ErrorRow(
-        (_on(kinds=r"permission_?denied"),), AuthFailed,
-        "{provider} accepts the key, but does not let it do this.",
-        "Give the key the right to use this model, or another one: " + _KEYS,
-    ),
-    ErrorRow(
-        (_on(403),), AuthFailed,
-        "{provider} forbids the request (403): the key may not do this, or requests from here are refused.", _KEYS,
-    ),
-    ErrorRow(
-        (_on(kinds=r"exceeded_current_quota|insufficient_quota|insufficient_balance|billing"), _on(402)),
-        QuotaExhausted, _NO_QUOTA, _TOP_UP,
-    ),
-    ErrorRow(
-        (_on(kinds=r"overloaded|server_?unavailable|service_?unavailable|no_capacity"),), Overloaded,
-        "{provider} has no capacity just now.", _LATER, retry=True, quotes=True,
-    ),
-    ErrorRow(
-        (_on(kinds=r"rate_limit|too_?many_?requests"),), RateLimited, _TOO_FAST, _SLOWER, retry=True, quotes=True,
-    ),
-    ErrorRow(
-        (_on(429, words=r"insufficient balance|billing|account .{0,80}suspended|exceeded your current"),),
-        QuotaExhausted, _NO_QUOTA, _TOP_UP, quotes=True,
-    ),
-    ErrorRow((_on(429),), RateLimited, _TOO_FAST, _SLOWER, retry=True, quotes=True),
-    ErrorRow(
-        (
-            _refused("", kinds=r"context_length"),
-            _refused(
-                r"exceeded model token limit|context (length|window)|max_model_len|maximum (input|prompt|model) length"
-                r"|(prompt|input|request)s? (is|are) too long|longer than the (model|maximum)"
-                r"|too many (input |prompt )?tokens"
-            ),
-        ),
-        ContextTooLong, "The request is longer than the model's context.", _SHORTER, quotes=True,
-    ),
-    ErrorRow(
-        (
-            _on(404),
-            _on(410, None, kinds=r"resource_not_found|model_not_found|not_?found|gone"),
-            _on(400, 422, kinds=r"model_not_found|model_not_supported"),
-            _on(400, 422, words=r"\bmodel\b.{0,120}(does not exist|not found|not supported|no longer|unknown)"),
-        ),
-        ModelNotServed, "{provider} does not serve this model.", _OTHER_MODEL, quotes=True,
-    ),
-    ErrorRow((_on(410),), ModelNotServed, "{provider} no longer serves this model (410).", _OTHER_MODEL, quotes=True),
-    ErrorRow(
-        (_refused(r"considered high risk|content (filter|policy|management)"),), ContentFiltered, _FILTERED, _REWORD,
-    ),
-    _rejected(
-        r"temperature|top_p|penalty|\binvalid n\b", "{provider} does not allow a sampling value that was sent.",
-        "Leave `temperature` out: this model fixes its sampling values. If you did not set it, this provider differs "
-        "from the catalogue: run `kimi-mcp doctor --probe`.",
-    ),
-    _rejected(
-        r"reasoning_content is missing|reasoning.{0,40}missing",
-        "{provider} wants the reasoning of an earlier turn, and it was not sent.",
-        "Start a new conversation: leave `conversation_id` out.",
-    ),
-    _rejected(
-        r"tool_choice", "{provider} does not allow this tool choice while thinking.",
-        "Use `kimi_instant`, or leave the choice of a tool to the model.",
-    ),
-    _rejected(
-        r"invalid thinking|\bthinking\b|reasoning_effort", "{provider} does not take this mode for this model.",
-        "Use the other tool (`kimi_think` or `kimi_instant`), or another `model`.",
-    ),
-    _rejected(
-        r"max_(completion_)?tokens", "{provider} does not allow this `max_tokens`.",
-        "Lower `max_tokens`, or leave it out.",
-    ),
-    _rejected(
-        r"schema|response_format", "{provider} refused the schema of the answer or of a tool.",
-        "Simplify `response_schema`: no `type` beside `anyOf` or `$ref`, a `type` beside `enum`.",
-    ),
-    ErrorRow(
-        (_refused(r"at most [\d,]+ files|too many files|(number|count) of files|\bfiles? (count|number|quota)"),),
-        QuotaExhausted, "The account at {provider} holds as many files as it may.",
-        "Remove what is no longer needed there: `kimi-mcp files prune` removes what was uploaded from here.",
-        quotes=True,
-    ),
-    _rejected(
-        r"image|video|media|base64", "{provider} refused a picture or a clip.",
-        "Send it as PNG, JPEG, WebP or MP4, smaller, or choose a provider that takes it with KIMI_PROVIDER.",
-    ),
-    ErrorRow(
-        (_on(413),), RequestRejected,
-        "The request is too large for {provider} (413).",
-        "Send fewer or smaller files, pictures or clips.", quotes=True,
-    ),
-    ErrorRow(
-        (_on(408, 409),), UpstreamBroken,
-        "{provider} dropped the request ({status}): it came too slowly, or another one was in the way.",
-        _AGAIN, retry=True,
-    ),
-    ErrorRow(
-        (_on(499),), UpstreamBroken,
-        "{provider} reports that we closed the connection (499): something on the way did.",
-        "Try again; if it stays, look at the proxy between this machine and {host}.",
-    ),
-    ErrorRow(
-        (_on(500, 502, 504, None, kinds=r"unexpected_output"),), UpstreamBroken,
-        "The model at {provider} produced output that could not be read.", _AGAIN, retry=True, quotes=True,
-    ),
-    ErrorRow(
-        (_on(503, 529),), Overloaded,
-        "{provider} has no capacity just now ({status}).", _LATER, retry=True, quotes=True,
-    ),
-    ErrorRow(
-        (_on(500, 502, 504), _on(None, kinds=r"server_?error|internal|unexpected|timeout")), UpstreamBroken,
-        _FAILED, _AGAIN, retry=True, quotes=True,
-    ),
-    ErrorRow((_on(*range(500, 600)),), UpstreamBroken, _FAILED, _AGAIN, quotes=True),
-    ErrorRow(
-        (_on(400, 422), _on(None, kinds=r"invalid_request|bad_?request|invalid_|validation")), RequestRejected,
-        "{provider} refused the request ({status}).",
-        "Change what its words name; `kimi-mcp policy` lists the rules that are known.", quotes=True,
-    ),
-    ErrorRow(
-        (_on(None),), UpstreamBroken, "{provider} reported an error in place of an answer.", _AGAIN, quotes=True,
-    ),
-    ErrorRow(
-        (_on(*range(400, 500)),), RequestRejected,
-        "{provider} refused the request ({status}).",
-        "Look at KIMI_BASE_URL ({host}) and KIMI_PROVIDER: this answer is none that an API of this kind gives.",
-    ),
-    ErrorRow(
-        (_on(),), UpstreamBroken,
-        "{provider} answered in a way that can't be read ({status}).",
-        "Look at KIMI_BASE_URL ({host}): is it the base URL of an API?",
-    ),
-)  # fmt: skip
-"""Every known error response, the most specific first (Moonshot's help center, error codes; OpenAI; vLLM)."""
+
+@cache
+def _rows() -> tuple[ErrorRow, ...]:
+    """Every known error response, the most specific first."""
+    rows: list[dict[str, Any]] = [
+        {**row, "when": (*map(_condition, row["when"]),)} for row in error_table()["responses"]
+    ]
+    return tuple(ErrorRow(**row) for row in rows)
+
+
+def _condition(row: Mapping[str, Any]) -> Condition:
+    statuses: list[int | None] = []
+    for each in row.get("statuses", ()):
+        if isinstance(each, int):
+            statuses.append(each)
+        elif each == "stream":
+            statuses.append(None)
+        else:  # such as 4xx
+            statuses += range(int(each[0]) * 100, int(each[0]) * 100 + 100)
+    return Condition(frozenset(statuses), row.get("kinds", ""), row.get("words", ""))
 
 
 def response_failure(
     error: ProviderError, endpoint: Endpoint, *, status: int | None, wait_s: float | None = None
 ) -> AttemptFailure:
     """Map an error response (status None: it came inside a stream) to one of our errors."""
-    row = next(row for row in ROWS if any(one.matches(status, error) for one in row.conditions))
+    row = next(row for row in _rows() if any(one.matches(status, error) for one in row.when))
     names = {
         "provider": endpoint.provider.id,
         "keys": either((*endpoint.provider.key_variables, "KIMI_API_KEY")),

@@ -1,11 +1,15 @@
-"""Failures without an HTTP status: deadlines, network, unreadable answers. Pure, no I/O."""
+"""Failures without an HTTP status: deadlines, network, unreadable answers. Reads ``errors.toml``."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import asdict, dataclass
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
-from kimi_mcp.core.errors import Internal, KimiError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from kimi_mcp.core import errors
+from kimi_mcp.core.errors import KimiError, UpstreamTimeout
 from kimi_mcp.provider.endpoint import Endpoint
 
 Counted = Literal["requests", "tokens", "at-once"]
@@ -75,65 +79,28 @@ class Unreadable(Exception):
         self.kind: FailureKind = kind
 
 
-_AGAIN = "Try again; if it stays, choose another provider with KIMI_PROVIDER."
-_WHERE = "Look at KIMI_BASE_URL ({host}): is it the base URL of the API, such as https://api.moonshot.ai/v1?"
-_NETWORK = "Look at the network of this machine, at HTTPS_PROXY and NO_PROXY, and at KIMI_BASE_URL ({host})."
-
-_FAILURES: dict[FailureKind, tuple[type[KimiError], bool, str, str]] = {
-    "name": (UpstreamUnreachable, True, "The name of {provider}'s host is not known.", _NETWORK),
-    "certificate": (
-        UpstreamUnreachable, False, "The certificate of {provider}'s host is not trusted.",
-        "Set SSL_CERT_FILE to the certificates to be trusted (a company's proxy), or look at KIMI_BASE_URL ({host}).",
-    ),
-    "proxy": (
-        UpstreamUnreachable, True, "The proxy does not let the request through to {provider}.",
-        "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or name {host} in NO_PROXY.",
-    ),
-    "connect": (UpstreamUnreachable, True, "Nobody answers at {provider}'s address.", _NETWORK),
-    "slow-connect": (UpstreamUnreachable, True, "{provider}'s host does not answer in time.", _NETWORK),
-    "broken": (UpstreamBroken, True, "The connection to {provider} broke off.", _AGAIN),
-    "json": (UpstreamBroken, True, "{provider} sent an event that can't be read.", _AGAIN),
-    "empty": (UpstreamBroken, True, "{provider} ended its answer without a token and without a finish reason.", _AGAIN),
-    "markup": (UpstreamBroken, True, "{provider} sent a web page in place of an answer.", _WHERE),
-    "large": (UpstreamBroken, False, "{provider} sent {what}: more than any answer has.", _WHERE),
-    "compressed": (
-        UpstreamBroken, False, "{provider} compressed its answer, though it was asked not to.",
-        "Look at the proxy between this machine and {host}: it must pass `Accept-Encoding: identity` on.",
-    ),
-    "ours": (Internal, False, "The request to {provider} failed by a fault of this server.", "Please report it."),
-}  # fmt: skip
-"""Per kind: the error, whether another attempt makes sense, the message, the fix."""
+@cache
+def error_table() -> dict[str, Any]:
+    """``errors.toml``, with the texts that its rows name in their place and the errors as classes."""
+    table = tomllib.loads(Path(__file__).with_name("errors.toml").read_text("utf-8"))
+    for row in (*table["responses"], *table["failures"].values()):
+        row["error"] = getattr(errors, row["error"])
+        for name in ("message", "fix"):
+            row[name] = table["texts"][row[name][1:]] if row[name].startswith("@") else row[name]
+    return table
 
 
 def failure(kind: FailureKind, endpoint: Endpoint, *, what: str = "") -> AttemptFailure:
     """The failure of that kind; ``what`` names what was too ``large``."""
-    leaf, retry, message, fix = _FAILURES[kind]
+    row = error_table()["failures"][kind]
     names = {"provider": endpoint.provider.id, "host": endpoint.host, "what": what}
-    return AttemptFailure(error=leaf(message.format_map(names), fix=fix.format_map(names)), retry=retry)
-
-
-_TIMEOUTS: dict[Deadline, tuple[str, str]] = {
-    "first": (
-        "{provider} sent no token within {first_token_s:g} s; keep-alive lines do not count.",
-        "KIMI_FIRST_TOKEN_TIMEOUT_S",
-    ),
-    "idle": ("{provider} fell silent in the middle of its answer, for {idle_s:g} s.", "KIMI_IDLE_TIMEOUT_S"),
-    "total": (
-        "The answer of {provider} was incomplete after {total_s:g} s, all attempts included.", "KIMI_TOTAL_TIMEOUT_S",
-    ),
-    "upload": (
-        "{provider} took nothing more of the file, or did not answer to it, for {first_token_s:g} s.",
-        "KIMI_FIRST_TOKEN_TIMEOUT_S",
-    ),
-    "whole upload": ("The file was not uploaded to {provider} after {total_s:g} s.", "KIMI_TOTAL_TIMEOUT_S"),
-}  # fmt: skip
-"""Per deadline: the message, and the setting that raises it."""
+    error = row["error"](row["message"].format_map(names), fix=row["fix"].format_map(names))
+    return AttemptFailure(error=error, retry=row.get("retry", False))
 
 
 def timed_out(deadline: Deadline, deadlines: Deadlines, endpoint: Endpoint) -> AttemptFailure:
     """The failure of a deadline that passed; it is never retried."""
-    message, setting = _TIMEOUTS[deadline]
-    message = message.format_map({**asdict(deadlines), "provider": endpoint.provider.id})
-    return AttemptFailure(
-        error=UpstreamTimeout(message, fix=f"Raise {setting}, try again, or choose another provider.")
-    )
+    row = error_table()["timeouts"][deadline]
+    message = row["message"].format_map({**asdict(deadlines), "provider": endpoint.provider.id})
+    fix = f"Raise {row['setting']}, try again, or choose another provider."
+    return AttemptFailure(error=UpstreamTimeout(message, fix=fix))

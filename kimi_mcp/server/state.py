@@ -168,9 +168,11 @@ def _import_late_modules() -> None:
         import_module(name)
     from kimi_mcp.core.certificates import trusted_certificates
     from kimi_mcp.policy import load_rules
+    from kimi_mcp.provider.failures import error_table
     from kimi_mcp.swarm.prompts import system_prompt
 
     load_rules()
+    error_table()
     client_quirks.has("refuses_links", None)
     system_prompt("agent", ())
     with suppress(KimiError):  # the call that needs them says so

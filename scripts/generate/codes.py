@@ -62,5 +62,6 @@ def error_codes(package: Path = PACKAGE) -> str:
 
 
 def _code_in_use(package: Path) -> Iterable[str]:
-    """The package's code without the errors themselves."""
-    return (path.read_text("utf-8") for path in package.rglob("*.py") if path != Path(str(errors.__file__)))
+    """The package's code and its rows of errors, without the errors themselves."""
+    paths = (*package.rglob("*.py"), *package.rglob("errors.toml"))
+    return (path.read_text("utf-8") for path in paths if path != Path(str(errors.__file__)))

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-if TYPE_CHECKING:
-    from kimi_mcp.core.profiles import Profile
+from typing import Any, Literal, get_args
 
 Mode = Literal["thinking", "instant"]
 """``thinking``: the model reasons before it answers. ``instant``: it answers at once."""
@@ -147,18 +144,6 @@ class Adjustment:
     """What was sent instead, as JSON; None where nothing was."""
     why: str
     """One sentence for the caller."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan(Request):
-    """One upstream request, decided: what is open in a request is chosen here, or left out of the body."""
-
-    profile: Profile
-    """The model and the provider it goes to."""
-    max_tokens: int = 0
-    """Limit on reasoning plus answer, in tokens; 0 only while the policy decides."""
-    adjustments: tuple[Adjustment, ...] = ()
-    """What the policy changed and warned of on the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

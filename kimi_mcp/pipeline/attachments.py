@@ -14,7 +14,8 @@ import anyio.to_thread
 
 from kimi_mcp import policy
 from kimi_mcp.core.errors import CallRefused, MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
-from kimi_mcp.core.types import MediaPart, Part, Plan, Turn
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.types import MediaPart, Part, Turn
 from kimi_mcp.provider import Endpoint, Upload, Upstream
 from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.provider.request_state import RequestState

@@ -26,10 +26,11 @@ from kimi_mcp.core.errors import (
 )
 from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
-from kimi_mcp.core.types import Completion, Plan, Request, TextPart, Turn, add_usage, system, user
+from kimi_mcp.core.types import Completion, Request, TextPart, Turn, add_usage, system, user
 from kimi_mcp.pipeline import conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
 from kimi_mcp.pipeline.call import Call

@@ -11,10 +11,11 @@ from typing import Any
 from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials, selection
 from kimi_mcp.core.errors import ContextTooLong
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import minimum_tokens
-from kimi_mcp.core.types import Plan, Request
+from kimi_mcp.core.types import Request
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.runs import Run
 

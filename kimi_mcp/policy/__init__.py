@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.core.tokens import estimated_tokens, with_margin
-from kimi_mcp.core.types import Adjustment, Completion, Mode, Plan, Request
+from kimi_mcp.core.types import Adjustment, Completion, Mode, Request
 from kimi_mcp.policy.checks import ADMISSION_KINDS, ANSWER_KINDS, REQUEST_KINDS, tools_fit
 from kimi_mcp.policy.findings import OUTSIDE_THE_TABLE, Finding, PolicyContext, Rule, load_rules
 

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile, Provider, same_model
-from kimi_mcp.core.types import Completion, MediaPart, Plan
+from kimi_mcp.core.types import Completion, MediaPart
 from kimi_mcp.policy.findings import Finding, Findings, PolicyContext, Rule, signs
 from kimi_mcp.policy.schema_dialect import parameters_fault, problems
 from kimi_mcp.policy.schema_rewriting import rewritten, rewritten_parameters

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
-from kimi_mcp.core.types import MediaPart, Part, Plan, TextPart, Turn
+from kimi_mcp.core.types import MediaPart, Part, TextPart, Turn
 
 
 def encode(plan: Plan) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.tokens import estimated_tokens
-from kimi_mcp.core.types import Plan
 from kimi_mcp.provider.decoding import StreamAccumulator
 
 

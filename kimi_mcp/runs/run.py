@@ -13,10 +13,11 @@ import anyio
 
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, KimiError, internal_error
 from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Price, counted_usd
 from kimi_mcp.core.redaction import clean
 from kimi_mcp.core.tokens import with_margin
-from kimi_mcp.core.types import Mode, Plan, Status, Timing, Turn
+from kimi_mcp.core.types import Mode, Status, Timing, Turn
 from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:

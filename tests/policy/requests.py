@@ -8,8 +8,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from kimi_mcp import catalogue, policy
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
-from kimi_mcp.core.types import Completion, Plan, Request, ToolCall, Turn, user
+from kimi_mcp.core.types import Completion, Request, ToolCall, Turn, user
 from kimi_mcp.policy import Finding, PolicyContext
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.checks import Chat, read_chat

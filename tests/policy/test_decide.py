@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kimi_mcp import policy
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
-from kimi_mcp.core.types import Plan, Request, Turn, system, user
+from kimi_mcp.core.types import Request, Turn, system, user
 from kimi_mcp.policy import Finding
 from kimi_mcp.provider.encoding import encode
 from tests.policy.requests import (

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kimi_mcp import catalogue, policy
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Profile
-from kimi_mcp.core.types import Mode, Plan, Request, user
+from kimi_mcp.core.types import Mode, Request, user
 from kimi_mcp.policy import PolicyContext
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.simulator.dialects import FACTS_DAY

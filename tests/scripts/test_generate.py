@@ -15,7 +15,8 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import errors
 from kimi_mcp.core.outcome import Outcome, structured, text
-from kimi_mcp.core.types import Plan, Request, user
+from kimi_mcp.core.plan import Plan
+from kimi_mcp.core.types import Request, user
 from kimi_mcp.server.tools import OUTPUT_SCHEMA
 from kimi_mcp.simulator.dialects import FACTS_DAY
 from scripts import generate

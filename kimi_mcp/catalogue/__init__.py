@@ -95,12 +95,7 @@ class Catalogue:
     @property
     def highest_price(self) -> Price:
         """The highest of all prices, each component by itself: what a budget counts where a price is unknown."""
-        prices = [row.price for provider in self.providers.values() for row in provider.models if row.price]
-        return Price(
-            input=max((price.input for price in prices), default=0.0),
-            cached=max((price.cached for price in prices), default=0.0),
-            output=max((price.output for price in prices), default=0.0),
-        )
+        return _highest_price(self)
 
     def video_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider takes video for which model on that day, as pairs of ids."""
@@ -137,6 +132,16 @@ class Catalogue:
 
     def _profile(self, provider: Provider, serving: ServedModel) -> Profile:
         return Profile(model=self.models[serving.model], provider=provider, serving=serving)
+
+
+@lru_cache(maxsize=8)
+def _highest_price(facts: Catalogue) -> Price:
+    prices = [row.price for provider in facts.providers.values() for row in provider.models if row.price]
+    return Price(
+        input=max((price.input for price in prices), default=0.0),
+        cached=max((price.cached for price in prices), default=0.0),
+        output=max((price.output for price in prices), default=0.0),
+    )
 
 
 @lru_cache(maxsize=8)

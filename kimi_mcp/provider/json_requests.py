@@ -234,6 +234,8 @@ class JsonRequests:
 
     async def _client(self, endpoint: Endpoint) -> Client:
         endpoint.check()
+        if (client := self._clients.get(endpoint.account)) is not None:
+            return client
         async with self._opening:
             if endpoint.account not in self._clients:
                 self._clients[endpoint.account] = await anyio.to_thread.run_sync(

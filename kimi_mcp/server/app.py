@@ -177,9 +177,11 @@ async def _chat(context: Context, tool: Tool, arguments: PromptArguments) -> Out
     if call.names_files and state.settings.roots is None:
         call = replace(call, offered_roots=await _offered_roots(context))
     pipeline, _ = await state.open()
-    stamps: Sequence[str] = (token_hex(16),)  # files that can't be looked at in time are never the same
-    with anyio.move_on_at(deadline):
-        stamps = await pipeline.file_stamps(call)
+    stamps: Sequence[str] = ()
+    if call.names_files:
+        stamps = (token_hex(16),)  # files that can't be looked at in time are never the same
+        with anyio.move_on_at(deadline):
+            stamps = await pipeline.file_stamps(call)
     return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), deadline, stamps)
 
 

@@ -99,9 +99,10 @@ class ServerState:
 
     async def open(self) -> tuple[Pipeline, Runs]:
         """The pipeline, and the runs of this process and in the store; the first call opens both, in a thread."""
-        async with self._opening:
-            if self.opened is None:
-                self.opened = await anyio.to_thread.run_sync(self._open)
+        if self.opened is None:
+            async with self._opening:
+                if self.opened is None:
+                    self.opened = await anyio.to_thread.run_sync(self._open)
         return self.opened
 
     async def open_runs(self) -> Runs:

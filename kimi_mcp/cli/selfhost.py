@@ -195,9 +195,6 @@ def _download(weights: Weights) -> str:
     return f'python -c "import os; from huggingface_hub import snapshot_download; {call}"'
 
 
-# ── this machine ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def this_machine(cgroup_limit: Path = _CGROUP_LIMIT) -> Machine:
     """What this machine has. ``cgroup_limit``: the file with a container's limit of memory."""
     memory, gpus = _ram(cgroup_limit), _nvidia()

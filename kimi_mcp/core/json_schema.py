@@ -306,7 +306,8 @@ def can_be_written(value: Any) -> bool:
     if isinstance(value, list):
         return all(can_be_written(one) for one in cast(list[Any], value))
     try:
-        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)).encode()
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        _ = text.isascii() or text.encode()  # a data URI of many megabytes is not copied
     except ValueError:
         return False
     return True

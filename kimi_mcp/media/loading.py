@@ -96,7 +96,9 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
     if named := _SCHEME.match(source):
         scheme = named[1].lower()
         path = path_of_uri(source) if scheme == "file" else None
-        return MediaPart(kind=kind, url=f"{scheme}:{source[named.end() :]}" if path is None else f"path:{path}")
+        if path is None:  # a data URI is not copied: it may have many megabytes
+            return MediaPart(kind=kind, url=source if source.startswith(scheme) else scheme + source[len(scheme) :])
+        return MediaPart(kind=kind, url=f"path:{path}")
     if _BARE_BASE64.match(source):
         raise MediaRejected(
             f"A {_NOUNS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
@@ -167,7 +169,7 @@ def _decoded(uri: str) -> Medium:
         if comma < 0:
             raise ValueError
         if "base64" in [option.strip().lower() for option in options]:
-            data = _from_base64(uri[comma + 1 :])
+            data = _from_base64(uri, comma + 1)
         else:
             data = unquote_to_bytes(uri[comma + 1 :])
     except ValueError:
@@ -181,10 +183,26 @@ def _decoded(uri: str) -> Medium:
     return Medium(info=info, read_at=_slices(data))
 
 
-def _from_base64(text: str) -> bytes:
-    """Decode base64 as browsers do: percent-encoded, with blanks, and without padding. Raises ``ValueError``."""
-    text = "".join(unquote(text).split())
-    return base64.b64decode(text if "=" in text else text + "=" * (-len(text) % 4), validate=True)
+def _from_base64(text: str, start: int) -> bytearray:
+    """Decode base64 as browsers do: percent-encoded, with blanks, and without padding. Raises ``ValueError``.
+
+    Piece by piece: a copy of the whole text would be as large as the medium.
+    """
+    if "%" in text:
+        text, start = unquote(text[start:]), 0
+    end = len(text)
+    while end > start and (text[end - 1] == "=" or text[end - 1].isspace()):
+        end -= 1
+    data, rest = bytearray(), ""
+    for at in range(start, end, CHUNK):
+        piece = rest + "".join(text[at : min(at + CHUNK, end)].split())
+        if "=" in piece:
+            raise ValueError
+        whole = len(piece) & ~3
+        data += base64.b64decode(piece[:whole], validate=True)
+        rest = piece[whole:]
+    data += base64.b64decode(rest + "=" * (text.count("=", end) or -len(rest) % 4), validate=True)
+    return data
 
 
 def _sendable(medium: Medium) -> Medium:
@@ -204,8 +222,8 @@ def _sendable(medium: Medium) -> Medium:
     return Medium(info=made.info, read_at=_slices(made.data), converted_from=found.mime, pages=made.pages)
 
 
-def _slices(data: bytes) -> Callable[[int, int], bytes]:
-    return lambda at, length: data[at : at + length]
+def _slices(data: bytes | bytearray) -> Callable[[int, int], bytes]:
+    return lambda at, length: bytes(data[at : at + length])
 
 
 NOT_THERE = "-"

@@ -138,9 +138,6 @@ def _fill(template: Any, values: Mapping[str, str | None]) -> Any:
     return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]] or "", "\n".join(lines))
 
 
-# ── completion ──
-
-
 async def _models(state: ServerState) -> Sequence[str]:
     """The models that the provider serves today, the preferred first, then the rest of the catalogue."""
     from kimi_mcp import catalogue

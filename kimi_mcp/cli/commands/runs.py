@@ -226,9 +226,6 @@ def prune(
         show_pruned(removed, max(kept, 0))
 
 
-# ── the store, opened for one command ─────────────────────────────────────────────────────────────────────────────
-
-
 def _settings() -> Settings:
     from kimi_mcp import catalogue
     from kimi_mcp.catalogue import credentials

@@ -98,9 +98,6 @@ def show(found: Diagnosis) -> None:
         page.mark("bad", "No call would work until what is marked ✗ is fixed.")
 
 
-# ── what needs no answer from the provider ────────────────────────────────────────────────────────────────────────
-
-
 def _check_program(found: Diagnosis) -> None:
     """Whether the packages are recent enough; an older Python could not start this."""
     for name in PACKAGES:

@@ -113,9 +113,6 @@ def _without_empty(value: Any, path: KeyPath) -> Any:
     return value
 
 
-# ── the formats ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _read_json(text: str, *, comments: bool) -> Any:
     node = jsonc.read(text, comments=comments)
     return {} if node is None else node.value

@@ -105,9 +105,9 @@ def inspect(head: bytes, size: int, read_at: ReadAt) -> MediaInfo:
     )
 
 
-def inspect_bytes(data: bytes) -> MediaInfo:
+def inspect_bytes(data: bytes | bytearray) -> MediaInfo:
     """``inspect`` a medium in memory."""
-    return inspect(data[:4_096], len(data), lambda at, length: data[at : at + length])
+    return inspect(bytes(data[:4_096]), len(data), lambda at, length: bytes(data[at : at + length]))
 
 
 def require_label(found: MediaInfo, label: str, *, source: str) -> None:

@@ -143,9 +143,6 @@ def _odd(what: str) -> InvalidArguments:
     )
 
 
-# ── what no rule reads ────────────────────────────────────────────────────────────────────────────────────────────
-
-
 _SWITCHES: Mapping[ThinkingSwitch, tuple[str, ...]] = {
     "thinking-object": ("thinking",),
     "reasoning-effort": ("thinking", "reasoning_effort"),

@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,8 +47,22 @@ class PendingOperation:
     """What to do."""
     queued_at: float
     """By the monotonic clock."""
-    result: Future[Any]
-    """Its result, or its fault."""
+    future: asyncio.Future[Any]
+    """Its result, or its fault; for the event loop alone."""
+
+    def settle(self, result: Any = None, fault: BaseException | None = None) -> None:
+        """Give its caller the result or the fault, from another thread; the first of several counts."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self.future.get_loop().call_soon_threadsafe(_settle, self.future, result, fault)
+
+
+def _settle(future: asyncio.Future[Any], result: Any, fault: BaseException | None) -> None:
+    if future.done():
+        return  # its caller was cancelled
+    if fault is None:
+        future.set_result(result)
+    else:
+        future.set_exception(fault)
 
 
 class DatabaseThread:
@@ -73,10 +86,9 @@ class DatabaseThread:
             except RuntimeError:
                 raise errors.without_thread() from None
             self._thread = thread
-        result: Future[T] = Future()
-        result.set_running_or_notify_cancel()  # from here on it can't be cancelled
-        self._queue.put(PendingOperation(operation=operation, queued_at=time.monotonic(), result=result))
-        return await asyncio.wrap_future(result)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(PendingOperation(operation=operation, queued_at=time.monotonic(), future=future))
+        return await future
 
     def disconnect(self) -> None:
         """Close the connection: the next operation opens a new one."""
@@ -108,8 +120,7 @@ class DatabaseThread:
             except BaseException as fault:  # noqa: BLE001 - whoever waits gets it, and the thread goes on
                 _log.warning("%s failed: %s", self._name, type(fault).__name__)
                 for each in pending:
-                    if not each.result.done():
-                        each.result.set_exception(errors.from_fault(fault))
+                    each.settle(fault=errors.from_fault(fault))
         self.disconnect()
 
 
@@ -166,8 +177,6 @@ class Database:
             thread.end(until)
         self._close_engine()
 
-    # ── in the threads ────────────────────────────────────────────────────────────────────────────────────────────
-
     def _execute(self, thread: DatabaseThread, pending: list[PendingOperation]) -> None:
         """All in one transaction; one by one where that fails, so that a bad one spoils no other."""
         is_writer = thread is self._writer
@@ -180,13 +189,13 @@ class Database:
             if len(pending) == 1 or _is_database_fault(fault) or isinstance(fault, OSError):
                 error = self._as_error(fault, thread)
                 for one in pending:
-                    one.result.set_exception(error)
+                    one.settle(fault=error)
             else:
                 for one in pending:
                     self._execute(thread, [one])
             return
         for one, result in zip(pending, results, strict=True):
-            one.result.set_result(result)
+            one.settle(result)
 
     def _as_error(self, fault: Exception, thread: DatabaseThread) -> KimiError:
         if isinstance(fault, KimiError):

@@ -121,18 +121,18 @@ def _next_step(outcome: Outcome) -> str | None:
     page = outcome.page
     if page is not None and page.next_offset is not None:
         wait = "More will come: " if outcome.status == "running" else ""
-        return f"{wait}{fetch(outcome.run_id, page.of, page.next_offset)} reads on."
+        return f"{wait}{kimi_run_call(outcome.run_id, page.of, page.next_offset)} reads on."
     if outcome.status == "running":
-        return f"Call {fetch(outcome.run_id, 'wait')} for the answer: the run goes on, and is paid for once."
+        return f"Call {kimi_run_call(outcome.run_id, 'wait')} for the answer: the run goes on, and is paid for once."
     if outcome.status == "failed":
-        shows = f"{fetch(outcome.run_id, 'reasoning')} shows the reasoning that had arrived."
+        shows = f"{kimi_run_call(outcome.run_id, 'reasoning')} shows the reasoning that had arrived."
         return shows if outcome.reasoning else None
     if outcome.conversation_id is not None and page is None:
         return f'To go on with this answer, call with conversation_id="{outcome.conversation_id}".'
     return None
 
 
-def fetch(run_id: str, action: str, offset: int | None = None) -> str:
+def kimi_run_call(run_id: str, action: str, offset: int | None = None) -> str:
     """The call of ``kimi_run`` that fetches something of a run."""
     return f'kimi_run(run_id="{run_id}", action="{action}"{"" if offset is None else f", offset={offset}"})'
 
@@ -148,7 +148,7 @@ def text(outcome: Outcome, *, names_run: bool = False) -> str:
         if outcome.conversation_id is not None:
             parts.append(f"conversation_id {outcome.conversation_id}")
         if outcome.reasoning and outcome.page is None:
-            shows = fetch(outcome.run_id, "reasoning")
+            shows = kimi_run_call(outcome.run_id, "reasoning")
             parts.append(f"{len(outcome.reasoning):,} characters of reasoning, which {shows} shows")
         whole += f"\n\n[{'; '.join(parts)}]"
     return clean(whole, "host")
@@ -177,7 +177,7 @@ def _failure(outcome: Outcome) -> str:
     if not outcome.answer and outcome.reasoning and outcome.run_id:
         had = (
             f"\n\nNo answer had arrived, but {len(outcome.reasoning)} characters of reasoning: "
-            f"{fetch(outcome.run_id, 'reasoning')} shows them."
+            f"{kimi_run_call(outcome.run_id, 'reasoning')} shows them."
         )
     return failure + had
 
@@ -187,7 +187,7 @@ def _running(outcome: Outcome) -> str:
     agents = f" ({agent_counts(agent['status'] for agent in outcome.swarm['agents'])})" if outcome.swarm else ""
     return (
         f"{arrived}[still running after {outcome.timing.total_s:.0f} s{agents}; it goes on and is paid for once. "
-        f"Fetch it with {fetch(str(outcome.run_id), 'wait')}]"
+        f"Fetch it with {kimi_run_call(str(outcome.run_id), 'wait')}]"
     )
 
 
@@ -225,7 +225,7 @@ def cut_answer(outcome: Outcome, most: int) -> Outcome:
     """The outcome with an answer that hosts take: a longer one ends visibly, and says how to read on."""
     if len(outcome.answer) <= most or outcome.run_id is None:
         return outcome
-    call = fetch(outcome.run_id, "answer", most)
+    call = kimi_run_call(outcome.run_id, "answer", most)
     marked = f"{outcome.answer[:most]}\n\n[cut here, of {len(outcome.answer)} characters in all: {call} reads on]"
     return replace(outcome, answer=marked)
 

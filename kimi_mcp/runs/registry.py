@@ -227,7 +227,7 @@ class RecordedRun:
 
     @property
     def started_at(self) -> float:
-        """When it was asked for, in seconds since 1970."""
+        """When it was created, in seconds since 1970."""
         return self.record.started_at
 
     async def begun(self) -> None:

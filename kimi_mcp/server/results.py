@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, ContentBlock, Icon, ResourceLink, TextCont
 from mcp_types import Tool as ListedTool
 
 from kimi_mcp.core.errors import InvalidArguments
-from kimi_mcp.core.outcome import Outcome, ResultPage, cut_answer, fetch, reasoning_uri, structured, text
+from kimi_mcp.core.outcome import Outcome, ResultPage, cut_answer, kimi_run_call, reasoning_uri, structured, text
 from kimi_mcp.server import client_quirks
 from kimi_mcp.server.tools import OUTPUT_SCHEMA, Tool, input_schema
 
@@ -94,7 +94,7 @@ def result(outcome: Outcome, *, reasoning_chars: int, host: str | None, links: b
     whole, outcome = outcome, cut_answer(outcome, MOST_ANSWER_CHARS)
     value = structured(outcome, reasoning_chars=reasoning_chars)
     if outcome is not whole and outcome.run_id is not None:
-        value["next_step"] = f"{fetch(outcome.run_id, 'answer', MOST_ANSWER_CHARS)} reads on."
+        value["next_step"] = f"{kimi_run_call(outcome.run_id, 'answer', MOST_ANSWER_CHARS)} reads on."
     names_run = client_quirks.has("sees_text_alone", host)
     content: list[ContentBlock] = [TextContent(text=text(outcome, names_run=names_run))]
     if links and len(outcome.reasoning or "") > reasoning_chars and outcome.run_id is not None:

@@ -6,6 +6,7 @@ its tools at once.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,8 +91,8 @@ class ServerState:
         """The run that each open request waits for; a cancelled request's entry stays until its reason is known."""
         self.answered: dict[RequestId, str] = {}
         """The runs that go on after the latest replies: their hosts may have given up as the reply was under way."""
-        self.rejoined: set[str] = set()
-        """The runs that a call joined whose answer is still to be fetched as a task."""
+        self.rejoined: deque[str] = deque(maxlen=64)
+        """The latest runs that a call joined as a task, whose results report that."""
         self.opened: tuple[Pipeline, Runs] | None = None
         """None before the first call."""
         self._make_pipeline = pipeline

@@ -73,7 +73,7 @@ def created(context: Any, run: RunView, outcome: Outcome, *, rejoined: bool) -> 
     ``rejoined``: it is the run of an earlier call, which the result reports.
     """
     if rejoined:
-        context.lifespan_context.rejoined.add(run.id)
+        context.lifespan_context.rejoined.append(run.id)
     return _task(context, run, outcome) | {"resultType": "task"}
 
 

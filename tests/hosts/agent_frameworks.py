@@ -53,7 +53,7 @@ async def openai_agents(command: list[str], env: dict[str, str], script: Script)
             return ModelResponse(output=[item], usage=Usage(), response_id=None)
 
         def stream_response(self, *given, **named):
-            raise NotImplementedError
+            raise NotImplementedError  # abstract in Model, and never called: the agent does not stream
 
     set_tracing_disabled(True)
     async with MCPServerStdio(

@@ -140,8 +140,8 @@ def _check_patience(found: Diagnosis, settings: Settings) -> None:
     for row in client_quirks.unrecognised_call_timeouts():
         if limit >= row["seconds"]:
             message += (
-                f" {row['who']} gives a call {row['seconds']} s unless {row['setting']} is set, and can't be told "
-                f"apart: for it set that, or KIMI_REPLY_WITHIN_S={row['seconds'] - 1}."
+                f" {row['who']} gives a call {row['seconds']} s unless {row['setting']} is set, and its name does not "
+                f"identify it: for it set that, or KIMI_REPLY_WITHIN_S={row['seconds'] - 1}."
             )
     found.add("patience", "ok", message)
 
@@ -166,7 +166,7 @@ def _check_store(found: Diagnosis, settings: Settings) -> None:
         found.add("journal", "ok", f"The store opens: {counted(seen.runs or 0, 'run')}{size}, {where}.")
     if seen.is_tight and seen.free is not None:
         message = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the store."
-        found.add("journal", "warn", message, "Make room, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
+        found.add("journal", "warn", message, "Free some space, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
 
 
 def _host(url: str) -> str:

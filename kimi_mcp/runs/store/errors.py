@@ -10,7 +10,7 @@ from kimi_mcp.core.errors import NotConfigured, RunNotFound
 _OFF = "or set KIMI_JOURNAL=off to continue without a journal"
 
 _MESSAGES: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_FULL: ("The disk that holds the store is full.", "Make room on it"),
+    sqlite3.SQLITE_FULL: ("The disk that holds the store is full.", "Free some space on it"),
     sqlite3.SQLITE_READONLY: ("The store can't be written: its file or folder is read-only.", "Make it writable"),
     sqlite3.SQLITE_CANTOPEN: ("The store can't be opened: its folder can't be made or written.", "Look at the folder"),
     sqlite3.SQLITE_BUSY: ("The store is locked by another program, and stayed so.", "Close what holds it open"),

@@ -166,7 +166,7 @@ def _check_store(found: Diagnosis, settings: Settings) -> None:
         found.add("journal", "ok", f"The store opens: {counted(seen.runs or 0, 'run')}{size}, {where}.")
     if seen.is_tight and seen.free is not None:
         message = f"Only {seen.free / 1e6:,.0f} MB are free on the disk of the store."
-        found.add("journal", "warn", message, "Free some space, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
+        found.add("journal", "warn", message, "Free space, set KIMI_DATA_DIR, or clear with `kimi-mcp runs prune`.")
 
 
 def _host(url: str) -> str:

@@ -294,9 +294,6 @@ def _lines(rest: bytes, source: BinaryIO) -> Iterator[bytes]:
     yield from source
 
 
-# ── standard streams ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def claim() -> tuple[int | None, int | None]:
     """Take stdin and stdout for the transport: private duplicates of both, or None for one that was never open.
 

@@ -17,8 +17,15 @@ from tests.server.clients import connect, store_limits, wait_until
 from tests.server.requests import HELD_STEP, chats
 from tests.server.results import Result
 
-LONG = {"content": "word " * 40_000, "reasoning": "Hm.", "event_tokens": 50, "tokens_per_second": 20_000}
-"""About 40,000 tokens in two seconds: 0.12 USD of K2.5."""
+LONG = {
+    "content": "word " * 40_000,
+    "reasoning": "Hm.",
+    "event_tokens": 50,
+    "tokens_per_second": 20_000,
+    "gate": "the end",
+    "gate_at": "finish",
+}
+"""About 40,000 tokens in two seconds, 0.12 USD of K2.5; never whole: a slow reader may get the rest in one piece."""
 
 
 def cost(result: Result, model: str, provider: str = "simulator") -> float:

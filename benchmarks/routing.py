@@ -1,22 +1,16 @@
 """What a routing takes: each labelled text, and texts packed with what routing looks for; microseconds of CPU.
 
-Each text is timed on its own, by the median of many rounds; nothing is remembered from one round to the next but single
-words and compiled patterns.
+Each text is timed on its own, by the median of many rounds; nothing is remembered from one round to the next but
+compiled patterns.
 """
 
 from __future__ import annotations
 
 import random
 import time
-import tomllib
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 from benchmarks.report import Row
-from kimi_mcp.skill import routing
-from kimi_mcp.skill.document import load_skill
 from kimi_mcp.skill.routing import route
 from tests.skill.routing.scoring import sentences
 
@@ -30,8 +24,6 @@ PACKED_CHARS = 4_000
 def measure(*, quick: bool) -> list[Row]:
     rounds = 9 if quick else 41
     read = sentences()
-    for sentence in read:
-        sentence.routed()  # patterns are compiled by the first text that needs them
     labelled = [_median_us(each.text, each.images, each.videos, rounds=rounds) for each in read]
     long = [took for each, took in zip(read, labelled, strict=True) if each.kind == "long"]
     slow = {name: _median_us(text, rounds=rounds) for name, text in packed().items()}
@@ -47,34 +39,24 @@ def measure(*, quick: bool) -> list[Row]:
 
 
 def packed() -> dict[str, str]:
-    """Made-up texts, the same ones each time: words that routing matches, and others that nearly match."""
-    phrases = list(_phrases())
-    wide = [phrase for phrase in phrases if phrase[0] > "\u2fff"]
-    spaced = [phrase for phrase in phrases if phrase.isascii()]
-    denied = [phrase for row in _rows()["denials"]["rows"] for phrase in row["words"]]
-    triggers = [*load_skill().triggers, *(trigger for tool in load_skill().tools for trigger in tool.triggers)]
+    """Made-up texts, the same ones each time: many requests in one, and words that routing looks for over and over."""
     dice = random.Random(4_000)
+    read = sentences()
+    dice.shuffle(read)
+    short = [each.text for each in read if len(each.text) < 200]
 
-    def text(among: list[str], *, share: float = 1, between: str = " ") -> str:
-        made = ""
-        while len(made) < PACKED_CHARS:
-            made += _sentence(dice.choice(among), dice, share) + between
-        return made[:PACKED_CHARS]
+    def text(among: list[str], between: str = " ") -> str:
+        return between.join(among)[:PACKED_CHARS]
 
     return {
-        "signs": text(phrases),
-        "signs in capitals": text(phrases).upper(),
-        "signs in Title Case": text(phrases).title(),
-        "English signs": text(spaced),
-        "English near-misses": text(spaced, share=0.5),
-        "signs without spaces": text(phrases, between=""),
-        "Chinese, Japanese and Korean signs": text(wide, between=""),
-        "near-misses of these": text(wide, share=0.5, between=""),
-        "denials": text(denied),
-        "denied signs": text([f"{one} {other}" for one, other in zip(denied * 20, phrases, strict=False)]),
-        "triggers": text(triggers, between=", "),
-        "paragraphs of signs": "\n\n".join([text(phrases)[:199], text(phrases)[:3_598], text(phrases)[:199]]),
-        "first words": text([phrase.split()[0] for phrase in phrases]),
+        "requests": text(short),
+        "requests in capitals": text(short).upper(),
+        "requests without spaces": "".join(text(short).split()),
+        "requests in Chinese, Japanese and Korean": text(
+            [each.text for each in read if each.lang in ("zh", "ja", "ko")]
+        ),
+        "denials": text([each.text for each in read if each.kind == "negated"]),
+        "paragraphs of requests": "\n\n".join([text(short)[:199], text(short)[:3_598], text(short)[:199]]),
         "one number": ("25 " * PACKED_CHARS)[:PACKED_CHARS],
         "one first word": ("is " * PACKED_CHARS)[:PACKED_CHARS],
         "one letter": ("a " * PACKED_CHARS)[:PACKED_CHARS],
@@ -83,24 +65,6 @@ def packed() -> dict[str, str]:
         "one near-miss": ("collect 50 " * PACKED_CHARS)[:PACKED_CHARS],
         "quotation marks": ("“' \"" * PACKED_CHARS)[:PACKED_CHARS],
     }
-
-
-def _rows() -> dict[str, Any]:
-    return tomllib.loads(Path(routing.__file__).with_name("signs.toml").read_text("utf-8"))
-
-
-def _phrases() -> Iterator[str]:
-    for tool in _rows()["tools"].values():
-        for phrases in tool["signs"].values():
-            yield from (phrase.removeprefix("^") for phrase in phrases)
-
-
-def _sentence(phrase: str, dice: random.Random, share: float) -> str:
-    """A phrase as somebody could say it, or the first part of it."""
-    slots = phrase.split()
-    words = [dice.choice(slot.removesuffix("?").split("|")) for slot in slots[: max(1, round(share * len(slots)))]]
-    spoken = ["some of it" if word == ".." else word.replace("#", "25").replace("*", "s") for word in words]
-    return ("" if phrase[0] > "\u2fff" else " ").join(spoken)
 
 
 def _median_us(text: str, images: int = 0, videos: int = 0, *, rounds: int) -> float:

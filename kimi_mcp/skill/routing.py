@@ -5,10 +5,10 @@ length of the text. Quoted text counts nothing; denied phrases ("no video", 不�
 works on something (a video, an image, many items, an earlier run) is chosen as soon as its points suffice; of the
 others the one with the most points. ``why`` lists the words of every point.
 
-A phrase is words with a space between them, in lower case. ``a|b`` is either; ``stem*`` any ending, ``*`` any word;
-``word?`` may be left out; ``#`` is a number of two to four digits; ``..`` up to 30 characters of the same sentence;
-``.png`` the ending of a name; ``new_york`` two words in the place of one; a ``^`` in front is the beginning of a text.
-Chinese, Japanese and Korean, which don't part their words, match anywhere.
+A phrase is a regular expression over the text in lower case. Four things in it mean more than usual: a space is up to
+three characters that are no letters, ``.*`` stays within 30 characters of a sentence, ``#`` is a number of two to four
+digits and the blank after it, and ``^`` is the beginning of the text or the end of its polite words. A phrase matches
+whole words, unless it is Chinese, Japanese or Korean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import inf
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kimi_mcp.skill.document import Skill, load_skill
 
@@ -45,6 +45,11 @@ _QUOTED = re.compile(
 )
 _CLAUSE_END = re.compile(r"[.,;:!?\n。，；：！？、—–](?:(?<!\.)|\s|$)")
 _COLON = re.compile("[:：]")
+_UNSPACED = "\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3"  # letters that stand without spaces between words
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]").search
+_BORDER = re.compile(rf"(?<=[{_UNSPACED}])(?=[^\W{_UNSPACED}])|(?<=[^\W{_UNSPACED}])(?=[{_UNSPACED}])")
+_GAP = r"[^.!?。！？\n]{0,30}?\W{0,3}"
+_NUMBER = r"\d{2,4}(?!\d|[.,:]\d)[ -]?"  # neither a year with a day nor a part of a longer number
 _WIDE = re.compile("[\u3000-\uffff]")  # letters that count twice
 
 
@@ -95,7 +100,8 @@ def route(text: str, images: int = 0, videos: int = 0, *, skill: Skill | None = 
     score = sum(map(len, triggers)) + PRIORITY_POINTS.get(skill.priority, 0) if triggers else 0
 
     request = _request_in(text, skill.routed_chars)
-    evidence = [*_attached(images, videos, vocabulary), *_signs_in(request, vocabulary), *_length(request, vocabulary)]
+    signs = _signs_in(_BORDER.sub(" ", request), vocabulary)
+    evidence = [*_attached(images, videos, vocabulary), *signs, *_length(request, vocabulary)]
     points: dict[str, float] = {}
     for each in evidence:
         points[each.tool] = points.get(each.tool, 0) + each.points
@@ -142,7 +148,7 @@ def _signs_in(text: str, vocabulary: Vocabulary) -> Iterator[_Evidence]:
     """The signs in the order of the text, each phrase once; of those that begin at one place the longest."""
     polite = vocabulary.polite.match(text)
     longest: dict[int, tuple[int, Sign]] = {}
-    for start, end, sign in vocabulary.signs.find(text):
+    for start, end, sign in _found(vocabulary.signs, text):
         if sign.opening and polite and start > polite.end():
             continue
         best = longest.get(start)
@@ -156,13 +162,20 @@ def _signs_in(text: str, vocabulary: Vocabulary) -> Iterator[_Evidence]:
             break  # what a text is about is no request
         if sign.opening and sign.points >= vocabulary.matter_from and (colon := _COLON.search(text, end)):
             matter = colon.start()
-        if (sign.tool, sign.phrase) in counted:
+        if (sign.tool, sign.phrase.pattern) in counted:
             continue  # a request is not stronger for being repeated
-        counted.add((sign.tool, sign.phrase))
+        counted.add((sign.tool, sign.phrase.pattern))
         words = f"“{' '.join(text[start:end].split())}”"
         against = any(first <= start < last and end <= whole for first, last, whole in denied)
         points = -sign.points if against else sign.points
         yield _Evidence(sign.tool, points, words if points > 0 else f"against it {words}")
+
+
+def _found(phrases: Iterable[_Phrase], text: str) -> Iterator[tuple[int, int, _Phrase]]:
+    """Every place of a text where a phrase is found: start, end, phrase."""
+    for each in phrases:
+        for match in each.phrase.finditer(text):
+            yield *match.span(), each
 
 
 def _denied(text: str, vocabulary: Vocabulary) -> Iterator[tuple[int, int, int]]:
@@ -171,7 +184,7 @@ def _denied(text: str, vocabulary: Vocabulary) -> Iterator[tuple[int, int, int]]
     What only looks like a denial hides those within it.
     """
     seen = 0
-    for start, end, denial in sorted(vocabulary.denials.find(text), key=lambda found: (found[0], -found[1])):
+    for start, end, denial in sorted(_found(vocabulary.denials, text), key=lambda found: (found[0], -found[1])):
         if start < seen:
             continue
         if denial.behind:
@@ -243,7 +256,7 @@ def _why_not(other: str, points: float, tool: str, needed: Mapping[str, Need]) -
 class Sign(NamedTuple):
     """A phrase that speaks for a tool."""
 
-    phrase: str
+    phrase: re.Pattern[str]
     tool: str
     points: float
     """How strongly; below 0 it takes back the points of a part of its words."""
@@ -254,6 +267,7 @@ class Sign(NamedTuple):
 class Denial(NamedTuple):
     """A phrase by which something is excluded."""
 
+    phrase: re.Pattern[str]
     reach: int
     """How many characters of the same clause it denies; 0: it only looks like a denial."""
     behind: bool
@@ -269,12 +283,15 @@ class Need(NamedTuple):
     """A tool with so many times its points is chosen instead."""
 
 
+_Phrase = TypeVar("_Phrase", Sign, Denial)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """What decides the routing: the rows of ``signs.toml``, for the tools of a skill."""
 
-    signs: Phrases[Sign]
-    denials: Phrases[Denial]
+    signs: Sequence[Sign]
+    denials: Sequence[Denial]
     needed: Mapping[str, Need]
     attached: Mapping[str, Mapping[str, Any]]
     lengths: Sequence[Mapping[str, Any]]
@@ -290,107 +307,43 @@ def read_vocabulary(skill: Skill) -> Vocabulary:
     listed = {tool.name for tool in skill.tools}
     tools = {name: row for name, row in rows["tools"].items() if name in listed}
     signs = [
-        Sign(phrase.removeprefix("^"), tool, float(points), phrase.startswith("^"))
+        Sign(phrase_pattern(phrase.removeprefix("^")), tool, float(points), phrase.startswith("^"))
         for tool, row in tools.items()
         for points, phrases in row["signs"].items()
         for phrase in phrases
     ]
     signs.sort(key=lambda sign: -sign.points)
-    for tool in skill.tools:
-        for trigger in map(str.lower, tool.triggers):
-            phrase = trigger if _IS_UNSPACED(trigger[-1]) else f"{trigger}*"
-            signs.append(Sign(phrase, tool.name, rows["trigger_points"], opening=False))
-    denials = [(phrase, Denial(0, behind=False)) for phrase in rows["denials"]["none"]]
+    signs += [
+        Sign(_trigger_pattern(trigger.lower()), tool.name, rows["trigger_points"], opening=False)
+        for tool in skill.tools
+        for trigger in tool.triggers
+    ]
+    denials = [Denial(phrase_pattern(phrase), 0, behind=False) for phrase in rows["denials"]["none"]]
     for row in rows["denials"]["rows"]:
-        denials += [(phrase, Denial(row["reach"], row.get("behind", False))) for phrase in row["words"]]
-    polite = "|".join(map(pattern, rows["denials"]["polite"]))
+        denials += [Denial(phrase_pattern(phrase), row["reach"], row.get("behind", False)) for phrase in row["words"]]
+    polite = "|".join(phrase_pattern(phrase).pattern for phrase in rows["denials"]["polite"])
     return Vocabulary(
-        signs=Phrases((sign.phrase, sign) for sign in signs),
-        denials=Phrases(denials),
+        signs=signs,
+        denials=denials,
         needed={
             name: Need(row["needs"], row.get("gives_way_to", inf)) for name, row in tools.items() if "needs" in row
         },
         attached=rows["attached"],
         lengths=rows["lengths"],
         matter_from=rows["matter_from"],
-        polite=re.compile(f"(?:\\W{{0,3}}(?:{polite})){{0,6}}[\\W_]{{0,6}}"),
+        polite=re.compile(rf"(?:\W{{0,3}}(?:{polite})){{0,6}}[\W_]{{0,6}}"),
         default_tool=skill.default_tool,
     )
 
 
-# ── phrases ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_UNSPACED = "\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uac00-\ud7a3"  # each letter is a word of its own
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]").match
-_BEFORE_WORD, _AFTER_WORD = f"(?<![^\\W{_UNSPACED}])", f"(?![^\\W{_UNSPACED}])"
-_NUMBER = r"\d{2,4}(?!\d|[.,:]\d)"  # neither a year with a day nor a part of a longer number
-_GAP = r"[^.!?。！？\n]{0,30}?"
-_NAMES = ("kimi_", "run_")  # beginnings of words in which a `_` is itself
-
-Meaning = TypeVar("Meaning")
+def phrase_pattern(phrase: str) -> re.Pattern[str]:
+    """A phrase as it is searched for."""
+    edge = "" if _IS_UNSPACED(phrase) else r"\b"
+    written = phrase.replace(" ", r"(?:\W{1,3})").replace(".*", edge + _GAP).replace("#", _NUMBER)
+    return re.compile(f"{edge}(?:{written}){edge}")
 
 
-class Phrases(Generic[Meaning]):
-    """Phrases, and what each means. One is compiled when a text first holds a word of each of its slots."""
-
-    def __init__(self, rows: Iterable[tuple[str, Meaning]]) -> None:
-        self._rows = list(rows)
-        self._slots = [
-            [_needed(slot) for slot in phrase.split() if slot != ".." and not slot.endswith("?")]
-            for phrase, _ in self._rows
-        ]
-        self._by_first: dict[str, list[int]] = {}
-        for number, (first, *_) in enumerate(self._slots):
-            for word in first:
-                self._by_first.setdefault(word, []).append(number)
-
-    def find(self, text: str) -> list[tuple[int, int, Meaning]]:
-        """Every place in a text in small letters where a phrase is found: start, end, meaning."""
-        near = dict.fromkeys(each for word, numbers in self._by_first.items() if word in text for each in numbers)
-        return [
-            (*match.span(), self._rows[number][1])
-            for number in near
-            if all(any(word in text for word in slot) for slot in self._slots[number])
-            for match in _compiled(self._rows[number][0]).finditer(text)
-        ]
-
-
-@cache
-def _compiled(phrase: str) -> re.Pattern[str]:
-    return re.compile(pattern(phrase))
-
-
-def pattern(phrase: str) -> str:
-    """A phrase as a regular expression."""
-    made, after_number = "", False
-    for number, slot in enumerate(phrase.split()):
-        if slot == "..":
-            made += _GAP
-            continue
-        words = "|".join(_word(word, first=number == 0) for word in slot.removesuffix("?").split("|"))
-        blank = "" if number == 0 else "[ -]?" if after_number else r"\W{0,3}"
-        after_number = slot == "#"  # what is counted follows its number: "in 15. The" counts nothing
-        made += f"(?:{blank}(?:{words}))" + ("?" if slot.endswith("?") else "")
-    return made
-
-
-def _word(word: str, *, first: bool) -> str:
-    if word == "#":
-        return (_BEFORE_WORD if first else "") + _NUMBER
-    core = word.removesuffix("*")
-    letters = re.escape(core) if word.startswith(_NAMES) else r"\W{1,3}".join(map(re.escape, core.split("_")))
-    if first and core and not _IS_UNSPACED(core[0]) and core[0] != ".":
-        letters = _BEFORE_WORD + letters
-    if core != word:
-        return letters + rf"\w{{{0 if core else 1},14}}"
-    if _IS_UNSPACED(word[-1]):
-        return letters
-    return letters + (_AFTER_WORD if first else r"\b")
-
-
-def _needed(slot: str) -> tuple[str, ...]:
-    """Texts of which one is present wherever the slot is filled; an empty one always is."""
-    return tuple(
-        "" if word[0] in "#*" else word.removesuffix("*") if word.startswith(_NAMES) else word.rstrip("*").split("_")[0]
-        for word in slot.split("|")
-    )
+def _trigger_pattern(trigger: str) -> re.Pattern[str]:
+    """A trigger of the skill document in any form that begins so."""
+    words = " ".join(map(re.escape, trigger.split()))
+    return phrase_pattern(words if _IS_UNSPACED(words) else rf"{words}\w*")

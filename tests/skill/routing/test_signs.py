@@ -1,4 +1,4 @@
-"""signs.toml: phrases that the grammar can read, and patterns that can't run away."""
+"""signs.toml: phrases that mean what they say, and that can't run away; and how a phrase is found."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kimi_mcp.skill import routing
 from kimi_mcp.skill.document import load_skill
+from kimi_mcp.skill.routing import phrase_pattern
 
 ROWS: dict[str, Any] = tomllib.loads((Path(routing.__file__).with_name("signs.toml")).read_text("utf-8"))
 
@@ -24,19 +27,10 @@ def phrases() -> Iterator[str]:
         yield from row["words"]
 
 
-def test_every_phrase_begins_with_a_word_and_has_no_empty_one() -> None:
+def test_every_phrase_is_in_lower_case_and_matches_no_empty_text() -> None:
     for phrase in phrases():
-        slots = phrase.split()
-        assert slots, "an empty phrase"
-        assert slots[0] != "..", phrase
-        assert not slots[0].endswith("?"), phrase
-        words = [word for slot in slots for word in slot.removesuffix("?").split("|")]
-        assert all(word.strip("*") or word == "*" for word in words), phrase
-
-
-def test_every_phrase_is_in_lower_case_and_no_two_words_stand_where_one_is_looked_up() -> None:
-    for phrase in phrases():
-        assert phrase == phrase.lower(), phrase
+        assert re.sub(r"\\[A-Z]", "", phrase) == re.sub(r"\\[A-Z]", "", phrase).lower(), phrase
+        assert not phrase_pattern(phrase).match(""), phrase
 
 
 def test_no_phrase_stands_twice_for_one_tool_in_one_row() -> None:
@@ -55,8 +49,40 @@ def test_the_lengths_end_with_one_that_has_no_bound() -> None:
     assert bounds[-1] == float("inf")
 
 
-def test_no_pattern_repeats_without_a_bound() -> None:
+def test_no_phrase_repeats_more_than_the_letters_of_a_word() -> None:
     for phrase in phrases():
-        pattern = routing.pattern(phrase)
-        assert not re.search(r"(?<!\\)[*+]", pattern), (phrase, pattern)
-        re.compile(pattern)
+        written = phrase.replace(r"\w*", "").replace(r"\w+", "").replace(".*", "")
+        assert not re.search(r"(?<!\\)[*+{]", written), phrase
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("watch (video|clip)", "watch, video"),
+        (r"a( \w+)?( \w+)? c", "a one two c"),
+        (r"a( \w+)? #c", "a one 25-c"),
+        (r"(photo\w*|photograph)", "photographs"),
+        ("timed out.*answer", "timed out, and the answer"),
+        ("#", "25"),
+        ("kimi_run", "kimi_run"),
+        ("(一|一款)视频", "一款视频"),
+        (r"\w+\.png", "shot.png"),
+        ("이전 ?실행", "이전실행"),
+    ],
+)
+def test_a_phrase_is_found_to_its_end(phrase: str, text: str) -> None:
+    found = phrase_pattern(phrase).search(text)
+    assert found is not None
+    assert found.span() == (0, len(text))
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [("(word|words)", "wordy"), ("clip", "eclipse"), ("in #", "in 15.06"), ("a.*b", "a one. two b"), ("a.*b", "an b")],
+)
+def test_what_only_looks_like_a_phrase_is_not_found(phrase: str, text: str) -> None:
+    assert not phrase_pattern(phrase).search(text)
+
+
+def test_a_word_is_found_among_letters_that_stand_without_spaces() -> None:
+    assert routing.route("看clip里的猫,它什么时候跳起来?").points["kimi_video"] >= 1

@@ -35,5 +35,6 @@ ARGUMENTS: dict[str, set[str]] = {}
 """For each tool its arguments beyond ``prompt``, with the words that they take."""
 
 for _tool, _cell in rows("tool"):
-    _same = _cell.strip() == "the same"
-    ARGUMENTS[names(_tool)[0]] = ARGUMENTS["kimi_think"] if _same else {name.rstrip("[]") for name in names(_cell)}
+    _named = {name.rstrip("[]") for name in names(_cell)}
+    _same = _cell.strip().startswith("the same")
+    ARGUMENTS[names(_tool)[0]] = ARGUMENTS["kimi_think"] - _named if _same else _named

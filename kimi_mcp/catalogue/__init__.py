@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, lru_cache
@@ -99,11 +99,15 @@ class Catalogue:
 
     def video_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider takes video for which model on that day, as pairs of ids."""
-        return _offers(self, day, video=True)
+        return _offers(self, day, "video")
 
     def instant_offers(self, day: date) -> tuple[tuple[str, str], ...]:
         """Which provider answers without thinking with which model on that day, as pairs of ids."""
-        return _offers(self, day, video=False)
+        return _offers(self, day, "instant")
+
+    def effort_offers(self, day: date) -> tuple[tuple[str, str], ...]:
+        """Which provider takes an effort for which model on that day, as pairs of ids."""
+        return _offers(self, day, "effort")
 
     def rows(self, day: date) -> tuple[CatalogueRow, ...]:
         """Every model at every provider on that day."""
@@ -145,11 +149,18 @@ def _highest_price(facts: Catalogue) -> Price:
 
 
 @lru_cache(maxsize=8)
-def _offers(facts: Catalogue, day: date, *, video: bool) -> tuple[tuple[str, str], ...]:
+def _offers(facts: Catalogue, day: date, what: str) -> tuple[tuple[str, str], ...]:
     """Cached: every call needs them."""
     served = (each for each in facts.every_profile() if each.serving.served_on(day))
-    offered = (each for each in served if (each.takes("video") if video else each.can_stop_thinking))
-    return tuple((profile.provider.id, profile.model.id) for profile in offered)
+    return tuple((each.provider.id, each.model.id) for each in served if _OFFERS[what](each))
+
+
+_OFFERS: Mapping[str, Callable[[Profile], bool]] = {
+    "video": lambda profile: profile.takes("video"),
+    "instant": lambda profile: profile.can_stop_thinking,
+    "effort": lambda profile: bool(profile.efforts),
+}
+"""What is looked for among the profiles."""
 
 
 def load(folder: Path | None = None) -> Catalogue:

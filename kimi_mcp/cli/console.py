@@ -82,7 +82,7 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
 )
 
 _SPELLED_ALIKE = (
-    *("system", "video", "mode", "model", "provider", "max_tokens", "temperature"),
+    *("system", "video", "mode", "model", "provider", "max_tokens", "temperature", "effort"),
     *("max_agents", "max_steps", "max_agent_steps", "max_cost_usd"),
 )
 OPTIONS = {

@@ -239,6 +239,11 @@ class Profile:
         return "reasoning-effort" if own == "thinking-object" and self.model.efforts else own
 
     @property
+    def efforts(self) -> tuple[str, ...]:
+        """The efforts that a request may name, least first; empty: the model has none, or the provider no field."""
+        return () if self.switch == "none" else self.model.efforts
+
+    @property
     def can_stop_thinking(self) -> bool:
         """Whether instant mode is available: the model has it, and the provider has a switch for it."""
         return self.model.can_stop_thinking and self.provider.switch != "none"

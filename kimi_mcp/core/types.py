@@ -12,6 +12,9 @@ from typing import Any, Literal, get_args
 Mode = Literal["thinking", "instant"]
 """``thinking``: the model reasons before it answers. ``instant``: it answers at once."""
 
+Effort = Literal["low", "high", "max"]
+"""How much a model thinks that has efforts, least first (Kimi-Vendor-Verifier tests/k3_features)."""
+
 Status = Literal["completed", "running", "partial", "failed", "cancelled"]
 """The state of a run."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kimi_mcp.core.types import SAMPLING, MediaKind, Mode, Request, TextPart, Turn, system, user
+from kimi_mcp.core.types import SAMPLING, Effort, MediaKind, Mode, Request, TextPart, Turn, system, user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,8 @@ class Call:
     max_tokens: int | None = None
     """Bound on reasoning plus answer, in tokens."""
     temperature: float | None = None
+    effort: Effort | None = None
+    """How much the model is to think; None: left open."""
     model: str | None = None
     """The ``model`` argument; None: the setting decides."""
     provider: str | None = None
@@ -67,6 +69,7 @@ class Call:
             turns=turns,
             sampling={} if self.temperature is None else {SAMPLING[0]: self.temperature},
             max_tokens=self.max_tokens,
+            effort=self.effort,
             response_schema=self.response_schema,
             model_asked=model_asked,
         )

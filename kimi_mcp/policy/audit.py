@@ -40,7 +40,7 @@ def read_body(body: Mapping[str, Any], profile: Profile) -> Request:
         turns=tuple(_turn(message, index, profile) for index, message in enumerate(messages)),
         sampling={name: value for name in SAMPLING if (value := _number(body, name)) is not None},
         max_tokens=limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else None,
-        effort=effort if isinstance(effort := body.get("reasoning_effort"), str) else None,
+        effort=effort if isinstance(effort := _effort(body, profile), str) else None,
         tools=tuple(_function(tool, index) for index, tool in enumerate(_list(body, "tools", "the body"))),
         tool_choice=cast(Any, body.get("tool_choice")),
         response_schema=mapping(schema) if isinstance(schema, Mapping) else None,
@@ -60,6 +60,19 @@ def _mode(body: Mapping[str, Any], profile: Profile) -> Mode:
         case "none":
             stops = False
     return "instant" if stops else "thinking"
+
+
+def _effort(body: Mapping[str, Any], profile: Profile) -> Any:
+    """The effort where the provider reads it."""
+    match profile.switch:
+        case "thinking-object" | "reasoning-effort":
+            return body.get("reasoning_effort")
+        case "chat-template":
+            return mapping(body.get("chat_template_kwargs")).get("thinking_effort")
+        case "reasoning-object":
+            return mapping(body.get("reasoning")).get("effort")
+        case "none":
+            return None
 
 
 def _turn(message: Any, index: int, profile: Profile) -> Turn:
@@ -144,7 +157,7 @@ def _odd(what: str) -> InvalidArguments:
 
 
 _SWITCHES: Mapping[ThinkingSwitch, tuple[str, ...]] = {
-    "thinking-object": ("thinking",),
+    "thinking-object": ("thinking", "reasoning_effort"),
     "reasoning-effort": ("thinking", "reasoning_effort"),
     "chat-template": ("chat_template_kwargs",),
     "reasoning-object": ("reasoning",),
@@ -199,11 +212,11 @@ def _is_judged(name: str, value: Any, body: Mapping[str, Any], request: Request,
         case "thinking":
             return value in ({"type": "enabled"}, {"type": "disabled"})
         case "reasoning_effort":
-            return value in profile.model.efforts
+            return isinstance(value, str)  # the rule effort-known objects to those that the model does not know
         case "chat_template_kwargs":
-            return _switch_judged(value, "thinking", "thinking_effort", profile)
+            return _switch_judged(value, "thinking", "thinking_effort")
         case _:
-            return _switch_judged(value, "enabled", "effort", profile)
+            return _switch_judged(value, "enabled", "effort")
 
 
 def _sampling_judged(name: str, value: Any, request: Request, profile: Profile) -> bool:
@@ -213,10 +226,10 @@ def _sampling_judged(name: str, value: Any, request: Request, profile: Profile) 
     return ruled and fits and not unpublished
 
 
-def _switch_judged(value: Any, switch: str, effort: str, profile: Profile) -> bool:
+def _switch_judged(value: Any, switch: str, effort: str) -> bool:
     fields = mapping(value)
     known = isinstance(value, Mapping) and {switch, effort}.issuperset(fields)
-    return known and isinstance(fields.get(switch, True), bool) and fields.get(effort) in (None, *profile.model.efforts)
+    return known and isinstance(fields.get(switch, True), bool) and isinstance(fields.get(effort, ""), str | None)
 
 
 def _tools_judged(value: Any, request: Request, profile: Profile) -> bool:

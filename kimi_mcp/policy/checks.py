@@ -99,7 +99,7 @@ def _mode_offered(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
     profile = plan.profile
     if plan.mode != "instant" or profile.can_stop_thinking:
         return
-    least = profile.model.efforts[0] if profile.model.efforts else None
+    least = profile.efforts[0] if profile.efforts else None
     always = not profile.model.can_stop_thinking
     allowed = context.allowed_providers
     offers = ", ".join(f"{model} at {provider}" for provider, model in context.instant_offers if provider in allowed)
@@ -112,6 +112,27 @@ def _mode_offered(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
         effort=f", with its least effort ({least})" if least else "",
         offers=f"Name one that can answer at once ({offers}), or use kimi_think." if offers else "Use kimi_think.",
         changes={"mode": "thinking", "effort": plan.effort or least},
+    )
+
+
+def _effort_known(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
+    profile, known = plan.profile, plan.profile.efforts
+    if plan.effort is None or plan.effort in known:
+        return
+    allowed = context.allowed_providers
+    offers = ", ".join(dict.fromkeys(model for provider, model in context.effort_offers if provider in allowed))
+    yield Finding.of(
+        rule,
+        field="effort",
+        asked=plan.effort,
+        note="It thinks as much as by default.",
+        cause=f"{profile.model.id} takes the efforts {', '.join(known)}"
+        if known
+        else f"{profile.provider.id} has no field for an effort"
+        if profile.model.efforts
+        else f"{profile.model.id} has no efforts",
+        offers=f", or name a `model` that has efforts ({offers})" if offers else "",
+        changes={"effort": None},
     )
 
 
@@ -368,6 +389,7 @@ ADMISSION_KINDS: Mapping[str, Callable[[Rule, PolicyContext], Findings]] = {
 REQUEST_KINDS: Mapping[str, Callable[[Rule, Plan, PolicyContext], Findings]] = {
     "model-served": _model_served,
     "mode-offered": _mode_offered,
+    "effort-known": _effort_known,
     "fixed-sampling": _fixed_sampling,
     "output-floor": _output_floor,
     "ceiling": _ceiling,

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.core.json_schema import can_be_written, check_schema
 from kimi_mcp.core.redaction import clean
-from kimi_mcp.core.types import Mode
+from kimi_mcp.core.types import Effort, Mode
 from kimi_mcp.skill.document import Skill, SkillError, SkillTool
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def _whole(value: Any) -> Any:
 NonBlank = Annotated[str, Field(min_length=1, pattern=r"\S")]
 ModelId = Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; best by default.")]
 ProviderId = Annotated[str | None, Field(min_length=1, description="One the operator allows.")]
+EffortName = Annotated[Effort | None, Field(description="Of thinking.")]
 WHOLE = BeforeValidator(_whole)
 
 
@@ -94,11 +95,17 @@ class ChatArguments(PromptArguments):
 
 
 class TextArguments(ChatArguments):
-    """Arguments of ``kimi_think`` and ``kimi_instant``."""
+    """Arguments of ``kimi_instant``."""
 
     files: Annotated[
         list[NonBlank] | None, Field(min_length=1, description="Text files to send along: paths or globs.")
     ] = None
+
+
+class ThinkArguments(TextArguments):
+    """Arguments of ``kimi_think``."""
+
+    effort: EffortName = None
 
 
 class VisionArguments(ChatArguments):
@@ -106,6 +113,7 @@ class VisionArguments(ChatArguments):
 
     images: Annotated[list[NonBlank], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
+    effort: EffortName = None
 
 
 class VideoArguments(ChatArguments):
@@ -113,6 +121,7 @@ class VideoArguments(ChatArguments):
 
     video: Annotated[NonBlank, Field(description=f"The clip: a {SOURCE_FORMS}.")]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
+    effort: EffortName = None
 
 
 class SwarmArguments(Arguments):
@@ -128,6 +137,7 @@ class SwarmArguments(Arguments):
     max_cost_usd: Annotated[
         float | None, Field(gt=0, allow_inf_nan=False, description="Can only lower the operator's limit.")
     ] = None
+    effort: EffortName = None
     tools: Annotated[
         list[NonBlank] | None,
         Field(description='Patterns of the tools that sub-agents get; read-only ones by default, ["none"] for none.'),
@@ -174,7 +184,7 @@ class Tool:
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool("kimi_think", TextArguments, "thinking", becomes_task="late"),
+        Tool("kimi_think", ThinkArguments, "thinking", becomes_task="late"),
         Tool("kimi_instant", TextArguments, "instant"),
         Tool("kimi_vision", VisionArguments, "thinking", becomes_task="late"),
         Tool("kimi_video", VideoArguments, "thinking", becomes_task="late"),

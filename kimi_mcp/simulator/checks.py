@@ -46,6 +46,9 @@ _OPTIONAL_FIELDS = frozenset(
 )
 """Checked fields that only some dialects take."""
 
+_EFFORT_FIELDS = {"chat_template_kwargs": "thinking_effort", "reasoning": "effort"}
+"""Where the switches of engines and routers have the level (Kimi Vendor Verifier; openrouter.ai/docs)."""
+
 _RANGES = {
     "temperature": (0, 2),
     "top_p": (0, 1),
@@ -166,6 +169,11 @@ def served_model(model_id: str, dialect: Dialect, day: date) -> Served:
 def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tuple[bool, str | None]:
     """Whether it thinks, and at which level."""
     effort = as_text(fields.get("reasoning_effort"))
+    for name, key in _EFFORT_FIELDS.items():
+        if name in dialect.switches and (own := (as_object(fields.get(name)) or {}).get(key)) is not None:
+            if not isinstance(own, str):
+                invalid(f"Invalid request: '{name}.{key}' must be string")
+            effort = own if model.efforts else effort  # a template of a model without levels reads none
     if effort is not None and not model.efforts:
         invalid("invalid reasoning_effort: not supported by this model")
     if effort is not None and effort not in model.efforts:

@@ -157,6 +157,7 @@ class _Conversation:
             max_tokens=self._max_tokens,
             tools=self._definitions,
             tool_choice=tool_choice,
+            effort=self._runner.effort,
             model_asked=self._runner.route.model_asked,
         )
 

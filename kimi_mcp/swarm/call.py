@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from kimi_mcp.core.errors import InvalidArguments, NotConfigured
+from kimi_mcp.core.types import Effort
 
 ITEM_PLACEHOLDER = "{{item}}"
 """Where an item goes in the prompt."""
@@ -34,6 +35,8 @@ class SwarmCall:
     """Steps of a sub-agent at most; None: left open."""
     max_cost_usd: float | None = None
     """US dollars at most; None: the setting alone decides."""
+    effort: Effort | None = None
+    """How much the agents are to think in each step; None: left open."""
     tools: tuple[str, ...] | None = None
     """Patterns of the tools that sub-agents get; None: the default."""
     model: str | None = None

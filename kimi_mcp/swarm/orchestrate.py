@@ -95,7 +95,13 @@ async def _swarm(
     provider = call.provider or call.first_provider
     route = await pipeline.router.resolve(run, model=call.model, provider=provider, preferred=call.first_model)
     requested = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
-    first = Request(mode="thinking", turns=(user(call.prompt),), limits=requested, model_asked=route.model_asked)
+    first = Request(
+        mode="thinking",
+        turns=(user(call.prompt),),
+        effort=call.effort,
+        limits=requested,
+        model_asked=route.model_asked,
+    )
     plan = route.decide(first)  # refuses what is not possible, before anything is started or paid for
     stats.report(plan.adjustments)
     run.progress = before or stats
@@ -121,6 +127,7 @@ async def _swarm(
             concurrency=concurrency,
             ledger=BudgetLedger(limits, elapsed_s=run.active_s(), clock=concurrency.clock),
             stats=stats,
+            effort=call.effort,
             before=before,
         )
         try:

@@ -71,6 +71,8 @@ class StepRunner:
     concurrency: SwarmConcurrency
     ledger: BudgetLedger
     stats: SwarmStats
+    effort: str | None
+    """How much its agents are to think; None: left open."""
     before: SwarmStats | None
     """How far a resumed swarm was: the run's progress until its replay has as many attempts."""
 

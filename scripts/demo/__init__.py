@@ -57,6 +57,7 @@ ACTS = (
     DemoAct(
         scenes=(
             *(scenes.introduction, scenes.thinking, scenes.instant, scenes.adjusted, scenes.structured),
+            scenes.effort,
             *(scenes.refused, scenes.cut_off, scenes.retried, scenes.impatient, scenes.cancelled, scenes.continued),
             scenes.server_killed,
         )

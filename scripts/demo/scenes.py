@@ -97,6 +97,16 @@ async def structured(stage: Stage) -> None:
     stage.check("The provider was asked for that form.", form == "json_schema", form)
 
 
+async def effort(stage: Stage) -> None:
+    """Less thought, at a model that has efforts and at one that has none."""
+    reply = await stage.call("kimi_think", prompt="Is 91 a prime?", effort="low", model="kimi-k3")
+    sent = stage.body.get("reasoning_effort")
+    stage.check("K3 was asked to think little.", sent == "low" and not reply.rules, sent)
+    reply = await stage.call("kimi_think", prompt="Is 91 a prime?", effort="low", model="kimi-k2.5")
+    left_out = "reasoning_effort" not in stage.body and reply.rules == ["effort-known"]
+    stage.check("K2.5 knows no effort: it was left out, and reported.", left_out, reply.rules)
+
+
 async def refused(stage: Stage) -> None:
     """A provider that the operator did not allow."""
     reply = await stage.call("kimi_think", prompt="Summarise our payroll.", provider="openrouter")

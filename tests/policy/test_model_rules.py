@@ -127,6 +127,34 @@ def test_an_effort_that_was_asked_for_stays_beside_the_adjustment() -> None:
     assert planned(request_of(mode="instant", effort="high"), K3).effort == "high"
 
 
+@pytest.mark.parametrize(
+    ("at", "effort", "cause"),
+    [
+        (K26, "low", "kimi-k2.6 has no efforts"),
+        (profile("huggingface", "kimi-k3"), "low", "huggingface has no field for an effort"),
+        (K3, "medium", "kimi-k3 takes the efforts low, high, max"),
+    ],
+    ids=["no-efforts", "no-field", "another"],
+)
+def test_an_effort_that_is_not_known_is_left_out_and_refused_under_strict(at: Any, effort: str, cause: str) -> None:
+    plan = planned(request_of(effort=effort), at)
+    assert plan.effort is None
+    (adjusted,) = plan.adjustments
+    assert (adjusted.rule, adjusted.field, adjusted.asked, adjusted.sent) == ("effort-known", "effort", effort, None)
+    assert adjusted.why == f"{cause}. It thinks as much as by default."
+    offers = ((at.provider.id, "kimi-k3"), ("elsewhere", "kimi-k9"))
+    refusal = refused(request_of(effort=effort), at, strict=True, effort_offers=offers)
+    assert (refusal.rule, refusal.fix) == (
+        "effort-known",
+        "Leave `effort` out, or name a `model` that has efforts (kimi-k3).",
+    )
+
+
+def test_a_known_effort_is_sent_without_a_word() -> None:
+    plan = planned(request_of(effort="high"), K3)
+    assert (plan.effort, plan.adjustments) == ("high", ())
+
+
 def test_a_model_that_can_stop_is_asked_for_an_instant_answer_without_a_word() -> None:
     assert planned(request_of(mode="instant"), K26).adjustments == ()
     assert planned(request_of(mode="thinking"), K3).adjustments == ()

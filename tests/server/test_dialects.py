@@ -123,6 +123,35 @@ async def test_instant_of_k3_at_moonshot_says_its_effort_at_the_top(sim: Simulat
     assert "thinking" not in body_of(chats(sim)[0])
 
 
+@pytest.mark.parametrize(
+    ("provider", "sent"),
+    [
+        ("simulator", {"reasoning_effort": "high"}),
+        ("vllm", {"chat_template_kwargs": {"thinking_effort": "high"}}),
+        ("openrouter", {"reasoning": {"effort": "high"}}),
+    ],
+)
+async def test_an_effort_reaches_the_model_in_each_dialect(provider: str, sent: dict[str, Any]) -> None:
+    async with (
+        Simulator(provider=provider) as sim,
+        connect(sim, provider=provider, **environment(provider)) as kimi,
+    ):
+        result = await kimi.think(model="kimi-k3", effort="high")
+    assert result.status == "completed", result.text
+    assert result.rules == []
+    assert "in thinking mode, effort high" in result.answer
+    assert switches_of(body_of(chats(sim)[0])) == sent
+
+
+async def test_an_effort_is_left_out_and_reported_where_the_model_has_none(sim: Simulator, mode: str) -> None:
+    async with connect(sim, mode) as kimi:
+        result = await kimi.think(effort="low")
+    assert result.status == "completed", result.text
+    assert result.rules == ["effort-known"]
+    assert "[effort-known: effort low → left out. kimi-k2.5 has no efforts." in result.text
+    assert "reasoning_effort" not in body_of(chats(sim)[0])
+
+
 async def test_a_retired_model_that_is_asked_for_by_name_is_refused(mode: str) -> None:
     async with (
         Simulator(provider="moonshot") as sim,

@@ -42,6 +42,14 @@ async def test_a_swarm_answers_with_its_agents(sim: Simulator, mode: str) -> Non
     assert result.structured["model"] == {"asked": "auto", "sent": "kimi-k2.5", "answered": "kimi-k2.5"}
 
 
+async def test_each_step_of_a_swarm_has_its_effort(sim: Simulator) -> None:
+    async with connect(sim) as kimi:
+        known = await kimi.call("kimi_swarm", {**TELL, "effort": "low", "model": "kimi-k3", "tools": ["none"]})
+        unknown = await kimi.call("kimi_swarm", {**TELL, "effort": "low", "tools": ["none"]})
+    assert [body_of(request).get("reasoning_effort") for request in chats(sim)] == ["low"] * 4 + [None] * 4
+    assert (known.rules, unknown.rules) == (["swarm-tools"], ["effort-known", "swarm-tools"])
+
+
 async def test_a_swarm_without_tools_says_so(mode: str) -> None:
     async with Simulator(provider="vllm") as sim, connect(sim, mode, provider="vllm") as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": []})

@@ -27,7 +27,7 @@ from kimi_mcp.cli.commands.arguments import (
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals, opened_runs
 from kimi_mcp.cli.console import OPTIONS, complain, exit_status, is_terminal
 from kimi_mcp.core.errors import Cancelled, KimiError
-from kimi_mcp.core.types import Mode
+from kimi_mcp.core.types import Effort, Mode
 
 if TYPE_CHECKING:
     from kimi_mcp.cli.commands.run_progress import LiveWatch, QuietWatch
@@ -66,6 +66,9 @@ def ask(
     provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Bound on reasoning plus answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Leave out: the mode fixes it.")] = None,
+    effort: Annotated[
+        Effort | None, typer.Option(help="How much to think, where the model knows it. Its own default: max.")
+    ] = None,
     schema: Annotated[
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="JSON schema that the answer must fit."),

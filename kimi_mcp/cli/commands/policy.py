@@ -89,6 +89,7 @@ def check(
         allowed_providers=(profile.provider.id,),
         video_offers=facts.video_offers(today()),
         instant_offers=facts.instant_offers(today()),
+        effort_offers=facts.effort_offers(today()),
     )
     findings = policy.check(request, profile, context)
     unread = audit.not_judged(body, profile)

@@ -50,6 +50,12 @@ async def test_every_option_reaches_the_provider(sim: Simulator, tmp_path: Path)
     assert 900 in (chat.get("max_completion_tokens"), chat.get("max_tokens"))
 
 
+async def test_an_effort_reaches_the_model(sim: Simulator) -> None:
+    ended = await kimi("ask", "Why?", "--effort", "low", "--model", "kimi-k3", settings=to(sim))
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("[simulator] kimi-k3 in thinking mode, effort low was asked: Why?")
+
+
 async def test_a_dash_reads_the_prompt_from_stdin(sim: Simulator) -> None:
     ended = await kimi("ask", "-", settings=to(sim), stdin="Grüße\n".encode())
     assert ended.status == 0

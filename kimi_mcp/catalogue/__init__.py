@@ -44,6 +44,8 @@ class CatalogueRow(CatalogueRecord):
     """Where the row's facts come from."""
     checked: date
     """The day of those facts."""
+    doubt: str | None
+    """What casts doubt on them; None: nothing is known that does."""
 
     def as_json(self) -> dict[str, Any]:
         """The row as ``kimi-mcp models --json`` prints it."""
@@ -124,6 +126,7 @@ class Catalogue:
                 media=tuple(kind for kind in get_args(MediaKind) if profile.takes(kind)),
                 source=profile.serving.source,
                 checked=profile.serving.checked,
+                doubt=profile.serving.doubt,
             )
             for profile in self.every_profile()
         )

@@ -30,6 +30,9 @@ R = TypeVar("R", Model, Provider)
 INHERITS = "inherits"
 """The one key above a file's tables: the id of the file that this one differs from."""
 
+SOURCE = ("source", "date", "doubt")
+"""What every table has beside its facts; only the last may be left out."""
+
 ROWS = "models"
 """The list of a provider's file; its rows merge by their ``model``."""
 
@@ -121,7 +124,7 @@ def _sourced(where: str, value: object) -> Table:
     """A table with the source and the day of its facts."""
     if not isinstance(value, dict):
         raise CatalogueError(f"{where} is {_shown(value)}; allowed: a table")
-    for needed in ("source", "date"):
+    for needed in SOURCE[:2]:
         if needed not in value:
             raise CatalogueError(
                 f"{where} has no {needed}; every table says where its facts come from (source) "
@@ -147,8 +150,8 @@ def _by_alias(tables: Table) -> Table:
     values: Table = {"facts": facts}
     for name, table in tables.items():
         if isinstance(table, dict):
-            facts[name] = {key: table[key] for key in ("source", "date")}
-            values |= {f"{name}.{key}": value for key, value in cast("Table", table).items() if key not in facts[name]}
+            values |= {f"{name}.{key}": value for key, value in cast("Table", table).items() if key not in SOURCE}
+            facts[name] = {key: table[key] for key in SOURCE if key in table}
         elif name != INHERITS:
             values[name] = table
     return values

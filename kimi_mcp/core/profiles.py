@@ -75,6 +75,9 @@ class Price(CatalogueRecord):
     """Prompt tokens from the provider's cache."""
     output: Dollars
     """Reasoning and answer together."""
+    write_1h: Dollars | None = None
+    """Prompt tokens that are written to the provider's cache for an hour; None: not sold, or not published. Those that
+    are written for five minutes cost ``input``."""
 
 
 class SourcedRecord(CatalogueRecord):
@@ -84,6 +87,8 @@ class SourcedRecord(CatalogueRecord):
     """Where a person can check them: a repository and file, an issue, a published page."""
     checked: date = Field(alias="date")
     """The day of the facts."""
+    doubt: Text | None = None
+    """What casts doubt on them; None: nothing is known that does."""
 
 
 class ServedModel(SourcedRecord):
@@ -215,6 +220,9 @@ class Provider(FileRecord):
     """Whether it knows ``stream_options: {include_usage}``."""
     formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")
     """URIs of the search tools that it runs itself; empty: none are known."""
+    cache_ttls: Items[Literal["5m", "1h"]] = Field(default=(), alias="cache.ttls")
+    """How long a request may have its prompt cached (``prompt_cache_options.ttl``), the default first; empty: there is
+    no such choice. What an hour costs is ``Price.write_1h``."""
     formula_price: Annotated[Dollars, *_read_as({"unknown": 0.0})] = Field(default=0.0, alias="tools.call_price")
     """US dollars of one call of them; 0 where it is unknown."""
     models: Items[ServedModel] = Field(min_length=1)

@@ -80,10 +80,14 @@ def _model_served(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
 
 
 def _served(profile: Profile, context: PolicyContext) -> bool:
-    """By date, and by the provider's own list where it is known: a list may still name what is gone (NIM)."""
-    return profile.serving.served_on(context.day) and (
-        context.served is None or profile.serving.wire_id in context.served
-    )
+    """By date, and by the provider's own list where it is known.
+
+    A list may still name what has ended (NIM); what was only found to be gone is served again where it is listed.
+    """
+    row = profile.serving
+    if context.served is None:
+        return row.served_on(context.day)
+    return row.wire_id in context.served and (row.until is None or context.day < row.until)
 
 
 def _end(profile: Profile, day: date) -> str:

@@ -110,13 +110,14 @@ def compose(chat: Chat, step: Step) -> Answer:
     reasoning = None
     if chat.thinking:
         reasoning = _of_length(_reasoning(chat) if step.reasoning is None else step.reasoning, step.reasoning_tokens)
+    form = chat.answering.model.call_id
     calls = tuple(
-        call.model_copy(update={"id": call.id or f"functions.{call.name}:{index}"})
+        call.model_copy(update={"id": call.id or form.format(name=call.name, index=index)})
         for index, call in enumerate(step.tool_calls)
     )
     if not calls and chat.forced_tool is not None and step.content is None:
         made = instance(chat.tools[chat.forced_tool] or {"type": "object"}, chat.texts.text[:HEAD_CHARS])
-        call_id = f"functions.{chat.forced_tool}:0"  # MoonshotAI/Kimi-K2.5 README
+        call_id = form.format(name=chat.forced_tool, index=0)
         calls = (ScriptedCall(name=chat.forced_tool, arguments=json.dumps(made, ensure_ascii=False), id=call_id),)
     content = step.content
     if content is None:

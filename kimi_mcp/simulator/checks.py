@@ -295,7 +295,7 @@ def _parameters(function: JsonObject, dialect: Dialect) -> JsonObject:
     schema = as_object(function["parameters"])
     if schema is None:
         invalid("Invalid request: tools.function.parameters must be an object")
-    if dialect.moonshot:
+    if dialect.moonshot_schemas:
         fault = schema_fault(schema)
         if fault:  # MoonshotAI/kimi-code#2661
             invalid(
@@ -337,7 +337,7 @@ def _response_format(fields: JsonObject, dialect: Dialect) -> tuple[JsonObject |
     schema = as_object(named.get("schema"))
     if schema is None or not as_text(named.get("name")):
         invalid("Invalid request: response_format.json_schema must have a name and a schema")
-    fault = schema_fault(schema) if dialect.moonshot else None
+    fault = schema_fault(schema) if dialect.moonshot_schemas else None
     if fault:
         invalid(
             "Invalid request: response_format.json_schema is not a valid moonshot flavored json schema, "

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
-FACTS_DAY = date(2026, 11, 23)
+FACTS_DAY = date(2026, 11, 28)
 """The day of the latest fact; what is served is judged as of this day unless another day is given."""
 
 Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinking"]
@@ -37,6 +37,8 @@ class SimulatedModel:
     """Tokens of an answer where the request names no limit."""
     media: tuple[str, ...] = ("image", "video")
     """What it sees, where the provider takes it."""
+    call_id: str = "functions.{name}:{index}"
+    """Its id of a tool call, by the tool's name and the call's number within the turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,9 @@ class Dialect:
     name: str
     serves: tuple[Served, ...]
     moonshot: bool = False
-    """Moonshot's own strict API: fixed sampling values, its schema dialect, files, balance, `ms://` ids."""
+    """Moonshot's own strict API: fixed sampling values, files, balance, `ms://` ids."""
+    moonshot_schemas: bool = False
+    """Schemas of tools and answers must be in Moonshot's dialect."""
     switches: tuple[Switch, ...] = ("chat_template_kwargs",)
     """Every field that a public source documents there for switching thinking; another is an unknown field.
     Empty: no switch is documented, and what can think always does."""

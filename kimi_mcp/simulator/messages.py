@@ -21,6 +21,8 @@ _ROLES = ("system", "user", "assistant", "tool")
 _IMAGE_TOKENS_PER_PIXEL = 1 / 784
 _MAX_IMAGE_TOKENS = 4096
 _VIDEO_TOKENS = 1500
+_ESTIMATED_IMAGE_TOKENS = 1024
+"""Of an image of any size in the provider's own estimate (MoonshotAI/kimi-help-center, estimate-token-count)."""
 
 
 MediaLookup = Callable[[str], ReceivedMedium | None]
@@ -39,6 +41,12 @@ class Messages:
     transcript: str
     """All text that the prompt cache compares."""
     tokens: int
+
+    @property
+    def estimated_tokens(self) -> int:
+        """What the provider's own estimate says of them."""
+        images = [_media_tokens(one) for one in self.media if one.kind == "image"]
+        return self.tokens - sum(images) + _ESTIMATED_IMAGE_TOKENS * len(images)
 
 
 class _MessageReader:

@@ -244,7 +244,7 @@ class Response:
         model = served_model(str(fields["model"]), state.dialect, state.day).model
         messages = as_array(fields["messages"]) or []
         read = read_messages(messages, state.dialect, model, thinking=False, media=state.files.medium)
-        return {"data": {"total_tokens": read.tokens}}
+        return {"data": {"total_tokens": read.estimated_tokens}}
 
     def _list_files(self) -> JsonObject:
         after = dict(parse_qsl(self._request.query)).get("after")

@@ -142,11 +142,12 @@ def moonshot() -> str:
 
 def _served(profile: Profile) -> tuple[str, ...]:
     row, price = profile.serving, profile.price
+    written = f"; to cache for 1h {price.write_1h:.2f}" if price and price.write_1h is not None else ""
     return (
         f"{profile.provider.id}: {row.model}{_until(row)}<br>`{row.wire_id}`",
         f"{', '.join(profile.modes)}<br>{', '.join(m for m in ('image', 'video') if profile.takes(m)) or 'text alone'}",
-        f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}" if price else "not known",
-        f"{row.source} ({row.checked})",
+        f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}{written}" if price else "not known",
+        f"{row.source} ({row.checked})" + (f"<br>In doubt: {row.doubt}" if row.doubt else ""),
     )
 
 

@@ -110,7 +110,7 @@ def test_a_row_is_plain_json(catalogue: Catalogue) -> None:
     assert json.loads(json.dumps(row)) == row
     assert row["modes"] == ["thinking", "instant"]
     assert row["context_tokens"] == 262_144
-    assert row["price"] == {"input": 0.95, "cached": 0.16, "output": 4.00}
+    assert row["price"] == {"input": 0.95, "cached": 0.16, "output": 4.00, "write_1h": None}
     assert row["media"] == ["image", "video"]
     assert row["source"]
     assert row["checked"] == "2026-10-24"

@@ -38,6 +38,8 @@ class OfModel(NamedTuple):
     output: int | None
     price: tuple[float, float, float] | None
     """Moonshot's: input, cached, output; None: not served there."""
+    write_1h: float | None = None
+    """Moonshot's, of what is cached for an hour."""
 
 
 class OfProvider(NamedTuple):
@@ -65,9 +67,9 @@ MODELS = {
     "kimi-k2.6": OfModel(STOPS, (), False, SEES, 262_144, 32_768, (0.95, 0.16, 4.00)),
     "kimi-k2.7-code": OfModel(THINKS, (), False, SEES, 262_144, None, (0.95, 0.19, 4.00)),
     "kimi-k2.7-code-highspeed": OfModel(THINKS, (), False, SEES, 262_144, None, (1.90, 0.38, 8.00)),
-    "kimi-k3": OfModel(THINKS, EFFORTS, True, SEES, 1_048_576, 131_072, (3.00, 0.30, 15.00)),
-    "kimi-k3.1-pro": OfModel(THINKS, EFFORTS, True, SEES, 1_048_576, None, (2.00, 0.20, 10.00)),
-    "kimi-k3.1-pro-highspeed": OfModel(THINKS, EFFORTS, True, SEES, 1_048_576, None, (4.00, 0.20, 20.00)),
+    "kimi-k3": OfModel(THINKS, EFFORTS, True, SEES, 1_048_576, 131_072, (3.00, 0.30, 15.00), 6.00),
+    "kimi-k3.1-pro": OfModel(THINKS, EFFORTS, True, SEES, 1_048_576, None, (2.00, 0.20, 10.00), 4.00),
+    "kimi-k3.1-pro-highspeed": OfModel(THINKS, EFFORTS, True, SEES, 1_048_576, None, (4.00, 0.20, 20.00), 8.00),
 }
 """Every model."""
 
@@ -86,7 +88,7 @@ PROVIDERS = {
         "none", "reasoning_content", CONTENT, False, "kimi-k2.6"),
     "openrouter": OfProvider(
         "https://openrouter.ai/api/v1", ("openrouter.ai",), ("OPENROUTER_API_KEY",), (),
-        "reasoning-object", "reasoning", REASONING, False, "kimi-k2.6"),
+        "reasoning-object", "reasoning", BOTH, False, "kimi-k2.6"),
     "together": OfProvider(
         "https://api.together.xyz/v1", ("api.together.xyz", "api.together.ai"), ("TOGETHER_API_KEY",), (),
         "reasoning-object", "reasoning", REASONING, False, "kimi-k3"),
@@ -143,7 +145,8 @@ def test_a_provider_is_what_its_sources_say(catalogue: Catalogue, name: str) -> 
 @pytest.mark.parametrize("model", [name for name, golden in MODELS.items() if golden.price])
 def test_moonshots_list_prices_and_switches(catalogue: Catalogue, provider: str, model: str) -> None:
     golden, profile = MODELS[model], at(catalogue, provider, model)
-    assert profile.price == Price(**dict(zip(("input", "cached", "output"), golden.price or (), strict=True)))
+    price = dict(zip(("input", "cached", "output"), golden.price or (), strict=True))
+    assert profile.price == Price(**price, write_1h=golden.write_1h)
     assert profile.modes == golden.modes
     assert profile.switch == ("reasoning-effort" if golden.efforts else "thinking-object")
 
@@ -186,9 +189,11 @@ def test_moonshots_own_dialect(catalogue: Catalogue, provider: str) -> None:
     assert row.lists_models
 
 
-def test_only_moonshots_dialect_wants_its_schemas_and_uploads(catalogue: Catalogue) -> None:
+def test_only_moonshot_takes_uploads_and_a_router_passes_its_schema_refusals_on(catalogue: Catalogue) -> None:
     own = ["moonshot", "moonshot-cn", "simulator"]
-    assert [row.id for row in catalogue.providers.values() if row.moonshot_schemas] == own
+    passing_refusals_on = ["moonshot", "moonshot-cn", "openrouter", "simulator"]
+    assert [row.id for row in catalogue.providers.values() if row.moonshot_schemas] == passing_refusals_on
+    assert [row.id for row in catalogue.providers.values() if row.cache_ttls == ("5m", "1h")] == own
     assert [row.id for row in catalogue.providers.values() if row.takes_uploads] == own
 
 
@@ -237,7 +242,7 @@ def test_the_day_on_which_a_model_was_found_gone_is_not_reported_as_its_end(cata
     ("provider", "day", "model"),
     [
         ("moonshot", date(2026, 8, 1), "kimi-k2.5"),
-        ("moonshot", date(2027, 1, 1), "kimi-k3"),
+        ("moonshot", date(2027, 1, 1), "kimi-k3.1-pro"),
         ("nim", date(2026, 4, 1), "kimi-k2.5"),
         ("simulator", date(2027, 1, 1), "kimi-k2.5"),
     ],

@@ -98,7 +98,8 @@ def test_rows_are_merged_by_their_model_and_keep_their_order(edit: Edit) -> None
 
 
 def test_a_new_row_of_an_inheriting_file_comes_last(edit: Edit) -> None:
-    row = '[[models]]\nmodel = "kimi-k3.1-pro"\nwire_id = "x/y"\nprice = "unknown"\nsource = "z"\ndate = 2026-11-01\n'
+    row = '[[models]]\nmodel = "kimi-k3.1-pro-highspeed"\nwire_id = "x/y"\nprice = "unknown"\n'
+    row += 'source = "z"\ndate = 2026-11-01\n'
     catalogue = load(edit(SGLANG, "[features]", row + "\n[features]"))
     assert catalogue.providers["sglang"].models[-1].wire_id == "x/y"
     assert catalogue.providers["ktransformers"].models[-1].wire_id == "x/y"

@@ -42,7 +42,7 @@ def test_auto_takes_k2_5_as_long_as_it_is_served() -> None:
     ("provider", "day", "successor"),
     [
         ("moonshot", date(2026, 8, 31), "kimi-k2.6"),
-        ("moonshot", date(2027, 1, 1), "kimi-k3"),
+        ("moonshot", date(2027, 1, 1), "kimi-k3.1-pro"),
         ("nim", date(2026, 5, 1), "kimi-k2.6"),
         ("nim", TODAY, "kimi-k3"),
         ("huggingface", TODAY, "kimi-k2.6"),
@@ -72,6 +72,14 @@ def test_the_providers_own_list_counts_as_well_as_the_date() -> None:
     assert plan.profile.model.id == "kimi-k3"
     assert refused(request_of(model_asked="kimi-k2.6"), K26, served=listed).rule == "model-served"
     assert planned(request_of(), K26, served=frozenset({"kimi-k2.6"})).adjustments == ()
+
+
+def test_what_was_only_found_to_be_gone_is_served_where_the_provider_lists_it_again() -> None:
+    gone, ended = profile("huggingface", "kimi-k2.5"), profile("openrouter", "kimi-k2.5")
+    asked = request_of(model_asked="kimi-k2.5")
+    assert refused(asked, gone, day=TODAY).rule == "model-served"
+    assert planned(asked, gone, day=TODAY, served=frozenset({gone.serving.wire_id})).adjustments == ()
+    assert refused(asked, ended, day=TODAY, served=frozenset({ended.serving.wire_id})).rule == "model-served"
 
 
 def test_where_nothing_known_is_served_the_refusal_names_the_setting() -> None:

@@ -142,7 +142,7 @@ async def test_a_forced_tool_is_called_with_arguments_of_its_schema(sim: Simulat
     got = (await post(sim, body)).json()["choices"][0]
     call = got["message"]["tool_calls"][0]
     assert got["finish_reason"] == "tool_calls"
-    assert call["id"] == "functions.get_weather:0"
+    assert call["id"] == "get_weather:0"
     assert PROMPT in json.loads(call["function"]["arguments"])["city"]
 
 

@@ -226,6 +226,15 @@ async def test_openrouter_takes_its_own_switch_and_tells_reasoning_tokens() -> N
         assert usage["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
+async def test_openrouter_passes_moonshots_refusals_of_schemas_on() -> None:
+    refused = {"type": "object", "properties": {"at": {"type": "string", "anyOf": [{"type": "string"}]}}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": refused}}
+    async with Simulator(provider="openrouter") as sim:
+        assert (
+            "moonshot flavored json schema" in (await refusal(sim, asked("moonshotai/kimi-k3.1-pro", tools=[tool])))[2]
+        )
+
+
 async def test_novita_still_serves_k25_with_video() -> None:
     async with Simulator(provider="novita") as sim:
         film = {**seeing("video", data_url("video/mp4", mp4())), "model": "moonshotai/kimi-k2.5"}

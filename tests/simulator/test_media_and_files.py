@@ -144,6 +144,17 @@ async def test_tokens_are_estimated_as_they_are_counted(sim: Simulator) -> None:
     assert estimate == {"data": {"total_tokens": usage["prompt_tokens"]}}
 
 
+async def test_an_image_of_any_size_is_estimated_as_1024_tokens(sim: Simulator) -> None:
+    pictures = [seeing("image", data_url("image/png", png(width, width))) for width in (16, 800)]
+    small, large = [
+        (await post(sim, body, path="/tokenizers/estimate-token-count")).json()["data"]["total_tokens"]
+        for body in pictures
+    ]
+    assert small == large > 1_024
+    counted = [(await post(sim, body)).json()["usage"]["prompt_tokens"] for body in pictures]
+    assert counted[0] < counted[1]
+
+
 async def test_the_balance_is_reported(sim: Simulator) -> None:
     async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         got = await client.get(f"{sim.base_url}/users/me/balance", headers={"authorization": f"Bearer {KEY}"})

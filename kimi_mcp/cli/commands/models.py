@@ -82,7 +82,7 @@ def _cells(row: CatalogueRow) -> dict[str, str]:
         PRICE: f"{price.input:.2f}/{price.cached:.2f}/{price.output:.2f}" if price else "unknown",
         "MEDIA": ",".join(row.media) or "-",
         "DATE": row.checked.isoformat(),
-        "SOURCE": row.source,
+        "SOURCE": row.source + (f" (in doubt: {row.doubt})" if row.doubt else ""),
     }
 
 
@@ -115,6 +115,8 @@ def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sour
                 media = f"{' and '.join(row.media) or 'no media'} · {_tokens(row.output_tokens)} of output at most"
                 source = f"as {row.wire_id} · {media} · {row.checked.isoformat()}: {row.source}"
                 page.row("", source, "quiet", label_kind="")
+                if row.doubt:
+                    page.row("", f"in doubt: {row.doubt}", "warn", label_kind="")
         page.line()
     page.line("Prices: US dollars per million tokens, input/cached/output.", "quiet")
     page.line(

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
-from kimi_mcp.catalogue.loading import read
+from kimi_mcp.catalogue import overlay
+from kimi_mcp.catalogue.loading import KINDS, read
+from kimi_mcp.catalogue.overlay import UserFile
 from kimi_mcp.core.errors import CatalogueError
 from kimi_mcp.core.profiles import CatalogueRecord, Model, Price, Profile, Provider, ServedModel
+from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.types import MediaKind, Mode
 
-__all__ = ["Catalogue", "CatalogueError", "CatalogueRow", "load"]
+__all__ = ["Catalogue", "CatalogueError", "CatalogueRow", "load", "load_for"]
+
+_PACKAGE = Path(__file__).parent
 
 
 class CatalogueRow(CatalogueRecord):
@@ -46,6 +51,8 @@ class CatalogueRow(CatalogueRecord):
     """The day of those facts."""
     doubt: str | None
     """What casts doubt on them; None: nothing is known that does."""
+    yours: tuple[str, ...] = ()
+    """The files of ``KIMI_CATALOGUE`` that say anything about it."""
 
     def as_json(self) -> dict[str, Any]:
         """The row as ``kimi-mcp models --json`` prints it."""
@@ -59,7 +66,9 @@ class Catalogue:
     models: Mapping[str, Model]
     """Models by their id."""
     providers: Mapping[str, Provider]
-    """Providers by their id, in the order in which the first one with a key is chosen."""
+    """Providers by their id, in the order in which the first one with a key is chosen; those of the user's last."""
+    user_files: Mapping[str, UserFile] = field(default_factory=dict[str, UserFile])
+    """The files of ``KIMI_CATALOGUE`` by their name, such as ``providers/moonshot.toml``."""
 
     def __hash__(self) -> int:
         return id(self)
@@ -83,6 +92,25 @@ class Catalogue:
         provider = self.providers.get(provider_id)
         rows = () if provider is None else provider.models
         return tuple(self._profile(provider, row) for row in rows if provider and row.served_on(day))
+
+    def is_added(self, provider_id: str) -> bool:
+        """Whether a provider is the user's own: it is used where it is named, never for its key alone."""
+        file = self.user_files.get(f"providers/{provider_id}.toml")
+        return file is not None and file.adds
+
+    @property
+    def user_changes(self) -> str:
+        """What the files of ``KIMI_CATALOGUE`` do, in a line."""
+        return ", ".join(f"{name} {'adds' if file.adds else 'changes'}" for name, file in self.user_files.items())
+
+    def user_files_on(self, profile: Profile) -> tuple[str, ...]:
+        """The files of ``KIMI_CATALOGUE`` that say anything about a model at a provider."""
+        if not self.user_files:
+            return ()
+        provider, model = profile.provider, profile.model
+        names = [f"providers/{id}.toml" for id in (*provider.ancestors, provider.id)]
+        names += [f"models/{id}.toml" for id in (*model.ancestors, model.id)]
+        return tuple(name for name in names if name in self.user_files and self.user_files[name].bears_on(model.id))
 
     def provider_of_host(self, host: str) -> Provider | None:
         """The provider whose own host this is (a port is ignored); None for any other."""
@@ -127,6 +155,7 @@ class Catalogue:
                 source=profile.serving.source,
                 checked=profile.serving.checked,
                 doubt=profile.serving.doubt,
+                yours=self.user_files_on(profile),
             )
             for profile in self.every_profile()
         )
@@ -176,7 +205,27 @@ def load(folder: Path | None = None) -> Catalogue:
 
 @cache
 def _packaged() -> Catalogue:
-    return load(Path(__file__).parent)
+    return load(_PACKAGE)
+
+
+def load_for(settings: Settings) -> Catalogue:
+    """The catalogue of a process: the package's, with the user's laid over it where ``KIMI_CATALOGUE`` names one.
+
+    Read once; one that is wrong is read again the next time. Raises ``CatalogueError`` and ``NotConfigured``.
+    """
+    return _packaged() if settings.catalogue is None else _overlaid(settings.catalogue)
+
+
+@lru_cache(maxsize=4)
+def _overlaid(folder: str) -> Catalogue:
+    files, package = overlay.read_files(folder, _PACKAGE), _packaged()
+    above = {kind: {file.id: file.tables for file in files if file.kind == kind} for kind in KINDS}
+    try:
+        models, providers = read(_PACKAGE, above)
+    except CatalogueError as error:  # without the user's files there is none
+        raise CatalogueError(error.found, of_user=True) from None
+    overlay.check_keys(files, package.providers, providers)
+    return Catalogue(models=models, providers=providers, user_files={file.name: file for file in files})
 
 
 def _state(profile: Profile, day: date) -> str:

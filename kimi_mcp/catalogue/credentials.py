@@ -38,9 +38,15 @@ def key_variables(catalogue: Catalogue) -> Mapping[str, str]:
     """For each variable of a provider's own key the provider that it chooses, in the order in which keys choose one."""
     chosen: dict[str, str] = {}
     for provider in catalogue.providers.values():
-        for name in provider.key_variables:
+        for name in () if catalogue.is_added(provider.id) else provider.key_variables:
             chosen.setdefault(name, provider.id)
     return chosen
+
+
+def _added_keys(catalogue: Catalogue) -> Mapping[str, str]:
+    """For each variable of an added provider's own key that provider: such a key chooses none."""
+    added = (provider for provider in catalogue.providers.values() if catalogue.is_added(provider.id))
+    return {name: provider.id for provider in added for name in provider.key_variables}
 
 
 def variables(catalogue: Catalogue) -> tuple[Variable, ...]:
@@ -52,7 +58,7 @@ def variables(catalogue: Catalogue) -> tuple[Variable, ...]:
             row = replace(row, meaning=f"Who answers: {', '.join(others)} or {last}.")
         if row.name == "KIMI_POLICY":  # keys come right before it
             rows.append(Variable(name=OWN_KEY, meaning="Key for whatever provider is chosen.", secret=True))
-            for name, provider in key_variables(catalogue).items():
+            for name, provider in (*key_variables(catalogue).items(), *_added_keys(catalogue).items()):
                 meaning = (
                     f"The key of {provider}; it goes to that provider's own hosts only, to another base URL only where "
                     "KIMI_PROVIDER names the provider."
@@ -116,9 +122,11 @@ def chosen_provider(settings: Settings, catalogue: Catalogue) -> Provider:
             return catalogue.providers[provider_id]
     if OWN_KEY in settings.possible_keys:
         return next(iter(providers))
+    added = _added_keys(catalogue).items()
+    named = next((f"KIMI_PROVIDER={id}, or " for key, id in added if key in settings.possible_keys), "")
     raise NotConfigured(
         "No provider is configured: no key is set and no base URL.",
-        fix="Set the key of a provider: "
+        fix=f"Set {named}the key of a provider: "
         + ", ".join(f"{variable} for {provider}" for variable, provider in by_key.items())
         + "; or KIMI_BASE_URL for an engine of your own (vLLM, SGLang, KTransformers); or try it without a key: run "
         "`kimi-mcp simulator` and set KIMI_PROVIDER=simulator.",
@@ -154,7 +162,7 @@ def access_to(provider: Provider, settings: Settings, chosen: Provider) -> Acces
     base_url = ((settings.base_url if is_chosen else None) or provider.base_url).rstrip("/")
     host = _host(base_url)
     named = settings.provider == provider.id
-    may_go = named or host in provider.hosts
+    may_go = named or host in provider.hosts or base_url == provider.base_url
     own = provider.key_variables if may_go else ()
     if is_chosen:
         # KIMI_API_KEY is meant for this server alone and goes first, unless it was another key that chose the provider:

@@ -36,6 +36,12 @@ SOURCE = ("source", "date", "doubt")
 ROWS = "models"
 """The list of a provider's file; its rows merge by their ``model``."""
 
+KINDS = ("models", "providers")
+"""The folders of a catalogue."""
+
+Above = Mapping[str, Mapping[str, Table]]
+"""Tables that are laid over the folder's, by kind and id."""
+
 _ALLOWED: Mapping[str, str] = {
     "bool_type": "true, false",
     "int_type": "a whole number",
@@ -52,40 +58,56 @@ _ALLOWED: Mapping[str, str] = {
 """For each of pydantic's type errors what the key takes instead."""
 
 
-def read(folder: Path) -> tuple[Mapping[str, Model], Mapping[str, Provider]]:
-    """The records of every file in the folder's ``models`` and ``providers``; providers in their own order."""
-    models = dict(sorted(_records(folder, "models", Model).items()))
-    records = _records(folder, "providers", Provider).values()
-    providers = {each.id: each for each in sorted(records, key=lambda each: (each.order, each.id))}
+def read(folder: Path, above: Above = MappingProxyType({})) -> tuple[Mapping[str, Model], Mapping[str, Provider]]:
+    """The records of every file in the folder's ``models`` and ``providers``, with what is laid ``above`` them.
+
+    Providers come in their own order, those that are only above last; such a one inherits no rows of models.
+    """
+    models = dict(sorted(_records(folder, "models", Model, above).items()))
+    records = _records(folder, "providers", Provider, above)
+    added = {stem for stem in above.get("providers", ()) if not (folder / f"providers/{stem}.toml").exists()}
+    in_order = sorted(records.values(), key=lambda each: (each.id in added, each.order, each.id))
+    providers = {each.id: each for each in in_order}
     _check_providers(providers.values(), models)
     return MappingProxyType(models), MappingProxyType(providers)
 
 
-def _records(folder: Path, kind: str, record: type[R]) -> dict[str, R]:
+def _records(folder: Path, kind: str, record: type[R], above: Above) -> dict[str, R]:
     """The record of each file of one kind, by its id; parents before those that inherit from them."""
-    files = {path.stem: _parse(f"{kind}/{path.name}", path) for path in sorted((folder / kind).glob("*.toml"))}
-    if not files:
+    layers = {path.stem: [parse(f"{kind}/{path.name}", path)] for path in sorted((folder / kind).glob("*.toml"))}
+    if not layers:
         raise CatalogueError(f"{kind}: no *.toml file is there")
+    added = above.get(kind, {}).keys() - layers.keys()
+    for stem, tables in above.get(kind, {}).items():
+        layers.setdefault(stem, []).append(tables)
+    files = {stem: tables[0] for stem, tables in layers.items()}
     lines = {stem: _ancestors(kind, stem, files) for stem in files}
     records: dict[str, R] = {}
     for stem in sorted(files, key=lambda stem: len(lines[stem])):  # a mistake is reported for its own file
-        _check_tables(f"{kind}/{stem}.toml", files[stem], record)
-        values = reduce(_merge, (_by_alias(files[ancestor]) for ancestor in lines[stem]))
+        for tables in layers[stem]:
+            _check_tables(f"{kind}/{stem}.toml", tables, record)
+        inherited = [_by_alias(tables) for ancestor in lines[stem][:-1] for tables in layers[ancestor]]
+        for values in inherited if stem in added else ():
+            values.pop(ROWS, None)
+        values = reduce(_merge, (*inherited, *map(_by_alias, layers[stem])))
         try:
-            records[stem] = record.model_validate({"id": stem, **values})
+            records[stem] = record.model_validate({"id": stem, "ancestors": lines[stem][:-1], **values})
         except ValidationError as error:
             sentences = [_sentence(found, record) for found in error.errors(include_url=False)]
             raise CatalogueError(f"{kind}/{stem}.toml: " + "; also ".join(dict.fromkeys(sentences))) from error
     return records
 
 
-def _parse(name: str, path: Path) -> Table:
+def parse(name: str, path: Path, *, of_user: bool = False) -> Table:
+    """The tables of a file; raises ``CatalogueError``."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise CatalogueError(f"{name}: is not UTF-8 text") from error
+        raise CatalogueError(f"{name}: is not UTF-8 text", of_user=of_user) from error
     except tomllib.TOMLDecodeError as error:
-        raise CatalogueError(f"{name}: is not TOML: {error}") from error
+        raise CatalogueError(f"{name}: is not TOML: {error}", of_user=of_user) from error
+    except RecursionError:
+        raise CatalogueError(f"{name}: is nested too deep", of_user=of_user) from None
 
 
 def _ancestors(kind: str, stem: str, files: Mapping[str, Table]) -> tuple[str, ...]:
@@ -96,8 +118,8 @@ def _ancestors(kind: str, stem: str, files: Mapping[str, Table]) -> tuple[str, .
         if not isinstance(parent, str):
             raise CatalogueError(f"{where} is {_shown(parent)}; allowed: the id of another file")
         if parent not in files:
-            hint = _hint(parent, [other for other in files if other not in line])
-            raise CatalogueError(f"{where} is {parent!r}, and {kind} has no such file; {hint}")
+            near = hint(parent, [other for other in files if other not in line])
+            raise CatalogueError(f"{where} is {parent!r}, and {kind} has no such file; {near}")
         if parent in line:
             raise CatalogueError(f"{where} goes round in a circle: {' → '.join((parent, *line))}")
         line = (parent, *line)
@@ -106,7 +128,7 @@ def _ancestors(kind: str, stem: str, files: Mapping[str, Table]) -> tuple[str, .
 
 def _check_tables(name: str, tables: Table, record: type[FileRecord]) -> None:
     """What a file itself must have, before anything is inherited: known tables, each with its source and date."""
-    keys = (key.partition(".")[0] for key in _keys(record) if key not in ("id", "facts"))
+    keys = (key.partition(".")[0] for key in _keys(record) if key not in ("id", "ancestors", "facts"))
     allowed = list(dict.fromkeys((INHERITS, *keys)))
     models: list[str] = []
     for key, value in tables.items():
@@ -222,10 +244,11 @@ def _shown(value: object) -> str:
 
 def _unknown(where: str, allowed: Iterable[str]) -> str:
     """``where`` is no key here; the nearest that is, or else all that are."""
-    return f"{where} is not a key here; {_hint(where.rpartition('.')[2], list(allowed))}"
+    return f"{where} is not a key here; {hint(where.rpartition('.')[2], list(allowed))}"
 
 
-def _hint(name: str, allowed: list[str]) -> str:
+def hint(name: str, allowed: list[str]) -> str:
+    """The nearest of the names that are allowed; where none is near, all of them."""
     near = difflib.get_close_matches(name, allowed, n=1)
     return f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
 
@@ -241,8 +264,8 @@ def _check_providers(providers: Iterable[Provider], models: Mapping[str, Model])
         for number, row in enumerate(provider.models, start=1):
             where = f"{name}: {ROWS}[{number}]"
             if row.model not in models:
-                hint = _hint(row.model, list(models))
-                raise CatalogueError(f"{where}.model is {row.model!r}, and models has no such file; {hint}")
+                near = hint(row.model, list(models))
+                raise CatalogueError(f"{where}.model is {row.model!r}, and models has no such file; {near}")
             if row.wire_id in seen:
                 raise CatalogueError(f"{where}.wire_id is {row.wire_id!r}, which an earlier row has already")
             seen.add(row.wire_id)

@@ -82,12 +82,16 @@ class NotConfigured(CallRefused, code="not_configured"):
 class CatalogueError(CallRefused, code="not_configured"):
     """A file of the catalogue is wrong; the message names the file, the key and what is allowed."""
 
-    def __init__(self, found: str) -> None:
-        """``found``: the file, the key and what is allowed there, without a full stop."""
+    def __init__(self, found: str, *, of_user: bool = False) -> None:
+        """``found``: the file, the key and what is allowed there, no full stop; ``of_user``: the file is the user's."""
+        whose = "KIMI_CATALOGUE" if of_user else "A file of the catalogue"
         super().__init__(
-            f"A file of the catalogue is wrong: {found}" + ("" if found.endswith("?") else "."),
-            fix="Correct that file; one of the package's own comes back by installing kimi-mcp again.",
+            f"{whose} is wrong: {found}" + ("" if found.endswith("?") else "."),
+            fix="Correct that file in the folder that KIMI_CATALOGUE names, or unset KIMI_CATALOGUE."
+            if of_user
+            else "Correct that file; one of the package's own comes back by installing kimi-mcp again.",
         )
+        self.found = found
 
 
 class PathRefused(CallRefused, code="path_refused"):

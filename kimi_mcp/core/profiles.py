@@ -44,14 +44,14 @@ Tokens = Annotated[int, Field(gt=0)]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sampling = Annotated[Mapping[SamplingName, float], AfterValidator(MappingProxyType)]
 
-_BASE_URL = r"^https?://[^/\s]+(/[^/\s]+)*$"
-_HOST = r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"
+_BASE_URL = r"^https?://[A-Za-z0-9.:\[\]_-]+(/[^/\s?#\\]+)*$"
+HOST = r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"
 _VARIABLE = r"^[A-Z][A-Z0-9_]*$"
 _FORMULA = r"^[a-z0-9-]+/[a-z0-9_-]+:[a-z0-9.]+$"
 
 PATTERNS: Mapping[str, str] = {
     _BASE_URL: "an http or https URL without a slash at its end",
-    _HOST: "a host name in small letters, without scheme, port and path",
+    HOST: "a host name in small letters, without scheme, port and path",
     _VARIABLE: "the name of an environment variable",
     _FORMULA: "a formula's URI such as moonshot/web-search:latest",
 }
@@ -100,7 +100,7 @@ class ServedModel(SourcedRecord):
     """The provider's own id for it."""
     until: OrUnknown[date] = None
     """First day on which it is no longer served; None: no end is known."""
-    found_gone: date | None = None
+    found_gone: OrUnknown[date] = None
     """The day on which it was found to be gone, where no end was announced; it may have ended long before."""
     price: OrUnknown[Price]
     """The provider's price."""
@@ -121,6 +121,8 @@ class FileRecord(CatalogueRecord):
 
     id: str
     """Catalogue id: the file's name."""
+    ancestors: Items[str] = ()
+    """The ids that it inherits from, the first ancestor first."""
     facts: Mapping[str, SourcedRecord]
     """For each table of the file the source and the day of its facts."""
     name: Text = Field(alias="about.name")
@@ -180,7 +182,7 @@ class Provider(FileRecord):
     """Its rank among the providers: the first one whose key is set is chosen."""
     base_url: str = Field(alias="about.base_url", pattern=_BASE_URL)
     """OpenAI-compatible base URL, without a slash at the end."""
-    hosts: Items[Annotated[str, Field(pattern=_HOST)]] = Field(alias="about.hosts")
+    hosts: Items[Annotated[str, Field(pattern=HOST)]] = Field(alias="about.hosts")
     """The provider's own hosts, which alone get its key by default; empty for engines that run anywhere."""
     self_hosted: bool = Field(alias="about.self_hosted")
     """Whether it is an engine that the user runs."""

@@ -196,6 +196,11 @@ class Settings:
         "KIMI_SWARM_MCP",
         "Path of an `mcpServers` JSON file, as hosts have them: the tools that sub-agents of a swarm may use.",
     )
+    catalogue: str | None = _variable(
+        "KIMI_CATALOGUE",
+        "Folder that is laid over the catalogue: its `models/*.toml` and `providers/*.toml` change what they name, or "
+        "add to it.",
+    )
     log_level: str = _variable(
         "KIMI_LOG_LEVEL",
         "Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",

@@ -73,7 +73,8 @@ class Pipeline:
         )
         self.upstream = Upstream(deadlines=deadlines, max_concurrency=settings.max_concurrency, draw=draw)
         """Sends every request to a provider."""
-        facts = facts or catalogue.load()
+        self.facts = facts = facts or catalogue.load_for(settings)
+        """Models, providers and prices."""
         self.router = Router(settings, self.upstream, facts, day)
         """Resolves where requests go."""
         self._attachments = Attachments(self.upstream, media_limits or MediaLimits())

@@ -288,6 +288,6 @@ def open_runs(
     limits = SpendingLimits(
         call_usd=settings.budget_usd_per_call,
         day_usd=settings.budget_usd_per_day,
-        highest_price=lambda: catalogue.load().highest_price,
+        highest_price=lambda: catalogue.load_for(settings).highest_price,
     )
     return Runs(tasks, open_store(settings, store_limits), limits=limits, resume=resume, recover=recover)

@@ -146,6 +146,7 @@ async def _models(state: ServerState) -> Sequence[str]:
 
     facts = catalogue.load()
     try:
+        facts = catalogue.load_for(state.settings)
         provider = credentials.chosen_provider(state.settings, facts).id
     except KimiError:
         provider = ""

@@ -75,7 +75,7 @@ async def _catalogue(state: ServerState, value: str) -> str:
     from kimi_mcp import catalogue
     from kimi_mcp.pipeline.route import today
 
-    return _json([row.as_json() for row in catalogue.load().rows(today())])
+    return _json([row.as_json() for row in catalogue.load_for(state.settings).rows(today())])
 
 
 @_resource(

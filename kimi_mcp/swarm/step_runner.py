@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from kimi_mcp import catalogue, policy
+from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited
 from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.tokens import chars_in
@@ -79,7 +79,7 @@ class StepRunner:
     def __post_init__(self) -> None:
         self.step_tokens = min(self.ledger.limits.step_tokens, self.profile.output_ceiling)
         """Reasoning and answer that a step is allowed at first."""
-        self._highest_price = catalogue.load().highest_price
+        self._highest_price = self.pipeline.facts.highest_price
         self._unwritten: dict[str, JSON] = {}
         self._writing: asyncio.Future[None] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -168,3 +169,37 @@ async def test_an_allowed_provider_gets_the_call_and_not_the_other_ones_key() ->
         assert len(chats(engine)) == 1
         assert "authorization" not in chats(engine)[0].headers or KEY not in chats(engine)[0].headers["authorization"]
         assert len(chats(moonshot)) == 1
+
+
+async def test_a_wrong_catalogue_of_the_users_is_named_by_each_call_until_it_is_right(
+    sim: Simulator, mode: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine/providers").mkdir(parents=True)
+    file = tmp_path / "mine/providers/simulator.toml"
+    file.write_text('[[models]]\nmodel = "kimi-k2.5"\nprise = "unknown"\n')
+    async with connect(sim, mode, KIMI_CATALOGUE=str(tmp_path / "mine")) as kimi:
+        assert len((await kimi.client.list_tools()).tools) == len(TOOLS)
+        wrong = await kimi.think()
+        file.write_text('[[models]]\nmodel = "kimi-k2.5"\nprice = { input = 100, cached = 100, output = 0 }\n')
+        right = await kimi.think()
+    assert wrong.code == "not_configured"
+    assert "providers/simulator.toml: models[1].prise is not a key here; did you mean price?" in wrong.text
+    assert str(tmp_path) not in wrong.text
+    usage = right.structured["usage"]
+    assert usage["cost_usd"] == pytest.approx(usage["prompt_tokens"] * 1e-4)
+
+
+async def test_an_added_provider_is_called_with_its_own_key(tmp_path: Path) -> None:
+    async with Simulator(provider="together") as engine:
+        (tmp_path / "providers").mkdir()
+        (tmp_path / "providers/acme.toml").write_text(
+            f'inherits = "together"\n[about]\nname = "Acme"\nbase_url = "{engine.base_url}"\n'
+            '[key]\nneeded = true\nvariables = ["ACME_API_KEY"]\n'
+            '[[models]]\nmodel = "kimi-k3"\nwire_id = "moonshotai/Kimi-K3"\nprice = "unknown"\n'
+        )
+        keys = {"ACME_API_KEY": KEY, "TOGETHER_API_KEY": "sk-of-another"}
+        async with connect(None, provider="acme", KIMI_CATALOGUE=str(tmp_path), **keys) as kimi:
+            result = await kimi.think()
+        assert result.structured["provider"] == "acme"
+        assert (result.status, result.structured["model"]["sent"]) == ("completed", "moonshotai/Kimi-K3")
+        assert {request.headers["authorization"] for request in engine.requests} == {f"Bearer {KEY}"}

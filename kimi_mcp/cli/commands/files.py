@@ -66,7 +66,7 @@ def _endpoint(settings: Settings, named: str | None) -> Endpoint:
     from kimi_mcp.pipeline.route import Router, today
     from kimi_mcp.provider import Upstream
 
-    facts = catalogue.load()
+    facts = catalogue.load_for(settings)
     endpoint = Router(settings, Upstream(), facts, today).endpoint(named)
     if not endpoint.provider.takes_uploads:
         keep = ", ".join(each.id for each in facts.providers.values() if each.takes_uploads)

@@ -123,8 +123,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
     from kimi_mcp.core.settings import read_settings
 
     given: dict[str, str] = {}
-    facts = catalogue.load()
-    known = [row.name for row in credentials.variables(facts)]
+    known = [row.name for row in credentials.variables(catalogue.load())]
     for pair in pairs:
         variable, equals, value = pair.partition("=")
         if not equals or not _VARIABLE.fullmatch(variable):
@@ -132,7 +131,8 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
         if variable.startswith("KIMI_") and variable not in known:
             raise typer.BadParameter(f"kimi-mcp has no setting {variable}{_near(variable, known)}", param_hint="--env")
         given[variable] = value
-    if unreadable := credentials.unreadable(read_settings(given), facts):
+    settings = read_settings(given)
+    if unreadable := credentials.unreadable(settings, catalogue.load_for(settings)):
         raise typer.BadParameter(f"{unreadable[0].message} {unreadable[0].fix}", param_hint="--env")
     return given
 
@@ -152,8 +152,12 @@ def _with_exported(given: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     if any(name in _PROVIDER_SETTINGS or (is_key(name) and name != OWN_KEY) for name in given):
         return given, []
     exported = {
-        name: value for name in _PROVIDER_SETTINGS if (value := os.environ.get(name, "").strip()) and "${" not in value
+        name: value
+        for name in (*_PROVIDER_SETTINGS, "KIMI_CATALOGUE")
+        if (value := os.environ.get(name, "").strip()) and "${" not in value
     }
+    if "KIMI_CATALOGUE" in exported:  # the host starts the server in another folder
+        exported["KIMI_CATALOGUE"] = str(Path(exported["KIMI_CATALOGUE"]).expanduser().absolute())
     return {**exported, **given}, list(exported)
 
 

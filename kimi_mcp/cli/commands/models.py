@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
@@ -36,9 +37,10 @@ def models(
     input, cached input, output.
     """
     from kimi_mcp import catalogue
+    from kimi_mcp.core.settings import read_settings
     from kimi_mcp.pipeline.route import today
 
-    facts = catalogue.load()
+    facts = catalogue.load_for(read_settings(os.environ))
     rows = _matching(facts, facts.rows(today()), provider, model)
     if as_json:
         print_json([row.as_json() for row in rows])
@@ -47,7 +49,7 @@ def models(
     if page.folds:
         _show(page, facts, rows, sources=sources)
     else:
-        cells = [_cells(row) for row in rows]
+        cells = [_cells(row) | ({"YOURS": ",".join(row.yours) or "-"} if facts.user_files else {}) for row in rows]
         Printer(indent=0).table(tuple(cells[0]), [tuple(row.values()) for row in cells], right=(5, 6))
 
 
@@ -117,7 +119,11 @@ def _show(page: Printer, facts: Catalogue, rows: Sequence[CatalogueRow], *, sour
                 page.row("", source, "quiet", label_kind="")
                 if row.doubt:
                     page.row("", f"in doubt: {row.doubt}", "warn", label_kind="")
+            if row.yours:
+                page.row("", f"yours: {', '.join(row.yours)}", "warn", label_kind="")
         page.line()
+    if facts.user_files:
+        page.line(f"Yours, by KIMI_CATALOGUE: {facts.user_changes}.", "warn")
     page.line("Prices: US dollars per million tokens, input/cached/output.", "quiet")
     page.line(
         "--sources shows the source of each row, its wire id, output limit and media; --json has it all.", "quiet"

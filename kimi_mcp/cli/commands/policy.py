@@ -76,11 +76,12 @@ def check(
     objects, 1 when one does, 2 when the file is no such body. Fields that no rule reads are named and change nothing.
     """
     from kimi_mcp import catalogue, policy
+    from kimi_mcp.core.settings import read_settings
     from kimi_mcp.pipeline.route import today
     from kimi_mcp.policy import audit
 
     body = read_json_object(file, "Save the JSON body that is sent to /chat/completions.")
-    facts = catalogue.load()
+    facts = catalogue.load_for(read_settings(os.environ))
     profile = _profile(body, facts, provider, model)
     request = audit.read_body(body, profile)
     context = policy.PolicyContext(

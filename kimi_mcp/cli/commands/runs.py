@@ -231,7 +231,7 @@ def _settings() -> Settings:
     from kimi_mcp.catalogue import credentials
 
     settings = read_environment()
-    credentials.check(settings, catalogue.load())
+    credentials.check(settings, catalogue.load_for(settings))
     if settings.journal == "off":
         raise NotConfigured(
             "KIMI_JOURNAL is off: runs are not recorded, and end with their server.",

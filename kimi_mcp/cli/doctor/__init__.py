@@ -17,7 +17,7 @@ from kimi_mcp import catalogue
 from kimi_mcp.catalogue import Catalogue, credentials
 from kimi_mcp.cli.console import Printer, counted, in_a_shell
 from kimi_mcp.cli.doctor.diagnosis import Diagnosis
-from kimi_mcp.core.errors import CatalogueError, KimiError
+from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.redaction import hide
 from kimi_mcp.core.settings import Settings
@@ -44,10 +44,13 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
     found = Diagnosis()
     _check_program(found)
     try:
-        facts = catalogue.load()
-    except CatalogueError as error:
+        facts = catalogue.load_for(settings)
+    except KimiError as error:
         found.add_error("catalogue", error)
         return found
+    if facts.user_files:
+        found.user_files = [{"file": each.name, "adds": each.adds} for each in facts.user_files.values()]
+        found.add("catalogue", "ok", f"KIMI_CATALOGUE is laid over the catalogue: {facts.user_changes}.")
     hide(*credentials.keys(settings, facts).values())
     _check_variables(found, environment, settings, facts)
     _check_patience(found, settings)

@@ -33,6 +33,8 @@ class Diagnosis:
     packages: dict[str, str] = field(default_factory=dict[str, str])
     variables: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     """Every variable that is read, and its state; never its value."""
+    user_files: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """The files of ``KIMI_CATALOGUE``, and whether each adds a model or provider, or changes one of ours."""
     provider: str | None = None
     why: str | None = None
     """What chose the provider."""

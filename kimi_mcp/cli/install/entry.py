@@ -178,7 +178,8 @@ def keys_in_use(settings: Mapping[str, str], environment: Mapping[str, str]) -> 
     chosen provider is named even where none is set; of another, only where it is. Raises ``InvalidArguments`` where an
     unknown provider is named.
     """
-    named, facts = read_settings(settings), catalogue.load()
+    named = read_settings(settings)
+    facts = catalogue.load_for(named)
     places = set(settings), {name for name, value in environment.items() if value.strip()}
     by_key = credentials.key_variables(facts)
     order = list(by_key)

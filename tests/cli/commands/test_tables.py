@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -132,3 +133,20 @@ def test_every_rule_is_shown_with_its_reason_and_its_source() -> None:
 def test_the_rules_as_json_are_the_rows() -> None:
     assert json.loads(kimi("policy", "--json").stdout) == [rule.as_json() for rule in load_rules().values()]
     assert all(date.fromisoformat(rule["date"]) for rule in json.loads(kimi("policy", "--json").stdout))
+
+
+def test_what_the_users_catalogue_changes_is_shown_as_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "right/providers").mkdir(parents=True)
+    (tmp_path / "right/providers/novita.toml").write_text('[[models]]\nmodel = "kimi-k2.5"\nuntil = 2026-01-01\n')
+    monkeypatch.setenv("KIMI_CATALOGUE", str(tmp_path / "right"))
+    head, *lines = kimi("models", "--provider", "novita").stdout.splitlines()
+    assert head.endswith("YOURS")
+    assert [line.endswith("providers/novita.toml") for line in lines] == [True, False, False, False, False]
+    assert "ended 2026-01-01" in lines[0]
+    found = json.loads(kimi("doctor", "--json").stdout)
+    assert found["user_files"] == [{"file": "providers/novita.toml", "adds": False}]
+    (tmp_path / "wrong/providers").mkdir(parents=True)
+    (tmp_path / "wrong/providers/novita.toml").write_text("[abuot]\n")
+    monkeypatch.setenv("KIMI_CATALOGUE", str(tmp_path / "wrong"))
+    wrong = kimi("models")
+    assert (wrong.exit_code, "providers/novita.toml: abuot is not a key here" in wrong.stderr) == (1, True)

@@ -1,9 +1,10 @@
-"""``kimi-mcp models``: the catalogue of today. I/O: prints; the catalogue reads its files."""
+"""``kimi-mcp models``: the catalogue of today. I/O: prints; the catalogue reads its files; ``--live`` asks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from kimi_mcp.cli.console import Printer, print_json
 
 if TYPE_CHECKING:
     from kimi_mcp.catalogue import Catalogue, CatalogueRow
+    from kimi_mcp.core.settings import Settings
 
 STYLES: Mapping[str, str] = {"served": "ok", "until": "warn"}
 """The style of a state by its first word; of any other it is ``unknown``."""
@@ -29,18 +31,28 @@ def models(
     sources: Annotated[
         bool, typer.Option("--sources", help="In a terminal too, show where each fact is from.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the providers that you have configured what they list now.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Show who serves which Kimi model today.
 
     State, modes, limits, prices, media, and the source of each row. Prices are US dollars per million tokens:
     input, cached input, output.
+
+    With --live the providers that you have configured are asked what they list now, beside what the catalogue says:
+    new, gone, same. Nothing else is sent, and nothing costs. Exit status: 0 when all of them have answered.
     """
     from kimi_mcp import catalogue
     from kimi_mcp.core.settings import read_settings
     from kimi_mcp.pipeline.route import today
 
-    facts = catalogue.load_for(read_settings(os.environ))
+    settings = read_settings(os.environ)
+    facts = catalogue.load_for(settings)
+    if live:
+        _show_live(settings, facts, provider, model, as_json=as_json)
+        return
     rows = _matching(facts, facts.rows(today()), provider, model)
     if as_json:
         print_json([row.as_json() for row in rows])
@@ -51,6 +63,26 @@ def models(
     else:
         cells = [_cells(row) | ({"YOURS": ",".join(row.yours) or "-"} if facts.user_files else {}) for row in rows]
         Printer(indent=0).table(tuple(cells[0]), [tuple(row.values()) for row in cells], right=(5, 6))
+
+
+def _show_live(settings: Settings, facts: Catalogue, provider: str | None, model: str | None, *, as_json: bool) -> None:
+    import anyio
+
+    from kimi_mcp.cli.commands import live_models
+    from kimi_mcp.cli.commands.arguments import read_environment
+
+    read_environment()
+    page = Printer(indent=2)
+    with nullcontext() if as_json else page.waiting("asking the providers …"):
+        lists = anyio.run(live_models.ask, settings, facts, provider)
+    if model is not None:
+        lists = [each.only(model) for each in lists]
+    if as_json:
+        print_json([each.as_json() for each in lists])
+    else:
+        live_models.show(page, lists)
+    if any(each.error for each in lists):
+        raise typer.Exit(1)
 
 
 def _matching(

@@ -53,8 +53,6 @@ class Weights(SourcedRecord, strict=False):
     folder: str
     """Where it is downloaded to, relative."""
     size_gb: int
-    doubt: str | None = None
-    """What casts doubt on the row, and what to check first."""
 
 
 class Needs(BaseModel, frozen=True, extra="forbid"):
@@ -83,6 +81,11 @@ class EngineOption(SourcedRecord, strict=False):
     note: str
     needs: tuple[Needs, ...]
 
+    @property
+    def splits_tensors(self) -> bool:
+        """Whether it divides each layer among the GPUs, which takes a power of two of them."""
+        return "{gpus}" in self.launch
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -94,6 +97,16 @@ class Machine:
     gpu_gb: float | None
     """Memory of all GPUs."""
     cores: int
+
+    @property
+    def even_gpus(self) -> int:
+        """The largest power of two of its GPUs."""
+        return 1 << max(0, (self.gpus or 0).bit_length() - 1)
+
+    def usable_gpu_gb(self, option: EngineOption) -> float:
+        """Memory of the GPUs that an engine can use, all of them alike."""
+        all_gb, gpus = self.gpu_gb or 0, self.gpus or 0
+        return all_gb * self.even_gpus / gpus if option.splits_tensors and gpus else all_gb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,21 +159,26 @@ def misses(machine: Machine) -> list[tuple[Weights, EngineOption, list[str]]]:
     """For all weights in all engines what the machine lacks, by the alternative that lacks least."""
     weights, options = load()
     return [
-        (weights[id], option, min((_lacks(needs, machine) for needs in option.needs if needs.weights == id), key=len))
+        (
+            weights[id],
+            option,
+            min((_lacks(each, option, machine) for each in option.needs if each.weights == id), key=len),
+        )
         for option in options
         for id in option.weights
     ]
 
 
-def _lacks(needs: Needs, machine: Machine) -> list[str]:
+def _lacks(needs: Needs, option: EngineOption, machine: Machine) -> list[str]:
     """What is missing, in words; what is unknown counts as missing."""
-    ram, gpu, gpus = machine.ram_gb or 0, machine.gpu_gb or 0, machine.gpus or 0
+    ram, gpu, gpus = machine.ram_gb or 0, machine.usable_gpu_gb(option), machine.gpus or 0
+    used = f" on {machine.even_gpus} of the {gpus} GPUs" if option.splits_tensors and gpus > machine.even_gpus else ""
     return [
         text
         for there, needed, text in (
             (ram, needs.ram_gb, f"{needs.ram_gb:,} GB of main memory"),
             (gpus, needs.gpus, counted(needs.gpus, "GPU")),
-            (gpu, needs.gpu_gb, f"{needs.gpu_gb:,} GB of GPU memory"),
+            (gpu, needs.gpu_gb, f"{needs.gpu_gb:,} GB of GPU memory{used}"),
             (ram + gpu, needs.together_gb, f"{needs.together_gb:,} GB of both together"),
         )
         if there < needed
@@ -170,7 +188,7 @@ def _lacks(needs: Needs, machine: Machine) -> list[str]:
 def _fit(weights: Weights, option: EngineOption, machine: Machine) -> Fit:
     profile = catalogue.load().profile(option.provider, weights.model)
     assert profile is not None, "the tests compare every row with the catalogue"
-    gpu_gb, gpus = machine.gpu_gb or 0, machine.gpus or 0
+    gpu_gb = machine.usable_gpu_gb(option)
     # llama.cpp keeps all of the model on the GPUs where it fits there, else the experts in main memory.
     offload = "" if not gpu_gb else " --n-gpu-layers 99" + ("" if gpu_gb > weights.size_gb else " --n-cpu-moe 99")
     launch = option.launch.format(
@@ -178,7 +196,7 @@ def _fit(weights: Weights, option: EngineOption, machine: Machine) -> Fit:
         pattern=weights.patterns[0] if weights.patterns else "*",
         wire_id=profile.serving.wire_id,
         cores=machine.cores,
-        gpus=1 << max(0, gpus.bit_length() - 1),
+        gpus=machine.even_gpus,
         gpu_experts=min(_EXPERTS, max(0, int((gpu_gb - _WITHOUT_EXPERTS_GB) / _EXPERT_GB))),
         offload=offload,
     )

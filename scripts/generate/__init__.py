@@ -36,6 +36,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/reference/models.md", "providers", blocks.providers),
     ("docs/reference/models.md", "models", blocks.models),
     ("docs/reference/models.md", "serving", blocks.serving),
+    ("docs/reference/facts.md", "facts", blocks.other_facts),
     ("docs/reference/errors.md", "errors", codes.error_codes),
     ("docs/reference/commands.md", "commands", blocks.commands),
     ("skill.md", "keys", blocks.keys),

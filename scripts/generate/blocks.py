@@ -16,6 +16,7 @@ from kimi_mcp.core.types import Mode
 from kimi_mcp.server.prompts import prompts
 from kimi_mcp.server.tools import Arguments, input_schema, listed_tools
 from kimi_mcp.skill.document import load_skill
+from scripts import facts
 from scripts.generate.markdown import as_code, table
 from scripts.manifests.facts import OWNER
 
@@ -149,6 +150,17 @@ def _served(profile: Profile) -> tuple[str, ...]:
         f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}{written}" if price else "not known",
         f"{row.source} ({row.checked})" + (f"<br>In doubt: {row.doubt}" if row.doubt else ""),
     )
+
+
+def other_facts() -> str:
+    """What else is known, by topic: the facts that no code reads."""
+    rows = [fact for fact in facts.facts() if fact.text]
+    by_topic: dict[str, list[tuple[str, str]]] = {}
+    for fact in sorted(rows, key=lambda fact: fact.day, reverse=True):
+        doubt = f"<br>In doubt: {fact.doubt}" if fact.doubt else ""
+        by_topic.setdefault(fact.table, []).append((f"{fact.text}{doubt}", f"{fact.source} ({fact.day})"))
+    tables = (f"## {topic}\n\n{table(('fact', 'source (date)'), by_topic[topic])}" for topic in sorted(by_topic))
+    return "\n\n".join(tables)
 
 
 def offered_prompts() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,7 +33,7 @@ def found(there: Machine) -> list[tuple[str, str]]:
         (machine(375), ("llama.cpp", "ud-q2-k-xl"), 1),
         (machine(399, 24), ("llama.cpp", "ud-q2-k-xl"), 2),
         (machine(600, 48, 2), ("KTransformers", "int4"), 4),
-        (machine(64, 714, 4), ("vLLM", "int4"), 5),
+        (machine(64, 714, 4), ("vLLM", "int4"), 6),
         (machine(200, 1128, 8), ("vLLM", "int4"), 6),
         (EVERYTHING, ("vLLM", "int4"), 7),
     ],
@@ -73,14 +72,18 @@ def test_weights_that_are_in_doubt_come_last_and_say_why() -> None:
     assert doubts.count(True) == 2
 
 
-def test_vllm_needs_the_memory_that_its_recipe_names_on_however_many_gpus() -> None:
-    (launch,) = (fit.launch for fit in fits(machine(64, 768, 4)) if fit.option.engine == "vLLM")
-    assert " -tp 4 " in launch
-    assert "vLLM" not in [engine for engine, _ in found(machine(64, 713, 8))]
+@pytest.mark.parametrize(("engine", "split"), [("vLLM", " -tp 4 "), ("SGLang", " --tp 4 ")])
+def test_the_memory_that_vllms_recipe_names_counts_on_however_many_gpus(engine: str, split: str) -> None:
+    (launch,) = (fit.launch for fit in fits(machine(64, 768, 4)) if fit.option.engine == engine)
+    assert split in launch
+    assert engine not in [engine for engine, _ in found(machine(64, 713, 8))]
 
 
-def test_four_gpus_are_not_eight_whatever_their_memory() -> None:
-    assert "SGLang" not in [engine for engine, _ in found(replace(EVERYTHING, gpus=4))]
+def test_of_six_gpus_four_are_used_and_only_their_memory_counts() -> None:
+    assert "vLLM" not in [engine for engine, _ in found(machine(64, 846, 6))]
+    lacks = next(lacks for _, option, lacks in misses(machine(64, 846, 6)) if option.engine == "vLLM")
+    assert lacks == ["714 GB of GPU memory on 4 of the 6 GPUs"]
+    assert "vLLM" in [engine for engine, _ in found(machine(64, 1080, 6))]
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -137,7 +140,7 @@ def test_llama_cpp_gets_what_is_on_the_gpus(there: Machine, option: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("gpu", "gpus", "experts", "parallel"), [(48, 2, 0, 2), (96, 4, 30, 4), (144, 6, 60, 4), (4000, 8, 384, 8)]
+    ("gpu", "gpus", "experts", "parallel"), [(48, 2, 0, 2), (96, 4, 30, 4), (144, 6, 30, 4), (4000, 8, 384, 8)]
 )
 def test_ktransformers_gets_how_much_fits_on_the_gpus(gpu: float, gpus: int, experts: int, parallel: int) -> None:
     (launch,) = (fit.launch for fit in fits(machine(700, gpu, gpus)) if fit.option.engine == "KTransformers")

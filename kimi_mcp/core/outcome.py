@@ -72,6 +72,8 @@ class Outcome:
     """How long it took."""
     error: KimiError | None = None
     """Why it is incomplete."""
+    can_continue: bool = False
+    """Whether its answer was cut by its length, and its provider can continue it."""
     swarm: Mapping[str, Any] | None = None
     """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
     page: ResultPage | None = None
@@ -127,9 +129,17 @@ def _next_step(outcome: Outcome) -> str | None:
     if outcome.status == "failed":
         shows = f"{kimi_run_call(outcome.run_id, 'reasoning')} shows the reasoning that had arrived."
         return shows if outcome.reasoning else None
+    if outcome.can_continue and outcome.status != "completed":
+        return _continuing(outcome)
     if outcome.conversation_id is not None and page is None:
         return f'To go on with this answer, call with conversation_id="{outcome.conversation_id}".'
     return None
+
+
+def _continuing(outcome: Outcome) -> str:
+    """How to go on with an answer that was cut."""
+    call = kimi_run_call(str(outcome.run_id), "continue")
+    return f"{call} continues the answer where it was cut."
 
 
 def kimi_run_call(run_id: str, action: str, offset: int | None = None) -> str:
@@ -166,7 +176,8 @@ def _text(outcome: Outcome) -> str:
         had = "what is above is all that" if outcome.answer else "nothing of the answer"
         lines.append(f"[cancelled: {had} had arrived]")
     elif outcome.error is not None:
-        lines.append(f"[incomplete: {outcome.error.message} {outcome.error.fix}]")
+        further = f" {_continuing(outcome)}" if outcome.can_continue else ""
+        lines.append(f"[incomplete: {outcome.error.message} {outcome.error.fix}{further}]")
     return "\n\n".join(part for part in (outcome.answer, "\n".join(lines)) if part)
 
 

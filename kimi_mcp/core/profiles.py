@@ -220,6 +220,8 @@ class Provider(FileRecord):
     """Whether ``GET /models`` lists what is served today."""
     streams_usage: TrueOrUnknown = Field(alias="features.streams_usage")
     """Whether it knows ``stream_options: {include_usage}``."""
+    continues_answers: bool = Field(default=False, alias="features.continues_answers")
+    """Whether it continues an assistant turn that has ``partial: true``."""
     formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")
     """URIs of the search tools that it runs itself; empty: none are known."""
     cache_ttls: Items[Literal["5m", "1h"]] = Field(default=(), alias="cache.ttls")

@@ -192,6 +192,13 @@ class Settings:
         default=2.0,
         read=_positive,
     )
+    continues: Literal["off", "auto"] = _variable(
+        "KIMI_CONTINUE",
+        "`auto`: an answer that was cut by its length is continued at once, three times at most and within the "
+        "spending limits, where the provider can. `off`: `kimi_run` continues it when asked to.",
+        default="off",
+        read=_one_of("off", "auto"),
+    )
     swarm_mcp: str | None = _variable(
         "KIMI_SWARM_MCP",
         "Path of an `mcpServers` JSON file, as hosts have them: the tools that sub-agents of a swarm may use.",

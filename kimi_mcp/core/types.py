@@ -83,6 +83,8 @@ class Turn:
     """The tools that an assistant turn calls."""
     tool_call_id: str | None = None
     """Which call a ``tool`` turn answers."""
+    partial: bool = False
+    """Whether it is the beginning of an answer, which the model is to continue; only as the last turn."""
 
     @property
     def text(self) -> str:

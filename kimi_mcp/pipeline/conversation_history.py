@@ -70,6 +70,23 @@ async def before(conversation_id: str | None, run: Run) -> ConversationHistory:
     return await _up_to(head, run)
 
 
+async def again(record: RunRecord, run: Run) -> ConversationHistory:
+    """The history before a run that is continued after its end, which then has a turn in its conversation.
+
+    Where that went on meanwhile without it, it branches off: its answer begins a conversation of its own.
+    """
+    run.follows = record.follows
+    found = None if record.conversation_id is None else await run.store.conversation(record.conversation_id)
+    if found is not None and found.head == record.follows:
+        run.request_state.waits_for = "its turn in the conversation"
+        run.holds_turn = True
+        await run.store.take_turn(found.id, run.id, run.is_live)
+        found = await run.store.conversation(found.id)
+    if found is None or found.head != record.follows:
+        run.conversation_id, run.holds_turn = _new_id(), True
+    return await _up_to(record, run)  # it left no turns of its own
+
+
 def _new_id() -> str:
     return f"conv_{secrets.token_hex(12)}"
 

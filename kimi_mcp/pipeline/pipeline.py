@@ -31,17 +31,18 @@ from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, Turn, add_usage, system, user
-from kimi_mcp.pipeline import conversation_history
+from kimi_mcp.pipeline import continuing, conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
 from kimi_mcp.pipeline.call import Call
 from kimi_mcp.pipeline.route import Route, Router, today
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.provider.request_state import RequestState
-from kimi_mcp.runs import Run
+from kimi_mcp.runs import Run, RunFunction
 
 if TYPE_CHECKING:
     from kimi_mcp.media.roots import Roots
+    from kimi_mcp.runs.store.records import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,15 @@ class Pipeline:
         request_state.begin(plan)
         return await self._send(LoadedPlan(plan=plan), request_state, route.endpoint, yields=True)
 
+    def continuation(self, record: RunRecord, offered_roots: tuple[str, ...] | None = None) -> RunFunction:
+        """The function that continues the cut answer of a run that has ended.
+
+        ``offered_roots``: the host's own, for media of its folders. Raises ``InvalidArguments`` for an answer that
+        can't be continued.
+        """
+        continuing.check(record, self.facts.providers)
+        return lambda run: self.outcome(run, self._continue(record, run, offered_roots))
+
     async def file_stamps(self, call: Call) -> tuple[str, ...]:
         """The current state of the files that a call names: with changed files the same call is another one."""
 
@@ -145,9 +155,54 @@ class Pipeline:
                 run.turns = (*run.turns[:-1], loaded.recorded_turns[-1])
                 await run.begin(loaded.plan)
             completion = await self._send(loaded, run.request_state, endpoint)
-            if plan.response_schema is None or _shortfall(plan, completion):
-                return _outcome_of(loaded.plan, completion, run)
+            outcome = _outcome_of(loaded.plan, completion, run)
+            if outcome.can_continue and self.settings.continues == "auto":
+                return await self._continued(loaded, outcome, run, endpoint)
+            if plan.response_schema is None or outcome.error is not None:
+                return outcome
             return await self._parse_or_repair(loaded, plan.response_schema, completion, run, endpoint)
+
+    async def _continue(self, record: RunRecord, run: Run, offered_roots: tuple[str, ...] | None) -> Outcome:
+        """The outcome of a run whose answer is continued after it had ended; what it had stays, whatever fails."""
+        try:
+            run.turns = continuing.turns(record)
+            history = await conversation_history.again(record, run)
+            route = await self.router.resolve(
+                run, model=history.model_asked, provider=history.provider, preferred=history.model_id
+            )
+            plan = route.decide(continuing.request(record, history.with_turns(run.turns)))
+            if plan.profile.model.id != record.model_id:
+                raise ModelNotServed(
+                    f"The answer is {record.model_id}'s, which {route.endpoint.provider.id} does not serve any more.",
+                    fix="Call again: another model can't continue it.",
+                )
+            roots, strict = partial(self.find_roots, offered_roots), route.context.strict
+            async with self._attachments.loaded(
+                plan, route.endpoint, roots, run.request_state, strict=strict
+            ) as loaded:
+                return await self._continued(loaded, record.outcome, run, route.endpoint, once=True)
+        except KimiError as error:
+            return run.cut_off("partial", error)
+
+    async def _continued(
+        self, loaded: LoadedPlan, cut: Outcome, run: Run, endpoint: Endpoint, *, once: bool = False
+    ) -> Outcome:
+        """The outcome of an answer that was cut, continued ``once``, and as often as the settings say."""
+        outcome = cut
+        for _ in range(continuing.MOST_TIMES if self.settings.continues == "auto" else once):
+            before = outcome
+            try:
+                plan = continuing.plan_rest(loaded.plan, before)
+                await run.begin_again(plan, before, continues=True)
+                completion = await self._send(replace(loaded, plan=plan), run.request_state, endpoint)
+            except KimiError as error:  # what is there was paid for: it stays
+                cost = None if run.request_state.accumulator.pieces else before.cost_usd
+                return replace(run.cut_off("partial", error), cost_usd=cost)
+            outcome = continuing.joined(before, _outcome_of(plan, completion, run))
+            if not outcome.can_continue:
+                break
+        schema = loaded.plan.response_schema
+        return outcome if schema is None or outcome.error is not None else _parsed(outcome, schema)
 
     async def _file_texts(self, call: Call, profile: Profile) -> str | None:
         """The files that the call names, as one text; None where it names none."""
@@ -166,9 +221,13 @@ class Pipeline:
 
     def _roots(self, call: Call) -> Roots:
         """The folders that this call may read from. Blocking."""
+        return self.find_roots(call.offered_roots)
+
+    def find_roots(self, offered: tuple[str, ...] | None) -> Roots:
+        """The folders that a call of a host that offers these may read from. Blocking."""
         from kimi_mcp.media.roots import find_roots
 
-        return find_roots(self.settings.roots, call.offered_roots)
+        return find_roots(self.settings.roots, offered)
 
     async def _send(
         self, loaded: LoadedPlan, request_state: RequestState, endpoint: Endpoint, *, yields: bool = False
@@ -226,14 +285,7 @@ class Pipeline:
         if outcome.status == "failed":  # the second answer is empty: the first one stays
             kept = _outcome_of(repair, replace(first, usage=usage), run)
             return replace(kept, status="partial", error=outcome.error, cost_usd=cost)
-        outcome, misfit = _with_parsed(outcome, schema)
-        if misfit is None or outcome.error is not None:
-            return outcome
-        error = UpstreamBroken(
-            f"The answer does not fit the response_schema, nor did the one before it: {misfit}.",
-            fix="Simplify `response_schema`, or name its fields in the prompt.",
-        )
-        return replace(outcome, status="partial", error=error)
+        return _parsed(outcome, schema, again=", nor did the one before it")
 
 
 # ── finished answers ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,8 +295,10 @@ def _outcome_of(plan: Plan, completion: Completion, run: Run) -> Outcome:
     """The outcome of a run by its finished answer."""
     error = _shortfall(plan, completion)
     status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
+    cut = status == "partial" and completion.finish_reason == "length"
     return replace(
         run.snapshot(status, error),
+        can_continue=cut and plan.profile.provider.continues_answers,
         cost_usd=_cost_of(plan, completion),
         answer=completion.answer,
         reasoning=completion.reasoning,
@@ -285,6 +339,18 @@ def shortfall(completion: Completion, provider: str, *, used_up: AnswerCutOff, a
             return AnswerCutOff(f"{provider} ended its turn without an answer.", fix=again)
         case _:
             return None
+
+
+def _parsed(outcome: Outcome, schema: Mapping[str, Any], *, again: str = "") -> Outcome:
+    """The outcome with its answer parsed; partial where that does not fit the schema (``again``: nor did others)."""
+    outcome, misfit = _with_parsed(outcome, schema)
+    if misfit is None or outcome.error is not None:
+        return outcome
+    error = UpstreamBroken(
+        f"The answer does not fit the response_schema{again}: {misfit}.",
+        fix="Simplify `response_schema`, or name its fields in the prompt.",
+    )
+    return replace(outcome, status="partial", error=error)
 
 
 def _with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, str | None]:

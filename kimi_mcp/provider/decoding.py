@@ -56,15 +56,22 @@ class _GrowingCall:
 class StreamAccumulator:
     """Collects events into a completion; ``answer`` and ``reasoning`` can be read at any time."""
 
-    def __init__(self, on_first: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, on_first: Callable[[], None] | None = None, *, answer: str = "", reasoning: str | None = None
+    ) -> None:
+        """``answer`` and ``reasoning``: what earlier requests have brought of them."""
         self._on_first = on_first
+        self._begun = answer, reasoning
         self.watch(sys.maxsize, lambda: None)
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: a new attempt begins."""
+        """Forget everything but what earlier requests have brought: a new attempt begins."""
+        answer, reasoning = self._begun
         self._answer, self._reasoning = StringIO(), StringIO()
-        self._reasoning_seen = False
+        self._answer.write(answer)
+        self._reasoning.write(reasoning or "")
+        self._reasoning_seen = reasoning is not None
         self._names = REASONING_NAMES
         self._calls: list[_GrowingCall] = []
         self._calls_by_index: dict[int, _GrowingCall] = {}  # the latest of each
@@ -77,6 +84,11 @@ class StreamAccumulator:
         self._arguments = 0
         self.pieces: int = 0
         """How many pieces of reasoning and answer have arrived."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether it continues the answer of an earlier request."""
+        return bool(self._begun[0])
 
     @property
     def finished(self) -> bool:

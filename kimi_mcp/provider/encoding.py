@@ -30,6 +30,8 @@ def encode(plan: Plan) -> dict[str, Any]:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
         if plan.tool_choice is not None:
             body["tool_choice"] = plan.tool_choice
+    if plan.turns[-1].partial:
+        return body  # what has begun as JSON goes on as JSON; the two are not to be mixed (Moonshot's partial mode)
     if plan.response_schema is not None and "json_schema" in provider.response_format:
         body["response_format"] = {
             "type": "json_schema",
@@ -93,6 +95,8 @@ def _message(turn: Turn, profile: Profile) -> dict[str, Any]:
         ]
     if turn.tool_call_id is not None:
         message["tool_call_id"] = turn.tool_call_id
+    if turn.partial:
+        message["partial"] = True
     return message
 
 

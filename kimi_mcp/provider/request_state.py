@@ -12,8 +12,11 @@ from kimi_mcp.provider.decoding import StreamAccumulator
 class RequestState:
     """One request. Mutable."""
 
-    def __init__(self, on_first: Callable[[], None] | None = None) -> None:
-        self.accumulator = StreamAccumulator(on_first=on_first)
+    def __init__(
+        self, on_first: Callable[[], None] | None = None, *, answer: str = "", reasoning: str | None = None
+    ) -> None:
+        """``answer`` and ``reasoning``: what earlier requests have brought, where this one continues them."""
+        self.accumulator = StreamAccumulator(on_first=on_first, answer=answer, reasoning=reasoning)
         """What has arrived. It must not refer back: a cycle would keep the answer in memory."""
         self.plan: Plan | None = None
         """What is sent; None until it is decided."""

@@ -119,6 +119,14 @@ class Runs:
         log.info("%s is continued where its server left it", record.id)
         return self.start(Run.resumed(record, task), work)
 
+    async def reopen(self, record: RunRecord, work: RunFunction) -> RunView:
+        """Let a run that has ended continue its answer; where another call was faster, the run as that continues it."""
+        return await carried_out(self._reopen(record, work)) or await self.find(record.id, record.caller)
+
+    async def _reopen(self, record: RunRecord, work: RunFunction) -> Run | None:
+        reopened = await self.store.reopen(record)
+        return None if reopened is None else self.start(Run.reopened(*reopened), work)
+
     async def resume_all(self) -> None:
         """Continue every run that dead servers of this folder left, and settle what can't be continued."""
         for record in await self.store.orphans():

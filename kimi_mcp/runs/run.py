@@ -17,7 +17,7 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Price, counted_usd
 from kimi_mcp.core.redaction import clean
 from kimi_mcp.core.tokens import with_margin
-from kimi_mcp.core.types import Mode, Status, Timing, Turn
+from kimi_mcp.core.types import Adjustment, Mode, Status, Timing, Turn
 from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ STORE_WITHIN_S = 1.0
 
 RunFunction = Callable[["Run"], Awaitable[Outcome]]
 """What a run does: it gets the run, and returns how that ended."""
+
+
+def with_note(policy: tuple[Adjustment, ...], notes: tuple[Adjustment, ...]) -> tuple[Adjustment, ...]:
+    """Adjustments with others behind them; of a rule that warns of the whole run the latest entry counts."""
+    return (*(each for each in policy if each.rule not in {note.rule for note in notes}), *notes)
 
 
 class RunProgress(Protocol):
@@ -140,6 +145,19 @@ class Run:
         run._active_before_s = record.lived_s
         return run
 
+    @classmethod
+    def reopened(cls, record: RunRecord, counted_usd: float) -> Run:
+        """The run of a record that has ended, to continue its answer; ``counted_usd``: what limits count for it."""
+        outcome = record.outcome
+        run = cls.resumed(record, {})
+        run.task = None
+        run.kept = replace(outcome, error=None)
+        run.model_asked, run.provider, run.mode = outcome.model_asked, outcome.provider, outcome.mode
+        run._attempts_before, run._counted_before = outcome.timing.attempts, counted_usd
+        run._first_token_s = outcome.timing.first_token_s
+        run._created_at = time.monotonic() - outcome.timing.total_s
+        return run
+
     @property
     def store(self) -> RunStore:
         """Where it is recorded, once it runs."""
@@ -183,11 +201,15 @@ class Run:
             async with self._recording:
                 await self._runs.recorder.write(self)
 
-    async def begin_again(self, plan: Plan, kept: Outcome) -> None:
-        """Begin another request for the same answer; ``kept``: the outcome of the one before."""
+    async def begin_again(self, plan: Plan, kept: Outcome, *, continues: bool = False) -> None:
+        """Begin another request for the same answer; ``kept``: the outcome of the one before.
+
+        ``continues``: what it brings comes behind that answer, not in its place.
+        """
         self._counted_before = self.counted_usd(None if self._runs is None else self._runs.limits.fallback_price())
         self.kept, self._attempts_before = kept, self.attempts
-        self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
+        begun: dict[str, Any] = {"answer": kept.answer, "reasoning": kept.reasoning} if continues else {}
+        self.request_state, self.requests = RequestState(self.first_token_came, **begun), self.requests + 1
         await self.begin(plan)
 
     async def cancel(self) -> None:
@@ -262,8 +284,14 @@ class Run:
         if self.kept is not None:
             kept = replace(self.kept, status=status, timing=self.timing(), error=error)
             if not self.request_state.attempts or self.plan is None:
-                return kept
-            return replace(kept, cost_usd=None, policy=(*kept.policy, *self.plan.adjustments[-1:]))
+                return replace(kept, conversation_id=self.conversation_id)
+            return replace(
+                kept,
+                **self._continued(),
+                conversation_id=self.conversation_id,
+                cost_usd=None,
+                policy=with_note(kept.policy, self.plan.adjustments[-1:]),
+            )
         completion = self.request_state.accumulator.completion()
         sent = self.plan.profile.serving.wire_id if self.plan else None
         outcome = Outcome(
@@ -284,6 +312,14 @@ class Run:
             error=error,
         )
         return outcome if self.progress is None else self.progress.so_far(outcome)
+
+    def _continued(self) -> dict[str, Any]:
+        """What has arrived of an answer that is continued, with what came before; nothing of any other."""
+        accumulator = self.request_state.accumulator
+        if not (accumulator.continues and accumulator.pieces):
+            return {}
+        arrived = accumulator.completion()
+        return {name: getattr(arrived, name) for name in ("answer", "reasoning", "finish_reason")}
 
     async def execute(self, work: RunFunction, runs: Runs) -> None:
         """Run to the end, whatever end that is; it is recorded and set before ``done`` is."""

@@ -37,7 +37,7 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from kimi_mcp.core.background import start_contained
-from kimi_mcp.core.errors import InvalidArguments, KimiError, internal_error
+from kimi_mcp.core.errors import InvalidArguments, KimiError, NotConfigured, internal_error
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
@@ -299,8 +299,10 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
         if arguments.run_id is None:
             return Outcome(status="completed", answer=results.run_list(await runs.latest(LOCAL)))
         run = await runs.find(arguments.run_id, LOCAL, go_on=arguments.action != "cancel")
+        if arguments.action == "continue":
+            run = await _continued(context, run)
     match arguments.action:
-        case "wait":
+        case "wait" | "continue":
             await _wait(context, run, deadline if arguments.wait_s is None else now + arguments.wait_s, run.wait)
         case "cancel":
             with anyio.move_on_at(deadline):
@@ -310,6 +312,28 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
         case "status":
             pass
     return await run.current_outcome()
+
+
+async def _continued(context: Context, run: RunView) -> RunView:
+    """The run, continuing its answer where that was cut; one that is running or complete as it is."""
+    from kimi_mcp.runs.registry import RecordedRun
+
+    outcome = await run.current_outcome()
+    if outcome.status in ("running", "completed"):
+        return run
+    if not isinstance(run, RecordedRun):
+        raise NotConfigured("The end of that run is not written down yet.", fix="Call again in a moment.")
+    state, roots = context.lifespan_context, None
+    if state.settings.roots is None and _names_paths(run.record.request):
+        roots = await _offered_roots(context)
+    pipeline, runs = await state.open()
+    return await runs.reopen(run.record, pipeline.continuation(run.record, roots))
+
+
+def _names_paths(request: Mapping[str, Any]) -> bool:
+    """Whether a recorded request shows a medium of a folder of the user's."""
+    parts = [part for turn in request.get("turns") or () for part in turn.get("parts") or ()]
+    return any(str(part.get("url", "")).startswith("path:") for part in parts)
 
 
 async def _wait(context: Context, run: RunView, deadline: float, until: Callable[[], Awaitable[None]]) -> None:

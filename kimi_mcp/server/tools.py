@@ -160,8 +160,11 @@ class RunArguments(Arguments):
 
     run_id: Annotated[str | None, Field(description="Leave out to list your latest runs.")] = None
     action: Annotated[
-        Literal["wait", "status", "answer", "reasoning", "cancel"],
-        Field(description="wait for the end (default), status, a page of the answer or of the reasoning, or cancel."),
+        Literal["wait", "status", "answer", "reasoning", "continue", "cancel"],
+        Field(
+            description="wait for the end (default), status, a page of the answer or of the reasoning, continue a cut "
+            "answer, or cancel."
+        ),
     ] = "wait"
     wait_s: Annotated[float | None, Field(ge=0, le=MAX_WAIT_S, description="How long to wait, in seconds.")] = None
     offset: Annotated[int, Field(ge=0, description="Where a page begins, in characters."), WHOLE] = 0

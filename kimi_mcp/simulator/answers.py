@@ -108,7 +108,7 @@ def _content(chat: Chat) -> str:
 def compose(chat: Chat, step: Step) -> Answer:
     """The model's answer: derived from the request, or as the step dictates."""
     reasoning = None
-    if chat.thinking:
+    if chat.thinking and not chat.received.has_thought:
         reasoning = _of_length(_reasoning(chat) if step.reasoning is None else step.reasoning, step.reasoning_tokens)
     form = chat.answering.model.call_id
     calls = tuple(
@@ -122,7 +122,9 @@ def compose(chat: Chat, step: Step) -> Answer:
     content = step.content
     if content is None:
         content = "" if calls else _content(chat)
-    return _limited(chat, step, reasoning, _of_length(content, step.content_tokens), calls)
+    # What was begun is not sent again: only what follows it is (platform.kimi.ai, partial mode).
+    content = _of_length(content, step.content_tokens).removeprefix(chat.received.begun)
+    return _limited(chat, step, reasoning, content, calls)
 
 
 def _of_length(text: str, wanted: int | None) -> str:

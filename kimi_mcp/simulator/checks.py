@@ -106,6 +106,10 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
     tools, forced = _tools(fields, dialect, model, thinking)
     schema, json_answer = _response_format(fields, dialect)
     received = read_messages(as_array(fields.get("messages")) or [], dialect, model, thinking=thinking, media=media)
+    if received.begun and as_text((as_object(fields.get("response_format")) or {}).get("type")) not in (None, "text"):
+        # The guide to partial mode warns of mixing the two (platform.kimi.ai, use-partial-mode-feature-of-kimi-api);
+        # third parties report a refusal.
+        invalid("Invalid request: partial is incompatible with response_format")
     requested = _limit(fields, dialect)
     prompt_tokens = received.tokens + (tokens.count(str(fields.get("tools"))) if tools else 0)
     needed = prompt_tokens + (requested or 0)

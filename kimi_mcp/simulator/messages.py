@@ -34,7 +34,11 @@ class Messages:
     """What the messages of a request hold."""
 
     turns: int
-    """Number of messages."""
+    """Number of messages; the beginning of an answer is none."""
+    begun: str
+    """The beginning of the answer that is to be continued; empty: there is none."""
+    has_thought: bool
+    """Whether that came with its reasoning, so that no more is needed."""
     media: tuple[ReceivedMedium, ...]
     reasoning: tuple[tuple[int, str], ...]
     """Index and reasoning of each assistant message that has one in the field that is read."""
@@ -113,13 +117,17 @@ class _MessageReader:
             invalid(f"Invalid request: file {file_id} has purpose '{found.purpose}', not '{kind}'")
         return found
 
-    def assistant(self, message: JsonObject, index: int, text: str) -> None:
-        calls = as_array(message.get("tool_calls")) or []
+    def reasoning_of(self, message: JsonObject, index: int) -> str | None:
         reasoning = message.get(self.dialect.reasoning_field)
         if reasoning is not None and not isinstance(reasoning, str):
             invalid(f"Invalid request: '{self.dialect.reasoning_field}' must be string")
         if reasoning is not None:
             self.reasoning.append((index, reasoning))
+        return reasoning
+
+    def assistant(self, message: JsonObject, index: int, text: str) -> None:
+        calls = as_array(message.get("tool_calls")) or []
+        reasoning = self.reasoning_of(message, index)
         if calls and self.dialect.moonshot:
             if self.thinking and reasoning is None:  # MoonshotAI/Kimi-K2.5#13
                 invalid(
@@ -167,6 +175,7 @@ def read_messages(
         invalid("Invalid request: messages must not be empty")
     reader = _MessageReader(dialect, model, thinking, media)
     transcript: list[str] = []
+    begun, has_thought = "", False
     for index, entry in enumerate(messages):
         message = as_object(entry) or {}
         role = as_text(message.get("role"))
@@ -175,20 +184,27 @@ def read_messages(
         text = reader.text_of(message.get("content"), index, role)
         if role != "tool":
             reader.check_all_answered()
-        if message.get("partial") is not None and (role != "assistant" or index != len(messages) - 1):
+        begins = dialect.moonshot and message.get("partial")  # engines don't know the field, and ignore it
+        if begins and not isinstance(begins, bool):
+            invalid(f"Invalid request: 'partial' of the message at position {index} must be boolean")
+        if begins and (role != "assistant" or index != len(messages) - 1):
             invalid("Invalid request: partial is only allowed on the last message, with role 'assistant'")
         if role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
             invalid(f"Invalid request: the message at position {index} with role '{role}' must not be empty")
         if role == "tool":
             reader.tool(message)
-        elif role == "assistant" and message.get("partial") is not True:
+        elif role == "assistant" and begins:
+            begun, has_thought = text, bool(reader.reasoning_of(message, index))
+        elif role == "assistant":
             reader.assistant(message, index, text)
         read = as_text(message.get(dialect.reasoning_field)) or ""
         transcript.append(f"{role[0]}\x1f{read}{text}{message.get('tool_calls') or ''}\x1e")
     reader.check_all_answered()
     joined = "".join(transcript)
     return Messages(
-        turns=len(messages),
+        turns=len(messages) - bool(begun),
+        begun=begun,
+        has_thought=has_thought,
         media=tuple(reader.media),
         reasoning=tuple(reader.reasoning),
         transcript=joined,

@@ -58,8 +58,8 @@ ACTS = (
         scenes=(
             *(scenes.introduction, scenes.thinking, scenes.instant, scenes.adjusted, scenes.structured),
             scenes.effort,
-            *(scenes.refused, scenes.cut_off, scenes.retried, scenes.impatient, scenes.cancelled, scenes.continued),
-            scenes.server_killed,
+            *(scenes.refused, scenes.cut_off, scenes.cut_answer, scenes.retried, scenes.impatient, scenes.cancelled),
+            *(scenes.continued, scenes.server_killed),
         )
     ),
     DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed)),

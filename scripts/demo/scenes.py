@@ -125,6 +125,23 @@ async def cut_off(stage: Stage) -> None:
     stage.check("The fix names the argument.", "max_tokens" in error.get("fix", ""), error)
 
 
+async def cut_answer(stage: Stage) -> None:
+    """An answer that is cut in the middle, and continued without a seam."""
+    stage.sim.play(
+        Step(content=TALE_BEGINNING, finish_reason="length"), Step(content=f"{TALE_BEGINNING} One was missing.")
+    )
+    cut = await stage.call("kimi_think", prompt=TALE)
+    stage.check("It is partial, and names the call that continues it.", "continue" in cut.result["next_step"], cut.text)
+    reply = await stage.call("kimi_run", run_id=cut.result["run_id"], action="continue")
+    last = stage.body["messages"][-1]
+    sent = last.get("partial") is True and last["content"] == TALE_BEGINNING and bool(last.get("reasoning_content"))
+    stage.check("The answer so far went back as a partial turn, with its reasoning.", sent, last)
+    whole = reply.result["answer"] == f"{TALE_BEGINNING} One was missing." and not reply.is_error
+    stage.check("The result is one text.", whole, reply.result["answer"])
+    costs = [each.result["usage"]["cost_usd"] for each in (cut, reply)]
+    stage.check("It cost what both requests cost together.", costs[1] > costs[0] and len(stage.chats) == 2, costs)
+
+
 async def retried(stage: Stage) -> None:
     """An overloaded provider: 429, then an answer."""
     stage.sim.play(Step(status=429, error_type="engine_overloaded_error", retry_after=0.05))

@@ -146,9 +146,13 @@ async def test_a_forced_tool_is_called_with_arguments_of_its_schema(sim: Simulat
     assert PROMPT in json.loads(call["function"]["arguments"])["city"]
 
 
-async def test_a_partial_answer_is_taken_as_its_beginning(sim: Simulator) -> None:
-    turns = [*THINK["messages"], {"role": "assistant", "content": "Because", "partial": True}]
-    assert "2 turns" in (await answer(sim, {**THINK, "messages": turns}))["content"]
+async def test_an_answer_is_continued_behind_its_beginning_without_thinking_again(sim: Simulator) -> None:
+    whole = await answer(sim, THINK)
+    begun = {"role": "assistant", "content": whole["content"][:40], "partial": True}
+    rest = await answer(sim, {**THINK, "messages": [*THINK["messages"], {**begun, "reasoning_content": "So."}]})
+    assert whole["content"] == whole["content"][:40] + rest["content"]
+    assert "reasoning_content" not in rest
+    assert (await answer(sim, {**THINK, "messages": [*THINK["messages"], begun]}))["reasoning_content"]
 
 
 async def test_k3_takes_an_effort_instead_of_a_thinking_object(sim: Simulator) -> None:

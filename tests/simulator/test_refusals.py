@@ -72,6 +72,8 @@ ANY_OF = "when using anyOf, type should be defined in anyOf items instead of the
 THINKS = "invalid thinking: only type=enabled is allowed for this model"
 NAME = "function name is invalid, must start with a letter and can contain letters, numbers, underscores, and dashes"
 
+BEGUN = {"role": "assistant", "content": "One, two", "partial": True}
+
 CASES = {
     "temperature-thinking": only("temperature", 0.6, 1),
     "temperature-instant": only("temperature", 1, 0.6, INSTANT),
@@ -97,6 +99,25 @@ CASES = {
         base=K3,
         fields={"reasoning_effort": "medium"},
         message="invalid reasoning_effort: only low, high, max are allowed for this model",
+    ),
+    "partial-in-the-middle": Case(
+        fields={"messages": [BEGUN, {"role": "user", "content": "Go on."}]},
+        message="Invalid request: partial is only allowed on the last message, with role 'assistant'",
+    ),
+    "partial-of-a-user": Case(
+        fields={"messages": [{**BEGUN, "role": "user"}]},
+        message="Invalid request: partial is only allowed on the last message, with role 'assistant'",
+    ),
+    "partial-that-is-no-boolean": Case(
+        fields={"messages": [{"role": "user", "content": "Count."}, {**BEGUN, "partial": "true"}]},
+        message="Invalid request: 'partial' of the message at position 1 must be boolean",
+    ),
+    "partial-with-json": Case(
+        fields={
+            "messages": [{"role": "user", "content": "Count."}, BEGUN],
+            "response_format": {"type": "json_object"},
+        },
+        message="Invalid request: partial is incompatible with response_format",
     ),
     "lost-reasoning": Case(
         fields={"messages": called()},

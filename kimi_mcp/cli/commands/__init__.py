@@ -22,7 +22,7 @@ from kimi_mcp.cli.commands.files import files
 from kimi_mcp.cli.commands.install import install, uninstall
 from kimi_mcp.cli.commands.models import models
 from kimi_mcp.cli.commands.policy import check, rules
-from kimi_mcp.cli.commands.runs import cancel, list_runs, prune, resume, runs, show
+from kimi_mcp.cli.commands.runs import cancel, continue_answer, list_runs, prune, resume, runs, show
 from kimi_mcp.cli.commands.selfhost import selfhost
 from kimi_mcp.cli.commands.simulator import simulator
 from kimi_mcp.cli.console import Printer, complain, exit_status, never_fail_to_encode, print_json
@@ -189,6 +189,7 @@ app.add_typer(_policy, name="policy")
 _runs = typer.Typer(invoke_without_command=True)
 _runs.callback()(runs)
 _runs.command("list")(list_runs)
+_runs.command("continue")(continue_answer)
 for _command in (show, resume, cancel, prune):
     _runs.command()(_command)
 app.add_typer(_runs, name="runs")

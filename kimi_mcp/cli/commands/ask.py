@@ -128,7 +128,8 @@ def ask(
         with handled_signals() as signals:
             outcome = anyio.run(_run, name, prompt, work, settings, watch, signals)
     if outcome.error is not None:
-        complain(outcome.error.message, outcome.error.fix)
+        further = f" Or continue it: `kimi-mcp runs continue {outcome.run_id}`." if outcome.can_continue else ""
+        complain(outcome.error.message, outcome.error.fix + further)
         raise typer.Exit(1 if outcome.timing.attempts else exit_status(outcome.error))
 
 

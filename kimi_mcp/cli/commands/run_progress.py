@@ -80,7 +80,7 @@ class LiveWatch:
         if not accumulator.pieces:
             self._progress.show(run)
             return
-        if self._accumulator is not None and accumulator is not self._accumulator:
+        if self._accumulator is not None and accumulator is not self._accumulator and not accumulator.continues:
             self._close_line()
             self._begin()
             self._err.line("The answer did not fit the schema; it is requested once more.", "warn")

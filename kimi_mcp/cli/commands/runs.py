@@ -23,11 +23,15 @@ from kimi_mcp.core.types import Status
 if TYPE_CHECKING:
     from kimi_mcp.core.outcome import Outcome
     from kimi_mcp.core.settings import Settings
+    from kimi_mcp.pipeline.pipeline import Pipeline
     from kimi_mcp.runs import Runs
     from kimi_mcp.runs.store.records import RunRecord, StepRecord, Totals
     from kimi_mcp.runs.store.store import RunStore
 
 T = TypeVar("T")
+
+EndOf = Callable[["Runs", "Pipeline", str], Awaitable["Outcome"]]
+"""Finds the outcome of a run by its name."""
 
 DAY_S = 86_400
 
@@ -137,11 +141,24 @@ def _write_page(file: Path, record: RunRecord, steps: Sequence[StepRecord]) -> N
 
 
 def resume(run_id: Which, as_json: AsJson = False) -> None:
-    """Continue a run that was cut off.
+    """Continue a run that was interrupted.
 
     A swarm goes on behind its last finished step, and its result is printed; what it has paid for is not asked again.
     Of a run that has ended the result is printed. One that runs in another server is waited for.
     """
+    _print_end(run_id, as_json, _end_of, again="resume")
+
+
+def continue_answer(run_id: Which, as_json: AsJson = False) -> None:
+    """Continue an answer that was cut by its length.
+
+    The provider writes what follows, and the whole answer is printed. Of a run that is complete the answer is printed
+    as it is. A swarm's answer can't be continued, nor one that had not begun.
+    """
+    _print_end(run_id, as_json, _continued_end_of, again="continue")
+
+
+def _print_end(run_id: str, as_json: bool, end_of: EndOf, *, again: str) -> None:
     import anyio
 
     from kimi_mcp.cli.commands.run_progress import print_result
@@ -149,7 +166,7 @@ def resume(run_id: Which, as_json: AsJson = False) -> None:
 
     settings = _settings()
     with handled_signals() as signals:
-        outcome = anyio.run(_resumed, settings, run_id, signals)
+        outcome = anyio.run(_followed, settings, run_id, signals, end_of, again)
     print_result(outcome, ALL_CHARS if as_json else None)
     if outcome.error is not None:
         complain(f"The run is {outcome.status}: {outcome.error.message}", outcome.error.fix)
@@ -297,24 +314,39 @@ def _unknown() -> RunNotFound:
     )
 
 
-async def _resumed(settings: Settings, name: str, signals: ExitSignals) -> Outcome:
+async def _followed(settings: Settings, name: str, signals: ExitSignals, end_of: EndOf, again: str) -> Outcome:
+    """The outcome that ``end_of`` finds; once interrupted, this exits, and names the command that goes on."""
     if not _has_store(settings):
         raise _unknown()
     with Printer(sys.stderr).waiting("until it has ended …"):
-        async with opened_runs(settings, resuming=True) as (tasks, _, runs):
+        async with opened_runs(settings, resuming=True) as (tasks, pipeline, runs):
             with signals.interruptible():
-                outcome = await _end_of(runs, name)
+                outcome = await end_of(runs, pipeline, name)
             if signals.exiting:
                 tasks.cancel_scope.cancel()  # without a cancellation of the run, which stays resumable
     if signals.exiting:
-        complain("The run has not ended; its results so far are kept.", f"Continue with `kimi-mcp runs resume {name}`.")
+        complain(
+            "The run has not ended; its results so far are kept.", f"Continue with `kimi-mcp runs {again} {name}`."
+        )
         exit_at_once(signals.status)
     return outcome
 
 
-async def _end_of(runs: Runs, name: str) -> Outcome:
+async def _continued_end_of(runs: Runs, pipeline: Pipeline, name: str) -> Outcome:
+    """The outcome of a run whose answer is continued here, unless it is complete, or goes on elsewhere."""
+    record = await _find(runs.store, name)
+    if record.running or record.outcome.status == "completed":
+        return await _end_of(runs, pipeline, record.id)
+    run = await runs.reopen(record, pipeline.continuation(record))
+    await run.wait()
+    return await run.current_outcome()
+
+
+async def _end_of(runs: Runs, pipeline: Pipeline, name: str) -> Outcome:
     """The outcome of a run that is resumed here, or goes on elsewhere."""
     import anyio
+
+    del pipeline  # the runs have it
 
     while (record := await _find(runs.store, name)).running:
         name = record.id

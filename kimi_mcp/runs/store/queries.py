@@ -263,6 +263,24 @@ def change(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) ->
     connection.execute(_UPDATE, {"here": run_id, **values})
 
 
+def reopen(connection: sa.Connection, record: RunRecord, owner: str, started_at: float) -> float | None:
+    """Let an ended run run again, with what it has brought; what limits count for it. None: it has changed since."""
+    same_end = sa.select(runs.c.counted_usd).where(
+        runs.c.id == record.id, runs.c.status == record.outcome.status, runs.c.ended_at == record.ended_at
+    )
+    counted = connection.execute(same_end.with_for_update()).scalar()
+    if counted is None:
+        return None
+    running = {"status": "running", "owner": owner, "started_at": started_at, "cancel_requested": 0, "resumable": 0}
+    ended = dict.fromkeys(("ended_at", "took_s", "tokens", "cost_usd"))
+    outcome = replace(record.outcome, status="running", error=None)
+    connection.execute(_UPDATE, {"here": record.id, "outcome": outcome_as_json(outcome), **running, **ended})
+    texts = {"answer": outcome.answer, "reasoning": outcome.reasoning}
+    kept = [TextDelta(run_id=record.id, request=0, of=of, start=0, text=text) for of, text in texts.items() if text]
+    append(connection, kept, {})
+    return float(counted)
+
+
 def end(connection: sa.Connection, end: RunEnd) -> bool:
     """Record how a run ended, and free its conversation; with ``turns`` it becomes the head of that.
 

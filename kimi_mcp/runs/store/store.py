@@ -190,6 +190,15 @@ class RunStore:
         found = update(runs).where(runs.c.id == record.id, runs.c.owner == record.owner, runs.c.status == "running")
         return await self.write(lambda connection: connection.execute(found.values(owner=self.lock.id)).rowcount > 0)
 
+    async def reopen(self, record: RunRecord) -> tuple[RunRecord, float] | None:
+        """Take over a run that has ended, to continue its answer, and what limits count for it, in US dollars.
+
+        None where another one was faster. One of an earlier day begins anew, so that today's limit counts it.
+        """
+        started_at = record.started_at if record.started_at >= _midnight(self.now()) else self.now()
+        counted = await self.write(queries.reopen, record, self.lock.id, started_at)
+        return None if counted is None else (replace(record, started_at=started_at, owner=self.lock.id), counted)
+
     async def _settle(self, record: RunRecord, outcome: Outcome) -> RunRecord:
         """Record how an orphaned run ended; where its server has just done so, as it did.
 

@@ -109,6 +109,7 @@ async def everything_once(kept: RunStore) -> set[str]:
     await call("spent_today_usd")
     await call("conversation", "conv_1")
     await call("history", "run_3")
+    await call("reopen", await kept.find("run_3", CALLER))
     await call("old_before", 1.0)
     await call("prune", -1)
     await kept.retention.settled()

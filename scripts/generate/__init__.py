@@ -42,6 +42,7 @@ PLACES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("skill.md", "keys", blocks.keys),
     ("skill.md", "modes", blocks.modes),
     ("skill.md", "video", blocks.video),
+    ("skill.md", "direct", blocks.by_hand),
     ("skill.md", "access", blocks.access),
     ("skill.md", "weights", blocks.weights),
     ("skill.md", "mistakes", blocks.mistakes),

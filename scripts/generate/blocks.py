@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
@@ -10,15 +11,20 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue.credentials import key_variables, variables
 from kimi_mcp.cli import install, selfhost
 from kimi_mcp.cli.console import counted
+from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Model, Profile, ServedModel
 from kimi_mcp.core.settings import OWN_KEY
-from kimi_mcp.core.types import Mode
+from kimi_mcp.core.types import Mode, user
+from kimi_mcp.provider.encoding import encode
 from kimi_mcp.server.prompts import prompts
 from kimi_mcp.server.tools import Arguments, input_schema, listed_tools
 from kimi_mcp.skill.document import load_skill
 from scripts import facts
 from scripts.generate.markdown import as_code, table
 from scripts.manifests.facts import OWNER
+
+SWITCHES = ("thinking", "chat_template_kwargs", "reasoning")
+"""Fields of a request that switch thinking."""
 
 
 def registry() -> str:
@@ -231,6 +237,20 @@ def video() -> str:
         if takes := [f"`{row.model}`{_until(row)}" for row, one in listed if one is not None and one.takes("video")]:
             rows.append((f"`{each.id}`", ", ".join(takes)))
     return table(("provider", "takes clips for"), rows)
+
+
+def by_hand() -> str:
+    """How a caller of an API switches thinking off, and under which names reasoning comes and goes back."""
+    facts = catalogue.load()
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for each in facts.providers.values():
+        profile = next(one for row in each.models if (one := facts.profile(each.id, row.model)))
+        body = encode(Plan(mode="instant", turns=(user(""),), profile=profile))
+        switch = next((f'"{name}": {json.dumps(body[name])}' for name in SWITCHES if name in body), None)
+        cells = (f"`{switch}`" if switch else "not documented", each.reasoning_read[0], ", ".join(each.reasoning_send))
+        alike.setdefault(cells, []).append(each.id)
+    rows = [(as_code(ids), switch, f"`{read}`", f"`{sent}`") for (switch, read, sent), ids in alike.items()]
+    return table(("at", "without thinking", "reasoning comes in", "and goes back in"), rows)
 
 
 def access() -> str:

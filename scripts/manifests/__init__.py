@@ -47,7 +47,8 @@ MANIFESTS: tuple[ManifestFolder, ...] = (
     ManifestFolder(
         folder="aims",
         reader="AIMS",
-        use="Add the document to AIMS's skills, and the two entries to its registry and its list of MCP tools.",
+        use="Add the document to AIMS's skills, and the two entries to its registry and its list of MCP tools. "
+        "`docs/guides/prompts-and-routing.md` says what an AIMS does with the target `mcp`.",
         files={
             documents.AIMS_FILE: documents.aims_document,
             "registry-entry.ts": documents.aims_registry_entry,

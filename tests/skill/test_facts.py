@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -12,7 +13,9 @@ from kimi_mcp.core import settings
 from kimi_mcp.media import loading
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.server.tools import MAX_WAIT_S, OUTPUT_SCHEMA, TOOLS
+from kimi_mcp.simulator import Simulator
 from kimi_mcp.skill.document import load_skill
+from tests.simulator.requests import answer, data_url, mp4, png
 
 SKILL = load_skill()
 BODY = SKILL.text.split("---\n", 2)[2]
@@ -118,6 +121,56 @@ def test_rules_and_settings_that_the_guide_names_exist() -> None:
 def test_fields_of_a_result_that_the_guide_names_exist() -> None:
     named = set(re.findall(r"`([a-z_]+)`", section("What comes back").split("\n\n")[0]))
     assert {"answer", "reasoning", "policy", "error"} <= named <= set(OUTPUT_SCHEMA["properties"])
+
+
+def test_what_instant_calls_are_asked_with_is_what_the_limit_a_minute_allows() -> None:
+    text, tier_1, asked = " ".join(BODY.split()), 2_000_000, K25.default_output_tokens
+    assert asked is not None
+    assert f"it allows {tier_1 // asked} instant calls a minute" in text
+    assert tier_1 // 8_192 >= 200
+    assert "(200 requests, 2 million tokens)" in text
+
+
+@pytest.mark.anyio
+async def test_a_message_that_a_caller_copies_from_the_guide_is_taken() -> None:
+    fenced = section("Calling an API yourself").split("```json\n")[1].split("```")[0]
+    for kind, medium in (("image/png", png()), ("video/mp4", mp4())):
+        fenced = fenced.replace(f"data:{kind};base64,…", data_url(kind, medium))
+    async with Simulator(provider="simulator") as sim:
+        message = await answer(sim, {"model": "kimi-k2.5", "messages": [json.loads(fenced)]})
+    assert "image png" in message["content"]
+    assert "video mp4" in message["content"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "reply"),
+    [
+        ("no gating", "open and not gated: anybody may download them"),
+        ("video at the official API only", "Clips work at more hosts than Moonshot's own API"),
+        ("do not self-host", "Don't host the model yourself just to use it"),
+        (
+            "NVIDIA NIM is preferred, with HF_TOKEN",
+            "NVIDIA's endpoint (NIM) is often recommended first. Here it is not",
+        ),
+        ("platform.moonshot.ai is the endpoint", "The console of Moonshot is platform.moonshot.ai"),
+        ("a thinking sample of 4,096 tokens", "also the 4,096 that many samples for thinking have"),
+        ("thinking: {type: disabled} officially", '"thinking": {"type": "disabled"}'),
+        ("chat_template_kwargs at vLLM and SGLang", '"chat_template_kwargs": {"thinking": false}'),
+        ("instant with 4K to 8K", "although 4K to 8K is often advised"),
+        ("96K for reasoning", "The 96K in K2.5's published scores is a budget of the evaluation"),
+        ("min_p 0.01", "advise `min_p` 0.01 while thinking"),
+        ("coding in instant mode", "Coding in a tool loop is a special case"),
+        ("swarm mode of the official API", "Moonshot's API has no swarm: this server runs it"),
+        ("15 steps of the main agent", "For WideSearch Moonshot gave the main agent 100 as well"),
+        ("4x H200", "widely quoted figures for BF16 on four H200 (630 GB) match neither"),
+        ("AesSedai's UD-Q4_K_XL", "UD-Q4_K_XL is unsloth's, not AesSedai's"),
+        ("download on a server only", "Download onto the server that is to run it"),
+        ("transformers 4.57.1", "transformers 4.57.1 or later"),
+        ("target internal", "it was internal"),
+    ],
+)
+def test_each_claim_of_the_first_skill_that_does_not_hold_as_it_stood_has_its_reply(claim: str, reply: str) -> None:
+    assert reply in " ".join(SKILL.text.split()), claim
 
 
 def test_published_scores_name_their_source_and_its_day() -> None:

@@ -96,7 +96,9 @@ def schema_fault(schema: Any) -> str | None:
     except SchemaError as fault:
         place = "/".join(str(step) for step in fault.absolute_path)[:200] or "its root"
         return f"{place} breaks the rule `{fault.validator}`"
-    except RecursionError:
+    except BaseException as fault:
+        if not _is_out_of_stack(fault):
+            raise
         return "it is nested too deeply"
     return None
 
@@ -114,14 +116,18 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> Misfit | None:
         # An empty registry: without one, jsonschema fetches whatever URL a $ref names.
         checks: Any = _counting(_draft(schema))(tame, registry=cast(Any, Registry)())
         fault: Any = cast(Any, exceptions).best_match(checks.iter_errors(value))
-    except (Unresolvable, RecursionError):
+    except Unresolvable:
         raise Undecided("reference") from None
     except OverflowError:
         raise Undecided("number") from None
     except Undecided:
         raise
-    except Exception:  # noqa: BLE001 - a schema may be odd in ways that its metaschema does not see
-        raise Undecided("intricate") from None
+    except BaseException as trouble:
+        if _is_out_of_stack(trouble):
+            raise Undecided("reference") from None
+        if not isinstance(trouble, Exception):
+            raise
+        raise Undecided("intricate") from None  # a schema may be odd in ways that its metaschema does not see
     finally:
         _left.reset(before)
         _unmatched.reset(outside)
@@ -131,6 +137,11 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> Misfit | None:
         return None
     place = "/".join(str(step) for step in fault.absolute_path)[:200]
     return Misfit(place=place, rule=str(fault.validator), wanted=fault.validator_value)
+
+
+def _is_out_of_stack(fault: BaseException) -> bool:
+    """Whether a search went too deep. Where that is noticed within rpds, jsonschema's tables in Rust, Rust panics."""
+    return isinstance(fault, RecursionError) or type(fault).__name__ == "PanicException"
 
 
 def _draft(schema: Any) -> Any:

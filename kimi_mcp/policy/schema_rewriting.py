@@ -55,7 +55,9 @@ _SINGLE = ("items", "additionalProperties", "additionalItems", "not", "if", "the
            "propertyNames", "unevaluatedItems", "unevaluatedProperties", "contentSchema")  # fmt: skip
 _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _JUDGED = ("properties", "items", "additionalProperties", "anyOf")
-"""Keywords that hold schemas: by their names, one alone, in a list; and those into which the dialect looks."""
+_BESIDE_REF = {"$ref", "$schema", "$id"} | ANNOTATIONS
+"""Keywords that hold schemas: by their names, one alone, in a list; those into which the dialect looks; and those that
+say nothing beside ``$ref``."""
 
 
 class _Inexpressible(Exception):
@@ -97,6 +99,9 @@ class _Rewriter:
         self._root = root
         self._in_finite_arrays = in_finite_arrays
         self._reads_on = "unevaluatedProperties" in repr(root)
+        self._reads_beside_ref = "/draft-0" not in str(root.get("$schema"))
+        self._narrows_root = False
+        """Whether the root accepts less than it did, so that references to it need it as it was."""
         self._names: dict[str, str] = {}
         self._loose: dict[str, bool] = {}
         self._kept: dict[str, dict[str, Any]] = {"$defs": {}, "definitions": {}}
@@ -106,11 +111,13 @@ class _Rewriter:
         """The root, with what its references lead to."""
         root = {key: inner for key, inner in self._root.items() if key not in ("$defs", "definitions")}
         for _ in range(MAX_DEPTH if of_tool else 0):
-            if root.get("$ref", "#") != "#" and not root.keys() - {"$ref", "$schema", "$id"} - ANNOTATIONS:
+            self._drop_unread(root)
+            if root.get("$ref", "#") != "#" and not root.keys() - _BESIDE_REF:
                 root = {**self._target(root.pop("$ref")), **root}
-        if of_tool and "object" not in _types(root.setdefault("type", "object")):
+        if of_tool and "object" not in _types(root.get("type", "object")):
             raise _Inexpressible
         if of_tool:
+            self._narrows_root = _types(root.get("type")) != ["object"]
             root["type"] = "object"
             for keyword in ("anyOf", "$ref", "enum"):
                 _move(root, keyword)
@@ -165,24 +172,31 @@ class _Rewriter:
     def _refer(self, new: dict[str, Any], *, judged: bool, walked: bool) -> None:
         """Let ``$ref`` lead to a name of ``$defs``, with nothing beside it that the dialect might object to."""
         reference, target = new["$ref"], self._target(new["$ref"])
-        harmless = {"$ref", "$schema", "$id"} | ANNOTATIONS
-        if "/draft-0" in str(self._root.get("$schema")):  # up to draft 7, what is beside it means nothing
-            for key in new.keys() - harmless:
-                del new[key]
+        self._drop_unread(new)
         if "type" in new and self._is_implied(_types(new["type"]), target):
             del new["type"]
         if walked and (not judged or self._is_loose(reference, target) or new.keys() & {"type", "anyOf", "enum"}):
             _move(new, "$ref")
-        elif walked and new.keys() - harmless:
+        elif walked and new.keys() - _BESIDE_REF:
             new["anyOf"] = [{"$ref": new.pop("$ref")}]
         else:
             new["$ref"] = self._named(reference, target)
 
+    def _drop_unread(self, new: dict[str, Any]) -> None:
+        """Up to draft 7, what is beside ``$ref`` means nothing."""
+        if "$ref" in new and not self._reads_beside_ref:
+            for key in new.keys() - _BESIDE_REF:
+                del new[key]
+
     def _is_loose(self, reference: str, target: Schema) -> bool:
         """Whether ``$defs`` can't hold it."""
         if reference not in self._loose:
-            self._loose[reference] = reference != "#" and has_slash({"": target})
+            self._loose[reference] = self._is_kept(reference) and has_slash({"": target})
         return self._loose[reference]
+
+    def _is_kept(self, reference: str) -> bool:
+        """Whether what it leads to is kept under a name; the root need not be."""
+        return reference != "#" or self._narrows_root
 
     def _is_implied(self, kinds: list[str], target: Schema) -> bool:
         meant = _types(target.get("type"))
@@ -190,10 +204,10 @@ class _Rewriter:
 
     def _named(self, reference: str, target: Schema) -> str:
         """The reference by which what it leads to is kept."""
-        if reference != "#" and reference not in self._names:
+        if self._is_kept(reference) and reference not in self._names:
             loose = self._is_loose(reference, target)
             kept = self._kept["definitions" if loose else "$defs"]
-            wanted = name = re.sub(r"~1|[~%/{}]", "_", unquote(reference).rpartition("/")[2]) or "_"
+            wanted = name = re.sub(r"~1|[~%/{}#]", "_", unquote(reference).rpartition("/")[2]) or "_"
             while name in kept:
                 name = f"{wanted}_{len(self._names)}"
             self._names[reference] = f"#/{'definitions' if loose else '$defs'}/{name}"

@@ -238,7 +238,7 @@ class _Walle:
         self._text(schema, path, "description", value)
 
     def id(self, schema: JsonObject, path: Path, value: object) -> None:
-        self._text(schema, path, "$id", value or "")
+        self._text(schema, path, "$id", "" if value is None else value)
 
     def pattern(self, schema: JsonObject, path: Path, value: object) -> None:
         self._text(schema, path, "pattern", "" if value is None else value)

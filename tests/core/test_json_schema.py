@@ -60,6 +60,21 @@ def test_a_schema_that_is_itself_for_ever_ends() -> None:
         misfit({}, {"$ref": "#"})
 
 
+def test_a_search_that_goes_too_deep_is_undecided_wherever_that_is_noticed() -> None:
+    """Where it is in the midst of jsonschema's tables, which are in Rust, Rust panics."""
+    schema = {"not": {"$ref": "#"}, "type": ["object", "string"]}
+
+    def search(frames: int) -> None:
+        if frames:
+            search(frames - 1)
+        else:
+            misfit({"a": 1}, schema)
+
+    for frames in range(40):
+        with pytest.raises(Undecided, match="reference"):
+            search(frames)
+
+
 def test_many_alike_items_that_can_not_be_sorted_end_at_the_count() -> None:
     with pytest.raises(Undecided, match="intricate"):
         misfit([{"i": i} for i in range(5000)], {"uniqueItems": True})

@@ -70,6 +70,7 @@ def test_the_policy_and_the_simulator_judge_as_moonshots_validator_does(row: dic
             "#/properties/{id}",
             "enum is below a name with braces",
         ),
+        ({"$id": [], "type": "object"}, "#", "a keyword is not text or absent"),
         ([], "#", "not an object"),
     ],
     ids=str,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from jsonschema.validators import validator_for
 
 from kimi_mcp.core import json_schema
 from kimi_mcp.policy.schema_dialect import parameters_fault, problems
@@ -258,6 +259,18 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "a reference": {"$ref": "#/definitions/t", "definitions": {"t": {**an_object(a=STRING), "required": ["a"]}}},
     "a reference to itself": {"$ref": "#/$defs/t", "$defs": {"t": an_object(a={"$ref": "#/$defs/t"}, b=STRING)}},
     "a reference beside the type": {"type": "object", "$ref": "#/$defs/t", "$defs": {"t": an_object(a=STRING)}},
+    "a reference to all of it, which may be no object": {"properties": {"a": {"$ref": "#"}, "b": STRING}},
+    "a reference to all of it beside a union": {
+        "type": ["object", "string"],
+        "additionalProperties": {"$ref": "#"},
+        "anyOf": [{"minLength": 2}, {"required": ["a"]}],
+    },
+    "a reference that hides what is beside it": {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$ref": "#/definitions/t",
+        "required": ["b"],
+        "definitions": {"t": an_object(a=STRING)},
+    },
 }
 
 
@@ -268,7 +281,7 @@ def test_a_tools_parameters_become_those_of_an_object_and_take_the_same_objects(
     assert anew["type"] == "object"
     assert parameters_fault(anew) is None
     assert schema_fault(anew) is None
-    before, after = Draft202012Validator(schema), Draft202012Validator(anew)
+    before, after = (validator_for(each, default=Draft202012Validator)(each) for each in (schema, anew))
     for value in instances():
         if isinstance(value, dict):
             assert before.is_valid(value) == after.is_valid(value), value

@@ -15,7 +15,6 @@ How a connection ends (EOF on stdin, SIGINT, SIGTERM, a peer that is gone)
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import select
@@ -47,6 +46,7 @@ from mcp_types import (
 
 from kimi_mcp.core import json_logs
 from kimi_mcp.server.stdio.early import Handover, claim
+from kimi_mcp.server.stdio.eras import reply_without_era
 from kimi_mcp.server.stdio.framing import Framer, ReceivedLine, RejectedLine, TransportLimits, encode
 
 _log = logging.getLogger(__name__)
@@ -178,12 +178,11 @@ class _HostConnection:
     async def _pass_on(self, received: ReceivedLine, rejections: anyio.abc.ObjectSendStream[SessionMessage]) -> None:
         metadata = None
         if isinstance(received, JSONRPCRequest):
-            # A probe belongs to no era: the SDK would take it for the beginning of the newest one.
-            is_probe = received.method == "server/discover" and not self._era_is_settled
-            if is_probe and (result := self._handover.replies.discovery(received.params)) is not None:
-                reply = JSONRPCResponse(jsonrpc="2.0", id=received.id, result=json.loads(result))
-                await rejections.send(_OwnReply(reply))
-                return
+            if not self._era_is_settled:
+                reply = reply_without_era(received, self._handover.replies.discovery)
+                if reply is not None:
+                    await rejections.send(_OwnReply(reply))
+                    return
             self._era_is_settled = True
             key = coerce_request_id(received.id)
             if key in self._open_requests:

@@ -88,7 +88,7 @@ def _fits(value: object, shape: _Shape) -> bool:
 class EarlyReplies:
     """Which requests are answered without the SDK, and with what. No I/O but reading its file.
 
-    Follows the era of the connection: the first request settles it that belongs to one. ``server/discover`` does not.
+    Follows the era of the connection: the first request settles it that belongs to one (see ``eras.py``).
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class EarlyReplies:
         self._era: Literal["older", "newest"] | None = None
         self._sure = True
         """False once something came that only the SDK understands: then nothing more is answered."""
-        self._ids: set[str] = set()
+        self._ids: set[str | int] = set()
 
     def answer_line(self, line: bytes) -> bytes | None:
         """The reply to a line, newline included; None where the SDK has to answer, or no reply is due."""
@@ -115,26 +115,31 @@ class EarlyReplies:
             self._sure = self._sure and well_formed
             return None
         key = _plain_id(message["id"])
-        if key is None or key in self._ids or not well_formed or message.keys() - {"jsonrpc", "id", "method", "params"}:
+        if key is None or not well_formed or message.keys() - {"jsonrpc", "id", "method", "params"}:
             self._sure = False
+            return None
+        one_id = _correlated(message["id"])
+        self._sure = self._sure and one_id not in self._ids
         if not self._sure:
             return None
-        self._ids.add(cast(str, key))
+        self._ids.add(one_id)
         result = self._result(message["method"], message.get("params"))
         if result is None:
             return None
         self.answered.add(message["id"])
         return f'{{"jsonrpc":"2.0","id":{key},"result":{result}}}\n'.encode()
 
-    def discovery(self, params: object) -> str | None:
-        """The result of ``server/discover`` as JSON; None where the SDK has to answer."""
-        return self._newest_result("server/discover", params)
+    def discovery(self, version: str) -> str:
+        """The result of ``server/discover`` in a version of the newest era, as JSON."""
+        return self._replies["server/discover"][version]
 
     def _result(self, method: str, params: object) -> str | None:
         """The result as JSON."""
-        newest = method != "initialize" and _has_envelope(params)
-        if method == "server/discover" and newest and self._era != "older" and (result := self.discovery(params)):
-            return result
+        if method == "server/discover" and self._era != "older":
+            return self._newest_result(method, params)
+        newest = method != "initialize" and has_envelope(params)
+        if newest and self._era is None and not self._is_read(params):
+            return None
         first = self._era is None
         if self._era is None:
             self._era = "newest" if newest else "older"
@@ -155,10 +160,16 @@ class EarlyReplies:
             return self._replies["tools/list"][self._version]
         return None
 
+    def _is_read(self, params: object) -> bool:
+        """Whether the SDK reads an envelope, rather than refuse it before it looks at the request."""
+        meta = cast(Json, params)["_meta"]
+        versions = [*self._replies["server/discover"]]
+        return f"{_ENVELOPE}clientCapabilities" in meta and meta[f"{_ENVELOPE}protocolVersion"] in versions
+
     def _newest_result(self, method: str, params: object) -> str | None:
-        if method not in ("server/discover", "tools/list") or not _fits(params, _NEWEST):
+        if method not in ("server/discover", "tools/list") or not _fits(params, _NEWEST) or not self._is_read(params):
             return None
-        return self._replies[method].get(cast(Json, params)["_meta"][f"{_ENVELOPE}protocolVersion"])
+        return self._replies[method][cast(Json, params)["_meta"][f"{_ENVELOPE}protocolVersion"]]
 
 
 def _message_of(line: bytes) -> Json | None:
@@ -181,7 +192,16 @@ def _plain_id(value: object) -> str | None:
     return f'"{value}"' if type(value) is str and _PLAIN_ID.fullmatch(value) else None
 
 
-def _has_envelope(params: object) -> bool:
+def _correlated(value: str | int) -> str | int:
+    """A request's id, "7" being the same as 7, as it is for the SDK."""
+    try:
+        return int(value)
+    except ValueError:
+        return value
+
+
+def has_envelope(params: object) -> bool:
+    """Whether a request has the newest era's fields of ``_meta``, by which it belongs to that era."""
     meta = cast(Json, params).get("_meta") if type(params) is dict else None
     return type(meta) is dict and f"{_ENVELOPE}protocolVersion" in meta
 

@@ -58,10 +58,9 @@ async def sdk() -> AsyncIterator[Any]:
         return encode((await from_server.receive()).message) if isinstance(received, JSONRPCRequest) else None
 
     with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks, from_server:
+        async with to_server, from_client, to_client, from_server, anyio.create_task_group() as tasks:
             tasks.start_soon(server.run, from_client, to_client, server.create_initialization_options())
             yield answer
-            to_server.close()
             tasks.cancel_scope.cancel()
 
 
@@ -133,6 +132,7 @@ DOUBTFUL_FIRST = {
     "a list before the handshake": request(1, "tools/list"),
     "an envelope of an unknown version": request(1, "tools/list", envelope("2030-01-01")),
     "an envelope without a client": request(1, "tools/list", envelope(client=None)),
+    "an envelope of a version without envelopes": request(1, "tools/list", envelope("2025-11-25")),
     "an envelope with a cursor": request(1, "tools/list", envelope(cursor="x")),
     "a ping of the newest era": request(1, "ping", envelope()),
     "half a surrogate pair": b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"x":"\\ud83d"}}',
@@ -161,6 +161,12 @@ async def test_an_id_that_comes_again_waits() -> None:
         False,
         False,
     ]
+
+
+def test_an_id_that_is_the_same_for_the_sdk_waits() -> None:
+    lines = [json.dumps(request(id, "ping")).encode() for id in (7, "007", 8)]
+    replies = EarlyReplies()
+    assert [replies.answer_line(line) is not None for line in lines] == [True, False, False]
 
 
 async def test_a_request_of_the_other_era_waits() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 
@@ -21,6 +22,12 @@ HEAD_CHARS = 200
 
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a sha256 that are shown."""
+
+_PASSES = {"low": 0, "high": 1, "max": 2}
+"""How often it goes over its reasoning again, by effort: more effort, longer reasoning."""
+
+_QUOTED = re.compile(r"""(["'`])(\w{1,64})\1""")
+"""Words in quotes, as prompts name the keys of the JSON they ask for."""
 
 _FILLER = "The simulator goes on counting aloud: "
 
@@ -75,6 +82,7 @@ def _reasoning(chat: Chat) -> str:
         lines.append("I look at " + "; ".join(_medium(one) for one in got.media) + ".")
     if texts.tool is not None:
         lines.append(f"The tools answered with {_described(texts.tool)}.")
+    lines += [f"I go over it again, {number}." for number in range(1, _PASSES.get(chat.effort or "", 0) + 1)]
     lines.append("Nothing here was thought by a model: I repeat what arrived, then I answer.")
     return "\n".join(lines)
 
@@ -86,8 +94,9 @@ def _content(chat: Chat) -> str:
     if chat.schema is not None:
         return json.dumps(instance(chat.schema, head), ensure_ascii=False)
     if chat.json_answer:
+        asked = {key: f"[simulator] {key}" for _, key in _QUOTED.findall(texts.text)}
         summary = {"simulator": chat.answering.model.name, "mode": _mode(chat), "prompt": head, "turns": got.turns}
-        return json.dumps(summary, ensure_ascii=False)
+        return json.dumps(asked | summary, ensure_ascii=False)
     sampling = ", ".join(f"{name} {chat.sampling.get(name, 'not set')}" for name in ("temperature", "top_p"))
     limit = chat.requested_limit if chat.requested_limit is not None else "not set"
     lines = [
@@ -99,6 +108,8 @@ def _content(chat: Chat) -> str:
     ]
     if texts.system:
         lines.append(f"System prompt: {texts.system[:HEAD_CHARS]}")
+    if chat.ignored:
+        lines.append(f"Ignored: {', '.join(chat.ignored)}.")
     lines += [f"Media: {_medium(one)}." for one in got.media]
     if texts.tool is not None:
         lines.append(f"Tool result: {texts.tool[:HEAD_CHARS]}")

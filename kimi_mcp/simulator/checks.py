@@ -6,7 +6,7 @@ Sources: MoonshotAI/Kimi-Vendor-Verifier verify_params.py (fixed values), Moonsh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -46,8 +46,8 @@ _OPTIONAL_FIELDS = frozenset(
 )
 """Checked fields that only some dialects take."""
 
-_EFFORT_FIELDS = {"chat_template_kwargs": "thinking_effort", "reasoning": "effort"}
-"""Where the switches of engines and routers have the level (Kimi Vendor Verifier; openrouter.ai/docs)."""
+_EFFORT_FIELDS = {"chat_template_kwargs": "thinking_effort", "reasoning": "effort", "thinking": "effort"}
+"""Where switches have the level, which outranks `reasoning_effort` (Kimi Vendor Verifier; openrouter.ai/docs)."""
 
 _RANGES = {
     "temperature": (0, 2),
@@ -91,6 +91,8 @@ class Chat:
     stops: tuple[str, ...]
     prompt_tokens: int
     cache_key: str
+    ignored: tuple[str, ...]
+    """Top-level fields that were taken without any effect."""
 
 
 def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> Chat:
@@ -98,12 +100,13 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
     fields = as_object(body)
     if fields is None:
         invalid("Invalid request: the body must be a JSON object")
-    _check_fields(fields, dialect)
+    ignored = _check_fields(fields, dialect)
     served = served_model(str(fields["model"]), dialect, day)
     model = served.model
-    thinking, effort = _thinking(fields, dialect, model)
+    thinking, effort = _thinking(fields, dialect, model, ignored)
     sampling = _sampling(fields, dialect, thinking)
-    tools, forced = _tools(fields, dialect, model, thinking)
+    tools = _tools(fields, dialect, model, thinking)
+    forced = _tool_choice(fields, dialect, model, thinking, tools, ignored)
     schema, json_answer = _response_format(fields, dialect)
     received = read_messages(as_array(fields.get("messages")) or [], dialect, model, thinking=thinking, media=media)
     if received.begun and as_text((as_object(fields.get("response_format")) or {}).get("type")) not in (None, "text"):
@@ -111,7 +114,7 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
         # third parties report a refusal.
         invalid("Invalid request: partial is incompatible with response_format")
     requested = _limit(fields, dialect)
-    prompt_tokens = received.tokens + (tokens.count(str(fields.get("tools"))) if tools else 0)
+    prompt_tokens = received.tokens + (tokens.count(str(fields["tools"])) if fields.get("tools") else 0)
     needed = prompt_tokens + (requested or 0)
     if needed > model.context:  # words: MoonshotAI/kimi-cli#2011
         invalid(f"Invalid request: Your request exceeded model token limit: {model.context} (requested: {needed})")
@@ -134,14 +137,19 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
         stops=_stops(fields),
         prompt_tokens=prompt_tokens,
         cache_key=as_text(fields.get("prompt_cache_key")) or "",
+        ignored=tuple(ignored),
     )
 
 
-def _check_fields(fields: JsonObject, dialect: Dialect) -> None:
-    everywhere = _TYPES.keys() - _OPTIONAL_FIELDS
+def _check_fields(fields: JsonObject, dialect: Dialect) -> list[str]:
+    """Check their names and types; those that the provider takes without effect."""
+    known = (_TYPES.keys() - _OPTIONAL_FIELDS) | dialect.extra_fields | set(dialect.switches)
+    unknown = [name for name in fields if name not in known]
+    if unknown and not dialect.moonshot:
+        invalid(f"Invalid request: unknown field '{unknown[0]}'")
     for name, value in fields.items():
-        if name not in everywhere and name not in dialect.extra_fields and name not in dialect.switches:
-            invalid(f"Invalid request: unknown field '{name}'")
+        if name in unknown:
+            continue
         wanted = _TYPES.get(name)
         if wanted and type_name(value) not in wanted and (value is not None or name in _REQUIRED):
             invalid(f"Invalid request: '{name}' must be {wanted[0]}, not {type_name(value)}")
@@ -150,6 +158,7 @@ def _check_fields(fields: JsonObject, dialect: Dialect) -> None:
             invalid(f"Invalid request: '{name}' is required")
     if "stream_options" in fields and fields.get("stream") is not True and fields["stream_options"] is not None:
         invalid("Invalid request: 'stream_options' is only allowed when 'stream' is true")
+    return unknown  # "silently ignores unknown top-level fields" (docs.rs synaps-engine 0.11.0, verified live)
 
 
 def served_model(model_id: str, dialect: Dialect, day: date) -> Served:
@@ -170,7 +179,9 @@ def served_model(model_id: str, dialect: Dialect, day: date) -> Served:
     raise not_found
 
 
-def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tuple[bool, str | None]:
+def _thinking(
+    fields: JsonObject, dialect: Dialect, model: SimulatedModel, ignored: list[str]
+) -> tuple[bool, str | None]:
     """Whether it thinks, and at which level."""
     effort = as_text(fields.get("reasoning_effort"))
     for name, key in _EFFORT_FIELDS.items():
@@ -178,19 +189,23 @@ def _thinking(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> tu
             if not isinstance(own, str):
                 invalid(f"Invalid request: '{name}.{key}' must be string")
             effort = own if model.efforts else effort  # a template of a model without levels reads none
-    if effort is not None and not model.efforts:
-        invalid("invalid reasoning_effort: not supported by this model")
     if effort is not None and effort not in model.efforts:
-        invalid(f"invalid reasoning_effort: only {', '.join(model.efforts)} are allowed for this model")
+        if not dialect.moonshot:
+            words = f"only {', '.join(model.efforts)} are allowed for" if model.efforts else "not supported by"
+            invalid(f"invalid reasoning_effort: {words} this model")
+        if not model.efforts and fields.get("thinking") is not None:  # HKUDS/nanobot#3939
+            invalid("cannot specify both 'thinking' and 'reasoning_effort'")
+        ignored.append("reasoning_effort")  # as the unknown fields are
+        effort = None
     level = (effort or "max") if model.efforts else None
-    switches = [_switch(name, fields, dialect, model) for name in dialect.switches if fields.get(name) is not None]
+    switches = [_switch(name, fields, model) for name in dialect.switches if fields.get(name) is not None]
     return model.always_thinks or False not in switches, level
 
 
-def _switch(name: Switch, fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
+def _switch(name: Switch, fields: JsonObject, model: SimulatedModel) -> bool:
     """Whether a switch turns thinking on."""
     if name == "thinking":
-        return _thinking_object(fields, dialect, model)
+        return _thinking_object(fields, model)
     if name == "enable_thinking":
         return fields[name] is not False
     key = "thinking" if name == "chat_template_kwargs" else "enabled"
@@ -200,14 +215,13 @@ def _switch(name: Switch, fields: JsonObject, dialect: Dialect, model: Simulated
     return value is not False
 
 
-def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel) -> bool:
+def _thinking_object(fields: JsonObject, model: SimulatedModel) -> bool:
+    # K3 takes one by Kimi-Vendor-Verifier tests/k3_features; its guide says to leave it out (modelparams.dev#168).
     thinking = as_object(fields["thinking"]) or {}
-    if model.efforts and dialect.moonshot:
-        invalid("invalid thinking: not supported by this model, use reasoning_effort")
     for name in thinking:
-        if name not in ("type", "keep"):
+        if name not in ("type", "keep") and not (name == "effort" and model.efforts):
             invalid(f"invalid thinking: unknown field '{name}'")
-    kind = thinking.get("type")
+    kind = thinking.get("type", "enabled" if model.efforts else None)
     if model.always_thinks and kind != "enabled":
         invalid("invalid thinking: only type=enabled is allowed for this model")
     if kind not in ("enabled", "disabled"):
@@ -216,6 +230,8 @@ def _thinking_object(fields: JsonObject, dialect: Dialect, model: SimulatedModel
         invalid("invalid thinking: keep is not supported by this model")
     if thinking.get("keep") not in (None, "all"):
         invalid('invalid thinking: keep must be null or "all"')
+    if thinking.get("effort") not in (None, *model.efforts):
+        invalid(f"invalid thinking: effort must be one of {', '.join(model.efforts)}")
     return kind == "enabled"
 
 
@@ -261,14 +277,13 @@ def _stops(fields: JsonObject) -> tuple[str, ...]:
     return tuple(one for one in found if one)
 
 
-def _tools(
-    fields: JsonObject, dialect: Dialect, model: SimulatedModel, thinking: bool
-) -> tuple[dict[str, JsonObject], str | None]:
-    found: dict[str, JsonObject] = {}
-    listed = as_array(fields.get("tools")) or []
+def _tools(fields: JsonObject, dialect: Dialect, model: SimulatedModel, thinking: bool) -> dict[str, JsonObject]:
+    """The parameters of each tool that the model may call, by its name: those of its system messages first."""
+    listed = [*_declared(fields, model), *enumerate(as_array(fields.get("tools")) or [])]
     if len(listed) > MAX_TOOLS:
         invalid(f"Invalid request: at most {MAX_TOOLS} tools are allowed, got {len(listed)}")
-    for index, entry in enumerate(listed):
+    found: dict[str, JsonObject] = {}
+    for index, entry in listed:
         tool = as_object(entry) or {}
         function = as_object(tool.get("function"))
         name = as_text((function or {}).get("name"))
@@ -289,8 +304,25 @@ def _tools(
             )
         if name in found:
             invalid(f"Invalid request: function name {name} is duplicated")
+        _check_strict(function, f"tools[{index}].function")
         found[name] = _parameters(function, dialect)
-    return found, _tool_choice(fields, dialect, model, thinking, found)
+    return found
+
+
+def _declared(fields: JsonObject, model: SimulatedModel) -> Iterator[tuple[int, object]]:
+    """What system messages declare, for models that load tools in the middle of a conversation."""
+    for index, entry in enumerate(as_array(fields.get("messages")) or [] if model.loads_tools else []):
+        message = as_object(entry) or {}
+        if message.get("role") == "system" and message.get("tools") is not None:
+            tools = as_array(message["tools"])
+            if tools is None:
+                invalid(f"Invalid request: tools of the message at position {index} must be an array")
+            yield from enumerate(tools)
+
+
+def _check_strict(holder: JsonObject, where: str) -> None:
+    if not isinstance(holder.get("strict", True), bool):
+        invalid(f"Invalid request: {where}.strict must be boolean")
 
 
 def _parameters(function: JsonObject, dialect: Dialect) -> JsonObject:
@@ -313,7 +345,12 @@ def _parameters(function: JsonObject, dialect: Dialect) -> JsonObject:
 
 
 def _tool_choice(
-    fields: JsonObject, dialect: Dialect, model: SimulatedModel, thinking: bool, tools: Mapping[str, JsonObject]
+    fields: JsonObject,
+    dialect: Dialect,
+    model: SimulatedModel,
+    thinking: bool,
+    tools: Mapping[str, JsonObject],
+    ignored: list[str],
 ) -> str | None:
     choice = fields.get("tool_choice")
     if choice is None or choice in ("auto", "none"):
@@ -321,7 +358,10 @@ def _tool_choice(
     named = as_text((as_object((as_object(choice) or {}).get("function")) or {}).get("name"))
     if choice != "required" and named is None:
         invalid("Invalid request: tool_choice must be auto, none, required or name a function")
-    if dialect.moonshot and thinking and not (choice == "required" and model.forced_tools):
+    if dialect.moonshot and model.forced_tools and choice != "required":
+        ignored.append("tool_choice")  # Kimi-Vendor-Verifier tests/k3_features/test_tool_choice.py
+        return None
+    if dialect.moonshot and thinking and not model.forced_tools:
         word = "required" if choice == "required" else "specified"
         invalid(f"tool_choice '{word}' is incompatible with thinking enabled")
     if not tools or (named is not None and named not in tools):
@@ -341,6 +381,7 @@ def _response_format(fields: JsonObject, dialect: Dialect) -> tuple[JsonObject |
     schema = as_object(named.get("schema"))
     if schema is None or not as_text(named.get("name")):
         invalid("Invalid request: response_format.json_schema must have a name and a schema")
+    _check_strict(named, "response_format.json_schema")
     fault = schema_fault(schema) if dialect.moonshot_schemas else None
     if fault:
         invalid(

@@ -28,9 +28,11 @@ class SimulatedModel:
     keeps: bool = False
     """Takes `thinking.keep: null|"all"` (K2.6; platform docs, third-party OpenAPI copy)."""
     efforts: tuple[str, ...] = ()
-    """Levels of a top-level `reasoning_effort`; such a model takes no `thinking` object."""
+    """Levels of a top-level `reasoning_effort`."""
     forced_tools: bool = False
     """`tool_choice: "required"` is allowed while thinking."""
+    loads_tools: bool = False
+    """System messages may declare tools (platform.kimi.ai use-dynamic-tool-loading)."""
     context: int = 262_144
     """Tokens of prompt and answer together."""
     default_max_tokens: int = 32_768
@@ -72,8 +74,8 @@ class Dialect:
     moonshot_schemas: bool = False
     """Schemas of tools and answers must be in Moonshot's dialect."""
     switches: tuple[Switch, ...] = ("chat_template_kwargs",)
-    """Every field that a public source documents there for switching thinking; another is an unknown field.
-    Empty: no switch is documented, and what can think always does."""
+    """Every field that a public source documents there for switching thinking; another is an unknown field,
+    which Moonshot ignores. Empty: no switch is documented, and what can think always does."""
     reasoning_field: str = "reasoning_content"
     """The field with the reasoning, in answers and in assistant messages; any other name is silently dropped."""
     needs_key: bool = True

@@ -144,6 +144,8 @@ class ReceivedRequest:
         """The parsed JSON of the body, or its bytes where it is none; None before it was read."""
         self.at = 0.0
         """Seconds of the event loop's monotonic clock."""
+        self.ignored: tuple[str, ...] = ()
+        """Top-level fields that the provider takes without any effect."""
         self.outcome: RequestOutcome = "open"
         self.status: int | None = None
         """Of the response; None before its head."""

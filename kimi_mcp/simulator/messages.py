@@ -189,7 +189,10 @@ def read_messages(
             invalid(f"Invalid request: 'partial' of the message at position {index} must be boolean")
         if begins and (role != "assistant" or index != len(messages) - 1):
             invalid("Invalid request: partial is only allowed on the last message, with role 'assistant'")
-        if role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
+        declares = message.get("tools") is not None and (dialect.moonshot or model.loads_tools)
+        if declares:
+            _check_declaration(text, index, role, model)
+        elif role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
             invalid(f"Invalid request: the message at position {index} with role '{role}' must not be empty")
         if role == "tool":
             reader.tool(message)
@@ -198,7 +201,8 @@ def read_messages(
         elif role == "assistant":
             reader.assistant(message, index, text)
         read = as_text(message.get(dialect.reasoning_field)) or ""
-        transcript.append(f"{role[0]}\x1f{read}{text}{message.get('tool_calls') or ''}\x1e")
+        declared = message["tools"] if declares else ""
+        transcript.append(f"{role[0]}\x1f{read}{text}{message.get('tool_calls') or ''}{declared}\x1e")
     reader.check_all_answered()
     joined = "".join(transcript)
     return Messages(
@@ -210,6 +214,16 @@ def read_messages(
         transcript=joined,
         tokens=tokens.count(joined) + reader.media_tokens,
     )
+
+
+def _check_declaration(text: str, index: int, role: str, model: SimulatedModel) -> None:
+    # platform.kimi.ai use-dynamic-tool-loading (pydantic/pydantic-ai#6977); Kimi-Vendor-Verifier tests/k3_features
+    if role != "system":
+        invalid(f"Invalid request: the message at position {index} with role '{role}' must not have tools")
+    if not model.loads_tools:
+        invalid("Invalid request: tokenization failed")
+    if text.strip():
+        invalid(f"Invalid request: the message at position {index} must not have content beside its tools")
 
 
 def _data_url(kind: str, url: str) -> ReceivedMedium:

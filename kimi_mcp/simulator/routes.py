@@ -181,6 +181,7 @@ class Response:
             if isinstance(body, bytes):
                 invalid("Invalid request: the body is not valid JSON")
         chat = read_chat(body, self._state.dialect, self._state.day, self._state.files.medium)
+        self._request.ignored = chat.ignored
         step = step or self._next_step(unchecked=False) or DEFAULT_STEP
         if not await self._send_instead(step):
             await self._answer(chat, step)

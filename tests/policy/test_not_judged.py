@@ -1,5 +1,5 @@
-"""What ``policy check`` says of a body, held against a strict provider's own verdict: what that refuses is objected to,
-or named as not judged."""
+"""What ``policy check`` says of a body, held against a strict provider's own verdict: what that refuses or ignores is
+objected to, or named as not judged."""
 
 from __future__ import annotations
 
@@ -43,14 +43,13 @@ VLLM = ("vllm", "kimi-k2.5")
 WEB = {"type": "builtin_function", "function": {"name": "$web_search"}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
-REFUSED: list[tuple[tuple[str, str], str, dict[str, Any]]] = [
+UNFIT: list[tuple[tuple[str, str], str, dict[str, Any]]] = [
     (K26, "thinking", {"thinking": "off"}),
     (K26, "thinking", {"thinking": {"type": "off"}}),
     (K26, "thinking", {"thinking": {"type": "disabled", "budget_tokens": 1}}),
     (K26, "thinking", {"thinking": {"type": "enabled", "keep": "some"}}),
     (K27, "thinking", {"thinking": OFF}),
     (K27, "thinking", {"thinking": {"type": "enabled", "keep": None}}),
-    (K3, "thinking", {"thinking": ON}),
     (K3, "thinking", {"thinking": OFF}),
     (VLLM, "thinking", {"thinking": OFF}),
     (K26, "chat_template_kwargs", {"chat_template_kwargs": {"thinking": False}}),
@@ -90,6 +89,7 @@ REFUSED: list[tuple[tuple[str, str], str, dict[str, Any]]] = [
     (K26, "tool_choice", {"tool_choice": "required", "thinking": OFF}),
     (K26, "tool_choice", {"tools": [tool()], "tool_choice": "sometimes", "thinking": OFF}),
     (K3, "tool_choice", {"tool_choice": "required"}),
+    (K3, "tool_choice", {"tools": [tool()], "tool_choice": {"type": "function", "function": {"name": "fly"}}}),
     (VLLM, "tool_choice", {"tool_choice": 5, "chat_template_kwargs": {"thinking": False}}),
     (K26, "response_format", {"response_format": {"type": "xml"}}),
     (K26, "response_format", {"response_format": "json"}),
@@ -108,6 +108,8 @@ REFUSED: list[tuple[tuple[str, str], str, dict[str, Any]]] = [
     (K26, "messages", body_of({"role": "robot", "content": "x"})),
     (K26, "messages", body_of()),
     (K26, "messages", body_of({**USER, "partial": True})),
+    (K26, "messages", body_of({"role": "system", "content": "", "tools": [tool()]}, USER)),
+    (K3, "messages", body_of({**USER, "tools": [tool()]})),
     (K26, "messages", body_of(USER, {"role": "assistant", "content": ""}, USER)),
     (K26, "messages", body_of(USER, {"role": "assistant", "content": "Hi", "reasoning_content": 5}, USER)),
     (K26, "messages", body_of(USER, {"role": "assistant", "tool_calls": [CALL]}, RESULT)),
@@ -166,21 +168,23 @@ def objected(body: dict[str, Any], at: Profile) -> bool:
     return bool(policy.check(request, at, world(at, day=TODAY)))
 
 
-@pytest.mark.parametrize(("where", "field", "body"), REFUSED, ids=numbered(REFUSED))
-def test_what_the_provider_refuses_is_objected_to_or_named_as_not_judged(
+@pytest.mark.parametrize(("where", "field", "body"), UNFIT, ids=numbered(UNFIT))
+def test_what_the_provider_refuses_or_ignores_is_objected_to_or_named_as_not_judged(
     where: tuple[str, str], field: str, body: dict[str, Any]
 ) -> None:
     at = profile(*where)
     sent = whole(body, at)
-    with pytest.raises(Refused):
-        understood(sent, at, TODAY)
+    try:
+        assert understood(sent, at, TODAY).ignored == (field,)
+    except Refused:
+        pass
     assert objected(sent, at) or field in not_judged(sent, at)
 
 
 @pytest.mark.parametrize(("where", "body"), TAKEN, ids=numbered(TAKEN))
 def test_a_plain_body_that_the_provider_takes_is_judged_whole(where: tuple[str, str], body: dict[str, Any]) -> None:
     at = profile(*where)
-    understood(whole(body, at), at)
+    assert understood(whole(body, at), at).ignored == ()
     assert not objected(whole(body, at), at)
     assert not_judged(whole(body, at), at) == ()
 
@@ -220,7 +224,7 @@ def test_a_body_without_a_model_says_so() -> None:
 
 def test_whatever_a_body_holds_it_is_classified_without_a_fault() -> None:
     for at in every_profile():
-        for _, _, body in REFUSED:
+        for _, _, body in UNFIT:
             try:
                 names = not_judged(whole(body, at), at)
             except InvalidArguments:

@@ -20,3 +20,4 @@ async def sim() -> AsyncIterator[Simulator]:
     async with Simulator("moonshot", require_key=KEY) as simulator:
         yield simulator
         await close_all()
+        assert [each.ignored for each in simulator.requests if each.ignored] == []

@@ -29,6 +29,7 @@ async def sim() -> AsyncIterator[Simulator]:
     with anyio.fail_after(120):
         async with Simulator(provider="simulator") as simulator:
             yield simulator
+            assert [each.ignored for each in simulator.requests if each.ignored] == []
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from kimi_mcp.simulator import Simulator
+from kimi_mcp.simulator.instances import instance
 from tests.simulator.requests import INSTANT, SCHEMAS, THINK, WEATHER, answer, deltas, post, sdk, streamed
 
 pytestmark = pytest.mark.anyio
@@ -128,6 +129,41 @@ async def test_the_answer_reports_the_sampling_of_the_request(sim: Simulator) ->
 async def test_json_object_answers_are_json(sim: Simulator) -> None:
     message = await answer(sim, {**THINK, "response_format": {"type": "json_object"}})
     assert json.loads(message["content"])["prompt"] == PROMPT
+
+
+async def test_json_object_answers_have_the_keys_that_the_prompt_puts_in_quotes(sim: Simulator) -> None:
+    prompt = 'Describe Paris as JSON with the keys \'name\' and "river"; the user\'s "turns" come last.'
+    asked = {"messages": [{"role": "user", "content": prompt}], "response_format": {"type": "json_object"}}
+    got = json.loads((await answer(sim, {**THINK, **asked}))["content"])
+    assert got == {**got, "name": "[simulator] name", "river": "[simulator] river", "turns": 1}
+
+
+PATTERNS = [
+    "^[a-z]+$",
+    r"^\d{4}-\d{2}-\d{2}$",
+    r"^(?:[A-Z]{2}|x)-[^a\]]{3,}\.?$",
+    r'^[^"\s]+@[\w.]+\.com$',
+    "[\u4e00-\u9fa5]",
+    r"^(?P<year>\x32\d*)\Z",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_made_value_fits_the_pattern_of_its_schema(pattern: str) -> None:
+    schema: dict[str, object] = {"type": "string", "pattern": pattern}
+    jsonschema.validate(instance(schema, "Words"), schema)
+
+
+def test_a_made_value_of_a_pattern_is_as_long_as_it_must_be() -> None:
+    schema: dict[str, object] = {"type": "string", "pattern": "^[a-z]+x*$", "minLength": 9, "maxLength": 18}
+    jsonschema.validate(instance(schema, "Words"), schema)
+
+
+@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "(" * 3000, r"(\w)\1", "(?=x)y", "[", "a**"])
+def test_a_pattern_that_is_not_understood_costs_nothing_and_is_left_alone(pattern: str) -> None:
+    made = instance({"type": "string", "pattern": pattern}, "Words")
+    assert isinstance(made, str)
+    assert len(made) <= 1000
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -84,21 +84,12 @@ CASES = {
     "presence-penalty": only("presence_penalty", 0.5, 0),
     "frequency-penalty": only("frequency_penalty", -0.5, 0),
     "instant-on-k2.7": Case(base=K27, fields={"thinking": {"type": "disabled"}}, message=THINKS),
-    "thinking-on-k3": Case(
-        base=K3,
-        fields={"thinking": {"type": "enabled"}},
-        message="invalid thinking: not supported by this model, use reasoning_effort",
-    ),
     "thinking-type": Case(
         fields={"thinking": {"type": "auto"}}, message="invalid thinking: type must be enabled or disabled"
     ),
-    "effort-on-k2.6": Case(
-        fields={"reasoning_effort": "low"}, message="invalid reasoning_effort: not supported by this model"
-    ),
-    "effort-unknown": Case(
-        base=K3,
-        fields={"reasoning_effort": "medium"},
-        message="invalid reasoning_effort: only low, high, max are allowed for this model",
+    "effort-beside-thinking": Case(
+        fields={"reasoning_effort": "low", "thinking": {"type": "enabled"}},
+        message="cannot specify both 'thinking' and 'reasoning_effort'",
     ),
     "partial-in-the-middle": Case(
         fields={"messages": [BEGUN, {"role": "user", "content": "Go on."}]},
@@ -135,7 +126,6 @@ CASES = {
         message="tool_choice 'required' is incompatible with thinking enabled",
     ),
     "named-tool": Case(
-        base=K3,
         fields={"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
         message="tool_choice 'specified' is incompatible with thinking enabled",
     ),
@@ -148,6 +138,10 @@ CASES = {
     "tool-name-long": Case(fields={"tools": [tool(name="a" * 65)]}, message=NAME),
     "tool-name-twice": Case(
         fields={"tools": [tool(), tool()]}, message="Invalid request: function name look_up is duplicated"
+    ),
+    "strict-tool": Case(
+        fields={"tools": [{"type": "function", "function": {"name": "look_up", "strict": "yes"}}]},
+        message="Invalid request: tools[0].function.strict must be boolean",
     ),
     "web-search-thinking": Case(
         fields={"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
@@ -207,11 +201,6 @@ CASES = {
         type="resource_not_found_error",
         message="Not found the model kimi-k2.5 or Permission denied",
     ),
-    "unknown-field": Case(fields={"top_k": 5}, message="Invalid request: unknown field 'top_k'"),
-    "template-kwargs": Case(
-        fields={"chat_template_kwargs": {"thinking": False}},
-        message="Invalid request: unknown field 'chat_template_kwargs'",
-    ),
     "ill-typed": Case(fields={"temperature": "1"}, message="Invalid request: 'temperature' must be number, not string"),
     "no-messages": Case(fields={"messages": []}, message="Invalid request: messages must not be empty"),
     "zero-limit": Case(
@@ -257,6 +246,15 @@ CASES = {
     "unknown-file": Case(
         base=seeing("image", "ms://nothing"), fields={}, message="Invalid request: file nothing not found"
     ),
+    "strict-answer": Case(
+        fields={
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "strict": "yes", "schema": properties()},
+            }
+        },
+        message="Invalid request: response_format.json_schema.strict must be boolean",
+    ),
     "schema-of-answer": Case(
         fields={"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": properties(a=True)}}},
         message="Invalid request: response_format.json_schema is not a valid moonshot flavored json schema, "
@@ -299,6 +297,23 @@ TAKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", TAKEN)
 async def test_a_request_that_moonshot_takes_is_taken(sim: Simulator, name: str) -> None:
     await answer(sim, TAKEN[name])
+    assert sim.requests[0].ignored == ()
+
+
+IGNORED: dict[str, dict[str, Any]] = {
+    "service_tier": {**THINK, "service_tier": "flex"},
+    "top_k": {**THINK, "top_k": 5},
+    "chat_template_kwargs": {**THINK, "chat_template_kwargs": {"thinking": False}},
+    "reasoning_effort": {**THINK, "reasoning_effort": "low"},
+}
+
+
+@pytest.mark.parametrize("name", IGNORED)
+async def test_a_field_that_moonshot_does_not_know_has_no_effect_and_is_reported(sim: Simulator, name: str) -> None:
+    content = (await answer(sim, IGNORED[name]))["content"]
+    assert "kimi-k2.6 in thinking mode was asked" in content
+    assert f"Ignored: {name}." in content
+    assert sim.requests[0].ignored == (name,)
 
 
 async def test_a_missing_key_is_refused(sim: Simulator) -> None:

@@ -21,3 +21,4 @@ async def sim() -> AsyncIterator[Simulator]:
     with anyio.fail_after(120):
         async with Simulator(provider="simulator") as simulator:
             yield simulator
+            assert [each.ignored for each in simulator.requests if each.ignored] == []

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import kimi_mcp
-from kimi_mcp.cli.console import Printer
+from kimi_mcp.cli.console import Printer, print_json
 
 __all__ = ["Fact", "facts", "main"]
 
@@ -92,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, today: date | None = None) -> i
     day, found = today or datetime.now(UTC).date(), facts()
     old = [fact for fact in found if asked.max_age is not None and fact.age(day) > asked.max_age]
     if asked.json:
-        print(json.dumps([_as_json(fact, day, old=fact in old) for fact in found], indent=2, ensure_ascii=False))
+        print_json([_as_json(fact, day, old=fact in old) for fact in found])
     else:
         _show(found, old, day)
     if old:

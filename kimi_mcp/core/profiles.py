@@ -143,7 +143,7 @@ class Model(FileRecord):
     )
     """The effort of a request that names none; None (``"none"`` in the file) where there are no efforts."""
     forced_tool_choice_thinking: bool = Field(alias="thinking.forced_tool_choice")
-    """Whether ``tool_choice: required`` (or a named function) is accepted while thinking."""
+    """Whether ``tool_choice: required`` is accepted while thinking; a named function never is."""
     thinking_sampling: OrUnknown[Sampling] = Field(alias="sampling.thinking")
     """The only sampling values accepted while thinking."""
     instant_sampling: Annotated[Sampling | None, *_read_as({"none": {}, "unknown": None})] = Field(

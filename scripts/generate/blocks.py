@@ -12,7 +12,7 @@ from kimi_mcp.catalogue.credentials import key_variables, variables
 from kimi_mcp.cli import install, selfhost
 from kimi_mcp.cli.console import counted
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.profiles import Model, Profile, ServedModel
+from kimi_mcp.core.profiles import Model, Profile, ServedModel, SourcedRecord
 from kimi_mcp.core.settings import OWN_KEY
 from kimi_mcp.core.types import Mode, user
 from kimi_mcp.provider.encoding import encode
@@ -104,8 +104,13 @@ def _model(model: Model) -> tuple[str, ...]:
         "<br>".join(allowed) or "not published",
         f"{model.context_tokens:,}",
         f"{model.default_output_tokens:,}" if model.default_output_tokens else "not published",
-        first if first == last else f"{first} to {last}",
+        (first if first == last else f"{first} to {last}") + _doubts(model.facts.values()),
     )
+
+
+def _doubts(sourced: Iterable[SourcedRecord]) -> str:
+    doubts = dict.fromkeys(fact.doubt for fact in sourced if fact.doubt)
+    return "".join(f"<br>In doubt: {doubt}" for doubt in doubts)
 
 
 def providers() -> str:
@@ -154,7 +159,7 @@ def _served(profile: Profile) -> tuple[str, ...]:
         f"{profile.provider.id}: {row.model}{_until(row)}<br>`{row.wire_id}`",
         f"{', '.join(profile.modes)}<br>{', '.join(m for m in ('image', 'video') if profile.takes(m)) or 'text alone'}",
         f"{price.input:.2f} / {price.cached:.2f} / {price.output:.2f}{written}" if price else "not known",
-        f"{row.source} ({row.checked})" + (f"<br>In doubt: {row.doubt}" if row.doubt else ""),
+        f"{row.source} ({row.checked}){_doubts([row])}",
     )
 
 
@@ -247,9 +252,9 @@ def by_hand() -> str:
         profile = next(one for row in each.models if (one := facts.profile(each.id, row.model)))
         body = encode(Plan(mode="instant", turns=(user(""),), profile=profile))
         switch = next((f'"{name}": {json.dumps(body[name])}' for name in SWITCHES if name in body), None)
-        cells = (f"`{switch}`" if switch else "not documented", each.reasoning_read[0], ", ".join(each.reasoning_send))
-        alike.setdefault(cells, []).append(each.id)
-    rows = [(as_code(ids), switch, f"`{read}`", f"`{sent}`") for (switch, read, sent), ids in alike.items()]
+        off = f"`{switch}`" if switch else "not documented"
+        alike.setdefault((off, f"`{each.reasoning_read[0]}`", as_code(each.reasoning_send)), []).append(each.id)
+    rows = [(as_code(ids), *cells) for cells, ids in alike.items()]
     return table(("at", "without thinking", "reasoning comes in", "and goes back in"), rows)
 
 

@@ -212,9 +212,10 @@ def _tool_fault(tool: Mapping[str, Any]) -> str | None:
 
 
 def _schema_dialect(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
-    if not plan.profile.provider.moonshot_schemas:
+    provider = plan.profile.provider
+    if not provider.moonshot_schemas:
         return
-    find = partial(Finding.of, rule, provider=plan.profile.provider.id)
+    find = partial(Finding.of, rule, provider=provider.id)
     tools: list[Mapping[str, Any] | None] = [*plan.tools]
     forced, choice = _forced(plan.tool_choice), plan.tool_choice
     for index, tool in enumerate(() if plan.tools == context.fitting_tools else plan.tools):
@@ -231,7 +232,7 @@ def _schema_dialect(rule: Rule, plan: Plan, context: PolicyContext) -> Findings:
             fault=fault,
             changes={"tools": tuple(tool for tool in tools if tool is not None), "tool_choice": choice},
         )
-    schema = plan.response_schema
+    schema = plan.response_schema if "json_schema" in provider.response_format else None  # else it is sent in words
     if schema is not None and (fault := next(problems(schema), None)) is not None:
         new = rewritten(schema)
         yield find(

@@ -6,7 +6,21 @@ from typing import Any
 
 import pytest
 
-from tests.policy.requests import K3, K25, K26, K27, VLLM, WEATHER, only, planned, refused, request_of, rules_of
+from kimi_mcp.provider.encoding import encode
+from tests.policy.requests import (
+    K3,
+    K25,
+    K26,
+    K27,
+    VLLM,
+    WEATHER,
+    only,
+    planned,
+    profile,
+    refused,
+    request_of,
+    rules_of,
+)
 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,3 +191,12 @@ def test_a_response_schema_is_rewritten_or_refused_but_never_dropped() -> None:
     refusal = refused(request_of(response_schema={"$ref": "https://schemas.example/x"}), K26)
     assert refusal.rule == "schema-dialect"
     assert "$ref" in refusal.message
+
+
+def test_a_router_that_passes_refusals_on_gets_rewritten_tools_and_a_response_schema_in_words_as_it_is() -> None:
+    router = profile("openrouter", "kimi-k3.1-pro")
+    tool = {"name": "look_up", "parameters": BROKEN}
+    plan = planned(request_of(tools=(tool,), response_schema=BROKEN), router)
+    assert only(plan).field == "tools[0]"
+    assert plan.response_schema == BROKEN
+    assert "response_format" not in encode(plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kimi_mcp.core.profiles import Profile
+from kimi_mcp.core.profiles import Price, Profile
 from kimi_mcp.core.types import Adjustment, Request
 
 
@@ -18,3 +18,13 @@ class Plan(Request):
     """Limit on reasoning plus answer, in tokens; 0 only while the policy decides."""
     adjustments: tuple[Adjustment, ...] = ()
     """What the policy changed and warned of on the way."""
+
+    @property
+    def price(self) -> Price | None:
+        """What its tokens cost; None: unknown."""
+        return self.price_of(None)
+
+    def price_of(self, answered: str | None) -> Price | None:
+        """The same where a model of that name answered; None: the requested one."""
+        price = self.profile.price_of(answered)
+        return None if price is None else price.written_for(self.cache_ttl)

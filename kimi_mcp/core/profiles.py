@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from kimi_mcp.core.types import MediaKind, Mode, SamplingName, Usage
+from kimi_mcp.core.types import CacheTtl, MediaKind, Mode, SamplingName, Usage
 
 ThinkingSwitch = Literal["thinking-object", "chat-template", "reasoning-object", "reasoning-effort", "none"]
 """How a request switches thinking: Moonshot's ``thinking: {type}``, an engine's ``chat_template_kwargs: {thinking}``,
@@ -78,6 +78,10 @@ class Price(CatalogueRecord):
     write_1h: Dollars | None = None
     """Prompt tokens that are written to the provider's cache for an hour; None: not sold, or not published. Those that
     are written for five minutes cost ``input``."""
+
+    def written_for(self, ttl: CacheTtl | None) -> Price:
+        """The price where what is not cached yet is written for so long, as all of it counts."""
+        return self if ttl != "1h" or self.write_1h is None else self.model_copy(update={"input": self.write_1h})
 
 
 class SourcedRecord(CatalogueRecord):
@@ -224,7 +228,7 @@ class Provider(FileRecord):
     """Whether it continues an assistant turn that has ``partial: true``."""
     formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")
     """URIs of the search tools that it runs itself; empty: none are known."""
-    cache_ttls: Items[Literal["5m", "1h"]] = Field(default=(), alias="cache.ttls")
+    cache_ttls: Items[CacheTtl] = Field(default=(), alias="cache.ttls")
     """How long a request may have its prompt cached (``prompt_cache_options.ttl``), the default first; empty: there is
     no such choice. What an hour costs is ``Price.write_1h``."""
     formula_price: Annotated[Dollars, *_read_as({"unknown": 0.0})] = Field(default=0.0, alias="tools.call_price")
@@ -278,6 +282,12 @@ class Profile:
             return self.price
         rows = (row for row in self.provider.models if same_model(answered, row.wire_id))
         return next((row.price for row in rows), None)
+
+    @property
+    def cache_ttls(self) -> tuple[CacheTtl, ...]:
+        """How long a request may have its prompt cached; an hour only where its price is known."""
+        hour = self.price is not None and self.price.write_1h is not None
+        return tuple(ttl for ttl in self.provider.cache_ttls if ttl != "1h" or hour)
 
     @property
     def modes(self) -> tuple[Mode, ...]:

@@ -208,6 +208,13 @@ class Settings:
         "Folder that is laid over the catalogue: its `models/*.toml` and `providers/*.toml` change what they name, or "
         "add to it.",
     )
+    cache_ttl: Literal["5m", "1h"] | None = _variable(
+        "KIMI_CACHE_TTL",
+        "How long prompts stay in the provider's cache after their last use, where it has that choice: `5m`, or `1h`, "
+        "whose writes cost more.",
+        in_words="5m; 1h for swarms whose agents share a long beginning, where that costs less",
+        read=_one_of("5m", "1h"),
+    )
     log_level: str = _variable(
         "KIMI_LOG_LEVEL",
         "Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",

@@ -15,6 +15,9 @@ Mode = Literal["thinking", "instant"]
 Effort = Literal["low", "high", "max"]
 """How much a model thinks that has efforts, least first (Kimi-Vendor-Verifier tests/k3_features)."""
 
+CacheTtl = Literal["5m", "1h"]
+"""How long a prompt stays in the provider's cache after its last use (``prompt_cache_options.ttl`` on the wire)."""
+
 Status = Literal["completed", "running", "partial", "failed", "cancelled"]
 """The state of a run."""
 
@@ -121,6 +124,8 @@ class Request:
     """Upper bound of reasoning plus answer, in tokens; None: left open."""
     effort: str | None = None
     """The requested reasoning effort (``low``, ``high``, ``max``); None: left open."""
+    cache_ttl: CacheTtl | None = None
+    """How long the prompt is to stay in the provider's cache, where it has that choice; None: left open."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """Function definitions, as under ``tools[].function`` on the wire."""
     tool_choice: str | Mapping[str, Any] | None = None

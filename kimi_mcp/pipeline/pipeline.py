@@ -144,7 +144,8 @@ class Pipeline:
         )
         endpoint = route.endpoint
         run.turns = call.turns(await self._file_texts(call, route.profile))
-        plan = route.decide(call.request(route.model_asked, history.with_turns(run.turns)))
+        request = call.request(route.model_asked, history.with_turns(run.turns))
+        plan = route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
         roots = partial(self._roots, call)
@@ -364,4 +365,4 @@ def _with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, 
 
 def _cost_of(plan: Plan, completion: Completion) -> float | None:
     """US dollars that an answer cost, by the price of the model that gave it; None where anything is unknown."""
-    return cost_usd(completion.usage, plan.profile.price_of(completion.model))
+    return cost_usd(completion.usage, plan.price_of(completion.model))

@@ -120,7 +120,8 @@ def _settled(plan: Plan) -> Plan | Finding:
         sampling = {name: fixed[name] for name in ("temperature", "top_p") if name in fixed} | dict(plan.sampling)
     else:
         sampling = {name: value for name, value in plan.sampling.items() if fixed.get(name) != value}
-    return replace(plan, max_tokens=max_tokens, sampling=sampling)
+    cache_ttl = plan.cache_ttl if plan.cache_ttl in profile.cache_ttls else None
+    return replace(plan, max_tokens=max_tokens, sampling=sampling, cache_ttl=cache_ttl)
 
 
 def _default_output(plan: Plan) -> int:

@@ -26,6 +26,8 @@ def encode(plan: Plan) -> dict[str, Any]:
     if (n := plan.sampling.get("n")) is not None and float(n).is_integer():
         body["n"] = int(n)  # 1.0 is refused
     body.update(_thinking(plan))
+    if plan.cache_ttl is not None:
+        body["prompt_cache_options"] = {"ttl": plan.cache_ttl}  # forum.moonshot.ai t/613
     if plan.tools:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
         if plan.tool_choice is not None:

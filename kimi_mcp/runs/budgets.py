@@ -90,7 +90,7 @@ class SpendingLimits:
     def watch(self, run: Run) -> None:
         """Stop a call at the chunk with which it costs more than it may, instead of at the next check."""
         limit, plan = self._call_limit(run), run.plan
-        price = None if plan is None else plan.profile.price or self.fallback_price()
+        price = None if plan is None else plan.price or self.fallback_price()
         if limit is None or price is None or not price.output:
             return
         accumulator, remaining = run.request_state.accumulator, limit - self.counted_usd(run)

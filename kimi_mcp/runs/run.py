@@ -269,7 +269,7 @@ class Run:
         if self.progress is not None:
             return self.progress.counted_usd(highest_price)
         plan = self.plan
-        price = None if plan is None else plan.profile.price or highest_price
+        price = None if plan is None else plan.price or highest_price
         if plan is None or price is None:
             return self._counted_before
         request = self.request_state

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from kimi_mcp.simulator import tokens
+from kimi_mcp.simulator.cache import read_ttl
 from kimi_mcp.simulator.dialects import Dialect, Served, SimulatedModel, Switch
 from kimi_mcp.simulator.faults import CHAT_PATH, RequestSummary
 from kimi_mcp.simulator.messages import MediaLookup, Messages, read_messages, summarize
@@ -31,7 +32,7 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
         (("boolean",), ("stream", "parallel_tool_calls", "logprobs", "enable_thinking")),
         (("array",), ("messages", "tools")),
         (("object",), ("stream_options", "response_format", "logit_bias", "metadata")),
-        (("object",), ("thinking", "chat_template_kwargs", "reasoning")),
+        (("object",), ("thinking", "chat_template_kwargs", "reasoning", "prompt_cache_options")),
         (("string", "array"), ("stop",)),
         (("string", "object"), ("tool_choice",)),
     )
@@ -42,7 +43,7 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
 _REQUIRED = ("model", "messages")
 _OPTIONAL_FIELDS = frozenset(
     {"thinking", "chat_template_kwargs", "reasoning", "enable_thinking"}
-    | {"reasoning_effort", "prompt_cache_key", "safety_identifier"}
+    | {"reasoning_effort", "prompt_cache_key", "prompt_cache_options", "safety_identifier"}
 )
 """Checked fields that only some dialects take."""
 
@@ -90,9 +91,10 @@ class Chat:
     """Whether the answer must be JSON."""
     stops: tuple[str, ...]
     prompt_tokens: int
-    cache_key: str
     ignored: tuple[str, ...]
     """Top-level fields that were taken without any effect."""
+    cache_ttl: str
+    """How long the prompt stays in the cache."""
 
 
 def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> Chat:
@@ -136,8 +138,8 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
         json_answer=json_answer,
         stops=_stops(fields),
         prompt_tokens=prompt_tokens,
-        cache_key=as_text(fields.get("prompt_cache_key")) or "",
         ignored=tuple(ignored),
+        cache_ttl=read_ttl(fields, model),
     )
 
 

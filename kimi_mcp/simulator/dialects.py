@@ -18,6 +18,18 @@ Switch = Literal["thinking", "chat_template_kwargs", "reasoning", "enable_thinki
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListPrice:
+    """US dollars per million tokens, by Moonshot's price list."""
+
+    input: float
+    hit: float
+    """Of the prompt, read from the cache."""
+    output: float
+    write_1h: float | None = None
+    """Of the prompt, written to the cache for an hour; None: not sold (assumed where no source has a price)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedModel:
     """What a model is, wherever it is served."""
 
@@ -37,6 +49,8 @@ class SimulatedModel:
     """Tokens of prompt and answer together."""
     default_max_tokens: int = 32_768
     """Tokens of an answer where the request names no limit."""
+    price: ListPrice | None = None
+    """What Moonshot takes for it."""
     media: tuple[str, ...] = ("image", "video")
     """What it sees, where the provider takes it."""
     call_id: str = "functions.{name}:{index}"
@@ -107,6 +121,8 @@ def _read() -> Iterator[Dialect]:
     table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
     models: dict[str, SimulatedModel] = {}
     for name, row in table["models"].items():
+        if "price" in row:
+            row["price"] = ListPrice(**row["price"])
         base = models[row.pop("inherits")] if "inherits" in row else SimulatedModel(name=name)
         models[name] = replace(base, name=name, **_as_tuples(row))
     found: dict[str, Dialect] = {}

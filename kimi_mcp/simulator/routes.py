@@ -133,7 +133,8 @@ class Response:
         answers: dict[tuple[str, str], Callable[[], JsonObject | bytes]] = {("GET", MODELS): self._models}
         if not self._state.dialect.moonshot:
             return answers
-        answers |= {("GET", FILES): self._list_files, ("POST", TOKENS): self._estimate, ("GET", BALANCE): _balance}
+        answers |= {("GET", FILES): self._list_files, ("POST", TOKENS): self._estimate}
+        answers["GET", BALANCE] = self._balance
         path, files = self._request.path, self._state.files
         if formula := re.fullmatch(FORMULAS + "/(.+)/(tools|fibers)", path):
             uri, what = formula.groups()
@@ -190,7 +191,12 @@ class Response:
         state = self._state
         answer = compose(chat, step)
         state.answers += 1
-        cached = state.cache.cached_tokens((self._key(), chat.answering.id, chat.cache_key), chat.received.transcript)
+        media = [medium.sha256 for medium in chat.received.media]
+        prompt = f"{chat.tools or ''}{chat.received.transcript}"
+        scope = f"{self._key()} {chat.answering.id} {media}"
+        prompted = state.cache.use(scope, prompt, chat.prompt_tokens, chat.cache_ttl)
+        if (price := chat.answering.model.price) and state.dialect.moonshot:
+            state.billed_usd += prompted.usd(price, chat.cache_ttl, answer.completion_tokens)
         reply = SimulatedReply(
             id=f"chatcmpl-simulator-{state.answers:06d}",
             created=int(time.time()),
@@ -199,7 +205,7 @@ class Response:
             dialect=state.dialect,
             step=step,
             prompt_tokens=chat.prompt_tokens,
-            cached_tokens=min(cached, chat.prompt_tokens),
+            cached_tokens=prompted.read,
             include_usage=chat.include_usage,
         )
         headers = {**(_LIMITS if state.dialect.moonshot else {}), **_retry_after(step)}
@@ -247,6 +253,14 @@ class Response:
         read = read_messages(messages, state.dialect, model, thinking=False, media=state.files.medium)
         return {"data": {"total_tokens": read.estimated_tokens}}
 
+    def _balance(self) -> JsonObject:
+        """The account at its start as in Moonshot's own example; vouchers go first (assumed)."""
+        spent = self._state.billed_usd
+        vouchers, cash = max(0.0, 46.58893 - spent), 3.00001 - max(0.0, spent - 46.58893)
+        available = vouchers + max(0.0, cash)
+        money = {"available_balance": available, "voucher_balance": vouchers, "cash_balance": cash}
+        return {"code": 0, "data": {name: round(usd, 5) for name, usd in money.items()}, "scode": "0x0", "status": True}
+
     def _list_files(self) -> JsonObject:
         after = dict(parse_qsl(self._request.query)).get("after")
         listed = [one.to_json() for one in self._state.files.all() if after is None or one.id > after]
@@ -271,11 +285,6 @@ class Response:
         headers = {**JSON_HEADERS, **({"allow": "GET, POST, DELETE"} if refused.status == 405 else {})}
         data = encode(refused.body(moonshot=self._state.dialect.moonshot)).encode()
         await self._send_body(refused.status, headers, data, DEFAULT_STEP)
-
-
-def _balance() -> JsonObject:
-    money = {"available_balance": 49.58, "voucher_balance": 46.58, "cash_balance": 3.0}
-    return {"code": 0, "data": money, "scode": "0x0", "status": True}
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
@@ -39,7 +40,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
 
     `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it takes for
     today, which decides what is served; by default the day its facts were gathered. `remember` bounds the list of
-    requests. `on_event` is called with each event that is sent.
+    requests. `on_event` is called with each event that is sent. `clock` (seconds) times the prompt cache.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
         max_body: int = MAX_BODY_BYTES,
         remember: int | None = None,
         on_event: EventObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if provider not in DIALECTS:
             raise SimulatorError(f"there is no provider {provider!r}; known are {', '.join(DIALECTS)}")
@@ -65,6 +67,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
             max_body=max_body,
             remember=remember,
             on_event=on_event,
+            clock=clock,
         )
         self._host = host
         self._port = port

@@ -9,11 +9,11 @@ from datetime import date
 
 import anyio
 
+from kimi_mcp.simulator.cache import PromptCache
 from kimi_mcp.simulator.dialects import Dialect
 from kimi_mcp.simulator.faults import RequestSummary, Step, StepLike, read_step
 from kimi_mcp.simulator.files import FileStore
 from kimi_mcp.simulator.http import ReceivedRequest
-from kimi_mcp.simulator.tokens import PromptCache
 
 EventObserver = Callable[[Step, bytes], None]
 """Is called with each event of a stream right before it is sent, and with the step that is played."""
@@ -32,15 +32,19 @@ class SimulatorState:
         max_body: int,
         remember: int | None,
         on_event: EventObserver | None,
+        clock: Callable[[], float],
     ) -> None:
         self.dialect = dialect
         self.day = day
         self.require_key = require_key
         self.max_body = max_body
         self.on_event = on_event
+        self._clock = clock
         self.files = FileStore()
         """The uploaded files."""
-        self.cache = PromptCache()
+        self.cache = PromptCache(clock)
+        self.billed_usd = 0.0
+        """What all answers have cost so far, by Moonshot's price list."""
         self.answers = 0
         self.fibers = 0
         self._steps: list[tuple[Step, float]] = []
@@ -113,6 +117,6 @@ class SimulatorState:
         """Forget requests, scenario, gates and the prompt cache; files stay, and responses under way go on."""
         self._requests.clear()
         self._steps.clear()
-        self.cache = PromptCache()
+        self.cache = PromptCache(self._clock)
         self._open_gates.clear()
         self.notify()

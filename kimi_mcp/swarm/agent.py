@@ -158,6 +158,7 @@ class _Conversation:
             tools=self._definitions,
             tool_choice=tool_choice,
             effort=self._runner.effort,
+            cache_ttl=self._runner.cache_ttl if not self._task.is_main else self._runner.pipeline.settings.cache_ttl,
             model_asked=self._runner.route.model_asked,
         )
 

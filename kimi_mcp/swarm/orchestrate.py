@@ -16,16 +16,18 @@ from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, NotConfigured, internal_error
 from kimi_mcp.core.json_values import UNREADABLE, to_json
 from kimi_mcp.core.outcome import Outcome
-from kimi_mcp.core.profiles import dollars
+from kimi_mcp.core.profiles import Profile, dollars
 from kimi_mcp.core.settings import Settings
-from kimi_mcp.core.types import Adjustment, Request, user
+from kimi_mcp.core.tokens import estimated_tokens, text_tokens
+from kimi_mcp.core.types import Adjustment, CacheTtl, Request, system, user
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import Route
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.store.records import JSON, RunRecord, StepRecord
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
-from kimi_mcp.swarm.call import SwarmCall
+from kimi_mcp.swarm.cache_time import choose_ttl
+from kimi_mcp.swarm.call import ITEM_PLACEHOLDER, SwarmCall
 from kimi_mcp.swarm.coordinator import Coordinator
 from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, Limit, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
@@ -128,6 +130,7 @@ async def _swarm(
             ledger=BudgetLedger(limits, elapsed_s=run.active_s(), clock=concurrency.clock),
             stats=stats,
             effort=call.effort,
+            cache_ttl=pipeline.settings.cache_ttl or _cache_ttl(call, plan.profile, tools, concurrency),
             before=before,
         )
         try:
@@ -172,6 +175,21 @@ def _limits(base: SwarmLimits, call: SwarmCall, decided: Mapping[str, int], sett
         agents=base.agents if call.max_agents is None else call.max_agents,
         usd=usd,
         usd_set_by=usd_set_by,
+    )
+
+
+def _cache_ttl(call: SwarmCall, profile: Profile, tools: SwarmTools, concurrency: SwarmConcurrency) -> CacheTtl | None:
+    """How long the beginning that the agents of a call share is to stay in the provider's cache."""
+    beginning, _, rest = call.prompt.partition(ITEM_PLACEHOLDER)
+    common = (system(prompts.system_prompt("agent", tools.names)), user(beginning))
+    own = sum(text_tokens(rest.replace(ITEM_PLACEHOLDER, item) + item) for item in call.items)
+    return choose_ttl(
+        profile,
+        common=estimated_tokens(common, tools.definitions),
+        own=own,
+        agents=len(call.items),
+        at_once=int(concurrency.capacity),
+        may_call=bool(tools.definitions),
     )
 
 

@@ -234,7 +234,7 @@ class SwarmStats:
         """The cost that limits count so far: of a running request its prompt, and what has arrived."""
         counted = sum(agent.counted_usd for agent in self.everyone)
         for state in self._running:
-            price = (state.plan.profile.price or highest_price) if state.plan and state.attempts else None
+            price = (state.plan.price or highest_price) if state.plan and state.attempts else None
             counted += counted_usd(with_margin(state.prompt_tokens), state.accumulator.tokens, price) if price else 0.0
         return counted
 

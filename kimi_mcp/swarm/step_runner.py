@@ -19,7 +19,7 @@ from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, Overloaded, RateLimited
 from kimi_mcp.core.profiles import Profile, cost_usd
 from kimi_mcp.core.tokens import chars_in
-from kimi_mcp.core.types import Completion, Request, Usage
+from kimi_mcp.core.types import CacheTtl, Completion, Request, Usage
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.pipeline.route import Route
 from kimi_mcp.provider.request_state import RequestState
@@ -73,6 +73,8 @@ class StepRunner:
     stats: SwarmStats
     effort: str | None
     """How much its agents are to think; None: left open."""
+    cache_ttl: CacheTtl | None
+    """How long the sub-agents' prompts are to stay in the provider's cache; None: left open."""
     before: SwarmStats | None
     """How far a resumed swarm was: the run's progress until its replay has as many attempts."""
 
@@ -96,7 +98,8 @@ class StepRunner:
     def most_usd(self, prompt_tokens: int, max_tokens: int) -> float:
         """What a request may cost at most."""
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=max_tokens)
-        return cost_usd(usage, self.profile.price or self._highest_price) or 0.0
+        price = self.profile.price or self._highest_price
+        return cost_usd(usage, price.written_for(self.cache_ttl)) or 0.0
 
     async def step(
         self, key: str, about: JSON, make: Callable[[], Awaitable[JSON]], replayed: Callable[[JSON], None] | None = None
@@ -214,7 +217,7 @@ class StepRunner:
     def _priced(self, completion: Completion, state: RequestState, prompt_tokens: int) -> StepResult:
         """What arrived, with its cost and what the limits count for it."""
         plan, pieces, usage = state.plan, state.accumulator.pieces, completion.usage
-        price = self.profile.price_of(completion.model)
+        price = plan.price_of(completion.model) if plan else None
         counted = usage or Usage()
         if pieces and None in (counted.prompt_tokens, counted.completion_tokens):
             counted = Usage(prompt_tokens=prompt_tokens, completion_tokens=state.accumulator.tokens)

@@ -79,15 +79,6 @@ async def test_usage_is_in_the_last_choice_and_in_a_chunk_of_its_own_where_asked
     assert all("usage" not in chunk for chunk in without)
 
 
-async def test_a_repeated_prefix_counts_as_cached(sim: Simulator) -> None:
-    long = {**THINK, "messages": [{"role": "user", "content": "The same beginning. " * 20}]}
-    first = (await post(sim, long)).json()["usage"]
-    second = (await post(sim, long)).json()["usage"]
-    other = (await post(sim, {**long, "prompt_cache_key": "another"})).json()["usage"]
-    assert first["cached_tokens"] == other["cached_tokens"] == 0
-    assert second["cached_tokens"] == second["prompt_tokens"] > 90
-
-
 async def test_a_limit_that_reasoning_eats_leaves_no_content(sim: Simulator) -> None:
     got = (await post(sim, {**THINK, "max_completion_tokens": 10})).json()
     choice = got["choices"][0]

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 
 from kimi_mcp import catalogue
+from kimi_mcp.core.profiles import Price
 from kimi_mcp.simulator import Simulator, SimulatorError
-from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY
+from kimi_mcp.simulator.dialects import DIALECTS, FACTS_DAY, ListPrice
 from tests.simulator.requests import (
     INSTANT,
     THINK,
@@ -84,10 +85,15 @@ def test_catalogue_and_simulator_agree_on_every_row() -> None:
                 ("output", known.default_max_tokens, model.default_output_tokens or known.default_max_tokens),
                 ("image", dialect.takes("image", known), profile.takes("image")),
                 ("video", dialect.takes("video", known), profile.takes("video")),
+                ("price", dialect.moonshot and known.price, dialect.moonshot and _list_price(profile.price)),
             ):
                 if found != other:
                     apart.add((provider.id, model.id, fact))
     assert apart == set(ACCEPTED)
+
+
+def _list_price(price: Price | None) -> ListPrice | None:
+    return price and ListPrice(input=price.input, hit=price.cached, output=price.output, write_1h=price.write_1h)
 
 
 def test_an_unknown_provider_is_refused_by_name() -> None:

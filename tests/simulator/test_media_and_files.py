@@ -158,4 +158,4 @@ async def test_an_image_of_any_size_is_estimated_as_1024_tokens(sim: Simulator) 
 async def test_the_balance_is_reported(sim: Simulator) -> None:
     async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         got = await client.get(f"{sim.base_url}/users/me/balance", headers={"authorization": f"Bearer {KEY}"})
-    assert got.json()["data"]["available_balance"] == 49.58
+    assert got.json()["data"]["available_balance"] == 49.58894

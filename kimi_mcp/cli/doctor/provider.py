@@ -84,6 +84,10 @@ def check_model(found: Diagnosis, settings: Settings, facts: Catalogue, endpoint
     if until is not None:
         later = "it is served until then" if until > today() else "it has ended"
         found.add("model", "warn", f"{provider.id} ends {found.model} on {until.isoformat()}; {later}.")
+    if settings.cache_ttl is not None and settings.cache_ttl not in profile.cache_ttls:
+        sold = " or ".join(profile.cache_ttls) or "nothing to choose"
+        message = f"KIMI_CACHE_TTL has no effect on {found.model} at {provider.id}, which offers {sold}."
+        found.add("cache", "warn", message, "Unset it, or set KIMI_MODEL to a model that is cached for so long.")
     return profile
 
 

@@ -175,11 +175,16 @@ class Cancelled(KimiError, code="cancelled"):
 
 
 class Internal(KimiError, code="internal"):
-    """A mistake in this program. The details are in the log, never in the result."""
+    """A mistake in this program, or a broken installation. The details are in the log, never in the result."""
 
 
-def internal_error() -> Internal:
-    """The error for a mistake in this program."""
+def internal_error(fault: BaseException | None = None) -> Internal:
+    """The error for a mistake in this program; or for its installation, where what failed is an import."""
+    if isinstance(fault, ImportError | SyntaxError):
+        return Internal(
+            "kimi-mcp's installation is broken: a package that this call needs can't be loaded.",
+            fix="Install kimi-mcp again; the log of the server says what is missing.",
+        )
     return Internal(
         "The server made a mistake; nothing of what you sent is at fault.",
         fix="Call again; if it happens again, report it with the log lines of the server.",

@@ -98,9 +98,9 @@ class Pipeline:
             log.debug("%s failed: %s", run.id, error.code)
             # Without its traceback, whose frames hold the request and all that came, for as long as the error is kept.
             return run.cut_off("failed", error.with_traceback(None))
-        except Exception:
+        except Exception as fault:
             log.exception("a call failed because of a bug in kimi-mcp")
-            return run.cut_off("failed", internal_error())
+            return run.cut_off("failed", internal_error(fault))
         log.debug("%s is %s after %d attempts", run.id, outcome.status, run.attempts)
         return outcome
 

@@ -341,9 +341,9 @@ class Run:
                 outcome = await work(self)
                 outcome = replace(outcome, timing=self.timing())
                 self.outcome = await runs.limits.with_warnings(self, outcome, runs.store)
-        except Exception:
+        except Exception as fault:
             log.exception("a run failed by a fault of our own")
-            self.outcome = self.cut_off("failed", internal_error())
+            self.outcome = self.cut_off("failed", internal_error(fault))
         finally:
             if self.outcome is None and self.concluded is not None:
                 self.outcome = replace(self.concluded, timing=self.timing())

@@ -149,9 +149,9 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> Handler
         outcome = await _outcome(context, params.name, params.arguments)
     except KimiError as error:
         outcome = Outcome(status="failed", error=error)
-    except Exception:
+    except Exception as fault:
         log.exception("a call failed because of a bug in kimi-mcp")
-        outcome = Outcome(status="failed", error=internal_error())
+        outcome = Outcome(status="failed", error=internal_error(fault))
     return results.for_host(context, outcome) if isinstance(outcome, Outcome) else outcome
 
 

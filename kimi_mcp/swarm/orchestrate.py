@@ -243,9 +243,9 @@ async def _run_subagent(
         await run_agent(agent, task, ToolExecutor(tools, runner), runner)
     except KimiError as error:
         agent.end("failed", error=error, answer=agent.arrived)
-    except Exception:
+    except Exception as fault:
         log.exception("a sub-agent failed because of a bug in kimi-mcp")
-        agent.end("failed", error=internal_error(), answer=agent.arrived)
+        agent.end("failed", error=internal_error(fault), answer=agent.arrived)
 
 
 def _outcome(call: SwarmCall, run: Run, stats: SwarmStats, limits: SwarmLimits) -> Outcome:

@@ -33,7 +33,7 @@ NEXT: Mapping[str, str] = {
     "upstream_unreachable": "Check the network, the proxy variables and KIMI_BASE_URL.",
     "answer_cut_off": "Raise `max_tokens` to the number in `fix`, or ask for a shorter answer.",
     "cancelled": "Ask again if the answer is still wanted.",
-    "internal": "Report it with the server's log lines.",
+    "internal": "Install it again where `message` says so; else report it with the server's log lines.",
 }
 """What a caller can do about each code, in addition to the error's own ``fix``."""
 

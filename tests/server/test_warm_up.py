@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import anyio
+import pytest
 
 from kimi_mcp.runs.store.config import FILE
 from kimi_mcp.server.state import Timings
@@ -41,3 +43,21 @@ async def test_a_call_that_comes_first_opens_it_once(sim: Simulator) -> None:
     async with connect(sim, options=AT_ONCE) as kimi:
         assert (await kimi.think()).status == "completed"
         assert (await kimi.think()).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("package", "tool", "arguments"),
+    [
+        ("jsonschema", "kimi_think", {"prompt": "hi", "response_schema": {"type": "object"}}),
+        ("kimi_mcp.swarm", "kimi_swarm", {"prompt": "hi"}),
+    ],
+)
+async def test_a_call_whose_packages_are_damaged_says_that_the_installation_is_broken(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, package: str, tool: str, arguments: dict[str, object]
+) -> None:
+    async with connect(sim) as kimi:
+        monkeypatch.setitem(sys.modules, package, None)
+        failed = await kimi.call(tool, arguments)
+    assert failed.code == "internal"
+    assert "installation is broken" in failed.text
+    assert package not in failed.text, "a foreign exception's text"

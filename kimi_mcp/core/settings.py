@@ -6,11 +6,13 @@ error, not raised: the server must start and list its tools whatever the environ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from kimi_mcp.core.errors import NotConfigured
 
@@ -32,6 +34,9 @@ class Variable:
     """From text to value; raises ``ValueError`` with what is allowed."""
     secret: bool = False
     """Whether its value must never be shown."""
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -63,6 +68,30 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) < inf:
+            return value
+    raise ValueError("a number of seconds, 0 or more")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(each.strip().lower().rstrip("/") for each in text.split(",") if each.strip())
+    if all(_ORIGIN.fullmatch(origin) for origin in origins):
+        return origins
+    raise ValueError("origins, separated by commas, such as https://app.example.org")
+
+
+def _http_url(text: str) -> str:
+    """An absolute URL without credentials, query and fragment; ``/mcp`` is added where it has no path."""
+    with suppress(ValueError):
+        url = urlsplit(text)
+        if url.scheme in ("http", "https") and url.hostname and not (url.username or url.query or url.fragment):
+            url.port  # noqa: B018 - raises for what is no port
+            return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or '/mcp'}"
+    raise ValueError("an http or https URL, such as https://kimi.example.org/mcp")
 
 
 def _variable(
@@ -215,6 +244,31 @@ class Settings:
         in_words="5m; 1h for swarms whose agents share a long beginning, where that costs less",
         read=_one_of("5m", "1h"),
     )
+    http_url: str | None = _variable(
+        "KIMI_HTTP_URL",
+        "The URL by which clients reach the HTTP server, where that is not the address it listens on: behind a proxy "
+        "or a tunnel. Its host is then accepted too.",
+        read=_http_url,
+    )
+    http_origins: tuple[str, ...] = _variable(
+        "KIMI_HTTP_ORIGINS",
+        "Origins, separated by commas, of web pages that may call the HTTP server beside those of this machine.",
+        default=(),
+        in_words="none",
+        read=_origins,
+    )
+    http_card: Literal["on", "off"] = _variable(
+        "KIMI_HTTP_CARD",
+        "`on`: the HTTP server publishes a server card (SEP-2127, a draft), by which clients and registries find it.",
+        default="off",
+        read=_one_of("on", "off"),
+    )
+    drain_s: float = _variable(
+        "KIMI_DRAIN_S",
+        "How long running calls get to end once the HTTP server is told to stop, in seconds.",
+        default=30.0,
+        read=_seconds,
+    )
     log_level: str = _variable(
         "KIMI_LOG_LEVEL",
         "Level of the JSON log lines on stderr: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
@@ -230,6 +284,8 @@ class Settings:
     """One error for each variable of the table whose value can't be read."""
     explicit: frozenset[str] = field(default=frozenset(), compare=False)
     """Variables of the table that are set."""
+    remote_callers: bool = False
+    """Whether callers may be on other machines: then nothing of this disk is theirs but what ``roots`` names."""
 
 
 _FIELD_OF = {each.metadata["variable"].name: each.name for each in fields(Settings) if each.metadata}

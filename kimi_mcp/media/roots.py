@@ -34,6 +34,12 @@ BY_DESCRIPTOR: Final = (
 )
 """Whether names can be opened relative to a folder's descriptor, as on Linux and macOS."""
 
+_REMOTE: Final = "over HTTP a path names a file of the server, not one of yours"
+_REMOTE_FIX: Final = (
+    "Send the content itself: text in `prompt`, media as a data URI or an https URL. The operator can also set "
+    f"{VARIABLE} to folders of the server that callers may read from."
+)
+
 _BROAD: Final = re.compile(
     r"""
       (?!/usr/(?:local/)?src/.)  # where images of containers put the application (WORKDIR /usr/src/app)
@@ -101,6 +107,8 @@ class Roots:
     """The home folder, for a leading ``~/``."""
     why_none: str = ""
     """Why ``folders`` is empty, where it is: a clause without a path."""
+    fix_none: str = f"Set {VARIABLE} to the folders that tools may read from, separated as in PATH."
+    """What to do about that."""
 
     def resolve(self, path: str) -> ResolvedPath:
         """Resolve ``path`` by name, without opening anything.
@@ -124,7 +132,7 @@ class Roots:
         if not self.folders:
             raise PathRefused(
                 f"No folder may be read: {self.why_none}.",
-                fix=f"Set {VARIABLE} to the folders that tools may read from, separated as in PATH.",
+                fix=self.fix_none,
             )
         base = self.folders[0].path
         if self.working is not None and _inside(_normal(self.working), self.folders):
@@ -150,12 +158,14 @@ def find_roots(
     *,
     working: str | None = None,
     environment: Mapping[str, str] | None = None,
+    remote: bool = False,
 ) -> Roots:
     """The roots for a setting and a host, their links resolved. Never raises.
 
     ``named`` is the text of ``KIMI_ROOTS``, ``offered`` the host's roots as ``file://`` URIs; ``working`` and
     ``environment`` are the process's own unless given. The operator may name anything; of what is offered or found,
-    ``/``, a home or a system folder is left out.
+    ``/``, a home or a system folder is left out. ``remote``: the caller may be on another machine, so nothing counts
+    but what the operator names.
     """
     environment = os.environ if environment is None else environment
     home = _absolute_or_none(environment.get("USERPROFILE" if WINDOWS else "HOME"))
@@ -167,6 +177,10 @@ def find_roots(
         source, why_none = "KIMI_ROOTS", f"{VARIABLE} names none"
         texts = (_home_expanded(text.strip(), home) for text in named.split(os.pathsep) if text.strip())
         folders = [_root(os.path.join(working or os.sep, text)) for text in texts]  # noqa: PTH118  as in `resolve`
+    elif remote:
+        return Roots(
+            folders=(), source="KIMI_ROOTS", working=working, home=home, why_none=_REMOTE, fix_none=_REMOTE_FIX
+        )
     elif offered:
         paths = [path for uri in offered if (path := path_of_uri(uri))]
         folders = [root for path in paths if not _broad((root := _root(path)).path, home)]

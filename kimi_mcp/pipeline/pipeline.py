@@ -228,7 +228,7 @@ class Pipeline:
         """The folders that a call of a host that offers these may read from. Blocking."""
         from kimi_mcp.media.roots import find_roots
 
-        return find_roots(self.settings.roots, offered)
+        return find_roots(self.settings.roots, offered, remote=self.settings.remote_callers)
 
     async def _send(
         self, loaded: LoadedPlan, request_state: RequestState, endpoint: Endpoint, *, yields: bool = False

@@ -42,8 +42,9 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
 from kimi_mcp.server import client_quirks, prompts, resources, results, skills, tasks
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import caller_of
 from kimi_mcp.server.state import ServerState, Timings, make_pipeline
+from kimi_mcp.server.streams import request_key, stream_of
 from kimi_mcp.server.tools import (
     TOOLS,
     Arguments,
@@ -115,6 +116,7 @@ def build_server(
         instructions=skill.instructions,
         icons=[results.icon()],
         lifespan=lifespan,
+        get_tool_input_schema={tool.name: tool.input_schema for tool in tools}.get,
         on_list_tools=list_tools,
         on_list_resources=resources.list_resources,
         on_list_resource_templates=resources.list_templates,
@@ -211,17 +213,20 @@ async def _start_and_wait(
 
     state = context.lifespan_context
     runs = await state.open_runs()
-    host, key = client_quirks.host_of(context), call_key(tool, arguments, stamps)
+    caller, host, key = caller_of(context), client_quirks.host_of(context), call_key(tool, arguments, stamps)
     with state.store_within(deadline):
-        run = rejoined = await runs.rejoin(caller=LOCAL, host=host, key=key)
+        run = rejoined = await runs.rejoin(caller=caller, host=host, key=key)
     # A run is begun and recorded before its host hears of it, however long the first call took to open all.
     deadline = max(deadline, anyio.current_time() + min(_patience(context), STORE_WITHIN_S))
     if run is None:
-        run = Run(caller=LOCAL, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
+        run = Run(caller=caller, tool=tool.name, prompt=arguments.prompt, host=host, call_key=key)
         runs.start(run, work)
-    request_id = coerce_request_id(context.request_id or 0)
-    state.waiting[request_id] = run
-    state.answered.pop(request_id, None)
+    request, stream = request_key(context, coerce_request_id(context.request_id or 0)), stream_of(context)
+    if request is not None:
+        state.waiting[request] = run
+        state.answered.pop(request, None)
+    if stream is not None:
+        state.calls.add(stream, run, request)
     becomes_task = tool.becomes_task if tasks.declared(context) else "never"
     await _wait(context, run, deadline, run.begun if becomes_task == "at once" else run.wait)
     outcome = await run.current_outcome()
@@ -229,8 +234,10 @@ async def _start_and_wait(
         with anyio.move_on_at(deadline + STORE_WITHIN_S):  # written all the same: at worst its answer is given again
             await runs.abandon(run.id, False)
         outcome = results.rejoined(outcome)
-    if state.waiting.pop(request_id, None) is not None:
-        state.answered[request_id] = run.id
+    if stream is not None:
+        stream.settled = True
+    if request is not None and state.waiting.pop(request, None) is not None:
+        state.answered[request] = run.id
         while len(state.answered) > _ANSWERED:
             del state.answered[next(iter(state.answered))]
     if outcome.status == "running" and becomes_task != "never":
@@ -254,6 +261,8 @@ async def _offered_roots(context: Context) -> tuple[str, ...] | None:
     """The host's own roots; None where it offers none that can be read, or does not answer in time."""
     capabilities = context.session.client_capabilities
     if capabilities is None or capabilities.roots is None or not context.session.can_send_request:
+        return None
+    if context.lifespan_context.settings.remote_callers:  # its folders are not this machine's
         return None
     with anyio.move_on_after(context.lifespan_context.timings.roots_s):
         try:
@@ -297,8 +306,9 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
     runs = await state.open_runs()
     with state.store_within(deadline):
         if arguments.run_id is None:
-            return Outcome(status="completed", answer=results.run_list(await runs.latest(LOCAL)))
-        run = await runs.find(arguments.run_id, LOCAL, go_on=arguments.action != "cancel")
+            return Outcome(status="completed", answer=results.run_list(await runs.latest(caller_of(context))))
+        run = await runs.find(arguments.run_id, caller_of(context), go_on=arguments.action != "cancel")
+        state.calls.keep(run.id)
         if arguments.action == "continue":
             run = await _continued(context, run)
     match arguments.action:
@@ -342,14 +352,19 @@ async def _wait(context: Context, run: RunView, deadline: float, until: Callable
     ``deadline``: by anyio's clock, set when the call arrived.
     """
     start = anyio.current_time()
-    timings = context.lifespan_context.timings
+    state = context.lifespan_context
+    timings = state.timings
     report_at, ended = start + timings.first_progress_s, False
     while True:
-        with anyio.move_on_at(min(report_at, deadline)):
-            await until()
+        with anyio.move_on_at(min(report_at, deadline, state.answer_by)) as wait:
+            state.waits.add(wait)
+            try:
+                await until()
+            finally:
+                state.waits.discard(wait)
             ended = True
         now = anyio.current_time()
-        if ended or now >= deadline:
+        if ended or now >= min(deadline, state.answer_by):
             return
         await context.session.report_progress(round(now - start, 1), message=run.phase())
         report_at = anyio.current_time() + timings.progress_every_s
@@ -360,20 +375,19 @@ async def _handle_cancellation(ctx: Context, call_next: CallNext) -> HandlerResu
     if ctx.method == "notifications/cancelled":
         state = ctx.lifespan_context
         request_id = cancelled_request_id_from_params(ctx.params)
-        key = None if request_id is None else coerce_request_id(request_id)
+        key = None if request_id is None else request_key(ctx, coerce_request_id(request_id))
         host_timed_out = client_quirks.timed_out((ctx.params or {}).get("reason"))
         run = None if key is None else state.waiting.pop(key, None)
         run_id = run.id if run is not None else None if key is None else state.answered.pop(key, None)
         failure = "a cancellation could not be passed on"
+        if key is not None and run_id is not None:
+            state.calls.settle(key)
+            state.calls.keep(run_id)
         if host_timed_out and run_id is not None:
-            start_contained(state.tasks, failure, _abandon, state, run_id)
+            start_contained(state.tasks, failure, state.abandon, run_id)
         elif run is not None:
             start_contained(state.tasks, failure, run.cancel)
     return await call_next(ctx)
-
-
-async def _abandon(state: ServerState, run_id: str) -> None:
-    await (await state.open_runs()).abandon(run_id)
 
 
 async def _wrap_invalid_arguments(ctx: Context, call_next: CallNext) -> HandlerResult:

@@ -7,9 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-LOCAL = "local"
-"""The caller of every run on this machine, over stdio or in a shell."""
-
 
 @cache
 def _rows() -> dict[str, list[dict[str, Any]]]:

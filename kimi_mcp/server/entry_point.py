@@ -1,4 +1,4 @@
-"""``kimi-mcp serve``: starts the server on stdio, quickly. Owns the process: its environment, collector and exit.
+"""``kimi-mcp serve``: starts the server, quickly. Owns the process: its environment, collector and exit.
 
 A host may begin its first turn before a slow server is ready. So nothing that only the first call needs is imported
 here, and the garbage collector pauses while modules load.
@@ -53,6 +53,18 @@ def serve() -> NoReturn:
         os._exit(1)
     run()
     raise AssertionError("the process has left")
+
+
+def serve_over_http(host: str, port: int) -> NoReturn:
+    """Serve clients over HTTP until a signal; ends the process. Raises ``KimiError`` where it can't start."""
+    gc.disable()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    try:
+        from kimi_mcp.server.http.serving import serve_http
+
+        serve_http(host, port)
+    finally:
+        gc.enable()
 
 
 def _prepared(early: EarlyConnection) -> Callable[[], None]:

@@ -34,7 +34,7 @@ from mcp_types import Prompt as ListedPrompt
 
 from kimi_mcp.core.errors import InvalidArguments, KimiError
 from kimi_mcp.core.redaction import clean
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import caller_of
 from kimi_mcp.server.resources import RUN, RUN_REASONING
 from kimi_mcp.server.state import ServerState
 from kimi_mcp.skill.document import Skill, load_skill
@@ -45,8 +45,8 @@ MAX_RUN_IDS = 1_000
 MAX_VALUES = 100
 """Values in one completion at most, as the protocol says."""
 
-Values = Sequence[str] | Callable[[ServerState], Awaitable[Sequence[str]]]
-"""Every value of an argument, the likeliest first, or what returns them."""
+Values = Sequence[str] | Callable[[ServerState, str], Awaitable[Sequence[str]]]
+"""Every value of an argument, the likeliest first, or what returns them for a caller."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)(\[\])?\}")
 
@@ -138,7 +138,7 @@ def _fill(template: Any, values: Mapping[str, str | None]) -> Any:
     return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]] or "", "\n".join(lines))
 
 
-async def _models(state: ServerState) -> Sequence[str]:
+async def _models(state: ServerState, caller: str) -> Sequence[str]:
     """The models that the provider serves today, the preferred first, then the rest of the catalogue."""
     from kimi_mcp import catalogue
     from kimi_mcp.catalogue import credentials
@@ -154,11 +154,11 @@ async def _models(state: ServerState) -> Sequence[str]:
     return tuple(dict.fromkeys((*served, *facts.models)))
 
 
-async def _run_ids(state: ServerState) -> Sequence[str]:
+async def _run_ids(state: ServerState, caller: str) -> Sequence[str]:
     """The ids of the caller's runs, the newest first; none where the store can't be read."""
     try:
         with state.store_within():
-            return [run.id for run in await (await state.open_runs()).latest(LOCAL, MAX_RUN_IDS)]
+            return [run.id for run in await (await state.open_runs()).latest(caller, MAX_RUN_IDS)]
     except KimiError:
         return ()
 
@@ -204,7 +204,7 @@ async def complete(context: Any, params: CompleteRequestParams) -> CompleteResul
     name = ref.uri if isinstance(ref, ResourceTemplateReference) else ref.name
     values = completions(prompts(load_skill())).get((name, params.argument.name), ())
     if callable(values):
-        values = await values(context.lifespan_context)
+        values = await values(context.lifespan_context, caller_of(context))
     found = matches(values, params.argument.value)
     more = len(found) > MAX_VALUES
     return CompleteResult(completion=Completion(values=found[:MAX_VALUES], total=len(found), has_more=more))

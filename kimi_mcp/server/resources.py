@@ -30,7 +30,7 @@ from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import ALL_CHARS, Outcome, structured
 from kimi_mcp.core.redaction import clean, clean_values
 from kimi_mcp.server import skills
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import caller_of
 from kimi_mcp.server.state import ServerState
 from kimi_mcp.skill.document import load_agent_skill, load_skill
 
@@ -43,8 +43,8 @@ RESOURCE_NOT_FOUND = -32002
 MAX_RUNS = 50
 """Runs that ``kimi://runs`` lists at most."""
 
-Reader = Callable[[ServerState, str], Awaitable[str]]
-"""Returns a resource's text; its second argument is the value in the address, empty where there is none."""
+Reader = Callable[[ServerState, str, str], Awaitable[str]]
+"""Returns a resource's text for a caller; the last argument is the value in the address, empty where there is none."""
 
 RESOURCES: dict[str, tuple[Resource | ResourceTemplate, Reader]] = {}
 """Every resource, by its address, or by the template of addresses with a value; the first that matches counts."""
@@ -71,7 +71,7 @@ def _resource(
     "Models and providers",
     "Which provider serves which Kimi model today: state, modes, limits, prices, sources.",
 )
-async def _catalogue(state: ServerState, value: str) -> str:
+async def _catalogue(state: ServerState, caller: str, value: str) -> str:
     from kimi_mcp import catalogue
     from kimi_mcp.pipeline.route import today
 
@@ -84,7 +84,7 @@ async def _catalogue(state: ServerState, value: str) -> str:
     "The policy",
     "Every rule: what it guards against, what it does, and where it comes from.",
 )
-async def _policy(state: ServerState, value: str) -> str:
+async def _policy(state: ServerState, caller: str, value: str) -> str:
     from kimi_mcp import policy
 
     return _json([rule.as_json() for rule in policy.load_rules().values()])
@@ -97,7 +97,7 @@ async def _policy(state: ServerState, value: str) -> str:
     "The skill document: which tool when, the two modes, and the mistakes to avoid.",
     "text/markdown",
 )
-async def _skill(state: ServerState, value: str) -> str:
+async def _skill(state: ServerState, caller: str, value: str) -> str:
     return load_skill().text
 
 
@@ -108,7 +108,7 @@ async def _skill(state: ServerState, value: str) -> str:
     load_agent_skill().head["description"],
     "text/markdown",
 )
-async def _agent_skill(state: ServerState, value: str) -> str:
+async def _agent_skill(state: ServerState, caller: str, value: str) -> str:
     return load_agent_skill().text
 
 
@@ -118,15 +118,15 @@ async def _agent_skill(state: ServerState, value: str) -> str:
     "Your latest runs",
     "The latest calls: tool, time, status, the beginning of the prompt, tokens, cost.",
 )
-async def _runs(state: ServerState, value: str) -> str:
+async def _runs(state: ServerState, caller: str, value: str) -> str:
     from kimi_mcp.runs.store.records import in_list
 
     runs = await state.open_runs()
-    recorded = {record.id: in_list(record) for record in await runs.store.overview(LOCAL, most=MAX_RUNS)}
+    recorded = {record.id: in_list(record) for record in await runs.store.overview(caller, most=MAX_RUNS)}
     rows = [
         recorded.get(run.id)
         or {"run_id": run.id, "tool": run.tool, "status": run.outcome.status, "prompt": run.prompt_head}
-        for run in await runs.latest(LOCAL, MAX_RUNS)
+        for run in await runs.latest(caller, MAX_RUNS)
     ]
     return _json(rows)
 
@@ -137,7 +137,7 @@ async def _runs(state: ServerState, value: str) -> str:
     "Which tool a sentence means",
     "The tool for a request in words, with the skill's score, the matched triggers and why.",
 )
-async def _route(state: ServerState, text: str) -> str:
+async def _route(state: ServerState, caller: str, text: str) -> str:
     from kimi_mcp.skill.routing import route
 
     return _json(route(text).as_json())
@@ -150,17 +150,17 @@ async def _route(state: ServerState, text: str) -> str:
     "The whole reasoning, exactly as it came.",
     "text/plain",
 )
-async def _reasoning(state: ServerState, run_id: str) -> str:
-    return clean((await _outcome(state, run_id)).reasoning or "", "host")
+async def _reasoning(state: ServerState, caller: str, run_id: str) -> str:
+    return clean((await _outcome(state, caller, run_id)).reasoning or "", "host")
 
 
 @_resource(RUN, "run", "A run", "The structured result of a run so far, with the whole answer and reasoning.")
-async def _run(state: ServerState, run_id: str) -> str:
-    return _json(structured(await _outcome(state, run_id), reasoning_chars=ALL_CHARS))
+async def _run(state: ServerState, caller: str, run_id: str) -> str:
+    return _json(structured(await _outcome(state, caller, run_id), reasoning_chars=ALL_CHARS))
 
 
-async def _outcome(state: ServerState, run_id: str) -> Outcome:
-    return await (await (await state.open_runs()).find(run_id, LOCAL)).current_outcome()
+async def _outcome(state: ServerState, caller: str, run_id: str) -> Outcome:
+    return await (await (await state.open_runs()).find(run_id, caller)).current_outcome()
 
 
 def _json(value: Any) -> str:
@@ -187,7 +187,7 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
     resource, reader, value = found
     try:
         with context.lifespan_context.store_within():
-            text = await reader(context.lifespan_context, value)
+            text = await reader(context.lifespan_context, caller_of(context), value)
     except RunNotFound as error:
         raise _not_found(context, uri, f"{error.message} Read kimi://runs to see the latest.") from None
     except KimiError as error:

@@ -12,19 +12,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
-from mcp_types import RequestId
 
 from kimi_mcp.core.background import contained
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.server import client_quirks
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import LOCAL
+from kimi_mcp.server.streams import RequestKey, WaitingCalls
 
 if TYPE_CHECKING:
     from kimi_mcp.pipeline.pipeline import Pipeline
@@ -56,6 +57,8 @@ class Timings:
     """From the start until what a first call needs is imported and opened, likewise."""
     store_s: float = 3.0
     """For the store at least, however soon its host wants a reply: the first call has to open it."""
+    stream_grace_s: float = 15.0
+    """Until a run over HTTP whose stream closed is cancelled, unless somebody wants it again."""
     close_s: float = 0.5
     """For closing the store and the connections."""
     store: StoreLimits | None = None
@@ -87,12 +90,18 @@ class ServerState:
         self.timings = timings
         self.swarm_limits = swarm_limits
         """The limits that no setting and no call names; None: the defaults."""
-        self.waiting: dict[RequestId, RunView] = {}
+        self.waiting: dict[RequestKey, RunView] = {}
         """The run that each open request waits for; a cancelled request's entry stays until its reason is known."""
-        self.answered: dict[RequestId, str] = {}
+        self.answered: dict[RequestKey, str] = {}
         """The runs that go on after the latest replies: their hosts may have given up as the reply was under way."""
         self.rejoined: deque[str] = deque(maxlen=64)
         """The latest runs that a call joined as a task, whose results report that."""
+        self.calls = WaitingCalls(tasks, timings.stream_grace_s, self.abandon, self.waiting)
+        """The calls over HTTP that wait for runs."""
+        self.waits: set[anyio.CancelScope] = set()
+        """The waits of calls for their runs."""
+        self.answer_by = inf
+        """When every call is answered with what is there, by anyio's clock."""
         self.opened: tuple[Pipeline, Runs] | None = None
         """None before the first call."""
         self._make_pipeline = pipeline
@@ -125,6 +134,16 @@ class ServerState:
             from kimi_mcp.runs.store import errors
 
             raise errors.silent(by_url=self.settings.database_url is not None) from None
+
+    def answer_all(self) -> None:
+        """From here on every call is answered with what is there, those that wait too: the server ends."""
+        self.answer_by = anyio.current_time()
+        for wait in self.waits:
+            wait.cancel()
+
+    async def abandon(self, run_id: str) -> None:
+        """The host of a run gave up on it."""
+        await (await self.open_runs()).abandon(run_id)
 
     async def recover_runs(self) -> None:
         """Continue the runs that a server with the same data folder left when it died."""

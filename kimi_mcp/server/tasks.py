@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from kimi_mcp.core.errors import KimiError, RunNotFound
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.server import results
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import caller_of
 
 if TYPE_CHECKING:
     from kimi_mcp.runs import RunView
@@ -140,7 +140,9 @@ async def _find(context: Any, task_id: str, *, go_on: bool = True) -> RunView:
         raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, message, needed)
     state = context.lifespan_context
     with _protocol_errors(), state.store_within():
-        return await (await state.open_runs()).find(task_id, LOCAL, go_on=go_on)
+        run = await (await state.open_runs()).find(task_id, caller_of(context), go_on=go_on)
+        state.calls.keep(run.id)
+        return run
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import Implementation, JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from kimi_mcp.catalogue import Catalogue
-from kimi_mcp.core.settings import read_settings
+from kimi_mcp.core.settings import Settings, read_settings
 from kimi_mcp.pipeline.attachments import MediaLimits
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.provider import Deadlines
@@ -122,10 +122,12 @@ Options = Any
 def new_server(
     sim: Simulator | None, provider: str | None = "simulator", options: Options = None, **variables: str
 ) -> Server[ServerState]:
-    """A server on the day of the facts; between two attempts it pauses only for as long as the provider asks.
+    """A server; ``variables`` are its environment."""
+    return built(read_settings(environment(sim, provider, **variables)), options)
 
-    ``variables`` are its environment.
-    """
+
+def built(settings: Settings, options: Options = None) -> Server[ServerState]:
+    """A server on the day of the facts; between two attempts it pauses only for as long as the provider asks."""
     options = options or ServerOptions()
     pipeline = partial(
         Pipeline,
@@ -135,7 +137,6 @@ def new_server(
         media_limits=options.media_limits,
         facts=options.facts,
     )
-    settings = read_settings(environment(sim, provider, **variables))
     return build_server(settings, timings=options.timings, pipeline=pipeline)
 
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from mcp_types import CancelledNotification, CancelledNotificationParams
 
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
 from tests.server.clients import KimiClient, connect, connect_messages, store_limits, wait_until

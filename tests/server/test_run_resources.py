@@ -13,7 +13,7 @@ from mcp_types import ResourceTemplateReference
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.runs.store.records import RunEntry
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.server.clients import KimiClient, connect, connect_messages
 

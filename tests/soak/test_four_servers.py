@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import LOCAL
 from kimi_mcp.simulator import Simulator
 from tests.runs.store.stores import opened
 from tests.server.clients import connect

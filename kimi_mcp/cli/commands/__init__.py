@@ -12,7 +12,7 @@ import traceback
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from typer.core import TyperGroup
@@ -26,7 +26,7 @@ from kimi_mcp.cli.commands.runs import cancel, continue_answer, list_runs, prune
 from kimi_mcp.cli.commands.selfhost import selfhost
 from kimi_mcp.cli.commands.simulator import simulator
 from kimi_mcp.cli.console import Printer, complain, exit_status, never_fail_to_encode, print_json
-from kimi_mcp.core.errors import KimiError, NotConfigured
+from kimi_mcp.core.errors import InvalidArguments, KimiError, NotConfigured
 from kimi_mcp.core.version import __version__
 
 __all__ = ["app"]
@@ -91,11 +91,28 @@ def _main(
     never_fail_to_encode()
 
 
-def serve() -> None:
-    """Serve MCP on stdin and stdout.
+def serve(
+    transport: Annotated[
+        Literal["stdio", "http"], typer.Option(help="stdio: one host starts it. http: clients connect to it.")
+    ] = "stdio",
+    host: Annotated[
+        str | None, typer.Option(metavar="H", help="http: the address, of this machine alone.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="P", help="http: the port, 0: any.  [default: 8000]")
+    ] = None,
+) -> None:
+    """Serve MCP, on stdin and stdout or over HTTP.
 
-    This is what a host starts; it is the same as no command at all.
+    Without options it is what a host starts, and the same as no command at all. Over HTTP it serves any number of
+    clients at http://127.0.0.1:8000/mcp until Ctrl-C or SIGTERM.
     """
+    if transport == "http":
+        from kimi_mcp.server.entry_point import serve_over_http
+
+        serve_over_http("127.0.0.1" if host is None else host, 8000 if port is None else port)
+    if host is not None or port is not None:
+        raise InvalidArguments("--host and --port are for HTTP.", fix="Add --transport http.")
     from kimi_mcp.server.entry_point import serve
 
     serve()

@@ -157,7 +157,7 @@ async def _run(
     import anyio
 
     from kimi_mcp.runs import Run
-    from kimi_mcp.server.client_quirks import LOCAL
+    from kimi_mcp.server.callers import LOCAL
 
     importlib.import_module("kimi_mcp.provider.clients")  # takes a second at times, which is no part of the call
     async with opened_runs(settings) as (tasks, pipeline, runs):

@@ -20,7 +20,7 @@ from kimi_mcp.pipeline.route import list_matters, route_to, today
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.runs import Run, Runs
 from kimi_mcp.runs.store.store import RunStore
-from kimi_mcp.server.client_quirks import LOCAL
+from kimi_mcp.server.callers import LOCAL
 
 QUESTION = "What is 2 + 3? Answer with the number alone."
 """What ``--probe`` asks, and what the model is chosen for."""

@@ -143,9 +143,10 @@ class Framer:
             self._pending = bytearray()
         if not line or line.isspace():
             return None
-        return self._decode(line)
+        return self.decode(line)
 
-    def _decode(self, line: bytes) -> ReceivedLine:
+    def decode(self, line: bytes) -> ReceivedLine:
+        """One message."""
         wrong = _wrong_shape(line, self._limits)
         if wrong is not None:
             return self._refuse(_id_at_ends(line[:_ENDS], line[-_ENDS:]), wrong)
@@ -155,7 +156,7 @@ class Framer:
             try:
                 value = _repaired(line)
             except ValueError:
-                return RejectedLine(id=None, code=PARSE_ERROR, message="parse error: the line is not valid JSON")
+                return RejectedLine(id=None, code=PARSE_ERROR, message="parse error: the message is not valid JSON")
             _log.warning("broken text in a message was replaced by U+FFFD")
         return self._classify(value)
 

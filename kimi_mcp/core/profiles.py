@@ -224,6 +224,11 @@ class Provider(FileRecord):
     """Whether ``GET /models`` lists what is served today."""
     streams_usage: TrueOrUnknown = Field(alias="features.streams_usage")
     """Whether it knows ``stream_options: {include_usage}``."""
+    estimates_tokens: TrueOrUnknown = Field(default=False, alias="account.estimates")
+    """Whether it counts a request's tokens beforehand (``POST /tokenizers/estimate-token-count``)."""
+    balance_currency: OrUnknown[Literal["USD", "CNY"]] = Field(default=None, alias="account.balance")
+    """The currency in which ``GET /users/me/balance`` reports what an account has left; None: there is no such
+    request."""
     continues_answers: bool = Field(default=False, alias="features.continues_answers")
     """Whether it continues an assistant turn that has ``partial: true``."""
     formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -99,6 +99,17 @@ class Fiber:
     """Whether the text is encrypted for the provider's models, which alone can open it; it goes back to them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What an account has left, in its provider's currency."""
+
+    available: float
+    """What can be spent; at 0 or less calls are refused."""
+    vouchers: float
+    cash: float
+    """Below 0: it is owed."""
+
+
 class JsonRequests:
     """Single attempts. Every failure is raised as a leaf of ``KimiError``."""
 
@@ -140,6 +151,26 @@ class JsonRequests:
             raise failure("json", endpoint).error
         names = (row.get("id") for row in _objects(cast(Any, rows)))
         return frozenset(name for name in names if isinstance(name, str) and len(name) <= bounds.LONGEST_NAME)
+
+    async def balance(self, endpoint: Endpoint) -> Balance:
+        """What the account has left (platform.kimi.ai docs/api/balance, 2026-11-28)."""
+        answer = await self._request(endpoint, ApiRequest("GET", "users/me/balance"), self._deadlines.models_s)
+        (data,) = _objects([answer.get("data")]) or [{}]
+        amounts = [data.get(f"{name}_balance") for name in ("available", "voucher", "cash")]
+        if not all(isinstance(amount, int | float) and abs(amount) < inf for amount in amounts):
+            raise failure("json", endpoint).error
+        available, vouchers, cash = (float(cast(float, amount)) for amount in amounts)
+        return Balance(available=available, vouchers=vouchers, cash=cash)
+
+    async def estimated_tokens(self, endpoint: Endpoint, model: str, messages: Sequence[Mapping[str, Any]]) -> int:
+        """How many tokens messages have by the provider's own count (kimi-help-center estimate-token-count)."""
+        body = json.dumps({"model": model, "messages": messages}).encode()
+        request = ApiRequest("POST", "tokenizers/estimate-token-count", body, repeatable=True)
+        answer = await self._request(endpoint, request, self._deadlines.files_s)
+        (data,) = _objects([answer.get("data")]) or [{}]
+        if not (tokens := _count(data, "total_tokens")):
+            raise failure("json", endpoint).error
+        return tokens
 
     async def list_files(self, endpoint: Endpoint) -> tuple[RemoteFile, ...]:
         """All files of this account at the provider, whoever uploaded them."""

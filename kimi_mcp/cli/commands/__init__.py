@@ -140,7 +140,7 @@ def demo() -> None:
 
 def doctor(
     probe: Annotated[
-        bool, typer.Option("--probe", help="Spend a few tokens to compare the provider with the catalogue.")
+        bool, typer.Option("--probe", help="Spend a few tokens to compare provider and catalogue; show the balance.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
 ) -> None:

@@ -40,7 +40,7 @@ CONSOLES: Mapping[str, str] = {
 
 async def examine(environment: Mapping[str, str], settings: Settings, probe: bool) -> Diagnosis:
     """Check everything, each thing as far as the one before it allows. Never raises a ``KimiError``."""
-    from kimi_mcp.cli.doctor.provider import check_model, check_provider, policy_context, probe_modes
+    from kimi_mcp.cli.doctor.provider import check_balance, check_model, check_provider, policy_context, probe_modes
     from kimi_mcp.policy import admit
     from kimi_mcp.provider import Endpoint
 
@@ -80,6 +80,8 @@ async def examine(environment: Mapping[str, str], settings: Settings, probe: boo
     endpoint = Endpoint(provider=provider, base_url=access.base_url, key=access.key)
     reached = await check_provider(found, endpoint, facts)
     profile = check_model(found, settings, facts, endpoint)
+    if probe and reached:
+        await check_balance(found, endpoint)
     if probe and reached and profile is not None and not credentials.unreadable(settings, facts):
         await probe_modes(found, settings, profile)
     return found

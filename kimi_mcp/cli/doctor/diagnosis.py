@@ -46,6 +46,8 @@ class Diagnosis:
     """Models that the provider lists; None: unknown."""
     model: str | None = None
     """What a call that names no model would get."""
+    balance: dict[str, Any] | None = None
+    """What the account has left, where a probe could ask for it."""
     journal: dict[str, Any] | None = None
     """Where runs are kept, and the state of that store."""
     probes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])

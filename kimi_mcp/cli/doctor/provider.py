@@ -91,6 +91,28 @@ def check_model(found: Diagnosis, settings: Settings, facts: Catalogue, endpoint
     return profile
 
 
+async def check_balance(found: Diagnosis, endpoint: Endpoint) -> None:
+    """Ask for what the account has left, where the provider tells."""
+    currency = endpoint.provider.balance_currency
+    if currency is None:
+        return
+    upstream = Upstream()
+    try:
+        left = await upstream.balance(endpoint)
+    except KimiError as error:
+        found.add("balance", "unknown", f"What the account has left is not known: {error.message}")
+        return
+    finally:
+        await upstream.aclose()
+    found.balance = {"currency": currency, "available": left.available, "vouchers": left.vouchers, "cash": left.cash}
+    of_which = f"{left.vouchers:,.2f} in vouchers and {left.cash:,.2f} in cash"
+    message = f"The account has {left.available:,.2f} {currency} left: {of_which}."
+    if left.available > 0:
+        found.add("balance", "ok", message)
+    else:
+        found.add("balance", "bad", message, f"Top up the account: {endpoint.provider.id} refuses calls until then.")
+
+
 async def probe_modes(found: Diagnosis, settings: Settings, profile: Profile) -> None:
     """Make one tiny call in each mode of the model, and compare it with the catalogue. Costs a few tokens."""
     pipeline = Pipeline(settings)

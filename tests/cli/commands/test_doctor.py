@@ -10,6 +10,7 @@ import pytest
 
 from kimi_mcp.runs.store.store import RunStore
 from kimi_mcp.simulator import Simulator, Step
+from kimi_mcp.simulator.faults import Match
 from tests.cli.commands.shell import kimi, to
 
 KEY = "sk-5up3r-s3cr3t-k3y"
@@ -225,3 +226,24 @@ async def test_certificates_that_are_not_there_are_bad_and_their_variable_named(
     ended = await kimi("doctor", "--json", settings=asked)
     assert ended.status == 1, ended.err
     assert "reach: What SSL_CERT_FILE names can't be read" in findings(ended.json, "bad")
+
+
+@pytest.mark.parametrize(("cash", "state"), [(3.0, "ok"), (-1.0, "bad")])
+async def test_a_probe_shows_what_the_account_has_left(sim: Simulator, cash: float, state: str) -> None:
+    money = {"available_balance": max(0.0, cash), "voucher_balance": 0, "cash_balance": cash}
+    sim.play(Step(match=Match(path="/v1/users/me/balance"), body={"code": 0, "data": money, "status": True}))
+    ended = await kimi("doctor", "--probe", "--json", settings=to(sim))
+    left = max(0.0, cash)
+    assert ended.json["balance"] == {"currency": "USD", "available": left, "vouchers": 0.0, "cash": cash}
+    assert f"The account has {left:.2f} USD left: 0.00 in vouchers and {cash:.2f} in cash." in findings(
+        ended.json, state
+    )
+    assert ended.json["works"] == (state == "ok")
+
+
+@pytest.mark.parametrize("body", [{"data": None}, {"data": {"available_balance": "many"}}, [], "<html>"])
+async def test_a_balance_that_can_not_be_read_changes_nothing(sim: Simulator, body: Any) -> None:
+    sim.play(Step(match=Match(path="/v1/users/me/balance"), body=body))
+    ended = await kimi("doctor", "--probe", "--json", settings=to(sim))
+    assert (ended.json["balance"], ended.json["works"]) == (None, True)
+    assert "What the account has left is not known" in findings(ended.json, "unknown")

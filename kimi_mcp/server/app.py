@@ -17,7 +17,6 @@ from functools import partial
 from hashlib import sha256
 from math import inf
 from secrets import token_hex
-from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -43,6 +42,7 @@ from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.version import __version__
 from kimi_mcp.server import client_quirks, prompts, resources, results, skills, tasks
 from kimi_mcp.server.callers import caller_of
+from kimi_mcp.server.middleware import refuse_cursor, wrap_invalid_arguments
 from kimi_mcp.server.state import ServerState, Timings, make_pipeline
 from kimi_mcp.server.streams import request_key, stream_of
 from kimi_mcp.server.tools import (
@@ -130,7 +130,7 @@ def build_server(
         server.extensions[extension.EXTENSION] = {}
         for method, (params_type, handler) in extension.METHODS.items():
             server.add_request_handler(method, params_type, handler)
-    server.middleware += [_handle_cancellation, _wrap_invalid_arguments]
+    server.middleware += [_handle_cancellation, refuse_cursor, wrap_invalid_arguments]
     return server
 
 
@@ -387,12 +387,4 @@ async def _handle_cancellation(ctx: Context, call_next: CallNext) -> HandlerResu
             start_contained(state.tasks, failure, state.abandon, run_id)
         elif run is not None:
             start_contained(state.tasks, failure, run.cancel)
-    return await call_next(ctx)
-
-
-async def _wrap_invalid_arguments(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """Arguments that are not an object get a result that says what is allowed, not a protocol error."""
-    params = ctx.params or {}
-    if ctx.method == "tools/call" and not isinstance(params.get("arguments"), Mapping | NoneType):
-        ctx = replace(ctx, params={**params, "arguments": {"arguments": params["arguments"]}})
     return await call_next(ctx)

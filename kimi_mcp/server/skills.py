@@ -32,8 +32,6 @@ class SkillParams(RequestParams):
 
 
 async def _list(context: Any, params: PaginatedRequestParams) -> dict[str, Any]:
-    if params.cursor is not None:
-        raise MCPError(INVALID_PARAMS, "There is one page of skills: leave `cursor` out.")
     return {"skills": [_entry()], **FRESH}
 
 

@@ -31,6 +31,16 @@ async def test_the_server_says_who_it_is(mode: str) -> None:
         assert kimi.client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
 
 
+@pytest.mark.parametrize("listed", ["tools", "prompts", "resources", "resource_templates"])
+async def test_a_list_has_one_page(mode: str, listed: str) -> None:
+    async with connect(None, mode) as kimi:
+        ask = getattr(kimi.client, f"list_{listed}")
+        assert getattr(await ask(cursor=""), listed) == getattr(await ask(), listed)
+        with pytest.raises(MCPError, match="leave `cursor` out") as caught:
+            await ask(cursor="x")
+    assert caught.value.code == -32602
+
+
 async def test_the_list_of_tools_is_short_and_every_tool_is_described(mode: str) -> None:
     async with connect(None, mode) as kimi:
         listed = await kimi.client.list_tools()

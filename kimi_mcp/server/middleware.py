@@ -22,7 +22,7 @@ async def refuse_cursor(ctx: Any, call_next: CallNext) -> Any:
 
 async def wrap_invalid_arguments(ctx: Any, call_next: CallNext) -> Any:
     """Arguments that are not an object get a result that says what is allowed, not a protocol error."""
-    params = ctx.params or {}
+    params: Mapping[str, Any] = ctx.params or {}
     if ctx.method == "tools/call" and not isinstance(params.get("arguments"), Mapping | NoneType):
         ctx = replace(ctx, params={**params, "arguments": {"arguments": params["arguments"]}})
     return await call_next(ctx)

@@ -10,8 +10,10 @@ from tests.npm import NPM, Program
 
 
 def newest(package: str) -> str:
-    """The package in its newest version."""
-    name = package.rpartition("@")[0]
+    """The package in its newest version; one that is pinned before its release stays."""
+    name, _, version = package.rpartition("@")
+    if "-" in version:
+        return package
     return f"{name}@{NPM.newest(name)}"
 
 

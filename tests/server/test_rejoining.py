@@ -31,6 +31,7 @@ async def gives_up(
         await sim.until(lambda: sim.waiting_at("end") == waiting)
         await wait_until(lambda: kimi.state.waiting.keys() > before)
         (request_id,) = kimi.state.waiting.keys() - before
+        assert not isinstance(request_id, tuple)
         timed_out = CancelledNotificationParams(request_id=request_id, reason="timed out after 1.0s")
         await kimi.client.session.send_notification(CancelledNotification(params=timed_out))
         await wait_until(lambda: all(run.abandoned for run in kimi.runs.live.values()))

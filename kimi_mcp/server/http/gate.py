@@ -10,12 +10,14 @@ from typing import Any, Final, cast
 
 import anyio
 from mcp.server.streamable_http import check_accept_headers
-from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import HEADER_MISMATCH, JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kimi_mcp.server import tasks
 from kimi_mcp.server.http.allowed_names import AllowedNames
 from kimi_mcp.server.http.bodies import Bodies, Gone, HttpLimits
 from kimi_mcp.server.http.refusal import Refusal
@@ -87,13 +89,13 @@ class Gate:
         _check_types(scope, headers)
         body = await self._bodies.read(headers, receive)
         try:
-            content = self._checked(body.content)
+            content = self._checked(body.content, headers)
             body.content = b""
             await self._serve(scope, receive, send, content)
         finally:
             body.release()
 
-    def _checked(self, content: bytes) -> bytes:
+    def _checked(self, content: bytes, headers: Headers) -> bytes:
         """The message as the SDK gets it. Raises ``Refusal``."""
         received = Framer(self._limits.message).decode(content)
         if isinstance(received, RejectedLine):
@@ -102,6 +104,7 @@ class Gate:
             assert isinstance(received, JSONRPCRequest)
             message = "The server is about to stop and takes no new calls: call again in a moment."
             raise Refusal(503, message, request_id=received.id, headers={"Retry-After": "5"})
+        _check_task_header(received, headers)
         # Broken text was replaced in what was received, which only escapes and bytes beyond ASCII can hold.
         is_plain = content.isascii() and b"\\u" not in content
         return content if is_plain or isinstance(received, JSONRPCResponse | JSONRPCError) else encode(received)
@@ -169,6 +172,15 @@ def _check_types(scope: Scope, headers: Headers) -> None:
         raise Refusal(415, "A compressed request is not read: send it without `Content-Encoding`.")
     if not all(check_accept_headers(Request(scope))):
         raise Refusal(406, "`Accept` must have both application/json and text/event-stream.")
+
+
+def _check_task_header(received: JSONRPCMessage, headers: Headers) -> None:
+    """A header that names a task must name the body's, as SEP-2663 asks; the SDK checks those of the core protocol."""
+    if isinstance(received, JSONRPCRequest) and received.method in tasks.METHODS and MCP_NAME_HEADER in headers:
+        task = (received.params or {}).get("taskId")
+        if task is not None and decode_header_value(headers[MCP_NAME_HEADER]) != task:
+            message = "`Mcp-Name` must be the `taskId` of the request."
+            raise Refusal(400, message, code=HEADER_MISMATCH, request_id=received.id)
 
 
 def _starts_work(received: JSONRPCMessage) -> bool:

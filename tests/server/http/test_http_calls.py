@@ -243,6 +243,10 @@ async def test_a_client_of_tasks_gets_one_and_can_ask_for_it(sim: Simulator) -> 
         task = await ask("tools/call", "kimi_think", call)
         assert task["resultType"] == "task"
         assert (await ask("tasks/get", task["taskId"], {"taskId": task["taskId"]}))["status"] == "working"
+        mismatched = await http.post(
+            newest("tasks/get", {"taskId": task["taskId"]}), newest_headers("tasks/get", "other")
+        )
+        assert (mismatched.status_code, error_of(mismatched)["code"]) == (400, -32020)
         sim.open_gate("end")
         (run,) = http.runs.live.values()
         await run.wait()

@@ -15,7 +15,8 @@ CallNext = Callable[[Any], Awaitable[Any]]
 
 async def refuse_cursor(ctx: Any, call_next: CallNext) -> Any:
     """Every list has one page, and no cursor was ever handed out; an empty one counts as absent."""
-    if ctx.method.endswith("/list") and (ctx.params or {}).get("cursor"):
+    params: Mapping[str, Any] = ctx.params or {}
+    if ctx.method.endswith("/list") and params.get("cursor"):
         raise MCPError(INVALID_PARAMS, "There is one page: leave `cursor` out.")
     return await call_next(ctx)
 

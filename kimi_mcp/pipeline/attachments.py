@@ -111,6 +111,12 @@ class Attachments:
             loaded.recorded_turns = tuple(recorded_turns)
             yield loaded
 
+    async def check(self, plan: Plan, endpoint: Endpoint, roots: Callable[[], Roots]) -> None:
+        """Open the media of a plan and close them again: nothing is uploaded. Raises as above."""
+        async with AsyncExitStack() as held:
+            for part in (part for turn in plan.turns for part in turn.media):
+                await self._open(part, endpoint, roots, held)
+
     async def upload_missing(self, loaded: LoadedPlan, endpoint: Endpoint, request_state: RequestState) -> bool:
         """Upload again what the provider no longer has; whether anything was missing, as far as it says."""
         if not loaded.uploaded:

@@ -133,7 +133,8 @@ class Pipeline:
 
         return await anyio.to_thread.run_sync(look, abandon_on_cancel=True) if call.names_files else ()
 
-    async def _answer(self, call: Call, run: Run) -> Outcome:
+    async def decided(self, call: Call, run: Run) -> tuple[Route, Plan]:
+        """Where a call goes, and what the policy makes of it; raises what refuses it."""
         run.mode = call.mode
         history = await conversation_history.before(call.conversation_id, run)
         route = await self.router.resolve(
@@ -142,10 +143,17 @@ class Pipeline:
             provider=call.provider or history.provider,
             preferred=history.model_id,
         )
-        endpoint = route.endpoint
         run.turns = call.turns(await self._file_texts(call, route.profile))
         request = call.request(route.model_asked, history.with_turns(run.turns))
-        plan = route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
+        return route, route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
+
+    async def check_media(self, call: Call, plan: Plan, endpoint: Endpoint) -> None:
+        """Raise what prevents the media of a call from being sent; none of them is."""
+        await self._attachments.check(plan, endpoint, partial(self._roots, call))
+
+    async def _answer(self, call: Call, run: Run) -> Outcome:
+        route, plan = await self.decided(call, run)
+        endpoint = route.endpoint
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
         roots = partial(self._roots, call)
@@ -171,7 +179,8 @@ class Pipeline:
             route = await self.router.resolve(
                 run, model=history.model_asked, provider=history.provider, preferred=history.model_id
             )
-            plan = route.decide(continuing.request(record, history.with_turns(run.turns)))
+            request = continuing.request(record, history.with_turns(run.turns))
+            plan = route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
             if plan.profile.model.id != record.model_id:
                 raise ModelNotServed(
                     f"The answer is {record.model_id}'s, which {route.endpoint.provider.id} does not serve any more.",

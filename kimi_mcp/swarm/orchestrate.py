@@ -118,7 +118,7 @@ async def _swarm(
             tools.definitions = call.known_definitions
         await run.record()  # before any of them is called
         stats.report(_tool_warnings(call, tools))
-        limits = _limits(limits, call, plan.limits, pipeline.settings)
+        limits = effective_limits(limits, call, plan.limits, pipeline.settings)
         concurrency = concurrency or SwarmConcurrency(pipeline.settings.max_concurrency, limits)
         runner = StepRunner(
             pipeline=pipeline,
@@ -162,7 +162,7 @@ def _open_tools(call: SwarmCall, pipeline: Pipeline, route: Route) -> AbstractAs
     )
 
 
-def _limits(base: SwarmLimits, call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> SwarmLimits:
+def effective_limits(base: SwarmLimits, call: SwarmCall, decided: Mapping[str, int], settings: Settings) -> SwarmLimits:
     """The limits of the call, of the settings and of the paper: whichever is the smallest."""
     ceilings = policy.load_rules()["swarm-steps"].options["ceilings"]
     usd, usd_set_by = settings.budget_usd_per_swarm, "KIMI_BUDGET_USD_PER_SWARM"

@@ -25,7 +25,7 @@ from kimi_mcp.cli.commands.arguments import (
     with_typed_folders,
 )
 from kimi_mcp.cli.commands.signals import ExitSignals, exit_at_once, handled_signals, opened_runs
-from kimi_mcp.cli.console import OPTIONS, complain, exit_status, is_terminal
+from kimi_mcp.cli.console import OPTIONS, complain, exit_status, is_terminal, print_json
 from kimi_mcp.core.errors import Cancelled, KimiError
 from kimi_mcp.core.types import Effort, Mode
 
@@ -89,6 +89,9 @@ def ask(
     max_steps: Annotated[int | None, typer.Option(help="swarm: steps of the main agent, 15 at most.")] = None,
     max_agent_steps: Annotated[int | None, typer.Option(help="swarm: steps of a sub-agent, 100 at most.")] = None,
     max_cost_usd: Annotated[float | None, typer.Option(help="swarm: US dollars at most.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the call will cost at most, and whether it fits; send nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the structured result.")] = False,
 ) -> None:
     """Ask Kimi from a shell.
@@ -115,6 +118,9 @@ def ask(
             str(schema), 'Put a JSON schema into it, such as {"type": "object", "properties": {}}.'
         )
     settings = with_typed_folders(read_settings(os.environ), [*(image or ()), *([video] if video else ())], file or ())
+    if dry_run:
+        _estimate(settings, name, arguments, as_json=as_json)
+        return
     watch = QuietWatch(settings.reasoning_inline_chars if as_json else None)
     if is_terminal(sys.stdout) and not as_json:
         watch = LiveWatch()
@@ -131,6 +137,24 @@ def ask(
         further = f" Or continue it: `kimi-mcp runs continue {outcome.run_id}`." if outcome.can_continue else ""
         complain(outcome.error.message, outcome.error.fix + further)
         raise typer.Exit(1 if outcome.timing.attempts else exit_status(outcome.error))
+
+
+def _estimate(settings: Settings, name: str, arguments: dict[str, Any], *, as_json: bool) -> None:
+    """Print what the call will cost; exits with 1 where it does not fit."""
+    import anyio
+
+    from kimi_mcp.cli.commands import dry_run
+
+    read_environment()
+    try:
+        estimate = anyio.run(dry_run.estimate, settings, name, arguments)
+    except KimiError as error:
+        if as_json:
+            print_json({"fits": False, "error": error.as_json()})
+        raise
+    dry_run.show(estimate, as_json=as_json)
+    if not estimate.fits:
+        raise typer.Exit(1)
 
 
 def _work(name: str, arguments: dict[str, Any]) -> Work:

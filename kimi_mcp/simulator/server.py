@@ -122,7 +122,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
         """Chat requests whose response is not over."""
         return sum(one.outcome == "open" and (one.method, one.path) == ("POST", CHAT_PATH) for one in self.requests)
 
-    async def client_gone(self, n: int = 1, within: float = 30) -> None:
+    async def client_gone(self, n: int = 1, within: float = 60) -> None:
         """Return once n requests were ended by their client; raises TimeoutError."""
         await self.until(lambda: sum(one.outcome == "client_gone" for one in self.requests) >= n, within)
 

@@ -87,7 +87,7 @@ class SimulatorState:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def until(self, condition: Callable[[], bool], within: float = 30) -> None:
+    async def until(self, condition: Callable[[], bool], within: float = 60) -> None:
         """Return once the condition holds, checked after each change; raises TimeoutError."""
         with anyio.fail_after(within):
             while not condition():

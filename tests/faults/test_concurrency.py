@@ -28,7 +28,7 @@ async def test_any_number_of_calls_is_answered_and_none_is_mixed_up(sim: Simulat
         async with anyio.create_task_group() as callers:
             for number in range(offered):
                 callers.start_soon(ask, kimi, number)
-            await sim.until(lambda: sim.waiting_at("full") == LIMIT, within=15)
+            await sim.until(lambda: sim.waiting_at("full") == LIMIT)
             assert len(chats(sim)) == LIMIT, "the rest waits here, not there"
             sim.open_gate("full")
         assert kimi.state.waiting == {}

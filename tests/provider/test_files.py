@@ -38,7 +38,7 @@ def upload(content: bytes = CLIP, **more: Any) -> Upload:
 
 async def refused(call: Any) -> KimiError:
     with pytest.raises(KimiError) as caught:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await call
     assert caught.value.message
     assert caught.value.fix
@@ -198,7 +198,7 @@ async def test_a_provider_that_never_answers_is_waited_for_only_so_long(sim: Sim
     sim.play({"match": {"path": f"/v1/files/{identity}" if act == "remove" else "/v1/files"}, "gate": "never"})
     error = await refused(_act(up, to, act, identity))
     assert error.code == "upstream_unreachable"
-    await sim.client_gone(within=1)
+    await sim.client_gone()
 
 
 def _large() -> Upload:
@@ -215,7 +215,7 @@ async def test_an_upload_over_a_slow_line_is_no_silence() -> None:
     up = upstream(deadlines=Deadlines(first_token_s=0.3))
     async with saying(response(b'{"id": "one"}', kind="application/json"), reads_mb_every_s=0.02) as slow:
         began = anyio.current_time()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             assert await up.upload(endpoint(slow.base_url), _large()) == "one"
         assert anyio.current_time() - began > 0.3, "as a whole it took longer"
 
@@ -249,7 +249,7 @@ async def test_an_upload_ends_with_the_total_deadline_and_closes_its_socket(sim:
     error = await refused(upstream(deadlines=Deadlines(total_s=0.2)).upload(endpoint(sim.base_url), upload()))
     assert error.code == "upstream_timeout"
     assert "KIMI_TOTAL_TIMEOUT_S" in error.fix
-    await sim.client_gone(within=1)
+    await sim.client_gone()
 
 
 async def test_nobody_at_the_address_is_reported() -> None:
@@ -286,7 +286,7 @@ async def test_a_cancellation_closes_the_socket_and_leaves_nothing_there(sim: Si
         tasks.start_soon(up.upload, to, upload())
         await sim.until(lambda: sim.waiting_at("upload") == 1)
         tasks.cancel_scope.cancel()
-    await sim.client_gone(within=1)
+    await sim.client_gone()
     assert await up.upload(to, upload()), "the next one works"
 
 

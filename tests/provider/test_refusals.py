@@ -281,7 +281,7 @@ async def test_the_key_itself_is_sent_and_no_header_that_is_meant_for_another_co
 async def test_an_endless_error_body_is_read_only_at_its_beginning() -> None:
     head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99999999\r\n\r\n"
     async with saying(head, b'{"error": {"message": "', *[b"x" * 65_536] * 40) as server:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             asked = await ask(upstream(), server.base_url)
     assert asked.code == "invalid_arguments"
 
@@ -324,14 +324,14 @@ async def test_nobody_listening_is_unreachable(sim: Simulator) -> None:
 
 
 async def test_a_name_that_nobody_knows_is_unreachable() -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         asked = await ask(upstream(), "http://nowhere.invalid/v1")
     await close_all()
     assert asked.code == "upstream_unreachable"
 
 
 async def test_a_plain_text_port_behind_https_is_unreachable_or_broken(sim: Simulator) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         asked = await ask(upstream(), sim.base_url.replace("http:", "https:"))
     assert asked.code in ("upstream_unreachable", "upstream_broken")
     assert asked.error is not None

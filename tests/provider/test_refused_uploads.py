@@ -89,7 +89,7 @@ async def test_a_refusal_that_comes_while_the_body_is_sent_is_what_the_caller_he
     monkeypatch.setenv("SSL_CERT_FILE", str(public))
     left, seen = asyncio.Event(), list[int]()
     async with serving(refusing(status, then, left, seen), tls=context if secure else None) as url:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             asked = await send(url, what)
         left.set()
     assert (asked.code, asked.attempts) == (CODES[status], [1])
@@ -101,7 +101,7 @@ async def test_a_refusal_that_comes_while_the_body_is_sent_is_what_the_caller_he
 async def test_a_refusal_behind_interim_answers_is_heard_too() -> None:
     left, seen = asyncio.Event(), list[int]()
     async with serving(refusing(413, "stops reading", left, seen, INTERIM)) as url:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             asked = await send(url, "a picture")
         left.set()
     assert (asked.code, seen) == ("invalid_arguments", [1])
@@ -117,7 +117,7 @@ async def test_whatever_else_comes_early_stops_nothing(early: bytes) -> None:
         writer.write((INTERIM + HONEST)[len(early) :] if INTERIM.startswith(early) else HONEST[len(early) :])
 
     async with serving(handle) as url:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             asked = await send(url, "a picture")
     assert asked.error is None
     assert asked.accumulator.answer == "honest"
@@ -132,7 +132,7 @@ async def test_a_provider_that_breaks_off_while_the_body_is_sent_is_asked_again(
         writer.write(HONEST)
 
     async with serving(handle) as url:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             asked = await send(url, "a picture")
     assert (asked.code, asked.attempts) == (None, [1, 2])
 
@@ -149,7 +149,7 @@ async def test_a_body_that_is_cancelled_while_nobody_takes_it_closes_its_connect
         gone.set()
 
     async with serving(handle) as url:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as calls:
                 calls.start_soon(send, url, "a text")
                 await began.wait()

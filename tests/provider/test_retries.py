@@ -61,7 +61,7 @@ def _name(step: dict[str, Any]) -> str:
 async def test_what_no_repetition_fixes_is_asked_once(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**step, "times": "always"})
     clock = Clock()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(clock), sim)
     assert asked.code is not None
     assert (asked.attempts, clock.waits, len(sim.requests)) == ([1], [], 1)
@@ -73,7 +73,7 @@ async def test_what_may_pass_is_asked_again_until_the_attempts_are_used_up(
 ) -> None:
     sim.play({**step, "times": "always"})
     clock = Clock()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(clock), sim)
     assert asked.code is not None
     assert asked.error is not None
@@ -86,7 +86,7 @@ async def test_what_may_pass_is_asked_again_until_the_attempts_are_used_up(
 @pytest.mark.parametrize("step", AGAIN, ids=_name)
 async def test_what_passed_is_answered_by_the_second_attempt(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play(step, SHORT)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(), sim)
     assert asked.error is None
     assert (asked.sent, asked.attempts, len(asked.waits)) == (2, [1, 2], 1)
@@ -105,7 +105,7 @@ async def test_what_passed_is_answered_by_the_second_attempt(sim: Simulator, ste
 )
 async def test_nothing_is_asked_again_once_a_token_has_come(sim: Simulator, step: dict[str, Any]) -> None:
     sim.play({**step, "times": "always"})
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(), sim)
     assert asked.code in ("upstream_broken", "overloaded")
     assert asked.attempts == [1]
@@ -180,7 +180,7 @@ async def test_the_total_deadline_covers_all_attempts_and_the_waits_between(sim:
 
 async def test_a_last_attempt_is_cut_by_what_the_total_deadline_has_left(sim: Simulator) -> None:
     sim.play({"status": 503, "headers": {"retry-after": "9"}}, {"gate": "never"})
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         asked = await ask(upstream(deadlines=Deadlines(total_s=9.4)), sim)
     assert asked.code == "upstream_timeout"
     assert asked.attempts == [1, 2]

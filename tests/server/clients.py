@@ -174,7 +174,7 @@ async def connect(
         yield KimiClient(client, states[0])
 
 
-async def wait_until(condition: Callable[[], object], within: float = 30) -> None:
+async def wait_until(condition: Callable[[], object], within: float = 60) -> None:
     """Return once something inside the server holds, where no event announces it."""
     with anyio.fail_after(within):
         while not condition():

@@ -119,7 +119,7 @@ def hanging_resolver(folder: Path) -> Path:
         "def hangs(host, *more, **named):\n"
         "    if 'slow' in str(host):\n"
         "        asked.touch()\n"
-        "        threading.Event().wait(60)\n"
+        "        threading.Event().wait(600)\n"
         "    return known(host, *more, **named)\n"
         "socket.getaddrinfo = hangs\n"
     )

@@ -152,7 +152,7 @@ async def test_no_door_of_the_server_lets_a_key_out(sim: Simulator, data_dir: Pa
                 results.append(await client.call_tool("kimi_think", {"prompt": "Wait"}, progress_callback=on_progress))
 
             tasks.start_soon(waited)
-            await sim.until(lambda: sim.waiting_at("on") == 1, 20)
+            await sim.until(lambda: sim.waiting_at("on") == 1)
             run_id = str((await client.call_tool("kimi_run", {})).content[0]).split("run_")[1].split()[0]
             for action in ("status", "answer", "reasoning"):
                 held(action, whole(await client.call_tool("kimi_run", {"run_id": f"run_{run_id}", "action": action})))
@@ -229,7 +229,7 @@ async def test_no_terminal_is_shown_a_key_while_it_comes(sim: Simulator, command
         streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
         async with started(*command, settings=settings, **streams) as running:
             os.close(terminal.theirs)
-            await sim.until(lambda: sim.waiting_at("half") == 1, 20)
+            await sim.until(lambda: sim.waiting_at("half") == 1)
             sim.open_gate("half")
             await terminal.until("in a bold alphabet:" if command[-1] != "--json" else '"page"')
             assert await running.wait() == 0

@@ -93,7 +93,7 @@ async def test_a_server_that_is_killed_loses_no_text_older_than_a_second(
             await peer.initialize()
             for call, prompt in enumerate(prompts):
                 await peer.call("kimi_think", call, prompt=prompt)
-            await sim.until(lambda: any(prompt in sent for prompt in prompts), within=20)
+            await sim.until(lambda: any(prompt in sent for prompt in prompts))
             await anyio.sleep(moment)
             peer.process.kill()
             now = time.monotonic()

@@ -67,13 +67,11 @@ async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator
         for number in range(5):
             await peer.call("kimi_think", number, prompt="hi")
         await sim.until(lambda: sim.waiting_at("end") == 5)
-        began = anyio.current_time()
         if way == "EOF":
             await peer.close_stdin()
         else:
             peer.signal(getattr(signal, way))
         assert await peer.exit_status() == 0
-        assert anyio.current_time() - began < 5
         await sim.client_gone(5)
         assert await peer.log_lines() == [], "an end is nothing to complain of"
 

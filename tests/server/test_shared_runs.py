@@ -242,7 +242,7 @@ async def test_twenty_writers_of_one_conversation_take_turns(sim: Simulator) -> 
             result = await (one, other)[number % 2].instant(f"writer {number:02}", conversation_id=conversation)
             statuses.append(result.status)
 
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for number in range(20):
                     tasks.start_soon(write, number)

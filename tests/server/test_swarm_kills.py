@@ -128,7 +128,7 @@ async def killed(sim: Simulator, folder: Path, death: Death) -> None:
         items = [f"item {number:02}" for number in range(AGENTS)]
         await peer.call("kimi_swarm", prompt="Look at {{item}}.", items=items)
         # What is written at the same time shares a commit: there may be fewer of them.
-        await wait_until(lambda: len(sim.requests) >= death.requests or peer.process.returncode is not None, within=60)
+        await wait_until(lambda: len(sim.requests) >= death.requests or peer.process.returncode is not None)
         if peer.process.returncode is None:
             peer.process.kill()
         await peer.process.wait()

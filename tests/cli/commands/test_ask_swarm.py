@@ -71,8 +71,8 @@ async def test_ctrl_c_closes_every_request_of_a_swarm(sim: Simulator) -> None:
 
     sim.play({"match": {"text": "Tell me"}, "gate": "never", "times": "always"})
     async with started(*TELL, "--json", settings=to(sim)) as process:
-        await sim.until(lambda: sim.waiting_at("never") == 2, 20)
+        await sim.until(lambda: sim.waiting_at("never") == 2)
         process.send_signal(signal.SIGINT)
-        await sim.client_gone(2, within=5)
-        with anyio.fail_after(10):
+        await sim.client_gone(2)
+        with anyio.fail_after(60):
             assert await process.wait() == 130

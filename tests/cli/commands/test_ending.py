@@ -72,7 +72,7 @@ async def leaves(process: Process, *how: signal.Signals) -> tuple[int, str]:
 async def all_ended(pids: list[int]) -> None:
     """Return once all processes are gone: they were killed, and a busy machine takes its time to carry that out."""
     assert len(pids) == 2
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not all(map(ended, pids)):
             await anyio.sleep(0.01)
 
@@ -148,7 +148,7 @@ async def test_a_signal_that_is_ignored_stays_so(sim: Simulator) -> None:
     shell = ["sh", "-c", command, "sh", sys.executable, "-m", "kimi_mcp", "ask", "What is 17 * 23?"]
     environment = os.environ | to(sim)
     async with await anyio.open_process(shell, env=environment, stdin=subprocess.DEVNULL) as process:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await sim.until(lambda: sim.waiting_at("end") == 1)
             process.send_signal(signal.SIGHUP)
             sim.open_gate("end")
@@ -161,7 +161,7 @@ async def test_what_a_script_starts_in_the_background_ends_by_a_signal(sim: Simu
     sim.play({"gate": "end", "gate_at": "finish", "content": "It is 391."})
     shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "kimi_mcp", "ask", "What is 17 * 23?"]
     async with await anyio.open_process(shell, env=os.environ | to(sim), stdin=subprocess.DEVNULL) as process:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await sim.until(lambda: sim.waiting_at("end") == 1)
             status, _ = await leaves(process, how)
     assert status == 128 + how

@@ -70,7 +70,7 @@ async def test_what_was_installed_starts_and_lists_its_tools_from_any_folder(id:
         env=env | {"KIMI_DATA_DIR": str(tmp_path / "data")},
         cwd=os.sep,
     )
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with mcp.Client(command) as client:
             tools = await client.list_tools()
     assert [tool.name for tool in tools.tools] == [tool.name for tool in load_skill().tools]

@@ -28,9 +28,9 @@ async def test_a_run_in_another_server_is_ended_by_that_server(sim: Simulator) -
     async with connect(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
         run_id = (await server.think()).run_id
         await sim.until(lambda: sim.waiting_at("end") == 1)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             done = await process("runs", "cancel", run_id[:14])
-            await sim.client_gone(within=2)
+            await sim.client_gone()
         assert done.status == 0, done.err
         assert done.out.startswith(f"{run_id} is cancelled. 5 characters of its answer")
         found = await server.run(run_id)
@@ -101,7 +101,7 @@ async def test_a_run_whose_server_dies_before_it_hears_is_ended_here(data_dir: P
     async def cancel() -> None:
         done.append(await process("runs", "cancel", number(1)))
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel)
             while not await deaf.cancel_requests():

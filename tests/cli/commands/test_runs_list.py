@@ -157,7 +157,7 @@ def test_options_belong_behind_the_command() -> None:
 
 async def test_a_swarm_that_has_not_ended_is_listed_with_what_its_steps_have_used(sim: Simulator) -> None:
     async with half_done(sim) as (server, _):
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not (running := (await process("runs", "--json")).json[0])["usage"]["total_tokens"]:
                 pass
         server.process.kill()

@@ -152,7 +152,7 @@ async def test_a_url_that_is_no_database_is_named_without_its_password(
     tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_store(tmp_path, url=url) as kept:
-        with anyio.fail_after(10), pytest.raises(NotConfigured) as refused:
+        with anyio.fail_after(60), pytest.raises(NotConfigured) as refused:
             await begin(kept)
     assert "KIMI_DATABASE_URL" in wrong(refused.value)
     assert SECRET not in wrong(refused.value)

@@ -36,7 +36,7 @@ async def answered(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answers(tmp_path: Path) -> None:
-    with database_server(tmp_path) as server, anyio.fail_after(30):
+    with database_server(tmp_path) as server, anyio.fail_after(60):
         async with run_store(tmp_path / "data", url=server.url, limits=IMPATIENT) as kept:
             await answered(lambda: begin(kept, "run_1"))
             server.freeze()
@@ -51,7 +51,7 @@ async def test_a_frozen_database_is_not_waited_for_and_works_again_once_it_answe
 
 
 async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_path: Path) -> None:
-    with database_server(tmp_path) as server, anyio.fail_after(30):
+    with database_server(tmp_path) as server, anyio.fail_after(60):
         async with run_store(tmp_path / "data", url=server.url, limits=IMPATIENT) as kept:
             await answered(lambda: begin(kept))
             server.freeze()
@@ -63,7 +63,7 @@ async def test_who_does_not_wait_hears_that_a_frozen_database_did_not_do_it(tmp_
 async def test_a_database_whose_connection_breaks_is_not_taken_for_another_programs(
     tmp_path: Path, statements: int
 ) -> None:
-    with database_server(tmp_path) as server, anyio.fail_after(30):
+    with database_server(tmp_path) as server, anyio.fail_after(60):
         async with run_store(tmp_path / "data", url=server.url) as kept:
             await begin(kept)
             for ask in (partial(kept.find, "run_1", CALLER), partial(begin, kept, "run_2")):
@@ -75,7 +75,7 @@ async def test_a_database_whose_connection_breaks_is_not_taken_for_another_progr
 
 
 async def test_after_a_restart_of_the_database_server_no_call_fails(tmp_path: Path) -> None:
-    with database_server(tmp_path) as server, anyio.fail_after(30):
+    with database_server(tmp_path) as server, anyio.fail_after(60):
         async with run_store(tmp_path / "data", url=server.url) as kept:
             await begin(kept, "run_1")
             assert await kept.find("run_1", CALLER) is not None
@@ -114,7 +114,7 @@ async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lo
                 assert refused.code == "not_configured"
             assert len(chats(sim)) == 2
             server.thaw()
-            await wait_until(lambda: not kimi.runs.recorder.unwritten, within=20)
+            await wait_until(lambda: not kimi.runs.recorder.unwritten)
             third = await kimi.instant("three", conversation_id=conversation)
             while third.status == "running":
                 third = await kimi.run(third.run_id, wait_s=10)

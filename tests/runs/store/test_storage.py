@@ -242,7 +242,7 @@ async def test_an_operation_that_ends_its_thread_costs_itself_alone(tmp_path: Pa
 
     database = Database(tmp_path if folder == "on disk" else None, on_open=lambda connection: None)
     try:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             for ask in (database.write, database.read):
                 with pytest.raises(NotConfigured):
                     await ask(end_the_thread)
@@ -260,7 +260,7 @@ async def test_a_process_that_may_start_no_thread_says_so_and_works_once_it_may(
 
     database = Database(tmp_path, on_open=lambda connection: None)
     try:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             with monkeypatch.context() as within:
                 within.setattr(threading.Thread, "start", refused)
                 with pytest.raises(NotConfigured, match="no more threads"):

@@ -44,7 +44,7 @@ async def test_it_runs_once_it_is_unpacked_from_any_folder(unpacked: Path, data_
         env={"KIMI_API_KEY": "${user_config.kimi_api_key}", "KIMI_PROVIDER": "", "KIMI_DATA_DIR": str(data_dir)},
         cwd=os.sep,
     )
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with mcp.Client(start) as client:
             tools = await client.list_tools()
             resource = await client.read_resource("kimi://skill")

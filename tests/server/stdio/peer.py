@@ -93,7 +93,7 @@ class Peer:
 
     async def exit_status(self) -> int:
         """The exit status, once the process has ended."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             return await self.process.wait()
 
     async def log_lines(self) -> list[dict[str, Any]]:

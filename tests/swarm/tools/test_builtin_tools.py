@@ -35,7 +35,7 @@ async def builtin(sim: Simulator) -> AsyncIterator[BuiltinTools]:
 
 
 async def search(tools: SwarmTools, **arguments: Any) -> CallResult:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         return await tools.call("moonshot__web_search", json.dumps(arguments))
 
 

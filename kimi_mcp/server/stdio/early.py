@@ -269,12 +269,13 @@ class EarlyConnection:
         """Write what is to be written; the rest is kept where the host does not read, or is gone."""
         state = self._handover
         while state.unwritten and self._ready(sink, select.POLLOUT):
-            with suppress(BlockingIOError):
-                try:
-                    written = os.write(sink, state.unwritten[: select.PIPE_BUF])
-                except BrokenPipeError:
-                    return
-                state.unwritten = state.unwritten[written:]
+            try:
+                written = os.write(sink, state.unwritten[: select.PIPE_BUF])
+            except BlockingIOError:  # another process made it non-blocking
+                continue
+            except OSError:
+                return
+            state.unwritten = state.unwritten[written:]
 
     def _ready(self, descriptor: int, event: int) -> bool:
         """Wait for a descriptor; False once ``stop`` was called."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hosts.upgrade import newest
 from tests.npm import MCPB, NOWHERE, Npm, Program
 
 pytestmark = pytest.mark.soak
@@ -43,3 +44,7 @@ def test_a_registry_that_is_silent_is_reported_and_asked_no_more(tmp_path: Path)
         npm.path_of(MCPB)
     with pytest.raises(pytest.skip.Exception, match="ENOTCACHED"):
         npm.path_of(Program(name="moon", package="moon@1.0.0"))
+
+
+def test_a_pre_release_that_somebody_chose_is_not_moved_back() -> None:
+    assert newest("moon@2.0.0-alpha.3") == "moon@2.0.0-alpha.3"

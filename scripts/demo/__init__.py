@@ -1,7 +1,7 @@
 """``kimi-mcp demo``: the server at work, as a host sees it, each step checked against what a simulator received.
 
 I/O: listens on loopback, starts a server process for each act, reads ``examples/``, prints. No key, no network; no
-setting of the environment reaches the server. ``scenes`` and ``swarms`` have what happens.
+setting of the environment reaches the server. ``scenes``, ``swarms`` and ``money`` have what happens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import anyio
 
 from kimi_mcp.cli.console import Printer
 from kimi_mcp.simulator import Simulator
-from scripts.demo import scenes, swarms
+from scripts.demo import money, scenes, swarms
 from scripts.demo.scenes import SCENE_S
 from scripts.demo.stage import Stage
 
@@ -49,6 +49,8 @@ class DemoAct:
     """Variables of the server beside those of the provider."""
     reads: bool = False
     """Whether its scenes read files: the server's roots are then the examples and the demo's folder."""
+    catalogue: bool = False
+    """Whether a catalogue of the user's adds the provider of its settings."""
     tools: bool = False
     """Whether its sub-agents have the tools of the demo's library."""
 
@@ -68,6 +70,7 @@ ACTS = (
         scenes=(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.outside, scenes.uploaded),
     ),
     DemoAct(provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(scenes.no_video,)),
+    DemoAct(catalogue=True, settings=money.SETTINGS, scenes=(money.own_catalogue, money.dry_run)),
     DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
 )
 """The whole demo."""
@@ -124,6 +127,8 @@ def _environment(act: DemoAct, sim: Simulator, folder: str, files: Path) -> dict
     variables = {"KIMI_PROVIDER": act.provider, "KIMI_BASE_URL": sim.base_url, "KIMI_DATA_DIR": folder, **act.settings}
     if act.reads:
         variables["KIMI_ROOTS"] = os.pathsep.join((str(EXAMPLES), str(files)))
+    if act.catalogue:
+        variables["KIMI_CATALOGUE"] = money.write_catalogue(files, sim.base_url)
     if act.tools:
         variables["KIMI_SWARM_MCP"] = swarms.tool_servers(files)
     if path := os.environ.get("PYTHONPATH"):

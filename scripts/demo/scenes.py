@@ -214,7 +214,7 @@ async def server_killed(stage: Stage) -> None:
     """A server that is killed in the middle of an answer."""
     stage.sim.play(Step(reasoning="Where to begin …", content=TALE_BEGINNING, gate="the rest", gate_at="finish"))
     async with stage.killed_server("kimi_think", {"prompt": TALE}, "it had no time to clean up"):
-        run_id = await stage.run_id(TALE, lambda status: bool(status["answer"]))
+        run_id = await stage.run_id(TALE, lambda status: status["status"] == "running" and bool(status["answer"]))
     reply = await stage.call("kimi_run", run_id=run_id)
     error = reply.error
     stage.check("The next server knows that it was stopped.", error.get("code") == "answer_cut_off", error)

@@ -287,12 +287,13 @@ def _deadline(context: Context, tool: Tool) -> float:
     return now + _patience(context)
 
 
-def _patience(context: Context) -> float:
-    """Seconds within which a call is answered: as it is set, by default less where the host gives a call less."""
+def _patience(context: Context, wanted_s: float | None = None) -> float:
+    """Seconds within which a call is answered: as it wants, else as it is set; less where its host gives it less."""
     settings, timings = context.lifespan_context.settings, context.lifespan_context.timings
+    longest = settings.reply_within_s if wanted_s is None else wanted_s
     host = client_quirks.host_of(context)
     limit = None if "KIMI_REPLY_WITHIN_S" in settings.explicit else client_quirks.call_timeout_s(host)
-    return settings.reply_within_s if limit is None else min(settings.reply_within_s, limit - timings.reply_earlier_s)
+    return longest if limit is None else min(longest, limit - timings.reply_earlier_s)
 
 
 async def _run(context: Context, arguments: RunArguments) -> Outcome:
@@ -313,7 +314,7 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
             run = await _continued(context, run)
     match arguments.action:
         case "wait" | "continue":
-            await _wait(context, run, deadline if arguments.wait_s is None else now + arguments.wait_s, run.wait)
+            await _wait(context, run, now + _patience(context, arguments.wait_s), run.wait)
         case "cancel":
             with anyio.move_on_at(deadline):
                 await run.cancel()

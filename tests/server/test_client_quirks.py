@@ -23,6 +23,7 @@ async def test_a_host_that_gives_a_call_5_s_gets_its_run_before_that(sim: Simula
         running = await kimi.think()
         assert running.status == "running"
         assert (await kimi.run(running.run_id)).status == "running", "a wait is a call, too"
+        assert (await kimi.run(running.run_id, wait_s=60)).status == "running", "however long its model would wait"
         sim.open_gate("end")
         assert (await kimi.ended(running)).answer == "It is 391."
 

@@ -1,4 +1,4 @@
-"""Draws shot.png and clip.mp4, the demo's picture and clip: python examples/draw.py (the clip needs ffmpeg)."""
+"""Draws shot.png, report.pdf and clip.mp4 for the demo: python examples/draw.py (the clip needs ffmpeg)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).parent
 FRAMES, RATE = 60, 15
+
+PAGES = (
+    "Tidewatch, Harbour North\nReport of July\n\nThe highest water was 168 cm above chart datum, on the 9th at 14:20.",
+    "Incidents\n\nThe export of the readings failed on the 31st: no space was left on /data.\nNothing was lost.",
+)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -54,6 +59,31 @@ def shot() -> Image.Image:
     return picture.quantize(64, dither=Image.Dither.NONE)
 
 
+def report() -> bytes:
+    """Two pages of text as a PDF."""
+    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
+    kids: list[bytes] = []
+    for page in PAGES:
+        lines = b" ".join(b"(%s) Tj T*" % line.encode("ascii") for line in page.splitlines())
+        drawn = b"BT /F 12 Tf 18 TL 60 760 Td " + lines + b" ET"
+        kids.append(b"%d 0 R" % (len(objects) + 1))
+        objects += [
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents %d 0 R/Resources<</Font<</F 3 0 R>>>>>>"
+            % (len(objects) + 2),
+            b"<</Length %d>>stream\n%s\nendstream" % (len(drawn), drawn),
+        ]
+    objects[1] = b"<</Type/Pages/Kids[%s]/Count %d>>" % (b" ".join(kids), len(kids))
+    written, places = bytearray(b"%PDF-1.4\n"), list[bytes]()
+    for number, body in enumerate(objects, 1):
+        places.append(b"%010d 00000 n \n" % len(written))
+        written += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    count = len(objects) + 1
+    table = b"xref\n0 %d\n0000000000 65535 f \n%s" % (count, b"".join(places))
+    return (
+        bytes(written) + table + b"trailer\n<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % (count, len(written))
+    )
+
+
 def frame(number: int) -> Image.Image:
     """A red ball rolls from the left, meets a wall, and rolls back; a clock counts the seconds."""
     picture = Image.new("RGB", (320, 240), "#f4f1e8")
@@ -71,6 +101,7 @@ def frame(number: int) -> Image.Image:
 
 def main() -> None:
     shot().save(HERE / "shot.png", optimize=True)
+    (HERE / "report.pdf").write_bytes(report())
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise SystemExit("The clip needs ffmpeg.")

@@ -36,6 +36,9 @@ half an hour are some 40 kB; twice the largest event, which is silent until it i
 LARGEST_DOCUMENT = 4 * MIB
 """Bytes of any other answer: lists of models and files, formulas and what they return."""
 
+LARGEST_FILE_TEXT = 16 * MIB
+"""Bytes of the text of an uploaded file: the longest context takes a quarter of it."""
+
 LONGEST_NAME = 512
 """Characters of a model's name, of an identifier, of a tool's name: all of them have some dozens."""
 

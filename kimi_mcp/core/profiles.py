@@ -220,6 +220,8 @@ class Provider(FileRecord):
     """Whether videos are accepted, as data URLs."""
     takes_uploads: TrueOrUnknown = Field(alias="media.uploads")
     """Whether ``/v1/files`` takes media, which are then named as ``ms://…``."""
+    extracts_files: TrueOrUnknown = Field(default=False, alias="media.file_extract")
+    """Whether ``/v1/files`` takes documents too, and gives their text (purpose ``file-extract``)."""
     lists_models: TrueOrUnknown = Field(alias="features.lists_models")
     """Whether ``GET /models`` lists what is served today."""
     streams_usage: TrueOrUnknown = Field(alias="features.streams_usage")

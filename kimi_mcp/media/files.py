@@ -16,7 +16,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -160,6 +160,24 @@ def open_file(path: ResolvedPath) -> OpenFile:
         opened.close()
         raise
     return opened
+
+
+def reread(path: ResolvedPath, judged: OpenFile, what: str) -> Callable[[int, int], bytes]:
+    """Reads a file that was judged and is closed again: (offset, length) → the bytes there.
+
+    Many calls may wait, and descriptors are few. Each read opens and checks the file again, and raises ``PathRefused``
+    if it changed; if it only grew, no more is read than was judged. ``what``: the file in that message.
+    """
+    stamp, size = judged.stamp, judged.size
+
+    def read_at(offset: int, length: int) -> bytes:
+        with open_file(path) as again:
+            grown = again.identity == stamp[:2] and again.size > size
+            if again.stamp != stamp and not grown:
+                raise PathRefused(f"{what} was written to while it was sent.", fix="Call again once it is written.")
+            return again.read_at(offset, min(length, size - offset))
+
+    return read_at
 
 
 def _secret(path: ResolvedPath) -> PathRefused:

@@ -7,27 +7,30 @@ is passed on unchanged. Only what was judged is read, and nothing beyond the end
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 import anyio.to_thread
 
-from kimi_mcp.core.errors import KimiError, MediaRejected, PathRefused
+from kimi_mcp.core.errors import KimiError, MediaRejected
 from kimi_mcp.core.types import MediaKind, MediaPart
-from kimi_mcp.media.files import open_descriptor, open_file, stamp_of
+from kimi_mcp.media.content import CHUNK, Content
+from kimi_mcp.media.documents import is_pdf, single_pages, split_pages
+from kimi_mcp.media.files import open_descriptor, open_file, reread, shown, stamp_of
 from kimi_mcp.media.formats import MediaInfo, inspect, inspect_bytes, require_label
+from kimi_mcp.media.formats.media_info import ReadAt
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.roots import Roots, path_of_uri
 from kimi_mcp.media.search import Search
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported by the first that needs them
+    from kimi_mcp.media.documents.pdf import PdfReader
     from kimi_mcp.media.fetch import FetchedBody
 
 MOST_BYTES = 100 * 1024 * 1024
@@ -38,9 +41,6 @@ CONVERTED_MOST_BYTES = 64 * 1024 * 1024
 
 FETCH_WITHIN_S = 60.0
 """Seconds for a URL, redirects included."""
-
-CHUNK = 256 * 1024
-"""Bytes that are read at once."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
@@ -55,50 +55,40 @@ _TOOL_FOR: dict[MediaKind, str] = {"image": "kimi_vision", "video": "kimi_video"
 Fetch = Callable[..., Awaitable["FetchedBody"]]
 """``media.fetch.fetch``, or its replacement in tests."""
 
+ContentCheck = Callable[[bytes, int, ReadAt], "MediaInfo | None"]
+"""(beginning, size, reader) → what a medium is; None: a PDF of which a page is to be shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Medium:
+class Medium(Content):
     """A picture or a clip, ready to be sent."""
 
     info: MediaInfo
     """What its content is."""
-    read_at: Callable[[int, int], bytes]
-    """(offset, length) → the bytes there."""
     converted_from: str | None = None
     """Its type before it was converted here; None: it was not."""
     pages: int = 1
     """Its pages before it was converted; only the first is sent."""
 
-    @property
-    def size(self) -> int:
-        """Bytes that are sent."""
-        return self.info.length
 
-    def chunks(self) -> Iterator[bytes]:
-        """The content in pieces."""
-        for offset in range(0, self.size, CHUNK):
-            yield self.read_at(offset, min(CHUNK, self.size - offset))
-
-    def sha256(self) -> str:
-        """The hash of what is sent, hex. Blocking: for a worker thread."""
-        digest = hashlib.sha256()
-        for piece in self.chunks():
-            digest.update(piece)
-        return digest.hexdigest()
+def parts_of(kind: MediaKind, source: str) -> list[MediaPart]:
+    """The parts of a turn for a source: one, or one for each page of a range. Raises as :func:`part_of`."""
+    return [part_of(kind, each) for each in single_pages(source.strip())]
 
 
 def part_of(kind: MediaKind, source: str) -> MediaPart:
     """The part of a turn for a source: its scheme in lower case, ``path:`` where it has none.
 
-    Raises ``MediaRejected`` for base64 without the head of a data URI.
+    Raises ``MediaRejected`` for base64 without the head of a data URI, ``InvalidArguments`` for pages that nothing has.
     """
     source = source.strip()
     if named := _SCHEME.match(source):
         scheme = named[1].lower()
-        path = path_of_uri(source) if scheme == "file" else None
+        base, _ = split_pages(source)
+        path = path_of_uri(base) if scheme == "file" else None
         if path is None:  # a data URI is not copied: it may have many megabytes
             return MediaPart(kind=kind, url=source if source.startswith(scheme) else scheme + source[len(scheme) :])
-        return MediaPart(kind=kind, url=f"path:{path}")
+        return MediaPart(kind=kind, url=f"path:{path}{source[len(base) :]}")
     if _BARE_BASE64.match(source):
         raise MediaRejected(
             f"A {_NOUNS[kind]} can't be read: found base64 alone, expected a path, an https URL or a data URI.",
@@ -107,62 +97,82 @@ def part_of(kind: MediaKind, source: str) -> MediaPart:
     return MediaPart(kind=kind, url=f"path:{source}")
 
 
-async def load(part: MediaPart, roots: Callable[[], Roots], held: AsyncExitStack, fetch: Fetch | None = None) -> Medium:
-    """Open a part and judge its content; ``held`` closes it. ``roots`` may block.
+async def load(
+    part: MediaPart,
+    roots: Callable[[], Roots],
+    held: AsyncExitStack,
+    *,
+    pdfs: Callable[[], PdfReader],
+    fetch: Fetch | None = None,
+) -> Medium:
+    """Open a part and judge its content; ``held`` closes it. ``roots`` may block; ``pdfs`` draws a page of a PDF.
 
-    Raises ``PathRefused``, ``UrlRefused`` or ``MediaRejected``.
+    Raises ``PathRefused``, ``UrlRefused``, ``MediaRejected`` or ``InvalidArguments``.
     """
-    scheme = part.url[: part.url.index(":")]
+    url, pages = split_pages(part.url)
+    judge = inspect if pages is None else _as_pdf
+    scheme = url[: url.index(":")]
     match scheme:
         case "https":
-            medium = await _fetched(part.url, held, fetch)
+            judged = await _fetched(url, held, fetch, judge)
         case "data":
-            medium = await anyio.to_thread.run_sync(_decoded, part.url)
+            judged = await anyio.to_thread.run_sync(_decoded, url, judge)
         case _:
-            path = part.url[len(scheme) + 1 :]
-            medium = await anyio.to_thread.run_sync(lambda: _opened(path, roots()), abandon_on_cancel=True)
-    if medium.info.kind != part.kind:
+            path = url[len(scheme) + 1 :]
+            judged = await anyio.to_thread.run_sync(lambda: _opened(path, roots(), judge), abandon_on_cancel=True)
+    content, info = judged.content, judged.info
+    if pages is not None:
+        picture = await pdfs().picture(judged.what, content, pages[0])
+        info, content = inspect_bytes(picture), Content(size=len(picture), read_at=_slices(picture))
+    assert info is not None
+    if info.kind != part.kind:
         raise MediaRejected(
-            f"The {medium.info.name} is no {_NOUNS[part.kind]}: found {medium.info.mime}, expected a "
-            f"{_NOUNS[part.kind]}.",
-            fix=f"Give it to {_TOOL_FOR[medium.info.kind]}.",
+            f"The {info.name} is no {_NOUNS[part.kind]}: found {info.mime}, expected a {_NOUNS[part.kind]}.",
+            fix=f"Give it to {_TOOL_FOR[info.kind]}.",
         )
+    medium = Medium(info=info, size=info.length, read_at=content.read_at)
     return await anyio.to_thread.run_sync(_sendable, medium, abandon_on_cancel=True)
 
 
-def _opened(path: str, roots: Roots) -> Medium:
-    """A file, closed again once it was judged: many calls may wait, and descriptors are few.
+def _as_pdf(head: bytes, size: int, read_at: ReadAt) -> None:
+    """ContentCheck a file of which a page is to be shown; raises ``MediaRejected`` where it is no PDF."""
+    if not is_pdf(head or read_at(0, min(size, 64))):
+        raise MediaRejected(
+            "Pages can be named of a PDF alone: found something else.", fix="Leave `#page=` out, or give a PDF."
+        )
 
-    Each read opens and checks it again, and is refused if the file changed; if it only grew, no more is read than was
-    judged.
-    """
-    with open_file(roots.resolve(path)) as opened:
+
+class _Judged(NamedTuple):
+    """What a source holds."""
+
+    content: Content
+    info: MediaInfo | None
+    """None: a PDF of which a page is to be shown."""
+    what: str = "The PDF"
+    """It, in messages."""
+
+
+def _opened(path: str, roots: Roots, judge: ContentCheck) -> _Judged:
+    resolved = roots.resolve(path)
+    with open_file(resolved) as opened:
         opened.check_size(MOST_BYTES)
-        info, judged, size = inspect(opened.head, opened.size, opened.read_at), opened.stamp, opened.size
-
-    def read_at(offset: int, length: int) -> bytes:
-        with open_file(roots.resolve(path)) as again:
-            grown = again.identity == judged[:2] and again.size > size
-            if again.stamp != judged and not grown:
-                raise PathRefused(
-                    f"The {info.name} was written to while it was sent.", fix="Call again once it is written."
-                )
-            return again.read_at(offset, min(length, size - offset))
-
-    return Medium(info=info, read_at=read_at)
+        info = judge(opened.head, opened.size, opened.read_at)
+        what = f"The {info.name}" if info else f"`{shown(opened.name)}`"
+        return _Judged(Content(size=opened.size, read_at=reread(resolved, opened, what)), info, what)
 
 
-async def _fetched(url: str, held: AsyncExitStack, fetch: Fetch | None) -> Medium:
+async def _fetched(url: str, held: AsyncExitStack, fetch: Fetch | None, judge: ContentCheck) -> _Judged:
     if fetch is None:
         from kimi_mcp.media.fetch import fetch
     fetched = await fetch(url, cap_bytes=MOST_BYTES, deadline_s=FETCH_WITHIN_S)
     held.callback(fetched.close)
-    info = await anyio.to_thread.run_sync(inspect, b"", fetched.size, fetched.read_at)
-    require_label(info, fetched.content_type, source=f"the server {fetched.host}")
-    return Medium(info=info, read_at=fetched.read_at)
+    info = await anyio.to_thread.run_sync(judge, b"", fetched.size, fetched.read_at)
+    if info is not None:
+        require_label(info, fetched.content_type, source=f"the server {fetched.host}")
+    return _Judged(Content(size=fetched.size, read_at=fetched.read_at), info)
 
 
-def _decoded(uri: str) -> Medium:
+def _decoded(uri: str, judge: ContentCheck) -> _Judged:
     comma = uri.find(",")
     mime, *options = uri[len("data:") : max(comma, 0)].split(";")
     try:
@@ -177,10 +187,11 @@ def _decoded(uri: str) -> Medium:
             "A data URI can't be read: found no base64 after its comma, expected data:image/png;base64,….",
             fix="Encode the file with base64, or give its path.",
         ) from None
-
-    info = inspect_bytes(data)
-    require_label(info, mime, source="the data URI")
-    return Medium(info=info, read_at=_slices(data))
+    content = Content(size=len(data), read_at=_slices(data))
+    info = judge(content.read_at(0, 4_096), content.size, content.read_at)
+    if info is not None:
+        require_label(info, mime, source="the data URI")
+    return _Judged(content, info)
 
 
 def _from_base64(text: str, start: int) -> bytearray:
@@ -219,7 +230,13 @@ def _sendable(medium: Medium) -> Medium:
             fix="Export it as png or jpeg.",
         )
     made = convert(medium.read_at(0, medium.size), found)
-    return Medium(info=made.info, read_at=_slices(made.data), converted_from=found.mime, pages=made.pages)
+    return Medium(
+        info=made.info,
+        size=made.info.length,
+        read_at=_slices(made.data),
+        converted_from=found.mime,
+        pages=made.pages,
+    )
 
 
 def _slices(data: bytes | bytearray) -> Callable[[int, int], bytes]:
@@ -239,7 +256,8 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
     reported when the file is read.
     """
     search, found = Search(roots), list[str]()
-    for pattern in texts:
+    for named in texts:
+        pattern = _without_pages(named)
         found.append(_stamp(roots, pattern))
         if has_magic(pattern):
             try:
@@ -248,10 +266,16 @@ def stamps(texts: Sequence[str], media: Sequence[tuple[MediaKind, str]], roots: 
                 found.append(NOT_THERE)
     for kind, source in media:
         with suppress(KimiError):
-            url = part_of(kind, source).url
+            url = _without_pages(part_of(kind, source).url)
             if not url.startswith(("https:", "data:", "ms:")):
                 found.append(_stamp(roots, url.partition(":")[2]))
     return tuple(found)
+
+
+def _without_pages(source: str) -> str:
+    with suppress(KimiError):
+        return split_pages(source)[0]
+    return source
 
 
 def _stamp(roots: Roots, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads text files by name and glob, and renders them as context of a prompt. I/O, blocking.
+"""Reads text files by name and glob, finds documents, and renders all as context of a prompt. I/O, blocking.
 
 A file that is named is read or refused with the reason; a file that a glob only happens to match is left out instead.
 """
@@ -8,19 +8,23 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
 from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments, MediaRejected, PathRefused
 from kimi_mcp.core.tokens import text_tokens, tokens_in
-from kimi_mcp.media.files import OpenFile, open_file, shown
+from kimi_mcp.media.documents import ENDINGS, PDF, Document, Pages, identify, split_pages
+from kimi_mcp.media.files import OpenFile, open_file, reread, shown
 from kimi_mcp.media.formats import foreign_type, sniff
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
 from kimi_mcp.media.search import Search
 from kimi_mcp.media.secret_files import HEAD_BYTES
+
+MOST_BYTES: Final = 100 * 1024 * 1024
+"""Bytes of a document: what a provider's ``/v1/files`` takes of one file (platform.kimi.ai docs/api/files-upload)."""
 
 LARGEST_NAMED: Final = 5
 """Files that an error about too much context names."""
@@ -28,82 +32,116 @@ LARGEST_NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFile:
-    """A text file that becomes context."""
+    """A text that becomes context: a file's, or what was taken out of a document."""
 
     path: str
     """Relative to its root, with slashes; with the root's own name before it where two roots have the same path."""
     text: str
-    """Verbatim, without a byte order mark."""
+    """A text file's verbatim, without a byte order mark."""
 
 
-class _Collected:
-    """The files read so far."""
+class GatheredFiles:
+    """The files of one call: texts that were read, and documents whose text is still to be had."""
 
     def __init__(self, most_tokens: int) -> None:
         self._most_tokens, self._tokens = most_tokens, 0
-        self._texts: list[tuple[ResolvedPath, str]] = []
+        self._texts: list[tuple[ResolvedPath, str | None]] = []
         self._sizes: list[tuple[int, str]] = []
-        self._seen: set[tuple[int, int]] = set()
+        self._seen: set[tuple[int, int, Pages | None]] = set()
+        self.documents: dict[int, Document] = {}
+        """Those without a text, by the number under which :meth:`set_text` takes it."""
 
-    def add(self, path: ResolvedPath) -> None:
-        """Read a file, unless it was read before; one that can't fit is only counted.
+    def add(self, path: ResolvedPath, pages: Pages | None = None, *, endings: Collection[str] = ENDINGS) -> None:
+        """Read a file, unless it was read before; one that can't fit is only counted. A document is only recognised.
 
-        Raises as ``_not_text`` says where it is no text, and ``PathRefused`` as :func:`open_file` does.
+        ``pages``: what is meant of a PDF; ``endings``: the kinds of documents that are meant. Raises as ``_not_text``
+        and ``identify`` say, ``InvalidArguments`` for pages of anything else, and ``PathRefused`` as :func:`open_file`.
         """
         with open_file(path) as file:
-            if file.identity in self._seen:
+            if (*file.identity, pages) in self._seen:
                 return
-            encoding = _encoding(file)
-            heading = text_tokens(_heading(path.name)) + 2
-            estimated = tokens_in(file.size // 2 if encoding == "utf-16" else file.size)
-            if self._tokens + heading + estimated <= self._most_tokens:
-                text = _decoded(file, encoding)
-                estimated = text_tokens(text)
-                self._texts.append((path, text))
-            self._seen.add(file.identity)
-        self._tokens += heading + estimated
-        self._sizes.append((heading + estimated, path.name))
+            name = shown(path.name)
+            kind = identify(name, file.head, file.size, file.read_at)
+            if kind is not None and kind.ending in endings:
+                if pages is not None and kind is not PDF:
+                    raise _no_pages(name)
+                file.check_size(MOST_BYTES)
+                self.documents[len(self._texts)] = Document(
+                    name=name, kind=kind, size=file.size, read_at=reread(path, file, f"`{name}`"), pages=pages
+                )
+                self._texts.append((path, None))
+            else:
+                encoding = _encoding(file)
+                if pages is not None:
+                    raise _no_pages(name)
+                heading = text_tokens(_heading(path.name)) + 2
+                estimated = tokens_in(file.size // 2 if encoding == "utf-16" else file.size)
+                if self._tokens + heading + estimated <= self._most_tokens:
+                    text = _decoded(file, encoding)
+                    estimated = text_tokens(text)
+                    self._texts.append((path, text))
+                self._count(heading + estimated, path)
+            self._seen.add((*file.identity, pages))
 
-    def files(self) -> tuple[TextFile, ...]:
-        """All files, under distinct paths. Raises ``ContextTooLong``."""
+    def set_text(self, number: int, text: str) -> None:
+        """Set the text of a document."""
+        path, _ = self._texts[number]
+        del self.documents[number]
+        self._texts[number] = path, text
+        self._count(text_tokens(_heading(path.name)) + 2 + text_tokens(text), path)
+
+    def _count(self, tokens: int, path: ResolvedPath) -> None:
+        self._tokens += tokens
+        self._sizes.append((tokens, path.name))
+
+    def check(self) -> None:
+        """Raise ``ContextTooLong`` if what was read does not fit."""
         if self._tokens > self._most_tokens:
             largest = sorted(self._sizes, key=lambda one: (-one[0], one[1]))[:LARGEST_NAMED]
             named = ", ".join(f"`{shown(name)}` (about {tokens:,})" for tokens, name in largest)
             raise ContextTooLong(
                 f"The files come to about {self._tokens:,} tokens, {self._tokens - self._most_tokens:,} more than the "
                 f"{self._most_tokens:,} that fit beside prompt and answer. The largest: {named}.",
-                fix="Leave some of them out of `files`, or pass the parts that matter.",
+                fix="Leave some of them out of `files`, or pass the parts that matter (`report.pdf#page=1-50`).",
             )
-        times = Counter(path.name for path, _ in self._texts)
+
+    def files(self) -> tuple[TextFile, ...]:
+        """All files whose text is known, under distinct paths. Raises ``ContextTooLong``."""
+        self.check()
+        texts = [(path, text) for path, text in self._texts if text is not None]
+        times = Counter(path.name for path in dict.fromkeys(path for path, _ in texts))
         return tuple(
             TextFile(path=(f"{PurePath(path.root.path).name}/" if times[path.name] > 1 else "") + path.name, text=text)
-            for path, text in self._texts
+            for path, text in texts
         )
 
 
-def gather_texts(
+def gather_files(
     patterns: Sequence[str], roots: Roots, *, most_tokens: int, search: Search | None = None
-) -> tuple[TextFile, ...]:
-    """The text files of names and globs (``src/**/*.py``), each once, in the order named.
+) -> GatheredFiles:
+    """The files of names and globs (``src/**/*.py``), each once, in the order named.
 
     ``most_tokens`` is what fits, by estimate. Blocking: for a worker thread. Raises ``PathRefused`` as ``open_file``
     does for a file that is named, ``MediaRejected`` (a picture, a clip) or ``InvalidArguments`` (other content) where
-    it is no text, ``InvalidArguments`` for a glob without a match or beyond the limits, and ``ContextTooLong``.
+    it is neither text nor a document, ``InvalidArguments`` for a glob without a match or beyond the limits, and
+    ``ContextTooLong``.
     """
     search = search or Search(roots)
-    collected = _Collected(most_tokens)
-    for pattern in patterns:
+    gathered = GatheredFiles(most_tokens)
+    for named in patterns:
         search.visit()
+        pattern, pages = split_pages(named)
         path = roots.resolve(pattern)
         try:
-            collected.add(path)
+            gathered.add(path, pages)
         except CallRefused:
             if not has_magic(pattern):
                 raise
         else:
             continue  # a glob may be the very name of a file, such as `pages/[id].tsx`
-        _add_matching(search, pattern, path.name, collected)
-    return collected.files()
+        _add_matching(search, pattern, path.name, pages, gathered)
+    gathered.check()
+    return gathered
 
 
 def as_context(files: Iterable[TextFile]) -> str:
@@ -120,12 +158,16 @@ def _heading(path: str) -> str:
     return f"## {shown(path, longest=LONGEST_PATH)}\n\n"
 
 
-def _add_matching(search: Search, pattern: str, name: str, collected: _Collected) -> None:
-    """Add what a glob, called ``name`` in messages, matches. Raises ``InvalidArguments`` if that is nothing."""
+def _add_matching(search: Search, pattern: str, name: str, pages: Pages | None, gathered: GatheredFiles) -> None:
+    """Add what a glob, called ``name`` in messages, matches. Raises ``InvalidArguments`` if that is nothing.
+
+    Documents only of the kinds that it names by their endings: ``docs/**`` means the texts, ``docs/*.pdf`` the PDFs.
+    """
+    endings = [ending for ending in ENDINGS if ending in PurePath(pattern).name.lower()]
     taken = 0
     for path in search.find(pattern):
         try:
-            collected.add(path)
+            gathered.add(path, pages, endings=endings)
             taken += 1
         except PathRefused:
             search.skipped["refused"] += 1
@@ -135,8 +177,15 @@ def _add_matching(search: Search, pattern: str, name: str, collected: _Collected
         left_out = ", ".join(f"{count} {reason}" for reason, count in search.skipped.items())
         raise InvalidArguments(
             f"`{shown(name)}` in `files` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
-            fix="Correct the glob (`**` matches any folders); a file that globs leave out can be named itself.",
+            fix="Correct the glob (`**` matches any folders, `*.pdf` PDFs); a file that globs leave out can be named "
+            "itself.",
         )
+
+
+def _no_pages(name: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"Pages can be named of a PDF alone, and `{name}` is none.", fix="Leave `#page=` out of this one of `files`."
+    )
 
 
 def _encoding(file: OpenFile) -> str:
@@ -170,7 +219,7 @@ def _not_text(file: OpenFile) -> CallRefused:
         what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
         return MediaRejected(f"`{name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
     if found := foreign_type(file.head):
-        fix = "Pass its text as a text file; no tool reads it."
+        fix = "Pass its text as a text file; of documents pdf, docx, pptx, xlsx and epub are read."
         return InvalidArguments(f"`{name}` is {found[0]}, not text.", fix=fix)
     return InvalidArguments(
         f"`{name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",

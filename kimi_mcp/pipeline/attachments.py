@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
-
-import anyio.to_thread
 
 from kimi_mcp import policy
-from kimi_mcp.core.errors import CallRefused, MediaRejected, PathRefused, PolicyRefused, UpstreamFailed
+from kimi_mcp.core.errors import CallRefused, MediaRejected, PolicyRefused, UpstreamFailed
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.types import MediaPart, Part, Turn
-from kimi_mcp.provider import Endpoint, Upload, Upstream
+from kimi_mcp.pipeline.uploads import Uploadable, Uploads, sha256_of
+from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.provider.endpoint import InlineMedium
 from kimi_mcp.provider.request_state import RequestState
 
 if TYPE_CHECKING:  # most calls have no media: the first that has some imports what reads them
+    from kimi_mcp.media.documents.pdf import PdfLimits, PdfReader
     from kimi_mcp.media.loading import Fetch, Medium
     from kimi_mcp.media.roots import Roots
 
@@ -42,6 +39,8 @@ class MediaLimits:
     """Media that came as data URIs, kept in memory for later turns of their conversations, all together."""
     fetch: Fetch | None = None
     """Fetches URLs in tests; None: ``media.fetch`` does."""
+    pdf: PdfLimits | None = None
+    """What reading a PDF may take; None: as ``PdfLimits`` says."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,13 +58,13 @@ class LoadedPlan:
 
 
 class Attachments:
-    """Loads media for all calls of one pipeline; remembers which account has which upload."""
+    """Loads media for all calls of one pipeline."""
 
-    def __init__(self, upstream: Upstream, limits: MediaLimits) -> None:
-        self._upstream, self._limits = upstream, limits
-        self._uploads: dict[tuple[str, str | None], dict[str, str]] = {}  # by account: the id of each hash
+    def __init__(
+        self, upstream: Upstream, uploads: Uploads, limits: MediaLimits, pdfs: Callable[[], PdfReader]
+    ) -> None:
+        self._upstream, self._uploads, self._limits, self._pdfs = upstream, uploads, limits, pdfs
         self._cache: dict[str, Medium] = {}
-        self._locks: WeakValueDictionary[tuple[str, str | None, str], anyio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def loaded(
@@ -127,12 +126,8 @@ class Attachments:
             return False
         missing = {url: medium for url, medium in loaded.uploaded.items() if url not in present}
         for url, medium in missing.items():
-            sha256 = await _sha256(medium)
-            async with self._lock(endpoint, sha256):
-                ids = self._uploads[endpoint.base_url, endpoint.key]
-                if f"ms://{ids.get(sha256)}" == url:  # else another call was faster
-                    del ids[sha256]
-                new = f"ms://{ids.get(sha256) or await self._upload(medium, sha256, endpoint, request_state)}"
+            gone, file = url.removeprefix("ms://"), _uploadable(medium)
+            new = f"ms://{await self._uploads.replace(gone, file, endpoint, request_state)}"
             loaded.uploaded[new] = loaded.uploaded.pop(url)
             turns = tuple(_with_url(turn, url, new) for turn in loaded.plan.turns)
             loaded.plan = replace(loaded.plan, turns=turns)
@@ -160,8 +155,8 @@ class Attachments:
                     fix=f"Show the {part.kind} again, in a new conversation.",
                 )
             return medium
-        medium = await load(part, roots, held, self._limits.fetch)
-        if part.sha256 is not None and await _sha256(medium) != part.sha256:
+        medium = await load(part, roots, held, pdfs=self._pdfs, fetch=self._limits.fetch)
+        if part.sha256 is not None and await sha256_of(medium) != part.sha256:
             raise MediaRejected(
                 f"An earlier turn's {part.kind} has changed since it was shown.",
                 fix=f"Put back what it was, or show the {part.kind} again in a new conversation.",
@@ -170,7 +165,7 @@ class Attachments:
 
     async def _record(self, part: MediaPart, medium: Medium) -> MediaPart:
         """The part as a later turn will find it. A data URI is not recorded, only kept in memory for a while."""
-        sha256 = part.sha256 or await _sha256(medium)
+        sha256 = part.sha256 or await sha256_of(medium)
         url = part.url
         if url.startswith(("data:", _CACHED)):
             url = _CACHED + sha256
@@ -184,7 +179,7 @@ class Attachments:
     ) -> str:
         """The URL in the body for a medium, which is uploaded or noted for inlining."""
         if medium.size > self._limits.inline and endpoint.provider.takes_uploads:
-            url = f"ms://{await self._find_or_upload(medium, endpoint, request_state)}"
+            url = f"ms://{await self._uploads.find_or_upload(_uploadable(medium), endpoint, request_state)}"
             loaded.uploaded[url] = medium
             return url
         most = self._limits.inline_most
@@ -198,63 +193,25 @@ class Attachments:
         loaded.inlined[inline.placeholder] = inline
         return inline.placeholder
 
-    async def _find_or_upload(self, medium: Medium, endpoint: Endpoint, request_state: RequestState) -> str:
-        sha256 = await _sha256(medium)
-        account = endpoint.base_url, endpoint.key
-        async with self._lock(endpoint, sha256):
-            if account not in self._uploads:
-                listed: dict[str, str] = {}
-                try:
-                    listed = {file.sha256: file.id for file in await self._upstream.list_files(endpoint) if file.sha256}
-                except UpstreamFailed:
-                    pass  # without the list the medium is uploaded again
-                self._uploads.setdefault(account, {}).update(listed)
-            return self._uploads[account].get(sha256) or await self._upload(medium, sha256, endpoint, request_state)
 
-    async def _upload(self, medium: Medium, sha256: str, endpoint: Endpoint, request_state: RequestState) -> str:
-        def on_sent(size: int) -> None:
-            request_state.waits_for = f"the upload ({size / 1e6:.0f} of {medium.size / 1e6:.0f} MB)"
-
-        file = Upload(
-            sha256=sha256,
-            mime=medium.info.mime,
-            kind=medium.info.kind,
-            size=medium.size,
-            chunks=partial(_checked_chunks, medium, sha256),
-            on_sent=on_sent,
-        )
-        identity = await self._upstream.upload(endpoint, file)
-        self._uploads[endpoint.base_url, endpoint.key][sha256] = identity
-        return identity
-
-    def _lock(self, endpoint: Endpoint, sha256: str) -> anyio.Lock:
-        """Held while a content is searched or uploaded: calls that share it wait for one upload."""
-        return self._locks.setdefault((endpoint.base_url, endpoint.key, sha256), anyio.Lock())
-
-
-async def _sha256(medium: Medium) -> str:
-    return await anyio.to_thread.run_sync(medium.sha256, abandon_on_cancel=True)
-
-
-def _checked_chunks(medium: Medium, sha256: str) -> Iterator[bytes]:
-    """The content; raises ``PathRefused`` where it has changed, so that it never becomes a file at the provider."""
-    digest = hashlib.sha256()
-    for piece in medium.chunks():
-        digest.update(piece)
-        yield piece
-    if digest.hexdigest() != sha256:
-        raise PathRefused(
-            f"The {medium.info.name} was written to while it was sent.", fix="Call again once it is written."
-        )
+def _uploadable(medium: Medium) -> Uploadable:
+    info = medium.info
+    return Uploadable(content=medium, name=f"The {info.name}", mime=info.mime, purpose=info.kind)
 
 
 def _argument(part: MediaPart, turn: Turn, *, is_last: bool) -> str:
-    """The argument that names a medium; with its index where the last turn has several: ``images[2]``."""
+    """The argument that names a medium; with its index where the last turn has several: ``images[2]``.
+
+    Where one of them may have named many pages, it is the page instead.
+    """
     if part.kind == "video":
         return "video"
     pictures = [each for each in turn.media if each.kind == part.kind]
     if len(pictures) == 1 or not is_last:
         return "images"
+    if any("#page=" in each.url[-16:] for each in pictures):
+        _, named, page = part.url[-16:].rpartition("#page=")
+        return f"images[…#page={page}]" if named else "images"
     return f"images[{next(index for index, each in enumerate(pictures) if each is part)}]"
 
 

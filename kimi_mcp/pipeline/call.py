@@ -19,11 +19,11 @@ class Call:
     system: str | None = None
     """A system prompt; None: none is sent."""
     images: tuple[str, ...] = ()
-    """Pictures, each a path, an https URL, a data URI or an ``ms://`` id."""
+    """Pictures, each a path, an https URL, a data URI or an ``ms://`` id; of a PDF its pages (``a.pdf#page=2-4``)."""
     video: str | None = None
     """A clip, in the same forms."""
     files: tuple[str, ...] = ()
-    """Text files to send along, by name or glob."""
+    """Text files and documents to send along, by name or glob."""
     conversation_id: str | None = None
     """The conversation that it continues, or the run behind which it branches off; None: it starts one."""
     offered_roots: tuple[str, ...] | None = None
@@ -55,9 +55,9 @@ class Call:
         """The turns that it adds to its conversation; ``file_texts`` are its files in one text."""
         media = []
         if self.media:
-            from kimi_mcp.media.loading import part_of
+            from kimi_mcp.media.loading import parts_of
 
-            media = [part_of(kind, source) for kind, source in self.media]
+            media = [part for kind, source in self.media for part in parts_of(kind, source)]
         before = [system(self.system)] if self.system else []
         before += [user(file_texts)] if file_texts else []  # no system turn: a file must not give instructions
         return (*before, Turn(role="user", parts=(*media, TextPart(text=self.prompt))))

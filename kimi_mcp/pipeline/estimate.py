@@ -88,7 +88,7 @@ class Estimate:
 async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
     """The estimate of one call; no answer is requested. Raises what refuses the call."""
     settings, fallback = pipeline.settings, pipeline.facts.highest_price
-    route, plan = await pipeline.decided(call, run)
+    route, plan = await pipeline.decided(call, run, dry=True)
     await pipeline.check_media(call, plan, route.endpoint)
     limits = await day_limit(run, settings)
     if settings.budget_usd_per_call is not None:
@@ -102,6 +102,9 @@ async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
     most = most_usd(expected, plan.max_tokens, requests, plan.price or fallback)
     first = counted_usd(with_margin(estimated_tokens(plan.turns, plan.tools)), 0, plan.price or fallback)
     profile, has_clip = plan.profile, any(part.kind == "video" for turn in plan.turns for part in turn.media)
+    uncounted = ["the clip's tokens"] if has_clip else []
+    if any(name.lower().endswith((".docx", ".pptx", ".xlsx", ".epub")) for name in call.files):
+        uncounted.append("the text that the provider takes out of documents")
     return Estimate(
         provider=profile.provider.id,
         model=profile.serving.wire_id,
@@ -116,7 +119,7 @@ async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
         fits_context=prompt + plan.max_tokens <= profile.model.context_tokens,
         limits=tuple(limit.held(first, most) for limit in limits),
         policy=plan.adjustments,
-        uncounted=("the clip's tokens",) if has_clip else (),
+        uncounted=tuple(uncounted),
     )
 
 

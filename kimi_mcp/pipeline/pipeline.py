@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import date
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -27,20 +27,23 @@ from kimi_mcp.core.errors import (
 from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.profiles import Profile, cost_usd
+from kimi_mcp.core.profiles import cost_usd
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
 from kimi_mcp.core.types import Completion, Request, TextPart, Turn, add_usage, system, user
 from kimi_mcp.pipeline import continuing, conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
 from kimi_mcp.pipeline.call import Call
+from kimi_mcp.pipeline.file_texts import FileTexts
 from kimi_mcp.pipeline.route import Route, Router, today
+from kimi_mcp.pipeline.uploads import Uploads
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.provider.request_state import RequestState
 from kimi_mcp.runs import Run, RunFunction
 
 if TYPE_CHECKING:
+    from kimi_mcp.media.documents.pdf import PdfReader
     from kimi_mcp.media.roots import Roots
     from kimi_mcp.runs.store.records import RunRecord
 
@@ -78,7 +81,10 @@ class Pipeline:
         """Models, providers and prices."""
         self.router = Router(settings, self.upstream, facts, day)
         """Resolves where requests go."""
-        self._attachments = Attachments(self.upstream, media_limits or MediaLimits())
+        self._media_limits = media_limits or MediaLimits()
+        uploads = Uploads(self.upstream)
+        self._attachments = Attachments(self.upstream, uploads, self._media_limits, lambda: self._pdfs)
+        self._file_texts = FileTexts(self.upstream, uploads, lambda: self._pdfs, facts.providers.values())
         redaction.hide(*credentials.keys(settings, facts).values())
 
     async def aclose(self) -> None:
@@ -133,8 +139,11 @@ class Pipeline:
 
         return await anyio.to_thread.run_sync(look, abandon_on_cancel=True) if call.names_files else ()
 
-    async def decided(self, call: Call, run: Run) -> tuple[Route, Plan]:
-        """Where a call goes, and what the policy makes of it; raises what refuses it."""
+    async def decided(self, call: Call, run: Run, *, dry: bool = False) -> tuple[Route, Plan]:
+        """Where a call goes, and what the policy makes of it; raises what refuses it.
+
+        ``dry``: nothing is uploaded, and documents that the provider would read are empty.
+        """
         run.mode = call.mode
         history = await conversation_history.before(call.conversation_id, run)
         route = await self.router.resolve(
@@ -143,9 +152,26 @@ class Pipeline:
             provider=call.provider or history.provider,
             preferred=history.model_id,
         )
-        run.turns = call.turns(await self._file_texts(call, route.profile))
-        request = call.request(route.model_asked, history.with_turns(run.turns))
-        return route, route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
+
+        def decide(file_texts: str | None) -> Plan:
+            run.turns = call.turns(file_texts)
+            request = call.request(route.model_asked, history.with_turns(run.turns))
+            return route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
+
+        if not call.files:
+            return route, decide(None)
+        prompt = (system(call.system or ""), user(call.prompt))
+        answer = max(call.max_tokens or 0, policy.least_output(call.mode, route.profile))
+        texts = await self._file_texts.read(
+            call.files,
+            partial(self._roots, call),
+            route.endpoint,
+            run.request_state,
+            most_tokens=max(route.profile.model.context_tokens - answer - estimated_tokens(prompt), 0),
+            allowed=lambda: decide(None),
+            uploads=not dry,
+        )
+        return route, decide(texts)
 
     async def check_media(self, call: Call, plan: Plan, endpoint: Endpoint) -> None:
         """Raise what prevents the media of a call from being sent; none of them is."""
@@ -153,10 +179,9 @@ class Pipeline:
 
     async def _answer(self, call: Call, run: Run) -> Outcome:
         route, plan = await self.decided(call, run)
-        endpoint = route.endpoint
+        endpoint, roots = route.endpoint, partial(self._roots, call)
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
-        roots = partial(self._roots, call)
         async with self._attachments.loaded(
             plan, endpoint, roots, run.request_state, strict=route.context.strict
         ) as loaded:
@@ -214,20 +239,12 @@ class Pipeline:
         schema = loaded.plan.response_schema
         return outcome if schema is None or outcome.error is not None else _parsed(outcome, schema)
 
-    async def _file_texts(self, call: Call, profile: Profile) -> str | None:
-        """The files that the call names, as one text; None where it names none."""
-        if not call.files:
-            return None
-        prompt = (system(call.system or ""), user(call.prompt))
-        answer = max(call.max_tokens or 0, policy.least_output(call.mode, profile))
-        most = max(profile.model.context_tokens - answer - estimated_tokens(prompt), 0)
+    @cached_property
+    def _pdfs(self) -> PdfReader:
+        """Reads PDFs; imported when one is met."""
+        from kimi_mcp.media.documents.pdf import PdfReader
 
-        def read() -> str:
-            from kimi_mcp.media.text_files import as_context, gather_texts
-
-            return as_context(gather_texts(call.files, self._roots(call), most_tokens=most))
-
-        return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+        return PdfReader(self._media_limits.pdf)
 
     def _roots(self, call: Call) -> Roots:
         """The folders that this call may read from. Blocking."""

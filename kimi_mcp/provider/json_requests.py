@@ -11,9 +11,10 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
 import anyio
@@ -21,7 +22,6 @@ import anyio.to_thread
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError
-from kimi_mcp.core.types import MediaKind
 from kimi_mcp.provider.attempt import failure_of
 from kimi_mcp.provider.endpoint import ApiRequest, Endpoint, StreamedBody
 from kimi_mcp.provider.failures import Deadlines, Unreadable, failure, timed_out
@@ -35,8 +35,15 @@ LIST_KEPT_S = 600.0
 NO_LIST_KEPT_S = 60.0
 """Seconds after which a list that could not be had is requested again."""
 
+Purpose = Literal["image", "video", "file-extract"]
+"""What a file is uploaded for: to be seen, or to have its text taken out (platform.kimi.ai docs/api/files-upload)."""
+
 OUR_NAME = re.compile(r"kimi-mcp-([0-9a-f]{64})\.[a-z0-9]{2,5}\Z")
 """Names of files that kimi-mcp uploaded."""
+
+_EXTRACTED = re.compile(r'\s*\{\s*"content"\s*:\s*"')
+"""How the text of a file begins: documented as plain text (platform.kimi.ai docs/api/files-content), seen as
+``{"content", "file_type", "filename", "title", "type": "file"}``."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,19 +78,21 @@ class Upload:
     """Hash of its content, hex."""
     mime: str
     """MIME type, detected from the content."""
-    kind: MediaKind
-    """The purpose it is uploaded for."""
+    purpose: Purpose
     size: int
     """Bytes."""
     chunks: Callable[[], Iterator[bytes]]
     """Reads the content from the beginning, in worker threads."""
     on_sent: Callable[[int], None] | None = None
     """Called with the number of bytes sent, after each piece."""
+    ending: str | None = None
+    """Of its name, by which a provider takes its text out; None: as its type says."""
 
     @property
     def name(self) -> str:
         """The name that holds its hash."""
-        ending = re.sub(r"[^a-z0-9]", "", self.mime.rpartition("/")[2].removeprefix("x-"))[:5] or "bin"
+        subtype = self.mime.rpartition("/")[2].removeprefix("x-")
+        ending = self.ending or re.sub(r"[^a-z0-9]", "", subtype)[:5] or "bin"
         return f"kimi-mcp-{self.sha256}.{ending}"
 
 
@@ -195,7 +204,7 @@ class JsonRequests:
         """Upload a file in pieces; returns its id. The first token's deadline holds between two pieces."""
         boundary = f"kimi-mcp-{secrets.token_hex(16)}"
         head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{file.kind}\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{file.purpose}\r\n'
             f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
             f"Content-Type: {file.mime}\r\n\r\n"
         ).encode()
@@ -223,6 +232,22 @@ class JsonRequests:
                 return identity
         raise timed_out("whole upload" if whole.cancelled_caught else "upload", self._deadlines, endpoint).error
 
+    async def file_text(self, endpoint: Endpoint, identity: str) -> str:
+        """The text that the provider took out of an uploaded file; it waits until that is done.
+
+        Raises ``ModelNotServed`` (404) for a file that is not there.
+        """
+        request = ApiRequest("GET", f"files/{quote(identity, safe='')}/content")
+        body = await self._send(endpoint, request, self._deadlines.first_token_s, most=bounds.LARGEST_FILE_TEXT)
+        if body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+            raise failure("markup", endpoint).error
+        text = body.decode("utf-8", "replace")
+        if begins := _EXTRACTED.match(text):
+            with suppress(ValueError):  # the text alone is read: all of the JSON could take far more memory
+                content, _ = json.JSONDecoder(strict=False).raw_decode(text, begins.end() - 1)
+                return _text(content)
+        return text
+
     async def list_functions(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:
         """The functions of one of the provider's formulas, as they go under ``tools[].function``."""
         request = ApiRequest("GET", f"formulas/{quote(uri, safe='/:')}/tools")
@@ -245,16 +270,7 @@ class JsonRequests:
 
     async def _request(self, endpoint: Endpoint, request: ApiRequest, within_s: float) -> dict[str, Any]:
         """The JSON object that the provider responds with, bounded; ``within_s``: seconds for all of it."""
-        client = await self._client(endpoint)
-        body: bytes | None = None
-        failed = failure("slow-connect", endpoint)
-        with anyio.move_on_after(within_s):
-            try:
-                body = await _body(client, request)
-            except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
-                failed = failure_of(error, endpoint, self._wall)
-        if body is None:
-            raise failed.error  # here, so that the foreign error is not its context
+        body = await self._send(endpoint, request, within_s, counted=True)
         try:
             parsed: Any = json.loads(body)
         except (ValueError, RecursionError):
@@ -262,6 +278,30 @@ class JsonRequests:
         if not isinstance(parsed, dict):
             raise failure("markup" if body.lstrip().startswith(b"<") else "json", endpoint).error
         return cast(dict[str, Any], parsed)
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        request: ApiRequest,
+        within_s: float,
+        *,
+        most: int = bounds.LARGEST_DOCUMENT,
+        counted: bool = False,
+    ) -> bytes:
+        """The body of the response, up to ``most`` bytes; ``counted``: the values in it, which is JSON, as well."""
+        client = await self._client(endpoint)
+        body: bytes | None = None
+        failed = failure("slow-connect", endpoint)
+        with anyio.move_on_after(within_s):
+            try:
+                body = await _body(client, request, most)
+                if counted:
+                    bounds.check_values(body)
+            except Exception as error:  # noqa: BLE001 - the boundary: whatever the libraries raise becomes ours here
+                failed = failure_of(error, endpoint, self._wall)
+        if body is None:
+            raise failed.error  # here, so that the foreign error is not its context
+        return body
 
     async def _client(self, endpoint: Endpoint) -> Client:
         endpoint.check()
@@ -282,7 +322,7 @@ def _open_client(endpoint: Endpoint, deadlines: Deadlines) -> Client:
     return Client(endpoint.base_url, endpoint.key, deadlines)
 
 
-async def _body(client: Client, request: ApiRequest) -> bytes:
+async def _body(client: Client, request: ApiRequest, most: int) -> bytes:
     """The whole body of a response; raises what the libraries do, ``Unreadable`` and ``OutOfBounds``."""
     body = bytearray()
     response = await client.send(request)
@@ -291,11 +331,10 @@ async def _body(client: Client, request: ApiRequest) -> bytes:
             body += piece
             if response.compressed:
                 raise Unreadable("compressed")
-            if len(body) > bounds.LARGEST_DOCUMENT:
-                raise bounds.OutOfBounds(f"a document of more than {bounds.LARGEST_DOCUMENT:,} bytes")
+            if len(body) > most:
+                raise bounds.OutOfBounds(f"a document of more than {most:,} bytes")
     finally:
         await response.aclose()
-    bounds.check_values(body)
     return bytes(body)
 
 

@@ -98,7 +98,7 @@ class TextArguments(ChatArguments):
     """Arguments of ``kimi_instant``."""
 
     files: Annotated[
-        list[NonBlank] | None, Field(min_length=1, description="Text files to send along: paths or globs.")
+        list[NonBlank] | None, Field(min_length=1, description="Text, pdf, docx, pptx, xlsx, epub: paths or globs.")
     ] = None
 
 
@@ -111,7 +111,10 @@ class ThinkArguments(TextArguments):
 class VisionArguments(ChatArguments):
     """Arguments of ``kimi_vision``."""
 
-    images: Annotated[list[NonBlank], Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}.")]
+    images: Annotated[
+        list[NonBlank],
+        Field(min_length=1, description=f"Pictures, in order: each a {SOURCE_FORMS}; or `a.pdf#page=2-4`."),
+    ]
     mode: Annotated[Mode | None, Field(description="thinking by default.")] = None
     effort: EffortName = None
 

@@ -1,6 +1,6 @@
 """Owns uploaded files: parses the multipart form of an upload, keeps and finds its file. I/O.
 
-Purposes and limits: Moonshot files API (file-extract, image, video, batch; 100 MB a file, 1,000 files).
+Purposes and limits: Moonshot files API (file-extract, image, video, batch; 100 MB a file, 1,000 files, 10 GB in all).
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from anyio import to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
+from kimi_mcp.simulator.extraction import content_of, extract
 from kimi_mcp.simulator.media import ReceivedMedium, sniff
 from kimi_mcp.simulator.refusals import Refused, invalid
 from kimi_mcp.simulator.shapes import JsonObject
@@ -20,6 +22,7 @@ from kimi_mcp.simulator.shapes import JsonObject
 PURPOSES = ("file-extract", "image", "video", "batch")
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_FILES = 1000
+MAX_TOTAL_BYTES = 10 * 1024**3
 
 _MAX_FORM_BYTES = 65_536
 """What a form may hold beside its file."""
@@ -37,6 +40,8 @@ class StoredFile:
     created: int
     data: File
     medium: ReceivedMedium
+    text: str | None = None
+    """What was taken out of it, where that is its purpose."""
 
     @property
     def content(self) -> bytes:
@@ -73,6 +78,8 @@ class FileStore:
             invalid("Invalid request: the body must be multipart/form-data")
         if len(self._files) >= self._max_files:
             invalid(f"Invalid request: at most {self._max_files} files can be stored")
+        if sum(each.medium.size for each in self._files.values()) >= MAX_TOTAL_BYTES:
+            invalid("Invalid request: the files exceed 10 GB in all")
         fields: list[Field] = []
         files: list[File] = []
         ended: list[bool] = []
@@ -95,12 +102,16 @@ class FileStore:
         if not ended or file is None:
             invalid("Invalid request: the body must have a part 'file'")
         purposes = [field.value or b"" for field in fields if field.field_name == b"purpose"]
-        stored = self._stored(file, b"".join(purposes).decode("utf-8", "replace").strip())
+        purpose = b"".join(purposes).decode("utf-8", "replace").strip()
+        text = None
+        if purpose == "file-extract" and 0 < file.size <= self._max_bytes:
+            text = await to_thread.run_sync(extract, _name(file), _data(file))
+        stored = self._stored(file, purpose, text)
         self._files[stored.id] = stored
         self._next += 1
         return stored
 
-    def _stored(self, file: File, purpose: str) -> StoredFile:
+    def _stored(self, file: File, purpose: str, text: str | None) -> StoredFile:
         """The file, checked; raises Refused."""
         if file.size > self._max_bytes:
             invalid("Invalid request: the file exceeds 100 MB")
@@ -108,20 +119,27 @@ class FileStore:
             invalid(f"Invalid request: purpose must be one of {', '.join(PURPOSES)}")
         if file.size == 0:
             invalid("Invalid request: the file is empty")
-        file.file_object.seek(0)
-        medium = sniff(file.file_object.read(), purpose)
+        medium = sniff(_data(file), purpose)
         if purpose in ("image", "video") and medium.kind != purpose:
             invalid(f"Invalid request: the file is not a supported {purpose}")
         if file.size > _MAX_MEMORY_BYTES:
             file.flush_to_disk()
         return StoredFile(
             id=f"simfile-{self._next:06d}",
-            filename=(file.file_name or b"unnamed").decode("utf-8", "replace"),
+            filename=_name(file),
             purpose=purpose,
             created=int(time.time()),
             data=file,
             medium=medium,
+            text=text,
         )
+
+    def extracted(self, file_id: str) -> bytes:
+        """What the files API gives as the content of a file; raises Refused (for another purpose: assumed)."""
+        found = self.get(file_id)
+        if found.text is None:
+            invalid(f"Invalid request: file {file_id} has purpose '{found.purpose}', not 'file-extract'")
+        return content_of(found.filename, found.text)
 
     def medium(self, file_id: str) -> ReceivedMedium | None:
         """The medium behind an `ms://` id."""
@@ -150,3 +168,12 @@ class FileStore:
         for file in self._files.values():
             file.data.close()
         self._files.clear()
+
+
+def _name(file: File) -> str:
+    return (file.file_name or b"unnamed").decode("utf-8", "replace")
+
+
+def _data(file: File) -> bytes:
+    file.file_object.seek(0)
+    return file.file_object.read()

@@ -141,7 +141,7 @@ class Response:
             answers[("GET" if what == "tools" else "POST"), path] = partial(self._formula, uri, what)
         elif file := re.fullmatch(FILES + "/([^/]+)(/content)?", path):
             if file[2]:
-                answers["GET", path] = lambda: files.get(file[1]).content
+                answers["GET", path] = partial(files.extracted, file[1])
             else:
                 answers["GET", path] = lambda: files.get(file[1]).to_json()
                 answers["DELETE", path] = partial(files.delete, file[1])
@@ -268,7 +268,7 @@ class Response:
 
     async def _send(self, value: JsonObject | bytes, step: Step) -> None:
         is_file = isinstance(value, bytes)
-        headers = {"content-type": "application/octet-stream"} if is_file else JSON_HEADERS
+        headers = {"content-type": "text/plain; charset=utf-8"} if is_file else JSON_HEADERS
         await self._send_body(step.status or 200, headers, value if is_file else encode(value).encode(), step)
 
     async def _send_instead(self, step: Step) -> bool:

@@ -33,7 +33,7 @@ Scene = Callable[[Stage], Awaitable[None]]
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-"""The picture and the clip."""
+"""The picture, the clip and the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +67,17 @@ ACTS = (
     DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed)),
     DemoAct(
         reads=True,
-        scenes=(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.outside, scenes.uploaded),
+        scenes=(
+            *(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.document, scenes.outside),
+            scenes.uploaded,
+        ),
     ),
-    DemoAct(provider="vllm", settings={"KIMI_ALLOWED_PROVIDERS": "simulator"}, reads=True, scenes=(scenes.no_video,)),
+    DemoAct(
+        provider="vllm",
+        settings={"KIMI_ALLOWED_PROVIDERS": "simulator"},
+        reads=True,
+        scenes=(scenes.no_video, scenes.document_here),
+    ),
     DemoAct(catalogue=True, settings=money.SETTINGS, scenes=(money.own_catalogue, money.dry_run)),
     DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
 )

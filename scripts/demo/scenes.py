@@ -29,7 +29,7 @@ SCENE_S = 20.0
 PATIENCE_S = 0.4
 """Seconds that the impatient host of the demo waits."""
 
-SHOT, CLIP = "shot.png", "clip.mp4"
+SHOT, CLIP, REPORT = "shot.png", "clip.mp4", "report.pdf"
 """The examples that the scenes need."""
 
 _ARRIVED = re.compile(r"(\d+) bytes, sha256 ([0-9a-f]+)")
@@ -278,6 +278,37 @@ async def files(stage: Stage) -> None:
     last = messages[-1]["content"] if messages else None
     stage.check("The prompt is unchanged.", last == "Which program drew the picture?", last)
     stage.check("It was answered.", reply.result["status"] == "completed", reply.result["status"])
+
+
+async def document(stage: Stage) -> None:
+    """A PDF: its text, taken out by the provider, and one of its pages as a picture."""
+    for question in ("How high did the water rise?", "And what went wrong?"):
+        reply = await stage.call("kimi_think", prompt=question, files=[REPORT])
+        stage.check("It was answered.", reply.result["status"] == "completed", reply.result["status"])
+    held = "168 cm above chart datum" in _sent_before(stage) and "no space was left" in _sent_before(stage)
+    stage.check("The text of both pages came before the prompt.", held, _sent_before(stage))
+    sent = [file.purpose for file in stage.sim.files.all()]
+    stage.check("It was uploaded once, to have its text taken out.", sent == ["file-extract"], sent)
+    reply = await stage.call("kimi_vision", prompt="What is under “Incidents”?", images=[f"{REPORT}#page=2"])
+    _show_arrived(stage, reply)
+    mimes = [mime for mime, _ in _inlined(stage)]
+    stage.check("Its second page arrived as a picture.", mimes == ["image/png"], mimes)
+
+
+async def document_here(stage: Stage) -> None:
+    """The same PDF for an engine that keeps no files: it is read here."""
+    await stage.call("kimi_think", prompt="How high did the water rise?", files=[REPORT])
+    before = _sent_before(stage)
+    held = "[page 1]" in before and "168 cm above chart datum" in before and "[page 2]" in before
+    stage.check("The text came before the prompt, each page under its number.", held, before)
+    await stage.call("kimi_think", prompt="What went wrong?", files=[f"{REPORT}#page=2"])
+    stage.check("Of a page that is named, that text alone.", "168 cm" not in _sent_before(stage), _sent_before(stage))
+
+
+def _sent_before(stage: Stage) -> str:
+    """What was sent before the last prompt."""
+    messages = cast("list[dict[str, Any]]", stage.body.get("messages", []))
+    return "\n".join(str(message["content"]) for message in messages[:-1])
 
 
 async def outside(stage: Stage) -> None:

@@ -14,7 +14,7 @@ import pytest
 from kimi_mcp.core.errors import InvalidArguments
 from kimi_mcp.media.globs import Glob, braces_expanded, has_magic, ignore_rules, verdict
 from kimi_mcp.media.roots import Roots, find_roots
-from kimi_mcp.media.text_files import gather_texts
+from kimi_mcp.media.text_files import gather_files
 
 ROUNDS = int(os.environ.get("RULE_ROUNDS", "15"))
 SEED = int(os.environ.get("RULE_SEED", "1"))
@@ -25,7 +25,7 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the o
 def taken(roots: Roots) -> list[str]:
     """What `**/*` takes, sorted; nothing where it fits nothing."""
     try:
-        return sorted(file.path for file in gather_texts(["**/*"], roots, most_tokens=1_000_000))
+        return sorted(file.path for file in gather_files(["**/*"], roots, most_tokens=1_000_000).files())
     except InvalidArguments:
         return []
 

@@ -29,7 +29,7 @@ def upload(content: bytes = CLIP, **more: Any) -> Upload:
     fields: dict[str, Any] = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "mime": "video/mp4",
-        "kind": "video",
+        "purpose": "video",
         "size": len(content),
         "chunks": chunks,
     }
@@ -67,7 +67,7 @@ async def test_what_looks_like_a_boundary_in_a_file_is_only_a_part_of_it(sim: Si
         + b'\r\n--kimi-mcp-0123456789abcdef\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
     )
     up, to = upstream(), endpoint(sim.base_url)
-    identity = await up.upload(to, upload(odd, mime="image/png", kind="image"))
+    identity = await up.upload(to, upload(odd, mime="image/png", purpose="image"))
     stored = sim.files.get(identity)
     assert stored.content == odd
     assert stored.purpose == "image"
@@ -237,7 +237,7 @@ async def test_uploads_wait_for_a_slot_like_any_request(sim: Simulator) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(up.upload, to, upload())
         await sim.until(lambda: sim.waiting_at("first") == 1)
-        tasks.start_soon(up.upload, to, upload(saved("PNG"), mime="image/png", kind="image"))
+        tasks.start_soon(up.upload, to, upload(saved("PNG"), mime="image/png", purpose="image"))
         await anyio.wait_all_tasks_blocked()
         assert len(sim.requests) == 1
         sim.open_gate("first")

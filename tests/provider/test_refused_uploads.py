@@ -39,7 +39,7 @@ def picture(read_at: Any = lambda at, length: bytes(length)) -> InlineMedium:
 
 
 def clip(chunks: Callable[[], Iterator[bytes]]) -> Upload:
-    return Upload(sha256="0" * 64, mime="video/mp4", kind="video", size=SIZE, chunks=chunks)
+    return Upload(sha256="0" * 64, mime="video/mp4", purpose="video", size=SIZE, chunks=chunks)
 
 
 async def send(url: str, what: str) -> CallOutcome:
@@ -50,7 +50,7 @@ async def send(url: str, what: str) -> CallOutcome:
         medium = picture()
         return await ask(upstream(), url, prompt=medium.placeholder, inline=medium)
     file = Upload(
-        sha256="0" * 64, mime="video/mp4", kind="video", size=SIZE, chunks=lambda: iter([bytes(SIZE // 30)] * 30)
+        sha256="0" * 64, mime="video/mp4", purpose="video", size=SIZE, chunks=lambda: iter([bytes(SIZE // 30)] * 30)
     )
     asked = CallOutcome()
     asked.attempts.append(1)

@@ -17,6 +17,7 @@ from kimi_mcp.simulator import Simulator
 from kimi_mcp.simulator.files import FileStore
 from kimi_mcp.simulator.media import sniff
 from kimi_mcp.simulator.refusals import Refused
+from tests.media.documents import encrypted, office, pdf
 from tests.simulator.requests import KEY, THINK, answer, data_url, mp4, png, post, refusal, sdk, seeing
 
 pytestmark = pytest.mark.anyio
@@ -107,10 +108,36 @@ async def test_files_are_listed_read_and_deleted(sim: Simulator) -> None:
     async with sdk(sim) as client:
         assert [one.id async for one in client.files.list()] == [made["id"]]
         assert (await client.files.retrieve(made["id"])).filename == "notes.txt"
-        assert (await client.files.content(made["id"])).content == b"Some notes"
+        held = {
+            "content": "Some notes",
+            "file_type": "text/plain",
+            "filename": "notes.txt",
+            "title": "",
+            "type": "file",
+        }
+        assert (await client.files.content(made["id"])).json() == held
         assert (await client.files.delete(made["id"])).deleted
         with pytest.raises(openai.NotFoundError):
             await client.files.retrieve(made["id"])
+
+
+@pytest.mark.parametrize("kind", ["pdf", "docx", "pptx", "xlsx", "epub"])
+async def test_the_text_is_taken_out_of_a_document(sim: Simulator, kind: str) -> None:
+    data = pdf("What it says") if kind == "pdf" else office(kind, "What it says")
+    made = await upload(sim, f"a.{kind}", data, "file-extract")
+    async with sdk(sim) as client:
+        assert (await client.files.content(made["id"])).json()["content"].strip() == "What it says"
+
+
+async def test_a_file_without_text_to_take_out_is_refused(sim: Simulator) -> None:
+    refused = {"a.pdf": encrypted(), "b.pdf": b"%PDF-", "c.docx": b"PK\x03\x04", "d.docx": b"text", "e.exe": b"MZ"}
+    for name, data in refused.items():
+        with pytest.raises(openai.BadRequestError, match=r"text extract error|not supported"):
+            await upload(sim, name, data, "file-extract")
+    picture = await upload(sim, "a.png", png(), "image")
+    async with sdk(sim) as client:
+        with pytest.raises(openai.BadRequestError, match="not 'file-extract'"):
+            await client.files.content(picture["id"])
 
 
 async def test_a_large_upload_arrives_whole(sim: Simulator) -> None:

@@ -36,10 +36,10 @@ def files(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Show or remove the media left at the provider.
+    """Show or remove the media and documents left at the provider.
 
-    Pictures and clips that are too large for a request are uploaded, and stay there to be used again. prune removes
-    what kimi-mcp uploaded and nothing else; a call that needs it once more uploads it once more.
+    Documents, and pictures and clips that are too large for a request, are uploaded, and stay there to be used again.
+    prune removes what kimi-mcp uploaded and nothing else; a call that needs it once more uploads it once more.
     """
     import anyio
 

@@ -42,6 +42,7 @@ _READERS: Final[Mapping[str, Callable[[ByteSource], MediaInfo]]] = {
 
 _AS_PICTURE: Final = "Export it as png or jpeg."
 _AS_CLIP: Final = "Turn it into mp4, for example: ffmpeg -i clip.{} clip.mp4."
+_AS_PAGE: Final = "Name a page of it (`report.pdf#page=1`) to have it seen; `files` of kimi_think takes its text."
 _AS_TEXT: Final = "Give its text in the prompt, or in `files` of kimi_think."
 _UNPACK: Final = "Unpack it, and give the file that is in it."
 _OTHER: Final = "Give a picture or a clip in one of these formats."
@@ -49,7 +50,7 @@ _OTHER: Final = "Give a picture or a clip in one of these formats."
 _FOREIGN: Final = tuple(
     (re.compile(pattern, re.DOTALL), name, fix)
     for pattern, name, fix in (
-        (rb"%PDF-", "a PDF document", "Export the page that matters as png or jpeg."),
+        (rb"%PDF-", "a PDF document", _AS_PAGE),
         (rb"\x00\x00\x00\x0cJXL |\xff\x0a", "a JPEG XL picture", _AS_PICTURE),
         (rb"\x00\x00\x00\x0cjP  |....ftyp(?:jpx |jp2 )", "a JPEG 2000 picture", _AS_PICTURE),
         (rb"....ftypcrx ", "a camera's raw picture", _AS_PICTURE),

@@ -93,7 +93,9 @@ def _records(folder: Path, kind: str, record: type[R], above: Above) -> dict[str
         try:
             records[stem] = record.model_validate({"id": stem, "ancestors": lines[stem][:-1], **values})
         except ValidationError as error:
-            sentences = [_sentence(found, record) for found in error.errors(include_url=False)]
+            rows = [row.get("model") for row in layers[stem][-1].get(ROWS, ())]
+            found = (_in_its_file(each, values, rows) for each in error.errors(include_url=False))
+            sentences = [_sentence(each, record) for each in found]
             raise CatalogueError(f"{kind}/{stem}.toml: " + "; also ".join(dict.fromkeys(sentences))) from error
     return records
 
@@ -188,6 +190,15 @@ def _merge(below: Table, above: Table) -> Table:
             rows[row["model"]] = {**rows.get(row["model"], {}), **row}
         merged[ROWS] = list(rows.values())
     return merged
+
+
+def _in_its_file(error: ErrorDetails, values: Table, rows: list[Any]) -> ErrorDetails:
+    """A finding with the number that its row has among the ``rows`` of its own file, not among all that merged."""
+    match error["loc"]:
+        case (key, int(number), *rest) if key == ROWS and (model := values[ROWS][number].get("model")) in rows:
+            return {**error, "loc": (ROWS, rows.index(model), *rest)}
+        case _:
+            return error
 
 
 def _sentence(error: ErrorDetails, record: type[BaseModel]) -> str:

@@ -54,10 +54,11 @@ _BY_NAME = ("properties", "patternProperties", "dependentSchemas", "dependencies
 _SINGLE = ("items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains",
            "propertyNames", "unevaluatedItems", "unevaluatedProperties", "contentSchema")  # fmt: skip
 _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
+_HOLD_SCHEMAS = {*_BY_NAME, *_SINGLE, *_LISTED}
 _JUDGED = ("properties", "items", "additionalProperties", "anyOf")
 _BESIDE_REF = {"$ref", "$schema", "$id"} | ANNOTATIONS
-"""Keywords that hold schemas: by their names, one alone, in a list; those into which the dialect looks; and those that
-say nothing beside ``$ref``."""
+"""Keywords that hold schemas: by their names, one alone, in a list; all of these; those into which the dialect looks;
+and those that say nothing beside ``$ref``."""
 
 
 class _Inexpressible(Exception):
@@ -133,6 +134,8 @@ class _Rewriter:
         new = {key: inner for key, inner in cast(Schema, schema).items() if key not in ("$defs", "definitions")}
         if "$ref" in new:
             self._refer(new, judged=judged, walked=walked)
+        if walked:
+            _move(new, *[key for key, value in new.items() if key not in _HOLD_SCHEMAS and _looks_like_ref(value)])
         if judged:
             self._unite(new)
             self._complete(new)
@@ -308,6 +311,13 @@ def _move(new: dict[str, Any], *keywords: str) -> None:
     """Move keywords into ``allOf``."""
     if moved := {keyword: new.pop(keyword) for keyword in keywords if keyword in new}:
         new["allOf"] = [*new.get("allOf", ()), moved]
+
+
+def _looks_like_ref(value: Any) -> bool:
+    """Whether a value, of ``default`` or ``const``, has a name that is taken for a reference."""
+    if isinstance(value, list):
+        return any(map(_looks_like_ref, cast(list[Any], value)))
+    return "$ref" in mapping(value) or any(map(_looks_like_ref, mapping(value).values()))
 
 
 def _nested(branches: list[Any]) -> list[Any]:

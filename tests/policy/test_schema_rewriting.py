@@ -75,6 +75,9 @@ REWRITABLE: dict[str, dict[str, Any]] = {
         "$defs": {"a": {"anyOf": [STRING, NUMBER]}},
         **an_object(a={"$ref": "#/$defs/a/anyOf/1"}),
     },
+    "values that look like references": an_object(
+        a={"type": "object", "default": {"$ref": "x"}}, b={"const": {"a": {"$ref": 1}}}, c={"x-from": {"$ref": "#/a"}}
+    ),
     "references where the dialect does not look": {
         "definitions": {"a": STRING, "b": {"$ref": "#/definitions/a"}},
         **an_object(a={"oneOf": [{"$ref": "#/definitions/a"}, NUMBER]}, b={"not": {"$ref": "#/definitions/b"}}),

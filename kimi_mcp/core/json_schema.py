@@ -214,6 +214,22 @@ def _matcher(pattern: str) -> SchemaValidator:
     return SchemaValidator(core_schema.str_schema(pattern=pattern))
 
 
+def line_matcher(pattern: str, *, longest: int) -> Callable[[str], bool]:
+    """Tells whether a pattern is found in a line of at most so many code points, in bounded time.
+
+    Raises ``ValueError`` for a pattern that is none, or that can't be matched so: its message says why.
+    """
+    work = longest * len(pattern) * math.prod(max(int(count), 1) for count in _COUNTS.findall(pattern))
+    if len(pattern) > LONGEST_PATTERN or work > MOST_WORK:
+        raise ValueError("it is too long, or repeats too much")
+    if _READ_OTHERWISE.search(pattern):
+        raise ValueError("it has a set within a set")
+    try:
+        return _matcher(pattern).isinstance_python
+    except SchemaError:
+        raise ValueError("it is no regular expression, or has look-around or back-references") from None
+
+
 def _names_in(value: Any) -> Iterator[str]:
     """The names of all properties within a value."""
     waiting = [value]

@@ -230,7 +230,7 @@ class Settings:
     )
     swarm_mcp: str | None = _variable(
         "KIMI_SWARM_MCP",
-        "Path of an `mcpServers` JSON file, as hosts have them: the tools that sub-agents of a swarm may use.",
+        "Path of an `mcpServers` JSON file, as hosts have them: more tools that sub-agents of a swarm may use.",
     )
     catalogue: str | None = _variable(
         "KIMI_CATALOGUE",

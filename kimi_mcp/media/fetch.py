@@ -10,6 +10,7 @@ Foreign exceptions end here. No message shows more of a URL than its host: path 
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ ADDRESSES_MAX = 4
 IN_MEMORY = 4 << 20
 """Bytes that are kept in memory; a larger body goes to a temporary file."""
 
+_CHARSET = re.compile(r"charset=[\"']?([a-z0-9_.:-]{1,40})")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -61,6 +63,8 @@ class FetchedBody(AbstractContextManager["FetchedBody"]):
         """Bytes that the server announced."""
         self.content_type = ""
         """The server's label, without parameters, in lower case; only a claim."""
+        self.charset = ""
+        """The encoding of a text by that label, in lower case; only a claim, empty where it has none."""
         self.host = ""
         """The host that sent it, after all redirects."""
 
@@ -77,8 +81,11 @@ class FetchedBody(AbstractContextManager["FetchedBody"]):
     async def receive(self, host: str, headers: Mapping[bytes, bytes], response: httpcore2.Response) -> None:
         """Read it to its end; raises ``MediaRejected`` beyond the cap and for an empty one."""
         self.host = host
-        label = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        label, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+        label = label.strip()
         self.content_type = label if label.isascii() and label.isprintable() else ""
+        if found := _CHARSET.search(parameters):
+            self.charset = found[1]
         length = headers.get(b"content-length", b"")
         self.announced = int(length) if length.isdigit() and len(length) < 20 else None
         if self.announced is not None and self.announced > self._cap:
@@ -90,9 +97,7 @@ class FetchedBody(AbstractContextManager["FetchedBody"]):
                     raise self._too_large(f"more than {self._cap:,} bytes")
                 await self._write(piece)
         if not self.size:
-            raise MediaRejected(
-                f"{host} sent nothing: found 0 bytes, expected a picture or a clip.", fix="Check the URL."
-            )
+            raise MediaRejected(f"{host} sent nothing: found 0 bytes, expected a file.", fix="Check the URL.")
         self.file.seek(0)
 
     async def _write(self, piece: bytes) -> None:
@@ -126,13 +131,15 @@ async def fetch(
     *,
     cap_bytes: int,
     deadline_s: float,
+    accept: str = "image/*, video/*",
     resolve: Resolve | None = None,
     connect: Connect | None = None,
     trust: ssl.SSLContext | None = None,
 ) -> FetchedBody:
     """Fetch a URL; the caller closes the body, best by ``with``.
 
-    ``cap_bytes``: the largest body; ``deadline_s``: seconds for all of it, redirects included. The others replace the
+    ``cap_bytes``: the largest body; ``deadline_s``: seconds for all of it, redirects included; ``accept``: the types
+    that are asked for. The others replace the
     system's resolver, sockets and certificates (those of SSL_CERT_FILE, where it is set) in tests. Raises
     ``UrlRefused`` where the URL may not be fetched or nothing comes from it, ``MediaRejected`` where the body is too
     large, cut off or compressed, ``NotConfigured`` where the certificates can't be read.
@@ -143,7 +150,7 @@ async def fetch(
             trust = trust or await anyio.to_thread.run_sync(trusted_certificates, abandon_on_cancel=True)
             for _ in range(HOPS_MAX + 1):
                 addresses = await _addresses(target, resolve or _resolve)
-                redirect = await _request(target, addresses, body, connect or _connect, trust)
+                redirect = await _request(target, addresses, body, accept, connect or _connect, trust)
                 if redirect is None:
                     return body
                 target = redirect
@@ -174,7 +181,12 @@ async def _addresses(target: Target, resolve: Resolve) -> tuple[Address, ...]:
 
 
 async def _request(
-    target: Target, addresses: tuple[Address, ...], body: FetchedBody, connect: Connect, trust: ssl.SSLContext
+    target: Target,
+    addresses: tuple[Address, ...],
+    body: FetchedBody,
+    accept: str,
+    connect: Connect,
+    trust: ssl.SSLContext,
 ) -> Target | None:
     """Request one URL: its body is received (None), or it redirects to the next one."""
     url = httpcore2.URL(scheme=b"https", host=target.host.encode(), port=target.port, target=target.path.encode())
@@ -184,7 +196,7 @@ async def _request(
         headers={
             "Host": target.authority,
             "User-Agent": f"kimi-mcp/{__version__}",
-            "Accept": "image/*, video/*",
+            "Accept": accept,
             "Accept-Encoding": "identity",
             "Connection": "close",
         },

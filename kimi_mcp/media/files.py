@@ -188,6 +188,15 @@ def _secret(path: ResolvedPath) -> PathRefused:
     )
 
 
+def is_file(path: ResolvedPath) -> bool:
+    """Whether a regular file is at that path, whatever it holds; one behind a link is none."""
+    try:
+        os.close(open_descriptor(path))
+    except PathRefused:
+        return False
+    return True
+
+
 def open_descriptor(path: ResolvedPath) -> int:
     """A descriptor of the regular file at ``path``, open for reading; the caller closes it.
 

@@ -49,8 +49,11 @@ def has_magic(pattern: str) -> bool:
     return bool(_MAGIC.search(pattern) or _BRACES.search(pattern))
 
 
-def braces_expanded(pattern: str) -> tuple[str, ...]:
-    """The patterns to which ``{a,b}`` expands, in order. Raises ``InvalidArguments`` if they are too many."""
+def braces_expanded(pattern: str, argument: str = "files") -> tuple[str, ...]:
+    """The patterns to which ``{a,b}`` expands, in order.
+
+    Raises ``InvalidArguments``, which names the ``argument``, if they are too many.
+    """
     done: list[str] = []
     left = [pattern]
     while left:
@@ -62,7 +65,7 @@ def braces_expanded(pattern: str) -> tuple[str, ...]:
             left[:0] = [first[: found.start()] + word + first[found.end() :] for word in found[1].split(",")]
         if len(done) + len(left) > MOST_BRACES:
             raise InvalidArguments(
-                f"A pattern in `files` expands to more than {MOST_BRACES} patterns.",
+                f"A pattern in `{argument}` expands to more than {MOST_BRACES} patterns.",
                 fix="Use fewer braces, or name several patterns.",
             )
     return tuple(dict.fromkeys(done))

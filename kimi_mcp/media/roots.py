@@ -134,10 +134,7 @@ class Roots:
                 f"No folder may be read: {self.why_none}.",
                 fix=self.fix_none,
             )
-        base = self.folders[0].path
-        if self.working is not None and _inside(_normal(self.working), self.folders):
-            base = self.working
-        path = os.path.join(base, _home_expanded(path, self.home))  # noqa: PTH118  pathlib keeps `..`
+        path = os.path.join(self._base, _home_expanded(path, self.home))  # noqa: PTH118  pathlib keeps `..`
         found = _inside(_normal(path), self.folders)
         if found is None:
             advice = {
@@ -150,6 +147,19 @@ class Roots:
                 fix=f"Name a file within the roots; the operator can also {advice}.",
             )
         return found
+
+    def spelled(self, path: ResolvedPath) -> str:
+        """How a caller names a path that was found here: as short as can be."""
+        with suppress(ValueError):
+            return path.full.relative_to(_resolved(self._base)).as_posix()
+        return str(path.full)
+
+    @property
+    def _base(self) -> str:
+        """The folder from which relative paths count."""
+        if self.working is not None and _inside(_normal(self.working), self.folders):
+            return self.working
+        return self.folders[0].path
 
 
 def find_roots(

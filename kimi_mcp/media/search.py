@@ -35,11 +35,17 @@ class Search:
     """The search of one call through all roots, within its limits; caches listings and ignore rules."""
 
     def __init__(
-        self, roots: Roots, *, visits: int = MOST_VISITED, clock: Callable[[], float] = time.monotonic
+        self,
+        roots: Roots,
+        *,
+        argument: str = "files",
+        visits: int = MOST_VISITED,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``argument``: the caller's name for its globs."""
         self.skipped = Counter[str]()
         """How many files matched the latest glob and were left out, by reason."""
-        self._roots, self._visits = roots, visits
+        self._roots, self._argument, self._visits = roots, argument, visits
         self._clock, self._until = clock, clock() + SEARCH_S
         self._listings: dict[ResolvedPath, list[DirectoryEntry]] = {}
         self._rules: dict[ResolvedPath, tuple[IgnoreRule, ...]] = {}
@@ -49,12 +55,35 @@ class Search:
         """Count visited names. Raises ``InvalidArguments`` if they are too many, or the search takes too long."""
         self._visits -= names
         if self._visits < 0:
-            raise _beyond(f"lead through more than {MOST_VISITED:,} names")
+            raise self._beyond(f"lead through more than {MOST_VISITED:,} names")
         self._check_time()
 
     def _check_time(self) -> None:
         if self._clock() > self._until:
-            raise _beyond(f"could not be followed within {SEARCH_S:.0f} seconds")
+            raise self._beyond(f"could not be followed within {SEARCH_S:.0f} seconds")
+
+    def _beyond(self, what: str) -> InvalidArguments:
+        return InvalidArguments(
+            f"The globs in `{self._argument}` {what}.",
+            fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
+        )
+
+    def entries(self, folder: ResolvedPath) -> Iterator[tuple[ResolvedPath, bool]]:
+        """What globs can find in a folder, and whether it is a folder itself. Raises as ``list_folder`` does."""
+        self.skipped.clear()
+        for entry in list_folder(folder, most=self._visits):
+            self.visit()
+            path, is_folder = replace(folder, parts=(*folder.parts, entry.name)), entry.kind == "folder"
+            if entry.hidden:
+                self.skipped["hidden"] += 1
+            elif entry.kind == "other":
+                self.skipped["links or special files"] += 1
+            elif not is_folder and key_like(path.full.parts):
+                self.skipped["key-like"] += 1
+            elif self._ignored(path, is_folder=is_folder):
+                self.skipped["git-ignored"] += 1
+            else:
+                yield path, is_folder
 
     def find(self, pattern: str) -> Iterator[ResolvedPath]:
         """The files that a glob matches, for each expansion of its braces, sorted folder by folder.
@@ -62,7 +91,7 @@ class Search:
         Raises ``InvalidArguments`` at the limits, and as ``Roots.resolve`` does.
         """
         self.skipped.clear()
-        for expanded in braces_expanded(pattern):
+        for expanded in braces_expanded(pattern, self._argument):
             path = self._roots.resolve(expanded)
             glob = Glob.of(path.parts)
             start = [replace(path, parts=glob.start[:depth]) for depth in range(len(glob.start) + 1)]
@@ -143,10 +172,3 @@ class Search:
         except KimiError:
             return ()  # missing, or a link, which git does not follow either
         return ignore_rules(text, between=self._check_time)
-
-
-def _beyond(what: str) -> InvalidArguments:
-    return InvalidArguments(
-        f"The globs in `files` {what}.",
-        fix="Begin the glob with the folder that is meant (`src/**/*.py`), or name the files.",
-    )

@@ -144,6 +144,13 @@ def gather_files(
     return gathered
 
 
+def read_text(path: ResolvedPath, *, most_bytes: int) -> str:
+    """The text of a file within the roots, verbatim. Blocking; raises as :func:`gather_texts` does."""
+    with open_file(path) as file:
+        file.check_size(most_bytes)
+        return _decoded(file, _encoding(file))
+
+
 def as_context(files: Iterable[TextFile]) -> str:
     """The files as one text, verbatim: each with its path as heading, in a fence that its content can't close."""
     blocks: list[str] = []

@@ -63,6 +63,11 @@ def turns(record: RunRecord) -> tuple[Turn, ...]:
         return ()
 
 
+def shows_files(record: RunRecord) -> bool:
+    """Whether the run showed a picture or a clip of a folder of the user's."""
+    return any(part.url.startswith("path:") for turn in turns(record) for part in turn.media)
+
+
 def request(record: RunRecord, conversation: tuple[Turn, ...]) -> Request:
     """The run's request, as it was recorded; ``conversation``: all of its turns."""
     recorded = record.request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
@@ -30,7 +30,7 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import cost_usd
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
-from kimi_mcp.core.types import Completion, Request, TextPart, Turn, add_usage, system, user
+from kimi_mcp.core.types import Completion, MediaKind, Request, TextPart, Turn, add_usage, system, user
 from kimi_mcp.pipeline import continuing, conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
 from kimi_mcp.pipeline.call import Call
@@ -129,15 +129,17 @@ class Pipeline:
         continuing.check(record, self.facts.providers)
         return lambda run: self.outcome(run, self._continue(record, run, offered_roots))
 
-    async def file_stamps(self, call: Call) -> tuple[str, ...]:
+    async def file_stamps(
+        self, names: Sequence[str], media: Sequence[tuple[MediaKind, str]], offered: tuple[str, ...] | None
+    ) -> tuple[str, ...]:
         """The current state of the files that a call names: with changed files the same call is another one."""
 
         def look() -> tuple[str, ...]:
             from kimi_mcp.media.loading import stamps
 
-            return stamps(call.files, call.media, self._roots(call))
+            return stamps(names, media, self.find_roots(offered))
 
-        return await anyio.to_thread.run_sync(look, abandon_on_cancel=True) if call.names_files else ()
+        return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
 
     async def decided(self, call: Call, run: Run, *, dry: bool = False) -> tuple[Route, Plan]:
         """Where a call goes, and what the policy makes of it; raises what refuses it.

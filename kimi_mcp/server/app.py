@@ -183,7 +183,7 @@ async def _chat(context: Context, tool: Tool, arguments: PromptArguments) -> Out
     if call.names_files:
         stamps = (token_hex(16),)  # files that can't be looked at in time are never the same
         with anyio.move_on_at(deadline):
-            stamps = await pipeline.file_stamps(call)
+            stamps = await pipeline.file_stamps(call.files, call.media, call.offered_roots)
     return await _start_and_wait(context, tool, arguments, partial(pipeline.run, call), deadline, stamps)
 
 
@@ -191,9 +191,17 @@ async def _swarm(context: Context, tool: Tool, arguments: SwarmArguments) -> Out
     from kimi_mcp.swarm import run_swarm
 
     deadline, call, state = _deadline(context, tool), arguments.call(), context.lifespan_context
+    if state.settings.roots is None:
+        call = replace(call, offered_roots=await _offered_roots(context))
     pipeline, _ = await state.open()
+    stamps: Sequence[str] = ()
+    if call.items:
+        stamps = (token_hex(16),)
+        with anyio.move_on_at(deadline):
+            names = [item for item in call.items if "\n" not in item]
+            stamps = await pipeline.file_stamps(names, (), call.offered_roots)
     work = partial(run_swarm, call, pipeline=pipeline, limits=state.swarm_limits)
-    return await _start_and_wait(context, tool, arguments, work, deadline)
+    return await _start_and_wait(context, tool, arguments, work, deadline, stamps)
 
 
 async def _start_and_wait(
@@ -327,6 +335,7 @@ async def _run(context: Context, arguments: RunArguments) -> Outcome:
 
 async def _continued(context: Context, run: RunView) -> RunView:
     """The run, continuing its answer where that was cut; one that is running or complete as it is."""
+    from kimi_mcp.pipeline.continuing import shows_files
     from kimi_mcp.runs.registry import RecordedRun
 
     outcome = await run.current_outcome()
@@ -335,16 +344,10 @@ async def _continued(context: Context, run: RunView) -> RunView:
     if not isinstance(run, RecordedRun):
         raise NotConfigured("The end of that run is not written down yet.", fix="Call again in a moment.")
     state, roots = context.lifespan_context, None
-    if state.settings.roots is None and _names_paths(run.record.request):
+    if state.settings.roots is None and shows_files(run.record):
         roots = await _offered_roots(context)
     pipeline, runs = await state.open()
     return await runs.reopen(run.record, pipeline.continuation(run.record, roots))
-
-
-def _names_paths(request: Mapping[str, Any]) -> bool:
-    """Whether a recorded request shows a medium of a folder of the user's."""
-    parts = [part for turn in request.get("turns") or () for part in turn.get("parts") or ()]
-    return any(str(part.get("url", "")).startswith("path:") for part in parts)
 
 
 async def _wait(context: Context, run: RunView, deadline: float, until: Callable[[], Awaitable[None]]) -> None:

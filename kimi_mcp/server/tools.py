@@ -132,7 +132,7 @@ class SwarmArguments(Arguments):
 
     prompt: Annotated[NonBlank, Field(description="The task; {{item}} is replaced by each of `items`.")]
     items: Annotated[
-        list[NonBlank] | None, Field(description="2 to 128 inputs: one sub-agent each, then one synthesis.")
+        list[NonBlank] | None, Field(description="2 to 128 inputs, files or globs: a sub-agent each, then a synthesis.")
     ] = None
     max_agents: Annotated[int | None, Field(ge=1, le=100, description="Sub-agents."), WHOLE] = None
     max_steps: Annotated[int | None, Field(ge=1, description="Of the main agent; 15 at most."), WHOLE] = None
@@ -149,13 +149,13 @@ class SwarmArguments(Arguments):
     provider: ProviderId = None
 
     def call(self) -> SwarmCall:
-        """The call for the swarm; raises ``InvalidArguments`` for items that make no sense."""
-        from kimi_mcp.swarm.call import SwarmCall, check_items
+        """The call for the swarm."""
+        from kimi_mcp.swarm.call import SwarmCall
 
         values = self._values()
         if values.get("tools") == ("none",):
             values["tools"] = ()  # an empty list stands for absent, as of clients that fill in every field
-        return check_items(SwarmCall(**values))
+        return SwarmCall(**values)
 
 
 class RunArguments(Arguments):

@@ -27,6 +27,10 @@ class SwarmCall:
     """Verbatim; with items it holds ``{{item}}``."""
     items: tuple[str, ...] = ()
     """One sub-agent an item; empty: a main agent assigns the tasks."""
+    texts: tuple[str | None, ...] = ()
+    """Of each item that is a file its whole text, under its name; None for any other. Empty: no item is a file."""
+    offered_roots: tuple[str, ...] | None = None
+    """The host's own roots as ``file://`` URIs, or those that it began with; None where it offers none."""
     max_agents: int | None = None
     """Sub-agents at most; None: left open."""
     max_steps: int | None = None
@@ -73,8 +77,10 @@ class SwarmCall:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The task of each item's sub-agent: the prompt with the item in its place."""
-        return tuple(self.prompt.replace(ITEM_PLACEHOLDER, item) for item in self.items)
+        """The task of each item's sub-agent: the prompt with the item in its place, then the text of its file."""
+        texts = self.texts or (None,) * len(self.items)
+        prompts = (self.prompt.replace(ITEM_PLACEHOLDER, item) for item in self.items)
+        return tuple(f"{prompt}\n\n{text}" if text else prompt for prompt, text in zip(prompts, texts, strict=True))
 
 
 def check_items(call: SwarmCall) -> SwarmCall:
@@ -88,7 +94,7 @@ def check_items(call: SwarmCall) -> SwarmCall:
             f"{MOST_ITEMS}.",
             fix="Use kimi_think for a single one." if len(items) == 1 else "Split `items` among several calls.",
         )
-    if ITEM_PLACEHOLDER not in call.prompt:
+    if ITEM_PLACEHOLDER not in call.prompt and not all(call.texts or (None,)):
         raise InvalidArguments(
             f"`prompt` has no {ITEM_PLACEHOLDER}, so every sub-agent would get the same prompt.",
             fix=f"Write {ITEM_PLACEHOLDER} into `prompt` where the item belongs, or leave `items` out.",

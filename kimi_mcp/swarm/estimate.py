@@ -11,7 +11,7 @@ from kimi_mcp.runs import Run
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.limits import SwarmLimits
-from kimi_mcp.swarm.orchestrate import effective_limits
+from kimi_mcp.swarm.orchestrate import effective_limits, prepare
 
 
 async def estimate_swarm(call: SwarmCall, run: Run, pipeline: Pipeline) -> Estimate:
@@ -19,6 +19,7 @@ async def estimate_swarm(call: SwarmCall, run: Run, pipeline: Pipeline) -> Estim
 
     No tool server is started: the definitions of tools are not counted. Raises what refuses the swarm.
     """
+    call = await prepare(call, pipeline)
     route = await pipeline.router.resolve(run, model=call.model, provider=call.provider)
     given = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
     request = Request(

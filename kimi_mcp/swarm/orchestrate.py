@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
 from kimi_mcp import policy
 from kimi_mcp.core.errors import KimiError, NotConfigured, internal_error
@@ -27,18 +29,25 @@ from kimi_mcp.runs.store.records import JSON, RunRecord, StepRecord
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.cache_time import choose_ttl
-from kimi_mcp.swarm.call import ITEM_PLACEHOLDER, SwarmCall
+from kimi_mcp.swarm.call import ITEM_PLACEHOLDER, SwarmCall, check_items
 from kimi_mcp.swarm.coordinator import Coordinator
+from kimi_mcp.swarm.items import check_lengths, with_files
 from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, Limit, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
 from kimi_mcp.swarm.tools import BuiltinTools, SwarmTools, check_servers, open_tools
+from kimi_mcp.swarm.tools.files import FileTools
+from kimi_mcp.swarm.tools.source import ToolSource
+from kimi_mcp.swarm.tools.web import WebTools
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.store.store import Steps
 
 RESERVED_TOKENS = 32_000
 """The assumed prompt of the main agent's last request, whose cost the sub-agents must leave."""
+
+ROOM_TOKENS = 16_000
+"""What the first request of an agent holds beside the file that is its item: prompts, and definitions of tools."""
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +96,7 @@ async def _swarm(
     concurrency: SwarmConcurrency | None,
     tools_of: OpenTools | None,
 ) -> Outcome:
+    call = await prepare(call, pipeline)
     question, stats, before = call.prompt, SwarmStats(), None
     if call.items:  # a conversation may continue from the swarm
         items = "\n".join(f"- {item}" for item in call.items)
@@ -105,6 +115,7 @@ async def _swarm(
         model_asked=route.model_asked,
     )
     plan = route.decide(first)  # refuses what is not possible, before anything is started or paid for
+    check_lengths(call, plan.profile.model.context_tokens - limits.step_tokens - ROOM_TOKENS)
     stats.report(plan.adjustments)
     run.progress = before or stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
@@ -148,16 +159,31 @@ async def _swarm(
     return outcome
 
 
+async def prepare(call: SwarmCall, pipeline: Pipeline) -> SwarmCall:
+    """The call with its files as items, and the roots that it keeps wherever it is resumed. Refuses bad items."""
+    if call.first_provider is not None:
+        return call  # it was prepared when it began
+    roots = await anyio.to_thread.run_sync(pipeline.find_roots, call.offered_roots, abandon_on_cancel=True)
+    call = await anyio.to_thread.run_sync(with_files, call, roots, abandon_on_cancel=True)
+    if pipeline.settings.roots is None:
+        call = replace(call, offered_roots=tuple(Path(root.path).as_uri() for root in roots.folders))
+    return check_items(call)
+
+
 def _open_tools(call: SwarmCall, pipeline: Pipeline, route: Route) -> AbstractAsyncContextManager[SwarmTools]:
-    """The operator's tools and the provider's own, as far as the call wants them."""
+    """The operator's tools, the provider's own, files and the web, as far as the call wants them."""
     if call.tools == ():
         return nullcontext(SwarmTools(warnings=["Sub-agents have no tools: the call asked for none."]))
     provider = route.endpoint.provider
+    builtin: list[ToolSource] = [BuiltinTools(pipeline.upstream, route.endpoint)] if provider.formulas else []
+    builtin.append(FileTools(partial(pipeline.find_roots, call.offered_roots)))
+    if not any("/fetch:" in uri for uri in provider.formulas):
+        builtin.append(WebTools())
     return open_tools(
         pipeline.settings.swarm_mcp,
         patterns=call.tools or (),
         moonshot_schemas=provider.moonshot_schemas,
-        builtin=BuiltinTools(pipeline.upstream, route.endpoint) if provider.formulas else None,
+        builtin=builtin,
         recorded=call.known_tools,
     )
 
@@ -180,9 +206,9 @@ def effective_limits(base: SwarmLimits, call: SwarmCall, decided: Mapping[str, i
 
 def _cache_ttl(call: SwarmCall, profile: Profile, tools: SwarmTools, concurrency: SwarmConcurrency) -> CacheTtl | None:
     """How long the beginning that the agents of a call share is to stay in the provider's cache."""
-    beginning, _, rest = call.prompt.partition(ITEM_PLACEHOLDER)
+    beginning, _, _ = call.prompt.partition(ITEM_PLACEHOLDER)
     common = (system(prompts.system_prompt("agent", tools.names)), user(beginning))
-    own = sum(text_tokens(rest.replace(ITEM_PLACEHOLDER, item) + item) for item in call.items)
+    own = sum(text_tokens(task.removeprefix(beginning)) for task in call.tasks)
     return choose_ttl(
         profile,
         common=estimated_tokens(common, tools.definitions),

@@ -65,6 +65,7 @@ ACTS = (
         )
     ),
     DemoAct(tools=True, scenes=(swarms.parallel, swarms.resumed)),
+    DemoAct(reads=True, scenes=(swarms.files,)),
     DemoAct(
         reads=True,
         scenes=(

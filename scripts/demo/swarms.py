@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -49,6 +49,26 @@ async def parallel(stage: Stage) -> None:
         stage.check("Each got what a real MCP server returned.", got_all, "something else")
         path = (swarm["steps"], swarm["critical_steps"], len(stage.chats))
         stage.check("8 requests took as long as 4 in turn.", path == (2, 4, 8), path)
+
+
+async def files(stage: Stage) -> None:
+    """A swarm over what lies here: an agent for each file, who looks around in the others."""
+    modules = {name: f"def {name}():\n    return {number}\n" for number, name in enumerate(("alpha", "beta", "gamma"))}
+    for name, text in modules.items():
+        (stage.folder / f"{name}.py").write_text(text, "utf-8")
+    search = ScriptedCall(name="files__search", arguments=json.dumps({"regex": r"^def \w+"}))
+    outside = ScriptedCall(name="files__read", arguments=json.dumps({"path": "/etc/passwd"}), id="functions.read:1")
+    stage.sim.play(Step(match=Match(text="beta.py", turns=0), tool_calls=(search, outside)))
+    folder = str(stage.folder)
+    reply = await stage.call("kimi_swarm", prompt="Find the flaw in {{item}}.", items=[f"{folder}/*.py"])
+    _show(stage, reply)
+    messages = [each for request in stage.chats for each in cast("Any", request.body)["messages"]]
+    tasks = [str(each["content"]) for each in messages if each["role"] == "user"]
+    whole = all(any(text in task for task in tasks) for text in modules.values())
+    stage.check("Each agent got its file whole.", whole and len(reply.result["swarm"]["agents"]) == 3, tasks)
+    found, refused = (str(each["content"]) for each in messages if each["role"] == "tool")
+    stage.check("One searched all of them by a regular expression.", "gamma.py:1: def gamma():" in found, found)
+    stage.check("Nothing outside the folder is read.", "outside the folders" in refused, refused)
 
 
 async def resumed(stage: Stage) -> None:

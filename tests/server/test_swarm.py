@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -50,13 +52,52 @@ async def test_each_step_of_a_swarm_has_its_effort(sim: Simulator) -> None:
     assert (known.rules, unknown.rules) == (["swarm-tools"], ["effort-known", "swarm-tools"])
 
 
-async def test_a_swarm_without_tools_says_so(mode: str) -> None:
+def offered(sim: Simulator) -> list[str]:
+    """The tools in the first request."""
+    return [tool["function"]["name"] for tool in body_of(chats(sim)[0])["tools"]]
+
+
+async def test_without_any_setting_sub_agents_have_files_and_the_web(mode: str) -> None:
     async with Simulator(provider="vllm") as sim, connect(sim, mode, provider="vllm") as kimi:
         result = await kimi.call("kimi_swarm", {**TELL, "tools": []})
+    assert (result.status, result.rules) == ("completed", [])
+    assert offered(sim) == ["files__list", "files__read", "files__search", "web__fetch"]
+
+
+async def test_a_swarm_without_roots_says_why_its_agents_have_no_files(sim: Simulator, mode: str) -> None:
+    async with connect(sim, mode, KIMI_ROOTS=os.pathsep) as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
+        assert result.rules == ["swarm-tools"]
+        assert "The tools of files are not there: no folder may be read (KIMI_ROOTS names none)." in result.text
+        assert not [name for name in offered(sim) if name.startswith("files")]
+        unwanted = await kimi.call("kimi_swarm", {**TELL, "tools": ["web.*"]})
+    assert unwanted.rules == [], "nobody asked for files"
+
+
+async def test_agents_read_and_search_the_files_of_the_roots(sim: Simulator, folder: Path, mode: str) -> None:
+    (folder / "a.py").write_text("def main(): ...\n")
+    calls = [
+        {"name": "files__search", "arguments": {"regex": "def \\w+"}, "id": "functions.a:0"},
+        {"name": "files__read", "arguments": {"path": "../a.py"}, "id": "functions.a:1"},
+    ]
+    sim.play({"match": {"text": "Tell me about Rome.", "turns": 0}, "tool_calls": calls})
+    async with connect(sim, mode, KIMI_ROOTS=str(folder)) as kimi:
+        result = await kimi.call("kimi_swarm", TELL)
     assert result.status == "completed"
-    assert result.rules == ["swarm-tools"]
-    assert "Sub-agents have no tools: KIMI_SWARM_MCP names no file." in result.text
-    assert "tools" not in body_of(chats(sim)[0])
+    results = [each["content"] for q in chats(sim) for each in body_of(q)["messages"] if each["role"] == "tool"]
+    assert "a.py:1: def main(): ..." in results[0]
+    assert results[1].startswith("The path is outside the folders")
+
+
+async def test_a_glob_among_the_items_gives_each_file_to_an_agent(sim: Simulator, folder: Path) -> None:
+    for name in "ab":
+        (folder / f"{name}.py").write_text(f"# {name}, whole\n")
+    call = {"prompt": "Review {{item}}.", "items": ["*.py"]}
+    async with connect(sim, KIMI_ROOTS=str(folder)) as kimi:
+        result = await kimi.call("kimi_swarm", call)
+    assert [agent["name"] for agent in result.structured["swarm"]["agents"]] == ["a.py", "b.py"]
+    sent = [body_of(each)["messages"][-1]["content"] for each in chats(sim)]
+    assert any("# a, whole\n" in text and "# b" not in text for text in sent)
 
 
 async def test_a_swarm_gets_no_tools_where_its_caller_wants_none(sim: Simulator, mode: str) -> None:

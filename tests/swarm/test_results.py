@@ -272,7 +272,7 @@ async def test_where_the_record_takes_no_more_of_the_main_agent_what_the_others_
 
 async def test_a_last_answer_that_the_record_does_not_take_is_the_swarms_answer(sim: Simulator) -> None:
     sim.play(reply({"text": "about A"}, content="A is round."), reply({"system": SYNTHESIS}, content="One."))
-    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A",), steps=Forgetful("main", "finish"))
+    outcome = await swarm(sim, "Tell me about {{item}}.", items=("A", "B"), steps=Forgetful("main", "finish"))
     assert (outcome.status, outcome.answer) == ("completed", "One.")
 
 

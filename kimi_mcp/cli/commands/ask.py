@@ -79,11 +79,11 @@ def ask(
     ] = None,
     item: Annotated[
         list[str] | None,
-        typer.Option(metavar="X", help="swarm: what {{item}} of the prompt stands for. Twice or more; an agent each."),
+        typer.Option(metavar="X", help="swarm: what {{item}} stands for, a file or a quoted glob. An agent each."),
     ] = None,
     use: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="swarm: tools of KIMI_SWARM_MCP that agents get. May be given again."),
+        typer.Option(metavar="PATTERN", help="swarm: tools that agents get, such as files.*; none for none."),
     ] = None,
     max_agents: Annotated[int | None, typer.Option(help="swarm: sub-agents at most.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="swarm: steps of the main agent, 15 at most.")] = None,

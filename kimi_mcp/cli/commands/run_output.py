@@ -33,7 +33,7 @@ SHORTEST = 6
 
 _TASK: Mapping[str, str | None] = {
     "known_definitions": "agents' tools",
-    **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model")),
+    **dict.fromkeys(("known_tools", "known_servers", "first_provider", "first_model", "texts", "offered_roots")),
 }
 """Labels of parts of a swarm's task, where they differ from their names; None: internal, not shown."""
 

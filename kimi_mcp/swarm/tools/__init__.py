@@ -17,7 +17,7 @@ from kimi_mcp.core.json_schema import Undecided, can_be_written, misfit, refuse_
 from kimi_mcp.core.redaction import clean, hide
 from kimi_mcp.swarm.tools.config import VARIABLE, check_servers, printable_name, read_servers
 from kimi_mcp.swarm.tools.connection import McpServer
-from kimi_mcp.swarm.tools.selection import OfferedTool, select_tools
+from kimi_mcp.swarm.tools.selection import OfferedTool, may_match, select_tools
 from kimi_mcp.swarm.tools.source import BuiltinTools, CallResult, ToolLimits, ToolSource
 
 __all__ = ["BuiltinTools", "CallResult", "SwarmTools", "ToolLimits", "check_servers", "open_tools"]
@@ -90,23 +90,25 @@ async def open_tools(
     *,
     patterns: Sequence[str] = (),
     moonshot_schemas: bool = True,
-    builtin: BuiltinTools | None = None,
+    builtin: Sequence[ToolSource] = (),
     recorded: Mapping[str, str] | None = None,
     limits: ToolLimits | None = None,
 ) -> AsyncGenerator[SwarmTools]:
     """Start every server of the file; the tools that sub-agents may use. Whatever was started is ended with it.
 
-    ``file``: ``KIMI_SWARM_MCP``, if it is set. ``patterns``: the caller's ``tools``. ``builtin``: the provider's own
-    tools. ``recorded``: the fingerprints of the tools that the swarm began with; one that has changed since does not
-    run, nor does a new one. Raises ``NotConfigured`` for a file that can't be used, ``InvalidArguments`` for patterns
-    that match nothing. A server that fails costs its own tools alone.
+    ``file``: ``KIMI_SWARM_MCP``, if it is set. ``patterns``: the caller's ``tools``. ``builtin``: sources that are no
+    server; one whose name the file uses is left out. ``recorded``: the fingerprints of the tools that the swarm began
+    with; one that has changed since does not run, nor does a new one. Raises ``NotConfigured`` for a file that can't be
+    used, ``InvalidArguments`` for patterns that match nothing. A server that fails costs its own tools alone.
     """
     limits = limits or ToolLimits()
     servers = await anyio.to_thread.run_sync(read_servers, file, os.environ) if file is not None else ()
     for server in servers:
         hide(*server.secrets)
     sources: list[ToolSource] = [McpServer(server, limits) for server in servers]
-    sources += [builtin] if builtin is not None else []
+    named = {source.name for source in sources}
+    sources += [source for source in builtin if source.name not in named]
+    wanted = [source for source in sources if may_match(source, patterns)]
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         for source in sources:
@@ -114,7 +116,8 @@ async def open_tools(
         try:
             for source in sources:
                 await source.ready.wait()
-            yield await _selected(sources, patterns, moonshot_schemas, recorded)
+            absent = [source for source in wanted if source.fault is not None]
+            yield await _selected(sources, absent, patterns, moonshot_schemas, recorded)
         except Exception as error:  # noqa: BLE001 - it is raised below, where no task group wraps it
             failure = error
         for source in sources:
@@ -125,10 +128,13 @@ async def open_tools(
 
 
 async def _selected(
-    sources: Sequence[ToolSource], patterns: Sequence[str], moonshot_schemas: bool, recorded: Mapping[str, str] | None
+    sources: Sequence[ToolSource],
+    absent: Sequence[ToolSource],
+    patterns: Sequence[str],
+    moonshot_schemas: bool,
+    recorded: Mapping[str, str] | None,
 ) -> SwarmTools:
-    """The tools that are offered, of sources whose listings are known."""
-    absent = [source for source in sources if source.fault is not None]
+    """The tools that are offered, of sources whose listings are known; ``absent``: those that the caller misses."""
     warnings = [f"The tools of {printable_name(source.name)} are not there: {source.fault}." for source in absent]
     lenient = bool(absent) or recorded is not None  # a resumed swarm began with what the patterns matched then
     select = partial(select_tools, sources, patterns, moonshot_schemas=moonshot_schemas, lenient=lenient)

@@ -81,6 +81,12 @@ class _Candidate:
         return f"{printable_name(self.source.name)}.{printable_name(self.tool.name)}"
 
 
+def may_match(source: ToolSource, patterns: Sequence[str]) -> bool:
+    """Whether patterns can mean a tool of a source, as far as its tools are known before it is started."""
+    candidates = [_Candidate(source, tool) for tool in source.tools.values()]
+    return not (patterns and candidates) or any(one.matches(*patterns) for one in candidates)
+
+
 def select_tools(
     sources: Sequence[ToolSource], patterns: Sequence[str], *, moonshot_schemas: bool, lenient: bool
 ) -> Selection:

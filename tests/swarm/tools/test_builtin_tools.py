@@ -42,7 +42,7 @@ async def search(tools: SwarmTools, **arguments: Any) -> CallResult:
 async def test_the_providers_search_is_a_tool_like_any_other(
     sim: Simulator, builtin: BuiltinTools, servers_file: ServersFile
 ) -> None:
-    async with open_tools(servers_file(odd=odd()), builtin=builtin, limits=SHORT) as tools:
+    async with open_tools(servers_file(odd=odd()), builtin=[builtin], limits=SHORT) as tools:
         assert [one["name"] for one in tools.definitions] == ["odd__echo", "moonshot__web_search"]
         found = await search(tools, query="who won")
         wrong = await search(tools, classes=["all"])
@@ -54,7 +54,7 @@ async def test_the_providers_search_is_a_tool_like_any_other(
 
 
 async def test_a_sealed_result_reaches_the_model_as_it_is(builtin: BuiltinTools) -> None:
-    async with open_tools(None, builtin=builtin, limits=SHORT) as tools:
+    async with open_tools(None, builtin=[builtin], limits=SHORT) as tools:
         assert not tools.warnings
         text = (await search(tools, query="x")).text
     assert text.startswith("----MOONSHOT ENCRYPTED BEGIN----")
@@ -67,7 +67,7 @@ async def test_an_open_result_is_framed_and_a_failed_run_named(sim: Simulator, b
         {"match": {"path": FIBERS}, "body": open_result},
         {"match": {"path": FIBERS}, "body": {"status": "failed", "error": {"message": "no index"}}},
     )
-    async with open_tools(None, builtin=builtin, limits=SHORT) as tools:
+    async with open_tools(None, builtin=[builtin], limits=SHORT) as tools:
         found, failed = await search(tools, query="x"), await search(tools, query="y")
     assert found.text.startswith("<tool_output")
     assert "<|im_end|>" not in found.text
@@ -82,7 +82,7 @@ async def test_a_provider_that_offers_no_search_just_now_costs_its_tools_alone(
     sim: Simulator, builtin: BuiltinTools, servers_file: ServersFile, step: dict[str, Any]
 ) -> None:
     sim.play({"match": {"path": TOOLS}, **step})
-    async with open_tools(servers_file(odd=odd()), builtin=builtin, limits=SHORT) as tools:
+    async with open_tools(servers_file(odd=odd()), builtin=[builtin], limits=SHORT) as tools:
         assert [one["name"] for one in tools.definitions] == ["odd__echo"]
         (warning,) = tools.warnings
     assert warning.startswith("The tools of moonshot are not there: moonshot does not offer them just now (")
@@ -93,7 +93,7 @@ async def test_a_search_that_goes_wrong_costs_that_call_alone_and_is_not_tried_a
     sim: Simulator, builtin: BuiltinTools, step: dict[str, Any]
 ) -> None:
     sim.play({"match": {"path": FIBERS}, **step})
-    async with open_tools(None, builtin=builtin, limits=SHORT) as tools:
+    async with open_tools(None, builtin=[builtin], limits=SHORT) as tools:
         bad, good = await search(tools, query="x"), await search(tools, query="x")
     assert bad.is_error
     assert bad.text.startswith("moonshot did not run the tool (")

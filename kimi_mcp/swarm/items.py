@@ -1,0 +1,117 @@
+"""Items that are files: found within the roots and read whole, before anything is paid for. I/O, blocking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments
+from kimi_mcp.core.tokens import text_tokens, with_margin
+from kimi_mcp.media.files import is_file, shown
+from kimi_mcp.media.globs import has_magic
+from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
+from kimi_mcp.media.search import Search
+from kimi_mcp.media.text_files import TextFile, as_context, read_text
+from kimi_mcp.swarm.call import MOST_ITEMS, SwarmCall
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of one file."""
+
+MOST_CHARS: Final = 16_000_000
+"""Characters of all files together: they are recorded with the swarm, so that a resumed one has the same."""
+
+_LIKE_A_PATH: Final = re.compile(r"(?!\S*://)\S*(?:\.[A-Za-z0-9]{1,8}|[*\[]\S*)")
+"""What looks like the name of a file, or like a glob."""
+
+
+def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
+    """The call with each file that its items name, or that a glob among them matches, as an item with its whole text.
+
+    An item that is no file stays as it is. Raises ``InvalidArguments`` for a single glob without a match, for what
+    looks like a file among files and is none, and for more than there may be; as ``read_text`` does for a file that is
+    named and may not be read, or is no text.
+    """
+    if not (roots.folders and call.items):
+        return call
+    search, only = Search(roots, argument="items"), len(call.items) == 1
+    files: dict[str, str] = {}
+    names: list[str] = []
+    plain: list[tuple[int, str]] = []
+    for index, item in enumerate(call.items):
+        count = len(names)
+        for name, text in _files(item, roots, search, only=only):
+            names += [] if name in files else [name]
+            files[name] = as_context([TextFile(path=name, text=text)])
+            _check_sum(len(names), sum(map(len, files.values())))
+        if len(names) == count and item not in files:
+            names.append(item)
+            plain.append((index, item))
+    if not files:
+        return call
+    for index, item in plain:
+        if _LIKE_A_PATH.fullmatch(item):
+            raise InvalidArguments(
+                f"`items[{index}]` is no text file within the roots, as others of `items` are.",
+                fix="Correct its name (names are case-sensitive), or leave it out.",
+            )
+    return replace(call, items=tuple(names), texts=tuple(files.get(name) for name in names))
+
+
+def check_lengths(call: SwarmCall, most_tokens: int) -> None:
+    """Raise ``ContextTooLong`` where a file is longer than what an agent has room for, by estimate."""
+    for name, text in zip(call.items, call.texts, strict=bool(call.texts)):
+        tokens = with_margin(text_tokens(text or ""))
+        if tokens > most_tokens:
+            raise ContextTooLong(
+                f"`{shown(name)}` has about {tokens:,} tokens; an agent has room for {max(0, most_tokens):,}.",
+                fix="Leave it out of `items`, or name a `model` with a longer context.",
+            )
+
+
+def _files(item: str, roots: Roots, search: Search, *, only: bool) -> Iterator[tuple[str, str]]:
+    """The name and the text of each file that an item means."""
+    path = _resolved(item, roots)
+    if path is None:
+        return
+    if is_file(path):
+        yield roots.spelled(path), read_text(path, most_bytes=MOST_BYTES)
+        return
+    if not has_magic(item) or not (only or item.split() == [item]):
+        return
+    found = False
+    for match in search.find(item):
+        try:
+            yield roots.spelled(match), read_text(match, most_bytes=MOST_BYTES)
+            found = True
+        except CallRefused:
+            search.skipped["not text, or refused"] += 1
+    if only and not found:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in search.skipped.items())
+        raise InvalidArguments(
+            f"`{shown(item)}` in `items` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
+            fix="Correct the glob (`**` matches any folders), or give two items or more.",
+        )
+
+
+def _resolved(item: str, roots: Roots) -> ResolvedPath | None:
+    if "\n" in item or len(item) > LONGEST_PATH:
+        return None
+    try:
+        return roots.resolve(item)
+    except CallRefused:
+        return None
+
+
+def _check_sum(files: int, chars: int) -> None:
+    if files > MOST_ITEMS:
+        raise InvalidArguments(
+            f"The globs in `items` fit more than {MOST_ITEMS} text files; a swarm takes {MOST_ITEMS} items at most.",
+            fix="Narrow the glob (`src/api/*.py`), or split the files among several calls.",
+        )
+    if chars > MOST_CHARS:
+        raise InvalidArguments(
+            f"The files in `items` have more than {MOST_CHARS:,} characters together.",
+            fix="Split them among several calls.",
+        )

@@ -19,6 +19,7 @@ from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import json_logs
 from kimi_mcp.core.redaction import SECRETS
 from tests import queries
+from tests.loop_time import LoopTime
 
 KEYS = set(credentials.key_variables(catalogue.load()))
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
@@ -70,6 +71,12 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
                 environment.delenv(name)
         environment.setenv("KIMI_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture
+def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
+    """The clock of the event loop that this test runs in."""
+    return LoopTime(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

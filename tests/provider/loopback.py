@@ -34,6 +34,8 @@ class Says:
         self.reads_mb_every_s = reads_mb_every_s
         self.scheme = "http"
         self.requests: list[bytes] = []
+        self.taken_mb = 0
+        """Of bodies that are read slowly: the megabytes so far."""
         self.over = asyncio.Event()
         self.port = 0
 
@@ -71,6 +73,7 @@ class Says:
                 await asyncio.wait_for(self.over.wait(), self.reads_mb_every_s)
                 raise ConnectionError
             left -= len(await reader.readexactly(min(left, 1_000_000)))
+            self.taken_mb += 1
         return b""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+import anyio
 import anyio.lowlevel
 import httpcore2
 
@@ -90,6 +93,16 @@ class CallOutcome:
         return getattr(self.error, "code", None)
 
 
+@asynccontextmanager
+async def asking(up: Upstream, sim: Simulator | str, **how: Any) -> AsyncIterator[CallOutcome]:
+    """Make one call beside the block, which is left once the call is over."""
+    asked = CallOutcome()
+    with anyio.fail_after(120):
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(partial(ask, up, sim, asked=asked, **how))
+            yield asked
+
+
 async def ask(
     up: Upstream,
     sim: Simulator | str,
@@ -98,9 +111,10 @@ async def ask(
     key: str | None = KEY,
     provider: str = "moonshot",
     inline: InlineMedium | None = None,
+    asked: CallOutcome | None = None,
 ) -> CallOutcome:
     """Make one call, with a picture where one is given, and keep whatever comes of it."""
-    asked = CallOutcome()
+    asked = asked or CallOutcome()
     base_url = sim if isinstance(sim, str) else sim.base_url
     try:
         asked.sent = await up.stream(

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from kimi_mcp.core import bounds
 from kimi_mcp.core.errors import KimiError, PathRefused
 from kimi_mcp.provider import Deadlines, RemoteFile, Upload, Upstream
 from kimi_mcp.simulator import Simulator
+from tests.loop_time import LoopTime
 from tests.media.specimens import CLIPS, saved
 from tests.provider.loopback import response, saying
 from tests.provider.requests import KEY, close_all, endpoint, upstream
@@ -44,6 +46,20 @@ async def refused(call: Any) -> KimiError:
     assert caught.value.fix
     assert KEY not in caught.value.message + caught.value.fix
     return caught.value
+
+
+async def overtaken(call: Any, sim: Simulator, loop_time: LoopTime) -> KimiError:
+    """The error of a call whose time passes while the simulator holds it at the gate `never`."""
+    errors: list[KimiError] = []
+
+    async def fail() -> None:
+        errors.append(await refused(call))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fail)
+        await sim.until(lambda: sim.waiting_at("never") == 1)
+        await loop_time.until(lambda: errors)
+    return errors[0]
 
 
 async def test_a_file_arrives_byte_for_byte_under_the_name_of_its_content(sim: Simulator) -> None:
@@ -191,12 +207,14 @@ async def test_a_list_beyond_any_reason_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("act", ["list", "remove"])
-async def test_a_provider_that_never_answers_is_waited_for_only_so_long(sim: Simulator, act: str) -> None:
+async def test_a_provider_that_never_answers_is_waited_for_only_so_long(
+    sim: Simulator, loop_time: LoopTime, act: str
+) -> None:
     to = endpoint(sim.base_url)
     identity = await upstream().upload(to, upload())
-    up = upstream(deadlines=Deadlines(files_s=1))
+    up = upstream(deadlines=Deadlines(files_s=20))
     sim.play({"match": {"path": f"/v1/files/{identity}" if act == "remove" else "/v1/files"}, "gate": "never"})
-    error = await refused(_act(up, to, act, identity))
+    error = await overtaken(_act(up, to, act, identity), sim, loop_time)
     assert error.code == "upstream_unreachable"
     await sim.client_gone()
 
@@ -211,13 +229,23 @@ def _large() -> Upload:
     return upload(size=30_000_000, chunks=chunks)
 
 
-async def test_an_upload_over_a_slow_line_is_no_silence() -> None:
-    up = upstream(deadlines=Deadlines(first_token_s=0.3))
-    async with saying(response(b'{"id": "one"}', kind="application/json"), reads_mb_every_s=0.02) as slow:
-        began = anyio.current_time()
-        with anyio.fail_after(60):
-            assert await up.upload(endpoint(slow.base_url), _large()) == "one"
-        assert anyio.current_time() - began > 0.3, "as a whole it took longer"
+async def test_an_upload_over_a_slow_line_is_no_silence(loop_time: LoopTime) -> None:
+    up, ids = upstream(deadlines=Deadlines(first_token_s=20)), list[str]()
+
+    async def send() -> None:
+        ids.append(await up.upload(endpoint(slow.base_url), _large()))
+
+    async with saying(response(b'{"id": "one"}', kind="application/json"), reads_mb_every_s=1) as slow:
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send)
+                while not ids:
+                    taken = slow.taken_mb
+                    await loop_time.forward(1)
+                    while slow.taken_mb == taken and not ids:
+                        await anyio.lowlevel.checkpoint()
+    assert ids == ["one"]
+    assert loop_time.passed > 20, "as a whole it took longer"
 
 
 @pytest.mark.parametrize("silent", ["while it is sent", "once it is sent"])
@@ -244,9 +272,12 @@ async def test_uploads_wait_for_a_slot_like_any_request(sim: Simulator) -> None:
     assert len(sim.requests) == 2
 
 
-async def test_an_upload_ends_with_the_total_deadline_and_closes_its_socket(sim: Simulator) -> None:
+async def test_an_upload_ends_with_the_total_deadline_and_closes_its_socket(
+    sim: Simulator, loop_time: LoopTime
+) -> None:
     sim.play({**FILES, "gate": "never"})
-    error = await refused(upstream(deadlines=Deadlines(total_s=0.2)).upload(endpoint(sim.base_url), upload()))
+    up = upstream(deadlines=Deadlines(total_s=20))
+    error = await overtaken(up.upload(endpoint(sim.base_url), upload()), sim, loop_time)
     assert error.code == "upstream_timeout"
     assert "KIMI_TOTAL_TIMEOUT_S" in error.fix
     await sim.client_gone()

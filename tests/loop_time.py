@@ -1,0 +1,38 @@
+"""The event loop's clock, which a test can put forward: a deadline then passes when the test says so, however slow the
+machine is. What waits for an event, and what arrives on a socket, is not touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import anyio.lowlevel
+import pytest
+
+TURNS = 20
+"""Turns of the event loop in which what has become due, and what it sends, arrives within this process."""
+
+
+class LoopTime:
+    """Puts the running loop's clock forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._clock: Callable[[], float] | None = None
+        self.passed = 0.0
+        """Seconds so far."""
+
+    async def forward(self, seconds: float) -> None:
+        """What waits for a time within so many seconds is due now; returns once that has been done."""
+        loop = asyncio.get_running_loop()
+        if self._clock is None:
+            self._clock = clock = loop.time
+            self._monkeypatch.setattr(loop, "time", lambda: clock() + self.passed)
+        self.passed += seconds
+        for _ in range(TURNS):
+            await anyio.lowlevel.checkpoint()
+
+    async def until(self, condition: Callable[[], object], step: float = 1) -> None:
+        """Let time pass step by step until something holds."""
+        while not condition():
+            await self.forward(step)

@@ -68,7 +68,7 @@ def read_files(folder: str, package: Path) -> tuple[UserFile, ...]:
     try:
         root = Path(folder).expanduser()
         entries = sorted(root.iterdir())
-        files = [UserFile(**each) for each in _files(entries, package)]
+        files = list(_files(entries, package))
     except (OSError, RuntimeError, ValueError):
         raise NotConfigured(
             f"{VARIABLE} names no folder that can be read, with all that is in it.",
@@ -79,7 +79,7 @@ def read_files(folder: str, package: Path) -> tuple[UserFile, ...]:
     return tuple(files)
 
 
-def _files(entries: list[Path], package: Path) -> Iterator[dict[str, Any]]:
+def _files(entries: list[Path], package: Path) -> Iterator[UserFile]:
     folders = {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
     for entry in entries:
         if entry.suffix == ".toml":
@@ -99,38 +99,47 @@ def _files(entries: list[Path], package: Path) -> Iterator[dict[str, Any]]:
                 raise CatalogueError(f"{name} is no name of a file here; allowed: {what}", of_user=True)
             if not path.is_file() or path.stat().st_size > LARGEST_FILE:
                 raise CatalogueError(f"{name}: is no file of at most {LARGEST_FILE:,} bytes", of_user=True)
-            adds = not (package / name).exists()
-            tables = _completed(kind, name, parse(name, path, of_user=True), path, adds=adds)
-            yield {"kind": kind, "id": path.stem, "adds": adds, "tables": tables}
+            adds, tables = not (package / name).exists(), parse(name, path, of_user=True)
+            tables = _with_facts(name, {"about": {}, **tables} if adds else tables, path)
+            if not adds:
+                _check_change(name, tables)
+            elif kind == "providers":
+                tables = _completed(tables)
+            yield UserFile(kind=kind, id=path.stem, adds=adds, tables=tables)
 
 
-def _completed(kind: str, name: str, tables: Table, path: Path, *, adds: bool) -> Table:
-    """The tables of a file with what it may leave out: sources and dates, and of an added provider what follows."""
+def _with_facts(name: str, tables: Table, path: Path) -> Table:
+    """The tables of a file, each with a source and a date: those that name none have the file and its day."""
     facts = {"source": f"{VARIABLE}/{name}", "date": _day(path)}
-    completed: Table = {}
-    for key, value in tables.items():
+
+    def with_facts(value: Any) -> Any:
         if isinstance(value, dict):
-            value = {**facts, **cast("Table", value)}
-        elif isinstance(value, list):
-            rows = cast("list[Any]", value)
-            value = [{**facts, **cast("Table", row)} if isinstance(row, dict) else row for row in rows]
-        completed[key] = value
-    about: Any = completed.get("about", facts)
-    if not adds and INHERITS in tables:
+            return {**facts, **cast("Table", value)}
+        return list(map(with_facts, cast("list[Any]", value))) if isinstance(value, list) else value
+
+    return {key: with_facts(value) for key, value in tables.items()}
+
+
+def _check_change(name: str, tables: Table) -> None:
+    """Raise ``CatalogueError`` where a file would change what is fixed about a known model or provider."""
+    if INHERITS in tables:
         raise CatalogueError(f"{name}: {INHERITS} is for an added file, and this one changes ours", of_user=True)
-    if not adds and kind == "providers" and isinstance(about, dict) and "order" in about:
+    about: Any = tables.get("about")
+    if isinstance(about, dict) and "order" in about:
         raise CatalogueError(f"{name}: about.order can't be changed: keys choose in a fixed order", of_user=True)
-    if adds and kind == "providers":
-        if isinstance(about, dict):
-            about = cast("Table", about)
-            base_url: Any = about.get("base_url")
-            host = host_of(base_url) if isinstance(base_url, str) else None
-            hosts = {} if base_url is None else {"hosts": [host] if host and re.fullmatch(HOST, host) else []}
-            completed["about"] = {"order": AFTER_OURS, **hosts, **about}
-        key: Any = completed.get("key")
-        if isinstance(key, dict):
-            completed["key"] = {"borrowed": [], **cast("Table", key)}
-    return completed
+
+
+def _completed(tables: Table) -> Table:
+    """The tables of an added provider with what follows from the others: its rank, its host, that it borrows no key."""
+    about, key = tables["about"], tables.get("key")
+    if isinstance(about, dict):
+        base_url: Any = cast("Table", about).get("base_url")
+        host = host_of(base_url) if isinstance(base_url, str) else None
+        hosts = {} if base_url is None else {"hosts": [host] if host and re.fullmatch(HOST, host) else []}
+        tables = {**tables, "about": {"order": AFTER_OURS, **hosts, **cast("Table", about)}}
+    if isinstance(key, dict):
+        tables = {**tables, "key": {"borrowed": [], **cast("Table", key)}}
+    return tables
 
 
 def _day(path: Path) -> date:

@@ -10,7 +10,7 @@ from kimi_mcp.catalogue import load
 from kimi_mcp.core.profiles import Profile
 from kimi_mcp.simulator import ReceivedRequest, Simulator
 from kimi_mcp.swarm.cache_time import choose_ttl
-from kimi_mcp.swarm.limits import SwarmConcurrency
+from kimi_mcp.swarm.limits import SwarmConcurrency, SwarmLimits
 from tests.swarm.scenarios import SYNTHESIS, chats, swarm
 
 LONG = "All of this is the same for everyone. " * 300
@@ -51,7 +51,7 @@ def test_no_hour_is_chosen_where_none_is_sold(provider: str, model: str) -> None
 
 @pytest.mark.parametrize(("prompt", "ttl"), [(LONG + "{{item}}", "1h"), ("{{item}}" + LONG, None)])
 async def test_the_sub_agents_share_their_beginning_for_an_hour(sim: Simulator, prompt: str, ttl: str | None) -> None:
-    few = SwarmConcurrency(3)
+    few = SwarmConcurrency(3, SwarmLimits(launch_interval_s=0))
     outcome = await swarm(sim, prompt, items=NAMES, model="kimi-k3", concurrency=few)
     assert outcome.status == "completed"
 

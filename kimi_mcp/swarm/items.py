@@ -30,12 +30,15 @@ def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
     """The call with each file that its items name, or that a glob among them matches, as an item with its whole text.
 
     An item that is no file stays as it is. Raises ``InvalidArguments`` for a single glob without a match, for what
-    looks like a file among files and is none, and for more than there may be; as ``read_text`` does for a file that is
-    named and may not be read, or is no text.
+    looks like a file among files and is none, and for more than there may be; as ``Roots.resolve`` does for a single
+    glob, and as ``read_text`` for a file that is named and may not be read, or is no text.
     """
+    only = len(call.items) == 1
+    if only and has_magic(call.items[0]):
+        roots.resolve(call.items[0])  # a glob, as it can be nothing else: what keeps it from being one is said
     if not (roots.folders and call.items):
         return call
-    search, only = Search(roots, argument="items"), len(call.items) == 1
+    search = Search(roots, argument="items")
     files: dict[str, str] = {}
     names: list[str] = []
     plain: list[tuple[int, str]] = []
@@ -57,6 +60,13 @@ def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
                 fix="Correct its name (names are case-sensitive), or leave it out.",
             )
     return replace(call, items=tuple(names), texts=tuple(files.get(name) for name in names))
+
+
+def only_look_like_files(call: SwarmCall) -> bool:
+    """Whether all items look like files of a folder, and none is one: each agent gets a name alone."""
+    return (
+        bool(call.items) and not call.texts and all("/" in each and _LIKE_A_PATH.fullmatch(each) for each in call.items)
+    )
 
 
 def check_lengths(call: SwarmCall, most_tokens: int) -> None:

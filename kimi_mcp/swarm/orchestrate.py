@@ -31,7 +31,7 @@ from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.cache_time import choose_ttl
 from kimi_mcp.swarm.call import ITEM_PLACEHOLDER, SwarmCall, check_items
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.items import check_lengths, with_files
+from kimi_mcp.swarm.items import check_lengths, only_look_like_files, with_files
 from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, Limit, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
@@ -117,6 +117,9 @@ async def _swarm(
     plan = route.decide(first)  # refuses what is not possible, before anything is started or paid for
     check_lengths(call, plan.profile.model.context_tokens - limits.step_tokens - ROOM_TOKENS)
     stats.report(plan.adjustments)
+    if only_look_like_files(call):
+        fault = "No item is a text file within the roots, though all look like files: each agent gets a name alone."
+        stats.report([policy.reported("swarm-tools", field="items", fault=fault)])
     run.progress = before or stats
     begun = replace(call, first_provider=route.endpoint.provider.id, first_model=plan.profile.model.id)
     run.task = to_json(begun)

@@ -63,6 +63,16 @@ def outside(tmp_path: Path) -> list[str]:
     ]
 
 
+async def test_the_items_of_a_swarm_are_files_of_the_hosts_own_roots(sim: Simulator, folder: Path) -> None:
+    write(folder, a_md="alpha, whole", b_md="beta, whole")
+    async with hosted(sim, folder.as_uri()) as (client, asked):
+        call = {"prompt": "Review {{item}}.", "items": ["*.md"]}
+        result = checked(await client.call_tool("kimi_swarm", call))
+    assert [agent["name"] for agent in result.structured["swarm"]["agents"]] == ["a.md", "b.md"]
+    assert asked == ["roots/list"]
+    assert any("alpha, whole" in str(request.body) for request in chats(sim))
+
+
 async def test_a_path_outside_is_refused_and_never_echoed(
     sim: Simulator, mode: str, folder: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from kimi_mcp.swarm.call import SwarmCall, check_items
 from kimi_mcp.swarm.items import with_files
 from tests.swarm.scenarios import SYNTHESIS, agents, chats, swarm, task_of
 
+TELL = "Review {{item}}."
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -86,6 +87,7 @@ def test_items_that_name_no_file_stay_as_they_are(root: Path) -> None:
     ("items", "code", "words"),
     [
         (("none/*.py",), "invalid_arguments", "fits no text file"),
+        (("../*.py",), "path_refused", "outside the folders"),
         (("src/deep/*.py",), "invalid_arguments", "1 entry"),
         (("notes.md", "typo.md"), "invalid_arguments", "`items[1]` is no text file"),
         (("notes.md", ".env"), "path_refused", "keys or passwords"),
@@ -108,6 +110,19 @@ def test_what_can_not_be_an_item_is_refused(root: Path, items: tuple[str, ...], 
     assert error.code == code
     assert words in error.message
     assert str(root) not in error.message + error.fix
+
+
+def test_a_glob_without_roots_is_refused_with_the_reason() -> None:
+    with pytest.raises(KimiError) as raised:
+        with_files(SwarmCall(prompt="Review {{item}}.", items=("*.py",)), find_roots(None, working="/"))
+    assert raised.value.code == "path_refused"
+    assert "KIMI_ROOTS" in raised.value.fix
+
+
+async def test_items_that_only_look_like_files_are_reported(sim: Simulator, root: Path) -> None:
+    outcome = await swarm(sim, TELL, items=("scr/a.py", "scr/b.py"), variables={"KIMI_ROOTS": str(root)})
+    assert outcome.status == "completed"
+    assert "though all look like files" in str(outcome.policy)
 
 
 async def test_a_file_that_no_agent_has_room_for_is_refused_before_anything_is_sent(sim: Simulator, root: Path) -> None:

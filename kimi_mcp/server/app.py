@@ -116,7 +116,7 @@ def build_server(
         instructions=skill.instructions,
         icons=[results.icon()],
         lifespan=lifespan,
-        get_tool_input_schema={tool.name: tool.input_schema for tool in tools}.get,
+        get_tool_input_schema=lambda name: None,  # none of ours mirrors an argument into a header (`x-mcp-header`)
         on_list_tools=list_tools,
         on_list_resources=resources.list_resources,
         on_list_resource_templates=resources.list_templates,

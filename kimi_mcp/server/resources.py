@@ -43,19 +43,19 @@ RESOURCE_NOT_FOUND = -32002
 MAX_RUNS = 50
 """Runs that ``kimi://runs`` lists at most."""
 
-Reader = Callable[[ServerState, str, str], Awaitable[str]]
+ResourceReader = Callable[[ServerState, str, str], Awaitable[str]]
 """Returns a resource's text for a caller; the last argument is the value in the address, empty where there is none."""
 
-RESOURCES: dict[str, tuple[Resource | ResourceTemplate, Reader]] = {}
+RESOURCES: dict[str, tuple[Resource | ResourceTemplate, ResourceReader]] = {}
 """Every resource, by its address, or by the template of addresses with a value; the first that matches counts."""
 
 
 def _resource(
     address: str, name: str, title: str, description: str, mime_type: str = "application/json"
-) -> Callable[[Reader], Reader]:
+) -> Callable[[ResourceReader], ResourceReader]:
     """Lists the resource that a function reads."""
 
-    def add(reader: Reader) -> Reader:
+    def add(reader: ResourceReader) -> ResourceReader:
         texts: dict[str, Any] = {"name": name, "title": title, "description": description, "mime_type": mime_type}
         is_template = "{" in address
         resource = ResourceTemplate(uri_template=address, **texts) if is_template else Resource(uri=address, **texts)
@@ -195,7 +195,7 @@ async def read_resource(context: Any, params: ReadResourceRequestParams) -> Read
     return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=resource.mime_type, text=text)])
 
 
-def _find(uri: str) -> tuple[Resource | ResourceTemplate, Reader, str] | None:
+def _find(uri: str) -> tuple[Resource | ResourceTemplate, ResourceReader, str] | None:
     """The resource of an address, its reader, and the decoded value in the address."""
     for address, (resource, reader) in RESOURCES.items():
         pattern = "(.+)".join(map(re.escape, re.split(r"\{\w+\}", address)))

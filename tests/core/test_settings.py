@@ -32,6 +32,10 @@ DEFAULTS = {
     "reasoning_inline_chars": 2000,
     "max_concurrency": 16,
     "log_level": "WARNING",
+    "http_url": None,
+    "http_origins": (),
+    "http_card": "off",
+    "drain_s": 30,
 }
 
 GOOD: list[tuple[str, str, str, Any]] = [
@@ -49,10 +53,20 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("KIMI_REASONING_INLINE_CHARS", "0", "reasoning_inline_chars", 0),
     ("KIMI_MAX_CONCURRENCY", "1", "max_concurrency", 1),
     ("KIMI_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+    ("KIMI_HTTP_URL", "https://kimi.example/", "http_url", "https://kimi.example/mcp"),
+    ("KIMI_HTTP_URL", "http://[::1]:9/a/mcp/", "http_url", "http://[::1]:9/a/mcp"),
+    ("KIMI_HTTP_ORIGINS", "https://App.example/, app://x", "http_origins", ("https://app.example", "app://x")),
+    ("KIMI_HTTP_CARD", "ON", "http_card", "on"),
+    ("KIMI_DRAIN_S", "0", "drain_s", 0),
 ]
 
 BAD = [
     ("KIMI_POLICY", "lenient"),
+    *(("KIMI_HTTP_URL", value) for value in ("localhost:9", "ftp://x.example", "https://", "https://a:b@x", "https://x:y",
+                                             "https://x/mcp?a=1", "https://x/#a", "https://x:99999")),
+    *(("KIMI_HTTP_ORIGINS", value) for value in ("*", "x.example", "https://x/path", "https://x, null")),
+    *(("KIMI_DRAIN_S", value) for value in ("-1", "nan", "inf", "soon")),
+    ("KIMI_HTTP_CARD", "yes"),
     *((name, value) for name in ("KIMI_REPLY_WITHIN_S", "KIMI_FIRST_TOKEN_TIMEOUT_S", "KIMI_IDLE_TIMEOUT_S",
                                  "KIMI_TOTAL_TIMEOUT_S")
       for value in ("0", "-1", "nan", "inf", "-inf", "1e999", "soon", "45s", "9" * 5_000)),

@@ -9,7 +9,6 @@ from typing import Any, cast
 from mcp.server import Server
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.transport_security import TransportSecuritySettings
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -33,7 +32,7 @@ class HttpApp:
         """``host``: the address that is listened on; ``url``: where clients reach the endpoint."""
         self.state: ServerState | None = None
         """None before the server runs."""
-        lifespan, access = server.lifespan, AllowedNames(settings, host)
+        lifespan = server.lifespan
 
         @asynccontextmanager
         async def kept(server: Server[ServerState]) -> AsyncGenerator[ServerState]:
@@ -56,14 +55,7 @@ class HttpApp:
         # The gate has bounded and read the body, too: another copy would be held as long as its call runs.
         manager = server.session_manager
         manager.asgi_app = getattr(manager.asgi_app, "app", manager.asgi_app)
-        pages = CORSMiddleware(
-            app,
-            allow_origin_regex=access.origins.pattern,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=["Mcp-Session-Id"],
-        )
-        self.gate = Gate(pages, access, limits)
+        self.gate = Gate(app, AllowedNames(settings, host), limits)
         """Every request comes in here."""
 
     @property

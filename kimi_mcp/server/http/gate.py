@@ -14,6 +14,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp_types import HEADER_MISMATCH, JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,6 +43,13 @@ class Gate:
 
     def __init__(self, app: ASGIApp, access: AllowedNames, limits: HttpLimits) -> None:
         self._app, self._access, self._limits = app, access, limits
+        self._for_pages = CORSMiddleware(
+            app,
+            allow_origin_regex=access.origins.pattern,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Mcp-Session-Id"],
+        )
         self._bodies = Bodies(limits)
         self._open: dict[anyio.CancelScope, str] = {}
         self.draining = False
@@ -122,7 +130,8 @@ class Gate:
             with anyio.CancelScope() as ended:
                 self._open[ended] = scope["method"]
                 try:
-                    await self._app(scope, replay, state.send)
+                    app = self._app if Headers(scope=scope).get("origin") is None else self._for_pages
+                    await app(scope, replay, state.send)
                 finally:
                     del self._open[ended]
             if ended.cancelled_caught:

@@ -22,13 +22,13 @@ _REPEAT = re.compile(r"(?:([*+?])|\{(\d+)(,)?\d*\})[?+]?")
 def fitting(pattern: str, least: int) -> str | None:
     """A text that fits, of that many characters where it can grow; None where the expression is not understood."""
     try:
-        made = _Reader(pattern, 1).whole()
-        return made if len(made) >= least else _Reader(pattern, least).whole()
+        made = _PatternReader(pattern, 1).whole()
+        return made if len(made) >= least else _PatternReader(pattern, least).whole()
     except (ValueError, re.error, RecursionError):
         return None
 
 
-class _Reader:
+class _PatternReader:
     def __init__(self, pattern: str, times: int) -> None:
         self.left = pattern
         self.times = times

@@ -147,7 +147,7 @@ async def site(authority: Authority, **pages: Handler) -> AsyncIterator[Site]:
         await server.wait_closed()
 
 
-async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> FetchedBody:
+async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 30) -> FetchedBody:
     with anyio.fail_after(60):
         return await fetch(
             url,
@@ -159,7 +159,7 @@ async def get(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: f
         )
 
 
-async def refused(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 5.0) -> KimiError:
+async def refused(here: Site, url: str = URL, *, cap: int = 1_000_000, deadline_s: float = 30) -> KimiError:
     """The error of a fetch, which shows nothing of the URL but its host."""
     with pytest.raises((UrlRefused, MediaRejected)) as caught:
         (await get(here, url, cap=cap, deadline_s=deadline_s)).close()

@@ -7,9 +7,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from kimi_mcp.core.errors import NotConfigured, UrlRefused
+from kimi_mcp.core.errors import KimiError, NotConfigured, UrlRefused
 from kimi_mcp.media.fetch import IN_MEMORY, fetch
-from tests.media.sites import PUBLIC, URL, Authority, get, refused, says, site
+from tests.loop_time import LoopTime
+from tests.media.sites import PUBLIC, URL, Authority, Site, get, refused, says, site
 
 
 @pytest.fixture(scope="module")
@@ -20,31 +21,55 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 # ------------------------------------------------------------------------------------------------ time
 
 
-async def test_a_body_that_trickles_stops_at_the_deadline(authority: Authority) -> None:
+async def overtaken(here: Site, begun: asyncio.Event, loop_time: LoopTime) -> KimiError:
+    """The error of a fetch whose time passes once it has come that far."""
+    errors: list[KimiError] = []
+
+    async def fail() -> None:
+        errors.append(await refused(here, deadline_s=20))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fail)
+        await begun.wait()
+        await loop_time.until(lambda: errors)
+    return errors[0]
+
+
+async def test_a_body_that_trickles_stops_at_the_deadline(authority: Authority, loop_time: LoopTime) -> None:
+    begun = asyncio.Event()
+
     async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        begun.set()
         while True:
             writer.write(b"x")
             await writer.drain()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(3)
 
     async with site(authority, shot=shot) as here:
-        error = await refused(here, deadline_s=0.3)
-        assert "after 0.3 s" in error.message
+        error = await overtaken(here, begun, loop_time)
+        assert "after 20 s" in error.message
         with anyio.fail_after(60):
             await here.gone.wait()
 
 
 @pytest.mark.parametrize("silent", ["resolving", "connecting", "handshake", "headers"])
-async def test_silence_stops_at_the_deadline_wherever_it_falls(authority: Authority, silent: str) -> None:
+async def test_silence_stops_at_the_deadline_wherever_it_falls(
+    authority: Authority, loop_time: LoopTime, silent: str
+) -> None:
+    begun = asyncio.Event()
+
     async def shot(request: bytes, writer: asyncio.StreamWriter) -> None:
+        begun.set()
         await here.gone.wait()
 
     async def wait(host: str, port: int) -> list[str]:
+        begun.set()
         await anyio.sleep_forever()
         raise AssertionError
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
         await reader.read(-1)
         writer.close()
         here.gone.set()
@@ -58,7 +83,7 @@ async def test_silence_stops_at_the_deadline_wherever_it_falls(authority: Author
         elif silent == "handshake":
             server = await asyncio.start_server(mute, "127.0.0.1", 0)
             here.port = server.sockets[0].getsockname()[1]
-        assert "took too long: found 0 bytes" in (await refused(here, deadline_s=0.2)).message
+        assert "took too long: found 0 bytes" in (await overtaken(here, begun, loop_time)).message
         if server is not None:
             with anyio.fail_after(60):
                 await here.gone.wait()

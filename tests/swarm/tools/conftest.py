@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from kimi_mcp.swarm.tools import ToolLimits
+from kimi_mcp.swarm.tools import CallResult, ToolLimits
+from tests.loop_time import LoopTime
 
 ODD_SERVER = Path(__file__).with_name("odd_server.py")
 
-SHORT = ToolLimits(start_within_s=20, call_within_s=20, result_chars=2_000)
+SHORT = ToolLimits(start_within_s=60, call_within_s=60, result_chars=2_000)
 
 ServersFile = Callable[..., str]
 
@@ -22,6 +24,20 @@ ServersFile = Callable[..., str]
 def odd(*flags: str, **more: Any) -> dict[str, Any]:
     """The entry of an odd server."""
     return {"command": sys.executable, "args": [str(ODD_SERVER), *flags], **more}
+
+
+async def given_up(call: Awaitable[CallResult], loop_time: LoopTime) -> CallResult:
+    """The result of a call that nobody answers, its time having passed."""
+    results: list[CallResult] = []
+
+    async def wait() -> None:
+        results.append(await call)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await loop_time.until(lambda: results)
+    return results[0]
 
 
 @pytest.fixture

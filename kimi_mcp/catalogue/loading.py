@@ -140,6 +140,8 @@ def _check_tables(name: str, tables: Table, record: type[FileRecord]) -> None:
             for number, row in enumerate(cast("list[Any]", value), start=1):
                 where = f"{name}: {ROWS}[{number}]"
                 models.append(_row_model(where, _sourced(where, row), models))
+        elif key == ROWS:
+            raise CatalogueError(f"{name}: {ROWS} is {_shown(value)}; allowed: rows, each under [[{ROWS}]]")
         elif key != INHERITS:
             _sourced(f"{name}: {key}", value)
 

@@ -171,6 +171,7 @@ WRONG = [
     ("providers/acme.toml", ACME.replace('"together"', '"togehter"'), "did you mean together?"),
     ("providers/acme.toml", ACME.replace('"kimi-k3"', '"kimi-k9"'), "models[1].model is 'kimi-k9'"),
     ("providers/moonshot.toml", '[[models]]\nmodel = "kimi-k4"\nprice = "unknown"\n', ": models[1].wire_id is missing"),
+    ("providers/moonshot.toml", "[models]\n", "models is a table; allowed: rows, each under [[models]]"),
     ("providers/acme.toml", "about = 3\n", "providers/acme.toml: about is 3; allowed: a table"),
     ("providers/acme.toml", "[about\n", "providers/acme.toml: is not TOML"),
     ("models/kimi-k3.toml", '[thinking]\nefforts = ["low"]\n', "models/kimi-k3.toml: thinking.default_effort is 'max'"),

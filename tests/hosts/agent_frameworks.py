@@ -141,7 +141,8 @@ async def fastmcp(command: list[str], env: dict[str, str], script: Script) -> No
     from fastmcp import Client
     from fastmcp.client.transports import StdioTransport
 
-    async with Client(StdioTransport(command[0], command[1:], env=env)) as client:
+    # The server is a command, or the URL of one over HTTP.
+    async with Client(StdioTransport(command[0], command[1:], env=env) if command[1:] else command[0]) as client:
         offered = {
             tool.name: getattr(tool, "input_schema", None) or tool.inputSchema for tool in await client.list_tools()
         }

@@ -14,6 +14,7 @@ import pytest
 
 from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Simulator
+from tests.server.http.served import served
 
 pytestmark = pytest.mark.soak
 
@@ -51,6 +52,18 @@ async def sim() -> AsyncIterator[Simulator]:
 async def test_an_agents_model_is_offered_every_tool_and_gets_answers_and_errors(
     sim: Simulator, data_dir: Path, name: str
 ) -> None:
+    await offers_every_tool(name, [sys.executable, "-m", "kimi_mcp"], sim, data_dir)
+
+
+async def test_fastmcps_client_is_offered_every_tool_and_gets_answers_and_errors_over_http(
+    sim: Simulator, data_dir: Path
+) -> None:
+    async with served(sim, KIMI_ROOTS=str(ROOT / "examples")) as http:
+        await offers_every_tool("fastmcp", [http.serving.local_url], sim, data_dir)
+
+
+async def offers_every_tool(name: str, command: list[str], sim: Simulator, data_dir: Path) -> None:
+    """What a framework is offered by a server, which is a command or a URL, and what it gets of each call."""
     python = ROOT / ".venv" / FRAMEWORKS[name] / "bin" / "python"
     if not python.exists():
         pytest.skip("the agent frameworks are not installed: `make soak` does that where they can be downloaded")
@@ -61,7 +74,7 @@ async def test_an_agents_model_is_offered_every_tool_and_gets_answers_and_errors
         "KIMI_ROOTS": str(ROOT / "examples"),
     }
     given = {
-        "command": [sys.executable, "-m", "kimi_mcp"],
+        "command": command,
         "env": environment,
         "calls": [(tool, arguments) for tool, arguments, _ in CALLS],
     }

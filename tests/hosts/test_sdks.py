@@ -16,6 +16,7 @@ from kimi_mcp.simulator import Simulator
 from tests.hosts.scripted_model import scripted_model
 from tests.hosts.test_hosts import CALLS, check, script, settings
 from tests.npm import AI_SDK, INSPECTOR, SDK1, SDK2, Program, run
+from tests.server.http.served import served
 
 pytestmark = pytest.mark.soak
 
@@ -42,8 +43,30 @@ async def ended(program: Program, *arguments: str | Path, home: Path, sim: Simul
 async def test_a_client_of_the_typescript_sdk_calls_every_tool(
     sdk: Program, modules: tuple[str, str], sim: Simulator, tmp_path: Path
 ) -> None:
+    await calls_every_tool(sdk, modules, SERVER, sim, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sdk", "modules"),
+    [
+        (SDK1, ("@modelcontextprotocol/sdk/client/index.js", "@modelcontextprotocol/sdk/client/streamableHttp.js")),
+        (SDK2, ("@modelcontextprotocol/client", "@modelcontextprotocol/client")),
+    ],
+    ids=["1", "2"],
+)
+async def test_a_client_of_the_typescript_sdk_calls_every_tool_over_http(
+    sdk: Program, modules: tuple[str, str], sim: Simulator, tmp_path: Path
+) -> None:
+    async with served(sim, KIMI_ROOTS=str(Path.cwd())) as http:
+        await calls_every_tool(sdk, modules, http.serving.local_url, sim, tmp_path)
+
+
+async def calls_every_tool(
+    sdk: Program, modules: tuple[str, str], server: str | Path, sim: Simulator, home: Path
+) -> None:
+    """A scripted client calls each tool, and one wrongly; all answers are whole."""
     calls = json.dumps([(tool, arguments) for tool, arguments, _ in CALLS])
-    printed = json.loads(await ended(sdk, CLIENTS / "sdk.mjs", *modules, SERVER, calls, home=tmp_path, sim=sim))
+    printed = json.loads(await ended(sdk, CLIENTS / "sdk.mjs", *modules, server, calls, home=home, sim=sim))
     assert printed["tools"] == list(TOOLS)
     for (tool, _, expected), result in zip(CALLS, printed["results"], strict=True):
         assert expected in result["content"][0]["text"], tool
@@ -80,3 +103,17 @@ async def test_the_inspector_lists_every_tool_and_shows_an_answer_and_an_error(s
     assert [tool["name"] for tool in (await inspected("tools/list"))["tools"]] == list(TOOLS)
     assert "was asked: Think." in (await inspected(*call))["content"][0]["text"]
     assert "Leave `model` out" in (await inspected(*call, "--tool-arg", "model=gpt-7"))["content"][0]["text"]
+
+
+async def test_the_inspector_lists_every_tool_and_shows_an_answer_over_http(sim: Simulator, tmp_path: Path) -> None:
+    async with served(sim) as http:
+
+        async def inspected(*asked: str) -> Any:
+            words = ("--cli", http.serving.local_url, "--transport", "http", "--method", *asked)
+            outcome = await to_thread.run_sync(partial(run, INSPECTOR, *words, home=tmp_path, NO_PROXY="127.0.0.1"))
+            assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+            return json.loads(outcome.stdout)
+
+        assert [tool["name"] for tool in (await inspected("tools/list"))["tools"]] == list(TOOLS)
+        call = ("tools/call", "--tool-name", "kimi_think", "--tool-arg", "prompt=Think.")
+        assert "was asked: Think." in (await inspected(*call))["content"][0]["text"]

@@ -43,12 +43,13 @@ def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
     names: list[str] = []
     plain: list[tuple[int, str]] = []
     for index, item in enumerate(call.items):
-        count = len(names)
+        found = False
         for name, text in _files(item, roots, search, only=only):
+            found = True
             names += [] if name in files else [name]
             files[name] = as_context([TextFile(path=name, text=text)])
             _check_sum(len(names), sum(map(len, files.values())))
-        if len(names) == count and item not in files:
+        if not found:
             names.append(item)
             plain.append((index, item))
     if not files:

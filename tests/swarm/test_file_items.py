@@ -66,7 +66,7 @@ async def test_forty_agents_get_forty_files_of_this_repository_whole(sim: Simula
 
 
 def test_files_and_globs_are_items_once_each_under_names_that_lead_back_to_them(root: Path) -> None:
-    call = found(root, "src/b.py", "src/*.py", "notes.md")
+    call = found(root, "src/b.py", "src/*.py", "notes.md", "./notes.md", "src/[a-b].py")
     assert call.items == ("src/b.py", "src/a.py", "notes.md")
     assert whole(call.tasks, root, *call.items)
     assert call.tasks[0].startswith("Review src/b.py.\n\n## src/b.py\n\n````\n")

@@ -164,7 +164,7 @@ class FileTools(ToolSource):
     def _matching(
         self, paths: Iterable[ResolvedPath], matches: Callable[[str], bool], looked_at: Counter[str]
     ) -> Iterator[str | None]:
-        """The lines that match, as they are found; None after each hundred lines, and after each file."""
+        """The lines that match, as they are found; None now and then between them, for a look at the clock."""
         for path in paths:
             try:
                 text = read_text(path, most_bytes=MOST_BYTES)
@@ -173,11 +173,12 @@ class FileTools(ToolSource):
                 continue
             looked_at["text"] += 1
             for number, line in enumerate(text.split("\n"), 1):
-                stretches = range(0, max(len(line), 1), LINE_CHARS)
-                if any(matches(line[at : at + LINE_CHARS]) for at in stretches):
-                    yield f"{self._name(path)}:{number}: {line.strip()[:SHOWN_CHARS]}"
-                elif not number % 100:
-                    yield None
+                for at in range(0, max(len(line), 1), LINE_CHARS):
+                    if matches(line[at : at + LINE_CHARS]):
+                        yield f"{self._name(path)}:{number}: {line.strip()[:SHOWN_CHARS]}"
+                        break
+                    if at or not number % 100:
+                        yield None
             yield None
 
     def _read(self, path: str, line: int = 1, offset: int = 0) -> str:

@@ -197,6 +197,15 @@ def is_file(path: ResolvedPath) -> bool:
     return True
 
 
+def is_folder(path: ResolvedPath) -> bool:
+    """Whether a folder that can be listed is at that path; one behind a link is none."""
+    try:
+        list_folder(path, most=0)
+    except PathRefused:
+        return False
+    return True
+
+
 def open_descriptor(path: ResolvedPath) -> int:
     """A descriptor of the regular file at ``path``, open for reading; the caller closes it.
 

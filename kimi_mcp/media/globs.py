@@ -143,11 +143,11 @@ class Glob:
     """Whether something below the path of a folder may match (truthy)."""
 
     @classmethod
-    def of(cls, parts: Sequence[str]) -> Glob:
-        """The glob of a pattern that was split into names."""
-        names = [_glob_expression(part) for part in parts]
+    def of(cls, parts: Sequence[str], *, plain: int = 0) -> Glob:
+        """The glob of a pattern that was split into names, of which the first ``plain`` have no wildcard."""
+        names = [re.escape(part) if at < plain else _glob_expression(part) for at, part in enumerate(parts)]
         names = [name for name, before in zip(names, ["", *names], strict=False) if not name == before == "**"]
-        wild = (at for at, part in enumerate(parts) if _MAGIC.search(part))
+        wild = (at for at, part in enumerate(parts) if at >= plain and _MAGIC.search(part))
         folders = names[: 2 * DEEPEST] if names[-1:] == ["**"] else names[: 2 * DEEPEST][:-1]
         above = (_path_expression(folders[: at + 1], _VISIBLE) for at in range(len(folders)))
         return cls(

@@ -20,7 +20,7 @@ LONGEST_TAG: Final = 8_192
 _TEXTS: Final = re.compile(r"text/.*|application/(?:.*\+)?(?:json|xml)|application/(?:javascript|x-ndjson|yaml|toml)|")
 """Types that are text; a page without a label is taken for one, until its content says otherwise."""
 
-_NO_TEXTS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
+_NO_TEXTS: Final = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7"})
 """Codecs of Python that no page is written in."""
 
 _HTML: Final = ("text/html", "application/xhtml+xml", "")

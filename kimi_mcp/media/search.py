@@ -85,15 +85,18 @@ class Search:
             else:
                 yield path, is_folder
 
-    def find(self, pattern: str) -> Iterator[ResolvedPath]:
+    def find(self, pattern: str, within: ResolvedPath | None = None) -> Iterator[ResolvedPath]:
         """The files that a glob matches, for each expansion of its braces, sorted folder by folder.
 
-        Raises ``InvalidArguments`` at the limits, and as ``Roots.resolve`` does.
+        ``within``: the folder that it counts from, whose own names have no wildcards, whatever they look like. Raises
+        ``InvalidArguments`` at the limits, and as ``Roots.resolve`` does.
         """
         self.skipped.clear()
         for expanded in braces_expanded(pattern, self._argument):
-            path = self._roots.resolve(expanded)
-            glob = Glob.of(path.parts)
+            path = self._roots.resolve(expanded if within is None else str(within.full / expanded))
+            above = () if within is None else within.parts
+            plain = len(above) if path.parts[: len(above)] == above else 0
+            glob = Glob.of(path.parts, plain=plain)
             start = [replace(path, parts=glob.start[:depth]) for depth in range(len(glob.start) + 1)]
             if any(self._ignored(folder, is_folder=True) for folder in start[1:]):
                 self.skipped["git-ignored"] += 1

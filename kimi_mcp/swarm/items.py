@@ -22,8 +22,8 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 MOST_CHARS: Final = 16_000_000
 """Characters of all files together: they are recorded with the swarm, so that a resumed one has the same."""
 
-_LIKE_A_PATH: Final = re.compile(r"(?!\S*://)\S*(?:\.[A-Za-z0-9]{1,8}|[*\[]\S*)")
-"""What looks like the name of a file, or like a glob."""
+_LIKE_A_PATH: Final = re.compile(r"(?=\S+\Z)(?!.*://)(?:.*\.[A-Za-z0-9]{1,8}|.*[*\[].*)")
+"""What looks like the name of a file, or like a glob; told in linear time, of items of any length."""
 
 
 def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:

@@ -72,6 +72,11 @@ def test_files_and_globs_are_items_once_each_under_names_that_lead_back_to_them(
     assert call.tasks[0].startswith("Review src/b.py.\n\n## src/b.py\n\n````\n")
 
 
+def test_long_items_beside_files_are_looked_at_in_linear_time(root: Path) -> None:
+    long = "[" * 1_000_000 + " ["
+    assert found(root, "notes.md", long).items == ("notes.md", long)
+
+
 def test_a_prompt_about_files_needs_no_place_for_them(root: Path) -> None:
     assert whole(found(root, "src/*.py", prompt="Review this.").tasks, root, "src/a.py", "src/b.py")
 

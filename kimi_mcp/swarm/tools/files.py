@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from kimi_mcp.core.errors import CallRefused, InvalidArguments
 from kimi_mcp.core.json_schema import line_matcher
-from kimi_mcp.media.files import shown
+from kimi_mcp.media.files import is_file, is_folder, shown
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
 from kimi_mcp.media.search import Search
 from kimi_mcp.media.text_files import read_text
@@ -121,18 +121,18 @@ class FileTools(ToolSource):
 
     def _list(self, folder: str = ".", glob: str | None = None) -> str:
         roots, search = self._resolved(), Search(self._resolved(), argument="glob", clock=self._clock)
-        if glob is None:
+        if not glob:
             entries = search.entries(roots.resolve(folder or "."))
             names = (self._name(path) + ("/" if is_folder else "") for path, is_folder in entries)
         else:
-            names = map(self._name, search.find(glob if folder in ("", ".") else f"{folder.rstrip('/')}/{glob}"))
+            names = map(self._name, search.find(glob, roots.resolve(folder or ".")))
         lines, cut = _some(names, MOST_NAMES)
         if not lines:
             lines = ["(nothing)"]
         if cut:
             lines.append(f"[cut after {MOST_NAMES:,} names: use a narrower `glob`]")
         lines += _left_out(search.skipped)
-        others = [root.path for root in roots.folders[1:]] if folder in ("", ".") and glob is None else []
+        others = [root.path for root in roots.folders[1:]] if folder in ("", ".") and not glob else []
         return "\n".join([*lines, *(f"[another folder: {other}]" for other in others)])
 
     def _search(self, regex: str, glob: str = "") -> str:
@@ -141,8 +141,7 @@ class FileTools(ToolSource):
         except ValueError as why:
             raise InvalidArguments(f"`regex` can't be used: {why}.", fix="Write a simpler one.") from None
         search, looked_at = Search(self._resolved(), argument="glob", clock=self._clock), Counter[str]()
-        globs = [glob] if glob else [f"{root.path}/**/*" for root in self._resolved().folders]
-        paths, until = chain.from_iterable(map(search.find, globs)), self._clock() + SEARCH_S
+        paths, until = self._meant(glob, search), self._clock() + SEARCH_S
         lines, notes = list[str](), list[str]()
         try:
             for line in self._matching(paths, matches, looked_at):
@@ -160,6 +159,16 @@ class FileTools(ToolSource):
             notes.append(f"[stopped: {beyond.message} {beyond.fix}]")
         notes.append(f"[{looked_at['text']:,} text files were searched]")
         return "\n".join([*(lines or ["(no line matches)"]), *notes, *_left_out(search.skipped)])
+
+    def _meant(self, glob: str, search: Search) -> Iterable[ResolvedPath]:
+        """The files that are to be searched: one that is named, all of a folder, those that a glob matches, or all."""
+        roots = self._resolved()
+        if not glob:
+            return chain.from_iterable(search.find("**/*", ResolvedPath(root=root, parts=())) for root in roots.folders)
+        path = roots.resolve(glob)
+        if is_file(path):
+            return [path]
+        return search.find("**/*", path) if is_folder(path) else search.find(glob)
 
     def _matching(
         self, paths: Iterable[ResolvedPath], matches: Callable[[str], bool], looked_at: Counter[str]
@@ -181,7 +190,7 @@ class FileTools(ToolSource):
                         yield None
             yield None
 
-    def _read(self, path: str, line: int = 1, offset: int = 0) -> str:
+    def _read(self, path: str, line: float = 1, offset: float = 0) -> str:  # 1.0 is an integer in JSON schema
         found = self._resolved().resolve(path)
         lines = read_text(found, most_bytes=MOST_BYTES).split("\n")
         if lines[-1] == "":
@@ -189,10 +198,10 @@ class FileTools(ToolSource):
         name = self._name(found)
         if not lines:
             return f"[{name} is empty]"
-        first, last = max(line, 1) - 1, max(line, 1) - 1
+        first = last = max(int(line), 1) - 1
         if first >= len(lines):
             raise InvalidArguments(f"`{name}` has {len(lines):,} lines.", fix="Give a smaller `line`.")
-        page = lines[first][max(offset, 0) :]
+        page = lines[first][max(int(offset), 0) :]
         while len(page) < PAGE_CHARS and last + 1 < len(lines):
             last += 1
             page += "\n" + lines[last]

@@ -112,6 +112,19 @@ async def test_a_search_ends_when_its_time_is_over(root: Path) -> None:
     assert "stopped" in result.text
 
 
+async def test_folders_and_files_whose_names_look_like_globs_are_found(root: Path, tools: SwarmTools) -> None:
+    (root / "app" / "[id]").mkdir(parents=True)
+    (root / "app" / "[id]" / "page.tsx").write_text("export\n")
+    assert await lines(tools, "list", folder="app/[id]", glob="*.tsx") == ["app/[id]/page.tsx"]
+    for meant in ("app/[id]/page.tsx", "app/[id]", "app"):
+        assert (await lines(tools, "search", regex="export", glob=meant))[0] == "app/[id]/page.tsx:1: export"
+
+
+async def test_arguments_that_are_empty_or_whole_numbers_with_a_point_count_as_meant(tools: SwarmTools) -> None:
+    assert await lines(tools, "list", folder="src", glob="") == ["src/b.py", "src/deep/"]
+    assert (await lines(tools, "read", path="a.py", line=3.0, offset=4.0))[1] == "f():"
+
+
 async def test_a_file_is_read_in_pages_that_join_to_the_whole(root: Path, tools: SwarmTools) -> None:
     text = "".join(f"line {number} " + "ä" * 40 + "\n" for number in range(1_500)) + "y" * 60_000 + "\nlast"
     (root / "long.txt").write_text(text)

@@ -200,7 +200,7 @@ def test_the_wheel_holds_the_types_the_data_and_the_skill(tmp_path: Path) -> Non
     data = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "kimi_mcp").rglob("*")
-        if path.suffix in {".py", ".toml"} or path.name == "py.typed"
+        if path.suffix in {".py", ".toml", ".json"} or path.name == "py.typed"
     }
     assert data | {"kimi_mcp/skill/skill.md", "kimi_mcp/skill/agent-skill/kimi-k2-5/SKILL.md"} <= held
     assert not {name for name in held if name.startswith(("tests/", "docs/", "scripts/", "requirements/"))}

@@ -81,11 +81,11 @@ def rewritten_parameters(parameters: Any) -> dict[str, Any] | None:
 
 
 def _made(schema: Schema, *, of_tool: bool = False) -> dict[str, Any] | None:
-    for in_finite_arrays in (False, True):
+    for showing_ends in (False, True):
         try:
             if size_of(schema) > MAX_BYTES:
                 return None
-            made = _Rewriter(schema, in_finite_arrays).whole(of_tool)
+            made = _Rewriter(schema, showing_ends).whole(of_tool)
         except (_Inexpressible, RecursionError, ValueError):
             return None
         if (parameters_fault(made) if of_tool else next(problems(made), None)) is None:
@@ -96,9 +96,10 @@ def _made(schema: Schema, *, of_tool: bool = False) -> dict[str, Any] | None:
 class _Rewriter:
     """One schema's rewriting, with what its references lead to."""
 
-    def __init__(self, root: Schema, in_finite_arrays: bool) -> None:
+    def __init__(self, root: Schema, showing_ends: bool) -> None:
         self._root = root
-        self._in_finite_arrays = in_finite_arrays
+        self._showing_ends = showing_ends
+        """Whether what comes to an end says so in the dialect's words, at the cost of length."""
         self._reads_on = "unevaluatedProperties" in repr(root)
         self._reads_beside_ref = "/draft-0" not in str(root.get("$schema"))
         self._narrows_root = False
@@ -152,7 +153,7 @@ class _Rewriter:
                 if made[keyword] is new[keyword]:
                     made[keyword] = new[keyword].copy()
                 made[keyword][key] = below
-        if self._in_finite_arrays and judged and made.get("type") == "array" and not made.get("minItems"):
+        if self._showing_ends and judged and made.get("type") == "array" and not made.get("minItems"):
             return {"anyOf": [{"type": "array", "maxItems": 0}, made]}
         return made
 
@@ -232,7 +233,8 @@ class _Rewriter:
                     new["anyOf"] = branches = narrowed
             if new.keys() & {"type", "enum"} or _conflicts(new.keys(), branches):
                 _move(new, "anyOf")
-        if type_fault(new) is not None:
+        is_untyped = bool(new) and not new.keys() & {"type", "enum", "anyOf", "$ref"}
+        if type_fault(new) is not None or (self._showing_ends and is_untyped):
             self._split(new)
         if isinstance(new.get("anyOf"), list):
             new["anyOf"] = _nested(new["anyOf"])

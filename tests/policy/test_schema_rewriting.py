@@ -75,6 +75,12 @@ REWRITABLE: dict[str, dict[str, Any]] = {
         "$defs": {"a": {"anyOf": [STRING, NUMBER]}},
         **an_object(a={"$ref": "#/$defs/a/anyOf/1"}),
     },
+    "untyped and within itself": {"properties": {"a": {"$ref": "#"}, "b": STRING}},
+    "untyped, required and within itself": {
+        "$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"]}},
+        **an_object(a={"$ref": "#/$defs/n"}),
+        "required": ["a"],
+    },
     "values that look like references": an_object(
         a={"type": "object", "default": {"$ref": "x"}}, b={"const": {"a": {"$ref": 1}}}, c={"x-from": {"$ref": "#/a"}}
     ),

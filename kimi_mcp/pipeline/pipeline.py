@@ -208,7 +208,7 @@ class Pipeline:
             )
             request = continuing.request(record, history.with_turns(run.turns))
             plan = route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
-            if plan.profile.model.id != record.model_id:
+            if record.model_id not in (None, plan.profile.model.id):
                 raise ModelNotServed(
                     f"The answer is {record.model_id}'s, which {route.endpoint.provider.id} does not serve any more.",
                     fix="Call again: another model can't continue it.",

@@ -116,6 +116,8 @@ def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
     if outcome.error is not None:
         page.row("error", f"{outcome.error.code}: {in_a_shell(outcome.error.message)}", "bad", label_kind="bad")
         page.row("", in_a_shell(outcome.error.fix))
+    if outcome.can_continue and not record.running:
+        page.row("", f"Continue the answer with `kimi-mcp runs continue {record.id}`.")
     _request(page, record.request)
     _section(page, "Reasoning", outcome.reasoning)
     _section(page, "Answer", outcome.answer)

@@ -18,6 +18,7 @@ async def test_a_cut_answer_names_the_command_that_continues_it_and_that_prints_
     assert (cut.status, cut.out) == (1, WHOLE[:12] + "\n")
     (run_id,) = [word.strip("`.") for word in cut.err.split() if word.startswith("run_")]
     assert f"kimi-mcp runs continue {run_id}" in " ".join(cut.err.split())
+    assert f"kimi-mcp runs continue {run_id}" in (await kimi("runs", "show", run_id)).out
     whole = await kimi("runs", "continue", run_id, settings=to(sim))
     assert (whole.status, whole.out) == (0, WHOLE + "\n")
     assert "answer-continued" in whole.err

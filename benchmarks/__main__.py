@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import calls, media, memory, routing, startup, store, streaming, swarm
+from benchmarks import calls, documents, media, memory, routing, startup, store, streaming, swarm
 from benchmarks.report import Row, table
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "store": store,
     "memory": memory,
     "media": media,
+    "documents": documents,
     "swarm": swarm,
     "routing": routing,
 }

@@ -10,6 +10,7 @@ import pytest
 from kimi_mcp.simulator import Simulator, Step
 from kimi_mcp.simulator.faults import CHAT_PATH, Match
 from tests.cli.commands.shell import kimi, to
+from tests.media.documents import office, pdf
 
 COUNT = "/v1/tokenizers/estimate-token-count"
 
@@ -41,6 +42,17 @@ async def test_least_and_most_are_those_of_the_price_list(sim: Simulator) -> Non
         assert found["least_usd"] == pytest.approx(found["prompt_tokens"] * 0.30e-6)
         assert found["most_usd"] == pytest.approx((prompts * written + 20_000 * requests * 15.00) / 1e6)
     assert CHAT_PATH not in paths(sim)
+
+
+async def test_a_document_is_counted_without_being_uploaded(sim: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(pdf("What was measured. " * 3))
+    (tmp_path / "b.pdf").write_bytes(pdf(""))
+    (tmp_path / "c.docx").write_bytes(office("docx", "What was said"))
+    arguments = [each for name in ("a.pdf", "b.pdf", "c.docx") for each in ("--file", str(tmp_path / name))]
+    found = (await kimi("ask", "Why?", *arguments, "--dry-run", "--json", settings=to(sim))).json
+    assert found["uncounted"] == ["the text that the provider takes out of documents"]
+    assert found["prompt_tokens"] > 20
+    assert set(paths(sim)) <= {"/v1/models", COUNT}
 
 
 @pytest.mark.parametrize(

@@ -60,20 +60,11 @@ class GatheredFiles:
         with open_file(path) as file:
             if (*file.identity, pages) in self._seen:
                 return
-            name = shown(path.name)
-            kind = identify(name, file.head, file.size, file.read_at)
-            if kind is not None and kind.ending in endings:
-                if pages is not None and kind is not PDF:
-                    raise _no_pages(name)
-                file.check_size(MOST_BYTES)
-                self.documents[len(self._texts)] = Document(
-                    name=name, kind=kind, size=file.size, read_at=reread(path, file, f"`{name}`"), pages=pages
-                )
+            if document := _document(path, file, pages, endings):
+                self.documents[len(self._texts)] = document
                 self._texts.append((path, None))
             else:
                 encoding = _encoding(file)
-                if pages is not None:
-                    raise _no_pages(name)
                 heading = text_tokens(_heading(path.name)) + 2
                 estimated = tokens_in(file.size // 2 if encoding == "utf-16" else file.size)
                 if self._tokens + heading + estimated <= self._most_tokens:
@@ -145,10 +136,43 @@ def gather_files(
 
 
 def read_text(path: ResolvedPath, *, most_bytes: int) -> str:
-    """The text of a file within the roots, verbatim. Blocking; raises as :func:`gather_texts` does."""
+    """The text of a file within the roots, verbatim. Blocking; raises as :func:`gather_files` does."""
     with open_file(path) as file:
         file.check_size(most_bytes)
         return _decoded(file, _encoding(file))
+
+
+def read_file(
+    path: ResolvedPath, pages: Pages | None = None, *, most_bytes: int, endings: Collection[str]
+) -> str | Document:
+    """The text of a file, or the document that it is, of the kinds with these endings. Raises as ``read_text``."""
+    with open_file(path) as file:
+        if document := _document(path, file, pages, endings):
+            return document
+    return read_text(path, most_bytes=most_bytes)
+
+
+def endings_named(pattern: str) -> list[str]:
+    """The kinds of documents that a glob means: ``docs/**`` means texts alone, ``docs/*.pdf`` the PDFs."""
+    return [ending for ending in ENDINGS if ending in PurePath(pattern).name.lower()]
+
+
+def _document(path: ResolvedPath, file: OpenFile, pages: Pages | None, endings: Collection[str]) -> Document | None:
+    """The document that a file is, of the kinds with these endings; None: a text, or what is neither."""
+    name = shown(path.name)
+    kind = identify(name, file.head, file.size, file.read_at)
+    if kind is None or kind.ending not in endings:
+        if pages is not None:
+            _encoding(file)  # raises what it is instead of a text
+        kind = None
+    if pages is not None and kind is not PDF:
+        raise InvalidArguments(
+            f"Pages can be named of a PDF alone, and `{name}` is none.", fix="Leave `#page=` out, or name a PDF."
+        )
+    if kind is None:
+        return None
+    file.check_size(MOST_BYTES)
+    return Document(name=name, kind=kind, size=file.size, read_at=reread(path, file, f"`{name}`"), pages=pages)
 
 
 def as_context(files: Iterable[TextFile]) -> str:
@@ -168,10 +192,9 @@ def _heading(path: str) -> str:
 def _add_matching(search: Search, pattern: str, name: str, pages: Pages | None, gathered: GatheredFiles) -> None:
     """Add what a glob, called ``name`` in messages, matches. Raises ``InvalidArguments`` if that is nothing.
 
-    Documents only of the kinds that it names by their endings: ``docs/**`` means the texts, ``docs/*.pdf`` the PDFs.
+    Documents only of the kinds that it names.
     """
-    endings = [ending for ending in ENDINGS if ending in PurePath(pattern).name.lower()]
-    taken = 0
+    taken, endings = 0, endings_named(pattern)
     for path in search.find(pattern):
         try:
             gathered.add(path, pages, endings=endings)
@@ -187,12 +210,6 @@ def _add_matching(search: Search, pattern: str, name: str, pages: Pages | None, 
             fix="Correct the glob (`**` matches any folders, `*.pdf` PDFs); a file that globs leave out can be named "
             "itself.",
         )
-
-
-def _no_pages(name: str) -> InvalidArguments:
-    return InvalidArguments(
-        f"Pages can be named of a PDF alone, and `{name}` is none.", fix="Leave `#page=` out of this one of `files`."
-    )
 
 
 def _encoding(file: OpenFile) -> str:

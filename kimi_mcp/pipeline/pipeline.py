@@ -83,8 +83,8 @@ class Pipeline:
         """Resolves where requests go."""
         self._media_limits = media_limits or MediaLimits()
         uploads = Uploads(self.upstream)
-        self._attachments = Attachments(self.upstream, uploads, self._media_limits, lambda: self._pdfs)
-        self._file_texts = FileTexts(self.upstream, uploads, lambda: self._pdfs, facts.providers.values())
+        self._attachments = Attachments(self.upstream, uploads, self._media_limits, lambda: self.pdfs)
+        self._file_texts = FileTexts(self.upstream, uploads, lambda: self.pdfs, facts.providers.values())
         redaction.hide(*credentials.keys(settings, facts).values())
 
     async def aclose(self) -> None:
@@ -242,7 +242,7 @@ class Pipeline:
         return outcome if schema is None or outcome.error is not None else _parsed(outcome, schema)
 
     @cached_property
-    def _pdfs(self) -> PdfReader:
+    def pdfs(self) -> PdfReader:
         """Reads PDFs; imported when one is met."""
         from kimi_mcp.media.documents.pdf import PdfReader
 

@@ -9,11 +9,12 @@ from typing import Final
 
 from kimi_mcp.core.errors import CallRefused, ContextTooLong, InvalidArguments
 from kimi_mcp.core.tokens import text_tokens, with_margin
+from kimi_mcp.media.documents import Document, Pages, split_pages
 from kimi_mcp.media.files import is_file, shown
 from kimi_mcp.media.globs import has_magic
 from kimi_mcp.media.roots import LONGEST_PATH, ResolvedPath, Roots
 from kimi_mcp.media.search import Search
-from kimi_mcp.media.text_files import TextFile, as_context, read_text
+from kimi_mcp.media.text_files import TextFile, as_context, endings_named, read_file
 from kimi_mcp.swarm.call import MOST_ITEMS, SwarmCall
 
 MOST_BYTES: Final = 4 * 1024 * 1024
@@ -26,8 +27,10 @@ _LIKE_A_PATH: Final = re.compile(r"(?=\S+\Z)(?!.*://)(?:.*\.[A-Za-z0-9]{1,8}|.*[
 """What looks like the name of a file, or like a glob; told in linear time, of items of any length."""
 
 
-def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
+def with_files(call: SwarmCall, roots: Roots, pdfs: dict[str, Document]) -> SwarmCall:
     """The call with each file that its items name, or that a glob among them matches, as an item with its whole text.
+
+    The text of a PDF is still to be set, by :func:`set_text`: ``pdfs`` gets it under the name of its item.
 
     An item that is no file stays as it is. Raises ``InvalidArguments`` for a single glob without a match, for what
     looks like a file among files and is none, and for more than there may be; as ``Roots.resolve`` does for a single
@@ -44,10 +47,13 @@ def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
     plain: list[tuple[int, str]] = []
     for index, item in enumerate(call.items):
         found = False
-        for name, text in _files(item, roots, search, only=only):
+        for name, content in _files(item, roots, search, only=only):
             found = True
             names += [] if name in files else [name]
-            files[name] = as_context([TextFile(path=name, text=text)])
+            if isinstance(content, Document):
+                pdfs[name], files[name] = content, ""
+            else:
+                files[name] = as_context([TextFile(path=name, text=content)])
             _check_sum(len(names), sum(map(len, files.values())))
         if not found:
             names.append(item)
@@ -55,7 +61,7 @@ def with_files(call: SwarmCall, roots: Roots) -> SwarmCall:
     if not files:
         return call
     for index, item in plain:
-        if _LIKE_A_PATH.fullmatch(item):
+        if _LIKE_A_PATH.fullmatch(_pages(item)[0]):
             raise InvalidArguments(
                 f"`items[{index}]` is no text file within the roots, as others of `items` are.",
                 fix="Correct its name (names are case-sensitive), or leave it out.",
@@ -70,6 +76,14 @@ def only_look_like_files(call: SwarmCall) -> bool:
     )
 
 
+def set_text(call: SwarmCall, name: str, text: str) -> SwarmCall:
+    """The call with the text of an item; raises ``InvalidArguments`` for more than there may be."""
+    context = as_context([TextFile(path=name, text=text)])
+    texts = [context if item == name else known for item, known in zip(call.items, call.texts, strict=True)]
+    _check_sum(len(texts), sum(len(each or "") for each in texts))
+    return replace(call, texts=tuple(texts))
+
+
 def check_lengths(call: SwarmCall, most_tokens: int) -> None:
     """Raise ``ContextTooLong`` where a file is longer than what an agent has room for, by estimate."""
     for name, text in zip(call.items, call.texts, strict=bool(call.texts)):
@@ -81,20 +95,23 @@ def check_lengths(call: SwarmCall, most_tokens: int) -> None:
             )
 
 
-def _files(item: str, roots: Roots, search: Search, *, only: bool) -> Iterator[tuple[str, str]]:
-    """The name and the text of each file that an item means."""
+def _files(item: str, roots: Roots, search: Search, *, only: bool) -> Iterator[tuple[str, str | Document]]:
+    """The name of each file that an item means, and its text or the PDF that it is."""
+    whole, (item, pages) = item, _pages(item)
     path = _resolved(item, roots)
     if path is None:
         return
+    named = whole[len(item) :]
     if is_file(path):
-        yield roots.spelled(path), read_text(path, most_bytes=MOST_BYTES)
+        yield roots.spelled(path) + named, read_file(path, pages, most_bytes=MOST_BYTES, endings=("pdf",))
         return
     if not has_magic(item) or not (only or item.split() == [item]):
         return
     found = False
     for match in search.find(item):
         try:
-            yield roots.spelled(match), read_text(match, most_bytes=MOST_BYTES)
+            kinds = {"pdf"}.intersection(endings_named(item))
+            yield roots.spelled(match) + named, read_file(match, pages, most_bytes=MOST_BYTES, endings=kinds)
             found = True
         except CallRefused:
             search.skipped["not text, or refused"] += 1
@@ -104,6 +121,14 @@ def _files(item: str, roots: Roots, search: Search, *, only: bool) -> Iterator[t
             f"`{shown(item)}` in `items` fits no text file" + (f" (left out: {left_out})." if left_out else "."),
             fix="Correct the glob (`**` matches any folders), or give two items or more.",
         )
+
+
+def _pages(item: str) -> tuple[str, Pages | None]:
+    """An item without the pages of a PDF that it names; one that names none such is a text."""
+    try:
+        return split_pages(item)
+    except CallRefused:
+        return item, None
 
 
 def _resolved(item: str, roots: Roots) -> ResolvedPath | None:

@@ -31,7 +31,7 @@ from kimi_mcp.swarm.agent import AgentTask, ToolExecutor, conclude, run_agent
 from kimi_mcp.swarm.cache_time import choose_ttl
 from kimi_mcp.swarm.call import ITEM_PLACEHOLDER, SwarmCall, check_items
 from kimi_mcp.swarm.coordinator import Coordinator
-from kimi_mcp.swarm.items import check_lengths, only_look_like_files, with_files
+from kimi_mcp.swarm.items import check_lengths, only_look_like_files, set_text, with_files
 from kimi_mcp.swarm.limits import SWARM_WIDE, BudgetLedger, Limit, SwarmConcurrency, SwarmLimits
 from kimi_mcp.swarm.stats import Agent, StepResult, SwarmStats
 from kimi_mcp.swarm.step_runner import StepRunner
@@ -41,6 +41,7 @@ from kimi_mcp.swarm.tools.source import ToolSource
 from kimi_mcp.swarm.tools.web import WebTools
 
 if TYPE_CHECKING:
+    from kimi_mcp.media.documents import Document
     from kimi_mcp.runs.store.store import Steps
 
 RESERVED_TOKENS = 32_000
@@ -167,7 +168,10 @@ async def prepare(call: SwarmCall, pipeline: Pipeline) -> SwarmCall:
     if call.first_provider is not None:
         return call  # it was prepared when it began
     roots = await anyio.to_thread.run_sync(pipeline.find_roots, call.offered_roots, abandon_on_cancel=True)
-    call = await anyio.to_thread.run_sync(with_files, call, roots, abandon_on_cancel=True)
+    pdfs: dict[str, Document] = {}
+    call = await anyio.to_thread.run_sync(with_files, call, roots, pdfs, abandon_on_cancel=True)
+    for name, pdf in pdfs.items():
+        call = set_text(call, name, await pipeline.pdfs.text(f"`{pdf.name}`", pdf, pdf.pages))
     if pipeline.settings.roots is None:
         call = replace(call, offered_roots=tuple(Path(root.path).as_uri() for root in roots.folders))
     return check_items(call)

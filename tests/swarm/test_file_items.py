@@ -14,6 +14,7 @@ from kimi_mcp.media.roots import find_roots
 from kimi_mcp.simulator import Simulator
 from kimi_mcp.swarm.call import SwarmCall, check_items
 from kimi_mcp.swarm.items import with_files
+from tests.media.documents import pdf
 from tests.swarm.scenarios import SYNTHESIS, agents, chats, swarm, task_of
 
 TELL = "Review {{item}}."
@@ -30,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 def found(root: Path, *items: str, prompt: str = "Review {{item}}.", **more: Any) -> SwarmCall:
     call = SwarmCall(prompt=prompt, items=items, **more)
-    return check_items(with_files(call, find_roots(str(root), working=str(root))))
+    return check_items(with_files(call, find_roots(str(root), working=str(root)), {}))
 
 
 def refused(root: Path, *items: str, **more: Any) -> KimiError:
@@ -52,6 +53,28 @@ async def test_a_glob_makes_an_agent_of_each_file_who_gets_its_whole_text(sim: S
     assert len(chats(sim, SYNTHESIS)) == 1
     tasks = sorted(task for request in chats(sim) if (task := task_of(request)).startswith("Review src"))
     assert whole(tasks, root, *names)
+
+
+async def test_an_item_that_is_a_pdf_or_pages_of_one_is_read_here(sim: Simulator, root: Path) -> None:
+    for name in ("one.pdf", "two.pdf"):
+        (root / name).write_bytes(pdf(f"First of {name}", f"Second of {name}"))
+    more = {"KIMI_ROOTS": str(root)}
+    for items in (("*.pdf",), ("one.pdf", "two.pdf#page=2")):
+        outcome = await swarm(sim, "Review {{item}}.", items=items, variables=more)
+        assert outcome.status == "completed", outcome.error
+    tasks = [task for task in map(task_of, chats(sim)) if task.startswith("Review")]
+    assert [sum(f"First of {name}" in task for task in tasks) for name in ("one.pdf", "two.pdf")] == [2, 1]
+    assert [sum(f"Second of {name}" in task for task in tasks) for name in ("one.pdf", "two.pdf")] == [2, 2]
+    assert [request.path for request in sim.requests if "files" in request.path] == []
+
+
+async def test_a_pdf_that_cannot_be_read_is_refused_before_anything_is_paid_for(sim: Simulator, root: Path) -> None:
+    (root / "scan.pdf").write_bytes(pdf(""))
+    outcome = await swarm(sim, "Review {{item}}.", items=("scan.pdf", "notes.md"), variables={"KIMI_ROOTS": str(root)})
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "media_rejected")
+    assert "kimi_vision" in outcome.error.fix
+    assert chats(sim) == []
 
 
 async def test_forty_agents_get_forty_files_of_this_repository_whole(sim: Simulator) -> None:
@@ -119,7 +142,7 @@ def test_what_can_not_be_an_item_is_refused(root: Path, items: tuple[str, ...], 
 
 def test_a_glob_without_roots_is_refused_with_the_reason() -> None:
     with pytest.raises(KimiError) as raised:
-        with_files(SwarmCall(prompt="Review {{item}}.", items=("*.py",)), find_roots(None, working="/"))
+        with_files(SwarmCall(prompt="Review {{item}}.", items=("*.py",)), find_roots(None, working="/"), {})
     assert raised.value.code == "path_refused"
     assert "KIMI_ROOTS" in raised.value.fix
 

@@ -28,7 +28,6 @@ KEY = "kimi_mcp.response_stream"
 SESSION_HEADER = "mcp-session-id"
 """The header that names a session of the handshake era."""
 
-
 RequestKey = RequestId | tuple[str, RequestId]
 """What tells an open request apart from every other one."""
 
@@ -83,7 +82,7 @@ class WaitingCalls:
         self._waiting[run.id] += 1
         if key is not None:
             self._streams[key] = stream
-        stream.when_over(partial(self._remove, run, key))
+        stream.when_over(partial(self._remove, stream, run, key))
 
     def settle(self, key: RequestKey) -> None:
         """The client of a call said why it wants no answer."""
@@ -95,9 +94,9 @@ class WaitingCalls:
         if (grace := self._left.pop(run_id, None)) is not None:
             grace.cancel()
 
-    def _remove(self, run: RunView, key: RequestKey | None, settled: bool) -> None:
-        if key is not None:
-            self._streams.pop(key, None)
+    def _remove(self, stream: ResponseStream, run: RunView, key: RequestKey | None, settled: bool) -> None:
+        if key is not None and self._streams.get(key) is stream:  # a client may use an id again
+            del self._streams[key]
             self._requests.pop(key, None)
         self._waiting[run.id] -= 1
         if not self._waiting[run.id]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -60,6 +59,7 @@ class FileTexts:
         for number, document in [*gathered.documents.items()]:
             request_state.waits_for = f"the text of {document.name}"
             gathered.set_text(number, await self._text(document, endpoint, request_state, uploads=uploads))
+            gathered.check()  # before more is uploaded
         return await anyio.to_thread.run_sync(lambda: as_context(gathered.files()))
 
     def _check(self, document: Document, endpoint: Endpoint) -> None:
@@ -98,25 +98,30 @@ class FileTexts:
         file = Uploadable(
             content=document, name=f"`{document.name}`", mime=kind.mime, purpose="file-extract", ending=kind.ending
         )
-        upload = partial(self._uploads.find_or_upload, file, endpoint, request_state)
         try:
-            identity = await upload()
-            try:
-                text = await self._upstream.file_text(endpoint, identity)
-            except ModelNotServed:
+            identity = await self._uploads.find_or_upload(file, endpoint, request_state)
+            text = await self._text_of(identity, endpoint)
+            if text is None:
                 identity = await self._uploads.replace(identity, file, endpoint, request_state)
-                text = await self._upstream.file_text(endpoint, identity)
+                text = await self._text_of(identity, endpoint)
         except RequestRejected as refused:
             raise MediaRejected(
                 f"{provider} could not take the text out of `{document.name}`. {refused.message}",
                 fix="Look whether it opens at all, and without a password; of a PDF pages can be named, which are read "
                 "here (`report.pdf#page=1-50`), or shown to kimi_vision.",
             ) from None
-        except ModelNotServed:
+        if text is None:
             raise UpstreamBroken(
                 f"{provider} has lost `{document.name}`, twice, though it took it.",
                 fix="Call again; if it stays, name the pages of a PDF (`report.pdf#page=1-50`): those are read here.",
-            ) from None
+            )
         if not text.strip():
             raise no_text(f"`{document.name}`")
         return text
+
+    async def _text_of(self, identity: str, endpoint: Endpoint) -> str | None:
+        """The text of an upload; None: it is not there any more."""
+        try:
+            return await self._upstream.file_text(endpoint, identity)
+        except ModelNotServed:  # 404
+            return None

@@ -245,7 +245,7 @@ class JsonRequests:
         if begins := _EXTRACTED.match(text):
             with suppress(ValueError):  # the text alone is read: all of the JSON could take far more memory
                 content, _ = json.JSONDecoder(strict=False).raw_decode(text, begins.end() - 1)
-                return _text(content)
+                return _text(content).encode("utf-8", "replace").decode()  # without half a surrogate pair
         return text
 
     async def list_functions(self, endpoint: Endpoint, uri: str) -> tuple[Mapping[str, Any], ...]:

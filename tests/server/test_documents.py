@@ -299,3 +299,22 @@ async def test_a_changed_pdf_makes_another_call(sim: Simulator, folder: Path) ->
         write(folder, a_pdf=pdf("changed"))
         await both(kimi)
     assert len(chats(sim)) == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("Plain text, as documented", "Plain text, as documented"),
+        ('{"content": "a, \\ud800 [b", "type": "file"}', "a, ? [b"),
+        ('{"content": "never ends', '{"content": "never ends'),
+    ],
+)
+async def test_the_providers_text_is_taken_in_each_form_that_was_seen(
+    sim: Simulator, folder: Path, body: str, text: str
+) -> None:
+    write(folder, report_pdf=pdf(WORDS))
+    sim.play({"match": {"path": "/v1/files/simfile-000001/content"}, "body": body})
+    async with connect(sim, folder) as kimi:
+        result = await kimi.think("How high?", files=["report.pdf"])
+    assert result.status == "completed", result.text
+    assert f"```\n{text}\n```" in context(sim)

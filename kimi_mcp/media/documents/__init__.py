@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, NamedTuple
@@ -141,6 +140,8 @@ def _packed(name: str, size: int, read_at: ReadAt) -> list[str] | None:
 
     Raises ``MediaRejected`` for one that unpacks to too much, and what ``read_at`` does.
     """
+    import zipfile
+
     try:
         with zipfile.ZipFile(_Archive(size, read_at)) as archive:
             parts, unpacked = archive.namelist(), sum(each.file_size for each in archive.infolist())

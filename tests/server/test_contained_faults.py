@@ -39,7 +39,7 @@ async def test_a_cancellation_that_the_store_does_not_take_ends_no_other_run(
     sim: Simulator, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sim.play({**HELD_STEP, "times": "always"})
-    options = store_limits(locked_s=0.1)
+    options = store_limits(locked_s=1)
     async with connect_messages(sim, options=options) as owner, connect_messages(sim, options=options) as host:
         await owner.call("kimi_think", {"prompt": "theirs"}, 1)
         await sim.until(lambda: sim.waiting_at("end") == 1)

@@ -125,7 +125,7 @@ async def test_a_disk_that_fills_in_mid_stream_costs_the_record_and_not_the_answ
 
 
 async def test_what_could_not_be_written_for_a_while_leaves_no_hole(sim: Simulator, data_dir: Path) -> None:
-    options = store_limits(locked_s=0.1)
+    options = store_limits(locked_s=1)
     sim.play({"content": "one two three four five.", "event_tokens": 1, "gate": "a", "gate_at": 3})
     async with connect(sim, options=options, KIMI_REPLY_WITHIN_S="0.2") as kimi, connect(sim, options=options) as other:
         started = await kimi.instant("hi")

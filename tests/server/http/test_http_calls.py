@@ -96,7 +96,10 @@ async def test_paths_of_the_servers_disk_are_refused_unless_roots_are_set(
             assert refused.error["code"] == "path_refused", arguments
             assert "data URI" in refused.error["fix"]
             assert str(folder) not in refused.text
-    assert chats(sim) == []
+        assert chats(sim) == []
+        await kimi.call("kimi_swarm", {"prompt": "Sum up: {{item}}", "items": ["notes.txt", "*.txt"]})
+        assert chats(sim), "what names no file that may be read is a text"
+    assert "the notes" not in str([request.body for request in chats(sim)])
     async with served(sim, KIMI_ROOTS=str(folder)) as http, http.client() as kimi:
         for tool, arguments in calls[:4]:
             assert (await kimi.call(tool, arguments)).status == "completed", arguments

@@ -139,6 +139,11 @@ class Catalogue:
         """Which provider takes an effort for which model on that day, as pairs of ids."""
         return _offers(self, day, "effort")
 
+    @property
+    def web_offers(self) -> tuple[str, ...]:
+        """The providers that search the web themselves."""
+        return tuple(each.id for each in self.providers.values() if each.formulas or each.builtin_search)
+
     def rows(self, day: date) -> tuple[CatalogueRow, ...]:
         """Every model at every provider on that day."""
         return tuple(

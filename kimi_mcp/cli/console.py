@@ -82,7 +82,7 @@ _IN_A_SHELL: tuple[tuple[str, str], ...] = (
 )
 
 _SPELLED_ALIKE = (
-    *("system", "video", "mode", "model", "provider", "max_tokens", "temperature", "effort"),
+    *("system", "video", "mode", "model", "provider", "max_tokens", "temperature", "effort", "web"),
     *("max_agents", "max_steps", "max_agent_steps", "max_cost_usd"),
 )
 OPTIONS = {
@@ -171,8 +171,8 @@ def change(field: str, asked: Any, sent: Any) -> str:
 
 
 def requests(outcome: Outcome) -> str:
-    """How many requests a call took; a swarm sends many, and none of them is a second attempt."""
-    return counted(outcome.timing.attempts, "attempt" if outcome.swarm is None else "request")
+    """How many requests a call took; a swarm and a search send many, none of them a second attempt."""
+    return counted(outcome.timing.attempts, "request" if outcome.swarm or outcome.sources else "attempt")
 
 
 def counted(number: int, noun: str) -> str:

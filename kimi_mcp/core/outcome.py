@@ -13,8 +13,18 @@ from typing import Any
 from kimi_mcp.core.errors import KimiError
 from kimi_mcp.core.json_values import to_json
 from kimi_mcp.core.profiles import rounded
-from kimi_mcp.core.redaction import clean, clean_values, scrub_cut, scrub_growing, scrub_values
-from kimi_mcp.core.types import Adjustment, FinishReason, Mode, Status, Timing, Usage
+from kimi_mcp.core.redaction import clean, clean_values, scrub, scrub_cut, scrub_growing, scrub_values
+from kimi_mcp.core.types import (
+    Adjustment,
+    FinishReason,
+    Mode,
+    Source,
+    Status,
+    Timing,
+    Turn,
+    Usage,
+    joined_reasoning,
+)
 
 ALL_CHARS = 1 << 62
 """Characters of reasoning, where nothing of it is to be cut."""
@@ -76,6 +86,8 @@ class Outcome:
     """Whether its answer was cut by its length, and its provider can continue it."""
     swarm: Mapping[str, Any] | None = None
     """What the agents of a swarm did: the contract's ``swarm`` block, as JSON."""
+    sources: tuple[Source, ...] = ()
+    """The pages that the web was asked for, in order."""
     page: ResultPage | None = None
     """The stretch that ``kimi_run`` returns."""
 
@@ -83,6 +95,7 @@ class Outcome:
         """Take out every secret: an outcome is made without any, so none can leave with it."""
         clean: dict[str, Any] = {name: scrub_values(getattr(self, name)) for name in _FOREIGN}
         clean["policy"] = tuple(map(_without_secrets, self.policy))
+        clean["sources"] = tuple(Source(title=scrub(each.title), url=scrub(each.url)) for each in self.sources)
         ended = scrub_growing if self.status == "running" else scrub_cut
         clean["answer"], clean["reasoning"] = ended(self.answer), self.reasoning and ended(self.reasoning)
         for name, value in clean.items():
@@ -109,7 +122,7 @@ def structured(outcome: Outcome, *, reasoning_chars: int) -> dict[str, Any]:
         "usage": usage | {"cost_usd": None if cost is None else rounded(cost)},
         "policy": value["policy"],
         "timing": timing | {name: timing[name] and round(timing[name], 3) for name in ("first_token_s", "total_s")},
-        **{name: value[name] for name in ("error", "swarm")},
+        **{name: value[name] for name in ("error", "swarm", "sources")},
         "next_step": _next_step(outcome),
         "page": value["page"],
     }
@@ -153,6 +166,8 @@ def text(outcome: Outcome, *, names_run: bool = False) -> str:
     ``names_run``: whether that line names run, conversation and reasoning, for a model that sees the text alone.
     """
     whole = _text(outcome)
+    if names_run and outcome.sources and outcome.page is None:
+        whole += "\n\nSources:\n" + "\n".join(f"- {source.title}: {source.url}" for source in outcome.sources)
     if names_run and outcome.run_id is not None:
         parts = [f"run {outcome.run_id}"]
         if outcome.conversation_id is not None:
@@ -251,6 +266,17 @@ def _reasoning(outcome: Outcome, limit: int) -> dict[str, Any] | None:
         "truncated": len(whole) > limit,
         "uri": outcome.run_id and reasoning_uri(outcome.run_id),
     }
+
+
+def last_reasoning(whole: str | None, turns: Iterable[Turn]) -> str | None:
+    """Of a run's reasoning what belongs to its answer: what comes behind that of the turns that call tools."""
+    earlier: str | None = None
+    for turn in turns:
+        earlier = joined_reasoning(earlier, turn.reasoning) if turn.tool_calls else earlier
+    before = scrub(earlier or "")
+    if not whole or not before or not whole.startswith(before):
+        return whole
+    return whole.removeprefix(before).removeprefix("\n\n")
 
 
 def reasoning_uri(run_id: str) -> str:

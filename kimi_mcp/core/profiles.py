@@ -49,10 +49,13 @@ HOST = r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"
 _VARIABLE = r"^[A-Z][A-Z0-9_]*$"
 _FORMULA = r"^[a-z0-9-]+/[a-z0-9_-]+:[a-z0-9.]+$"
 
+_BUILTIN = r"^\$[a-z_]+$"
+
 PATTERNS: Mapping[str, str] = {
     _BASE_URL: "an http or https URL without a slash at its end",
     HOST: "a host name in small letters, without scheme, port and path",
     _VARIABLE: "the name of an environment variable",
+    _BUILTIN: "the name of a function of the provider's own, such as $web_search",
     _FORMULA: "a formula's URI such as moonshot/web-search:latest",
 }
 """What each pattern allows, in words."""
@@ -235,11 +238,15 @@ class Provider(FileRecord):
     """Whether it continues an assistant turn that has ``partial: true``."""
     formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.formulas")
     """URIs of the search tools that it runs itself; empty: none are known."""
+    free_formulas: Items[Annotated[str, Field(pattern=_FORMULA)]] = Field(default=(), alias="tools.free_formulas")
+    """URIs of those that cost nothing, such as the one that fetches a page."""
+    builtin_search: Annotated[str, Field(pattern=_BUILTIN)] | None = Field(default=None, alias="tools.builtin")
+    """The search that it runs inside a chat, in instant mode only; used where there are no formulas."""
     cache_ttls: Items[CacheTtl] = Field(default=(), alias="cache.ttls")
     """How long a request may have its prompt cached (``prompt_cache_options.ttl``), the default first; empty: there is
     no such choice. What an hour costs is ``Price.write_1h``."""
     formula_price: Annotated[Dollars, *_read_as({"unknown": 0.0})] = Field(default=0.0, alias="tools.call_price")
-    """US dollars of one call of them; 0 where it is unknown."""
+    """US dollars of one search; 0 where it is unknown."""
     models: Items[ServedModel] = Field(min_length=1)
     """Its models, the preferred first: the order in which ``auto`` tries them."""
 

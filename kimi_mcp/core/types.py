@@ -203,6 +203,21 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A page that an answer was looked up in."""
+
+    title: str
+    """Its title; its URL where none is known."""
+    url: str
+    """Its http or https URL."""
+
+
+def joined_reasoning(first: str | None, second: str | None) -> str | None:
+    """The reasoning of two requests for one answer."""
+    return "\n\n".join(part for part in (first, second) if part) or (second if first is None else first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """How long a run took."""
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_mcp.core.types import SAMPLING, Effort, MediaKind, Mode, Request, TextPart, Turn, system, user
+
+if TYPE_CHECKING:
+    from kimi_mcp.core.plan import Plan
+    from kimi_mcp.pipeline.route import Route
+    from kimi_mcp.pipeline.web import ProviderWebTools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,8 @@ class Call:
     max_tokens: int | None = None
     """Bound on reasoning plus answer, in tokens."""
     temperature: float | None = None
+    web: bool = False
+    """Whether the model may search the web, by the provider's own tools."""
     effort: Effort | None = None
     """How much the model is to think; None: left open."""
     model: str | None = None
@@ -73,3 +80,17 @@ class Call:
             response_schema=self.response_schema,
             model_asked=model_asked,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedCall:
+    """A call before it is sent."""
+
+    route: Route
+    """Where it goes."""
+    request: Request
+    """What is wanted of its first request."""
+    plan: Plan
+    """What the policy makes of that."""
+    web: ProviderWebTools | None
+    """The web tools that its model may call."""

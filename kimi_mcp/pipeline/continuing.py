@@ -7,14 +7,14 @@ to have begun, since reasoning alone can't be continued.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from kimi_mcp import policy
 from kimi_mcp.core.errors import ContextTooLong, InvalidArguments
 from kimi_mcp.core.json_values import UNREADABLE, from_json
-from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.outcome import Outcome, last_reasoning
 from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.tokens import estimated_tokens, with_margin
@@ -82,9 +82,13 @@ def request(record: RunRecord, conversation: tuple[Turn, ...]) -> Request:
     )
 
 
-def plan_rest(plan: Plan, cut: Outcome) -> Plan:
-    """The plan that continues a cut answer. Raises ``ContextTooLong`` where the model's context has no room for it."""
-    begun = Turn(role="assistant", parts=(TextPart(text=cut.answer),), reasoning=cut.reasoning, partial=True)
+def plan_rest(plan: Plan, cut: Outcome, added: Sequence[Turn]) -> Plan:
+    """The plan that continues a cut answer. Raises ``ContextTooLong`` where the model's context has no room for it.
+
+    ``added``: the turns of the run before the answer.
+    """
+    reasoning = last_reasoning(cut.reasoning, added)
+    begun = Turn(role="assistant", parts=(TextPart(text=cut.answer),), reasoning=reasoning, partial=True)
     before = tuple(turn for turn in plan.turns if not turn.partial)
     room = plan.profile.model.context_tokens - with_margin(estimated_tokens((*before, begun)))
     if room < policy.LEAST_OUTPUT_TOKENS:
@@ -99,6 +103,7 @@ def plan_rest(plan: Plan, cut: Outcome) -> Plan:
     return replace(
         plan,
         turns=(*before, begun),
+        tool_choice="none" if plan.tools else plan.tool_choice,
         max_tokens=min(plan.max_tokens, room),
         adjustments=with_note(plan.adjustments, (note,)),
     )

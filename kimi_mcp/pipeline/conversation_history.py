@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kimi_mcp import policy
 from kimi_mcp.core.errors import InvalidArguments, RunNotFound
-from kimi_mcp.core.types import Turn
+from kimi_mcp.core.types import Adjustment, Turn
 from kimi_mcp.runs import Run
 from kimi_mcp.runs.store import errors
 from kimi_mcp.runs.store.records import RunRecord
@@ -25,6 +26,32 @@ class ConversationHistory:
     """The catalogue's id of the model that was sent last time."""
     provider: str | None = None
     """The provider of the last answer."""
+
+    def sendable(self, *, thinking: bool) -> ConversationHistory:
+        """Without the tool calls of instant answers, and their results, for a request that ``thinking`` answers.
+
+        Such a request takes no tool call without reasoning; the answers themselves stay.
+        """
+        kept: list[Turn] = []
+        drops = False
+        for turn in self.turns if thinking else ():
+            if turn.role != "tool":
+                drops = bool(turn.tool_calls) and turn.reasoning is None
+            if not drops:
+                kept.append(turn)
+        return replace(self, turns=tuple(kept)) if len(kept) < len(self.turns) and thinking else self
+
+    def left_out(self, provider: str) -> Adjustment:
+        """The report of what ``sendable`` leaves out."""
+        return policy.reported(
+            "reasoning-replayed",
+            field="conversation_id",
+            action="adjust",
+            index=next(at for at, turn in enumerate(self.turns) if turn.tool_calls and turn.reasoning is None),
+            fault="calls tools without reasoning, as instant answers do",
+            provider=provider,
+            note="Such calls and their results are left out; the answers stay.",
+        )
 
     def with_turns(self, added: Sequence[Turn]) -> tuple[Turn, ...]:
         """The whole conversation with a call's turns at its end; of several system prompts the latest counts, first."""

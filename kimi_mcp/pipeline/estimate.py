@@ -16,6 +16,7 @@ from kimi_mcp.core.types import Adjustment, Mode, TextPart, Turn
 from kimi_mcp.pipeline import continuing
 from kimi_mcp.pipeline.call import Call
 from kimi_mcp.pipeline.pipeline import Pipeline
+from kimi_mcp.pipeline.web import MAX_REQUESTS
 from kimi_mcp.provider import Endpoint, Upstream
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.runs import Run
@@ -88,7 +89,8 @@ class Estimate:
 async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
     """The estimate of one call; no answer is requested. Raises what refuses the call."""
     settings, fallback = pipeline.settings, pipeline.facts.highest_price
-    route, plan = await pipeline.decided(call, run, dry=True)
+    decided = await pipeline.decided(call, run, dry=True)
+    route, plan = decided.route, decided.plan
     await pipeline.check_media(call, plan, route.endpoint)
     limits = await day_limit(run, settings)
     if settings.budget_usd_per_call is not None:
@@ -97,6 +99,8 @@ async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
     counted = await _counted(plan, route.endpoint, pipeline.upstream)
     prompt = estimated_tokens(plan.turns, plan.tools) if counted is None else counted
     requests = 1 + (goes_on if plan.profile.provider.continues_answers else plan.response_schema is not None)
+    if call.web:
+        requests = MAX_REQUESTS
     certain = minimum_tokens(plan.turns) if counted is None else counted
     expected = with_margin(prompt) if counted is None else counted
     most = most_usd(expected, plan.max_tokens, requests, plan.price or fallback)
@@ -119,7 +123,7 @@ async def estimate_call(call: Call, run: Run, pipeline: Pipeline) -> Estimate:
         fits_context=prompt + plan.max_tokens <= profile.model.context_tokens,
         limits=tuple(limit.held(first, most) for limit in limits),
         policy=plan.adjustments,
-        uncounted=tuple(uncounted),
+        uncounted=(*uncounted, *["what is searched for and read"] * call.web),
     )
 
 

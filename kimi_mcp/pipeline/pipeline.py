@@ -33,10 +33,11 @@ from kimi_mcp.core.tokens import estimated_tokens
 from kimi_mcp.core.types import Completion, MediaKind, Request, TextPart, Turn, add_usage, system, user
 from kimi_mcp.pipeline import continuing, conversation_history
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
-from kimi_mcp.pipeline.call import Call
+from kimi_mcp.pipeline.call import Call, DecidedCall
 from kimi_mcp.pipeline.file_texts import FileTexts
 from kimi_mcp.pipeline.route import Route, Router, today
 from kimi_mcp.pipeline.uploads import Uploads
+from kimi_mcp.pipeline.web import ProviderWebTools, WebLoop
 from kimi_mcp.provider import Deadlines, Endpoint, Upstream
 from kimi_mcp.provider.encoding import encode
 from kimi_mcp.provider.request_state import RequestState
@@ -141,7 +142,7 @@ class Pipeline:
 
         return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
 
-    async def decided(self, call: Call, run: Run, *, dry: bool = False) -> tuple[Route, Plan]:
+    async def decided(self, call: Call, run: Run, *, dry: bool = False) -> DecidedCall:
         """Where a call goes, and what the policy makes of it; raises what refuses it.
 
         ``dry``: nothing is uploaded, and documents that the provider would read are empty.
@@ -154,33 +155,44 @@ class Pipeline:
             provider=call.provider or history.provider,
             preferred=history.model_id,
         )
+        earlier = history.sendable(thinking=call.mode == "thinking" or not route.profile.can_stop_thinking)
 
-        def decide(file_texts: str | None) -> Plan:
+        def requested(file_texts: str | None) -> Request:
             run.turns = call.turns(file_texts)
-            request = call.request(route.model_asked, history.with_turns(run.turns))
-            return route.decide(replace(request, cache_ttl=self.settings.cache_ttl))
+            request = call.request(route.model_asked, earlier.with_turns(run.turns))
+            return replace(request, cache_ttl=self.settings.cache_ttl)
 
-        if not call.files:
-            return route, decide(None)
-        prompt = (system(call.system or ""), user(call.prompt))
-        answer = max(call.max_tokens or 0, policy.least_output(call.mode, route.profile))
-        texts = await self._file_texts.read(
-            call.files,
-            partial(self._roots, call),
-            route.endpoint,
-            run.request_state,
-            most_tokens=max(route.profile.model.context_tokens - answer - estimated_tokens(prompt), 0),
-            allowed=lambda: decide(None),
-            uploads=not dry,
-        )
-        return route, decide(texts)
+        request, web = requested(None), None
+        if call.files:
+            prompt = (system(call.system or ""), user(call.prompt))
+            answer = max(call.max_tokens or 0, policy.least_output(call.mode, route.profile))
+            texts = await self._file_texts.read(
+                call.files,
+                partial(self._roots, call),
+                route.endpoint,
+                run.request_state,
+                most_tokens=max(route.profile.model.context_tokens - answer - estimated_tokens(prompt), 0),
+                allowed=lambda: route.decide(requested(None)),
+                uploads=not dry,
+            )
+            request = requested(texts)
+        plan = route.decide(request)
+        if call.web:
+            web = await ProviderWebTools.opened(self.upstream, route, plan)
+            request = replace(request, tools=web.definitions)
+            plan = route.decide(request)
+        if earlier is not history:
+            left_out = history.left_out(route.endpoint.provider.id)
+            plan = replace(plan, adjustments=(*plan.adjustments, left_out))
+        return DecidedCall(route=route, request=request, plan=plan, web=web)
 
     async def check_media(self, call: Call, plan: Plan, endpoint: Endpoint) -> None:
         """Raise what prevents the media of a call from being sent; none of them is."""
         await self._attachments.check(plan, endpoint, partial(self._roots, call))
 
     async def _answer(self, call: Call, run: Run) -> Outcome:
-        route, plan = await self.decided(call, run)
+        decided = await self.decided(call, run)
+        plan, route = decided.plan, decided.route
         endpoint, roots = route.endpoint, partial(self._roots, call)
         log.debug("%s goes to %s: %s, %s", run.id, endpoint.provider.id, plan.profile.model.id, plan.mode)
         await run.begin(plan)
@@ -190,7 +202,11 @@ class Pipeline:
             if loaded.plan is not plan:
                 run.turns = (*run.turns[:-1], loaded.recorded_turns[-1])
                 await run.begin(loaded.plan)
-            completion = await self._send(loaded, run.request_state, endpoint)
+            if decided.web is None:
+                completion = await self._send(loaded, run.request_state, endpoint)
+            else:
+                loop = WebLoop(decided, run, lambda each: self._send(each, run.request_state, endpoint))
+                loaded, completion = await loop.answer(loaded)
             outcome = _outcome_of(loaded.plan, completion, run)
             if outcome.can_continue and self.settings.continues == "auto":
                 return await self._continued(loaded, outcome, run, endpoint)
@@ -229,13 +245,14 @@ class Pipeline:
         for _ in range(continuing.MOST_TIMES if self.settings.continues == "auto" else once):
             before = outcome
             try:
-                plan = continuing.plan_rest(loaded.plan, before)
+                plan = continuing.plan_rest(loaded.plan, before, run.turns)
                 await run.begin_again(plan, before, continues=True)
                 completion = await self._send(replace(loaded, plan=plan), run.request_state, endpoint)
             except KimiError as error:  # what is there was paid for: it stays
                 cost = None if run.request_state.accumulator.pieces else before.cost_usd
                 return replace(run.cut_off("partial", error), cost_usd=cost)
             outcome = continuing.joined(before, _outcome_of(plan, completion, run))
+            run.answer_turn = None  # it is longer now
             if not outcome.can_continue:
                 break
         schema = loaded.plan.response_schema
@@ -297,9 +314,16 @@ class Pipeline:
         if misfit is None:
             return outcome
         note = policy.reported("answer-repaired", field="response_schema", fault=misfit)
-        answered = Turn(role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning)
+        answered = run.answer_turn or Turn(
+            role="assistant", parts=(TextPart(text=first.answer),), reasoning=first.reasoning
+        )
         again = user(f"That does not fit the JSON schema: {misfit}. Answer again with the JSON value alone.")
-        repair = replace(plan, turns=(*plan.turns, answered, again), adjustments=(*plan.adjustments, note))
+        repair = replace(
+            plan,
+            turns=(*plan.turns, answered, again),
+            tool_choice="none" if plan.tools else plan.tool_choice,
+            adjustments=(*plan.adjustments, note),
+        )
         try:
             await run.begin_again(repair, outcome)
             second = await self._send(replace(loaded, plan=repair), run.request_state, endpoint)
@@ -307,8 +331,9 @@ class Pipeline:
             kept = run.cut_off("partial", error)
             cost = None if run.request_state.accumulator.pieces else outcome.cost_usd  # of half an answer it is unknown
             return replace(kept, cost_usd=cost)
+        run.answer_turn = None
         usage = add_usage(first.usage, second.usage)
-        costs = _cost_of(plan, first), _cost_of(repair, second)
+        costs = outcome.cost_usd, _cost_of(repair, second)
         cost = None if None in costs else sum(filter(None, costs))
         outcome = replace(_outcome_of(repair, replace(second, usage=usage), run), cost_usd=cost)
         if outcome.status == "failed":  # the second answer is empty: the first one stays
@@ -328,7 +353,7 @@ def _outcome_of(plan: Plan, completion: Completion, run: Run) -> Outcome:
     return replace(
         run.snapshot(status, error),
         can_continue=cut and plan.profile.provider.continues_answers,
-        cost_usd=_cost_of(plan, completion),
+        cost_usd=None if (cost := _cost_of(plan, completion)) is None else cost + run.tools_usd,
         answer=completion.answer,
         reasoning=completion.reasoning,
         model_answered=completion.model,

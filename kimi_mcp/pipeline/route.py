@@ -129,6 +129,7 @@ def route_to(
         stands_in=choice.stands_in,
         video_offers=facts.video_offers(context.day),
         instant_offers=facts.instant_offers(context.day),
+        web_offers=facts.web_offers,
         effort_offers=facts.effort_offers(context.day),
     )
     return Route(model_asked=asked, profile=choice.profile, context=context, endpoint=endpoint)

@@ -95,6 +95,8 @@ class PolicyContext:
     """Provider and model of every offer that takes video today, whether allowed or not."""
     effort_offers: tuple[tuple[str, str], ...] = ()
     """Provider and model of every offer that takes an effort today, whether allowed or not."""
+    web_offers: tuple[str, ...] = ()
+    """The providers that search the web themselves, whether allowed or not."""
     fitting_tools: tuple[Mapping[str, Any], ...] = ()
     """Tools that are known to be within the provider's dialect: those of a swarm are checked once."""
     reads_media: bool = False

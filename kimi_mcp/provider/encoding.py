@@ -29,7 +29,7 @@ def encode(plan: Plan) -> dict[str, Any]:
     if plan.cache_ttl is not None:
         body["prompt_cache_options"] = {"ttl": plan.cache_ttl}  # forum.moonshot.ai t/613
     if plan.tools:
-        body["tools"] = [{"type": "function", "function": dict(tool)} for tool in plan.tools]
+        body["tools"] = [{"type": _kind(str(tool.get("name", ""))), "function": dict(tool)} for tool in plan.tools]
         if plan.tool_choice is not None:
             body["tool_choice"] = plan.tool_choice
     if plan.turns[-1].partial:
@@ -92,7 +92,7 @@ def _message(turn: Turn, profile: Profile) -> dict[str, Any]:
             message[name] = turn.reasoning
     if turn.tool_calls:
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {"id": call.id, "type": _kind(call.name), "function": {"name": call.name, "arguments": call.arguments}}
             for call in turn.tool_calls
         ]
     if turn.tool_call_id is not None:
@@ -100,6 +100,11 @@ def _message(turn: Turn, profile: Profile) -> dict[str, Any]:
     if turn.partial:
         message["partial"] = True
     return message
+
+
+def _kind(function: str) -> str:
+    """Moonshot's own functions, which run inside the chat, have a ``$`` before their names (help center)."""
+    return "builtin_function" if function.startswith("$") else "function"
 
 
 def _part(part: Part) -> dict[str, Any]:

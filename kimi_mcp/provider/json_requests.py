@@ -38,6 +38,9 @@ NO_LIST_KEPT_S = 60.0
 Purpose = Literal["image", "video", "file-extract"]
 """What a file is uploaded for: to be seen, or to have its text taken out (platform.kimi.ai docs/api/files-upload)."""
 
+MOST_REFERENCES = 100
+"""Results of one search whose titles and URLs are read."""
+
 OUR_NAME = re.compile(r"kimi-mcp-([0-9a-f]{64})\.[a-z0-9]{2,5}\Z")
 """Names of files that kimi-mcp uploaded."""
 
@@ -106,6 +109,8 @@ class Fiber:
     """The output; of a failed run, the provider's error."""
     sealed: bool = False
     """Whether the text is encrypted for the provider's models, which alone can open it; it goes back to them."""
+    references: tuple[tuple[str, str], ...] = ()
+    """Title and URL of each result of a search, which are readable where the text is not (third party)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,11 +267,12 @@ class JsonRequests:
         (context,) = _objects([fiber.get("context")]) or [{}]
         if fiber.get("status") != "succeeded":
             return Fiber(succeeded=False, text=_text(fiber.get("error") or context.get("error") or ""))
-        output = context.get("output")
+        rows = _objects(context.get("references"))[:MOST_REFERENCES]
+        references = tuple((_name(row, "title"), _name(row, "url", most=2_048)) for row in rows)
+        output, sealed = context.get("output"), context.get("encrypted_output")
         if output is not None and output != "":
-            return Fiber(succeeded=True, text=_text(output))
-        sealed = context.get("encrypted_output")
-        return Fiber(succeeded=True, text=_text(sealed or ""), sealed=bool(sealed))
+            return Fiber(succeeded=True, text=_text(output), references=references)
+        return Fiber(succeeded=True, text=_text(sealed or ""), sealed=bool(sealed), references=references)
 
     async def _request(self, endpoint: Endpoint, request: ApiRequest, within_s: float) -> dict[str, Any]:
         """The JSON object that the provider responds with, bounded; ``within_s``: seconds for all of it."""
@@ -343,8 +349,8 @@ def _objects(values: Any) -> list[dict[str, Any]]:
     return [value for value in cast(list[Any], values) if isinstance(value, dict)] if isinstance(values, list) else []
 
 
-def _name(row: dict[str, Any], field: str) -> str:
-    return str(row.get(field, ""))[: bounds.LONGEST_NAME]
+def _name(row: dict[str, Any], field: str, *, most: int = bounds.LONGEST_NAME) -> str:
+    return str(row.get(field, ""))[:most]
 
 
 def _count(row: dict[str, Any], field: str) -> int:

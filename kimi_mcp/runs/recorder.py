@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from kimi_mcp.core.errors import KimiError
+from kimi_mcp.core.outcome import last_reasoning
 from kimi_mcp.core.redaction import open_end
 from kimi_mcp.core.types import TextPart, Turn
 from kimi_mcp.runs.budgets import SpendingLimits
@@ -128,8 +129,9 @@ class RunRecorder:
         counted = self._limits.counted_usd(run) if outcome.cost_usd is None else outcome.cost_usd
         turns = None
         if outcome.status == "completed" and run.turns:
-            answer = Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=outcome.reasoning)
-            turns = turns_as_json((*run.turns, answer))
+            reasoning = last_reasoning(outcome.reasoning, run.turns)
+            answer = Turn(role="assistant", parts=(TextPart(text=outcome.answer),), reasoning=reasoning)
+            turns = turns_as_json((*run.turns, run.answer_turn or answer))
         end = RunEnd(
             run_id=run.id,
             outcome=outcome,
@@ -222,7 +224,7 @@ class _Written:
         if self._seen == (run.requests, accumulator.pieces):
             return found
         self._seen = (run.requests, accumulator.pieces)
-        for of, text in (("reasoning", accumulator.reasoning or ""), ("answer", accumulator.answer)):
+        for of, text in (("reasoning", run.reasoning or ""), ("answer", accumulator.answer)):
             key = (run.requests, of)
             start, end = self._lengths.get(key, 0), len(text)
             if text.endswith("\ufffd"):
@@ -272,5 +274,6 @@ def _request_as_json(run: Run) -> Mapping[str, Any]:
         "max_tokens": plan.max_tokens,
         "sampling": dict(plan.sampling),
         "effort": plan.effort,
+        "web": True if run.task is None and plan.tools else None,
         "response_schema": plan.response_schema,
     }

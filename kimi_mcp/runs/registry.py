@@ -19,6 +19,7 @@ from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.runs.budgets import SpendingLimits
 from kimi_mcp.runs.recorder import RunRecorder, run_entry
+from kimi_mcp.runs.rounds import Reports
 from kimi_mcp.runs.run import STORE_WITHIN_S, Run, RunFunction
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class RecordedRun:
         self._runs = runs
         self.record = record
         """As it was last read."""
+        self.reports = Reports()
+        """None reach this process."""
 
     @property
     def id(self) -> str:

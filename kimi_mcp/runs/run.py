@@ -17,8 +17,9 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Price, counted_usd
 from kimi_mcp.core.redaction import clean
 from kimi_mcp.core.tokens import with_margin
-from kimi_mcp.core.types import Adjustment, Mode, Status, Timing, Turn
+from kimi_mcp.core.types import Adjustment, Completion, Mode, Source, Status, Timing, Turn, add_usage, joined_reasoning
 from kimi_mcp.provider.request_state import RequestState
+from kimi_mcp.runs.rounds import Reports, Rounds
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.registry import Runs
@@ -92,6 +93,14 @@ class Run:
         """The request that is running."""
         self.requests = 0
         """How many requests came before that one."""
+        self.sources: tuple[Source, ...] = ()
+        """The pages that it has looked at, in order."""
+        self.answer_turn: Turn | None = None
+        """Its answer as its conversation gets it; None: it is made of the outcome."""
+        self.tools_usd = 0.0
+        """What the provider's own tools have cost it, beside tokens."""
+        self.reports = Reports()
+        """What its waiters are told at once."""
         self.kept: Outcome | None = None
         """The outcome of an earlier request; it counts until the next one has a better one."""
         self.progress: RunProgress | None = None
@@ -132,6 +141,7 @@ class Run:
         self._is_announced = False
         self._stopped: KimiError | None = None
         self._counted_before = 0.0
+        self._rounds: Rounds | None = None
 
     @classmethod
     def resumed(cls, record: RunRecord, task: Mapping[str, Any]) -> Run:
@@ -208,9 +218,40 @@ class Run:
         """
         self._counted_before = self.counted_usd(None if self._runs is None else self._runs.limits.fallback_price())
         self.kept, self._attempts_before = kept, self.attempts
+        self._rounds, self.tools_usd = None, 0.0  # ``kept`` has them
         begun: dict[str, Any] = {"answer": kept.answer, "reasoning": kept.reasoning} if continues else {}
         self.request_state, self.requests = RequestState(self.first_token_came, **begun), self.requests + 1
         await self.begin(plan)
+
+    def round_over(self, completion: Completion, cost_usd: float | None) -> None:
+        """One of several requests for an answer has ended, and another will follow: what it brought counts on."""
+        if cost_usd is None:
+            self._counted_before = self.counted_usd(None if self._runs is None else self._runs.limits.fallback_price())
+        else:
+            self._counted_before += cost_usd
+        if self._rounds is None:
+            self._rounds = Rounds(reasoning=completion.reasoning, usage=completion.usage, cost_usd=cost_usd)
+        else:
+            self._rounds = self._rounds.and_then(completion, cost_usd)
+        plan, self._attempts_before = self.plan, self.attempts
+        self.request_state, self.requests = RequestState(self.first_token_came), self.requests + 1
+        self.request_state.plan = plan
+
+    def paid(self, usd: float) -> None:
+        """Count what a tool of the provider has cost."""
+        self.tools_usd += usd
+        self._counted_before += usd
+
+    def report(self, doing: str) -> None:
+        """Tell those who wait what it does now, at once."""
+        self.request_state.waits_for = clean(doing, "host")
+        self.reports.add(self.request_state.waits_for)
+
+    @property
+    def reasoning(self) -> str | None:
+        """All reasoning so far."""
+        now = self.request_state.accumulator.reasoning
+        return now if self._rounds is None else joined_reasoning(self._rounds.reasoning, now)
 
     async def cancel(self) -> None:
         """Cancel it; the upstream request is closed at once. Returns once it has ended."""
@@ -299,7 +340,7 @@ class Run:
             run_id=self.id if self.is_known else None,
             conversation_id=self.conversation_id if self.is_known else None,
             answer=completion.answer,
-            reasoning=completion.reasoning,
+            reasoning=self.reasoning,
             model_asked=self.model_asked,
             model_sent=sent if self.attempts else None,
             model_answered=completion.model,
@@ -307,10 +348,16 @@ class Run:
             mode=self.mode,
             finish_reason=completion.finish_reason,
             usage=completion.usage,
+            sources=self.sources,
             policy=self.plan.adjustments if self.plan else (),
             timing=self.timing(),
             error=error,
         )
+        if (rounds := self._rounds) is not None and self.request_state.attempts:
+            return replace(outcome, usage=add_usage(rounds.usage, completion.usage))
+        if rounds is not None:  # between two requests all is known
+            cost = None if rounds.cost_usd is None else rounds.cost_usd + self.tools_usd
+            return replace(outcome, usage=rounds.usage, cost_usd=cost)
         return outcome if self.progress is None else self.progress.so_far(outcome)
 
     def _continued(self) -> dict[str, Any]:

@@ -359,18 +359,24 @@ async def _wait(context: Context, run: RunView, deadline: float, until: Callable
     state = context.lifespan_context
     timings = state.timings
     report_at, ended = start + timings.first_progress_s, False
+    told, last = len(run.reports.lines), 0.0
     while True:
-        with anyio.move_on_at(min(report_at, deadline, state.answer_by)) as wait:
+        with anyio.move_on_at(min(report_at, deadline, state.answer_by)) as wait, run.reports.waking(wait):
             state.waits.add(wait)
             try:
-                await until()
+                if len(run.reports.lines) == told:
+                    await until()
+                    ended = True
             finally:
                 state.waits.discard(wait)
-            ended = True
         now = anyio.current_time()
-        if ended or now >= min(deadline, state.answer_by):
+        is_over = ended or now >= min(deadline, state.answer_by)
+        messages, told = run.reports.lines[told:], len(run.reports.lines)
+        for message in messages or ([] if is_over else [run.phase()]):
+            last = max(round(now - start, 1), last + 0.01)  # it must grow with each
+            await context.session.report_progress(last, message=message)
+        if is_over:
             return
-        await context.session.report_progress(round(now - start, 1), message=run.phase())
         report_at = anyio.current_time() + timings.progress_every_s
 
 

@@ -44,7 +44,7 @@ def _whole(value: Any) -> Any:
 NonBlank = Annotated[str, Field(min_length=1, pattern=r"\S")]
 ModelId = Annotated[str | None, Field(min_length=1, description="Such as kimi-k2.5; best by default.")]
 ProviderId = Annotated[str | None, Field(min_length=1, description="One the operator allows.")]
-EffortName = Annotated[Effort | None, Field(description="Of thinking.")]
+EffortName = Annotated[Effort | None, Field(description="How much.")]
 WHOLE = BeforeValidator(_whole)
 
 
@@ -80,7 +80,7 @@ class ChatArguments(PromptArguments):
         None
     )
     max_tokens: Annotated[int | None, Field(ge=1, description="Tokens, reasoning included."), WHOLE] = None
-    temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: the mode fixes it.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2, description="Leave out: it is fixed.")] = None
     model: ModelId = None
     provider: ProviderId = None
     conversation_id: Annotated[
@@ -96,6 +96,8 @@ class ChatArguments(PromptArguments):
 
 class TextArguments(ChatArguments):
     """Arguments of ``kimi_instant``."""
+
+    web: Annotated[bool | None, Field(description="Search the web.")] = None
 
     files: Annotated[
         list[NonBlank] | None, Field(min_length=1, description="Text, pdf, docx, pptx, xlsx, epub: paths or globs.")
@@ -290,6 +292,7 @@ _ALLOWED: Mapping[str, str] = {
     "float_type": "a number",
     "list_type": "a list",
     "dict_type": "an object",
+    "bool_type": "true or false",
     "literal_error": "{expected}",
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "{ge:g} or more",
@@ -329,7 +332,8 @@ OUTPUT_SCHEMA: dict[str, Any] = {
         name: {}
         for name in (
             *("status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode"),
-            *("finish_reason", "usage", "policy", "timing", "error", "swarm", "next_step", "page"),
+            *("finish_reason", "usage", "policy", "timing", "error", "swarm", "sources"),
+            *("next_step", "page"),
         )
     },
 }

@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from kimi_mcp.simulator import tokens
+from kimi_mcp.simulator import tokens, web
 from kimi_mcp.simulator.checks import Chat
 from kimi_mcp.simulator.faults import ScriptedCall, Step
 from kimi_mcp.simulator.instances import instance
@@ -112,7 +112,9 @@ def _content(chat: Chat) -> str:
         lines.append(f"Ignored: {', '.join(chat.ignored)}.")
     lines += [f"Media: {_medium(one)}." for one in got.media]
     if texts.tool is not None:
-        lines.append(f"Tool result: {texts.tool[:HEAD_CHARS]}")
+        lines.append(f"Tool result: {got.latest[:HEAD_CHARS]}")
+    if urls := web.urls_in(got.results):
+        lines.append(f"From the web: {', '.join(urls)}")
     return "\n".join(lines)
 
 
@@ -130,6 +132,9 @@ def compose(chat: Chat, step: Step) -> Answer:
         made = instance(chat.tools[chat.forced_tool] or {"type": "object"}, chat.texts.text[:HEAD_CHARS])
         call_id = form.format(name=chat.forced_tool, index=0)
         calls = (ScriptedCall(name=chat.forced_tool, arguments=json.dumps(made, ensure_ascii=False), id=call_id),)
+    if not calls and step.content is None and chat.may_call and not chat.received.begun:
+        found = web.next_call(chat.tools, chat.texts.text, chat.received.calls, chat.received.results)
+        calls = () if found is None else (found.model_copy(update={"id": form.format(name=found.name, index=0)}),)
     content = step.content
     if content is None:
         content = "" if calls else _content(chat)

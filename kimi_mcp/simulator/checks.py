@@ -85,6 +85,8 @@ class Chat:
     """Parameter schemas by the tool's name."""
     forced_tool: str | None
     """The tool that must be called: a name, or the first one under `required`."""
+    may_call: bool
+    """Whether it may call tools."""
     schema: JsonObject | None
     """Of a json_schema response format."""
     json_answer: bool
@@ -134,6 +136,7 @@ def read_chat(body: object, dialect: Dialect, day: date, media: MediaLookup) -> 
         texts=summarize(CHAT_PATH, fields),
         tools=tools,
         forced_tool=forced,
+        may_call=bool(tools) and fields.get("tool_choice") != "none",
         schema=schema,
         json_answer=json_answer,
         stops=_stops(fields),

@@ -1,19 +1,17 @@
 """Owns the provider's official tools: the declaration of each formula, and the result of a fiber. Pure, no I/O.
 
-Formula and fiber: platform.kimi.ai docs/guide/use-official-tools (2026-11-24); the declaration of web_search as third
-parties recorded it in August 2026. The results of a search come sealed, and go back to the model as they are.
+Formula and fiber: platform.kimi.ai docs/guide/use-official-tools (2026-11-24); the declarations of web_search and fetch
+as third parties recorded them in July and August 2026. The results of a search come sealed, and go back to the model as
+they are; their titles and URLs are in ``context.references`` (third party). A page comes readable.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 
+from kimi_mcp.simulator import web
 from kimi_mcp.simulator.refusals import Refused, invalid
-from kimi_mcp.simulator.shapes import JsonObject, as_object
-
-SEALED_BEGIN, SEALED_END = "----MOONSHOT ENCRYPTED BEGIN----", "----MOONSHOT ENCRYPTED END----"
+from kimi_mcp.simulator.shapes import JsonObject, as_object, as_text
 
 _WEB_SEARCH: JsonObject = {
     "type": "function",
@@ -35,7 +33,23 @@ _WEB_SEARCH: JsonObject = {
     },
 }
 
-_TOOLS: dict[str, list[JsonObject]] = {"moonshot/web-search:latest": [_WEB_SEARCH]}
+_FETCH: JsonObject = {
+    "type": "function",
+    "function": {
+        "name": "fetch",
+        "description": "Fetch the content of a URL as Markdown.",
+        "parameters": {
+            "type": "object",
+            "properties": {"url": {"type": "string", "description": "The URL to fetch."}},
+            "required": ["url"],
+        },
+    },
+}
+
+_TOOLS: dict[str, list[JsonObject]] = {
+    "moonshot/web-search:latest": [_WEB_SEARCH],
+    "moonshot/fetch:latest": [_FETCH],
+}
 
 
 def declaration(uri: str) -> JsonObject:
@@ -53,13 +67,22 @@ def fiber(uri: str, body: object, number: int) -> JsonObject:
         invalid("Invalid request: the formula has no such function")
     made: JsonObject = {"id": f"fiber-simulator-{number:06d}", "object": "fiber", "formula": uri}
     try:
-        query = (as_object(json.loads(str(wanted["arguments"]))) or {}).get("query")
+        arguments = as_object(json.loads(str(wanted["arguments"]))) or {}
     except (ValueError, RecursionError):
-        query = None
-    if not isinstance(query, str) or not query:
-        return {**made, "status": "failed", "error": {"message": "query is required"}}
-    sealed = base64.b64encode(hashlib.sha256(query.encode("utf-8", "replace")).digest() * 4).decode()
-    context: JsonObject = {"input": wanted["arguments"], "encrypted_output": f"{SEALED_BEGIN}{sealed}{SEALED_END}"}
+        arguments = {}
+    context: JsonObject = {"input": wanted["arguments"]}
+    if wanted["name"] == web.FETCH:
+        page = web.page_at(as_text(arguments.get("url")) or "")
+        if page is None:
+            return {**made, "status": "failed", "error": {"message": "the url can't be fetched"}}
+        context["output"] = f"# {page.title}\n\n{page.text}"
+    else:
+        query = as_text(arguments.get("query"))
+        if not query:
+            return {**made, "status": "failed", "error": {"message": "query is required"}}
+        found = web.find(query)
+        context["encrypted_output"] = web.seal(web.described(found))
+        context["references"] = [{"title": page.title, "url": page.url} for page in found]
     return {**made, "status": "succeeded", "context": context}
 
 

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kimi_mcp.simulator import tokens
+from kimi_mcp.simulator import tokens, web
 from kimi_mcp.simulator.dialects import Dialect, SimulatedModel
 from kimi_mcp.simulator.faults import RequestSummary
 from kimi_mcp.simulator.media import FORMATS, ReceivedMedium, sniff
@@ -42,6 +42,12 @@ class Messages:
     media: tuple[ReceivedMedium, ...]
     reasoning: tuple[tuple[int, str], ...]
     """Index and reasoning of each assistant message that has one in the field that is read."""
+    calls: tuple[str, ...]
+    """The functions that were called since the last user message, in order."""
+    results: str
+    """What the model reads of their results."""
+    latest: str
+    """What it reads of those of the last turn."""
     transcript: str
     """All text that the prompt cache compares."""
     tokens: int
@@ -60,7 +66,10 @@ class _MessageReader:
         self.media_tokens = 0
         self.reasoning: list[tuple[int, str]] = []
         self.open_calls: list[str] = []
-        self.known_calls: set[str] = set()
+        self.known_calls: dict[str, tuple[str, str]] = {}  # name and arguments, by id
+        self.calls: list[str] = []
+        self.results: list[str] = []
+        self.latest: list[str] = []
 
     def text_of(self, content: object, index: int, role: str) -> str:
         if content is None:
@@ -138,7 +147,7 @@ class _MessageReader:
                 invalid("text content is empty")
         if not calls and not text.strip():  # AIDotNet/OpenCowork#10
             invalid(f"Invalid request: the message at position {index} with role 'assistant' must not be empty")
-        self.open_calls = []
+        self.open_calls, self.latest = [], []
         for call in calls:
             found = as_object(call) or {}
             function = as_object(found.get("function")) or {}
@@ -148,15 +157,28 @@ class _MessageReader:
             if call_id in self.open_calls:
                 invalid(f"Invalid request: tool call id {call_id} is duplicated in the message at position {index}")
             self.open_calls.append(call_id)
-            self.known_calls.add(call_id)
+            self.known_calls[call_id] = str(function["name"]), arguments
+            self.calls.append(str(function["name"]))
 
-    def tool(self, message: JsonObject) -> None:
+    def user(self) -> None:
+        self.calls, self.results = [], []
+
+    def tool(self, message: JsonObject, text: str) -> None:
         call_id = as_text(message.get("tool_call_id")) or ""
         if call_id not in self.known_calls:
             invalid(f"Invalid request: tool_call_id {call_id} is not found")
         if call_id not in self.open_calls:
             invalid(f"Invalid request: tool_call_id {call_id} was answered already")
         self.open_calls.remove(call_id)
+        name, arguments = self.known_calls[call_id]
+        read = web.unseal(text)
+        if name == web.BUILTIN_SEARCH:
+            found = web.builtin_result(arguments) if text == arguments else None
+            if found is None:  # the help center: its arguments are returned as they came
+                invalid(f"Invalid request: the result of {name} must be its own arguments, unchanged")
+            read = found
+        self.results.append(read)
+        self.latest.append(read)
 
     def check_all_answered(self) -> None:
         if self.open_calls:
@@ -195,7 +217,9 @@ def read_messages(
         elif role in ("system", "user") and not text.strip() and not as_array(message.get("content")):
             invalid(f"Invalid request: the message at position {index} with role '{role}' must not be empty")
         if role == "tool":
-            reader.tool(message)
+            reader.tool(message, text)
+        elif role == "user":
+            reader.user()
         elif role == "assistant" and begins:
             begun, has_thought = text, bool(reader.reasoning_of(message, index))
         elif role == "assistant":
@@ -211,6 +235,9 @@ def read_messages(
         has_thought=has_thought,
         media=tuple(reader.media),
         reasoning=tuple(reader.reasoning),
+        calls=tuple(reader.calls),
+        results="\n".join(reader.results),
+        latest="\n".join(reader.latest),
         transcript=joined,
         tokens=tokens.count(joined) + reader.media_tokens,
     )

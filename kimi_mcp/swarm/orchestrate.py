@@ -184,7 +184,7 @@ def _open_tools(call: SwarmCall, pipeline: Pipeline, route: Route) -> AbstractAs
     provider = route.endpoint.provider
     builtin: list[ToolSource] = [BuiltinTools(pipeline.upstream, route.endpoint)] if provider.formulas else []
     builtin.append(FileTools(partial(pipeline.find_roots, call.offered_roots)))
-    if not any("/fetch:" in uri for uri in provider.formulas):
+    if not any("/fetch:" in uri for uri in (*provider.formulas, *provider.free_formulas)):
         builtin.append(WebTools())
     return open_tools(
         pipeline.settings.swarm_mcp,

@@ -59,7 +59,7 @@ ACTS = (
     DemoAct(
         scenes=(
             *(scenes.introduction, scenes.thinking, scenes.instant, scenes.adjusted, scenes.structured),
-            scenes.effort,
+            *(scenes.effort, scenes.web),
             *(scenes.refused, scenes.cut_off, scenes.cut_answer, scenes.retried, scenes.impatient, scenes.cancelled),
             *(scenes.continued, scenes.server_killed),
         )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,8 +25,8 @@ from kimi_mcp.server.tools import TOOLS
 from kimi_mcp.simulator import Step
 from scripts.demo.stage import Stage, ToolReply
 
-SCENE_S = 20.0
-"""Seconds after which a scene counts as failed; each takes a fraction of a second."""
+SCENE_S = 60.0
+"""Seconds after which a scene counts as failed; each takes a fraction of a second, or what a process takes to start."""
 
 PATIENCE_S = 0.4
 """Seconds that the impatient host of the demo waits."""
@@ -36,6 +38,7 @@ _ARRIVED = re.compile(r"(\d+) bytes, sha256 ([0-9a-f]+)")
 
 TALE = "Tell me the tale of the ferryman, slowly."
 TALE_BEGINNING = "There was a ferryman who counted his passengers."
+ASKED_OF_THE_WEB = "What changed in Kimi's prices this year?"
 RIDDLE = "A bat and a ball cost 1.10 together; the bat costs 1.00 more than the ball. What does the ball cost?"
 PERSON = {
     "type": "object",
@@ -105,6 +108,26 @@ async def effort(stage: Stage) -> None:
     reply = await stage.call("kimi_think", prompt="Is 91 a prime?", effort="low", model="kimi-k2.5")
     left_out = "reasoning_effort" not in stage.body and reply.rules == ["effort-known"]
     stage.check("K2.5 knows no effort: it was left out, and reported.", left_out, reply.rules)
+
+
+async def web(stage: Stage) -> None:
+    """A question whose answer is in the web."""
+    command = [sys.executable, "-m", "kimi_mcp", "ask", ASKED_OF_THE_WEB, "--web", "--json"]
+    stage.page.row("asked", f'kimi-mcp ask "{ASKED_OF_THE_WEB}" --web', "name")
+    ended = await anyio.run_process(command, env={**stage.environment}, check=False)
+    result = cast("dict[str, Any]", json.loads(ended.stdout or b"{}"))
+    sources = cast("list[dict[str, str]]", result.get("sources", []))
+    for number, source in enumerate(sources, 1):
+        stage.page.row(f"source {number}", f"{source['title']}: {source['url']}", "quiet")
+    asked = [request.path.split("/")[4] for request in stage.sim.requests if request.path.endswith("/fibers")]
+    looked = asked == ["web-search:latest", "fetch:latest"]
+    stage.check("The provider searched, then fetched what it had found.", looked, asked)
+    stage.check("The answer comes with its sources.", ended.returncode == 0 and len(sources) == 2, ended.stderr)
+    kept = [each for each in stage.body.get("messages", ()) if each["role"] == "assistant"]
+    exact = len(kept) == 2 and all(each.get("reasoning_content") for each in kept)
+    stage.check("Each turn went back with its reasoning.", exact, len(kept))
+    cost = result.get("usage", {}).get("cost_usd") or 0
+    stage.check("The search is part of the cost.", cost > 0.005, cost)
 
 
 async def refused(stage: Stage) -> None:

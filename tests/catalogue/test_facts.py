@@ -184,6 +184,8 @@ def test_moonshots_own_dialect(catalogue: Catalogue, provider: str) -> None:
     assert row.output_limit_field == "max_completion_tokens"
     assert row.response_format == ("json_object", "json_schema")
     assert not row.sends_sampling
+    assert (row.formulas, row.free_formulas) == (("moonshot/web-search:latest",), ("moonshot/fetch:latest",))
+    assert (row.builtin_search, row.formula_price) == ("$web_search", 0.005)
     assert row.moonshot_schemas
     assert row.takes_uploads
     assert row.lists_models

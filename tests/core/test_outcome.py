@@ -9,11 +9,11 @@ import pytest
 
 from kimi_mcp.core.errors import AnswerCutOff, Cancelled, InvalidArguments, PolicyRefused, RateLimited
 from kimi_mcp.core.outcome import Outcome, ResultPage, cut_answer, shortened, structured, text
-from kimi_mcp.core.types import Adjustment, Timing, Usage
+from kimi_mcp.core.types import Adjustment, Source, Timing, Usage
 
 KEYS = [
     "status", "run_id", "conversation_id", "answer", "parsed", "reasoning", "model", "provider", "mode",
-    "finish_reason", "usage", "policy", "timing", "error", "swarm", "next_step", "page",
+    "finish_reason", "usage", "policy", "timing", "error", "swarm", "sources", "next_step", "page",
 ]  # fmt: skip
 USAGE_KEYS = {
     "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens", "cost_usd",
@@ -145,6 +145,14 @@ def test_no_reasoning_is_null() -> None:
 @pytest.mark.parametrize("answer", ["42", "  spaces  \n", "[brackets]", "line\n\nline\n"])
 def test_the_text_of_a_whole_answer_is_the_answer(answer: str) -> None:
     assert text(Outcome(status="completed", answer=answer, reasoning="because")) == answer
+
+
+def test_sources_are_in_the_structure_and_in_the_text_where_a_model_sees_that_alone() -> None:
+    sources = (Source(title="Prices\x1b[1m", url="https://a.example/p"),)
+    outcome = Outcome(status="completed", run_id="run_1", answer="42", sources=sources)
+    assert face(outcome)["sources"] == [{"title": "Prices\ufffd[1m", "url": "https://a.example/p"}]
+    assert text(outcome) == "42"
+    assert text(outcome, names_run=True) == "42\n\nSources:\n- Prices\ufffd[1m: https://a.example/p\n\n[run run_1]"
 
 
 def test_a_changed_request_has_a_short_closing_line() -> None:

@@ -29,6 +29,7 @@ RESULT_KEYS = {
     "timing": dict,
     "error": (dict, type(None)),
     "swarm": (dict, type(None)),
+    "sources": list,
     "next_step": (str, type(None)),
     "page": (dict, type(None)),
 }

@@ -180,6 +180,8 @@ WRONG: list[tuple[str, Any]] = [
     *(("max_tokens", value) for value in ("1", "20000", 1.5, True, -1, float("nan"), [1])),
     *(("temperature", value) for value in ("1", True, -0.1, 2.1, float("nan"), float("inf"), 10**400, [1])),
     *(("model", value) for value in (5, ["kimi-k2.5"], True)),
+    *(("web", value) for value in ("yes", 1, 0, [True], {"search": True})),
+    *(("effort", value) for value in ("medium", "LOW", 1, True, ["low"])),
     *(("provider", value) for value in (5, ["nim"], True)),
     *((name, "half a pair \ud83d") for name in ("prompt", "system", "model", "provider")),
 ]

@@ -66,6 +66,9 @@ def ask(
     provider: Annotated[str | None, typer.Option(help="One of KIMI_ALLOWED_PROVIDERS. Leave out for yours.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Bound on reasoning plus answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Leave out: the mode fixes it.")] = None,
+    web: Annotated[
+        bool | None, typer.Option("--web", help="Let the model search the web, by its provider's own tools.")
+    ] = None,
     effort: Annotated[
         Effort | None, typer.Option(help="How much to think, where the model knows it. Its own default: max.")
     ] = None,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from kimi_mcp.cli.console import Printer, changed, counted, in_a_shell, requests, shown
-from kimi_mcp.core.outcome import Outcome, agent_counts
+from kimi_mcp.core.outcome import Outcome, agent_counts, shortened
 from kimi_mcp.core.profiles import dollars
 from kimi_mcp.core.redaction import scrub
 from kimi_mcp.runs.store.records import RunRecord, moment, seconds, tokens
@@ -27,6 +27,9 @@ KINDS: Mapping[str, str] = {
     "cancelled": "quiet",
 }
 """The style of each status."""
+
+TOOL_CHARS = 1_000
+"""Characters of what a tool returned that are shown."""
 
 SHORTEST = 6
 """Digits of an id that a person is shown at least."""
@@ -121,6 +124,11 @@ def show_record(record: RunRecord, details: Mapping[str, Any]) -> None:
     _request(page, record.request)
     _section(page, "Reasoning", outcome.reasoning)
     _section(page, "Answer", outcome.answer)
+    if outcome.sources:
+        page.line()
+        page.heading("Sources")
+        for source in outcome.sources:
+            page.row(source.title[:80], source.url)
     if outcome.parsed is not None:
         page.line()
         page.heading("Value", "by response_schema")
@@ -189,10 +197,12 @@ def _request(page: Printer, request: Mapping[str, Any]) -> None:
         page.heading("Asked" if turn["role"] == "user" else turn["role"].capitalize())
         for part in turn["parts"]:
             if "text" in part:
-                page.text(part["text"])
+                page.text(shortened(part["text"], TOOL_CHARS) if turn["role"] == "tool" else part["text"])
             else:
                 known = f"sha256 {part['sha256']}" if part.get("sha256") else part["url"]
                 page.line(f"[{part['kind']}: {known}]", "quiet")
+        for call in turn.get("tool_calls") or ():
+            page.line(f"→ {call['name']} {call['arguments']}")
     if task := request.get("task"):
         page.line()
         page.heading("Task")

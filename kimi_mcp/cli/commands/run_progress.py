@@ -65,6 +65,7 @@ class LiveWatch:
         self._out, self._err = console(sys.stdout), Printer(sys.stderr, label=0, indent=0)
         self._progress = Progress()
         self._accumulator: object = None
+        self._reported = 0
         self._line_open = False
         self._begin()
 
@@ -77,15 +78,22 @@ class LiveWatch:
         if run.outcome is not None:
             return  # its pieces are gone; ``end`` has them all
         accumulator = run.request_state.accumulator
+        for report in run.reports.lines[self._reported :]:
+            self._progress.clear()
+            self._close_line()
+            self._err.line(clean(report, "terminal"), "quiet")
+        self._reported = len(run.reports.lines)
         if not accumulator.pieces:
             self._progress.show(run)
             return
         if self._accumulator is not None and accumulator is not self._accumulator and not accumulator.continues:
             self._close_line()
-            self._begin()
-            self._err.line("The answer did not fit the schema; it is requested once more.", "warn")
+            if run.kept is not None:
+                self._begin()
+                self._err.line("The answer did not fit the schema; it is requested once more.", "warn")
+            self._answer, self._clean_answer = "", GrowingText()  # what came before a search is no part of it
         self._accumulator = accumulator
-        reasoning = self._clean_reasoning.clean(accumulator.reasoning or "")
+        reasoning = self._clean_reasoning.clean(run.reasoning or "")
         self._print(reasoning, self._clean_answer.clean(accumulator.answer))
 
     def end(self, outcome: Outcome) -> None:
@@ -93,6 +101,9 @@ class LiveWatch:
         self._progress.clear()
         self._print(outcome.reasoning or "", outcome.answer)
         self._close_line()
+        for number, source in enumerate(outcome.sources, 1):
+            self._out.print(clean(f"{'' if number > 1 else chr(10)}{number:>2} {source.title}", "terminal"))
+            self._out.print(clean(f"   {source.url}", "terminal"), style=STYLES["quiet"])
         if outcome.answer or outcome.reasoning:
             self._err.line()
         if outcome.error is not None and outcome.error.code == "cancelled":

@@ -56,6 +56,21 @@ async def test_an_effort_reaches_the_model(sim: Simulator) -> None:
     assert ended.out.startswith("[simulator] kimi-k3 in thinking mode, effort low was asked: Why?")
 
 
+async def test_a_pipe_gets_an_answer_from_the_web_and_json_its_sources(sim: Simulator) -> None:
+    prompt = "What changed in Kimi's prices this year?"
+    piped = await kimi("ask", prompt, "--web", settings=to(sim))
+    assert (piped.status, piped.err) == (0, "")
+    assert "From the web: https://web.simulator.example/kimi/prices-2026" in piped.out
+    as_json = await kimi("ask", prompt, "--web", "--json", settings=to(sim))
+    assert [source["title"] for source in as_json.json["sources"]] == [
+        "Kimi's prices in 2026",
+        "What a web search of Kimi costs",
+    ]
+    refused = await kimi("ask", prompt, "--web", "--tool", "vision", "--image", "x.png", settings=to(sim))
+    assert refused.status == 2
+    assert "it belongs to --tool think or instant" in refused.err
+
+
 async def test_a_dash_reads_the_prompt_from_stdin(sim: Simulator) -> None:
     ended = await kimi("ask", "-", settings=to(sim), stdin="Grüße\n".encode())
     assert ended.status == 0
@@ -185,6 +200,26 @@ async def test_a_terminal_sees_the_reasoning_before_the_answer_is_there(sim: Sim
     assert "waiting for the provider" not in terminal.seen, "it waits for nobody before the request is there"
     assert "temperature-fixed: --temperature 0.3 → left out" in terminal.seen
     assert "\x1b[2J" not in terminal.seen, "an answer does not act on the terminal"
+
+
+@posix
+async def test_a_terminal_sees_each_search_and_the_sources_below_the_answer(sim: Simulator) -> None:
+    fibers = "/v1/formulas/moonshot/web-search:latest/fibers"
+    sim.play({"match": {"path": fibers}, "gate": "search"}, {"match": {"tool": "", "turns": 2}, "content": "Dearer."})
+    terminal = Terminal()
+    settings = to(sim, TERM="xterm-256color", COLUMNS="160")
+    try:
+        streams = {"stdin": terminal.theirs, "stdout": terminal.theirs, "stderr": terminal.theirs}
+        async with started("ask", "Prices of Kimi?", "--web", settings=settings, **streams) as process:
+            os.close(terminal.theirs)
+            await terminal.until("web_search “Prices of Kimi?”")
+            sim.open_gate("search")
+            await terminal.until("the first after")
+            assert await process.wait() == 0
+    finally:
+        terminal.close()
+    answer, sources = terminal.seen.rindex("Dearer."), terminal.seen.rindex(" 1 Kimi's prices in 2026")
+    assert answer < sources < terminal.seen.rindex("https://web.simulator.example/kimi/web-search")
 
 
 @posix

@@ -143,3 +143,10 @@ async def test_a_swarm_costs_its_limit_at_most(sim: Simulator, more: Any, limit:
     assert [each["state"] for each in found["limits"]] == [state]
     assert ended.status == (state != "fits")
     assert CHAT_PATH not in paths(sim)
+
+
+async def test_a_search_is_counted_with_all_of_its_requests_and_named_as_unknown(sim: Simulator) -> None:
+    ended = await kimi("ask", "What does Kimi cost?", "--web", "--dry-run", "--json", settings=to(sim))
+    assert ended.json["requests"] == 10
+    assert ended.json["uncounted"] == ["what is searched for and read"]
+    assert not [request for request in sim.requests if request.path.endswith(("/completions", "/fibers"))]

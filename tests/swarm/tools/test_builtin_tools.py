@@ -43,7 +43,7 @@ async def test_the_providers_search_is_a_tool_like_any_other(
     sim: Simulator, builtin: BuiltinTools, servers_file: ServersFile
 ) -> None:
     async with open_tools(servers_file(odd=odd()), builtin=[builtin], limits=SHORT) as tools:
-        assert [one["name"] for one in tools.definitions] == ["odd__echo", "moonshot__web_search"]
+        assert [one["name"] for one in tools.definitions] == ["odd__echo", "moonshot__fetch", "moonshot__web_search"]
         found = await search(tools, query="who won")
         wrong = await search(tools, classes=["all"])
     assert not found.is_error
@@ -101,6 +101,15 @@ async def test_a_search_that_goes_wrong_costs_that_call_alone_and_is_not_tried_a
     assert len([request for request in sim.requests if request.path == FIBERS]) == 2
 
 
+async def test_a_page_can_be_fetched_for_nothing(builtin: BuiltinTools) -> None:
+    async with open_tools(None, builtin=[builtin], limits=SHORT) as tools:
+        page = await tools.call("moonshot__fetch", json.dumps({"url": "https://web.simulator.example/oslo/weather"}))
+    assert (page.is_error, page.cost_usd) == (False, 0)
+    assert page.text.startswith('<tool_output id="')
+    assert 'tool="moonshot__fetch"' in page.text
+    assert "# The weather in Oslo" in page.text
+
+
 def test_only_moonshots_own_platforms_and_their_stand_in_have_formulas() -> None:
     having = {name for name, provider in catalogue.load().providers.items() if provider.formulas}
-    assert having == {"moonshot", "moonshot-cn", "simulator"}
+    assert having == {"moonshot", "moonshot-cn", "simulator"} == set(catalogue.load().web_offers)

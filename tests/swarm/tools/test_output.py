@@ -7,7 +7,7 @@ import re
 import pytest
 
 from kimi_mcp.core.redaction import clean, hide
-from kimi_mcp.swarm.tools.source import frame_output
+from kimi_mcp.core.untrusted import frame_output
 
 SECRET = "s3cret-of-the-operator"
 

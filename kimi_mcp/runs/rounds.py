@@ -1,0 +1,55 @@
+"""What a run of several requests for one answer has brought so far, and what it reports at once. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from kimi_mcp.core.types import Completion, Usage, add_usage, joined_reasoning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """What the requests before the running one have brought together."""
+
+    reasoning: str | None
+    """All of it."""
+    usage: Usage | None
+    """Tokens; None where any are unknown."""
+    cost_usd: float | None
+    """Cost of the tokens; None where any is unknown."""
+
+    def and_then(self, completion: Completion, cost_usd: float | None) -> Rounds:
+        """With one more."""
+        return Rounds(
+            reasoning=joined_reasoning(self.reasoning, completion.reasoning),
+            usage=add_usage(self.usage, completion.usage),
+            cost_usd=None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd,
+        )
+
+
+class Reports:
+    """Lines for those who wait for a run. Mutable."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        """All so far."""
+        self._scopes: set[anyio.CancelScope] = set()
+
+    def add(self, line: str) -> None:
+        """Add one, and wake those who wait."""
+        self.lines.append(line)
+        for scope in self._scopes:
+            scope.cancel()
+
+    @contextmanager
+    def waking(self, scope: anyio.CancelScope) -> Generator[None]:
+        """Cancel a waiter's scope as soon as there is one more."""
+        self._scopes.add(scope)
+        try:
+            yield
+        finally:
+            self._scopes.discard(scope)

@@ -195,7 +195,7 @@ def _request(page: Printer, request: Mapping[str, Any]) -> None:
     for turn in request.get("turns") or ():
         page.line()
         page.heading("Asked" if turn["role"] == "user" else turn["role"].capitalize())
-        for part in turn["parts"]:
+        for part in turn.get("parts") or ():
             if "text" in part:
                 page.text(shortened(part["text"], TOOL_CHARS) if turn["role"] == "tool" else part["text"])
             else:

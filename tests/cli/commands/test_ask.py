@@ -66,6 +66,10 @@ async def test_a_pipe_gets_an_answer_from_the_web_and_json_its_sources(sim: Simu
         "Kimi's prices in 2026",
         "What a web search of Kimi costs",
     ]
+    shown = (await kimi("runs", "show", as_json.json["run_id"], settings=to(sim))).out
+    assert f'→ web_search {{"query": "{prompt}"}}' in shown
+    assert "Kimi's prices in 2026" in shown
+    assert "https://web.simulator.example/kimi/web-search" in shown
     refused = await kimi("ask", prompt, "--web", "--tool", "vision", "--image", "x.png", settings=to(sim))
     assert refused.status == 2
     assert "it belongs to --tool think or instant" in refused.err

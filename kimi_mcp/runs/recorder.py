@@ -229,7 +229,7 @@ class _Written:
             start, end = self._lengths.get(key, 0), len(text)
             if text.endswith("\ufffd"):
                 end -= 1  # perhaps half a character, whose other half may follow
-            if end > start:
+            if end > start and not (of == "reasoning" and accumulator.has_answer):  # else no more of it comes
                 end -= open_end(text[start:end])  # perhaps half a key, which is not known in two pieces
             if end > start:
                 found.append(TextDelta(run_id=run.id, request=run.requests, of=of, start=start, text=text[start:end]))

@@ -19,7 +19,7 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Provider
 from kimi_mcp.core.tokens import estimated_tokens, with_margin
 from kimi_mcp.core.types import Request, TextPart, Turn, add_usage
-from kimi_mcp.runs.run import with_note
+from kimi_mcp.runs.rounds import with_note
 from kimi_mcp.runs.store.records import RunRecord
 
 MOST_TIMES = 3

@@ -16,22 +16,18 @@ from kimi_mcp import catalogue, policy
 from kimi_mcp.catalogue import credentials
 from kimi_mcp.core import redaction
 from kimi_mcp.core.errors import (
-    AnswerCutOff,
-    ContentFiltered,
     KimiError,
     ModelNotServed,
     RequestRejected,
     UpstreamBroken,
     internal_error,
 )
-from kimi_mcp.core.json_schema import Undecided, read_answer
 from kimi_mcp.core.outcome import Outcome
 from kimi_mcp.core.plan import Plan
-from kimi_mcp.core.profiles import cost_usd
 from kimi_mcp.core.settings import Settings
 from kimi_mcp.core.tokens import estimated_tokens
 from kimi_mcp.core.types import Completion, MediaKind, Request, TextPart, Turn, add_usage, system, user
-from kimi_mcp.pipeline import continuing, conversation_history
+from kimi_mcp.pipeline import continuing, conversation_history, outcomes
 from kimi_mcp.pipeline.attachments import Attachments, LoadedPlan, MediaLimits
 from kimi_mcp.pipeline.call import Call, DecidedCall
 from kimi_mcp.pipeline.file_texts import FileTexts
@@ -207,7 +203,7 @@ class Pipeline:
             else:
                 loop = WebLoop(decided, run, lambda each: self._send(each, run.request_state, endpoint))
                 loaded, completion = await loop.answer(loaded)
-            outcome = _outcome_of(loaded.plan, completion, run)
+            outcome = outcomes.outcome_of(loaded.plan, completion, run)
             if outcome.can_continue and self.settings.continues == "auto":
                 return await self._continued(loaded, outcome, run, endpoint)
             if plan.response_schema is None or outcome.error is not None:
@@ -251,12 +247,12 @@ class Pipeline:
             except KimiError as error:  # what is there was paid for: it stays
                 cost = None if run.request_state.accumulator.pieces else before.cost_usd
                 return replace(run.cut_off("partial", error), cost_usd=cost)
-            outcome = continuing.joined(before, _outcome_of(plan, completion, run))
+            outcome = continuing.joined(before, outcomes.outcome_of(plan, completion, run))
             run.answer_turn = None  # it is longer now
             if not outcome.can_continue:
                 break
         schema = loaded.plan.response_schema
-        return outcome if schema is None or outcome.error is not None else _parsed(outcome, schema)
+        return outcome if schema is None or outcome.error is not None else outcomes.parsed(outcome, schema)
 
     @cached_property
     def pdfs(self) -> PdfReader:
@@ -310,7 +306,7 @@ class Pipeline:
     ) -> Outcome:
         """The outcome of an answer that must fit a schema: as it is, or after one repair, which is always reported."""
         plan = loaded.plan
-        outcome, misfit = _with_parsed(_outcome_of(plan, first, run), schema)
+        outcome, misfit = outcomes.with_parsed(outcomes.outcome_of(plan, first, run), schema)
         if misfit is None:
             return outcome
         note = policy.reported("answer-repaired", field="response_schema", fault=misfit)
@@ -333,89 +329,10 @@ class Pipeline:
             return replace(kept, cost_usd=cost)
         run.answer_turn = None
         usage = add_usage(first.usage, second.usage)
-        costs = outcome.cost_usd, _cost_of(repair, second)
+        costs = outcome.cost_usd, outcomes.cost_of(repair, second)
         cost = None if None in costs else sum(filter(None, costs))
-        outcome = replace(_outcome_of(repair, replace(second, usage=usage), run), cost_usd=cost)
+        outcome = replace(outcomes.outcome_of(repair, replace(second, usage=usage), run), cost_usd=cost)
         if outcome.status == "failed":  # the second answer is empty: the first one stays
-            kept = _outcome_of(repair, replace(first, usage=usage), run)
+            kept = outcomes.outcome_of(repair, replace(first, usage=usage), run)
             return replace(kept, status="partial", error=outcome.error, cost_usd=cost)
-        return _parsed(outcome, schema, again=", nor did the one before it")
-
-
-# ── finished answers ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _outcome_of(plan: Plan, completion: Completion, run: Run) -> Outcome:
-    """The outcome of a run by its finished answer."""
-    error = _shortfall(plan, completion)
-    status = "completed" if error is None else "partial" if completion.answer.strip() else "failed"
-    cut = status == "partial" and completion.finish_reason == "length"
-    return replace(
-        run.snapshot(status, error),
-        can_continue=cut and plan.profile.provider.continues_answers,
-        cost_usd=None if (cost := _cost_of(plan, completion)) is None else cost + run.tools_usd,
-        answer=completion.answer,
-        reasoning=completion.reasoning,
-        model_answered=completion.model,
-        finish_reason=completion.finish_reason,
-        usage=completion.usage,
-        policy=(*plan.adjustments, *policy.judge(plan, completion)),
-    )
-
-
-def _shortfall(plan: Plan, completion: Completion) -> KimiError | None:
-    prompt = completion.usage.prompt_tokens if completion.usage else None
-    available = plan.profile.model.context_tokens - (prompt or 0)
-    enough = min(plan.max_tokens * 2, plan.profile.output_ceiling, available)
-    where = "in the middle of the answer" if completion.answer.strip() else "before the answer began"
-    used_up = AnswerCutOff(
-        f"The answer used up its {plan.max_tokens:,} tokens {where}.",
-        fix=f"Raise `max_tokens` to {enough}."
-        if enough > plan.max_tokens
-        else "Ask for less at once: `max_tokens` is at the model's limit.",
-    )
-    again = "Call again; if it happens often, use kimi_instant or raise `max_tokens`."
-    return shortfall(completion, plan.profile.provider.id, used_up=used_up, again=again)
-
-
-def shortfall(completion: Completion, provider: str, *, used_up: AnswerCutOff, again: str) -> KimiError | None:
-    """What a finished answer lacks; None: it is complete.
-
-    ``used_up``: the error of an answer that its limit of tokens has cut; ``again``: the fix where there is no answer.
-    """
-    match completion.finish_reason:
-        case "length":
-            return used_up
-        case "content_filter":
-            fix = "Change `prompt`, or name another `provider`."
-            return ContentFiltered(f"The content filter of {provider} stopped the answer.", fix=fix)
-        case _ if not completion.answer.strip():
-            return AnswerCutOff(f"{provider} ended its turn without an answer.", fix=again)
-        case _:
-            return None
-
-
-def _parsed(outcome: Outcome, schema: Mapping[str, Any], *, again: str = "") -> Outcome:
-    """The outcome with its answer parsed; partial where that does not fit the schema (``again``: nor did others)."""
-    outcome, misfit = _with_parsed(outcome, schema)
-    if misfit is None or outcome.error is not None:
-        return outcome
-    error = UpstreamBroken(
-        f"The answer does not fit the response_schema{again}: {misfit}.",
-        fix="Simplify `response_schema`, or name its fields in the prompt.",
-    )
-    return replace(outcome, status="partial", error=error)
-
-
-def _with_parsed(outcome: Outcome, schema: Mapping[str, Any]) -> tuple[Outcome, str | None]:
-    """The outcome with its answer parsed, and why the answer does not fit the schema (None: it fits)."""
-    try:
-        value, misfit = read_answer(outcome.answer, schema)
-    except Undecided as undecided:
-        return replace(outcome, status="partial", error=outcome.error or undecided.as_error()), None
-    return replace(outcome, parsed=value), misfit
-
-
-def _cost_of(plan: Plan, completion: Completion) -> float | None:
-    """US dollars that an answer cost, by the price of the model that gave it; None where anything is unknown."""
-    return cost_usd(completion.usage, plan.price_of(completion.model))
+        return outcomes.parsed(outcome, schema, again=", nor did the one before it")

@@ -1,14 +1,17 @@
-"""What a run of several requests for one answer has brought so far, and what it reports at once. Pure, no I/O."""
+"""What a run of several requests has brought so far, and what it reports at once. Pure, no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 
-from kimi_mcp.core.types import Completion, Usage, add_usage, joined_reasoning
+from kimi_mcp.core.outcome import Outcome
+from kimi_mcp.core.profiles import Price
+from kimi_mcp.core.types import Adjustment, Completion, Usage, add_usage, joined_reasoning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +56,33 @@ class Reports:
             yield
         finally:
             self._scopes.discard(scope)
+
+
+def with_note(policy: tuple[Adjustment, ...], notes: tuple[Adjustment, ...]) -> tuple[Adjustment, ...]:
+    """Adjustments with others behind them; of a rule that warns of the whole run the latest entry counts."""
+    return (*(each for each in policy if each.rule not in {note.rule for note in notes}), *notes)
+
+
+class RunProgress(Protocol):
+    """The state of a run of many requests, as a swarm is."""
+
+    @property
+    def attempts(self) -> int:
+        """Upstream requests sent so far."""
+        ...
+
+    def phase(self) -> str:
+        """What it is doing, in a line."""
+        ...
+
+    def so_far(self, outcome: Outcome) -> Outcome:
+        """The run's outcome, with what the requests have brought."""
+        ...
+
+    def stopped(self, outcome: Outcome) -> Outcome:
+        """The outcome of a run that was stopped, with what its requests had finished by then."""
+        ...
+
+    def counted_usd(self, highest_price: Price | None) -> float:
+        """What spending limits count for it so far; ``highest_price`` counts where a price is unknown."""
+        ...

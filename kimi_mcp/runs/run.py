@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -17,9 +17,9 @@ from kimi_mcp.core.plan import Plan
 from kimi_mcp.core.profiles import Price, counted_usd
 from kimi_mcp.core.redaction import clean
 from kimi_mcp.core.tokens import with_margin
-from kimi_mcp.core.types import Adjustment, Completion, Mode, Source, Status, Timing, Turn, add_usage, joined_reasoning
+from kimi_mcp.core.types import Completion, Mode, Source, Status, Timing, Turn, add_usage, joined_reasoning
 from kimi_mcp.provider.request_state import RequestState
-from kimi_mcp.runs.rounds import Reports, Rounds
+from kimi_mcp.runs.rounds import Reports, Rounds, RunProgress, with_note
 
 if TYPE_CHECKING:
     from kimi_mcp.runs.registry import Runs
@@ -33,36 +33,6 @@ STORE_WITHIN_S = 1.0
 
 RunFunction = Callable[["Run"], Awaitable[Outcome]]
 """What a run does: it gets the run, and returns how that ended."""
-
-
-def with_note(policy: tuple[Adjustment, ...], notes: tuple[Adjustment, ...]) -> tuple[Adjustment, ...]:
-    """Adjustments with others behind them; of a rule that warns of the whole run the latest entry counts."""
-    return (*(each for each in policy if each.rule not in {note.rule for note in notes}), *notes)
-
-
-class RunProgress(Protocol):
-    """The state of a run of many requests, as a swarm is."""
-
-    @property
-    def attempts(self) -> int:
-        """Upstream requests sent so far."""
-        ...
-
-    def phase(self) -> str:
-        """What it is doing, in a line."""
-        ...
-
-    def so_far(self, outcome: Outcome) -> Outcome:
-        """The run's outcome, with what the requests have brought."""
-        ...
-
-    def stopped(self, outcome: Outcome) -> Outcome:
-        """The outcome of a run that was stopped, with what its requests had finished by then."""
-        ...
-
-    def counted_usd(self, highest_price: Price | None) -> float:
-        """What spending limits count for it so far; ``highest_price`` counts where a price is unknown."""
-        ...
 
 
 class Run:

@@ -13,7 +13,7 @@ from kimi_mcp.core.errors import AnswerCutOff, ContextTooLong
 from kimi_mcp.core.outcome import shortened
 from kimi_mcp.core.tokens import chars_in, estimated_tokens, with_margin
 from kimi_mcp.core.types import Completion, Request, TextPart, ToolCall, Turn, system, user
-from kimi_mcp.pipeline.pipeline import shortfall
+from kimi_mcp.pipeline.outcomes import shortfall
 from kimi_mcp.runs.store.records import JSON
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.coordinator import Coordinator

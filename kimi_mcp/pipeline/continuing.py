@@ -7,12 +7,12 @@ to have begun, since reasoning alone can't be continued.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from kimi_mcp import policy
-from kimi_mcp.core.errors import ContextTooLong, InvalidArguments
+from kimi_mcp.core.errors import ContextTooLong, InvalidArguments, PolicyRefused
 from kimi_mcp.core.json_values import UNREADABLE, from_json
 from kimi_mcp.core.outcome import Outcome, last_reasoning
 from kimi_mcp.core.plan import Plan
@@ -28,11 +28,16 @@ MOST_TIMES = 3
 RULE = "answer-continued"
 """The rule that reports it."""
 
+_CAN_NOT = "This answer can't be continued."
 _AGAIN = "Call again with a larger `max_tokens`, or ask for less at once."
 
 
-def check(record: RunRecord, providers: Mapping[str, Provider]) -> None:
-    """Raise ``InvalidArguments`` where the answer of a run that has ended can't be continued, with what to do."""
+def check(record: RunRecord, providers: Mapping[str, Provider], resolve: Callable[[str], object]) -> None:
+    """Raise ``InvalidArguments`` where the answer of a run that has ended can't be continued, with what to do.
+
+    ``resolve``: resolves a provider by its name; ``PolicyRefused`` where that is not allowed any more, and what else it
+    raises.
+    """
     outcome = record.outcome
     provider = providers.get(outcome.provider or "")
     if "task" in record.request:
@@ -53,6 +58,11 @@ def check(record: RunRecord, providers: Mapping[str, Provider]) -> None:
         )
     if not turns(record):
         raise _refused("Its request was not recorded.", "Call again.")
+    try:
+        resolve(provider.id)
+    except PolicyRefused as refused:  # its fix is about an argument that continuing has not
+        fix = "Let the operator add it to KIMI_ALLOWED_PROVIDERS, or ask for the rest in a new call."
+        raise PolicyRefused(f"{_CAN_NOT} {refused.message}", fix=fix, rule=refused.rule) from None
 
 
 def turns(record: RunRecord) -> tuple[Turn, ...]:
@@ -118,4 +128,4 @@ def joined(cut: Outcome, rest: Outcome) -> Outcome:
 
 
 def _refused(why: str, fix: str) -> InvalidArguments:
-    return InvalidArguments(f"This answer can't be continued. {why}", fix=fix)
+    return InvalidArguments(f"{_CAN_NOT} {why}", fix=fix)

@@ -120,10 +120,10 @@ class Pipeline:
     def continuation(self, record: RunRecord, offered_roots: tuple[str, ...] | None = None) -> RunFunction:
         """The function that continues the cut answer of a run that has ended.
 
-        ``offered_roots``: the host's own, for media of its folders. Raises ``InvalidArguments`` for an answer that
-        can't be continued.
+        ``offered_roots``: the host's own, for media of its folders. Raises ``InvalidArguments`` or ``PolicyRefused``
+        for an answer that can't be continued.
         """
-        continuing.check(record, self.facts.providers)
+        continuing.check(record, self.facts.providers, self.router.endpoint)
         return lambda run: self.outcome(run, self._continue(record, run, offered_roots))
 
     async def file_stamps(

@@ -218,6 +218,19 @@ async def test_a_provider_that_can_not_continue_is_named_with_those_that_can() -
     assert len(chats(sim)) == 1
 
 
+async def test_a_provider_that_is_not_allowed_any_more_is_refused_and_the_run_stays_as_it_is(sim: Simulator) -> None:
+    sim.play(CUT)
+    async with connect(sim) as kimi:
+        cut = await cut_answer(kimi)
+    async with connect(sim, provider="vllm") as later:
+        refused = await later.run(cut.run_id, "continue")
+        assert (refused.code, refused.error["rule"]) == ("policy_refused", "provider-allowed")
+        assert "KIMI_ALLOWED_PROVIDERS" in refused.error["fix"]
+        assert "`provider`" not in refused.error["fix"], "kimi_run has no such argument"
+        assert (await later.run(cut.run_id)).code == cut.code
+    assert len(chats(sim)) == 1
+
+
 async def test_a_swarm_is_not_continued(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "status": 400, "times": "always"})
     async with connect(sim) as kimi:

@@ -243,7 +243,7 @@ def _not_text(file: OpenFile) -> CallRefused:
         what, how = ("picture", "kimi_vision in `images`") if is_picture else ("video", "kimi_video as `video`")
         return MediaRejected(f"`{name}` is a {what}, not text.", fix=f"Pass it to {how}; `files` takes text.")
     if found := foreign_type(file.head):
-        fix = "Pass its text as a text file; of documents pdf, docx, pptx, xlsx and epub are read."
+        fix = "Pass its text as a text file; `files` of kimi_think also takes pdf, docx, pptx, xlsx and epub."
         return InvalidArguments(f"`{name}` is {found[0]}, not text.", fix=fix)
     return InvalidArguments(
         f"`{name}` is not text in UTF-8, nor in UTF-16 with a byte order mark.",

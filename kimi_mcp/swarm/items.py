@@ -33,8 +33,9 @@ def with_files(call: SwarmCall, roots: Roots, pdfs: dict[str, Document]) -> Swar
     The text of a PDF is still to be set, by :func:`set_text`: ``pdfs`` gets it under the name of its item.
 
     An item that is no file stays as it is. Raises ``InvalidArguments`` for a single glob without a match, for what
-    looks like a file among files and is none, and for more than there may be; as ``Roots.resolve`` does for a single
-    glob, and as ``read_text`` for a file that is named and may not be read, or is no text.
+    looks like a file among files and is none, for pages that no document has, and for more than there may be; as
+    ``Roots.resolve`` does for a single glob, and as ``read_text`` for a file that is named and may not be read, or is
+    no text.
     """
     only = len(call.items) == 1
     if only and has_magic(call.items[0]):
@@ -61,7 +62,7 @@ def with_files(call: SwarmCall, roots: Roots, pdfs: dict[str, Document]) -> Swar
     if not files:
         return call
     for index, item in plain:
-        if _LIKE_A_PATH.fullmatch(_pages(item)[0]):
+        if _LIKE_A_PATH.fullmatch(split_pages(item)[0]):
             raise InvalidArguments(
                 f"`items[{index}]` is no text file within the roots, as others of `items` are.",
                 fix="Correct its name (names are case-sensitive), or leave it out.",

@@ -121,6 +121,7 @@ def test_items_that_name_no_file_stay_as_they_are(root: Path) -> None:
         (("notes.md", ".env"), "path_refused", "keys or passwords"),
         (("notes.md", "picture.png"), "media_rejected", "is a picture"),
         (("notes.md", "../outside.md"), "invalid_arguments", "`items[1]` is no text file"),
+        (("notes.md", "notes.pdf#page=0"), "invalid_arguments", "`#page=0` names no pages"),
         (("notes.md", "link.md"), "invalid_arguments", "`items[1]` is no text file"),
         (("many/*.txt",), "invalid_arguments", "more than 128"),
         (("notes.md", "src/*.py", "src/a.py"), "invalid_arguments", "`max_agents` allows 2"),

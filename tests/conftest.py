@@ -74,9 +74,9 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture
-def loop_time(monkeypatch: pytest.MonkeyPatch) -> LoopTime:
+def loop_time() -> LoopTime:
     """The clock of the event loop that this test runs in."""
-    return LoopTime(monkeypatch)
+    return LoopTime()
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from mcp.shared.exceptions import MCPError
 import kimi_mcp
 from kimi_mcp.simulator import Simulator
 
+pytestmark = pytest.mark.soak
+
 PACKAGE = Path(kimi_mcp.__file__).parent
 CHECKOUT = PACKAGE.parent
 KEY = "acme-key-5b1f0c"

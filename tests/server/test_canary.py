@@ -129,6 +129,7 @@ def whole(value: Any) -> str:
     return value.model_dump_json(by_alias=True)
 
 
+@pytest.mark.soak
 async def test_no_door_of_the_server_lets_a_key_out(sim: Simulator, data_dir: Path, tmp_path: Path) -> None:
     log = tmp_path / "stderr"
     phases: list[str] = []

@@ -48,6 +48,7 @@ def wrong(name: str, result: Result) -> str | None:
     return None if fits else f"{name}: the answer {result.answer[:60]!r}"
 
 
+@pytest.mark.soak
 async def test_every_quick_hostile_upstream_gets_a_right_code(url: str) -> None:
     assert len(NAMES) > 68
     with anyio.fail_after(120):

@@ -30,7 +30,10 @@ from tests.server.stdio.peer import Peer
 from tests.server.test_swarm_end_to_end import ODD_SERVER, file_of_servers, written_down
 from tests.swarm.tools.test_stdio_client import ended
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups"),
+]
 
 TELL = {"prompt": "Tell me about {{item}}.", "items": ["Rome", "Oslo", "Lima"]}
 

@@ -27,7 +27,7 @@ async def test_a_run_that_is_cancelled_while_it_is_written_down_does_not_run_for
     sim: Simulator, data_dir: Path
 ) -> None:
     sim.play({**HELD_STEP, "times": "always"})
-    async with connect(sim, KIMI_REPLY_WITHIN_S="30") as kimi:
+    async with connect(sim, options=store_limits(locked_s=1), KIMI_REPLY_WITHIN_S="30") as kimi:
         assert (await kimi.run()).status == "completed"  # the file is there
         with opened(data_dir) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -198,7 +198,7 @@ async def _written(kimi: KimiClient, folder: Path, run_id: str) -> None:
 
 
 async def test_a_run_that_is_cancelled_while_it_takes_its_turn_gives_it_back(sim: Simulator, data_dir: Path) -> None:
-    async with connect(sim) as one, connect(sim) as other:
+    async with connect(sim, options=store_limits(locked_s=1)) as one, connect(sim) as other:
         first = await one.instant("one")
         conversation = first.structured["conversation_id"]
         with opened(data_dir) as file:

@@ -21,6 +21,8 @@ from tests.server.requests import HELD_STEP, body_of, chats
 from tests.server.results import checked
 from tests.server.stdio.peer import Peer
 
+pytestmark = pytest.mark.soak
+
 
 @asynccontextmanager
 async def owner(sim: Simulator, **variables: str) -> AsyncIterator[Peer]:

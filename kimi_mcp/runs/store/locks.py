@@ -58,6 +58,8 @@ class ServerLock:
         self._acquiring = threading.Lock()
         self.missing_s = missing_s
         """Seconds for which a lock file is missing until its server counts as dead."""
+        self.doubts = 0
+        """How often a server passed for a living one though its file was missing."""
         self._locked_within_s, self._clock = locked_within_s, clock
         self._missing_since: dict[str, float] = {}
 
@@ -107,15 +109,11 @@ class ServerLock:
         with probe(self._file(server)) as held:
             if held is None:
                 now = self._clock()
-                return now - self._missing_since.setdefault(server, now) <= self.missing_s
+                doubtful = now - self._missing_since.setdefault(server, now) <= self.missing_s
+                self.doubts += doubtful
+                return doubtful
             self._missing_since.pop(server, None)
             return held
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether a server's file was missing, and not for so long yet that it is dead for certain."""
-        now = self._clock()
-        return any(now - since <= self.missing_s for since in list(self._missing_since.values()))
 
     def holds_lock(self, server: str) -> bool:
         """Whether its file is there and may be held; for those whom it does no harm to take a living one for dead."""

@@ -156,10 +156,12 @@ class RunStore:
         most: int | None = None,
     ) -> list[RunRecord]:
         """The newest runs first, for a list: without request, answer and reasoning; times in seconds since 1970."""
-        await self.orphans()
-        while self.lock.in_doubt:  # looks that are far apart may all miss a file that comes and goes
-            await anyio.sleep(self.lock.missing_s / 20)
+        while True:  # until no look was in doubt: those that are far apart may all miss a file that comes and goes
+            doubts = self.lock.doubts
             await self.orphans()
+            if self.lock.doubts == doubts:
+                break
+            await anyio.sleep(self.lock.missing_s / 20)
 
         def read(connection: Connection) -> list[RunRecord]:
             rows = queries.overview(

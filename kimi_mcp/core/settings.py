@@ -265,7 +265,7 @@ class Settings:
     )
     drain_s: float = _variable(
         "KIMI_DRAIN_S",
-        "How long running calls get to end once the HTTP server is told to stop, in seconds.",
+        "How long running calls get to end once the HTTP server has to stop, in seconds.",
         default=30.0,
         read=_seconds,
     )

@@ -70,7 +70,7 @@ class Run:
         self.tools_usd = 0.0
         """What the provider's own tools have cost it, beside tokens."""
         self.reports = Reports()
-        """What its waiters are told at once."""
+        """What is reported to its waiters at once."""
         self.kept: Outcome | None = None
         """The outcome of an earlier request; it counts until the next one has a better one."""
         self.progress: RunProgress | None = None

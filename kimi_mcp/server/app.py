@@ -359,19 +359,19 @@ async def _wait(context: Context, run: RunView, deadline: float, until: Callable
     state = context.lifespan_context
     timings = state.timings
     report_at, ended = start + timings.first_progress_s, False
-    told, last = len(run.reports.lines), 0.0
+    sent, last = len(run.reports.lines), 0.0
     while True:
         with anyio.move_on_at(min(report_at, deadline, state.answer_by)) as wait, run.reports.waking(wait):
             state.waits.add(wait)
             try:
-                if len(run.reports.lines) == told:
+                if len(run.reports.lines) == sent:
                     await until()
                     ended = True
             finally:
                 state.waits.discard(wait)
         now = anyio.current_time()
         is_over = ended or now >= min(deadline, state.answer_by)
-        messages, told = run.reports.lines[told:], len(run.reports.lines)
+        messages, sent = run.reports.lines[sent:], len(run.reports.lines)
         for message in messages or ([] if is_over else [run.phase()]):
             last = max(round(now - start, 1), last + 0.01)  # it must grow with each
             await context.session.report_progress(last, message=message)

@@ -24,7 +24,7 @@ MOST_CHARS: Final = 16_000_000
 """Characters of all files together: they are recorded with the swarm, so that a resumed one has the same."""
 
 _LIKE_A_PATH: Final = re.compile(r"(?=\S+\Z)(?!.*://)(?:.*\.[A-Za-z0-9]{1,8}|.*[*\[].*)")
-"""What looks like the name of a file, or like a glob; told in linear time, of items of any length."""
+"""What looks like the name of a file, or like a glob; recognised in linear time, in items of any length."""
 
 
 def with_files(call: SwarmCall, roots: Roots, pdfs: dict[str, Document]) -> SwarmCall:

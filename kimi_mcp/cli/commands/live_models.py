@@ -161,7 +161,7 @@ def show(page: Printer, lists: Sequence[LiveList]) -> None:
             page.line()
     if page.folds:
         page.line("new is listed, but not served by the catalogue; gone the other way round.", "quiet")
-        page.line("What is wrong in the catalogue can be mended by files of KIMI_CATALOGUE.", "quiet")
+        page.line("What is wrong in the catalogue can be corrected by files of KIMI_CATALOGUE.", "quiet")
 
 
 def _cells(model: LiveModel) -> tuple[str, str, str]:

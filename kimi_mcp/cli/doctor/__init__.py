@@ -98,8 +98,8 @@ def show(found: Diagnosis) -> None:
     for row in found.variables:
         if row["state"] != "unset":
             page.row(row["state"], row["name"], label_kind="ok" if row["state"] == "set" else "bad")
-    unset = sum(row["state"] == "unset" for row in found.variables)
-    page.row("unset", f"{unset} of {len(found.variables)}: `kimi-mcp doctor --json` names them", "quiet")
+    if unset := sum(row["state"] == "unset" for row in found.variables):
+        page.row("unset", f"{unset} of {len(found.variables)}: `kimi-mcp doctor --json` names them", "quiet")
     page.line()
     if found.works:
         page.mark("ok", f"A call would work: {found.model} at {found.provider}.", "ok")

@@ -1,4 +1,4 @@
-"""``Refusal``: an HTTP request that never reaches the SDK, and what its sender is told. No I/O."""
+"""``Refusal``: an HTTP request that never reaches the SDK, and the response to it. No I/O."""
 
 from __future__ import annotations
 

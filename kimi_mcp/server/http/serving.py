@@ -96,7 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServing:
-    """A server on a socket, until it is told to stop."""
+    """A server on a socket, until it has to stop."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Answers to the requests of an unsettled connection that belong to no era of the protocol. No I/O.
 
 A client may ask with ``server/discover`` what a server speaks and then begin with ``initialize``, the handshake of the
-older era, above all where it is told that its own version is not served. The SDK takes the first request of any kind
+older era, above all where the answer is that its own version is not served. The SDK takes the first request of any kind
 for the beginning of an era; hence these never reach it.
 """
 

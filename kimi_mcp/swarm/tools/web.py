@@ -25,6 +25,9 @@ FETCH_WITHIN_S: Final = 30.0
 PAGE_CHARS: Final = 24_000
 """Characters of a page that one call returns."""
 
+_PUBLIC: Final = "Give an https URL of a public site."
+"""The fix where a URL is refused: this tool takes nothing else."""
+
 _ACCEPT: Final = "text/html, text/*, application/json, application/xml;q=0.9"
 
 _SCHEMA: Final = {
@@ -59,7 +62,8 @@ class WebTools(ToolSource):
         try:
             text = await self._text(url)
         except KimiError as error:
-            return CallResult.failed(f"{error.message} {error.fix}")
+            fix = _PUBLIC if error.code == "url_refused" else error.fix
+            return CallResult.failed(f"{error.message} {fix}")
         page, following = text[offset : offset + PAGE_CHARS], ""
         if offset + PAGE_CHARS < len(text):
             following = f"\n[{len(text):,} characters in all: read on with offset={offset + PAGE_CHARS}]"

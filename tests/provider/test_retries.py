@@ -187,6 +187,7 @@ async def test_a_last_attempt_is_cut_by_what_the_total_deadline_has_left(sim: Si
     assert "KIMI_TOTAL_TIMEOUT_S" in asked.error.fix  # type: ignore[union-attr]
 
 
+@pytest.mark.soak
 async def test_a_long_outage_costs_at_most_a_tenth_more_requests_than_calls() -> None:
     clock = Clock()
     page = response(b"", status="503 Service Unavailable")

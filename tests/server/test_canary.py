@@ -190,6 +190,7 @@ async def test_no_door_of_the_server_lets_a_key_out(sim: Simulator, data_dir: Pa
     held("stderr", log.read_bytes() or b"no line")
 
 
+@pytest.mark.soak
 async def test_no_command_lets_a_key_out(sim: Simulator, data_dir: Path, tmp_path: Path) -> None:
     sim.play({**ECHO, "times": "always"})
     settings = to(sim, **KEYED, KIMI_LOG_LEVEL="DEBUG", COLUMNS="100")
@@ -220,6 +221,7 @@ async def test_no_command_lets_a_key_out(sim: Simulator, data_dir: Path, tmp_pat
     held("the store", everything(data_dir))
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 @pytest.mark.parametrize("command", [["ask", "Hello"], ["ask", "Hello", "--json"]], ids=["live", "json"])
 async def test_no_terminal_is_shown_a_key_while_it_comes(sim: Simulator, command: list[str]) -> None:

@@ -20,6 +20,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="needs ulimit")
 LIMIT, CALLS, PICTURES = 256, 60, 8
 
 
+@pytest.mark.soak
 @posix
 @pytest.mark.parametrize("pictures", [PICTURES, 0], ids=["with pictures", "first calls at once"])
 async def test_a_server_with_few_descriptors_answers_many_calls_at_once(

@@ -64,6 +64,7 @@ async def ask_often(kimi: KimiClient, name: str) -> int:
     return sum(isinstance(one, StreamAccumulator) for one in gc.get_objects())
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "name", ["no-type", "silence-after-the-end", "no-end", "an-error-in-the-middle", "a-page-for-401"]
 )

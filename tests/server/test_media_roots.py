@@ -246,6 +246,7 @@ async def test_without_roots_the_working_directory_is_read_from(
     assert "KIMI_ROOTS" in refused.error["fix"]
 
 
+@pytest.mark.soak
 async def test_a_process_in_the_root_folder_reads_nothing_and_says_which_variable_would_allow_it(
     sim: Simulator, mode: str, folder: Path
 ) -> None:

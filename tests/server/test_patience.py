@@ -75,6 +75,7 @@ async def test_who_waits_for_a_store_that_never_answers_hears_so(
             await hears(ask(kimi, run_id))
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("ends", ["ends", "runs on"])
 async def test_a_call_that_joins_a_run_is_not_kept_waiting_until_that_is_written_down(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, ends: str

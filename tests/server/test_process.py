@@ -59,6 +59,7 @@ async def test_every_line_of_the_log_is_one_json_object_whatever_the_level(sim: 
         assert b"\x1b" not in one
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("way", ["EOF", "SIGTERM", "SIGINT"])
 async def test_the_end_of_the_process_closes_the_upstream_request(sim: Simulator, way: str) -> None:
     sim.play(HELD)

@@ -142,6 +142,7 @@ async def test_what_could_not_be_written_for_a_while_leaves_no_hole(sim: Simulat
         assert await _seen(other, started.run_id, lambda text: text.endswith("five.")) == "one two three four five."
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["eof", "SIGTERM"])
 async def test_a_server_that_ends_while_the_journal_is_locked_says_whose_end_was_not_written(
     sim: Simulator, data_dir: Path, how: str

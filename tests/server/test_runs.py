@@ -217,6 +217,7 @@ async def test_without_a_journal_only_the_latest_finished_runs_are_kept(
         assert [line.split()[0] for line in (await kimi.run()).answer.splitlines()] == ids[:-9:-1]
 
 
+@pytest.mark.soak
 async def test_three_hundred_calls_leave_nothing_in_memory(sim: Simulator) -> None:
     async with connect(sim) as kimi:
         for _ in range(300):

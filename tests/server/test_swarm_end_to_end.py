@@ -105,6 +105,7 @@ async def test_a_swarm_can_be_resumed_from_its_very_beginning(sim: Simulator) ->
         assert (await kimi.run(started.run_id, "wait", wait_s=10)).status == "completed"
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 async def test_a_swarm_whose_server_was_killed_is_resumed_and_repeats_nothing(sim: Simulator) -> None:
     sim.play({"match": {"text": "Tell me about Oslo."}, "gate": "never", "times": 1})

@@ -68,6 +68,7 @@ async def test_of_a_swarm_that_had_finished_it_tells_the_same(sim: Simulator) ->
     assert (recovered.status, recovered.answer) == ("partial", whole.answer)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("event", range(9, 60, 5))
 async def test_killed_anywhere_it_tells_what_its_finished_steps_had_used(sim: Simulator, event: int) -> None:
     play(sim)

@@ -149,6 +149,7 @@ async def test_killed_again_and_again_it_comes_to_its_end(sim: Simulator) -> Non
     assert facts(await swarm(sim, steps=kept, tools=tools)) == facts(unkilled)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("event", range(4, 36, 3))
 async def test_items_are_taken_up_again_too(sim: Simulator, event: int) -> None:
     items = tuple(f"city {number}" for number in range(8))

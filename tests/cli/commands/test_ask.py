@@ -286,6 +286,7 @@ def _folder_in_its_place(folder: Path) -> None:
     (folder / FILE).mkdir()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("spoil", [_newer, _damaged, _folder_in_its_place])
 async def test_a_journal_that_can_not_be_used_is_one_clear_error(
     sim: Simulator, tmp_path: Path, spoil: Callable[[Path], None]

@@ -83,7 +83,8 @@ def asked(sim: Simulator, text: str) -> int:
     return sum(json.dumps(text) in json.dumps(body and body["messages"]) for body in bodies)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 async def test_ask_that_is_terminated_leaves_its_swarm_and_takes_its_tools_along(
     sim: Simulator, stubborn: Path, how: signal.Signals
 ) -> None:
@@ -155,6 +156,7 @@ async def test_a_signal_that_is_ignored_stays_so(sim: Simulator) -> None:
             assert await process.wait() == 0
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 async def test_what_a_script_starts_in_the_background_ends_by_a_signal(sim: Simulator, how: signal.Signals) -> None:
     """A shell without job control has SIGINT ignored there."""

@@ -68,6 +68,7 @@ def test_what_a_run_of_a_dead_server_cost_counts_for_the_day_when_it_is_ended_he
         assert file.execute("SELECT status, counted_usd FROM runs").fetchall() == [("cancelled", 0.5)]
 
 
+@pytest.mark.soak
 async def test_a_swarm_whose_server_has_died_is_ended_with_what_its_steps_had_used(sim: Simulator) -> None:
     async with half_done(sim) as (server, run_id):
         server.process.kill()
@@ -136,6 +137,7 @@ def test_a_run_that_failed_is_reported_with_its_fix(data_dir: Path) -> None:
     assert in_a_shell(CUT.fix) in done.stderr
 
 
+@pytest.mark.soak
 async def test_a_call_whose_server_was_killed_cannot_be_resumed_and_keeps_what_had_come(sim: Simulator) -> None:
     sim.play(HELD)
     async with raw_server_process(sim, KIMI_REPLY_WITHIN_S="0.05") as server:
@@ -181,6 +183,7 @@ def test_what_nothing_here_can_go_on_with_is_reported_with_what_to_do(data_dir: 
     assert run_json("show", number(1))["left_behind"], "it is still there to be gone on with"
 
 
+@pytest.mark.soak
 async def test_a_swarm_whose_server_was_killed_goes_on_behind_its_last_step(sim: Simulator) -> None:
     async with half_done(sim) as (server, run_id):
         await sim.until(lambda: sim.waiting_at("held") == 1)

@@ -92,6 +92,7 @@ async def test_a_frozen_database_is_reported_by_an_inspection(tmp_path: Path) ->
     assert "KIMI_DATABASE_URL" in wrong(looked.error)
 
 
+@pytest.mark.soak
 async def test_calls_keep_the_hosts_patience_while_the_database_is_frozen_and_lose_nothing(tmp_path: Path) -> None:
     with database_server(tmp_path) as server, anyio.fail_after(60):
         async with (

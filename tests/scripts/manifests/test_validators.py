@@ -80,6 +80,7 @@ def test_the_published_schemas_refuse_what_is_wrong() -> None:
 # ------------------------------------------------------------------------------------------------- linters
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("folder", ["", "agent-plugins", "claude-code", "gemini-cli", "mcp-registry", "skills"])
 def test_skillsaw_finds_nothing(folder: str) -> None:
     outcome = linted("skillsaw", "lint", MANIFESTS / folder)

@@ -29,6 +29,7 @@ def logged(events: list[dict[str, object]]) -> list[object]:
     return [event["message"] for event in events if event["logger"] == "tiny"]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("how", ENDINGS)
 async def test_every_ending_cleans_up_and_leaves_with_status_0(start: Start, how: str, busy: bool) -> None:
@@ -53,6 +54,7 @@ async def test_a_process_that_was_never_spoken_to_leaves_as_well(start: Start) -
         assert await peer.exit_status() == 0
 
 
+@pytest.mark.soak
 async def test_a_clean_up_that_hangs_is_left_behind(start: Start) -> None:
     async def ends(how: str, *again: str) -> None:
         async with start(stderr=subprocess.PIPE, TINY_ENDING="hangs") as peer:
@@ -70,6 +72,7 @@ async def test_a_clean_up_that_hangs_is_left_behind(start: Start) -> None:
         tasks.start_soon(ends, "SIGTERM", "SIGTERM", "SIGINT")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["eof", "SIGTERM"])
 async def test_a_peer_that_does_not_read_cannot_keep_it_alive(start: Start, how: str) -> None:
     async with start() as peer:
@@ -91,6 +94,7 @@ def test_a_peer_that_is_gone_ends_it() -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_a_standard_stream_that_was_never_open_is_no_crash(closed: int) -> None:
     shot = b'{"jsonrpc":"2.0","id":1,"method":"server/discover"}\n'

@@ -361,10 +361,13 @@ def _serve(connection: socket.socket) -> None:
             pass
 
 
-def serve(listening: socket.socket) -> None:
-    """Serve for ever."""
+def serve(listening: socket.socket, ended: threading.Event | None = None) -> None:
+    """Serve until the first connection after ``ended`` was set, or for ever."""
     while True:
         connection, _ = listening.accept()
+        if ended is not None and ended.is_set():
+            connection.close()
+            return
         threading.Thread(target=_serve, args=(connection,), daemon=True).start()
 
 

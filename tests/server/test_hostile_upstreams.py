@@ -31,8 +31,13 @@ NAMES = sorted((TABLE.keys() - ENDLESS - {*SLOWER}) | {*WORST})
 def url() -> Iterator[str]:
     """Where all of them are."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
-        threading.Thread(target=serve, args=(listening,), daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        address, ended = listening.getsockname(), threading.Event()
+        serving = threading.Thread(target=serve, args=(listening, ended), daemon=True)
+        serving.start()
+        yield f"http://127.0.0.1:{address[1]}/v1"
+        ended.set()
+        socket.create_connection(address).close()
+        serving.join()
 
 
 def settings(url: str) -> dict[str, str]:

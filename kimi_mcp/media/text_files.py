@@ -40,7 +40,7 @@ class TextFile:
     """A text file's verbatim, without a byte order mark."""
 
 
-class GatheredFiles:
+class CollectedFiles:
     """The files of one call: texts that were read, and documents whose text is still to be had."""
 
     def __init__(self, most_tokens: int) -> None:
@@ -109,7 +109,7 @@ class GatheredFiles:
 
 def gather_files(
     patterns: Sequence[str], roots: Roots, *, most_tokens: int, search: Search | None = None
-) -> GatheredFiles:
+) -> CollectedFiles:
     """The files of names and globs (``src/**/*.py``), each once, in the order named.
 
     ``most_tokens`` is what fits, by estimate. Blocking: for a worker thread. Raises ``PathRefused`` as ``open_file``
@@ -118,21 +118,21 @@ def gather_files(
     ``ContextTooLong``.
     """
     search = search or Search(roots)
-    gathered = GatheredFiles(most_tokens)
+    collected = CollectedFiles(most_tokens)
     for named in patterns:
         search.visit()
         pattern, pages = split_pages(named)
         path = roots.resolve(pattern)
         try:
-            gathered.add(path, pages)
+            collected.add(path, pages)
         except CallRefused:
             if not has_magic(pattern):
                 raise
         else:
             continue  # a glob may be the very name of a file, such as `pages/[id].tsx`
-        _add_matching(search, pattern, path.name, pages, gathered)
-    gathered.check()
-    return gathered
+        _add_matching(search, pattern, path.name, pages, collected)
+    collected.check()
+    return collected
 
 
 def read_text(path: ResolvedPath, *, most_bytes: int) -> str:
@@ -189,7 +189,7 @@ def _heading(path: str) -> str:
     return f"## {shown(path, longest=LONGEST_PATH)}\n\n"
 
 
-def _add_matching(search: Search, pattern: str, name: str, pages: Pages | None, gathered: GatheredFiles) -> None:
+def _add_matching(search: Search, pattern: str, name: str, pages: Pages | None, collected: CollectedFiles) -> None:
     """Add what a glob, called ``name`` in messages, matches. Raises ``InvalidArguments`` if that is nothing.
 
     Documents only of the kinds that it names.
@@ -197,7 +197,7 @@ def _add_matching(search: Search, pattern: str, name: str, pages: Pages | None, 
     taken, endings = 0, endings_named(pattern)
     for path in search.find(pattern):
         try:
-            gathered.add(path, pages, endings=endings)
+            collected.add(path, pages, endings=endings)
             taken += 1
         except PathRefused:
             search.skipped["refused"] += 1

@@ -93,15 +93,15 @@ def request(record: RunRecord, conversation: tuple[Turn, ...]) -> Request:
 
 
 def plan_rest(plan: Plan, cut: Outcome, added: Sequence[Turn]) -> Plan:
-    """The plan that continues a cut answer. Raises ``ContextTooLong`` where the model's context has no room for it.
+    """The plan that continues a cut answer. Raises ``ContextTooLong`` where it does not fit the model's context.
 
     ``added``: the turns of the run before the answer.
     """
     reasoning = last_reasoning(cut.reasoning, added)
     begun = Turn(role="assistant", parts=(TextPart(text=cut.answer),), reasoning=reasoning, partial=True)
     before = tuple(turn for turn in plan.turns if not turn.partial)
-    room = plan.profile.model.context_tokens - with_margin(estimated_tokens((*before, begun)))
-    if room < policy.LEAST_OUTPUT_TOKENS:
+    available = plan.profile.model.context_tokens - with_margin(estimated_tokens((*before, begun)))
+    if available < policy.LEAST_OUTPUT_TOKENS:
         raise ContextTooLong(
             f"The answer can't be continued: with it the context of {plan.profile.model.id} is full.",
             fix="Ask for the rest in a new call, with the end of this answer in `prompt`.",
@@ -114,7 +114,7 @@ def plan_rest(plan: Plan, cut: Outcome, added: Sequence[Turn]) -> Plan:
         plan,
         turns=(*before, begun),
         tool_choice="none" if plan.tools else plan.tool_choice,
-        max_tokens=min(plan.max_tokens, room),
+        max_tokens=min(plan.max_tokens, available),
         adjustments=with_note(plan.adjustments, (note,)),
     )
 

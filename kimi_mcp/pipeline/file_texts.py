@@ -49,18 +49,18 @@ class FileTexts:
         """
         from kimi_mcp.media.text_files import as_context, gather_files
 
-        gathered = await anyio.to_thread.run_sync(
+        collected = await anyio.to_thread.run_sync(
             lambda: gather_files(patterns, roots(), most_tokens=most_tokens), abandon_on_cancel=True
         )
-        for document in gathered.documents.values():
+        for document in collected.documents.values():
             self._check(document, endpoint)
-        if gathered.documents:
+        if collected.documents:
             allowed()
-        for number, document in [*gathered.documents.items()]:
+        for number, document in [*collected.documents.items()]:
             request_state.waits_for = f"the text of {document.name}"
-            gathered.set_text(number, await self._text(document, endpoint, request_state, uploads=uploads))
-            gathered.check()  # before more is uploaded
-        return await anyio.to_thread.run_sync(lambda: as_context(gathered.files()))
+            collected.set_text(number, await self._text(document, endpoint, request_state, uploads=uploads))
+            collected.check()  # before more is uploaded
+        return await anyio.to_thread.run_sync(lambda: as_context(collected.files()))
 
     def _check(self, document: Document, endpoint: Endpoint) -> None:
         """Raise ``MediaRejected`` for a document that nobody reads: neither this provider nor this program."""

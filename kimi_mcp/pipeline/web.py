@@ -68,7 +68,7 @@ _URL = re.compile(r"https?://[^\s<>\"]{1,2000}\Z")
 _HEADING = re.compile(r"\s*#{1,3} +(\S[^\n]{0,200})")
 _CONCLUDE = "[kimi-mcp] {why} Search no more. Answer now from what you have, and say what is missing."
 
-_NO_ROOM = "[kimi-mcp: this result was left out, there was no room for it]"
+_LEFT_OUT = "[kimi-mcp: this result was left out, there was no room for it]"
 _NOT_RUN = "Not run: you have used all of your searches."
 _EMPTY = "(Nothing was found.)"
 
@@ -248,7 +248,7 @@ class WebLoop:
                 run.turns = (*run.turns, asked)
                 results = await self._use(completion.tool_calls)
                 if not self._fits((*first.turns, *added, asked, *results), plan):
-                    results = [replace(turn, parts=(TextPart(text=_NO_ROOM),)) for turn in results]
+                    results = [replace(turn, parts=(TextPart(text=_LEFT_OUT),)) for turn in results]
                     why = "Your context is full."
                 added, run.turns = (*added, asked, *results), (*run.turns, *results)
                 if len(done) + 1 >= MAX_REQUESTS or self._calls >= MAX_CALLS:
@@ -272,7 +272,7 @@ class WebLoop:
         )
 
     def _fits(self, turns: tuple[Turn, ...], plan: Plan) -> bool:
-        """Whether the next request leaves room for an answer, by an estimate that is rather too high."""
+        """Whether an answer still fits behind the next request, by an estimate that is rather too high."""
         tokens = with_margin(estimated_tokens(turns, plan.tools))
         return tokens + least_output(plan.mode, plan.profile) <= plan.profile.model.context_tokens
 

@@ -173,7 +173,7 @@ class Transport(httpx2.AsyncBaseTransport):
         return [connection for pool in self._pools for connection in pool.connections]
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request, by the first pool that has room, so that few at once use few connections."""
+        """Send one request, by the first pool with a free connection, so that few at once use few connections."""
         unused = [pool.connections for pool in self._pools if not pool.under_way]
         for connections in unused:  # asking each connection before every request would cost more than the request
             if connections and connections[0].has_expired():

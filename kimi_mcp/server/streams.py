@@ -37,7 +37,7 @@ class ResponseStream:
 
     def __init__(self) -> None:
         self.settled = False
-        """Whether its call was answered, or its client said why it wants no answer."""
+        """Whether its call was answered, or its client gave a reason why it wants no answer."""
         self._ended: bool | None = None
         self._on_end: Callable[[bool], None] | None = None
 
@@ -85,7 +85,7 @@ class WaitingCalls:
         stream.when_over(partial(self._remove, stream, run, key))
 
     def settle(self, key: RequestKey) -> None:
-        """The client of a call said why it wants no answer."""
+        """The client of a call gave a reason why it wants no answer."""
         if (stream := self._streams.get(key)) is not None:
             stream.settled = True
 

@@ -39,7 +39,7 @@ class Simulator(SimulatorState, AsyncContextManagerMixin):
     """A strict stand-in for one provider's API, on a real socket of this machine.
 
     `async with Simulator(provider="moonshot") as sim:` listens until the block is left. `now` is the day it takes for
-    today, which decides what is served; by default the day its facts were gathered. `remember` bounds the list of
+    today, which decides what is served; by default the day its facts were collected. `remember` bounds the list of
     requests. `on_event` is called with each event that is sent. `clock` (seconds) times the prompt cache.
     """
 

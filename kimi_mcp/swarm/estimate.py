@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kimi_mcp.core.profiles import MILLION, counted_usd
 from kimi_mcp.core.tokens import estimated_tokens, minimum_tokens, with_margin
-from kimi_mcp.core.types import Request, system, user
+from kimi_mcp.core.types import system, user
 from kimi_mcp.pipeline.estimate import Estimate, LimitCheck, day_limit
 from kimi_mcp.pipeline.pipeline import Pipeline
 from kimi_mcp.runs import Run
 from kimi_mcp.swarm import prompts
 from kimi_mcp.swarm.call import SwarmCall
 from kimi_mcp.swarm.limits import SwarmLimits
-from kimi_mcp.swarm.orchestrate import effective_limits, prepare
+from kimi_mcp.swarm.orchestrate import effective_limits, first_request, prepare
 
 
 async def estimate_swarm(call: SwarmCall, run: Run, pipeline: Pipeline) -> Estimate:
@@ -21,16 +23,8 @@ async def estimate_swarm(call: SwarmCall, run: Run, pipeline: Pipeline) -> Estim
     """
     call = await prepare(call, pipeline)
     route = await pipeline.router.resolve(run, model=call.model, provider=call.provider)
-    given = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
-    request = Request(
-        mode="thinking",
-        turns=(user(call.prompt),),
-        effort=call.effort,
-        limits=given,
-        model_asked=route.model_asked,
-        cache_ttl=pipeline.settings.cache_ttl,
-    )
-    plan = route.decide(request)
+    request = first_request(call, route.model_asked)
+    plan = route.decide(replace(request, cache_ttl=pipeline.settings.cache_ttl))
     limits = effective_limits(SwarmLimits(), call, plan.limits, pipeline.settings)
     own = (
         prompts.system_prompt("agent", ())

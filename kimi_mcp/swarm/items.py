@@ -39,7 +39,7 @@ def with_files(call: SwarmCall, roots: Roots, pdfs: dict[str, Document]) -> Swar
     """
     only = len(call.items) == 1
     if only and has_magic(call.items[0]):
-        roots.resolve(call.items[0])  # a glob, as it can be nothing else: what keeps it from being one is said
+        roots.resolve(call.items[0])  # a glob, as it can be nothing else: the error says what keeps it from being one
     if not (roots.folders and call.items):
         return call
     search = Search(roots, argument="items")
@@ -86,7 +86,7 @@ def set_text(call: SwarmCall, name: str, text: str) -> SwarmCall:
 
 
 def check_lengths(call: SwarmCall, most_tokens: int) -> None:
-    """Raise ``ContextTooLong`` where a file is longer than what an agent has room for, by estimate."""
+    """Raise ``ContextTooLong`` where a file is longer than what fits an agent's context, by estimate."""
     for name, text in zip(call.items, call.texts, strict=bool(call.texts)):
         tokens = with_margin(text_tokens(text or ""))
         if tokens > most_tokens:

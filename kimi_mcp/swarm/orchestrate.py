@@ -88,6 +88,13 @@ def prepare_resume(
     return lambda run: run_swarm(call, run, pipeline, limits=limits)
 
 
+def first_request(call: SwarmCall, model_asked: str) -> Request:
+    """What the policy judges before a swarm begins: its prompt, its effort, and the limits of steps that it names."""
+    given = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
+    turns = (user(call.prompt),)
+    return Request(mode="thinking", turns=turns, effort=call.effort, limits=given, model_asked=model_asked)
+
+
 async def _swarm(
     call: SwarmCall,
     run: Run,
@@ -107,15 +114,9 @@ async def _swarm(
         run.progress = before = recovered_stats(call, await run.store.steps(run.id).recorded())
     provider = call.provider or call.first_provider
     route = await pipeline.router.resolve(run, model=call.model, provider=provider, preferred=call.first_model)
-    requested = {name: value for name in ("max_steps", "max_agent_steps") if (value := getattr(call, name)) is not None}
-    first = Request(
-        mode="thinking",
-        turns=(user(call.prompt),),
-        effort=call.effort,
-        limits=requested,
-        model_asked=route.model_asked,
-    )
-    plan = route.decide(first)  # refuses what is not possible, before anything is started or paid for
+    plan = route.decide(
+        first_request(call, route.model_asked)
+    )  # refuses what is not possible, before anything is started or paid for
     check_lengths(call, plan.profile.model.context_tokens - limits.step_tokens - ROOM_TOKENS)
     stats.report(plan.adjustments)
     if only_look_like_files(call):

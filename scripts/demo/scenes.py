@@ -139,7 +139,7 @@ async def refused(stage: Stage) -> None:
 
 
 async def cut_off(stage: Stage) -> None:
-    """A thought so long that no room was left for the answer."""
+    """A thought so long that no tokens were left for the answer."""
     stage.sim.play(Step(length_in_reasoning=True))
     reply = await stage.call("kimi_think", prompt="Count every prime below a million.", max_tokens=20_000)
     error, reasoning = reply.error, reply.reasoning

@@ -1,7 +1,7 @@
 """``kimi-mcp demo``: the server at work, as a host sees it, each step checked against what a simulator received.
 
 I/O: listens on loopback, starts a server process for each act, reads ``examples/``, prints. No key, no network; no
-setting of the environment reaches the server. ``scenes``, ``swarms`` and ``money`` have what happens.
+setting of the environment reaches the server. ``scenes``, ``files``, ``swarms`` and ``money`` have what happens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import anyio
 
 from kimi_mcp.cli.console import Printer
 from kimi_mcp.simulator import Simulator
-from scripts.demo import money, scenes, swarms
+from scripts.demo import files, money, scenes, swarms
 from scripts.demo.scenes import SCENE_S
 from scripts.demo.stage import Stage
 
@@ -69,15 +69,15 @@ ACTS = (
     DemoAct(
         reads=True,
         scenes=(
-            *(scenes.picture, scenes.clip, scenes.converted, scenes.files, scenes.document, scenes.outside),
-            scenes.uploaded,
+            *(files.picture, files.clip, files.converted, files.files, files.document, files.outside),
+            files.uploaded,
         ),
     ),
     DemoAct(
         provider="vllm",
         settings={"KIMI_ALLOWED_PROVIDERS": "simulator"},
         reads=True,
-        scenes=(scenes.no_video, scenes.document_here),
+        scenes=(files.no_video, files.document_here),
     ),
     DemoAct(catalogue=True, settings=money.SETTINGS, scenes=(money.own_catalogue, money.dry_run)),
     DemoAct(mode="legacy", settings={"KIMI_POLICY": "strict"}, scenes=(scenes.strict,)),
